@@ -1,0 +1,139 @@
+"""Every error that gmpd raises on purpose.
+
+    GmpdError
+    ├── ConfigError            a file, flag or variable is wrong                    (the operator's fault)
+    ├── DaemonUnreachable      no daemon there, or it went away                     (nobody's fault)
+    ├── ProtocolError          the other side speaks another version, or nonsense   (the peer's fault)
+    ├── QueueFull              a named limit refused the job; it was not accepted   (try again later)
+    ├── Unserializable         a value cannot travel                                (the caller's fault)
+    ├── NotRegistered          no such function where the job was to run            (the caller's fault)
+    ├── JobError               how a job ended that has no exception of its own
+    │   ├── JobTimeout         it ran longer than its own limit
+    │   ├── JobCancelled       somebody cancelled it
+    │   ├── WorkerLost         the worker that ran it died
+    │   ├── JobPoisoned        it killed several workers and is quarantined
+    │   └── RemoteError        its own exception could not be rebuilt here; the texts are kept
+    ├── ChanClosed             a channel is closed (and drained, for a receiver)
+    ├── Deadlock               every G of a program waits for another
+    ├── Panic                  a rule of channels or locks was broken (Go would panic)
+    └── InvariantError         gmpd itself is wrong: please report it with the story it carries
+
+This file knows nothing of the rest. Errors that cross a process survive pickling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class GmpdError(Exception):
+    """The root: ``except gmpd.errors.GmpdError`` catches what gmpd raises on purpose."""
+
+
+class ConfigError(GmpdError):
+    """A configuration value is wrong. The text names the value, where it came from and the mend."""
+
+
+class DaemonUnreachable(GmpdError, ConnectionError):
+    """No daemon answers, or the one that we talked to is gone. Jobs it held may be lost."""
+
+
+class ProtocolError(GmpdError):
+    """The peer sent what the protocol forbids, or speaks another version (both are named)."""
+
+
+class QueueFull(GmpdError):
+    """A limit refused the job: it was *not* accepted, nothing runs.
+
+    ``room`` is how many jobs would fit now, ``retry_after`` seconds are a fair wait.
+    """
+
+    def __init__(self, message: str = "queue full", room: int = 0, retry_after: float = 0.1):
+        super().__init__(message)
+        self.room = room
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.room, self.retry_after)
+
+
+class Unserializable(GmpdError, TypeError):
+    """A value cannot be sent. The text names the argument, or the path inside the result."""
+
+
+class NotRegistered(GmpdError, LookupError):
+    """The function is unknown where the job was to run: the text names module and attribute."""
+
+
+class JobError(GmpdError):
+    """A job ended without an exception of its own."""
+
+
+class JobTimeout(JobError, TimeoutError):
+    """The job ran longer than its ``timeout`` and was ended."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled after it had been accepted."""
+
+
+class WorkerLost(JobError):
+    """The worker that executed the job died; names job, pid and signal or exit status."""
+
+    def __init__(
+        self, message: str, job: str = "", pid: int = 0, signal: str = "", exitcode: int | None = None
+    ):
+        super().__init__(message)
+        self.job = job
+        self.pid = pid
+        self.signal = signal
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.job, self.pid, self.signal, self.exitcode)
+
+
+class JobPoisoned(JobError):
+    """The job was executing when several workers died; it is kept, with evidence, and not run."""
+
+
+class RemoteError(JobError):
+    """Stands for an exception that cannot be rebuilt here (its class is unknown or broken).
+
+    ``type_name`` and ``remote_traceback`` are texts.
+    """
+
+    def __init__(self, message: str, type_name: str = "", remote_traceback: str = ""):
+        super().__init__(message)
+        self.type_name = type_name
+        self.remote_traceback = remote_traceback
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.type_name, self.remote_traceback)
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - shown as a cause, never raised by itself
+    """The traceback text of the other process: shown as the cause of a job's own exception."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class ChanClosed(GmpdError):
+    """Receive from a closed, drained channel; a send to a closed one is a Panic, as in Go."""
+
+
+class Deadlock(GmpdError):
+    """All Gs of a program are asleep; the text is Go's, with every G and its wait reason."""
+
+
+class Panic(GmpdError):
+    """A rule was broken for which Go panics: send on a closed channel, negative WaitGroup, ..."""
+
+
+class InvariantError(GmpdError):
+    """gmpd broke one of its own rules; carries the story of what led there."""
