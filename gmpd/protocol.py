@@ -1,0 +1,529 @@
+"""The wire, whole: who may say what to whom, in which form, within which limits.
+
+This module is the specification; coordinator, workers, clients and gateway import it and nothing
+describes a message anywhere else. It must never know a socket, a clock, or how to unpack a user's
+value: arguments and results pass as opaque bytes.
+
+**Transport.** A message is a list of frames. Frame 0 is a msgpack array ``[kind, field, ...]``;
+the fields are those of the message's class below, in order. Further frames are the out-of-band
+buffers of the values in it (large NumPy arrays, for example): ``buffer_counts`` says how many
+belong to each value, ``None`` that there are none at all.
+
+**Handshake.** A peer's first message is ``Hello``. Its form never changes, in any version. The
+coordinator answers ``Welcome`` with the version that both speak, or ``Refused`` naming the versions
+of both sides; until then anything else is dropped and counted.
+
+**Batches.** Jobs, outcomes and tokens travel in columns, many in a message. A sender sends at once
+when nothing is under way and gathers when something is.
+
+**Credit.** No socket limit ever applies: a client has at most ``Welcome.window`` jobs without an
+acknowledged outcome, a worker holds what the coordinator's policy gave it.
+
+**Identity.** A job is ``(session, seq)`` to its client and to the coordinator, ``token`` to its
+worker. A token names *one* hand-out of one job to one worker; it is never used again, so a message
+about an older hand-out is recognised, dropped and counted. A rejected or malformed message
+changes nothing.
+
+    client ──────── Hello Define Submit Cancel Ack Pull Call Bye ───────▶ coordinator
+    client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
+    worker ──────── Hello Done Started Surrender Kept Items Fault Bye ──▶ coordinator
+    worker ◀─────── Welcome Define Undefine Assign Steal Cancel Pull Stop coordinator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeAlias
+
+import msgpack
+
+from gmpd.errors import ProtocolError
+
+#: The first field of every Hello: a stray program is told apart from an old gmpd.
+MAGIC = "gmpd"
+
+#: The newest version this module speaks, and the oldest. Equal until a second one exists.
+VERSION = 1
+VERSION_MIN = 1
+
+#: Most jobs in one Submit or Assign: bounds the time that one message can hold a loop (about 4 ms).
+BATCH_JOBS_MAX = 4096
+
+#: Most bytes of envelope in one frame beside user values: a guess, eight times the largest seen.
+ENVELOPE_SLACK = 1 << 20
+
+#: Deepest nesting of an envelope: msgpack's C unpacker allows 1,024, no message here has over 5.
+#: Sizes inside an envelope are bounded by the frame itself, which msgpack checks before allocating.
+Buffers: TypeAlias = Sequence[Any]
+
+
+class Outcome(IntEnum):
+    """How a job ended. Names in lower case are the metrics' ``outcome`` label."""
+
+    OK = 0
+    ERROR = 1
+    TIMEOUT = 2
+    CANCELLED = 3
+    LOST = 4
+    #: Not accepted at all: a named limit refused it. Never counted as finished.
+    REJECTED = 5
+
+
+class Kind(IntEnum):
+    """The first field of an envelope. Numbers are never reused."""
+
+    HELLO = 1
+    WELCOME = 2
+    REFUSED = 3
+    DEFINE = 4
+    UNDEFINE = 5
+    SUBMIT = 6
+    DONE = 7
+    CANCEL = 8
+    ACK = 9
+    CALL = 10
+    REPLY = 11
+    BYE = 12
+    GONE = 13
+    ITEMS = 14
+    PULL = 15
+    RUNNING = 16
+    KEPT = 17
+    ASSIGN = 18
+    STARTED = 19
+    STEAL = 20
+    SURRENDER = 21
+    FAULT = 22
+    STOP = 23
+
+
+# -- both ways, the handshake --------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """First message of every peer. ``role`` is ``client`` or ``worker``.
+
+    ``info`` of a client: ``pid``, ``name``, ``python``. Of a worker: ``p``, ``epoch``, ``pid``,
+    ``secret`` (32 bytes that only the spawned process was given).
+    """
+
+    magic: str
+    version_min: int
+    version_max: int
+    role: str
+    session: bytes
+    info: dict[str, Any]
+
+
+class Welcome(NamedTuple):
+    """The peer is known. ``window``: most jobs a client may have without acknowledged outcome."""
+
+    version: int
+    epoch: int
+    window: int
+    batch_jobs: int
+    value_bytes: int
+    info: dict[str, Any]
+
+
+class Refused(NamedTuple):
+    """The peer is not served: ``reason`` in words, and the versions that this side speaks."""
+
+    version_min: int
+    version_max: int
+    reason: str
+
+
+# -- client to coordinator -----------------------------------------------------------------------
+
+
+class Define(NamedTuple):
+    """Function number ``fid`` of this sender from now on: a name to import, or a pickle."""
+
+    fid: int
+    kind: str
+    name: str
+    payload: bytes
+
+
+class Submit(NamedTuple):
+    """Jobs ``first_seq``, ``first_seq + 1``, ...: one per payload, all of one function.
+
+    ``options`` is ``JobOptions.to_wire()``: None when all are default.
+    """
+
+    fid: int
+    first_seq: int
+    options: dict[str, Any] | None
+    payloads: list[bytes]
+    buffer_counts: list[int] | None
+
+
+class Cancel(NamedTuple):
+    """Please end these jobs: seqs from a client, tokens to a worker.
+
+    Each is answered: ``Done`` with CANCELLED when it had not started (or was a coroutine, which is
+    cancelled where it waits), or ``Kept`` when it runs and cannot be stopped.
+    """
+
+    jobs: list[int]
+
+
+class Ack(NamedTuple):
+    """Outcomes received so far in this session: cumulative, so a lost one does no harm."""
+
+    outcomes: int
+
+
+class Pull(NamedTuple):
+    """Room for ``n`` more items of the generator job ``job`` (seq from a client, token to a worker)."""
+
+    job: int
+    n: int
+
+
+class Call(NamedTuple):
+    """An administrative question: answered by Reply with the same ``request`` number."""
+
+    request: int
+    method: str
+    params: dict[str, Any]
+
+
+class Bye(NamedTuple):
+    """An orderly end: what is still queued of this session is dropped at once."""
+
+    reason: str
+
+
+# -- coordinator to client -----------------------------------------------------------------------
+
+
+class Done(NamedTuple):
+    """Outcomes, in columns. ``jobs``: seqs to a client, tokens from a worker.
+
+    ``payloads``: the value for OK, ``codec.encode_error`` for ERROR, ``b""`` otherwise.
+    ``ran_us``: time from start to end, microseconds.
+    ``specials``: index -> ``[outcome, details]`` for all that are not plainly OK. ``details`` from
+    the coordinator: ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text`` (LOST),
+    ``text room retry_after`` (REJECTED).
+    """
+
+    jobs: list[int]
+    payloads: list[bytes]
+    ran_us: list[int]
+    specials: dict[int, list[Any]] | None
+    buffer_counts: list[int] | None
+
+
+class Items(NamedTuple):
+    """Values yielded by a generator job, in order."""
+
+    job: int
+    payloads: list[bytes]
+    buffer_counts: list[int] | None
+
+
+class Running(NamedTuple):
+    """These jobs have started and did not end at once."""
+
+    jobs: list[int]
+
+
+class Kept(NamedTuple):
+    """A Cancel came too late: these run and cannot be stopped."""
+
+    jobs: list[int]
+
+
+class Reply(NamedTuple):
+    """The answer to a Call: a value, or an error text when ``ok`` is false."""
+
+    request: int
+    ok: bool
+    value: Any
+
+
+class Gone(NamedTuple):
+    """The daemon stops: no more will come. Jobs without an outcome are lost."""
+
+    reason: str
+
+
+# -- coordinator to worker -----------------------------------------------------------------------
+
+
+class Undefine(NamedTuple):
+    """Forget these functions: no job of theirs is left."""
+
+    fids: list[int]
+
+
+class Assign(NamedTuple):
+    """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function."""
+
+    fid: int
+    first_token: int
+    options: dict[str, Any] | None
+    payloads: list[bytes]
+    buffer_counts: list[int] | None
+
+
+class Steal(NamedTuple):
+    """Give back up to ``n`` of your oldest fresh Gs: answered by Surrender, even if by none."""
+
+    request: int
+    n: int
+
+
+class Stop(NamedTuple):
+    """``drain``: finish what has started, give back what is fresh, then end. Else end now."""
+
+    drain: bool
+
+
+# -- worker to coordinator -----------------------------------------------------------------------
+
+
+class Started(NamedTuple):
+    """These left the fresh ones: they run, are parked or blocked. ``occupied_us`` of P so far."""
+
+    tokens: list[int]
+
+
+class Surrender(NamedTuple):
+    """What a victim gives back; they were not started and now never will be under these tokens.
+
+    ``request`` is the Steal's number, or 0 for what a draining worker returns.
+    """
+
+    request: int
+    tokens: list[int]
+
+
+class Fault(NamedTuple):
+    """The worker cannot serve: an import or the initializer failed. ``error``: codec.encode_error."""
+
+    stage: str
+    error: bytes
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
+    | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Started | Surrender | Fault
+)  # fmt: skip
+FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
+ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
+FromWorker: TypeAlias = Hello | Done | Started | Surrender | Kept | Items | Fault | Bye
+ToWorker: TypeAlias = Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
+
+
+# -- shapes: what each field may hold ------------------------------------------------------------
+
+_U64 = 1 << 64
+
+
+def _uint(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _U64
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _bin(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _map(value: Any) -> bool:
+    return type(value) is dict
+
+
+def _maybe_map(value: Any) -> bool:
+    return value is None or type(value) is dict
+
+
+def _any(_value: Any) -> bool:
+    return True
+
+
+def _uints(value: Any) -> bool:
+    # min() and the set of types run in C: about 30 ns an element, a loop of checks ten times that.
+    return type(value) is list and (
+        not value or (set(map(type, value)) == {int} and min(value) >= 0 and max(value) < _U64)
+    )
+
+
+def _maybe_uints(value: Any) -> bool:
+    return value is None or _uints(value)
+
+
+def _bins(value: Any) -> bool:
+    return type(value) is list and set(map(type, value)) <= {bytes}
+
+
+def _specials(value: Any) -> bool:
+    if value is None:
+        return True
+    return type(value) is dict and all(
+        type(i) is int and type(s) is list and len(s) == 2 and s[0] in _OUTCOMES and _maybe_map(s[1])
+        for i, s in value.items()
+    )
+
+
+_OUTCOMES = frozenset(int(outcome) for outcome in Outcome)
+_Check: TypeAlias = Callable[[Any], bool]
+
+_SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
+    Hello: (Kind.HELLO, (_text, _uint, _uint, _text, _bin, _map)),
+    Welcome: (Kind.WELCOME, (_uint, _uint, _uint, _uint, _uint, _map)),
+    Refused: (Kind.REFUSED, (_uint, _uint, _text)),
+    Define: (Kind.DEFINE, (_uint, _text, _text, _bin)),
+    Undefine: (Kind.UNDEFINE, (_uints,)),
+    Submit: (Kind.SUBMIT, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
+    Assign: (Kind.ASSIGN, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
+    Done: (Kind.DONE, (_uints, _bins, _uints, _specials, _maybe_uints)),
+    Items: (Kind.ITEMS, (_uint, _bins, _maybe_uints)),
+    Cancel: (Kind.CANCEL, (_uints,)),
+    Ack: (Kind.ACK, (_uint,)),
+    Pull: (Kind.PULL, (_uint, _uint)),
+    Call: (Kind.CALL, (_uint, _text, _map)),
+    Reply: (Kind.REPLY, (_uint, _flag, _any)),
+    Bye: (Kind.BYE, (_text,)),
+    Gone: (Kind.GONE, (_text,)),
+    Running: (Kind.RUNNING, (_uints,)),
+    Kept: (Kind.KEPT, (_uints,)),
+    Started: (Kind.STARTED, (_uints,)),
+    Steal: (Kind.STEAL, (_uint, _uint)),
+    Surrender: (Kind.SURRENDER, (_uint, _uints)),
+    Fault: (Kind.FAULT, (_text, _bin)),
+    Stop: (Kind.STOP, (_flag,)),
+}
+
+_KIND_OF: Mapping[type[Any], int] = {cls: int(kind) for cls, (kind, _) in _SHAPES.items()}
+
+
+class Direction(NamedTuple):
+    """Which messages may arrive on one kind of link: everything else is refused."""
+
+    name: str
+    classes: Mapping[int, tuple[type[Any], tuple[_Check, ...]]]
+
+
+def _direction(name: str, *classes: type[Any]) -> Direction:
+    return Direction(name, {_KIND_OF[cls]: (cls, _SHAPES[cls][1]) for cls in classes})
+
+
+FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
+TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
+FROM_WORKER = _direction(
+    "worker", Hello, Done, Started, Surrender, Kept, Items, Fault, Bye
+)
+TO_WORKER = _direction(
+    "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop
+)
+
+_pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
+
+
+def pack(message: Message) -> bytes:
+    """The envelope frame of ``message``. Not thread-safe beyond what the GIL gives one C call."""
+    packed: bytes = _pack((_KIND_OF[type(message)], *message))
+    return packed
+
+
+def unpack(frame: bytes, direction: Direction) -> Any:
+    """The message in an envelope frame, checked field by field.
+
+    Raises ProtocolError saying what is wrong; it never raises anything else, and allocates at most
+    a small multiple of the frame's size (msgpack checks every length against the input).
+    """
+    try:
+        fields = msgpack.unpackb(frame, raw=False, strict_map_key=False, use_list=True)
+    except Exception as error:
+        raise ProtocolError(f"not a message: {type(error).__name__}: {error}") from None
+    if type(fields) is not list or not fields or type(fields[0]) is not int:
+        raise ProtocolError("not a message: no array that begins with a kind")
+    entry = direction.classes.get(fields[0])
+    if entry is None:
+        raise ProtocolError(f"a {direction.name} never sends kind {fields[0]}")
+    cls, checks = entry
+    if len(fields) != len(checks) + 1:
+        raise ProtocolError(f"{cls.__name__} has {len(checks)} fields, not {len(fields) - 1}")
+    for check, value, name in zip(checks, fields[1:], cls._fields, strict=True):
+        if not check(value):
+            raise ProtocolError(f"{cls.__name__}.{name} holds a {type(value).__name__} it may not")
+    message = cls._make(fields[1:])
+    _check_columns(message)
+    return message
+
+
+def _check_columns(message: Any) -> None:
+    """Columns of one message have one length, and it is within bounds."""
+    match message:
+        case Submit() | Assign():
+            rows = len(message.payloads)
+            if not 0 < rows <= BATCH_JOBS_MAX:
+                raise ProtocolError(f"{rows} jobs in a batch, 1 to {BATCH_JOBS_MAX} are allowed")
+        case Done():
+            rows = len(message.payloads)
+            if not len(message.jobs) == rows == len(message.ran_us):
+                raise ProtocolError("Done has columns of different length")
+            if message.specials and max(message.specials) >= rows:
+                raise ProtocolError("Done.specials names a row that is not there")
+        case Items():
+            rows = len(message.payloads)
+        case _:
+            return
+    counts = message.buffer_counts
+    if counts is not None and len(counts) != rows:
+        raise ProtocolError("buffer_counts has another length than payloads")
+
+
+def split_buffers(counts: list[int] | None, rows: int, frames: Buffers) -> list[Buffers]:
+    """Deal the frames after the envelope out to ``rows`` values.
+
+    Raises ProtocolError when the counts and the frames disagree.
+    """
+    if counts is None:
+        if frames:
+            raise ProtocolError(f"{len(frames)} frames that no value claims")
+        return [()] * rows
+    if sum(counts) != len(frames):
+        raise ProtocolError(f"{sum(counts)} buffers announced, {len(frames)} frames came")
+    out: list[Buffers] = []
+    at = 0
+    for count in counts:
+        out.append(frames[at : at + count])
+        at += count
+    return out
+
+
+def join_buffers(buffers: Sequence[Buffers]) -> tuple[list[int] | None, list[Any]]:
+    """The counterpart of split_buffers: ``(buffer_counts, frames)``."""
+    if not any(buffers):
+        return None, []
+    return [len(each) for each in buffers], [frame for each in buffers for frame in each]
+
+
+def hello(role: str, session: bytes, info: dict[str, Any]) -> Hello:
+    """This side's Hello."""
+    return Hello(MAGIC, VERSION_MIN, VERSION, role, session, info)
+
+
+def agree(message: Hello) -> int:
+    """The version to speak with this peer; ProtocolError naming both sides' when there is none."""
+    if message.magic != MAGIC:
+        raise ProtocolError(f"the peer speaks {message.magic[:32]!r}, not {MAGIC}")
+    version = min(VERSION, message.version_max)
+    if version < max(VERSION_MIN, message.version_min):
+        raise ProtocolError(
+            f"the peer speaks protocol versions {message.version_min} to {message.version_max}, "
+            f"this gmpd {VERSION_MIN} to {VERSION}: install the same gmpd on both sides"
+        )
+    return version
