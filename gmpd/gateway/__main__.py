@@ -1,0 +1,8 @@
+"""``python -m gmpd.gateway``: what the daemon starts."""
+
+import sys
+
+from gmpd.gateway.server import main
+
+if __name__ == "__main__":
+    sys.exit(main())

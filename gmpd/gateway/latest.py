@@ -1,0 +1,98 @@
+"""The last snapshot: asked for on demand, shared by everybody who looks, shown with its age.
+
+A request to the gateway waits for the coordinator for a bounded moment and no longer; then it takes
+what there is. Ten scrapers cost the coordinator no more than one: who comes while a question is
+under way waits for the same answer, and an answer serves everybody for a while. Nobody looking
+means nothing asked, so an idle daemon stays idle.
+
+It must never know how a question travels (``link.py``) or what a snapshot means (``metrics.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+from gmpd.errors import GmpdError
+from gmpd.gateway.collector import Reading
+
+log = logging.getLogger(__name__)
+
+Fetch: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+#: Longest that a request waits for the coordinator: ten turns of a loop that is busy but well.
+WAIT_S: Final = 0.05
+
+#: An answer serves everybody for this long. So at most ten questions a second reach the
+#: coordinator, whatever scrapes; and numbers are at most a tenth of a second old.
+REUSE_S: Final = 0.1
+
+
+class Latest:
+    """The newest snapshot that the coordinator gave, refreshed by who asks for it."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        *,
+        wait_s: float = WAIT_S,
+        reuse_s: float = REUSE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._wait_s = wait_s
+        self._reuse_s = reuse_s
+        self._clock = clock
+        self._asking: asyncio.Task[None] | None = None
+        self._snapshot: dict[str, Any] = {}
+        self._taken_at = -math.inf
+        self._up = False
+        self._fetches = {"ok": 0, "late": 0, "error": 0}
+        #: Why there is no fresh snapshot, "" while there is one.
+        self.trouble = "the coordinator has not been asked yet"
+
+    async def refresh(self) -> None:
+        """Make the snapshot fresh if the coordinator answers in time. Never raises GmpdError."""
+        if self._clock() - self._taken_at < self._reuse_s:
+            return
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        asking = self._asking
+        # A late answer is not cancelled: it is the next one's fresh snapshot.
+        done, _ = await asyncio.wait({asking}, timeout=self._wait_s)
+        if not done:
+            self._up = False
+            self.trouble = f"the coordinator did not answer within {self._wait_s * 1000:.0f} ms"
+
+    def reading(self) -> Reading:
+        """What there is, at once."""
+        age_s = max(0.0, self._clock() - self._taken_at)
+        return Reading(self._snapshot, age_s, self._up, dict(self._fetches))
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        asked_at = self._clock()
+        try:
+            self._snapshot = await self._fetch()
+        except GmpdError as error:
+            self._fetches["error"] += 1
+            self._up = False
+            self.trouble = str(error)
+        else:
+            # Its age counts from the question: the coordinator may have made it at any time since.
+            self._taken_at = asked_at
+            late = self._clock() - asked_at > self._wait_s
+            self._fetches["late" if late else "ok"] += 1
+            self._up = not late
+            self.trouble = "the coordinator answers late" if late else ""
+        finally:
+            self._asking = None

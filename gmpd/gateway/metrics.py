@@ -1,0 +1,579 @@
+"""Every metric of gmpd, as data: name, type, labels, help, unit, and how it is read.
+
+This is the one description. The collector (``collector.py``) turns it into Prometheus families, the
+generator of the Grafana dashboard (``config/grafana/dashboard.py``) takes its names from here, and
+the tests walk it; so a name can not drift from the thing it names. It must never know
+prometheus_client, HTTP or a socket: a reader is a pure function from a snapshot to samples.
+
+A *snapshot* is the plain map that the coordinator answers to ``snapshot``. Any key may be missing
+(a worker too young, a daemon of another version): the metric is then absent, never wrong. All its
+totals are cumulative. ``gateway`` in it is filled in by the collector: what the gateway knows of
+itself.
+
+Names follow Prometheus' conventions (base units, plural units last, counters end in ``_total``)
+and, where Go exports the same thing, Go's own ``go_sched_*`` name as client_golang spells it, so
+that dashboards made for Go programs show a gmpd daemon too. Histograms carry no ``p`` label: 20
+series each, whatever the number of cores. Job ids, client ids and pids are never labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NamedTuple, TypeAlias
+
+Snapshot: TypeAlias = Mapping[str, Any]
+
+
+class Kind(Enum):
+    """What Prometheus calls a metric's type."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Sample(NamedTuple):
+    """One value. ``epoch`` tells which incarnation counted it (a worker's), 0 for the daemon."""
+
+    labels: tuple[str, ...]
+    value: float
+    epoch: int = 0
+
+
+class Buckets(NamedTuple):
+    """A histogram as gmpd counts it: ``counts[k]`` values of ``bit_length() == k`` nanoseconds."""
+
+    counts: Sequence[int]
+    sum_ns: int
+
+
+ReadSamples: TypeAlias = Callable[[Snapshot], Iterable[Sample]]
+ReadBuckets: TypeAlias = Callable[[Snapshot], Buckets | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. ``unit`` is the base unit in the name's own words, "" for a plain count."""
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+    read: ReadSamples | None = None
+    buckets: ReadBuckets | None = None
+    #: Exponents e of the bounds ``le = 2**e`` nanoseconds; empty unless a histogram.
+    bounds: tuple[int, ...] = ()
+    #: Read per P, shown as one sum over every P that ever was: a P that is gone still counts.
+    summed: bool = False
+
+
+# -- bounds --------------------------------------------------------------------------------------
+
+#: 1.024 us to 17.2 s by factor 4: below a microsecond nothing here can be told apart, and a G that
+#: waits longer than that for its P is an incident, not a distribution. 13 buckets.
+LATENCY_BOUNDS: Final = tuple(range(10, 36, 2))
+
+#: 1.024 us to 4.9 h by factor 4: jobs are no-ops and they are nightly reports. 18 buckets, which
+#: costs nothing, as no label multiplies them.
+JOB_BOUNDS: Final = tuple(range(10, 46, 2))
+
+# -- label values that are known: they are exported as 0 before the first event, so that rate() sees
+# -- the first one and an alert on a ratio has something to divide by
+
+OUTCOMES: Final = ("ok", "error", "timeout", "cancelled", "lost")
+PICKS: Final = ("runnext", "local", "global", "steal", "poller", "timer")
+STEALS: Final = ("hit", "empty", "refused", "timeout")
+HANDOFFS: Final = ("blocked", "hog", "known", "learned")
+P_TIMES: Final = ("running", "searching", "idle", "blocked")
+G_STATES: Final = ("runnable", "running", "waiting", "syscall")
+WORKER_STATES: Final = ("starting", "idle", "running", "draining", "dead")
+DAEMON_STATES: Final = ("running", "draining", "degraded")
+FETCHES: Final = ("ok", "late", "error")
+DIRECTIONS: Final = ("in", "out")
+
+
+# -- readers: each returns a function from a snapshot to samples ---------------------------------
+
+
+def _at(snapshot: Snapshot, path: str) -> Any:
+    """What lies at the dotted ``path``, None when some part of it is missing."""
+    value: Any = snapshot
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _ps(snapshot: Snapshot) -> Iterable[tuple[str, int, Mapping[str, Any]]]:
+    for entry in snapshot.get("ps") or ():
+        yield str(entry["p"]), int(entry.get("epoch", 0)), entry
+
+
+def _each(values: Mapping[Any, Any], known: Sequence[str]) -> Mapping[str, Any]:
+    return dict.fromkeys(known, 0) | {str(key): value for key, value in values.items()}
+
+
+def one(path: str) -> ReadSamples:
+    """The number at ``path``."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        value = _at(snapshot, path)
+        if value is not None:
+            yield Sample((), float(value))
+
+    return read
+
+
+def by(path: str, known: Sequence[str] = ()) -> ReadSamples:
+    """The map at ``path``: one sample per key."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        values = _at(snapshot, path)
+        if values is not None:
+            for key, value in _each(values, known).items():
+                yield Sample((key,), float(value))
+
+    return read
+
+
+def by_by(path: str, known: Sequence[str]) -> ReadSamples:
+    """The map of maps at ``path``: one sample per pair of keys."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for outer in known:
+            for key, value in (_at(snapshot, f"{path}.{outer}") or {}).items():
+                yield Sample((outer, str(key)), float(value))
+
+    return read
+
+
+def per_p(path: str) -> ReadSamples:
+    """The number at ``path`` of every P."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for p, epoch, entry in _ps(snapshot):
+            value = _at(entry, path)
+            if value is not None:
+                yield Sample((p,), float(value), epoch)
+
+    return read
+
+
+def per_p_by(path: str, known: Sequence[str] = ()) -> ReadSamples:
+    """The map at ``path`` of every P: one sample per P and key."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for p, epoch, entry in _ps(snapshot):
+            values = _at(entry, path)
+            if values is not None:
+                for key, value in _each(values, known).items():
+                    yield Sample((p, key), float(value), epoch)
+
+    return read
+
+
+def over_ps(path: str) -> ReadSamples:
+    """The sum of the numbers at ``path`` over the Ps that are there now: for gauges."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        values = [_at(entry, path) for _, _, entry in _ps(snapshot)]
+        if any(value is not None for value in values):
+            yield Sample((), float(sum(value or 0 for value in values)))
+
+    return read
+
+
+def state_of(path: str, known: Sequence[str]) -> ReadSamples:
+    """1 for the state named at ``path``, 0 for the others."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        current = _at(snapshot, path)
+        if current is not None:
+            for state in dict.fromkeys((*known, str(current))):
+                yield Sample((state,), float(state == current))
+
+    return read
+
+
+def workers_by_state(snapshot: Snapshot) -> Iterable[Sample]:
+    """How many workers are in each state."""
+    counts = dict.fromkeys(WORKER_STATES, 0)
+    for _, _, entry in _ps(snapshot):
+        state = str(entry.get("state", "starting"))
+        counts[state] = counts.get(state, 0) + 1
+    if "ps" in snapshot:
+        for state, count in counts.items():
+            yield Sample((state,), float(count))
+
+
+def gs_by_state(snapshot: Snapshot) -> Iterable[Sample]:
+    """Gs by state over all Ps; what waits in the global queue is runnable, as in Go."""
+    counts = dict.fromkeys(G_STATES, 0)
+    for _, _, entry in _ps(snapshot):
+        for state, count in (entry.get("gs") or {}).items():
+            counts[str(state)] = counts.get(str(state), 0) + count
+    counts["runnable"] += _at(snapshot, "queue.global") or 0
+    if "ps" in snapshot:
+        for state, count in counts.items():
+            yield Sample((state,), float(count))
+
+
+def gs_in(*states: str) -> ReadSamples:
+    """The Gs in any of ``states``: Go has a metric for each, and one for all."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        found = [sample.value for sample in gs_by_state(snapshot) if sample.labels[0] in states]
+        if found:
+            yield Sample((), sum(found))
+
+    return read
+
+
+def build_info(snapshot: Snapshot) -> Iterable[Sample]:
+    """1, with the versions as labels."""
+    if "version" in snapshot:
+        yield Sample((str(snapshot["version"]), str(snapshot.get("python", ""))), 1.0)
+
+
+def hist(name: str) -> ReadBuckets:
+    """The histogram ``name`` of the snapshot."""
+
+    def read(snapshot: Snapshot) -> Buckets | None:
+        found = _at(snapshot, f"hist.{name}")
+        if found is None:
+            return None
+        return Buckets(tuple(int(count) for count in found["buckets"]), int(found["sum_ns"]))
+
+    return read
+
+
+# -- the metrics ---------------------------------------------------------------------------------
+
+
+def _counter(
+    name: str, help_: str, read: ReadSamples, *labels: str, unit: str = "", summed: bool = False
+) -> Metric:
+    return Metric(name, Kind.COUNTER, help_, unit, labels, read=read, summed=summed)
+
+
+def _gauge(name: str, help_: str, read: ReadSamples, *labels: str, unit: str = "") -> Metric:
+    return Metric(name, Kind.GAUGE, help_, unit, labels, read=read)
+
+
+def _histogram(name: str, help_: str, source: str, bounds: tuple[int, ...]) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, help_, "seconds", buckets=hist(source), bounds=bounds)
+
+
+_DAEMON: Final = (
+    _gauge("gmpd_build_info", "Versions, as labels; always 1.", build_info, "version", "python"),
+    _gauge(
+        "gmpd_started_timestamp_seconds",
+        "When the daemon began, unix time.",
+        one("started_at"),
+        unit="seconds",
+    ),
+    _gauge(
+        "gmpd_daemon_state",
+        "1 for the state that the daemon is in, 0 for the others.",
+        state_of("state", DAEMON_STATES),
+        "state",
+    ),
+    _gauge("gmpd_procs", "Number of Ps: gmpd's GOMAXPROCS.", one("procs")),
+    _gauge("gmpd_sessions", "Clients connected now.", one("sessions")),
+    _histogram(
+        "gmpd_coordinator_loop_lag_seconds",
+        "How late the coordinator's loop came to what was due: its saturation.",
+        "loop_lag",
+        LATENCY_BOUNDS,
+    ),
+    _counter(
+        "gmpd_messages_total",
+        "Messages that crossed the coordinator's sockets.",
+        by_by("messages", DIRECTIONS),
+        "direction",
+        "kind",
+    ),
+    _counter(
+        "gmpd_message_bytes_total",
+        "Bytes that crossed the coordinator's sockets.",
+        by("message_bytes", DIRECTIONS),
+        "direction",
+        unit="bytes",
+    ),
+    _counter(
+        "gmpd_messages_dropped_total",
+        "Messages dropped (garbage, stale epoch, unknown token, ...); they changed nothing.",
+        by("dropped"),
+        "reason",
+    ),
+)
+
+_JOBS: Final = (
+    _counter("gmpd_jobs_submitted_total", "Jobs accepted.", one("jobs.submitted")),
+    _counter(
+        "gmpd_jobs_rejected_total",
+        "Jobs refused by a named limit; they were not accepted.",
+        by("jobs.rejected"),
+        "reason",
+    ),
+    _counter(
+        "gmpd_jobs_finished_total",
+        "Jobs that have their outcome.",
+        by("jobs.finished", OUTCOMES),
+        "outcome",
+    ),
+    _counter("gmpd_jobs_retried_total", "Further attempts at a job.", by("jobs.retried"), "reason"),
+    _gauge("gmpd_global_queue_length", "Jobs in the global run queue.", one("queue.global")),
+    _gauge(
+        "gmpd_global_queue_oldest_age_seconds",
+        "How long the oldest job of the global run queue has waited.",
+        one("queue.oldest_age_s"),
+        unit="seconds",
+    ),
+    _gauge(
+        "gmpd_global_queue_bytes",
+        "Bytes of arguments in the global run queue.",
+        one("queue.bytes"),
+        unit="bytes",
+    ),
+    _gauge(
+        "gmpd_delayed_jobs",
+        "Accepted jobs whose time has not come: delayed on purpose, or backing off.",
+        one("queue.delayed"),
+    ),
+    _histogram(
+        "gmpd_job_wait_seconds",
+        "From accepted to started, deliberate delay excluded.",
+        "wait",
+        JOB_BOUNDS,
+    ),
+    _histogram("gmpd_job_run_seconds", "From started to finished.", "run", JOB_BOUNDS),
+    _histogram(
+        "gmpd_job_occupied_seconds",
+        "Time that a job held its P: parked and blocked time excluded.",
+        "occupied",
+        JOB_BOUNDS,
+    ),
+)
+
+_SCHEDULER: Final = (
+    _gauge("gmpd_gs", "Gs by state, over all Ps and the global queue.", gs_by_state, "state"),
+    _counter("gmpd_gs_created_total", "Gs made.", per_p("gs_created"), summed=True),
+    _histogram(
+        "gmpd_sched_latency_seconds",
+        "How long a runnable G waited for its P to run it.",
+        "sched_latency",
+        LATENCY_BOUNDS,
+    ),
+    _histogram(
+        "gmpd_g_slice_seconds",
+        "How long a G ran between two yields: finds Gs that never yield.",
+        "slice",
+        LATENCY_BOUNDS,
+    ),
+    _counter("gmpd_sched_ticks_total", "Gs started on a P's turn.", per_p("schedtick"), "p"),
+    _counter(
+        "gmpd_sched_picks_total",
+        "Where a P found the G that it ran next.",
+        per_p_by("picks", PICKS),
+        "p",
+        "source",
+    ),
+    _counter(
+        "gmpd_steal_attempts_total",
+        "Attempts of a P, as thief, to steal fresh Gs.",
+        per_p_by("steals", STEALS),
+        "p",
+        "outcome",
+    ),
+    _counter("gmpd_gs_stolen_total", "Gs that a P gained as thief.", per_p("stolen"), "p"),
+    _counter("gmpd_gs_lost_total", "Gs that a P gave up as victim.", per_p("lost"), "p"),
+    _histogram(
+        "gmpd_steal_duration_seconds",
+        "From the question to a victim to its answer.",
+        "steal",
+        LATENCY_BOUNDS,
+    ),
+    _counter(
+        "gmpd_sysmon_handoffs_total",
+        "Times that a P was handed to another M.",
+        per_p_by("handoffs", HANDOFFS),
+        "p",
+        "reason",
+    ),
+    _counter(
+        "gmpd_sysmon_overruns_total",
+        "Times that a coroutine kept its P for too long between two awaits.",
+        per_p("overruns"),
+        "p",
+    ),
+)
+
+_PS: Final = (
+    _counter(
+        "gmpd_p_state_seconds_total",
+        "Time that a P spent in each state.",
+        per_p_by("state_s", P_TIMES),
+        "p",
+        "state",
+        unit="seconds",
+    ),
+    _gauge("gmpd_p_run_queue_length", "Gs in a P's local run queue.", per_p("runq"), "p"),
+    _gauge(
+        "gmpd_p_fresh_jobs", "Jobs handed to a P and not started: stealable.", per_p("fresh"), "p"
+    ),
+    _gauge("gmpd_p_started_jobs", "Jobs started on a P and not finished.", per_p("started"), "p"),
+    _counter("gmpd_p_jobs_finished_total", "Jobs finished on a P.", per_p("finished"), "p"),
+    _gauge(
+        "gmpd_p_running_age_seconds",
+        "How long the G that a P runs now has been running.",
+        per_p("running_s"),
+        "p",
+        unit="seconds",
+    ),
+)
+
+_WORKERS: Final = (
+    _gauge("gmpd_workers", "Workers by state.", workers_by_state, "state"),
+    _gauge("gmpd_worker_up", "1 while the worker of a P lives.", per_p("up"), "p"),
+    _counter(
+        "gmpd_worker_restarts_total",
+        "Times that a P got a new worker.",
+        per_p_by("restarts"),
+        "p",
+        "reason",
+    ),
+    _counter(
+        "gmpd_worker_cpu_seconds_total",
+        "CPU time of a P's workers.",
+        per_p("cpu_s"),
+        "p",
+        unit="seconds",
+    ),
+    _gauge(
+        "gmpd_worker_resident_memory_bytes",
+        "Resident memory of a P's worker.",
+        per_p("rss"),
+        "p",
+        unit="bytes",
+    ),
+    _gauge("gmpd_worker_ms", "Threads (Ms) of a P's worker.", per_p("ms"), "p"),
+    _gauge("gmpd_worker_idle_ms", "Threads parked for want of work.", per_p("idle_ms"), "p"),
+    _gauge(
+        "gmpd_worker_heartbeat_age_seconds",
+        "Since a P's worker last moved its heartbeat; a parked, idle worker need not.",
+        per_p("beat_age_s"),
+        "p",
+        unit="seconds",
+    ),
+)
+
+_GO: Final = (
+    _gauge(
+        "go_sched_gomaxprocs_threads",
+        "Number of Ps: Go's /sched/gomaxprocs:threads.",
+        one("procs"),
+        unit="threads",
+    ),
+    _gauge(
+        "go_sched_goroutines_goroutines",
+        "Live Gs: Go's /sched/goroutines:goroutines.",
+        gs_in(*G_STATES),
+        unit="goroutines",
+    ),
+    _gauge(
+        "go_sched_goroutines_running_goroutines",
+        "Gs executing: Go's /sched/goroutines/running:goroutines.",
+        gs_in("running"),
+        unit="goroutines",
+    ),
+    _gauge(
+        "go_sched_goroutines_runnable_goroutines",
+        "Gs ready to run, global queue included: Go's /sched/goroutines/runnable:goroutines.",
+        gs_in("runnable"),
+        unit="goroutines",
+    ),
+    _gauge(
+        "go_sched_goroutines_waiting_goroutines",
+        "Gs parked: Go's /sched/goroutines/waiting:goroutines.",
+        gs_in("waiting"),
+        unit="goroutines",
+    ),
+    _gauge(
+        "go_sched_goroutines_not_in_go_goroutines",
+        "Gs blocked on an M of their own: Go's /sched/goroutines/not-in-go:goroutines.",
+        gs_in("syscall"),
+        unit="goroutines",
+    ),
+    _counter(
+        "go_sched_goroutines_created_goroutines_total",
+        "Gs made: Go's /sched/goroutines-created:goroutines.",
+        per_p("gs_created"),
+        unit="goroutines",
+        summed=True,
+    ),
+    _gauge(
+        "go_sched_threads_total_threads",
+        "Ms of all workers: Go's /sched/threads/total:threads.",
+        over_ps("ms"),
+        unit="threads",
+    ),
+    _histogram(
+        "go_sched_latencies_seconds",
+        "Time runnable before running: Go's /sched/latencies:seconds, every one, not one in eight.",
+        "sched_latency",
+        LATENCY_BOUNDS,
+    ),
+)
+
+_GATEWAY: Final = (
+    _gauge(
+        "gmpd_coordinator_up",
+        "1 when the coordinator answered the gateway's last question in time.",
+        one("gateway.up"),
+    ),
+    _gauge(
+        "gmpd_snapshot_age_seconds",
+        "Age of the snapshot that these numbers were read from.",
+        one("gateway.age_s"),
+        unit="seconds",
+    ),
+    _counter(
+        "gmpd_snapshot_fetches_total",
+        "Questions to the coordinator: answered in time, late, or failed.",
+        by("gateway.fetches", FETCHES),
+        "outcome",
+    ),
+    _gauge(
+        "gmpd_collect_duration_seconds",
+        "What the last collection before this one took.",
+        one("gateway.collect_s"),
+        unit="seconds",
+    ),
+    _counter(
+        "gmpd_collect_errors_total",
+        "Metrics left out because the snapshot held something that they could not read.",
+        one("gateway.collect_errors"),
+    ),
+    _counter(
+        "gmpd_label_values_folded_total",
+        "Label values shown as _other, because their label already had its most.",
+        one("gateway.folded"),
+    ),
+)
+
+METRICS: Final[tuple[Metric, ...]] = (
+    *_DAEMON,
+    *_JOBS,
+    *_SCHEDULER,
+    *_PS,
+    *_WORKERS,
+    *_GO,
+    *_GATEWAY,
+)
+
+BY_NAME: Final[Mapping[str, Metric]] = {metric.name: metric for metric in METRICS}
