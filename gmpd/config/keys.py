@@ -1,0 +1,239 @@
+"""The catalogue: every key with default, unit, bounds and one line of meaning.
+
+The one place to add a key: files, variables, flags, `gmpd config` and config/gmpd.toml follow.
+Knows nothing of who sets a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, NamedTuple
+
+from gmpd.config.units import READERS, Kind, literal
+
+
+def _key(
+    default: Any,
+    kind: Kind,
+    doc: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """One key. `default` is written as in a file; `low` and `high` are in the attribute's unit;
+    `unit` names what a whole number counts (durations and sizes carry theirs)."""
+    value = READERS[kind](default) if isinstance(default, str) else default
+    spec = {"kind": kind, "doc": doc, "unit": unit, "low": low, "high": high, "choices": choices}
+    return field(default=value, metadata=spec)
+
+
+def _flag(default: bool, doc: str) -> Any:
+    return _key(default, Kind.BOOL, doc)
+
+
+def _count(default: int, unit: str, doc: str, *, low: int = 1, high: int | None = None) -> Any:
+    return _key(default, Kind.INT, doc, unit=unit, low=low, high=high)
+
+
+def _time(default: str, doc: str, *, low: float = 0) -> Any:
+    return _key(default, Kind.DURATION, doc, low=low)
+
+
+def _size(default: str, doc: str, *, low: int = 1) -> Any:
+    return _key(default, Kind.SIZE, doc, low=low)
+
+
+def _text(default: str, doc: str, *, choices: tuple[str, ...] = ()) -> Any:
+    return _key(default, Kind.TEXT, doc, choices=choices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """The daemon itself: `gmpd serve`."""
+
+    procs: int = _count(
+        0,
+        "Ps",
+        "how many; 0 takes the CPUs of the affinity mask, bounded by the cgroup quota",
+        low=0,
+        high=4_096,  # more cores than any machine has; a typing error beyond it would fork-bomb
+    )
+    imports: tuple[str, ...] = _key((), Kind.LIST, "modules that every worker imports at start")
+    pin: bool = _flag(True, "pin each worker to one core")
+    start_timeout: float = _time("30s", "a worker not ready by then is started again", low=0.1)
+    drain_timeout: float = _time("30s", "after TERM or `gmpd drain`, running jobs get this long")
+    runtime_dir: str = _text("", "sockets and gmpd.json live here; empty chooses a place")
+    state_dir: str = _text("", "durable jobs live here; empty chooses a place")
+    log_level: str = _text(
+        "info", "the least that is logged", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _text(
+        "auto",
+        "auto is console on a terminal, json elsewhere",
+        choices=("auto", "console", "json"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is beyond them is refused, never dropped silently."""
+
+    queue_jobs: int = _count(1_000_000, "jobs", "accepted and not yet finished")
+    queue_bytes: int = _size("1GiB", "their arguments, together")
+    value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
+    batch_jobs: int = _count(4_096, "jobs", "in one message", high=65_536)
+    client_window: int = _count(65_536, "jobs", "of one client, unfinished; then its submit waits")
+    client_grace: float = _time("10s", "a vanished client's volatile jobs are kept this long")
+    sessions: int = _count(512, "clients", "connected at once", high=100_000)
+    max_gs: int = _count(10_000, "jobs", "started and unfinished on one P")
+    max_ms: int = _count(
+        1_000, "threads", "of one worker; then a job that blocks waits", high=30_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """How work reaches the Ps."""
+
+    credit_work: float = _time("2ms", "fresh work held by a worker, by running averages")
+    credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=65_536)
+    handoff_after: float = _time("10ms", "a job blocked this long loses its P", low=0.001)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """What happens when workers die."""
+
+    backoff_min: float = _time("100ms", "wait before a worker's second start in a row")
+    backoff_max: float = _time("10s", "the wait doubles up to this")
+    storm_deaths: int = _count(
+        10, "deaths", "of workers within storm_window: the daemon is degraded"
+    )
+    storm_window: float = _time("60s", "see storm_deaths", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """The gateway: /metrics, the live page, the JSON API."""
+
+    enabled: bool = _flag(True, "start the gateway")
+    listen: str = _key("127.0.0.1:7412", Kind.ADDRESS, "host:port; port 0 takes a free one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Programs that submit, and the command line."""
+
+    autostart: bool = _flag(True, "no daemon runs: start a private one that ends with the client")
+    connect_timeout: float = _time("5s", "no answer within this: unreachable", low=0.01)
+    liveness: float = _time("10s", "whoever waits on a silent daemon is told after this", low=0.5)
+
+
+class Key(NamedTuple):
+    """What is known of one key, for parsing, documents and `gmpd config`."""
+
+    name: str  # "limits.queue_jobs"
+    kind: Kind
+    default: Any
+    doc: str
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+
+    @property
+    def section(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        return self.name.partition(".")[2]
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return "GMPD_" + self.name.upper().replace(".", "__")
+
+    def literal(self, value: Any) -> str:
+        """`value` as TOML."""
+        return literal(self.kind, value)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "daemon": Daemon,
+    "limits": Limits,
+    "dispatch": Dispatch,
+    "restart": Restart,
+    "http": Http,
+    "client": Client,
+}
+
+
+def _catalogue() -> dict[str, Key]:
+    keys = {}
+    for section, cls in SECTIONS.items():
+        spec: Field[Any]
+        for spec in fields(cls):
+            assert spec.default is not MISSING, spec.name
+            name = f"{section}.{spec.name}"
+            keys[name] = Key(name=name, default=spec.default, **spec.metadata)
+    return keys
+
+
+KEYS: dict[str, Key] = _catalogue()
+
+#: Short names of variables that are often set by hand.
+ALIASES = {"GMPD_RUNTIME_DIR": "daemon.runtime_dir", "GMPD_STATE_DIR": "daemon.state_dir"}
+
+
+def checked(key: Key, raw: object) -> Any:
+    """`raw`, from a flag, a variable or TOML, as the attribute's type. ValueError says why not."""
+    value = _converted(key.kind, raw)
+    if key.choices and value not in key.choices:
+        raise ValueError(
+            f"{value!r} is not one of {', '.join(key.choices)}{hint(value, key.choices)}"
+        )
+    for bound, beyond, word in ((key.low, -1, "least"), (key.high, 1, "most")):
+        if bound is not None and (value - bound) * beyond > 0:
+            least = bound if key.kind is Kind.DURATION else int(bound)
+            raise ValueError(
+                f"{key.literal(value)} is out of range: at {word} {key.literal(least)}"
+            )
+    return value
+
+
+def _converted(kind: Kind, raw: object) -> Any:
+    if isinstance(raw, str):
+        return READERS[kind](raw)
+    match kind:
+        case Kind.BOOL if isinstance(raw, bool):
+            return raw
+        case Kind.INT | Kind.SIZE if isinstance(raw, int) and not isinstance(raw, bool):
+            return raw
+        case Kind.DURATION if isinstance(raw, int | float) and not isinstance(raw, bool):
+            return float(raw)  # seconds from Python or the wire; `layers` refuses them in a file
+        case Kind.LIST if isinstance(raw, list | tuple):
+            if all(isinstance(item, str) for item in raw):
+                return tuple(raw)
+    raise ValueError(f"{raw!r} is not {kind.value}")
+
+
+def hint(wrong: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'x'?", or nothing."""
+    from difflib import get_close_matches  # 3 ms that only a mistake pays
+
+    near = get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def hint_key(name: str) -> str:
+    """For an unknown key: the same leaf in another section is the likeliest meaning."""
+    section, _, leaf = name.rpartition(".")
+    homes = [key.name for key in KEYS.values() if key.leaf == leaf]
+    if homes:
+        return f"; did you mean {homes[0]!r}?"
+    here = [key.name for key in KEYS.values() if key.section == section]
+    return hint(name, here) or hint(name, KEYS)

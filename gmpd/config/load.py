@@ -1,0 +1,182 @@
+"""The settings as one frozen object, put together from the layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gmpd.config.keys import (
+    KEYS,
+    SECTIONS,
+    Client,
+    Daemon,
+    Dispatch,
+    Http,
+    Key,
+    Limits,
+    Restart,
+    checked,
+)
+from gmpd.config.layers import (
+    Entry,
+    Layer,
+    Origin,
+    env_entries,
+    file_entries,
+    flag_entries,
+    search,
+)
+from gmpd.config.places import settle_dirs
+from gmpd.config.units import Kind
+from gmpd.errors import ConfigError
+
+
+def _check_together(config: Config, problems: list[str]) -> None:
+    """What no key can know alone."""
+    small, large = "restart.backoff_min", "restart.backoff_max"
+    if config.value(small) > config.value(large):
+        problems.append(
+            f"{small} = {KEYS[small].literal(config.value(small))} ({config.origin(small)}) is more"
+            f" than {large} = {KEYS[large].literal(config.value(large))} ({config.origin(large)})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, checked: `config.limits.queue_jobs`. Durations are seconds, sizes are bytes.
+
+    `Config()` is the defaults as written, without places; `Config.load()` is what a process uses.
+    """
+
+    daemon: Daemon = field(default_factory=Daemon)
+    limits: Limits = field(default_factory=Limits)
+    dispatch: Dispatch = field(default_factory=Dispatch)
+    restart: Restart = field(default_factory=Restart)
+    http: Http = field(default_factory=Http)
+    client: Client = field(default_factory=Client)
+    #: Where each value came from, for those that are not defaults.
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        flags: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
+        config_file: str | os.PathLike[str] | None = None,
+        files: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> Config:
+        """Read every layer.
+
+        `flags` maps "section.key" to a value or a text; None is skipped. `env` replaces the
+        environment. `config_file` is --config. `files`, strongest first, replaces the whole search.
+        Raises ConfigError with one line for each problem.
+        """
+        env = os.environ if env is None else env
+        problems: list[str] = []
+        entries = list(flag_entries(flags or {}, problems)) + list(env_entries(env, problems))
+        named = config_file or env.get("GMPD_CONFIG") or None
+        if files is None:
+            named_files, found_files = ([Path(named)] if named else []), search(env)
+        else:
+            named_files, found_files = [Path(path) for path in files], []
+        for path in named_files:
+            entries += file_entries(path, problems, ours=False)
+        for path in found_files:
+            entries += file_entries(path, problems, ours=True)
+        values, origins = _read(entries, problems)
+        settle_dirs(values, origins, env)
+        return _assembled(values, origins, problems)
+
+    def override(self, values: Mapping[str, object]) -> Config:
+        """This configuration with some keys changed, as if by flags. Raises ConfigError."""
+        problems: list[str] = []
+        changed, origins = _read(flag_entries(values, problems), problems)
+        kept = {name: self.value(name) for name in KEYS}
+        return _assembled(kept | changed, {**self.origins, **origins}, problems)
+
+    def value(self, name: str) -> Any:
+        """The value of "section.key". KeyError for an unknown one."""
+        key = KEYS[name]
+        return getattr(getattr(self, key.section), key.leaf)
+
+    def origin(self, name: str) -> Origin:
+        """Where the value of "section.key" came from."""
+        return self.origins.get(name, Origin(Layer.DEFAULT))
+
+    def to_wire(self) -> dict[str, dict[str, Any]]:
+        """Plain dicts of plain values, for a child process. Origins stay behind."""
+        plain: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+        for name, key in KEYS.items():
+            value = self.value(name)
+            plain[key.section][key.leaf] = list(value) if key.kind is Kind.LIST else value
+        return plain
+
+    @classmethod
+    def from_wire(cls, plain: Mapping[str, Mapping[str, Any]]) -> Config:
+        """The counterpart of `to_wire`. Raises ConfigError for what this version does not know."""
+        problems: list[str] = []
+        flat = {f"{s}.{leaf}": value for s, table in plain.items() for leaf, value in table.items()}
+        values, _ = _read(flag_entries(flat, problems), problems)
+        return _assembled(values, {}, problems)
+
+
+def _read(
+    entries: Iterable[Entry], problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """Every entry is checked, the first of each name counts."""
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for entry in entries:
+        try:
+            value = checked(KEYS[entry.name], entry.raw)
+        except ValueError as error:
+            problems.append(f"{entry.name} ({entry.origin}): {error}")
+            continue
+        if entry.name not in values:
+            values[entry.name], origins[entry.name] = value, entry.origin
+    return values, origins
+
+
+def _assembled(
+    values: Mapping[str, Any], origins: Mapping[str, Origin], problems: list[str]
+) -> Config:
+    sections: dict[str, Any] = {
+        section: made(**{KEYS[n].leaf: v for n, v in values.items() if KEYS[n].section == section})
+        for section, made in SECTIONS.items()
+    }
+    config = Config(**sections, origins=origins)
+    _check_together(config, problems)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def render(config: Config | None = None, *, active: bool = True) -> str:
+    """A file with every key, its meaning and its value; `active=False` comments the values out."""
+    config = config or Config()
+    off = "" if active else "# "
+    lines = [
+        "# gmpd: every key, with its default.",
+        '# Durations are written "250ms", "30s", "1m30s"; sizes "64MiB", "1GiB".',
+        "# Environment: GMPD_LIMITS__QUEUE_JOBS=1000 sets queue_jobs of [limits].",
+    ]
+    for section, cls in SECTIONS.items():
+        lines += ["", f"# {cls.__doc__}", f"[{section}]"]
+        for key in (key for key in KEYS.values() if key.section == section):
+            value = key.literal(config.value(key.name))
+            lines += [f"# {_meaning(key)}", f"{off}{key.leaf} = {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _meaning(key: Key) -> str:
+    """One line: unit, meaning, choices or bounds."""
+    if key.choices:
+        return f"{key.doc} ({' | '.join(key.choices)})"
+    if key.kind is Kind.INT:
+        most = " or more" if key.high is None else f" to {key.high:_.0f}"
+        return f"{key.unit}: {key.doc} ({key.low:_.0f}{most})"
+    return f"{key.doc} ({key.kind.value})"
