@@ -461,8 +461,8 @@ _WORKERS: Final = (
         "p",
         unit="bytes",
     ),
-    _gauge("gmpd_worker_ms", "Threads (Ms) of a P's worker.", per_p("ms"), "p"),
-    _gauge("gmpd_worker_idle_ms", "Threads parked for want of work.", per_p("idle_ms"), "p"),
+    _gauge("gmpd_worker_threads", "Threads (Ms) of a P's worker.", per_p("ms"), "p"),
+    _gauge("gmpd_worker_idle_threads", "Threads parked for want of work.", per_p("idle_ms"), "p"),
     _gauge(
         "gmpd_worker_heartbeat_age_seconds",
         "Since a P's worker last moved its heartbeat; a parked, idle worker need not.",
