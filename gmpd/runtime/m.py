@@ -1,0 +1,299 @@
+"""Ms: the threads of a worker, and who of them holds P.
+
+One M holds P and runs the loop. When its G blocks or hogs, P goes to another M (``handoff``), and
+the old M ends its G without P, puts it into P's inbox and parks (``exitsyscall``).
+
+The delicate dance between an M whose G ends and a sysmon that takes P from it: M counts ``tick``
+up, then reads ``preempt``; sysmon sets ``preempt``, then reads ``tick``. Whatever the order, either
+sysmon sees that the G is over and leaves P alone, or M sees ``preempt`` and asks, under the lock,
+who owns P. So a G that ends in time costs two attribute accesses and no lock.
+
+This file knows nothing of queues and tasks. Counterparts: ``loop`` (what an M with P does),
+``sysmon`` (who takes P away).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import allocate_lock, get_ident
+from contextvars import Context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from gmpd.runtime.loop import Loop
+    from gmpd.sched.sysmon import Trait
+
+#: An M that found nothing to do for so long ends. Long enough to bridge the gaps of a bursty load,
+#: short enough that a thousand threads of one burst are not kept for hours.
+IDLE_S_MAX = 10.0
+
+
+class _Current(threading.local):
+    m: M | None = None
+
+
+_current = _Current()
+
+
+class M:
+    """One operating-system thread that executes Gs."""
+
+    __slots__ = (
+        "context",
+        "cpuclock",
+        "g",
+        "id",
+        "ident",
+        "key",
+        "loop",
+        "note",
+        "outcome",
+        "preempt",
+        "start_ns",
+        "takeover",
+        "tick",
+        "trait",
+        "wait_reason",
+    )
+
+    def __init__(self, loop: Loop, number: int):
+        self.id = number
+        self.loop = loop
+        #: Thread id and CPU clock; set by the thread itself (Go's ``mstart``).
+        self.ident = 0
+        self.cpuclock = 0
+        #: Parks the M while locked (Go's note).
+        self.note = allocate_lock()
+        self.note.acquire()
+        #: The sync G that runs here, or None: also None while this M runs the loop itself.
+        self.g: Any = None
+        self.key: Hashable = None
+        #: What ``start`` of a G gave that ended without P.
+        self.outcome: Any = None
+        self.start_ns = 0
+        #: +1 at the end of every sync G; see the delicate dance.
+        self.tick = 0
+        self.preempt = False
+        #: What sysmon found about the G that runs here without P.
+        self.trait: Trait | None = None
+        #: Where the G waits, when it said so by ``entersyscallblock``.
+        self.wait_reason = ""
+        #: (M, tick): take P from that M if its G of that tick still runs.
+        self.takeover: tuple[M, int] | None = None
+        #: The context of the next sync G; renewed when a G left something in it.
+        self.context = Context()
+
+    def minit(self) -> None:
+        """Called once, on the thread itself."""
+        self.ident = get_ident()
+        self.cpuclock = time.pthread_getcpuclockid(self.ident)
+        _current.m = self
+
+    def cpu_ns(self) -> int:
+        """CPU time of this thread so far, from any thread."""
+        return time.clock_gettime_ns(self.cpuclock)
+
+    def __repr__(self) -> str:
+        return f"<M{self.id} g={self.g!r}>"
+
+
+class Ms:
+    """All Ms of one P, and which of them owns it. ``lock`` guards ``owner``, ``idle`` and
+    ``count``; no user code runs under it.
+    """
+
+    def __init__(self, loop: Loop, max_ms: int):
+        self._loop = loop
+        self.lock = allocate_lock()
+        self.max_ms = max_ms
+        #: The thread that called ``run_forever``: it must be the one that returns from it.
+        self.m0: M | None = None
+        self.owner: M | None = None
+        #: P waits for M0, which is still inside a G: the loop is to stop.
+        self.reserved = False
+        self.idle: list[M] = []
+        #: Ms that run a G without P.
+        self.detached: list[M] = []
+        self.count = 0
+        self._number = 0
+        self.closed = False
+
+    def spare(self) -> bool:
+        """Whether P could be handed off now: an M is idle, or one more is allowed."""
+        return bool(self.idle) or self.count < self.max_ms
+
+    def attach_main(self) -> M:
+        """The calling thread becomes M0 and takes P."""
+        m = self.m0 = M(self._loop, 0)
+        m.minit()
+        with self.lock:
+            self.owner = m
+            self.reserved = False
+            self.count += 1
+        return m
+
+    def detach_main(self, previous: M | None) -> None:
+        """``run_forever`` returns: the thread is no M of this loop any more. Only M0 calls it,
+        holding P.
+        """
+        with self.lock:
+            self.m0 = self.owner = None
+            self.count -= 1
+        _current.m = previous
+
+    def handoff(self, m: M, tick: int, trait: Trait | None) -> bool:
+        """Take P from ``m`` if its sync G of that ``tick`` still runs, and give it to another M.
+
+        False when the G is over, or ``max_ms`` leaves no M to give P to (Go: ``retake`` and
+        ``handoffp``).
+        """
+        with self.lock:
+            m.preempt = True
+            heir = None
+            if self.owner is m and m.g is not None and m.tick == tick:
+                heir = self._mget()
+            if heir is None:
+                m.preempt = False
+                return False
+            m.trait = trait
+            self.detached.append(m)
+            self.owner = heir
+        self._wake(heir)
+        return True
+
+    def _mget(self) -> M | None:
+        """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""
+        if self.idle:
+            return self.idle.pop()
+        if self.count >= self.max_ms:
+            return None
+        self.count += 1
+        self._number += 1
+        return M(self._loop, self._number)
+
+    def _wake(self, m: M) -> None:
+        if m.ident:
+            m.note.release()
+        else:
+            m.ident = -1  # being started; the thread fills in its own
+            m.note.release()
+            threading.Thread(
+                target=self._mstart, args=(m,), name=f"gmpd-M{m.id}", daemon=True
+            ).start()
+
+    def exitsyscall(self, m: M) -> bool:
+        """The sync G of ``m`` ended and sysmon was at it: does ``m`` still hold P?
+
+        If not, the G goes into the inbox, for the M that holds P to finish; ``m`` becomes idle.
+        """
+        with self.lock:
+            m.preempt = False
+            if self.owner is m:
+                return True
+            self.detached.remove(m)
+            m.wait_reason = ""
+            if self.reserved and m is self.m0:
+                self.reserved = False
+                self.owner = m
+                return True
+            self._loop.inbox.append((m.g, m.outcome, m.key, m.trait))
+            m.g = m.outcome = m.trait = None
+            self.idle.append(m)
+        self._loop.wake()
+        return False
+
+    def to_main(self, m: M, stopping: bool) -> bool:
+        """``m`` gives P back to M0: at once if M0 is parked; when it stops, as soon as M0 is free.
+
+        P belongs on M0 whenever there is a choice: only the main thread may set signal handlers.
+        """
+        main = self.m0
+        assert main is not None
+        with self.lock:
+            if main in self.idle:
+                self.idle.remove(main)
+                self.owner = main
+            elif stopping:
+                self.owner = None
+                self.reserved = True
+            else:
+                return False
+            self.idle.append(m)
+        if not self.reserved:
+            self._wake(main)
+        return True
+
+    def _mstart(self, m: M) -> None:
+        """The life of an M other than M0: park, run the loop while it holds P, park again."""
+        m.minit()
+        while self._park(m):
+            self._loop.schedule(m)
+
+    def _park(self, m: M) -> bool:
+        """Wait until P is given to ``m``. False: it was idle for long, or the loop is closed; it
+        ends.
+        """
+        if not m.note.acquire(timeout=IDLE_S_MAX):
+            with self.lock:
+                if m in self.idle:
+                    self.idle.remove(m)
+                    self.count -= 1
+                    return False
+            m.note.acquire()  # P was given away to it in this very moment
+        return not self.closed or self.owner is m
+
+    def close(self) -> None:
+        """The loop is closed: idle Ms end. Those inside a G end with it."""
+        with self.lock:
+            self.closed = True
+            idle, self.idle = self.idle, []
+            self.count -= len(idle)
+        for m in idle:
+            m.note.release()
+
+
+def current_loop() -> Loop | None:
+    """The loop whose M runs the caller, or None outside of any worker. For sync Gs."""
+    m = _current.m
+    return m.loop if m is not None else None
+
+
+def current_m() -> M | None:
+    """The M that runs the caller, if its thread is one."""
+    return _current.m
+
+
+class entersyscallblock:  # noqa: N801 - used like a function
+    """Around a call that is known to block, inside a sync G: P goes to another M at once (Go's
+    name).
+
+    The G goes on without P afterwards. Outside of a sync G that holds P it does nothing.
+    ``reason`` is the wait reason that ``gmpd.stacks()`` shows meanwhile.
+    """
+
+    __slots__ = ("_m", "_reason")
+
+    def __init__(self, reason: str):
+        self._reason = reason
+        self._m: M | None = None
+
+    def __enter__(self) -> None:
+        m = _current.m
+        if m is None or m.g is None:
+            return
+        self._m = m
+        m.wait_reason = self._reason
+        m.loop.handoff_known(m)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if self._m is not None:
+            self._m.wait_reason = ""

@@ -1,0 +1,141 @@
+"""The sysmon thread: looks at the M that holds P, and takes P away from a G that keeps it too long.
+
+It sleeps without a timer while P is idle and no G runs without P, so an idle worker has no periodic
+wake-ups. Its decisions are in ``gmpd.sched.sysmon``; here are the clock, the thread and the acts.
+It never runs user code.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import allocate_lock
+from typing import TYPE_CHECKING
+
+from gmpd.sched.sysmon import LOOK_NS, SLICE_NS, judge, relook_ns
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.m import M
+
+
+class Look:
+    """What sysmon saw of one M: the G of that tick had used ``cpu_ns`` at ``at_ns``."""
+
+    __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "tick")
+
+    def __init__(self, m: M, now: int):
+        self.m = m
+        self.tick = m.tick
+        self.at_ns = now
+        self.cpu_ns = m.cpu_ns()
+        self.interval_ns = SLICE_NS
+        self.due_ns = now + SLICE_NS
+
+    def is_current(self) -> bool:
+        return self.m.g is not None and self.m.tick == self.tick
+
+
+class Sysmon:
+    """Go's sysmon for one P."""
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+        self._ms = loop.ms
+        self._note = allocate_lock()
+        self._note.acquire()
+        #: Nothing to watch: the next time P leaves idle it must call ``wake``.
+        self.asleep = True
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._look: Look | None = None
+        self._detached: list[Look] = []
+        self._idle_passes = 0
+        #: How often it looked: stands still while the worker is idle.
+        self.passes = 0
+
+    def wake(self) -> None:
+        """P leaves idle. Only the M that holds P calls this, when it sees ``asleep``."""
+        self.asleep = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="gmpd-sysmon", daemon=True)
+            self._thread.start()
+        else:
+            self._note.release()
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        if self._thread is None or self._stopped:
+            return
+        self._stopped = True
+        if self._note.locked():
+            self._note.release()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            now = time.monotonic_ns()
+            self.passes += 1
+            pause_ns = self._retake(now)
+            pause_ns = min(pause_ns, self._relook(now))
+            if self._loop.is_idle:
+                self._idle_passes += 1
+            else:
+                self._idle_passes = 0
+            if self._idle_passes > 1 and not self._detached:
+                self._sleep_deeply()
+            else:
+                self._note.acquire(timeout=pause_ns / 1e9)
+
+    def _sleep_deeply(self) -> None:
+        self._look = None
+        self._idle_passes = 0
+        self.asleep = True
+        # P may have left idle between the last look and this line, and have seen us awake.
+        if self._loop.is_idle and not self._stopped:
+            self._note.acquire()
+        self.asleep = False
+
+    def _retake(self, now: int) -> int:
+        """Hand P off if the G that runs with it has used up its slice; ns until the next look (Go:
+        ``retake``).
+        """
+        m = self._ms.owner
+        if m is None or m.g is None:
+            self._look = None
+            self._loop.check_overrun(now)
+            return SLICE_NS
+        look = self._look
+        if look is None or look.m is not m or look.tick != m.tick:
+            look = self._look = Look(m, now)
+        left = m.start_ns + SLICE_NS - now
+        if left > 0:
+            return left
+        trait = judge(look.m.cpu_ns() - look.cpu_ns, now - look.at_ns)
+        if trait is None:
+            return look.at_ns + LOOK_NS - now + 1
+        if self._ms.handoff(m, look.tick, trait):
+            self._loop.handed_off(m, trait)
+            look.due_ns = now + SLICE_NS
+            self._detached.append(look)
+        self._look = None
+        return SLICE_NS
+
+    def _relook(self, now: int) -> int:
+        """A G without P may turn from blocked to hog and back: look again, ever less often."""
+        pause_ns = SLICE_NS
+        for look in self._detached[:]:
+            if not look.is_current():
+                self._detached.remove(look)
+                continue
+            if look.due_ns <= now:
+                cpu_ns = look.m.cpu_ns()
+                trait = judge(cpu_ns - look.cpu_ns, now - look.at_ns)
+                look.cpu_ns, look.at_ns = cpu_ns, now
+                look.interval_ns = relook_ns(look.interval_ns)
+                look.due_ns = now + look.interval_ns
+                if trait is not None:
+                    self._loop.judged_again(look.m, look.tick, trait)
+        if self._loop.is_idle and self._detached:
+            pause_ns = max(min(look.due_ns for look in self._detached) - now, LOOK_NS)
+        return pause_ns

@@ -1,0 +1,186 @@
+"""The run queue of one P, with Go's rules: which runnable G is next.
+
+``runnext`` is a slot in front of a ring of 256. Who wakes or starts a G through ``runnext`` gives
+it the rest of its own time slice, so a pair that plays ping-pong stays on one P without a detour
+through the ring. Behind the ring stands the worker's segment of the global queue: what overflows
+the ring goes there, and it is looked at once in 61 ticks, so that a busy ring cannot starve it.
+
+Rejected: one FIFO for all (a producer and its consumer would wait a whole round for each
+message); one global queue (its lock, or here its message to the coordinator, would be paid per G).
+
+This file knows what is queued only by ``is_started``: a *started* G has a frame in this process and
+is never given away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+#: Slots of the ring (Go: ``p.runq``). Larger hides work from thieves, smaller overflows too often.
+RING = 256
+#: Every 61st tick looks at the global queue first (Go: ``findRunnable``); prime, so that it does
+#: not beat with anything.
+GLOBAL_EVERY = 61
+#: At most half a ring is taken from the global queue at once (Go: ``globrunqgetbatch``).
+BATCH_MAX = RING // 2
+
+
+class RunQueue(Generic[T]):
+    """``runnext``, ring and global segment of one P. Only the holder of P calls this."""
+
+    __slots__ = (
+        "global_",
+        "inherit",
+        "is_started",
+        "overflows",
+        "procs",
+        "ring",
+        "ring_max",
+        "runnext",
+        "schedtick",
+    )
+
+    def __init__(
+        self,
+        is_started: Callable[[T], bool] = lambda _: False,
+        *,
+        ring_max: int = RING,
+        procs: int = 1,
+    ):
+        #: Runs before the ring, in the slice of the one that put it here.
+        self.runnext: T | None = None
+        #: Oldest left. Holds at most ``ring_max`` fresh Gs; started ones may exceed it, they cannot
+        #: leave.
+        self.ring: deque[T] = deque()
+        #: The worker's segment of the global queue, oldest left; unbounded in itself, bounded by
+        #: credit.
+        self.global_: deque[T] = deque()
+        self.ring_max = ring_max
+        #: Number of Ps that share the global queue: a P takes only its share in a batch.
+        self.procs = procs
+        #: +1 per G that runs in a slice of its own (Go: ``p.schedtick``).
+        self.schedtick = 0
+        #: Whether the G last returned by ``get`` continues the slice of its predecessor.
+        self.inherit = False
+        self.overflows = 0
+        self.is_started = is_started
+
+    def __len__(self) -> int:
+        """All that is runnable here, ``runnext`` included (Go's ``runqsize`` leaves that out)."""
+        return len(self.ring) + len(self.global_) + (self.runnext is not None)
+
+    def runqput(self, g: T, next_: bool = False) -> None:
+        """Queue ``g`` at the tail of the ring, or in ``runnext``, whose old occupant goes to the
+        tail.
+        """
+        if next_:
+            kicked, self.runnext = self.runnext, g
+            if kicked is None:
+                return
+            g = kicked
+        ring = self.ring
+        if len(ring) < self.ring_max or not self._runqputslow(g):
+            ring.append(g)
+
+    def _runqputslow(self, g: T) -> bool:
+        """The ring is full: half of it, and ``g``, to the global tail, in order (Go:
+        ``runqputslow``).
+
+        A started G stays: it cannot run elsewhere. False when ``g`` has to go to the ring after
+        all.
+        """
+        if self.is_started(g):
+            return False
+        moved = self._grab(self.ring_max // 2)
+        self.global_.extend(moved)
+        self.global_.append(g)
+        self.overflows += 1
+        return True
+
+    def globrunqput(self, g: T) -> None:
+        """Queue at the global tail: where a G goes that yielded (Go: ``goschedImpl``)."""
+        self.global_.append(g)
+
+    def get(self) -> T | None:
+        """The next G to run, or None (the local part of Go's ``findRunnable``). Counts the tick."""
+        if self.schedtick % GLOBAL_EVERY == 0 and self.global_:
+            self.schedtick += 1
+            self.inherit = False
+            return self.global_.popleft()
+        g = self.runnext
+        if g is not None:
+            self.runnext = None
+            self.inherit = True
+            return g
+        if not self.ring and not self._globrunqgetbatch():
+            return None
+        self.schedtick += 1
+        self.inherit = False
+        return self.ring.popleft()
+
+    def _globrunqgetbatch(self) -> int:
+        """Move this P's share of the global head to the ring (Go: ``globrunqgetbatch``)."""
+        size = len(self.global_)
+        if not size:
+            return 0
+        count = min(BATCH_MAX, size, size // self.procs + 1)
+        popleft, append = self.global_.popleft, self.ring.append
+        for _ in range(count):
+            append(popleft())
+        return count
+
+    def kick_runnext(self) -> None:
+        """The slice is over: ``runnext`` joins the ring, so that the others get their turn."""
+        g = self.runnext
+        if g is not None:
+            self.runnext = None
+            self.ring.append(g)
+
+    def _grab(self, count: int) -> list[T]:
+        """Take the ring's ``count`` oldest fresh Gs out, oldest first. ``runnext`` stays."""
+        return self._take(self.ring, count)
+
+    def runqgrab(self, count: int) -> list[T]:
+        """Take up to ``count`` fresh Gs for a thief, oldest first: ring, then global segment.
+
+        ``runnext`` goes last of all, as in the last round of Go's ``stealWork``: it is likely to
+        run at once here.
+        """
+        taken = self._take(self.ring, count)
+        if len(taken) < count and self.global_:
+            taken += self._take(self.global_, count - len(taken))
+        g = self.runnext
+        if g is not None and len(taken) < count and not self.is_started(g):
+            self.runnext = None
+            taken.append(g)
+        return taken
+
+    def _take(self, queue: deque[T], count: int) -> list[T]:
+        taken: list[T] = []
+        stay: list[T] = []
+        while queue and len(taken) < count:
+            g = queue.popleft()
+            (stay if self.is_started(g) else taken).append(g)
+        queue.extendleft(reversed(stay))
+        return taken
+
+    def runqremove(self, g: T) -> bool:
+        """Take this one out again; False when it is not queued (any more)."""
+        if self.runnext is g:
+            self.runnext = None
+            return True
+        for queue in (self.ring, self.global_):
+            for index, queued in enumerate(queue):
+                if queued is g:
+                    del queue[index]
+                    return True
+        return False
+
+
+def half_up(count: int) -> int:
+    """How many of ``count`` a thief gets: half, rounded up (Go: ``runqgrab``)."""
+    return count - count // 2

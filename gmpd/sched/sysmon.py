@@ -1,0 +1,87 @@
+"""What sysmon decides from what it sees: hand P off, wait, or look again. No thread, no clock in
+here.
+
+A sync G keeps its P for one slice. After that P goes to another M in any case; *why* the G held it
+matters for what follows: a blocked one costs its worker nothing any more, a hog competes for the
+GIL. The two are told apart by the CPU clock of the G's thread between two looks.
+
+Rejected: counting a G as blocked by its wait channel in /proc (a thread that waits for the GIL
+looks the same); an own timer per G (most end within microseconds). Counterpart:
+``gmpd.runtime.sysmon``, which looks and acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum
+from typing import Final
+
+#: A slice: one G may hold its P this long (Go: ``forcePreemptNS``).
+SLICE_NS: Final = 10_000_000
+#: Two looks at a CPU clock must lie this far apart, or scheduling noise decides.
+LOOK_NS: Final = 2_000_000
+#: A thread that used less than a tenth of the time between two looks was not computing. Waiting for
+#: the GIL beside one hog still gives about half; a blocked thread gives exactly nothing.
+BUSY_SHARE: Final = 10
+#: A G without P is looked at again after 10, 20, 40 ... ms, at most every minute (Go doubles its
+#: sleep too).
+RELOOK_NS_MAX: Final = 60_000_000_000
+#: Evidence needed to forget: so many ends in a row without the trait.
+TRUST: Final = 3
+#: At most so many functions are remembered; the oldest goes first. Only functions with a trait are.
+LEARNED_MAX: Final = 4096
+
+
+class Trait(Enum):
+    """Why a G kept its P too long."""
+
+    BLOCKED = "blocked"
+    HOG = "hog"
+
+
+def judge(cpu_ns: int, wall_ns: int) -> Trait | None:
+    """Blocked or hog, by CPU time used in ``wall_ns``; None: too early to tell."""
+    if wall_ns < LOOK_NS:
+        return None
+    return Trait.HOG if cpu_ns * BUSY_SHARE >= wall_ns else Trait.BLOCKED
+
+
+def relook_ns(interval_ns: int) -> int:
+    """The pause before the next look at a G that runs without P."""
+    return min(interval_ns * 2, RELOOK_NS_MAX)
+
+
+class Learned:
+    """Functions that blocked or hogged, by key: the next G of such a function is treated so at
+    once.
+    """
+
+    __slots__ = ("_traits",)
+
+    def __init__(self) -> None:
+        self._traits: dict[Hashable, tuple[Trait, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._traits)
+
+    def get(self, key: Hashable) -> Trait | None:
+        known = self._traits.get(key)
+        return known[0] if known else None
+
+    def found(self, key: Hashable, trait: Trait) -> None:
+        """A G of this function was seen so: remember it anew, whatever was thought before."""
+        self._traits.pop(key, None)
+        if len(self._traits) >= LEARNED_MAX:
+            del self._traits[next(iter(self._traits))]
+        self._traits[key] = (trait, TRUST)
+
+    def ended_in_time(self, key: Hashable) -> None:
+        """A G of this function ended within its slice, still holding P: one step to forgetting."""
+        known = self._traits.get(key)
+        if known is None:
+            return
+        trait, trust = known
+        if trust > 1:
+            self._traits[key] = (trait, trust - 1)
+        else:
+            del self._traits[key]

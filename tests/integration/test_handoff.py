@@ -1,0 +1,191 @@
+"""No G freezes its P: blocked ones, hogs, known and learned blocking, with real threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from gmpd.runtime.loop import Loop
+from gmpd.runtime.m import current_loop, entersyscallblock
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[Loop], Coroutine[Any, Any, T]], **options: Any) -> T:
+    """Run ``main(loop)`` on a P of its own."""
+    with asyncio.Runner(loop_factory=lambda: Loop(**options)) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Loop)
+        return runner.run(main(loop))
+
+
+class Ticks:
+    """Counts how often the loop gets to run a short timer, and the longest pause between two."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.pause_s_max = 0.0
+
+    async def __call__(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            self.pause_s_max = max(self.pause_s_max, now - last)
+            last = now
+            self.count += 1
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_blocked_gs_run_at_once_on_one_p() -> None:
+    """Three sleeps of 0.3 s take little more than one, and timers go on meanwhile."""
+
+    async def main(loop: Loop) -> tuple[float, Ticks]:
+        ticks = Ticks()
+        ticker = loop.create_task(ticks())
+        start = time.monotonic()
+        await asyncio.gather(*[loop.call_sync(lambda: time.sleep(0.3)) for _ in range(3)])
+        ticker.cancel()
+        return time.monotonic() - start, ticks
+
+    took, ticks = run(main)
+    assert 0.3 <= took < 0.6
+    assert ticks.count > 50
+
+
+def test_a_hog_leaves_timers_their_turn() -> None:
+    async def main(loop: Loop) -> tuple[Ticks, int]:
+        ticks = Ticks()
+        ticker = loop.create_task(ticks())
+        await loop.call_sync(lambda: spin(0.4))
+        ticker.cancel()
+        return ticks, loop.stats.handoff_hog
+
+    ticks, hogs = run(main)
+    assert hogs == 1
+    assert ticks.count >= 10
+
+
+def test_known_blocking_hands_off_without_waiting_for_a_slice() -> None:
+    """The second G can only run if the first, which waits for it, gave P away."""
+
+    async def main(loop: Loop) -> tuple[int, bool]:
+        met = threading.Event()
+
+        def first() -> bool:
+            with entersyscallblock("chan receive"):
+                return met.wait(20)
+
+        waiting = loop.call_sync(first)
+        loop.call_sync(met.set)
+        return loop.stats.handoff_blocked, await waiting
+
+    assert run(main) == (0, True)
+
+
+def test_entersyscallblock_outside_of_a_p_does_nothing() -> None:
+    assert current_loop() is None
+    with entersyscallblock("chan receive"):
+        assert current_loop() is None
+
+
+def test_sync_gs_know_their_loop_but_have_no_running_one() -> None:
+    def inside() -> tuple[Loop | None, str]:
+        return current_loop(), asyncio.run(asyncio.sleep(0, "ran"))
+
+    async def main(loop: Loop) -> bool:
+        return await loop.call_sync(inside) == (loop, "ran")
+
+    assert run(main)
+
+
+def test_a_lock_held_by_a_blocked_g_does_not_deadlock_the_p() -> None:
+    async def main(loop: Loop) -> list[int]:
+        lock, order = threading.Lock(), list[int]()
+
+        def holder(number: int) -> None:
+            with lock:
+                time.sleep(0.03)
+                order.append(number)
+
+        async with asyncio.timeout(20):
+            await asyncio.gather(*[loop.call_sync(partial(holder, n)) for n in range(5)])
+        return order
+
+    assert sorted(run(main)) == [0, 1, 2, 3, 4]
+
+
+def test_ms_are_reused() -> None:
+    async def main(loop: Loop) -> int:
+        for _ in range(5):
+            await loop.call_sync(lambda: time.sleep(0.02))
+        return loop.ms.count
+
+    assert run(main) <= 3
+
+
+def test_ms_are_bounded_and_the_rest_waits() -> None:
+    async def main(loop: Loop) -> tuple[int, int]:
+        ticks = Ticks()
+        ticker = loop.create_task(ticks())
+        await asyncio.gather(*[loop.call_sync(lambda: time.sleep(0.05)) for _ in range(12)])
+        ticker.cancel()
+        assert ticks.count > 10
+        return loop.ms.count, loop.stats.max_ms_waits
+
+    count, waits = run(main, max_ms=4)
+    assert count <= 4
+    assert waits > 0
+
+
+def test_the_main_thread_returns_although_another_m_held_p() -> None:
+    async def main(loop: Loop) -> str:
+        task = loop.call_sync(lambda: time.sleep(0.1))
+        while loop.ms.owner is loop.ms.m0:
+            await asyncio.sleep(0.001)
+        name = threading.current_thread().name
+        await task
+        return name
+
+    assert run(main).startswith("gmpd-M")
+    assert threading.current_thread() is threading.main_thread()
+
+
+def test_system_exit_in_a_callback_on_another_m_ends_run_forever_on_the_main_thread() -> None:
+    async def main(loop: Loop) -> None:
+        loop.call_sync(lambda: time.sleep(0.1))
+        while loop.ms.owner is loop.ms.m0:
+            await asyncio.sleep(0.001)
+
+        def leave() -> None:
+            raise SystemExit(3)
+
+        loop.call_soon(leave)
+        await asyncio.sleep(20)
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 3
+
+
+def test_an_idle_p_has_no_periodic_wake_ups() -> None:
+    async def main(loop: Loop) -> int:
+        await loop.call_sync(lambda: time.sleep(0.02))
+        await asyncio.sleep(0.1)  # the hand-off of above is over
+        before = loop.rounds + loop.sysmon.passes
+        await asyncio.sleep(0.5)
+        return loop.rounds + loop.sysmon.passes - before
+
+    # One for the timer itself, and sysmon's last passes after it left idle.
+    assert run(main) <= 8
