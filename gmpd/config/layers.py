@@ -156,4 +156,4 @@ def search(env: Mapping[str, str]) -> list[Path]:
     home = env.get("HOME") or "~"
     user = Path(env.get("XDG_CONFIG_HOME") or f"{home}/.config").expanduser()
     found = [Path("gmpd.toml").absolute(), user / "gmpd/config.toml", Path("/etc/gmpd/config.toml")]
-    return [path for path in found if path.exists()]
+    return [path for path in found if os.path.exists(path)]  # False, too, where we may not look

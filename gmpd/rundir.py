@@ -1,0 +1,322 @@
+"""The runtime directory: where a daemon's sockets live, and how the others find it.
+
+The only door to its files: the directory (0700, ours, no symlink), ``gmpd.lock`` (one daemon at a
+time), ``gmpd.json`` (pid and endpoints for clients), and the paths of the sockets. It knows nothing
+of what is spoken over them. Which directory it is, is decided in `gmpd.config`.
+
+Everything is refused that another user could have prepared: who owns the directory can replace a
+socket, and who owns a socket is sent pickles.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gmpd.errors import ConfigError, DaemonUnreachable
+
+DISCOVERY = "gmpd.json"
+LOCK = "gmpd.lock"
+SOCKET_SUFFIX = ".sock"
+
+#: libzmq's ipc_path_max_len: sizeof(sockaddr_un.sun_path) - 1 on Linux.
+IPC_PATH_MAX = 107
+
+#: A discovery file has about 400 bytes; what is longer was not written by a daemon.
+DISCOVERY_MAX = 65_536
+
+
+# ---------------------------------------------------------------------------------- the directory
+
+
+def prepare(path: str | os.PathLike[str]) -> Path:
+    """Make the directory, 0700, if it is missing, and check it. Raises ConfigError."""
+    directory = Path(path)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(
+            f"the runtime directory {directory} cannot be made: {error.strerror};"
+            f" make it, or choose another with --runtime-dir or GMPD_RUNTIME_DIR"
+        ) from error
+    check(directory)
+    return directory
+
+
+def check(path: str | os.PathLike[str]) -> None:
+    """Refuse a directory that is not safely ours. Raises ConfigError; FileNotFoundError if missing.
+
+    Looks at what was opened, not at the name, so nothing can be swapped in between.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        kind = "a symbolic link" if os.path.islink(path) else f"not usable ({error.strerror})"
+        raise ConfigError(
+            f"the runtime directory {path} is {kind}, so it is refused: remove it, or choose"
+            f" another with --runtime-dir or GMPD_RUNTIME_DIR"
+        ) from error
+    try:
+        info = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if info.st_uid != os.geteuid():
+        raise ConfigError(
+            f"the runtime directory {path} belongs to uid {info.st_uid}, not to uid {os.geteuid()}"
+            f" who runs this, so it is refused: run as its owner, or choose another with"
+            f" --runtime-dir or GMPD_RUNTIME_DIR"
+        )
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        raise ConfigError(
+            f"the runtime directory {path} has mode {stat.S_IMODE(info.st_mode):04o}, others may"
+            f" enter it, so it is refused: chmod 700 {path}"
+        )
+
+
+def endpoint(directory: str | os.PathLike[str], name: str) -> str:
+    """The ipc:// address of a socket in the directory. Raises ConfigError if it is too long."""
+    path = os.path.join(directory, name + SOCKET_SUFFIX)
+    length = len(os.fsencode(path))
+    if length > IPC_PATH_MAX:
+        raise ConfigError(
+            f"the socket path {path} has {length} bytes, but ZeroMQ takes at most {IPC_PATH_MAX}:"
+            f" choose a shorter runtime directory with --runtime-dir or GMPD_RUNTIME_DIR"
+        )
+    return f"ipc://{path}"
+
+
+# --------------------------------------------------------------------------------------- the lock
+
+
+class Lock:
+    """Only one daemon lives in a directory: who holds this.
+
+    A flock, since the kernel releases it however its holder dies; the pid inside is information.
+    It is not inherited: a worker that outlives its coordinator must not keep the next one out.
+    """
+
+    def __init__(self, directory: Path, fd: int):
+        self.directory = directory
+        self._fd = fd
+
+    @classmethod
+    def acquire(cls, directory: str | os.PathLike[str]) -> Self:
+        """Take it, or raise ConfigError that names the pid of the daemon that has it."""
+        path = Path(directory) / LOCK
+        while True:
+            fd = _open_lock(path)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _pid_in(fd)
+                os.close(fd)
+                raise ConfigError(_second_start(Path(directory), holder)) from None
+            if _is_same_file(fd, path):
+                break
+            os.close(fd)  # its holder ended and removed it after we opened it: take the new one
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        return cls(Path(directory), fd)
+
+    def clear_stale(self) -> list[str]:
+        """Remove what a daemon that died has left here; the names, to be logged.
+
+        Holding the lock proves that its owner is gone.
+        """
+        removed = []
+        for entry in os.scandir(self.directory):
+            is_socket = stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
+            is_record = entry.name == DISCOVERY or entry.name.startswith(DISCOVERY + ".")
+            if is_record or (is_socket and entry.name.endswith(SOCKET_SUFFIX)):
+                os.unlink(entry.path)
+                removed.append(entry.name)
+        return sorted(removed)
+
+    def release(self) -> None:
+        """Remove sockets, discovery file and lock, in this order; once or often."""
+        if self._fd < 0:
+            return
+        self.clear_stale()
+        with suppress(FileNotFoundError):  # somebody tidied by hand
+            os.unlink(self.directory / LOCK)
+        os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be opened: {error.strerror}; remove it") from error
+
+
+def _is_same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _pid_in(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _second_start(directory: Path, holder: int | None) -> str:
+    who = f"pid {holder}" if holder else "a daemon that is just starting"
+    return (
+        f"a daemon already runs in {directory} ({who}): talk to it with `gmpd status`, end it with"
+        f" `gmpd down`, or start another in a place of its own with --runtime-dir"
+    )
+
+
+# ------------------------------------------------------------------------------ the discovery file
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """How to reach a daemon. The first three name its process for good: pids are used again, and
+    mean nothing in another container that has the directory mounted."""
+
+    pid: int
+    pid_namespace: int  # inode of /proc/PID/ns/pid
+    started_ticks: int  # /proc/PID/stat field 22, clock ticks since boot
+    started_at: float  # unix seconds, for people
+    version: str
+    endpoints: dict[str, str] = field(default_factory=dict)  # name -> address
+    http: str | None = None
+
+    @classmethod
+    def of_this_process(
+        cls, *, version: str, started_at: float, endpoints: dict[str, str], http: str | None
+    ) -> Self:
+        """The record that the daemon itself writes; `started_at` in unix seconds."""
+        pid = os.getpid()
+        ticks = _started_ticks(pid)
+        assert ticks is not None, "this process runs"
+        return cls(pid, _pid_namespace(), ticks, started_at, version, endpoints, http)
+
+    @property
+    def is_gone(self) -> bool:
+        """Its process is certainly dead. False is a hint only: liveness is an answered ping."""
+        if self.pid_namespace != _pid_namespace():
+            return False
+        return _started_ticks(self.pid) != self.started_ticks
+
+
+def write_discovery(directory: str | os.PathLike[str], record: Discovery) -> None:
+    """Publish it. Readers see the former record or this one, never a part."""
+    fd, name = tempfile.mkstemp(prefix=DISCOVERY + ".", dir=directory)  # 0600, O_EXCL
+    try:
+        with os.fdopen(fd, "w") as file:
+            json.dump(asdict(record), file, indent=1)
+            file.write("\n")
+        os.replace(name, Path(directory) / DISCOVERY)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def read_discovery(directory: str | os.PathLike[str]) -> Discovery:
+    """The record of the daemon in this directory.
+
+    Raises DaemonUnreachable if there is none or its process is gone, ConfigError if the directory
+    or the file cannot be trusted.
+    """
+    try:
+        check(directory)
+        text = _read_own(Path(directory) / DISCOVERY)
+    except FileNotFoundError:
+        raise DaemonUnreachable(
+            f"no daemon in {directory}: start one with `gmpd up`, or say where it is with"
+            f" --runtime-dir or GMPD_RUNTIME_DIR"
+        ) from None
+    record = _parsed(text, Path(directory) / DISCOVERY)
+    if record.is_gone:
+        raise DaemonUnreachable(
+            f"the daemon in {directory} (pid {record.pid}) is dead: start a new one with `gmpd up`"
+        )
+    return record
+
+
+def _read_own(path: Path) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; remove it") from error
+    with os.fdopen(fd, "rb") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise ConfigError(f"{path} belongs to uid {os.fstat(fd).st_uid}, so it is refused")
+        return file.read(DISCOVERY_MAX)
+
+
+def _parsed(text: bytes, path: Path) -> Discovery:
+    try:
+        raw: Any = json.loads(text)
+    except ValueError:
+        raw = None
+    if not _is_record(raw):
+        raise ConfigError(
+            f"{path} was not written by this version of gmpd: end its daemon, or remove the file"
+        )
+    return Discovery(**raw)
+
+
+def _is_record(raw: Any) -> bool:
+    if not isinstance(raw, dict) or raw.keys() != _RECORD_TYPES.keys():
+        return False
+    if not all(isinstance(raw[name], kind) for name, kind in _RECORD_TYPES.items()):
+        return False
+    return all(isinstance(address, str) for address in raw["endpoints"].values())
+
+
+#: What JSON must hold for each field of a `Discovery`.
+_RECORD_TYPES: dict[str, Any] = {
+    "pid": int,
+    "pid_namespace": int,
+    "started_ticks": int,
+    "started_at": float,
+    "version": str,
+    "endpoints": dict,
+    "http": str | None,
+}
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _started_ticks(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat; None if there is no such process, or only its zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
+    return None if fields[0] in "ZX" else int(fields[19])
