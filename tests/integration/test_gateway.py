@@ -1,0 +1,437 @@
+"""The gateway as a process: what it serves, whom it refuses, how it ends.
+
+Its coordinator here is a thread that speaks the protocol and answers as the test wants, because a
+real one cannot be made to be silent, late or wrong at will.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from gmpd import protocol
+from gmpd.netpoll import Gatekeeper, Network, Poller, Router
+
+SNAPSHOT = json.loads((Path(__file__).parents[1] / "data" / "snapshot.json").read_text())
+
+
+class Coordinator:
+    """Answers ``snapshot`` as told: with ``snapshot``, or not at all while ``silent``."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.snapshot: Any = dict(SNAPSHOT)
+        self.silent = False
+        self.questions = 0
+        self.refuse = ""
+        self._stop_r, self._stop_w = os.pipe()
+        self._network = Network()
+        self._router = Router(self._network, endpoint)
+        self._gate = Gatekeeper(self._network)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        poller = Poller()
+        poller.add("stop", self._stop_r)
+        poller.add("gate", self._gate.socket)
+        poller.add("router", self._router.socket)
+        while "stop" not in poller.wait(None):
+            self._gate.answer()
+            while (found := self._router.recv()) is not None:
+                self._handle(*found)
+
+    def _handle(self, peer: bytes, frames: list[Any]) -> None:
+        match protocol.unpack(bytes(frames[0]), protocol.FROM_CLIENT):
+            case protocol.Hello() if self.refuse:
+                self._send(peer, protocol.Refused(1, 1, self.refuse))
+            case protocol.Hello():
+                self._send(peer, protocol.Welcome(1, 1, 1024, 4096, 1 << 20, {}))
+            case protocol.Call(request, "snapshot"):
+                self.questions += 1
+                if not self.silent:
+                    self._send(peer, protocol.Reply(request, True, self.snapshot))
+            case _:
+                pass
+
+    def _send(self, peer: bytes, message: protocol.Message) -> None:
+        self._router.send(peer, [protocol.pack(message)])
+
+    def close(self) -> None:
+        os.write(self._stop_w, b"x")
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self._gate.close()
+        self._router.close()
+        self._network.close()
+        os.close(self._stop_r)
+        os.close(self._stop_w)
+
+
+class Gateway:
+    """The process under test."""
+
+    def __init__(self, settings: dict[str, Any], command: list[str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command or [sys.executable, "-m", "gmpd.gateway"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgpack.packb(settings))
+        self.process.stdin.flush()  # and not closed: the gateway must not wait for an end of file
+        self.url = ""
+
+    def wait_serving(self) -> Gateway:
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], 30)
+        assert ready, "the gateway did not serve within 30 s"
+        line = self.process.stdout.readline()
+        assert line, self.stderr()
+        self.url = json.loads(line)["url"]
+        return self
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    def ask(
+        self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None
+    ) -> tuple[int, str, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection(self.host, timeout=10)
+        try:
+            connection.request(method, path, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read().decode(), response.headers
+        finally:
+            connection.close()
+
+    def stderr(self) -> str:
+        assert self.process.stderr is not None
+        self.process.wait(10)
+        return self.process.stderr.read().decode()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def wait_until(fact: Callable[[], bool], what: str, deadline_s: float = 10) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not fact():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def rundir() -> Iterator[str]:
+    path = tempfile.mkdtemp(dir="/tmp", prefix="gw")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def coordinator(rundir: str) -> Iterator[Coordinator]:
+    coordinator = Coordinator(f"ipc://{rundir}/c")
+    yield coordinator
+    coordinator.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Gateway]]:
+    started: list[Gateway] = []
+
+    def start(settings: dict[str, Any], command: list[str] | None = None) -> Gateway:
+        started.append(Gateway(settings, command))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        gateway.close()
+
+
+@pytest.fixture
+def gateway(start: Callable[..., Gateway], coordinator: Coordinator) -> Gateway:
+    settings = {"listen": "127.0.0.1:0", "client_endpoint": coordinator.endpoint}
+    gateway: Gateway = start(settings).wait_serving()
+    return gateway
+
+
+def metric(text: str, series: str) -> float:
+    for line in text.splitlines():
+        if line.startswith(f"{series} "):
+            return float(line.rsplit(" ", 1)[1])
+    raise AssertionError(f"no {series} in\n{text}")
+
+
+# -- what it serves ------------------------------------------------------------------------------
+
+
+def test_metrics_come_from_the_coordinator_and_from_proc(gateway: Gateway) -> None:
+    status, text, headers = gateway.ask("/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert metric(text, 'gmpd_jobs_finished_total{outcome="ok"}') == 17_900
+    assert metric(text, "gmpd_coordinator_up") == 1
+    assert metric(text, "gmpd_gateway_process_resident_memory_bytes") > 1 << 20
+
+
+def test_openmetrics_and_gzip_are_spoken_to_who_asks_for_them(gateway: Gateway) -> None:
+    _, text, headers = gateway.ask("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert text.endswith("# EOF\n")
+    connection = http.client.HTTPConnection(gateway.host, timeout=10)
+    connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+    response = connection.getresponse()
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert response.read()[:2] == b"\x1f\x8b"
+    connection.close()
+
+
+def test_one_metric_can_be_asked_for_by_name(gateway: Gateway) -> None:
+    _, text, _ = gateway.ask("/metrics?name[]=gmpd_procs")
+    assert [line for line in text.splitlines() if not line.startswith("#")] == ["gmpd_procs 2.0"]
+
+
+def test_the_snapshot_is_json_whatever_is_in_it(gateway: Gateway, coordinator: Coordinator) -> None:
+    coordinator.snapshot = SNAPSHOT | {"raw": b"\x01\xff", "odd": float("nan"), "map": {7: 1}}
+    _, text, headers = gateway.ask("/api/v1/snapshot")
+    assert headers["Content-Type"].startswith("application/json")
+    body = json.loads(text)
+    assert body["up"] is True
+    assert body["age_s"] < 5
+    assert body["snapshot"]["procs"] == 2
+    assert body["snapshot"]["raw"] == "01ff"
+    assert body["snapshot"]["odd"] is None
+    assert body["snapshot"]["map"] == {"7": 1}
+
+
+def test_ready_says_what_keeps_it_from_being_ready(
+    gateway: Gateway, coordinator: Coordinator
+) -> None:
+    assert gateway.ask("/readyz")[:2] == (200, "ready: running\n")
+    coordinator.snapshot = SNAPSHOT | {"state": "draining"}
+    wait_until(lambda: gateway.ask("/readyz")[0] == 503, "a draining daemon is not ready")
+    assert gateway.ask("/readyz")[1] == "not ready: the daemon drains\n"
+    assert gateway.ask("/healthz")[:2] == (200, "ok\n")
+
+
+def test_the_front_page_says_what_is_here(gateway: Gateway) -> None:
+    status, text, headers = gateway.ask("/")
+    assert (status, headers["X-Frame-Options"]) == (200, "DENY")
+    assert "gmpd 0.1.0 is running: 2 Ps" in text
+    assert "href=/metrics" in text
+
+
+# -- it never waits long -------------------------------------------------------------------------
+
+
+def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: Coordinator) -> None:
+    gateway.ask("/metrics")
+    coordinator.silent = True
+    text = ""
+
+    def is_stale() -> bool:
+        nonlocal text
+        text = gateway.ask("/metrics")[1]
+        return metric(text, "gmpd_coordinator_up") == 0
+
+    wait_until(is_stale, "a silent coordinator is noticed")
+    began = time.monotonic()
+    text = gateway.ask("/metrics")[1]
+    # 50 ms are waited; the rest is for a busy machine.
+    assert time.monotonic() - began < 1
+    assert metric(text, 'gmpd_jobs_finished_total{outcome="ok"}') == 17_900
+    assert metric(text, "gmpd_snapshot_age_seconds") > 0.05
+    assert gateway.ask("/readyz")[1] == "not ready: the coordinator did not answer within 50 ms\n"
+
+
+def test_a_coordinator_that_speaks_again_is_believed_again(
+    gateway: Gateway, coordinator: Coordinator
+) -> None:
+    coordinator.silent = True
+    assert gateway.ask("/readyz")[0] == 503
+    coordinator.silent = False
+    wait_until(lambda: gateway.ask("/readyz")[0] == 200, "ready again")
+
+
+def test_many_scrapers_ask_the_coordinator_at_most_ten_times_a_second(
+    gateway: Gateway, coordinator: Coordinator
+) -> None:
+    gateway.ask("/metrics")
+    began, before = time.monotonic(), coordinator.questions
+    scrapers = [
+        threading.Thread(target=lambda: [gateway.ask("/metrics") for _ in range(5)])
+        for _ in range(10)
+    ]
+    for scraper in scrapers:
+        scraper.start()
+    for scraper in scrapers:
+        scraper.join()
+    assert coordinator.questions - before <= (time.monotonic() - began) / 0.1 + 1
+
+
+def test_without_a_coordinator_it_serves_what_it_knows(
+    start: Callable[..., Gateway], rundir: str
+) -> None:
+    settings = {"listen": "127.0.0.1:0", "client_endpoint": f"ipc://{rundir}/nobody"}
+    gateway = start(settings).wait_serving()
+    assert metric(gateway.ask("/metrics")[1], "gmpd_coordinator_up") == 0
+    status, text, _ = gateway.ask("/api/v1/snapshot")
+    assert status == 503
+    assert "did not answer" in json.loads(text)["error"]
+    assert "No snapshot yet" in gateway.ask("/")[1]
+
+
+def test_a_coordinator_that_refuses_is_quoted(
+    start: Callable[..., Gateway], coordinator: Coordinator
+) -> None:
+    coordinator.refuse = "this daemon speaks versions 7 to 9"
+    settings = {"listen": "127.0.0.1:0", "client_endpoint": coordinator.endpoint}
+    gateway = start(settings).wait_serving()
+    wait_until(lambda: "versions 7 to 9" in gateway.ask("/readyz")[1], "the refusal is quoted")
+
+
+# -- whom it refuses -----------------------------------------------------------------------------
+
+
+def test_a_host_that_is_not_its_own_is_refused_and_named(gateway: Gateway) -> None:
+    for host in ("evil.example", "127.0.0.1", "127.0.0.1:1", "localhost", ""):
+        status, text, _ = gateway.ask("/metrics", headers={"Host": host})
+        assert status == 421
+        assert repr(host) in text
+        assert gateway.host in text
+
+
+def test_its_own_names_are_answered(gateway: Gateway) -> None:
+    port = gateway.host.rpartition(":")[2]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
+        assert gateway.ask("/healthz", headers={"Host": host})[0] == 200
+
+
+def test_a_listed_name_is_answered(start: Callable[..., Gateway], coordinator: Coordinator) -> None:
+    settings = {
+        "listen": "127.0.0.1:0",
+        "client_endpoint": coordinator.endpoint,
+        "hosts": ["gmpd:7412"],
+    }
+    gateway = start(settings).wait_serving()
+    assert gateway.ask("/healthz", headers={"Host": "gmpd:7412"})[0] == 200
+
+
+def test_nothing_can_be_changed_here(gateway: Gateway) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
+        for path in ("/metrics", "/", "/nowhere"):
+            status, _, headers = gateway.ask(path, method=method)
+            assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_head_and_unknown_paths(gateway: Gateway) -> None:
+    assert gateway.ask("/metrics", method="HEAD")[:2] == (200, "")
+    assert gateway.ask("/nowhere")[:2] == (404, "Not Found\n")
+
+
+def test_garbage_on_the_port_ends_that_connection_only(gateway: Gateway) -> None:
+    host, _, port = gateway.host.rpartition(":")
+    tls = b"\x16\x03\x01\x02\x00"
+    for garbage in (b"\x00" * 2_000, b"GET / HTTP/9.9\r\n\r\n", b"GET " + b"a" * 20_000, tls):
+        with socket.create_connection((host, int(port)), timeout=10) as sock:
+            sock.sendall(garbage)
+            sock.shutdown(socket.SHUT_WR)
+            answer = sock.recv(4_096)
+        assert answer == b"" or answer.startswith(b"HTTP/1.")
+        assert gateway.ask("/healthz")[0] == 200
+
+
+# -- how it starts and ends ----------------------------------------------------------------------
+
+
+def test_a_taken_port_is_said_with_its_holder(
+    start: Callable[..., Gateway], coordinator: Coordinator
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        gateway = start({"listen": listen, "client_endpoint": coordinator.endpoint})
+        text = gateway.stderr()
+    assert gateway.process.returncode == 1
+    assert f"cannot listen on {listen}: process {os.getpid()} (" in text
+    assert "choose another port" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "client_endpoint"),
+        ([1], "client_endpoint"),
+        ({"client_endpoint": "ipc:///x", "lisen": "a"}, "['lisen']"),
+    ],
+)
+def test_bad_settings_are_said(start: Callable[..., Gateway], settings: Any, said: str) -> None:
+    gateway = start(settings)
+    assert said in gateway.stderr()
+    assert gateway.process.returncode == 78
+
+
+@pytest.mark.parametrize(
+    ("listen", "said"),
+    [
+        ("7412", "not host:port"),
+        ("127.0.0.1:99999", "not host:port"),
+        ("no-such-host.invalid:1", "cannot listen on no-such-host.invalid:1"),
+        ("0.0.0.0:0", "list in http.hosts"),
+    ],
+)
+def test_an_address_that_will_not_do_is_said(
+    start: Callable[..., Gateway], listen: str, said: str
+) -> None:
+    gateway = start({"listen": listen, "client_endpoint": "ipc:///tmp/none"})
+    assert said in gateway.stderr()
+    assert gateway.process.returncode == 1
+
+
+def test_term_ends_it_and_interrupt_does_not(gateway: Gateway) -> None:
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.ask("/healthz")[0] == 200
+    gateway.process.terminate()
+    assert gateway.process.wait(10) == 0
+
+
+def test_it_ends_with_its_parent_however_that_ends(
+    start: Callable[..., Gateway], coordinator: Coordinator
+) -> None:
+    # A parent that starts the gateway, hands its own standard input on, and is killed.
+    parent = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'gmpd.gateway'])\n"
+        "child.wait()\n"
+    )
+    settings = {"listen": "127.0.0.1:0", "client_endpoint": coordinator.endpoint}
+    gateway = start(settings, [sys.executable, "-c", parent])
+    assert gateway.process.stdout is not None
+    pid = json.loads(gateway.process.stdout.readline())["pid"]
+    gateway.process.kill()
+    gateway.process.wait(10)
+    # Its end of the pipe closes when the process has gone, whoever reaps it.
+    assert select.select([gateway.process.stdout], [], [], 10)[0], f"{pid} outlives its parent"
+    assert gateway.process.stdout.read() == b""
