@@ -121,6 +121,9 @@ class Http:
 
     enabled: bool = _flag(True, "start the gateway")
     listen: str = _key("127.0.0.1:7412", Kind.ADDRESS, "host:port; port 0 takes a free one")
+    hosts: tuple[str, ...] = _key(
+        (), Kind.LIST, "Host headers answered to beside loopback's, as host:port"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
