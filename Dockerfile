@@ -1,0 +1,41 @@
+# gmpd in a container. Targets: runtime (the daemon and its command line), load (with locust).
+#
+#   docker build -t gmpd .            docker build -t gmpd-load --target load .
+
+FROM python:3.13-slim-bookworm AS build
+RUN python -m venv /opt/gmpd
+ENV PATH=/opt/gmpd/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY gmpd gmpd
+RUN pip install .
+
+FROM build AS build-load
+RUN pip install ".[load]"
+
+FROM python:3.13-slim-bookworm AS base
+# A number, not only a name, so that an orchestrator can check that it is not root.
+RUN groupadd --gid 10001 gmpd \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/gmpd gmpd \
+ && install -d -o gmpd -g gmpd -m 0700 /run/gmpd /var/lib/gmpd
+ENV PATH=/opt/gmpd/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    GMPD_RUNTIME_DIR=/run/gmpd \
+    GMPD_STATE_DIR=/var/lib/gmpd
+USER 10001:10001
+# Modules with jobs are mounted here, and found by the workers.
+ENV PYTHONPATH=/srv
+WORKDIR /srv
+
+FROM base AS load
+COPY --from=build-load /opt/gmpd /opt/gmpd
+ENTRYPOINT ["locust"]
+
+FROM base AS runtime
+COPY --from=build /opt/gmpd /opt/gmpd
+EXPOSE 7412
+# SIGTERM drains. Give it longer than daemon.drain_timeout (30 s): docker stop --timeout 40.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=3s --retries=5 --start-period=10s CMD ["gmpd", "health"]
+CMD ["gmpd", "serve"]
