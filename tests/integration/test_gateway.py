@@ -10,12 +10,10 @@ import http.client
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,63 +23,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from gmpd import protocol
-from gmpd.netpoll import Gatekeeper, Network, Poller, Router
-
-SNAPSHOT = json.loads((Path(__file__).parents[1] / "data" / "snapshot.json").read_text())
-
-
-class Coordinator:
-    """Answers ``snapshot`` as told: with ``snapshot``, or not at all while ``silent``."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.snapshot: Any = dict(SNAPSHOT)
-        self.silent = False
-        self.questions = 0
-        self.refuse = ""
-        self._stop_r, self._stop_w = os.pipe()
-        self._network = Network()
-        self._router = Router(self._network, endpoint)
-        self._gate = Gatekeeper(self._network)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        poller = Poller()
-        poller.add("stop", self._stop_r)
-        poller.add("gate", self._gate.socket)
-        poller.add("router", self._router.socket)
-        while "stop" not in poller.wait(None):
-            self._gate.answer()
-            while (found := self._router.recv()) is not None:
-                self._handle(*found)
-
-    def _handle(self, peer: bytes, frames: list[Any]) -> None:
-        match protocol.unpack(bytes(frames[0]), protocol.FROM_CLIENT):
-            case protocol.Hello() if self.refuse:
-                self._send(peer, protocol.Refused(1, 1, self.refuse))
-            case protocol.Hello():
-                self._send(peer, protocol.Welcome(1, 1, 1024, 4096, 1 << 20, {}))
-            case protocol.Call(request, "snapshot"):
-                self.questions += 1
-                if not self.silent:
-                    self._send(peer, protocol.Reply(request, True, self.snapshot))
-            case _:
-                pass
-
-    def _send(self, peer: bytes, message: protocol.Message) -> None:
-        self._router.send(peer, [protocol.pack(message)])
-
-    def close(self) -> None:
-        os.write(self._stop_w, b"x")
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        self._gate.close()
-        self._router.close()
-        self._network.close()
-        os.close(self._stop_r)
-        os.close(self._stop_w)
+from tests.fake_coordinator import SNAPSHOT, FakeCoordinator
+from tests.support import wait_until
 
 
 class Gateway:
@@ -137,23 +80,9 @@ class Gateway:
             stream.close()
 
 
-def wait_until(fact: Callable[[], bool], what: str, deadline_s: float = 10) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not fact():
-        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
-        time.sleep(0.01)
-
-
 @pytest.fixture
-def rundir() -> Iterator[str]:
-    path = tempfile.mkdtemp(dir="/tmp", prefix="gw")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def coordinator(rundir: str) -> Iterator[Coordinator]:
-    coordinator = Coordinator(f"ipc://{rundir}/c")
+def coordinator(short_tmp: Path) -> Iterator[FakeCoordinator]:
+    coordinator = FakeCoordinator(f"ipc://{short_tmp}/c")
     yield coordinator
     coordinator.close()
 
@@ -172,7 +101,7 @@ def start() -> Iterator[Callable[..., Gateway]]:
 
 
 @pytest.fixture
-def gateway(start: Callable[..., Gateway], coordinator: Coordinator) -> Gateway:
+def gateway(start: Callable[..., Gateway], coordinator: FakeCoordinator) -> Gateway:
     settings = {"listen": "127.0.0.1:0", "client_endpoint": coordinator.endpoint}
     gateway: Gateway = start(settings).wait_serving()
     return gateway
@@ -214,7 +143,9 @@ def test_one_metric_can_be_asked_for_by_name(gateway: Gateway) -> None:
     assert [line for line in text.splitlines() if not line.startswith("#")] == ["gmpd_procs 2.0"]
 
 
-def test_the_snapshot_is_json_whatever_is_in_it(gateway: Gateway, coordinator: Coordinator) -> None:
+def test_the_snapshot_is_json_whatever_is_in_it(
+    gateway: Gateway, coordinator: FakeCoordinator
+) -> None:
     coordinator.snapshot = SNAPSHOT | {"raw": b"\x01\xff", "odd": float("nan"), "map": {7: 1}}
     _, text, headers = gateway.ask("/api/v1/snapshot")
     assert headers["Content-Type"].startswith("application/json")
@@ -228,7 +159,7 @@ def test_the_snapshot_is_json_whatever_is_in_it(gateway: Gateway, coordinator: C
 
 
 def test_ready_says_what_keeps_it_from_being_ready(
-    gateway: Gateway, coordinator: Coordinator
+    gateway: Gateway, coordinator: FakeCoordinator
 ) -> None:
     assert gateway.ask("/readyz")[:2] == (200, "ready: running\n")
     coordinator.snapshot = SNAPSHOT | {"state": "draining"}
@@ -247,7 +178,7 @@ def test_the_front_page_says_what_is_here(gateway: Gateway) -> None:
 # -- it never waits long -------------------------------------------------------------------------
 
 
-def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: Coordinator) -> None:
+def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: FakeCoordinator) -> None:
     gateway.ask("/metrics")
     coordinator.silent = True
     text = ""
@@ -268,7 +199,7 @@ def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: Coord
 
 
 def test_a_coordinator_that_speaks_again_is_believed_again(
-    gateway: Gateway, coordinator: Coordinator
+    gateway: Gateway, coordinator: FakeCoordinator
 ) -> None:
     coordinator.silent = True
     assert gateway.ask("/readyz")[0] == 503
@@ -277,7 +208,7 @@ def test_a_coordinator_that_speaks_again_is_believed_again(
 
 
 def test_many_scrapers_ask_the_coordinator_at_most_ten_times_a_second(
-    gateway: Gateway, coordinator: Coordinator
+    gateway: Gateway, coordinator: FakeCoordinator
 ) -> None:
     gateway.ask("/metrics")
     began, before = time.monotonic(), coordinator.questions
@@ -293,9 +224,9 @@ def test_many_scrapers_ask_the_coordinator_at_most_ten_times_a_second(
 
 
 def test_without_a_coordinator_it_serves_what_it_knows(
-    start: Callable[..., Gateway], rundir: str
+    start: Callable[..., Gateway], short_tmp: Path
 ) -> None:
-    settings = {"listen": "127.0.0.1:0", "client_endpoint": f"ipc://{rundir}/nobody"}
+    settings = {"listen": "127.0.0.1:0", "client_endpoint": f"ipc://{short_tmp}/nobody"}
     gateway = start(settings).wait_serving()
     assert metric(gateway.ask("/metrics")[1], "gmpd_coordinator_up") == 0
     status, text, _ = gateway.ask("/api/v1/snapshot")
@@ -305,7 +236,7 @@ def test_without_a_coordinator_it_serves_what_it_knows(
 
 
 def test_a_coordinator_that_refuses_is_quoted(
-    start: Callable[..., Gateway], coordinator: Coordinator
+    start: Callable[..., Gateway], coordinator: FakeCoordinator
 ) -> None:
     coordinator.refuse = "this daemon speaks versions 7 to 9"
     settings = {"listen": "127.0.0.1:0", "client_endpoint": coordinator.endpoint}
@@ -330,7 +261,9 @@ def test_its_own_names_are_answered(gateway: Gateway) -> None:
         assert gateway.ask("/healthz", headers={"Host": host})[0] == 200
 
 
-def test_a_listed_name_is_answered(start: Callable[..., Gateway], coordinator: Coordinator) -> None:
+def test_a_listed_name_is_answered(
+    start: Callable[..., Gateway], coordinator: FakeCoordinator
+) -> None:
     settings = {
         "listen": "127.0.0.1:0",
         "client_endpoint": coordinator.endpoint,
@@ -368,7 +301,7 @@ def test_garbage_on_the_port_ends_that_connection_only(gateway: Gateway) -> None
 
 
 def test_a_taken_port_is_said_with_its_holder(
-    start: Callable[..., Gateway], coordinator: Coordinator
+    start: Callable[..., Gateway], coordinator: FakeCoordinator
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -418,7 +351,7 @@ def test_term_ends_it_and_interrupt_does_not(gateway: Gateway) -> None:
 
 
 def test_it_ends_with_its_parent_however_that_ends(
-    start: Callable[..., Gateway], coordinator: Coordinator
+    start: Callable[..., Gateway], coordinator: FakeCoordinator
 ) -> None:
     # A parent that starts the gateway, hands its own standard input on, and is killed.
     parent = (
