@@ -1,0 +1,161 @@
+"""How a thread without P uses what belongs to a P: channels, locks, timers from sync Gs.
+
+Such a thing has a home, one event loop, and only the M that holds P of it (the thread of a plain
+loop) touches its state; so async Gs need no lock. A sync G still holds P until sysmon or
+``entersyscallblock`` takes it, which can happen between any two bytecodes. Hence the one rule
+here: hold ``ms.lock``, under which P changes hands, and see that the owner is you; else send the
+operation home and wait for it. An operation runs no user code and never blocks, so the lock is
+held for microseconds. Proof that the fast path is safe: P cannot leave while the lock is held, and
+whoever has P and is inside a sync G is not running the loop.
+
+Counterpart: ``sudog`` (how a G that holds P waits).
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.sudog import Sudog
+
+R = TypeVar("R")
+
+
+def find_home() -> AbstractEventLoop | None:
+    """The loop of the calling G, async or sync; None outside of any."""
+    return _get_running_loop() or current_loop()
+
+
+class Note:
+    """A thread that waits for one Sudog, or for one operation sent home (Go's ``note``)."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def ready(self, _sg: Sudog | None = None, /) -> None:
+        self._lock.release()
+
+    def sleep(self) -> None:
+        """Until ``ready``, which may have been called before."""
+        self._lock.acquire()
+
+
+class Errand:
+    """An operation on its way home, and back."""
+
+    __slots__ = ("_attempt", "_error", "_note", "_outcome", "_recalled")
+
+    def __init__(self, attempt: Callable[[Note], Any], note: Note):
+        self._attempt = attempt
+        self._note = note
+        self._outcome: Any = None
+        self._error: Exception | None = None
+        self._recalled = False
+
+    def __call__(self) -> None:
+        """On the P holder: do it, or put the caller's Sudog into the queue."""
+        if self._recalled:
+            return
+        try:
+            self._outcome = self._attempt(self._note)
+        except Exception as exc:  # noqa: BLE001 - it is the caller's, on the other thread
+            self._error = exc
+        if not isinstance(self._outcome, Sudog):
+            self._note.ready()
+
+    def outcome(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+    def recall(self) -> None:
+        """On the P holder: the caller was interrupted and waits no more."""
+        self._recalled = True
+        if isinstance(self._outcome, Sudog):
+            self._outcome.abandon()
+
+
+def at_home(loop: AbstractEventLoop | None, operation: Callable[[], R]) -> R:
+    """Run an operation that never waits where ``loop``'s things may be touched, from any thread.
+
+    Raises what it raises; RuntimeError when the loop is closed. With no loop (nothing runs yet) it
+    runs here and now.
+    """
+    if loop is None or _get_running_loop() is loop:
+        return operation()
+    done, outcome = _with_p(loop, operation)
+    if not done:
+        note = Note()
+        errand = Errand(lambda _note: operation(), note)
+        loop.call_soon_threadsafe(errand)
+        note.sleep()
+        outcome = errand.outcome()
+    return outcome  # type: ignore[no-any-return]
+
+
+def wait_at_home(
+    loop: AbstractEventLoop | None, reason: str, attempt: Callable[[Note], Any]
+) -> Any:
+    """Run an operation that may have to wait, from a sync G or a foreign thread; P is handed off
+    for the wait.
+
+    ``attempt(note)`` runs at home. It does the operation and returns the outcome, or puts a Sudog
+    with ``g`` = ``note`` into a queue and returns that; then this returns it when it was served.
+    """
+    note = Note()
+    if loop is None or _get_running_loop() is loop:
+        return _must_not_wait(loop, attempt(note))
+    done, outcome = _with_p(loop, lambda: attempt(note))
+    if not done:
+        errand = Errand(attempt, note)
+        loop.call_soon_threadsafe(errand)
+        _sleep(loop, reason, note, errand.recall)
+        return errand.outcome()
+    if isinstance(outcome, Sudog):
+        _sleep(loop, reason, note, outcome.abandon)
+    return outcome
+
+
+def _with_p(loop: AbstractEventLoop, operation: Callable[[], R]) -> tuple[bool, Any]:
+    """(True, outcome) if the caller is a sync G that holds P of ``loop``; else (False, None), and
+    nothing was done.
+    """
+    m = current_m()
+    if m is None or m.loop is not loop:
+        return False, None
+    ms = m.loop.ms
+    with ms.lock:
+        if ms.owner is m:
+            return True, operation()
+    return False, None
+
+
+def _sleep(loop: AbstractEventLoop, reason: str, note: Note, recall: Callable[[], object]) -> None:
+    """Wait without P. An interrupt (Ctrl-C on the main thread) takes the operation back."""
+    try:
+        with entersyscallblock(reason):
+            note.sleep()
+    except BaseException:
+        loop.call_soon_threadsafe(recall)
+        raise
+
+
+def _must_not_wait(loop: AbstractEventLoop | None, outcome: Any) -> Any:
+    if not isinstance(outcome, Sudog):
+        return outcome
+    outcome.abandon()
+    if loop is None:
+        raise RuntimeError(
+            f"[{outcome.reason}] would wait, but no event loop is running that could end the wait: "
+            "use it inside a G, or create it there"
+        )
+    raise RuntimeError(
+        f"[{outcome.reason}] would block the event loop from inside itself: "
+        "in async code await the operation instead of using .sync"
+    )

@@ -1,0 +1,221 @@
+"""``select`` with Go's semantics (``selectgo``): one winner, chosen uniformly among the cases that
+are ready.
+
+Go locks all channels to decide in one instant; here all channels of a select have one home and
+only the M that holds its P decides, so the instant needs no lock. A G that has to wait is queued
+on every channel as one Sudog per case; the first that is served takes the others out of their
+queues before anything else can happen: that is the single winner. Nil channels (None) are cases
+that are never ready.
+
+This file knows the inner face of ``chan``, and nothing of what a channel is.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import AbstractEventLoop
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from gmpd.runtime.chan import Chan
+from gmpd.runtime.home import Note, find_home, wait_at_home
+from gmpd.runtime.sudog import Sudog, Waker
+
+T = TypeVar("T")
+
+#: (index of the case that was chosen, value received or None, ok). ok is False for the end of a
+#: closed channel.
+Chosen: TypeAlias = tuple[int, Any, bool]
+
+#: What ``default=True`` gives when nothing is ready.
+DEFAULT: Chosen = (-1, None, False)
+
+
+class RecvCase(Generic[T]):
+    """``case v, ok := <-ch``."""
+
+    __slots__ = ("ch",)
+
+    def __init__(self, ch: Chan[T] | None):
+        self.ch = ch
+
+    def is_ready(self) -> bool:
+        return self.ch is not None and self.ch._recv_ready()
+
+    def now(self) -> tuple[Any, bool]:
+        """Do it; it is ready."""
+        assert self.ch is not None
+        got = self.ch._recv_now()
+        assert got is not None
+        return got
+
+    def enqueue(self, g: Waker) -> Sudog | None:
+        return None if self.ch is None else self.ch._enqueue_recv(g)
+
+    def served(self, sg: Sudog) -> tuple[Any, bool]:
+        """What came of it after a wait."""
+        return sg.elem, bool(sg.ok)
+
+
+class SendCase(Generic[T]):
+    """``case ch <- value``."""
+
+    __slots__ = ("ch", "value")
+
+    def __init__(self, ch: Chan[T] | None, value: T):
+        self.ch = ch
+        self.value = value
+
+    def is_ready(self) -> bool:
+        return self.ch is not None and self.ch._send_ready()
+
+    def now(self) -> tuple[Any, bool]:
+        """Do it; it is ready. Panic if the channel is closed."""
+        assert self.ch is not None
+        sent = self.ch._send_now(self.value)
+        assert sent
+        return None, True
+
+    def enqueue(self, g: Waker) -> Sudog | None:
+        return None if self.ch is None else self.ch._enqueue_send(g, self.value)
+
+    def served(self, sg: Sudog) -> tuple[Any, bool]:
+        """What came of it after a wait. Panic if the channel was closed meanwhile."""
+        assert self.ch is not None
+        if not sg.ok:
+            raise self.ch._send_error(sg)
+        return None, True
+
+
+Case: TypeAlias = RecvCase[Any] | SendCase[Any]
+
+
+def recv(ch: Chan[T] | None) -> RecvCase[T]:
+    """A case of ``select``: receive from ``ch``. None: never."""
+    return RecvCase(ch)
+
+
+def send(ch: Chan[T] | None, value: T) -> SendCase[T]:
+    """A case of ``select``: send ``value`` on ``ch``. None: never."""
+    return SendCase(ch, value)
+
+
+class Selection(Sudog):
+    """A G in ``select``; it is ``g`` of the Sudogs of its cases. ``elem`` becomes the one that was
+    served.
+    """
+
+    __slots__ = ()
+    reason: ClassVar[str] = "select"
+
+    #: The Sudogs of the cases, in their order; None for a nil channel.
+    c: list[Sudog | None]
+
+    def ready(self, winner: Sudog, /) -> None:
+        """A case was served: no other can be from now on."""
+        for sg in self.c:
+            if sg is not None and sg is not winner:
+                sg.abandon()
+        self.elem = winner
+        self.ok = True
+        g, self.g = self.g, None
+        assert g is not None
+        g.ready(self)
+
+    def unlink(self) -> None:
+        for sg in self.c:
+            if sg is not None:
+                sg.abandon()
+
+    def undo(self) -> None:
+        self.elem.abandon()
+
+
+class NoCases(Selection):
+    """A G in ``select()``: nothing can wake it but a cancel."""
+
+    __slots__ = ()
+    reason: ClassVar[str] = "select (no cases)"
+
+
+async def select(*cases: Case, default: bool = False) -> Chosen:
+    """Wait until one of the cases can proceed, and do it: ``(index, value, ok)``.
+
+    With ``default``, (-1, None, False) at once when none can. A send case gives value None and ok
+    True; Panic if it is chosen and its channel is closed. Without cases, or with nil channels
+    only, it waits for ever. Cancelled, it has received nothing, as ``Chan.recv``. RuntimeError if
+    it has to wait on channels of different event loops.
+    """
+    chosen = _poll(cases)
+    if chosen is not None:
+        return chosen
+    if default:
+        return DEFAULT
+    selection = _enqueue(cases, None)
+    try:
+        await selection
+    except BaseException:
+        selection.abandon()
+        raise
+    if not selection.ok:
+        raise selection.cancelled_error()
+    return _served(cases, selection)
+
+
+def select_sync(*cases: Case, default: bool = False) -> Chosen:
+    """``select`` for sync Gs and threads: blocks its caller; inside a sync G P is handed off at
+    once if it has to wait.
+    """
+
+    def attempt(note: Note) -> Chosen | Selection:
+        return _poll(cases) or (DEFAULT if default else _enqueue(cases, note))
+
+    outcome = wait_at_home(_home(cases), Selection.reason, attempt)
+    return _served(cases, outcome) if isinstance(outcome, Selection) else outcome
+
+
+def _poll(cases: tuple[Case, ...]) -> Chosen | None:
+    """Go's first pass: do one of the cases that are ready, each with the same chance."""
+    ready = [index for index, case in enumerate(cases) if case.is_ready()]
+    if not ready:
+        return None
+    index = ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+    value, ok = cases[index].now()
+    return index, value, ok
+
+
+def _dice(case: Case, sides: int) -> int:
+    """0 to sides - 1: from the loop's own ``rng`` (a ``random.Random``) if it has one, so that a
+    seed repeats the run.
+    """
+    assert case.ch is not None
+    rng = getattr(case.ch._loop, "rng", None) or random
+    return int(rng.random() * sides)
+
+
+def _enqueue(cases: tuple[Case, ...], g: Waker | None) -> Selection:
+    """Go's second pass: wait in the queues of all cases."""
+    loop = _home(cases)
+    assert loop is not None
+    kind = Selection if cases else NoCases
+    selection = kind([], loop)
+    selection.g = g
+    selection.c = [case.enqueue(selection) for case in cases]
+    return selection
+
+
+def _served(cases: tuple[Case, ...], selection: Selection) -> Chosen:
+    """Go's third pass: what the case gave that was served."""
+    index = selection.c.index(selection.elem)
+    value, ok = cases[index].served(selection.elem)
+    return index, value, ok
+
+
+def _home(cases: tuple[Case, ...]) -> AbstractEventLoop | None:
+    """The one home of all channels; the caller's loop if there is none."""
+    homes = {case.ch._home() for case in cases if case.ch is not None}
+    if len(homes) > 1:
+        raise RuntimeError(
+            "select over channels of different event loops: one P cannot decide for another; "
+            "make the channels in one loop, or let a G there pass the values on"
+        )
+    return homes.pop() if homes else find_home()
