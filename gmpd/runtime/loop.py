@@ -10,27 +10,48 @@ be thread-safe.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 import time
-from asyncio import events
+from asyncio import base_events, events
+from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
 from heapq import heappop
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from gmpd.runtime.g import G, JobG, Steps, Task, is_started
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.stats import Stats
 from gmpd.runtime.sysmon import Sysmon
-from gmpd.sched.runq import GLOBAL_EVERY, RunQueue
-from gmpd.sched.sysmon import Learned, Trait
+from gmpd.sched.runq import RunQueue
+from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, Learned, Trait
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: What the run queue holds beside fresh Gs.
+STARTED = frozenset({G, JobG, Task})
+#: Frames of these say nothing about where a G is.
+_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__), "<frozen")
 
 #: Threads per P; Go allows 10,000 per program. A thousand blocked threads cost about 10 MB of
 #: stacks in use.
 MAX_MS = 1000
 #: A batch of Gs ends after so long, so that sockets and timers are polled.
 BATCH_NS = 2_000_000
+#: The clock is read after so many Gs: one read is a fifth of a G switch.
+CLOCK_EVERY = 16
+#: Sockets are polled at most so often while Gs are ready: a poll costs ten G switches.
+POLL_NS = 200_000
+#: A probe that did not come up again for so long was stolen: another is chosen.
+PROBE_NS_MAX = 1_000_000_000
+#: ``fresh_len`` looks at so many queued Gs, one by one, for started ones.
+COUNT_MAX = 64
 #: asyncio's own limit for one sleep in select: longer ones overflow on some systems.
 SELECT_S_MAX = 24 * 3600.0
 
@@ -58,13 +79,17 @@ class Loop(asyncio.SelectorEventLoop):
 
     if TYPE_CHECKING:  # asyncio's own names that a loop is built from; typeshed leaves them out
         _clock_resolution: float
+        _current_handle: Any
+        _closed: bool
         _debug: bool
         _ready: deque[Any]
         _scheduled: list[Any]
         _selector: Any
         _stopping: bool
+        _task_factory: Any
         _thread_id: int | None
         _timer_cancelled_count: int
+        slow_callback_duration: float
 
         def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
@@ -77,10 +102,15 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
         self.stats = Stats()
-        self.runq: RunQueue[Any] = RunQueue()
+        self.runq: RunQueue[Any] = RunQueue(is_started)
+        #: Fresh Gs that may not start now: known hogs beside a hog, any while all Ms are in use.
+        self.held: deque[Any] = deque()
+        #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
+        #: collected.
+        self.gs: set[G] = set()
         self.learned = Learned()
-        #: Gs that ended without P: (G, coroutine or None, key, trait). Appended by any M.
-        self.inbox: deque[tuple[Any, Any, Hashable, Trait | None]] = deque()
+        #: Gs that ended without P: (G, coroutine or None, its context). Appended by any M.
+        self.inbox: deque[tuple[Any, Any, Any]] = deque()
         #: P waits in select, or does not run at all.
         self.is_idle = True
         #: Rounds of the loop: the liveness of this P.
@@ -88,6 +118,17 @@ class Loop(asyncio.SelectorEventLoop):
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         self._fatal: BaseException | None = None
+        #: The callback or G that runs.
+        self.current: Any = None
+        #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
+        self.preempt = False
+        self._shown = True
+        self._async_keys: set[Hashable] = set()
+        self._named: set[str] = set()
+        self._polled_ns = 0
+        #: The G whose wait in the ring is being measured, and since when.
+        self._probe: Any = None
+        self._probe_ns = 0
 
     # ---- fresh Gs: what the worker calls --------------------------------------------------------
 
@@ -97,16 +138,22 @@ class Loop(asyncio.SelectorEventLoop):
 
     def runqgrab(self, n: int) -> list[FreshG]:
         """Take up to ``n`` of the oldest not yet started fresh Gs back, for a thief."""
-        return self.runq.runqgrab(n)
+        taken: list[FreshG] = []
+        while self.held and len(taken) < n:
+            taken.append(self.held.popleft())
+        return taken + self.runq.runqgrab(n - len(taken))
 
     def runqremove(self, g: FreshG) -> bool:
         """Take one back; False once it has started."""
+        if g in self.held:
+            self.held.remove(g)
+            return True
         return self.runq.runqremove(g)
 
     @property
     def fresh_len(self) -> int:
         """Fresh Gs queued here, global segment included."""
-        return len(self.runq)
+        return len(self.held) + self.runq.count_fresh(COUNT_MAX)
 
     def call_sync(self, fn: Callable[[], T]) -> asyncio.Future[T]:
         """Run ``fn`` as a sync G of this P, which is handed off if ``fn`` blocks."""
@@ -125,9 +172,12 @@ class Loop(asyncio.SelectorEventLoop):
         hooks = sys.get_asyncgen_hooks()
         previous = _current.m
         m0 = self.ms.attach_main()
+        self.is_idle = False
+        if self.sysmon.asleep:
+            self.sysmon.wake()
         try:
             while not self.schedule(m0):
-                m0.note.acquire()
+                self.ms.park_main(m0)
         finally:
             self.ms.detach_main(previous)
             self.is_idle = True
@@ -137,6 +187,36 @@ class Loop(asyncio.SelectorEventLoop):
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
             raise fatal
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: Any = None, context: Any = None, **more: Any
+    ) -> asyncio.Task[T]:
+        """A task is a G. A task factory that was set is asked instead, as asyncio does."""
+        self._check_closed()
+        if self._task_factory is not None:
+            return super().create_task(coro, name=name, context=context, **more)
+        if more.get("eager_start"):
+            return asyncio.Task(coro, loop=self, name=name, context=context, **more)
+        task = Task(coro, loop=self, name=name, context=context)
+        if self._debug:
+            task.forget_frame()
+        return task
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """A G that waits for a future is its callback: it is queued as it is."""
+        if callback.__class__ in STARTED:
+            self._ready.append(callback)
+            return callback  # type: ignore[return-value]  # a future does not look at it
+        if self._debug or self._closed:
+            slow = super().call_soon(callback, *args, context=context)
+            if slow._source_traceback:  # type: ignore[attr-defined]
+                del slow._source_traceback[-1]  # type: ignore[attr-defined]
+            return slow
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def close(self) -> None:
         """Also ends idle Ms and sysmon. A G that blocks on another M is left to itself, as when
@@ -161,7 +241,7 @@ class Loop(asyncio.SelectorEventLoop):
         """
         self._acquirep(m)
         try:
-            while self._run_once(m):
+            while self._run_once() is not False:  # a test may put its own in its place
                 if self._stopping:
                     if m is not self.ms.m0:
                         self.ms.to_main(m, stopping=True)
@@ -178,6 +258,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._stopping = True
         if self.ms.owner is m or self.ms.exitsyscall(m):
             m.g = None
+            _current_tasks.pop(self, None)
             if m is not self.ms.m0:
                 self.ms.to_main(m, stopping=True)
             return True
@@ -189,39 +270,78 @@ class Loop(asyncio.SelectorEventLoop):
         sys.set_asyncgen_hooks(
             firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
         )
-        events._set_running_loop(self)
+        self._show(True)
 
     def _releasep(self) -> None:
         # These belong to the thread, not to the loop: whoever has P now has set its own.
         events._set_running_loop(None)
         sys.set_asyncgen_hooks(None, None)
 
-    def _run_once(self, m: M | None = None) -> bool:
-        """One round: due timers, sockets, callbacks, a batch of Gs. False when this M lost P."""
-        if m is None:
-            m = current_m()
-        ready = self._ready
+    def _run_once(self) -> bool:
+        """One round: sockets, timers, callbacks, a batch of Gs. False when this M lost P."""
+        m = current_m()
         timeout = self._timeout()
-        if timeout != 0:
+        if timeout == 0:
+            now = time.monotonic_ns()
+            if not self.runq or now - self._polled_ns > POLL_NS:
+                self._polled_ns = now
+                self._netpoll(0)
+        else:
             if m is not None and m is not self.ms.m0 and self.ms.to_main(m, stopping=False):
                 return False
-            self.is_idle = True
-            if self.inbox or ready:  # came in before is_idle was seen
-                timeout = 0
-        self._process_events(self._selector.select(timeout))
-        if self.is_idle:
-            self.is_idle = False
-            if self.sysmon.asleep and m is not None:
-                self.sysmon.wake()
+            self._idle(timeout, m)
         self.rounds += 1
-        self._due_timers()
+        if self._scheduled:
+            self._due_timers()
         if self.inbox:
             self._readmit()
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                self._run_handle(handle)
+        self._run_ready()
         return not self.runq or m is None or self._run_gs(m)
+
+    def _netpoll(self, timeout: float | None) -> None:
+        found = self._selector.select(timeout)
+        if found:
+            self.stats.poller += len(found)
+            self._process_events(found)
+
+    def _idle(self, timeout: float | None, m: M | None) -> None:
+        """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
+        self.is_idle = True
+        start = time.monotonic_ns()
+        # What came in before is_idle could be seen did not wake us.
+        self._netpoll(0 if self.inbox or self._ready else timeout)
+        self._polled_ns = now = time.monotonic_ns()
+        self.stats.idle_ns += now - start
+        self.is_idle = False
+        if self.sysmon.asleep and m is not None:
+            self.sysmon.wake()
+
+    def _run_ready(self) -> None:
+        """asyncio's callbacks and tasks, first in first out: those that are ready now, not those
+        they add.
+        """
+        ready = self._ready
+        popleft = ready.popleft
+        debug, dirty = self._debug, False
+        for _ in range(len(ready)):
+            handle = popleft()
+            kind = handle.__class__
+            if kind is Task or kind is G or kind is JobG:
+                dirty = True
+            else:
+                self.current = handle
+                if dirty:
+                    _current_tasks.pop(self, None)
+                    dirty = False
+                if handle._cancelled:
+                    continue
+            if debug:
+                self._run_watched(handle)
+            else:
+                handle._run()
+        self.current = handle = None  # a traceback may lead here: no cycle
+        if dirty:
+            _current_tasks.pop(self, None)
 
     def _timeout(self) -> float | None:
         """Seconds that P may sleep in select; drops cancelled timers on the way."""
@@ -244,88 +364,269 @@ class Loop(asyncio.SelectorEventLoop):
             handle = heappop(scheduled)
             handle._scheduled = False
             self._ready.append(handle)
+            self.stats.timer += 1
 
-    def _run_handle(self, handle: Any) -> None:
-        handle._run()
+    def _run_watched(self, handle: Any) -> None:
+        """In debug mode: name callbacks that are slow, as asyncio does."""
+        self._current_handle = handle
+        try:
+            start = self.time()
+            handle._run()
+            took = self.time() - start
+            if took >= self.slow_callback_duration:
+                base_events.logger.warning(  # type: ignore[attr-defined]
+                    "Executing %s took %.3f seconds", _shown(handle), took
+                )
+        finally:
+            self._current_handle = None
 
     # ---- Gs -------------------------------------------------------------------------------------
 
-    def _run_gs(self, m: M) -> bool:
-        """Run fresh Gs: at most 61, for at most 2 ms. False when this M lost P in one of them."""
-        get = self.runq.get
-        events._set_running_loop(None)
-        now = time.monotonic_ns()
-        end = now + BATCH_NS
-        slices = self.stats.slice
-        for _ in range(GLOBAL_EVERY):
-            if not self.ms.spare():
-                self.stats.max_ms_waits += 1
+    def _run_gs(self, m: M) -> bool:  # noqa: C901 - the paragraph that everything runs through
+        """Run Gs until none is left or it is time to poll. False when this M lost P in one of them.
+
+        The first of a handful is picked by all of Go's rules; the others from ``runnext`` and ring
+        alone, up to the next look at the global queue.
+        """
+        runq = self.runq
+        get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
+        end = time.monotonic_ns() + BATCH_NS
+        debug, probe, hidden = self._debug, self._probe, False
+        while (g := get()) is not None:
+            left = total = min(runq.unchecked(), CLOCK_EVERY)
+            inherited = 0
+            while True:
+                kind = g.__class__
+                if kind is G or kind is JobG or kind is Task:
+                    if hidden:
+                        hidden = self._show(True)
+                    g._run() if not debug else self._run_watched(g)
+                else:
+                    hidden = True
+                    if not self._run_fresh(m, g):
+                        runq.picked(total - left - inherited, inherited)
+                        return False
+                if g is probe:
+                    probe = self._latency()
+                if left == 0:
+                    break
+                g = runq.runnext
+                if g is not None:
+                    runq.runnext = None
+                    inherited += 1
+                elif ring:
+                    g = popleft()
+                else:
+                    break
+                left -= 1
+            runq.picked(total - left - inherited, inherited)
+            if self._ready or self.inbox or self._stopping or time.monotonic_ns() > end:
                 break
-            g = get()
-            if g is None:
-                break
-            m.start_ns = now
-            m.key = g.fn_key
-            m.g = g
-            context = m.context
-            m.outcome = coro = context.run(g.start)
-            m.tick += 1
-            if m.preempt and not self.ms.exitsyscall(m):
-                return False
-            m.g = None
-            if coro is not None:
-                m.outcome = None
-                self._adopt(g, coro, context)
-            else:
-                g.finished()
-            if coro is not None or len(context):
-                m.context = type(context)()
-            t = time.monotonic_ns()
-            slices[(t - now).bit_length()] += 1
-            now = t
-            if now > end:
-                break
-        events._set_running_loop(self)
+        self._end_batch()
         return True
 
-    def _adopt(self, g: FreshG, coro: Coroutine[Any, Any, Any], context: Any) -> None:
-        """An async job: drive its coroutine as a started G."""
-        task = self.create_task(coro, context=context)
-        task.add_done_callback(lambda _: g.finished())
+    def _end_batch(self) -> None:
+        self.current = None
+        _current_tasks.pop(self, None)
+        if not self._shown:
+            self._show(True)
+        runq = self.runq
+        if self.preempt:  # sysmon: a chain of runnext has used up its slice
+            self.preempt = False
+            runq.kick_runnext()
+        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < self._polled_ns):
+            self._probe = runq.ring[-1]
+            self._probe_ns = time.monotonic_ns()
+
+    def _latency(self) -> Any:
+        """The probe, once the last in the ring, is about to run."""
+        waited = time.monotonic_ns() - self._probe_ns
+        self._probe = None
+        self.stats.sched_latency[waited.bit_length()] += 1
+        self.stats.sched_latency_sum_ns += waited
+        return None
+
+    def _show(self, shown: bool) -> bool:
+        """Sync Gs see no running loop, so that asyncio.run works in them. Returns whether it is
+        hidden.
+        """
+        self._shown = shown
+        events._set_running_loop(self if shown else None)
+        return not shown
+
+    def _run_fresh(self, m: M, g: Any) -> bool:
+        """Start a fresh G; a sync one runs to its end here. False when this M lost P meanwhile."""
+        key = g.fn_key
+        trait = self.learned.get(key) if self.learned else None
+        if (trait is not None or not self.ms.spare()) and self._must_wait(key, trait):
+            self.held.append(g)
+            return True
+        heir = self.ms.reserve() if trait is Trait.BLOCKED else None
+        if self._shown:
+            self._show(False)
+        m.key = key
+        m.start_ns = start_ns = time.monotonic_ns()
+        context = m.context
+        m.g = g
+        if heir is not None:
+            self.ms.standby(m, heir)
+        m.outcome = coro = context.run(g.start)
+        m.tick += 1
+        if m.preempt and not self.ms.exitsyscall(m):
+            return False
+        m.g = None
+        took = time.monotonic_ns() - start_ns
+        stats = self.stats
+        stats.slice[took.bit_length()] += 1
+        stats.slice_sum_ns += took
+        if coro is not None:
+            m.outcome = None
+            m.context = Context()
+            self._adopt(g, coro, context)
+            return True
+        if context:  # the G left something in it, which is no business of the next one
+            m.context = Context()
+        if trait is not None:
+            self.learned.ended_in_time(key)
+        stats.finished += 1
+        g.finished()
+        return True
+
+    def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
+        """A G of a known hog waits while a hog competes for the GIL; any sync G while no M is left
+        to take P.
+        """
+        if trait is Trait.HOG and any(m.trait is Trait.HOG for m in self.ms.detached):
+            return True
+        if self.ms.spare() or key in self._async_keys:
+            return False
+        self.stats.max_ms_waits += 1
+        return True
+
+    def _adopt(self, job: FreshG, coro: Coroutine[Any, Any, Any], context: Context) -> None:
+        """An async job has started: drive its coroutine. It runs next, as it would have without
+        this detour.
+        """
+        if len(self._async_keys) < LEARNED_MAX:
+            self._async_keys.add(job.fn_key)
+        self.stats.gs_created += 1
+        g = JobG(self, job, coro, context)
+        self.gs.add(g)
+        self.runq.runqput(g, True)
 
     def _readmit(self) -> None:
-        """Finish what ended without P."""
+        """Finish what ended without P, and let those try again that had to wait for it."""
         inbox = self.inbox
         while inbox:
-            g, coro, _key, _trait = inbox.popleft()
+            g, coro, context = inbox.popleft()
             if coro is not None:
-                self._adopt(g, coro, None)
+                self._adopt(g, coro, context)
+            elif g.__class__ in STARTED:
+                self.runq.runqput(g)
             else:
+                self.stats.finished += 1
                 g.finished()
+        held = self.held
+        if held:
+            self.runq.ring.extendleft(reversed(held))
+            held.clear()
 
     # ---- what sysmon and a G that blocks on purpose call ---------------------------------------
 
     def handoff_known(self, m: M) -> None:
         """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
-        if self.ms.owner is m and self.ms.handoff(m, m.tick, Trait.BLOCKED):
+        if self.ms.owner is m and self.ms.handoff(m, m.tick, None):
             self.stats.handoff_known += 1
 
-    def handed_off(self, m: M, trait: Trait) -> None:
+    def handed_off(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon took P from ``m``."""
         if trait is Trait.HOG:
             self.stats.handoff_hog += 1
         else:
             self.stats.handoff_blocked += 1
-        self.learned.found(m.key, trait)
+        if m.tick == tick:
+            self.learned.found(m.key, trait)
+
+    def taken_over(self, m: M) -> None:
+        """A standby M took P from ``m``: its G is known to block. ``ms.lock`` is held."""
+        self.stats.handoff_learned += 1
+
+    def ended_without_p(self, m: M) -> None:
+        """The G on ``m`` ended after it had lost P; was it worth it? ``ms.lock`` is held.
+
+        A standby M takes P whenever the G lets go of the GIL, be it for a microsecond: so time
+        decides.
+        """
+        if m.trait is Trait.BLOCKED:
+            if time.monotonic_ns() - m.start_ns < SLICE_NS:
+                self.learned.ended_in_time(m.key)
+            else:
+                self.learned.found(m.key, Trait.BLOCKED)
 
     def judged_again(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon looked again at a G that runs without P."""
-        if m.tick == tick:
+        if m.tick != tick or m.wait_reason:
+            return
+        if m.trait is not trait:
             m.trait = trait
             self.learned.found(m.key, trait)
+            if trait is Trait.BLOCKED:
+                self._readmit_soon()
 
-    def check_overrun(self, now: int) -> None:
-        """Sysmon found P running something other than a sync G."""
+    def _readmit_soon(self) -> None:
+        """Those that wait for a hog to end may try again. Thread-safe."""
+        if self.held:
+            self.call_soon_threadsafe(self._readmit)
+
+    def step(self) -> object:
+        """What P is at, to compare: while it stays equal, no other callback or G has begun."""
+        return self.rounds, self.current, _current_tasks.get(self)
+
+    def overran(self, m: M) -> None:
+        """Sysmon found one step of async code that lasts longer than a slice. Counted always, named
+        once per place.
+        """
+        self.stats.overruns += 1
+        frame = sys._current_frames().get(m.ident)
+        place = innermost(frame)
+        if place in self._named:
+            return
+        if len(self._named) < LEARNED_MAX:
+            self._named.add(place)
+        log.warning(
+            "%s holds P for more than 10 ms at %s: nothing else runs on it meanwhile. "
+            "Await more often, or make it a plain function",
+            self._name_current(),
+            place,
+        )
+
+    def _name_current(self) -> str:
+        current = asyncio.current_task(self) or self.current
+        return repr(current) if isinstance(current, Steps) else f"callback {current!r}"
+
+
+def _shown(handle: Any) -> str:
+    """A callback as asyncio shows it: one that runs a Task is shown as that Task."""
+    if isinstance(handle, Steps):
+        return repr(handle)
+    task = getattr(handle._callback, "__self__", None)
+    return repr(task) if isinstance(task, asyncio.Task) else str(handle)
+
+
+def innermost(frame: FrameType | None) -> str:
+    """``file:line in function`` of the frame that runs, past the frames of this runtime and the
+    standard library.
+    """
+    chosen = frame
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_NOT_USERS):
+            chosen = frame
+            break
+        frame = frame.f_back
+    if chosen is None:
+        return "an unknown place"
+    code = chosen.f_code
+    return f"{code.co_filename}:{chosen.f_lineno} in {code.co_qualname}"
 
 
 class SyncCall:

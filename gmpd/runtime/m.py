@@ -21,11 +21,12 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from gmpd.sched.sysmon import Trait
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from gmpd.runtime.loop import Loop
-    from gmpd.sched.sysmon import Trait
 
 #: An M that found nothing to do for so long ends. Long enough to bridge the gaps of a bursty load,
 #: short enough that a thousand threads of one burst are not kept for hours.
@@ -152,18 +153,66 @@ class Ms:
         ``handoffp``).
         """
         with self.lock:
+            if self.owner is not m:
+                return False
             m.preempt = True
-            heir = None
-            if self.owner is m and m.g is not None and m.tick == tick:
-                heir = self._mget()
+            heir = self._mget() if m.g is not None and m.tick == tick else None
             if heir is None:
                 m.preempt = False
                 return False
-            m.trait = trait
-            self.detached.append(m)
-            self.owner = heir
+            self._pass(m, heir, trait)
         self._wake(heir)
         return True
+
+    def _pass(self, m: M, heir: M, trait: Trait | None) -> None:
+        """``m`` goes on with its G without P. The lock is held."""
+        m.trait = trait
+        self.detached.append(m)
+        self.owner = heir
+
+    def reserve(self) -> M | None:
+        """An M for ``standby``, its thread running; None at ``max_ms``."""
+        with self.lock:
+            heir = self._mget()
+        if heir is not None:
+            self._start(heir)
+        return heir
+
+    def standby(self, m: M, heir: M) -> None:
+        """``m`` starts a G that is known to block: ``heir`` takes P as soon as it can run.
+
+        It can run when the G releases the GIL by blocking, so the GIL itself tells that it did. A G
+        that does not block ends before ``heir`` comes to look.
+        """
+        heir.takeover = m, m.tick
+        heir.note.release()
+
+    def take_over(self, heir: M) -> bool:
+        """What a standby M does when it runs: take P if the G is still at it, else be idle."""
+        assert heir.takeover is not None
+        m, tick = heir.takeover
+        heir.takeover = None
+        with self.lock:
+            if self.owner is m:
+                m.preempt = True
+                if m.g is not None and m.tick == tick:
+                    self._pass(m, heir, Trait.BLOCKED)
+                    self._loop.taken_over(m)
+                    return True
+                m.preempt = False
+            if self.reserved and heir is self.m0:
+                self.reserved = False
+                self.owner = heir
+                return True
+            self.idle.append(heir)
+        return False
+
+    def park_main(self, m: M) -> None:
+        """M0 waits until it is given P."""
+        while True:
+            m.note.acquire()
+            if m.takeover is None or self.take_over(m):
+                return
 
     def _mget(self) -> M | None:
         """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""
@@ -175,15 +224,16 @@ class Ms:
         self._number += 1
         return M(self._loop, self._number)
 
-    def _wake(self, m: M) -> None:
-        if m.ident:
-            m.note.release()
-        else:
-            m.ident = -1  # being started; the thread fills in its own
-            m.note.release()
+    def _start(self, m: M) -> None:
+        if not m.ident:
+            m.ident = -1  # the thread fills in its own
             threading.Thread(
                 target=self._mstart, args=(m,), name=f"gmpd-M{m.id}", daemon=True
             ).start()
+
+    def _wake(self, m: M) -> None:
+        self._start(m)
+        m.note.release()
 
     def exitsyscall(self, m: M) -> bool:
         """The sync G of ``m`` ended and sysmon was at it: does ``m`` still hold P?
@@ -200,7 +250,9 @@ class Ms:
                 self.reserved = False
                 self.owner = m
                 return True
-            self._loop.inbox.append((m.g, m.outcome, m.key, m.trait))
+            self._loop.ended_without_p(m)
+            self._loop.inbox.append((m.g, m.outcome, m.context))
+            m.context = Context()
             m.g = m.outcome = m.trait = None
             self.idle.append(m)
         self._loop.wake()
@@ -231,7 +283,8 @@ class Ms:
         """The life of an M other than M0: park, run the loop while it holds P, park again."""
         m.minit()
         while self._park(m):
-            self._loop.schedule(m)
+            if m.takeover is None or self.take_over(m):
+                self._loop.schedule(m)
 
     def _park(self, m: M) -> bool:
         """Wait until P is given to ``m``. False: it was idle for long, or the loop is closed; it
@@ -244,7 +297,7 @@ class Ms:
                     self.count -= 1
                     return False
             m.note.acquire()  # P was given away to it in this very moment
-        return not self.closed or self.owner is m
+        return not self.closed
 
     def close(self) -> None:
         """The loop is closed: idle Ms end. Those inside a G end with it."""

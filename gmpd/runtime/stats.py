@@ -13,18 +13,15 @@ class Stats:
 
     __slots__ = (
         "finished",
-        "global_",
         "gs_created",
         "handoff_blocked",
         "handoff_hog",
         "handoff_known",
         "handoff_learned",
         "idle_ns",
-        "local",
         "max_ms_waits",
         "overruns",
         "poller",
-        "runnext",
         "sched_latency",
         "sched_latency_sum_ns",
         "slice",
@@ -33,7 +30,7 @@ class Stats:
     )
 
     def __init__(self) -> None:
-        self.runnext = self.local = self.global_ = self.poller = self.timer = 0
+        self.poller = self.timer = 0
         self.handoff_blocked = self.handoff_hog = self.handoff_known = self.handoff_learned = 0
         self.overruns = 0
         #: Times that a G had to wait because ``max_ms`` threads were in use.

@@ -50,6 +50,10 @@ class Sysmon:
         self._thread: threading.Thread | None = None
         self._look: Look | None = None
         self._detached: list[Look] = []
+        #: (schedtick and round, since when): a chain of runnext counts as one slice.
+        self._tick: tuple[object, int] = None, 0
+        #: (what P ran, since when); 0: already counted.
+        self._step: tuple[object, int] | None = None
         self._idle_passes = 0
         #: How often it looked: stands still while the worker is idle.
         self.passes = 0
@@ -82,7 +86,7 @@ class Sysmon:
                 self._idle_passes += 1
             else:
                 self._idle_passes = 0
-            if self._idle_passes > 1 and not self._detached:
+            if self._idle_passes > 1 and not self._detached and not self._ms.detached:
                 self._sleep_deeply()
             else:
                 self._note.acquire(timeout=pause_ns / 1e9)
@@ -103,7 +107,8 @@ class Sysmon:
         m = self._ms.owner
         if m is None or m.g is None:
             self._look = None
-            self._loop.check_overrun(now)
+            if m is not None:
+                self._overrun(m, now)
             return SLICE_NS
         look = self._look
         if look is None or look.m is not m or look.tick != m.tick:
@@ -115,19 +120,39 @@ class Sysmon:
         if trait is None:
             return look.at_ns + LOOK_NS - now + 1
         if self._ms.handoff(m, look.tick, trait):
-            self._loop.handed_off(m, trait)
+            self._loop.handed_off(m, look.tick, trait)
             look.due_ns = now + SLICE_NS
             self._detached.append(look)
         self._look = None
         return SLICE_NS
 
+    def _overrun(self, m: M, now: int) -> None:
+        """P runs callbacks or async Gs. It is never taken from them; one that runs a whole slice is
+        named.
+        """
+        tick = self._loop.runq.schedtick, self._loop.rounds
+        if tick != self._tick[0]:
+            self._tick = tick, now
+        elif now - self._tick[1] >= SLICE_NS and self._loop.runq.inherit:
+            self._loop.preempt = True
+        step = self._loop.step()
+        seen = self._step
+        if seen is None or seen[0] != step:
+            self._step = step, now
+        elif now - seen[1] >= SLICE_NS and seen[1] and not self._loop.is_idle:
+            self._step = step, 0  # counted once, however long it goes on
+            self._loop.overran(m)
+
     def _relook(self, now: int) -> int:
-        """A G without P may turn from blocked to hog and back: look again, ever less often."""
-        pause_ns = SLICE_NS
-        for look in self._detached[:]:
-            if not look.is_current():
-                self._detached.remove(look)
-                continue
+        """A G without P may turn from blocked to hog and back: look again, ever less often.
+
+        Gs that gave P away themselves, or lost it to a standby M, are first seen here.
+        """
+        looks = self._detached = [look for look in self._detached if look.is_current()]
+        if len(looks) < len(self._ms.detached):
+            known = {look.m for look in looks}
+            looks.extend(Look(m, now) for m in self._ms.detached[:] if m not in known)
+        for look in looks:
             if look.due_ns <= now:
                 cpu_ns = look.m.cpu_ns()
                 trait = judge(cpu_ns - look.cpu_ns, now - look.at_ns)
@@ -136,6 +161,6 @@ class Sysmon:
                 look.due_ns = now + look.interval_ns
                 if trait is not None:
                     self._loop.judged_again(look.m, look.tick, trait)
-        if self._loop.is_idle and self._detached:
-            pause_ns = max(min(look.due_ns for look in self._detached) - now, LOOK_NS)
-        return pause_ns
+        if self._loop.is_idle and looks:
+            return max(min(look.due_ns for look in looks) - now, LOOK_NS)
+        return SLICE_NS

@@ -34,7 +34,9 @@ class RunQueue(Generic[T]):
 
     __slots__ = (
         "global_",
+        "global_picks",
         "inherit",
+        "inherited",
         "is_started",
         "overflows",
         "procs",
@@ -66,6 +68,9 @@ class RunQueue(Generic[T]):
         self.schedtick = 0
         #: Whether the G last returned by ``get`` continues the slice of its predecessor.
         self.inherit = False
+        #: Picks from ``runnext``, and takes from the global queue; ``schedtick`` has the rest.
+        self.inherited = 0
+        self.global_picks = 0
         self.overflows = 0
         self.is_started = is_started
 
@@ -109,11 +114,13 @@ class RunQueue(Generic[T]):
         """The next G to run, or None (the local part of Go's ``findRunnable``). Counts the tick."""
         if self.schedtick % GLOBAL_EVERY == 0 and self.global_:
             self.schedtick += 1
+            self.global_picks += 1
             self.inherit = False
             return self.global_.popleft()
         g = self.runnext
         if g is not None:
             self.runnext = None
+            self.inherited += 1
             self.inherit = True
             return g
         if not self.ring and not self._globrunqgetbatch():
@@ -121,6 +128,18 @@ class RunQueue(Generic[T]):
         self.schedtick += 1
         self.inherit = False
         return self.ring.popleft()
+
+    def unchecked(self) -> int:
+        """How many of the next picks need not look at the global queue: whoever picks many at once
+        may take them from ``runnext`` and ring by itself, and tells with ``picked``.
+        """
+        return -self.schedtick % GLOBAL_EVERY
+
+    def picked(self, ticks: int, inherited: int) -> None:
+        """So many were taken from the ring, and from ``runnext``."""
+        self.schedtick += ticks
+        self.inherited += inherited
+        self.inherit = not ticks
 
     def _globrunqgetbatch(self) -> int:
         """Move this P's share of the global head to the ring (Go: ``globrunqgetbatch``)."""
@@ -131,6 +150,7 @@ class RunQueue(Generic[T]):
         popleft, append = self.global_.popleft, self.ring.append
         for _ in range(count):
             append(popleft())
+        self.global_picks += count
         return count
 
     def kick_runnext(self) -> None:
@@ -167,6 +187,18 @@ class RunQueue(Generic[T]):
             (stay if self.is_started(g) else taken).append(g)
         queue.extendleft(reversed(stay))
         return taken
+
+    def count_fresh(self, limit: int) -> int:
+        """How many may be given away; counts no further than ``limit`` queued Gs, the rest is taken
+        for fresh.
+        """
+        total = len(self)
+        if total > limit:
+            return total
+        queued = [*self.ring, *self.global_]
+        if self.runnext is not None:
+            queued.append(self.runnext)
+        return sum(1 for g in queued if not self.is_started(g))
 
     def runqremove(self, g: T) -> bool:
         """Take this one out again; False when it is not queued (any more)."""

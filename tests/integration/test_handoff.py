@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -189,3 +190,116 @@ def test_an_idle_p_has_no_periodic_wake_ups() -> None:
 
     # One for the timer itself, and sysmon's last passes after it left idle.
     assert run(main) <= 8
+
+
+def sleep_briefly() -> None:
+    time.sleep(0.05)
+
+
+def test_a_function_that_blocked_is_known_to_block() -> None:
+    """Thirty of them do not cost P a slice each, as unknown ones would (0.3 s)."""
+
+    async def main(loop: Loop) -> tuple[float, int]:
+        await loop.call_sync(sleep_briefly)
+        start = time.monotonic()
+        await asyncio.gather(*[loop.call_sync(sleep_briefly) for _ in range(30)])
+        return time.monotonic() - start, loop.stats.handoff_learned
+
+    took, learned = run(main)
+    assert took < 0.25
+    assert learned > 20
+
+
+def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
+    pause = 0.03
+
+    def sometimes() -> None:
+        time.sleep(pause)
+
+    async def main(loop: Loop) -> list[bool]:
+        nonlocal pause
+        await loop.call_sync(sometimes)
+        known = [bool(loop.learned.get(sometimes.__code__))]
+        pause = 0
+        deadline = time.monotonic() + 20
+        while loop.learned.get(sometimes.__code__) and time.monotonic() < deadline:
+            await loop.call_sync(sometimes)
+        known.append(bool(loop.learned.get(sometimes.__code__)))
+        return known
+
+    assert run(main) == [True, False]
+
+
+def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
+    """Four hogs of one function: never two at once, once the first was found out."""
+    at_once, most = 0, 0
+
+    def hog() -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        spin(0.1)
+        at_once -= 1
+
+    async def main(loop: Loop) -> float:
+        hogs = [loop.call_sync(hog) for _ in range(4)]
+        while not loop.ms.detached:
+            await asyncio.sleep(0)
+        slowest = 0.0
+        for _ in range(5):
+            start = time.monotonic()
+            await loop.call_sync(lambda: None)
+            slowest = max(slowest, time.monotonic() - start)
+        assert loop.fresh_len >= 2
+        await asyncio.gather(*hogs)
+        return slowest
+
+    assert run(main) < 0.1
+    assert most == 1
+
+
+def test_held_hogs_can_still_be_stolen() -> None:
+    async def main(loop: Loop) -> int:
+        hogs = [loop.call_sync(spin_long) for _ in range(4)]
+        while len(loop.held) < 3:
+            await asyncio.sleep(0.001)
+        taken = loop.runqgrab(2)
+        for g in taken:
+            g.finished()
+        await asyncio.gather(*hogs)
+        return len(taken)
+
+    assert run(main) == 2
+
+
+def spin_long() -> None:
+    spin(0.05)
+
+
+def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def greedy() -> None:
+        spin(0.06)
+
+    async def main(loop: Loop) -> int:
+        await asyncio.sleep(0.01)
+        for _ in range(3):
+            await greedy()
+            await asyncio.sleep(0)
+        return loop.stats.overruns
+
+    assert run(main) >= 2
+    named = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    assert len(named) == 1
+    assert "test_handoff.py" in named[0].getMessage()
+
+
+def test_context_variables_of_one_sync_g_are_not_seen_by_the_next() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+    async def main(loop: Loop) -> list[str]:
+        await loop.call_sync(lambda: variable.set("set"))
+        return [await loop.call_sync(variable.get), variable.get()]
+
+    assert run(main) == ["unset", "unset"]

@@ -1,0 +1,595 @@
+"""Started Gs: coroutines that P resumes until they wait.
+
+Two kinds share ``Steps``, the hot core: ``Task``, what ``loop.create_task`` makes, an
+``asyncio.Task`` by every test that a library may make; and ``G``, what ``gmpd.go`` makes, a plain
+slotted object that asyncio takes for a future, at a third of the cost.
+
+A G that waits for an asyncio future registers *itself* as the callback, with an empty context: the
+loop's ``call_soon`` knows a G and queues it without a Handle. A G that waits for a channel, lock or
+timer of ours yields a ``Sudog`` and is made ready without any callback. Rejected: one class for
+both (``Future.__init__`` and asyncio's registry of all tasks are half of a spawn, and a child G
+needs neither).
+
+This file knows nothing of Ms, and of the run queue only where a G goes when it yields or wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from _thread import allocate_lock
+from asyncio import CancelledError, base_tasks, coroutines
+from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from itertools import count
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from gmpd.errors import InvariantError
+from gmpd.runtime.m import current_m, entersyscallblock
+from gmpd.runtime.sudog import Sudog
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+
+#: Wake-ups run in this context: inside its own one a G could not be entered again.
+EMPTY: Final = Context()
+#: Numbers of Gs, unique in the process (Go: goids are unique, not globally ordered).
+goid: Final = count(1)
+#: Since 3.13 the last ``uncancel`` takes a cancellation back that was not delivered yet.
+UNCANCEL_REVOKES: Final = sys.version_info >= (3, 13)
+
+
+class _Gosched(tuple[Any]):
+    """Awaited, it yields its one item. A tuple's iterator is made and resumed in C; a generator
+    would
+    be a frame more to resume."""
+
+    __slots__ = ()
+    __await__ = tuple.__iter__
+
+
+#: What a G yields to let others run: it goes to the tail of the global queue (Go: ``Gosched``).
+GOSCHED: Final = object()
+#: ``await YIELD`` yields that.
+YIELD: Final = _Gosched((GOSCHED,))
+
+
+class Steps:
+    """How a coroutine is resumed, waits and is cancelled. The storage is in the two subclasses."""
+
+    if not TYPE_CHECKING:  # a type checker sees the names of the subclasses' slots instead
+        __slots__ = ()
+
+    #: The loop runs Gs and Handles alike; nobody cancels a G as a handle.
+    _cancelled = False
+
+    if TYPE_CHECKING:
+        id: int
+        _p: Loop
+        _send: Any
+        _context: Context
+        _fut_waiter: Any
+        #: True: CancelledError is thrown at the next step; an exception: that one is.
+        _must_cancel: bool | BaseException
+        _cancels: int
+        _cancel_message: Any
+        _name: Any
+
+        def _returned(self, value: Any) -> None: ...
+        def _failed(self, exc: BaseException) -> None: ...
+        def _was_cancelled(self, exc: CancelledError) -> None: ...
+
+    def _run(self) -> None:  # noqa: C901 - one place, one frame
+        """One step: resume the coroutine, then see what it waits for. The hot core.
+
+        Leaves itself as the current task; who runs it clears that (see ``Loop``).
+        """
+        self._fut_waiter = None
+        p = self._p
+        _current_tasks[p] = self
+        try:
+            if not self._must_cancel:
+                send = self._send
+                if send is None:
+                    send = self._begin()
+                result = self._context.run(send, None)
+            else:
+                result = self._throw()
+        except StopIteration as stop:
+            self._returned(stop.value)
+        except CancelledError as cancelled:
+            self._was_cancelled(cancelled)
+            self = None  # type: ignore[assignment]  # no cycle through the traceback
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            self._failed(leaving)
+            self = None  # type: ignore[assignment]
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the awaiter's
+            self._failed(error)
+            self = None  # type: ignore[assignment]
+        else:
+            if result is GOSCHED:
+                p.runq.global_.append(self)
+            elif result is None:
+                p._ready.append(self)
+            elif isinstance(result, Sudog):
+                result.g = self
+                self._fut_waiter = result
+                if self._must_cancel and result.cancel(self._cancel_message):
+                    self._must_cancel = False
+            else:
+                self._wait(result)
+
+    def _throw(self) -> Any:
+        exc: Any = self._must_cancel
+        self._must_cancel = False
+        if exc is True:
+            message = self._cancel_message
+            exc = CancelledError() if message is None else CancelledError(message)
+        if self._send is None:
+            raise exc  # it has not begun: nothing to unwind
+        return self._context.run(self._send.__self__.throw, exc)
+
+    def _begin(self) -> Any:
+        raise InvariantError(f"{self!r} has no coroutine")
+
+    def _wait(self, result: Any) -> None:
+        """The coroutine yielded something else than a Sudog: an asyncio future, or nonsense."""
+        blocking = getattr(result, "_asyncio_future_blocking", None)
+        if blocking and result is not self and _loop_of(result) is self._p:
+            result._asyncio_future_blocking = False
+            result.add_done_callback(self, context=EMPTY)
+            self._fut_waiter = result
+            if self._must_cancel and result.cancel(msg=self._cancel_message):
+                self._must_cancel = False
+            return
+        if not self._must_cancel:
+            self._must_cancel = _misuse(self, result, blocking)
+        self._p._ready.append(self)
+
+    def __call__(self, _future: Any) -> None:
+        """As the callback of a future on another loop, which knows nothing of Gs."""
+        try:
+            self._run()
+        finally:
+            _current_tasks.pop(self._p, None)
+
+    def ready(self, _sg: Sudog | None = None, /) -> None:
+        """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
+        self._p.runq.runqput(self, True)
+
+    @property
+    def _coro(self) -> Any:
+        send = self._send
+        return send.__self__ if send is not None else None
+
+    def get_coro(self) -> Any:
+        return self._coro
+
+    def get_context(self) -> Context:
+        return self._context
+
+    def get_name(self) -> str:
+        name = self._name
+        return name if name is not None else f"{self._name_prefix}-{self.id}"
+
+    _name_prefix = "Task"
+
+    def set_name(self, value: object) -> None:
+        self._name = str(value)
+
+    def cancelling(self) -> int:
+        return self._cancels
+
+    def uncancel(self) -> int:
+        if self._cancels > 0:
+            self._cancels -= 1
+            if UNCANCEL_REVOKES and not self._cancels:
+                self._must_cancel = False
+        return self._cancels
+
+    def _request_cancel(self, msg: Any) -> None:
+        """As ``Task.cancel``: through what it waits for, else with its next step."""
+        self._cancels += 1
+        waiter = self._fut_waiter
+        if waiter is not None and waiter.cancel(msg=msg):
+            return
+        self._must_cancel = True
+        self._cancel_message = msg
+
+    def get_stack(self, *, limit: int | None = None) -> list[FrameType]:
+        return base_tasks._task_get_stack(self, limit)  # type: ignore[arg-type]
+
+    def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
+        base_tasks._task_print_stack(self, limit, file)  # type: ignore[arg-type]
+
+
+def _loop_of(future: Any) -> Any:
+    get_loop = getattr(future, "get_loop", None)
+    return get_loop() if get_loop is not None else future._loop
+
+
+def _misuse(g: Any, result: Any, blocking: bool | None) -> RuntimeError:
+    """What to throw into a coroutine that yielded nonsense: asyncio's own words."""
+    if blocking is not None:
+        if _loop_of(result) is not g._p:
+            return RuntimeError(f"Task {g!r} got Future {result!r} attached to a different loop")
+        if result is g and blocking:
+            return RuntimeError(f"Task cannot await on itself: {g!r}")
+        return RuntimeError(f"yield was used instead of yield from in task {g!r} with {result!r}")
+    if isinstance(result, Generator):
+        return RuntimeError(
+            f"yield was used instead of yield from for generator in task {g!r} with {result!r}"
+        )
+    return RuntimeError(f"Task got bad yield: {result!r}")
+
+
+_Future: Any = asyncio.Future
+_future_init = _Future.__init__
+_future_cancel = _Future.cancel
+_future_set_result = _Future.set_result
+_future_set_exception = _Future.set_exception
+
+
+class Task(Steps, asyncio.Task[Any]):
+    """What ``loop.create_task`` makes: a C Task by class, of which only the future is used."""
+
+    __slots__ = (
+        "_cancels",
+        "_context",
+        "_fut_waiter",
+        "_must_cancel",
+        "_name",
+        "_p",
+        "_send",
+        "id",
+    )
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        loop: Loop,
+        name: object = None,
+        context: Context | None = None,
+    ):
+        _future_init(self, loop=loop)
+        if not coroutines.iscoroutine(coro):
+            raise TypeError(f"a coroutine was expected, got {coro!r}")
+        self._p = loop
+        self._send = coro.send
+        self._context = copy_context() if context is None else context
+        self._fut_waiter = None
+        self._must_cancel = False
+        self._cancels = 0
+        self._name = None if name is None else str(name)
+        self.id = next(goid)
+        self._log_destroy_pending = True
+        loop._ready.append(self)
+        _register_task(self)
+
+    def forget_frame(self) -> None:
+        """In debug mode: the line that made it is the caller's, not the loop's."""
+        if self._source_traceback:  # type: ignore[attr-defined]
+            del self._source_traceback[-1]  # type: ignore[attr-defined]
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._log_traceback = False
+        if self.done():
+            return False
+        self._request_cancel(msg)
+        return True
+
+    def set_result(self, result: Any) -> None:
+        raise RuntimeError("Task does not support set_result operation")
+
+    def set_exception(self, exception: Any) -> None:
+        raise RuntimeError("Task does not support set_exception operation")
+
+    def _returned(self, value: Any) -> None:
+        if self._must_cancel:  # cancelled right before it returned
+            self._must_cancel = False
+            _future_cancel(self, self._cancel_message)
+        else:
+            _future_set_result(self, value)
+
+    def _failed(self, exc: BaseException) -> None:
+        _future_set_exception(self, exc)
+
+    def _was_cancelled(self, exc: CancelledError) -> None:
+        _future_cancel(self, *exc.args[:1])
+
+    def __repr__(self) -> str:
+        return base_tasks._task_repr(self)
+
+
+#: States of a ``G`` as a future.
+PENDING, RETURNED, FAILED, CANCELLED = range(4)
+
+
+class _Unheard:
+    """Tells of an error that nobody asked for, when it is forgotten. An object of its own: a
+    ``__del__``
+    on G would cost every G."""
+
+    __slots__ = ("exc", "g")
+
+    def __init__(self, g: G, exc: BaseException):
+        self.g = repr(g), g._p
+        self.exc: BaseException | None = exc
+
+    def __del__(self) -> None:
+        text, loop = self.g
+        if self.exc is not None and not loop.is_closed():
+            loop.call_exception_handler(
+                {"message": f"{text}: its exception was never retrieved", "exception": self.exc}
+            )
+
+
+class G(Steps):
+    """What ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
+
+    Fresh, it is a function and its arguments, and may leave for another worker. Started, it is
+    bound to its P.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_asyncio_future_blocking",
+        "_callbacks",
+        "_cancel_message",
+        "_cancels",
+        "_context",
+        "_fn",
+        "_fut_waiter",
+        "_kwargs",
+        "_must_cancel",
+        "_name",
+        "_p",
+        "_send",
+        "_state",
+        "_unheard",
+        "_value",
+        "id",
+    )
+
+    _name_prefix = "G"
+
+    def __init__(self, p: Loop, fn: Callable[..., Any], args: Any = (), kwargs: Any = None):
+        self._p = p
+        self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._send = self._fut_waiter = self._name = None
+        self._callbacks: list[tuple[Any, Context]] | None = None
+        self._value: Any = None
+        self._cancel_message: Any = None
+        self._unheard: _Unheard | None = None
+        self._must_cancel = self._asyncio_future_blocking = False
+        self._cancels = 0
+        self._state = PENDING
+        self._context = copy_context()
+        self.id = next(goid)
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """What it calls."""
+        return self._fn
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments; empty once it has started."""
+        return self._args  # type: ignore[no-any-return]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self._kwargs or {}
+
+    @property
+    def fn_key(self) -> Any:
+        """Which function, for sysmon's learning."""
+        return getattr(self._fn, "__code__", self._fn)
+
+    def is_fresh(self) -> bool:
+        """Whether it has not started, and may be given away."""
+        return self._send is None and self._state == PENDING
+
+    def _begin(self) -> Any:
+        args, kwargs = self._args, self._kwargs
+        self._args, self._kwargs = (), None
+        coro = self._fn(*args, **kwargs) if kwargs else self._fn(*args)
+        self._send = coro.send
+        return coro.send
+
+    # ---- how it ends ----------------------------------------------------------------------------
+
+    def _returned(self, value: Any) -> None:
+        if self._must_cancel:  # cancelled right before it returned
+            self._must_cancel = False
+            self._end(CANCELLED, self._cancel_message)
+        else:
+            self._end(RETURNED, value)
+
+    def _failed(self, exc: BaseException) -> None:
+        self._unheard = _Unheard(self, exc)
+        self._end(FAILED, exc)
+
+    def _was_cancelled(self, exc: CancelledError) -> None:
+        self._end(CANCELLED, exc.args[0] if exc.args else None)
+
+    def _end(self, state: int, value: Any) -> None:
+        self._state = state
+        self._value = value
+        self._p.gs.discard(self)
+        callbacks = self._callbacks
+        if callbacks is None:
+            return
+        self._callbacks = None
+        for callback, context in callbacks:
+            if isinstance(callback, Steps):
+                callback.ready()
+            else:
+                self._p.call_soon(callback, self, context=context)
+
+    # ---- as a future ----------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if self._state == PENDING:
+            self._asyncio_future_blocking = True
+            yield self
+            if self._state == PENDING:
+                raise RuntimeError("await wasn't used with future")
+        return self._outcome()
+
+    __iter__ = __await__
+
+    def get_loop(self) -> Loop:
+        return self._p
+
+    @property
+    def _loop(self) -> Loop:
+        return self._p
+
+    def done(self) -> bool:
+        return self._state != PENDING
+
+    def cancelled(self) -> bool:
+        return self._state == CANCELLED
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Request that it ends with CancelledError at its next step; False if it has ended."""
+        if self._state != PENDING:
+            return False
+        self._request_cancel(msg)
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What it returned; its exception is raised.
+
+        In a sync G this waits up to ``timeout`` seconds (TimeoutError), while P does other work. In
+        async code it does not wait: InvalidStateError if it has not ended; use ``await``.
+        """
+        if self._state == PENDING:
+            self._join(timeout)
+        return self._outcome()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Its exception, or None; waits as ``result`` does."""
+        if self._state == PENDING:
+            self._join(timeout)
+        if self._state == FAILED:
+            self._heard()
+            return self._value  # type: ignore[no-any-return]
+        self._outcome()
+        return None
+
+    def _outcome(self) -> Any:
+        if self._state == RETURNED:
+            return self._value
+        if self._state == CANCELLED:
+            raise CancelledError() if self._value is None else CancelledError(self._value)
+        self._heard()
+        raise self._value
+
+    def _heard(self) -> None:
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None:
+            unheard.exc = None
+
+    def _join(self, timeout: float | None) -> None:
+        m = current_m()
+        if m is None or m.g is None:
+            raise asyncio.InvalidStateError("Result is not set: await the G")
+        ended = allocate_lock()
+        ended.acquire()
+        self._p.call_soon_threadsafe(self.add_done_callback, lambda _: ended.release())
+        with entersyscallblock("chan receive"):
+            if not ended.acquire(timeout=-1 if timeout is None else timeout):
+                raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: Context | None = None
+    ) -> None:
+        if self._state != PENDING:
+            self._p.call_soon(callback, self, context=context)
+        else:
+            entry = callback, context if context is not None else copy_context()
+            if self._callbacks is None:
+                self._callbacks = [entry]
+            else:
+                self._callbacks.append(entry)
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        before = self._callbacks or []
+        self._callbacks = after = [entry for entry in before if entry[0] != callback]
+        return len(before) - len(after)
+
+    def __repr__(self) -> str:
+        state = ("pending", "returned", "failed", "cancelled")[self._state]
+        name = getattr(self._fn, "__qualname__", repr(self._fn))
+        return f"<G {self.id} {name} {state}>"
+
+
+class SyncG(G):
+    """What ``gmpd.go`` makes of a plain function: a sync G, as ``FreshG`` of the loop."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        """Run it to its end on the M that holds P."""
+        if self._must_cancel:
+            message = self._cancel_message
+            self._value = CancelledError() if message is None else CancelledError(message)
+            self._args, self._kwargs = (), None
+            return
+        args, kwargs = self._args, self._kwargs
+        self._args, self._kwargs = (), None
+        self._send = _started  # it has a frame now, and must stay
+        try:
+            self._value = (self._fn(*args, **(kwargs or {})),)
+        except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
+            self._value = exc
+
+    def finished(self) -> None:
+        """P is here: tell who waits."""
+        value = self._value
+        if isinstance(value, tuple):
+            self._end(RETURNED, value[0])
+        elif isinstance(value, CancelledError):
+            self._was_cancelled(value)
+        else:
+            self._failed(value)
+
+    def get_coro(self) -> None:
+        return None
+
+
+class JobG(G):
+    """The coroutine of a worker's async job, driven as a G; the job is told when it ends."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, p: Loop, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
+        super().__init__(p, job)
+        self._job = job
+        self._send = coro.send
+        self._context = context
+
+    def _end(self, state: int, value: Any) -> None:
+        super()._end(state, value)
+        self._job.finished()
+
+    def __repr__(self) -> str:
+        return f"<G {self.id} of {self._job!r}>"
+
+
+def _started(_value: None) -> None:
+    """Stands in ``_send`` of a SyncG that runs."""
+
+
+def is_started(g: Any) -> bool:
+    """Whether this entry of a run queue has a frame here, and must not be given away."""
+    return isinstance(g, Steps) and g._send is not None
