@@ -16,8 +16,11 @@ from __future__ import annotations
 from _thread import allocate_lock
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Callable
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
+from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sudog import Sudog
 
@@ -81,18 +84,18 @@ class Errand:
             self._outcome.abandon()
 
 
-def at_home(loop: AbstractEventLoop | None, operation: Callable[[], R]) -> R:
+def at_home(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: Any) -> R:
     """Run an operation that never waits where ``loop``'s things may be touched, from any thread.
 
     Raises what it raises; RuntimeError when the loop is closed. With no loop (nothing runs yet) it
     runs here and now.
     """
     if loop is None or _get_running_loop() is loop:
-        return operation()
-    done, outcome = _with_p(loop, operation)
+        return operation(*args)
+    done, outcome = _with_p(loop, operation, *args)
     if not done:
         note = Note()
-        errand = Errand(lambda _note: operation(), note)
+        errand = Errand(lambda _note: operation(*args), note)
         loop.call_soon_threadsafe(errand)
         note.sleep()
         outcome = errand.outcome()
@@ -111,7 +114,7 @@ def wait_at_home(
     note = Note()
     if loop is None or _get_running_loop() is loop:
         return _must_not_wait(loop, attempt(note))
-    done, outcome = _with_p(loop, lambda: attempt(note))
+    done, outcome = _with_p(loop, attempt, note)
     if not done:
         errand = Errand(attempt, note)
         loop.call_soon_threadsafe(errand)
@@ -122,7 +125,26 @@ def wait_at_home(
     return outcome
 
 
-def _with_p(loop: AbstractEventLoop, operation: Callable[[], R]) -> tuple[bool, Any]:
+def spawn(
+    loop: AbstractEventLoop, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """A child G of ``loop`` that calls ``fn``: what ``gmpd.go`` makes, or a future on a plain
+    loop. At home only.
+
+    On a plain loop, which has one thread and no Ms, a plain function runs in the default executor.
+    """
+    go = getattr(loop, "go", None)
+    if go is not None:
+        return go(fn, *args, **kwargs)
+    call = partial(fn, *args, **kwargs)
+    if iscoroutinefunction(fn):
+        return loop.create_task(call())
+    if isinstance(loop, Loop):
+        return loop.call_sync(call)
+    return loop.run_in_executor(None, call)
+
+
+def _with_p(loop: AbstractEventLoop, operation: Callable[..., Any], *args: Any) -> tuple[bool, Any]:
     """(True, outcome) if the caller is a sync G that holds P of ``loop``; else (False, None), and
     nothing was done.
     """
@@ -132,7 +154,7 @@ def _with_p(loop: AbstractEventLoop, operation: Callable[[], R]) -> tuple[bool, 
     ms = m.loop.ms
     with ms.lock:
         if ms.owner is m:
-            return True, operation()
+            return True, operation(*args)
     return False, None
 
 

@@ -1,0 +1,251 @@
+"""Group: Gs that work on parts of one task, as Go's ``errgroup``.
+
+Go's functions return errors and look at a context; ours raise, and are cancelled. So ``wait``
+raises the first error, and a group cancels its Gs on it unless it was told not to. Rejected:
+asyncio.TaskGroup's ExceptionGroup (errgroup keeps the first error, as the others are mostly its
+consequences).
+
+Like everything in ``sync``, a Group has a home loop and is touched by the holder of its P alone.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar
+
+from gmpd.errors import Panic
+from gmpd.runtime.home import Note, at_home, spawn, wait_at_home
+from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
+from gmpd.runtime.sync import Homed, Queued, park, serve, serve_all
+
+
+class GroupWaiter(Queued):
+    """A G in ``Group.wait``: errgroup waits with a WaitGroup."""
+
+    __slots__ = ()
+    reason: ClassVar[str] = "sync.WaitGroup.Wait"
+
+
+class GroupGo(Sudog):
+    """A call that waits for room in a Group; ``elem`` is the call. Go's errgroup waits by a
+    channel send.
+    """
+
+    __slots__ = ()
+    reason: ClassVar[str] = "chan send"
+
+    def unlink(self) -> None:
+        self.c._pending.unlink(self)
+
+
+class Unawaited:
+    """The ``g`` of a ``Group.go`` that nobody awaits (yet)."""
+
+    __slots__ = ()
+
+    def ready(self, _sg: Sudog, /) -> None:
+        """Nobody to wake."""
+
+
+class Admission:
+    """What ``Group.go`` returns: awaited, it waits until the call has started."""
+
+    __slots__ = ("_sg",)
+
+    def __init__(self, sg: Sudog | None):
+        self._sg = sg
+
+    def __await__(self) -> Generator[Any, None, None]:
+        sg = self._sg
+        if sg is not None and sg.ok is None:
+            yield from park(sg).__await__()
+
+
+class Group(Homed):
+    """Gs that work on parts of one task (``golang.org/x/sync/errgroup``). The first error wins.
+
+    With ``cancel`` (the default) the first error cancels the others, as ``errgroup.WithContext``
+    does for functions that look at their context; ``Group(cancel=False)`` is Go's zero Group: the
+    others run on. As ``async with`` it waits at the end, and an exception inside cancels the Gs.
+    """
+
+    __slots__ = (
+        "_active",
+        "_cancel",
+        "_children",
+        "_error",
+        "_limit",
+        "_pending",
+        "_queue",
+        "_stopped",
+    )
+
+    def __init__(self, *, cancel: bool = True):
+        super().__init__()
+        self._cancel = cancel
+        #: Gs at once; below 0: any number.
+        self._limit = -1
+        self._active = 0
+        self._children: set[Any] = set()
+        self._error: BaseException | None = None
+        #: Cancelled: starts nothing more.
+        self._stopped = False
+        #: Calls that wait for room.
+        self._pending = WaitQueue()
+        #: Gs in ``wait``.
+        self._queue = WaitQueue()
+
+    def set_limit(self, n: int) -> None:
+        """At most ``n`` Gs at once; 0 refuses all, below 0 is no limit. Panic while Gs are active.
+        From anywhere.
+        """
+        at_home(self._home(), self._set_limit, n)
+
+    def go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Admission:
+        """Call ``fn`` in a child G, as soon as the limit has room for it.
+
+        Go's ``Go`` blocks until there is room: ``await group.go(...)`` does. Not awaited, the call
+        queues up by itself.
+        """
+        return Admission(at_home(self._here(), self._go, (fn, args, kwargs), NOBODY))
+
+    def try_go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+        """Call ``fn`` in a child G if the limit has room; else False, and it never runs."""
+        return at_home(self._here(), self._try_go, (fn, args, kwargs))
+
+    async def wait(self) -> None:
+        """Wait until all calls have ended, then raise the first error, if one ended with any."""
+        if self._busy():
+            await park(self._enqueue(None))
+        self._raise()
+
+    def cancel(self) -> None:
+        """Cancel the Gs and drop the calls that wait for room. From anywhere."""
+        at_home(self._home(), self._stop)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The first error so far (Go: the context's cause)."""
+        return self._error
+
+    @property
+    def sync(self) -> SyncGroup:
+        """The face for sync Gs and threads."""
+        return SyncGroup(self)
+
+    async def __aenter__(self) -> Group:
+        return self
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _where: object) -> None:
+        if error is None:
+            try:
+                await self.wait()
+            except CancelledError:
+                await self._cancel_and_wait()
+                raise
+        else:
+            await self._cancel_and_wait()
+
+    async def _cancel_and_wait(self) -> None:
+        """Leave no G behind: errors that come now are of less interest than the one under way."""
+        self._stop()
+        while self._busy():
+            await park(self._enqueue(None))
+
+    # ---- at home only -----------------------------------------------------------------------
+
+    def _busy(self) -> bool:
+        return self._active > 0 or bool(self._pending.live())
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _enqueue(self, g: Waker | None) -> Sudog:
+        sg = GroupWaiter(self, self._here())
+        sg.g = g
+        self._queue.append(sg)
+        return sg
+
+    def _set_limit(self, n: int) -> None:
+        if self._active:
+            raise Panic(
+                f"errgroup: modify limit while {self._active} goroutines in the group "
+                "are still active"
+            )
+        self._limit = n
+
+    def _try_go(self, call: tuple[Any, ...]) -> bool:
+        if 0 <= self._limit <= self._active:
+            return False
+        self._start(call)
+        return True
+
+    def _go(self, call: tuple[Any, ...], g: Waker) -> Sudog | None:
+        if self._try_go(call):
+            return None
+        sg = GroupGo(self, self._here(), call)
+        sg.g = g
+        self._pending.append(sg)
+        return sg
+
+    def _start(self, call: tuple[Any, ...]) -> None:
+        if self._stopped:
+            return
+        child = spawn(self._here(), *call)
+        self._active += 1
+        self._children.add(child)
+        child.add_done_callback(self._ended)
+
+    def _ended(self, child: Any) -> None:
+        """A child ended: note its error, give its place away."""
+        self._children.discard(child)
+        self._active -= 1
+        error = None if child.cancelled() else child.exception()
+        if error is not None and self._error is None:
+            self._error = error
+            if self._cancel:
+                self._stop()
+        while not 0 <= self._limit <= self._active:
+            sg = self._pending.take()
+            if sg is None:
+                break
+            self._start(sg.elem)
+            serve(sg)
+        if not self._busy():
+            serve_all(self._queue)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        serve_all(self._pending)
+        for child in list(self._children):
+            child.cancel()
+
+
+class SyncGroup:
+    """``group.sync``."""
+
+    __slots__ = ("_group",)
+
+    def __init__(self, group: Group):
+        self._group = group
+
+    def go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """As ``Group.go``; blocks until there is room."""
+        group = self._group
+        call = fn, args, kwargs
+        wait_at_home(group._here(), GroupGo.reason, lambda note: group._go(call, note))
+
+    def wait(self) -> None:
+        """As ``Group.wait``; P is handed off for the wait."""
+        group = self._group
+
+        def attempt(note: Note) -> Sudog | None:
+            return group._enqueue(note) if group._busy() else None
+
+        wait_at_home(group._here(), GroupWaiter.reason, attempt)
+        group._raise()
+
+
+NOBODY = Unawaited()
