@@ -22,21 +22,19 @@ from asyncio import CancelledError, base_tasks, coroutines
 from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.m import current_m, entersyscallblock
 from gmpd.runtime.sudog import Sudog
+from gmpd.sched.g import GEvent
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
 #: Wake-ups run in this context: inside its own one a G could not be entered again.
 EMPTY: Final = Context()
-#: Numbers of Gs, unique in the process (Go: goids are unique, not globally ordered).
-goid: Final = count(1)
 #: Since 3.13 the last ``uncancel`` takes a cancellation back that was not delivered yet.
 UNCANCEL_REVOKES: Final = sys.version_info >= (3, 13)
 
@@ -114,7 +112,7 @@ class Steps:
                 p.runq.global_.append(self)
             elif result is None:
                 p._ready.append(self)
-            elif isinstance(result, Sudog):
+            elif isinstance(result, Sudog) and result._loop is p:  # else it says what is wrong
                 result.g = self
                 self._fut_waiter = result
                 if self._must_cancel and result.cancel(self._cancel_message):
@@ -158,7 +156,10 @@ class Steps:
 
     def ready(self, _sg: Sudog | None = None, /) -> None:
         """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
-        self._p.runq.runqput(self, True)
+        p = self._p
+        if p.tracer is not None:
+            p.tracer(GEvent.UNBLOCK, self)
+        p.runq.runqput(self, True)
 
     @property
     def _coro(self) -> Any:
@@ -229,6 +230,9 @@ def _misuse(g: Any, result: Any, blocking: bool | None) -> RuntimeError:
 _Future: Any = asyncio.Future
 _future_init = _Future.__init__
 _future_cancel = _Future.cancel
+_future_cancelled_error = _Future._make_cancelled_error
+_future_exception = _Future.exception
+_future_result = _Future.result
 _future_set_result = _Future.set_result
 _future_set_exception = _Future.set_exception
 
@@ -237,6 +241,7 @@ class Task(Steps, asyncio.Task[Any]):
     """What ``loop.create_task`` makes: a C Task by class, of which only the future is used."""
 
     __slots__ = (
+        "_cancelled_exc",
         "_cancels",
         "_context",
         "_fut_waiter",
@@ -259,13 +264,14 @@ class Task(Steps, asyncio.Task[Any]):
         if not coroutines.iscoroutine(coro):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._p = loop
+        self._cancelled_exc: CancelledError | None = None
         self._send = coro.send
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
         self._cancels = 0
         self._name = None if name is None else str(name)
-        self.id = next(goid)
+        self.id = loop.goid()
         self._log_destroy_pending = True
         loop._ready.append(self)
         _register_task(self)
@@ -300,6 +306,32 @@ class Task(Steps, asyncio.Task[Any]):
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         _future_cancel(self, *exc.args[:1])
+        self._cancelled_exc = exc
+
+    def _make_cancelled_error(self) -> CancelledError:
+        """The very error that the coroutine ended with, once; it has the traceback."""
+        exc, self._cancelled_exc = self._cancelled_exc, None
+        return exc if exc is not None else _future_cancelled_error(self)
+
+    def result(self) -> Any:
+        if self._cancelled_exc is not None:
+            raise self._make_cancelled_error()
+        return _future_result(self)
+
+    def exception(self) -> BaseException | None:
+        if self._cancelled_exc is not None:
+            raise self._make_cancelled_error()
+        return _future_exception(self)  # type: ignore[no-any-return]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            self._asyncio_future_blocking = True
+            yield self
+            if not self.done():
+                raise RuntimeError("await wasn't used with future")
+        return self.result()
+
+    __iter__ = __await__
 
     def __repr__(self) -> str:
         return base_tasks._task_repr(self)
@@ -372,7 +404,7 @@ class G(Steps):
         self._cancels = 0
         self._state = PENDING
         self._context = copy_context()
-        self.id = next(goid)
+        self.id = p.goid()
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -538,18 +570,30 @@ class SyncG(G):
 
     __slots__ = ()
 
-    def start(self) -> None:
-        """Run it to its end on the M that holds P."""
+    def start(self) -> Coroutine[Any, Any, None] | None:
+        """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""
         if self._must_cancel:
             message = self._cancel_message
             self._value = CancelledError() if message is None else CancelledError(message)
             self._args, self._kwargs = (), None
-            return
+            return None
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), None
         self._send = _started  # it has a frame now, and must stay
         try:
-            self._value = (self._fn(*args, **(kwargs or {})),)
+            value = self._fn(*args, **(kwargs or {}))
+            if coroutines.iscoroutine(value):
+                return self._drive(value)
+            self._value = (value,)
+        except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
+            self._value = exc
+        return None
+
+    async def _drive(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """A plain function that returned a coroutine, as a decorator's wrapper does."""
+        self._fut_waiter = asyncio.current_task()  # so that a cancel reaches it
+        try:
+            self._value = (await coro,)
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
             self._value = exc
 

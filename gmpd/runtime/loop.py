@@ -13,20 +13,26 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 import time
 from asyncio import base_events, events
 from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
-from heapq import heappop
+from heapq import heapify, heappop
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gmpd.runtime.g import G, JobG, Steps, Task, is_started
+from gmpd.errors import Deadlock
+from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started
 from gmpd.runtime.m import M, Ms, _current, current_m
+from gmpd.runtime.stacks import deadlock_text, wait_reason
 from gmpd.runtime.stats import Stats
 from gmpd.runtime.sysmon import Sysmon
+from gmpd.runtime.trace import EVENTS_MAX, Tracer
+from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, Learned, Trait
 
@@ -50,6 +56,8 @@ CLOCK_EVERY = 16
 POLL_NS = 200_000
 #: A probe that did not come up again for so long was stolen: another is chosen.
 PROBE_NS_MAX = 1_000_000_000
+#: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
+SWEEP_MIN = 100
 #: ``fresh_len`` looks at so many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
 #: asyncio's own limit for one sleep in select: longer ones overflow on some systems.
@@ -105,6 +113,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.runq: RunQueue[Any] = RunQueue(is_started)
         #: Fresh Gs that may not start now: known hogs beside a hog, any while all Ms are in use.
         self.held: deque[Any] = deque()
+        #: The next G's number: unique on this P, main is 1 (Go: goids).
+        self.goid = count(1).__next__
         #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
         #: collected.
         self.gs: set[G] = set()
@@ -118,6 +128,13 @@ class Loop(asyncio.SelectorEventLoop):
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         self._fatal: BaseException | None = None
+        #: Records what happens to Gs, while somebody listens.
+        self.tracer: Tracer | None = None
+        #: The clock that ends batches, in ns.
+        self.batch_clock: Callable[[], int] = time.monotonic_ns
+        #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
+        #: waits for jobs).
+        self.checkdead = False
         #: The callback or G that runs.
         self.current: Any = None
         #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
@@ -161,6 +178,11 @@ class Loop(asyncio.SelectorEventLoop):
         self.runq.runqput(call)
         return call.future
 
+    def start_trace(self, limit: int = EVENTS_MAX) -> Tracer:
+        """Record what happens to Gs from the next round on; set ``tracer`` to None to end it."""
+        self.tracer = Tracer(self.time, limit)
+        return self.tracer
+
     # ---- the loop as asyncio knows it -----------------------------------------------------------
 
     def run_forever(self) -> None:
@@ -200,6 +222,8 @@ class Loop(asyncio.SelectorEventLoop):
         task = Task(coro, loop=self, name=name, context=context)
         if self._debug:
             task.forget_frame()
+        if self.tracer is not None:
+            self.tracer(GEvent.CREATE, task)
         return task
 
     def call_soon(  # type: ignore[override]
@@ -207,6 +231,8 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """A G that waits for a future is its callback: it is queued as it is."""
         if callback.__class__ in STARTED:
+            if self.tracer is not None:
+                self.tracer(GEvent.UNBLOCK, callback)
             self._ready.append(callback)
             return callback  # type: ignore[return-value]  # a future does not look at it
         if self._debug or self._closed:
@@ -306,6 +332,9 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _idle(self, timeout: float | None, m: M | None) -> None:
         """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
+        if timeout is None and self.checkdead and self._is_dead():
+            self.checkdead = False  # once: the end of the program may wait again
+            raise Deadlock(deadlock_text(self))
         self.is_idle = True
         start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
@@ -316,26 +345,39 @@ class Loop(asyncio.SelectorEventLoop):
         if self.sysmon.asleep and m is not None:
             self.sysmon.wake()
 
+    def _is_dead(self) -> bool:
+        """Whether nothing is left that could make a G ready: no timer, socket, M in a call, foreign
+        thread.
+
+        Go decides by the number of running Ms (``checkdead``).
+        """
+        if self.inbox or self._ready or self.ms.detached or len(self._selector.get_map()) > 1:
+            return False
+        main = threading.main_thread()
+        return not any(
+            thread is not main and not thread.name.startswith("gmpd-")
+            for thread in threading.enumerate()
+        )
+
     def _run_ready(self) -> None:
         """asyncio's callbacks and tasks, first in first out: those that are ready now, not those
         they add.
         """
         ready = self._ready
         popleft = ready.popleft
-        debug, dirty = self._debug, False
+        watched, dirty = self._watched, False
         for _ in range(len(ready)):
-            handle = popleft()
+            self.current = handle = popleft()
             kind = handle.__class__
             if kind is Task or kind is G or kind is JobG:
                 dirty = True
             else:
-                self.current = handle
                 if dirty:
                     _current_tasks.pop(self, None)
                     dirty = False
                 if handle._cancelled:
                     continue
-            if debug:
+            if watched:
                 self._run_watched(handle)
             else:
                 handle._run()
@@ -345,6 +387,8 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _timeout(self) -> float | None:
         """Seconds that P may sleep in select; drops cancelled timers on the way."""
+        if self._timer_cancelled_count > SWEEP_MIN:
+            self._sweep_timers()
         if self._ready or self._stopping or self.runq or self.inbox:
             return 0
         scheduled = self._scheduled
@@ -354,6 +398,21 @@ class Loop(asyncio.SelectorEventLoop):
         if scheduled:
             return min(max(0.0, float(scheduled[0]._when - self.time())), SELECT_S_MAX)
         return None
+
+    def _sweep_timers(self) -> None:
+        """Forget cancelled timers when they are more than a quarter (Go: ``timers.adjust``)."""
+        scheduled = self._scheduled
+        if self._timer_cancelled_count * 4 <= len(scheduled):
+            return
+        alive = []
+        for handle in scheduled:
+            if handle._cancelled:
+                handle._scheduled = False
+            else:
+                alive.append(handle)
+        heapify(alive)
+        scheduled[:] = alive
+        self._timer_cancelled_count = 0
 
     def _due_timers(self) -> None:
         scheduled = self._scheduled
@@ -367,7 +426,16 @@ class Loop(asyncio.SelectorEventLoop):
             self.stats.timer += 1
 
     def _run_watched(self, handle: Any) -> None:
-        """In debug mode: name callbacks that are slow, as asyncio does."""
+        """A step in debug mode (slow ones are named, as asyncio does) or under a tracer."""
+        tracer = self.tracer
+        if tracer is not None and isinstance(handle, Steps):
+            tracer(GEvent.START, handle)
+            handle._run()
+            self._trace_end_of_step(tracer, handle)
+            return
+        if not self._debug:
+            handle._run()
+            return
         self._current_handle = handle
         try:
             start = self.time()
@@ -378,7 +446,19 @@ class Loop(asyncio.SelectorEventLoop):
                     "Executing %s took %.3f seconds", _shown(handle), took
                 )
         finally:
-            self._current_handle = None
+            self._current_handle = handle = None  # a traceback may lead here: no cycle
+
+    def _trace_end_of_step(self, tracer: Tracer, g: Any) -> None:
+        if g.done():
+            tracer(GEvent.END, g)
+        elif g._fut_waiter is not None:
+            tracer(GEvent.BLOCK, g, wait_reason(g._fut_waiter))
+        else:
+            tracer(GEvent.STOP, g)
+
+    @property
+    def _watched(self) -> bool:
+        return self._debug or self.tracer is not None
 
     # ---- Gs -------------------------------------------------------------------------------------
 
@@ -390,24 +470,25 @@ class Loop(asyncio.SelectorEventLoop):
         """
         runq = self.runq
         get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
-        end = time.monotonic_ns() + BATCH_NS
-        debug, probe, hidden = self._debug, self._probe, False
+        clock = self.batch_clock
+        end = clock() + BATCH_NS
+        watched, probe, hidden = self._watched, self._probe, False
         while (g := get()) is not None:
             left = total = min(runq.unchecked(), CLOCK_EVERY)
             inherited = 0
             while True:
+                if g is probe:
+                    probe = self._latency()
                 kind = g.__class__
                 if kind is G or kind is JobG or kind is Task:
                     if hidden:
                         hidden = self._show(True)
-                    g._run() if not debug else self._run_watched(g)
+                    g._run() if not watched else self._run_watched(g)
                 else:
                     hidden = True
                     if not self._run_fresh(m, g):
                         runq.picked(total - left - inherited, inherited)
                         return False
-                if g is probe:
-                    probe = self._latency()
                 if left == 0:
                     break
                 g = runq.runnext
@@ -420,7 +501,7 @@ class Loop(asyncio.SelectorEventLoop):
                     break
                 left -= 1
             runq.picked(total - left - inherited, inherited)
-            if self._ready or self.inbox or self._stopping or time.monotonic_ns() > end:
+            if self._ready or self.inbox or self._stopping or clock() > end:
                 break
         self._end_batch()
         return True
@@ -470,6 +551,9 @@ class Loop(asyncio.SelectorEventLoop):
         m.g = g
         if heir is not None:
             self.ms.standby(m, heir)
+        tracer = self.tracer if g.__class__ is SyncG else None
+        if tracer is not None:
+            tracer(GEvent.START, g)
         m.outcome = coro = context.run(g.start)
         m.tick += 1
         if m.preempt and not self.ms.exitsyscall(m):
@@ -489,6 +573,8 @@ class Loop(asyncio.SelectorEventLoop):
         if trait is not None:
             self.learned.ended_in_time(key)
         stats.finished += 1
+        if tracer is not None:
+            tracer(GEvent.END, g)
         g.finished()
         return True
 
@@ -511,6 +597,8 @@ class Loop(asyncio.SelectorEventLoop):
             self._async_keys.add(job.fn_key)
         self.stats.gs_created += 1
         g = JobG(self, job, coro, context)
+        if self.tracer is not None:
+            self.tracer(GEvent.CREATE, g)
         self.gs.add(g)
         self.runq.runqput(g, True)
 

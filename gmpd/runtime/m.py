@@ -109,7 +109,8 @@ class Ms:
 
     def __init__(self, loop: Loop, max_ms: int):
         self._loop = loop
-        self.lock = allocate_lock()
+        #: Reentrant: a finalizer may run wherever Python allocates, and may come back here.
+        self.lock = threading.RLock()
         self.max_ms = max_ms
         #: The thread that called ``run_forever``: it must be the one that returns from it.
         self.m0: M | None = None

@@ -50,8 +50,8 @@ class Sysmon:
         self._thread: threading.Thread | None = None
         self._look: Look | None = None
         self._detached: list[Look] = []
-        #: (schedtick and round, since when): a chain of runnext counts as one slice.
-        self._tick: tuple[object, int] = None, 0
+        #: (schedtick, since when, picks from runnext then): a chain of runnext counts as one slice.
+        self._slice = -1, 0, 0
         #: (what P ran, since when); 0: already counted.
         self._step: tuple[object, int] | None = None
         self._idle_passes = 0
@@ -130,10 +130,11 @@ class Sysmon:
         """P runs callbacks or async Gs. It is never taken from them; one that runs a whole slice is
         named.
         """
-        tick = self._loop.runq.schedtick, self._loop.rounds
-        if tick != self._tick[0]:
-            self._tick = tick, now
-        elif now - self._tick[1] >= SLICE_NS and self._loop.runq.inherit:
+        runq = self._loop.runq
+        tick, since, inherited = self._slice
+        if tick != runq.schedtick:
+            self._slice = runq.schedtick, now, runq.inherited
+        elif now - since >= SLICE_NS and runq.inherited != inherited:
             self._loop.preempt = True
         step = self._loop.step()
         seen = self._step

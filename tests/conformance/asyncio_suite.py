@@ -46,6 +46,7 @@ def use_gmpd() -> None:
 
     asyncio.SelectorEventLoop = Loop
     asyncio.unix_events.SelectorEventLoop = Loop
+    asyncio.EventLoop = Loop  # type: ignore[attr-defined, unused-ignore]  # since 3.13
     asyncio.unix_events._UnixDefaultEventLoopPolicy._loop_factory = Loop  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,196 @@
+"""What a job calls: ``go``, ``gosched``, ``sleep``, ``blocking``, and questions about its P.
+
+All of it works in async and in sync Gs of a gmpd loop, where that makes sense; outside of one it
+says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from heapq import heappush
+from typing import Any, ClassVar, TypeVar
+
+from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
+from gmpd.runtime.loop import Loop, SyncCall
+from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.stacks import all_gs
+from gmpd.runtime.stacks import stacks as stacks_of
+from gmpd.runtime.sudog import Sudog
+from gmpd.sched.g import GEvent
+
+T = TypeVar("T")
+
+
+def this_loop(what: str) -> Loop:
+    """The P that the caller runs on. RuntimeError, naming ``what``, if it is on none."""
+    loop = asyncio._get_running_loop() or current_loop()
+    if not isinstance(loop, Loop):
+        raise RuntimeError(  # noqa: TRY004 - nothing was passed that has a type
+            f"{what} needs a P of gmpd, and none runs here: call it inside a job, "
+            "or in a program under gmpd.run(main())"
+        )
+    return loop
+
+
+def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
+    """Start ``fn(*args, **kwargs)`` as a child G of this P; it runs next, after the caller waits or
+    ends.
+
+    ``await`` the G that is returned, or call its ``result()`` in a sync G. Nobody has to: it runs
+    anyway. TypeError if ``fn`` cannot be called (a coroutine object cannot either: pass function
+    and arguments).
+    """
+    if not callable(fn):
+        raise TypeError(_not_callable(fn))
+    loop = this_loop("gmpd.go")
+    g = (G if is_async(fn) else SyncG)(loop, fn, args, kwargs or None)
+    loop.gs.add(g)
+    loop.stats.gs_created += 1
+    if loop.tracer is not None:
+        loop.tracer(GEvent.CREATE, g)
+    m = current_m()
+    if m is None or m.g is None:
+        loop.runq.runqput(g, True)
+        return g
+    # A sync G may lose its P between any two bytecodes, but not while it holds this lock.
+    with loop.ms.lock:
+        if loop.ms.owner is m:
+            loop.runq.runqput(g, True)
+            return g
+    loop.call_soon_threadsafe(loop.runq.runqput, g)
+    return g
+
+
+def _not_callable(fn: object) -> str:
+    if fn is None:
+        return "go of nil func value"
+    if inspect.iscoroutine(fn):
+        fn.close()
+        called = f"gmpd.go({fn.__name__}, ...)"
+        return f"gmpd.go takes a function and its arguments, not a coroutine: {called}"
+    return f"gmpd.go takes a function and its arguments; {fn!r} cannot be called"
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Whether a call gives a coroutine, as far as can be told without calling."""
+    try:
+        return bool(fn.__code__.co_flags & inspect.CO_COROUTINE)
+    except AttributeError:
+        while isinstance(fn, partial):
+            fn = fn.func
+        return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+            getattr(fn, "__call__", None)  # noqa: B004 - the method itself is asked, not whether
+        )
+
+
+def gosched() -> Awaitable[None]:
+    """``await gosched()``: let other runnable Gs run; this one goes to the global tail."""
+    return YIELD  # type: ignore[return-value]  # a tuple's iterator is no Generator, but awaits
+
+
+class Sleeper(Sudog):
+    """A G that sleeps: its place among the loop's timers, and its wait, in one object."""
+
+    __slots__ = ("_cancelled", "_scheduled", "_when")
+
+    reason: ClassVar[str] = "sleep"
+
+    def __init__(self, loop: Loop, when: float):
+        super().__init__(self, loop)
+        self._when = when
+        self._cancelled = False
+        self._scheduled = True
+        heappush(loop._scheduled, self)
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self._when < other._when)
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(self._when > other._when)
+
+    def when(self) -> float:
+        return self._when
+
+    def _run(self) -> None:
+        """Its time has come; the loop calls it as it calls a Handle."""
+        g = self.g
+        if g is not None:
+            self.g = None
+            self.ok = True
+            g.ready(self)
+
+    def unlink(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            if self._scheduled:
+                self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
+
+
+async def sleep(seconds: float) -> None:
+    """Wait at least so long; not at all, and without a yield, if ``seconds`` <= 0 (Go:
+    ``time.Sleep``).
+    """
+    if seconds <= 0:
+        return
+    loop = asyncio._get_running_loop()
+    if not isinstance(loop, Loop):
+        await asyncio.sleep(seconds)
+        return
+    sleeper = Sleeper(loop, loop.time() + seconds)
+    try:
+        await sleeper
+    except BaseException:
+        sleeper.abandon()
+        raise
+    if sleeper.c is None:
+        raise sleeper.cancelled_error()
+    sleeper.c = None  # it refers to itself
+
+
+class _BlockingCall(SyncCall):
+    """A call that gives P away before it begins."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        with entersyscallblock("syscall"):
+            super().start()
+
+
+def blocking(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Future[T]:
+    """``await blocking(fn, ...)``: a call that is known to block runs on an M without P (Go: a
+    syscall).
+
+    The caller's context variables are seen by ``fn``, as with ``asyncio.to_thread``.
+    """
+    loop = this_loop("gmpd.blocking")
+    call = _BlockingCall(loop, partial(copy_context().run, fn, *args, **kwargs))
+    loop.runq.runqput(call)
+    return call.future
+
+
+def gomaxprocs() -> int:
+    """How many Ps share the work: of this daemon in a job, 1 under ``gmpd.run``."""
+    return this_loop("gmpd.gomaxprocs").runq.procs
+
+
+def num_g() -> int:
+    """Gs of this P that have not ended, the caller included (Go: ``NumGoroutine``)."""
+    loop = this_loop("gmpd.num_g")
+    foreign = [m for m in loop.ms.detached if m.g not in loop.gs]
+    owner = loop.ms.owner
+    if owner is not None and owner.g is not None and owner.g not in loop.gs:
+        foreign.append(owner)
+    return len(all_gs(loop)) + len(foreign)
+
+
+def stacks() -> str:
+    """Every G of this P with its wait reason and frames, parked ones too, as Go dumps them."""
+    return stacks_of(this_loop("gmpd.stacks"))
+
+
+__all__ = ["EMPTY", "blocking", "go", "gomaxprocs", "gosched", "num_g", "sleep", "stacks"]

@@ -1,0 +1,67 @@
+"""``gmpd.run``: a program on one P in this process, without a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, TypeVar
+
+from gmpd.errors import Deadlock
+from gmpd.runtime.deterministic import DeterministicLoop
+from gmpd.runtime.loop import Loop
+
+T = TypeVar("T")
+
+#: Go's exit status for a fatal error.
+FATAL_STATUS = 2
+
+
+def new_event_loop() -> Loop:
+    """A P as a drop-in asyncio loop: ``asyncio.Runner(loop_factory=gmpd.new_event_loop)``."""
+    return Loop()
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    deterministic_seed: int | None = None,
+    debug: bool | None = None,
+) -> T:
+    """Run ``main`` on one P and return its result; children that still run then are dropped, as in
+    Go.
+
+    With ``deterministic_seed`` the clock is fake and every choice is seeded. errors.Deadlock when
+    every G waits for another: uncaught, it prints Go's text and ends the process with status 2.
+    """
+
+    def make() -> Loop:
+        loop = Loop() if deterministic_seed is None else DeterministicLoop(deterministic_seed)
+        loop.checkdead = True
+        return loop
+
+    _speak_go()
+    with asyncio.Runner(loop_factory=make, debug=debug) as runner:
+        return runner.run(main)
+
+
+def _speak_go() -> None:
+    """Let an uncaught Deadlock look and end as it does in Go."""
+    before = sys.excepthook
+    if before is not _fatal_error:
+        _before.append(before)
+        sys.excepthook = _fatal_error
+
+
+_before: list[Any] = []
+
+
+def _fatal_error(
+    kind: type[BaseException], error: BaseException, where: TracebackType | None
+) -> None:
+    if not issubclass(kind, Deadlock):
+        _before[-1](kind, error, where)
+        return
+    sys.stderr.write(f"fatal error: {error}\n")
+    raise SystemExit(FATAL_STATUS)

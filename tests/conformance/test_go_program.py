@@ -1,0 +1,335 @@
+"""Go's rules for whole programs under ``gmpd.run``: children, results, sleep, deadlock, what main's
+return means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gmpd.runtime.go as gmpd
+from gmpd.errors import Deadlock
+from gmpd.runtime.go import Sleeper
+from gmpd.runtime.run import new_event_loop, run
+from gmpd.runtime.sudog import Sudog
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def double(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+def test_a_child_is_awaited_for_its_result() -> None:
+    async def main() -> list[int]:
+        return [
+            await gmpd.go(double, 1),
+            await gmpd.go(lambda: 3),
+            await gmpd.go(partial(double, 4)),
+        ]
+
+    assert run(main()) == [2, 3, 8]
+
+
+def test_children_work_with_asyncios_gather_wait_and_shield() -> None:
+    async def main() -> tuple[list[int], int, int]:
+        gathered = await asyncio.gather(gmpd.go(double, 1), gmpd.go(lambda: 5))
+        waited: asyncio.Future[int] = asyncio.ensure_future(gmpd.go(double, 2))
+        done, _ = await asyncio.wait([waited])
+        return list(gathered), done.pop().result(), await asyncio.shield(gmpd.go(double, 3))
+
+    assert run(main()) == ([2, 5], 4, 6)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_an_error_of_a_child_comes_to_who_awaits_it(sync: bool) -> None:
+    def fail() -> None:
+        raise LookupError("lost")
+
+    async def afail() -> None:
+        fail()
+
+    async def main() -> None:
+        await gmpd.go(fail if sync else afail)
+
+    with pytest.raises(LookupError, match="lost"):
+        run(main())
+
+
+def test_an_error_that_nobody_asks_for_is_reported() -> None:
+    told: list[dict[str, Any]] = []
+
+    def fail() -> None:
+        raise LookupError("lost")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        gmpd.go(fail)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        gc.collect()
+
+    run(main())
+    assert [type(context["exception"]) for context in told] == [LookupError]
+
+
+def test_a_sync_child_spawns_and_waits_for_children_while_p_goes_on() -> None:
+    def parent(depth: int) -> int:
+        if depth == 0:
+            return 1
+        children = [gmpd.go(parent, depth - 1), gmpd.go(double, depth)]
+        return sum(child.result(20) for child in children)
+
+    async def main() -> int:
+        return int(await gmpd.go(parent, 4))
+
+    assert run(main()) == 1 + 2 * (1 + 2 + 3 + 4)
+
+
+def test_result_of_a_child_times_out_in_a_sync_g_and_never_waits_in_async_code() -> None:
+    def impatient() -> str:
+        try:
+            gmpd.go(asyncio.sleep, 5).result(0.01)
+        except TimeoutError:
+            return "timed out"
+        return "waited"
+
+    async def main() -> str:
+        with pytest.raises(asyncio.InvalidStateError):
+            gmpd.go(asyncio.sleep, 5).result()
+        return str(await gmpd.go(impatient))
+
+    assert run(main()) == "timed out"
+
+
+def test_cancelling_a_child_before_and_after_it_started() -> None:
+    begun: list[str] = []
+
+    async def child(name: str) -> None:
+        begun.append(name)
+        await gmpd.sleep(60)
+
+    async def main() -> None:
+        fresh, parked = gmpd.go(child, "fresh"), gmpd.go(child, "parked")
+        fresh.cancel()
+        await asyncio.sleep(0)
+        parked.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await fresh
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await parked
+
+    run(main())
+    assert begun == ["parked"]
+
+
+def test_a_sync_function_that_returns_a_coroutine_is_driven_to_its_end() -> None:
+    async def main() -> Any:
+        return await gmpd.go(lambda: double(21))
+
+    assert run(main()) == 42
+
+
+def test_row_36_sleep_is_never_early_and_not_at_all_for_zero() -> None:
+    async def main() -> tuple[float, int]:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        await gmpd.sleep(0.02)
+        took = loop.time() - start
+        others: list[int] = []
+        loop.call_soon(others.append, 1)
+        await gmpd.sleep(0)
+        return took, len(others)
+
+    took, others = run(main())
+    assert took >= 0.02
+    assert others == 0
+
+
+def test_cancelled_sleeps_leave_the_timers() -> None:
+    async def main() -> int:
+        loop = gmpd.this_loop("the test")
+        sleepers = [gmpd.go(gmpd.sleep, 3600) for _ in range(1000)]
+        await asyncio.sleep(0)
+        for g in sleepers:
+            g.cancel()
+        await asyncio.gather(*sleepers, return_exceptions=True)
+        await asyncio.sleep(0)
+        return sum(isinstance(timer, Sleeper) for timer in loop._scheduled)
+
+    assert run(main()) < 150
+
+
+def test_blocking_runs_beside_the_p() -> None:
+    async def main() -> tuple[str, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await gmpd.sleep(0.001)
+                ticks += 1
+
+        gmpd.go(tick)
+
+        def call(name: str, *, pause_s: float) -> str:
+            time.sleep(pause_s)
+            return name + threading.current_thread().name[:0]
+
+        return await gmpd.blocking(call, "done", pause_s=0.05), ticks
+
+    name, ticks = run(main())
+    assert name == "done"
+    assert ticks > 5
+
+
+def test_row_42_main_returns_and_children_are_dropped() -> None:
+    ended: list[str] = []
+
+    async def child() -> None:
+        await gmpd.sleep(60)
+        ended.append("child")
+
+    async def main() -> str:
+        gmpd.go(child)
+        await asyncio.sleep(0)
+        return "main"
+
+    start = time.monotonic()
+    assert run(main()) == "main"
+    assert time.monotonic() - start < 5
+    assert not ended
+
+
+def test_row_43_go_of_nil() -> None:
+    async def main() -> None:
+        gmpd.go(None)  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match=r"go of nil func value"):
+        run(main())
+
+
+def test_go_of_a_coroutine_says_what_to_pass_instead() -> None:
+    async def main() -> None:
+        gmpd.go(double(1))  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match=r"not a coroutine: gmpd\.go"):
+        run(main())
+
+
+def test_go_outside_of_a_p_says_where_to_call_it() -> None:
+    with pytest.raises(RuntimeError, match=r"gmpd\.run"):
+        gmpd.go(double, 1)
+
+
+def test_row_44_num_g_counts_the_caller_and_children() -> None:
+    async def main() -> list[int]:
+        counts = [gmpd.num_g()]
+        child = gmpd.go(gmpd.sleep, 60)
+        counts.append(gmpd.num_g())
+        await asyncio.sleep(0)
+        counts.append(gmpd.num_g())
+        child.cancel()
+        await asyncio.gather(child, return_exceptions=True)
+        return [*counts, gmpd.num_g()]
+
+    assert run(main()) == [1, 2, 2, 1]
+
+
+def test_stacks_show_parked_running_and_fresh_gs() -> None:
+    async def parked() -> None:
+        await gmpd.sleep(60)
+
+    async def main() -> str:
+        gmpd.go(parked)
+        await asyncio.sleep(0)
+        gmpd.go(double, 1)
+        return gmpd.stacks()
+
+    text = run(main())
+    assert "[sleep]:" in text
+    assert "[running]:" in text
+    assert "[runnable]:" in text
+    assert "parked(...)" in text
+
+
+def test_parked_children_are_never_collected() -> None:
+    class Gate(Sudog):
+        reason = "chan receive"
+
+    async def main() -> int:
+        async def child() -> None:
+            await Gate(None, asyncio.get_running_loop())
+
+        for _ in range(10):
+            gmpd.go(child)
+        await asyncio.sleep(0)
+        gc.collect()
+        return gmpd.num_g()
+
+    assert run(main()) == 11
+
+
+def test_row_39_a_deadlock_is_an_error_with_gos_text() -> None:
+    async def main() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(
+        Deadlock, match=r"all goroutines are asleep - deadlock!\n\ngoroutine \d+ \["
+    ):
+        run(main())
+
+
+def test_row_39_a_sleeping_g_or_a_blocked_m_is_no_deadlock() -> None:
+    async def main() -> str:
+        future = asyncio.get_running_loop().create_future()
+
+        def late() -> None:
+            time.sleep(0.05)
+            future.get_loop().call_soon_threadsafe(future.set_result, "no deadlock")
+
+        gmpd.go(late)
+        return str(await future)
+
+    assert run(main()) == "no deadlock"
+
+
+def test_row_39_uncaught_it_ends_the_program_as_in_go() -> None:
+    program = textwrap.dedent(
+        """
+        import asyncio
+        from gmpd.runtime.go import go
+        from gmpd.runtime.run import run
+
+        async def child():
+            await asyncio.get_running_loop().create_future()
+
+        async def main():
+            await go(child)
+
+        run(main())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fatal error: all goroutines are asleep - deadlock!\n\ngoroutine")
+    assert "child(...)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_runner_can_use_the_loop_by_itself() -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        assert runner.run(double(4)) == 8
