@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, ClassVar
 
 from gmpd.errors import Panic
@@ -108,11 +109,18 @@ class Group(Homed):
         Go's ``Go`` blocks until there is room: ``await group.go(...)`` does. Not awaited, the call
         queues up by itself.
         """
-        return Admission(at_home(self._here(), self._go, (fn, args, kwargs), NOBODY))
+        call = fn, args, kwargs
+        sg = at_home(self._here(), self._reserve, call, NOBODY)
+        if sg is None:
+            self._start(call)
+        return Admission(sg)
 
     def try_go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
         """Call ``fn`` in a child G if the limit has room; else False, and it never runs."""
-        return at_home(self._here(), self._try_go, (fn, args, kwargs))
+        room = at_home(self._here(), self._try_reserve)
+        if room:
+            self._start((fn, args, kwargs))
+        return room
 
     async def wait(self) -> None:
         """Wait until all calls have ended, then raise the first error, if one ended with any."""
@@ -176,14 +184,15 @@ class Group(Homed):
             )
         self._limit = n
 
-    def _try_go(self, call: tuple[Any, ...]) -> bool:
+    def _try_reserve(self) -> bool:
         if 0 <= self._limit <= self._active:
             return False
-        self._start(call)
+        self._active += 1
         return True
 
-    def _go(self, call: tuple[Any, ...], g: Waker) -> Sudog | None:
-        if self._try_go(call):
+    def _reserve(self, call: tuple[Any, ...], g: Waker) -> Sudog | None:
+        """Make room for one child; or queue the call, which ``_ended`` will start."""
+        if self._try_reserve():
             return None
         sg = GroupGo(self, self._here(), call)
         sg.g = g
@@ -191,28 +200,38 @@ class Group(Homed):
         return sg
 
     def _start(self, call: tuple[Any, ...]) -> None:
+        """Start a child, for which there is room. From anywhere, but not within an operation at
+        home.
+        """
+        loop = self._here()
         if self._stopped:
+            at_home(loop, self._leave)
             return
-        child = spawn(self._here(), *call)
-        self._active += 1
+        child = spawn(loop, *call)
+        at_home(loop, self._adopt, child)
+
+    def _adopt(self, child: Any) -> None:
         self._children.add(child)
         child.add_done_callback(self._ended)
+        if self._stopped:
+            child.cancel()
 
     def _ended(self, child: Any) -> None:
         """A child ended: note its error, give its place away."""
         self._children.discard(child)
-        self._active -= 1
         error = None if child.cancelled() else child.exception()
         if error is not None and self._error is None:
             self._error = error
             if self._cancel:
                 self._stop()
-        while not 0 <= self._limit <= self._active:
+        self._leave()
+        while self._pending.live() and self._try_reserve():
             sg = self._pending.take()
-            if sg is None:
-                break
-            self._start(sg.elem)
             serve(sg)
+            self._start(sg.elem)
+
+    def _leave(self) -> None:
+        self._active -= 1
         if not self._busy():
             serve_all(self._queue)
 
@@ -235,7 +254,8 @@ class SyncGroup:
         """As ``Group.go``; blocks until there is room."""
         group = self._group
         call = fn, args, kwargs
-        wait_at_home(group._here(), GroupGo.reason, lambda note: group._go(call, note))
+        if wait_at_home(group._here(), GroupGo.reason, partial(group._reserve, call)) is None:
+            group._start(call)
 
     def wait(self) -> None:
         """As ``Group.wait``; P is handed off for the wait."""

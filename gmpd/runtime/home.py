@@ -17,9 +17,9 @@ from _thread import allocate_lock
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Callable
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
+from gmpd.runtime.go import go, is_async
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sudog import Sudog
@@ -128,20 +128,21 @@ def wait_at_home(
 def spawn(
     loop: AbstractEventLoop, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    """A child G of ``loop`` that calls ``fn``: what ``gmpd.go`` makes, or a future on a plain
-    loop. At home only.
+    """A child that calls ``fn``, from any thread: a G as ``gmpd.go`` makes it, or a future on a
+    plain loop.
 
-    On a plain loop, which has one thread and no Ms, a plain function runs in the default executor.
+    Not from within an operation at home: ``go`` takes the same lock. On a plain loop, which has
+    one thread and no Ms, a plain function runs in the default executor.
     """
-    go = getattr(loop, "go", None)
-    if go is not None:
-        return go(fn, *args, **kwargs)
-    call = partial(fn, *args, **kwargs)
-    if iscoroutinefunction(fn):
-        return loop.create_task(call())
     if isinstance(loop, Loop):
-        return loop.call_sync(call)
-    return loop.run_in_executor(None, call)
+        if find_home() is loop:
+            return go(fn, *args, **kwargs)
+        return at_home(loop, partial(go, fn, *args, **kwargs))
+    return at_home(loop, _spawn_plain, loop, partial(fn, *args, **kwargs))
+
+
+def _spawn_plain(loop: AbstractEventLoop, call: Callable[[], Any]) -> Any:
+    return loop.create_task(call()) if is_async(call) else loop.run_in_executor(None, call)
 
 
 def _with_p(loop: AbstractEventLoop, operation: Callable[..., Any], *args: Any) -> tuple[bool, Any]:

@@ -120,7 +120,11 @@ class WaitGroup(Homed):
         However the child ends, it is done: Go lets a panic end the program, here an exception
         stays in the child.
         """
-        return at_home(self._here(), self._go, fn, args, kwargs)
+        loop = self._here()
+        at_home(loop, self._add, 1)
+        child = spawn(loop, fn, args, kwargs)
+        at_home(loop, child.add_done_callback, self._member_ended)
+        return child
 
     async def wait(self) -> None:
         """Wait until the counter is 0. Panic if the group is in use again before this G ran (Go's
@@ -143,11 +147,8 @@ class WaitGroup(Homed):
         if not self._n:
             serve_all(self._queue)
 
-    def _go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        child = spawn(self._here(), fn, args, kwargs)
-        self._n += 1
-        child.add_done_callback(lambda _: self._add(-1))
-        return child
+    def _member_ended(self, _child: Any) -> None:
+        self._add(-1)
 
     def _enqueue(self, g: Waker | None) -> Sudog:
         sg = WaitGroupWaiter(self, self._here())

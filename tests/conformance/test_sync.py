@@ -691,7 +691,7 @@ def test_the_first_error_wins_and_cancels_the_others(run: Run) -> None:
 
         await group.go(long)
         await group.go(fails, 3, ValueError("first"))
-        await group.go(fails, 3, ValueError("second"))
+        await group.go(fails, 30, ValueError("second"))
         with pytest.raises(ValueError, match="first"):
             await group.wait()
         assert cancelled == [1]
@@ -772,7 +772,7 @@ def test_a_limit_holds_callers_back(run: Run) -> None:
         await group.wait()
         await third
         assert most == 2
-        assert started == list(range(10))
+        assert sorted(started) == list(range(10))
         assert group.try_go(work, 10)
         await group.wait()
 
