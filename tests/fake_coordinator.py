@@ -15,6 +15,19 @@ from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 SNAPSHOT: dict[str, Any] = json.loads((Path(__file__).parent / "data/snapshot.json").read_text())
 
 
+#: What stays as it is while a daemon works.
+NAMES = frozenset({"p", "core", "epoch", "pid", "started_at", "procs", "up"})
+
+
+def grown(value: Any, times: float) -> Any:
+    """A snapshot, or part of one, with every count so many times as large."""
+    if isinstance(value, dict):
+        return {k: v if k in NAMES else grown(v, times) for k, v in value.items()}
+    if isinstance(value, list):
+        return [grown(item, times) for item in value]
+    return type(value)(value * times) if type(value) in (int, float) else value
+
+
 class FakeCoordinator:
     """Answers ``snapshot`` as told: with ``snapshot``, or not at all while ``silent``."""
 
@@ -22,6 +35,8 @@ class FakeCoordinator:
         self.endpoint = endpoint
         self.snapshot: Any = dict(SNAPSHOT)
         self.silent = False
+        #: Totals grow with every question, as if the daemon were busy.
+        self.busy = False
         self.questions = 0
         #: When not empty, every Hello is refused with this reason.
         self.refuse = ""
@@ -51,7 +66,8 @@ class FakeCoordinator:
             case protocol.Call(request, "snapshot"):
                 self.questions += 1
                 if not self.silent:
-                    self._send(peer, protocol.Reply(request, True, self.snapshot))
+                    times = 1 + 0.05 * self.questions * self.busy
+                    self._send(peer, protocol.Reply(request, True, grown(self.snapshot, times)))
             case _:
                 pass
 
