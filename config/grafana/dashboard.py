@@ -423,8 +423,11 @@ WORKERS: Final = Row(
         ),
         Panel(
             "Threads (Ms), per P",
-            "One per blocked G, and the one that holds P; bounded by limits.max_ms.",
-            [(gauge("gmpd_worker_threads", "p"), "P{{p}}")],
+            "One per blocked G, and the one that holds P; at limits.max_ms, Gs wait for one.",
+            [
+                (gauge("gmpd_worker_threads", "p"), "P{{p}}"),
+                (rate("gmpd_worker_thread_limit_waits_total", "p"), "P{{p}} waits for one"),
+            ],
             span=6,
         ),
         Panel(

@@ -462,6 +462,12 @@ _WORKERS: Final = (
         unit="bytes",
     ),
     _gauge("gmpd_worker_threads", "Threads (Ms) of a P's worker.", per_p("ms"), "p"),
+    _counter(
+        "gmpd_worker_thread_limit_waits_total",
+        "Times that a G had to wait because its worker had limits.max_ms threads already.",
+        per_p("max_ms_waits"),
+        "p",
+    ),
     _gauge("gmpd_worker_idle_threads", "Threads parked for want of work.", per_p("idle_ms"), "p"),
     _gauge(
         "gmpd_worker_heartbeat_age_seconds",
