@@ -23,7 +23,7 @@ from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-de
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.m import current_m, entersyscallblock
@@ -69,11 +69,12 @@ class Steps:
         _send: Any
         _context: Context
         _fut_waiter: Any
-        #: True: CancelledError is thrown at the next step; an exception: that one is.
-        _must_cancel: bool | BaseException
+        #: What is thrown into the coroutine at its next step, if anything.
+        _must_cancel: BaseException | Literal[False]
+        #: Unset until the first cancel.
         _cancels: int
-        _cancel_message: Any
-        _name: Any
+        #: Unset until somebody names it.
+        _name: str
 
         def _returned(self, value: Any) -> None: ...
         def _failed(self, exc: BaseException) -> None: ...
@@ -115,7 +116,7 @@ class Steps:
             elif isinstance(result, Sudog) and result._loop is p:  # else it says what is wrong
                 result.g = self
                 self._fut_waiter = result
-                if self._must_cancel and result.cancel(self._cancel_message):
+                if self._must_cancel and result.cancel(_message(self._must_cancel)):
                     self._must_cancel = False
             else:
                 self._wait(result)
@@ -123,9 +124,6 @@ class Steps:
     def _throw(self) -> Any:
         exc: Any = self._must_cancel
         self._must_cancel = False
-        if exc is True:
-            message = self._cancel_message
-            exc = CancelledError() if message is None else CancelledError(message)
         if self._send is None:
             raise exc  # it has not begun: nothing to unwind
         return self._context.run(self._send.__self__.throw, exc)
@@ -140,7 +138,7 @@ class Steps:
             result._asyncio_future_blocking = False
             result.add_done_callback(self, context=EMPTY)
             self._fut_waiter = result
-            if self._must_cancel and result.cancel(msg=self._cancel_message):
+            if self._must_cancel and result.cancel(msg=_message(self._must_cancel)):
                 self._must_cancel = False
             return
         if not self._must_cancel:
@@ -173,8 +171,10 @@ class Steps:
         return self._context
 
     def get_name(self) -> str:
-        name = self._name
-        return name if name is not None else f"{self._name_prefix}-{self.id}"
+        try:
+            return self._name
+        except AttributeError:
+            return f"{self._name_prefix}-{self.id}"
 
     _name_prefix = "Task"
 
@@ -182,29 +182,38 @@ class Steps:
         self._name = str(value)
 
     def cancelling(self) -> int:
-        return self._cancels
+        try:
+            return self._cancels
+        except AttributeError:
+            return 0
 
     def uncancel(self) -> int:
-        if self._cancels > 0:
-            self._cancels -= 1
-            if UNCANCEL_REVOKES and not self._cancels:
-                self._must_cancel = False
-        return self._cancels
+        left = self.cancelling() - 1
+        if left < 0:
+            return 0
+        self._cancels = left
+        if UNCANCEL_REVOKES and not left:
+            self._must_cancel = False
+        return left
 
     def _request_cancel(self, msg: Any) -> None:
         """As ``Task.cancel``: through what it waits for, else with its next step."""
-        self._cancels += 1
+        self._cancels = self.cancelling() + 1
         waiter = self._fut_waiter
         if waiter is not None and waiter.cancel(msg=msg):
             return
-        self._must_cancel = True
-        self._cancel_message = msg
+        self._must_cancel = CancelledError() if msg is None else CancelledError(msg)
 
     def get_stack(self, *, limit: int | None = None) -> list[FrameType]:
         return base_tasks._task_get_stack(self, limit)  # type: ignore[arg-type]
 
     def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
         base_tasks._task_print_stack(self, limit, file)  # type: ignore[arg-type]
+
+
+def _message(exc: BaseException) -> Any:
+    """The message of a cancel that is under way."""
+    return exc.args[0] if exc.args else None
 
 
 def _loop_of(future: Any) -> Any:
@@ -269,9 +278,9 @@ class Task(Steps, asyncio.Task[Any]):
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
-        self._cancels = 0
-        self._name = None if name is None else str(name)
-        self.id = loop.goid()
+        if name is not None:
+            self._name = str(name)
+        loop.made = self.id = loop.made + 1
         self._log_destroy_pending = True
         loop._ready.append(self)
         _register_task(self)
@@ -296,8 +305,9 @@ class Task(Steps, asyncio.Task[Any]):
 
     def _returned(self, value: Any) -> None:
         if self._must_cancel:  # cancelled right before it returned
+            message = _message(self._must_cancel)
             self._must_cancel = False
-            _future_cancel(self, self._cancel_message)
+            _future_cancel(self, message)
         else:
             _future_set_result(self, value)
 
@@ -372,7 +382,6 @@ class G(Steps):
         "_args",
         "_asyncio_future_blocking",
         "_callbacks",
-        "_cancel_message",
         "_cancels",
         "_context",
         "_fn",
@@ -383,7 +392,6 @@ class G(Steps):
         "_p",
         "_send",
         "_state",
-        "_unheard",
         "_value",
         "id",
     )
@@ -395,16 +403,13 @@ class G(Steps):
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
-        self._send = self._fut_waiter = self._name = None
-        self._callbacks: list[tuple[Any, Context]] | None = None
-        self._value: Any = None
-        self._cancel_message: Any = None
-        self._unheard: _Unheard | None = None
+        self._send = self._fut_waiter = None
+        #: Who waits for it. Once it has failed: an ``_Unheard`` until somebody asks.
+        self._callbacks: Any = None
         self._must_cancel = self._asyncio_future_blocking = False
-        self._cancels = 0
         self._state = PENDING
         self._context = copy_context()
-        self.id = p.goid()
+        p.made = self.id = p.made + 1
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -440,14 +445,15 @@ class G(Steps):
 
     def _returned(self, value: Any) -> None:
         if self._must_cancel:  # cancelled right before it returned
+            message = _message(self._must_cancel)
             self._must_cancel = False
-            self._end(CANCELLED, self._cancel_message)
+            self._end(CANCELLED, message)
         else:
             self._end(RETURNED, value)
 
     def _failed(self, exc: BaseException) -> None:
-        self._unheard = _Unheard(self, exc)
         self._end(FAILED, exc)
+        self._callbacks = _Unheard(self, exc)
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         self._end(CANCELLED, exc.args[0] if exc.args else None)
@@ -522,12 +528,21 @@ class G(Steps):
         if self._state == RETURNED:
             return self._value
         if self._state == CANCELLED:
-            raise CancelledError() if self._value is None else CancelledError(self._value)
+            raise self._make_cancelled_error()
         self._heard()
         raise self._value
 
+    # The two that asyncio.gather asks a cancelled child for.
+
+    @property
+    def _cancel_message(self) -> Any:
+        return self._value if self._state == CANCELLED else None
+
+    def _make_cancelled_error(self) -> CancelledError:
+        return CancelledError() if self._value is None else CancelledError(self._value)
+
     def _heard(self) -> None:
-        unheard, self._unheard = self._unheard, None
+        unheard, self._callbacks = self._callbacks, None
         if unheard is not None:
             unheard.exc = None
 
@@ -555,6 +570,8 @@ class G(Steps):
                 self._callbacks.append(entry)
 
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        if self._state != PENDING:
+            return 0
         before = self._callbacks or []
         self._callbacks = after = [entry for entry in before if entry[0] != callback]
         return len(before) - len(after)
@@ -573,15 +590,14 @@ class SyncG(G):
     def start(self) -> Coroutine[Any, Any, None] | None:
         """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""
         if self._must_cancel:
-            message = self._cancel_message
-            self._value = CancelledError() if message is None else CancelledError(message)
+            self._value = self._must_cancel
             self._args, self._kwargs = (), None
             return None
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), None
         self._send = _started  # it has a frame now, and must stay
         try:
-            value = self._fn(*args, **(kwargs or {}))
+            value = self._context.run(self._fn, *args, **(kwargs or {}))
             if coroutines.iscoroutine(value):
                 return self._drive(value)
             self._value = (value,)

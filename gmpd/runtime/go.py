@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from heapq import heappush
+from inspect import CO_COROUTINE
 from typing import Any, ClassVar, TypeVar
 
 from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
@@ -27,7 +29,7 @@ T = TypeVar("T")
 
 def this_loop(what: str) -> Loop:
     """The P that the caller runs on. RuntimeError, naming ``what``, if it is on none."""
-    loop = asyncio._get_running_loop() or current_loop()
+    loop = _get_running_loop() or current_loop()
     if not isinstance(loop, Loop):
         raise RuntimeError(  # noqa: TRY004 - nothing was passed that has a type
             f"{what} needs a P of gmpd, and none runs here: call it inside a job, "
@@ -44,12 +46,29 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     anyway. TypeError if ``fn`` cannot be called (a coroutine object cannot either: pass function
     and arguments).
     """
+    loop = _get_running_loop()
+    if loop.__class__ is not Loop or loop.tracer is not None:
+        return _go(fn, args, kwargs)
+    # The same as below, written out: a child costs little more than its object.
+    try:
+        g = (G if fn.__code__.co_flags & CO_COROUTINE else SyncG)(loop, fn, args, kwargs or None)
+    except AttributeError:
+        return _go(fn, args, kwargs)
+    loop.gs.add(g)
+    runq = loop.runq
+    kicked, runq.runnext = runq.runnext, g
+    if kicked is not None:
+        runq.runqput(kicked)
+    return g
+
+
+def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> G:
+    """``go`` from anywhere, for any callable."""
     if not callable(fn):
         raise TypeError(_not_callable(fn))
     loop = this_loop("gmpd.go")
     g = (G if is_async(fn) else SyncG)(loop, fn, args, kwargs or None)
     loop.gs.add(g)
-    loop.stats.gs_created += 1
     if loop.tracer is not None:
         loop.tracer(GEvent.CREATE, g)
     m = current_m()
@@ -78,7 +97,7 @@ def _not_callable(fn: object) -> str:
 def is_async(fn: Callable[..., Any]) -> bool:
     """Whether a call gives a coroutine, as far as can be told without calling."""
     try:
-        return bool(fn.__code__.co_flags & inspect.CO_COROUTINE)
+        return bool(fn.__code__.co_flags & CO_COROUTINE)
     except AttributeError:
         while isinstance(fn, partial):
             fn = fn.func
@@ -136,7 +155,7 @@ async def sleep(seconds: float) -> None:
     """
     if seconds <= 0:
         return
-    loop = asyncio._get_running_loop()
+    loop = _get_running_loop()
     if not isinstance(loop, Loop):
         await asyncio.sleep(seconds)
         return

@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
 from heapq import heapify, heappop
-from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -113,8 +112,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.runq: RunQueue[Any] = RunQueue(is_started)
         #: Fresh Gs that may not start now: known hogs beside a hog, any while all Ms are in use.
         self.held: deque[Any] = deque()
-        #: The next G's number: unique on this P, main is 1 (Go: goids).
-        self.goid = count(1).__next__
+        #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
+        self.made = 0
         #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
         #: collected.
         self.gs: set[G] = set()
@@ -539,10 +538,12 @@ class Loop(asyncio.SelectorEventLoop):
         """Start a fresh G; a sync one runs to its end here. False when this M lost P meanwhile."""
         key = g.fn_key
         trait = self.learned.get(key) if self.learned else None
-        if (trait is not None or not self.ms.spare()) and self._must_wait(key, trait):
+        ms = self.ms
+        full = ms.count >= ms.max_ms and not ms.idle
+        if (full or trait is not None) and self._must_wait(key, trait):
             self.held.append(g)
             return True
-        heir = self.ms.reserve() if trait is Trait.BLOCKED else None
+        heir = ms.reserve() if trait is Trait.BLOCKED else None
         if self._shown:
             self._show(False)
         m.key = key
@@ -550,13 +551,13 @@ class Loop(asyncio.SelectorEventLoop):
         context = m.context
         m.g = g
         if heir is not None:
-            self.ms.standby(m, heir)
+            ms.standby(m, heir)
         tracer = self.tracer if g.__class__ is SyncG else None
         if tracer is not None:
             tracer(GEvent.START, g)
         m.outcome = coro = context.run(g.start)
         m.tick += 1
-        if m.preempt and not self.ms.exitsyscall(m):
+        if m.preempt and not ms.exitsyscall(m):
             return False
         m.g = None
         took = time.monotonic_ns() - start_ns
@@ -595,7 +596,6 @@ class Loop(asyncio.SelectorEventLoop):
         """
         if len(self._async_keys) < LEARNED_MAX:
             self._async_keys.add(job.fn_key)
-        self.stats.gs_created += 1
         g = JobG(self, job, coro, context)
         if self.tracer is not None:
             self.tracer(GEvent.CREATE, g)

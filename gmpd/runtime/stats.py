@@ -13,7 +13,6 @@ class Stats:
 
     __slots__ = (
         "finished",
-        "gs_created",
         "handoff_blocked",
         "handoff_hog",
         "handoff_known",
@@ -35,7 +34,6 @@ class Stats:
         self.overruns = 0
         #: Times that a G had to wait because ``max_ms`` threads were in use.
         self.max_ms_waits = 0
-        self.gs_created = 0
         self.finished = 0
         self.idle_ns = 0
         self.slice = [0] * BUCKETS
