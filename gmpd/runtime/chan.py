@@ -74,6 +74,7 @@ class Chan(Generic[T]):
         "_returned",
         "_sendq",
         "_serial",
+        "_spare",
     )
 
     def __init__(self, cap: int = 0):
@@ -94,6 +95,9 @@ class Chan(Generic[T]):
         self._recvq: Any = NOTHING
         self._sendq: Any = NOTHING
         self._closed = False
+        #: A Sudog of a receive that has returned, for the next one (Go keeps a cache per P). Nobody
+        #: else knows it: a G forgets what it waited for when it is resumed.
+        self._spare: Any = None
 
     # ---- what everybody sees ----------------------------------------------------------------
 
@@ -185,9 +189,13 @@ class Chan(Generic[T]):
             sendq.dead -= 1
         if self._closed:
             raise _end("receive from a channel that is closed and drained")
-        if self._recvq is NOTHING:
-            self._first_receiver()
-        sg = Receiver(self, self._loop)
+        sg = self._spare
+        if sg is None:
+            sg = self._new_receiver()
+        else:
+            self._spare = sg.ok = None
+            sg.c = self
+            sg._asyncio_future_blocking = True
         self._recvq.append(sg)
         try:
             await sg
@@ -195,7 +203,10 @@ class Chan(Generic[T]):
             sg.abandon()
             raise
         if sg.ok:
-            return sg.elem  # type: ignore[no-any-return]
+            value = sg.elem
+            sg.elem = sg.c = None
+            self._spare = sg
+            return value
         if sg.c is None:
             raise sg.cancelled_error()
         raise _end("receive from a channel that is closed and drained")
@@ -281,9 +292,7 @@ class Chan(Generic[T]):
         return True
 
     def _enqueue_recv(self, g: Waker) -> Sudog:
-        if self._recvq is NOTHING:
-            self._first_receiver()
-        sg = Receiver(self, self._loop)
+        sg = self._new_receiver()
         sg.g = g
         self._recvq.append(sg)
         return sg
@@ -323,9 +332,11 @@ class Chan(Generic[T]):
         self._returned.insert(at, serial)
         self._buf.insert(at, value)
 
-    def _first_receiver(self) -> None:
-        self._home()
-        self._recvq = WaitQueue()
+    def _new_receiver(self) -> Receiver:
+        if self._recvq is NOTHING:
+            self._home()
+            self._recvq = WaitQueue()
+        return Receiver(self, self._loop)
 
     def _first_sender(self) -> None:
         self._home()
