@@ -30,7 +30,7 @@ from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.stacks import deadlock_text, wait_reason
 from gmpd.runtime.stats import Stats
 from gmpd.runtime.sysmon import Sysmon
-from gmpd.runtime.trace import EVENTS_MAX, Tracer
+from gmpd.runtime.trace import EVENTS_MAX, Tracer, trace_name
 from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, Learned, Trait
@@ -42,11 +42,12 @@ log = logging.getLogger(__name__)
 #: What the run queue holds beside fresh Gs.
 STARTED = frozenset({G, JobG, Task})
 #: Frames of these say nothing about where a G is.
-_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__), "<frozen")
+_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen")
 
 #: Threads per P; Go allows 10,000 per program. A thousand blocked threads cost about 10 MB of
 #: stacks in use.
 MAX_MS = 1000
+MAX_MS_MIN = 2
 #: A batch of Gs ends after so long, so that sockets and timers are polled.
 BATCH_NS = 2_000_000
 #: The clock is read after so many Gs: one read is a fifth of a G switch.
@@ -68,8 +69,9 @@ class FreshG(Protocol):
     started.
     """
 
-    #: Which function: what sysmon learns is learned per key.
-    fn_key: Hashable
+    @property
+    def fn_key(self) -> Hashable:
+        """Which function: what sysmon learns is learned per key."""
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
@@ -108,6 +110,12 @@ class Loop(asyncio.SelectorEventLoop):
 
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
+        if max_ms < MAX_MS_MIN:
+            super().close()
+            raise ValueError(
+                f"max_ms is {max_ms}, must be at least {MAX_MS_MIN}: when a G blocks its thread, "
+                "another one must hold the P"
+            )
         self.stats = Stats()
         self.runq: RunQueue[Any] = RunQueue(is_started)
         #: Fresh Gs that may not start now: known hogs beside a hog, any while all Ms are in use.
@@ -583,7 +591,7 @@ class Loop(asyncio.SelectorEventLoop):
         """A G of a known hog waits while a hog competes for the GIL; any sync G while no M is left
         to take P.
         """
-        if trait is Trait.HOG and any(m.trait is Trait.HOG for m in self.ms.detached):
+        if trait is Trait.HOG and self.hogs():
             return True
         if self.ms.spare() or key in self._async_keys:
             return False
@@ -619,6 +627,47 @@ class Loop(asyncio.SelectorEventLoop):
             self.runq.ring.extendleft(reversed(held))
             held.clear()
 
+    # ---- what it counts
+    # ---------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """This P's share of the daemon's snapshot, in plain values: counters since the loop was
+        made, and what is here now. Any thread may ask; the values of one answer may be a few Gs
+        apart.
+        """
+        runq, ms, stats = self.runq, self.ms, self.stats
+        runnable = len(runq) + len(self.held)
+        syscall = len(ms.detached)
+        running = 0 if self.is_idle else 1
+        return {
+            "runq": runnable,
+            "schedtick": runq.schedtick,
+            "picks": {
+                "runnext": runq.inherited,
+                "local": runq.schedtick - runq.global_picks,
+                "global": runq.global_picks,
+                "poller": stats.poller,
+                "timer": stats.timer,
+            },
+            "ms": ms.count,
+            "idle_ms": len(ms.idle),
+            "handoffs": stats.handoffs(),
+            "max_ms_waits": stats.max_ms_waits,
+            "overruns": stats.overruns,
+            "overflows": runq.overflows,
+            "held": len(self.held),
+            "gs": {
+                "runnable": runnable,
+                "running": running,
+                "waiting": max(0, len(self.gs) - runnable - running),
+                "syscall": syscall,
+            },
+            "gs_created": self.made,
+            "finished": stats.finished,
+            "state_s": stats.state_s(time.monotonic_ns()),
+            "hist": stats.histograms(),
+        }
+
     # ---- what sysmon and a G that blocks on purpose call ---------------------------------------
 
     def handoff_known(self, m: M) -> None:
@@ -632,6 +681,7 @@ class Loop(asyncio.SelectorEventLoop):
             self.stats.handoff_hog += 1
         else:
             self.stats.handoff_blocked += 1
+            self.stats.blocked_ns += time.monotonic_ns() - m.start_ns
         if m.tick == tick:
             self.learned.found(m.key, trait)
 
@@ -666,6 +716,10 @@ class Loop(asyncio.SelectorEventLoop):
         if self.held:
             self.call_soon_threadsafe(self._readmit)
 
+    def hogs(self) -> int:
+        """How many Gs without P compete with it for the GIL."""
+        return sum(m.trait is Trait.HOG for m in self.ms.detached[:])
+
     def step(self) -> object:
         """What P is at, to compare: while it stays equal, no other callback or G has begun."""
         return self.rounds, self.current, _current_tasks.get(self)
@@ -674,6 +728,9 @@ class Loop(asyncio.SelectorEventLoop):
         """Sysmon found one step of async code that lasts longer than a slice. Counted always, named
         once per place.
         """
+        current = _current_tasks.get(self) or self.current
+        if current is None:  # between two steps
+            return
         self.stats.overruns += 1
         frame = sys._current_frames().get(m.ident)
         place = innermost(frame)
@@ -684,13 +741,9 @@ class Loop(asyncio.SelectorEventLoop):
         log.warning(
             "%s holds P for more than 10 ms at %s: nothing else runs on it meanwhile. "
             "Await more often, or make it a plain function",
-            self._name_current(),
+            _named(current),
             place,
         )
-
-    def _name_current(self) -> str:
-        current = asyncio.current_task(self) or self.current
-        return repr(current) if isinstance(current, Steps) else f"callback {current!r}"
 
 
 def _shown(handle: Any) -> str:
@@ -701,13 +754,22 @@ def _shown(handle: Any) -> str:
     return repr(task) if isinstance(task, asyncio.Task) else str(handle)
 
 
+def _named(current: Any) -> str:
+    """A G or a callback, shortly."""
+    if isinstance(current, Steps):
+        return f"{current.get_name()} ({trace_name(current)})"
+    callback = getattr(current, "_callback", current)
+    return f"callback {getattr(callback, '__qualname__', callback)}"
+
+
 def innermost(frame: FrameType | None) -> str:
     """``file:line in function`` of the frame that runs, past the frames of this runtime and the
     standard library.
     """
     chosen = frame
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(_NOT_USERS):
+        file = frame.f_code.co_filename
+        if "site-packages" in file or not file.startswith(_NOT_USERS):
             chosen = frame
             break
         frame = frame.f_back

@@ -52,8 +52,8 @@ class Sysmon:
         self._detached: list[Look] = []
         #: (schedtick, since when, picks from runnext then): a chain of runnext counts as one slice.
         self._slice = -1, 0, 0
-        #: (what P ran, since when); 0: already counted.
-        self._step: tuple[object, int] | None = None
+        #: (what P ran, since when, CPU time then); 0: already counted.
+        self._step: tuple[object, int, int] | None = None
         self._idle_passes = 0
         #: How often it looked: stands still while the worker is idle.
         self.passes = 0
@@ -139,9 +139,12 @@ class Sysmon:
         step = self._loop.step()
         seen = self._step
         if seen is None or seen[0] != step:
-            self._step = step, now
-        elif now - seen[1] >= SLICE_NS and seen[1] and not self._loop.is_idle:
-            self._step = step, 0  # counted once, however long it goes on
+            self._step = step, now, m.cpu_ns()
+        elif seen[1] and now - seen[1] >= SLICE_NS and not self._loop.is_idle:
+            # Beside a hog P may only have waited for the GIL.
+            if m.cpu_ns() - seen[2] < SLICE_NS // 2 and self._loop.hogs():
+                return
+            self._step = step, 0, 0  # counted once, however long it goes on
             self._loop.overran(m)
 
     def _relook(self, now: int) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import web
 
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, entersyscallblock
@@ -303,3 +306,153 @@ def test_context_variables_of_one_sync_g_are_not_seen_by_the_next() -> None:
         return [await loop.call_sync(variable.get), variable.get()]
 
     assert run(main) == ["unset", "unset"]
+
+
+def test_less_than_two_ms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"max_ms is 1, must be at least 2"):
+        Loop(max_ms=1)
+
+
+def test_the_snapshot_counts_what_happened() -> None:
+    async def main(loop: Loop) -> dict[str, Any]:
+        await loop.call_sync(lambda: time.sleep(0.03))
+        await asyncio.gather(*[loop.call_sync(lambda: None) for _ in range(20)])
+        await asyncio.sleep(0.01)
+        blocked = loop.call_sync(lambda: time.sleep(0.1))
+        while not loop.ms.detached:
+            await asyncio.sleep(0.001)
+        seen = loop.snapshot()
+        await blocked
+        return seen
+
+    seen = run(main)
+    assert seen["finished"] == 21
+    assert seen["gs"]["syscall"] == 1
+    assert sum(seen["handoffs"].values()) == 2
+    assert seen["picks"]["local"] >= 22
+    assert seen["picks"]["timer"] >= 1
+    assert seen["state_s"]["idle"] >= 0.01
+    assert seen["hist"]["slice"]["count"] == 20
+    assert len(seen["hist"]["slice"]["buckets"]) == 48
+    assert all(isinstance(value, (int, dict, float)) for value in seen.values())
+
+
+class Job:
+    """What a worker queues: knows how often it was started and finished, and where."""
+
+    fn_key = "job"
+
+    def __init__(self, loop: Loop, kind: int):
+        self.loop = loop
+        self.kind = kind
+        self.fn_key = f"kind {kind}"
+        self.started = self.finished_times = 0
+        self.finished_on_p = False
+
+    def start(self) -> Coroutine[Any, Any, None] | None:
+        self.started += 1
+        pause_s = random.random() * 0.0006
+        if self.kind == 1:
+            time.sleep(pause_s)
+        elif self.kind == 2:
+            spin(pause_s)
+        elif self.kind == 3:
+            with entersyscallblock("chan receive"):
+                time.sleep(pause_s)
+        elif self.kind == 4:
+            return self.wait(pause_s)
+        elif self.kind == 5:
+            time.sleep(pause_s)
+            return self.wait(pause_s)
+        return None
+
+    async def wait(self, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
+
+    def finished(self) -> None:
+        self.finished_times += 1
+        owner = self.loop.ms.owner
+        self.finished_on_p = owner is not None and owner.ident == threading.get_ident()
+
+
+@pytest.mark.parametrize("max_ms", [3, 1000])
+def test_every_g_ends_exactly_once_on_p_however_sysmon_and_its_end_meet(
+    max_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delicate dance: slices of 0.2 ms, and Gs that end just then."""
+    monkeypatch.setattr("gmpd.runtime.sysmon.SLICE_NS", 200_000)
+    monkeypatch.setattr("gmpd.runtime.loop.SLICE_NS", 200_000)
+    monkeypatch.setattr("gmpd.sched.sysmon.LOOK_NS", 50_000)
+
+    async def main(loop: Loop) -> list[Job]:
+        jobs = [Job(loop, random.randrange(6)) for _ in range(1500)]
+        for job in jobs:
+            loop.runqput(job)
+        async with asyncio.timeout(40):
+            while not all(job.finished_times for job in jobs):
+                await asyncio.sleep(0.01)
+        assert sum(loop.stats.handoffs().values()) > 20
+        assert not loop.ms.detached
+        return jobs
+
+    jobs = run(main, max_ms=max_ms)
+    assert {(job.started, job.finished_times, job.finished_on_p) for job in jobs} == {(1, 1, True)}
+
+
+def test_idle_ms_end_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmpd.runtime.m.IDLE_S_MAX", 0.05)
+
+    async def main(loop: Loop) -> tuple[int, int]:
+        await asyncio.gather(*[loop.call_sync(sleep_briefly) for _ in range(10)])
+        most = loop.ms.count
+        deadline = time.monotonic() + 20
+        while loop.ms.count > 2 and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return most, loop.ms.count
+
+    most, left = run(main)
+    assert most >= 5
+    assert left <= 2
+
+
+def test_short_gs_and_a_server_stay_quick_beside_blocking_ones() -> None:
+    """100 sleeps and 100 blocking HTTP calls to an aiohttp server on the same P."""
+
+    async def main(loop: Loop) -> tuple[float, list[float]]:
+        async def answer(_request: web.Request) -> web.Response:
+            await asyncio.sleep(0.05)
+            return web.Response(text="here")
+
+        app = web.Application()
+        app.router.add_get("/", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+
+        def fetch() -> bytes:
+            with urllib.request.urlopen(url, timeout=30) as got:
+                return bytes(got.read())
+
+        start = time.monotonic()
+        blocking: list[asyncio.Future[Any]] = [
+            *[loop.call_sync(lambda: time.sleep(1)) for _ in range(100)],
+            *[loop.call_sync(fetch) for _ in range(100)],
+        ]
+        all_done = asyncio.gather(*blocking)
+        waits = []
+        while not all_done.done():
+            sent = time.monotonic()
+            await loop.call_sync(lambda: None)
+            waits.append(time.monotonic() - sent)
+            await asyncio.sleep(0.005)
+        answers = await all_done
+        took = time.monotonic() - start
+        assert answers[100:] == [b"here"] * 100
+        await runner.cleanup()
+        return took, sorted(waits)
+
+    took, waits = run(main)
+    assert took < 2.5
+    assert waits[int(len(waits) * 0.99) - 1] < 0.05

@@ -1,0 +1,78 @@
+"""sysmon's decisions, and what it learns of functions."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmpd.sched.sysmon import (
+    LEARNED_MAX,
+    LOOK_NS,
+    RELOOK_NS_MAX,
+    SLICE_NS,
+    TRUST,
+    Learned,
+    Trait,
+    judge,
+    relook_ns,
+)
+
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("cpu_ns", "wall_ns", "trait"),
+    [
+        (0, LOOK_NS - 1, None),
+        (LOOK_NS, LOOK_NS - 1, None),
+        (0, 10 * MS, Trait.BLOCKED),
+        (MS - 1, 10 * MS, Trait.BLOCKED),
+        (MS, 10 * MS, Trait.HOG),
+        (10 * MS, 10 * MS, Trait.HOG),
+    ],
+)
+def test_a_g_is_judged_by_its_cpu_time(cpu_ns: int, wall_ns: int, trait: Trait | None) -> None:
+    assert judge(cpu_ns, wall_ns) is trait
+
+
+def test_looks_get_rarer_up_to_a_minute() -> None:
+    intervals = [SLICE_NS]
+    while intervals[-1] < RELOOK_NS_MAX:
+        intervals.append(relook_ns(intervals[-1]))
+    assert intervals[:3] == [SLICE_NS, 2 * SLICE_NS, 4 * SLICE_NS]
+    assert relook_ns(intervals[-1]) == RELOOK_NS_MAX
+
+
+def test_a_trait_is_forgotten_after_as_many_good_ends_as_it_takes_trust() -> None:
+    learned = Learned()
+    learned.found("f", Trait.BLOCKED)
+    for _ in range(TRUST - 1):
+        learned.ended_in_time("f")
+        assert learned.get("f") is Trait.BLOCKED
+    learned.ended_in_time("f")
+    assert learned.get("f") is None
+    assert not learned
+
+
+def test_new_evidence_renews_trust_and_replaces_the_trait() -> None:
+    learned = Learned()
+    learned.found("f", Trait.BLOCKED)
+    learned.ended_in_time("f")
+    learned.found("f", Trait.HOG)
+    for _ in range(TRUST - 1):
+        learned.ended_in_time("f")
+    assert learned.get("f") is Trait.HOG
+
+
+def test_a_function_without_a_trait_may_end_in_time() -> None:
+    learned = Learned()
+    learned.ended_in_time("f")
+    assert learned.get("f") is None
+
+
+def test_what_is_learned_is_bounded_and_the_oldest_goes() -> None:
+    learned = Learned()
+    for number in range(LEARNED_MAX + 5):
+        learned.found(number, Trait.HOG)
+    assert len(learned) == LEARNED_MAX
+    assert learned.get(4) is None
+    assert learned.get(5) is Trait.HOG
