@@ -5,17 +5,17 @@ fills in ``elem`` and ``ok``, clears ``g``, and calls ``g.ready(sg)``; nothing i
 callback runs on that way.
 
 What a runtime does with it: a coroutine yields its ``Sudog``. A G of our own loop sees that
-(``isinstance(res, Sudog)``), sets ``res.g = self``, remembers it as what it waits for (and cancels
-it at once if a cancel is pending), forgets it when it is resumed with ``send(None)``, and has a
-method ``ready(sg)`` that makes it runnable. ``G.cancel`` calls ``sg.cancel(msg)``: True means that
-the wait is over and the G is, or already was, made ready; the ``CancelledError`` is raised by the
-waiting coroutine itself. ``type(sg).reason`` is Go's wait reason, for ``stacks`` and for Deadlock.
-Any other asyncio task takes a Sudog for a future: it has the few attributes that a Task asks a
-future for.
+(``isinstance(res, Sudog)``, and ``res._loop`` is its own, else it is refused), sets ``res.g =
+self``, remembers it as what it waits for (and cancels it at once if a cancel is pending), forgets
+it when it is resumed with ``send(None)``, and has a method ``ready(sg)`` that makes it runnable.
+``G.cancel`` calls ``sg.cancel(msg)``: True means that the wait is over and the G is, or already
+was, made ready; the ``CancelledError`` is raised by the waiting coroutine itself.
+``type(sg).reason`` is Go's wait reason, for ``stacks`` and for Deadlock. Any other asyncio task
+takes a Sudog for a future: it has the few attributes that a Task asks a future for.
 
 Everything here is called by the M that holds P (or the thread of a plain loop) and by no other;
 ``home`` is for the rest. It knows nothing of channels and locks. Rejected: an ``asyncio.Future``
-per wait. It is a fifth faster under asyncio's C Task, but under a loop of our own it costs a
+per wait. It is a quarter faster under asyncio's C Task, but under a loop of our own it costs a
 callback, a handle and twice the memory, and a value that it carries cannot be taken back when its
 receiver is cancelled.
 """
