@@ -43,6 +43,7 @@ class DeterministicLoop(Loop):
         if timeout is not None and self._is_dead():
             self._now = self._scheduled[0]._when
         else:
+            # What runs without P takes real time, and the fake one stands still for it.
             super()._idle(None if self.ms.detached else timeout, m)
 
     def _end_batch(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from asyncio import CancelledError, base_tasks, coroutines
 from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Generator
@@ -76,6 +76,7 @@ class Steps:
         #: Unset until somebody names it.
         _name: str
 
+        def done(self) -> bool: ...
         def _returned(self, value: Any) -> None: ...
         def _failed(self, exc: BaseException) -> None: ...
         def _was_cancelled(self, exc: CancelledError) -> None: ...
@@ -198,6 +199,13 @@ class Steps:
 
     def _request_cancel(self, msg: Any) -> None:
         """As ``Task.cancel``: through what it waits for, else with its next step."""
+        if self.done():
+            return
+        p = self._p
+        if p._thread_id not in (None, get_ident()) and not p.is_closed():
+            # From a sync G without P, or a signal handler: P's own M must do it.
+            p.call_soon_threadsafe(self._request_cancel, msg)
+            return
         self._cancels = self.cancelling() + 1
         waiter = self._fut_waiter
         if waiter is not None and waiter.cancel(msg=msg):
@@ -589,8 +597,7 @@ class SyncG(G):
 
     def start(self) -> Coroutine[Any, Any, None] | None:
         """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""
-        if self._must_cancel:
-            self._value = self._must_cancel
+        if self._state != PENDING:
             self._args, self._kwargs = (), None
             return None
         args, kwargs = self._args, self._kwargs
@@ -615,6 +622,8 @@ class SyncG(G):
 
     def finished(self) -> None:
         """P is here: tell who waits."""
+        if self._state != PENDING:  # cancelled meanwhile: nobody wants it
+            return
         value = self._value
         if isinstance(value, tuple):
             self._end(RETURNED, value[0])
@@ -622,6 +631,18 @@ class SyncG(G):
             self._was_cancelled(value)
         else:
             self._failed(value)
+
+    def _request_cancel(self, msg: Any) -> None:
+        """A thread cannot be interrupted: who awaits it goes on at once, and its outcome is
+        dropped.
+        """
+        p = self._p
+        if p._thread_id not in (None, get_ident()) and not p.is_closed():
+            p.call_soon_threadsafe(self._request_cancel, msg)
+        elif self._fut_waiter is not None:
+            self._fut_waiter.cancel(msg=msg)
+        elif self._state == PENDING:
+            self._end(CANCELLED, msg)
 
     def get_coro(self) -> None:
         return None
@@ -633,13 +654,21 @@ class JobG(G):
     __slots__ = ("_job",)
 
     def __init__(self, p: Loop, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
-        super().__init__(p, job)
-        self._job = job
+        # As G.__init__, written out: one per async job.
+        self._p = p
+        self._fn = self._job = job
+        self._args = ()
+        self._kwargs = None
         self._send = coro.send
+        self._fut_waiter = self._callbacks = None
+        self._must_cancel = self._asyncio_future_blocking = False
+        self._state = PENDING
         self._context = context
+        p.made = self.id = p.made + 1
 
     def _end(self, state: int, value: Any) -> None:
         super()._end(state, value)
+        self._p.stats.finished += 1
         self._job.finished()
 
     def __repr__(self) -> str:

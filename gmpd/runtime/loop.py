@@ -20,6 +20,7 @@ from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
+from functools import partial
 from heapq import heapify, heappop
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -58,6 +59,10 @@ POLL_NS = 200_000
 PROBE_NS_MAX = 1_000_000_000
 #: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
 SWEEP_MIN = 100
+#: Threads that wait for Gs are looked at so often, this long apart, before the program is called
+#: dead.
+QUIET_LOOKS = 3
+QUIET_S = 0.01
 #: ``fresh_len`` looks at so many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
 #: asyncio's own limit for one sleep in select: longer ones overflow on some systems.
@@ -251,6 +256,21 @@ class Loop(asyncio.SelectorEventLoop):
         self._ready.append(handle)
         return handle
 
+    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """As asyncio's, from whichever thread holds P: the main thread does it."""
+        self._on_main(partial(super().add_signal_handler, sig, callback, *args))
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """As asyncio's, from whichever thread holds P."""
+        return self._on_main(partial(super().remove_signal_handler, sig))
+
+    def _on_main(self, fn: Callable[[], T]) -> T:
+        ms = self.ms
+        m = current_m()
+        if m is None or m is ms.m0 or ms.owner is not m:
+            return fn()
+        return ms.on_main(fn)
+
     def close(self) -> None:
         """Also ends idle Ms and sysmon. A G that blocks on another M is left to itself, as when
         main returns in Go.
@@ -260,6 +280,8 @@ class Loop(asyncio.SelectorEventLoop):
         if not already and hasattr(self, "ms"):
             self.ms.close()
             self.sysmon.stop()
+            self.gs.clear()
+            self.held.clear()
 
     def wake(self) -> None:
         """Get P out of select, if it is there. Thread-safe."""
@@ -277,7 +299,7 @@ class Loop(asyncio.SelectorEventLoop):
             while self._run_once() is not False:  # a test may put its own in its place
                 if self._stopping:
                     if m is not self.ms.m0:
-                        self.ms.to_main(m, stopping=True)
+                        self.ms.to_main(m)
                     return True
             return False
         except BaseException as exc:  # noqa: BLE001 - leaves run_forever on M0
@@ -293,9 +315,15 @@ class Loop(asyncio.SelectorEventLoop):
             m.g = None
             _current_tasks.pop(self, None)
             if m is not self.ms.m0:
-                self.ms.to_main(m, stopping=True)
+                self.ms.to_main(m)
             return True
         return False
+
+    def interrupt(self, exc: BaseException) -> None:
+        """Let ``run_forever`` end with ``exc``; called by M0 while another M holds P."""
+        self._fatal = exc
+        self._stopping = True
+        self._write_to_self()
 
     def _acquirep(self, m: M) -> None:
         self._thread_id = m.ident
@@ -320,8 +348,6 @@ class Loop(asyncio.SelectorEventLoop):
                 self._polled_ns = now
                 self._netpoll(0)
         else:
-            if m is not None and m is not self.ms.m0 and self.ms.to_main(m, stopping=False):
-                return False
             self._idle(timeout, m)
         self.rounds += 1
         if self._scheduled:
@@ -358,13 +384,29 @@ class Loop(asyncio.SelectorEventLoop):
 
         Go decides by the number of running Ms (``checkdead``).
         """
-        if self.inbox or self._ready or self.ms.detached or len(self._selector.get_map()) > 1:
+        if self.inbox or self._ready or len(self._selector.get_map()) > 1:
+            return False
+        if self.ms.detached and not self._all_wait_for_gs():
             return False
         main = threading.main_thread()
         return not any(
             thread is not main and not thread.name.startswith("gmpd-")
             for thread in threading.enumerate()
         )
+
+    def _all_wait_for_gs(self) -> bool:
+        """Whether each M without P waits for a channel, lock or G of this P, and so cannot go on by
+        itself.
+
+        One that was just woken still looks as if it waited; it needs the GIL to show, and gets it
+        here.
+        """
+        for _ in range(QUIET_LOOKS):
+            if not all(m.wait_reason and m.wait_reason != "syscall" for m in self.ms.detached[:]):
+                return False
+            if self.inbox or self._ready or self._selector.select(QUIET_S):
+                return False
+        return True
 
     def _run_ready(self) -> None:
         """asyncio's callbacks and tasks, first in first out: those that are ready now, not those
@@ -480,6 +522,7 @@ class Loop(asyncio.SelectorEventLoop):
         clock = self.batch_clock
         end = clock() + BATCH_NS
         watched, probe, hidden = self._watched, self._probe, False
+        main = m is self.ms.m0
         while (g := get()) is not None:
             left = total = min(runq.unchecked(), CLOCK_EVERY)
             inherited = 0
@@ -491,6 +534,9 @@ class Loop(asyncio.SelectorEventLoop):
                     if hidden:
                         hidden = self._show(True)
                     g._run() if not watched else self._run_watched(g)
+                elif main and self.ms.leave_main(partial(runq.putback, g)):
+                    runq.picked(total - left - inherited, inherited)
+                    return False
                 else:
                     hidden = True
                     if not self._run_fresh(m, g):
@@ -602,13 +648,18 @@ class Loop(asyncio.SelectorEventLoop):
         """An async job has started: drive its coroutine. It runs next, as it would have without
         this detour.
         """
-        if len(self._async_keys) < LEARNED_MAX:
-            self._async_keys.add(job.fn_key)
+        key = job.fn_key
+        if key not in self._async_keys and len(self._async_keys) < LEARNED_MAX:
+            self._async_keys.add(key)
         g = JobG(self, job, coro, context)
         if self.tracer is not None:
             self.tracer(GEvent.CREATE, g)
         self.gs.add(g)
-        self.runq.runqput(g, True)
+        runq = self.runq
+        if runq.runnext is None:
+            runq.runnext = g
+        else:
+            runq.runqput(g, True)
 
     def _readmit(self) -> None:
         """Finish what ended without P, and let those try again that had to wait for it."""

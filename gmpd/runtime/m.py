@@ -17,9 +17,11 @@ from __future__ import annotations
 import threading
 import time
 from _thread import allocate_lock, get_ident
+from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmpd.sched.sysmon import Trait
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from gmpd.runtime.loop import Loop
+
+T = TypeVar("T")
 
 #: An M that found nothing to do for so long ends. Long enough to bridge the gaps of a bursty load,
 #: short enough that a thousand threads of one burst are not kept for hours.
@@ -102,6 +106,26 @@ class M:
         return f"<M{self.id} g={self.g!r}>"
 
 
+class _Errand:
+    """Something that only the main thread may do."""
+
+    __slots__ = ("done", "error", "fn", "outcome")
+
+    def __init__(self, fn: Callable[[], Any]):
+        self.fn = fn
+        self.outcome: Any = None
+        self.error: Exception | None = None
+        self.done = allocate_lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        try:
+            self.outcome = self.fn()
+        except Exception as exc:  # noqa: BLE001 - it is the caller's
+            self.error = exc
+        self.done.release()
+
+
 class Ms:
     """All Ms of one P, and which of them owns it. ``lock`` guards ``owner``, ``idle`` and
     ``count``; no user code runs under it.
@@ -112,11 +136,12 @@ class Ms:
         #: Reentrant: a finalizer may run wherever Python allocates, and may come back here.
         self.lock = threading.RLock()
         self.max_ms = max_ms
-        #: The thread that called ``run_forever``: it must be the one that returns from it.
+        #: The thread that called ``run_forever``, which must be the one that returns from it. It
+        #: runs the loop until the first fresh G comes, then waits for the end: a sync G on it could
+        #: block the end of the program, and signals are handled there. It is never in ``idle``.
         self.m0: M | None = None
         self.owner: M | None = None
-        #: P waits for M0, which is still inside a G: the loop is to stop.
-        self.reserved = False
+        self._errands: deque[_Errand] = deque()
         self.idle: list[M] = []
         #: Ms that run a G without P.
         self.detached: list[M] = []
@@ -134,8 +159,6 @@ class Ms:
         m.minit()
         with self.lock:
             self.owner = m
-            self.reserved = False
-            self.count += 1
         return m
 
     def detach_main(self, previous: M | None) -> None:
@@ -144,7 +167,6 @@ class Ms:
         """
         with self.lock:
             self.m0 = self.owner = None
-            self.count -= 1
         _current.m = previous
 
     def handoff(self, m: M, tick: int, trait: Trait | None) -> bool:
@@ -201,19 +223,48 @@ class Ms:
                     self._loop.taken_over(m)
                     return True
                 m.preempt = False
-            if self.reserved and heir is self.m0:
-                self.reserved = False
-                self.owner = heir
-                return True
             self.idle.append(heir)
         return False
 
+    def leave_main(self, putback: Callable[[], None]) -> bool:
+        """A fresh G is about to start and M0 holds P: give P to another M, after ``putback`` of the
+        G.
+
+        False when all Ms are in use: then the G may start on M0 only if it is known not to block.
+        """
+        with self.lock:
+            heir = self._mget()
+            if heir is None:
+                return False
+            putback()
+            self.owner = heir
+        self._wake(heir)
+        return True
+
     def park_main(self, m: M) -> None:
-        """M0 waits until it is given P."""
+        """M0 waits until it is given P, at the end. Meanwhile it is there for what only the main
+        thread may do, and for interrupts (Ctrl-C), which end the loop on whichever M it runs.
+        """
         while True:
-            m.note.acquire()
-            if m.takeover is None or self.take_over(m):
+            try:
+                m.note.acquire()
+            except BaseException as exc:  # noqa: BLE001 - run_forever raises it, once M0 has P
+                self._loop.interrupt(exc)
+            while self._errands:
+                self._errands.popleft().run()
+            if self.owner is m:
                 return
+
+    def on_main(self, fn: Callable[[], T]) -> T:
+        """Run ``fn`` on M0, which is parked, and wait for it. The M that holds P calls this."""
+        assert self.m0 is not None
+        errand = _Errand(fn)
+        self._errands.append(errand)
+        self._wake(self.m0)
+        errand.done.acquire()
+        if errand.error is not None:
+            raise errand.error
+        return errand.outcome  # type: ignore[no-any-return]
 
     def _mget(self) -> M | None:
         """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""
@@ -234,7 +285,8 @@ class Ms:
 
     def _wake(self, m: M) -> None:
         self._start(m)
-        m.note.release()
+        if m.note.locked():  # else an interrupted M0 has not consumed the last wake-up yet
+            m.note.release()
 
     def exitsyscall(self, m: M) -> bool:
         """The sync G of ``m`` ended and sysmon was at it: does ``m`` still hold P?
@@ -247,10 +299,6 @@ class Ms:
                 return True
             self.detached.remove(m)
             m.wait_reason = ""
-            if self.reserved and m is self.m0:
-                self.reserved = False
-                self.owner = m
-                return True
             self._loop.ended_without_p(m)
             self._loop.inbox.append((m.g, m.outcome, m.context))
             m.context = Context()
@@ -259,26 +307,14 @@ class Ms:
         self._loop.wake()
         return False
 
-    def to_main(self, m: M, stopping: bool) -> bool:
-        """``m`` gives P back to M0: at once if M0 is parked; when it stops, as soon as M0 is free.
-
-        P belongs on M0 whenever there is a choice: only the main thread may set signal handlers.
-        """
+    def to_main(self, m: M) -> None:
+        """The loop stops on ``m``: P goes back to M0, which waits for it."""
         main = self.m0
         assert main is not None
         with self.lock:
-            if main in self.idle:
-                self.idle.remove(main)
-                self.owner = main
-            elif stopping:
-                self.owner = None
-                self.reserved = True
-            else:
-                return False
+            self.owner = main
             self.idle.append(m)
-        if not self.reserved:
-            self._wake(main)
-        return True
+        self._wake(main)
 
     def _mstart(self, m: M) -> None:
         """The life of an M other than M0: park, run the loop while it holds P, park again."""

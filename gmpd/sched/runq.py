@@ -129,6 +129,14 @@ class RunQueue(Generic[T]):
         self.inherit = False
         return self.ring.popleft()
 
+    def putback(self, g: T) -> None:
+        """The G that was just picked cannot run here and now: it stays the next one, its tick
+        counted.
+        """
+        before, self.runnext = self.runnext, g
+        if before is not None:
+            self.ring.appendleft(before)
+
     def unchecked(self) -> int:
         """How many of the next picks need not look at the global queue: whoever picks many at once
         may take them from ``runnext`` and ring by itself, and tells with ``picked``.

@@ -19,6 +19,7 @@ import pytest
 
 import gmpd.runtime.go as gmpd
 from gmpd.errors import Deadlock
+from gmpd.runtime.chan import Chan
 from gmpd.runtime.go import Sleeper
 from gmpd.runtime.run import new_event_loop, run
 from gmpd.runtime.sudog import Sudog
@@ -333,3 +334,66 @@ def test_row_39_uncaught_it_ends_the_program_as_in_go() -> None:
 def test_a_runner_can_use_the_loop_by_itself() -> None:
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         assert runner.run(double(4)) == 8
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_row_39_sync_gs_that_wait_for_gs_are_asleep_too(seed: int | None) -> None:
+    async def main() -> None:
+        ch = Chan[int]()
+        await gmpd.go(lambda: ch.sync.recv())
+
+    with pytest.raises(Deadlock, match=r"\[chan receive, M\d+\]"):
+        run(main(), deterministic_seed=seed)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_sync_gs_that_are_woken_in_time_are_no_deadlock(seed: int | None) -> None:
+    async def main() -> int:
+        there, back = Chan[int](), Chan[int]()
+
+        def echo() -> None:
+            for _ in range(50):
+                back.sync.send(there.sync.recv() + 1)
+
+        gmpd.go(echo)
+        total = 0
+        for number in range(50):
+            await there.send(number)
+            total += await back.recv()
+        return total
+
+    assert run(main(), deterministic_seed=seed) == sum(range(1, 51))
+
+
+def test_when_the_loop_closes_dropped_children_are_unwound() -> None:
+    unwound: list[str] = []
+
+    async def child() -> None:
+        try:
+            await gmpd.sleep(60)
+        finally:
+            unwound.append("child")
+
+    async def main() -> None:
+        gmpd.go(child)
+        await asyncio.sleep(0)
+
+    run(main())
+    gc.collect()
+    assert unwound == ["child"]
+
+
+def test_who_awaits_a_sync_child_can_be_cancelled_while_it_runs() -> None:
+    release = threading.Event()
+
+    async def main() -> str:
+        child = gmpd.go(release.wait, 50)
+        try:
+            async with asyncio.timeout(0.05):
+                await child
+        except TimeoutError:
+            return f"gave up, {child.cancelled()}"
+        return "waited"
+
+    assert run(main()) == "gave up, True"
+    release.set()

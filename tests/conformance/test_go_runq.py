@@ -197,7 +197,7 @@ def test_row_6_an_empty_ring_takes_a_batch_from_the_global_queue(
 
         for _ in range(queued):
             loop.runq.globrunqput(SyncG(loop, g))
-        await asyncio.sleep(0)
+        await settle()
         return seen[0] + 1
 
     assert deterministic(main) == taken

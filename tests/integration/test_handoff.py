@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import random
+import signal
 import threading
 import time
 import urllib.request
@@ -153,17 +155,63 @@ def test_ms_are_bounded_and_the_rest_waits() -> None:
     assert waits > 0
 
 
-def test_the_main_thread_returns_although_another_m_held_p() -> None:
-    async def main(loop: Loop) -> str:
-        task = loop.call_sync(lambda: time.sleep(0.1))
-        while loop.ms.owner is loop.ms.m0:
-            await asyncio.sleep(0.001)
-        name = threading.current_thread().name
-        await task
-        return name
+def test_the_main_thread_runs_the_loop_until_the_first_sync_g_and_returns_from_it() -> None:
+    async def main(loop: Loop) -> list[str]:
+        names = [threading.current_thread().name]
+        names.append(await loop.call_sync(lambda: threading.current_thread().name))
+        names.append(threading.current_thread().name)
+        return names
 
-    assert run(main).startswith("gmpd-M")
+    assert run(main) == ["MainThread", "gmpd-M1", "gmpd-M1"]
     assert threading.current_thread() is threading.main_thread()
+
+
+def test_the_loop_ends_although_a_sync_g_still_blocks() -> None:
+    """Row 42: main returns, the program goes on; the child is left to itself."""
+    release = threading.Event()
+
+    async def main(loop: Loop) -> str:
+        loop.call_sync(lambda: release.wait(50))
+        while not loop.ms.detached:
+            await asyncio.sleep(0.001)
+        return "main"
+
+    start = time.monotonic()
+    assert run(main) == "main"
+    assert time.monotonic() - start < 10
+    release.set()
+
+
+def test_signal_handlers_can_be_set_from_whichever_m_holds_p() -> None:
+    async def main(loop: Loop) -> bool:
+        await loop.call_sync(lambda: None)
+        assert threading.current_thread() is not threading.main_thread()
+        seen = asyncio.Event()
+        loop.add_signal_handler(signal.SIGUSR1, seen.set)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(seen.wait(), 20)
+        with pytest.raises(ValueError, match=r"invalid signal"):
+            loop.add_signal_handler(12345, seen.set)
+        return loop.remove_signal_handler(signal.SIGUSR1)
+
+    assert run(main)
+
+
+def test_a_task_can_be_cancelled_from_a_sync_g_without_p() -> None:
+    async def main(loop: Loop) -> bool:
+        task = loop.create_task(asyncio.sleep(60))
+
+        def cancel() -> None:
+            with entersyscallblock("chan receive"):
+                time.sleep(0.01)
+            task.cancel("from another thread")
+
+        await loop.call_sync(cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return task.cancelled()
+
+    assert run(main)
 
 
 def test_system_exit_in_a_callback_on_another_m_ends_run_forever_on_the_main_thread() -> None:
@@ -456,3 +504,24 @@ def test_short_gs_and_a_server_stay_quick_beside_blocking_ones() -> None:
     took, waits = run(main)
     assert took < 2.5
     assert waits[int(len(waits) * 0.99) - 1] < 0.05
+
+
+def test_an_interrupt_of_the_parked_main_thread_ends_the_loop() -> None:
+    """Ctrl-C, with Python's own handler, while another M holds P."""
+    loop = Loop()
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def main() -> None:
+        await loop.call_sync(lambda: None)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(main())
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        assert loop.run_until_complete(asyncio.sleep(0, "runs again")) == "runs again"
+    finally:
+        signal.signal(signal.SIGINT, old)
+        loop.close()
