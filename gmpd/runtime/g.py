@@ -162,8 +162,7 @@ class Steps:
 
     @property
     def _coro(self) -> Any:
-        send = self._send
-        return send.__self__ if send is not None else None
+        return getattr(self._send, "__self__", None)
 
     def get_coro(self) -> Any:
         return self._coro
@@ -442,6 +441,33 @@ class G(Steps):
         """Whether it has not started, and may be given away."""
         return self._send is None and self._state == PENDING
 
+    # ---- when it runs in another worker
+    # -----------------------------------------------------------
+
+    def leave(self, on_cancel: Callable[[G], None]) -> None:
+        """It was taken from the run queue, still fresh, to run elsewhere; its outcome comes back by
+        ``settle`` or ``settle_error``. A cancel ends it here at once, and calls ``on_cancel`` with
+        it.
+        """
+        if not self.is_fresh():
+            raise InvariantError(f"{self!r} has started here and cannot leave")
+        self._send = _started
+        self._fut_waiter = Away(self, on_cancel)
+
+    def settle(self, value: Any) -> None:
+        """It returned ``value`` elsewhere. P holder only; ignored if it was cancelled meanwhile."""
+        if self._state == PENDING:
+            self._end(RETURNED, value)
+
+    def settle_error(self, exc: BaseException) -> None:
+        """It ended with ``exc`` elsewhere. P holder only; ignored if it was cancelled meanwhile."""
+        if self._state != PENDING:
+            return
+        if isinstance(exc, CancelledError):
+            self._was_cancelled(exc)
+        else:
+            self._failed(exc)
+
     def _begin(self) -> Any:
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), None
@@ -588,6 +614,21 @@ class G(Steps):
         state = ("pending", "returned", "failed", "cancelled")[self._state]
         name = getattr(self._fn, "__qualname__", repr(self._fn))
         return f"<G {self.id} {name} {state}>"
+
+
+class Away:
+    """What a G waits for that runs in another worker."""
+
+    __slots__ = ("_g", "_on_cancel")
+
+    def __init__(self, g: G, on_cancel: Callable[[G], None]):
+        self._g = g
+        self._on_cancel = on_cancel
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._g._end(CANCELLED, msg)
+        self._on_cancel(self._g)
+        return True
 
 
 class SyncG(G):

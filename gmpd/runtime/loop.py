@@ -672,6 +672,8 @@ class Loop(asyncio.SelectorEventLoop):
                 self.runq.runqput(g)
             else:
                 self.stats.finished += 1
+                if self.tracer is not None and g.__class__ is SyncG:
+                    self.tracer(GEvent.END, g)
                 g.finished()
         held = self.held
         if held:
@@ -725,6 +727,7 @@ class Loop(asyncio.SelectorEventLoop):
         """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
         if self.ms.owner is m and self.ms.handoff(m, m.tick, None):
             self.stats.handoff_known += 1
+            self._trace_syscall(m)
 
     def handed_off(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon took P from ``m``."""
@@ -735,10 +738,17 @@ class Loop(asyncio.SelectorEventLoop):
             self.stats.blocked_ns += time.monotonic_ns() - m.start_ns
         if m.tick == tick:
             self.learned.found(m.key, trait)
+        self._trace_syscall(m)
+
+    def _trace_syscall(self, m: M) -> None:
+        tracer, g = self.tracer, m.g
+        if tracer is not None and g.__class__ is SyncG:
+            tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")
 
     def taken_over(self, m: M) -> None:
         """A standby M took P from ``m``: its G is known to block. ``ms.lock`` is held."""
         self.stats.handoff_learned += 1
+        self._trace_syscall(m)
 
     def ended_without_p(self, m: M) -> None:
         """The G on ``m`` ended after it had lost P; was it worth it? ``ms.lock`` is held.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.g import G, Steps, SyncG
+from gmpd.runtime.g import Away, G, Steps, SyncG
 from gmpd.runtime.sudog import Sudog
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def wait_reason(waiter: Any) -> str:
         return waiter.reason
     if isinstance(waiter, Steps):
         return f"G wait (G {waiter.id})"
+    if isinstance(waiter, Away):
+        return "running in another worker"
     return "IO wait"
 
 
@@ -61,7 +63,7 @@ def _running_ms(loop: Loop) -> list[M]:
 def _dump(loop: Loop, g: Any, m: M | None) -> str:
     if m is not None:
         return _dump_m(m, g)
-    if isinstance(g, SyncG) or (isinstance(g, G) and g.is_fresh()):
+    if isinstance(g, G) and (g.is_fresh() or (isinstance(g, SyncG) and g._fut_waiter is None)):
         return f"goroutine {g.id} [runnable]:\n{_name(g)}(...)\n"
     running = asyncio.current_task(loop) is g
     waiter = g._fut_waiter

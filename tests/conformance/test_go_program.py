@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 import gmpd.runtime.go as gmpd
-from gmpd.errors import Deadlock
+from gmpd.errors import Deadlock, InvariantError
 from gmpd.runtime.chan import Chan
+from gmpd.runtime.g import G
 from gmpd.runtime.go import Sleeper
 from gmpd.runtime.run import new_event_loop, run
 from gmpd.runtime.sudog import Sudog
@@ -397,3 +398,41 @@ def test_who_awaits_a_sync_child_can_be_cancelled_while_it_runs() -> None:
 
     assert run(main()) == "gave up, True"
     release.set()
+
+
+def test_a_child_that_runs_elsewhere_comes_home() -> None:
+    """What stealing does with children: taken fresh, settled by value, error or cancel."""
+    told: list[G] = []
+
+    async def main() -> tuple[int, str, bool]:
+        loop = gmpd.this_loop("the test")
+        gs = [gmpd.go(double, 1), gmpd.go(lambda: 1), gmpd.go(double, 3), gmpd.go(double, 4)]
+        taken: list[object] = [*loop.runqgrab(3)]
+        assert taken == gs[:3]
+        for g in gs[:3]:
+            g.leave(told.append)
+        assert "running in another worker" in gmpd.stacks()
+        loop.call_soon(gs[0].settle, 10)
+        loop.call_soon(gs[1].settle_error, LookupError("elsewhere"))
+        loop.call_soon(gs[2].cancel)
+        with pytest.raises(LookupError, match="elsewhere"):
+            await gs[1]
+        with pytest.raises(asyncio.CancelledError):
+            await gs[2]
+        gs[2].settle(5)
+        assert await gs[3] == 8
+        with pytest.raises(InvariantError):
+            gs[3].leave(told.append)
+        return await gs[0], str(gs[1].exception()), gs[2].cancelled()
+
+    assert run(main()) == (10, "elsewhere", True)
+    assert [g.args for g in told] == [(3,)]
+
+
+def test_a_trace_follows_a_sync_child_that_loses_its_p() -> None:
+    async def main() -> list[str]:
+        tracer = gmpd.this_loop("the test").start_trace()
+        await gmpd.go(lambda: time.sleep(0.05))
+        return [event.event.name for event in tracer.events if event.g == 2]
+
+    assert run(main()) == ["CREATE", "START", "SYSCALL_BEGIN", "END"]
