@@ -20,9 +20,10 @@ from typing import Final
 SLICE_NS: Final = 10_000_000
 #: Two looks at a CPU clock must lie this far apart, or scheduling noise decides.
 LOOK_NS: Final = 2_000_000
-#: A thread that used less than a tenth of the time between two looks was not computing. Waiting for
-#: the GIL beside one hog still gives about half; a blocked thread gives exactly nothing.
-BUSY_SHARE: Final = 10
+#: A thread that used less than a fiftieth of the time between two looks was not computing. A hog
+#: gets its share even beside others, on a machine that is busy too; a blocked thread gets exactly
+#: nothing.
+BUSY_SHARE: Final = 50
 #: A G without P is looked at again after 10, 20, 40 ... ms, at most every minute (Go doubles its
 #: sleep too).
 RELOOK_NS_MAX: Final = 60_000_000_000

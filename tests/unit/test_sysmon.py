@@ -25,8 +25,8 @@ MS = 1_000_000
         (0, LOOK_NS - 1, None),
         (LOOK_NS, LOOK_NS - 1, None),
         (0, 10 * MS, Trait.BLOCKED),
-        (MS - 1, 10 * MS, Trait.BLOCKED),
-        (MS, 10 * MS, Trait.HOG),
+        (MS // 5 - 1, 10 * MS, Trait.BLOCKED),
+        (MS // 5, 10 * MS, Trait.HOG),
         (10 * MS, 10 * MS, Trait.HOG),
     ],
 )
