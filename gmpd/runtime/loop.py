@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from asyncio import base_events, events
+from asyncio import base_events, constants, events
 from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
@@ -203,6 +203,7 @@ class Loop(asyncio.SelectorEventLoop):
         """
         self._check_closed()
         self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
         hooks = sys.get_asyncgen_hooks()
         previous = _current.m
         m0 = self.ms.attach_main()
@@ -217,6 +218,7 @@ class Loop(asyncio.SelectorEventLoop):
             self.is_idle = True
             self._stopping = False
             self._thread_id = None
+            self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*hooks)
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
@@ -327,7 +329,9 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _acquirep(self, m: M) -> None:
         self._thread_id = m.ident
-        self._set_coroutine_origin_tracking(self._debug)
+        if m is not self.ms.m0:  # asyncio sets it once, for the thread of run_forever
+            depth = constants.DEBUG_STACK_DEPTH if self._debug else 0
+            sys.set_coroutine_origin_tracking_depth(depth)
         sys.set_asyncgen_hooks(
             firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
         )

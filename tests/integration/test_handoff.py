@@ -7,6 +7,7 @@ import contextvars
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import urllib.request
@@ -533,3 +534,17 @@ def test_an_interrupt_of_the_parked_main_thread_ends_the_loop() -> None:
     finally:
         signal.signal(signal.SIGINT, old)
         loop.close()
+
+
+def test_debug_mode_follows_p_to_its_threads_and_leaves_the_main_thread_clean() -> None:
+    async def main(loop: Loop) -> list[int]:
+        loop.set_debug(True)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        depths = [sys.get_coroutine_origin_tracking_depth()]
+        await loop.call_sync(lambda: None)
+        return [*depths, sys.get_coroutine_origin_tracking_depth()]
+
+    here, there = run(main)
+    assert here == there > 0
+    assert sys.get_coroutine_origin_tracking_depth() == 0
