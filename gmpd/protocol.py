@@ -26,7 +26,7 @@ changes nothing.
 
     client ──────── Hello Define Submit Cancel Ack Pull Call Bye ───────▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
-    worker ──────── Hello Done Started Surrender Kept Items Fault Bye ──▶ coordinator
+    worker ──────── Hello Finished Started Surrender Kept Items Fault Bye ▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Steal Cancel Pull Stop coordinator
 """
 
@@ -53,8 +53,7 @@ BATCH_JOBS_MAX = 4096
 #: Most bytes of envelope in one frame beside user values: a guess, eight times the largest seen.
 ENVELOPE_SLACK = 1 << 20
 
-#: Deepest nesting of an envelope: msgpack's C unpacker allows 1,024, no message here has over 5.
-#: Sizes inside an envelope are bounded by the frame itself, which msgpack checks before allocating.
+#: The out-of-band frames of one value, or of all values of a message.
 Buffers: TypeAlias = Sequence[Any]
 
 
@@ -96,6 +95,7 @@ class Kind(IntEnum):
     SURRENDER = 21
     FAULT = 22
     STOP = 23
+    FINISHED = 24
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -201,12 +201,12 @@ class Bye(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Outcomes, in columns. ``jobs``: seqs to a client, tokens from a worker.
+    """Outcomes, in columns; ``jobs`` are seqs.
 
     ``payloads``: the value for OK, ``codec.encode_error`` for ERROR, ``b""`` otherwise.
     ``ran_us``: time from start to end, microseconds.
-    ``specials``: index -> ``[outcome, details]`` for all that are not plainly OK. ``details`` from
-    the coordinator: ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text`` (LOST),
+    ``specials``: index -> ``[outcome, details]`` for all that are not plainly OK. ``details``:
+    ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text poisoned`` (LOST),
     ``text room retry_after`` (REJECTED).
     """
 
@@ -286,8 +286,23 @@ class Stop(NamedTuple):
 # -- worker to coordinator -----------------------------------------------------------------------
 
 
+class Finished(NamedTuple):
+    """Outcomes, in columns, as in Done; ``tokens`` instead of seqs.
+
+    ``occupied_us``: how long each job kept P from others (a coroutine that waits does not, nor does
+    a blocked job once P was handed off): the measure of credit.
+    """
+
+    tokens: list[int]
+    payloads: list[bytes]
+    ran_us: list[int]
+    occupied_us: list[int]
+    specials: dict[int, list[Any]] | None
+    buffer_counts: list[int] | None
+
+
 class Started(NamedTuple):
-    """These left the fresh ones: they run, are parked or blocked. ``occupied_us`` of P so far."""
+    """These left the fresh ones and did not end at once: they run, are parked or blocked."""
 
     tokens: list[int]
 
@@ -311,11 +326,12 @@ class Fault(NamedTuple):
 
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
-    | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Started | Surrender | Fault
+    | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Finished | Started
+    | Surrender | Fault
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
-FromWorker: TypeAlias = Hello | Done | Started | Surrender | Kept | Items | Fault | Bye
+FromWorker: TypeAlias = Hello | Finished | Started | Surrender | Kept | Items | Fault | Bye
 ToWorker: TypeAlias = Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
 
 
@@ -388,6 +404,7 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Submit: (Kind.SUBMIT, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
     Assign: (Kind.ASSIGN, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
     Done: (Kind.DONE, (_uints, _bins, _uints, _specials, _maybe_uints)),
+    Finished: (Kind.FINISHED, (_uints, _bins, _uints, _uints, _specials, _maybe_uints)),
     Items: (Kind.ITEMS, (_uint, _bins, _maybe_uints)),
     Cancel: (Kind.CANCEL, (_uints,)),
     Ack: (Kind.ACK, (_uint,)),
@@ -421,9 +438,7 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
 
 FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
-FROM_WORKER = _direction(
-    "worker", Hello, Done, Started, Surrender, Kept, Items, Fault, Bye
-)
+FROM_WORKER = _direction("worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Bye)
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop
 )
@@ -474,8 +489,12 @@ def _check_columns(message: Any) -> None:
             rows = len(message.payloads)
             if not len(message.jobs) == rows == len(message.ran_us):
                 raise ProtocolError("Done has columns of different length")
-            if message.specials and max(message.specials) >= rows:
-                raise ProtocolError("Done.specials names a row that is not there")
+            _check_specials(message.specials, rows)
+        case Finished():
+            rows = len(message.payloads)
+            if {len(message.tokens), len(message.ran_us), len(message.occupied_us)} != {rows}:
+                raise ProtocolError("Finished has columns of different length")
+            _check_specials(message.specials, rows)
         case Items():
             rows = len(message.payloads)
         case _:
@@ -483,6 +502,11 @@ def _check_columns(message: Any) -> None:
     counts = message.buffer_counts
     if counts is not None and len(counts) != rows:
         raise ProtocolError("buffer_counts has another length than payloads")
+
+
+def _check_specials(specials: dict[int, list[Any]] | None, rows: int) -> None:
+    if specials and not (min(specials) >= 0 and max(specials) < rows):
+        raise ProtocolError("specials names a row that is not there")
 
 
 def split_buffers(counts: list[int] | None, rows: int, frames: Buffers) -> list[Buffers]:

@@ -1,0 +1,1 @@
+"""The daemon: coordinator and workers. Each module here is the only door to its outside thing."""

@@ -1,0 +1,190 @@
+"""The memory that a worker shares with the coordinator: it survives the worker.
+
+One memfd per P, made by the coordinator, written by the worker alone (but for one acknowledgement).
+Nobody asks a worker anything through it, so it also tells about one that is stopped, deaf or dead:
+
+- the *status block*: 64 integers of 8 bytes, for metrics, liveness and the last words of a crash;
+- the *claims*: which hand-outs were begun, so that after a death those and only those are lost;
+- the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
+  what was sent shortly before an abrupt end; a result that exists must not.
+
+It knows nothing of jobs, sockets or the policy. Integers are aligned, so each is stored and read
+whole; there is no lock and nothing here ever waits.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections import deque
+from enum import IntEnum
+from typing import NamedTuple, Self
+
+
+class Slot(IntEnum):
+    """What each integer of the status block means. Times: CLOCK_MONOTONIC, nanoseconds."""
+
+    EPOCH = 0
+    PID = 1
+    #: The hand-out that P executes now, 0 when none; and since when.
+    CURRENT = 2
+    CURRENT_NS = 3
+    #: Rounds of the run loop: liveness is that it moves, or that P is idle.
+    SCHEDTICK = 4
+    BEAT_NS = 5
+    FRESH = 6
+    STARTED = 7
+    MS = 8
+    IDLE_MS = 9
+    GS_CREATED = 10
+    HANDOFF_BLOCKED = 11
+    HANDOFF_HOG = 12
+    HANDOFF_KNOWN = 13
+    HANDOFF_LEARNED = 14
+    OVERRUNS = 15
+    PICK_LOCAL = 16
+    PICK_RUNNEXT = 17
+    PICK_GLOBAL = 18
+    PICK_POLLER = 19
+    PICK_TIMER = 20
+    RUNNING_NS = 21
+    IDLE_NS = 22
+    MAX_MS_WAITS = 23
+    #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
+    OUT_HEAD = 32
+    OUT_TAIL = 33
+    #: Written by the coordinator: outcomes of this epoch that it has.
+    OUT_ACKED = 40
+
+
+#: Integers in the status block.
+SLOTS = 64
+#: Begun hand-outs are marked by token modulo this: more than a worker is ever given at once.
+CLAIMS = 1 << 14
+#: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes.
+OUTBOX_BYTES = 1 << 20
+
+_CLAIMS_AT = SLOTS * 8
+_OUTBOX_AT = _CLAIMS_AT + CLAIMS * 4
+PAGE_BYTES = _OUTBOX_AT + OUTBOX_BYTES
+
+_RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
+_LOW = 0xFFFFFFFF
+
+
+class Left(NamedTuple):
+    """One outcome found in a dead worker's outbox."""
+
+    token: int
+    outcome: int
+    payload: bytes
+    ran_us: int
+    occupied_us: int
+
+
+class Page:
+    """Either side's view of the shared memory. ``fd`` is the memfd; the view owns no descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, PAGE_BYTES)
+        self._view = memoryview(self._map)
+        self.slots = self._view[:_CLAIMS_AT].cast("q")
+        self._claims = self._view[_CLAIMS_AT:_OUTBOX_AT].cast("I")
+        #: (outcomes so far, ring position after them): what an acknowledgement frees.
+        self._sent: deque[tuple[int, int]] = deque()
+        self._count = 0
+
+    @classmethod
+    def create(cls, name: str) -> tuple[Self, int]:
+        """A new page and its descriptor, to be inherited by the worker and then closed.
+
+        Allocated at once: a machine without memory says so here and not as SIGBUS later.
+        """
+        fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, PAGE_BYTES)
+            return cls(fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        self.slots.release()
+        self._claims.release()
+        self._view.release()
+        self._map.close()
+
+    # -- the worker writes -------------------------------------------------------------------------
+
+    def begin(self, token: int, now_ns: int) -> None:
+        """A hand-out is about to run: from now on it is not run again elsewhere by mistake."""
+        slots = self.slots
+        slots[Slot.CURRENT_NS] = now_ns
+        slots[Slot.CURRENT] = token
+        self._claims[token % CLAIMS] = token & _LOW
+
+    def store(self, token: int, outcome: int, payload: bytes, ran_us: int, occupied_us: int) -> None:
+        """Keep an outcome until the coordinator has it.
+
+        One that does not fit is left out: it is then as safe as its message (large results, or a
+        coordinator that has not read for long).
+        """
+        self._count += 1
+        size = _RECORD.size + len(payload)
+        head = self.slots[Slot.OUT_HEAD]
+        if size > OUTBOX_BYTES - (head - self._free(head)):
+            return
+        record = _RECORD.pack(
+            len(payload), outcome, token, min(ran_us, _LOW), min(occupied_us, _LOW)
+        )
+        self._write(head, record + payload)
+        self._sent.append((self._count, head + size))
+        self.slots[Slot.OUT_HEAD] = head + size
+
+    def _free(self, head: int) -> int:
+        """Advance the tail over all that is acknowledged; gives the new tail."""
+        acked = self.slots[Slot.OUT_ACKED]
+        tail = self.slots[Slot.OUT_TAIL]
+        sent = self._sent
+        if sent and sent[0][0] <= acked:
+            while sent and sent[0][0] <= acked:
+                tail = sent.popleft()[1]
+            self.slots[Slot.OUT_TAIL] = tail
+        return tail if sent else head
+
+    def _write(self, at: int, data: bytes) -> None:
+        start = at % OUTBOX_BYTES
+        first = min(len(data), OUTBOX_BYTES - start)
+        base = _OUTBOX_AT + start
+        self._map[base : base + first] = data[:first]
+        if first < len(data):
+            self._map[_OUTBOX_AT : _OUTBOX_AT + len(data) - first] = data[first:]
+
+    # -- the coordinator reads ---------------------------------------------------------------------
+
+    def acknowledge(self, outcomes: int) -> None:
+        """The coordinator has this many outcomes of the page's epoch."""
+        self.slots[Slot.OUT_ACKED] = outcomes
+
+    def has_begun(self, token: int) -> bool:
+        return self._claims[token % CLAIMS] == token & _LOW
+
+    def left(self) -> list[Left]:
+        """All that lies in the outbox, oldest first. For a dead worker: nobody writes any more."""
+        found: list[Left] = []
+        at, head = self.slots[Slot.OUT_TAIL], self.slots[Slot.OUT_HEAD]
+        while at < head:
+            length, outcome, token, ran_us, occupied_us = _RECORD.unpack(self._read(at, _RECORD.size))
+            at += _RECORD.size
+            found.append(Left(token, outcome, self._read(at, length), ran_us, occupied_us))
+            at += length
+        return found
+
+    def _read(self, at: int, size: int) -> bytes:
+        start = at % OUTBOX_BYTES
+        first = min(size, OUTBOX_BYTES - start)
+        data = self._map[_OUTBOX_AT + start : _OUTBOX_AT + start + first]
+        if first < size:
+            data += self._map[_OUTBOX_AT : _OUTBOX_AT + size - first]
+        return data

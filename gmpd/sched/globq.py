@@ -1,0 +1,122 @@
+"""The global run queue: fair between clients.
+
+One FIFO per session and priority, the sessions of a priority served round-robin. A single FIFO (what
+Go has, where all Gs belong to one program) would let a client with a million jobs delay another's
+one by all of them. A higher priority goes first, strictly: a job that asks for less than another
+says that it can wait.
+
+The queue holds jobs in state QUEUED and nothing else; it never looks inside one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from gmpd.sched.records import Job
+
+
+class GlobalQueue:
+    """Bounded by its user (Policy.queue_jobs): here is only the order."""
+
+    __slots__ = ("_levels", "_order", "length")
+
+    def __init__(self) -> None:
+        #: priority -> session id -> FIFO. Insertion order of the inner dict is the turn order.
+        self._levels: dict[int, dict[int, deque[Job]]] = {}
+        #: Priorities that have jobs, highest first.
+        self._order: list[int] = []
+        self.length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Job]:
+        for priority in self._order:
+            for fifo in self._levels[priority].values():
+                yield from fifo
+
+    def put(self, priority: int, jobs: Sequence[Job]) -> None:
+        """Append jobs of one session."""
+        self._fifo(priority, jobs[0].session.sid).extend(jobs)
+        self.length += len(jobs)
+
+    def put_back(self, jobs: Iterable[Job]) -> None:
+        """To the head, keeping their order: what a thief, a dead or a shrunk P gives back is older
+        than all that waits (Go: procresize puts a dying P's ring at the head)."""
+        for job in reversed(list(jobs)):
+            self._fifo(job.option("priority", 0), job.session.sid).appendleft(job)
+            self.length += 1
+
+    def head(self) -> Job | None:
+        """The job that pop would give."""
+        if not self._order:
+            return None
+        fifo = next(iter(self._levels[self._order[0]].values()))
+        return fifo[0]
+
+    def pop_run(self, limit: int) -> list[Job]:
+        """Up to ``limit`` jobs, alike in function and options, that are next in turn.
+
+        More than one only while a single session is served at this priority; else the turn passes on
+        after each job. Alike, because they travel as one message.
+        """
+        level = self._levels[self._order[0]]
+        sid, fifo = next(iter(level.items()))
+        if len(level) > 1:
+            limit = 1
+        first = fifo.popleft()
+        run = [first]
+        fn, options = first.fn, first.options
+        while len(run) < limit and fifo and fifo[0].fn is fn and fifo[0].options == options:
+            run.append(fifo.popleft())
+        self.length -= len(run)
+        self._end_turn(level, sid, fifo)
+        return run
+
+    def remove(self, jobs: Sequence[Job]) -> None:
+        """Take jobs out of the middle, for cancellation: one pass over each queue concerned."""
+        places: dict[tuple[int, int], set[int]] = {}
+        for job in jobs:
+            places.setdefault((job.option("priority", 0), job.session.sid), set()).add(id(job))
+        for (priority, sid), gone in places.items():
+            level = self._levels[priority]
+            left = deque(job for job in level[sid] if id(job) not in gone)
+            self.length -= len(level[sid]) - len(left)
+            level[sid] = left
+            if not left:
+                self._drop(priority, sid)
+
+    def drop_session(self, sid: int) -> list[Job]:
+        """Take out all that a session has waiting."""
+        dropped: list[Job] = []
+        for priority in list(self._order):
+            fifo = self._levels[priority].get(sid)
+            if fifo is not None:
+                dropped.extend(fifo)
+                self._drop(priority, sid)
+        self.length -= len(dropped)
+        return dropped
+
+    def _fifo(self, priority: int, sid: int) -> deque[Job]:
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = {}
+            self._order = sorted(self._levels, reverse=True)
+        fifo = level.get(sid)
+        if fifo is None:
+            fifo = level[sid] = deque()
+        return fifo
+
+    def _end_turn(self, level: dict[int, deque[Job]], sid: int, fifo: deque[Job]) -> None:
+        if not fifo:
+            self._drop(self._order[0], sid)
+        elif len(level) > 1:
+            level[sid] = level.pop(sid)
+
+    def _drop(self, priority: int, sid: int) -> None:
+        level = self._levels[priority]
+        del level[sid]
+        if not level:
+            del self._levels[priority]
+            self._order.remove(priority)

@@ -1,0 +1,112 @@
+"""What the policy wants done: the shell (daemon.coordinator) does it, in this order.
+
+The counterpart is ledger.Sched, which emits them. An instruction is complete: the shell never has
+to ask back.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from gmpd.sched.records import Buffers, Function, Options, Outcomes, PRecord, Session
+
+
+class Teach(NamedTuple):
+    """Tell a worker about a function before its first job arrives."""
+
+    p: PRecord
+    fn: Function
+
+
+class Forget(NamedTuple):
+    """Tell a worker that a function is gone."""
+
+    p: PRecord
+    fids: list[int]
+
+
+class Dispatch(NamedTuple):
+    """Hand out jobs with consecutive tokens, alike in function and options."""
+
+    p: PRecord
+    fn: Function
+    options: Options | None
+    first_token: int
+    payloads: list[bytes]
+    buffers: list[Buffers]
+
+
+class AskBack(NamedTuple):
+    """Steal: ask a P for up to ``n`` of its fresh Gs."""
+
+    p: PRecord
+    request: int
+    n: int
+
+
+class CancelAt(NamedTuple):
+    """Ask a worker to end these hand-outs."""
+
+    p: PRecord
+    tokens: list[int]
+
+
+class PullAt(NamedTuple):
+    """Pass stream credit on to the worker that runs the generator."""
+
+    p: PRecord
+    token: int
+    n: int
+
+
+class Deliver(NamedTuple):
+    """Send outcomes to a client."""
+
+    session: Session
+    outcomes: Outcomes
+
+
+class Yielded(NamedTuple):
+    """Send items of a generator job to its client."""
+
+    session: Session
+    seq: int
+    payloads: list[bytes]
+    buffers: list[Buffers]
+
+
+class TellRunning(NamedTuple):
+    """Tell a client that these jobs have started."""
+
+    session: Session
+    seqs: list[int]
+
+
+class TellKept(NamedTuple):
+    """Tell a client that these cancels came too late."""
+
+    session: Session
+    seqs: list[int]
+
+
+class Retire(NamedTuple):
+    """Let a worker finish what it started, give back the rest, and end."""
+
+    p: PRecord
+
+
+Instruction: TypeAlias = (
+    Teach | Forget | Dispatch | AskBack | CancelAt | PullAt | Deliver | Yielded | TellRunning | TellKept
+    | Retire
+)  # fmt: skip
+
+
+class Exit(NamedTuple):
+    """How a worker ended, as the kernel told it. ``signal`` is a name like SIGKILL, or empty."""
+
+    pid: int
+    signal: str
+    exitcode: int | None
+    text: str
+
+

@@ -1,0 +1,704 @@
+"""The coordinator's policy: what happened and ``now`` in, instructions out.
+
+**The tension.** Work should start at once wherever a P is free, so it wants to be handed out early;
+and it should never wait behind something long while another P is idle, so it wants to be kept back.
+
+**Rejected.** One queue that workers pull from, a job at a time: fair, but every job costs a round
+trip (0.2 ms here) with an idle P in it. Dealing everything out on arrival: no round trips, but a
+long job hides all that was dealt behind it until somebody steals it back. Fixed batches: too
+long for slow jobs and too short for fast ones, always.
+
+**Chosen.** Credit by *time*: a P holds about 2 ms of fresh work (a running average per function of
+the time that a job occupies P), at least one job. The rest waits here, in one queue that is fair
+between clients. What hides all the same behind an unexpectedly long job is stolen back as soon as
+another P has nothing, in two phases: the victim gives up what it has not started, then, and only
+then, it is handed out anew under a new token.
+
+**The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or one
+lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for ever:
+a message about an old one finds nothing and changes nothing. Nothing started is run again before
+the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a STARTED job
+whose function did not end by itself.
+
+It never reads a clock, rolls dice, does IO or logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from gmpd.errors import InvariantError, ProtocolError
+from gmpd.protocol import Define, Finished, Outcome, Submit
+from gmpd.sched.globq import GlobalQueue
+from gmpd.sched.instructions import (
+    AskBack,
+    CancelAt,
+    Deliver,
+    Dispatch,
+    Exit,
+    Forget,
+    Instruction,
+    PullAt,
+    Retire,
+    Teach,
+    TellKept,
+    TellRunning,
+    Yielded,
+)
+from gmpd.sched.records import Buffers, Function, Job, Outcomes, Policy, PRecord, Session
+from gmpd.sched.states import JobState, transition
+from gmpd.sched.steal import PAUSE_MAX_NS, PAUSE_MIN_NS, WORTH_NS, RandomOrder
+from gmpd.sched.tally import Tally
+
+#: First wait before a failed job is tried again; doubles per attempt up to the second value.
+RETRY_MIN_NS = 100_000_000
+RETRY_MAX_NS = 30_000_000_000
+
+_OK = Outcome.OK
+_NO_BUFFERS: Buffers = ()
+
+
+class Sched:
+    """The ledger of every job and the decisions about them. Not for two threads."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.queue = GlobalQueue()
+        self.tally = Tally()
+        self.sessions: dict[int, Session] = {}
+        self.ps: dict[int, PRecord] = {}
+        self.functions: dict[int, Function] = {}
+        #: Takes no more jobs; what it has, it finishes.
+        self.draining = False
+        #: Payload bytes of all unfinished jobs and of outcomes not yet sent.
+        self.nbytes = 0
+        #: Accepted and not final: in heap, queue or lease.
+        self.unfinished = 0
+        self._by_key: dict[tuple[str, str, bytes], Function] = {}
+        self._next_sid = 1
+        self._next_fid = 1
+        self._next_steal = 1
+        self._steal_asked_ns: dict[int, int] = {}
+        #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
+        #: and leaves the others asleep (Go's idle P list).
+        self._idle: list[PRecord] = []
+        self._delayed: list[tuple[int, int, Job]] = []
+        self._delay_count = 0
+        self._dirty: dict[int, Session] = {}
+        self._order = RandomOrder(policy.seed)
+        self._out: list[Instruction] = []
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def open_session(self, link: Any, name: str) -> Session:
+        """A client said Hello."""
+        session = Session(self._next_sid, link, name)
+        self._next_sid += 1
+        self.sessions[session.sid] = session
+        return session
+
+    def close_session(self, session: Session, now: int) -> None:
+        """A client is gone: nobody waits for its jobs. Queued ones are dropped, running ones asked
+        to end; their outcomes will find no session and be dropped too."""
+        if self.sessions.pop(session.sid, None) is None:
+            return
+        self._dirty.pop(session.sid, None)
+        self.queue.drop_session(session.sid)
+        at: dict[PRecord, list[int]] = {}
+        for job in list(session.jobs.values()):
+            if job.state in (JobState.LEASED, JobState.STARTED):
+                assert job.p is not None
+                at.setdefault(job.p, []).append(job.token)
+            else:
+                self._end(job, Outcome.CANCELLED)
+        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items())
+        self.nbytes -= session.outcomes.nbytes
+        session.outcomes = Outcomes()
+        for fn in session.functions.values():
+            self._release(fn)
+        session.functions.clear()
+
+    def define(self, session: Session, message: Define, digest: bytes) -> None:
+        """A session names a function. The same one from two sessions is one Function."""
+        key = (message.kind, message.name, digest)
+        fn = self._by_key.get(key)
+        if fn is None:
+            fn = Function(self._next_fid, key, message.payload)
+            self._next_fid += 1
+            self._by_key[key] = self.functions[fn.fid] = fn
+        fn.users += 1
+        old = session.functions.get(message.fid)
+        session.functions[message.fid] = fn
+        if old is not None:
+            self._release(old)
+
+    def _release(self, fn: Function) -> None:
+        fn.users -= 1
+        # A named function is 60 bytes and may come again at once: keep what was learned about it.
+        if fn.users > 0 or fn.kind == "name" or self._in_use(fn):
+            return
+        del self._by_key[fn.key], self.functions[fn.fid]
+        for p in self.ps.values():
+            if fn.fid in p.defined:
+                p.defined.discard(fn.fid)
+                self._out.append(Forget(p, [fn.fid]))
+
+    def _in_use(self, fn: Function) -> bool:
+        return any(
+            job.fn is fn
+            for p in self.ps.values()
+            for lease in (p.fresh, p.started)
+            for job in lease.values()
+        )
+
+    # -- jobs come in ----------------------------------------------------------------------------
+
+    def submit(self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int) -> None:
+        """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
+
+        Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
+        """
+        fn = session.functions.get(message.fid)
+        if fn is None:
+            raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
+        seqs = range(message.first_seq, message.first_seq + len(message.payloads))
+        if not session.jobs.keys().isdisjoint(seqs):
+            raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
+        nbytes = sum(map(len, message.payloads)) + sum(len(b) for bs in buffers for b in bs)
+        refusal = self._refusal(session, len(message.payloads), nbytes)
+        if refusal is not None:
+            self._reject(session, seqs, *refusal)
+            return
+        options = message.options or {}
+        delay_ns = int(options.get("delay", 0) * 1e9)
+        state = JobState.DELAYED if delay_ns else JobState.QUEUED
+        jobs = self._accept(session, fn, message, buffers, state, now)
+        self.nbytes += nbytes
+        if delay_ns:
+            self._delay(jobs, now + delay_ns)
+        else:
+            self.queue.put(options.get("priority", 0), jobs)
+
+    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[str, str, int] | None:
+        """(reason label, text, room) when a limit refuses ``n`` more jobs."""
+        policy = self.policy
+        if self.draining:
+            return "draining", "the daemon is draining and takes no more jobs", 0
+        if session.owed + n > policy.window:
+            room = max(0, policy.window - session.owed)
+            return "window", f"this client's window of {policy.window} jobs is full", room
+        if self.unfinished + n > policy.queue_jobs:
+            room = max(0, policy.queue_jobs - self.unfinished)
+            return "queue_jobs", f"the daemon holds limits.queue_jobs = {policy.queue_jobs} jobs", room
+        if self.nbytes + nbytes > policy.queue_bytes:
+            return (
+                "queue_bytes",
+                f"the daemon holds {self.nbytes} of limits.queue_bytes = {policy.queue_bytes} bytes",
+                0,
+            )
+        return None
+
+    def _reject(self, session: Session, seqs: Collection[int], label: str, text: str, room: int) -> None:
+        self.tally.rejected[label] += len(seqs)
+        details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
+        for seq in seqs:
+            self._outcome(session, seq, b"", _NO_BUFFERS, 0, [int(Outcome.REJECTED), details])
+
+    def _accept(
+        self,
+        session: Session,
+        fn: Function,
+        message: Submit,
+        buffers: Sequence[Buffers],
+        state: JobState,
+        now: int,
+    ) -> list[Job]:
+        jobs = []
+        options, seq, mine = message.options, message.first_seq, session.jobs
+        for payload, own in zip(message.payloads, buffers, strict=True):
+            nbytes = len(payload) + sum(len(b) for b in own) if own else len(payload)
+            job = Job(session, seq, fn, options, payload, own, nbytes, state, now)
+            mine[seq] = job
+            jobs.append(job)
+            seq += 1
+        self.unfinished += len(jobs)
+        self.tally.submitted += len(jobs)
+        return jobs
+
+    def _delay(self, jobs: Sequence[Job], due_ns: int) -> None:
+        for job in jobs:
+            self._delay_count += 1
+            heappush(self._delayed, (due_ns, self._delay_count, job))
+
+    # -- Ps come and go --------------------------------------------------------------------------
+
+    def p_ready(self, p: int, epoch: int) -> PRecord:
+        """A worker said Hello: P ``p`` lives in it from now on."""
+        record = self.ps.get(p)
+        if record is None:
+            record = self.ps[p] = PRecord(p, epoch)
+        elif epoch <= record.epoch and record.ready:
+            raise ProtocolError(f"P{p} is ready already, in epoch {record.epoch}")
+        record.epoch = epoch
+        record.ready = True
+        record.draining = False
+        record.defined.clear()
+        record.stealing = 0
+        record.steal_after_ns = record.steal_pause_ns = 0
+        self._idle.append(record)
+        return record
+
+    def p_died(
+        self, p: int, executing: Collection[int], culprit: int | None, end: Exit, now: int
+    ) -> None:
+        """The kernel confirmed that the worker of P ``p`` is gone.
+
+        ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that was
+        running at the moment of death. What it had not begun moves on, attempt unchanged; what it
+        had begun is lost, or tried again if its options allow. Results that it left behind must
+        have been given to ``finished`` before.
+        """
+        record = self.ps.get(p)
+        if record is None:
+            return
+        record.ready = False
+        self._not_idle(record)
+        back: list[Job] = []
+        lost = list(record.started.values())
+        for token, job in record.fresh.items():
+            (lost if token in executing else back).append(job)
+        record.fresh.clear()
+        record.started.clear()
+        record.used_ns = 0
+        record.stealing = 0
+        self._take_back(back, now)
+        for job in lost:
+            self._lost(job, end, job.token == culprit, now)
+
+    def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> None:
+        job.deaths += blamed
+        poisoned = job.deaths >= self.policy.strikes
+        retry = job.attempt <= job.option("retries", 0) and not poisoned and not job.streamed
+        if retry and not job.cancelling and job.session.sid in self.sessions:
+            self.tally.retried["lost"] += 1
+            job.attempt += 1
+            job.p = None
+            transition(job, JobState.QUEUED)
+            self.queue.put_back([job])
+            return
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": end.text,
+                   "blamed": blamed, "poisoned": poisoned, "pid": end.pid}  # fmt: skip
+        self._finish(job, Outcome.LOST, b"", _NO_BUFFERS, 0, details, now)
+
+    def remove_p(self, p: int) -> None:
+        """A P that was shrunk away has ended; its record goes when nothing is leased to it."""
+        record = self.ps.get(p)
+        if record is not None and not record.fresh and not record.started:
+            self._not_idle(record)
+            del self.ps[p]
+
+    def drain_p(self, p: int) -> None:
+        """Shrink: P ``p`` gets nothing more, finishes what it started, gives back the rest."""
+        record = self.ps[p]
+        record.draining = True
+        self._not_idle(record)
+        self._out.append(Retire(record))
+
+    # -- workers report --------------------------------------------------------------------------
+
+    def finished(
+        self, record: PRecord, epoch: int, message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Outcomes of hand-outs; those of an unknown token are dropped and counted."""
+        if epoch != record.epoch:
+            self.tally.dropped["stale_epoch"] += len(message.tokens)
+            return
+        specials = message.specials or {}
+        tally = self.tally
+        for i, token in enumerate(message.tokens):
+            job = self._end_lease(record, token)
+            if job is None:
+                tally.dropped["unknown_token"] += 1
+                continue
+            occupied_ns = message.occupied_us[i] * 1000
+            job.fn.learn(occupied_ns)
+            tally.occupied.add(occupied_ns)
+            record.finished += 1
+            ran_us = message.ran_us[i]
+            special = specials.get(i)
+            if special is None:
+                self._finish(job, _OK, message.payloads[i], buffers[i], ran_us, None, now)
+            else:
+                outcome = Outcome(special[0])
+                details = special[1] or {}
+                if not self._retried(job, outcome, now):
+                    self._finish(job, outcome, message.payloads[i], buffers[i], ran_us, details, now)
+        self._rest(record)
+
+    def _retried(self, job: Job, outcome: Outcome, now: int) -> bool:
+        """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
+        if outcome not in (Outcome.ERROR, Outcome.TIMEOUT) or job.cancelling or job.streamed:
+            return False
+        if job.attempt > job.option("retries", 0) or job.session.sid not in self.sessions:
+            return False
+        self.tally.retried[outcome.name.lower()] += 1
+        wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - 1))
+        job.attempt += 1
+        job.p = None
+        transition(job, JobState.DELAYED)
+        self._delay([job], now + wait)
+        return True
+
+    def started(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+        """Hand-outs that began and did not end at once."""
+        if epoch != record.epoch:
+            self.tally.dropped["stale_epoch"] += len(tokens)
+            return
+        running: dict[Session, list[int]] = {}
+        for token in tokens:
+            job = record.fresh.pop(token, None)
+            if job is None:
+                self.tally.dropped["unknown_token"] += 1
+                continue
+            record.used_ns -= job.est_ns
+            transition(job, JobState.STARTED)
+            record.started[token] = job
+            running.setdefault(job.session, []).append(job.seq)
+        self._out.extend(
+            TellRunning(session, seqs) for session, seqs in running.items() if session.sid in self.sessions
+        )
+        self._rest(record)
+
+    def surrendered(
+        self, record: PRecord, epoch: int, request: int, tokens: Sequence[int], now: int
+    ) -> None:
+        """A victim gives back what it had not started; only now it may go to somebody else."""
+        if epoch != record.epoch:
+            self.tally.dropped["stale_epoch"] += 1
+            return
+        jobs = [job for token in tokens if (job := self._end_lease(record, token)) is not None]
+        if request and request == record.stealing:
+            record.stealing = 0
+            self.tally.steal.add(now - self._steal_asked_ns.pop(request, now))
+            self._learn_victim(record, bool(jobs), now)
+        record.lost += len(jobs)
+        self._take_back(jobs, now)
+        self._rest(record)
+
+    def _learn_victim(self, victim: PRecord, gave: bool, now: int) -> None:
+        if gave:
+            victim.steal_pause_ns = 0
+            victim.hits += 1
+        else:
+            pause = min(PAUSE_MAX_NS, max(PAUSE_MIN_NS, victim.steal_pause_ns * 2))
+            victim.steal_pause_ns = pause
+            victim.steal_after_ns = now + pause
+            victim.misses += 1
+
+    def items(
+        self, record: PRecord, epoch: int, token: int, payloads: list[bytes], buffers: list[Buffers]
+    ) -> None:
+        """A generator job yielded."""
+        job = record.started.get(token) or record.fresh.get(token)
+        if epoch != record.epoch or job is None:
+            self.tally.dropped["unknown_token"] += 1
+            return
+        job.streamed = True
+        if job.session.sid in self.sessions:
+            self._out.append(Yielded(job.session, job.seq, payloads, buffers))
+
+    def kept(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+        """A cancel came too late for these."""
+        for token in tokens:
+            job = record.started.get(token) or record.fresh.get(token)
+            if epoch == record.epoch and job is not None and job.session.sid in self.sessions:
+                self._out.append(TellKept(job.session, [job.seq]))
+
+    # -- clients ask -----------------------------------------------------------------------------
+
+    def cancel(self, session: Session, seqs: Sequence[int], now: int) -> None:
+        """End jobs that wait; ask the workers about those that were handed out."""
+        at: dict[PRecord, list[int]] = {}
+        # A job that is not there any more has its outcome on the way: the client sees that instead.
+        jobs = [job for seq in seqs if (job := session.jobs.get(seq)) is not None]
+        self.queue.remove([job for job in jobs if job.state is JobState.QUEUED])
+        for job in jobs:
+            job.cancelling = True
+            if job.p is not None:
+                at.setdefault(job.p, []).append(job.token)
+            else:
+                self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {}, now)
+        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items())
+
+    def pull(self, session: Session, seq: int, n: int) -> None:
+        """A client has room for more items of a generator job."""
+        job = session.jobs.get(seq)
+        if job is None or job.p is None or job.state not in (JobState.LEASED, JobState.STARTED):
+            return  # not begun: its options carry the first window
+        self._out.append(PullAt(job.p, job.token, n))
+
+    def ack(self, session: Session, outcomes: int) -> None:
+        """The client has so many outcomes: its window and the bytes on the way shrink."""
+        if not session.acked <= outcomes <= session.delivered:
+            raise ProtocolError(f"Ack of {outcomes}, {session.delivered} were sent")
+        session.acked = outcomes
+        while session.batches and session.batches[0][0] <= outcomes:
+            _, nbytes = session.batches.popleft()
+            session.unacked_bytes -= nbytes
+        if session.outcomes.seqs:
+            self._dirty[session.sid] = session
+
+    # -- decisions -------------------------------------------------------------------------------
+
+    def take(self, now: int) -> list[Instruction]:
+        """Decide, and give the shell all that is to be done: to be called after each batch of events."""
+        self._wake_delayed(now)
+        self._pump(now)
+        self._steal(now)
+        self._deliver()
+        out, self._out = self._out, []
+        return out
+
+    def next_deadline(self) -> int | None:
+        """When ``take`` has something to do even if nothing happens until then."""
+        deadlines = [self._delayed[0][0]] if self._delayed else []
+        if self._idle and not self.queue:
+            deadlines.extend(
+                p.steal_after_ns
+                for p in self.ps.values()
+                if p.steal_after_ns and self._has_spare(p, True)
+            )
+        return min(deadlines, default=None)
+
+    def _wake_delayed(self, now: int) -> None:
+        while self._delayed and self._delayed[0][0] <= now:
+            job = heappop(self._delayed)[2]
+            if job.state is JobState.DELAYED:
+                transition(job, JobState.QUEUED)
+                self.queue.put(job.option("priority", 0), [job])
+
+    def _pump(self, now: int) -> None:
+        """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
+        if not self.queue:
+            return
+        # Latest first; those where something started still runs or waits come after the free ones.
+        for record in sorted(reversed(self._idle), key=_has_started):
+            self._fill(record)
+        for record in sorted(self.ps.values(), key=_used):
+            while self.queue and self._fill(record):
+                pass
+
+    def _fill(self, record: PRecord) -> bool:
+        """Give one P its share of the queue's head (Go: globrunqgetbatch); False if it has no room."""
+        head = self.queue.head()
+        room = 0 if head is None else self._room(record, head.fn)
+        if room <= 0:
+            return False
+        share = self.queue.length // max(1, len(self.ps)) + 1
+        self._lease(record, self.queue.pop_run(min(room, share)))
+        return True
+
+    def _room(self, record: PRecord, fn: Function) -> int:
+        """How many jobs of ``fn`` this P may get now: 2 ms worth, at least one if it has none."""
+        policy = self.policy
+        if not record.ready or record.draining:
+            return 0
+        held = len(record.fresh)
+        if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
+            return 0
+        est = policy.credit_ns if fn.est_ns is None else fn.est_ns
+        by_time = (policy.credit_ns - record.used_ns) // max(1, est)
+        if by_time < 1:
+            return 0 if held else 1
+        return min(by_time, policy.credit_max - held)
+
+    def _lease(self, record: PRecord, jobs: list[Job]) -> None:
+        fn = jobs[0].fn
+        if fn.fid not in record.defined:
+            record.defined.add(fn.fid)
+            self._out.append(Teach(record, fn))
+        est = min(self.policy.credit_ns, self.policy.credit_ns if fn.est_ns is None else fn.est_ns)
+        first = token = record.next_token
+        fresh = record.fresh
+        payloads, buffers = [], []
+        for job in jobs:
+            transition(job, JobState.LEASED)
+            job.p = record
+            job.token = token
+            job.est_ns = est
+            fresh[token] = job
+            payloads.append(job.payload)
+            buffers.append(job.buffers)
+            token += 1
+        record.next_token = token
+        self._not_idle(record)
+        record.used_ns += est * len(jobs)
+        self._out.append(Dispatch(record, fn, jobs[0].options, first, payloads, buffers))
+
+    def _steal(self, now: int) -> None:
+        """An idle P and an empty queue: ask a busy P for the older half of what it has not started."""
+        if self.queue or not self._idle:
+            return
+        free = any(not thief.started for thief in self._idle)
+        records = list(self.ps.values())
+        for at in self._order.positions(len(records)):
+            victim = records[at]
+            if self._has_spare(victim, free) and now >= victim.steal_after_ns:
+                request = self._next_steal
+                self._next_steal += 1
+                victim.stealing = request
+                self._steal_asked_ns[request] = now
+                held = len(victim.fresh)
+                self._out.append(AskBack(victim, request, held - held // 2))
+                return
+
+    def _has_spare(self, victim: PRecord, free: bool) -> bool:
+        """Whether it is worth asking: it has something beside what it runs, or runs something long.
+
+        A last fresh job moves only to a P that is ``free`` of started ones: between two Ps that both
+        run something long it would be carried to and fro.
+        """
+        if not victim.ready or victim.draining or victim.stealing:
+            return False
+        held = len(victim.fresh)
+        return (held > 1 and victim.used_ns >= WORTH_NS) or (held == 1 and free and bool(victim.started))
+
+    def _deliver(self) -> None:
+        for session in self._dirty.values():
+            outcomes = session.outcomes
+            if not outcomes.seqs or session.unacked_bytes > self.policy.outbox_bytes:
+                continue
+            session.outcomes = Outcomes()
+            session.delivered += len(outcomes.seqs)
+            session.unacked_bytes += outcomes.nbytes
+            session.batches.append((session.delivered, outcomes.nbytes))
+            self.nbytes -= outcomes.nbytes
+            self._out.append(Deliver(session, outcomes))
+        self._dirty.clear()
+
+    # -- moves -----------------------------------------------------------------------------------
+
+    def _end_lease(self, record: PRecord, token: int) -> Job | None:
+        job = record.fresh.pop(token, None)
+        if job is not None:
+            record.used_ns -= job.est_ns
+            return job
+        return record.started.pop(token, None)
+
+    def _take_back(self, jobs: list[Job], now: int) -> None:
+        """Jobs that were handed out and not begun: to the head of the queue, in order."""
+        back = []
+        for job in jobs:
+            job.p = None
+            if job.cancelling or job.session.sid not in self.sessions:
+                self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {}, now)
+            else:
+                transition(job, JobState.QUEUED)
+                back.append(job)
+        if back:
+            self.queue.put_back(back)
+
+    def _finish(
+        self,
+        job: Job,
+        outcome: Outcome,
+        payload: bytes,
+        buffers: Buffers,
+        ran_us: int,
+        details: dict[str, Any] | None,
+        now: int,
+    ) -> None:
+        """The only way to an outcome: count it and put it into its session's outbox."""
+        waited_ns = now - job.accepted_ns - ran_us * 1000
+        self.tally.wait.add(waited_ns)
+        self.tally.run.add(ran_us * 1000)
+        self._end(job, outcome)
+        if job.session.sid not in self.sessions:
+            return
+        special = None
+        if details is not None:
+            common = {"attempt": job.attempt, "waited_us": max(0, waited_ns // 1000)}
+            if job.p is not None:
+                common["p"] = job.p.p
+            special = [int(outcome), {**common, **details}]
+        self._outcome(job.session, job.seq, payload, buffers, ran_us, special)
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        transition(job, JobState.FINAL)
+        del job.session.jobs[job.seq]
+        self.unfinished -= 1
+        self.nbytes -= job.nbytes
+        self.tally.finished[_LABEL[outcome]] += 1
+
+    def _outcome(
+        self,
+        session: Session,
+        seq: int,
+        payload: bytes,
+        buffers: Buffers,
+        ran_us: int,
+        special: list[Any] | None,
+    ) -> None:
+        outcomes = session.outcomes
+        if special is not None:
+            outcomes.specials[len(outcomes.seqs)] = special
+        outcomes.seqs.append(seq)
+        outcomes.payloads.append(payload)
+        outcomes.ran_us.append(ran_us)
+        outcomes.buffers.append(buffers)
+        nbytes = len(payload) + sum(len(b) for b in buffers) if buffers else len(payload)
+        outcomes.nbytes += nbytes
+        self.nbytes += nbytes
+        self._dirty[session.sid] = session
+
+    def _rest(self, record: PRecord) -> None:
+        """A P without fresh work goes to the idle list."""
+        if not record.fresh and record.ready and not record.draining and record not in self._idle:
+            self._idle.append(record)
+
+    def _not_idle(self, record: PRecord) -> None:
+        if record in self._idle:
+            self._idle.remove(record)
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Every invariant across the records; raises InvariantError. For tests and `doctor`."""
+        seen: dict[int, str] = {}
+        self._see(seen, self.queue, JobState.QUEUED, "queue")
+        self._see(
+            seen,
+            [job for _, _, job in self._delayed if job.state is JobState.DELAYED],
+            JobState.DELAYED,
+            "heap",
+        )
+        for record in self.ps.values():
+            self._see(seen, record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
+            self._see(seen, record.started.values(), JobState.STARTED, f"P{record.p} started")
+            if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
+                raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
+            if record.fresh and record in self._idle:
+                raise InvariantError(f"P{record.p} is idle and has fresh work")
+        if len(seen) != self.unfinished:
+            raise InvariantError(f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere")
+        if self.queue and any(self._room(p, head.fn) for p in self._idle if (head := self.queue.head())):
+            raise InvariantError("work waits while a P is idle")
+
+    def _see(self, seen: dict[int, str], jobs: Any, state: JobState, place: str) -> None:
+        for job in jobs:
+            if job.state is not state or id(job) in seen:
+                raise InvariantError(f"in {place} and {seen.get(id(job), 'nowhere')}: {job.story()}")
+            seen[id(job)] = place
+
+
+def _used(record: PRecord) -> int:
+    return record.used_ns
+
+
+def _has_started(record: PRecord) -> bool:
+    return bool(record.started)
+
+
+_LABEL = {outcome: outcome.name.lower() for outcome in Outcome}

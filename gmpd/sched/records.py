@@ -1,0 +1,184 @@
+"""What the coordinator's policy remembers: jobs, functions, sessions, Ps. No rules live here.
+
+A record never knows a socket, a frame's meaning or the time; payloads are opaque bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from gmpd.sched.states import JobState
+
+Buffers: TypeAlias = Sequence[Any]
+Options: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The numbers that the policy obeys; ``config`` holds their defaults and reasons. Times in ns."""
+
+    queue_jobs: int = 1_000_000
+    queue_bytes: int = 1 << 30
+    window: int = 65_536
+    credit_ns: int = 2_000_000
+    credit_max: int = 256
+    started_max: int = 10_000
+    outbox_bytes: int = 64 << 20
+    strikes: int = 3
+    seed: int = 1
+
+
+class Function:
+    """One function that jobs call. ``est_ns`` is the running average of the time it occupies a P.
+
+    The average is shared by all sessions that use the same function: what is learned stays learned.
+    """
+
+    __slots__ = ("est_ns", "fid", "key", "kind", "name", "payload", "users")
+
+    def __init__(self, fid: int, key: tuple[str, str, bytes], payload: bytes) -> None:
+        self.fid = fid
+        self.key = key
+        self.kind, self.name = key[0], key[1]
+        self.payload = payload
+        #: None until the first job of it has ended: unknown functions go out one at a time.
+        self.est_ns: int | None = None
+        #: Sessions that defined it. Forgotten, here and in workers, when nobody is left.
+        self.users = 0
+
+    def learn(self, occupied_ns: int) -> None:
+        """Exponential average, 1/8 of each new value (as TCP's round trip: quick, yet not jumpy)."""
+        if self.est_ns is None:
+            self.est_ns = occupied_ns
+        else:
+            self.est_ns += (occupied_ns - self.est_ns) >> 3
+
+
+class Job:
+    """One accepted job; see states.py for who owns it when."""
+
+    __slots__ = (
+        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "nbytes", "options",
+        "p", "payload", "seq", "session", "state", "streamed", "token",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        session: Session,
+        seq: int,
+        fn: Function,
+        options: Options | None,
+        payload: bytes,
+        buffers: Buffers,
+        nbytes: int,
+        state: JobState,
+        accepted_ns: int,
+    ) -> None:
+        self.session = session
+        self.seq = seq
+        self.fn = fn
+        self.options = options
+        self.payload = payload
+        self.buffers = buffers
+        self.nbytes = nbytes
+        self.accepted_ns = accepted_ns
+        self.state = state
+        self.attempt = 1
+        self.deaths = 0
+        #: The P that holds the lease and the token of the hand-out; meaningless unless leased.
+        self.p: PRecord | None = None
+        self.token = 0
+        #: What this hand-out costs its P's credit.
+        self.est_ns = 0
+        self.cancelling = False
+        #: Items already went to the client: a second attempt would repeat them.
+        self.streamed = False
+
+    def option(self, name: str, default: Any) -> Any:
+        return default if self.options is None else self.options.get(name, default)
+
+    def story(self) -> str:
+        where = f"P{self.p.p} epoch {self.p.epoch} token {self.token}" if self.p else "no P"
+        return (
+            f"job {self.session.name}/{self.seq} {self.fn.name} is {self.state.name}, "
+            f"attempt {self.attempt}, {where}"
+        )
+
+
+class Outcomes:
+    """Outcomes that wait to be sent to one session, in the columns of protocol.Done."""
+
+    __slots__ = ("buffers", "nbytes", "payloads", "ran_us", "seqs", "specials")
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.payloads: list[bytes] = []
+        self.ran_us: list[int] = []
+        self.specials: dict[int, list[Any]] = {}
+        self.buffers: list[Buffers] = []
+        self.nbytes = 0
+
+
+@dataclass(eq=False)
+class Session:
+    """One client. ``link`` is the shell's name for the way to it; opaque here."""
+
+    sid: int
+    link: Any
+    name: str
+    jobs: dict[int, Job] = field(default_factory=dict)
+    functions: dict[int, Function] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    #: Outcomes handed to the shell, and those that the client said it has.
+    delivered: int = 0
+    acked: int = 0
+    #: Bytes of outcomes on their way: beyond Policy.outbox_bytes they wait here.
+    unacked_bytes: int = 0
+    #: Sizes of delivered batches, so that an Ack gives the right number of bytes back.
+    batches: deque[tuple[int, int]] = field(default_factory=deque)
+
+    @property
+    def owed(self) -> int:
+        """Jobs without an acknowledged outcome: bounded by the window."""
+        return len(self.jobs) + len(self.outcomes.seqs) + self.delivered - self.acked
+
+
+class PRecord:
+    """The coordinator's side of one P: its leases and what it is worth asking for.
+
+    ``fresh`` and ``started`` map tokens to jobs in hand-out order; together they are the lease.
+    """
+
+    __slots__ = (
+        "defined", "draining", "epoch", "finished", "fresh", "hits", "lost", "misses", "next_token", "p", "ready",
+        "refusals", "started", "steal_after_ns", "steal_pause_ns", "stealing", "stolen", "used_ns",
+    )  # fmt: skip
+
+    def __init__(self, p: int, epoch: int) -> None:
+        self.p = p
+        #: Of the worker that houses it: +1 with every new worker; older messages are not believed.
+        self.epoch = epoch
+        self.ready = False
+        self.draining = False
+        self.fresh: dict[int, Job] = {}
+        self.started: dict[int, Job] = {}
+        #: Sum of est_ns over ``fresh``: what it has been given and not yet begun.
+        self.used_ns = 0
+        #: Tokens are per P and rise over its whole life, epochs included: none is ever used twice.
+        self.next_token = 1
+        #: Functions that this epoch's worker has been told.
+        self.defined: set[int] = set()
+        #: Number of the Steal that it has not answered yet, 0 when none.
+        self.stealing = 0
+        #: Not to be robbed before this time: its last answer was empty-handed.
+        self.steal_after_ns = 0
+        self.steal_pause_ns = 0
+        self.finished = 0
+        self.stolen = 0
+        self.lost = 0
+        self.hits = 0
+        self.misses = 0
+        self.refusals = 0

@@ -1,0 +1,53 @@
+"""The states of a job in the coordinator, and the only function that moves it between them.
+
+    DELAYED ──▶ QUEUED ──▶ LEASED ──▶ STARTED ──▶ FINAL
+                  ▲  ▲────────┘          │
+                  └──────────────────────┘  only after its worker is confirmed dead, or by `retries`
+
+QUEUED is owned by the global queue, LEASED and STARTED by one lease of one P and epoch, DELAYED by
+the timer heap. FINAL is owned by nobody: the record is forgotten as soon as the outcome is on its
+way to the session's outbox. Any state may end in FINAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Protocol
+
+from gmpd.errors import InvariantError
+
+
+class JobState(IntEnum):
+    """Where an accepted job is: it is in exactly one of these."""
+
+    DELAYED = 0
+    QUEUED = 1
+    LEASED = 2
+    STARTED = 3
+    FINAL = 4
+
+
+class HasState(Protocol):
+    state: JobState
+
+    def story(self) -> str: ...
+
+
+_ALLOWED: Mapping[JobState, frozenset[JobState]] = {
+    JobState.DELAYED: frozenset({JobState.QUEUED, JobState.FINAL}),
+    JobState.QUEUED: frozenset({JobState.LEASED, JobState.FINAL}),
+    # LEASED to QUEUED: surrendered to a thief, or its worker died before it was started.
+    JobState.LEASED: frozenset(
+        {JobState.STARTED, JobState.QUEUED, JobState.DELAYED, JobState.FINAL}
+    ),
+    JobState.STARTED: frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FINAL}),
+    JobState.FINAL: frozenset(),
+}
+
+
+def transition(job: HasState, to: JobState) -> None:
+    """Move ``job``; InvariantError with its story, and nothing changed, when the move is forbidden."""
+    if to not in _ALLOWED[job.state]:
+        raise InvariantError(f"{job.state.name} -> {to.name} is forbidden: {job.story()}")
+    job.state = to
