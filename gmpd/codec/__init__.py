@@ -1,0 +1,46 @@
+"""Values, calls, results, functions and errors to bytes and back, with their type.
+
+Knows nothing of jobs' options, sockets and limits of size. Only client and worker may call what
+unpickles (``decode``, ``decode_call``, ``resolve_function``, ``decode_error``); coordinator,
+gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
+"""
+
+from gmpd.codec.failures import (
+    ErrorSummary,
+    add_job_note,
+    decode_error,
+    encode_error,
+    error_summary,
+)
+from gmpd.codec.functions import FunctionRef, describe_function, resolve_function
+from gmpd.codec.pickles import Buffer
+from gmpd.codec.values import (
+    Blob,
+    decode,
+    decode_call,
+    encode,
+    encode_call,
+    encode_result,
+    is_plain,
+    to_plain,
+)
+
+__all__ = [
+    "Blob",
+    "Buffer",
+    "ErrorSummary",
+    "FunctionRef",
+    "add_job_note",
+    "decode",
+    "decode_call",
+    "decode_error",
+    "describe_function",
+    "encode",
+    "encode_call",
+    "encode_error",
+    "encode_result",
+    "error_summary",
+    "is_plain",
+    "resolve_function",
+    "to_plain",
+]

@@ -1,0 +1,321 @@
+"""Exceptions as bytes: texts for everybody, and the exception itself for who may unpickle.
+
+An exception is the one value that must always arrive, whatever its class does: user code that runs
+here (``__str__``, ``__repr__``, ``__reduce__``, properties) may raise anything, return anything of
+any size. What cannot be rebuilt arrives as RemoteError with all its texts.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgpack
+
+from gmpd import errors
+from gmpd.codec import pickles
+from gmpd.codec.pickles import Buffer
+from gmpd.errors import GmpdError, ProtocolError, RemoteError, RemoteTraceback
+
+#: Bytes of any one text: enough for a deep traceback, small beside a frame.
+TEXT_MAX = 64 * 1024
+#: An exception that carries more than this is sent as its texts only.
+_PICKLE_MAX = 1024 * 1024
+_NOTES_MAX = 100
+#: Exceptions shown of a chain or a group; a traceback of each costs about 100 µs.
+_CHAIN_MAX = 100
+#: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
+_FRAMES_MAX = 2000
+_NAME_MAX = 256
+
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+#: Modules whose exceptions are rebuilt by name from scalar arguments, without pickle.
+_BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}
+
+
+class ErrorSummary(NamedTuple):
+    """What can be shown of an error without running any code of it.
+
+    ``type`` is the class with its module (builtins without), ``traceback`` includes the last line.
+    """
+
+    type: str
+    message: str
+    traceback: str
+
+
+def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
+    """``exc`` as a msgpack map; never raises because of what ``exc`` is.
+
+    With ``plain`` nothing is pickled. The traceback begins where gmpd's own frames end.
+    """
+    kind = type(exc)
+    error: dict[str, Any] = {
+        "type": _name_of(kind),
+        "module": _attribute_text(kind, "__module__"),
+        "qualname": _attribute_text(kind, "__qualname__"),
+        "message": _text(exc),
+        "traceback": _traceback_text(exc),
+        "notes": _notes(exc),
+    }
+    args = _plain_args(exc)
+    if args is not None:
+        error["args"] = args
+    elif not plain:
+        pickled = _pickled(exc)
+        if pickled is not None:
+            error["pickled"] = pickled
+    packed: bytes = msgpack.packb(error)
+    return packed
+
+
+def decode_error(data: Buffer, *, plain: bool = False) -> BaseException:
+    """The exception again, with ``RemoteTraceback`` as its cause.
+
+    Its own class when that can be rebuilt here, else RemoteError. With ``plain`` nothing is
+    unpickled: builtin exceptions still keep their class. Raises ProtocolError for garbage.
+    """
+    error = _unpack(data)
+    exc = _from_args(error)
+    if exc is None and not plain and type(error.get("pickled")) is bytes:
+        exc = _from_pickle(error["pickled"])
+    if exc is None or not _decorate(exc, error):
+        exc = RemoteError(_remote_message(error), error["type"], error["traceback"])
+        _decorate(exc, error)
+    return exc
+
+
+def error_summary(data: Buffer) -> ErrorSummary:
+    """The texts of an encoded error; never unpickles. Raises ProtocolError for garbage."""
+    error = _unpack(data)
+    return ErrorSummary(error["type"], error["message"], error["traceback"])
+
+
+def add_job_note(exc: BaseException, text: str) -> None:
+    """``exc.add_note(text)``, for exceptions that forbid it too."""
+    try:
+        BaseException.add_note(exc, text)
+    except Exception:  # noqa: BLE001 - __notes__ is no list, or __setattr__ refuses: do without
+        return
+
+
+def _unpack(data: Buffer) -> dict[str, Any]:
+    try:
+        error = msgpack.unpackb(data)
+    except Exception as exc:
+        raise ProtocolError(f"{len(data)} bytes are not an error: {exc}") from exc
+    if type(error) is not dict:
+        raise ProtocolError(f"{len(data)} bytes are not an error but a {type(error).__name__}")
+    for key in ("type", "module", "qualname", "message", "traceback"):
+        if type(error.get(key)) is not str:
+            raise ProtocolError(f"an error without the text {key!r}")
+    notes = error.get("notes")
+    if type(notes) is not list or not all(type(note) is str for note in notes):
+        raise ProtocolError("an error whose notes are not texts")
+    return error
+
+
+def _from_args(error: dict[str, Any]) -> BaseException | None:
+    args = error.get("args")
+    namespace = _BY_NAME.get(error["module"])
+    if type(args) is not list or namespace is None:
+        return None
+    kind = namespace.get(error["qualname"])
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        return None
+    try:
+        return kind(*args)
+    except Exception:  # noqa: BLE001 - another version of the class
+        return None
+
+
+def _from_pickle(pickled: bytes) -> BaseException | None:
+    try:
+        loaded = pickles.load(pickled)
+    except GmpdError:
+        return None
+    if type(loaded) is not tuple or len(loaded) != 2:
+        return None
+    exc, args = loaded
+    if not isinstance(exc, BaseException):
+        return None
+    return exc if _set(exc, "args", args) else None
+
+
+def _decorate(exc: BaseException, error: dict[str, Any]) -> bool:
+    """Give ``exc`` its notes and its cause."""
+    if error["notes"] and not _set(exc, "__notes__", list(error["notes"])):
+        return False
+    return _set(exc, "__cause__", RemoteTraceback(error["traceback"]))
+
+
+def _set(exc: BaseException, name: str, value: object) -> bool:
+    # Past a __setattr__ of its own: a frozen dataclass may be an exception.
+    try:
+        object.__setattr__(exc, name, value)
+    except Exception:  # noqa: BLE001 - user code
+        return False
+    return True
+
+
+def _remote_message(error: dict[str, Any]) -> str:
+    message, kind = error["message"], error["type"]
+    return f"{kind}: {message}" if message else str(kind)
+
+
+def _plain_args(exc: BaseException) -> list[Any] | None:
+    """The arguments that make ``exc`` again, if it is a known class and they are scalars."""
+    kind = type(exc)
+    namespace = _BY_NAME.get(kind.__module__)
+    if namespace is None or namespace.get(kind.__qualname__) is not kind:
+        return None
+    try:
+        reduced: Any = exc.__reduce__()
+        state = reduced[2] if len(reduced) > 2 else None
+        args = list(reduced[1])
+        if reduced[0] is not kind or not all(type(arg) in _SCALARS for arg in args):
+            return None
+        if set(state or ()) - {"__notes__"} or len(msgpack.packb(args)) > TEXT_MAX:
+            return None
+        same = type(kind(*args)) is kind and kind(*args).args == exc.args
+    except Exception:  # noqa: BLE001 - then it has to be pickled
+        return None
+    return args if same else None
+
+
+def _pickled(exc: BaseException) -> bytes | None:
+    """``exc`` with its ``args``, if it loads again as what it is.
+
+    Its args travel beside it because a class whose ``__init__`` builds the message from its
+    arguments would build it a second time from the message.
+    """
+    try:
+        data, _ = pickles.dump((exc, exc.args), in_band=True)
+        if len(data) > _PICKLE_MAX:
+            return None
+        again = _from_pickle(data)
+        return data if type(again) is type(exc) and str(again) == str(exc) else None
+    except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain
+        return None
+
+
+def _notes(exc: BaseException) -> list[str]:
+    try:
+        notes: Any = exc.__notes__
+        if type(notes) is not list:
+            return []
+        return [_clean(note) for note in notes[:_NOTES_MAX] if isinstance(note, str)]
+    except Exception:  # noqa: BLE001 - no notes, or a property
+        return []
+
+
+def _name_of(kind: type) -> str:
+    module = _attribute_text(kind, "__module__")
+    qualname = _attribute_text(kind, "__qualname__")
+    return qualname if module == "builtins" else f"{module}.{qualname}"
+
+
+def _attribute_text(kind: type, name: str) -> str:
+    try:
+        return _clean(getattr(kind, name), _NAME_MAX)
+    except Exception:  # noqa: BLE001 - a metaclass
+        return "?"
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return _clean(str(exc))
+    except BaseException as second:  # noqa: BLE001 - the job's error must arrive
+        return (
+            f"(its text cannot be read: __str__ raised {_attribute_text(type(second), '__name__')})"
+        )
+
+
+def _clean(text: str, limit: int = TEXT_MAX) -> str:
+    """``text`` as an exact str of at most ``limit`` bytes, its middle cut out if need be."""
+    length = str.__len__(text)
+    if length > limit:
+        half = limit // 2 - 32
+        head = str.__getitem__(text, slice(0, half))
+        tail = str.__getitem__(text, slice(length - half, length))
+        text = f"{head}\n… {length - 2 * half} characters left out …\n{tail}"
+    data = str.encode(text, "utf-8", "backslashreplace")
+    if len(data) > limit:
+        half = limit // 2 - 32
+        data = data[:half] + "\n… cut …\n".encode() + data[-half:]
+    return data.decode("utf-8", "ignore")
+
+
+def _traceback_text(exc: BaseException) -> str:
+    try:
+        if _is_modest(exc):
+            return _clean("".join(_format(exc)))
+    except BaseException:  # noqa: BLE001, S110 - user code again; the short form runs less of it
+        pass
+    return _clean("".join(_format_alone(exc)))
+
+
+def _is_modest(exc: BaseException) -> bool:
+    """Whether chain and groups together are few enough for the traceback module."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if len(seen) > _CHAIN_MAX:
+            return False
+        waiting += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            if len(one.exceptions) > _CHAIN_MAX:
+                return False
+            waiting += one.exceptions
+    return True
+
+
+def _format(exc: BaseException) -> Iterator[str]:
+    whole = traceback.TracebackException(
+        type(exc), exc, exc.__traceback__, limit=-_FRAMES_MAX, compact=True
+    )
+    seen: set[int] = set()
+    waiting: list[traceback.TracebackException | None] = [whole]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        _hide_own_frames(one.stack, keep_all=one is whole and not isinstance(exc, GmpdError))
+        waiting += [one.__cause__, one.__context__, *(one.exceptions or ())]
+    return whole.format()
+
+
+def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
+    """Drop gmpd's own frames before the first of the user's.
+
+    A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``.
+    """
+    foreign = (i for i, frame in enumerate(stack) if not frame.filename.startswith(_OWN_CODE))
+    first = next(foreign, 0 if keep_all else len(stack))
+    del stack[:first]
+
+
+def _format_alone(exc: BaseException) -> Iterator[str]:
+    """Type, message and frames of ``exc`` alone, without its chain and without its code."""
+    yield "Traceback (most recent call last):\n"
+    frames = traceback.StackSummary.extract(_walk(exc.__traceback__), limit=-_FRAMES_MAX)
+    _hide_own_frames(frames, keep_all=True)
+    yield from frames.format()
+    yield f"{_name_of(type(exc))}: {_text(exc)}\n"
+    for note in _notes(exc):
+        yield f"{note}\n"
+    yield "(its causes or parts are too many to show)\n" if not _is_modest(exc) else ""
+
+
+def _walk(tb: TracebackType | None) -> Iterator[tuple[Any, int]]:
+    return traceback.walk_tb(tb)

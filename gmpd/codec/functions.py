@@ -1,0 +1,254 @@
+"""Functions as references: by name where the other side finds the same thing, else by value.
+
+``describe_function`` and ``resolve_function`` are each other's counterpart. Whether a name may be
+resolved at all (allow-lists for remote clients) is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gmpd.codec import blame, pickles, stability
+from gmpd.codec.stability import Watch, find
+from gmpd.errors import NotRegistered, ProtocolError, Unserializable
+
+_Fn = Callable[..., Any]
+
+#: Functions by value that a worker keeps unpickled, and the largest that it keeps (bytes).
+_KEPT_MAX = 128
+_KEPT_BYTES_MAX = 256 * 1024
+
+
+class FunctionRef(NamedTuple):
+    """A function on its way.
+
+    ``kind`` is "name" or "pickle", ``name`` is "module:qualname" in both (for people, when it is a
+    pickle), ``payload`` is b"" for "name".
+    """
+
+    kind: str
+    name: str
+    payload: bytes = b""
+
+
+class _Known(NamedTuple):
+    fn: weakref.ref[Any]
+    ref: FunctionRef
+    module: str
+    qualname: str
+    watch: Watch | None
+
+
+class _Kept(NamedTuple):
+    fn: _Fn
+    watch: Watch
+
+
+#: By id, with a weak reference beside it: the entry goes when the function goes.
+_known: dict[int, _Known] = {}
+_kept: dict[bytes, _Kept] = {}
+
+
+def describe_function(fn: _Fn) -> FunctionRef:
+    """How to name or send ``fn``.
+
+    Raises Unserializable when it is no callable, or cannot be sent (with the path inside).
+    """
+    known = _known.get(id(fn))
+    if known is not None and known.fn() is fn:
+        if known.watch is None:
+            module = sys.modules.get(known.module)
+            if module is not None and module.__dict__.get(known.qualname) is fn:
+                return known.ref
+        elif stability.still_holds(known.watch):
+            return known.ref
+    return _describe(fn)
+
+
+def resolve_function(ref: FunctionRef) -> _Fn:
+    """The function that ``ref`` stands for.
+
+    A function by value is rebuilt for each call, unless it has no state of its own that one call
+    could leave behind for the next. Raises NotRegistered naming module and attribute, or what the
+    import raised; ProtocolError for a reference that ``describe_function`` cannot have made.
+    """
+    if ref.kind == "name":
+        module_name, _, qualname = ref.name.partition(":")
+        module = sys.modules.get(module_name)
+        if module is not None:
+            fn = module.__dict__.get(qualname)
+            if callable(fn):
+                return fn  # type: ignore[no-any-return]
+        return _import_function(ref.name, module_name, qualname)
+    if ref.kind == "pickle":
+        return _load_function(ref)
+    raise ProtocolError(f"a function reference of kind {ref.kind!r}; known are 'name' and 'pickle'")
+
+
+def _describe(fn: _Fn) -> FunctionRef:
+    if not callable(fn):
+        raise Unserializable(_not_callable(fn))
+    module, qualname = _address(fn)
+    name = f"{module}:{qualname}"
+    if module != "__main__" and _is_same(find(module, qualname), fn) and _by_reference(module):
+        ref = FunctionRef("name", name)
+        _remember(fn, ref, module, qualname, None)
+        return ref
+    try:
+        payload, _ = pickles.dump(fn, in_band=True)
+    except Exception as exc:
+        text = blame.explain(fn, qualname, exc)
+        raise Unserializable(f"the function {qualname}() cannot be sent: {text}") from exc
+    ref = FunctionRef("pickle", name, payload)
+    watch = stability.watch(fn)
+    if watch is not None:
+        _remember(fn, ref, module, qualname, watch)
+    return ref
+
+
+def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watch | None) -> None:
+    if not isinstance(fn, types.FunctionType | type | types.BuiltinFunctionType):
+        return
+    key = id(fn)
+
+    def forget(gone: weakref.ref[Any]) -> None:
+        known = _known.get(key)
+        if known is not None and known.fn is gone:
+            del _known[key]
+
+    _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch)
+
+
+def _is_same(found: object, fn: _Fn) -> bool:
+    """Identity; a class method is made anew by each access, so equality on the same class."""
+    if found is fn:
+        return True
+    owner = getattr(fn, "__self__", None)
+    return (
+        isinstance(owner, type)
+        and isinstance(found, types.MethodType | types.BuiltinMethodType)
+        and found.__self__ is owner
+        and found == fn
+    )
+
+
+def _by_reference(module: str) -> bool:
+    """Whether the user did not ask cloudpickle to send this module's contents by value."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    if cloudpickle is None:
+        return True
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    parts = module.split(".")
+    return not any(".".join(parts[: n + 1]) in by_value for n in range(len(parts)))
+
+
+def _address(fn: Any) -> tuple[str, str]:
+    if isinstance(fn, functools.partial):
+        return _address(fn.func)
+    owner = getattr(fn, "__objclass__", None) or getattr(fn, "__self__", None)
+    qualname = getattr(fn, "__qualname__", None)
+    if not isinstance(qualname, str):
+        fn = owner = type(fn)
+        qualname = fn.__qualname__
+    module = getattr(fn, "__module__", None)
+    if not isinstance(module, str):
+        kind = owner if isinstance(owner, type) else type(owner)
+        module = kind.__module__
+    return module, qualname
+
+
+def _not_callable(fn: object) -> str:
+    if inspect.iscoroutine(fn):
+        fn.close()
+        return (
+            f"a function is needed, not the coroutine {fn.__qualname__}(): pass the async function "
+            "and its arguments, submit(fetch, url) instead of submit(fetch(url))"
+        )
+    return (
+        f"a function is needed, not {blame.name_kind(fn)}: pass the function and its arguments, "
+        "submit(f, x) instead of submit(f(x))"
+    )
+
+
+def _import_function(name: str, module_name: str, qualname: str) -> _Fn:
+    if not module_name or not qualname:
+        raise NotRegistered(f"{name!r} names no function: write it as module:function")
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as exc:
+        raise NotRegistered(_import_failed(name, module_name, exc)) from exc
+    fn = find(module_name, qualname)
+    if callable(fn):
+        return fn  # type: ignore[no-any-return]
+    raise NotRegistered(_no_such_attribute(name, module, qualname, fn))
+
+
+def _import_failed(name: str, module_name: str, exc: BaseException) -> str:
+    if isinstance(exc, ModuleNotFoundError) and exc.name and _is_within(exc.name, module_name):
+        hint = _did_you_mean(exc.name, _modules_beside(exc.name))
+        mend = hint or "; install it there, or start the daemon where it can be imported"
+        return f"no function {name}: there is no module {exc.name!r} where the job was to run{mend}"
+    if isinstance(exc, SystemExit):
+        return f"no function {name}: importing {module_name!r} called sys.exit({exc.code!r})"
+    return (
+        f"no function {name}: importing {module_name!r} raised {type(exc).__name__}: "
+        f"{blame.text_of(exc)}"
+    )
+
+
+def _is_within(missing: str, module_name: str) -> bool:
+    return module_name == missing or module_name.startswith(missing + ".")
+
+
+def _no_such_attribute(name: str, module: types.ModuleType, qualname: str, found: object) -> str:
+    if found is not None:
+        return f"{name} is not callable: it is {blame.name_kind(found)}"
+    head, _, last = qualname.rpartition(".")
+    owner: Any = find(module.__name__, head) if head else module
+    if not isinstance(owner, type | types.ModuleType):
+        return f"no function {name}: {module.__name__!r} has no class {head!r}"
+    if getattr(owner, last, owner) is None:
+        return f"{name} is not callable: it is None"
+    candidates = [key for key, item in vars(owner).items() if callable(item)]
+    return (
+        f"no function {name}: {owner.__name__!r} has no {last!r}{_did_you_mean(last, candidates)}"
+    )
+
+
+def _modules_beside(missing: str) -> list[str]:
+    parent, dot, _ = missing.rpartition(".")
+    path = getattr(sys.modules.get(parent), "__path__", ()) if parent else None
+    return [parent + dot + info.name for info in pkgutil.iter_modules(path)]
+
+
+def _did_you_mean(word: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(word, candidates, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _load_function(ref: FunctionRef) -> _Fn:
+    kept = _kept.pop(ref.payload, None)
+    if kept is not None and stability.still_holds(kept.watch):
+        _kept[ref.payload] = kept
+        return kept.fn
+    try:
+        fn = pickles.load(ref.payload)
+    except Unserializable as exc:
+        raise NotRegistered(f"the function {ref.name} cannot be rebuilt: {exc}") from exc
+    if not callable(fn):
+        raise NotRegistered(f"{ref.name} is not callable: it is {blame.name_kind(fn)}")
+    watch = stability.watch(fn)
+    if watch is not None and len(ref.payload) <= _KEPT_BYTES_MAX:
+        _kept[bytes(ref.payload)] = _Kept(fn, watch)
+        while len(_kept) > _KEPT_MAX:
+            _kept.pop(next(iter(_kept)), None)
+    return fn  # type: ignore[no-any-return]

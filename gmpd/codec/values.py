@@ -1,0 +1,298 @@
+"""Values, calls and results as bytes, and back with their type.
+
+msgpack carries what it carries exactly: scalars of the exact builtin types, and short flat lists
+and dicts of those. Everything else is a pickle (pickles.py), so a tuple comes back as a tuple and
+``[a, a]`` as one object twice. The first byte tells which: 0x80 is a pickle, anything else msgpack.
+*Plain* values (the command line, untrusted transports) are msgpack always: see plain.py.
+
+This module knows nothing of jobs, sockets and limits of size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgpack
+
+from gmpd.codec import blame, pickles, plain
+from gmpd.codec.pickles import PICKLE_TAG, Buffer
+from gmpd.errors import ProtocolError, Unserializable
+
+
+class Blob(NamedTuple):
+    """A value on its way: ``data``, and ``buffers`` to be sent as frames of their own.
+
+    Buffers are views of the caller's memory (a NumPy array): what changes there before they are
+    sent, changes what arrives. Send or copy them before the caller gets control back.
+    """
+
+    data: bytes
+    buffers: tuple[Buffer, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all, for limits."""
+        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+#: What msgpack brings back exactly; subclasses (bool's own subclasses cannot exist) are not it.
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+#: Flat containers up to this length are proved item by item: beyond it pickle is as fast.
+_FLAT_MAX = 64
+#: Longer texts inside a container go by pickle, which writes one that occurs twice only once.
+_FLAT_TEXT_MAX = 1024
+#: A packer keeps the largest buffer that it ever needed: after a bigger one it is thrown away.
+_PACKER_KEEPS = 64 * 1024
+
+#: First bytes of a call: array of [args, kwargs], and of [args, kwargs, plain].
+_CALL = 0x92
+_PLAIN_CALL = 0x93
+#: An empty map in msgpack's long form, for its short form is PICKLE_TAG.
+_EMPTY_MAP = b"\xde\x00\x00"
+
+_REFUSED_BY_PACK = (OverflowError, UnicodeEncodeError, ValueError)
+_REFUSED_BY_UNPACK = (
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+    BufferError,
+    msgpack.exceptions.UnpackException,
+)
+
+_blob: Callable[[tuple[bytes, tuple[Buffer, ...]]], Blob] = partial(tuple.__new__, Blob)
+_NONE = Blob(b"\xc0")
+_unpack = msgpack.unpackb
+
+
+def _new_pack() -> Callable[[Any], bytes]:
+    # One packer for all threads: given exact scalars only, the C packer runs no Python code and so
+    # never gives up the GIL midway. The pure Python one has no such promise.
+    if msgpack.Packer.__module__ == "msgpack._cmsgpack":
+        return msgpack.Packer(autoreset=True, buf_size=4096).pack  # type: ignore[no-any-return]
+    return msgpack.packb  # type: ignore[no-any-return]
+
+
+_pack = _new_pack()
+
+
+def _shrink_packer() -> None:
+    global _pack
+    _pack = _new_pack()
+
+
+def encode(value: object) -> Blob:
+    """Any value as bytes. Raises Unserializable with the path to what cannot be sent."""
+    blob = _encode_msgpack(value)
+    return _encode_pickle(value, "value", "the value") if blob is None else blob
+
+
+def decode(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """Undo ``encode`` and ``encode_result``.
+
+    Raises ProtocolError for bytes that neither made, Unserializable for a value whose code is
+    missing or fails here. A writable buffer becomes the value's own memory; decode it once only.
+    """
+    if len(data) and data[0] == PICKLE_TAG:
+        return pickles.load(data, buffers)
+    return _unpack_value(data)
+
+
+def encode_call(
+    fn_name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    fn: Callable[..., Any] | None = None,
+    plain: bool = False,
+) -> Blob:
+    """The arguments of one call as bytes.
+
+    ``fn`` only serves to name a parameter when something cannot be sent; ``plain`` allows nothing
+    but msgpack. Raises Unserializable naming function, argument and the path inside.
+    """
+    if plain:
+        return _encode_plain_call(fn_name, args, kwargs, fn)
+    for value in args:
+        if type(value) not in _SCALARS:
+            return _encode_pickled_call(fn_name, args, kwargs, fn)
+    if kwargs:
+        for value in kwargs.values():
+            if type(value) not in _SCALARS:
+                return _encode_pickled_call(fn_name, args, kwargs, fn)
+    try:
+        data = _pack((args, kwargs))
+    except _REFUSED_BY_PACK:
+        return _encode_pickled_call(fn_name, args, kwargs, fn)
+    if len(data) > _PACKER_KEEPS:
+        _shrink_packer()
+    return _blob((data, ()))
+
+
+def decode_call(
+    data: Buffer, buffers: Sequence[Buffer] = ()
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Undo ``encode_call``; raises as ``decode`` does."""
+    try:
+        if data[0] == _CALL:
+            args, kwargs = _unpack(data, use_list=False)
+            if type(args) is tuple and type(kwargs) is dict:
+                return args, kwargs
+    except _REFUSED_BY_UNPACK as exc:
+        raise _not_msgpack(data, exc) from exc
+    return _decode_other_call(data, buffers)
+
+
+def encode_result(value: object, *, plain: bool = False) -> Blob:
+    """What a job returned, as bytes. Raises Unserializable with the path to the bad item."""
+    if value is None:
+        return _NONE
+    blob = _encode_msgpack(value)
+    if blob is not None:
+        return blob
+    if plain:
+        return Blob(_pack_plain(value, "result", "the result"))
+    return _encode_pickle(value, "result", "the result")
+
+
+def to_plain(data: Buffer) -> Any:
+    """Decode msgpack only: for processes that must never unpickle.
+
+    The result is made of None, bool, int, float, str, bytes, list and dict. Raises Unserializable
+    for a pickle, ProtocolError for garbage.
+    """
+    if is_plain(data):
+        return _unpack_value(data)
+    raise Unserializable(
+        "the value is a Python object (a pickle), which only a Python client may open: "
+        "read it with gmpd.Client().job(id).result(), or let the job return plain data"
+    )
+
+
+def is_plain(data: Buffer) -> bool:
+    """Whether ``data`` can be read without unpickling."""
+    return not len(data) or data[0] != PICKLE_TAG
+
+
+def _encode_msgpack(value: object) -> Blob | None:
+    """``value`` as msgpack if it is certain to come back the same, else None."""
+    kind = type(value)
+    if kind not in _SCALARS and not _is_flat(value, kind):
+        return None
+    try:
+        data = _pack(value)
+    except _REFUSED_BY_PACK:
+        return None
+    if len(data) > _PACKER_KEEPS:
+        _shrink_packer()
+    elif len(data) == 1 and data[0] == PICKLE_TAG:
+        data = _EMPTY_MAP
+    return _blob((data, ()))
+
+
+def _is_flat(value: Any, kind: type) -> bool:
+    if kind is list:
+        return len(value) <= _FLAT_MAX and all(map(_is_short_scalar, value))
+    if kind is dict:
+        return (
+            len(value) <= _FLAT_MAX
+            and all(type(key) is str for key in value)
+            and all(map(_is_short_scalar, value.values()))
+        )
+    return False
+
+
+def _is_short_scalar(value: Any) -> bool:
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value) <= _FLAT_TEXT_MAX
+    return kind in _SCALARS
+
+
+def _encode_pickle(value: object, root: str, what: str) -> Blob:
+    try:
+        return Blob(*pickles.dump(value))
+    except Exception as exc:
+        raise Unserializable(f"{what} cannot be sent: {blame.explain(value, root, exc)}") from exc
+
+
+def _encode_pickled_call(
+    fn_name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    fn: Callable[..., Any] | None,
+) -> Blob:
+    try:
+        return Blob(*pickles.dump((args, kwargs)))
+    except Exception as exc:
+        raise Unserializable(blame.explain_call(fn_name, fn, args, kwargs, exc)) from exc
+
+
+def _encode_plain_call(
+    fn_name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    fn: Callable[..., Any] | None,
+) -> Blob:
+    plain_args: list[Any] = []
+    plain_kwargs: dict[str, Any] = {}
+    for position, value in enumerate(args):
+        name, what = blame.name_argument(fn_name, fn, position)
+        plain_args.append(_to_plain_tree(value, name, what))
+    for key, value in kwargs.items():
+        plain_kwargs[key] = _to_plain_tree(value, key, f"argument {key!r} of {fn_name}()")
+    try:
+        return Blob(msgpack.packb((plain_args, plain_kwargs, True)))
+    except _REFUSED_BY_PACK as exc:
+        raise Unserializable(f"the arguments of {fn_name}() cannot be sent plain: {exc}") from exc
+
+
+def _to_plain_tree(value: object, root: str, what: str) -> Any:
+    try:
+        return plain.simplify(value, root)
+    except plain.NotPlain as exc:
+        raise Unserializable(f"{what} cannot be sent plain: {exc}") from None
+
+
+def _pack_plain(value: object, root: str, what: str) -> bytes:
+    tree = _to_plain_tree(value, root, what)
+    try:
+        data: bytes = msgpack.packb(tree)
+    except _REFUSED_BY_PACK as exc:
+        raise Unserializable(f"{what} cannot be sent plain: {exc}") from exc
+    return data if data[0] != PICKLE_TAG else _EMPTY_MAP
+
+
+def _unpack_value(data: Buffer) -> Any:
+    try:
+        return _unpack(data, ext_hook=_refuse_extension)
+    except _REFUSED_BY_UNPACK as exc:
+        raise _not_msgpack(data, exc) from exc
+
+
+def _refuse_extension(code: int, _: bytes) -> Any:
+    raise ValueError(f"extension type {code} is not used here")
+
+
+def _decode_other_call(
+    data: Buffer, buffers: Sequence[Buffer]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if data[0] == PICKLE_TAG:
+        call = pickles.load(data, buffers)
+    elif data[0] == _PLAIN_CALL:
+        args, kwargs, _ = _unpack_value(data)
+        call = (tuple(args) if type(args) is list else args, kwargs)
+    else:
+        call = None
+    if not (
+        type(call) is tuple and len(call) == 2 and type(call[0]) is tuple and type(call[1]) is dict
+    ):
+        raise ProtocolError(f"{len(data)} bytes are not the arguments of a call")
+    return call
+
+
+def _not_msgpack(data: Buffer, exc: Exception) -> ProtocolError:
+    return ProtocolError(f"{len(data)} bytes are not a value: {type(exc).__name__}: {exc}")

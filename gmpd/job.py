@@ -1,0 +1,204 @@
+"""What the author of a job declares: ``@gmpd.job(...)`` and its options.
+
+Knows nothing of clients and workers; its counterpart is ``Client.options(...)``, which overrides
+what is declared here for one submission.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import operator
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from gmpd.errors import ProtocolError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Where the options of a decorated function are kept.
+ATTRIBUTE = "__gmpd_job__"
+
+#: More attempts than this is a loop, not a retry.
+RETRIES_MAX = 1000
+#: Priorities lie in -PRIORITY_MAX..PRIORITY_MAX: each level in use is a queue of its own.
+PRIORITY_MAX = 100
+#: Seconds; a year, beyond which a delay or limit is a unit mixed up (milliseconds, a timestamp).
+SECONDS_MAX = 366 * 86400.0
+#: Characters of a name or a unique key: they are shown in tables and kept with every job.
+TEXT_MAX = 256
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is to be run. Wrong values raise ValueError or TypeError naming the option."""
+
+    #: Shown instead of the function's own name.
+    name: str | None = None
+    #: Further attempts after one that failed or whose worker died.
+    retries: int = 0
+    #: Seconds that one attempt may run; None: no limit.
+    timeout: float | None = None
+    #: Higher goes first among the jobs of one client.
+    priority: int = 0
+    #: Seconds before it may start.
+    delay: float = 0.0
+    #: While a job with this key is queued or running, submitting returns that one.
+    unique: str | None = None
+    #: On disk before submit returns.
+    durable: bool = False
+    #: A worker process of its own, replaced afterwards.
+    isolate: bool = False
+    #: Arguments and result are plain data (msgpack) only: never pickled.
+    plain: bool = False
+
+    def __post_init__(self) -> None:
+        _check_text("name", self.name)
+        _check_text("unique", self.unique)
+        self._set("retries", _integer("retries", self.retries, 0, RETRIES_MAX))
+        self._set("priority", _integer("priority", self.priority, -PRIORITY_MAX, PRIORITY_MAX))
+        self._set("delay", _seconds("delay", self.delay))
+        if self.timeout is not None:
+            self._set("timeout", _seconds("timeout", self.timeout))
+            if self.timeout == 0:
+                raise ValueError("timeout=0 would end every attempt at once; None means no limit")
+        for flag in ("durable", "isolate", "plain"):
+            if type(getattr(self, flag)) is not bool:
+                raise TypeError(f"{flag}={getattr(self, flag)!r}: must be True or False")
+
+    def merged(self, **overrides: Any) -> JobOptions:
+        """These options with some replaced. Raises TypeError for an unknown one, with a hint."""
+        if not overrides:
+            return self
+        _refuse_unknown(overrides)
+        return dataclasses.replace(self, **overrides)
+
+    def to_wire(self) -> dict[str, Any] | None:
+        """What differs from the defaults; None when nothing does."""
+        if self is DEFAULTS:
+            return None
+        wire = {}
+        for name, default in _DEFAULTS:
+            value = getattr(self, name)
+            if value != default:
+                wire[name] = value
+        return wire or None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any] | None) -> JobOptions:
+        """Undo ``to_wire``. Raises ProtocolError for what it cannot have made."""
+        if wire is None:
+            return DEFAULTS
+        try:
+            _refuse_unknown(wire)
+            return cls(**wire)
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise ProtocolError(f"job options: {exc}") from exc
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+_DEFAULTS = tuple((field.name, field.default) for field in dataclasses.fields(JobOptions))
+_NAMES = frozenset(name for name, _ in _DEFAULTS)
+
+#: The options of a function that declares none.
+DEFAULTS = JobOptions()
+
+
+@overload
+def job(fn: _F, /) -> _F: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    timeout: float | timedelta | None = None,
+    priority: int = 0,
+    delay: float | timedelta = 0.0,
+    unique: str | None = None,
+    durable: bool = False,
+    isolate: bool = False,
+    plain: bool = False,
+) -> Callable[[_F], _F]: ...
+def job(fn: Any = None, /, **options: Any) -> Any:
+    """Declare how a function is to be run as a job; called plainly it stays what it is.
+
+    Times are seconds (or a timedelta). Returns the same function object. Raises TypeError or
+    ValueError naming the option that is wrong.
+    """
+    declared = DEFAULTS.merged(**options)
+    if fn is None:
+        return lambda function: _declare(function, declared)
+    return _declare(fn, declared)
+
+
+def options_of(fn: object) -> JobOptions:
+    """What ``@job`` declared for ``fn`` (or for the function of a partial), else the defaults."""
+    declared = getattr(fn, ATTRIBUTE, None)
+    if declared is None:
+        declared = getattr(getattr(fn, "func", None), ATTRIBUTE, None)
+    return declared if isinstance(declared, JobOptions) else DEFAULTS
+
+
+def _declare(fn: Any, options: JobOptions) -> Any:
+    if not callable(fn):
+        raise TypeError(
+            f"@job decorates a function, not {fn!r}; options go by name: @job(retries=3)"
+        )
+    target = fn.__func__ if isinstance(fn, staticmethod | classmethod) else fn
+    try:
+        setattr(target, ATTRIBUTE, options)
+    except (AttributeError, TypeError):
+        raise TypeError(
+            f"@job cannot mark {fn!r}, which takes no attributes: wrap it in a def, "
+            "or use client.options(...).submit(...)"
+        ) from None
+    return fn
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in _NAMES:
+            close = difflib.get_close_matches(str(name), _NAMES, n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(_NAMES))}"
+            )
+            raise TypeError(f"there is no job option {name!r}: {hint}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: must be a text")
+    if not 0 < len(value) <= TEXT_MAX or not value.isprintable():
+        raise ValueError(f"{name}={value!r}: must be 1 to {TEXT_MAX} printable characters")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: must be a whole number")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: must be a whole number") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}={number}: must be from {low} to {high}")
+    return number
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool | str):
+        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta")
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta") from None
+    if math.isnan(seconds) or not 0 <= seconds <= SECONDS_MAX:
+        raise ValueError(f"{name}={value!r}: must be from 0 to {SECONDS_MAX:.0f} seconds (a year)")
+    return seconds
