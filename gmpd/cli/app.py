@@ -1,0 +1,123 @@
+"""What every command shares: the settings, how to print, and the options that say so.
+
+`@standard` gives a command ``--config``, ``--runtime-dir``, ``-v``, ``-q``, ``--json``, and hands
+it the `App`. The options are understood before and after the command's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gmpd.config import Config
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class App:
+    """The one object of a call of the command line."""
+
+    config_file: str | None = None
+    #: Settings given as options, "section.key" -> value.
+    flags: dict[str, object] = field(default_factory=dict)
+    as_json: bool = False
+    verbosity: int = 0
+
+    def config(self, flags: Mapping[str, object] | None = None) -> Config:
+        """The settings, with the command's own options on top. Raises ConfigError."""
+        from gmpd.config import Config
+
+        return Config.load(flags={**self.flags, **(flags or {})}, config_file=self.config_file)
+
+    def data(self, text: str) -> None:
+        """A line for whoever reads stdout."""
+        click.echo(text, color=color_of())
+
+    def json(self, value: object, *, indent: int | None = 2) -> None:
+        """A document on stdout; `indent=None` for a line of NDJSON."""
+        import json
+
+        click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+    def say(self, text: str, *, level: int = 0) -> None:
+        """A line for the person: stderr. -q silences level 0, -v shows level 1."""
+        if self.verbosity >= level:
+            click.echo(text, err=True, color=color_of())
+
+
+def color_of(env: Mapping[str, str] | None = None) -> bool | None:
+    """Whether to colour, by NO_COLOR, FORCE_COLOR and TERM=dumb; None: on a terminal."""
+    env = os.environ if env is None else env
+    if env.get("NO_COLOR"):
+        return False
+    if env.get("FORCE_COLOR"):
+        return True
+    if env.get("TERM") == "dumb":
+        return False
+    return None
+
+
+def _store(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value is None or value is False or value == 0:
+            return
+        app = ctx.ensure_object(App)
+        if attribute == "runtime_dir":
+            app.flags["daemon.runtime_dir"] = value
+        elif attribute in ("louder", "quieter"):
+            app.verbosity += value if attribute == "louder" else -value
+        else:
+            setattr(app, attribute, value)
+
+    return callback
+
+
+_OPTIONS = [
+    click.option(
+        "--config", type=click.Path(dir_okay=False), metavar="FILE", expose_value=False,
+        callback=_store("config_file"), help="Read this file of settings, too.",
+    ),
+    click.option(
+        "--runtime-dir", type=click.Path(file_okay=False), metavar="DIR", expose_value=False,
+        callback=_store("runtime_dir"), help="Where the daemon's sockets are.",
+    ),
+    click.option(
+        "-v", "--verbose", count=True, expose_value=False, callback=_store("louder"),
+        help="Say more.",
+    ),
+    click.option(
+        "-q", "--quiet", count=True, expose_value=False, callback=_store("quieter"),
+        help="Say less.",
+    ),
+]  # fmt: skip
+
+_JSON = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_store("as_json"),
+    help="Print JSON for programs.",
+)  # fmt: skip
+
+
+def pass_settings(function: F) -> F:
+    """Add the options that every command understands."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def standard(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
+    """Add these and ``--json``, and hand the command its App."""
+
+    @functools.wraps(function)
+    def with_app(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(click.get_current_context().ensure_object(App), *args, **kwargs)
+
+    return pass_settings(_JSON(with_app))

@@ -1,0 +1,29 @@
+"""`gmpd completions`: the script that teaches a shell our commands and options."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from gmpd.cli.app import App, standard
+
+_INSTALL = {
+    "bash": "gmpd completions bash > ~/.local/share/bash-completion/completions/gmpd",
+    "zsh": "gmpd completions zsh > ~/.zfunc/_gmpd   # with ~/.zfunc in fpath",
+    "fish": "gmpd completions fish > ~/.config/fish/completions/gmpd.fish",
+}
+
+
+@click.command(short_help="Print a completion script for your shell.")
+@click.argument("shell", type=click.Choice(sorted(_INSTALL)))
+@standard
+def command(app: App, shell: str) -> None:
+    """Print a completion script for SHELL.
+
+    The script asks `gmpd` itself, so it knows the commands of the version that is installed.
+    """
+    root = click.get_current_context().find_root().command
+    made = get_completion_class(shell)
+    assert made is not None, shell
+    app.data(made(root, {}, "gmpd", "_GMPD_COMPLETE").source())
+    app.say(f"# to install: {_INSTALL[shell]}")

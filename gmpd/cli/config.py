@@ -1,0 +1,123 @@
+"""`gmpd config`: show the settings and where each came from, write a file of them, check one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gmpd.cli.app import App, standard
+from gmpd.cli.exits import Exit
+from gmpd.config import KEYS, SECTIONS, Config, Layer, render
+from gmpd.errors import ConfigError
+
+
+@click.group(short_help="Show, write and check the settings.")
+def command() -> None:
+    """Show, write and check the settings.
+
+    \b
+    A value is looked for in this order, and the first that has it wins:
+      options · GMPD_SECTION__KEY · --config or $GMPD_CONFIG · ./gmpd.toml
+      ~/.config/gmpd/config.toml · /etc/gmpd/config.toml · defaults
+    """
+
+
+@command.command()
+@click.argument("key", required=False)
+@click.option("--origin", is_flag=True, help="Say where each value came from.")
+@standard
+def show(app: App, key: str | None, origin: bool) -> None:
+    """Print every setting as TOML, or only KEY (such as limits.queue_jobs)."""
+    config = app.config()
+    if key is not None and key not in KEYS:
+        raise click.UsageError(f"there is no key {key!r}{_hint(key)}")
+    names = list(KEYS) if key is None else [key]
+    if app.as_json:
+        app.json({name: _described(config, name) for name in names})
+    elif key is not None:
+        note = f"  # {config.origin(key)}" if origin else ""
+        app.data(KEYS[key].literal(config.value(key)) + note)
+    else:
+        for section in SECTIONS:
+            app.data(_section(config, section, origin=origin))
+
+
+def _described(config: Config, name: str) -> dict[str, object]:
+    origin = config.origin(name)
+    return {
+        "value": config.value(name),
+        "written": KEYS[name].literal(config.value(name)),
+        "default": KEYS[name].default,
+        "layer": origin.layer.value,
+        "where": origin.where,
+        "doc": KEYS[name].doc,
+    }
+
+
+def _section(config: Config, section: str, *, origin: bool) -> str:
+    lines = [click.style(f"[{section}]", bold=True)]
+    for key in (key for key in KEYS.values() if key.section == section):
+        line = f"{key.leaf} = {key.literal(config.value(key.name))}"
+        said = config.origin(key.name)
+        if origin:
+            shade = {"dim": True} if said.layer is Layer.DEFAULT else {"fg": "green"}
+            line = f"{line:<40} {click.style(f'# {said}', **shade)}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _hint(name: str) -> str:
+    from gmpd.config.keys import hint_key
+
+    return hint_key(name)
+
+
+@command.command()
+@click.argument("path", default="gmpd.toml", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@standard
+def init(app: App, path: str, force: bool) -> None:
+    """Write a file with every key, its meaning and its default, to PATH (`-` is stdout).
+
+    All keys are commented out: a default that is not written down can still get better.
+    """
+    text = render(active=False)
+    if path == "-":
+        app.data(text.rstrip("\n"))
+        return
+    try:
+        _write(Path(path), text, replace=force)
+    except FileExistsError:
+        raise click.UsageError(f"{path} is there already; --force replaces it") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    app.say(f"wrote {path}; check it with `gmpd config check {path}`")
+
+
+def _write(path: Path, text: str, *, replace: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
+    with os.fdopen(os.open(path, flags, 0o644), "w") as file:
+        file.write(text)
+
+
+@command.command()
+@click.argument("files", nargs=-1, type=click.Path())
+@standard
+def check(app: App, files: tuple[str, ...]) -> int:
+    """Check FILES, or everything that a command here would read. Tells all problems at once."""
+    try:
+        config = Config.load(env={}, files=files) if files else app.config()
+    except ConfigError as error:
+        if not app.as_json:
+            raise
+        app.json({"ok": False, "problems": str(error).splitlines()})
+        return Exit.CONFIG
+    said = {Layer.FLAG, Layer.ENVIRONMENT, Layer.FILE}
+    given = sorted(name for name, origin in config.origins.items() if origin.layer in said)
+    if app.as_json:
+        app.json({"ok": True, "problems": [], "set": given})
+    else:
+        app.data(f"ok: {len(given)} of {len(KEYS)} keys set, the others have their defaults")
+    return Exit.OK

@@ -1,0 +1,49 @@
+"""The exit codes, all of them. Scripts rely on them: they never change their meaning."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a command ended with."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Exit:
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    OK = 0, "done"
+    JOB_FAILED = 1, "a job failed"
+    USAGE = 2, "wrong arguments"
+    UNREACHABLE = 3, "no daemon"
+    NOT_FOUND = 4, "not found"
+    TIMEOUT = 5, "--timeout passed"
+    REJECTED = 6, "refused (queue full, draining)"
+    VERSION = 7, "the daemon speaks another version"
+    BUG = 70, "a bug in gmpd"  # EX_SOFTWARE of sysexits.h
+    CONFIG = 78, "wrong settings"  # EX_CONFIG
+    INTERRUPTED = 130, "Ctrl-C"  # 128 + SIGINT, as a shell says it
+    PIPE = 141, "the reader left"  # 128 + SIGPIPE
+    TERMINATED = 143, "ended by a signal"  # 128 + SIGTERM
+
+
+def exit_of(error: BaseException) -> Exit:
+    """The code of an error of gmpd's own tree; BUG for any other."""
+    from gmpd import errors
+
+    for kind, code in (
+        (errors.ConfigError, Exit.CONFIG),
+        (errors.DaemonUnreachable, Exit.UNREACHABLE),
+        (errors.ProtocolError, Exit.VERSION),
+        (errors.QueueFull, Exit.REJECTED),
+        (errors.NotRegistered, Exit.NOT_FOUND),
+        (errors.Unserializable, Exit.USAGE),
+        (errors.JobError, Exit.JOB_FAILED),
+    ):
+        if isinstance(error, kind):
+            return code
+    return Exit.BUG

@@ -1,0 +1,68 @@
+"""How a failed command ends: a sentence on stderr, and an exit code.
+
+The text of an error of gmpd's own tree already says what happened, why, and what to do; here it is
+only set. Anything else is a bug of gmpd, and shown whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from gmpd.cli.app import color_of
+from gmpd.cli.exits import Exit, exit_of
+from gmpd.errors import GmpdError, InvariantError
+
+
+def report(error: BaseException) -> int:
+    """Tell it to the person; the exit code."""
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
+        case KeyboardInterrupt() | click.Abort():
+            return Exit.INTERRUPTED
+        case BrokenPipeError():
+            return Exit.PIPE
+        case click.UsageError():
+            _usage(error)
+            return Exit.USAGE
+        case click.ClickException():
+            say_error(error.format_message())
+            return error.exit_code
+        case GmpdError() if not isinstance(error, InvariantError):
+            say_error(str(error) or type(error).__name__, getattr(error, "__notes__", []))
+            return exit_of(error)
+        case _:
+            traceback.print_exception(error)
+            say_error("this is a bug in gmpd: please report it with what stands above")
+            return Exit.BUG
+
+
+def say_error(text: str, notes: list[str] | None = None) -> None:
+    """The first line after a red word, what follows indented below it."""
+    first, *rest = [*text.splitlines(), *(notes or [])] or [""]
+    color = color_of()
+    click.echo(click.style("error: ", fg="red", bold=True) + first, err=True, color=color)
+    for line in rest:
+        click.echo(f"  {line}", err=True, color=color)
+
+
+def _usage(error: click.UsageError) -> None:
+    say_error(error.format_message())
+    if error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"Try `{error.ctx.command_path} --help`.", err=True)
+
+
+def settle_output(code: int) -> int:
+    """Flush stdout while a reader that left can still be told from a success."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = Exit.PIPE
+    if code == Exit.PIPE:  # or the interpreter would complain when it flushes once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return int(code)
