@@ -1,8 +1,8 @@
 """The global run queue: fair between clients.
 
-One FIFO per session and priority, the sessions of a priority served round-robin. A single FIFO (what
-Go has, where all Gs belong to one program) would let a client with a million jobs delay another's
-one by all of them. A higher priority goes first, strictly: a job that asks for less than another
+One FIFO per session and priority, the sessions of a priority served round-robin. A single FIFO
+(what Go has, where all Gs belong to one program) would let a client with a million jobs delay
+another's one by all of them. A higher priority goes first, strictly: a job that asks for less than another
 says that it can wait.
 
 The queue holds jobs in state QUEUED and nothing else; it never looks inside one.
@@ -58,8 +58,8 @@ class GlobalQueue:
     def pop_run(self, limit: int) -> list[Job]:
         """Up to ``limit`` jobs, alike in function and options, that are next in turn.
 
-        More than one only while a single session is served at this priority; else the turn passes on
-        after each job. Alike, because they travel as one message.
+        More than one only while a single session is served at this priority; else the turn passes
+        on after each job. Alike, because they travel as one message.
         """
         level = self._levels[self._order[0]]
         sid, fifo = next(iter(level.items()))

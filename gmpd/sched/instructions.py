@@ -96,8 +96,8 @@ class Retire(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | AskBack | CancelAt | PullAt | Deliver | Yielded | TellRunning | TellKept
-    | Retire
+    Teach | Forget | Dispatch | AskBack | CancelAt | PullAt | Deliver | Yielded | TellRunning
+    | TellKept | Retire
 )  # fmt: skip
 
 
@@ -108,5 +108,3 @@ class Exit(NamedTuple):
     signal: str
     exitcode: int | None
     text: str
-
-

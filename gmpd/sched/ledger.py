@@ -14,9 +14,9 @@ between clients. What hides all the same behind an unexpectedly long job is stol
 another P has nothing, in two phases: the victim gives up what it has not started, then, and only
 then, it is handed out anew under a new token.
 
-**The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or one
-lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for ever:
-a message about an old one finds nothing and changes nothing. Nothing started is run again before
+**The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or
+one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for
+ever: a message about an old one finds nothing and changes nothing. Nothing started is run again before
 the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a STARTED job
 whose function did not end by itself.
 
@@ -155,7 +155,9 @@ class Sched:
 
     # -- jobs come in ----------------------------------------------------------------------------
 
-    def submit(self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int) -> None:
+    def submit(
+        self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int
+    ) -> None:
         """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
 
         Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
@@ -191,16 +193,18 @@ class Sched:
             return "window", f"this client's window of {policy.window} jobs is full", room
         if self.unfinished + n > policy.queue_jobs:
             room = max(0, policy.queue_jobs - self.unfinished)
-            return "queue_jobs", f"the daemon holds limits.queue_jobs = {policy.queue_jobs} jobs", room
+            return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
         if self.nbytes + nbytes > policy.queue_bytes:
             return (
                 "queue_bytes",
-                f"the daemon holds {self.nbytes} of limits.queue_bytes = {policy.queue_bytes} bytes",
+                f"{self.nbytes} of limits.queue_bytes = {policy.queue_bytes} bytes are held",
                 0,
             )
         return None
 
-    def _reject(self, session: Session, seqs: Collection[int], label: str, text: str, room: int) -> None:
+    def _reject(
+        self, session: Session, seqs: Collection[int], label: str, text: str, room: int
+    ) -> None:
         self.tally.rejected[label] += len(seqs)
         details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         for seq in seqs:
@@ -255,8 +259,8 @@ class Sched:
     ) -> None:
         """The kernel confirmed that the worker of P ``p`` is gone.
 
-        ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that was
-        running at the moment of death. What it had not begun moves on, attempt unchanged; what it
+        ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
+        was running at the moment of death. What it had not begun moves on, attempt unchanged; what it
         had begun is lost, or tried again if its options allow. Results that it left behind must
         have been given to ``finished`` before.
         """
@@ -334,7 +338,9 @@ class Sched:
                 outcome = Outcome(special[0])
                 details = special[1] or {}
                 if not self._retried(job, outcome, now):
-                    self._finish(job, outcome, message.payloads[i], buffers[i], ran_us, details, now)
+                    self._finish(
+                        job, outcome, message.payloads[i], buffers[i], ran_us, details, now
+                    )
         self._rest(record)
 
     def _retried(self, job: Job, outcome: Outcome, now: int) -> bool:
@@ -367,7 +373,9 @@ class Sched:
             record.started[token] = job
             running.setdefault(job.session, []).append(job.seq)
         self._out.extend(
-            TellRunning(session, seqs) for session, seqs in running.items() if session.sid in self.sessions
+            TellRunning(session, seqs)
+            for session, seqs in running.items()
+            if session.sid in self.sessions
         )
         self._rest(record)
 
@@ -453,7 +461,7 @@ class Sched:
     # -- decisions -------------------------------------------------------------------------------
 
     def take(self, now: int) -> list[Instruction]:
-        """Decide, and give the shell all that is to be done: to be called after each batch of events."""
+        """Decide, and give the shell all that is to be done: after each batch of events."""
         self._wake_delayed(now)
         self._pump(now)
         self._steal(now)
@@ -484,14 +492,14 @@ class Sched:
         if not self.queue:
             return
         # Latest first; those where something started still runs or waits come after the free ones.
-        for record in sorted(reversed(self._idle), key=_has_started):
+        for record in sorted(self._idle[::-1], key=_has_started):
             self._fill(record)
         for record in sorted(self.ps.values(), key=_used):
             while self.queue and self._fill(record):
                 pass
 
     def _fill(self, record: PRecord) -> bool:
-        """Give one P its share of the queue's head (Go: globrunqgetbatch); False if it has no room."""
+        """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         head = self.queue.head()
         room = 0 if head is None else self._room(record, head.fn)
         if room <= 0:
@@ -538,7 +546,7 @@ class Sched:
         self._out.append(Dispatch(record, fn, jobs[0].options, first, payloads, buffers))
 
     def _steal(self, now: int) -> None:
-        """An idle P and an empty queue: ask a busy P for the older half of what it has not started."""
+        """An idle P and an empty queue: ask a busy P for the older half of its fresh jobs."""
         if self.queue or not self._idle:
             return
         free = any(not thief.started for thief in self._idle)
@@ -557,13 +565,15 @@ class Sched:
     def _has_spare(self, victim: PRecord, free: bool) -> bool:
         """Whether it is worth asking: it has something beside what it runs, or runs something long.
 
-        A last fresh job moves only to a P that is ``free`` of started ones: between two Ps that both
-        run something long it would be carried to and fro.
+        A last fresh job moves only to a P that is ``free`` of started ones: between two Ps that
+        both run something long it would be carried to and fro.
         """
         if not victim.ready or victim.draining or victim.stealing:
             return False
         held = len(victim.fresh)
-        return (held > 1 and victim.used_ns >= WORTH_NS) or (held == 1 and free and bool(victim.started))
+        return (held > 1 and victim.used_ns >= WORTH_NS) or (
+            held == 1 and free and bool(victim.started)
+        )
 
     def _deliver(self) -> None:
         for session in self._dirty.values():
@@ -682,14 +692,20 @@ class Sched:
             if record.fresh and record in self._idle:
                 raise InvariantError(f"P{record.p} is idle and has fresh work")
         if len(seen) != self.unfinished:
-            raise InvariantError(f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere")
-        if self.queue and any(self._room(p, head.fn) for p in self._idle if (head := self.queue.head())):
+            raise InvariantError(
+                f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere"
+            )
+        if self.queue and any(
+            self._room(p, head.fn) for p in self._idle if (head := self.queue.head())
+        ):
             raise InvariantError("work waits while a P is idle")
 
     def _see(self, seen: dict[int, str], jobs: Any, state: JobState, place: str) -> None:
         for job in jobs:
             if job.state is not state or id(job) in seen:
-                raise InvariantError(f"in {place} and {seen.get(id(job), 'nowhere')}: {job.story()}")
+                raise InvariantError(
+                    f"in {place} and {seen.get(id(job), 'nowhere')}: {job.story()}"
+                )
             seen[id(job)] = place
 
 

@@ -18,7 +18,7 @@ Options: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Policy:
-    """The numbers that the policy obeys; ``config`` holds their defaults and reasons. Times in ns."""
+    """Numbers that the policy obeys; ``config`` has their defaults and reasons. Times in ns."""
 
     queue_jobs: int = 1_000_000
     queue_bytes: int = 1 << 30
@@ -50,7 +50,7 @@ class Function:
         self.users = 0
 
     def learn(self, occupied_ns: int) -> None:
-        """Exponential average, 1/8 of each new value (as TCP's round trip: quick, yet not jumpy)."""
+        """Exponential average, 1/8 of each new value (as TCP's round trip: quick, not jumpy)."""
         if self.est_ns is None:
             self.est_ns = occupied_ns
         else:
@@ -61,8 +61,8 @@ class Job:
     """One accepted job; see states.py for who owns it when."""
 
     __slots__ = (
-        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "nbytes", "options",
-        "p", "payload", "seq", "session", "state", "streamed", "token",
+        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "nbytes",
+        "options", "p", "payload", "seq", "session", "state", "streamed", "token",
     )  # fmt: skip
 
     def __init__(
@@ -153,8 +153,9 @@ class PRecord:
     """
 
     __slots__ = (
-        "defined", "draining", "epoch", "finished", "fresh", "hits", "lost", "misses", "next_token", "p", "ready",
-        "refusals", "started", "steal_after_ns", "steal_pause_ns", "stealing", "stolen", "used_ns",
+        "defined", "draining", "epoch", "finished", "fresh", "hits", "lost", "misses",
+        "next_token", "p", "ready", "refusals", "started", "steal_after_ns", "steal_pause_ns",
+        "stealing", "stolen", "used_ns",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:

@@ -47,7 +47,7 @@ _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
 
 
 def transition(job: HasState, to: JobState) -> None:
-    """Move ``job``; InvariantError with its story, and nothing changed, when the move is forbidden."""
+    """Move ``job``; a forbidden move changes nothing and raises InvariantError with its story."""
     if to not in _ALLOWED[job.state]:
         raise InvariantError(f"{job.state.name} -> {to.name} is forbidden: {job.story()}")
     job.state = to

@@ -38,7 +38,17 @@ class Histogram:
 class Tally:
     """Counters of the policy; labels are small closed sets."""
 
-    __slots__ = ("dropped", "finished", "occupied", "rejected", "retried", "run", "steal", "submitted", "wait")
+    __slots__ = (
+        "dropped",
+        "finished",
+        "occupied",
+        "rejected",
+        "retried",
+        "run",
+        "steal",
+        "submitted",
+        "wait",
+    )
 
     def __init__(self) -> None:
         self.submitted = 0
