@@ -2,8 +2,8 @@
 
 One FIFO per session and priority, the sessions of a priority served round-robin. A single FIFO
 (what Go has, where all Gs belong to one program) would let a client with a million jobs delay
-another's one by all of them. A higher priority goes first, strictly: a job that asks for less than another
-says that it can wait.
+another's one by all of them. A higher priority goes first, strictly: a job that asks for less than
+another says that it can wait.
 
 The queue holds jobs in state QUEUED and nothing else; it never looks inside one.
 """

@@ -16,9 +16,9 @@ then, it is handed out anew under a new token.
 
 **The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or
 one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for
-ever: a message about an old one finds nothing and changes nothing. Nothing started is run again before
-the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a STARTED job
-whose function did not end by itself.
+ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
+before the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a
+STARTED job whose function did not end by itself.
 
 It never reads a clock, rolls dice, does IO or logs.
 """
@@ -260,8 +260,8 @@ class Sched:
         """The kernel confirmed that the worker of P ``p`` is gone.
 
         ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
-        was running at the moment of death. What it had not begun moves on, attempt unchanged; what it
-        had begun is lost, or tried again if its options allow. Results that it left behind must
+        was running at the moment of death. What it had not begun moves on, attempt unchanged; what
+        it had begun is lost, or tried again if its options allow. Results that it left behind must
         have been given to ``finished`` before.
         """
         record = self.ps.get(p)
@@ -492,7 +492,8 @@ class Sched:
         if not self.queue:
             return
         # Latest first; those where something started still runs or waits come after the free ones.
-        for record in sorted(self._idle[::-1], key=_has_started):
+        latest = self._idle[::-1]
+        for record in sorted(latest, key=_has_started):
             self._fill(record)
         for record in sorted(self.ps.values(), key=_used):
             while self.queue and self._fill(record):
