@@ -64,7 +64,8 @@ def parse_size(text: str) -> int:
     factor = _SIZE_FACTOR.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise ValueError(f'{text!r} is not a size; write number and unit, such as "64MiB"')
-    return round(float(match[1]) * factor)
+    number = match[1].replace("_", "")
+    return int(number) * factor if number.isdecimal() else round(float(number) * factor)
 
 
 def split_address(text: str) -> tuple[str, int]:

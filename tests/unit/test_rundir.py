@@ -1,0 +1,268 @@
+"""The runtime directory: who may live in it, and how the others find them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gmpd import rundir
+from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.rundir import Discovery, Lock
+
+
+@pytest.fixture
+def place(short_tmp: Path) -> Path:
+    return rundir.prepare(short_tmp / "run")
+
+
+def record() -> Discovery:
+    return Discovery.of_this_process(
+        version="1.2.3",
+        started_at=1_700_000_000.5,
+        endpoints={"client": "ipc:///x/client.sock"},
+        http="http://127.0.0.1:7412/",
+    )
+
+
+def listen(path: Path) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    return server
+
+
+# -- the directory -------------------------------------------------------------------------------
+
+
+def test_it_is_made_for_us_alone_whatever_the_umask(short_tmp: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = rundir.prepare(short_tmp / "run")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert rundir.prepare(made) == made
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+def test_one_that_others_may_enter_is_refused(short_tmp: Path, mode: int) -> None:
+    (short_tmp / "run").mkdir()
+    (short_tmp / "run").chmod(mode)
+    with pytest.raises(ConfigError, match=f"has mode {mode:04o}, .*chmod 700"):
+        rundir.prepare(short_tmp / "run")
+
+
+def test_a_symbolic_link_is_refused(short_tmp: Path) -> None:
+    (short_tmp / "real").mkdir(mode=0o700)
+    (short_tmp / "run").symlink_to(short_tmp / "real")
+    with pytest.raises(ConfigError, match="is a symbolic link, so it is refused"):
+        rundir.prepare(short_tmp / "run")
+
+
+def test_a_file_in_its_place_is_refused(short_tmp: Path) -> None:
+    (short_tmp / "run").write_text("")
+    with pytest.raises(ConfigError, match=r"is not usable \(Not a directory\)"):
+        rundir.prepare(short_tmp / "run")
+
+
+def test_that_of_another_user_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError, match=f"belongs to uid {owner}, not to uid {owner + 1}"):
+        rundir.prepare(place)
+
+
+def test_a_missing_parent_is_told(short_tmp: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be made: No such file .* --runtime-dir"):
+        rundir.prepare(short_tmp / "a" / "b")
+
+
+def test_a_socket_path_fits_up_to_the_limit_of_libzmq() -> None:
+    name = "client"
+    fits = "/" + "x" * (rundir.IPC_PATH_MAX - len("//client.sock"))
+    assert rundir.endpoint(fits, name) == f"ipc://{fits}/client.sock"
+    with pytest.raises(ConfigError, match=r"has 108 bytes, but ZeroMQ takes at most 107: choose"):
+        rundir.endpoint(fits + "x", name)
+    with pytest.raises(ConfigError, match="has 108 bytes"):  # bytes count, not letters
+        rundir.endpoint(fits[:-1] + "é", name)
+
+
+# -- the lock ------------------------------------------------------------------------------------
+
+
+def test_a_second_start_is_refused_and_told_the_pid_of_the_first(place: Path) -> None:
+    with Lock.acquire(place):
+        with pytest.raises(ConfigError, match=rf"already runs in .* \(pid {os.getpid()}\)"):
+            Lock.acquire(place)
+    with Lock.acquire(place):
+        assert (place / rundir.LOCK).read_text() == f"{os.getpid()}\n"
+    assert list(place.iterdir()) == []
+
+
+def test_a_holder_that_has_not_written_its_pid_yet_is_named_as_starting(place: Path) -> None:
+    with Lock.acquire(place):
+        (place / rundir.LOCK).write_text("")
+        with pytest.raises(ConfigError, match="just starting"):
+            Lock.acquire(place)
+
+
+def test_a_dead_daemon_keeps_nobody_out_and_its_files_are_recognised(place: Path) -> None:
+    program = (
+        "import os, signal, socket, sys\n"
+        "from gmpd import rundir\n"
+        "place = sys.argv[1]\n"
+        "lock = rundir.Lock.acquire(place)\n"
+        "socket.socket(socket.AF_UNIX).bind(place + '/client.sock')\n"
+        "rundir.write_discovery(place, rundir.Discovery.of_this_process(\n"
+        "    version='1', started_at=1.5, endpoints={}, http=None))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    died = subprocess.run([sys.executable, "-c", program, str(place)], check=False)
+    assert died.returncode == -9
+    (place / "notes.txt").write_text("not ours to remove")
+    with pytest.raises(DaemonUnreachable, match=r"\(pid \d+\) is dead"):
+        rundir.read_discovery(place)
+    with Lock.acquire(place) as lock:
+        assert lock.clear_stale() == ["client.sock", "gmpd.json"]
+        assert lock.clear_stale() == []
+    assert [path.name for path in place.iterdir()] == ["notes.txt"]
+
+
+def test_the_lock_is_not_inherited_by_children(place: Path) -> None:
+    child_waits = [sys.executable, "-c", "input()"]
+    with Lock.acquire(place) as lock:
+        with subprocess.Popen(child_waits, stdin=subprocess.PIPE, close_fds=False) as child:
+            lock.release()
+            with Lock.acquire(place):
+                assert child.poll() is None
+            assert child.stdin is not None
+            child.stdin.write(b"\n")
+            child.stdin.close()
+            assert child.wait(10) == 0
+
+
+def test_a_lock_file_that_was_removed_meanwhile_is_taken_anew(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder ends, and removes the file, between our open and our flock."""
+    first = Lock.acquire(place)
+    opened = rundir._open_lock
+    opens = []
+
+    def racing(path: Path) -> int:
+        fd = opened(path)
+        opens.append(fd)
+        first.release()
+        return fd
+
+    monkeypatch.setattr(rundir, "_open_lock", racing)
+    with Lock.acquire(place):
+        assert len(opens) == 2
+        monkeypatch.undo()
+        with pytest.raises(ConfigError, match="already runs"):
+            Lock.acquire(place)
+
+
+def test_a_link_for_a_lock_is_refused(place: Path) -> None:
+    (place / rundir.LOCK).symlink_to("/etc/passwd")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Lock.acquire(place)
+    (place / rundir.LOCK).unlink()
+
+
+def test_releasing_removes_sockets_and_may_be_repeated(place: Path) -> None:
+    lock = Lock.acquire(place)
+    rundir.write_discovery(place, record())
+    with listen(place / "worker.sock"):
+        lock.release()
+    lock.release()
+    assert list(place.iterdir()) == []
+
+
+# -- the discovery file --------------------------------------------------------------------------
+
+
+def test_a_daemon_is_found_by_what_it_wrote(place: Path) -> None:
+    with Lock.acquire(place):
+        rundir.write_discovery(place, record())
+        assert rundir.read_discovery(place) == record()
+        assert stat.S_IMODE((place / rundir.DISCOVERY).stat().st_mode) == 0o600
+        assert sorted(path.name for path in place.iterdir()) == ["gmpd.json", "gmpd.lock"]
+
+
+def test_without_a_daemon_the_error_says_how_to_start_one(place: Path) -> None:
+    for directory in (place, place / "missing"):
+        with pytest.raises(DaemonUnreachable, match=r"no daemon in .*: start one with `gmpd up`"):
+            rundir.read_discovery(directory)
+
+
+def test_a_pid_that_was_given_to_another_process_is_not_the_daemon(place: Path) -> None:
+    with Lock.acquire(place):
+        rundir.write_discovery(place, replace(record(), started_ticks=1))
+        with pytest.raises(DaemonUnreachable, match="is dead"):
+            rundir.read_discovery(place)
+
+
+def test_in_another_pid_namespace_only_a_ping_can_tell() -> None:
+    assert not replace(record(), pid_namespace=1, started_ticks=1).is_gone
+    assert not record().is_gone
+
+
+def test_a_zombie_is_dead() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert replace(record(), pid=child.pid).is_gone
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "{}",
+        json.dumps({"pid": 1}),
+        '{"pid": "1", "pid_namespace": 1, "started_ticks": 1, "started_at": 1.0, "version": "1",'
+        ' "endpoints": {}, "http": null}',
+        '{"pid": 1, "pid_namespace": 1, "started_ticks": 1, "started_at": 1.0, "version": "1",'
+        ' "endpoints": {"client": 5}, "http": null}',
+    ],
+    ids=["empty", "list", "half", "nothing", "too-little", "wrong-type", "wrong-endpoint"],
+)
+def test_what_no_daemon_wrote_is_refused(place: Path, text: str) -> None:
+    file = place / rundir.DISCOVERY
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="was not written by this version of gmpd"):
+        rundir.read_discovery(place)
+    file.unlink()
+
+
+def test_a_linked_discovery_file_is_refused(place: Path) -> None:
+    file = place / rundir.DISCOVERY
+    file.symlink_to("/etc/hostname")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        rundir.read_discovery(place)
+    file.unlink()
+
+
+def test_a_failed_write_leaves_the_former_record(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Lock.acquire(place):
+        rundir.write_discovery(place, record())
+        monkeypatch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            rundir.write_discovery(place, replace(record(), version="2"))
+        monkeypatch.undo()
+        assert rundir.read_discovery(place) == record()
+        assert len(list(place.iterdir())) == 2
