@@ -13,7 +13,9 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import zmq
@@ -50,15 +52,22 @@ _BAD_HANDSHAKE = (
 
 
 class Network:
-    """One ZeroMQ context: made and closed explicitly by whoever owns the process's links."""
+    """One ZeroMQ context: made and closed explicitly by whoever owns the process's links.
 
-    def __init__(self) -> None:
-        self.context = zmq.Context()
+    ``green``: its sockets give way to other greenlets where they wait (needs gevent).
+    """
+
+    def __init__(self, *, green: bool = False) -> None:
+        self.context: zmq.Context[Any] = _green_context() if green else zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, min(65_536, self.context.get(zmq.SOCKET_LIMIT)))
 
     def close(self) -> None:
         """Close every socket at once; nothing lingers."""
         self.context.destroy(linger=0)
+
+    def close_gently(self, linger_ms: int) -> None:
+        """Close, giving what was sent up to ``linger_ms`` to leave."""
+        self.context.destroy(linger=linger_ms)
 
 
 class Dealer:
@@ -76,8 +85,9 @@ class Dealer:
         self._monitor = socket.get_monitor_socket(_DROPPED)
         self._socket = socket
         socket.connect(endpoint)
-        self.fd: int = socket.getsockopt(zmq.FD)
-        self.monitor_fd: int = self._monitor.getsockopt(zmq.FD)
+        self.fd = _number(socket, zmq.FD)
+        self.monitor_fd = _number(self._monitor, zmq.FD)
+        self._waiting = iter(partial(socket.recv, zmq.NOBLOCK, False), None)
 
     def send(self, frames: Frames) -> None:
         """Queue one message; never blocks (there is no limit here, the window is the limit)."""
@@ -91,10 +101,21 @@ class Dealer:
             return None
         return _rest(self._socket, first)
 
+    def take(self, inbox: deque[Any]) -> None:
+        """Append all frames that wait; each has ``.buffer``, and ``.more`` if the next belongs to it.
+
+        One C call moves them, so an exception thrown into this thread (Ctrl-C) finds each frame
+        still in libzmq or already in ``inbox``: none is lost between the two.
+        """
+        try:
+            inbox.extend(self._waiting)
+        except zmq.Again:
+            pass
+
     @property
     def readable(self) -> bool:
         """Whether a message waits: to be asked after every other call before sleeping on ``fd``."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(_number(self._socket, zmq.EVENTS) & zmq.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """Block this thread until a message waits."""
@@ -103,7 +124,7 @@ class Dealer:
     def take_disconnect(self) -> bool:
         """Whether the peer's end has been closed since the last question."""
         lost = False
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while _number(self._monitor, zmq.EVENTS) & zmq.POLLIN:
             self._monitor.recv_multipart(zmq.NOBLOCK)
             lost = True
         return lost
@@ -166,7 +187,7 @@ class Router:
     def take_disconnects(self) -> bool:
         """Drain the monitor. True when some peer's connection ended (which one, it cannot say)."""
         ended = False
-        while self.monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while _number(self.monitor, zmq.EVENTS) & zmq.POLLIN:
             event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
             if event == _DROPPED:
                 ended = True
@@ -174,12 +195,12 @@ class Router:
                 self.bad_handshakes += 1
         return ended
 
-    def close(self) -> None:
-        """Close at once and remove the socket's file."""
+    def close(self, linger_ms: int = 0) -> None:
+        """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
         if not self.socket.closed:
             self.socket.disable_monitor()
             self.monitor.close(0)
-            self.socket.close(0)
+            self.socket.close(linger_ms)
         _remove(self.endpoint)
 
 
@@ -263,6 +284,13 @@ def probe(endpoint: str, frames: Frames, timeout_s: float) -> list[Any]:
         network.close()
 
 
+def _green_context() -> Any:
+    # Imported here: gevent is optional, and importing it starts its hub's machinery.
+    import zmq.green
+
+    return zmq.green.Context()
+
+
 def _bind_private(socket: zmq.Socket[bytes], endpoint: str) -> None:
     """Bind with a umask under which the socket's file is this user's alone from its first moment."""
     _remove(endpoint)
@@ -280,6 +308,12 @@ def _remove(endpoint: str) -> None:
             os.unlink(endpoint.removeprefix("ipc://"))
         except FileNotFoundError:
             pass
+
+
+def _number(socket: zmq.Socket[bytes], option: int) -> int:
+    value = socket.getsockopt(option)
+    assert isinstance(value, int)
+    return value
 
 
 def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:

@@ -26,7 +26,7 @@ changes nothing.
 
     client ──────── Hello Define Submit Cancel Ack Pull Call Bye ───────▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
-    worker ──────── Hello Finished Started Surrender Kept Items Fault Bye ▶ coordinator
+    worker ──────── Hello Finished Started Surrender Kept Items Fault Beat Bye ▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Steal Cancel Pull Stop coordinator
 """
 
@@ -96,6 +96,7 @@ class Kind(IntEnum):
     FAULT = 22
     STOP = 23
     FINISHED = 24
+    BEAT = 25
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -324,14 +325,21 @@ class Fault(NamedTuple):
     error: bytes
 
 
+class Beat(NamedTuple):
+    """What the worker's P has counted so far: cumulative, so a lost one does no harm. Sent while
+    there is activity and once after it, never by an idle worker."""
+
+    stats: dict[str, Any]
+
+
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
     | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Finished | Started
-    | Surrender | Fault
+    | Surrender | Fault | Beat
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
-FromWorker: TypeAlias = Hello | Finished | Started | Surrender | Kept | Items | Fault | Bye
+FromWorker: TypeAlias = Hello | Finished | Started | Surrender | Kept | Items | Fault | Beat | Bye
 ToWorker: TypeAlias = Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
 
 
@@ -387,7 +395,11 @@ def _specials(value: Any) -> bool:
     if value is None:
         return True
     return type(value) is dict and all(
-        type(i) is int and type(s) is list and len(s) == 2 and s[0] in _OUTCOMES and _maybe_map(s[1])
+        type(i) is int
+        and type(s) is list
+        and len(s) == 2
+        and s[0] in _OUTCOMES
+        and _maybe_map(s[1])
         for i, s in value.items()
     )
 
@@ -420,6 +432,7 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Surrender: (Kind.SURRENDER, (_uint, _uints)),
     Fault: (Kind.FAULT, (_text, _bin)),
     Stop: (Kind.STOP, (_flag,)),
+    Beat: (Kind.BEAT, (_map,)),
 }
 
 _KIND_OF: Mapping[type[Any], int] = {cls: int(kind) for cls, (kind, _) in _SHAPES.items()}
@@ -438,7 +451,9 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
 
 FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
-FROM_WORKER = _direction("worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Bye)
+FROM_WORKER = _direction(
+    "worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Beat, Bye
+)
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop
 )

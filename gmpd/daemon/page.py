@@ -124,7 +124,9 @@ class Page:
         slots[Slot.CURRENT] = token
         self._claims[token % CLAIMS] = token & _LOW
 
-    def store(self, token: int, outcome: int, payload: bytes, ran_us: int, occupied_us: int) -> None:
+    def store(
+        self, token: int, outcome: int, payload: bytes, ran_us: int, occupied_us: int
+    ) -> None:
         """Keep an outcome until the coordinator has it.
 
         One that does not fit is left out: it is then as safe as its message (large results, or a
@@ -161,6 +163,16 @@ class Page:
         if first < len(data):
             self._map[_OUTBOX_AT : _OUTBOX_AT + len(data) - first] = data[first:]
 
+    def resume(self, token: int, now_ns: int) -> None:
+        """A begun coroutine runs again."""
+        slots = self.slots
+        slots[Slot.CURRENT_NS] = now_ns
+        slots[Slot.CURRENT] = token
+
+    def pause(self) -> None:
+        """Nothing of a job runs now."""
+        self.slots[Slot.CURRENT] = 0
+
     # -- the coordinator reads ---------------------------------------------------------------------
 
     def acknowledge(self, outcomes: int) -> None:
@@ -175,7 +187,9 @@ class Page:
         found: list[Left] = []
         at, head = self.slots[Slot.OUT_TAIL], self.slots[Slot.OUT_HEAD]
         while at < head:
-            length, outcome, token, ran_us, occupied_us = _RECORD.unpack(self._read(at, _RECORD.size))
+            length, outcome, token, ran_us, occupied_us = _RECORD.unpack(
+                self._read(at, _RECORD.size)
+            )
             at += _RECORD.size
             found.append(Left(token, outcome, self._read(at, length), ran_us, occupied_us))
             at += length

@@ -48,6 +48,10 @@ class GlobalQueue:
             self._fifo(job.option("priority", 0), job.session.sid).appendleft(job)
             self.length += 1
 
+    def heads(self) -> list[Job]:
+        """The first of every FIFO: the oldest job is among them."""
+        return [fifo[0] for level in self._levels.values() for fifo in level.values()]
+
     def head(self) -> Job | None:
         """The job that pop would give."""
         if not self._order:

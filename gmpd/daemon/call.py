@@ -1,0 +1,320 @@
+"""One hand-out in a worker: a job's call as a fresh G of its P, from arguments to outcome.
+
+``start`` may end on an M that has lost P, so it touches nothing but its own call after the user's
+code began; ``finished`` is always called by the M that holds P and passes the outcome on. This
+module never touches a socket; its counterpart is ``worker``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gmpd.codec import FunctionRef, decode_call, encode_error, encode_result, resolve_function
+from gmpd.errors import JobTimeout, Unserializable
+from gmpd.protocol import Outcome
+
+if TYPE_CHECKING:
+    from gmpd.daemon.worker import Worker
+
+#: A function whose calls take less than this is quick: outcomes may gather while it runs.
+QUICK_NS = 200_000
+
+#: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
+STEP_ITEMS = 64
+#: A step of a sync generator ends after so long, so that its items leave while they are fresh.
+STEP_NS = 2_000_000
+
+
+class Known:
+    """A function that the coordinator has told this worker about; resolved by its first job."""
+
+    __slots__ = ("fid", "quick_ns", "ref")
+
+    def __init__(self, fid: int, ref: FunctionRef) -> None:
+        self.fid = fid
+        self.ref = ref
+        #: Running average of its time; None while unknown.
+        self.quick_ns: int | None = None
+
+    @property
+    def quick(self) -> bool:
+        return self.quick_ns is not None and self.quick_ns < QUICK_NS
+
+    def learn(self, ran_ns: int) -> None:
+        self.quick_ns = ran_ns if self.quick_ns is None else (self.quick_ns * 7 + ran_ns) >> 3
+
+
+class Call:
+    """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
+
+    __slots__ = (
+        "began_ns", "buffers", "cancelling", "coro_like", "data", "ended_ns", "expired", "fn", "fn_key",
+        "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter", "settled",
+        "slow", "task", "thread", "timer", "token", "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        worker: Worker,
+        token: int,
+        fn: Known,
+        options: dict[str, Any] | None,
+        payload: bytes,
+        buffers: Sequence[Any],
+    ) -> None:
+        self.worker = worker
+        self.token = token
+        self.fn = fn
+        self.fn_key = fn.fid
+        self.options = options
+        self.payload = payload
+        self.buffers = buffers
+        self.outcome = Outcome.OK
+        self.data: bytes = b""
+        self.out_buffers: Sequence[Any] = ()
+        self.began_ns = 0
+        self.ended_ns = 0
+        self.occupied_ns = 0
+        self.task: asyncio.Task[Any] | None = None
+        self.thread: int | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.cancelling = False
+        self.expired = False
+        #: Its outcome has been reported already (a timeout that the call survives).
+        self.settled = False
+        #: It is not known to be quick: outcomes before it are not held back for it.
+        self.slow = not fn.quick
+        self.coro_like = False
+        self.room = 0
+        self.room_waiter: asyncio.Future[None] | None = None
+
+    # -- the G -------------------------------------------------------------------------------------
+
+    def start(self) -> Coroutine[Any, Any, Any] | None:
+        """Run a plain function to its end, or give the coroutine that the loop is to drive."""
+        self.began_ns = time.monotonic_ns()
+        self.worker.begun(self)
+        coro = None
+        try:
+            coro = self._call()
+        except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
+            self._fail(exc)
+        if coro is None:
+            self.ended_ns = time.monotonic_ns()
+            self.occupied_ns = self.ended_ns - self.began_ns
+        else:
+            self.coro_like = True
+            self.occupied_ns = time.monotonic_ns() - self.began_ns
+        return coro
+
+    def finished(self) -> None:
+        """The G ended; this M holds P."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.task = None
+        self.worker.ended(self)
+
+    def _call(self) -> Coroutine[Any, Any, Any] | None:
+        if self.options is not None and "timeout" in self.options:
+            return self._call_guarded()
+        return self._taken(self._invoke())
+
+    def _invoke(self) -> Any:
+        fn = resolve_function(self.fn.ref)
+        args, kwargs = decode_call(self.payload, self.buffers)
+        self.payload, self.buffers = b"", ()
+        return fn(*args, **kwargs)
+
+    def _call_guarded(self) -> Coroutine[Any, Any, Any] | None:
+        """As ``_call`` for a job with a time limit: its thread can be interrupted meanwhile."""
+        self.thread = threading.get_ident()
+        try:
+            result = self._invoke()
+        finally:
+            self._leave_guarded()
+        return self._taken(result)
+
+    def _leave_guarded(self) -> None:
+        """From here on no interrupt may arrive: one that is pending is taken back."""
+        while True:
+            try:
+                with self.worker.interrupts:
+                    ident, self.thread = self.thread, None
+                    if self.expired and ident is not None:
+                        _interrupt(ident, None)
+            except JobTimeout:
+                continue
+            return
+
+    def _taken(self, result: Any) -> Coroutine[Any, Any, Any] | None:
+        """What the function gave: a value, something to drive, or a stream."""
+        if self.options is not None and "stream" in self.options:
+            self.room = self.options["stream"]
+            return self._stream(result)
+        if inspect.iscoroutine(result):
+            return self._drive(result)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise Unserializable(
+                f"{self.fn.ref.name} is a generator: its values travel one by one, with"
+                f" client.stream(...) instead of submit"
+            )
+        if inspect.isawaitable(result):
+            return self._drive(result)
+        self._succeed(result)
+        return None
+
+    async def _drive(self, awaitable: Any) -> None:
+        self.task = asyncio.current_task()
+        try:
+            self._succeed(await _Metered(awaitable, self))
+        except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
+            self._fail_waiting(exc)
+        finally:
+            self.ended_ns = time.monotonic_ns()
+
+    # -- generators ----------------------------------------------------------------------------------
+
+    async def _stream(self, source: Any) -> None:
+        self.task = asyncio.current_task()
+        try:
+            if inspect.iscoroutine(source):
+                source = await source
+            if hasattr(source, "__aiter__"):
+                async for value in source:
+                    await self._has_room()
+                    self._offer([value])
+            else:
+                await self._stream_sync(iter(source))
+            self._succeed(None)
+        except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
+            self._fail_waiting(exc)
+        finally:
+            self.ended_ns = time.monotonic_ns()
+
+    async def _stream_sync(self, source: Any) -> None:
+        """A plain generator runs as a sync G, a step at a time: one that blocks loses P like any."""
+        over = False
+        while not over:
+            await self._has_room()
+            values, over = await self.worker.loop.call_sync(_stepper(source, self.room))
+            self._offer(values)
+
+    async def _has_room(self) -> None:
+        while self.room <= 0:
+            self.room_waiter = asyncio.get_running_loop().create_future()
+            await self.room_waiter
+
+    def _offer(self, values: list[Any]) -> None:
+        if values:
+            self.room -= len(values)
+            plain = bool(self.options and self.options.get("plain"))
+            self.worker.yielded(self, [encode_result(value, plain=plain) for value in values])
+
+    def pull(self, n: int) -> None:
+        """The client has room for ``n`` more items."""
+        self.room += n
+        waiter, self.room_waiter = self.room_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- outcomes ------------------------------------------------------------------------------------
+
+    def _succeed(self, value: Any) -> None:
+        plain = self.options is not None and bool(self.options.get("plain"))
+        blob = encode_result(value, plain=plain)
+        nbytes = len(blob.data)
+        if nbytes > 1024:
+            self.worker.check_size(blob)
+        self.data, self.out_buffers = blob.data, blob.buffers
+
+    def _fail(self, exc: BaseException) -> None:
+        plain = self.options is not None and bool(self.options.get("plain"))
+        self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
+        self.data, self.out_buffers = encode_error(exc, plain=plain), ()
+
+    def _fail_waiting(self, exc: BaseException) -> None:
+        if isinstance(exc, asyncio.CancelledError) and (self.expired or self.cancelling):
+            self.outcome = Outcome.TIMEOUT if self.expired else Outcome.CANCELLED
+        else:
+            self._fail(exc)
+
+    # -- ended from outside; the M that holds P calls these ------------------------------------------
+
+    def expire(self) -> None:
+        """The job's time is over: end it where it waits, or interrupt its thread."""
+        self.expired = True
+        if self.task is not None:
+            self.task.cancel()
+            return
+        with self.worker.interrupts:
+            if self.thread is not None:
+                _interrupt(self.thread, JobTimeout)
+        # A call that sits in C code does not notice until it returns: its client need not wait.
+        self.worker.report_timeout(self)
+
+    def cancel(self) -> bool:
+        """Cancel a coroutine where it waits; False for what cannot be stopped."""
+        if self.task is None:
+            return False
+        self.cancelling = True
+        return self.task.cancel()
+
+
+class _Metered:
+    """An awaitable that adds up the time of its steps: what the coroutine takes from its P."""
+
+    __slots__ = ("_awaitable", "_call")
+
+    def __init__(self, awaitable: Any, call: Call) -> None:
+        self._awaitable = awaitable
+        self._call = call
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        call, clock, page = self._call, time.monotonic_ns, self._call.worker.page
+        source = self._awaitable
+        steps = source if inspect.iscoroutine(source) else source.__await__()
+        error: BaseException | None = None
+        while True:
+            began = clock()
+            page.resume(call.token, began)
+            try:
+                request = steps.send(None) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                call.occupied_ns += clock() - began
+                page.pause()
+            error = None
+            try:
+                yield request
+            except BaseException as exc:  # noqa: BLE001 - thrown into the user's coroutine
+                error = exc
+
+
+def _stepper(source: Any, room: int) -> Callable[[], tuple[list[Any], bool]]:
+    def step() -> tuple[list[Any], bool]:
+        values: list[Any] = []
+        end = time.monotonic_ns() + STEP_NS
+        while len(values) < min(room, STEP_ITEMS) and (not values or time.monotonic_ns() < end):
+            try:
+                values.append(next(source))
+            except StopIteration:
+                return values, True
+        return values, False
+
+    return step
+
+
+def _interrupt(ident: int, error: type[BaseException] | None) -> None:
+    """Raise ``error`` in another thread at its next bytecode; None takes a pending one back."""
+    import ctypes  # 8 ms at the start of every worker, for the few jobs with a limit
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), ctypes.py_object(error) if error is not None else None
+    )

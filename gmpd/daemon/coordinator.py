@@ -1,0 +1,576 @@
+"""The coordinator's shell: takes messages off the sockets, feeds the policy, does what it says.
+
+All decisions are ``sched.ledger``'s; all knowledge of ZeroMQ is ``netpoll``'s; processes are
+``supervisor``'s. What is left is the loop. It never unpacks a user's value: payloads are bytes that
+come in and go out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, assert_never
+
+import gmpd
+from gmpd import protocol
+from gmpd.codec import error_summary
+from gmpd.config import Config
+from gmpd.daemon.page import Left, Slot
+from gmpd.daemon.snapshot import merge_totals, snapshot
+from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
+from gmpd.errors import ConfigError, ProtocolError
+from gmpd.netpoll import Gatekeeper, Network, Poller, Router
+from gmpd.protocol import Outcome
+from gmpd.sched import instructions as do
+from gmpd.sched.ledger import Sched
+from gmpd.sched.records import Policy, PRecord, Session
+from gmpd.sched.restart import RestartPolicy, Restarts
+from gmpd.sched.tally import Histogram
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: Messages taken from one socket before the policy decides: bounds how long a flood on one socket
+#: keeps the others waiting, while a batch is still worth deciding about at once.
+MESSAGES_PER_TURN = 64
+
+#: After the last outcome was sent, clients get this long to read it before sockets close (s).
+FAREWELL_S = 0.5
+
+#: How long a child may take to end after Stop before it is killed (s).
+STOP_S = 2.0
+
+
+class Coordinator:
+    """One daemon. ``run`` serves until it has stopped; everything happens on its thread."""
+
+    def __init__(
+        self, config: Config, endpoints: dict[str, str], surroundings: Surroundings, procs: int
+    ) -> None:
+        self.config = config
+        self.procs = procs
+        self.epoch = (
+            time.time_ns() // 1_000_000
+        )  # rises with every boot; nothing outlives a boot yet
+        self.started_at = time.time()
+        self.sched = Sched(_policy(config))
+        self.restarts = Restarts(_restart_policy(config))
+        self.supervisor = Supervisor(config, surroundings, procs)
+        self.messages_in: Counter[str] = Counter()
+        self.messages_out: Counter[str] = Counter()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.loop_lag = Histogram()
+        self.restart_counts: dict[int, Counter[str]] = {}
+        #: Counters of workers that are gone, so that totals never go down.
+        self.past_stats: dict[int, dict[str, Any]] = {}
+        self.on_ready: Callable[[], None] = _nothing
+        self.on_tick: Callable[[], None] = _nothing
+        self._sessions: dict[bytes, Session] = {}
+        self._children: dict[bytes, Child] = {}
+        self._respawn: dict[int, int] = {}
+        self._leaving: set[int] = set()
+        self._announced = False
+        self._ended = False
+        self._drain_until: int | None = None
+        self._kill_at: int | None = None
+        self._reason = "the daemon was stopped"
+        self._poller = Poller()
+        for p in range(procs):
+            self._spawn(p)
+        self._open(endpoints)
+
+    def _open(self, endpoints: dict[str, str]) -> None:
+        limit = self.config.limits.value_bytes + protocol.ENVELOPE_SLACK
+        self._network = Network()
+        self._gate = Gatekeeper(self._network)
+        self._clients = Router(self._network, endpoints["client"], value_bytes=limit)
+        self._workers = Router(self._network, endpoints["worker"], value_bytes=limit)
+        self._poller.add(self._gate.answer, self._gate.socket)
+        self._poller.add(self._from_clients, self._clients.socket)
+        self._poller.add(self._from_workers, self._workers.socket)
+        self._poller.add(self._client_left, self._clients.monitor)
+        self._poller.add(self._workers.take_disconnects, self._workers.monitor)
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when a descriptor is readable: signals, the starter's pipe."""
+        self._poller.add(callback, fd)
+
+    def unwatch(self, fd: int) -> None:
+        self._poller.remove(fd)
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until stopped; returns when no worker is left and every socket is closed."""
+        try:
+            while not self._ended:
+                ready = self._poller.wait(self._timeout_s())
+                began = time.monotonic_ns()
+                for callback in ready:
+                    callback()
+                self._due(began)
+                for instruction in self.sched.take(time.monotonic_ns()):
+                    self._do(instruction)
+                self.loop_lag.add(time.monotonic_ns() - began)
+                self.on_tick()
+        finally:
+            self._close()
+
+    def _timeout_s(self) -> float | None:
+        deadlines = [*self._respawn.values()]
+        if (due := self.sched.next_deadline()) is not None:
+            deadlines.append(due)
+        deadlines.extend(at for at in (self._drain_until, self._kill_at) if at is not None)
+        if not deadlines:
+            return None
+        return max(0, min(deadlines) - time.monotonic_ns()) / 1e9
+
+    def _due(self, now: int) -> None:
+        """What time alone brings: restarts, the ends of draining and stopping."""
+        for p, at in list(self._respawn.items()):
+            if at <= now:
+                del self._respawn[p]
+                self._spawn(p)
+        if self._drain_until is not None and self._kill_at is None:
+            if not self.sched.unfinished or now >= self._drain_until:
+                self.stop(self._reason)
+        if self._kill_at is not None:
+            if now >= self._kill_at:
+                for child in list(self.supervisor.children.values()):
+                    self.supervisor.kill(child)
+                self._kill_at = now + int(STOP_S * 1e9)
+            self._ended = not self.supervisor.children
+
+    def drain(self, reason: str) -> None:
+        """Take no more jobs; end when all are done, or after ``daemon.drain_timeout``."""
+        if self._drain_until is None:
+            log.info("draining: %s", reason)
+            self.sched.draining = True
+            self._reason = reason
+            self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
+
+    def stop(self, reason: str) -> None:
+        """End now: outcomes that exist are sent, everything else is lost and said to be."""
+        if self._kill_at is not None:
+            return
+        log.info("stopping: %s", reason)
+        self.sched.draining = True
+        self._reason = reason
+        self._respawn.clear()
+        for instruction in self.sched.take(time.monotonic_ns()):
+            self._do(instruction)
+        for peer in list(self._sessions):
+            self._send_client(peer, protocol.Gone(reason))
+        for peer, child in list(self._children.items()):
+            child.expected = True
+            self._workers.send(peer, [protocol.pack(protocol.Stop(False))])
+        for child in self.supervisor.children.values():
+            if not child.ready:
+                self.supervisor.kill(child)
+        self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)
+
+    def _close(self) -> None:
+        for child in list(self.supervisor.children.values()):
+            self.supervisor.kill(child)
+            self.supervisor.reap(child)
+        self._gate.close()
+        self._clients.close(int(FAREWELL_S * 1000))
+        self._workers.close()
+        self._network.close_gently(int(FAREWELL_S * 1000))
+
+    # -- workers -------------------------------------------------------------------------------------
+
+    def _spawn(self, p: int) -> None:
+        try:
+            child = self.supervisor.spawn(p)
+        except OSError as error:
+            log.error("no worker for P%d: %s; next try in 1 s", p, error)
+            self._respawn[p] = time.monotonic_ns() + 1_000_000_000
+            return
+        self._poller.add(lambda: self._died(child), child.pidfd)
+
+    def _died(self, child: Child) -> None:
+        """The kernel says that a worker ended: take what it left, then tell the policy."""
+        self._poller.remove(child.pidfd)
+        self._from_workers()  # what it managed to send comes before what it left behind
+        end = self.supervisor.reap(child)
+        now = time.monotonic_ns()
+        for peer in [peer for peer, each in self._children.items() if each is child]:
+            del self._children[peer]
+        record = self.sched.ps.get(child.p)
+        if record is not None and record.epoch == child.epoch:
+            self._bury(record, child, end, now)
+        child.page.close()
+        self.past_stats[child.p] = merge_totals(self.past_stats.get(child.p, {}), child.stats)
+        if child.p in self._leaving:
+            self._leaving.discard(child.p)
+            self.sched.remove_p(child.p)
+        elif self._kill_at is None:
+            self._replace(child, end, now)
+
+    def _bury(self, record: PRecord, child: Child, end: do.Exit, now: int) -> None:
+        """Outcomes that were on their way are used; of the rest, what had begun is lost."""
+        held = record.fresh.keys() | record.started.keys()
+        left = [each for each in child.page.left() if each.token in held]
+        if left:
+            self.sched.finished(record, child.epoch, _as_message(left), [()] * len(left), now)
+        begun = {token for token in record.fresh if child.page.has_begun(token)}
+        current = child.page.slots[Slot.CURRENT]
+        self.sched.p_died(child.p, begun, current or None, end, now)
+
+    def _replace(self, child: Child, end: do.Exit, now: int) -> None:
+        reason = "signal" if end.signal else "exit"
+        self.restart_counts.setdefault(child.p, Counter())[reason] += 1
+        log.warning("worker %d of P%d %s", child.process.pid, child.p, end.text)
+        at = self.restarts.died(child.p, child.finished, end.exitcode, now)
+        if at is None:
+            log.error("degraded: %s", self.restarts.degraded)
+            self._reason = self.restarts.degraded
+            if not self._announced or not any(c.ready for c in self.supervisor.children.values()):
+                self.stop(self._reason)
+        else:
+            self._respawn[child.p] = at
+
+    def resize(self, procs: int) -> int:
+        """Grow or shrink to ``procs`` Ps; gives the number before. No job is lost or repeated."""
+        before, self.procs = self.procs, procs
+        self.supervisor.procs = procs
+        for p in range(procs):
+            if p not in self.supervisor.children and p not in self._respawn:
+                self._spawn(p)
+        for p, child in list(self.supervisor.children.items()):
+            if p >= procs and p not in self._leaving:
+                self._leaving.add(p)
+                child.expected = True
+                if child.ready:
+                    self.sched.drain_p(p)
+                else:
+                    self.supervisor.kill(child)
+        for p in [p for p in self._respawn if p >= procs]:
+            del self._respawn[p]
+        return before
+
+    def _from_workers(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._workers.recv()
+            if received is None:
+                return
+            peer, frames = received
+            try:
+                message = protocol.unpack(frames[0], protocol.FROM_WORKER)
+                self._count_in(message, frames)
+                self._handle_worker(peer, message, frames[1:])
+            except ProtocolError as error:
+                self.sched.tally.dropped["bad_worker_message"] += 1
+                log.warning("dropped a message of a worker: %s", error)
+
+    def _handle_worker(self, peer: bytes, message: protocol.FromWorker, frames: list[Any]) -> None:
+        child = self._children.get(peer)
+        if isinstance(message, protocol.Hello):
+            self._greet_worker(peer, message)
+            return
+        record = self.sched.ps.get(child.p) if child is not None else None
+        if child is None or record is None:
+            self.sched.tally.dropped["unknown_worker"] += 1
+            return
+        sched, epoch, now = self.sched, child.epoch, time.monotonic_ns()
+        match message:
+            case protocol.Finished():
+                rows = len(message.tokens)
+                child.finished += rows
+                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+                sched.finished(record, epoch, message, buffers, now)
+                child.page.acknowledge(child.finished)
+            case protocol.Started(tokens):
+                sched.started(record, epoch, tokens)
+            case protocol.Surrender(request, tokens):
+                sched.surrendered(record, epoch, request, tokens, now)
+            case protocol.Kept(tokens):
+                sched.kept(record, epoch, tokens)
+            case protocol.Items():
+                rows = len(message.payloads)
+                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+                sched.items(record, epoch, message.job, message.payloads, buffers)
+            case protocol.Beat(stats):
+                child.stats = stats
+            case protocol.Fault(stage, error):
+                self._fault(stage, error)
+            case protocol.Bye():
+                child.expected = True
+            case _:
+                assert_never(message)
+
+    def _greet_worker(self, peer: bytes, message: protocol.Hello) -> None:
+        protocol.agree(message)
+        info = message.info
+        child = self.supervisor.children.get(info.get("p", -1))
+        secret = info.get("secret", b"")
+        if (
+            child is None
+            or not isinstance(secret, bytes)
+            or not secrets.compare_digest(secret, child.secret)
+        ):
+            raise ProtocolError("a Hello that claims to be a worker and has not its secret")
+        child.ready = True
+        self._children[peer] = child
+        self._workers.send(peer, [protocol.pack(self._welcome())])
+        self.sched.p_ready(child.p, child.epoch)
+        log.info("P%d is ready: worker %d, epoch %d", child.p, child.process.pid, child.epoch)
+        if not self._announced and all(c.ready for c in self.supervisor.children.values()):
+            self._announced = True
+            self.on_ready()
+
+    def _fault(self, stage: str, error: bytes) -> None:
+        summary = error_summary(error)
+        text = f"{stage} failed: {summary.type}: {summary.message}"
+        log.error("%s\n%s", text, summary.traceback)
+        if stage == "initializer":
+            self.stop(text)  # the pool is broken, as the standard library has it
+        self.restarts.degraded = text
+
+    # -- clients -------------------------------------------------------------------------------------
+
+    def _from_clients(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._clients.recv()
+            if received is None:
+                return
+            peer, frames = received
+            try:
+                message = protocol.unpack(frames[0], protocol.FROM_CLIENT)
+                self._count_in(message, frames)
+                self._handle_client(peer, message, frames[1:])
+            except ProtocolError as error:
+                self.sched.tally.dropped["bad_client_message"] += 1
+                self._clients.send(peer, [protocol.pack(_refusal(str(error)))])
+
+    def _handle_client(self, peer: bytes, message: protocol.FromClient, frames: list[Any]) -> None:
+        session = self._sessions.get(peer)
+        if isinstance(message, protocol.Hello):
+            self._greet_client(peer, message)
+            return
+        if session is None:
+            raise ProtocolError("the first message must be Hello")
+        now = time.monotonic_ns()
+        match message:
+            case protocol.Submit():
+                buffers = protocol.split_buffers(
+                    message.buffer_counts, len(message.payloads), frames
+                )
+                self.sched.submit(session, message, buffers, now)
+            case protocol.Define(payload=payload):
+                digest = blake2b(payload, digest_size=16).digest() if payload else b""
+                self.sched.define(session, message, digest)
+            case protocol.Ack(outcomes):
+                self.sched.ack(session, outcomes)
+            case protocol.Cancel(seqs):
+                self.sched.cancel(session, seqs, now)
+            case protocol.Pull(seq, n):
+                self.sched.pull(session, seq, n)
+            case protocol.Call(request, method, params):
+                self._send_client(peer, self._answer(request, method, params))
+            case protocol.Bye():
+                self._drop_session(peer)
+            case _:
+                assert_never(message)
+
+    def _greet_client(self, peer: bytes, message: protocol.Hello) -> None:
+        try:
+            protocol.agree(message)
+        except ProtocolError as error:
+            self.sched.tally.dropped["version"] += 1
+            self._clients.send(peer, [protocol.pack(_refusal(str(error)))])
+            return
+        if len(self._sessions) >= self.config.limits.sessions:
+            self.sched.tally.dropped["sessions"] += 1
+            text = f"limits.sessions = {self.config.limits.sessions} clients are connected"
+            self._clients.send(peer, [protocol.pack(_refusal(text))])
+            return
+        if peer not in self._sessions:
+            name = str(message.info.get("name", ""))[:64]
+            self._sessions[peer] = self.sched.open_session(peer, name)
+        self._send_client(peer, self._welcome())
+
+    def _welcome(self) -> protocol.Welcome:
+        limits = self.config.limits
+        info = {"procs": self.procs, "pid": os.getpid(), "version": gmpd.__version__}
+        batch = min(limits.batch_jobs, protocol.BATCH_JOBS_MAX)
+        return protocol.Welcome(
+            protocol.VERSION, self.epoch, limits.client_window, batch, limits.value_bytes, info
+        )
+
+    def _client_left(self) -> None:
+        """Some client's connection ended: an empty probe finds which ones cannot be reached."""
+        if not self._clients.take_disconnects():
+            return
+        for peer in list(self._sessions):
+            if not self._clients.send(peer, [protocol.pack(protocol.Running([]))]):
+                self._drop_session(peer)
+
+    def _drop_session(self, peer: bytes) -> None:
+        session = self._sessions.pop(peer, None)
+        if session is not None:
+            self.sched.close_session(session, time.monotonic_ns())
+
+    def _answer(self, request: int, method: str, params: dict[str, Any]) -> protocol.Reply:
+        try:
+            value = self._call(method, params)
+        except ConfigError as error:
+            return protocol.Reply(request, False, str(error))
+        return protocol.Reply(request, True, value)
+
+    def _call(self, method: str, params: dict[str, Any]) -> Any:
+        match method:
+            case "ping":
+                return {}
+            case "snapshot" | "status":
+                return snapshot(self)
+            case "procs":
+                n = params.get("n")
+                if type(n) is not int or not 1 <= n <= 4096:
+                    raise ConfigError(f"procs must be 1 to 4096, not {n!r}")
+                return {"procs": n, "before": self.resize(n)}
+            case "drain":
+                self.drain("asked to drain")
+                return {}
+            case "stop":
+                self.drain("asked to stop")
+                self._drain_until = time.monotonic_ns()
+                return {}
+            case _:
+                raise ConfigError(
+                    f"no such question: {method!r} (known: ping, status, procs, drain, stop)"
+                )
+
+    @property
+    def sessions(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """All that was refused below and at the protocol."""
+        counts = Counter(self.sched.tally.dropped)
+        counts["bad_handshake"] += self._clients.bad_handshakes + self._workers.bad_handshakes
+        counts["refused_peer"] += self._gate.refused
+        return +counts
+
+    # -- doing ---------------------------------------------------------------------------------------
+
+    def _do(self, what: do.Instruction) -> None:
+        match what:
+            case do.Deliver(session, out):
+                counts, frames = protocol.join_buffers(out.buffers)
+                self._add_pids(out.specials)
+                done = protocol.Done(
+                    out.seqs, out.payloads, out.ran_us, out.specials or None, counts
+                )
+                self._send_client(session.link, done, frames)
+            case do.Dispatch(p, fn, options, first, payloads, buffers):
+                counts, frames = protocol.join_buffers(buffers)
+                self._send_worker(
+                    p, protocol.Assign(fn.fid, first, options, payloads, counts), frames
+                )
+            case do.Teach(p, fn):
+                self._send_worker(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload))
+            case do.Forget(p, fids):
+                self._send_worker(p, protocol.Undefine(fids))
+            case do.AskBack(p, request, n):
+                self._send_worker(p, protocol.Steal(request, n))
+            case do.CancelAt(p, tokens):
+                self._send_worker(p, protocol.Cancel(tokens))
+            case do.PullAt(p, token, n):
+                self._send_worker(p, protocol.Pull(token, n))
+            case do.Retire(p):
+                self._send_worker(p, protocol.Stop(True))
+            case do.Yielded(session, seq, payloads, buffers):
+                counts, frames = protocol.join_buffers(buffers)
+                self._send_client(session.link, protocol.Items(seq, payloads, counts), frames)
+            case do.TellRunning(session, seqs):
+                self._send_client(session.link, protocol.Running(seqs))
+            case do.TellKept(session, seqs):
+                self._send_client(session.link, protocol.Kept(seqs))
+            case _:
+                assert_never(what)
+
+    def _add_pids(self, specials: dict[int, list[Any]]) -> None:
+        for _, details in specials.values():
+            child = self.supervisor.children.get(details.get("p", -1))
+            if child is not None:
+                details.setdefault("pid", child.process.pid)
+
+    def _send_client(
+        self, peer: bytes, message: protocol.ToClient, frames: Sequence[Any] = ()
+    ) -> None:
+        data = protocol.pack(message)
+        self._count_out(message, data)
+        if not self._clients.send(peer, [data, *frames]):
+            self._drop_session(peer)
+
+    def _send_worker(
+        self, p: PRecord, message: protocol.ToWorker, frames: Sequence[Any] = ()
+    ) -> None:
+        for peer, child in self._children.items():
+            if child.p == p.p and child.epoch == p.epoch:
+                data = protocol.pack(message)
+                self._count_out(message, data)
+                # One that cannot be reached is dying: its pidfd brings its leases back.
+                self._workers.send(peer, [data, *frames])
+                return
+
+    def _count_in(self, message: Any, frames: list[Any]) -> None:
+        self.messages_in[type(message).__name__.lower()] += 1
+        self.bytes_in += sum(len(frame) for frame in frames)
+
+    def _count_out(self, message: Any, data: bytes) -> None:
+        self.messages_out[type(message).__name__.lower()] += 1
+        self.bytes_out += len(data)
+
+
+def _as_message(left: list[Left]) -> protocol.Finished:
+    specials: dict[int, list[Any]] = {
+        i: [each.outcome, None] for i, each in enumerate(left) if each.outcome != Outcome.OK
+    }
+    return protocol.Finished(
+        [each.token for each in left],
+        [each.payload for each in left],
+        [each.ran_us for each in left],
+        [each.occupied_us for each in left],
+        specials or None,
+        None,
+    )
+
+
+def _refusal(reason: str) -> protocol.Refused:
+    return protocol.Refused(protocol.VERSION_MIN, protocol.VERSION, reason)
+
+
+def _policy(config: Config) -> Policy:
+    limits, dispatch = config.limits, config.dispatch
+    return Policy(
+        queue_jobs=limits.queue_jobs,
+        queue_bytes=limits.queue_bytes,
+        window=limits.client_window,
+        credit_ns=int(dispatch.credit_work * 1e9),
+        credit_max=dispatch.credit_max,
+        started_max=limits.max_gs,
+        seed=int.from_bytes(os.urandom(4), "big"),
+    )
+
+
+def _restart_policy(config: Config) -> RestartPolicy:
+    restart = config.restart
+    return RestartPolicy(
+        backoff_min_ns=int(restart.backoff_min * 1e9),
+        backoff_max_ns=int(restart.backoff_max * 1e9),
+        storm_deaths=restart.storm_deaths,
+        storm_ns=int(restart.storm_window * 1e9),
+    )
+
+
+def _nothing() -> None:
+    pass

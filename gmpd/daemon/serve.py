@@ -1,0 +1,219 @@
+"""Starting and ending a daemon: directory, lock, sockets, signals, gateway, farewell.
+
+``serve`` is `gmpd serve`; ``serve_private`` is what a client starts for itself and what ends with it.
+The loop in between is ``coordinator``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+import gmpd
+from gmpd import rundir
+from gmpd.config import Config
+from gmpd.cpus import read_facts
+from gmpd.daemon.coordinator import Coordinator
+from gmpd.daemon.notify import Notifier, datagram
+from gmpd.daemon.supervisor import Surroundings
+from gmpd.errors import GmpdError
+
+log = logging.getLogger("gmpd.serve")
+
+#: How long the gateway may take to say its address before the daemon goes on without knowing it (s).
+GATEWAY_S = 5.0
+
+
+class Signals:
+    """TERM and INT as readable bytes on a pipe: handlers do nothing but write."""
+
+    def __init__(self) -> None:
+        self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._out, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+
+    def take(self) -> list[int]:
+        """The signals that came since the last call."""
+        try:
+            return list(os.read(self.fd, 64))
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self.fd)
+        os.close(self._out)
+
+
+class Ending:
+    """The first signal drains, the second stops now."""
+
+    def __init__(self, coordinator: Coordinator, signals: Signals) -> None:
+        self._coordinator = coordinator
+        self._signals = signals
+        self._asked = False
+
+    def on_signal(self) -> None:
+        for number in self._signals.take():
+            name = signal.Signals(number).name
+            if self._asked:
+                self._coordinator.stop(f"{name} a second time")
+            else:
+                self._asked = True
+                self._coordinator.drain(f"{name}: draining")
+
+
+def procs_of(config: Config) -> int:
+    """How many Ps: as configured, else what the machine gives (Go's default GOMAXPROCS)."""
+    return config.daemon.procs or read_facts().procs
+
+
+def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
+    """Run the daemon of ``config.daemon.runtime_dir`` until it is told to end. Gives an exit code.
+
+    Raises ConfigError when one runs there already or the directory cannot be used.
+    """
+    directory = rundir.prepare(config.daemon.runtime_dir)
+    with rundir.Lock.acquire(directory) as lock:
+        for name in lock.clear_stale():
+            log.info("removed %s, left by a daemon that died", name)
+        endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
+        notifier = Notifier.take_environment(os.environ)
+        coordinator = Coordinator(
+            config, endpoints, Surroundings(endpoints["worker"]), procs_of(config)
+        )
+        public = {"client": endpoints["client"]}
+        gateway: list[subprocess.Popen[bytes]] = []
+
+        def ready() -> None:
+            http = _start_gateway(config, public["client"], gateway)
+            record = rundir.Discovery.of_this_process(
+                version=gmpd.__version__, started_at=time.time(), endpoints=public, http=http
+            )
+            rundir.write_discovery(directory, record)
+            notifier.send(datagram(ready=True))
+            where = f", metrics at {http}/metrics" if http else ""
+            announce(
+                f"gmpd {gmpd.__version__} serves on {coordinator.procs} Ps in {directory}{where}"
+            )
+
+        coordinator.on_ready = ready
+        try:
+            _run(coordinator)
+        finally:
+            notifier.send(datagram(stopping=True))
+            _stop_gateway(gateway)
+    return 0
+
+
+def serve_private(settings: dict[str, Any]) -> int:
+    """Run a daemon that belongs to the process at the other end of standard input."""
+    config = Config.from_wire(settings["config"])
+    directory = rundir.prepare(settings["runtime_dir"])
+    endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
+    initializer = settings.get("initializer")
+    around = Surroundings(
+        endpoints["worker"], tuple(settings["sys_path"]), settings["cwd"], initializer
+    )
+    with rundir.Lock.acquire(directory):
+        coordinator = Coordinator(config, endpoints, around, procs_of(config))
+        # Clients may queue work while the workers still start.
+        _tell({"ok": True, "endpoint": endpoints["client"], "pid": os.getpid()})
+
+        def owner_left() -> None:
+            coordinator.unwatch(0)
+            coordinator.stop("its client ended")
+
+        coordinator.watch(0, owner_left)
+        _run(coordinator)
+    return 0
+
+
+def _run(coordinator: Coordinator) -> None:
+    _raise_descriptor_limit()
+    signals = Signals()
+    try:
+        coordinator.watch(signals.fd, Ending(coordinator, signals).on_signal)
+        coordinator.run()
+    finally:
+        signals.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """libzmq aborts the process when accept() finds no descriptor left: have as many as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _start_gateway(
+    config: Config, endpoint: str, gateway: list[subprocess.Popen[bytes]]
+) -> str | None:
+    """Start the HTTP process; gives its address, or None: scheduling goes on without it."""
+    if not config.http.enabled:
+        return None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gmpd.gateway"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    gateway.append(process)
+    assert process.stdin is not None
+    try:
+        process.stdin.write(
+            msgpack.packb({"listen": config.http.listen, "client_endpoint": endpoint})
+        )
+        process.stdin.close()
+    except BrokenPipeError:
+        log.warning("the gateway ended at once: no metrics")
+        return None
+    return None if ":0" in config.http.listen[-2:] else f"http://{config.http.listen}"
+
+
+def _stop_gateway(gateway: list[subprocess.Popen[bytes]]) -> None:
+    for process in gateway:
+        process.terminate()
+        try:
+            process.wait(GATEWAY_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """``python -m gmpd.daemon``: one length-prefixed msgpack map of settings on standard input."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    size = int.from_bytes(_read(4), "big")
+    settings = msgpack.unpackb(_read(size))
+    try:
+        return serve_private(settings)
+    except GmpdError as error:
+        _tell({"ok": False, "error": str(error)})
+        return 78
+
+
+def _read(size: int) -> bytes:
+    """Exactly ``size`` bytes of standard input, not one more: the loop watches the rest for its end."""
+    data = b""
+    while len(data) < size:
+        chunk = os.read(0, size - len(data))
+        if not chunk:
+            raise SystemExit("gmpd.daemon: the settings on standard input ended early")
+        data += chunk
+    return data

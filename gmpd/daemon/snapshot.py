@@ -1,0 +1,175 @@
+"""What the daemon knows about itself, as one plain map: for metrics, status and the page.
+
+It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative over
+the life of the daemon: what a dead worker had counted is added to its successor's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gmpd
+from gmpd.daemon.page import Slot
+
+if TYPE_CHECKING:
+    from gmpd.daemon.coordinator import Coordinator
+    from gmpd.sched.records import PRecord
+
+#: Keys of a worker's stats that only ever rise; the others say what is now.
+_TOTALS = frozenset({
+    "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created", "state_s",
+    "hist",
+})  # fmt: skip
+_TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
+_PAGE = resource.getpagesize()
+
+
+def snapshot(c: Coordinator) -> dict[str, Any]:
+    """The map described in ARCHITECTURE.md, section "The snapshot"."""
+    now = time.monotonic_ns()
+    tally, queue = c.sched.tally, c.sched.queue
+    oldest = min((job.accepted_ns for job in queue.heads()), default=now)
+    return {
+        "version": gmpd.__version__,
+        "python": platform.python_version(),
+        "pid": os.getpid(),
+        "epoch": c.epoch,
+        "started_at": c.started_at,
+        "uptime_s": time.time() - c.started_at,
+        "state": "degraded"
+        if c.restarts.degraded
+        else "draining"
+        if c.sched.draining
+        else "running",
+        "degraded": c.restarts.degraded,
+        "procs": c.procs,
+        "sessions": c.sessions,
+        "queue": {
+            "global": len(queue),
+            "oldest_age_s": (now - oldest) / 1e9,
+            "bytes": c.sched.nbytes,
+            "unfinished": c.sched.unfinished,
+        },
+        "jobs": {
+            "submitted": tally.submitted,
+            "rejected": dict(tally.rejected),
+            "finished": dict(tally.finished),
+            "retried": dict(tally.retried),
+        },
+        "ps": [_p(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
+        "hist": {
+            "wait": tally.wait.snapshot(),
+            "run": tally.run.snapshot(),
+            "occupied": tally.occupied.snapshot(),
+            "steal": tally.steal.snapshot(),
+            "loop_lag": c.loop_lag.snapshot(),
+            **_worker_histograms(c),
+        },
+        "messages": {"in": dict(c.messages_in), "out": dict(c.messages_out)},
+        "message_bytes": {"in": c.bytes_in, "out": c.bytes_out},
+        "dropped": dict(c.dropped),
+    }
+
+
+def _p(c: Coordinator, p: int, now: int) -> dict[str, Any]:
+    child = c.supervisor.children.get(p)
+    record = c.sched.ps.get(p)
+    out: dict[str, Any] = {
+        "p": p,
+        "up": int(child is not None and child.ready),
+        "state": _state(child, record),
+        "restarts": dict(c.restart_counts.get(p, {})),
+    }
+    if record is not None:
+        out.update(_lease(record))
+    if child is not None:
+        out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
+        out.update(_process(child.process.pid))
+        out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
+        if record is not None:
+            out.update(_running(record, child.page.slots, now))
+    out.update(_stats(c, p))
+    return out
+
+
+def _state(child: Any, record: PRecord | None) -> str:
+    if child is None or record is None:
+        return "dead" if child is None else "starting"
+    if not record.ready:
+        return "starting"
+    if record.draining:
+        return "draining"
+    return "running" if record.fresh or record.started else "idle"
+
+
+def _lease(record: PRecord) -> dict[str, Any]:
+    return {
+        "fresh": len(record.fresh),
+        "started": len(record.started),
+        "jobs_finished": record.finished,
+        "steals": {"hit": record.hits, "empty": record.misses},
+        "stolen": record.stolen,
+        "lost": record.lost,
+    }
+
+
+def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
+    token, since = slots[Slot.CURRENT], slots[Slot.CURRENT_NS]
+    job = record.fresh.get(token) or record.started.get(token)
+    if job is None:
+        return {"running": None, "running_s": 0.0}
+    return {"running": job.fn.name, "running_s": max(0, now - since) / 1e9}
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """CPU time and memory from /proc; nothing when the process has just ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return {}
+    return {
+        "cpu_s": (int(stat[11]) + int(stat[12])) / _TICKS_PER_S,
+        "rss": int(stat[21]) * _PAGE,
+    }
+
+
+def _stats(c: Coordinator, p: int) -> dict[str, Any]:
+    """The worker's own counters, with those of its predecessors added to the totals."""
+    child = c.supervisor.children.get(p)
+    current = dict(child.stats) if child is not None else {}
+    merged = merge_totals(c.past_stats.get(p, {}), current)
+    merged.pop("hist", None)
+    return merged
+
+
+def _worker_histograms(c: Coordinator) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for p in {*c.supervisor.children, *c.past_stats}:
+        child = c.supervisor.children.get(p)
+        current = child.stats if child is not None else {}
+        merged = merge_totals(c.past_stats.get(p, {}), current)
+        total = _sum(total, merged.get("hist", {}))
+    return total
+
+
+def merge_totals(past: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
+    """``current``, with the rising values of ``past`` added."""
+    out = dict(current)
+    for key in _TOTALS & past.keys():
+        out[key] = _sum(past[key], current[key]) if key in current else past[key]
+    return out
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if isinstance(a, dict):
+        return {
+            k: _sum(a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in {**a, **b}
+        }
+    if isinstance(a, list):
+        return [x + y for x, y in zip(a, b, strict=True)]
+    return a + b

@@ -1,0 +1,158 @@
+"""Processes: starts workers as fresh interpreters, learns of their deaths from the kernel.
+
+It knows pids, descriptors and pages, nothing of jobs and messages. A death is believed when its
+pidfd says so and ``waitpid`` has the status; never because of a timer or a silent socket.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from gmpd.config import Config
+from gmpd.daemon.page import Page
+from gmpd.sched.instructions import Exit
+
+
+@dataclass(eq=False)
+class Child:
+    """One worker process: epoch ``epoch`` of P ``p``."""
+
+    p: int
+    epoch: int
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    page: Page
+    secret: bytes
+    core: int | None
+    started_ns: int
+    ready: bool = False
+    #: We asked it to end, or killed it ourselves: its death is no surprise.
+    expected: bool = False
+    finished: int = 0
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What every worker is given beside the configuration."""
+
+    endpoint: str
+    sys_path: tuple[str, ...] = ()
+    cwd: str = ""
+    #: [kind, name, payload, call data]: a function to call before serving, or None.
+    initializer: Any = None
+
+
+class Supervisor:
+    """The worker processes of one daemon."""
+
+    def __init__(self, config: Config, surroundings: Surroundings, procs: int) -> None:
+        self.config = config
+        self.surroundings = surroundings
+        self.procs = procs
+        self.children: dict[int, Child] = {}
+        self._epochs: dict[int, int] = {}
+        self._cores = sorted(os.sched_getaffinity(0))
+
+    def spawn(self, p: int) -> Child:
+        """Start a worker for P ``p``. Raises OSError when the system has no process to give."""
+        epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
+        secret = secrets.token_bytes(32)
+        core = self._cores[p % len(self._cores)] if self.config.daemon.pin else None
+        page, fd = Page.create(f"gmpd-p{p}")
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gmpd.daemon.worker", str(fd)],
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr.fileno(),  # the daemon's own output is for its starter
+                pass_fds=(fd,),
+                env=_environment(),
+                process_group=0,
+            )
+        except BaseException:
+            page.close()
+            raise
+        finally:
+            os.close(fd)
+        self._brief(process, p, epoch, secret, core)
+        child = Child(
+            p, epoch, process, os.pidfd_open(process.pid), page, secret, core, time.monotonic_ns()
+        )
+        self.children[p] = child
+        return child
+
+    def _brief(
+        self, process: subprocess.Popen[bytes], p: int, epoch: int, secret: bytes, core: int | None
+    ) -> None:
+        config, around = self.config, self.surroundings
+        settings = {
+            "p": p,
+            "epoch": epoch,
+            "secret": secret,
+            "core": core,
+            "parent": os.getpid(),
+            "procs": self.procs,
+            "endpoint": around.endpoint,
+            "sys_path": list(around.sys_path),
+            "cwd": around.cwd,
+            "imports": list(config.daemon.imports),
+            "initializer": around.initializer,
+            "max_ms": config.limits.max_ms,
+            "value_bytes": config.limits.value_bytes,
+        }
+        assert process.stdin is not None
+        try:
+            process.stdin.write(msgpack.packb(settings))
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it died already: its pidfd will tell
+
+    def reap(self, child: Child) -> Exit:
+        """The child's pidfd said that it ended: collect it, and end what it left behind."""
+        status = child.process.wait()
+        _kill_group(child.process.pid)
+        os.close(child.pidfd)
+        if self.children.get(child.p) is child:
+            del self.children[child.p]
+        if status < 0:
+            name = _signal_name(-status)
+            text = f"was killed by {name}"
+            if name == "SIGKILL" and not child.expected:
+                text += " (not by gmpd: perhaps the system was out of memory)"
+            return Exit(child.process.pid, name, None, text)
+        return Exit(child.process.pid, "", status, f"ended with exit status {status}")
+
+    def kill(self, child: Child) -> None:
+        """End it now, with all that it started."""
+        child.expected = True
+        _kill_group(child.process.pid)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nobody is left in it
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _environment() -> dict[str, str]:
+    """A job must not find the daemon's own settings and take them for its client's."""
+    return {
+        k: v for k, v in os.environ.items() if not k.startswith(("GMPD_", "NOTIFY_", "WATCHDOG_"))
+    }

@@ -1,0 +1,365 @@
+"""The worker process: one P in it, its link to the coordinator, its hand-outs.
+
+The run loop is ``runtime.loop.Loop``; this module feeds it fresh Gs from the wire and sends
+their outcomes back: at once when nothing is left to do, gathered while there is. It never decides
+who gets work (``sched``) nor unpacks the envelope by itself (``protocol``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any, assert_never
+
+import msgpack
+
+from gmpd import protocol
+from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function
+from gmpd.daemon.call import Call, Known
+from gmpd.daemon.page import Page, Slot
+from gmpd.errors import ProtocolError, Unserializable
+from gmpd.netpoll import Dealer, Network
+from gmpd.protocol import Outcome
+from gmpd.runtime.loop import Loop
+
+#: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
+#: coordinator tops it up before it runs dry.
+GATHER_NS = 500_000
+#: And this many at most: half of what a P may hold.
+GATHER_MAX = 128
+#: Counters are sent at most this often (seconds), and once after activity ends.
+BEAT_S = 0.25
+#: Exit code for "cannot serve": an import or the initializer failed. Not tried again for ever.
+EXIT_FAULT = 3
+#: Last messages are given this long to leave (ms).
+LINGER_MS = 500
+
+
+class Worker:
+    """What the M that holds P knows; other Ms touch only the Call that they run."""
+
+    def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
+        self.page = page
+        self.p: int = settings["p"]
+        self.loop = Loop(max_ms=settings["max_ms"])
+        self.loop.runq.procs = settings["procs"]
+        self.value_bytes: int = settings["value_bytes"]
+        #: Guards interrupts of threads: see Call._leave_guarded.
+        self.interrupts = threading.Lock()
+        self.link = Dealer(network, settings["endpoint"])
+        self.functions: dict[int, Known] = {}
+        #: Hand-outs that have not ended, by token.
+        self.calls: dict[int, Call] = {}
+        #: Begun, not ended, and the coordinator does not know yet that they began.
+        self._unreported: dict[int, Call] = {}
+        self._slow_fresh = 0
+        self._report_due = False
+        self._beat_due = False
+        self._flushed_ns = 0
+        self._draining = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tokens: list[int] = []
+        self._payloads: list[bytes] = []
+        self._ran_us: list[int] = []
+        self._occupied_us: list[int] = []
+        self._specials: dict[int, list[Any]] = {}
+        self._buffers: list[Any] = []
+
+    # -- calls report --------------------------------------------------------------------------------
+
+    def begun(self, call: Call) -> None:
+        """A call is about to run; this M holds P."""
+        self.page.begin(call.token, call.began_ns)
+        self._slow_fresh -= call.slow
+        self._unreported[call.token] = call
+        if not self._report_due:
+            # Runs when this call parks, blocks or ends: whichever M holds P then.
+            self._report_due = True
+            self.loop.call_soon(self._report)
+        if call.options is not None and "timeout" in call.options:
+            call.timer = self.loop.call_later(call.options["timeout"], call.expire)
+
+    def ended(self, call: Call) -> None:
+        """A call has its outcome; this M holds P."""
+        self.page.pause()
+        self.calls.pop(call.token, None)
+        self._unreported.pop(call.token, None)
+        if not call.settled:
+            self._settle(call)
+        gathered = len(self._tokens)
+        if (
+            gathered >= GATHER_MAX
+            or self._slow_fresh
+            or not self.loop.fresh_len
+            or call.ended_ns - self._flushed_ns > GATHER_NS
+        ):
+            self.flush()
+        if self._draining and not self.calls:
+            self.stop()
+
+    def _settle(self, call: Call) -> None:
+        ran_ns = max(0, call.ended_ns - call.began_ns)
+        ran_us, occupied_us = ran_ns // 1000, call.occupied_ns // 1000
+        call.fn.learn(call.occupied_ns)
+        call.settled = True
+        if call.outcome is not Outcome.OK:
+            self._specials[len(self._tokens)] = [int(call.outcome), None]
+        self._tokens.append(call.token)
+        self._payloads.append(call.data)
+        self._ran_us.append(ran_us)
+        self._occupied_us.append(occupied_us)
+        self._buffers.append(call.out_buffers)
+        if not call.out_buffers:
+            self.page.store(call.token, call.outcome, call.data, ran_us, occupied_us)
+        call.data, call.out_buffers = b"", ()
+
+    def report_timeout(self, call: Call) -> None:
+        """A job's limit has passed and its thread cannot be stopped at once: tell its client now."""
+        if call.settled:
+            return
+        call.outcome, call.data, call.ended_ns = Outcome.TIMEOUT, b"", time.monotonic_ns()
+        self._unreported.pop(call.token, None)
+        self._settle(call)
+        self.flush()
+
+    def yielded(self, call: Call, blobs: list[Blob]) -> None:
+        """Items of a generator job."""
+        for blob in blobs:
+            self.check_size(blob)
+        counts, frames = protocol.join_buffers([blob.buffers for blob in blobs])
+        self._send(protocol.Items(call.token, [blob.data for blob in blobs], counts), frames)
+
+    def check_size(self, blob: Blob) -> None:
+        """Raise Unserializable for a result over the limit: an error of that job alone."""
+        nbytes = len(blob.data) + sum(len(b) for b in blob.buffers)
+        if nbytes > self.value_bytes:
+            raise Unserializable(
+                f"the result has {nbytes} bytes, limits.value_bytes allows {self.value_bytes}:"
+                f" write it to a file and return the path"
+            )
+
+    # -- the wire out ----------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """Once per batch of calls: what ended, and what began and did not end."""
+        self._report_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        self._flushed_ns = time.monotonic_ns()
+        if self._unreported:
+            running = [t for t, call in self._unreported.items() if call.began_ns]
+            self._unreported.clear()
+            self._send(protocol.Started(running))
+        if self._tokens:
+            counts, frames = protocol.join_buffers(self._buffers)
+            message = protocol.Finished(
+                self._tokens, self._payloads, self._ran_us, self._occupied_us,
+                self._specials or None, counts,
+            )  # fmt: skip
+            self._clear()
+            self._send(message, frames)
+        if not self._beat_due:
+            self._beat_due = True
+            self.loop.call_later(BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        self._beat_due = False
+        stats = self.loop.snapshot()
+        slots = self.page.slots
+        slots[Slot.SCHEDTICK] = stats["schedtick"]
+        slots[Slot.BEAT_NS] = time.monotonic_ns()
+        self._send(protocol.Beat(stats))
+
+    def _send(self, message: protocol.Message, frames: Any = ()) -> None:
+        self.link.send([protocol.pack(message), *frames])
+        if self.link.readable:  # the send consumed the descriptor's edge
+            self.loop.call_soon(self.on_readable)
+
+    # -- the wire in -----------------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Take every message that waits."""
+        while (frames := self.link.recv()) is not None:
+            self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
+
+    def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:
+        match message:
+            case protocol.Assign():
+                self._assign(message, frames)
+            case protocol.Define(fid, kind, name, payload):
+                self.functions[fid] = Known(fid, FunctionRef(kind, name, payload))
+            case protocol.Undefine(fids):
+                for fid in fids:
+                    self.functions.pop(fid, None)
+            case protocol.Steal(request, n):
+                self._surrender(request, n)
+            case protocol.Cancel(tokens):
+                self._cancel(tokens)
+            case protocol.Pull(token, n):
+                if token in self.calls:
+                    self.calls[token].pull(n)
+            case protocol.Stop(drain):
+                self._stop(drain)
+            case protocol.Welcome():
+                pass
+            case protocol.Refused(reason=reason):
+                raise SystemExit(f"the coordinator refused this worker: {reason}")
+            case _:
+                assert_never(message)
+
+    def _assign(self, message: protocol.Assign, frames: list[Any]) -> None:
+        fn = self.functions[message.fid]
+        payloads, options = message.payloads, message.options
+        token = message.first_token
+        for payload, buffers in zip(
+            payloads,
+            protocol.split_buffers(message.buffer_counts, len(payloads), frames),
+            strict=True,
+        ):
+            call = Call(self, token, fn, options, payload, buffers)
+            self._slow_fresh += call.slow
+            self.calls[token] = call
+            self.loop.runqput(call)
+            token += 1
+
+    def _surrender(self, request: int, n: int) -> None:
+        """Give back up to ``n`` fresh hand-outs, the oldest first; children stay."""
+        tokens: list[int] = []
+        for g in self.loop.runqgrab(n):
+            if isinstance(g, Call):
+                self._slow_fresh -= g.slow
+                del self.calls[g.token]
+                tokens.append(g.token)
+            else:
+                self.loop.runqput(g)
+        self._send(protocol.Surrender(request, tokens))
+
+    def _cancel(self, tokens: list[int]) -> None:
+        kept: list[int] = []
+        for token in tokens:
+            call = self.calls.get(token)
+            if call is None:
+                continue  # its outcome is on the way
+            if self.loop.runqremove(call):
+                self._slow_fresh -= call.slow
+                call.outcome = Outcome.CANCELLED
+                self.ended(call)
+            elif not call.cancel():
+                kept.append(token)
+        if kept:
+            self._send(protocol.Kept(kept))
+        self.flush()
+
+    def _stop(self, drain: bool) -> None:
+        if not drain:
+            self.stop()
+            return
+        self._draining = True
+        self._surrender(0, self.loop.fresh_len)
+        if not self.calls:
+            self.stop()
+
+    def stop(self) -> None:
+        """Say goodbye and end the loop; whatever threads still run end with the process."""
+        self.flush()
+        self._send(protocol.Bye("stopped"))
+        self.loop.stop()
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def prepare(self, settings: dict[str, Any]) -> bool:
+        """Imports and initializer; False after telling the coordinator what failed."""
+        stage = "import"
+        try:
+            for name in settings["imports"]:
+                stage = f"import of {name}"
+                importlib.import_module(name)
+            if settings["initializer"] is not None:
+                stage = "initializer"
+                kind, name, payload, data = settings["initializer"]
+                args, kwargs = decode_call(data)
+                resolve_function(FunctionRef(kind, name, payload))(*args, **kwargs)
+        except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
+            self.link.send([protocol.pack(self._hello(settings))])
+            self.link.send([protocol.pack(protocol.Fault(stage, encode_error(exc)))])
+            return False
+        return True
+
+    def _hello(self, settings: dict[str, Any]) -> protocol.Hello:
+        info = {
+            "p": self.p,
+            "epoch": settings["epoch"],
+            "pid": os.getpid(),
+            "secret": settings["secret"],
+        }
+        return protocol.hello("worker", b"", info)
+
+    def run(self, settings: dict[str, Any]) -> None:
+        """Serve until told to stop."""
+        self.loop.add_reader(self.link.fd, self.on_readable)
+        self._send(self._hello(settings))
+        self.loop.run_forever()
+
+
+def main(argv: list[str]) -> int:
+    """``python -m gmpd.daemon.worker PAGE_FD``: settings come as msgpack on standard input."""
+    settings = msgpack.unpackb(sys.stdin.buffer.read(), use_list=False)
+    _settle_process(settings)
+    page = Page(int(argv[1]))
+    os.close(int(argv[1]))
+    page.slots[Slot.EPOCH] = settings["epoch"]
+    page.slots[Slot.PID] = os.getpid()
+    network = Network()
+    worker = Worker(settings, page, network)
+    try:
+        if not worker.prepare(settings):
+            return EXIT_FAULT
+        worker.run(settings)
+    except ProtocolError as error:
+        print(f"gmpd worker P{worker.p}: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAULT
+    finally:
+        worker.link.close(LINGER_MS)
+        network.close_gently(LINGER_MS)
+    return 0
+
+
+def _settle_process(settings: dict[str, Any]) -> None:
+    """What a worker is to the system: pinned, ended with its parent, deaf to the terminal."""
+    _end_with_parent(settings["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's and the coordinator's
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if settings["core"] is not None:
+        os.sched_setaffinity(0, {settings["core"]})
+    if settings["cwd"]:
+        os.chdir(settings["cwd"])
+    for path in settings["sys_path"]:
+        if path not in sys.path:
+            sys.path.append(path)
+
+
+def _end_with_parent(parent: int) -> None:
+    import ctypes  # only here; prctl has no other door in the standard library
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that block for ever in a job must not keep the process: it ends here.
+    os._exit(code)
