@@ -1,0 +1,144 @@
+"""Rules of the house that no tool knows: each is stated once, here, and holds for every file."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gmpd
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "gmpd"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+#: A function that cannot be seen at once is not read.
+FUNCTION_LINES_MAX = 60
+
+#: Names under which code is put that nobody has thought about.
+SHAPELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
+
+#: Modules whose import starts a process. They are read, not imported.
+PROGRAMS = {"__main__"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module or ""
+
+
+each_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
+each_file = pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)
+
+
+@each_file
+def test_every_file_says_what_it_is_for(path: Path) -> None:
+    if path.stat().st_size:  # an empty one marks a package, and holds nothing
+        assert ast.get_docstring(tree_of(path)), f"{name_of(path)} has no docstring"
+
+
+@each_source
+def test_no_file_is_shapeless(path: Path) -> None:
+    assert path.stem not in SHAPELESS
+    assert not SHAPELESS & set(path.relative_to(PACKAGE).parts[:-1])
+
+
+@each_source
+def test_every_function_can_be_read_at_once(path: Path) -> None:
+    long = {
+        f"{node.name} (line {node.lineno})": lines
+        for node in functions(tree_of(path))
+        if (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
+    }
+    assert not long
+
+
+@each_source
+def test_only_netpoll_speaks_to_zeromq(path: Path) -> None:
+    if path.relative_to(PACKAGE).parts[0].removesuffix(".py") == "netpoll":
+        return
+    assert not [name for name in imports(tree_of(path)) if name.partition(".")[0] == "zmq"]
+
+
+@each_source
+def test_the_environment_is_read_in_one_place(path: Path) -> None:
+    """`GMPD_...` variables are settings, and `gmpd.config` reads those."""
+    if path.relative_to(PACKAGE).parts[0] == "config":
+        return
+    asked = [
+        node.value
+        for call in ast.walk(tree_of(path))
+        if isinstance(call, ast.Call | ast.Subscript)
+        for node in ast.walk(call.args[0] if isinstance(call, ast.Call) and call.args else call)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("GMPD_")
+        and "__" in node.value
+    ]
+    assert not asked
+
+
+@each_file
+def test_nothing_is_left_for_later(path: Path) -> None:
+    words = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")
+    found = [
+        word for word in words if f"{word}:" in path.read_text() or f"# {word}" in path.read_text()
+    ]
+    assert not found
+
+
+@each_source
+def test_every_module_can_be_imported(path: Path) -> None:
+    if path.stem in PROGRAMS:
+        return
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    if "gevent" in name:
+        pytest.importorskip("gevent", reason="it is in the extra dev")
+    assert importlib.import_module(name).__name__ == name
+
+
+@pytest.mark.parametrize("name", gmpd.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(gmpd, name) is not None
+    assert name in dir(gmpd)
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'gmpd' has no attribute 'nonsense'"):
+        getattr(gmpd, "nonsense")  # noqa: B009 - a type checker would refuse the plain form
+
+
+def test_each_contract_of_the_design_is_checked() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = {one["id"]: one for one in settings["tool"]["importlinter"]["contracts"]}
+    assert contracts.keys() >= {"floors", "policy", "zmq", "cycles"}
+    assert contracts["floors"]["exhaustive"] is True
+    assert {"time", "random", "os", "logging", "zmq"} <= set(
+        contracts["policy"]["forbidden_modules"]
+    )
+
+
+def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
