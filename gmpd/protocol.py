@@ -178,7 +178,7 @@ class Ack(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """Room for ``n`` more items of the generator job ``job`` (seq from a client, token to a worker)."""
+    """Room for ``n`` more items of a generator job (seq from a client, token to a worker)."""
 
     job: int
     n: int
@@ -319,7 +319,7 @@ class Surrender(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """The worker cannot serve: an import or the initializer failed. ``error``: codec.encode_error."""
+    """An import or the initializer failed: it cannot serve. ``error``: codec.encode_error."""
 
     stage: str
     error: bytes
@@ -475,7 +475,7 @@ def unpack(frame: bytes, direction: Direction) -> Any:
     """
     try:
         fields = msgpack.unpackb(frame, raw=False, strict_map_key=False, use_list=True)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - msgpack raises a dozen kinds for garbage
         raise ProtocolError(f"not a message: {type(error).__name__}: {error}") from None
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise ProtocolError("not a message: no array that begins with a kind")

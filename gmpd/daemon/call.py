@@ -53,9 +53,9 @@ class Call:
     """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
 
     __slots__ = (
-        "began_ns", "buffers", "cancelling", "coro_like", "data", "ended_ns", "expired", "fn", "fn_key",
-        "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter", "settled",
-        "slow", "task", "thread", "timer", "token", "worker",
+        "began_ns", "buffers", "cancelling", "data", "ended_ns", "expired", "fn", "fn_key",
+        "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
+        "settled", "slow", "task", "thread", "timer", "token", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +89,6 @@ class Call:
         self.settled = False
         #: It is not known to be quick: outcomes before it are not held back for it.
         self.slow = not fn.quick
-        self.coro_like = False
         self.room = 0
         self.room_waiter: asyncio.Future[None] | None = None
 
@@ -108,7 +107,6 @@ class Call:
             self.ended_ns = time.monotonic_ns()
             self.occupied_ns = self.ended_ns - self.began_ns
         else:
-            self.coro_like = True
             self.occupied_ns = time.monotonic_ns() - self.began_ns
         return coro
 
@@ -178,7 +176,7 @@ class Call:
         finally:
             self.ended_ns = time.monotonic_ns()
 
-    # -- generators ----------------------------------------------------------------------------------
+    # -- generators --------------------------------------------------------------------------------
 
     async def _stream(self, source: Any) -> None:
         self.task = asyncio.current_task()
@@ -198,7 +196,7 @@ class Call:
             self.ended_ns = time.monotonic_ns()
 
     async def _stream_sync(self, source: Any) -> None:
-        """A plain generator runs as a sync G, a step at a time: one that blocks loses P like any."""
+        """A plain generator runs as a sync G, step by step: one that blocks loses P like any."""
         over = False
         while not over:
             await self._has_room()
@@ -223,7 +221,7 @@ class Call:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # -- outcomes ------------------------------------------------------------------------------------
+    # -- outcomes ----------------------------------------------------------------------------------
 
     def _succeed(self, value: Any) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
@@ -244,7 +242,7 @@ class Call:
         else:
             self._fail(exc)
 
-    # -- ended from outside; the M that holds P calls these ------------------------------------------
+    # -- ended from outside; the M that holds P calls these ----------------------------------------
 
     def expire(self) -> None:
         """The job's time is over: end it where it waits, or interrupt its thread."""

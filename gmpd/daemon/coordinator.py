@@ -103,7 +103,7 @@ class Coordinator:
     def unwatch(self, fd: int) -> None:
         self._poller.remove(fd)
 
-    # -- the loop ------------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Serve until stopped; returns when no worker is left and every socket is closed."""
@@ -136,9 +136,9 @@ class Coordinator:
             if at <= now:
                 del self._respawn[p]
                 self._spawn(p)
-        if self._drain_until is not None and self._kill_at is None:
-            if not self.sched.unfinished or now >= self._drain_until:
-                self.stop(self._reason)
+        drained = not self.sched.unfinished
+        if self._drain_until is not None and (drained or now >= self._drain_until):
+            self.stop(self._reason)
         if self._kill_at is not None:
             if now >= self._kill_at:
                 for child in list(self.supervisor.children.values()):
@@ -183,7 +183,7 @@ class Coordinator:
         self._workers.close()
         self._network.close_gently(int(FAREWELL_S * 1000))
 
-    # -- workers -------------------------------------------------------------------------------------
+    # -- workers -----------------------------------------------------------------------------------
 
     def _spawn(self, p: int) -> None:
         try:
@@ -269,7 +269,9 @@ class Coordinator:
                 self.sched.tally.dropped["bad_worker_message"] += 1
                 log.warning("dropped a message of a worker: %s", error)
 
-    def _handle_worker(self, peer: bytes, message: protocol.FromWorker, frames: list[Any]) -> None:
+    def _handle_worker(  # noqa: C901 - a case per message
+        self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
+    ) -> None:
         child = self._children.get(peer)
         if isinstance(message, protocol.Hello):
             self._greet_worker(peer, message)
@@ -333,7 +335,7 @@ class Coordinator:
             self.stop(text)  # the pool is broken, as the standard library has it
         self.restarts.degraded = text
 
-    # -- clients -------------------------------------------------------------------------------------
+    # -- clients -----------------------------------------------------------------------------------
 
     def _from_clients(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
@@ -459,9 +461,9 @@ class Coordinator:
         counts["refused_peer"] += self._gate.refused
         return +counts
 
-    # -- doing ---------------------------------------------------------------------------------------
+    # -- doing -------------------------------------------------------------------------------------
 
-    def _do(self, what: do.Instruction) -> None:
+    def _do(self, what: do.Instruction) -> None:  # noqa: C901 - a case per instruction
         match what:
             case do.Deliver(session, out):
                 counts, frames = protocol.join_buffers(out.buffers)

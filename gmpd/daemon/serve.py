@@ -1,6 +1,6 @@
 """Starting and ending a daemon: directory, lock, sockets, signals, gateway, farewell.
 
-``serve`` is `gmpd serve`; ``serve_private`` is what a client starts for itself and what ends with it.
+``serve`` is `gmpd serve`; ``serve_private`` is what a client starts for itself and ends with it.
 The loop in between is ``coordinator``'s.
 """
 
@@ -30,7 +30,7 @@ from gmpd.errors import GmpdError
 
 log = logging.getLogger("gmpd.serve")
 
-#: How long the gateway may take to say its address before the daemon goes on without knowing it (s).
+#: How long the gateway may take to end before it is killed (s).
 GATEWAY_S = 5.0
 
 
@@ -209,7 +209,7 @@ def main() -> int:
 
 
 def _read(size: int) -> bytes:
-    """Exactly ``size`` bytes of standard input, not one more: the loop watches the rest for its end."""
+    """Exactly ``size`` bytes of standard input: the loop watches the rest for its end."""
     data = b""
     while len(data) < size:
         chunk = os.read(0, size - len(data))

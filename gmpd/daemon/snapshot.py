@@ -1,7 +1,7 @@
 """What the daemon knows about itself, as one plain map: for metrics, status and the page.
 
-It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative over
-the life of the daemon: what a dead worker had counted is added to its successor's.
+It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative
+over the life of the daemon: what a dead worker had counted is added to its successor's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: Keys of a worker's stats that only ever rise; the others say what is now.
 _TOTALS = frozenset({
-    "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created", "state_s",
-    "hist",
+    "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
+    "state_s", "hist",
 })  # fmt: skip
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()

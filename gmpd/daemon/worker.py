@@ -71,7 +71,7 @@ class Worker:
         self._specials: dict[int, list[Any]] = {}
         self._buffers: list[Any] = []
 
-    # -- calls report --------------------------------------------------------------------------------
+    # -- calls report ------------------------------------------------------------------------------
 
     def begun(self, call: Call) -> None:
         """A call is about to run; this M holds P."""
@@ -120,11 +120,12 @@ class Worker:
         call.data, call.out_buffers = b"", ()
 
     def report_timeout(self, call: Call) -> None:
-        """A job's limit has passed and its thread cannot be stopped at once: tell its client now."""
+        """A limit has passed and the thread cannot be stopped at once: tell the client now."""
         if call.settled:
             return
         call.outcome, call.data, call.ended_ns = Outcome.TIMEOUT, b"", time.monotonic_ns()
         self._unreported.pop(call.token, None)
+        self.calls.pop(call.token, None)  # nobody waits for its thread, draining neither
         self._settle(call)
         self.flush()
 
@@ -144,7 +145,7 @@ class Worker:
                 f" write it to a file and return the path"
             )
 
-    # -- the wire out ----------------------------------------------------------------------------------
+    # -- the wire out ------------------------------------------------------------------------------
 
     def _report(self) -> None:
         """Once per batch of calls: what ended, and what began and did not end."""
@@ -183,14 +184,14 @@ class Worker:
         if self.link.readable:  # the send consumed the descriptor's edge
             self.loop.call_soon(self.on_readable)
 
-    # -- the wire in -----------------------------------------------------------------------------------
+    # -- the wire in -------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
         """Take every message that waits."""
         while (frames := self.link.recv()) is not None:
             self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
 
-    def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:
+    def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:  # noqa: C901 - a case per message
         match message:
             case protocol.Assign():
                 self._assign(message, frames)
@@ -273,7 +274,7 @@ class Worker:
         self._send(protocol.Bye("stopped"))
         self.loop.stop()
 
-    # -- life ------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     def prepare(self, settings: dict[str, Any]) -> bool:
         """Imports and initializer; False after telling the coordinator what failed."""
