@@ -31,6 +31,41 @@ SECONDS_MAX = 366 * 86400.0
 TEXT_MAX = 256
 
 
+def _check_text(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: must be a text")
+    if not 0 < len(value) <= TEXT_MAX or not value.isprintable():
+        raise ValueError(f"{name}={value!r}: must be 1 to {TEXT_MAX} printable characters")
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: must be a whole number")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: must be a whole number") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}={number}: must be from {low} to {high}")
+    return number
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool | str):
+        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta")
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta") from None
+    if math.isnan(seconds) or not 0 <= seconds <= SECONDS_MAX:
+        raise ValueError(f"{name}={value!r}: must be from 0 to {SECONDS_MAX:.0f} seconds (a year)")
+    return seconds
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobOptions:
     """How a job is to be run. Wrong values raise ValueError or TypeError naming the option."""
@@ -144,11 +179,12 @@ def options_of(fn: object) -> JobOptions:
 
 
 def _declare(fn: Any, options: JobOptions) -> Any:
-    if not callable(fn):
+    # A classmethod object is not callable itself.
+    target = fn.__func__ if isinstance(fn, staticmethod | classmethod) else fn
+    if not callable(target):
         raise TypeError(
             f"@job decorates a function, not {fn!r}; options go by name: @job(retries=3)"
         )
-    target = fn.__func__ if isinstance(fn, staticmethod | classmethod) else fn
     try:
         setattr(target, ATTRIBUTE, options)
     except (AttributeError, TypeError):
@@ -167,38 +203,3 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
                 f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(_NAMES))}"
             )
             raise TypeError(f"there is no job option {name!r}: {hint}")
-
-
-def _check_text(name: str, value: object) -> None:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise TypeError(f"{name}={value!r}: must be a text")
-    if not 0 < len(value) <= TEXT_MAX or not value.isprintable():
-        raise ValueError(f"{name}={value!r}: must be 1 to {TEXT_MAX} printable characters")
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: must be a whole number")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}={value!r}: must be a whole number") from None
-    if not low <= number <= high:
-        raise ValueError(f"{name}={number}: must be from {low} to {high}")
-    return number
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool | str):
-        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta")
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta") from None
-    if math.isnan(seconds) or not 0 <= seconds <= SECONDS_MAX:
-        raise ValueError(f"{name}={value!r}: must be from 0 to {SECONDS_MAX:.0f} seconds (a year)")
-    return seconds

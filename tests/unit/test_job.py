@@ -1,0 +1,164 @@
+"""What the author of a job declares (gmpd.job)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gmpd.errors import ProtocolError
+from gmpd.job import ATTRIBUTE, DEFAULTS, RETRIES_MAX, SECONDS_MAX, JobOptions, job, options_of
+
+EACH: dict[str, Any] = {
+    "name": "fetch",
+    "retries": 3,
+    "timeout": 2.5,
+    "priority": -7,
+    "delay": 0.25,
+    "unique": "k",
+    "durable": True,
+    "isolate": True,
+    "plain": True,
+}
+
+
+def test_a_declared_function_stays_the_same_function() -> None:
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert job(double) is double
+    assert job(retries=2)(double) is double
+    assert double(4) == 8
+    assert options_of(double) == JobOptions(retries=2)
+    assert getattr(double, ATTRIBUTE).retries == 2
+
+
+def test_an_undeclared_function_has_the_defaults() -> None:
+    for fn in (len, print, lambda: None, JobOptions):
+        assert options_of(fn) is DEFAULTS
+
+
+def test_a_partial_has_the_options_of_its_function() -> None:
+    @job(timeout=3)
+    def wait(s: float) -> float:
+        return s
+
+    assert options_of(functools.partial(wait, 1)).timeout == 3
+
+
+def test_methods_of_a_class_can_be_declared() -> None:
+    class Service:
+        @job(retries=1)
+        def method(self) -> int:
+            return 1
+
+        @job(retries=2)
+        @staticmethod
+        def static() -> int:
+            return 2
+
+        @job(retries=3)
+        @classmethod
+        def of_class(cls) -> int:
+            return 3
+
+    service = Service()
+    found = [options_of(fn).retries for fn in (service.method, Service.static, Service.of_class)]
+    assert found == [1, 2, 3]
+    assert (service.method(), Service.static(), Service.of_class()) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [(3, "decorates a function, not 3"), (len, "takes no attributes")],
+    ids=["a number", "a builtin"],
+)
+def test_what_cannot_be_declared_is_refused(thing: Any, expected: str) -> None:
+    with pytest.raises(TypeError, match=expected):
+        job(retries=1)(thing)
+
+
+def test_all_options_go_over_the_wire_and_back() -> None:
+    options = JobOptions(**EACH)
+    assert options.to_wire() == EACH
+    assert JobOptions.from_wire(options.to_wire()) == options
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_only_what_differs_goes_over_the_wire(name: str) -> None:
+    options = JobOptions(**{name: EACH[name]})
+    assert options.to_wire() == {name: EACH[name]}
+    assert JobOptions.from_wire({name: EACH[name]}) == options
+
+
+def test_defaults_are_nothing_on_the_wire() -> None:
+    assert DEFAULTS.to_wire() is None
+    assert JobOptions(retries=0).to_wire() is None
+    assert JobOptions.from_wire(None) is DEFAULTS
+
+
+def test_times_may_be_durations() -> None:
+    options = JobOptions(timeout=timedelta(minutes=1), delay=timedelta(milliseconds=5))  # type: ignore[arg-type]
+    assert (options.timeout, options.delay) == (60.0, 0.005)
+
+
+def test_options_for_one_submission_override_the_declared_ones() -> None:
+    declared = JobOptions(retries=3, timeout=5)
+    assert declared.merged() is declared
+    assert declared.merged(timeout=None, priority=1) == JobOptions(retries=3, priority=1)
+    assert declared.timeout == 5
+
+
+WRONG = [
+    ({"retries": -1}, ValueError, r"retries=-1: must be from 0 to 1000"),
+    ({"retries": RETRIES_MAX + 1}, ValueError, "retries"),
+    ({"retries": 1.5}, TypeError, "retries=1.5: must be a whole number"),
+    ({"retries": True}, TypeError, "retries"),
+    ({"priority": 101}, ValueError, "priority"),
+    ({"priority": "high"}, TypeError, "priority"),
+    ({"timeout": 0}, ValueError, "None means no limit"),
+    ({"timeout": -1}, ValueError, "timeout"),
+    ({"timeout": math.nan}, ValueError, "timeout"),
+    ({"timeout": "5"}, TypeError, "seconds, or a timedelta"),
+    ({"timeout": True}, TypeError, "timeout"),
+    ({"timeout": timedelta(seconds=-1)}, ValueError, "timeout"),
+    ({"delay": math.inf}, ValueError, "a year"),
+    ({"delay": SECONDS_MAX + 1}, ValueError, "delay"),
+    ({"delay": None}, TypeError, "delay"),
+    ({"name": ""}, ValueError, "name"),
+    ({"name": 5}, TypeError, "name=5: must be a text"),
+    ({"unique": "a\nb"}, ValueError, "printable"),
+    ({"unique": "x" * 257}, ValueError, "1 to 256"),
+    ({"durable": 1}, TypeError, "durable=1: must be True or False"),
+    ({"isolate": None}, TypeError, "isolate"),
+    ({"plain": "yes"}, TypeError, "plain"),
+    ({"retrys": 1}, TypeError, "did you mean 'retries'"),
+    ({"zzz": 1}, TypeError, "known are delay, durable"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "text"), WRONG, ids=[str(w[0])[:30] for w in WRONG])
+def test_a_wrong_option_is_refused_by_name_wherever_it_comes_from(
+    options: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        job(**options)
+    with pytest.raises(kind, match=text):
+        DEFAULTS.merged(**options)
+    with pytest.raises(ProtocolError, match=text):
+        JobOptions.from_wire(options)
+
+
+@pytest.mark.parametrize("wire", [{1: 2}, {"retries": []}, {"name": b"x"}, {None: None}], ids=str)
+def test_garbage_on_the_wire_is_a_protocol_error(wire: Any) -> None:
+    with pytest.raises(ProtocolError, match="job options: "):
+        JobOptions.from_wire(wire)
+
+
+def test_options_are_frozen_and_can_be_compared_and_hashed() -> None:
+    with pytest.raises(AttributeError):
+        DEFAULTS.retries = 1  # type: ignore[misc]
+    assert len({JobOptions(retries=1), JobOptions(retries=1), DEFAULTS}) == 2
