@@ -26,10 +26,11 @@ It never reads a clock, rolls dice, does IO or logs.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from gmpd.errors import InvariantError, ProtocolError
+from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX
 from gmpd.protocol import Define, Finished, Outcome, Submit
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.instructions import (
@@ -47,7 +48,16 @@ from gmpd.sched.instructions import (
     TellRunning,
     Yielded,
 )
-from gmpd.sched.records import Buffers, Function, Job, Outcomes, Policy, PRecord, Session
+from gmpd.sched.records import (
+    Buffers,
+    Function,
+    Job,
+    Options,
+    Outcomes,
+    Policy,
+    PRecord,
+    Session,
+)
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.steal import PAUSE_MAX_NS, PAUSE_MIN_NS, WORTH_NS, RandomOrder
 from gmpd.sched.tally import Tally
@@ -55,6 +65,11 @@ from gmpd.sched.tally import Tally
 #: First wait before a failed job is tried again; doubles per attempt up to the second value.
 RETRY_MIN_NS = 100_000_000
 RETRY_MAX_NS = 30_000_000_000
+
+#: Named functions that nobody uses now and what was learned of them: about 1 MB.
+RESTING_MAX = 4096
+#: So many ended jobs may stay in the timer heap; more are swept once they are half of it.
+_DEAD_MAX = 64
 
 _OK = Outcome.OK
 _NO_BUFFERS: Buffers = ()
@@ -86,6 +101,10 @@ class Sched:
         self._idle: list[PRecord] = []
         self._delayed: list[tuple[int, int, Job]] = []
         self._delay_count = 0
+        #: Jobs in the heap that ended (cancelled, or their client left) before they were due.
+        self._delayed_dead = 0
+        #: Named functions that nobody uses, the longest unused first.
+        self._resting: dict[int, Function] = {}
         self._dirty: dict[int, Session] = {}
         self._order = RandomOrder(policy.seed)
         self._out: list[Instruction] = []
@@ -129,6 +148,7 @@ class Sched:
             self._next_fid += 1
             self._by_key[key] = self.functions[fn.fid] = fn
         fn.users += 1
+        self._resting.pop(fn.fid, None)
         old = session.functions.get(message.fid)
         session.functions[message.fid] = fn
         if old is not None:
@@ -136,22 +156,25 @@ class Sched:
 
     def _release(self, fn: Function) -> None:
         fn.users -= 1
-        # A named function is 60 bytes and may come again at once: keep what was learned about it.
-        if fn.users > 0 or fn.kind == "name" or self._in_use(fn):
+        self._retire_unused(fn)
+
+    def _retire_unused(self, fn: Function) -> None:
+        if fn.users or fn.jobs:
             return
+        if fn.kind != "name":
+            self._forget(fn)
+            return
+        # A name is small and may come again at once: keep what was learned about it.
+        self._resting[fn.fid] = fn
+        if len(self._resting) > RESTING_MAX:
+            self._forget(self._resting.pop(next(iter(self._resting))))
+
+    def _forget(self, fn: Function) -> None:
         del self._by_key[fn.key], self.functions[fn.fid]
         for p in self.ps.values():
             if fn.fid in p.defined:
                 p.defined.discard(fn.fid)
                 self._out.append(Forget(p, [fn.fid]))
-
-    def _in_use(self, fn: Function) -> bool:
-        return any(
-            job.fn is fn
-            for p in self.ps.values()
-            for lease in (p.fresh, p.started)
-            for job in lease.values()
-        )
 
     # -- jobs come in ----------------------------------------------------------------------------
 
@@ -160,7 +183,8 @@ class Sched:
     ) -> None:
         """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
 
-        Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
+        Raises ProtocolError, nothing changed, for an unknown function, a seq that is in use, or
+        options that the policy has to read and cannot.
         """
         fn = session.functions.get(message.fid)
         if fn is None:
@@ -168,12 +192,13 @@ class Sched:
         seqs = range(message.first_seq, message.first_seq + len(message.payloads))
         if not session.jobs.keys().isdisjoint(seqs):
             raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
+        options = message.options or {}
+        _check_options(options)
         nbytes = sum(map(len, message.payloads)) + sum(len(b) for bs in buffers for b in bs)
         refusal = self._refusal(session, len(message.payloads), nbytes)
         if refusal is not None:
             self._reject(session, seqs, *refusal)
             return
-        options = message.options or {}
         delay_ns = int(options.get("delay", 0) * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
@@ -227,6 +252,7 @@ class Sched:
             mine[seq] = job
             jobs.append(job)
             seq += 1
+        fn.jobs += len(jobs)
         self.unfinished += len(jobs)
         self.tally.submitted += len(jobs)
         return jobs
@@ -239,12 +265,18 @@ class Sched:
     # -- Ps come and go --------------------------------------------------------------------------
 
     def p_ready(self, p: int, epoch: int) -> PRecord:
-        """A worker said Hello: P ``p`` lives in it from now on."""
+        """A worker said Hello: P ``p`` lives in it from now on.
+
+        Raises ProtocolError, nothing changed, while the worker before it is not confirmed dead, and
+        for a worker that is: its Hello was late.
+        """
         record = self.ps.get(p)
         if record is None:
             record = self.ps[p] = PRecord(p, epoch)
-        elif epoch <= record.epoch and record.ready:
+        elif record.ready:
             raise ProtocolError(f"P{p} is ready already, in epoch {record.epoch}")
+        elif epoch <= record.epoch:
+            raise ProtocolError(f"P{p} was in epoch {record.epoch}, a Hello of {epoch} is too late")
         record.epoch = epoch
         record.ready = True
         record.draining = False
@@ -272,16 +304,19 @@ class Sched:
         back: list[Job] = []
         lost = list(record.started.values())
         for token, job in record.fresh.items():
-            (lost if token in executing else back).append(job)
+            (lost if token in executing or token == culprit else back).append(job)
         record.fresh.clear()
         record.started.clear()
+        record.defined.clear()
         record.used_ns = 0
+        self._steal_asked_ns.pop(record.stealing, None)
         record.stealing = 0
         self._take_back(back, now)
-        for job in lost:
-            self._lost(job, end, job.token == culprit, now)
+        again = [job for job in lost if not self._lost(job, end, job.token == culprit, now)]
+        self.queue.put_back(again)
 
-    def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> None:
+    def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> bool:
+        """Whether that was its end; else it is to be queued again."""
         job.deaths += blamed
         poisoned = job.deaths >= self.policy.strikes
         retry = job.attempt <= job.option("retries", 0) and not poisoned and not job.streamed
@@ -290,11 +325,11 @@ class Sched:
             job.attempt += 1
             job.p = None
             transition(job, JobState.QUEUED)
-            self.queue.put_back([job])
-            return
+            return False
         details = {"signal": end.signal, "exitcode": end.exitcode, "text": end.text,
                    "blamed": blamed, "poisoned": poisoned, "pid": end.pid}  # fmt: skip
         self._finish(job, Outcome.LOST, b"", _NO_BUFFERS, 0, details, now)
+        return True
 
     def remove_p(self, p: int) -> None:
         """A P that was shrunk away has ended; its record goes when nothing is leased to it."""
@@ -306,6 +341,8 @@ class Sched:
     def drain_p(self, p: int) -> None:
         """Shrink: P ``p`` gets nothing more, finishes what it started, gives back the rest."""
         record = self.ps[p]
+        if record.draining:
+            return
         record.draining = True
         self._not_idle(record)
         self._out.append(Retire(record))
@@ -382,11 +419,17 @@ class Sched:
     def surrendered(
         self, record: PRecord, epoch: int, request: int, tokens: Sequence[int], now: int
     ) -> None:
-        """A victim gives back what it had not started; only now it may go to somebody else."""
+        """A victim gives back what it had not started; only now it may go to somebody else.
+
+        What is known to have started is not taken back, whoever says so: it would run twice.
+        """
         if epoch != record.epoch:
             self.tally.dropped["stale_epoch"] += 1
             return
-        jobs = [job for token in tokens if (job := self._end_lease(record, token)) is not None]
+        jobs = [record.fresh.pop(token) for token in dict.fromkeys(tokens) if token in record.fresh]
+        record.used_ns -= sum(job.est_ns for job in jobs)
+        if len(jobs) < len(tokens):
+            self.tally.dropped["unknown_token"] += len(tokens) - len(jobs)
         if request and request == record.stealing:
             record.stealing = 0
             self.tally.steal.add(now - self._steal_asked_ns.pop(request, now))
@@ -409,9 +452,8 @@ class Sched:
         self, record: PRecord, epoch: int, token: int, payloads: list[bytes], buffers: list[Buffers]
     ) -> None:
         """A generator job yielded."""
-        job = record.started.get(token) or record.fresh.get(token)
-        if epoch != record.epoch or job is None:
-            self.tally.dropped["unknown_token"] += 1
+        job = self._handed_out(record, epoch, token)
+        if job is None:
             return
         job.streamed = True
         if job.session.sid in self.sessions:
@@ -420,9 +462,19 @@ class Sched:
     def kept(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
         """A cancel came too late for these."""
         for token in tokens:
-            job = record.started.get(token) or record.fresh.get(token)
-            if epoch == record.epoch and job is not None and job.session.sid in self.sessions:
+            job = self._handed_out(record, epoch, token)
+            if job is not None and job.session.sid in self.sessions:
                 self._out.append(TellKept(job.session, [job.seq]))
+
+    def _handed_out(self, record: PRecord, epoch: int, token: int) -> Job | None:
+        """The job of a live hand-out; None, and counted, for any other."""
+        if epoch != record.epoch:
+            self.tally.dropped["stale_epoch"] += 1
+            return None
+        job = record.started.get(token) or record.fresh.get(token)
+        if job is None:
+            self.tally.dropped["unknown_token"] += 1
+        return job
 
     # -- clients ask -----------------------------------------------------------------------------
 
@@ -430,7 +482,8 @@ class Sched:
         """End jobs that wait; ask the workers about those that were handed out."""
         at: dict[PRecord, list[int]] = {}
         # A job that is not there any more has its outcome on the way: the client sees that instead.
-        jobs = [job for seq in seqs if (job := session.jobs.get(seq)) is not None]
+        mine = session.jobs
+        jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
         self.queue.remove([job for job in jobs if job.state is JobState.QUEUED])
         for job in jobs:
             job.cancelling = True
@@ -473,10 +526,11 @@ class Sched:
         """When ``take`` has something to do even if nothing happens until then."""
         deadlines = [self._delayed[0][0]] if self._delayed else []
         if self._idle and not self.queue:
+            free = self._any_free()
             deadlines.extend(
                 p.steal_after_ns
                 for p in self.ps.values()
-                if p.steal_after_ns and self._has_spare(p, True)
+                if p.steal_after_ns and self._has_spare(p, free)
             )
         return min(deadlines, default=None)
 
@@ -486,6 +540,16 @@ class Sched:
             if job.state is JobState.DELAYED:
                 transition(job, JobState.QUEUED)
                 self.queue.put(job.option("priority", 0), [job])
+            else:
+                self._delayed_dead -= 1
+
+    def _sweep_delayed(self) -> None:
+        """Ended jobs go from the heap before they are due, which may be in a year."""
+        self._delayed_dead += 1
+        if self._delayed_dead > max(_DEAD_MAX, len(self._delayed) // 2):
+            self._delayed = [each for each in self._delayed if each[2].state is JobState.DELAYED]
+            heapify(self._delayed)
+            self._delayed_dead = 0
 
     def _pump(self, now: int) -> None:
         """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
@@ -550,7 +614,7 @@ class Sched:
         """An idle P and an empty queue: ask a busy P for the older half of its fresh jobs."""
         if self.queue or not self._idle:
             return
-        free = any(not thief.started for thief in self._idle)
+        free = self._any_free()
         records = list(self.ps.values())
         for at in self._order.positions(len(records)):
             victim = records[at]
@@ -563,17 +627,20 @@ class Sched:
                 self._out.append(AskBack(victim, request, held - held // 2))
                 return
 
+    def _any_free(self) -> bool:
+        return any(not thief.started for thief in self._idle)
+
     def _has_spare(self, victim: PRecord, free: bool) -> bool:
         """Whether it is worth asking: it has something beside what it runs, or runs something long.
 
-        A last fresh job moves only to a P that is ``free`` of started ones: between two Ps that
-        both run something long it would be carried to and fro.
+        A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
+        between two Ps that both run something long it would be carried to and fro.
         """
         if not victim.ready or victim.draining or victim.stealing:
             return False
         held = len(victim.fresh)
         return (held > 1 and victim.used_ns >= WORTH_NS) or (
-            held == 1 and free and bool(victim.started)
+            held > 0 and free and bool(victim.started)
         )
 
     def _deliver(self) -> None:
@@ -637,7 +704,13 @@ class Sched:
         self._outcome(job.session, job.seq, payload, buffers, ran_us, special)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
+        delayed = job.state is JobState.DELAYED
         transition(job, JobState.FINAL)
+        if delayed:
+            self._sweep_delayed()
+        job.fn.jobs -= 1
+        if not job.fn.users:
+            self._retire_unused(job.fn)
         del job.session.jobs[job.seq]
         self.unfinished -= 1
         self.nbytes -= job.nbytes
@@ -692,7 +765,12 @@ class Sched:
                 raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
             if record.fresh and record in self._idle:
                 raise InvariantError(f"P{record.p} is idle and has fresh work")
-        if len(seen) != self.unfinished:
+        dead = sum(job.state is not JobState.DELAYED for _, _, job in self._delayed)
+        if dead != self._delayed_dead:
+            raise InvariantError(f"{dead} ended jobs in the heap, {self._delayed_dead} counted")
+        if len(seen) != self.unfinished or sum(fn.jobs for fn in self.functions.values()) != len(
+            seen
+        ):
             raise InvariantError(
                 f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere"
             )
@@ -708,6 +786,22 @@ class Sched:
                     f"in {place} and {seen.get(id(job), 'nowhere')}: {job.story()}"
                 )
             seen[id(job)] = place
+
+
+def _check_options(options: Options) -> None:
+    """The options that the policy reads; a worker checks them all, but that would be too late."""
+    delay = options.get("delay", 0)
+    if type(delay) not in (int, float) or not 0 <= delay <= SECONDS_MAX:  # refuses nan
+        raise ProtocolError(f"Submit with the delay {str(delay)[:40]!r}: no seconds up to a year")
+    for name, low, high in (
+        ("priority", -PRIORITY_MAX, PRIORITY_MAX),
+        ("retries", 0, RETRIES_MAX),
+    ):
+        value = options.get(name, 0)
+        if type(value) is not int or not low <= value <= high:
+            raise ProtocolError(
+                f"Submit with the {name} {str(value)[:40]!r}: no whole number from {low} to {high}"
+            )
 
 
 def _used(record: PRecord) -> int:

@@ -37,7 +37,7 @@ class Function:
     The average is shared by all sessions that use the same function: what is learned stays learned.
     """
 
-    __slots__ = ("est_ns", "fid", "key", "kind", "name", "payload", "users")
+    __slots__ = ("est_ns", "fid", "jobs", "key", "kind", "name", "payload", "users")
 
     def __init__(self, fid: int, key: tuple[str, str, bytes], payload: bytes) -> None:
         self.fid = fid
@@ -46,8 +46,10 @@ class Function:
         self.payload = payload
         #: None until the first job of it has ended: unknown functions go out one at a time.
         self.est_ns: int | None = None
-        #: Sessions that defined it. Forgotten, here and in workers, when nobody is left.
+        #: Numbers of sessions that mean it, and its unfinished jobs. Forgotten, here and in
+        #: workers, when neither is left.
         self.users = 0
+        self.jobs = 0
 
     def learn(self, occupied_ns: int) -> None:
         """Exponential average, 1/8 of each new value (as TCP's round trip: quick, not jumpy)."""

@@ -1,0 +1,790 @@
+"""The coordinator's policy: events in, instructions out (gmpd.sched.ledger)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gmpd.errors import ProtocolError
+from gmpd.protocol import Define, Outcome, Submit
+from gmpd.sched.instructions import (
+    CancelAt,
+    Deliver,
+    Dispatch,
+    Forget,
+    PullAt,
+    Retire,
+    Teach,
+    TellKept,
+    TellRunning,
+    Yielded,
+)
+from gmpd.sched.records import Session
+from gmpd.sched.states import JobState
+from tests.desk import KILLED, MS, Desk, handed, only, payloads
+
+
+@pytest.fixture
+def desks() -> Iterator[Callable[..., Desk]]:
+    """Desks whose ledger still holds in the end."""
+    made: list[Desk] = []
+
+    def make(**policy: Any) -> Desk:
+        made.append(Desk(**policy))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.take()
+        each.sched.validate()
+
+
+@pytest.fixture
+def desk(desks: Callable[..., Desk]) -> Desk:
+    return desks()
+
+
+# ------------------------------------------------------------------------------ there and back
+
+
+def test_a_job_for_an_idle_p_is_handed_out_at_once(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    teach, dispatch = desk.take()
+    assert isinstance(teach, Teach)
+    assert teach.fn.name == "m:f"
+    assert isinstance(dispatch, Dispatch)
+    assert (dispatch.p, dispatch.payloads) == (p, [b"0"])
+    desk.finish(p, payload=b"42")
+    (deliver,) = desk.take()
+    assert isinstance(deliver, Deliver)
+    assert desk.outcomes[client.sid, seq] == [(Outcome.OK, b"42", {})]
+    assert desk.sched.unfinished == 0
+
+
+def test_jobs_wait_for_the_first_p(desk: Desk) -> None:
+    client = desk.client()
+    desk.submit(client)
+    assert desk.take() == []
+    desk.sched.p_ready(0, 1)
+    assert handed(desk.take()) == [(0, 1)]
+
+
+def test_a_worker_is_taught_a_function_once_per_epoch(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    for expected in (1, 0):
+        desk.submit(client)
+        assert len(only(desk.take(), Teach)) == expected
+        desk.finish(p)
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.sched.p_ready(0, 2)
+    desk.submit(client)
+    assert len(only(desk.take(), Teach)) == 1
+
+
+def test_the_p_that_became_idle_last_gets_the_work(desk: Desk) -> None:
+    ps = [desk.sched.p_ready(i, 1) for i in range(3)]
+    client = desk.client()
+    desk.submit(client, 3)
+    desk.take()
+    for i in (2, 0, 1):
+        desk.finish(ps[i])
+    desk.take()
+    desk.submit(client)
+    assert [p for p, _ in handed(desk.take())] == [1]
+
+
+def test_a_p_without_started_jobs_comes_before_one_with(desk: Desk) -> None:
+    one, two = desk.sched.p_ready(1, 1), desk.sched.p_ready(2, 1)
+    client = desk.client()
+    desk.submit(client, 2)
+    desk.take()
+    desk.finish(one)
+    desk.start(two)  # became idle last
+    desk.take()
+    desk.submit(client)
+    assert [p for p, _ in handed(desk.take())] == [1]
+
+
+def test_who_is_told_that_a_job_runs(desk: Desk) -> None:
+    p, one, two = desk.sched.p_ready(0, 1), desk.client("one"), desk.client("two")
+    desk.teach(p, one, "m:f", 0.01)
+    desk.submit(one, 2)
+    desk.submit(two, 1)
+    desk.take()
+    desk.start(p)
+    told = {each.session.name: each.seqs for each in only(desk.take(), TellRunning)}
+    assert told == {"one": [1, 2], "two": [0]}
+
+
+# -------------------------------------------------------------------------------------- credit
+
+
+def test_an_unknown_function_goes_out_one_at_a_time(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 100)
+    assert handed(desk.take()) == [(0, 1)]
+    assert desk.take() == []
+    desk.finish(p)
+    assert handed(desk.take())[0][1] > 1
+
+
+@pytest.mark.parametrize(("occupied_ms", "held"), [(0.5, 4), (1, 2), (2, 1), (50, 1), (0.1, 20)])
+def test_a_p_holds_two_milliseconds_of_fresh_work(
+    desk: Desk, occupied_ms: float, held: int
+) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", occupied_ms)
+    desk.submit(client, 1000)
+    desk.take()
+    assert len(p.fresh) == held
+
+
+def test_fresh_work_is_bounded_in_number(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 0)
+    desk.submit(client, 1000)
+    desk.take()
+    assert len(p.fresh) == 256
+
+
+def test_credit_is_refilled_as_jobs_start(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 1)
+    desk.submit(client, 10)
+    desk.take()
+    desk.start(p)
+    assert sum(n for _, n in handed(desk.take())) == 2
+    assert (len(p.started), len(p.fresh)) == (2, 2)
+
+
+def test_started_jobs_are_bounded(desks: Callable[..., Desk]) -> None:
+    desk = desks(started_max=3)
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 5)
+    for _ in range(5):
+        desk.take()
+        desk.start(p)
+    assert (len(p.started), len(p.fresh), len(desk.sched.queue)) == (3, 0, 2)
+
+
+def test_short_work_is_shared_among_all_ps(desk: Desk) -> None:
+    one, client = desk.sched.p_ready(1, 1), desk.client()
+    desk.teach(one, client, "m:f", 0)
+    two = desk.sched.p_ready(2, 1)
+    desk.submit(client, 10)
+    desk.take()
+    assert len(one.fresh) + len(two.fresh) == 10
+    assert min(len(one.fresh), len(two.fresh)) >= 4
+
+
+def test_an_average_follows_what_a_function_takes(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 8)
+    fn = next(iter(desk.sched.functions.values()))
+    assert fn.est_ns == 8 * MS
+    desk.teach(p, client, "m:f", 0)
+    assert fn.est_ns == 7 * MS
+
+
+# -------------------------------------------------------------------------- order and fairness
+
+
+def test_a_client_with_many_jobs_does_not_delay_anothers_one(desk: Desk) -> None:
+    p, greedy, modest = desk.sched.p_ready(0, 1), desk.client("greedy"), desk.client("modest")
+    desk.submit(greedy, 1000)
+    (seq,) = desk.submit(modest)
+    for _ in range(3):
+        desk.take()
+        desk.finish(p, occupied_ms=2)
+    desk.take()
+    assert desk.ended(modest, seq) is Outcome.OK
+
+
+def test_a_higher_priority_goes_first(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 1)
+    desk.submit(client, 1, priority=-1)
+    desk.submit(client, 1, priority=5)
+    order = []
+    for _ in range(3):
+        order += payloads(desk.take())
+        desk.finish(p, occupied_ms=2)
+    assert order == [b"2", b"0", b"1"]
+
+
+def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 1, delay=0.5)
+    assert desk.take() == []
+    assert desk.sched.next_deadline() == desk.now + 500 * MS
+    assert handed(desk.take(after_ms=499)) == []
+    assert handed(desk.take(after_ms=1)) == [(0, 1)]
+    desk.finish(p)
+    desk.take()
+    assert desk.sched.next_deadline() is None
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def refused(desk: Desk, session: Session, seqs: list[int], reason: str) -> dict[str, Any]:
+    desk.take()
+    assert {desk.ended(session, seq) for seq in seqs} == {Outcome.REJECTED}
+    details = desk.details(session, seqs[0])
+    assert details["reason"] == reason
+    assert desk.sched.tally.rejected[reason] == len(seqs)
+    assert details["text"]
+    return details
+
+
+def test_a_full_window_refuses_all_of_a_batch(desks: Callable[..., Desk]) -> None:
+    desk = desks(window=10)
+    client = desk.client()
+    desk.submit(client, 8)
+    seqs = desk.submit(client, 3)
+    assert refused(desk, client, seqs, "window")["room"] == 2
+    assert desk.sched.unfinished == 8
+
+
+def test_the_window_opens_with_acknowledgements_only(desks: Callable[..., Desk]) -> None:
+    desk = desks(window=2)
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 2)
+    for _ in range(2):
+        desk.take()
+        desk.finish(p)
+    desk.take()
+    assert client.owed == 2
+    desk.sched.ack(client, 2)
+    (seq,) = desk.submit(client)
+    desk.take()
+    assert desk.ended(client, seq) is None
+
+
+def test_a_full_queue_refuses(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_jobs=5)
+    one, two = desk.client("one"), desk.client("two")
+    desk.submit(one, 4)
+    details = refused(desk, two, desk.submit(two, 2), "queue_jobs")
+    assert details["room"] == 1
+    assert details["retry_after"] > 0
+
+
+def test_full_memory_refuses(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_bytes=3)
+    client = desk.client()
+    desk.submit(client, 3)
+    refused(desk, client, desk.submit(client, 1), "queue_bytes")
+    assert desk.sched.nbytes == 3
+
+
+def test_a_draining_daemon_refuses(desk: Desk) -> None:
+    client = desk.client()
+    (before,) = desk.submit(client)
+    desk.sched.draining = True
+    refused(desk, client, desk.submit(client, 2), "draining")
+    p = desk.sched.p_ready(0, 1)
+    desk.take()
+    desk.finish(p)
+    desk.take()
+    assert desk.ended(client, before) is Outcome.OK
+
+
+def test_what_no_client_may_send_changes_nothing(desk: Desk) -> None:
+    client = desk.client()
+    desk.submit(client, 2)
+    for message in (Submit(99, 5, None, [b""], None), Submit(0, 1, None, [b""], None)):
+        with pytest.raises(ProtocolError, match=r"function 99|repeats a seq"):
+            desk.sched.submit(client, message, [()], desk.now)
+    assert desk.sched.unfinished == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delay": "1"},
+        {"delay": float("nan")},
+        {"delay": float("inf")},
+        {"delay": -1},
+        {"priority": "high"},
+        {"priority": []},
+        {"priority": 1.5},
+        {"priority": 10**6},
+        {"retries": "3"},
+        {"retries": None},
+        {"retries": -1},
+    ],
+    ids=str,
+)
+def test_options_that_the_policy_cannot_read_change_nothing(
+    desk: Desk, options: dict[str, Any]
+) -> None:
+    client = desk.client()
+    desk.submit(client, 1)
+    with pytest.raises(ProtocolError, match=next(iter(options))):
+        desk.submit(client, 2, **options)
+    assert desk.sched.unfinished == 1
+
+
+# ------------------------------------------------------------------------------------- cancels
+
+
+def test_cancel_of_a_queued_and_of_a_delayed_job_ends_it_at_once(desk: Desk) -> None:
+    client = desk.client()
+    seqs = [*desk.submit(client, 3), *desk.submit(client, 1, delay=10)]
+    desk.sched.cancel(client, [seqs[1], seqs[3]], desk.now)
+    desk.take()
+    assert [desk.ended(client, seq) for seq in seqs] == [
+        None,
+        Outcome.CANCELLED,
+        None,
+        Outcome.CANCELLED,
+    ]
+    p = desk.sched.p_ready(0, 1)
+    desk.take(after_ms=20_000)
+    desk.finish(p)
+    assert payloads(desk.log) == [b"0"]
+
+
+def test_cancel_of_the_same_job_twice_in_one_message(desk: Desk) -> None:
+    client = desk.client()
+    (seq,) = desk.submit(client)
+    desk.sched.cancel(client, [seq, seq, 12345], desk.now)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.CANCELLED
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["leased", "started"])
+def test_cancel_of_a_job_that_was_handed_out_asks_its_worker(desk: Desk, begun: bool) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    if begun:
+        desk.start(p)
+    desk.sched.cancel(client, [seq], desk.now)
+    assert CancelAt(p, [1]) in desk.take()
+    assert desk.ended(client, seq) is None
+    desk.finish(p, [1], Outcome.CANCELLED)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.CANCELLED
+
+
+def test_a_cancel_that_came_too_late_is_told_and_the_job_goes_on(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    desk.start(p)
+    desk.sched.cancel(client, [seq], desk.now)
+    desk.sched.kept(p, p.epoch, [1, 99])
+    assert TellKept(client, [seq]) in desk.take()
+    desk.finish(p)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.OK
+    desk.sched.cancel(client, [seq], desk.now)  # it is over: no answer but its outcome
+    assert desk.take() == []
+
+
+def test_a_cancelled_job_that_is_given_back_is_not_handed_out_again(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    desk.sched.cancel(client, [seq], desk.now)
+    desk.sched.surrendered(p, p.epoch, 0, [1], desk.now)
+    assert handed(desk.take()) == []
+    assert desk.ended(client, seq) is Outcome.CANCELLED
+
+
+def test_cancelled_delayed_jobs_leave_nothing_behind(desk: Desk) -> None:
+    client = desk.client()
+    desk.submit(client, 1, delay=1000)
+    for _ in range(2000):
+        desk.sched.cancel(client, desk.submit(client, 1, delay=30_000), desk.now)
+    assert len(desk.sched._delayed) < 200
+    assert desk.sched.unfinished == 1
+    assert desk.sched.next_deadline() == desk.now + 1_000_000 * MS
+
+
+# ------------------------------------------------------------------------------- old messages
+
+
+def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.sched.p_ready(0, 2)
+    desk.take()
+    (token,) = p.fresh
+    desk.finish(p, [token], epoch=1)
+    desk.sched.started(p, 1, [token])
+    desk.sched.surrendered(p, 1, 0, [token], desk.now)
+    desk.sched.items(p, 1, token, [b"i"], [()])
+    desk.sched.kept(p, 1, [token])
+    assert desk.take() == []
+    assert desk.sched.tally.dropped == {"stale_epoch": 5}
+    assert list(p.fresh) == [token]
+    desk.finish(p)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.OK
+
+
+def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    desk.finish(p, [1, 1, 7])
+    desk.sched.started(p, 1, [1])
+    desk.sched.surrendered(p, 1, 0, [1], desk.now)
+    desk.sched.items(p, 1, 1, [b"i"], [()])
+    desk.take()
+    assert desk.sched.tally.dropped == {"unknown_token": 5}
+    assert desk.ended(client, seq) is Outcome.OK
+
+
+def test_a_started_job_cannot_be_given_back(desk: Desk) -> None:
+    """Or it would run twice: only the death of its worker ends it without an outcome."""
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client)
+    desk.take()
+    (token,) = desk.start(p)
+    desk.sched.surrendered(p, p.epoch, 0, [token], desk.now)
+    assert handed(desk.take()) == []
+    assert list(p.started) == [token]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_hello_of_a_dead_worker_is_refused(desk: Desk, epoch: int) -> None:
+    desk.sched.p_ready(0, 1)
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    with pytest.raises(ProtocolError, match="epoch 1"):
+        desk.sched.p_ready(0, epoch)
+    desk.submit(desk.client())
+    assert handed(desk.take()) == []
+
+
+def test_a_p_is_not_ready_anew_before_its_worker_is_confirmed_dead(desk: Desk) -> None:
+    p = desk.sched.p_ready(0, 1)
+    with pytest.raises(ProtocolError, match="ready already"):
+        desk.sched.p_ready(0, 2)
+    assert p.epoch == 1
+
+
+# --------------------------------------------------------------------------------------- deaths
+
+
+def test_what_a_dead_worker_had_not_begun_moves_on(desk: Desk) -> None:
+    one, client = desk.sched.p_ready(1, 1), desk.client()
+    desk.teach(one, client, "m:f", 0.5)
+    desk.submit(client, 4)
+    desk.take()
+    begun, claimed, *_ = one.fresh
+    desk.start(one, [begun])
+    desk.sched.p_died(1, {claimed}, claimed, KILLED, desk.now)
+    desk.sched.p_ready(2, 1)
+    assert payloads(desk.take()) == [b"3", b"4"]
+    assert desk.ended(client, 1) is Outcome.LOST
+    assert desk.ended(client, 2) is Outcome.LOST
+    assert not desk.details(client, 1)["blamed"]
+    assert desk.details(client, 2)["blamed"]
+    assert desk.details(client, 2)["signal"] == "SIGKILL"
+    assert desk.details(client, 2)["p"] == 1
+
+
+def test_who_was_running_is_lost_even_if_the_claims_do_not_say_so(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client)
+    desk.take()
+    (token,) = p.fresh
+    desk.sched.p_died(0, (), token, KILLED, desk.now)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.LOST
+
+
+def test_lost_jobs_with_retries_run_again_in_their_order(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 0.1)
+    desk.submit(client, 4, retries=1)
+    desk.take()
+    desk.start(p, list(p.fresh)[:2])
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.sched.p_ready(0, 2)
+    assert payloads(desk.take()) == [b"1", b"2", b"3", b"4"]
+    assert {job.attempt for job in p.fresh.values()} == {1, 2}
+    desk.start(p)
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.take()
+    assert desk.ended(client, 1) is Outcome.LOST
+    assert desk.sched.tally.retried["lost"] == 4
+
+
+def test_a_job_that_kills_its_workers_is_poisoned(desk: Desk) -> None:
+    client = desk.client()
+    killer, neighbour = desk.submit(client, 2, retries=100)
+    epochs = 0
+    while desk.ended(client, killer) is None:
+        epochs += 1
+        p = desk.sched.p_ready(0, epochs)
+        while len(p.started) < 2:
+            desk.take()
+            desk.start(p)
+        culprit = next(t for t, job in p.started.items() if job.seq == killer)
+        desk.sched.p_died(0, set(p.started), culprit, KILLED, desk.now)
+        desk.take()
+    assert epochs == 3
+    assert desk.details(client, killer)["poisoned"]
+    assert desk.ended(client, neighbour) is None
+
+
+def test_a_stream_that_has_begun_is_not_repeated(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    first, second = desk.submit(client, 2, retries=5, stream=8)
+    desk.take()
+    desk.sched.items(p, 1, 1, [b"a", b"b"], [(), ()])
+    assert only(desk.take(), Yielded) == [Yielded(client, first, [b"a", b"b"], [(), ()])]
+    desk.finish(p, [1], Outcome.ERROR)
+    desk.take()
+    assert desk.ended(client, first) is Outcome.ERROR
+    desk.sched.items(p, 1, 2, [b"a"], [()])
+    desk.start(p)
+    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.take()
+    assert desk.ended(client, second) is Outcome.LOST
+
+
+def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    waiting = desk.submit(client, 2, stream=8)[1]
+    desk.take()
+    desk.sched.pull(client, 0, 5)
+    desk.sched.pull(client, waiting, 5)
+    desk.sched.pull(client, 99, 5)
+    assert only(desk.take(), PullAt) == [PullAt(p, 1, 5)]
+
+
+def test_a_steal_that_dies_with_its_victim_leaves_nothing(desk: Desk) -> None:
+    one, client = desk.sched.p_ready(1, 1), desk.client()
+    for epoch in range(2, 60):
+        desk.submit(client, 2, fn="m:long", retries=1000)
+        desk.take()
+        desk.start(one)
+        desk.take()
+        other = desk.sched.p_ready(2, epoch)
+        desk.take()
+        assert one.stealing
+        for p in (one, other):
+            desk.sched.p_died(p.p, (), None, KILLED, desk.now)
+        desk.sched.close_session(client, desk.now)
+        client = desk.client()
+        desk.sched.p_ready(1, epoch)
+    assert len(desk.sched._steal_asked_ns) <= 1
+
+
+# -------------------------------------------------------------------------------------- retries
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.TIMEOUT])
+def test_a_failed_job_is_tried_again_later_and_later(desk: Desk, outcome: Outcome) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client, 1, retries=2)
+    desk.take()
+    for wait_ms in (100, 200):
+        desk.finish(p, outcome=outcome)
+        assert handed(desk.take(after_ms=wait_ms - 1)) == []
+        assert handed(desk.take(after_ms=1)) == [(0, 1)]
+    desk.finish(p, outcome=outcome, payload=b"why")
+    desk.take()
+    ((ended, payload, details),) = desk.outcomes[client.sid, seq]
+    assert (ended, payload, details["attempt"]) == (outcome, b"why", 3)
+    assert desk.sched.tally.retried[outcome.name.lower()] == 2
+
+
+def test_a_job_that_succeeds_at_last_has_one_outcome(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client, 1, retries=9)
+    desk.take()
+    desk.finish(p, outcome=Outcome.ERROR)
+    desk.take(after_ms=100)
+    desk.finish(p)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.OK
+
+
+def test_a_cancelled_job_is_not_tried_again(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    (seq,) = desk.submit(client, 1, retries=9)
+    desk.take()
+    desk.sched.cancel(client, [seq], desk.now)
+    desk.finish(p, outcome=Outcome.ERROR)
+    desk.take()
+    assert desk.ended(client, seq) is Outcome.ERROR
+
+
+# ------------------------------------------------------------------------------------- sessions
+
+
+def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
+    p, client, other = desk.sched.p_ready(0, 1), desk.client("leaves"), desk.client("stays")
+    desk.submit(client, 3, retries=5)
+    desk.submit(client, 1, delay=5)
+    desk.submit(other, 1)
+    desk.take()
+    desk.start(p)
+    (token,) = p.started
+    desk.take()
+    desk.sched.close_session(client, desk.now)
+    desk.sched.close_session(client, desk.now)
+    assert CancelAt(p, [token]) in [
+        CancelAt(each.p, [t]) for each in only(desk.take(), CancelAt) for t in each.tokens
+    ]
+    desk.finish(p, [token], Outcome.ERROR)
+    assert not only(desk.take(after_ms=10_000), Deliver)
+    desk.finish(p)
+    desk.take()
+    desk.finish(p)
+    desk.take()
+    assert [sid for sid, _ in desk.outcomes] == [other.sid]
+    assert (desk.sched.unfinished, desk.sched.nbytes) == (0, 0)
+
+
+def test_a_function_by_value_is_forgotten_with_its_last_user_and_job(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 2, "m:<lambda>", kind="pickle")
+    desk.take()
+    desk.sched.close_session(client, desk.now)
+    assert not only(desk.take(), Forget)
+    desk.finish(p)
+    (forget,) = only(desk.take(), Forget)
+    assert (forget.p, forget.fids) == (p, [1])
+    assert not desk.sched.functions
+    assert not p.defined
+
+
+def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk) -> None:
+    client = desk.client()
+    desk.submit(client, 3, "m:old", kind="pickle")
+    desk.sched.define(client, Define(0, "pickle", "m:new", b"new"), b"new")
+    assert len(desk.sched.functions) == 2
+    p = desk.sched.p_ready(0, 1)
+    for _ in range(3):
+        desk.take()
+        desk.finish(p)
+    desk.take()
+    assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
+    assert len(only(desk.log, Forget)) == 1
+    assert [fn.name for fn in desk.sched.functions.values()] == ["m:new"]
+
+
+def test_what_was_learned_of_a_named_function_outlives_its_client(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 1)
+    desk.sched.close_session(client, desk.now)
+    desk.submit(desk.client(), 5)
+    assert sum(n for _, n in handed(desk.take())) == 2
+
+
+def test_named_functions_that_nobody_uses_are_bounded(desk: Desk) -> None:
+    used = desk.client()
+    desk.define(used, "m:used")
+    for i in range(40):
+        client = desk.client()
+        for j in range(250):
+            desk.define(client, f"m:f{i}_{j}")
+        desk.sched.close_session(client, desk.now)
+    names = {fn.name for fn in desk.sched.functions.values()}
+    assert len(names) <= 4100
+    assert {"m:used", "m:f39_249"} <= names
+
+
+def test_the_same_function_of_two_clients_is_one(desk: Desk) -> None:
+    desk.define(desk.client(), "m:f")
+    desk.define(desk.client(), "m:f")
+    assert len(desk.sched.functions) == 1
+
+
+# --------------------------------------------------------------------------------------- outbox
+
+
+def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[..., Desk]) -> None:
+    desk = desks(outbox_bytes=10)
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 3)
+    for _ in range(3):
+        desk.take()
+        desk.finish(p, payload=b"x" * 11)
+    desk.take()
+    assert client.delivered == 1
+    assert (client.unacked_bytes, desk.sched.nbytes) == (11, 22)
+    desk.sched.ack(client, 1)
+    desk.take()
+    assert client.delivered == 3
+    assert (client.unacked_bytes, desk.sched.nbytes) == (22, 0)
+    desk.sched.ack(client, 2)  # half of a batch
+    assert client.unacked_bytes == 22
+    desk.sched.ack(client, 3)
+    assert (client.unacked_bytes, client.owed, len(client.batches)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("outcomes", [0, 3])
+def test_an_impossible_ack_changes_nothing(desk: Desk, outcomes: int) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 2)
+    for _ in range(2):
+        desk.take()
+        desk.finish(p)
+    desk.take()
+    desk.sched.ack(client, 1)
+    with pytest.raises(ProtocolError, match="2 were sent"):
+        desk.sched.ack(client, outcomes)
+    assert client.acked == 1
+
+
+# --------------------------------------------------------------------------------- fewer Ps
+
+
+def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) -> None:
+    one, client = desk.sched.p_ready(1, 1), desk.client()
+    desk.teach(one, client, "m:f", 1)
+    desk.submit(client, 3)
+    desk.take()
+    begun, fresh = one.fresh
+    desk.start(one, [begun])
+    desk.take()
+    desk.sched.drain_p(1)
+    assert only(desk.take(), Retire) == [Retire(one)]
+    two = desk.sched.p_ready(2, 1)
+    desk.sched.surrendered(one, 1, 0, list(one.fresh), desk.now)
+    assert {p for p, _ in handed(desk.take())} == {2}
+    desk.sched.remove_p(1)
+    assert 1 in desk.sched.ps  # what it had started is not lost
+    desk.finish(one, [begun])
+    desk.take()
+    assert not one.fresh
+    desk.sched.p_died(1, (), None, KILLED, desk.now)
+    desk.sched.remove_p(1)
+    assert list(desk.sched.ps) == [2]
+    assert fresh not in two.fresh or two.next_token > 1
+    desk.finish(two)
+    desk.take()
+    assert [desk.ended(client, seq) for seq in (1, 2, 3)] == [Outcome.OK] * 3
+
+
+def test_retiring_twice_is_asked_once(desk: Desk) -> None:
+    desk.sched.p_ready(1, 1)
+    desk.sched.drain_p(1)
+    desk.sched.drain_p(1)
+    assert len(only(desk.take(), Retire)) == 1
+
+
+def test_the_state_of_a_job_says_where_it_is(desk: Desk) -> None:
+    client = desk.client()
+    desk.submit(client)
+    job = client.jobs[0]
+    assert job.state is JobState.QUEUED
+    p = desk.sched.p_ready(0, 3)
+    desk.take()
+    assert job.story() == "job c/0 m:f is LEASED, attempt 1, P0 epoch 3 token 1"
+    desk.start(p)
+    assert job.state.name == "STARTED"
