@@ -69,7 +69,9 @@ class Coordinator:
         #: Counters of workers that are gone, so that totals never go down.
         self.past_stats: dict[int, dict[str, Any]] = {}
         self.on_ready: Callable[[], None] = _nothing
-        self.on_tick: Callable[[], None] = _nothing
+        #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
+        self.on_tick: Callable[[int], None] = _no_tick
+        self.tick_s: float | None = None
         self._sessions: dict[bytes, Session] = {}
         self._children: dict[bytes, Child] = {}
         self._respawn: dict[int, int] = {}
@@ -116,8 +118,9 @@ class Coordinator:
                 self._due(began)
                 for instruction in self.sched.take(time.monotonic_ns()):
                     self._do(instruction)
-                self.loop_lag.add(time.monotonic_ns() - began)
-                self.on_tick()
+                now = time.monotonic_ns()
+                self.loop_lag.add(now - began)
+                self.on_tick(now)
         finally:
             self._close()
 
@@ -127,8 +130,9 @@ class Coordinator:
             deadlines.append(due)
         deadlines.extend(at for at in (self._drain_until, self._kill_at) if at is not None)
         if not deadlines:
-            return None
-        return max(0, min(deadlines) - time.monotonic_ns()) / 1e9
+            return self.tick_s
+        left_s = max(0, min(deadlines) - time.monotonic_ns()) / 1e9
+        return left_s if self.tick_s is None else min(left_s, self.tick_s)
 
     def _due(self, now: int) -> None:
         """What time alone brings: restarts, the ends of draining and stopping."""
@@ -575,4 +579,8 @@ def _restart_policy(config: Config) -> RestartPolicy:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _no_tick(_now_ns: int) -> None:
     pass

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
 #: What systemd sets for the main process; workers must not have them (see ``take_environment``).
@@ -85,3 +85,21 @@ class Notifier:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+class Watchdog:
+    """Called on every turn of the run loop: feeds systemd's watchdog as often as it asks, not more.
+
+    ``status`` is only asked when a word is due.
+    """
+
+    def __init__(self, notifier: Notifier, interval_s: float, status: Callable[[], str]) -> None:
+        self._notifier = notifier
+        self._interval_ns = int(interval_s * 1e9)
+        self._status = status
+        self._due_ns = 0
+
+    def __call__(self, now_ns: int) -> None:
+        if now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._interval_ns
+            self._notifier.send(datagram(watchdog=True, status=self._status()))

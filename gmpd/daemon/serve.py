@@ -11,10 +11,9 @@ import logging
 import os
 import resource
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -24,14 +23,12 @@ from gmpd import rundir
 from gmpd.config import Config
 from gmpd.cpus import read_facts
 from gmpd.daemon.coordinator import Coordinator
-from gmpd.daemon.notify import Notifier, datagram
+from gmpd.daemon.gateway import Gateway, Watched
+from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.supervisor import Surroundings
 from gmpd.errors import GmpdError
 
 log = logging.getLogger("gmpd.serve")
-
-#: How long the gateway may take to end before it is killed (s).
-GATEWAY_S = 5.0
 
 
 class Signals:
@@ -59,9 +56,10 @@ class Signals:
 class Ending:
     """The first signal drains, the second stops now."""
 
-    def __init__(self, coordinator: Coordinator, signals: Signals) -> None:
+    def __init__(self, coordinator: Coordinator, signals: Signals, notifier: Notifier) -> None:
         self._coordinator = coordinator
         self._signals = signals
+        self._notifier = notifier
         self._asked = False
 
     def on_signal(self) -> None:
@@ -71,7 +69,78 @@ class Ending:
                 self._coordinator.stop(f"{name} a second time")
             else:
                 self._asked = True
+                self._notifier.send(datagram(stopping=True, status="draining"))
                 self._coordinator.drain(f"{name}: draining")
+
+
+class Front:
+    """What the outside sees of a daemon: discovery file, gateway, words to systemd and the starter.
+
+    The daemon is there once all its workers are; where its gateway serves may become known before
+    or after that, and nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        coordinator: Coordinator,
+        notifier: Notifier,
+        directory: Path,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._coordinator = coordinator
+        self._notifier = notifier
+        self._directory = directory
+        self._announce = announce
+        self._client = rundir.endpoint(directory, "client")
+        self._ready = False
+        self._http: str | None = None
+        self._gateway: Gateway | None = None
+        coordinator.on_ready = self._on_ready
+        if notifier.watchdog_s is not None:
+            coordinator.tick_s = notifier.watchdog_s
+            coordinator.on_tick = Watchdog(notifier, notifier.watchdog_s, self._status)
+        if config.http.enabled:
+            self._gateway = Gateway(config, self._client)
+            Watched(self._gateway, coordinator.watch, coordinator.unwatch, self._on_gateway)
+
+    def _on_ready(self) -> None:
+        self._ready = True
+        self._publish()
+        self._notifier.send(datagram(ready=True, status=self._status()))
+        self._announce(
+            f"gmpd {gmpd.__version__} serves on {self._coordinator.procs} Ps in {self._directory}"
+        )
+        self._announce_gateway()
+
+    def _on_gateway(self, url: str | None) -> None:
+        self._http = url
+        if self._ready:
+            self._publish()
+            self._announce_gateway()
+
+    def _announce_gateway(self) -> None:
+        if self._http is not None:
+            self._announce(f"metrics at {self._http}/metrics")
+
+    def _publish(self) -> None:
+        record = rundir.Discovery.of_this_process(
+            version=gmpd.__version__,
+            started_at=self._coordinator.started_at,
+            endpoints={"client": self._client},
+            http=self._http,
+        )
+        rundir.write_discovery(self._directory, record)
+
+    def _status(self) -> str:
+        sched = self._coordinator.sched
+        return f"{len(sched.ps)} Ps, {len(sched.queue)} jobs queued, {sched.unfinished} unfinished"
+
+    def close(self) -> None:
+        """Take it all back."""
+        self._notifier.send(datagram(stopping=True))
+        if self._gateway is not None:
+            self._gateway.stop()
 
 
 def procs_of(config: Config) -> int:
@@ -93,27 +162,11 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         coordinator = Coordinator(
             config, endpoints, Surroundings(endpoints["worker"]), procs_of(config)
         )
-        public = {"client": endpoints["client"]}
-        gateway: list[subprocess.Popen[bytes]] = []
-
-        def ready() -> None:
-            http = _start_gateway(config, public["client"], gateway)
-            record = rundir.Discovery.of_this_process(
-                version=gmpd.__version__, started_at=time.time(), endpoints=public, http=http
-            )
-            rundir.write_discovery(directory, record)
-            notifier.send(datagram(ready=True))
-            where = f", metrics at {http}/metrics" if http else ""
-            announce(
-                f"gmpd {gmpd.__version__} serves on {coordinator.procs} Ps in {directory}{where}"
-            )
-
-        coordinator.on_ready = ready
+        front = Front(config, coordinator, notifier, directory, announce)
         try:
-            _run(coordinator)
+            _run(coordinator, notifier)
         finally:
-            notifier.send(datagram(stopping=True))
-            _stop_gateway(gateway)
+            front.close()
     return 0
 
 
@@ -136,15 +189,15 @@ def serve_private(settings: dict[str, Any]) -> int:
             coordinator.stop("its client ended")
 
         coordinator.watch(0, owner_left)
-        _run(coordinator)
+        _run(coordinator, Notifier(""))
     return 0
 
 
-def _run(coordinator: Coordinator) -> None:
+def _run(coordinator: Coordinator, notifier: Notifier) -> None:
     _raise_descriptor_limit()
     signals = Signals()
     try:
-        coordinator.watch(signals.fd, Ending(coordinator, signals).on_signal)
+        coordinator.watch(signals.fd, Ending(coordinator, signals, notifier).on_signal)
         coordinator.run()
     finally:
         signals.close()
@@ -155,40 +208,6 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _start_gateway(
-    config: Config, endpoint: str, gateway: list[subprocess.Popen[bytes]]
-) -> str | None:
-    """Start the HTTP process; gives its address, or None: scheduling goes on without it."""
-    if not config.http.enabled:
-        return None
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gmpd.gateway"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    gateway.append(process)
-    assert process.stdin is not None
-    try:
-        process.stdin.write(
-            msgpack.packb({"listen": config.http.listen, "client_endpoint": endpoint})
-        )
-        process.stdin.close()
-    except BrokenPipeError:
-        log.warning("the gateway ended at once: no metrics")
-        return None
-    return None if ":0" in config.http.listen[-2:] else f"http://{config.http.listen}"
-
-
-def _stop_gateway(gateway: list[subprocess.Popen[bytes]]) -> None:
-    for process in gateway:
-        process.terminate()
-        try:
-            process.wait(GATEWAY_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def _tell(answer: dict[str, Any]) -> None:

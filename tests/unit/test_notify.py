@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gmpd.daemon.notify import VARIABLES, Notifier, datagram, watchdog_interval_s
+from gmpd.daemon.notify import VARIABLES, Notifier, Watchdog, datagram, watchdog_interval_s
 
 UNIT = Path(__file__).parents[2] / "config" / "systemd" / "gmpd.service"
 
@@ -143,3 +143,15 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     )
     about_us = [line for line in done.stderr.splitlines() if "gmpd.service" in line]
     assert (done.returncode, about_us) == (0, [])
+
+
+def test_the_watchdog_is_fed_from_the_loop_no_oftener_than_asked(systemd: socket.socket) -> None:
+    notifier = Notifier(systemd.getsockname(), watchdog_s=5.0)
+    feed = Watchdog(notifier, 5.0, lambda: "2 Ps")
+    for now_s in (100, 101, 104, 105, 106):
+        feed(int(now_s * 1e9))
+    systemd.settimeout(0)
+    assert [systemd.recv(4096) for _ in range(2)] == [b"WATCHDOG=1\nSTATUS=2 Ps"] * 2
+    with pytest.raises(BlockingIOError):
+        systemd.recv(4096)
+    notifier.close()

@@ -1,0 +1,110 @@
+"""The gateway as its parent sees it: a process that is started, says where it serves, and is ended.
+
+What it serves is ``gmpd.gateway``'s business, which this must never import: scheduling goes on with
+or without it. Nothing here waits for it but ``stop``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msgpack
+
+from gmpd.config import Config
+
+log = logging.getLogger("gmpd.gateway")
+
+#: How long it may take to end before it is killed (s).
+STOP_S = 5.0
+
+#: One that ends after it served for this long is started again; one that ends sooner would end
+#: again: its port is taken, or its settings are wrong (s).
+WORTH_ANOTHER_S = 10.0
+
+
+class Gateway:
+    """The HTTP process of a daemon. ``fd`` is readable when it says something, or has ended."""
+
+    def __init__(self, config: Config, endpoint: str) -> None:
+        self._settings = {
+            "listen": config.http.listen,
+            "hosts": config.http.hosts,
+            "client_endpoint": endpoint,
+        }
+        #: Where it serves, None before it says so and after it has ended.
+        self.url: str | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gmpd.gateway"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.fd = self._process.stdout.fileno()
+        try:
+            self._process.stdin.write(msgpack.packb(self._settings))
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended; the end of its output says so, and what it wrote says why
+
+    def listen(self) -> bool:
+        """Take what it said. False when it has ended and ``fd`` is not to be watched any more."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            self.url = str(json.loads(line)["url"])
+            return True
+        self.url = None
+        self._process.stdout.close()
+        log.warning("the gateway ended with %s: no metrics", self._process.wait())
+        return False
+
+    def start_again(self) -> bool:
+        """Whether, after its end, another one was worth starting; ``fd`` is then a new one."""
+        if time.monotonic() - self._began < WORTH_ANOTHER_S:
+            return False
+        self._start()
+        return True
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class Watched:
+    """A gateway in the daemon's loop: ``changed`` is called when it begins or ceases to serve."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        watch: Callable[[int, Callable[[], object]], None],
+        unwatch: Callable[[int], None],
+        changed: Callable[[str | None], object],
+    ) -> None:
+        self._gateway = gateway
+        self._watch = watch
+        self._unwatch = unwatch
+        self._changed = changed
+        watch(gateway.fd, self._on_readable)
+
+    def _on_readable(self) -> None:
+        fd = self._gateway.fd
+        if not self._gateway.listen():
+            self._unwatch(fd)
+            if self._gateway.start_again():
+                self._watch(self._gateway.fd, self._on_readable)
+        self._changed(self._gateway.url)
