@@ -4,29 +4,107 @@ Public names, nothing else. They are looked up on first use (PEP 562), so that `
 with it ``gmpd --help`` and the start of every worker, pays only for what it uses.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gmpd import errors
+    from gmpd.client.executor import Executor
+    from gmpd.client.sync import Client
+    from gmpd.job import job
+    from gmpd.runtime.chan import Chan
+    from gmpd.runtime.go import blocking, go, gomaxprocs, gosched, num_g, sleep, stacks
+    from gmpd.runtime.group import Group
+    from gmpd.runtime.run import new_event_loop, run
+    from gmpd.runtime.select import recv, select, send
+    from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, WaitGroup
+    from gmpd.runtime.timers import Ticker, Timer
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "errors"]
+__all__ = [
+    "Chan",
+    "Client",
+    "Cond",
+    "Executor",
+    "Group",
+    "Mutex",
+    "Once",
+    "RWMutex",
+    "Ticker",
+    "Timer",
+    "WaitGroup",
+    "__version__",
+    "blocking",
+    "errors",
+    "go",
+    "gomaxprocs",
+    "gosched",
+    "job",
+    "new_event_loop",
+    "num_g",
+    "recv",
+    "run",
+    "select",
+    "send",
+    "sleep",
+    "stacks",
+]
 
 #: Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
+    "Chan": "gmpd.runtime.chan",
+    "Client": "gmpd.client.sync",
+    "Cond": "gmpd.runtime.sync",
+    "Executor": "gmpd.client.executor",
+    "Group": "gmpd.runtime.group",
+    "Mutex": "gmpd.runtime.sync",
+    "Once": "gmpd.runtime.sync",
+    "RWMutex": "gmpd.runtime.sync",
+    "Ticker": "gmpd.runtime.timers",
+    "Timer": "gmpd.runtime.timers",
+    "WaitGroup": "gmpd.runtime.sync",
+    "blocking": "gmpd.runtime.go",
     "errors": "gmpd.errors",
+    "go": "gmpd.runtime.go",
+    "gomaxprocs": "gmpd.runtime.go",
+    "gosched": "gmpd.runtime.go",
+    "job": "gmpd.job",
+    "new_event_loop": "gmpd.runtime.run",
+    "num_g": "gmpd.runtime.go",
+    "recv": "gmpd.runtime.select",
+    "run": "gmpd.runtime.run",
+    "select": "gmpd.runtime.select",
+    "send": "gmpd.runtime.select",
+    "sleep": "gmpd.runtime.go",
+    "stacks": "gmpd.runtime.go",
 }
 
 if not TYPE_CHECKING:  # so that a type checker sees the names above, and refuses any other
+
+    class _Package(ModuleType):
+        """The import system sets ``gmpd.job`` to the module: the public name is the decorator.
+
+        A plain attribute is all that importing a submodule ever sets, in whatever order; so the
+        one name that means something else is kept from it here.
+        """
+
+        def __setattr__(self, name, value):
+            if name == "job" and isinstance(value, ModuleType):
+                # Half imported still, when an import within it failed: then there is no decorator.
+                value = getattr(value, "job", value)
+            super().__setattr__(name, value)
+
+    sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name):
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module 'gmpd' has no attribute {name!r}")
         module = import_module(home)
-        value = module if home == f"gmpd.{name}" else getattr(module, name)
+        value = module if home == f"gmpd.{name}" and name != "job" else getattr(module, name)
         globals()[name] = value
         return value
 

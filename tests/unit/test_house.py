@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -123,6 +125,15 @@ def test_every_module_can_be_imported(path: Path) -> None:
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(gmpd, name) is not None
     assert name in dir(gmpd)
+
+
+def test_a_public_name_is_not_hidden_by_a_module_of_that_name() -> None:
+    """Importing gmpd.job, the module, must not put it in the place of gmpd.job, the decorator."""
+    for name in gmpd.__all__:
+        module = f"gmpd.{name}"
+        if importlib.util.find_spec(module) is not None and name != "errors":
+            importlib.import_module(module)
+            assert not isinstance(getattr(gmpd, name), ModuleType), name
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
