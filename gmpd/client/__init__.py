@@ -1,0 +1,1 @@
+"""Programs that submit: a sans-IO core; blocking, asyncio, executor and gevent faces over it."""

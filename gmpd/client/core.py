@@ -1,0 +1,405 @@
+"""What a client knows, sans-IO: jobs that wait or are out, functions, credit, calls, streams.
+
+Messages go out as lists of frames and come in as lists of frames; no socket, clock, thread or
+waiting lives here, and nothing here is thread-safe: a face calls it under its own lock. What came
+back is handed over as ``Outcome`` rows, to be applied to futures by the face, outside that lock.
+
+**Ownership.** A job's sink is in ``_jobs`` from submit until somebody pops it: who pops it is the
+only one who may finish it. So an outcome, a cancel and the loss of the daemon never meet.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from gmpd import protocol
+from gmpd.codec import Blob, FunctionRef
+from gmpd.errors import DaemonUnreachable, ProtocolError
+from gmpd.protocol import Outcome
+
+Options = dict[str, Any]
+
+#: Bytes of arguments gathered into one message: bounds what a message holds up.
+BATCH_BYTES = 1 << 20
+#: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
+ACK_BYTES = 1 << 20
+#: Functions that the daemon is told to remember; then the oldest number is given to another one.
+FUNCTIONS_MAX = 1024
+#: Items that a generator job may be ahead of its reader; topped up when half are used.
+STREAM_WINDOW = 64
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+class Batch:
+    """Consecutive jobs, alike in function and options: one Submit if the window allows."""
+
+    __slots__ = ("at", "buffers", "fid", "first_seq", "nbytes", "options", "payloads")
+
+    def __init__(self, fid: int, first_seq: int, options: Options | None) -> None:
+        self.fid = fid
+        self.first_seq = first_seq
+        self.options = options
+        self.payloads: list[bytes] = []
+        self.buffers: list[protocol.Buffers] | None = None
+        self.nbytes = 0
+        #: Jobs before this index have been sent.
+        self.at = 0
+
+
+class _Definition(NamedTuple):
+    """A function to be named before the jobs behind it."""
+
+    fid: int
+    ref: FunctionRef
+
+
+class Ended(NamedTuple):
+    """The end of one job, for its sink."""
+
+    sink: Any
+    outcome: Outcome
+    payload: bytes
+    buffers: protocol.Buffers
+    ran_us: int
+    details: dict[str, Any]
+
+
+class Yielded(NamedTuple):
+    """Items of a generator job, for its sink."""
+
+    sink: Any
+    payloads: list[bytes]
+    buffers: list[protocol.Buffers]
+
+
+class Note(NamedTuple):
+    """Something else for a sink: ``what`` is "running" or "kept"."""
+
+    sink: Any
+    what: str
+
+
+class Answered(NamedTuple):
+    """The reply to a call, for its sink."""
+
+    sink: Any
+    ok: bool
+    value: Any
+
+
+Event = Ended | Yielded | Note | Answered
+
+
+class ClientCore:
+    """One session with a coordinator."""
+
+    def __init__(self, session: bytes, info: dict[str, Any]) -> None:
+        self.session = session
+        self.info = info
+        self.welcome: protocol.Welcome | None = None
+        self.window = 0
+        self.batch_jobs = 0
+        #: Why nothing comes any more, once that is so.
+        self.lost: Exception | None = None
+        #: Jobs that were taken and not sent.
+        self.unsent = 0
+        self.events: deque[Event] = deque()
+        self._next_seq = 1
+        self._next_request = 1
+        self._jobs: dict[int, Any] = {}
+        self._calls: dict[int, Any] = {}
+        self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
+        self._waiting: deque[Batch | _Definition] = deque()
+        self._open: Batch | None = None
+        self._messages: list[list[Any]] = []
+        self._sent = 0
+        self._received = 0
+        self._acked = 0
+        self._bytes_since_ack = 0
+        self._dropped = 0
+        #: Turns the reason of a loss into the error that callers see.
+        self.explain: Callable[[Exception], Exception] = lambda error: error
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def hello(self) -> list[Any]:
+        """The first message."""
+        return [protocol.pack(protocol.hello("client", self.session, self.info))]
+
+    def submit(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
+        """Take one job; its number. Raises what ended the session."""
+        if self.lost is not None:
+            raise self.lost
+        fid = self._fids.get(ref)
+        if fid is None:
+            fid = self._define(ref)
+        seq = self._next_seq
+        self._next_seq = seq + 1
+        batch = self._open
+        if (
+            batch is None
+            or batch.fid != fid
+            or batch.options != options
+            or len(batch.payloads) >= self.batch_jobs
+            or batch.nbytes > BATCH_BYTES
+        ):
+            batch = self._open = Batch(fid, seq, options)
+            self._waiting.append(batch)
+        data, buffers = blob
+        if buffers or batch.buffers is not None:
+            self._add_buffers(batch, buffers)
+        batch.payloads.append(data)
+        batch.nbytes += len(data)
+        self.unsent += 1
+        self._jobs[seq] = sink
+        return seq
+
+    def _add_buffers(self, batch: Batch, buffers: protocol.Buffers) -> None:
+        if batch.buffers is None:
+            batch.buffers = [()] * len(batch.payloads)
+        # Copied: the caller may change its array as soon as submit has returned.
+        own = tuple(bytes(buffer) for buffer in buffers)
+        batch.buffers.append(own)
+        batch.nbytes += sum(map(len, own))
+
+    def _define(self, ref: FunctionRef) -> int:
+        # Definitions wait in the same queue as jobs, so the order alone keeps their numbers right.
+        self._open = None
+        fid = len(self._fids) + 1
+        if fid > FUNCTIONS_MAX:
+            _, fid = self._fids.popitem(last=False)
+        self._fids[ref] = fid
+        self._waiting.append(_Definition(fid, ref))
+        return fid
+
+    def take_outgoing(self) -> list[list[Any]]:
+        """Messages to be sent now: as much as the window allows."""
+        room = self.window - (self._sent - self._acked)
+        while self._waiting:
+            batch = self._waiting[0]
+            if isinstance(batch, _Definition):
+                self._say(protocol.Define(batch.fid, *batch.ref))
+                self._waiting.popleft()
+                continue
+            if room <= 0:
+                if self._received > self._acked:
+                    self._ack()
+                    room = self.window - (self._sent - self._acked)
+                    continue
+                break
+            room -= self._send_some(batch, room)
+            if batch.at == len(batch.payloads):
+                self._waiting.popleft()
+                if batch is self._open:
+                    self._open = None
+        if not self._messages:
+            return []
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _send_some(self, batch: Batch, room: int) -> int:
+        """Send the next run of jobs of ``batch`` that were not cancelled; how many."""
+        first, end = batch.at, min(len(batch.payloads), batch.at + room)
+        if self._dropped:
+            while first < end and batch.first_seq + first not in self._jobs:
+                first += 1
+                self._dropped -= 1
+            stop = first
+            while stop < end and batch.first_seq + stop in self._jobs:
+                stop += 1
+            end = stop
+        batch.at = end
+        n = end - first
+        if n:
+            counts: list[int] | None = None
+            frames: list[Any] = []
+            if batch.buffers is not None:
+                counts, frames = protocol.join_buffers(batch.buffers[first:end])
+            payloads = batch.payloads
+            if n != len(payloads):
+                payloads = payloads[first:end]
+            self._say(
+                protocol.Submit(
+                    batch.fid, batch.first_seq + first, batch.options, payloads, counts
+                ),
+                frames,
+            )
+            self._sent += n
+            self.unsent -= n
+        return n
+
+    def _say(self, message: protocol.Message, frames: list[Any] | None = None) -> None:
+        self._messages.append([protocol.pack(message), *(frames or ())])
+
+    def cancel(self, seqs: list[int]) -> list[Any]:
+        """Cancel jobs: the sinks of those that had not been sent, which are over now.
+
+        The others are asked for; each is answered by an ``Ended`` or a ``Note`` "kept".
+        """
+        local, asked = [], []
+        unsent_from = self._first_unsent()
+        for seq in seqs:
+            if seq not in self._jobs:
+                continue
+            if seq >= unsent_from:
+                local.append(self._jobs.pop(seq))
+                self.unsent -= 1
+                self._dropped += 1
+            else:
+                asked.append(seq)
+        if asked and self.lost is None:
+            self._say(protocol.Cancel(asked))
+        return local
+
+    def _first_unsent(self) -> int:
+        for batch in self._waiting:
+            if not isinstance(batch, _Definition):
+                return batch.first_seq + batch.at
+        return self._next_seq
+
+    def cancel_all(self) -> list[Any]:
+        """Cancel every job of this session; see ``cancel``."""
+        return self.cancel(list(self._jobs))
+
+    def pull(self, seq: int, n: int) -> None:
+        """Room for ``n`` more items of the generator job ``seq``."""
+        if seq in self._jobs:
+            self._say(protocol.Pull(seq, n))
+
+    def call(self, method: str, params: dict[str, Any], sink: Any) -> None:
+        """Ask an administrative question."""
+        if self.lost is not None:
+            raise self.lost
+        request = self._next_request
+        self._next_request += 1
+        self._calls[request] = sink
+        self._say(protocol.Call(request, method, params))
+
+    def bye(self, reason: str) -> list[Any]:
+        """The last message."""
+        return [protocol.pack(protocol.Bye(reason))]
+
+    def _ack(self) -> None:
+        if self._received > self._acked:
+            self._acked = self._received
+            self._bytes_since_ack = 0
+            self._say(protocol.Ack(self._acked))
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether a message waits beside jobs that the window holds back."""
+        return bool(self._messages)
+
+    # -- in --------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> int:
+        """Jobs without an outcome."""
+        return len(self._jobs)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that were sent and have no outcome."""
+        return len(self._jobs) - self.unsent
+
+    def sinks(self) -> Iterator[Any]:
+        """The sinks of all unfinished jobs."""
+        return iter(list(self._jobs.values()))
+
+    def receive(self, frames: list[Any]) -> None:
+        """Apply one message: what came of it is appended to ``events``.
+
+        Raises ProtocolError for what a coordinator never sends; nothing has changed then.
+        """
+        message = protocol.unpack(frames[0], protocol.TO_CLIENT)
+        match message:
+            case protocol.Done():
+                self._done(message, frames[1:])
+            case protocol.Running():
+                self._note(message.jobs, "running")
+            case protocol.Kept():
+                self._note(message.jobs, "kept")
+            case protocol.Items():
+                self._items(message, frames[1:])
+            case protocol.Reply():
+                self._reply(message)
+            case protocol.Welcome():
+                self._welcomed(message)
+            case protocol.Refused():
+                raise_refused(message)
+            case protocol.Gone():
+                self.lose(DaemonUnreachable(f"the daemon stopped: {message.reason}"))
+            case _:
+                raise AssertionError("TO_CLIENT holds no other message")
+
+    def _items(self, message: protocol.Items, frames: list[Any]) -> None:
+        buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+        sink = self._jobs.get(message.job)
+        if sink is not None:
+            self.events.append(Yielded(sink, message.payloads, buffers))
+
+    def _reply(self, message: protocol.Reply) -> None:
+        sink = self._calls.pop(message.request, None)
+        if sink is not None:
+            self.events.append(Answered(sink, message.ok, message.value))
+
+    def _welcomed(self, message: protocol.Welcome) -> None:
+        self.welcome = message
+        self.window = message.window
+        self.batch_jobs = min(message.batch_jobs, protocol.BATCH_JOBS_MAX)
+
+    def _note(self, jobs: list[int], what: str) -> None:
+        for seq in jobs:
+            sink = self._jobs.get(seq)
+            if sink is not None:
+                self.events.append(Note(sink, what))
+
+    def _done(self, message: protocol.Done, frames: list[Any]) -> None:
+        payloads, ran = message.payloads, message.ran_us
+        specials = message.specials or {}
+        buffers = protocol.split_buffers(message.buffer_counts, len(payloads), frames)
+        pop, add = self._jobs.pop, self.events.append
+        for i, seq in enumerate(message.jobs):
+            sink = pop(seq, None)
+            if sink is None:
+                continue
+            special = specials.get(i)
+            if special is None:
+                add(Ended(sink, Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))
+            else:
+                outcome, details = Outcome(special[0]), special[1] or {}
+                add(Ended(sink, outcome, payloads[i], buffers[i], ran[i], details))
+        self._received += len(payloads)
+        self._bytes_since_ack += sum(map(len, payloads)) + sum(len(f) for f in frames)
+        due = self._received - self._acked
+        if due > self.window >> 3 or self._bytes_since_ack > ACK_BYTES:
+            self._ack()
+
+    def lose(self, error: Exception) -> None:
+        """The daemon is gone: jobs and calls end with ``error``, and later ones are refused."""
+        if self.lost is not None:
+            return
+        self.lost = error = self.explain(error)
+        for sink in self._jobs.values():
+            self.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+        for sink in self._calls.values():
+            self.events.append(Answered(sink, False, error))
+        self._jobs.clear()
+        self._calls.clear()
+        self._waiting.clear()
+        self._messages.clear()
+        self._open = None
+        self.unsent = self._dropped = 0
+
+
+def raise_refused(message: protocol.Refused) -> None:
+    """Raise ProtocolError for a refused handshake, with both sides' versions."""
+    raise ProtocolError(
+        f"the daemon refused this client: {message.reason} (it speaks protocol versions"
+        f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN} to"
+        f" {protocol.VERSION}): install the same gmpd on both sides"
+    )

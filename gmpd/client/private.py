@@ -1,0 +1,123 @@
+"""A daemon that belongs to one client: started by it, ended with it.
+
+Knows the daemon only as a program: its first input, its first line, and that the end of its input
+ends it. So it also ends when this process is killed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import select
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from gmpd.codec import describe_function, encode_call
+from gmpd.config import Config
+from gmpd.errors import DaemonUnreachable
+
+#: Seconds for an orderly end; then it is killed.
+END_S = 10.0
+
+
+class PrivateDaemon:
+    """Starts it. Raises DaemonUnreachable with its own words when it cannot start."""
+
+    def __init__(
+        self,
+        config: Config,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        first = _initializer(initializer, initargs)
+        # Short, and not below TMPDIR: a socket's path may have 107 bytes.
+        self.directory = tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gmpd.daemon"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            try:
+                self._say(config, first)
+                answer = self._answer(config.daemon.start_timeout)
+            except BaseException:
+                self._end(0)
+                raise
+        except BaseException:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+        self.endpoint: str = answer["endpoint"]
+        self.pid = self._process.pid
+
+    def _say(self, config: Config, initializer: list[Any] | None) -> None:
+        main = sys.modules.get("__main__")
+        message = msgpack.packb(
+            {
+                "config": config.to_wire(),
+                "private": True,
+                "runtime_dir": self.directory,
+                "sys_path": [os.path.abspath(path) for path in sys.path],
+                "cwd": os.getcwd(),
+                "main_path": getattr(main, "__file__", None),
+                "initializer": initializer,
+            }
+        )
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(struct.pack(">I", len(message)) + message)
+            stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended already: what it said is read next
+
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], timeout_s)
+        line = stdout.readline() if ready else b""
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            answer = {"ok": False, "error": f"it said nothing useful within {timeout_s:g} s"}
+        if not answer.get("ok"):
+            raise DaemonUnreachable(f"a private daemon could not start: {answer.get('error')}")
+        return answer
+
+    def close(self) -> None:
+        """End it, wait for its end, remove its directory. Once or often."""
+        self._end(END_S)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self, wait_s: float) -> None:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> list[Any] | None:
+    """``[kind, name, payload, call]``: a FunctionRef and the bytes of its arguments."""
+    if fn is None:
+        return None
+    ref = describe_function(fn)
+    blob = encode_call(ref.name, args, {}, fn=fn)
+    if blob.buffers:  # the first message has no frames for them: arguments go within the function
+        ref = describe_function(functools.partial(fn, *args))
+        blob = encode_call(ref.name, (), {})
+    return [ref.kind, ref.name, ref.payload, blob.data]
