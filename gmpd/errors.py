@@ -1,12 +1,12 @@
 """Every error that gmpd raises on purpose.
 
     GmpdError
-    ├── ConfigError            a file, flag or variable is wrong                    (the operator's fault)
-    ├── DaemonUnreachable      no daemon there, or it went away                     (nobody's fault)
-    ├── ProtocolError          the other side speaks another version, or nonsense   (the peer's fault)
-    ├── QueueFull              a named limit refused the job; it was not accepted   (try again later)
-    ├── Unserializable         a value cannot travel                                (the caller's fault)
-    ├── NotRegistered          no such function where the job was to run            (the caller's fault)
+    ├── ConfigError            a file, flag or variable is wrong (the operator's fault)
+    ├── DaemonUnreachable      no daemon there, or it went away (nobody's fault)
+    ├── ProtocolError          the other side speaks another version, or nonsense (the peer's fault)
+    ├── QueueFull              a named limit refused the job; it was not accepted (try again later)
+    ├── Unserializable         a value cannot travel (the caller's fault)
+    ├── NotRegistered          no such function where the job was to run (the caller's fault)
     ├── JobError               how a job ended that has no exception of its own
     │   ├── JobTimeout         it ran longer than its own limit
     │   ├── JobCancelled       somebody cancelled it
@@ -81,7 +81,12 @@ class WorkerLost(JobError):
     """The worker that executed the job died; names job, pid and signal or exit status."""
 
     def __init__(
-        self, message: str, job: str = "", pid: int = 0, signal: str = "", exitcode: int | None = None
+        self,
+        message: str,
+        job: str = "",
+        pid: int = 0,
+        signal: str = "",
+        exitcode: int | None = None,
     ):
         super().__init__(message)
         self.job = job
@@ -112,7 +117,7 @@ class RemoteError(JobError):
         return type(self), (str(self), self.type_name, self.remote_traceback)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - shown as a cause, never raised by itself
+class RemoteTraceback(Exception):  # shown as a cause, never raised by itself
     """The traceback text of the other process: shown as the cause of a job's own exception."""
 
     def __init__(self, text: str):
