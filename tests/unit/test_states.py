@@ -1,0 +1,38 @@
+"""The states of a job in the coordinator: one table, one door (gmpd.sched.states)."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmpd.errors import InvariantError
+from gmpd.sched.states import JobState, transition
+
+D, Q, L, S, F = JobState
+
+ALLOWED = {(D, Q), (D, F), (Q, L), (Q, F), (L, S), (L, Q), (L, D), (L, F), (S, Q), (S, D), (S, F)}
+
+
+class Thing:
+    def __init__(self, state: JobState) -> None:
+        self.state = state
+
+    def story(self) -> str:
+        return "job c/7 m:f"
+
+
+@pytest.mark.parametrize("to", JobState, ids=lambda s: s.name)
+@pytest.mark.parametrize("start", JobState, ids=lambda s: s.name)
+def test_each_move_is_allowed_or_forbidden_with_the_story(start: JobState, to: JobState) -> None:
+    thing = Thing(start)
+    if (start, to) in ALLOWED:
+        transition(thing, to)
+        assert thing.state is to
+        return
+    with pytest.raises(InvariantError, match=f"{start.name} -> {to.name} is forbidden: job c/7"):
+        transition(thing, to)
+    assert thing.state is start
+
+
+def test_every_state_is_left_for_the_end_which_nothing_leaves() -> None:
+    assert {start for start, to in ALLOWED if to is F} == {D, Q, L, S}
+    assert not [to for start, to in ALLOWED if start is F]
