@@ -1,0 +1,354 @@
+"""A seeded world around the ledger: workers and clients that do all they may, in any order.
+
+Whatever happens, every accepted job ends exactly once, nothing without retries runs twice, and the
+invariants hold after each step. A failure prints its seed; the same seed repeats it exactly.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from gmpd.errors import ProtocolError
+from gmpd.protocol import Outcome
+from gmpd.sched.instructions import (
+    AskBack,
+    CancelAt,
+    Deliver,
+    Dispatch,
+    Forget,
+    Instruction,
+    Retire,
+    Teach,
+    TellRunning,
+)
+from gmpd.sched.records import PRecord, Session
+from tests.desk import KILLED, MS, Desk
+
+SEEDS = 200
+STEPS = 120
+OPTIONS: tuple[dict[str, float], ...] = (
+    {},
+    {},
+    {"priority": 3},
+    {"priority": -1},
+    {"delay": 0.004},
+    {"retries": 1},
+    {"retries": 4, "priority": 3},
+)
+FUNCTIONS = (("m:quick", "name"), ("m:slow", "name"), ("m:<lambda>", "pickle"))
+OCCUPIED_MS = {"m:quick": 0.01, "m:slow": 3.0, "m:<lambda>": 0.4}
+
+
+class Worker:
+    """What one worker process knows: only what it was told."""
+
+    def __init__(self, record: PRecord) -> None:
+        self.record = record
+        self.epoch = record.epoch
+        self.taught: set[int] = set()
+        self.fresh: dict[int, bytes] = {}
+        #: Begun, and whether the coordinator was told.
+        self.begun: dict[int, bool] = {}
+        self.asked: list[AskBack] = []
+        self.cancels: list[int] = []
+        self.retired = False
+
+
+class World:
+    """The desk's shell, with workers that act by themselves."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.desk = Desk(seed=seed, window=300, queue_jobs=500, outbox_bytes=400, strikes=2)
+        self.sched = self.desk.sched
+        self.workers: dict[int, Worker] = {}
+        self.epochs = Counter[int]()
+        self.clients: list[Session] = []
+        self.submitted: dict[int, dict[int, int]] = {}
+        self.gone: set[int] = set()
+        #: (session, seq) -> times that it was begun.
+        self.runs = Counter[tuple[int, int]]()
+        self.told_running: set[tuple[int, int]] = set()
+
+    # -- what the shell does
+
+    def step(self) -> None:
+        acts = (
+            (self.spawn, 3),
+            (self.join, 1),
+            (self.submit, 8),
+            (self.begin, 10),
+            (self.finish, 12),
+            (self.surrender, 5),
+            (self.cancel, 2),
+            (self.answer_cancel, 3),
+            (self.ack, 4),
+            (self.die, 1),
+            (self.leave, 0.3),
+            (self.retire, 0.3),
+            (self.lie, 1),
+        )
+        act = self.dice.choices([act for act, _ in acts], [weight for _, weight in acts])[0]
+        act()
+        self.decide(self.dice.choice((0, 0, 0.1, 3, 200)))
+
+    def decide(self, after_ms: float) -> None:
+        for instruction in self.desk.take(after_ms):
+            self.obey(instruction)
+        for worker in self.workers.values():
+            held = worker.record
+            idle = not held.fresh and held.ready and not held.draining
+            assert idle == (held in self.sched._idle), "an idle P is not known to be idle"
+            assert (
+                worker.fresh.keys() | worker.begun.keys() == held.fresh.keys() | held.started.keys()
+            )
+
+    def obey(self, instruction: Instruction) -> None:
+        match instruction:
+            case Teach(p, fn):
+                assert fn.fid not in self.workers[p.p].taught, "taught twice"
+                self.workers[p.p].taught.add(fn.fid)
+            case Forget(p, fids):
+                self.workers[p.p].taught -= set(fids)
+            case Dispatch(p, fn, _, first, payloads, _):
+                worker = self.workers[p.p]
+                assert fn.fid in worker.taught, "handed out before it was taught"
+                assert not worker.retired, "work for a P that leaves"
+                worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
+            case AskBack(p, _, _):
+                self.workers[p.p].asked.append(instruction)
+            case CancelAt(p, tokens):
+                self.workers[p.p].cancels += tokens
+            case Retire(p):
+                self.workers[p.p].retired = True
+            case TellRunning(session, seqs):
+                self.told_running |= {(session.sid, seq) for seq in seqs}
+            case Deliver(session, _):
+                assert session.sid not in self.gone, "an outcome for a client that left"
+            case _:
+                pass
+
+    # -- workers
+
+    def any_worker(self) -> Worker | None:
+        return self.dice.choice(list(self.workers.values())) if self.workers else None
+
+    def some(self, tokens: list[int]) -> list[int]:
+        return self.dice.sample(tokens, self.dice.randint(0, len(tokens)))
+
+    def spawn(self) -> None:
+        p = self.dice.randrange(4)
+        if p not in self.workers:
+            self.epochs[p] += 1
+            self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
+
+    def begin(self) -> None:
+        if (worker := self.any_worker()) is None:
+            return
+        for token in self.some(list(worker.fresh)):
+            self._begin(worker, token)
+        told = self.some([token for token, known in worker.begun.items() if not known])
+        worker.begun |= dict.fromkeys(told, True)
+        self.sched.started(worker.record, worker.epoch, told)
+
+    def _begin(self, worker: Worker, token: int) -> None:
+        job = worker.record.fresh[token]
+        self.runs[job.session.sid, job.seq] += 1
+        attempts = 1 + int(job.option("retries", 0))
+        assert self.runs[job.session.sid, job.seq] <= attempts, f"runs too often: {job.story()}"
+        assert worker.fresh.pop(token) == b"%d" % job.seq, "another job's arguments"
+        worker.begun[token] = False
+
+    def finish(self) -> None:
+        if (worker := self.any_worker()) is None:
+            return
+        for token in self.some(list(worker.fresh)):
+            self._begin(worker, token)
+        for token in self.some(list(worker.begun)):
+            outcome = self.dice.choice(
+                (Outcome.OK, Outcome.OK, Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT)
+            )
+            del worker.begun[token]
+            self._end(worker, token, outcome)
+
+    def _end(self, worker: Worker, token: int, outcome: Outcome) -> None:
+        job = worker.record.fresh.get(token) or worker.record.started[token]
+        took = OCCUPIED_MS[job.fn.name]
+        payload = b"r" * self.dice.choice((0, 1, 50))
+        self.desk.finish(worker.record, [token], outcome, occupied_ms=took, payload=payload)
+
+    def surrender(self) -> None:
+        if (worker := self.any_worker()) is None:
+            return
+        if worker.retired:
+            tokens, request = list(worker.fresh), 0
+        elif worker.asked:
+            ask = worker.asked.pop(0)
+            tokens, request = list(worker.fresh)[: self.dice.randint(0, ask.n)], ask.request
+        else:
+            return
+        for token in tokens:
+            del worker.fresh[token]
+        self.sched.surrendered(worker.record, worker.epoch, request, tokens, self.desk.now)
+        if worker.retired and not worker.begun:
+            del self.workers[worker.record.p]
+            self.sched.p_died(worker.record.p, (), None, KILLED, self.desk.now)
+            self.sched.remove_p(worker.record.p)
+
+    def answer_cancel(self) -> None:
+        if (worker := self.any_worker()) is None:
+            return
+        for token in worker.cancels:
+            if token in worker.fresh:
+                del worker.fresh[token]
+                self._end(worker, token, Outcome.CANCELLED)
+            elif token in worker.begun and self.dice.random() < 0.5:
+                del worker.begun[token]
+                self._end(worker, token, Outcome.CANCELLED)
+            else:
+                self.sched.kept(worker.record, worker.epoch, [token])
+        worker.cancels.clear()
+
+    def die(self) -> None:
+        if (worker := self.any_worker()) is None:
+            return
+        begun = list(worker.begun)
+        culprit = self.dice.choice(begun) if begun else None
+        p = worker.record.p
+        del self.workers[p]
+        self.sched.p_died(p, set(begun), culprit, KILLED, self.desk.now)
+        if worker.retired:
+            self.sched.remove_p(p)
+
+    def retire(self) -> None:
+        if (worker := self.any_worker()) is not None:
+            self.sched.drain_p(worker.record.p)
+
+    def lie(self) -> None:
+        """Late messages of a worker that is no more, and of hand-outs that have ended."""
+        if (worker := self.any_worker()) is None:
+            return
+        record, stale = worker.record, worker.epoch - 1
+        tokens = list(range(max(0, record.next_token - 5), record.next_token + 3))
+        self.sched.started(record, stale, tokens)
+        self.sched.surrendered(record, stale, record.stealing, tokens, self.desk.now)
+        self.desk.finish(record, tokens, epoch=stale)
+        ended = [t for t in tokens if t not in record.fresh and t not in record.started]
+        self.desk.finish(record, ended)
+        self.sched.surrendered(record, worker.epoch, 0, [*ended, *record.started], self.desk.now)
+
+    # -- clients
+
+    def any_client(self) -> Session | None:
+        return self.dice.choice(self.clients) if self.clients else None
+
+    def join(self) -> None:
+        if len(self.clients) < 4:
+            self.clients.append(self.desk.client(f"c{len(self.submitted)}"))
+            self.submitted[self.clients[-1].sid] = {}
+
+    def submit(self) -> None:
+        if (client := self.any_client()) is None:
+            return
+        fn, kind = self.dice.choice(FUNCTIONS)
+        options = self.dice.choice(OPTIONS)
+        for seq in self.desk.submit(client, self.dice.randint(1, 30), fn, kind=kind, **options):
+            self.submitted[client.sid][seq] = 1 + int(options.get("retries", 0))
+
+    def cancel(self) -> None:
+        if (client := self.any_client()) is not None:
+            seqs = self.some(list(self.submitted[client.sid]))[:10]
+            self.sched.cancel(client, seqs + seqs[:2], self.desk.now)
+
+    def ack(self) -> None:
+        if (client := self.any_client()) is not None:
+            self.sched.ack(client, self.dice.randint(client.acked, client.delivered))
+            if self.dice.random() < 0.1:
+                with pytest.raises(ProtocolError, match="were sent"):
+                    self.sched.ack(client, client.delivered + 1)
+
+    def leave(self) -> None:
+        if (client := self.any_client()) is not None:
+            self.clients.remove(client)
+            self.gone.add(client.sid)
+            self.sched.close_session(client, self.desk.now)
+
+    # -- the end
+
+    def settle(self) -> None:
+        """Everybody does what is left to do; no more trouble."""
+        for _ in range(3000):
+            if not self.sched.unfinished and not any(c.outcomes.seqs for c in self.clients):
+                return
+            for p in range(4):
+                if p not in self.workers:
+                    self.epochs[p] += 1
+                    self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
+            self.finish()
+            self.surrender()
+            self.answer_cancel()
+            for client in self.clients:
+                self.sched.ack(client, client.delivered)
+            self.decide(50)
+        pytest.fail(f"{self.sched.unfinished} jobs never ended")
+
+    def check(self) -> None:
+        for client in self.clients:
+            for seq in self.submitted[client.sid]:
+                assert len(self.desk.outcomes[client.sid, seq]) == 1
+        for (sid, seq), got in self.desk.outcomes.items():
+            assert len(got) == 1, f"{len(got)} outcomes of {sid}/{seq}"
+            if got[0][0] is Outcome.OK:
+                assert self.runs[sid, seq] >= 1
+            if got[0][0] is Outcome.REJECTED:
+                assert not self.runs[sid, seq]
+        for client in list(self.clients):
+            self.sched.ack(client, client.delivered)
+            assert (client.unacked_bytes, client.owed) == (0, 0)
+            self.sched.close_session(client, self.desk.now)
+        self.decide(0)
+        tally = self.sched.tally
+        assert tally.submitted == sum(tally.finished.values())
+        assert (self.sched.nbytes, len(self.sched.queue), self.sched._delayed_dead) == (0, 0, 0)
+        assert all(fn.kind == "name" and not fn.users for fn in self.sched.functions.values())
+        asked = {worker.record.stealing for worker in self.workers.values()} - {0}
+        assert self.sched._steal_asked_ns.keys() == asked
+        assert self.sched.next_deadline() is None
+        assert self.told_running <= self.runs.keys()
+
+
+def run(seed: int) -> World:
+    world = World(seed)
+    world.join()
+    world.spawn()
+    for _ in range(STEPS):
+        world.step()
+    world.settle()
+    world.check()
+    return world
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_every_job_ends_exactly_once(first: int) -> None:
+    total = Counter[str]()
+    for seed in range(first, first + 20):
+        try:
+            world = run(seed)
+        except Exception as exc:
+            exc.add_note(f"seed {seed}: run({seed}) repeats it")
+            raise
+        total += world.sched.tally.finished
+        total["stolen"] += world.sched.tally.steal.count
+        total["rejected"] += sum(world.sched.tally.rejected.values())
+    for seen in ("ok", "error", "timeout", "cancelled", "lost", "stolen"):
+        assert total[seen], f"the worlds are too tame: nothing was {seen}"
+
+
+def test_a_seed_repeats_its_world_exactly() -> None:
+    one, two = run(5), run(5)
+    assert one.desk.outcomes == two.desk.outcomes
+    assert [type(each) for each in one.desk.log] == [type(each) for each in two.desk.log]
+    assert one.desk.now // MS == two.desk.now // MS
