@@ -1,0 +1,88 @@
+"""Functions that tests send to workers, by name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def note(path: str, text: str) -> str:
+    """Append a line: the record of what really ran."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    return text
+
+
+def note_and_exit(path: str, text: str) -> None:
+    note(path, text)
+    os._exit(7)
+
+
+def die(name: str) -> None:
+    """End the worker as ``name`` says."""
+    match name:
+        case "exit":
+            os._exit(3)
+        case "segv":
+            ctypes.string_at(0)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            os.abort()
+
+
+def die_once(path: str) -> str:
+    """Die at the first attempt, succeed at the second."""
+    if Path(path).exists():
+        return "second"
+    Path(path).touch()
+    os._exit(9)
+
+
+def spin(seconds: float) -> str:
+    """Pure Python that never lets go by itself."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+    return "spun"
+
+
+def count_to(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+class Evil(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+def raise_evil() -> None:
+    raise Evil
+
+
+def leave() -> None:
+    sys.exit(4)
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def big(n: int) -> bytes:
+    return b"x" * n
+
+
+def fail_until(path: str, n: int) -> int:
+    """Raise until the n-th attempt."""
+    note(path, "attempt")
+    attempts = len(Path(path).read_text().splitlines())
+    if attempts < n:
+        raise ValueError(f"attempt {attempts}")
+    return attempts
