@@ -59,7 +59,7 @@ _kept: dict[bytes, _Kept] = {}
 
 
 def describe_function(fn: _Fn) -> FunctionRef:
-    """How to name or send ``fn``.
+    """How to name or send ``fn``; a FunctionRef, for who has only a name, is itself.
 
     Raises Unserializable when it is no callable, or cannot be sent (with the path inside).
     """
@@ -94,7 +94,9 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     raise ProtocolError(f"a function reference of kind {ref.kind!r}; known are 'name' and 'pickle'")
 
 
-def _describe(fn: _Fn) -> FunctionRef:
+def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
+    if isinstance(fn, FunctionRef):
+        return fn
     if not callable(fn):
         raise Unserializable(_not_callable(fn))
     module, qualname = _address(fn)

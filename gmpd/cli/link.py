@@ -1,0 +1,160 @@
+"""The command line's way to a daemon: a client that never unpickles.
+
+Functions go by name, arguments and results as plain values, errors as texts: a command only shows
+what a job made, so nothing that a job made may run here.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from gmpd import rundir
+from gmpd.cli.app import App
+from gmpd.client.core import Ended
+from gmpd.client.discovery import find
+from gmpd.client.futures import JobFuture, describe
+from gmpd.client.sync import Client
+from gmpd.codec import FunctionRef, error_summary, to_plain
+from gmpd.errors import GmpdError, RemoteError
+from gmpd.protocol import Outcome
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PlainFuture(JobFuture):
+    """A future that keeps how its job went, and never unpickles what came."""
+
+    outcome = Outcome.CANCELLED
+    ran_us = 0
+    details: dict[str, Any]
+
+    def ended(self, event: Ended) -> None:
+        """The outcome has come. Never raises."""
+        self.outcome, self.ran_us, self.details = event.outcome, event.ran_us, event.details
+        if event.outcome is Outcome.OK:
+            try:
+                value = to_plain(event.payload)
+            except GmpdError as error:
+                self.outcome = Outcome.ERROR
+                self.finish_error(error)
+            else:
+                self.finish_value(value)
+        elif event.outcome is Outcome.ERROR and "error" not in event.details:
+            self.finish_error(self._remote(event))
+        else:
+            super().ended(event)
+
+    def _remote(self, event: Ended) -> GmpdError:
+        try:
+            summary = error_summary(event.payload)
+        except GmpdError as broken:
+            return broken
+        text = f"{summary.type}: {summary.message}" if summary.message else summary.type
+        error = RemoteError(text, summary.type, summary.traceback)
+        error.add_note(describe(event, self.job_id, self._fn_name))
+        return error
+
+    def record(self) -> dict[str, Any]:
+        """How it ended, for --json; only once it is done."""
+        details = getattr(self, "details", {})
+        out: dict[str, Any] = {"job": self.job_id, "outcome": self.outcome.name.lower()}
+        if self.cancelled():
+            return out
+        error = self.exception()
+        if error is None:
+            out["value"] = self.result()
+        else:
+            out["error"] = {
+                "type": getattr(error, "type_name", "") or type(error).__name__,
+                "message": str(error),
+                "traceback": getattr(error, "remote_traceback", ""),
+            }
+        known = {key: details[key] for key in ("p", "attempt", "waited_us") if key in details}
+        return {**out, "ran_us": self.ran_us, **known}
+
+
+class PlainClient(Client):
+    """A client whose futures are `PlainFuture`s."""
+
+    def _new_future(self) -> JobFuture:
+        return PlainFuture()
+
+    def submit_named(
+        self, ref: FunctionRef, options: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> PlainFuture:
+        """Run the function that ``ref`` names; arguments and result are plain."""
+        wanted = {**options, "plain": True}
+        future = self.submit_with(wanted, ref, args, kwargs)  # type: ignore[arg-type]
+        assert isinstance(future, PlainFuture)
+        return future
+
+
+def connect(app: App) -> PlainClient:
+    """To the daemon of the settings. DaemonUnreachable when none runs: a command starts none."""
+    directory = app.config().daemon.runtime_dir
+    rundir.read_discovery(directory)  # says it best when there is none
+    return PlainClient(name="gmpd", target=find(directory))
+
+
+# -- from words to calls, and from values to words -------------------------------------------------
+
+
+def function_named(text: str) -> FunctionRef:
+    """``module:function``; a usage error for anything else."""
+    module, _, name = text.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise click.UsageError(f"{text!r} names no function: write it as module:function")
+    return FunctionRef("name", text, b"")
+
+
+def value_of(text: str) -> Any:
+    """A word of the command line: what reads as JSON is that value, the rest is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def words_of(value: Any) -> str:
+    """A result for people and pipes: texts as they are, everything else as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return json_line(value)
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON; bytes become {"base64": ...}."""
+    return json.dumps(value, ensure_ascii=False, default=_bytes)
+
+
+def _bytes(value: Any) -> Any:
+    return {"base64": b64encode(value).decode()}
+
+
+# -- options that every command that starts jobs has -----------------------------------------------
+
+_JOB_OPTIONS = [
+    click.option("--retries", type=click.IntRange(0, 1000), metavar="N", help="Further attempts."),
+    click.option("--timeout", type=float, metavar="S", help="Seconds that an attempt may run."),
+    click.option("--priority", type=click.IntRange(-100, 100), metavar="N", help="Higher first."),
+]
+
+
+def job_options(function: F) -> F:
+    """Add --retries, --timeout and --priority."""
+    for option in reversed(_JOB_OPTIONS):
+        function = option(function)
+    return function
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,34 @@
+"""`gmpd serve`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from gmpd.cli.app import App, standard
+
+
+@click.command(short_help="Run the daemon in the foreground.")
+@click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
+@click.option(
+    "--import", "imports", multiple=True, metavar="MODULE",
+    help="A module that every worker imports at start; may be repeated.",
+)  # fmt: skip
+@standard
+def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
+    """Run the daemon in the foreground.
+
+    TERM or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one stops
+    now.
+    """
+    from gmpd.daemon.serve import serve
+
+    config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
+    logging.basicConfig(
+        level=config.daemon.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    return serve(config, announce=app.say)

@@ -1,0 +1,99 @@
+"""`gmpd up`: the daemon, in the background."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from gmpd import rundir
+from gmpd.cli.app import App, standard
+from gmpd.cli.exits import Exit
+from gmpd.cli.report import say_error
+from gmpd.config import Config
+from gmpd.errors import ConfigError, DaemonUnreachable
+
+#: Seconds between two looks for the new daemon: starting one takes about half a second.
+LOOK_S = 0.02
+#: Of a daemon that could not start, the last bytes of what it said are shown.
+TAIL_BYTES = 2000
+
+
+@click.command(short_help="Start the daemon in the background.")
+@click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
+@click.option("--import", "imports", multiple=True, metavar="MODULE", help="As for gmpd serve.")
+@standard
+def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
+    """Start the daemon in the background and wait until it is ready.
+
+    It logs to gmpd.log in the state directory.
+    """
+    config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
+    record = _running(config)
+    if record is not None:
+        app.say(f"a daemon runs already (pid {record.pid}); look with `gmpd status`")
+        return Exit.OK
+    flags = ["--runtime-dir", config.daemon.runtime_dir]
+    flags += ["--config", app.config_file] if app.config_file else []
+    flags += ["--procs", str(procs)] if procs is not None else []
+    flags += [word for name in imports for word in ("--import", name)]
+    log = _log_file(config)
+    start = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gmpd.cli", "serve", *flags],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    return _await(app, config, process, log, start)
+
+
+def _running(config: Config) -> rundir.Discovery | None:
+    try:
+        return rundir.read_discovery(config.daemon.runtime_dir)
+    except DaemonUnreachable:
+        return None
+
+
+def _log_file(config: Config) -> Path:
+    path = Path(config.daemon.state_dir)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the state directory {path} cannot be made: {error.strerror}; set daemon.state_dir"
+        ) from error
+    return path / "gmpd.log"
+
+
+def _await(
+    app: App, config: Config, process: subprocess.Popen[bytes], log: Path, start: int
+) -> int:
+    deadline = time.monotonic() + config.daemon.start_timeout
+    while time.monotonic() < deadline:
+        record = _running(config)
+        if record is not None:
+            where = f", metrics at {record.http}/metrics" if record.http else ""
+            app.say(f"gmpd is up (pid {record.pid}){where}; next: `gmpd status`, `gmpd down`")
+            app.say(f"it logs to {log}", level=1)
+            return Exit.OK
+        code = process.poll()
+        if code is not None:
+            say_error("the daemon could not start:", _tail(log, start))
+            return code if code > 0 else Exit.BUG
+        time.sleep(LOOK_S)
+    process.terminate()
+    process.wait()
+    raise DaemonUnreachable(
+        f"the daemon was not ready within {config.daemon.start_timeout:g} s"
+        f" (daemon.start_timeout) and was ended; its log is {log}"
+    )
+
+
+def _tail(log: Path, start: int) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(start, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read().decode(errors="replace").splitlines()
