@@ -107,6 +107,11 @@ class World:
             )
 
     def obey(self, instruction: Instruction) -> None:
+        if (
+            isinstance(instruction, Forget | CancelAt | Retire)
+            and instruction.p.p not in self.workers
+        ):
+            return  # decided before its worker died, in the same batch of events
         match instruction:
             case Teach(p, fn):
                 assert fn.fid not in self.workers[p.p].taught, "taught twice"
