@@ -257,6 +257,11 @@ class Sched:
         self.tally.submitted += len(jobs)
         return jobs
 
+    @property
+    def delayed(self) -> int:
+        """Accepted jobs whose time has not come."""
+        return len(self._delayed) - self._delayed_dead
+
     def _delay(self, jobs: Sequence[Job], due_ns: int) -> None:
         for job in jobs:
             self._delay_count += 1

@@ -31,12 +31,11 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "prometheus"
 BOARD = json.loads((ROOT / "config/grafana/dashboards/gmpd-overview.json").read_text())
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("prometheus") is None or shutil.which("promtool") is None,
-        reason="prometheus is not installed (apt-get install prometheus)",
-    ),
-]
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="prometheus is not installed (apt-get install prometheus)",
+)
+pytestmark = needs_prometheus
 
 #: What Grafana would put in for its variables, at a scrape a second.
 VARIABLES = {"$__rate_interval": "10s", "$__range": "1m", "$instance": ".*"}

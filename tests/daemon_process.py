@@ -1,0 +1,78 @@
+"""A daemon as tests of its surroundings start it: a process, in a short directory of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from gmpd import rundir
+from gmpd.errors import DaemonUnreachable
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+#: What `gmpd serve` does, without the command line.
+SERVE = "from gmpd.config import Config; from gmpd.daemon.serve import serve; serve(Config.load())"
+
+
+class Daemon:
+    """A daemon of two Ps with the functions of the load tests and a gateway on a free port."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.directory = directory
+        self.env = {
+            **os.environ,
+            "GMPD_RUNTIME_DIR": str(directory),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__LISTEN": "127.0.0.1:0",
+            "GMPD_DAEMON__PROCS": "2",
+            "GMPD_DAEMON__IMPORTS": "loadtests.jobs",
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE], env=self.env, cwd=directory, stdout=subprocess.PIPE
+        )
+        self.url = ""
+
+    def wait_ready(self) -> Daemon:
+        """Until the gateway says that jobs are taken."""
+        self.url = wait_until(self._http, "the daemon says where it is", timeout=30) or ""
+        wait_until(self._is_ready, "the daemon is ready", timeout=30)
+        return self
+
+    def _http(self) -> str | None:
+        assert self.process.poll() is None, f"gmpd serve ended with {self.process.returncode}"
+        try:
+            return rundir.read_discovery(self.directory).http
+        except DaemonUnreachable:
+            return None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.get("/readyz").startswith("ready")
+        except urllib.error.URLError:
+            return False
+
+    def get(self, path: str) -> str:
+        """What the gateway answers; URLError when it is no 200."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as response:
+            return str(response.read().decode())
+
+    def close(self) -> None:
+        """Drain it, as systemd would."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+            raise AssertionError("the daemon did not drain within 20 s") from None
+        finally:
+            assert self.process.stdout is not None
+            self.process.stdout.close()
