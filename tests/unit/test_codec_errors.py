@@ -1,0 +1,316 @@
+"""Exceptions as bytes (gmpd.codec.failures)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gmpd
+from gmpd import codec, errors
+from gmpd.codec.failures import TEXT_MAX
+from gmpd.errors import GmpdError, ProtocolError, QueueFull, RemoteError, RemoteTraceback
+
+OWN_CODE = Path(gmpd.__file__).parent
+
+
+def caught(raiser: Callable[[], Any]) -> BaseException:
+    try:
+        raiser()
+    except BaseException as exc:
+        return exc
+    raise AssertionError("nothing was raised")
+
+
+def raising(exc: BaseException) -> BaseException:
+    def user_function() -> None:
+        raise exc
+
+    return caught(user_function)
+
+
+def there_and_back(exc: BaseException, *, plain: bool = False) -> BaseException:
+    return codec.decode_error(codec.encode_error(exc, plain=plain), plain=plain)
+
+
+class Own(Exception):
+    """Makes its text from its argument: once, not once more on each arrival."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class Greedy(Exception):
+    """Needs two arguments and keeps one: Python itself cannot pickle this."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+class Loaded(Exception):
+    pass
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class NoReduce(Exception):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("never")
+
+
+class Sticky(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("frozen")
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ValueError("no"),
+        KeyError("k"),
+        OSError("text"),
+        FileNotFoundError(2, "No such file", "/x"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        ZeroDivisionError(),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        StopIteration(5),
+        QueueFull("full", 3, 0.5),
+        errors.JobTimeout("late"),
+        errors.WorkerLost("died", "j", 7, "SIGKILL", None),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+@pytest.mark.parametrize("plain", [False, True], ids=["pickles", "plain"])
+def test_a_known_error_comes_back_as_itself_without_a_pickle(
+    exc: BaseException, plain: bool
+) -> None:
+    data = codec.encode_error(raising(exc), plain=plain)
+    assert "pickled" not in msgpack.unpackb(data)
+    back = codec.decode_error(data, plain=plain)
+    assert type(back) is type(exc)
+    assert (back.args, str(back)) == (exc.args, str(exc))
+    assert {k: v for k, v in vars(back).items() if k != "__notes__"} == vars(exc)
+
+
+def test_an_own_class_comes_back_with_its_state_and_text() -> None:
+    back = there_and_back(raising(Own(5)))
+    assert type(back) is Own
+    assert (str(back), back.code) == ("code 5", 5)
+
+
+def test_an_own_class_that_cannot_be_pickled_keeps_its_texts() -> None:
+    back = there_and_back(raising(Greedy(5, "five")))
+    assert type(back) is RemoteError
+    assert str(back) == f"{__name__}.Greedy: 5: five"
+
+
+def test_the_remote_traceback_is_the_cause() -> None:
+    back = there_and_back(raising(ValueError("no")))
+    assert isinstance(back.__cause__, RemoteTraceback)
+    assert "in user_function" in str(back.__cause__)
+    assert back.__cause__.text.endswith("ValueError: no\n")
+
+
+def test_notes_travel() -> None:
+    exc = ValueError("no")
+    exc.add_note("first")
+    codec.add_job_note(exc, "job 7 on P3")
+    back = there_and_back(raising(exc))
+    assert back.__notes__ == ["first", "job 7 on P3"]
+    codec.add_job_note(Sticky("x"), "is refused, which is no error")
+
+
+@pytest.mark.parametrize(
+    "exc", [NoText("x"), NoReduce("why"), Sticky("s")], ids=lambda exc: type(exc).__name__
+)
+def test_an_error_that_resists_arrives_all_the_same(exc: Exception) -> None:
+    summary = codec.error_summary(codec.encode_error(raising(exc)))
+    assert summary.type == f"{__name__}.{type(exc).__name__}"
+    assert "in user_function" in summary.traceback
+    back = there_and_back(raising(exc))
+    assert isinstance(back, type(exc) | RemoteError)
+    assert isinstance(back.__cause__, RemoteTraceback)
+
+
+def test_a_class_that_is_missing_here_becomes_a_remote_error() -> None:
+    data = msgpack.unpackb(codec.encode_error(raising(Loaded("x"))))
+    data["pickled"] = data["pickled"].replace(b"Loaded", b"Absent")
+    back = codec.decode_error(msgpack.packb(data))
+    assert isinstance(back, RemoteError)
+    assert str(back) == f"{__name__}.Loaded: x"
+    assert back.type_name == f"{__name__}.Loaded"
+    assert "in user_function" in back.remote_traceback
+
+
+def test_plain_errors_are_never_unpickled() -> None:
+    data = codec.encode_error(raising(Loaded("x")))
+    assert isinstance(codec.decode_error(data, plain=True), RemoteError)
+    assert b"pickled" not in codec.encode_error(raising(Loaded("x")), plain=True)
+
+
+def test_texts_are_bounded() -> None:
+    exc = ValueError("ü" * 1_000_000)
+    for _ in range(200):
+        exc.add_note("n" * 1000)
+    data = codec.encode_error(raising(exc))
+    error = msgpack.unpackb(data)
+    for text in (error["message"], error["traceback"], *error["notes"]):
+        assert len(text.encode()) <= TEXT_MAX
+    assert len(error["notes"]) == 100
+    assert "… cut …" in error["message"]
+    ascii_only = codec.error_summary(codec.encode_error(ValueError("x" * 1_000_000)))
+    assert "characters left out" in ascii_only.message
+
+
+def test_what_carries_megabytes_arrives_as_texts() -> None:
+    exc = Loaded("x")
+    exc.load = b"x" * 2_000_000  # type: ignore[attr-defined]
+    data = codec.encode_error(raising(exc))
+    assert len(data) < 10_000
+    assert isinstance(codec.decode_error(data), RemoteError)
+
+
+def test_a_chain_and_a_group_are_shown() -> None:
+    def chained() -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise ExceptionGroup("both", [ValueError("one"), OSError("two")]) from inner
+
+    text = codec.error_summary(codec.encode_error(caught(chained))).traceback
+    for part in ("KeyError: 'inner'", "direct cause", "ValueError: one", "OSError: two"):
+        assert part in text
+
+
+def test_an_endless_chain_ends() -> None:
+    first = exc = ValueError("0")
+    for i in range(5000):
+        exc.__context__ = ValueError(str(i))
+        exc = exc.__context__
+    assert "too many to show" in codec.error_summary(codec.encode_error(raising(first))).traceback
+
+
+def test_deep_recursion_arrives() -> None:
+    def deeper(n: int) -> int:
+        return deeper(n + 1)
+
+    back = there_and_back(caught(lambda: deeper(0)))
+    assert type(back) is RecursionError
+
+
+def frames_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.lstrip().startswith("File ")]
+
+
+def run_inside(part: str, fn: Callable[[], Any]) -> BaseException:
+    """Call ``fn`` from a frame of gmpd's own code."""
+    namespace: dict[str, Any] = {}
+    source = textwrap.dedent("def step(fn):\n    return fn()\n")
+    exec(compile(source, str(OWN_CODE / part), "exec"), namespace)
+    step = namespace["step"]
+    return caught(lambda: step(lambda: step(fn)))
+
+
+@pytest.mark.parametrize("part", ["daemon/call.py", "runtime/loop.py", "runtime/m.py"])
+def test_frames_of_gmpd_above_the_users_are_hidden(part: str) -> None:
+    def user_function() -> None:
+        raise ValueError("mine")
+
+    # As in a worker: what catches is gmpd's own, so the traceback begins there.
+    exc = run_inside(part, user_function)
+    tb = exc.__traceback__
+    while tb is not None and not tb.tb_frame.f_code.co_filename.startswith(str(OWN_CODE)):
+        tb = tb.tb_next
+    data = codec.encode_error(exc.with_traceback(tb))
+    text = codec.error_summary(data).traceback
+    assert str(OWN_CODE) + "/" + part not in "".join(frames_of(text)[:1])
+    assert frames_of(text)[-1].endswith("in user_function")
+
+
+def test_frames_of_gmpd_below_the_users_are_shown() -> None:
+    def user_function() -> None:
+        codec.encode(lambda: (_ for _ in ()).throw(ValueError("x")))
+        codec.decode(b"")
+
+    text = codec.error_summary(codec.encode_error(caught(user_function))).traceback
+    assert "in user_function" in text
+    assert frames_of(text)[-1].strip().startswith(f'File "{OWN_CODE}')
+
+
+def test_a_fault_of_gmpd_itself_keeps_its_frames() -> None:
+    namespace: dict[str, Any] = {"caught": caught}
+    source = "def fault():\n    return 1 / 0\n"
+    exec(compile(source, str(OWN_CODE / "daemon/call.py"), "exec"), namespace)
+    exc = caught(namespace["fault"])
+    assert exc.__traceback__ is not None
+    text = codec.error_summary(
+        codec.encode_error(exc.with_traceback(exc.__traceback__.tb_next))
+    ).traceback
+    assert "in fault" in text
+
+
+@given(st.binary(max_size=100))
+def test_garbage_is_a_protocol_error(data: bytes) -> None:
+    for read in (codec.decode_error, codec.error_summary):
+        with pytest.raises(ProtocolError):
+            read(data)
+
+
+@pytest.mark.parametrize("key", ["type", "module", "qualname", "message", "traceback", "notes"])
+@pytest.mark.parametrize("value", [None, 5, [5], {}], ids=str)
+def test_an_error_of_wrong_shape_is_refused(key: str, value: object) -> None:
+    error = msgpack.unpackb(codec.encode_error(raising(ValueError("no"))))
+    error[key] = value
+    if (key, value) == ("notes", []):
+        return
+    with pytest.raises(ProtocolError, match="an error w"):
+        codec.decode_error(msgpack.packb(error))
+
+
+@pytest.mark.parametrize("qualname", ["eval", "ValueError", "len", "nothing", "__import__"])
+def test_by_name_only_exceptions_are_made(qualname: str) -> None:
+    error = msgpack.unpackb(codec.encode_error(raising(ValueError("no"))))
+    error |= {"module": "builtins", "qualname": qualname, "args": ["1/0"]}
+    back = codec.decode_error(msgpack.packb(error), plain=True)
+    assert type(back) in (ValueError, RemoteError)
+    assert (type(back) is ValueError) == (qualname == "ValueError")
+
+
+def test_summaries_need_no_pickle_module() -> None:
+    """Coordinator, gateway and command line read errors; none of the user's code runs."""
+    data = codec.encode_error(raising(Loaded("x")))
+    script = (
+        "import sys; from gmpd.codec import error_summary;"
+        "print(error_summary(sys.stdin.buffer.read()).type);"
+        "assert 'cloudpickle' not in sys.modules"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], input=data, capture_output=True, check=True, timeout=20
+    )
+    assert out.stdout.decode().strip() == f"{__name__}.Loaded"
+
+
+def test_every_error_of_gmpd_comes_back_as_itself() -> None:
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, GmpdError)
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        assert type(there_and_back(raising(kind("text")))) is kind
