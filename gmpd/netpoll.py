@@ -95,10 +95,9 @@ class Dealer:
 
     def recv(self) -> list[Any] | None:
         """One message, or None when none waits."""
-        try:
-            first = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
+        if not self.readable:
             return None
+        first = self._socket.recv(zmq.NOBLOCK)
         return _rest(self._socket, first)
 
     def take(self, inbox: deque[Any]) -> None:
@@ -177,10 +176,10 @@ class Router:
 
     def recv(self) -> tuple[bytes, list[Any]] | None:
         """One message with its sender's routing id, or None when none waits."""
-        try:
-            peer = self.socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
+        # Asking is 1 us; an Again raised and caught is 7, and there is one in every turn.
+        if not _number(self.socket, zmq.EVENTS) & zmq.POLLIN:
             return None
+        peer = self.socket.recv(zmq.NOBLOCK)
         first = self.socket.recv() if self.socket.getsockopt(zmq.RCVMORE) else b""
         return peer, _rest(self.socket, first)
 
