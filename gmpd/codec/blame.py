@@ -283,15 +283,16 @@ def text_of(exc: BaseException) -> str:
 
 def _cut(exc: BaseException) -> str:
     text = text_of(exc)
-    return _shorten(f"{type(exc).__name__}: {text}" if type(exc) is not TypeError else text)
+    return shorten(f"{type(exc).__name__}: {text}" if type(exc) is not TypeError else text)
 
 
 def _cut_repr(key: object) -> str:
     try:
-        return _shorten(repr(key))
+        return shorten(repr(key))
     except Exception:  # noqa: BLE001 - user code
         return f"<{type(key).__name__}>"
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """``text`` as long as a sentence can bear."""
     return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"

@@ -11,7 +11,6 @@ import builtins
 import os
 import traceback
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import msgpack
@@ -25,9 +24,15 @@ from gmpd.errors import GmpdError, ProtocolError, RemoteError, RemoteTraceback
 TEXT_MAX = 64 * 1024
 #: An exception that carries more than this is sent as its texts only.
 _PICKLE_MAX = 1024 * 1024
+#: As is a group whose members together are larger.
+_PARTS_MAX = 4 * _PICKLE_MAX
 _NOTES_MAX = 100
 #: Exceptions shown of a chain or a group; a traceback of each costs about 100 µs.
 _CHAIN_MAX = 100
+#: A longer message is cut before the traceback module would copy it several times over.
+_MESSAGE_MAX = 1024 * 1024
+#: Groups within groups that are sent part by part.
+_GROUP_DEPTH_MAX = 16
 #: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
 _FRAMES_MAX = 2000
 _NAME_MAX = 256
@@ -54,6 +59,10 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
 
     With ``plain`` nothing is pickled. The traceback begins where gmpd's own frames end.
     """
+    return _encode(exc, plain, 0)
+
+
+def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
     kind = type(exc)
     error: dict[str, Any] = {
         "type": _name_of(kind),
@@ -63,8 +72,12 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
         "traceback": _traceback_text(exc),
         "notes": _notes(exc),
     }
-    args = _plain_args(exc)
-    if args is not None:
+    parts = _parts(exc, plain, depth)
+    args = _plain_args(exc) if parts is None else None
+    if parts is not None:
+        error["parts"] = parts
+        error["group"] = _group_text(exc)
+    elif args is not None:
         error["args"] = args
     elif not plain:
         pickled = _pickled(exc)
@@ -80,8 +93,12 @@ def decode_error(data: Buffer, *, plain: bool = False) -> BaseException:
     Its own class when that can be rebuilt here, else RemoteError. With ``plain`` nothing is
     unpickled: builtin exceptions still keep their class. Raises ProtocolError for garbage.
     """
+    return _decode(data, plain, 0)
+
+
+def _decode(data: Buffer, plain: bool, depth: int) -> BaseException:
     error = _unpack(data)
-    exc = _from_args(error)
+    exc = _from_parts(error, plain, depth) or _from_args(error)
     if exc is None and not plain and type(error.get("pickled")) is bytes:
         exc = _from_pickle(error["pickled"])
     if exc is None or not _decorate(exc, error):
@@ -100,8 +117,8 @@ def add_job_note(exc: BaseException, text: str) -> None:
     """``exc.add_note(text)``, for exceptions that forbid it too."""
     try:
         BaseException.add_note(exc, text)
-    except Exception:  # noqa: BLE001 - __notes__ is no list, or __setattr__ refuses: do without
-        return
+    except Exception:  # noqa: BLE001 - __notes__ is no list, or __setattr__ refuses
+        _set(exc, "__notes__", [*_notes(exc), text])
 
 
 def _unpack(data: Buffer) -> dict[str, Any]:
@@ -118,6 +135,27 @@ def _unpack(data: Buffer) -> dict[str, Any]:
     if type(notes) is not list or not all(type(note) is str for note in notes):
         raise ProtocolError("an error whose notes are not texts")
     return error
+
+
+def _parts(exc: BaseException, plain: bool, depth: int) -> list[bytes] | None:
+    """The members of a plain group, each by itself: one that cannot be sent costs only itself."""
+    if type(exc) is not ExceptionGroup and type(exc) is not BaseExceptionGroup:
+        return None
+    if depth >= _GROUP_DEPTH_MAX or len(exc.exceptions) > _CHAIN_MAX or not _is_modest(exc):
+        return None
+    parts = [_encode(member, plain, depth + 1) for member in exc.exceptions]
+    return parts if sum(map(len, parts)) <= _PARTS_MAX else None
+
+
+def _from_parts(error: dict[str, Any], plain: bool, depth: int) -> BaseException | None:
+    parts = error.get("parts")
+    if type(parts) is not list or depth > _GROUP_DEPTH_MAX:
+        return None
+    if not parts or not all(type(part) is bytes for part in parts):
+        raise ProtocolError("an exception group whose parts are not errors")
+    text = error.get("group")
+    members = [_decode(part, plain, depth + 1) for part in parts]
+    return BaseExceptionGroup(text if type(text) is str else error["message"], members)
 
 
 def _from_args(error: dict[str, Any]) -> BaseException | None:
@@ -236,6 +274,11 @@ def _text(exc: BaseException) -> str:
         )
 
 
+def _group_text(exc: BaseException) -> str:
+    # str(group) ends in "(2 sub-exceptions)", which the group rebuilt adds again.
+    return _clean(exc.message) if isinstance(exc, BaseExceptionGroup) else ""
+
+
 def _clean(text: str, limit: int = TEXT_MAX) -> str:
     """``text`` as an exact str of at most ``limit`` bytes, its middle cut out if need be."""
     length = str.__len__(text)
@@ -261,7 +304,7 @@ def _traceback_text(exc: BaseException) -> str:
 
 
 def _is_modest(exc: BaseException) -> bool:
-    """Whether chain and groups together are few enough for the traceback module."""
+    """Whether chain and groups together are small enough for the traceback module."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exc]
     while waiting:
@@ -269,7 +312,7 @@ def _is_modest(exc: BaseException) -> bool:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        if len(seen) > _CHAIN_MAX:
+        if len(seen) > _CHAIN_MAX or _message_length(one) > _MESSAGE_MAX:
             return False
         waiting += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
@@ -277,6 +320,13 @@ def _is_modest(exc: BaseException) -> bool:
                 return False
             waiting += one.exceptions
     return True
+
+
+def _message_length(exc: BaseException) -> int:
+    try:
+        return len(str(exc))
+    except BaseException:  # noqa: BLE001 - the traceback module says so in its place
+        return 0
 
 
 def _format(exc: BaseException) -> Iterator[str]:
@@ -308,14 +358,12 @@ def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
 def _format_alone(exc: BaseException) -> Iterator[str]:
     """Type, message and frames of ``exc`` alone, without its chain and without its code."""
     yield "Traceback (most recent call last):\n"
-    frames = traceback.StackSummary.extract(_walk(exc.__traceback__), limit=-_FRAMES_MAX)
+    walk = traceback.walk_tb(exc.__traceback__)
+    frames = traceback.StackSummary.extract(walk, limit=-_FRAMES_MAX)
     _hide_own_frames(frames, keep_all=True)
     yield from frames.format()
     yield f"{_name_of(type(exc))}: {_text(exc)}\n"
     for note in _notes(exc):
         yield f"{note}\n"
-    yield "(its causes or parts are too many to show)\n" if not _is_modest(exc) else ""
-
-
-def _walk(tb: TracebackType | None) -> Iterator[tuple[Any, int]]:
-    return traceback.walk_tb(tb)
+    if exc.__cause__ is not None or exc.__context__ is not None:
+        yield "(what it came from is too long to show)\n"

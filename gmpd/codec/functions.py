@@ -118,8 +118,8 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
 
 
 def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watch | None) -> None:
-    if not isinstance(fn, types.FunctionType | type | types.BuiltinFunctionType):
-        return
+    if isinstance(fn, types.MethodType):
+        return  # made anew by each access
     key = id(fn)
 
     def forget(gone: weakref.ref[Any]) -> None:
@@ -127,7 +127,10 @@ def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watc
         if known is not None and known.fn is gone:
             del _known[key]
 
-    _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch)
+    try:
+        _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch)
+    except TypeError:  # it takes no weak references
+        return
 
 
 def _is_same(found: object, fn: _Fn) -> bool:
@@ -184,6 +187,11 @@ def _not_callable(fn: object) -> str:
 def _import_function(name: str, module_name: str, qualname: str) -> _Fn:
     if not module_name or not qualname:
         raise NotRegistered(f"{name!r} names no function: write it as module:function")
+    if module_name == "__main__":
+        raise NotRegistered(
+            f"{name} cannot be found by name, for every process has a __main__ of its own: "
+            "move it into a module"
+        )
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as exc:
@@ -251,6 +259,6 @@ def _load_function(ref: FunctionRef) -> _Fn:
     watch = stability.watch(fn)
     if watch is not None and len(ref.payload) <= _KEPT_BYTES_MAX:
         _kept[bytes(ref.payload)] = _Kept(fn, watch)
-        while len(_kept) > _KEPT_MAX:
-            _kept.pop(next(iter(_kept)), None)
+        for oldest in list(_kept)[:-_KEPT_MAX]:  # another thread may be here too
+            _kept.pop(oldest, None)
     return fn  # type: ignore[no-any-return]

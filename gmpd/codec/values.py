@@ -252,9 +252,10 @@ def _encode_plain_call(
 
 def _to_plain_tree(value: object, root: str, what: str) -> Any:
     try:
-        return plain.simplify(value, root)
+        return plain.simplify(value)
     except plain.NotPlain as exc:
-        raise Unserializable(f"{what} cannot be sent plain: {exc}") from None
+        path = blame.shorten(root + "".join(exc.path))
+        raise Unserializable(f"{what} cannot be sent plain: {path} {exc.reason}") from None
 
 
 def _pack_plain(value: object, root: str, what: str) -> bytes:

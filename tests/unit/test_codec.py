@@ -19,6 +19,7 @@ import threading
 import tracemalloc
 import types
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -475,6 +476,23 @@ def test_every_truncation_is_refused(name: str) -> None:
             codec.decode_call(call[:length])
 
 
+def sealed(data: bytes) -> bytes:
+    """Bytes of a pickle with the checksum that codec puts behind its own."""
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("name", ["object", "function"])
+def test_a_flipped_bit_never_reaches_the_unpickler(name: str) -> None:
+    """Unpickling damaged code objects crashes the interpreter; damaged sizes ask for all memory."""
+    value = Person("Ann") if name == "object" else lambda x: x + 1
+    data = codec.encode(value).data
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(ProtocolError):
+            codec.decode(damaged)
+
+
 HOSTILE = {
     "empty": b"",
     "only a tag": b"\x80",
@@ -487,11 +505,12 @@ HOSTILE = {
     "never used": b"\xc1",
     "extension": msgpack.packb(msgpack.ExtType(5, b"abc")),
     "int key": b"\x81\x01\x01",
-    "huge bytes in a pickle": b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "huge bytearray in a pickle": b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "buffers that did not come": b"\x80\x05\x97.",
-    "old protocol": pickle.dumps((1, 2), 2),
-    "empty stack": b"\x80\x05.",
+    "huge bytes in a pickle": sealed(b"\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\x7f."),
+    "huge bytearray in a pickle": sealed(b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f."),
+    "buffers that did not come": sealed(b"\x80\x05\x97."),
+    "old protocol": sealed(pickle.dumps((1, 2), 2)),
+    "empty stack": sealed(b"\x80\x05."),
+    "no checksum": pickle.dumps(((1, 2), {}), 5),
 }
 
 
@@ -505,7 +524,7 @@ def test_hostile_bytes_are_refused(name: str) -> None:
 def test_a_value_is_not_a_call() -> None:
     values: list[Any] = [[1], [1, 2], [[1], [2]], [{}, []], [[], {}, True, 1], {}, "ab"]
     for value in values:
-        for data in (msgpack.packb(value), pickle.dumps(value, 5)):
+        for data in (msgpack.packb(value), sealed(pickle.dumps(value, 5))):
             with pytest.raises(ProtocolError):
                 codec.decode_call(data)
 
@@ -519,7 +538,7 @@ def test_too_few_and_too_many_buffers_are_refused() -> None:
 
 def test_a_value_whose_code_is_missing_says_what_to_install() -> None:
     module = __name__.encode()
-    data = pickle.dumps(Person("Ann"), 5).replace(module, b"x" * len(module))
+    data = sealed(pickle.dumps(Person("Ann"), 5).replace(module, b"x" * len(module)))
     with pytest.raises(Unserializable, match=r"rebuilt here: ModuleNotFoundError: .*same code"):
         codec.decode(data)
 
