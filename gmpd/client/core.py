@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gmpd import protocol
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, ProtocolError
+from gmpd.job import options_of
 from gmpd.protocol import Outcome
 
 Options = dict[str, Any]
@@ -403,3 +404,11 @@ def raise_refused(message: protocol.Refused) -> None:
         f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN} to"
         f" {protocol.VERSION}): install the same gmpd on both sides"
     )
+
+
+def wire_options(
+    fn: Callable[..., Any], overrides: dict[str, Any] | None
+) -> tuple[Options | None, bool]:
+    """The job options for the wire, and whether arguments must be plain."""
+    options = options_of(fn).merged(**(overrides or {}))
+    return options.to_wire(), options.plain

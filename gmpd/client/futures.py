@@ -59,6 +59,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     _owner: Owner | None = None
     _fn_name = ""
     _kept = False
+    _ran_us = 0
 
     def __init__(self) -> None:
         # Not super().__init__(): it builds the Condition.
@@ -112,6 +113,15 @@ class JobFuture(concurrent.futures.Future[Any]):
             self._await(timeout)
         return super().exception(timeout)
 
+    def result_or_error(self, timeout: float | None) -> None:
+        """Wait for the end, whatever it is. Raises TimeoutError."""
+        if self._state not in _OVER:
+            self._await(timeout)
+        condition = self._condition
+        with condition:
+            if not condition.wait_for(self.done, timeout):
+                raise TimeoutError
+
     def _await(self, timeout: float | None) -> None:
         owner = self._owner
         if owner is not None:
@@ -164,6 +174,7 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def ended(self, event: Ended) -> None:
         """The job's outcome has come. Never raises."""
+        self._ran_us = event.ran_us
         if event.outcome is Outcome.OK:
             try:
                 value = codec.decode(event.payload, event.buffers)
@@ -175,6 +186,9 @@ class JobFuture(concurrent.futures.Future[Any]):
             self.finish_cancelled()
         else:
             self.finish_error(error_of(event, self.job_id, self._fn_name))
+
+    def yielded(self, event: object) -> None:
+        """Nobody asked for items: a generator job was submitted, not streamed."""
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""

@@ -13,20 +13,31 @@ lock away without having read to the end wakes the thread.
 from __future__ import annotations
 
 import os
+import queue
 import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from gmpd.client.core import Answered, ClientCore, Ended, Yielded
+from gmpd.client.core import (
+    STREAM_WINDOW,
+    Answered,
+    ClientCore,
+    Ended,
+    Yielded,
+    wire_options,
+)
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
+from gmpd.client.mapping import Mapping
 from gmpd.client.private import PrivateDaemon
-from gmpd.codec import describe_function, encode_call
+from gmpd.client.progress import Report
+from gmpd.client.streams import Stream
+from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
-from gmpd.job import ATTRIBUTE, JobOptions, options_of
+from gmpd.job import ATTRIBUTE, JobOptions
 from gmpd.netpoll import Dealer, Network
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
@@ -114,21 +125,99 @@ class Client:
         if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
             options, plain = wire_options(fn, overrides)
         blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+        return self.submit_ref(ref, options, blob, wait=wait)
+
+    def submit_ref(
+        self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
+    ) -> JobFuture:
+        """Submit what is ready for the wire."""
         future = self._new_future()
         future._owner = self
         future._fn_name = ref.name
+        self._take_in(ref, options, blob, future, wait)
+        return future
+
+    def _take_in(
+        self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
+    ) -> None:
         core = self._core
         with self._lock:
             if self._closed or self._pid != os.getpid():
                 self._refuse()
             if core.unsent > self._pending_max and wait:
                 self._await_room()
-            future._seq = core.submit(ref, blob, options, future)
+            sink._seq = core.submit(ref, blob, options, sink)
             if core.unsent >= FLUSH_JOBS or core.in_flight == 0:
                 self._flush()
             elif not self._woken:
                 self._wake()
-        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | str = "auto",
+        timeout: float | None = None,
+        progress: bool | Report = False,
+    ) -> Iterator[Any]:
+        """``fn`` over the items, lazily: a window of them is out at a time, so any length works.
+
+        ``ordered=False`` gives results as they come. ``chunksize="auto"`` puts so many into one
+        job that it takes some milliseconds. ``timeout``: seconds from now to the last result.
+        ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).
+        Closing the iterator cancels what has not started.
+        """
+        return self._map(
+            None,
+            fn,
+            iterables,
+            ordered=ordered,
+            chunksize=chunksize,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def _map(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        **how: Any,
+    ) -> Iterator[Any]:
+        return Mapping(self, overrides, fn, iterables, **how).run()
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
+        """The values that the generator function ``fn`` yields, as they come."""
+        return self._stream(None, fn, args, kwargs)
+
+    def _stream(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Stream:
+        ref = describe_function(fn)
+        options, plain = wire_options(fn, overrides)
+        blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+        stream = Stream(self, ref.name)
+        sink = stream.sink()
+        self._take_in(ref, {**(options or {}), "stream": STREAM_WINDOW}, blob, sink, True)
+        stream._seq = sink._seq
+        return stream
+
+    def pull_items(self, seq: int, n: int) -> None:
+        """Room for ``n`` more items of a stream."""
+        with self._lock:
+            if not self._closed:
+                self._core.pull(seq, n)
+                self._flush()
+
+    def new_queue(self) -> Any:
+        """A queue on which this face's threads may wait."""
+        return queue.SimpleQueue()
 
     def options(self, **options: Any) -> OptionsView:
         """A view of this client that submits with job options (see ``gmpd.job``)."""
@@ -182,7 +271,7 @@ class Client:
         future._kept = False
         with self._lock:
             unsent = self._core.cancel([future._seq])
-            if not self._closed:
+            if not self._stopping:
                 self._flush()
         if unsent:
             future.finish_cancelled()
@@ -197,9 +286,18 @@ class Client:
 
     def cancel_pending(self) -> int:
         """Cancel everything that has not started; how many were cancelled before they were sent."""
+        return self.cancel_seqs(None)
+
+    def cancel_jobs(self, futures: list[JobFuture]) -> None:
+        """Cancel these; does not wait for what the daemon says."""
+        if futures:
+            self.cancel_seqs([future._seq for future in futures])
+
+    def cancel_seqs(self, seqs: list[int] | None) -> int:
+        """Cancel jobs by number, or all; how many had not been sent."""
         with self._lock:
-            unsent = self._core.cancel_all()
-            if not self._closed:
+            unsent = self._core.cancel_all() if seqs is None else self._core.cancel(seqs)
+            if not self._stopping:
                 self._flush()
         for sink in unsent:
             sink.finish_cancelled()
@@ -454,6 +552,16 @@ class OptionsView:
         """As ``Client.submit``."""
         return self._client.submit_with(self._options, fn, args, kwargs)
 
+    def map(
+        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **how: Any
+    ) -> Iterator[Any]:
+        """As ``Client.map``."""
+        return self._client._map(self._options, fn, iterables, **how)
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
+        """As ``Client.stream``."""
+        return self._client._stream(self._options, fn, args, kwargs)
+
 
 class _CallSink:
     def __init__(self) -> None:
@@ -476,14 +584,6 @@ def _apply(event: Any) -> None:
         event.sink.answered(event.ok, event.value)
     else:
         event.sink.noted(event.what)
-
-
-def wire_options(
-    fn: Callable[..., Any], overrides: dict[str, Any] | None
-) -> tuple[dict[str, Any] | None, bool]:
-    """The job options for the wire, and whether arguments must be plain."""
-    options = options_of(fn).merged(**(overrides or {}))
-    return options.to_wire(), options.plain
 
 
 def _python() -> str:

@@ -1,0 +1,96 @@
+"""The values of a generator job, with back-pressure: the job is a window ahead and no more."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from gmpd import codec
+from gmpd.client.core import STREAM_WINDOW, Ended, Yielded
+from gmpd.client.futures import error_of
+from gmpd.errors import JobCancelled
+from gmpd.protocol import Outcome
+
+if TYPE_CHECKING:
+    from gmpd.client.sync import Client
+
+
+class Stream(Iterator[Any]):
+    """Iterates over what a generator job yields; ``close()`` cancels the job.
+
+    Raises what the generator raises, after its last value.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._seq = 0
+        self._arrivals = client.new_queue()
+        self._items: deque[tuple[bytes, Any]] = deque()
+        self._used = 0
+        self._over = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._items:
+            if self._over:
+                raise StopIteration
+            self._take(self._arrivals.get())
+        payload, buffers = self._items.popleft()
+        self._used += 1
+        if self._used * 2 >= STREAM_WINDOW:
+            self._client.pull_items(self._seq, self._used)
+            self._used = 0
+        return codec.decode(payload, buffers)
+
+    def _take(self, event: Yielded | Ended) -> None:
+        if isinstance(event, Yielded):
+            self._items.extend(zip(event.payloads, event.buffers, strict=True))
+            return
+        self._over = True
+        if event.outcome is not Outcome.OK:
+            raise error_of(event, self._client.job_id(self._seq), self._name)
+
+    def close(self) -> None:
+        """No more is wanted: the job is cancelled where it is."""
+        if not self._over:
+            self._over = True
+            self._client.cancel_seqs([self._seq])
+        self._items.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    # -- a sink of the core ----------------------------------------------------------------------
+
+    def sink(self) -> _Sink:
+        """What the core holds: not the stream itself, which may so be forgotten."""
+        return _Sink(self._arrivals)
+
+
+class _Sink:
+    def __init__(self, arrivals: Any) -> None:
+        self._seq = 0
+        self._arrivals = arrivals
+
+    def yielded(self, event: Yielded) -> None:
+        self._arrivals.put(event)
+
+    def ended(self, event: Ended) -> None:
+        self._arrivals.put(event)
+
+    def noted(self, what: str) -> None:
+        pass
+
+    def finish_cancelled(self) -> None:
+        gone = {"error": JobCancelled("the stream was cancelled before it began")}
+        self._arrivals.put(Ended(self, Outcome.CANCELLED, b"", (), 0, gone))
