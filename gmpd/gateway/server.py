@@ -42,6 +42,10 @@ EX_CONFIG: Final = 78
 #: Most bytes of settings: a map of four short values.
 SETTINGS_BYTES_MAX: Final = 1 << 16
 
+#: Where cores are short, work goes before watching: a third of the weight of a worker or of the
+#: coordinator, which still is a quarter of a core when all are busy.
+NICE: Final = 5
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -192,6 +196,7 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"gmpd gateway: {error}\n")
         return EX_CONFIG
+    os.nice(NICE)
     try:
         asyncio.run(run(settings))
     except ConfigError as error:
