@@ -1,0 +1,185 @@
+"""`gmpd demo`: a private daemon, real work, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gmpd.cli import demo_jobs
+from gmpd.cli.app import App, standard
+from gmpd.cli.exits import Exit
+from gmpd.cli.status import table
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from gmpd.client.sync import Client
+
+#: Seconds that the local server takes for a page: like a service on another continent.
+PAGE_S = 0.2
+#: What workers import before they are ready: an import inside a coroutine would hold up its P.
+IMPORTS = ("aiohttp", "gmpd.cli.demo_jobs")
+PAGE = b"<p>" + b"gopher " * 500
+
+
+class Site:
+    """A local aiohttp server in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self.open = self.most = 0
+
+    def __enter__(self) -> Site:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        from aiohttp import web
+
+        async def page(_request: web.Request) -> web.Response:
+            self.open += 1
+            self.most = max(self.most, self.open)
+            await asyncio.sleep(PAGE_S)
+            self.open -= 1
+            return web.Response(body=PAGE)
+
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        app = web.Application()
+        app.router.add_get("/{n}", page)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
+        await site.start()
+        self.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        self._started.set()
+        await self._over.wait()
+        await runner.cleanup()
+
+
+@contextmanager
+def private_client(app: App, procs: int | None) -> Iterator[Client]:
+    """A client with a daemon of its own, which ends with it."""
+    from gmpd.client.discovery import Target
+    from gmpd.client.private import PrivateDaemon
+    from gmpd.client.sync import Client
+
+    config = app.config({"daemon.procs": procs, "daemon.imports": IMPORTS})
+    daemon = PrivateDaemon(config)
+    with Client(target=Target(daemon.endpoint, config.client.connect_timeout, daemon)) as client:
+        yield client
+
+
+@click.command(short_help="See it work: a private daemon, real work, nothing left behind.")
+@click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
+@click.option("--files", type=int, metavar="N", help="Parse only N files of the library.")
+@click.option("--pages", type=int, default=1000, show_default=True, help="Pages to fetch.")
+@standard
+def command(app: App, procs: int | None, files: int | None, pages: int) -> int:
+    """Start a private daemon, give it a mixed load, show who ran what, and leave nothing behind."""
+    library = Path(sysconfig.get_path("stdlib"))
+    paths = [str(path) for path in library.rglob("*.py") if "site-packages" not in path.parts]
+    paths = paths[:files]
+    with Site() as site, private_client(app, procs) as client:
+        began = time.perf_counter()
+        naps = [client.submit(demo_jobs.nap) for _ in range(20)]
+        fetched = [client.submit(demo_jobs.fetch, f"{site.url}/{n}") for n in range(pages)]
+        counted = [client.submit(demo_jobs.count, path) for path in paths]
+        wrong = client.submit(demo_jobs.parse_port, "70000")
+        _follow(app, [*naps, *fetched, *counted, wrong], began)
+        took = time.perf_counter() - began
+        facts = _facts(naps, fetched, counted, site.most)
+        ps: list[dict[str, Any]] = client.call("status")["ps"]
+        error = wrong.exception()
+    if app.as_json:
+        app.json({**facts, "seconds": took, "ps": ps})
+    else:
+        _tell(app, facts, took, ps, error)
+    return Exit.OK
+
+
+def _facts(
+    naps: Sequence[Future[Any]],
+    fetched: Sequence[Future[Any]],
+    counted: Sequence[Future[Any]],
+    most: int,
+) -> dict[str, int]:
+    lines, functions = zip(*(future.result() for future in counted), strict=True)
+    return {
+        "files": len(counted),
+        "lines": sum(lines),
+        "functions": sum(functions),
+        "pages": len(fetched),
+        "page_bytes": sum(future.result() for future in fetched),
+        "pages_at_once": most,
+        "naps": len(naps),
+    }
+
+
+def _follow(app: App, futures: Sequence[Future[Any]], began: float) -> None:
+    """Wait for all, with a bar on a terminal."""
+    from concurrent.futures import as_completed
+
+    if not sys.stderr.isatty() or app.verbosity < 0:
+        for future in as_completed(futures):
+            future.exception()
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    for future in track(
+        as_completed(futures), "running", total=len(futures), console=Console(stderr=True)
+    ):
+        future.exception()
+
+
+def _tell(
+    app: App,
+    facts: dict[str, int],
+    took: float,
+    ps: list[dict[str, Any]],
+    error: BaseException | None,
+) -> None:
+    blocked = facts["naps"] * demo_jobs.NAP_S
+    app.data(
+        f"parsed    {facts['files']:,} files of the standard library: {facts['lines']:,} lines,"
+        f" {facts['functions']:,} functions\n"
+        f"fetched   {facts['pages']:,} pages with aiohttp,"
+        f" up to {facts['pages_at_once']:,} at once\n"
+        f"blocked   {facts['naps']} times {demo_jobs.NAP_S:g} s in time.sleep: {blocked:g} s,"
+        " and no P waited for it\n"
+        f"          all of it together in {took:.2f} s on {len(ps)} Ps\n"
+    )
+    app.data("one job failed, as it was meant to; its caller sees:\n")
+    if error is not None:
+        text = "".join(traceback.format_exception(error))
+        app.data("\n".join(f"    {line}" for line in text.rstrip().splitlines()) + "\n")
+    for line in table(ps):
+        app.data(line)
+    app.data("\n" + "\n".join(_handed_off(p) for p in ps))
+    app.say("\nnext: `gmpd up`, then `gmpd status`, or `gmpd.Client()` in your own program")
+
+
+def _handed_off(p: dict[str, Any]) -> str:
+    handoffs = p.get("handoffs", {})
+    why = ", ".join(f"{n} {name}" for name, n in handoffs.items() if n) or "never"
+    return (
+        f"P{p['p']}: {p.get('jobs_finished', 0):,} jobs, {p.get('stolen', 0)} of them stolen;"
+        f" {p.get('cpu_s', 0):.1f} s of CPU; handed to another thread: {why}"
+    )

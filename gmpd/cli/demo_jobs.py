@@ -1,0 +1,47 @@
+"""What `gmpd demo` runs in workers: ordinary functions, such as anybody would write."""
+
+from __future__ import annotations
+
+import ast
+import time
+from pathlib import Path
+
+#: Seconds that a blocking call of the demo blocks.
+NAP_S = 0.5
+
+
+def count(path: str) -> tuple[int, int]:
+    """Parse a Python file: its lines and its functions. Some files of the library do not parse."""
+    text = Path(path).read_bytes()
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):  # files made to be wrong, for the library's own tests
+        return text.count(b"\n"), 0
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return text.count(b"\n"), sum(isinstance(node, kinds) for node in ast.walk(tree))
+
+
+async def fetch(url: str) -> int:
+    """Get a page with aiohttp; its length."""
+    import aiohttp  # here, so that the demo's own process does without: it takes 0.3 s
+
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        response.raise_for_status()
+        return len(await response.read())
+
+
+def nap() -> float:
+    """Block the thread, as an old database driver does."""
+    time.sleep(NAP_S)
+    return NAP_S
+
+
+def parse_port(text: str) -> int:
+    """Fails, in a function below, as programs do."""
+    return _checked(int(text))
+
+
+def _checked(port: int) -> int:
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is not in 1..65535")
+    return port
