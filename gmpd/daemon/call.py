@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -103,6 +104,9 @@ class Call:
             coro = self._call()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
+        if self.worker.forked:
+            # A child of the job's own fork came back from it: it must not go on as a second worker.
+            os._exit(self.outcome is not Outcome.OK)
         if coro is None:
             self.ended_ns = time.monotonic_ns()
             self.occupied_ns = self.ended_ns - self.began_ns

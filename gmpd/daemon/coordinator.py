@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, assert_never
@@ -76,6 +76,8 @@ class Coordinator:
         self._children: dict[bytes, Child] = {}
         self._respawn: dict[int, int] = {}
         self._leaving: set[int] = set()
+        #: Vanished clients, in the order in which their grace ends.
+        self._lost_sessions: deque[tuple[int, Session]] = deque()
         self._announced = False
         self._ended = False
         self._drain_until: int | None = None
@@ -129,6 +131,8 @@ class Coordinator:
         if (due := self.sched.next_deadline()) is not None:
             deadlines.append(due)
         deadlines.extend(at for at in (self._drain_until, self._kill_at) if at is not None)
+        deadlines.extend(at for at, _ in self._lost_sessions)
+        deadlines.extend(child.start_by_ns for child in self._starting())
         if not deadlines:
             return self.tick_s
         left_s = max(0, min(deadlines) - time.monotonic_ns()) / 1e9
@@ -140,6 +144,12 @@ class Coordinator:
             if at <= now:
                 del self._respawn[p]
                 self._spawn(p)
+        while self._lost_sessions and self._lost_sessions[0][0] <= now:
+            self.sched.close_session(self._lost_sessions.popleft()[1], now)
+        for child in self._starting():
+            if child.start_by_ns <= now:
+                log.error("worker %d of P%d did not start in time", child.process.pid, child.p)
+                self.supervisor.kill(child)
         drained = not self.sched.unfinished
         if self._drain_until is not None and (drained or now >= self._drain_until):
             self.stop(self._reason)
@@ -149,6 +159,10 @@ class Coordinator:
                     self.supervisor.kill(child)
                 self._kill_at = now + int(STOP_S * 1e9)
             self._ended = not self.supervisor.children
+
+    def _starting(self) -> list[Child]:
+        children = self.supervisor.children.values()
+        return [child for child in children if not child.ready and not child.expected]
 
     def drain(self, reason: str) -> None:
         """Take no more jobs; end when all are done, or after ``daemon.drain_timeout``."""
@@ -201,7 +215,8 @@ class Coordinator:
     def _died(self, child: Child) -> None:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
         self._poller.remove(child.pidfd)
-        self._from_workers()  # what it managed to send comes before what it left behind
+        while self._from_workers():  # what it managed to send comes before what it left behind
+            pass
         end = self.supervisor.reap(child)
         now = time.monotonic_ns()
         for peer in [peer for peer, each in self._children.items() if each is child]:
@@ -259,11 +274,12 @@ class Coordinator:
             del self._respawn[p]
         return before
 
-    def _from_workers(self) -> None:
+    def _from_workers(self) -> bool:
+        """Take a turn's worth of messages; whether there may be more."""
         for _ in range(MESSAGES_PER_TURN):
             received = self._workers.recv()
             if received is None:
-                return
+                return False
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_WORKER)
@@ -272,6 +288,7 @@ class Coordinator:
             except ProtocolError as error:
                 self.sched.tally.dropped["bad_worker_message"] += 1
                 log.warning("dropped a message of a worker: %s", error)
+        return True
 
     def _handle_worker(  # noqa: C901 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
@@ -416,7 +433,14 @@ class Coordinator:
             return
         for peer in list(self._sessions):
             if not self._clients.send(peer, [protocol.pack(protocol.Running([]))]):
-                self._drop_session(peer)
+                self._lose_session(peer)
+
+    def _lose_session(self, peer: bytes) -> None:
+        """A client vanished without a word: its jobs go on for ``limits.client_grace``."""
+        session = self._sessions.pop(peer, None)
+        if session is not None:
+            grace_ns = int(self.config.limits.client_grace * 1e9)
+            self._lost_sessions.append((time.monotonic_ns() + grace_ns, session))
 
     def _drop_session(self, peer: bytes) -> None:
         session = self._sessions.pop(peer, None)
@@ -515,7 +539,7 @@ class Coordinator:
         data = protocol.pack(message)
         self._count_out(message, data)
         if not self._clients.send(peer, [data, *frames]):
-            self._drop_session(peer)
+            self._lose_session(peer)
 
     def _send_worker(
         self, p: PRecord, message: protocol.ToWorker, frames: Sequence[Any] = ()

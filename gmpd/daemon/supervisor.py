@@ -33,7 +33,8 @@ class Child:
     page: Page
     secret: bytes
     core: int | None
-    started_ns: int
+    #: Not ready by then: it hangs in an import, and is killed.
+    start_by_ns: int
     ready: bool = False
     #: We asked it to end, or killed it ourselves: its death is no surprise.
     expected: bool = False
@@ -84,9 +85,9 @@ class Supervisor:
         finally:
             os.close(fd)
         self._brief(process, p, epoch, secret, core)
-        child = Child(
-            p, epoch, process, os.pidfd_open(process.pid), page, secret, core, time.monotonic_ns()
-        )
+        start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
+        pidfd = os.pidfd_open(process.pid)
+        child = Child(p, epoch, process, pidfd, page, secret, core, start_by_ns)
         self.children[p] = child
         return child
 

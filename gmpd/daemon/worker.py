@@ -51,6 +51,9 @@ class Worker:
         #: Guards interrupts of threads: see Call._leave_guarded.
         self.interrupts = threading.Lock()
         self.link = Dealer(network, settings["endpoint"])
+        #: This is a fork that a job made; see Call.start.
+        self.forked = False
+        os.register_at_fork(after_in_child=self._in_fork)
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
@@ -70,6 +73,9 @@ class Worker:
         self._occupied_us: list[int] = []
         self._specials: dict[int, list[Any]] = {}
         self._buffers: list[Any] = []
+
+    def _in_fork(self) -> None:
+        self.forked = True
 
     # -- calls report ------------------------------------------------------------------------------
 

@@ -170,6 +170,15 @@ def test_an_unknown_function_is_an_error_that_names_it(boot: Boot) -> None:
     assert "callable" in not_callable[1].message
 
 
+def test_a_fork_inside_a_job_does_not_become_a_second_worker(boot: Boot) -> None:
+    """The child's return ends the child; the parent's result is the job's, once."""
+    _, client = boot()
+    done = client.outcomes(client.submit("os:fork", *[()] * 5))
+    assert all(outcome is Outcome.OK and value > 0 for outcome, value, _ in done)
+    assert client.outcomes(client.submit("math:sqrt", (4.0,)))[0][1] == 2.0
+    assert client.call("status")["dropped"] == {}
+
+
 def test_a_result_over_the_limit_is_refused_with_the_limit(boot: Boot) -> None:
     """An error of that job; the worker lives."""
     _, client = boot(**{"limits.value_bytes": 100_000})
@@ -309,8 +318,8 @@ def test_a_stranger_cannot_be_a_worker(boot: Boot) -> None:
 
 
 def test_a_client_that_vanishes_leaves_no_jobs(boot: Boot) -> None:
-    """Its queued jobs are dropped, its coroutines cancelled."""
-    daemon, client = boot()
+    """After the grace its queued jobs are dropped, its coroutines cancelled."""
+    daemon, client = boot(**{"limits.client_grace": 0.2})
     other = RawClient(daemon.endpoint)
     other.submit("asyncio:sleep", *[(60.0,)] * 50)
     client.until(lambda: client.call("status")["queue"]["unfinished"] == 50)
