@@ -100,7 +100,6 @@ class Dispatch:
 
     credit_work: float = _time("2ms", "fresh work held by a worker, by running averages")
     credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=65_536)
-    handoff_after: float = _time("10ms", "a job blocked this long loses its P", low=0.001)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
