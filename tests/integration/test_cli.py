@@ -1,0 +1,230 @@
+"""The command line with a real daemon: what people type, what comes out, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gmpd.cli.exits import Exit
+from tests.support import wait_until
+
+Done = subprocess.CompletedProcess[str]
+
+
+class Shell:
+    """Calls of `gmpd` that share a runtime directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GMPD_")}
+        self.env = {
+            **kept,
+            "GMPD_RUNTIME_DIR": str(directory / "run"),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__ENABLED": "false",
+            "PYTHONPATH": f"{Path(__file__).parents[2]}:{directory}",
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gmpd.cli", *words],
+            env=self.env, cwd=self.directory, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        return subprocess.run(
+            [sys.executable, "-m", "gmpd.cli", *words],
+            env=self.env, cwd=self.directory, input=stdin,
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def bare(short_tmp: Path) -> Shell:
+    return Shell(short_tmp)
+
+
+@pytest.fixture
+def gmpd(bare: Shell) -> Iterator[Shell]:
+    """With a daemon of two Ps and a module of functions."""
+    (bare.directory / "words.py").write_text(
+        "import pathlib, time\n"
+        "def shout(text): return text.upper()\n"
+        "def pair(a, b=0): return [a, b]\n"
+        "def thing(text): return object()\n"
+        "def slow(path): pathlib.Path(path).touch(); time.sleep(1); return 'slow'\n"
+    )
+    up = bare("up", "--procs", "2")
+    assert up.returncode == 0, up.stderr
+    yield bare
+    down = bare("down", "--now")
+    assert down.returncode == 0, down.stderr
+
+
+def test_a_life(bare: Shell) -> None:
+    assert bare("status").returncode == Exit.UNREACHABLE
+    assert bare("health").returncode == Exit.UNREACHABLE
+    up = bare("up", "--procs", "1")
+    assert (up.returncode, up.stdout) == (0, ""), up.stderr
+    assert "runs already" in bare("up").stderr
+    again = bare("serve")
+    assert again.returncode == Exit.CONFIG
+    assert "a daemon already runs" in again.stderr
+    assert bare("health").returncode == 0
+    seen = json.loads(bare("status", "--json").stdout)
+    assert (seen["procs"], seen["state"]) == (1, "running")
+    assert bare("procs", "2").stdout == "2\n"
+    assert bare("procs").stdout == "2\n"
+    assert "P1" in bare("status").stdout
+    assert bare("down").returncode == 0
+    assert bare("down").returncode == 0
+    assert bare("submit", "math:sqrt", "4").returncode == Exit.UNREACHABLE
+
+
+def test_serve_ends_with_a_signal_and_leaves_nothing(bare: Shell) -> None:
+    with bare.start("serve", "--procs", "1") as serve:
+        wait_until(lambda: bare("health").returncode == 0, "it serves", timeout=20)
+        serve.send_signal(signal.SIGTERM)
+        _, errors = serve.communicate(timeout=20)
+    assert serve.returncode == 0, errors
+
+
+def test_a_bad_setting_keeps_up_from_starting_it(bare: Shell) -> None:
+    up = bare("up", "--procs", "-1")
+    assert up.returncode == Exit.CONFIG
+    assert "procs" in up.stderr
+
+
+def test_submit(gmpd: Shell) -> None:
+    assert gmpd("submit", "math:sqrt", "4").stdout == "2.0\n"
+    assert gmpd("submit", "words:shout", "hé", "--wait").stdout == "HÉ\n"
+    assert gmpd("submit", "words:pair", "1", "--kw", "b=[2]").stdout == "[1, [2]]\n"
+    assert gmpd("submit", "words:pair", "1", "--text").stdout == '["1", 0]\n'
+
+
+def test_a_failed_submit_says_what_happened(gmpd: Shell) -> None:
+    failed = gmpd("submit", "math:sqrt", "x")
+    assert (failed.returncode, failed.stdout) == (Exit.JOB_FAILED, "")
+    assert "TypeError: must be real number" in failed.stderr
+    record = json.loads(gmpd("submit", "math:sqrt", "x", "--json").stdout)
+    assert (record["outcome"], record["error"]["type"]) == ("error", "TypeError")
+    assert "Traceback" in record["error"]["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("nowhere:f", "no module 'nowhere'"),
+        ("math:sqrtt", "did you mean 'sqrt'"),
+        ("math:pi", "not callable"),
+    ],
+)
+def test_an_unknown_function_is_named(gmpd: Shell, function: str, text: str) -> None:
+    failed = gmpd("submit", function)
+    assert failed.returncode == Exit.JOB_FAILED
+    assert text in failed.stderr
+
+
+def test_what_is_no_name_and_what_is_not_plain_is_refused(gmpd: Shell) -> None:
+    assert gmpd("submit", "math").returncode == Exit.USAGE
+    refused = gmpd("submit", "words:thing", "x")
+    assert refused.returncode == Exit.JOB_FAILED
+    assert "object" in refused.stderr
+
+
+def test_map_keeps_order_and_equals_a_plain_loop(gmpd: Shell) -> None:
+    lines = [f"line {n}" for n in range(20_000)]
+    mapped = gmpd("map", "words:shout", stdin="\n".join(lines) + "\n")
+    assert mapped.returncode == 0, mapped.stderr
+    assert mapped.stdout.splitlines() == [line.upper() for line in lines]
+
+
+def test_map_tells_which_line_failed(gmpd: Shell) -> None:
+    mapped = gmpd("map", "builtins:int", stdin="1\nx\n3")
+    assert (mapped.returncode, mapped.stdout) == (Exit.JOB_FAILED, "1\n\n3\n")
+    assert "line 2: ValueError: invalid literal" in mapped.stderr
+    records = gmpd("map", "builtins:int", "--json", stdin="1\nx\n3").stdout.splitlines()
+    assert [json.loads(record)["outcome"] for record in records] == ["ok", "error", "ok"]
+    assert json.loads(records[2])["value"] == 3
+
+
+def test_map_refuses_what_is_not_text(gmpd: Shell) -> None:
+    with gmpd.start("map", "words:shout") as process:
+        assert process.stdin is not None
+        os.write(process.stdin.fileno(), b"fine\n\xff\n")
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == Exit.USAGE
+    assert "line 2 is not UTF-8" in errors
+
+
+def test_map_gives_results_while_its_input_is_open_and_reports_at_ctrl_c(gmpd: Shell) -> None:
+    with gmpd.start("map", "words:shout") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ONE\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "interrupted: 1 done, 0 failed" in errors
+
+
+def test_map_ends_when_its_reader_left(gmpd: Shell) -> None:
+    with gmpd.start("map", "words:shout") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        assert process.wait(20) == Exit.PIPE
+
+
+def test_run_ends_as_the_command_did(gmpd: Shell) -> None:
+    ran = gmpd("run", "--", "sh", "-c", "echo out; echo err >&2; pwd; exit 3")
+    assert (ran.returncode, ran.stdout) == (3, f"out\n{gmpd.directory}\n")
+    assert ran.stderr == "err\n"
+    assert gmpd("run", "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+    assert "no-such-command" in gmpd("run", "--", "no-such-command").stderr
+
+
+def test_ctrl_c_ends_the_command_of_run(gmpd: Shell) -> None:
+    mark = gmpd.directory / "pid"
+    with gmpd.start("run", "--", "sh", "-c", f"echo $$ > {mark}; exec sleep 60") as process:
+        pid = wait_until(lambda: mark.exists() and mark.read_text().strip(), "it runs")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == Exit.INTERRUPTED
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the command is gone")
+
+
+def test_down_finishes_what_runs(gmpd: Shell) -> None:
+    mark = gmpd.directory / "began"
+    with gmpd.start("submit", "words:slow", str(mark)) as process:
+        wait_until(mark.exists, "it runs")
+        assert gmpd("down").returncode == 0
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "slow\n"), errors
+
+
+def test_the_demo_shows_it_all_and_leaves_nothing(bare: Shell) -> None:
+    demo = bare("demo", "--files", "40", "--pages", "100", "--procs", "2")
+    assert demo.returncode == 0, demo.stderr
+    for text in ("parsed    40 files", "100 pages", "ValueError: port 70000", "P1", "stolen"):
+        assert text in demo.stdout
+
+
+def test_bench_prints_ratios(bare: Shell) -> None:
+    bench = bare("bench", "--scale", "0.01", "--json")
+    assert bench.returncode == 0, bench.stderr
+    rows = json.loads(bench.stdout)
+    assert [row["unit"] for row in rows] == ["jobs/s", "items/s", "us"]
+    assert all(row["ratio"] > 0 for row in rows)
