@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gmpd import errors
+    from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
     from gmpd.client.sync import Client
     from gmpd.job import job
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "Chan",
     "Client",
     "Cond",
@@ -55,6 +57,7 @@ __all__ = [
 
 #: Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
+    "AsyncClient": "gmpd.client.aio",
     "Chan": "gmpd.runtime.chan",
     "Client": "gmpd.client.sync",
     "Cond": "gmpd.runtime.sync",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from gmpd import protocol
 from gmpd.codec import Blob, FunctionRef
@@ -92,7 +92,7 @@ class Answered(NamedTuple):
     value: Any
 
 
-Event = Ended | Yielded | Note | Answered
+Event: TypeAlias = Ended | Yielded | Note | Answered
 
 
 class ClientCore:
@@ -412,3 +412,15 @@ def wire_options(
     """The job options for the wire, and whether arguments must be plain."""
     options = options_of(fn).merged(**(overrides or {}))
     return options.to_wire(), options.plain
+
+
+def apply(event: Event) -> None:
+    """Hand an event to its sink. The commonest first."""
+    if isinstance(event, Ended):
+        event.sink.ended(event)
+    elif isinstance(event, Yielded):
+        event.sink.yielded(event)
+    elif isinstance(event, Answered):
+        event.sink.answered(event.ok, event.value)
+    else:
+        event.sink.noted(event.what)

@@ -75,7 +75,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         if made is _CLAIMED:
             while self._state not in _OVER:  # the finisher is between two of its next instructions
                 time.sleep(0)
-            return self._new_condition()
+            # The same one each time: wait() acquires by one access and releases by another.
+            return self.__dict__.setdefault("_late", self._new_condition())
         return made
 
     def _new_condition(self) -> Any:

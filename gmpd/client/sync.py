@@ -17,16 +17,12 @@ import queue
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from gmpd.client.core import (
     STREAM_WINDOW,
-    Answered,
-    ClientCore,
-    Ended,
-    Yielded,
+    apply,
     wire_options,
 )
 from gmpd.client.discovery import Target, find
@@ -35,10 +31,11 @@ from gmpd.client.mapping import Mapping
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.progress import Report
 from gmpd.client.streams import Stream
+from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
 from gmpd.job import ATTRIBUTE, JobOptions
-from gmpd.netpoll import Dealer, Network
+from gmpd.netpoll import Network
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
 FLUSH_JOBS = 64
@@ -52,7 +49,7 @@ PENDING_MAX = 100_000
 LINGER_MS = 500
 
 
-class Client:
+class Client(Wire):
     """A connection to a daemon: ``submit``, ``map``, ``stream``, ``call``.
 
     ``endpoint`` is an address or a runtime directory; without one the running daemon is found, and
@@ -74,23 +71,17 @@ class Client:
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
         self._closed = True  # until all is there: close() of a half-made client has nothing to do
-        self._pid = os.getpid()
         self._on_full, self._pending_max = on_full, pending_max
-        self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self._lock = self._new_lock()
+        self._room = self._new_room()
         self._leader = threading.Lock()
         self._delivery = threading.Lock()
         self._deliverer = 0
         self._woken = False
         self._stopping = False
-        self._inbox: deque[Any] = deque()
-        session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
-        self._head = session[:12].hex()
         target = target or find(endpoint)
         self._daemon: PrivateDaemon | None = target.daemon
-        self.endpoint = target.endpoint
-        info = {"pid": self._pid, "name": name, "python": _python()}
-        self._core = ClientCore(session, info)
+        super().__init__(target.endpoint, name)
         self._core.explain = self._loss
         try:
             self._connect(target.connect_timeout)
@@ -226,7 +217,7 @@ class Client:
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer. GmpdError with what it says."""
-        sink = _CallSink()
+        sink = _CallSink(self._new_event())
         with self._lock:
             if self._closed or self._pid != os.getpid():
                 self._refuse()
@@ -244,11 +235,7 @@ class Client:
         return JobFuture()
 
     def _refuse(self) -> None:
-        if self._pid != os.getpid():
-            raise RuntimeError(
-                f"this client belongs to process {self._pid}, and this is a fork of it"
-                f" ({os.getpid()}): make a Client of its own in the child"
-            )
+        self._refuse_fork()
         raise RuntimeError("the client is closed: cannot submit to it")
 
     def _await_room(self) -> None:
@@ -261,10 +248,6 @@ class Client:
             self._refuse()
 
     # -- futures ask -----------------------------------------------------------------------------
-
-    def job_id(self, seq: int) -> str:
-        """The id of this client's job ``seq``."""
-        return f"{self._head}{seq & 0xFFFFFFFF:08x}"
 
     def cancel_job(self, future: JobFuture) -> bool:
         """See ``JobFuture.cancel``."""
@@ -349,78 +332,44 @@ class Client:
     # -- the socket; the caller holds the lock ----------------------------------------------------
 
     def _connect(self, timeout_s: float) -> None:
-        self._network = self._new_network()
-        self._link = Dealer(self._network, self.endpoint)
+        self._open_link(self._new_network())
         try:
-            self._link.send(self._core.hello())
             deadline = time.monotonic() + timeout_s
             while self._core.welcome is None:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._link.wait(int(left * 1000) + 1):
-                    raise DaemonUnreachable(
-                        f"no daemon answered at {self.endpoint} within {timeout_s:g} s: look with"
-                        " `gmpd status`, start one with `gmpd up`"
-                    )
+                    raise self._no_answer(timeout_s)
                 self._read()
                 if self._core.lost is not None:
                     raise self._core.lost
         except BaseException:
-            self._link.close()
-            self._network.close()
+            self._drop_link()
             raise
         self._start_io()
 
     def _loss(self, error: Exception) -> Exception:
         return error
 
+    def _new_lock(self) -> Any:
+        return threading.Lock()
+
+    def _new_room(self) -> Any:
+        return threading.Condition(self._lock)
+
+    def _new_event(self) -> Any:
+        return threading.Event()
+
     def _new_network(self) -> Network:
         return Network()
 
     def _flush(self) -> None:
-        link = self._link
-        for frames in self._core.take_outgoing():
-            link.send(frames)
-        if link.readable:
+        if self._send_out():
             self._wake()
 
     def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             os.eventfd_write(self._eventfd, 1)
-
-    def _pump(self) -> None:
-        """Send what may go, read all that has come, until the descriptor's edge is whole."""
-        link, core = self._link, self._core
-        while True:
-            for frames in core.take_outgoing():
-                link.send(frames)
-            self._read()
-            if not core.outgoing and not link.readable:
-                return
-
-    def _read(self) -> None:
-        inbox = self._inbox
-        self._link.take(inbox)
-        while inbox:
-            frames = []
-            while True:
-                frame = inbox.popleft()
-                frames.append(frame.buffer)
-                if not frame.more:
-                    break
-            try:
-                self._core.receive(frames)
-            except GmpdError as error:
-                self._core.lose(error)
-
-    def _check_peer(self) -> None:
-        if self._link.take_disconnect():
-            self._core.lose(
-                DaemonUnreachable(
-                    f"the daemon at {self.endpoint} went away; jobs that it held are lost: look"
-                    " with `gmpd status`, start one with `gmpd up`, then make a new Client"
-                )
-            )
 
     # -- outcomes, outside the lock ---------------------------------------------------------------
 
@@ -433,7 +382,7 @@ class Client:
             self._deliverer = me
             try:
                 while events:
-                    _apply(events.popleft())  # no name for it here: it must not outlive the call
+                    apply(events.popleft())  # no name for it here: it must not outlive the call
             finally:
                 if not nested:
                     self._deliverer = 0
@@ -442,7 +391,7 @@ class Client:
             self._notify_idle()
 
     def _notify_idle(self) -> None:
-        if self._room._waiters:  # type: ignore[attr-defined]  # a look without the lock is enough
+        if self._room._waiters:  # a look without the lock is enough
             with self._lock:
                 self._room.notify_all()
 
@@ -493,7 +442,7 @@ class Client:
         with self._lock:
             if not self._stopping:
                 self._flush()
-            return self._room.wait_for(idle, timeout)
+            return bool(self._room.wait_for(idle, timeout))
 
     def close(self, *, wait: bool = True, cancel: bool = False) -> None:
         """End: ``wait`` for all jobs, or let go of them; ``cancel`` what has not started first."""
@@ -564,29 +513,11 @@ class OptionsView:
 
 
 class _CallSink:
-    def __init__(self) -> None:
-        self.over = threading.Event()
+    def __init__(self, over: Any) -> None:
+        self.over = over
         self.ok = False
         self.value: Any = None
 
     def answered(self, ok: bool, value: Any) -> None:
         self.ok, self.value = ok, value
         self.over.set()
-
-
-def _apply(event: Any) -> None:
-    kind = type(event)
-    if kind is Ended:
-        event.sink.ended(event)
-    elif kind is Yielded:
-        event.sink.yielded(event)
-    elif kind is Answered:
-        event.sink.answered(event.ok, event.value)
-    else:
-        event.sink.noted(event.what)
-
-
-def _python() -> str:
-    import platform  # 3 ms that only a connection pays
-
-    return platform.python_version()

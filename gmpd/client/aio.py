@@ -1,0 +1,324 @@
+"""``AsyncClient``: the asyncio face. One loop, no threads, no locks.
+
+The loop watches the socket; what is submitted within one turn of the loop leaves together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import Any, Self
+
+from gmpd import codec
+from gmpd.client import discovery
+from gmpd.client.core import STREAM_WINDOW, Ended, Yielded, apply, wire_options
+from gmpd.client.futures import error_of
+from gmpd.client.sync import FLUSH_JOBS, LINGER_MS
+from gmpd.client.wire import Wire
+from gmpd.codec import describe_function, encode_call
+from gmpd.errors import DaemonUnreachable, GmpdError, JobCancelled
+from gmpd.netpoll import Network
+from gmpd.protocol import Outcome
+
+#: Jobs of one ``map`` that are out at a time.
+WINDOW_JOBS = 1024
+
+
+class AsyncJobFuture(asyncio.Future[Any]):
+    """One job's awaitable. Cancelling it cancels the job."""
+
+    _seq = 0
+    _name = ""
+    _client: AsyncClient
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, in hex."""
+        return self._client.job_id(self._seq)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel the future at once, and the job as soon as the daemon hears of it."""
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self._client.cancel_seqs([self._seq])
+        return cancelled
+
+    def ended(self, event: Ended) -> None:
+        """The job's outcome has come."""
+        if self.done():
+            return
+        if event.outcome is Outcome.OK:
+            try:
+                self.set_result(codec.decode(event.payload, event.buffers))
+            except Exception as error:  # noqa: BLE001 - the value's own code fails this job alone
+                self.set_exception(error)
+        elif event.outcome is Outcome.CANCELLED:
+            super().cancel()
+        else:
+            self.set_exception(error_of(event, self.job_id, self._name))
+
+    def yielded(self, event: Yielded) -> None:
+        """Nobody asked for items."""
+
+    def noted(self, what: str) -> None:
+        """It runs, or a cancel came too late."""
+
+    def finish_cancelled(self) -> None:
+        """It was cancelled before it was sent."""
+        super().cancel()
+
+
+class AsyncClient(Wire):
+    """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
+
+    def __init__(self, endpoint: str | None = None, *, name: str = "") -> None:
+        self._where = endpoint
+        super().__init__("", name)
+        self._closed = True
+        self._woken = False
+        self._idle: asyncio.Event = asyncio.Event()
+
+    async def connect(self) -> Self:
+        """Find the daemon, or start a private one, and greet it. ``async with`` does it."""
+        target = await asyncio.to_thread(discovery.find, self._where)
+        self.endpoint, self._daemon = target.endpoint, target.daemon
+        self._loop = asyncio.get_running_loop()
+        self._welcome: asyncio.Future[None] = self._loop.create_future()
+        self._open_link(Network())
+        self._loop.add_reader(self._link.fd, self._turn)
+        self._loop.add_reader(self._link.monitor_fd, self._turn)
+        self._loop.call_soon(self._turn)
+        self._closed = False
+        try:
+            await asyncio.wait_for(self._welcome, target.connect_timeout)
+        except TimeoutError:
+            await self.close(wait=False)
+            raise self._no_answer(target.connect_timeout) from None
+        except BaseException:
+            await self.close(wait=False)
+            raise
+        return self
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
+        """Run ``fn(*args, **kwargs)`` on the daemon: await the future that this returns."""
+        return self._submit(None, fn, args, kwargs)
+
+    def options(self, **options: Any) -> AsyncOptionsView:
+        """A view of this client that submits with job options."""
+        return AsyncOptionsView(self, options)
+
+    def _submit(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> AsyncJobFuture:
+        future = AsyncJobFuture(loop=self._loop)
+        future._client = self
+        future._name, future._seq = self._take_in(overrides, fn, args, kwargs, future, {})
+        return future
+
+    def _take_in(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        sink: Any,
+        more: dict[str, Any],
+    ) -> tuple[str, int]:
+        ref = describe_function(fn)
+        options, plain = wire_options(fn, overrides)
+        blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+        self._check_open()
+        seq = self._core.submit(ref, blob, {**(options or {}), **more} or None, sink)
+        if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
+            self._flush()
+        else:
+            self._wake()
+        return ref.name, seq
+
+    async def map(
+        self,
+        fn: Callable[..., Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        ordered: bool = True,
+    ) -> AsyncIterator[Any]:
+        """``fn`` over the items of an iterable, lazily, with a window of jobs under way."""
+        out: dict[AsyncJobFuture, None] = {}
+        source = _as_async(items)
+        over = False
+        try:
+            while True:
+                while not over and len(out) < WINDOW_JOBS:
+                    try:
+                        out[self.submit(fn, await anext(source))] = None
+                    except StopAsyncIteration:
+                        over = True
+                if not out:
+                    return
+                if ordered:
+                    ready = [next(iter(out))]
+                else:
+                    done, _ = await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
+                    ready = [future for future in out if future in done]
+                for future in ready:
+                    value = await future
+                    del out[future]
+                    yield value
+        finally:
+            for future in out:
+                future.cancel()
+
+    async def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """``async for``: the values that the generator function ``fn`` yields, as they come."""
+        sink = _StreamSink()
+        name, seq = self._take_in(None, fn, args, kwargs, sink, {"stream": STREAM_WINDOW})
+        used = 0
+        try:
+            while True:
+                event = await sink.arrivals.get()
+                if isinstance(event, Ended):
+                    if event.outcome is not Outcome.OK:
+                        raise error_of(event, self.job_id(seq), name)
+                    return
+                for payload, buffers in zip(event.payloads, event.buffers, strict=True):
+                    yield codec.decode(payload, buffers)
+                    used += 1
+                    if used * 2 >= STREAM_WINDOW:
+                        self._core.pull(seq, used)
+                        self._flush()
+                        used = 0
+        finally:
+            self.cancel_seqs([seq])
+
+    async def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
+        """Ask the daemon an administrative question; its answer."""
+        self._check_open()
+        sink = _CallSink(self._loop.create_future())
+        self._core.call(method, params, sink)
+        self._flush()
+        return await asyncio.wait_for(sink.future, timeout)
+
+    def cancel_seqs(self, seqs: list[int]) -> None:
+        """Cancel jobs by number; does not wait for what the daemon says."""
+        for sink in self._core.cancel(seqs):
+            sink.finish_cancelled()
+        if not self._closed:
+            self._wake()
+
+    # -- the socket ------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        self._refuse_fork()
+        if self._closed:
+            raise RuntimeError("the client is closed: use it inside `async with`")
+
+    def _flush(self) -> None:
+        if self._send_out():
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._woken = False
+        if self._closed:
+            return
+        self._pump()
+        self._check_peer()
+        core = self._core
+        while core.events:
+            apply(core.events.popleft())
+        if core.busy == 0:
+            self._idle.set()
+        if not self._welcome.done():
+            if core.lost is not None:
+                self._welcome.set_exception(core.lost)
+            elif core.welcome is not None:
+                self._welcome.set_result(None)
+
+    async def close(self, *, wait: bool = True) -> None:
+        """End: ``wait`` for all jobs, or let go of them."""
+        if self._closed:
+            return
+        while wait and self._core.busy:
+            self._idle.clear()
+            await self._idle.wait()
+        self._closed = True
+        self._loop.remove_reader(self._link.fd)
+        self._loop.remove_reader(self._link.monitor_fd)
+        if self._core.lost is None:
+            self._link.send(self._core.bye("closed"))
+        self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
+        while self._core.events:
+            apply(self._core.events.popleft())
+        self._link.close(LINGER_MS)
+        self._network.close()
+        if self._daemon is not None:
+            await asyncio.to_thread(self._daemon.close)
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.close(wait=kind is None)
+
+
+class AsyncOptionsView:
+    """An AsyncClient seen through job options."""
+
+    def __init__(self, client: AsyncClient, options: dict[str, Any]) -> None:
+        self._client = client
+        self._options = options
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
+        """As ``AsyncClient.submit``."""
+        return self._client._submit(self._options, fn, args, kwargs)
+
+
+class _CallSink:
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self.future = future
+
+    def answered(self, ok: bool, value: Any) -> None:
+        if self.future.done():
+            return
+        if ok:
+            self.future.set_result(value)
+        else:
+            error = value if isinstance(value, Exception) else GmpdError(str(value))
+            self.future.set_exception(error)
+
+
+class _StreamSink:
+    def __init__(self) -> None:
+        self.arrivals: asyncio.Queue[Yielded | Ended] = asyncio.Queue()
+
+    def yielded(self, event: Yielded) -> None:
+        self.arrivals.put_nowait(event)
+
+    def ended(self, event: Ended) -> None:
+        self.arrivals.put_nowait(event)
+
+    def noted(self, what: str) -> None:
+        pass
+
+    def finish_cancelled(self) -> None:
+        gone = {"error": JobCancelled("the stream was cancelled before it began")}
+        self.arrivals.put_nowait(Ended(self, Outcome.CANCELLED, b"", (), 0, gone))
+
+
+async def _as_async(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

@@ -1,0 +1,133 @@
+"""The gevent face: ``Client`` on ``zmq.green``, for programs whose threads are greenlets.
+
+Works with and without gevent's monkey patches. Whoever waits gives way to other greenlets; instead
+of a thread, the hub watches the socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.queue
+
+from gmpd.client.core import apply
+from gmpd.client.futures import JobFuture
+from gmpd.client.sync import Client as _Client
+from gmpd.netpoll import Network
+
+#: libev's and libuv's flag for "readable".
+_READ = 1
+
+
+class Condition:
+    """``threading.Condition`` for greenlets of one thread, which cannot interrupt each other."""
+
+    def __init__(self) -> None:
+        self._waiters: list[gevent.event.Event] = []
+
+    def acquire(self, *_: object) -> bool:
+        """Nothing to do: between two waits a greenlet has the thread to itself."""
+        return True
+
+    def release(self) -> None:
+        """The counterpart of ``acquire``."""
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let others run until one notifies; False after ``timeout`` seconds."""
+        event = gevent.event.Event()
+        self._waiters.append(event)
+        try:
+            return bool(event.wait(timeout))
+        finally:
+            if event in self._waiters:
+                self._waiters.remove(event)
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Wait until ``predicate()``; its last value."""
+        with gevent.Timeout(timeout, False):
+            while not predicate():
+                self.wait()
+        return predicate()
+
+    def notify_all(self) -> None:
+        """Wake all that wait."""
+        waiters, self._waiters = self._waiters, []
+        for event in waiters:
+            event.set()
+
+    notify = notify_all
+
+
+class GreenFuture(JobFuture):
+    """A job's future on which greenlets wait."""
+
+    def _new_condition(self) -> Any:
+        return Condition()
+
+
+class Client(_Client):
+    """``gmpd.Client`` for greenlets. All of them in one thread."""
+
+    def _new_future(self) -> JobFuture:
+        return GreenFuture()
+
+    def _new_network(self) -> Network:
+        return Network(green=True)
+
+    def _new_lock(self) -> Any:
+        return Condition()  # nothing that the lock guards gives way to another greenlet
+
+    def _new_room(self) -> Any:
+        return Condition()
+
+    def _new_event(self) -> Any:
+        return gevent.event.Event()
+
+    def new_queue(self) -> Any:
+        """A queue on which greenlets may wait."""
+        return gevent.queue.Queue()
+
+    def lead(self, future: JobFuture, timeout: float | None) -> None:
+        """Nothing: a greenlet that spins would keep the others from running."""
+
+    def _deliver(self) -> None:
+        events = self._core.events
+        while events:
+            apply(events.popleft())
+        self._notify_idle()
+
+    def _start_io(self) -> None:
+        loop = gevent.get_hub().loop
+        self._watchers = [loop.io(fd, _READ) for fd in (self._link.fd, self._link.monitor_fd)]
+        for watcher in self._watchers:
+            watcher.start(self._wake)
+        self._wake()
+
+    def _wake(self) -> None:
+        # A greenlet of its own, for callbacks may wait; one at a time, or a busy socket makes many.
+        if not self._woken:
+            self._woken = True
+            gevent.spawn(self._turn)
+
+    def _turn(self) -> None:
+        self._woken = False
+        if self._stopping:
+            return
+        self._pump()
+        self._check_peer()
+        self._deliver()
+
+    def _stop_io(self) -> None:
+        self._stopping = True
+        for watcher in self._watchers:
+            watcher.stop()
+            watcher.close()

@@ -1,0 +1,101 @@
+"""A core on a socket: what every face does alike. Not thread-safe: a face has its own way to that.
+
+Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): ``pump`` ends only
+when nothing waits; after ``flush`` the face has to see to it that somebody pumps if it says so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import deque
+from typing import Any
+
+from gmpd.client.core import ClientCore
+from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.netpoll import Dealer, Network
+
+
+class Wire:
+    """The part of a client that knows its link and its core."""
+
+    _core: ClientCore
+    _link: Dealer
+    _network: Network
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        self.endpoint = endpoint
+        self._pid = os.getpid()
+        self._inbox: deque[Any] = deque()
+        session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
+        self._head = session[:12].hex()
+        info = {"pid": self._pid, "name": name, "python": platform.python_version()}
+        self._core = ClientCore(session, info)
+
+    def job_id(self, seq: int) -> str:
+        """The id of this client's job ``seq``."""
+        return f"{self._head}{seq & 0xFFFFFFFF:08x}"
+
+    def _open_link(self, network: Network) -> None:
+        self._network = network
+        self._link = Dealer(network, self.endpoint)
+        self._link.send(self._core.hello())
+
+    def _drop_link(self) -> None:
+        self._link.close()
+        self._network.close()
+
+    def _no_answer(self, timeout_s: float) -> DaemonUnreachable:
+        return DaemonUnreachable(
+            f"no daemon answered at {self.endpoint} within {timeout_s:g} s: look with"
+            " `gmpd status`, start one with `gmpd up`"
+        )
+
+    def _send_out(self) -> bool:
+        """Send what may go; whether something has come in meanwhile."""
+        link = self._link
+        for frames in self._core.take_outgoing():
+            link.send(frames)
+        return link.readable
+
+    def _pump(self) -> None:
+        """Send what may go, read all that has come, until the descriptor's edge is whole."""
+        link, core = self._link, self._core
+        while True:
+            for frames in core.take_outgoing():
+                link.send(frames)
+            self._read()
+            if not core.outgoing and not link.readable:
+                return
+
+    def _read(self) -> None:
+        inbox = self._inbox
+        self._link.take(inbox)
+        while inbox:
+            frames = []
+            while True:
+                frame = inbox.popleft()
+                frames.append(frame.buffer)
+                if not frame.more:
+                    break
+            try:
+                self._core.receive(frames)
+            except GmpdError as error:
+                self._core.lose(error)
+
+    def _check_peer(self) -> None:
+        if self._link.take_disconnect():
+            self._core.lose(
+                DaemonUnreachable(
+                    f"the daemon at {self.endpoint} went away; jobs that it held are lost: look"
+                    " with `gmpd status`, start one with `gmpd up`, then make a new Client"
+                )
+            )
+
+    def _refuse_fork(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this client belongs to process {self._pid}, and this is a fork of it"
+                f" ({os.getpid()}): make a Client of its own in the child"
+            )
