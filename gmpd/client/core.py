@@ -409,8 +409,21 @@ def raise_refused(message: protocol.Refused) -> None:
 def wire_options(
     fn: Callable[..., Any], overrides: dict[str, Any] | None
 ) -> tuple[Options | None, bool]:
-    """The job options for the wire, and whether arguments must be plain."""
+    """The job options for the wire, and whether arguments must be plain.
+
+    Raises NotImplementedError for an option that the daemon does not keep yet: a promise that is
+    taken and not kept would be worse.
+    """
     options = options_of(fn).merged(**(overrides or {}))
+    for name, value in (
+        ("durable", options.durable),
+        ("isolate", options.isolate),
+        ("unique", options.unique),
+    ):
+        if value:
+            raise NotImplementedError(
+                f"{name}={value!r}: this version of gmpd does not do that yet; leave it out"
+            )
     return options.to_wire(), options.plain
 
 
