@@ -37,7 +37,10 @@ _GROUP_DEPTH_MAX = 16
 _FRAMES_MAX = 2000
 _NAME_MAX = 256
 
-_OWN_CODE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+#: What lies between a worker's start and the user's function. Jobs of gmpd's own (`gmpd run`,
+#: `gmpd demo`) are a user's like any.
+_OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Modules whose exceptions are rebuilt by name from scalar arguments, without pickle.
 _BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}

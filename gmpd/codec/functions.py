@@ -69,7 +69,7 @@ def describe_function(fn: _Fn) -> FunctionRef:
             module = sys.modules.get(known.module)
             if module is not None and module.__dict__.get(known.qualname) is fn:
                 return known.ref
-        elif stability.still_holds(known.watch):
+        elif stability.still_holds(known.watch) and not _found_again(known, fn):
             return known.ref
     return _describe(fn)
 
@@ -115,6 +115,11 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
     if watch is not None:
         _remember(fn, ref, module, qualname, watch)
     return ref
+
+
+def _found_again(known: _Known, fn: _Fn) -> bool:
+    """Whether a function that went by value has (again) a name that finds it."""
+    return known.module != "__main__" and find(known.module, known.qualname) is fn
 
 
 def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watch | None) -> None:
@@ -185,7 +190,8 @@ def _not_callable(fn: object) -> str:
 
 
 def _import_function(name: str, module_name: str, qualname: str) -> _Fn:
-    if not module_name or not qualname:
+    # With a null byte, importlib finds a second copy of a frozen module.
+    if not module_name or not qualname or module_name[0] == "." or "\0" in name:
         raise NotRegistered(f"{name!r} names no function: write it as module:function")
     if module_name == "__main__":
         raise NotRegistered(

@@ -1,252 +1,538 @@
-"""Functions as references: by name where that finds the same, else by value (codec.functions)."""
+"""A function goes by name where the name finds it, else by value; and nothing is kept too long."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import gc
-import json
+import importlib
+import math
+import operator
 import os.path
 import sys
+import textwrap
+import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gmpd.codec import FunctionRef, describe_function, functions, pickles, resolve_function
+from gmpd import codec
+from gmpd.codec import FunctionRef, functions, pickles
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
-from gmpd.job import job
+from gmpd.job import job, options_of
 
 
-@pytest.fixture
-def module() -> Iterator[types.ModuleType]:
-    """An importable module of this test's own."""
-    made = types.ModuleType("gmpd_test_module")
-    sys.modules[made.__name__] = made
-    source = "def double(x): return 2 * x\nvalue = 5\nempty = None\nclass Box:\n    item = 1\n"
-    exec(source, made.__dict__)
-    yield made
-    del sys.modules[made.__name__]
+def double(x: int) -> int:
+    return 2 * x
 
 
-def script(source: str) -> dict[str, Any]:
-    """What a script leaves in ``__main__``."""
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec(source, namespace)
+async def fetch(url: str) -> str:
+    return url
+
+
+class Service:
+    def __init__(self, factor: int = 1) -> None:
+        self.factor = factor
+
+    def times(self, x: int) -> int:
+        return self.factor * x
+
+    def __call__(self, x: int) -> int:
+        return -x
+
+    @classmethod
+    def make(cls, factor: int) -> Service:
+        return cls(factor)
+
+    @staticmethod
+    def half(x: int) -> float:
+        return x / 2
+
+
+@functools.lru_cache
+def cached(x: int) -> int:
+    return x
+
+
+def undecorated(x: int) -> int:
+    """Stands for a function whose module knows it only in its decorated form."""
+    return x
+
+
+plain_form = undecorated
+undecorated = functools.wraps(plain_form)(lambda x: plain_form(x) + 100)
+
+
+def there_and_back(fn: Callable[..., Any]) -> Callable[..., Any]:
+    return codec.resolve_function(codec.describe_function(fn))
+
+
+def main_namespace(source: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What ``__main__`` would hold had it run ``source``."""
+    namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
+    exec(textwrap.dedent(source), namespace)
+    for name in namespace.keys() - {"__name__", "__builtins__"}:
+        monkeypatch.setattr(sys.modules["__main__"], name, namespace[name], raising=False)
     return namespace
 
 
-class Tools:
-    @staticmethod
-    def static(x: int) -> int:
-        return x + 1
+# ---------------------------------------------------------------------------------- by name
 
-    @classmethod
-    def of_class(cls, x: int) -> tuple[str, int]:
-        return cls.__name__, x
-
-
-# --------------------------------------------------------------------------------------- by name
-
-
-@pytest.mark.parametrize(
-    ("fn", "name"),
-    [
-        (json.dumps, "json:dumps"),
-        (os.path.join, "posixpath:join"),
-        (len, "builtins:len"),
-        (Tools.static, f"{__name__}:Tools.static"),
-        (Tools.of_class, f"{__name__}:Tools.of_class"),
-        (Tools, f"{__name__}:Tools"),
-        (str.upper, "builtins:str.upper"),
-    ],
-    ids=lambda value: str(value)[-12:] if isinstance(value, str) else "fn",
-)
-def test_what_can_be_imported_goes_by_name(fn: Callable[..., Any], name: str) -> None:
-    ref = describe_function(fn)
-    assert ref == FunctionRef("name", name, b"")
-    assert resolve_function(ref) == fn
+BY_NAME: dict[str, Callable[..., Any]] = {
+    "function": double,
+    "coroutine function": fetch,
+    "class": Service,
+    "static method": Service.half,
+    "class method": Service.make,
+    "method of a class": Service.times,
+    "builtin": len,
+    "C function": math.sqrt,
+    "of another name": os.path.join,
+    "builtin class": dict,
+    "method of a builtin class": str.upper,
+    "class method of a builtin class": dict.fromkeys,
+    "cached": cached,
+    "decorated": undecorated,
+    "operator": operator.add,
+}
 
 
-def test_a_decorated_job_goes_by_name(module: types.ModuleType) -> None:
-    job(retries=2)(module.double)
-    assert describe_function(module.double).kind == "name"
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_its_name_finds_goes_by_name(name: str) -> None:
+    fn = BY_NAME[name]
+    ref = codec.describe_function(fn)
+    assert (ref.kind, ref.payload) == ("name", b"")
+    assert codec.resolve_function(ref) == fn
+    assert codec.describe_function(fn) == ref
 
 
-def test_a_name_that_finds_something_else_is_not_used(module: types.ModuleType) -> None:
-    old = module.double
-    assert describe_function(old).kind == "name"
-    exec("def double(x): return 3 * x", module.__dict__)
-    ref = describe_function(old)
-    assert ref.kind == "pickle"
-    assert resolve_function(ref)(4) == 8
-    assert resolve_function(describe_function(module.double))(4) == 12
+def test_names_are_module_and_qualified_name() -> None:
+    assert codec.describe_function(double).name == f"{__name__}:double"
+    assert codec.describe_function(Service.half).name == f"{__name__}:Service.half"
+    assert codec.describe_function(len).name == "builtins:len"
 
 
-def test_a_module_that_is_loaded_anew_gives_its_new_function(module: types.ModuleType) -> None:
-    ref = describe_function(module.double)
-    exec("def double(x): return 5 * x", module.__dict__)
-    assert resolve_function(ref)(1) == 5
+def test_a_job_goes_by_name_with_its_options() -> None:
+    fn = sys.modules[__name__].__dict__["double"]
+    assert job(fn) is fn
+    try:
+        assert codec.describe_function(fn).kind == "name"
+    finally:
+        del fn.__gmpd_job__
 
 
-# -------------------------------------------------------------------------------------- by value
+# --------------------------------------------------------------------------------- by value
 
 
-def test_a_closure_goes_by_value_with_what_it_holds() -> None:
+def by_value() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], Any]]:
     offset = 10
-    ref = describe_function(lambda x: x + offset)
-    assert (ref.kind, ref.name.partition(":")[0]) == ("pickle", __name__)
-    assert resolve_function(ref)(1) == 11
+
+    class Local:
+        def __call__(self, x: int) -> int:
+            return x + offset
+
+    return {
+        "lambda": (lambda x: x + 1, (1,), 2),
+        "closure": (lambda x: x + offset, (1,), 11),
+        "partial": (functools.partial(double, 4), (), 8),
+        "partial of a lambda": (functools.partial(lambda a, b: a - b, 4), (1,), 3),
+        "bound method": (Service(3).times, (2,), 6),
+        "callable object": (Service(3), (2,), -2),
+        "object of a local class": (Local(), (1,), 11),
+        "method of a builtin": ("-".join, (["a", "b"],), "a-b"),
+        "item getter": (operator.itemgetter(1), ("ab",), "b"),
+        "replaced in its module": (plain_form, (1,), 1),
+    }
 
 
-def test_a_change_of_what_a_closure_holds_is_seen() -> None:
+@pytest.mark.parametrize("name", by_value())
+def test_what_has_no_name_of_its_own_goes_by_value(name: str) -> None:
+    fn, args, expected = by_value()[name]
+    ref = codec.describe_function(fn)
+    assert ref.kind == "pickle"
+    assert codec.resolve_function(ref)(*args) == expected
+
+
+def test_a_reference_describes_itself() -> None:
+    ref = FunctionRef("name", "json:dumps")
+    assert codec.describe_function(ref) is ref  # type: ignore[arg-type]
+
+
+def test_a_function_of_main_goes_by_value_with_its_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+        import math
+        BASE = 2
+        def power(n): return BASE ** n
+        def root(n): return math.sqrt(power(n))
+        def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+    """
+    namespace = main_namespace(source, monkeypatch)
+    ref = codec.describe_function(namespace["root"])
+    assert (ref.kind, ref.name) == ("pickle", "__main__:root")
+    back = codec.resolve_function(ref)
+    assert back is not namespace["root"]
+    assert back(4) == 4.0
+    assert there_and_back(namespace["fib"])(10) == 55
+
+
+def test_options_travel_with_a_function_by_value() -> None:
+    fn = job(retries=4)(lambda: 1)
+    assert options_of(there_and_back(fn)).retries == 4
+
+
+def test_a_module_that_the_user_sends_by_value_goes_by_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shipped.py").write_text("def f(): return 5")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("shipped")
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        ref = codec.describe_function(module.f)
+        value = codec.encode({"f": module.f}).data
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+        del sys.modules["shipped"]
+    monkeypatch.undo()
+    assert ref.kind == "pickle"
+    assert codec.resolve_function(ref)() == 5
+    assert codec.decode(value)["f"]() == 5
+
+
+# --------------------------------------------------------------------- what is kept, and not
+
+
+def count_dumps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    dumped: list[object] = []
+    dump = pickles.dump
+
+    def counted(value: object, *, in_band: bool = False) -> Any:
+        dumped.append(value)
+        return dump(value, in_band=in_band)
+
+    monkeypatch.setattr(pickles, "dump", counted)
+    return dumped
+
+
+STEADY = {
+    "lambda": "f = lambda x: x + 1",
+    "scalar global": "K = 2\ndef f(x): return K * x",
+    "module": "import math\ndef f(x): return math.sqrt(x)",
+    "by name": "from os.path import join\ndef f(x): return join('a', str(x))",
+    "itself": "def f(x): return x if x < 1 else f(x - 1)",
+    "helper": "def g(x): return x\ndef f(x): return g(x)",
+    "default": "def f(x, y=3, z='a'): return x",
+    "annotated": "def f(x: int) -> 'str': return x",
+}
+UNSTEADY = {
+    "mutable global": "SEEN = []\ndef f(x): SEEN.append(x); return len(SEEN)",
+    "mutable default": "def f(x, seen=[]): seen.append(x); return len(seen)",
+    "keyword default": "def f(x, *, seen=[]): return x",
+    "mutable global of a helper": "SEEN = []\ndef g(x): return SEEN\ndef f(x): return g(x)",
+    "inner function": "SEEN = []\ndef f(x): return (lambda: SEEN)()",
+    "closure": "def outer():\n  seen = []\n  return lambda x: seen\nf = outer()",
+    "class": "class A: n = 1\ndef f(x): return A.n",
+    "attributes": "def f(x): return f.n\nf.n = 1",
+}
+
+
+@pytest.mark.parametrize("name", STEADY)
+def test_what_cannot_change_is_pickled_and_loaded_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fn = main_namespace(STEADY[name], monkeypatch)["f"]
+    dumped = count_dumps(monkeypatch)
+    refs = {codec.describe_function(fn) for _ in range(3)}
+    assert len(refs) == len(dumped) == 1
+    (ref,) = refs
+    assert codec.resolve_function(ref) is codec.resolve_function(ref)
+
+
+@pytest.mark.parametrize("name", UNSTEADY)
+def test_what_could_change_is_pickled_and_loaded_each_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fn = main_namespace(UNSTEADY[name], monkeypatch)["f"]
+    dumped = count_dumps(monkeypatch)
+    ref = codec.describe_function(fn)
+    codec.describe_function(fn)
+    assert len(dumped) == 2
+    assert codec.resolve_function(ref) is not codec.resolve_function(ref)
+
+
+def test_one_call_leaves_nothing_behind_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = UNSTEADY["mutable global"]
+    ref = codec.describe_function(main_namespace(source, monkeypatch)["f"])
+    assert [codec.resolve_function(ref)(0) for _ in range(3)] == [1, 1, 1]
+    counter = "N = 0\ndef f(): \n  global N\n  N += 1\n  return N"
+    ref = codec.describe_function(main_namespace(counter, monkeypatch)["f"])
+    assert [codec.resolve_function(ref)() for _ in range(3)] == [1, 1, 1]
+
+
+def replace_scalar(space: dict[str, Any]) -> None:
+    space["K"] = 10
+
+
+def replace_helper(space: dict[str, Any]) -> None:
+    space["g"] = lambda: 9
+
+
+def replace_code(space: dict[str, Any]) -> None:
+    space["f"].__code__ = (lambda y=0: 10).__code__
+
+
+def replace_code_of_helper(space: dict[str, Any]) -> None:
+    space["g"].__code__ = (lambda: 9).__code__
+
+
+def replace_default(space: dict[str, Any]) -> None:
+    space["f"].__defaults__ = (9,)
+
+
+def shadow_builtin(space: dict[str, Any]) -> None:
+    space["int"] = lambda value: 10
+
+
+CHANGES = [
+    replace_scalar,
+    replace_helper,
+    replace_code,
+    replace_code_of_helper,
+    replace_default,
+    shadow_builtin,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_change_that_the_function_would_see_travels(
+    change: Callable[[dict[str, Any]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "K = 1\ndef g(): return 0\ndef f(y=0): return int(K + g() + y)"
+    space = main_namespace(source, monkeypatch)
+    assert there_and_back(space["f"])() == 1
+    change(space)
+    assert space["f"]() == 10
+    assert there_and_back(space["f"])() == 10
+
+
+def test_a_function_that_was_replaced_in_its_module_goes_by_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = double
+    assert codec.describe_function(original).kind == "name"
+    monkeypatch.setattr(sys.modules[__name__], "double", lambda x: x)
+    ref = codec.describe_function(original)
+    assert ref.kind == "pickle"
+    assert codec.resolve_function(ref)(4) == 8
+    monkeypatch.undo()
+    assert codec.describe_function(original).kind == "name"
+
+
+def test_a_module_that_is_loaded_anew_gives_its_new_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("reloaded")
+    monkeypatch.setitem(sys.modules, "reloaded", module)
+    exec("def f(x): return 2 * x", module.__dict__)
+    old, ref = module.f, codec.describe_function(module.f)
+    exec("def f(x): return 5 * x", module.__dict__)
+    assert codec.resolve_function(ref)(1) == 5
+    assert there_and_back(module.f)(1) == 5
+    assert codec.describe_function(old).kind == "pickle"
+    assert there_and_back(old)(1) == 2
+
+
+def test_a_change_of_what_a_closure_holds_travels() -> None:
     offset = 10
 
     def add(x: int) -> int:
         return x + offset
 
-    assert resolve_function(describe_function(add))(1) == 11
+    assert there_and_back(add)(1) == 11
     offset = 20
-    assert resolve_function(describe_function(add))(1) == 21
+    assert there_and_back(add)(1) == 21
 
 
-def test_a_change_of_a_global_of_a_script_is_seen() -> None:
-    main = script(
-        "FACTOR = 2\ndef scale(x): return helper(x) * FACTOR\ndef helper(x): return x + 1"
-    )
-    scale = main["scale"]
-    assert resolve_function(describe_function(scale))(1) == 4
-    assert describe_function(scale) is describe_function(scale)  # kept while nothing changes
-    main["FACTOR"] = 10
-    assert resolve_function(describe_function(scale))(1) == 20
-    exec("def helper(x): return 0", main)
-    assert resolve_function(describe_function(scale))(1) == 0
-
-
-def test_one_call_leaves_nothing_behind_for_the_next() -> None:
-    main = script("SEEN = []\ndef collect(x):\n    SEEN.append(x)\n    return list(SEEN)")
-    ref = describe_function(main["collect"])
-    assert [resolve_function(ref)(x) for x in (1, 2)] == [[1], [2]]
-
-
-def test_a_function_without_state_is_rebuilt_once() -> None:
-    ref = describe_function(script("def square(x): return x * x")["square"])
-    assert resolve_function(ref) is resolve_function(ref)
-
-
-def test_a_partial_and_a_bound_method_work() -> None:
-    ref = describe_function(functools.partial(int, base=2))
-    assert ref.name == "builtins:int"
-    assert resolve_function(ref)("101") == 5
-    assert resolve_function(describe_function([3, 4].index))(4) == 1
-
-
-# ------------------------------------------------------------------------------------ no growth
-
-
-def test_a_function_that_is_gone_leaves_no_trace() -> None:
+def test_functions_that_are_gone_leave_no_trace() -> None:
     def count() -> int:
         gc.collect()
         return len(functions._known)
 
     before = count()
-    made = [script(f"def f(x): return x + {i}")["f"] for i in range(50)]
+    made = [eval(f"lambda: {n}") for n in range(50)]
     for fn in made:
-        describe_function(fn)
-    watched = weakref.ref(made[0])
+        codec.describe_function(fn)
+    del fn
     assert count() == before + 50
     made.clear()
-    del fn
     assert count() == before
-    assert watched() is None
 
 
-def test_rebuilt_functions_are_bounded() -> None:
-    for i in range(300):
-        fn = script(f"def f(x): return x + {i}")["f"]
-        assert resolve_function(describe_function(fn))(1) == 1 + i
-    assert len(functions._kept) <= 128
+def make_lambda() -> Callable[..., Any]:
+    return lambda x: x
 
 
-# -------------------------------------------------------------------------------------- refusals
+def make_recursive() -> Callable[..., Any]:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec("def f(x): return f(x - 1) if x else g()\ndef g(): return 1", namespace)
+    made: Callable[..., Any] = namespace["f"]
+    return made
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("gmpd_test_module:doubl", "has no 'doubl', did you mean 'double'?"),
-        ("gmpd_test_module:value", "gmpd_test_module:value is not callable: it is an int"),
-        ("gmpd_test_module:empty", "is not callable: it is None"),
-        ("gmpd_test_module:Absent.method", "has no class 'Absent'"),
-        ("gmpd_test_module:Box.nothing", "no function gmpd_test_module:Box.nothing"),
-        ("gmpd_absent.part:f", "there is no module 'gmpd_absent'"),
-        ("json.decoderr:f", "there is no module 'json.decoderr' .*did you mean 'json.decoder'"),
-        ("no colon", "write it as module:function"),
-        (":f", "write it as module:function"),
-        ("json:", "write it as module:function"),
-        ("json:dumps.__globals__.get", "no function"),
-    ],
-)
-def test_a_name_that_finds_nothing_is_refused_with_the_reason(
-    module: types.ModuleType, name: str, text: str
-) -> None:
-    with pytest.raises(NotRegistered, match=text):
-        resolve_function(FunctionRef("name", name))
+def make_closure() -> Callable[..., Any]:
+    big = Service()
+    return lambda x: (x, big)
 
 
-@pytest.mark.parametrize(
-    ("source", "text"),
-    [
-        ("1 / 0", "importing 'gmpd_broken' raised ZeroDivisionError: division by zero"),
-        ("raise SystemExit(4)", r"called sys.exit\(4\)"),
-        ("import gmpd_absent", "raised ModuleNotFoundError: No module named 'gmpd_absent'"),
-        ("def (", "raised SyntaxError"),
-    ],
-)
-def test_a_module_that_fails_to_import_says_why(
-    source: str, text: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "gmpd_broken.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(NotRegistered, match=text):
-        resolve_function(FunctionRef("name", "gmpd_broken:f"))
+@pytest.mark.parametrize("make", [make_lambda, make_recursive, make_closure])
+def test_describing_a_function_keeps_nothing_alive(make: Callable[[], Callable[..., Any]]) -> None:
+    gc.collect()
+    before = len(functions._known)
+    fn = make()
+    codec.describe_function(fn)
+    gone = weakref.ref(fn)
+    del fn
+    gc.collect()
+    assert gone() is None
+    assert len(functions._known) <= before
 
 
-async def coroutine_function() -> None:
-    pass
+def test_a_new_function_in_the_memory_of_an_old_one_is_not_taken_for_it() -> None:
+    for n in range(200):
+        fn = eval(f"lambda: {n}")
+        assert there_and_back(fn)() == n
+        del fn
 
 
-def test_what_is_no_function_is_refused_with_the_mend() -> None:
-    wrong: list[Any] = [5, None, "json:dumps"]
+def test_the_functions_kept_in_a_worker_are_bounded() -> None:
+    for n in range(functions._KEPT_MAX + 50):
+        there_and_back(eval(f"lambda: {n}"))
+    assert len(functions._kept) <= functions._KEPT_MAX
+
+
+def test_threads_may_describe_and_resolve_at_once() -> None:
+    wrong: list[int] = []
+    made = [eval(f"lambda: {n}") for n in range(functions._KEPT_MAX * 2)]
+
+    def work() -> None:
+        wrong.extend(n for n, fn in enumerate(made) if there_and_back(fn)() != n)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def test_what_is_no_function_is_refused_with_the_likely_mistake() -> None:
+    with pytest.raises(Unserializable, match=r"not an int: .*submit\(f, x\) instead of"):
+        codec.describe_function(double(2))  # type: ignore[arg-type]
+    wrong: list[Any] = [None, "json:dumps"]
     for thing in wrong:
-        with pytest.raises(Unserializable, match=r"submit\(f, x\) instead of submit\(f\(x\)\)"):
-            describe_function(thing)
-    with pytest.raises(Unserializable, match="pass the async function"):
-        describe_function(coroutine_function())  # type: ignore[arg-type]
+        with pytest.raises(Unserializable, match="a function is needed, not a"):
+            codec.describe_function(thing)
+    with pytest.raises(Unserializable, match=r"coroutine fetch\(\): .*submit\(fetch, url\)"):
+        codec.describe_function(fetch("u"))  # type: ignore[arg-type]
 
 
-def test_a_function_that_cannot_be_sent_names_what_it_holds() -> None:
-    stream = (x for x in (1, 2))
-
-    def use() -> int:
-        return next(stream)
-
-    with pytest.raises(Unserializable, match=r"closure variable 'stream' of .*use is a generator"):
-        describe_function(use)
-
-
-@pytest.mark.parametrize(
-    "ref", [FunctionRef("other", "m:f"), FunctionRef("pickle", "m:f", b"garbage")], ids=str
-)
-def test_a_reference_that_nobody_made_is_a_protocol_error(ref: FunctionRef) -> None:
-    with pytest.raises(
-        (ProtocolError, NotRegistered), match=r"kind 'other'|not a whole pickle|not a pickle"
-    ):
-        resolve_function(ref)
+def test_a_function_that_cannot_be_sent_is_named_with_what_it_holds() -> None:
+    lock = threading.Lock()
+    with pytest.raises(Unserializable) as info:
+        codec.describe_function(lambda: lock)
+    text = str(info.value)
+    assert "<lambda>() cannot be sent: closure variable 'lock' of" in text
+    assert "is a _thread.lock" in text
+    with pytest.raises(Unserializable, match=r"times\(\) cannot be sent: .*factor is a _thread"):
+        codec.describe_function(Service(lock).times)  # type: ignore[arg-type]
 
 
-def test_a_pickle_of_something_else_is_not_called() -> None:
-    number = FunctionRef("pickle", "m:f", pickles.dump(5)[0])
-    with pytest.raises(NotRegistered, match="m:f is not callable: it is an int"):
-        resolve_function(number)
+def error_for(name: str) -> str:
+    with pytest.raises(NotRegistered) as info:
+        codec.resolve_function(FunctionRef("name", name))
+    return str(info.value)
+
+
+REFUSED = [
+    ("os.path:joinn", "has no 'joinn', did you mean 'join'?"),
+    ("collections:OrderedDict.fromkey", "'OrderedDict' has no 'fromkey', did you mean 'fromkeys'?"),
+    ("collections:Nothing.at.all", "no class 'Nothing.at'"),
+    ("jsom:loads", "there is no module 'jsom' where the job was to run, did you mean 'json'?"),
+    ("json.decodr:x", "there is no module 'json.decodr' where the job was to run, did you mean"),
+    ("zzzqqq.sub:x", "there is no module 'zzzqqq' where the job was to run; install it there"),
+    ("os:sep", "os:sep is not callable: it is a str"),
+    ("json:decoder", "json:decoder is not callable: it is a module"),
+    ("double", "'double' names no function: write it as module:function"),
+    (":f", "write it as module:function"),
+    ("os:", "write it as module:function"),
+    ("__main__:f", "move it into a module"),
+    ("os:path.join.__globals__.get", "no class"),
+    ("..os:getcwd", "write it as module:function"),
+    ("os\0:getcwd", "write it as module:function"),
+]
+
+
+@pytest.mark.parametrize(("name", "expected"), REFUSED, ids=[repr(name) for name, _ in REFUSED])
+def test_a_name_that_finds_nothing_says_what_is_wrong(name: str, expected: str) -> None:
+    assert expected in error_for(name)
+
+
+BROKEN = {
+    "raises": ("1 / 0", "importing 'broken' raised ZeroDivisionError: division by zero"),
+    "lacks": ("import nosuchthing", "raised ModuleNotFoundError: No module named 'nosuchthing'"),
+    "exits": ("import sys; sys.exit(3)", "importing 'broken' called sys.exit(3)"),
+    "syntax": ("def", "raised SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_module_that_fails_to_import_keeps_its_own_reason(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, expected = BROKEN[name]
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert expected in error_for("broken:f")
+
+
+def test_none_is_not_callable(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("holder")
+    module.nothing = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "holder", module)
+    assert "holder:nothing is not callable: it is None" in error_for("holder:nothing")
+
+
+def test_damaged_references_are_refused() -> None:
+    good = codec.describe_function(lambda: 1)
+    with pytest.raises(ProtocolError):
+        codec.resolve_function(good._replace(payload=good.payload[:-1]))
+    with pytest.raises(ProtocolError, match="not a pickle"):
+        codec.resolve_function(good._replace(payload=b"garbage"))
+    with pytest.raises(ProtocolError, match="kind 'other'"):
+        codec.resolve_function(good._replace(kind="other"))
+    number, _ = pickles.dump(collections.deque([1]))
+    with pytest.raises(NotRegistered, match=r"is not callable: it is a collections\.deque"):
+        codec.resolve_function(good._replace(payload=number))
+
+
+def test_a_function_by_value_whose_module_is_missing_names_both() -> None:
+    payload, _ = pickles.dump(functools.partial(os.path.join, "a"))
+    hidden = payload[:-4].replace(b"posixpath", b"posixpaht")
+    ref = FunctionRef("pickle", "m:f", hidden + zlib.crc32(hidden).to_bytes(4, "little"))
+    with pytest.raises(NotRegistered, match=r"m:f cannot be rebuilt: .*No module named 'posix"):
+        codec.resolve_function(ref)
