@@ -11,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures._base import (
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
@@ -19,7 +18,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd import codec
 from gmpd.client.core import Ended
@@ -67,30 +66,30 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     # -- lazily built parts, which wait() and as_completed() reach for -----------------------------
 
-    @property
-    def _condition(self) -> Any:  # type: ignore[override]
-        made = self._made
-        if made is None:
-            made = self.__dict__.setdefault("_made", self._new_condition())
-        if made is _CLAIMED:
-            while self._state not in _OVER:  # the finisher is between two of its next instructions
-                time.sleep(0)
-            # The same one each time: wait() acquires by one access and releases by another.
-            return self.__dict__.setdefault("_late", self._new_condition())
-        return made
-
     def _new_condition(self) -> Any:
         return threading.Condition()
 
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        waiters: list[Any] = self.__dict__.setdefault("_waiting", [])
-        return waiters
+    if not TYPE_CHECKING:  # for whom they stay the attributes that the standard Future has
 
-    @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:
-        callbacks: list[Callable[[Any], object]] = self.__dict__.setdefault("_callbacks", [])
-        return callbacks
+        @property
+        def _condition(self):
+            made = self._made
+            if made is None:
+                made = self.__dict__.setdefault("_made", self._new_condition())
+            if made is _CLAIMED:
+                while self._state not in _OVER:  # the finisher is between two instructions
+                    time.sleep(0)
+                # Nobody is to be notified any more; but who acquires must release the same one.
+                return self.__dict__.setdefault("_late", self._new_condition())
+            return made
+
+        @property
+        def _waiters(self):
+            return self.__dict__.setdefault("_waiting", [])
+
+        @property
+        def _done_callbacks(self):
+            return self.__dict__.setdefault("_callbacks", [])
 
     # -- the public face -------------------------------------------------------------------------
 

@@ -1,0 +1,225 @@
+"""The executor and the other faces, on real private daemons."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import operator
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import BrokenExecutor, as_completed, wait
+
+import pytest
+
+import gmpd
+from gmpd.client.futures import JobFuture
+from gmpd.errors import DaemonUnreachable, Unserializable, WorkerLost
+from tests.support import wait_until
+
+
+@pytest.fixture
+def executor() -> Iterator[gmpd.Executor]:
+    with gmpd.Executor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def client() -> Iterator[gmpd.Client]:
+    with gmpd.Client() as made:
+        yield made
+
+
+def test_submit_map_wait_as_completed(executor: gmpd.Executor) -> None:
+    futures = [executor.submit(operator.add, i, 1) for i in range(500)]
+    assert wait(futures, 20).not_done == set()
+    assert [f.result() for f in futures] == list(range(1, 501))
+    assert list(executor.map(abs, range(-9, 9))) == [abs(i) for i in range(-9, 9)]
+    assert list(executor.map(pow, range(9), [2] * 9, chunksize=4)) == [i * i for i in range(9)]
+    more = {executor.submit(operator.neg, i) for i in range(20)}
+    assert {f.result() for f in as_completed(more, 20)} == {-i for i in range(20)}
+    with pytest.raises(TimeoutError):
+        list(executor.map(time.sleep, [2.0], timeout=0.05))
+
+
+def test_after_shutdown_nothing_is_taken(executor: gmpd.Executor) -> None:
+    future = executor.submit(time.sleep, 0.1)
+    executor.shutdown()
+    assert future.done()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+    executor.shutdown()
+
+
+def test_a_failing_initializer_breaks_the_pool() -> None:
+    pool = gmpd.Executor(1, initializer=operator.truediv, initargs=(1, 0))
+    wait_until(lambda: pool._client._core.lost, "the pool is known to be broken")
+    with pytest.raises(BrokenExecutor, match="initializer failed"):
+        pool.submit(abs, 1)
+    pool.shutdown()
+
+
+def test_run_in_executor(executor: gmpd.Executor) -> None:
+    async def main() -> int:
+        return await asyncio.get_running_loop().run_in_executor(executor, operator.add, 1, 2)
+
+    assert asyncio.run(main()) == 3
+
+
+class Tracked:
+    pass
+
+
+def test_neither_arguments_nor_results_stay(executor: gmpd.Executor) -> None:
+    value = Tracked()
+    gone = weakref.ref(value)
+    future = executor.submit(id, value)
+    assert future.result(20)
+    del value
+    assert wait_until(lambda: gone() is None, "the argument is freed")
+    result = executor.submit(Tracked).result(20)
+    gone = weakref.ref(result)
+    del result
+    assert wait_until(lambda: gone() is None, "the result is freed")
+
+
+def test_what_cannot_be_sent_fails_at_submit(client: gmpd.Client) -> None:
+    with pytest.raises(Unserializable, match="lock"):
+        client.submit(abs, threading.Lock())
+    assert client.submit(lambda x: x + 1, 1).result(20) == 2
+
+
+def test_an_error_is_itself_with_cause_and_note(client: gmpd.Client) -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        client.submit(operator.truediv, 1, 0).result(20)
+    assert "attempt 1" in caught.value.__notes__[0]
+    assert "Traceback" in str(caught.value.__cause__)
+
+
+def test_a_dead_worker_costs_its_job_alone(client: gmpd.Client) -> None:
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        client.submit(lambda: os.kill(os.getpid(), signal.SIGKILL)).result(20)
+    assert client.submit(abs, -1).result(20) == 1
+
+
+def test_an_endless_source_is_taken_from_by_the_window(client: gmpd.Client) -> None:
+    taken = itertools.count()
+    results = client.map(abs, taken)
+    assert list(itertools.islice(results, 5000)) == list(range(5000))
+    results.close()  # type: ignore[attr-defined]
+    assert next(taken) < 1_000_000
+
+
+def test_map_unordered_and_with_errors_in_place(client: gmpd.Client) -> None:
+    assert sorted(client.map(abs, range(3000), ordered=False)) == list(range(3000))
+    results = client.map(lambda x: 6 // (x - 3), range(6), chunksize=3)
+    assert [next(results) for _ in range(3)] == [-2, -3, -6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_streams_sync_and_async(client: gmpd.Client) -> None:
+    def numbers(n: int) -> Iterator[int]:
+        yield from range(n)
+
+    async def slowly(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            await asyncio.sleep(0)
+            yield i
+
+    assert list(client.stream(numbers, 300)) == list(range(300))
+    assert list(client.stream(slowly, 300)) == list(range(300))
+    with client.stream(numbers, 10**12) as endless:
+        assert [next(endless), next(endless)] == [0, 1]
+    assert wait_until(lambda: client._core.busy == 0, "the stream's job is over")
+
+
+def test_cancel_what_runs_and_what_waits_on_itself(client: gmpd.Client) -> None:
+    sleeping = client.submit(asyncio.sleep, 60)
+    wait_until(sleeping.running, "the coroutine runs")
+    assert sleeping.cancel()
+    assert sleeping.cancelled()
+    blocked = client.submit(time.sleep, 0.5)
+    wait_until(blocked.running, "the blocking job runs")
+    assert not blocked.cancel()
+    assert blocked.result(20) is None
+
+
+def test_a_callback_may_wait_for_another_result(client: gmpd.Client) -> None:
+    seen: list[int] = []
+
+    def again(_: object) -> None:
+        seen.append(client.submit(abs, -5).result(20))
+
+    client.submit(time.sleep, 0.05).add_done_callback(again)
+    assert wait_until(lambda: seen, "the callback's own job") == [5]
+
+
+@pytest.mark.kills_daemon
+def test_when_the_daemon_dies_everybody_hears() -> None:
+    client = gmpd.Client()
+    assert client._daemon is not None
+    futures: list[JobFuture] = [client.submit(time.sleep, 60) for _ in range(4)]
+    os.kill(client._daemon.pid, signal.SIGKILL)
+    for future in futures:
+        with pytest.raises(DaemonUnreachable):
+            future.result(20)
+    with pytest.raises(DaemonUnreachable):
+        client.submit(abs, 1)
+    client.close()
+
+
+def test_a_fork_is_told_so(client: gmpd.Client) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client.submit(abs, 1)
+        except RuntimeError as error:
+            os._exit(0 if "fork" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_asyncio() -> None:
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            assert await c.submit(operator.add, 1, 2) == 3
+            values = await asyncio.gather(*[c.submit(abs, -i) for i in range(300)])
+            assert values == list(range(300))
+            assert [x async for x in c.map(abs, range(-5, 0))] == [5, 4, 3, 2, 1]
+            with pytest.raises(ZeroDivisionError):
+                await c.submit(operator.truediv, 1, 0)
+            late = c.submit(asyncio.sleep, 60)
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+
+    asyncio.run(main())
+
+
+GREEN = """
+import gevent, operator, time
+from gmpd.client.green import Client
+if __name__ == "__main__":
+    with Client() as c:
+        began = time.monotonic()
+        waits = [gevent.spawn(lambda: c.submit(time.sleep, 0.3).result(20)) for _ in range(10)]
+        gevent.joinall(waits, raise_error=True)
+        assert time.monotonic() - began < 2.5
+        assert sorted(c.map(abs, range(-3, 3), ordered=False)) == [0, 1, 1, 2, 2, 3]
+        print(c.submit(operator.add, 1, 2).result(20))
+"""
+
+
+@pytest.mark.parametrize("patch", ["", "import gevent.monkey; gevent.monkey.patch_all()"])
+def test_gevent(patch: str) -> None:
+    pytest.importorskip("gevent")
+    ran = subprocess.run(
+        [sys.executable, "-c", patch + GREEN], capture_output=True, text=True, timeout=50
+    )
+    assert (ran.returncode, ran.stdout) == (0, "3\n"), ran.stderr

@@ -1,0 +1,222 @@
+"""The client's core: batches, window, acknowledgements, cancels, loss; and its future."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import FIRST_COMPLETED, as_completed, wait
+from typing import Any
+
+import pytest
+
+from gmpd import codec, protocol
+from gmpd.client.core import ClientCore, Ended, Note
+from gmpd.client.futures import JobFuture
+from gmpd.client.mapping import CHUNK_ITEMS_MAX, Sizer
+from gmpd.codec import FunctionRef
+from gmpd.errors import (
+    DaemonUnreachable,
+    JobPoisoned,
+    JobTimeout,
+    ProtocolError,
+    QueueFull,
+    WorkerLost,
+)
+from gmpd.protocol import Outcome
+
+F = FunctionRef("name", "m:f")
+G = FunctionRef("name", "m:g")
+
+
+def core(window: int = 100, batch_jobs: int = 10) -> ClientCore:
+    made = ClientCore(b"s" * 16, {})
+    receive(made, protocol.Welcome(1, 1, window, batch_jobs, 1 << 20, {}))
+    return made
+
+
+def receive(client: ClientCore, message: protocol.Message) -> None:
+    client.receive([protocol.pack(message)])
+
+
+def sent(client: ClientCore) -> list[Any]:
+    return [protocol.unpack(m[0], protocol.FROM_CLIENT) for m in client.take_outgoing()]
+
+
+def submit(client: ClientCore, n: int = 1, ref: FunctionRef = F, options: Any = None) -> list[int]:
+    return [client.submit(ref, codec.Blob(b"x"), options, object()) for _ in range(n)]
+
+
+def done(seqs: list[int]) -> protocol.Done:
+    return protocol.Done(seqs, [b"\xc0"] * len(seqs), [1] * len(seqs), None, None)
+
+
+def test_like_jobs_go_together_and_a_function_is_defined_once() -> None:
+    client = core()
+    submit(client, 12)
+    submit(client, 1, G)
+    submit(client, 1, G, {"retries": 1})
+    messages = sent(client)
+    assert [type(m).__name__ for m in messages] == [
+        "Define", "Submit", "Submit", "Define", "Submit", "Submit",
+    ]  # fmt: skip
+    assert [len(m.payloads) for m in messages if isinstance(m, protocol.Submit)] == [10, 2, 1, 1]
+    submit(client)
+    assert [type(m).__name__ for m in sent(client)] == ["Submit"]
+
+
+def test_the_window_holds_back_and_an_ack_opens_it() -> None:
+    client = core(window=4)
+    seqs = submit(client, 10)
+    assert [len(m.payloads) for m in sent(client)[1:]] == [4]
+    assert sent(client) == []
+    receive(client, done(seqs[:3]))
+    messages = sent(client)
+    assert protocol.Ack(3) in messages
+    assert sum(len(m.payloads) for m in messages if isinstance(m, protocol.Submit)) == 3
+    assert client.unsent == 3
+
+
+def test_cancelled_before_it_was_sent_it_never_is() -> None:
+    client = core(window=2)
+    seqs = submit(client, 6)
+    sent(client)
+    assert len(client.cancel([seqs[3], seqs[0]])) == 1  # the first is out: the daemon is asked
+    assert sent(client) == [protocol.Cancel([seqs[0]])]
+    receive(client, done(seqs[:2]))
+    receive_all = [m for m in sent(client) if isinstance(m, protocol.Submit)]
+    assert [(m.first_seq, len(m.payloads)) for m in receive_all] == [(seqs[2], 1), (seqs[4], 1)]
+
+
+def test_every_job_has_one_end() -> None:
+    client = core()
+    seqs = submit(client, 3)
+    sent(client)
+    receive(client, done(seqs[:1]))
+    receive(client, done(seqs[:1]))  # repeated: dropped
+    client.lose(DaemonUnreachable("gone"))
+    client.lose(DaemonUnreachable("again"))
+    ends = [event for event in client.events if isinstance(event, Ended)]
+    assert [end.outcome for end in ends] == [Outcome.OK, Outcome.LOST, Outcome.LOST]
+    assert client.busy == 0
+    with pytest.raises(DaemonUnreachable, match="gone"):
+        submit(client)
+
+
+def test_nonsense_changes_nothing() -> None:
+    client = core()
+    submit(client)
+    for frames in (
+        [b"\xff"],
+        [protocol.pack(protocol.Ack(1))],
+        [protocol.pack(done([1])), b"stray"],
+    ):
+        with pytest.raises(ProtocolError):
+            client.receive(frames)
+    assert client.busy == 1
+    assert not client.events
+
+
+def test_another_version_is_told_with_both() -> None:
+    client = ClientCore(b"s" * 16, {})
+    with pytest.raises(ProtocolError, match="versions 7 to 9"):
+        receive(client, protocol.Refused(7, 9, "too old"))
+
+
+def test_a_function_number_is_reused_only_behind_the_jobs_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gmpd.client.core.FUNCTIONS_MAX", 1)
+    client = core()
+    for ref in (F, G, F):
+        submit(client, 1, ref)
+    names: dict[int, str] = {}
+    ran = []
+    for message in sent(client):
+        if isinstance(message, protocol.Define):
+            names[message.fid] = message.name
+        else:
+            ran.append(names[message.fid])
+    assert ran == ["m:f", "m:g", "m:f"]
+
+
+def test_running_and_kept_reach_the_job() -> None:
+    client = core()
+    (seq,) = submit(client)
+    receive(client, protocol.Running([seq, 999]))
+    receive(client, protocol.Kept([seq]))
+    assert [event.what for event in client.events if isinstance(event, Note)] == ["running", "kept"]
+
+
+def end(future: JobFuture, outcome: Outcome, payload: bytes = b"", **details: Any) -> None:
+    future.ended(Ended(future, outcome, payload, (), 1500, details))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "details", "kind", "text"),
+    [
+        (Outcome.TIMEOUT, {}, JobTimeout, "timeout"),
+        (Outcome.LOST, {"pid": 42, "signal": "SIGKILL"}, WorkerLost, r"pid 42\) died by SIGKILL"),
+        (Outcome.LOST, {"poisoned": True}, JobPoisoned, "several workers"),
+        (Outcome.REJECTED, {"text": "full", "room": 3}, QueueFull, "not accepted: full"),
+    ],
+)
+def test_an_end_without_an_exception_of_its_own_says_what_happened(
+    outcome: Outcome, details: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    future = JobFuture()
+    end(future, outcome, **details)
+    with pytest.raises(kind, match=text):
+        future.result(0)
+
+
+def test_an_error_comes_as_itself_with_a_note() -> None:
+    future = JobFuture()
+    end(future, Outcome.ERROR, codec.encode_error(KeyError("k")), p=1, pid=42, attempt=2)
+    with pytest.raises(KeyError) as caught:
+        future.result(0)
+    assert "on P1 (pid 42), attempt 2, ran 1.5 ms" in caught.value.__notes__[0]
+
+
+def test_a_value_that_cannot_be_rebuilt_fails_that_job() -> None:
+    future = JobFuture()
+    end(future, Outcome.OK, b"\x80\x05garbage")
+    assert isinstance(future.exception(0), Exception)
+
+
+def test_a_future_is_the_standard_one_to_wait_and_callbacks() -> None:
+    first, second = JobFuture(), JobFuture()
+    called: list[Any] = []
+    first.add_done_callback(called.append)
+    end(first, Outcome.OK, b"\x01")
+    assert called == [first]
+    assert wait([first, second], 0, FIRST_COMPLETED).done == {first}
+    end(second, Outcome.CANCELLED)
+    assert set(as_completed([first, second])) == {first, second}
+    assert second.cancelled()
+    assert first.result() == 1
+
+
+def test_a_waiter_and_the_finisher_never_miss_each_other() -> None:
+    def finish(futures: list[JobFuture]) -> None:
+        for future in futures:
+            end(future, Outcome.OK, b"\x01")
+
+    for _ in range(300):
+        futures = [JobFuture() for _ in range(8)]
+        thread = threading.Thread(target=finish, args=(futures,))
+        thread.start()
+        assert len(list(as_completed(futures, timeout=10))) == 8
+        thread.join()
+
+
+def test_automatic_chunks_grow_to_some_milliseconds() -> None:
+    sizer = Sizer("auto", None, False)
+    assert sizer.size == 1
+    for _ in range(8):
+        sizer.learn(sizer.size, sizer.size * 10)
+    assert sizer.size == 300
+    for _ in range(20):
+        sizer.learn(sizer.size, 0)
+    assert sizer.size == CHUNK_ITEMS_MAX
+    assert Sizer("auto", 64, False)._most == 2
+    with pytest.raises(ValueError, match="chunksize=0"):
+        Sizer(0, None, False)
