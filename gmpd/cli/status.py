@@ -40,7 +40,7 @@ def headline(seen: Mapping[str, Any]) -> str:
 def table(ps: list[dict[str, Any]]) -> list[str]:
     """A line for each P under a heading."""
     rows = [
-        ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "LOST", "RUNS"]
+        ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]
     ]
     rows += [_row(p) for p in ps]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
