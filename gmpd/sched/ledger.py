@@ -440,6 +440,8 @@ class Sched:
             self.tally.steal.add(now - self._steal_asked_ns.pop(request, now))
             self._learn_victim(record, bool(jobs), now)
         record.lost += len(jobs)
+        for job in jobs:
+            job.moved = True
         self._take_back(jobs, now)
         self._rest(record)
 
@@ -607,6 +609,9 @@ class Sched:
             job.token = token
             job.est_ns = est
             fresh[token] = job
+            if job.moved:
+                job.moved = False
+                record.stolen += 1
             payloads.append(job.payload)
             buffers.append(job.buffers)
             token += 1

@@ -63,8 +63,8 @@ class Job:
     """One accepted job; see states.py for who owns it when."""
 
     __slots__ = (
-        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "nbytes",
-        "options", "p", "payload", "seq", "session", "state", "streamed", "token",
+        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "moved",
+        "nbytes", "options", "p", "payload", "seq", "session", "state", "streamed", "token",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +96,8 @@ class Job:
         #: What this hand-out costs its P's credit.
         self.est_ns = 0
         self.cancelling = False
+        #: It was surrendered by a victim and is not handed out again yet.
+        self.moved = False
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
 

@@ -564,6 +564,21 @@ def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
     assert only(desk.take(), PullAt) == [PullAt(p, 1, 5)]
 
 
+def test_what_a_victim_gives_is_counted_by_the_thief(desk: Desk) -> None:
+    victim, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.submit(client, 2, fn="m:long")
+    desk.take()
+    desk.start(victim)
+    desk.take()
+    thief = desk.sched.p_ready(1, 1)
+    desk.take()
+    if victim.stealing:
+        desk.sched.surrendered(victim, 1, victim.stealing, list(victim.fresh), desk.now)
+        desk.take()
+    assert (thief.stolen, victim.lost) == (len(thief.fresh), len(thief.fresh))
+    assert thief.fresh
+
+
 def test_a_steal_that_dies_with_its_victim_leaves_nothing(desk: Desk) -> None:
     one, client = desk.sched.p_ready(1, 1), desk.client()
     for epoch in range(2, 60):
