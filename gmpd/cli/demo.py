@@ -181,5 +181,6 @@ def _handed_off(p: dict[str, Any]) -> str:
     why = ", ".join(f"{n} {name}" for name, n in handoffs.items() if n) or "never"
     return (
         f"P{p['p']}: {p.get('jobs_finished', 0):,} jobs, {p.get('stolen', 0)} of them stolen;"
+        f" {p.get('lost', 0)} were stolen from it;"
         f" {p.get('cpu_s', 0):.1f} s of CPU; handed to another thread: {why}"
     )
