@@ -26,8 +26,8 @@ from gmpd.errors import ConfigError, DaemonUnreachable
 Frame: TypeAlias = bytes | memoryview
 Frames: TypeAlias = Sequence[Any]
 
-#: Frames at least this large are handed to libzmq without a copy. Below it a copy (0.1 ms) costs less
-#: than what pyzmq starts for the first such frame: a thread and a context of its own.
+#: Frames at least this large are handed to libzmq without a copy. Below it a copy (0.1 ms) costs
+#: less than what pyzmq starts for the first such frame: a thread and a context of its own.
 ZERO_COPY_BYTES = 1 << 20
 
 #: Whole messages that wait inside libzmq per peer. Ours are batches of up to thousands of jobs and
