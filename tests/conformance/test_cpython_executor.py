@@ -1,0 +1,86 @@
+"""CPython's own tests of executors, on gmpd.Executor.
+
+The classes are those of the running interpreter's ``test.test_concurrent_futures`` (a package
+since 3.12). Where an interpreter comes without its tests there is nothing to run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+import unittest
+from typing import Any
+
+import pytest
+
+import gmpd
+from tests.support import wait_until
+
+if importlib.util.find_spec("test") is None or not importlib.util.find_spec(
+    "test.test_concurrent_futures"
+):
+    pytest.skip(
+        "this interpreter comes without test.test_concurrent_futures", allow_module_level=True
+    )
+
+_HOME = "test.test_concurrent_futures"
+support: Any = importlib.import_module("test.support")
+threading_helper: Any = importlib.import_module("test.support.threading_helper")
+
+
+def _mixin(module: str, name: str) -> Any:
+    package = importlib.import_module(_HOME)
+    if hasattr(package, "__path__"):
+        package = importlib.import_module(f"{_HOME}.{module}")
+    return getattr(package, name)
+
+
+#: What is left out, and why.
+EXCLUDED = {
+    "test_interpreter_shutdown": "its script makes the executor by name from concurrent.futures",
+    "test_submit_after_interpreter_shutdown": "its script makes the executor by name from concurrent.futures",
+    "test_hang_gh83386": "its script makes the executor by name, with a multiprocessing context",
+    "test_cancel_futures": "expects that a job has begun at once; _cancel_futures waits for that",
+    "test_hang_gh94440": "its script uses a multiprocessing context of the executor",
+}
+
+
+class Pool(unittest.TestCase):
+    """An executor of two workers per test, and no thread left by it."""
+
+    executor: Any
+    executor_type = gmpd.Executor
+
+    def setUp(self) -> None:
+        if self._testMethodName in EXCLUDED:
+            self.skipTest(EXCLUDED[self._testMethodName])
+        self._threads = threading_helper.threading_setup()
+        self.executor = gmpd.Executor(max_workers=2)
+
+    def tearDown(self) -> None:
+        self.executor.shutdown(wait=True)
+        self.executor = None
+        support.reap_children()
+        threading_helper.threading_cleanup(*self._threads)
+
+
+def _tests(name: str, module: str, mixin: str) -> Any:
+    return type(name, (_mixin(module, mixin), Pool), {"worker_count": 2, "__module__": __name__})
+
+
+def _cancel_futures(self: Any) -> None:
+    """CPython's test_cancel_futures, but it waits until something has begun."""
+    futures = [self.executor.submit(time.sleep, 0.1) for _ in range(50)]
+    wait_until(lambda: any(f.running() for f in futures), "a job runs")
+    self.executor.shutdown(cancel_futures=True)
+    rest = [future for future in futures if not future.cancelled()]
+    assert all(future.done() and future.exception() is None for future in rest)
+    assert 0 < len(rest) < 50
+
+
+TestExecutor = _tests("TestExecutor", "executor", "ExecutorTest")
+TestWait = _tests("TestWait", "test_wait", "WaitTests")
+TestAsCompleted = _tests("TestAsCompleted", "test_as_completed", "AsCompletedTests")
+TestShutdown = _tests("TestShutdown", "test_shutdown", "ExecutorShutdownTest")
+TestShutdown.test_cancelling_what_waits = _cancel_futures
