@@ -212,7 +212,7 @@ def _remote_message(error: dict[str, Any]) -> str:
 def _plain_args(exc: BaseException) -> list[Any] | None:
     """The arguments that make ``exc`` again, if it is a known class and they are scalars."""
     kind = type(exc)
-    namespace = _BY_NAME.get(kind.__module__)
+    namespace = _BY_NAME.get(_attribute_text(kind, "__module__"))
     if namespace is None or namespace.get(kind.__qualname__) is not kind:
         return None
     try:

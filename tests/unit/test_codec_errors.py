@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -317,3 +320,197 @@ def test_every_error_of_gmpd_comes_back_as_itself() -> None:
     assert len(kinds) > 15
     for kind in kinds:
         assert type(there_and_back(raising(kind("text")))) is kind
+
+
+# ------------------------------------------------------------ what else a job may end with
+
+
+class Bare(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        asyncio.CancelledError,
+        Bare,
+        StopAsyncIteration,
+    ],
+)
+def test_whatever_can_be_raised_comes_back_as_its_own_class(kind: type[BaseException]) -> None:
+    back = there_and_back(raising(kind("text")))
+    assert type(back) is kind
+    assert back.args == ("text",)
+    assert isinstance(back.__cause__, RemoteTraceback)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def test_a_frozen_exception_gets_its_note_and_loses_nothing_but_its_class() -> None:
+    exc = Frozen(3)
+    codec.add_job_note(exc, "job 7")
+    back = there_and_back(raising(exc))
+    assert str(back).endswith("Frozen: 3")  # Python itself cannot unpickle it
+    assert isinstance(back.__cause__, RemoteTraceback)
+    assert back.__notes__ == ["job 7"]
+
+
+def test_notes_that_are_no_list_of_texts_do_no_harm() -> None:
+    for notes in (5, ("a",), [1, "kept", None]):
+        exc = ValueError("no")
+        exc.__notes__ = notes  # type: ignore[assignment]
+        back = there_and_back(raising(exc))
+        assert getattr(back, "__notes__", []) == (["kept"] if isinstance(notes, list) else [])
+        codec.add_job_note(exc, "job 7")
+        assert "job 7" in exc.__notes__
+
+
+def test_members_of_a_group_come_back_each_as_far_as_it_can() -> None:
+    bad = raising(NoReduce("stays"))
+    assert isinstance(bad, Exception)
+    inner = ExceptionGroup("inner", [Own(5), bad])
+    back = there_and_back(raising(ExceptionGroup("outer", [ValueError("a"), inner])))
+    assert type(back) is ExceptionGroup
+    assert str(back) == "outer (2 sub-exceptions)"
+    first, second = back.exceptions
+    assert repr(first) == "ValueError('a')"
+    assert isinstance(second, ExceptionGroup)
+    assert [type(exc) for exc in second.exceptions] == [Own, RemoteError]
+    assert "in user_function" in str(second.exceptions[1].__cause__)
+    kept, rest = back.split(Own)
+    assert kept is not None
+    assert rest is not None
+
+
+def test_a_group_with_an_interrupt_stays_a_base_group() -> None:
+    back = there_and_back(raising(BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError()])))
+    assert type(back) is BaseExceptionGroup
+    assert [type(exc) for exc in back.exceptions] == [KeyboardInterrupt, ValueError]
+
+
+class TaskErrors(ExceptionGroup[Exception]):
+    def derive(self, excs: Any) -> TaskErrors:  # type: ignore[override]
+        return TaskErrors(self.message, excs)
+
+
+def test_a_group_of_an_own_class_keeps_its_class() -> None:
+    back = there_and_back(raising(TaskErrors("g", [ValueError("a")])))
+    assert type(back) is TaskErrors
+    assert repr(back.exceptions) == "(ValueError('a'),)"
+
+
+def test_a_group_without_bounds_arrives_bounded() -> None:
+    wide = ExceptionGroup("wide", [ValueError(str(i)) for i in range(20_000)])
+    assert len(codec.encode_error(raising(wide))) < 2_000_000
+    deep: Exception = ValueError("core")
+    for _ in range(5_000):
+        deep = ExceptionGroup("deep", [deep])
+    data = codec.encode_error(raising(deep))
+    assert isinstance(codec.decode_error(data), RemoteError | ExceptionGroup)
+    assert "in user_function" in codec.error_summary(data).traceback
+
+
+@pytest.mark.parametrize("parts", [[], [5], [b"garbage"], [[]]], ids=str)
+def test_a_group_of_wrong_parts_is_refused(parts: object) -> None:
+    error = msgpack.unpackb(codec.encode_error(raising(ExceptionGroup("g", [ValueError()]))))
+    with pytest.raises(ProtocolError):
+        codec.decode_error(msgpack.packb(error | {"parts": parts}))
+
+
+def test_groups_nested_beyond_all_measure_are_no_recursion() -> None:
+    data = codec.encode_error(raising(ExceptionGroup("g", [ValueError()])))
+    error = msgpack.unpackb(data)
+    for _ in range(300):
+        data = msgpack.packb(error | {"parts": [data]})
+    assert isinstance(codec.decode_error(data), BaseException)
+
+
+def test_a_cause_that_leads_back_to_its_start_ends() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    first.__cause__, second.__cause__ = second, first
+    summary = codec.error_summary(codec.encode_error(raising(first)))
+    assert "KeyError: 'second'" in summary.traceback
+    assert summary.traceback.endswith("ValueError: first\n")
+    assert type(there_and_back(first)) is ValueError
+
+
+class Verbose(Exception):
+    def __str__(self) -> str:
+        return "x" * 50_000_000
+
+
+def test_a_gigantic_text_is_cut_without_many_copies() -> None:
+    exc = raising(Verbose())
+    tracemalloc.start()
+    try:
+        data = codec.encode_error(exc)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(data) < 3 * TEXT_MAX
+    assert peak < 150_000_000
+    summary = codec.error_summary(data)
+    assert "characters left out" in summary.message
+    assert "in user_function" in summary.traceback
+
+
+class Lying(str):
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise RuntimeError("no")
+
+    __len__ = encode = __getitem__  # type: ignore[assignment]
+
+
+class TextOfOwnClass(Exception):
+    def __str__(self) -> str:
+        return Lying("text")
+
+
+class Metaclass(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name in {"__qualname__", "__module__", "__name__"}:
+            raise RuntimeError("no name")
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=Metaclass):
+    pass
+
+
+def test_classes_that_lie_about_themselves_arrive_as_texts() -> None:
+    assert codec.error_summary(codec.encode_error(TextOfOwnClass())).message == "text"
+    summary = codec.error_summary(codec.encode_error(Nameless("still here")))
+    assert summary.message == "still here"
+
+
+def test_texts_that_are_not_unicode_travel_escaped() -> None:
+    back = there_and_back(raising(ValueError("a\ud800b")))
+    assert type(back) is ValueError
+    assert codec.error_summary(codec.encode_error(ValueError("a\ud800b"))).message == "a\\ud800b"
+
+
+def test_the_hints_of_the_traceback_module_are_kept() -> None:
+    def typo() -> None:
+        [].apend(1)  # type: ignore[attr-defined]
+
+    text = codec.error_summary(codec.encode_error(caught(typo))).traceback
+    assert "[].apend(1)" in text
+    assert "^^^" in text
+    if sys.version_info >= (3, 12):  # before, only the interpreter itself made them
+        assert "Did you mean: 'append'?" in text
+
+
+def test_every_truncation_of_an_error_is_refused() -> None:
+    for exc in (ValueError("a"), Own(5), ExceptionGroup("g", [Own(5)])):
+        data = codec.encode_error(exc)
+        for length in range(len(data)):
+            with pytest.raises(ProtocolError):
+                codec.decode_error(data[:length])
