@@ -39,7 +39,7 @@ def _mixin(module: str, name: str) -> Any:
 #: What is left out, and why.
 EXCLUDED = {
     "test_interpreter_shutdown": "its script makes the executor by name from concurrent.futures",
-    "test_submit_after_interpreter_shutdown": "its script makes the executor by name from concurrent.futures",
+    "test_submit_after_interpreter_shutdown": "its script makes the executor by name",
     "test_hang_gh83386": "its script makes the executor by name, with a multiprocessing context",
     "test_cancel_futures": "expects that a job has begun at once; _cancel_futures waits for that",
     "test_hang_gh94440": "its script uses a multiprocessing context of the executor",
