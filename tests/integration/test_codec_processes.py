@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,5 +90,6 @@ def test_a_script_gets_back_values_and_errors_of_its_own_classes(tmp_path: Path)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), WORKER]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=ROOT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     assert done.stdout == "all held\n", done.stderr
