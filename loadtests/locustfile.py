@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
@@ -32,6 +33,7 @@ from locust import User, events, tag, task
 from locust.runners import MasterRunner, WorkerRunner
 
 from gmpd.client.green import Client
+from gmpd.errors import GmpdError
 from loadtests import jobs
 from loadtests.recorder import Limits, Recorder
 
@@ -183,11 +185,24 @@ def _add_options(parser: ArgumentParser, **_: Any) -> None:
 # -- the course of a run -------------------------------------------------------------------------
 
 
+def _on_init(environment: Any, **_: Any) -> None:
+    # gevent's timers count from the loop's own time, which stands still while modules are imported:
+    # on a slow machine a run of two seconds (-t 2s) would be over before it began.
+    gevent.get_hub().loop.update_now()
+
+
 def _on_start(environment: Any, **_: Any) -> None:
     recorder.kinds.clear()
-    if not isinstance(environment.runner, MasterRunner):
-        connections.open(environment.parsed_options.clients)
     connections.began = time.monotonic()
+    if isinstance(environment.runner, MasterRunner):
+        return
+    # A daemon that a load test started for itself would be the wrong one to measure.
+    os.environ.setdefault("GMPD_CLIENT__AUTOSTART", "false")
+    try:
+        connections.open(environment.parsed_options.clients)
+    except GmpdError as error:
+        sys.stderr.write(f"no load: {error}\n")
+        environment.runner.quit()
 
 
 def _on_stop(environment: Any, **_: Any) -> None:
@@ -220,6 +235,7 @@ def _on_quitting(environment: Any, **_: Any) -> None:
 
 
 events.init_command_line_parser.add_listener(_add_options)
+events.init.add_listener(_on_init)
 events.test_start.add_listener(_on_start)
 events.test_stop.add_listener(_on_stop)
 events.report_to_master.add_listener(_on_report_to_master)
