@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import time
@@ -86,3 +87,12 @@ def fail_until(path: str, n: int) -> int:
     if attempts < n:
         raise ValueError(f"attempt {attempts}")
     return attempts
+
+
+_SHARED = bytearray(100_000)
+
+
+def fill_shared(value: int) -> pickle.PickleBuffer:
+    """A result that is a view of memory which the next call overwrites."""
+    _SHARED[:] = bytes([value]) * len(_SHARED)
+    return pickle.PickleBuffer(_SHARED)

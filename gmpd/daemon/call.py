@@ -233,7 +233,9 @@ class Call:
         nbytes = len(blob.data)
         if nbytes > 1024:
             self.worker.check_size(blob)
-        self.data, self.out_buffers = blob.data, blob.buffers
+        # Copied: they are views of the job's own memory, and a later job may write there before
+        # they have left this process.
+        self.data, self.out_buffers = blob.data, [bytes(buffer) for buffer in blob.buffers]
 
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))

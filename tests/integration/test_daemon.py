@@ -170,6 +170,14 @@ def test_an_unknown_function_is_an_error_that_names_it(boot: Boot) -> None:
     assert "callable" in not_callable[1].message
 
 
+def test_a_result_is_what_it_was_when_its_job_ended(boot: Boot) -> None:
+    """A later job may write to the same memory before the result has left the worker."""
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_for_tests:fill_shared", *[(0,)] * 5))
+    done = client.outcomes(client.submit("jobs_for_tests:fill_shared", *[(i,) for i in range(50)]))
+    assert [bytes(value)[:1] for _, value, _ in done] == [bytes([i]) for i in range(50)]
+
+
 def test_a_fork_inside_a_job_does_not_become_a_second_worker(boot: Boot) -> None:
     """The child's return ends the child; the parent's result is the job's, once."""
     _, client = boot()
