@@ -248,9 +248,9 @@ def describe(event: Ended, job_id: str, name: str) -> str:
     if "attempt" in details:
         parts.append(f"attempt {details['attempt']}")
     if "waited_us" in details:
-        parts.append(f"waited {details['waited_us'] / 1000:.3g} ms")
+        parts.append(f"waited {_for_people(details['waited_us'])}")
     if event.ran_us:
-        parts.append(f"ran {event.ran_us / 1000:.3g} ms")
+        parts.append(f"ran {_for_people(event.ran_us)}")
     return ", ".join(parts)
 
 
@@ -264,3 +264,8 @@ def _copy(error: BaseException) -> BaseException:
         return type(error)(*error.args)
     except Exception:  # noqa: BLE001 - an unusual constructor: share it
         return error
+
+
+def _for_people(us: int) -> str:
+    """Microseconds with the unit that reads best."""
+    return f"{us / 1000:.3g} ms" if us < 1_000_000 else f"{us / 1e6:.2f} s"
