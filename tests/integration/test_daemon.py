@@ -323,6 +323,9 @@ def test_a_stranger_cannot_be_a_worker(boot: Boot) -> None:
     link.send([protocol.pack(protocol.hello("worker", b"", info))])
     client.until(lambda: client.call("status")["dropped"].get("bad_worker_message") == 1)
     link.close()
+    client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
+    assert [each["epoch"] for each in client.call("status")["ps"]] == [1, 1]
+    assert client.outcomes(client.submit("math:sqrt", (4.0,)))[0][1] == 2.0
 
 
 def test_a_client_that_vanishes_leaves_no_jobs(boot: Boot) -> None:
@@ -334,6 +337,7 @@ def test_a_client_that_vanishes_leaves_no_jobs(boot: Boot) -> None:
     other.close()
     client.until(lambda: client.call("status")["queue"]["unfinished"] == 0)
     client.until(lambda: client.call("status")["sessions"] == 1)
+    assert client.call("status")["jobs"]["finished"] == {"cancelled": 50}
 
 
 def test_term_drains_and_a_second_one_stops_now(boot: Boot) -> None:
