@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000
 
+#: Results up to this size are below any limit that can be set.
+SMALL_BYTES = 1024
+
+#: What a function mostly returns, and nobody can await.
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict, set})
+
 #: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
 #: A step of a sync generator ends after so long, so that its items leave while they are fresh.
@@ -101,7 +107,7 @@ class Call:
         self.worker.begun(self)
         coro = None
         try:
-            coro = self._call()
+            coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
         if self.worker.forked:
@@ -122,10 +128,14 @@ class Call:
         self.task = None
         self.worker.ended(self)
 
-    def _call(self) -> Coroutine[Any, Any, Any] | None:
-        if self.options is not None and "timeout" in self.options:
-            return self._call_guarded()
-        return self._taken(self._invoke())
+    def _call_as_told(self) -> Coroutine[Any, Any, Any] | None:
+        """As its options want it."""
+        assert self.options is not None
+        result = self._invoke_guarded() if "timeout" in self.options else self._invoke()
+        if "stream" in self.options:
+            self.room = self.options["stream"]
+            return self._stream(result)
+        return self._taken(result)
 
     def _invoke(self) -> Any:
         fn = resolve_function(self.fn.ref)
@@ -133,14 +143,13 @@ class Call:
         self.payload, self.buffers = b"", ()
         return fn(*args, **kwargs)
 
-    def _call_guarded(self) -> Coroutine[Any, Any, Any] | None:
-        """As ``_call`` for a job with a time limit: its thread can be interrupted meanwhile."""
+    def _invoke_guarded(self) -> Any:
+        """As ``_invoke`` for a job with a time limit: its thread can be interrupted meanwhile."""
         self.thread = threading.get_ident()
         try:
-            result = self._invoke()
+            return self._invoke()
         finally:
             self._leave_guarded()
-        return self._taken(result)
 
     def _leave_guarded(self) -> None:
         """From here on no interrupt may arrive: one that is pending is taken back."""
@@ -155,10 +164,10 @@ class Call:
             return
 
     def _taken(self, result: Any) -> Coroutine[Any, Any, Any] | None:
-        """What the function gave: a value, something to drive, or a stream."""
-        if self.options is not None and "stream" in self.options:
-            self.room = self.options["stream"]
-            return self._stream(result)
+        """What the function gave: a value, or something to drive."""
+        if type(result) in _VALUES:
+            self._succeed(result)
+            return None
         if inspect.iscoroutine(result):
             return self._drive(result)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
@@ -228,14 +237,14 @@ class Call:
     # -- outcomes ----------------------------------------------------------------------------------
 
     def _succeed(self, value: Any) -> None:
-        plain = self.options is not None and bool(self.options.get("plain"))
-        blob = encode_result(value, plain=plain)
-        nbytes = len(blob.data)
-        if nbytes > 1024:
+        options = self.options
+        blob = encode_result(value, plain=options is not None and bool(options.get("plain")))
+        self.data, buffers = blob
+        if buffers or len(self.data) > SMALL_BYTES:
             self.worker.check_size(blob)
-        # Copied: they are views of the job's own memory, and a later job may write there before
-        # they have left this process.
-        self.data, self.out_buffers = blob.data, [bytes(buffer) for buffer in blob.buffers]
+            # Copied: they are views of the job's own memory, and a later job may write there before
+            # they have left this process.
+            self.out_buffers = [bytes(buffer) for buffer in buffers]
 
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))

@@ -70,7 +70,13 @@ _OUTBOX_AT = _CLAIMS_AT + CLAIMS * 4
 PAGE_BYTES = _OUTBOX_AT + OUTBOX_BYTES
 
 _RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
+_RECORD_BYTES = _RECORD.size
+_pack_record = _RECORD.pack_into
 _LOW = 0xFFFFFFFF
+
+# Plain ints for what is written with every job: an enum's member costs as much as the store itself.
+_CURRENT, _CURRENT_NS = int(Slot.CURRENT), int(Slot.CURRENT_NS)
+_OUT_HEAD, _OUT_TAIL, _OUT_ACKED = int(Slot.OUT_HEAD), int(Slot.OUT_TAIL), int(Slot.OUT_ACKED)
 
 
 class Left(NamedTuple):
@@ -93,7 +99,8 @@ class Page:
         self._claims = self._view[_CLAIMS_AT:_OUTBOX_AT].cast("I")
         #: (outcomes so far, ring position after them): what an acknowledgement frees.
         self._sent: deque[tuple[int, int]] = deque()
-        self._count = 0
+        #: The worker's own copies of OUT_HEAD and OUT_TAIL: it alone moves them.
+        self._head = self._tail = 0
 
     @classmethod
     def create(cls, name: str) -> tuple[Self, int]:
@@ -120,8 +127,8 @@ class Page:
     def begin(self, token: int, now_ns: int) -> None:
         """A hand-out is about to run: from now on it is not run again elsewhere by mistake."""
         slots = self.slots
-        slots[Slot.CURRENT_NS] = now_ns
-        slots[Slot.CURRENT] = token
+        slots[_CURRENT_NS] = now_ns
+        slots[_CURRENT] = token
         self._claims[token % CLAIMS] = token & _LOW
 
     def store(
@@ -132,28 +139,39 @@ class Page:
         One that does not fit is left out: it is then as safe as its message (large results, or a
         coordinator that has not read for long).
         """
-        self._count += 1
-        size = _RECORD.size + len(payload)
-        head = self.slots[Slot.OUT_HEAD]
-        if size > OUTBOX_BYTES - (head - self._free(head)):
+        size = _RECORD_BYTES + len(payload)
+        head = self._head
+        end = head + size
+        if end - self._tail > OUTBOX_BYTES and end - self._free() > OUTBOX_BYTES:
             return
-        record = _RECORD.pack(
-            len(payload), outcome, token, min(ran_us, _LOW), min(occupied_us, _LOW)
-        )
-        self._write(head, record + payload)
-        self._sent.append((self._count, head + size))
-        self.slots[Slot.OUT_HEAD] = head + size
+        if ran_us > _LOW or occupied_us > _LOW:
+            ran_us, occupied_us = min(ran_us, _LOW), min(occupied_us, _LOW)
+        start = head % OUTBOX_BYTES
+        if start + size <= OUTBOX_BYTES:
+            at = _OUTBOX_AT + start
+            _pack_record(self._map, at, len(payload), outcome, token, ran_us, occupied_us)
+            self._map[at + _RECORD_BYTES : at + size] = payload
+        else:
+            self._write(
+                head, _RECORD.pack(len(payload), outcome, token, ran_us, occupied_us) + payload
+            )
+        self._head = self.slots[_OUT_HEAD] = end
 
-    def _free(self, head: int) -> int:
+    def sent(self, outcomes: int) -> None:
+        """All that was stored has left: what an acknowledgement of so many outcomes will free.
+
+        ``outcomes`` counts those of this epoch, also the ones that were not stored.
+        """
+        self._sent.append((outcomes, self._head))
+
+    def _free(self) -> int:
         """Advance the tail over all that is acknowledged; gives the new tail."""
-        acked = self.slots[Slot.OUT_ACKED]
-        tail = self.slots[Slot.OUT_TAIL]
+        acked = self.slots[_OUT_ACKED]
         sent = self._sent
-        if sent and sent[0][0] <= acked:
-            while sent and sent[0][0] <= acked:
-                tail = sent.popleft()[1]
-            self.slots[Slot.OUT_TAIL] = tail
-        return tail if sent else head
+        while sent and sent[0][0] <= acked:
+            self._tail = sent.popleft()[1]
+        self.slots[_OUT_TAIL] = self._tail
+        return self._tail
 
     def _write(self, at: int, data: bytes) -> None:
         start = at % OUTBOX_BYTES
@@ -166,12 +184,12 @@ class Page:
     def resume(self, token: int, now_ns: int) -> None:
         """A begun coroutine runs again."""
         slots = self.slots
-        slots[Slot.CURRENT_NS] = now_ns
-        slots[Slot.CURRENT] = token
+        slots[_CURRENT_NS] = now_ns
+        slots[_CURRENT] = token
 
     def pause(self) -> None:
         """Nothing of a job runs now."""
-        self.slots[Slot.CURRENT] = 0
+        self.slots[_CURRENT] = 0
 
     # -- the coordinator reads ---------------------------------------------------------------------
 

@@ -59,7 +59,10 @@ class Worker:
         self.calls: dict[int, Call] = {}
         #: Begun, not ended, and the coordinator does not know yet that they began.
         self._unreported: dict[int, Call] = {}
-        self._slow_fresh = 0
+        #: Outcomes that were sent so far.
+        self._sent = 0
+        #: Hand-outs that have not begun; and those of them that are not known to be quick.
+        self._fresh = self._slow_fresh = 0
         self._report_due = False
         self._beat_due = False
         self._flushed_ns = 0
@@ -82,6 +85,7 @@ class Worker:
     def begun(self, call: Call) -> None:
         """A call is about to run; this M holds P."""
         self.page.begin(call.token, call.began_ns)
+        self._fresh -= 1
         self._slow_fresh -= call.slow
         self._unreported[call.token] = call
         if not self._report_due:
@@ -102,7 +106,7 @@ class Worker:
         if (
             gathered >= GATHER_MAX
             or self._slow_fresh
-            or not self.loop.fresh_len
+            or not self._fresh
             or call.ended_ns - self._flushed_ns > GATHER_NS
         ):
             self.flush()
@@ -156,7 +160,8 @@ class Worker:
     def _report(self) -> None:
         """Once per batch of calls: what ended, and what began and did not end."""
         self._report_due = False
-        self.flush()
+        if self._unreported:
+            self.flush()
 
     def flush(self) -> None:
         """Send what has gathered."""
@@ -165,13 +170,15 @@ class Worker:
             running = [t for t, call in self._unreported.items() if call.began_ns]
             self._unreported.clear()
             self._send(protocol.Started(running))
-        if self._tokens:
+        if rows := len(self._tokens):
             counts, frames = protocol.join_buffers(self._buffers)
             message = protocol.Finished(
                 self._tokens, self._payloads, self._ran_us, self._occupied_us,
                 self._specials or None, counts,
             )  # fmt: skip
             self._clear()
+            self._sent += rows
+            self.page.sent(self._sent)
             self._send(message, frames)
         if not self._beat_due:
             self._beat_due = True
@@ -232,6 +239,7 @@ class Worker:
             strict=True,
         ):
             call = Call(self, token, fn, options, payload, buffers)
+            self._fresh += 1
             self._slow_fresh += call.slow
             self.calls[token] = call
             self.loop.runqput(call)
@@ -242,6 +250,7 @@ class Worker:
         tokens: list[int] = []
         for g in self.loop.runqgrab(n):
             if isinstance(g, Call):
+                self._fresh -= 1
                 self._slow_fresh -= g.slow
                 del self.calls[g.token]
                 tokens.append(g.token)
@@ -256,6 +265,7 @@ class Worker:
             if call is None:
                 continue  # its outcome is on the way
             if self.loop.runqremove(call):
+                self._fresh -= 1
                 self._slow_fresh -= call.slow
                 call.outcome = Outcome.CANCELLED
                 self.ended(call)
