@@ -74,13 +74,15 @@ class Site:
 
 
 @contextmanager
-def private_client(app: App, procs: int | None) -> Iterator[Client]:
+def private_client(
+    app: App, procs: int | None, imports: Sequence[str] = IMPORTS
+) -> Iterator[Client]:
     """A client with a daemon of its own, which ends with it."""
     from gmpd.client.discovery import Target
     from gmpd.client.private import PrivateDaemon
     from gmpd.client.sync import Client
 
-    config = app.config({"daemon.procs": procs, "daemon.imports": IMPORTS})
+    config = app.config({"daemon.procs": procs, "daemon.imports": imports})
     daemon = PrivateDaemon(config)
     with Client(target=Target(daemon.endpoint, config.client.connect_timeout, daemon)) as client:
         yield client
@@ -90,9 +92,19 @@ def private_client(app: App, procs: int | None) -> Iterator[Client]:
 @click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
 @click.option("--files", type=int, metavar="N", help="Parse only N files of the library.")
 @click.option("--pages", type=int, default=1000, show_default=True, help="Pages to fetch.")
+@click.option(
+    "--walkthrough",
+    is_flag=True,
+    help="Instead: the six steps of G, M and P on a real P, and what switches cost here.",
+)
 @standard
-def command(app: App, procs: int | None, files: int | None, pages: int) -> int:
+def command(app: App, procs: int | None, files: int | None, pages: int, walkthrough: bool) -> int:
     """Start a private daemon, give it a mixed load, show who ran what, and leave nothing behind."""
+    if walkthrough:
+        from gmpd.cli.walkthrough import run
+
+        run(app)
+        return Exit.OK
     library = Path(sysconfig.get_path("stdlib"))
     paths = [str(path) for path in library.rglob("*.py") if "site-packages" not in path.parts]
     paths = paths[:files]

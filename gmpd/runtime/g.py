@@ -156,9 +156,9 @@ class Steps:
     def ready(self, _sg: Sudog | None = None, /) -> None:
         """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
         p = self._p
+        p.runq.runqput(self, True)
         if p.tracer is not None:
             p.tracer(GEvent.UNBLOCK, self)
-        p.runq.runqput(self, True)
 
     @property
     def _coro(self) -> Any:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from gmpd.errors import Deadlock
 from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started
 from gmpd.runtime.m import M, Ms, _current, current_m
-from gmpd.runtime.stacks import deadlock_text, wait_reason
+from gmpd.runtime.stacks import deadlock_text, p_state, wait_reason
 from gmpd.runtime.stats import Stats
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.trace import EVENTS_MAX, Tracer, trace_name
@@ -192,9 +192,11 @@ class Loop(asyncio.SelectorEventLoop):
         self.runq.runqput(call)
         return call.future
 
-    def start_trace(self, limit: int = EVENTS_MAX) -> Tracer:
-        """Record what happens to Gs from the next round on; set ``tracer`` to None to end it."""
-        self.tracer = Tracer(self.time, limit)
+    def start_trace(self, limit: int = EVENTS_MAX, *, queues: bool = False) -> Tracer:
+        """Record what happens to Gs from the next round on, with ``queues`` also where all others
+        stand then; set ``tracer`` to None to end it.
+        """
+        self.tracer = Tracer(self.time, limit, partial(p_state, self) if queues else None)
         return self.tracer
 
     # ---- the loop as asyncio knows it -----------------------------------------------------------
@@ -247,9 +249,9 @@ class Loop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """A G that waits for a future is its callback: it is queued as it is."""
         if callback.__class__ in STARTED:
+            self._ready.append(callback)
             if self.tracer is not None:
                 self.tracer(GEvent.UNBLOCK, callback)
-            self._ready.append(callback)
             return callback  # type: ignore[return-value]  # a future does not look at it
         if self._debug or self._closed:
             slow = super().call_soon(callback, *args, context=context)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.g import Away, G, Steps, SyncG
 from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.trace import PState
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -32,6 +33,19 @@ def wait_reason(waiter: Any) -> str:
     if isinstance(waiter, Away):
         return "running in another worker"
     return "IO wait"
+
+
+def p_state(loop: Loop) -> PState:
+    """Who holds P, and its queues in the order in which they run. Any thread may look."""
+    runq, owner = loop.runq, loop.ms.owner
+    woken = [g for g in list(loop._ready) if isinstance(g, Steps)]
+    nxt = runq.runnext
+    return PState(
+        m=None if owner is None else owner.id,
+        runnext=None if nxt is None else getattr(nxt, "id", 0),
+        local=tuple(getattr(g, "id", 0) for g in [*woken, *list(runq.ring)]),
+        global_=tuple(getattr(g, "id", 0) for g in list(runq.global_)),
+    )
 
 
 def all_gs(loop: Loop) -> list[Any]:

@@ -4,6 +4,10 @@ Off by default: a G switch costs a few hundred nanoseconds, an event about as mu
 moves its G through the table of ``gmpd.sched.g``, so a trace is also a check of the runtime. The
 text of an event names no address and no wall time, so that two runs under one seed can be compared
 line by line.
+
+Asked for with ``queues``, each event also carries a photograph of P: who holds it and what its
+queues are once the event has happened (a child of ``gmpd.go`` is queued right after its
+creation). That costs as much as the queues are long.
 """
 
 from __future__ import annotations
@@ -18,9 +22,21 @@ from gmpd.sched.g import GEvent, GStatus, transition
 EVENTS_MAX = 100_000
 
 
+class PState(NamedTuple):
+    """A P right after an event: the M that holds it, and its queues as ids of Gs, next one first.
+
+    ``local`` is what asyncio woke, then the ring. A job that has not begun has no number yet: 0.
+    """
+
+    m: int | None
+    runnext: int | None
+    local: tuple[int, ...]
+    global_: tuple[int, ...]
+
+
 class TraceEvent(NamedTuple):
-    """One event: ``time_s`` on the loop's clock, the G's id and function, and the wait reason or
-    thread.
+    """One event: ``time_s`` on the loop's clock, the G's id and function, and the wait reason,
+    thread or text. ``p`` when queues were asked for.
     """
 
     time_s: float
@@ -28,6 +44,7 @@ class TraceEvent(NamedTuple):
     g: int
     name: str
     detail: str
+    p: PState | None = None
 
     def __str__(self) -> str:
         detail = f" [{self.detail}]" if self.detail else ""
@@ -35,10 +52,18 @@ class TraceEvent(NamedTuple):
 
 
 class Tracer:
-    """Records events, the newest ``limit`` of them."""
+    """Records events, the newest ``limit`` of them; with what ``look`` sees of P, if it is
+    given.
+    """
 
-    def __init__(self, clock: Callable[[], float], limit: int = EVENTS_MAX):
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        limit: int = EVENTS_MAX,
+        look: Callable[[], PState] | None = None,
+    ):
         self._clock = clock
+        self._look = look
         self.events: deque[TraceEvent] = deque(maxlen=limit)
         self._status: dict[int, GStatus] = {}
 
@@ -47,7 +72,8 @@ class Tracer:
         before.
         """
         number = g.id
-        seen = TraceEvent(self._clock(), event, number, trace_name(g), detail)
+        p = None if self._look is None else self._look()
+        seen = TraceEvent(self._clock(), event, number, trace_name(g), detail, p)
         self.events.append(seen)
         before = self._status.get(number)
         if before is None:  # it began before the trace did
@@ -76,6 +102,7 @@ _BEFORE = {
     GEvent.UNBLOCK: GStatus.WAITING,
     GEvent.SYSCALL_BEGIN: GStatus.RUNNING,
     GEvent.SYSCALL_END: GStatus.SYSCALL,
+    GEvent.LOG: GStatus.RUNNING,
     GEvent.END: GStatus.RUNNING,
 }
 

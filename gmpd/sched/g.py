@@ -53,6 +53,8 @@ class GEvent(IntEnum):
     #: Back in Go terms: the call returned and the G still holds P, or has got one.
     SYSCALL_END = 6
     END = 7
+    #: The G wrote a line into its own story (Go: ``trace.Log``), and goes on.
+    LOG = 8
 
 
 S, E = GStatus, GEvent
@@ -67,6 +69,7 @@ MOVES: Final[dict[tuple[GStatus, GEvent], GStatus]] = {
     (S.RUNNING, E.SYSCALL_BEGIN): S.SYSCALL,
     (S.SYSCALL, E.SYSCALL_END): S.RUNNING,
     (S.SYSCALL, E.END): S.DEAD,
+    (S.RUNNING, E.LOG): S.RUNNING,
     (S.RUNNING, E.END): S.DEAD,
 }
 

@@ -222,6 +222,46 @@ def test_the_demo_shows_it_all_and_leaves_nothing(bare: Shell) -> None:
         assert text in demo.stdout
 
 
+def test_the_walkthrough_shows_what_really_happened(bare: Shell) -> None:
+    done = bare("demo", "--walkthrough", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    step = {each["number"]: each["moments"] for each in told["steps"]}
+    assert step[1][0]["queue"] == ["G1", "G2", "G3"]
+    assert [step[1][1][key] for key in ("holder", "running", "queue")] == ["M1", "G1", ["G2", "G3"]]
+    assert (step[2][0]["running"], step[2][0]["parked"]) == (None, {"G1": "IO wait"})
+    assert (step[3][0]["running"], step[3][0]["queue"]) == ("G2", ["G3"])
+    before, after = ({k: v for k, v in m.items() if k not in ("ms", "detail")} for m in step[4])
+    assert before == after
+    assert step[5][0]["queue"] == ["G3", "G1"]
+    assert [moment["g"] for moment in step[6]] == ["G3", "G1", "G1"]
+
+    # The kernel really took M1's core, for a process that ran there meanwhile.
+    seen = told["preemption"]
+    assert seen["happened"]
+    assert seen["involuntary_after"] > seen["involuntary_before"]
+    assert seen["rival_cpu_ms"] > 0
+
+    # And G3 could write what G1 was blocked for: P had gone on to M2.
+    at = {each["number"]: each["moments"] for each in told["syscall"]}
+    assert [at[1][0]["holder"], at[2][0]["holder"]] == ["M1", "M2"]
+    assert at[2][0]["syscall"] == at[3][1]["syscall"] == {"G1": "M1"}
+    assert (at[3][1]["running"], at[4][0]["syscall"]) == ("G3", {})
+
+
+def test_the_walkthrough_says_what_switches_and_memory_cost(bare: Shell) -> None:
+    done = bare("demo", "--walkthrough")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    told = json.loads(bare("demo", "--walkthrough", "--json").stdout)
+    g, thread, process = told["switches"]
+    assert g["kernel_switches"] < 0.1 < 0.5 < min(thread["kernel_switches"], 1)
+    assert process["kernel_switches"] > 0.5
+    assert all(row["median"] > 0 and row["how"] for row in told["switches"] + told["memory"])
+    assert told["memory"][0]["median"] < told["memory"][1]["median"] < told["memory"][2]["median"]
+
+
 def test_bench_prints_ratios(bare: Shell) -> None:
     bench = bare("bench", "--scale", "0.01", "--json")
     assert bench.returncode == 0, bench.stderr

@@ -1,0 +1,149 @@
+"""The walkthrough's stories, on a P whose clock and dice are given: every state is known before.
+
+The system call needs sysmon, which such a P has not: see tests/integration/test_cli.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import pytest
+
+from gmpd.cli.switch_costs import Cost, Costs
+from gmpd.cli.walkthrough import (
+    CHANNEL,
+    SIX,
+    Moment,
+    Preemption,
+    Replay,
+    Step,
+    Story,
+    Walkthrough,
+    by_channel,
+    six_steps,
+    steps,
+    tell,
+)
+from gmpd.errors import GmpdError
+from gmpd.runtime.go import go, this_loop
+from gmpd.runtime.run import run
+from gmpd.sched.g import GEvent
+
+PREEMPTED = Preemption(3, 4, 2.0, 2.5, 3.0)
+
+
+class Calm:
+    """Preempts nobody, and says that it did."""
+
+    def preempt(self) -> Preemption:
+        return PREEMPTED
+
+
+def shown(moment: Moment) -> str:
+    parked = " ".join(f"{g}[{why}]" for g, why in moment.parked.items())
+    queue = " ".join(moment.queue)
+    front = moment.runnext or "-"
+    return f"{moment.g} {moment.event}: {moment.holder} {moment.running} {front} ({queue}) {parked}"
+
+
+def six() -> Story:
+    story, seen = run(six_steps(Calm()), deterministic_seed=1)
+    assert seen is PREEMPTED
+    return story
+
+
+def test_the_six_steps_are_those_that_are_told() -> None:
+    told = steps(six(), SIX)
+    assert [step.number for step in told] == [1, 2, 3, 4, 5, 6]
+    assert [[shown(moment) for moment in step.moments] for step in told] == [
+        ["G3 create: M1 main - (G1 G2 G3) ", "G1 start: M1 G1 - (G2 G3) "],
+        ["G1 block: M1 None - (G2 G3) G1[IO wait]"],
+        ["G2 start: M1 G2 - (G3) G1[IO wait]"],
+        ["G2 log: M1 G2 - (G3) G1[IO wait]", "G2 log: M1 G2 - (G3) G1[IO wait]"],
+        ["G1 unblock: M1 G2 - (G3 G1) "],
+        ["G3 start: M1 G3 - (G1) ", "G1 start: M1 G1 - () ", "G1 end: M1 None - () "],
+    ]
+
+
+def test_p_is_as_it_was_before_the_preemption() -> None:
+    before, after = steps(six(), SIX)[3].moments
+    assert before.p() == after.p() == ("M1", "G2", None, ("G3",))
+
+
+def test_whom_a_channel_wakes_is_runnext_and_overtakes() -> None:
+    told = steps(run(by_channel(), deterministic_seed=1), CHANNEL)
+    assert [[shown(moment) for moment in step.moments] for step in told] == [
+        ["G1 start: M1 G1 - (G2 G3) ", "G1 block: M1 None - (G2 G3) G1[chan receive]"],
+        ["G1 unblock: M1 G2 G1 (G3) "],
+        ["G1 start: M1 G1 - (G3) ", "G3 start: M1 G3 - () "],
+    ]
+
+
+def test_a_story_that_went_otherwise_is_not_told() -> None:
+    story = six()
+    g2_starts = next(
+        i for i, event in enumerate(story.events)
+        if event.event is GEvent.START and story.names.get(event.g) == "G2"
+    )  # fmt: skip
+    broken = Story(story.events[:g2_starts], story.names)
+    with pytest.raises(GmpdError, match=r"step 3, “M1 did not wait.*G2 start did not happen"):
+        steps(broken, SIX)
+
+
+def test_a_trace_without_queues_says_so() -> None:
+    async def main() -> Story:
+        tracer = this_loop("the test").start_trace()
+        g = go(asyncio.sleep, 0)
+        await g
+        return Story(list(tracer.events), {g.id: "G1"})
+
+    story = run(main(), deterministic_seed=1)
+    assert story.events[0].p is None
+    with pytest.raises(GmpdError, match="no queues"):
+        Replay(story.names).moments(story.events)
+    assert Replay({}).moments([]) == []
+
+
+def test_who_is_in_a_system_call_is_not_running() -> None:
+    """As sysmon tells it: P went from M1 to M2, which finishes the G later."""
+
+    async def main() -> Story:
+        loop = this_loop("the test")
+        tracer = loop.start_trace(queues=True)
+
+        async def nothing() -> None: ...
+
+        g = go(nothing)
+        tracer(GEvent.START, g)
+        tracer(GEvent.SYSCALL_BEGIN, g, "M1")
+        tracer(GEvent.END, g)
+        loop.tracer = None
+        await g
+        return Story(list(tracer.events), {g.id: "G1"})
+
+    story = run(main(), deterministic_seed=1)
+    seen = [(m.running, m.syscall) for m in Replay(story.names).moments(story.events)]
+    assert seen == [("main", {}), ("G1", {}), (None, {"G1": "M1"}), (None, {})]
+
+
+def walkthrough(preemption: Preemption) -> list[str]:
+    told = steps(six(), SIX)
+    syscall = [Step(1, "M1 runs G1", [told[0].moments[1]])]
+    found = Walkthrough(7, told, preemption, steps(run(by_channel()), CHANNEL), syscall)
+    cost = Cost("a process (a worker), resident", 123_456.7, "kB", 1, "as measured", 2.5)
+    return [click.unstyle(line) for line in tell(found, Costs([cost, cost], [cost]))]
+
+
+def test_what_is_told_fits_a_terminal() -> None:
+    lines = walkthrough(PREEMPTED)
+    assert [line for line in lines if len(line) > 80] == []
+    text = "\n".join(lines)
+    for sign in ("core 7", "G1 [chan receive]", "3 -> 4", "2.5 ms without its core", "2.50"):
+        assert sign in text
+
+
+def test_a_preemption_that_did_not_happen_is_not_claimed() -> None:
+    text = "\n".join(walkthrough(Preemption(3, 3, 0.0, None, 1000.0)))
+    assert "it did not: no involuntary switch of M1's thread in 1.0 s" in text
+    assert "->" not in text
