@@ -8,8 +8,7 @@ import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,11 @@ import click
 from gmpd.cli import demo_jobs
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
+from gmpd.cli.private import private_client
 from gmpd.cli.status import table
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from gmpd.client.sync import Client
 
 #: Seconds that the local server takes for a page: like a service on another continent.
 PAGE_S = 0.2
@@ -73,21 +71,6 @@ class Site:
         await runner.cleanup()
 
 
-@contextmanager
-def private_client(
-    app: App, procs: int | None, imports: Sequence[str] = IMPORTS
-) -> Iterator[Client]:
-    """A client with a daemon of its own, which ends with it."""
-    from gmpd.client.discovery import Target
-    from gmpd.client.private import PrivateDaemon
-    from gmpd.client.sync import Client
-
-    config = app.config({"daemon.procs": procs, "daemon.imports": imports})
-    daemon = PrivateDaemon(config)
-    with Client(target=Target(daemon.endpoint, config.client.connect_timeout, daemon)) as client:
-        yield client
-
-
 @click.command(short_help="See it work: a private daemon, real work, nothing left behind.")
 @click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
 @click.option("--files", type=int, metavar="N", help="Parse only N files of the library.")
@@ -108,7 +91,7 @@ def command(app: App, procs: int | None, files: int | None, pages: int, walkthro
     library = Path(sysconfig.get_path("stdlib"))
     paths = [str(path) for path in library.rglob("*.py") if "site-packages" not in path.parts]
     paths = paths[:files]
-    with Site() as site, private_client(app, procs) as client:
+    with Site() as site, private_client(app, procs, IMPORTS) as client:
         began = time.perf_counter()
         naps = [client.submit(demo_jobs.nap) for _ in range(20)]
         fetched = [client.submit(demo_jobs.fetch, f"{site.url}/{n}") for n in range(pages)]

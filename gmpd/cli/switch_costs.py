@@ -271,9 +271,9 @@ def _field_kib(path: str, name: str) -> int:
 
 def worker_memory(app: App) -> list[Cost]:
     """A worker that has run one small job, as the kernel accounts for it."""
-    from gmpd.cli.demo import private_client
+    from gmpd.cli.private import private_client
 
-    with private_client(app, 1, imports=()) as client:
+    with private_client(app, 1) as client:
         pid = client.submit(os.getpid).result()
         rollup = f"/proc/{pid}/smaps_rollup"
         own, all_of_it = (_field_kib(rollup, name) * 1.024 for name in ("Pss", "Rss"))
