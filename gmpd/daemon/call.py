@@ -61,7 +61,7 @@ class Call:
 
     __slots__ = (
         "began_ns", "buffers", "cancelling", "data", "ended_ns", "expired", "fn", "fn_key",
-        "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
+        "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
         "settled", "slow", "task", "thread", "timer", "token", "worker",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Call:
         self.options = options
         self.payload = payload
         self.buffers = buffers
+        self.id = 0
         self.outcome = Outcome.OK
         self.data: bytes = b""
         self.out_buffers: Sequence[Any] = ()
@@ -98,6 +99,10 @@ class Call:
         self.slow = not fn.quick
         self.room = 0
         self.room_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def fn_name(self) -> str:
+        return self.fn.ref.name
 
     # -- the G -------------------------------------------------------------------------------------
 

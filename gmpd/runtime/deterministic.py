@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import random
 from itertools import count
+from math import inf
 from typing import Any
 
+from gmpd.errors import Deadlock
 from gmpd.runtime.loop import BATCH_NS, CLOCK_EVERY, Loop
 from gmpd.runtime.m import M
+from gmpd.runtime.stacks import deadlock_text
 
 #: A batch ends after so many looks at the clock, instead of 2 ms.
 LOOKS_PER_BATCH = 8
@@ -41,7 +44,11 @@ class DeterministicLoop(Loop):
     def _idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""
         if timeout is not None and self._is_dead():
-            self._now = self._scheduled[0]._when
+            when = self._next_timer()
+            assert when is not None
+            if when == inf:  # all that is left are sleeps without an end
+                raise Deadlock(deadlock_text(self))
+            self._now = when
         else:
             # What runs without P takes real time, and the fake one stands still for it.
             super()._idle(None if self.ms.detached else timeout, m)

@@ -167,6 +167,11 @@ class Steps:
     def get_coro(self) -> Any:
         return self._coro
 
+    @property
+    def fn_name(self) -> str:
+        """The function that it runs, by its qualified name; of a job, as its client named it."""
+        return str(getattr(self._coro, "__qualname__", type(self._coro).__name__))
+
     def get_context(self) -> Context:
         return self._context
 
@@ -437,6 +442,10 @@ class G(Steps):
         """Which function, for sysmon's learning."""
         return getattr(self._fn, "__code__", self._fn)
 
+    @property
+    def fn_name(self) -> str:
+        return str(getattr(self._fn, "__qualname__", type(self._fn).__name__))
+
     def is_fresh(self) -> bool:
         """Whether it has not started, and may be given away."""
         return self._send is None and self._state == PENDING
@@ -612,8 +621,7 @@ class G(Steps):
 
     def __repr__(self) -> str:
         state = ("pending", "returned", "failed", "cancelled")[self._state]
-        name = getattr(self._fn, "__qualname__", repr(self._fn))
-        return f"<G {self.id} {name} {state}>"
+        return f"<G {self.id} {self.fn_name} {state}>"
 
 
 class Away:
@@ -705,7 +713,11 @@ class JobG(G):
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
         self._context = context
-        p.made = self.id = p.made + 1
+        self.id = job.id
+
+    @property
+    def fn_name(self) -> str:
+        return str(self._job.fn_name)
 
     def _end(self, state: int, value: Any) -> None:
         super()._end(state, value)
@@ -713,7 +725,7 @@ class JobG(G):
         self._job.finished()
 
     def __repr__(self) -> str:
-        return f"<G {self.id} of {self._job!r}>"
+        return f"<G {self.id} of job {self.fn_name}>"
 
 
 def _started(_value: None) -> None:

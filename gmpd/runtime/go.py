@@ -12,16 +12,15 @@ from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from heapq import heappush
 from inspect import CO_COROUTINE
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
 from gmpd.runtime.loop import Loop, SyncCall
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import all_gs
 from gmpd.runtime.stacks import stacks as stacks_of
-from gmpd.runtime.sudog import Sudog
 from gmpd.sched.g import GEvent
 
 T = TypeVar("T")
@@ -111,55 +110,21 @@ def gosched() -> Awaitable[None]:
     return YIELD  # type: ignore[return-value]  # a tuple's iterator is no Generator, but awaits
 
 
-class Sleeper(Sudog):
-    """A G that sleeps: its place among the loop's timers, and its wait, in one object."""
-
-    __slots__ = ("_cancelled", "_scheduled", "_when")
-
-    reason: ClassVar[str] = "sleep"
-
-    def __init__(self, loop: Loop, when: float):
-        super().__init__(self, loop)
-        self._when = when
-        self._cancelled = False
-        self._scheduled = True
-        heappush(loop._scheduled, self)
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self._when < other._when)
-
-    def __gt__(self, other: Any) -> bool:
-        return bool(self._when > other._when)
-
-    def when(self) -> float:
-        return self._when
-
-    def _run(self) -> None:
-        """Its time has come; the loop calls it as it calls a Handle."""
-        g = self.g
-        if g is not None:
-            self.g = None
-            self.ok = True
-            g.ready(self)
-
-    def unlink(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            if self._scheduled:
-                self._loop._timer_handle_cancelled(self)  # type: ignore[attr-defined]
-
-
 async def sleep(seconds: float) -> None:
     """Wait at least so long; not at all, and without a yield, if ``seconds`` <= 0 (Go:
     ``time.Sleep``).
+
+    ``inf``, and what no float can hold, is for ever. ValueError for nan, TypeError for what is no
+    number.
     """
     if seconds <= 0:
         return
     loop = _get_running_loop()
     if not isinstance(loop, Loop):
+        from_now(0, seconds)
         await asyncio.sleep(seconds)
         return
-    sleeper = Sleeper(loop, loop.time() + seconds)
+    sleeper = loop.sleepers.add(loop, from_now(loop.time(), seconds))
     try:
         await sleeper
     except BaseException:
@@ -167,7 +132,6 @@ async def sleep(seconds: float) -> None:
         raise
     if sleeper.c is None:
         raise sleeper.cancelled_error()
-    sleeper.c = None  # it refers to itself
 
 
 class _BlockingCall(SyncCall):

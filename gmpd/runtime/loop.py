@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from gmpd.errors import Deadlock
 from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started
 from gmpd.runtime.m import M, Ms, _current, current_m
+from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import deadlock_text, p_state, wait_reason
 from gmpd.runtime.stats import Stats
 from gmpd.runtime.sysmon import Sysmon
-from gmpd.runtime.trace import EVENTS_MAX, Tracer, trace_name
+from gmpd.runtime.trace import EVENTS_MAX, Tracer
 from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, Learned, Trait
@@ -76,9 +77,16 @@ class FreshG(Protocol):
     started.
     """
 
+    #: Its number on this P; 0 until the loop has given it one.
+    id: int
+
     @property
     def fn_key(self) -> Hashable:
         """Which function: what sysmon learns is learned per key."""
+
+    @property
+    def fn_name(self) -> str:
+        """The same in words: for stacks, warnings, traces."""
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
@@ -132,6 +140,8 @@ class Loop(asyncio.SelectorEventLoop):
         #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
         #: collected.
         self.gs: set[G] = set()
+        #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
+        self.sleepers = Sleepers()
         self.learned = Learned()
         #: Gs that ended without P: (G, coroutine or None, its context). Appended by any M.
         self.inbox: deque[tuple[Any, Any, Any]] = deque()
@@ -165,6 +175,8 @@ class Loop(asyncio.SelectorEventLoop):
 
     def runqput(self, g: FreshG) -> None:
         """Append a fresh G to the local run queue."""
+        if not g.id:
+            g.id = self.made = self.made + 1
         self.runq.runqput(g)
 
     def runqgrab(self, n: int) -> list[FreshG]:
@@ -360,6 +372,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.rounds += 1
         if self._scheduled:
             self._due_timers()
+        if self.sleepers:
+            self.stats.timer += self.sleepers.wake(self.time() + self._clock_resolution)
         if self.inbox:
             self._readmit()
         self._run_ready()
@@ -448,13 +462,20 @@ class Loop(asyncio.SelectorEventLoop):
             self._sweep_timers()
         if self._ready or self._stopping or self.runq or self.inbox:
             return 0
+        when = self._next_timer()
+        return None if when is None else min(max(0.0, when - self.time()), SELECT_S_MAX)
+
+    def _next_timer(self) -> float | None:
+        """When the next timer or sleeper is due, on the loop's clock; drops cancelled ones."""
         scheduled = self._scheduled
         while scheduled and scheduled[0]._cancelled:
             self._timer_cancelled_count -= 1
             heappop(scheduled)._scheduled = False
-        if scheduled:
-            return min(max(0.0, float(scheduled[0]._when - self.time())), SELECT_S_MAX)
-        return None
+        sleeper = self.sleepers.next() if self.sleepers else None
+        if not scheduled:
+            return sleeper
+        when = float(scheduled[0]._when)
+        return when if sleeper is None else min(when, sleeper)
 
     def _sweep_timers(self) -> None:
         """Forget cancelled timers when they are more than a quarter (Go: ``timers.adjust``)."""
@@ -826,7 +847,7 @@ def _shown(handle: Any) -> str:
 def _named(current: Any) -> str:
     """A G or a callback, shortly."""
     if isinstance(current, Steps):
-        return f"{current.get_name()} ({trace_name(current)})"
+        return f"{current.get_name()} ({current.fn_name})"
     callback = getattr(current, "_callback", current)
     return f"callback {getattr(callback, '__qualname__', callback)}"
 
@@ -851,7 +872,7 @@ def innermost(frame: FrameType | None) -> str:
 class SyncCall:
     """``call_sync``: a plain callable as a sync G of this P."""
 
-    __slots__ = ("_error", "_fn", "_result", "fn_key", "future")
+    __slots__ = ("_error", "_fn", "_result", "fn_key", "future", "id")
 
     def __init__(self, loop: Loop, fn: Callable[[], Any]):
         self._fn = fn
@@ -859,6 +880,12 @@ class SyncCall:
         self.future: asyncio.Future[Any] = loop.create_future()
         self._error: BaseException | None = None
         self._result: Any = None
+        self.id = loop.made = loop.made + 1
+
+    @property
+    def fn_name(self) -> str:
+        fn = self._fn.args[0] if isinstance(self._fn, partial) and self._fn.args else self._fn
+        return str(getattr(fn, "__qualname__", type(fn).__name__))
 
     def start(self) -> None:
         if self.future.cancelled():

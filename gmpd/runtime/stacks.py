@@ -57,9 +57,9 @@ def all_gs(loop: Loop) -> list[Any]:
 
 def stacks(loop: Loop) -> str:
     """The dump of all Gs, and of sync jobs that run on the loop's threads."""
-    on_ms = {m.g: m for m in _running_ms(loop)}
+    on_ms = _on_ms(loop)
     parts = [_dump(loop, g, on_ms.pop(g, None)) for g in all_gs(loop)]
-    parts += [_dump_m(m) for m in on_ms.values()]
+    parts += [_dump_m(m, g) for g, m in on_ms.items()]
     return "\n".join(parts)
 
 
@@ -68,17 +68,20 @@ def deadlock_text(loop: Loop) -> str:
     return f"all goroutines are asleep - deadlock!\n\n{stacks(loop)}"
 
 
-def _running_ms(loop: Loop) -> list[M]:
+def _on_ms(loop: Loop) -> dict[Any, M]:
+    """Sync Gs that run, with P or without, and their Ms. One may end while we look."""
     owner = loop.ms.owner
     candidates = [*loop.ms.detached, *([owner] if owner is not None else [])]
-    return [m for m in candidates if m.g is not None]
+    found = {m.g: m for m in candidates}
+    found.pop(None, None)
+    return found
 
 
 def _dump(loop: Loop, g: Any, m: M | None) -> str:
     if m is not None:
         return _dump_m(m, g)
     if isinstance(g, G) and (g.is_fresh() or (isinstance(g, SyncG) and g._fut_waiter is None)):
-        return f"goroutine {g.id} [runnable]:\n{_name(g)}(...)\n"
+        return f"goroutine {g.id} [runnable]:\n{g.fn_name}(...)\n"
     running = asyncio.current_task(loop) is g
     waiter = g._fut_waiter
     state = "running" if running else "runnable" if waiter is None else wait_reason(waiter)
@@ -88,10 +91,9 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _dump_m(m: M, g: Any = None) -> str:
-    shown = str(g.id) if g is not None else f"of {m.g!r}"
+def _dump_m(m: M, g: Any) -> str:
     state = m.wait_reason or ("running" if m.loop.ms.owner is m else "syscall")
-    lines = [f"goroutine {shown} [{state}, M{m.id}]:"]
+    lines = [f"goroutine {g.id} [{state}, M{m.id}]:"]
     frame = sys._current_frames().get(m.ident)
     if frame is not None:
         chain = [f for f in traceback.walk_stack(frame) if not _is_runtime(f[0])]
@@ -126,8 +128,3 @@ def _frame_lines(frames: list[tuple[FrameType, int]]) -> list[str]:
         code = frame.f_code
         lines += [f"{code.co_qualname}(...)", f"\t{code.co_filename}:{line}"]
     return lines
-
-
-def _name(g: Any) -> str:
-    fn = g.fn
-    return str(getattr(fn, "__qualname__", fn))

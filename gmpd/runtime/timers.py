@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
-from math import inf, isnan
+from math import inf
 from typing import Any
 
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import Chan, Receiver
 from gmpd.runtime.home import at_home, find_home, spawn
+from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
 
 
@@ -179,7 +180,9 @@ class Timer:
 
     def __init__(self, seconds: float):
         self._loop = _this_loop("Timer")
-        self._core: TimerChan | Call = TimerChan(self._loop, _from_now(self._loop, seconds), 0)
+        self._core: TimerChan | Call = TimerChan(
+            self._loop, from_now(self._loop.time(), seconds), 0
+        )
 
     @property
     def c(self) -> Chan[float] | None:
@@ -196,7 +199,7 @@ class Timer:
 
     def reset(self, seconds: float) -> bool:
         """Set it to ``seconds`` from now, whatever its state; returns what ``stop`` would."""
-        return at_home(self._loop, self._core.set, _from_now(self._loop, seconds), 0)
+        return at_home(self._loop, self._core.set, from_now(self._loop.time(), seconds), 0)
 
 
 class Ticker:
@@ -212,7 +215,7 @@ class Ticker:
         if not seconds > 0:
             raise Panic("non-positive interval for NewTicker")
         self._loop = _this_loop("Ticker")
-        self._chan = TimerChan(self._loop, _from_now(self._loop, seconds), seconds)
+        self._chan = TimerChan(self._loop, from_now(self._loop.time(), seconds), seconds)
 
     @property
     def c(self) -> Chan[float]:
@@ -229,7 +232,7 @@ class Ticker:
         """Tick every ``seconds`` from now on. Panic if that is not positive."""
         if not seconds > 0:
             raise Panic("non-positive interval for Ticker.Reset")
-        at_home(self._loop, self._chan.set, _from_now(self._loop, seconds), seconds)
+        at_home(self._loop, self._chan.set, from_now(self._loop.time(), seconds), seconds)
 
 
 def after(seconds: float) -> Chan[float]:
@@ -254,9 +257,3 @@ def _this_loop(what: str) -> AbstractEventLoop:
     if loop is None:
         raise RuntimeError(f"{what} needs the clock of an event loop: make it inside a G")
     return loop
-
-
-def _from_now(loop: AbstractEventLoop, seconds: float) -> float:
-    if isnan(seconds):
-        raise ValueError("a timer cannot be set to nan seconds")
-    return loop.time() + seconds

@@ -25,7 +25,7 @@ EVENTS_MAX = 100_000
 class PState(NamedTuple):
     """A P right after an event: the M that holds it, and its queues as ids of Gs, next one first.
 
-    ``local`` is what asyncio woke, then the ring. A job that has not begun has no number yet: 0.
+    ``local`` is what asyncio woke, then the ring.
     """
 
     m: int | None
@@ -68,12 +68,12 @@ class Tracer:
         self._status: dict[int, GStatus] = {}
 
     def __call__(self, event: GEvent, g: Any, detail: str = "") -> None:
-        """``g`` has an ``id``. InvariantError when the event contradicts what was seen of it
-        before.
+        """``g`` has an ``id`` and a ``fn_name``. InvariantError when the event contradicts what was
+        seen of it before.
         """
         number = g.id
         p = None if self._look is None else self._look()
-        seen = TraceEvent(self._clock(), event, number, trace_name(g), detail, p)
+        seen = TraceEvent(self._clock(), event, number, g.fn_name, detail, p)
         self.events.append(seen)
         before = self._status.get(number)
         if before is None:  # it began before the trace did
@@ -105,10 +105,3 @@ _BEFORE = {
     GEvent.LOG: GStatus.RUNNING,
     GEvent.END: GStatus.RUNNING,
 }
-
-
-def trace_name(g: Any) -> str:
-    """The function that a G runs, by its qualified name."""
-    fn = getattr(g, "fn", None)
-    named = fn if fn is not None else g.get_coro()
-    return getattr(named, "__qualname__", type(named).__name__)

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ import gmpd.runtime.go as gmpd
 from gmpd.errors import Deadlock, InvariantError
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
-from gmpd.runtime.go import Sleeper
 from gmpd.runtime.run import new_event_loop, run
+from gmpd.runtime.sleepers import WAKE_MAX
 from gmpd.runtime.sudog import Sudog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,9 +170,80 @@ def test_cancelled_sleeps_leave_the_timers() -> None:
             g.cancel()
         await asyncio.gather(*sleepers, return_exceptions=True)
         await asyncio.sleep(0)
-        return sum(isinstance(timer, Sleeper) for timer in loop._scheduled)
+        return len(loop.sleepers) + len(loop.sleepers._heap)
 
     assert run(main()) < 150
+
+
+def test_nan_is_no_time_to_sleep_and_harms_nobody() -> None:
+    """Among the timers it would compare as neither earlier nor later, and put them in disorder."""
+
+    async def main() -> list[float]:
+        for wrong in (math.nan, -math.nan, "1", None, Decimal(1)):
+            with pytest.raises((ValueError, TypeError)):
+                await gmpd.sleep(wrong)  # type: ignore[arg-type]
+        woken: list[float] = []
+
+        async def sleeper(seconds: float) -> None:
+            await gmpd.sleep(seconds)
+            woken.append(seconds)
+
+        gs = [gmpd.go(sleeper, n / 100) for n in (3, 1, 4, 2)]
+        for g in gs:
+            await g
+        return woken
+
+    assert run(main(), deterministic_seed=1) == [0.01, 0.02, 0.03, 0.04]
+
+
+@pytest.mark.parametrize("forever", [math.inf, 10**400, 1e300])
+def test_a_sleep_may_last_for_ever(forever: float) -> None:
+    """As in Go, where a time that overflows is never reached."""
+
+    async def main() -> tuple[bool, float]:
+        sleeper = gmpd.go(gmpd.sleep, forever)
+        await gmpd.sleep(0.01)
+        ended = sleeper.done()
+        sleeper.cancel()
+        start = asyncio.get_running_loop().time()
+        await gmpd.sleep(-forever)
+        return ended, asyncio.get_running_loop().time() - start
+
+    assert run(main()) == (False, pytest.approx(0, abs=1))
+
+
+def test_a_clock_that_jumps_never_arrives_at_for_ever() -> None:
+    async def main() -> None:
+        await gmpd.sleep(math.inf)
+
+    with pytest.raises(Deadlock, match=r"\[sleep\]"):
+        run(main(), deterministic_seed=1)
+
+
+def test_many_that_wake_at_once_leave_room_for_others() -> None:
+    """5,000 are due in the same moment: they are woken over several rounds."""
+
+    async def main() -> tuple[int, int]:
+        loop = gmpd.this_loop("the test")
+        woken = 0
+
+        async def sleeper() -> None:
+            nonlocal woken
+            await gmpd.sleep(0.05)
+            woken += 1
+
+        gs = [gmpd.go(sleeper) for _ in range(5000)]
+        seen: list[int] = []
+        while woken < 5000:
+            await asyncio.sleep(0)  # once a round
+            seen.append(woken)
+        for g in gs:
+            await g
+        return len(set(seen)), loop.stats.timer
+
+    rounds, timers = run(main())
+    assert rounds > 5000 // WAKE_MAX
+    assert timers >= 5000
 
 
 def test_blocking_runs_beside_the_p() -> None:

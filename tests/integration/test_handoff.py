@@ -355,6 +355,44 @@ def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
     assert "test_handoff.py" in named[0].getMessage()
 
 
+def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not as the class that the worker keeps it in."""
+
+    async def greedy() -> None:
+        await asyncio.sleep(0.01)
+        spin(0.08)
+
+    async def main(loop: Loop) -> None:
+        ended = loop.create_future()
+        loop.runqput(AsyncJob(greedy, ended))
+        await ended
+
+    run(main)
+    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    assert "shop:greedy" in named.getMessage()
+    assert "test_handoff.py" in named.getMessage()
+
+
+class AsyncJob:
+    """A fresh G as a worker makes it."""
+
+    id = 0
+    fn_key = "greedy"
+    fn_name = "shop:greedy"
+
+    def __init__(self, fn: Callable[[], Coroutine[Any, Any, None]], ended: asyncio.Future[None]):
+        self.fn = fn
+        self.ended = ended
+
+    def start(self) -> Coroutine[Any, Any, None]:
+        return self.fn()
+
+    def finished(self) -> None:
+        self.ended.set_result(None)
+
+
 def test_context_variables_of_one_sync_g_are_not_seen_by_the_next() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -397,7 +435,8 @@ def test_the_snapshot_counts_what_happened() -> None:
 class Job:
     """What a worker queues: knows how often it was started and finished, and where."""
 
-    fn_key = "job"
+    id = 0
+    fn_key = fn_name = "job"
 
     def __init__(self, loop: Loop, kind: int):
         self.loop = loop
