@@ -100,6 +100,10 @@ if not TYPE_CHECKING:  # so that a type checker sees the names above, and refuse
                 value = getattr(value, "job", value)
             super().__setattr__(name, value)
 
+        def __reduce__(self):
+            """As plain modules travel with functions by value, which this one is not by class."""
+            return import_module, (__name__,)
+
     sys.modules[__name__].__class__ = _Package
 
     def __getattr__(name):

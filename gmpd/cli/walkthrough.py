@@ -432,8 +432,8 @@ def pinned(core: int) -> Iterator[None]:
 
 @contextmanager
 def overruns_unsaid() -> Iterator[None]:
-    """G2 of the six steps computes longer than is polite, so that it can be preempted: the runtime
-    would warn of it.
+    """G2 of the six steps computes longer than is polite, so that it can be preempted, and the Gs
+    that are weighed are made at one go: the runtime would warn of both.
     """
     log = logging.getLogger("gmpd.runtime.loop")
     before = log.level
@@ -446,7 +446,7 @@ def overruns_unsaid() -> Iterator[None]:
 
 def walk(core: int) -> Walkthrough:
     """Run the stories, each on a P of its own; the caller has pinned itself to ``core``."""
-    with Rival(core) as rival, overruns_unsaid():
+    with Rival(core) as rival:
         six, preemption = on_a_p(lambda: six_steps(rival))
     return Walkthrough(
         core=core,
@@ -467,7 +467,7 @@ def run(app: App) -> None:
     from gmpd.cli.switch_costs import measure
 
     core = max(os.sched_getaffinity(0))  # the first ones have more interrupts to serve
-    with pinned(core):
+    with pinned(core), overruns_unsaid():
         found = walk(core)
         costs = measure(core)
     costs = costs.with_worker(app)

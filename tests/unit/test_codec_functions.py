@@ -9,6 +9,7 @@ import importlib
 import math
 import operator
 import os.path
+import pickle
 import sys
 import textwrap
 import threading
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+import gmpd
 from gmpd import codec
 from gmpd.codec import FunctionRef, functions, pickles
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
@@ -178,6 +180,13 @@ def test_a_function_of_main_goes_by_value_with_its_helpers(monkeypatch: pytest.M
     assert back is not namespace["root"]
     assert back(4) == 4.0
     assert there_and_back(namespace["fib"])(10) == 55
+
+
+def test_a_function_by_value_may_use_gmpd_itself() -> None:
+    """A script says `import gmpd`, and its jobs say `gmpd.go`: the package goes by its name."""
+    child = codec.resolve_function(codec.describe_function(lambda: gmpd))
+    assert child() is gmpd
+    assert pickle.loads(pickle.dumps(gmpd)) is gmpd
 
 
 def test_options_travel_with_a_function_by_value() -> None:
