@@ -80,14 +80,48 @@ class Site:
     is_flag=True,
     help="Instead: the six steps of G, M and P on a real P, and what switches cost here.",
 )
+@click.option(
+    "--cpu-bound",
+    is_flag=True,
+    help="Instead: why more CPU-bound Gs than Ps help nobody, measured.",
+)
+@click.option(
+    "--work",
+    type=click.FloatRange(0.01, 60),
+    default=0.6,
+    show_default=True,
+    metavar="SECONDS",
+    help="For --cpu-bound: of computing for each P, in each of its 9 measurements.",
+)
 @standard
-def command(app: App, procs: int | None, files: int | None, pages: int, walkthrough: bool) -> int:
+def command(
+    app: App,
+    procs: int | None,
+    files: int | None,
+    pages: int,
+    walkthrough: bool,
+    cpu_bound: bool,
+    work: float,
+) -> int:
     """Start a private daemon, give it a mixed load, show who ran what, and leave nothing behind."""
+    if walkthrough and cpu_bound:
+        raise click.UsageError(
+            "--walkthrough and --cpu-bound are two demos: run one after the other"
+        )
     if walkthrough:
-        from gmpd.cli.walkthrough import run
+        from gmpd.cli import walkthrough as stories
 
-        run(app)
-        return Exit.OK
+        stories.run(app)
+    elif cpu_bound:
+        from gmpd.cli import cpu_bound as crowd
+
+        crowd.run(app, procs, work)
+    else:
+        _mixed(app, procs, files, pages)
+    return Exit.OK
+
+
+def _mixed(app: App, procs: int | None, files: int | None, pages: int) -> None:
     library = Path(sysconfig.get_path("stdlib"))
     paths = [str(path) for path in library.rglob("*.py") if "site-packages" not in path.parts]
     paths = paths[:files]
@@ -106,7 +140,6 @@ def command(app: App, procs: int | None, files: int | None, pages: int, walkthro
         app.json({**facts, "seconds": took, "ps": ps})
     else:
         _tell(app, facts, took, ps, error)
-    return Exit.OK
 
 
 def _facts(

@@ -48,3 +48,45 @@ def _checked(port: int) -> int:
     if not 0 < port < 65536:
         raise ValueError(f"port {port} is not in 1..65535")
     return port
+
+
+async def crowd(gs: int, turns: int, rounds: int) -> tuple[int, int, int]:
+    """Compute by so many child Gs at once: rounds done, Gs alive at once, G switches of this P."""
+    from gmpd.runtime.go import go, this_loop
+
+    runq = this_loop("the demo").runq
+    before = runq.schedtick + runq.inherited
+    children = [go(crunch, turns, rounds) for _ in range(gs)]
+    alive = sum(not g.done() for g in children)
+    done = sum([await g for g in children])
+    return done, alive, runq.schedtick + runq.inherited - before
+
+
+async def crunch(turns: int, rounds: int) -> int:
+    """Compute ``rounds`` rounds in each turn, and let the other Gs of this P run in between."""
+    from gmpd.runtime.go import gosched
+
+    done = 0
+    for _ in range(turns):
+        done += spin(rounds)
+        await gosched()
+    return done
+
+
+def spin(rounds: int) -> int:
+    """So many rounds of arithmetic; returns how many were done."""
+    x = 0
+    for n in range(rounds):
+        x = (x + n) & 0xFFFF
+    return rounds
+
+
+def calibrate() -> float:
+    """Seconds that a round of `spin` takes on this core: the quickest of several tries."""
+    rounds = 20_000
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        spin(rounds)
+        best = min(best, time.perf_counter() - began)
+    return best / rounds

@@ -262,6 +262,28 @@ def test_the_walkthrough_says_what_switches_and_memory_cost(bare: Shell) -> None
     assert told["memory"][0]["median"] < told["memory"][1]["median"] < told["memory"][2]["median"]
 
 
+def test_the_cpu_bound_demo_counts_what_more_gs_cost(bare: Shell) -> None:
+    done = bare("demo", "--cpu-bound", "--work", "0.02", "--procs", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["procs"] == 2
+    one, ten, thousand = told["cases"]
+    assert [case["gs"] for case in (one, ten, thousand)] == [2, 20, 2000]
+    assert [case["alive"] for case in (one, ten, thousand)] == [2, 20, 2000]
+    for case in (one, ten, thousand):
+        assert case["work_per_s"] > 0
+        assert case["g_switches_per_s"] > 0
+        assert case["voluntary_per_s"] + case["involuntary_per_s"] > 0
+        assert case["rss_bytes"] > 10_000_000
+    assert "Gs computed" in told["conclusion"]
+
+
+def test_two_demos_at_once_are_refused(bare: Shell) -> None:
+    both = bare("demo", "--cpu-bound", "--walkthrough")
+    assert both.returncode == Exit.USAGE
+    assert "one after the other" in both.stderr
+
+
 def test_bench_prints_ratios(bare: Shell) -> None:
     bench = bare("bench", "--scale", "0.01", "--json")
     assert bench.returncode == 0, bench.stderr
