@@ -95,9 +95,21 @@ class Retire(NamedTuple):
     p: PRecord
 
 
+class StartIsolated(NamedTuple):
+    """Start a worker for an isolated job."""
+
+    p: int
+
+
+class Kill(NamedTuple):
+    """End the worker of an isolated job now, whatever it does."""
+
+    p: PRecord
+
+
 Instruction: TypeAlias = (
     Teach | Forget | Dispatch | AskBack | CancelAt | PullAt | Deliver | Yielded | TellRunning
-    | TellKept | Retire
+    | TellKept | Retire | StartIsolated | Kill
 )  # fmt: skip
 
 

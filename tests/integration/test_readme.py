@@ -15,7 +15,15 @@ README = (TOP / "README.md").read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 #: Some line that an example prints, in their order.
-PRINTED = ["2432902008176640000", "42", "division by zero", "timeout", "45", "[0, 1, 4, 9, 16]"]
+PRINTED = [
+    "2432902008176640000",
+    "42",
+    "division by zero",
+    "timeout",
+    "45",
+    "/",
+    "[0, 1, 4, 9, 16]",
+]
 
 
 def test_each_example_has_its_expectation() -> None:
