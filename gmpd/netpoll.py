@@ -13,10 +13,11 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 from __future__ import annotations
 
 import os
+import select
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -41,6 +42,10 @@ HANDSHAKE_MS = 5_000
 #: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
 #: libzmq ask the gatekeeper, and refuse greetings that are older than ZMTP 3.
 ZAP_DOMAIN = b"gmpd"
+
+# Plain ints: pyzmq's are enums, on which each "|" and "&" costs half a microsecond.
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _DROPPED = zmq.Event.DISCONNECTED
@@ -87,7 +92,7 @@ class Dealer:
         socket.connect(endpoint)
         self.fd = _number(socket, zmq.FD)
         self.monitor_fd = _number(self._monitor, zmq.FD)
-        self._waiting = iter(partial(socket.recv, zmq.NOBLOCK, False), None)
+        self._waiting = iter(partial(socket.recv, _NOBLOCK, False), None)
 
     def send(self, frames: Frames) -> None:
         """Queue one message; never blocks (there is no limit here, the window is the limit)."""
@@ -97,8 +102,7 @@ class Dealer:
         """One message, or None when none waits."""
         if not self.readable:
             return None
-        first = self._socket.recv(zmq.NOBLOCK)
-        return _rest(self._socket, first)
+        return _rest(self._socket)
 
     def take(self, inbox: deque[Any]) -> None:
         """Append all frames that wait; each has ``.buffer``, and ``.more`` if another follows.
@@ -114,7 +118,7 @@ class Dealer:
     @property
     def readable(self) -> bool:
         """Whether a message waits: to be asked after every other call before sleeping on ``fd``."""
-        return bool(_number(self._socket, zmq.EVENTS) & zmq.POLLIN)
+        return _readable(self._socket)
 
     def wait(self, timeout_ms: int) -> bool:
         """Block this thread until a message waits."""
@@ -123,8 +127,8 @@ class Dealer:
     def take_disconnect(self) -> bool:
         """Whether the peer's end has been closed since the last question."""
         lost = False
-        while _number(self._monitor, zmq.EVENTS) & zmq.POLLIN:
-            self._monitor.recv_multipart(zmq.NOBLOCK)
+        while _readable(self._monitor):
+            self._monitor.recv_multipart(_NOBLOCK)
             lost = True
         return lost
 
@@ -152,8 +156,10 @@ class Router:
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        self.monitor = socket.get_monitor_socket(_DROPPED | _BAD_HANDSHAKE)
-        self.socket = socket
+        self.monitor = Monitor(socket.get_monitor_socket(_DROPPED | _BAD_HANDSHAKE))
+        self._socket = socket
+        self.fd = _number(socket, zmq.FD)
+        self.stirred = True
         self.endpoint = endpoint
         self.unreachable = 0
         self.bad_handshakes = 0
@@ -165,8 +171,10 @@ class Router:
 
     def send(self, peer: bytes, frames: Frames) -> bool:
         """Queue one message for a peer; False (and counted) when it is not there any more."""
+        self.stirred = True
         try:
-            _send(self.socket, [peer, *frames])
+            self._socket.send(peer, _MORE)
+            _send(self._socket, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -176,18 +184,24 @@ class Router:
 
     def recv(self) -> tuple[bytes, list[Any]] | None:
         """One message with its sender's routing id, or None when none waits."""
-        # Asking is 1 us; an Again raised and caught is 7, and there is one in every turn.
-        if not _number(self.socket, zmq.EVENTS) & zmq.POLLIN:
+        self.stirred = True
+        # Asking is 1 us; an Again raised and caught is 3, and there is one in every turn.
+        if not _readable(self._socket):
             return None
-        peer = self.socket.recv(zmq.NOBLOCK)
-        first = self.socket.recv() if self.socket.getsockopt(zmq.RCVMORE) else b""
-        return peer, _rest(self.socket, first)
+        peer = self._socket.recv(_NOBLOCK, False)
+        return peer.bytes, _rest(self._socket) if peer.more else [b""]
+
+    @property
+    def readable(self) -> bool:
+        """Whether a message waits; see ``Source``."""
+        found = _readable(self._socket)
+        self.stirred = found
+        return found
 
     def take_disconnects(self) -> bool:
         """Drain the monitor. True when some peer's connection ended (which one, it cannot say)."""
         ended = False
-        while _number(self.monitor, zmq.EVENTS) & zmq.POLLIN:
-            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"]
+        while (event := self.monitor.take()) is not None:
             if event == _DROPPED:
                 ended = True
             else:
@@ -196,11 +210,36 @@ class Router:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
-        if not self.socket.closed:
-            self.socket.disable_monitor()
-            self.monitor.close(0)
-            self.socket.close(linger_ms)
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self.monitor.close()
+            self._socket.close(linger_ms)
         _remove(self.endpoint)
+
+
+class Monitor:
+    """What libzmq tells of a socket's connections."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self.fd = _number(socket, zmq.FD)
+        self.stirred = True
+
+    def take(self) -> int | None:
+        """The next event, None when there is none."""
+        if not self.readable:
+            return None
+        event: int = parse_monitor_message(self._socket.recv_multipart(_NOBLOCK))["event"]
+        return event
+
+    @property
+    def readable(self) -> bool:
+        """Whether an event waits; see ``Source``."""
+        self.stirred = found = _readable(self._socket)
+        return found
+
+    def close(self) -> None:
+        self._socket.close(0)
 
 
 class Gatekeeper:
@@ -212,18 +251,22 @@ class Gatekeeper:
     def __init__(self, network: Network, uid: int | None = None) -> None:
         self.uid = os.getuid() if uid is None else uid
         self.refused = 0
-        self.socket = network.context.socket(zmq.ROUTER)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.bind(_ZAP_ENDPOINT)
+        self._socket = network.context.socket(zmq.ROUTER)
+        self._socket.set(zmq.LINGER, 0)
+        self._socket.bind(_ZAP_ENDPOINT)
+        self.fd = _number(self._socket, zmq.FD)
+        self.stirred = True
 
     def answer(self) -> None:
         """Answer every waiting question."""
-        while True:
-            try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._answer_one(frames)
+        while self.readable:
+            self._answer_one(self._socket.recv_multipart(_NOBLOCK))
+
+    @property
+    def readable(self) -> bool:
+        """Whether a question waits; see ``Source``."""
+        self.stirred = found = _readable(self._socket)
+        return found
 
     def _answer_one(self, frames: list[bytes]) -> None:
         # [route, empty, version, request id, domain, address, identity, mechanism, ...]
@@ -233,7 +276,7 @@ class Gatekeeper:
         allowed = self.allows(frames[5].decode("ascii", "replace"), frames[7])
         self.refused += not allowed
         status = (b"200", b"OK") if allowed else (b"400", b"not this user's process")
-        self.socket.send_multipart([*frames[:2], b"1.0", frames[3], *status, b"", b""])
+        self._socket.send_multipart([*frames[:2], b"1.0", frames[3], *status, b"", b""])
 
     def allows(self, address: str, mechanism: bytes) -> bool:
         """Whether a peer at ``address`` (ipc: ``localhost:uid:gid:pid``) may come in."""
@@ -241,30 +284,65 @@ class Gatekeeper:
         return mechanism == b"NULL" and len(parts) >= 4 and parts[-3] == str(self.uid)
 
     def close(self) -> None:
-        self.socket.close(0)
+        self._socket.close(0)
+
+
+class Source(Protocol):
+    """A link that a Poller can wait for.
+
+    ``stirred``: something was done to its socket since ``readable`` was last False, so its
+    descriptor's edge may be used up: ask before sleeping.
+    """
+
+    fd: int
+    stirred: bool
+
+    @property
+    def readable(self) -> bool: ...
 
 
 class Poller:
-    """Waits for sockets and plain descriptors; ``wait`` gives back the objects that are ready."""
+    """Waits for links and plain descriptors; ``wait`` gives back the keys of those that are ready.
+
+    An epoll of the links' descriptors, not ``zmq_poll``, which asks every socket twice.
+    """
 
     def __init__(self) -> None:
-        self._poller = zmq.Poller()
-        self._objects: dict[Any, Any] = {}
+        self._epoll = select.epoll()
+        self._keys: dict[int, Any] = {}
+        self._links: list[Source] = []
 
-    def add(self, key: Any, source: Any) -> None:
-        """``source``: a zmq socket of this module, or a file descriptor; ``key`` names it."""
-        self._poller.register(source, zmq.POLLIN)
-        self._objects[source] = key
+    def add(self, key: Any, source: Source | int) -> None:
+        """``source``: a link of this module, or a file descriptor; ``key`` names it."""
+        if isinstance(source, int):
+            fd = source
+            self._epoll.register(fd, select.EPOLLIN)
+        else:
+            fd = source.fd
+            # Edge-triggered: a descriptor of libzmq stays readable until its socket is asked, and
+            # one that has nothing for us would keep a level-triggered epoll awake.
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+            self._links.append(source)
+        self._keys[fd] = key
 
-    def remove(self, source: Any) -> None:
-        self._poller.unregister(source)
-        del self._objects[source]
+    def remove(self, fd: int) -> None:
+        """Wait no longer for a file descriptor; before it is closed."""
+        self._epoll.unregister(fd)
+        del self._keys[fd]
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Keys that are ready; ``timeout_s`` None waits for ever. Signals end it early (empty)."""
-        # Rounded up: a deadline that is 0.4 ms away must not become a busy loop of 0 ms waits.
-        timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
-        return [self._objects[source] for source, _ in self._poller.poll(timeout_ms)]
+        """Keys that are ready; ``timeout_s`` None waits for ever."""
+        keys = self._keys
+        waiting = [keys[link.fd] for link in self._links if link.stirred and link.readable]
+        # Rounded up by epoll: a deadline that is 0.4 ms away must not become a loop of 0 ms waits.
+        found = self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)
+        for fd, _ in found:
+            if (key := keys[fd]) not in waiting:
+                waiting.append(key)
+        return waiting
+
+    def close(self) -> None:
+        self._epoll.close()
 
 
 def probe(endpoint: str, frames: Frames, timeout_s: float) -> list[Any]:
@@ -315,15 +393,22 @@ def _number(socket: zmq.Socket[bytes], option: int) -> int:
     return value
 
 
+def _readable(socket: zmq.Socket[bytes]) -> bool:
+    return bool(socket.getsockopt(_EVENTS) & _POLLIN)  # type: ignore[operator]
+
+
 def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
     last = len(frames) - 1
     for i, frame in enumerate(frames):
-        flags = zmq.NOBLOCK | (zmq.SNDMORE if i < last else 0)
+        flags = _MORE if i < last else _NOBLOCK
         socket.send(frame, flags, copy=len(frame) < ZERO_COPY_BYTES)
 
 
-def _rest(socket: zmq.Socket[bytes], first: bytes) -> list[Any]:
-    frames: list[Any] = [first]
-    while socket.getsockopt(zmq.RCVMORE):
-        frames.append(socket.recv(copy=False).buffer)
+def _rest(socket: zmq.Socket[bytes]) -> list[Any]:
+    """The frames of a message, or those that are left of it."""
+    frame = socket.recv(_NOBLOCK, False)
+    frames: list[Any] = [frame.buffer]
+    while frame.more:
+        frame = socket.recv(_NOBLOCK, False)
+        frames.append(frame.buffer)
     return frames

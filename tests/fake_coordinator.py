@@ -50,12 +50,13 @@ class FakeCoordinator:
     def _run(self) -> None:
         poller = Poller()
         poller.add("stop", self._stop_r)
-        poller.add("gate", self._gate.socket)
-        poller.add("router", self._router.socket)
+        poller.add("gate", self._gate)
+        poller.add("router", self._router)
         while "stop" not in poller.wait(None):
             self._gate.answer()
             while (found := self._router.recv()) is not None:
                 self._handle(*found)
+        poller.close()
 
     def _handle(self, peer: bytes, frames: list[Any]) -> None:
         match protocol.unpack(bytes(frames[0]), protocol.FROM_CLIENT):

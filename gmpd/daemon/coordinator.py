@@ -99,9 +99,9 @@ class Coordinator:
         self._gate = Gatekeeper(self._network)
         self._clients = Router(self._network, endpoints["client"], value_bytes=limit)
         self._workers = Router(self._network, endpoints["worker"], value_bytes=limit)
-        self._poller.add(self._gate.answer, self._gate.socket)
-        self._poller.add(self._from_clients, self._clients.socket)
-        self._poller.add(self._from_workers, self._workers.socket)
+        self._poller.add(self._gate.answer, self._gate)
+        self._poller.add(self._from_clients, self._clients)
+        self._poller.add(self._from_workers, self._workers)
         self._poller.add(self._client_left, self._clients.monitor)
         self._poller.add(self._workers.take_disconnects, self._workers.monitor)
 
@@ -206,6 +206,7 @@ class Coordinator:
         self._clients.close(int(FAREWELL_S * 1000))
         self._workers.close()
         self._network.close_gently(int(FAREWELL_S * 1000))
+        self._poller.close()
 
     # -- workers -----------------------------------------------------------------------------------
 
