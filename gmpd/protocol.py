@@ -28,6 +28,10 @@ changes nothing.
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
     worker ──────── Hello Finished Started Surrender Kept Items Fault Beat Bye ▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Steal Cancel Pull Stop coordinator
+    worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
+    worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
+
+The last two lines are children of Gs that run in another worker: there, their home is a client.
 """
 
 from __future__ import annotations
@@ -97,6 +101,8 @@ class Kind(IntEnum):
     STOP = 23
     FINISHED = 24
     BEAT = 25
+    STEAL_CHILDREN = 30
+    CHILDREN = 31
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -278,6 +284,13 @@ class Steal(NamedTuple):
     n: int
 
 
+class StealChildren(NamedTuple):
+    """Give up to ``n`` fresh children of your Gs, the older half of them: Define and Submit, then
+    Children with ``asked``, even if none were given."""
+
+    n: int
+
+
 class Stop(NamedTuple):
     """``drain``: finish what has started, give back what is fresh, then end. Else end now."""
 
@@ -318,6 +331,14 @@ class Surrender(NamedTuple):
     tokens: list[int]
 
 
+class Children(NamedTuple):
+    """So many fresh children wait here. Sent when that turns from none to some and back, not per
+    child; ``asked``: in answer to StealChildren."""
+
+    n: int
+    asked: bool
+
+
 class Fault(NamedTuple):
     """An import or the initializer failed: it cannot serve. ``error``: codec.encode_error."""
 
@@ -335,12 +356,18 @@ class Beat(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
     | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Finished | Started
-    | Surrender | Fault | Beat
+    | Surrender | Fault | Beat | StealChildren | Children
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
-FromWorker: TypeAlias = Hello | Finished | Started | Surrender | Kept | Items | Fault | Beat | Bye
-ToWorker: TypeAlias = Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
+FromWorker: TypeAlias = (
+    Hello | Finished | Started | Surrender | Kept | Items | Fault | Beat | Bye
+    | Children | Define | Submit | Cancel
+)  # fmt: skip
+ToWorker: TypeAlias = (
+    Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
+    | StealChildren | Done
+)  # fmt: skip
 
 
 # -- shapes: what each field may hold ------------------------------------------------------------
@@ -433,6 +460,8 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Fault: (Kind.FAULT, (_text, _bin)),
     Stop: (Kind.STOP, (_flag,)),
     Beat: (Kind.BEAT, (_map,)),
+    StealChildren: (Kind.STEAL_CHILDREN, (_uint,)),
+    Children: (Kind.CHILDREN, (_uint, _flag)),
 }
 
 _KIND_OF: Mapping[type[Any], int] = {cls: int(kind) for cls, (kind, _) in _SHAPES.items()}
@@ -452,11 +481,13 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
 FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
-    "worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Beat, Bye
-)
+    "worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Beat, Bye,
+    Children, Define, Submit, Cancel,
+)  # fmt: skip
 TO_WORKER = _direction(
-    "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop
-)
+    "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop,
+    StealChildren, Done,
+)  # fmt: skip
 
 _pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack
 

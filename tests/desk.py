@@ -37,6 +37,12 @@ class Desk:
         self.next_seq[session.sid] = 0
         return session
 
+    def parent(self, p: PRecord) -> Session:
+        """The worker of ``p`` as the client of its children."""
+        session = self.sched.parent_session(p, p.epoch)
+        self.next_seq.setdefault(session.sid, 0)
+        return session
+
     def define(self, session: Session, fn: str, kind: str = "name") -> int:
         key = session.sid, fn
         if key not in self.fids:

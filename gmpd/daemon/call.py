@@ -62,7 +62,8 @@ class Call:
     __slots__ = (
         "began_ns", "buffers", "cancelling", "data", "ended_ns", "expired", "fn", "fn_key",
         "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
-        "settled", "slow", "task", "thread", "timer", "token", "worker",
+        "settled", "slow", "task", "thread", "timer", "token", "unopened",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,8 @@ class Call:
         self.expired = False
         #: Its outcome has been reported already (a timeout that the call survives).
         self.settled = False
+        #: A child of a G elsewhere, whose function or arguments cannot be had here: it goes home.
+        self.unopened = False
         #: It is not known to be quick: outcomes before it are not held back for it.
         self.slow = not fn.quick
         self.room = 0
@@ -143,8 +146,12 @@ class Call:
         return self._taken(result)
 
     def _invoke(self) -> Any:
-        fn = resolve_function(self.fn.ref)
-        args, kwargs = decode_call(self.payload, self.buffers)
+        try:
+            fn = resolve_function(self.fn.ref)
+            args, kwargs = decode_call(self.payload, self.buffers)
+        except Exception:
+            self.unopened = self.options is not None and "child" in self.options
+            raise
         self.payload, self.buffers = b"", ()
         return fn(*args, **kwargs)
 

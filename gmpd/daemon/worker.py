@@ -20,6 +20,7 @@ import msgpack
 from gmpd import protocol
 from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function
 from gmpd.daemon.call import Call, Known
+from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
@@ -45,8 +46,6 @@ class Worker:
     def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
         self.page = page
         self.p: int = settings["p"]
-        #: It is there for one job: it ends when that has.
-        self.isolated: bool = settings["isolated"]
         self.loop = Loop(max_ms=settings["max_ms"])
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
@@ -56,6 +55,7 @@ class Worker:
         #: This is a fork that a job made; see Call.start.
         self.forked = False
         os.register_at_fork(after_in_child=self._in_fork)
+        self.offspring = Offspring(self.loop, self._send, self.value_bytes)
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
@@ -121,7 +121,8 @@ class Worker:
         call.fn.learn(call.occupied_ns)
         call.settled = True
         if call.outcome is not Outcome.OK:
-            self._specials[len(self._tokens)] = [int(call.outcome), None]
+            details = {"unopened": True} if call.unopened else None
+            self._specials[len(self._tokens)] = [int(call.outcome), details]
         self._tokens.append(call.token)
         self._payloads.append(call.data)
         self._ran_us.append(ran_us)
@@ -219,6 +220,10 @@ class Worker:
                 self._surrender(request, n)
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
+            case protocol.StealChildren(n):
+                self.offspring.give(n)
+            case protocol.Done():
+                self.offspring.ended(message, frames)
             case protocol.Pull(token, n):
                 if token in self.calls:
                     self.calls[token].pull(n)
@@ -246,7 +251,6 @@ class Worker:
             self.calls[token] = call
             self.loop.runqput(call)
             token += 1
-        self._draining = self._draining or self.isolated
 
     def _surrender(self, request: int, n: int) -> None:
         """Give back up to ``n`` fresh hand-outs, the oldest first; children stay."""

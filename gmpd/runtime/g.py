@@ -463,6 +463,18 @@ class G(Steps):
         self._send = _started
         self._fut_waiter = Away(self, on_cancel)
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether it is fresh, and nobody has asked it to end."""
+        return self._send is None and self._state == PENDING and not self._must_cancel
+
+    def come_back(self) -> bool:
+        """It did not run elsewhere: fresh here again, to be queued. False if it was cancelled."""
+        if self._state != PENDING:
+            return False
+        self._send = self._fut_waiter = None
+        return True
+
     def settle(self, value: Any) -> None:
         """It returned ``value`` elsewhere. P holder only; ignored if it was cancelled meanwhile."""
         if self._state == PENDING:

@@ -154,6 +154,8 @@ class Loop(asyncio.SelectorEventLoop):
         self._fatal: BaseException | None = None
         #: Records what happens to Gs, while somebody listens.
         self.tracer: Tracer | None = None
+        #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
+        self.on_poll: Callable[[int], None] | None = None
         #: The clock that ends batches, in ns.
         self.batch_clock: Callable[[], int] = time.monotonic_ns
         #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
@@ -185,6 +187,18 @@ class Loop(asyncio.SelectorEventLoop):
         while self.held and len(taken) < n:
             taken.append(self.held.popleft())
         return taken + self.runq.runqgrab(n - len(taken))
+
+    def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
+        """Take up to ``n`` Gs that ``may_leave`` out, the oldest first, for a thief."""
+        taken = [g for g in self.held if may_leave(g)][:n]
+        for g in taken:
+            self.held.remove(g)
+        return taken + self.runq.grab_if(n - len(taken), may_leave)
+
+    @property
+    def stealable_len(self) -> int:
+        """Gs queued here, without ``runnext``: an upper bound of what could be given away."""
+        return len(self.held) + len(self.runq) - (self.runq.runnext is not None)
 
     def runqremove(self, g: FreshG) -> bool:
         """Take one back; False once it has started."""
@@ -367,6 +381,8 @@ class Loop(asyncio.SelectorEventLoop):
             if not self.runq or now - self._polled_ns > POLL_NS:
                 self._polled_ns = now
                 self._netpoll(0)
+                if self.on_poll is not None:
+                    self.on_poll(now)
         else:
             self._idle(timeout, m)
         self.rounds += 1
@@ -391,6 +407,8 @@ class Loop(asyncio.SelectorEventLoop):
             self.checkdead = False  # once: the end of the program may wait again
             raise Deadlock(deadlock_text(self))
         self.is_idle = True
+        if self.on_poll is not None:
+            self.on_poll(0)
         start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
         self._netpoll(0 if self.inbox or self._ready else timeout)
@@ -540,7 +558,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     # ---- Gs -------------------------------------------------------------------------------------
 
-    def _run_gs(self, m: M) -> bool:  # noqa: C901 - the paragraph that everything runs through
+    def _run_gs(self, m: M) -> bool:  # noqa: C901, PLR0915 - what everything runs through
         """Run Gs until none is left or it is time to poll. False when this M lost P in one of them.
 
         The first of a handful is picked by all of Go's rules; the others from ``runnext`` and ring
@@ -568,9 +586,12 @@ class Loop(asyncio.SelectorEventLoop):
                     return False
                 else:
                     hidden = True
-                    if not self._run_fresh(m, g):
+                    took = self._run_fresh(m, g)
+                    if took < 0:
                         runq.picked(total - left - inherited, inherited)
                         return False
+                    if took > POLL_NS:  # or a handful of them would keep P from its sockets
+                        break
                 if left == 0:
                     break
                 g = runq.runnext
@@ -617,15 +638,16 @@ class Loop(asyncio.SelectorEventLoop):
         events._set_running_loop(self if shown else None)
         return not shown
 
-    def _run_fresh(self, m: M, g: Any) -> bool:
-        """Start a fresh G; a sync one runs to its end here. False when this M lost P meanwhile."""
+    def _run_fresh(self, m: M, g: Any) -> int:
+        """Start a fresh G; a sync one runs to its end here. How long it took, in ns; below 0 when
+        this M lost P meanwhile."""
         key = g.fn_key
         trait = self.learned.get(key) if self.learned else None
         ms = self.ms
         full = ms.count >= ms.max_ms and not ms.idle
         if (full or trait is not None) and self._must_wait(key, trait):
             self.held.append(g)
-            return True
+            return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
         if self._shown:
             self._show(False)
@@ -641,7 +663,7 @@ class Loop(asyncio.SelectorEventLoop):
         m.outcome = coro = context.run(g.start)
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
-            return False
+            return -1
         m.g = None
         took = time.monotonic_ns() - start_ns
         stats = self.stats
@@ -651,7 +673,7 @@ class Loop(asyncio.SelectorEventLoop):
             m.outcome = None
             m.context = Context()
             self._adopt(g, coro, context)
-            return True
+            return took
         if context:  # the G left something in it, which is no business of the next one
             m.context = Context()
         if trait is not None:
@@ -660,7 +682,7 @@ class Loop(asyncio.SelectorEventLoop):
         if tracer is not None:
             tracer(GEvent.END, g)
         g.finished()
-        return True
+        return took
 
     def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
         """A G of a known hog waits while a hog competes for the GIL; any sync G while no M is left

@@ -52,21 +52,29 @@ class GlobalQueue:
         """The first of every FIFO: the oldest job is among them."""
         return [fifo[0] for level in self._levels.values() for fifo in level.values()]
 
-    def head(self) -> Job | None:
-        """The job that pop would give."""
-        if not self._order:
-            return None
-        fifo = next(iter(self._levels[self._order[0]].values()))
-        return fifo[0]
+    def head(self, skip: int | None = None) -> Job | None:
+        """The job that pop would give; ``skip`` is a session to pass over."""
+        turn = self._turn(skip)
+        return None if turn is None else turn[2][0]
 
-    def pop_run(self, limit: int) -> list[Job]:
+    def _turn(self, skip: int | None) -> tuple[int, int, deque[Job]] | None:
+        """Whose turn it is: (priority, session, its FIFO)."""
+        for priority in self._order:
+            for sid, fifo in self._levels[priority].items():
+                if sid != skip:
+                    return priority, sid, fifo
+        return None
+
+    def pop_run(self, limit: int, skip: int | None = None) -> list[Job]:
         """Up to ``limit`` jobs, alike in function and options, that are next in turn.
 
         More than one only while a single session is served at this priority; else the turn passes
         on after each job. Alike, because they travel as one message.
         """
-        level = self._levels[self._order[0]]
-        sid, fifo = next(iter(level.items()))
+        turn = self._turn(skip)
+        assert turn is not None
+        priority, sid, fifo = turn
+        level = self._levels[priority]
         if len(level) > 1:
             limit = 1
         first = fifo.popleft()
@@ -75,7 +83,7 @@ class GlobalQueue:
         while len(run) < limit and fifo and fifo[0].fn is fn and fifo[0].options == options:
             run.append(fifo.popleft())
         self.length -= len(run)
-        self._end_turn(level, sid, fifo)
+        self._end_turn(priority, sid, fifo)
         return run
 
     def remove(self, jobs: Sequence[Job]) -> None:
@@ -112,9 +120,10 @@ class GlobalQueue:
             fifo = level[sid] = deque()
         return fifo
 
-    def _end_turn(self, level: dict[int, deque[Job]], sid: int, fifo: deque[Job]) -> None:
+    def _end_turn(self, priority: int, sid: int, fifo: deque[Job]) -> None:
+        level = self._levels[priority]
         if not fifo:
-            self._drop(self._order[0], sid)
+            self._drop(priority, sid)
         elif len(level) > 1:
             level[sid] = level.pop(sid)
 

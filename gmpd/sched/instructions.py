@@ -44,6 +44,13 @@ class AskBack(NamedTuple):
     n: int
 
 
+class AskChildren(NamedTuple):
+    """Steal: ask a P for up to ``n`` fresh children of its Gs."""
+
+    p: PRecord
+    n: int
+
+
 class CancelAt(NamedTuple):
     """Ask a worker to end these hand-outs."""
 
@@ -95,21 +102,9 @@ class Retire(NamedTuple):
     p: PRecord
 
 
-class StartIsolated(NamedTuple):
-    """Start a worker for an isolated job."""
-
-    p: int
-
-
-class Kill(NamedTuple):
-    """End the worker of an isolated job now, whatever it does."""
-
-    p: PRecord
-
-
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | AskBack | CancelAt | PullAt | Deliver | Yielded | TellRunning
-    | TellKept | Retire | StartIsolated | Kill
+    Teach | Forget | Dispatch | AskBack | AskChildren | CancelAt | PullAt | Deliver | Yielded
+    | TellRunning | TellKept | Retire
 )  # fmt: skip
 
 

@@ -14,13 +14,16 @@ between clients. What hides all the same behind an unexpectedly long job is stol
 another P has nothing, in two phases: the victim gives up what it has not started, then, and only
 then, it is handed out anew under a new token.
 
-Isolated jobs wait in a queue of their own, for workers of their own: ``sched.isolated``.
+**Children** of Gs live in their worker and are not known here one by one. A worker says that it
+has some; when another P has nothing, it is asked for the older half of them, and becomes the
+client of those that it gives: they are queued, leased and lost like jobs. Their worker's own P
+gets them back only once it has no others left.
 
-**The record.** Every accepted job is in exactly one place: the timer heap, one of the two queues,
-or one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise
-for ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
-before the kernel confirmed the death of its worker, so ``p_died`` (``isolated_died``) is the only
-way back for a STARTED job whose function did not end by itself.
+**The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or
+one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for
+ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
+before the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a
+STARTED job whose function did not end by itself.
 
 It never reads a clock, rolls dice, does IO or logs.
 """
@@ -37,22 +40,20 @@ from gmpd.protocol import Define, Finished, Outcome, Submit
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.instructions import (
     AskBack,
+    AskChildren,
     CancelAt,
     Deliver,
     Dispatch,
     Exit,
     Forget,
     Instruction,
-    Kill,
     PullAt,
     Retire,
-    StartIsolated,
     Teach,
     TellKept,
     TellRunning,
     Yielded,
 )
-from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Isolation, Stage, options_for_worker
 from gmpd.sched.records import (
     Buffers,
     Function,
@@ -64,7 +65,14 @@ from gmpd.sched.records import (
     Session,
 )
 from gmpd.sched.states import JobState, transition
-from gmpd.sched.steal import PAUSE_MAX_NS, PAUSE_MIN_NS, WORTH_NS, RandomOrder
+from gmpd.sched.steal import (
+    CHILDREN_LOW_NS,
+    CHILDREN_MAX,
+    PAUSE_MAX_NS,
+    PAUSE_MIN_NS,
+    WORTH_NS,
+    RandomOrder,
+)
 from gmpd.sched.tally import Tally
 
 #: First wait before a failed job is tried again; doubles per attempt up to the second value.
@@ -86,7 +94,6 @@ class Sched:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.queue = GlobalQueue()
-        self.isolated = Isolation(policy.isolated, policy.isolated_spares)
         self.tally = Tally()
         self.sessions: dict[int, Session] = {}
         self.ps: dict[int, PRecord] = {}
@@ -105,6 +112,8 @@ class Sched:
         #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
         #: and leaves the others asleep (Go's idle P list).
         self._idle: list[PRecord] = []
+        #: Ps whose workers said that they have fresh children, by number.
+        self._parents: dict[int, PRecord] = {}
         self._delayed: list[tuple[int, int, Job]] = []
         self._delay_count = 0
         #: Jobs in the heap that ended (cancelled, or their client left) before they were due.
@@ -131,7 +140,6 @@ class Sched:
             return
         self._dirty.pop(session.sid, None)
         self.queue.drop_session(session.sid)
-        self.isolated.queue.drop_session(session.sid)
         at: dict[PRecord, list[int]] = {}
         for job in list(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):
@@ -139,7 +147,7 @@ class Sched:
                 at.setdefault(job.p, []).append(job.token)
             else:
                 self._end(job, Outcome.CANCELLED)
-        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
+        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items() if p.ready)
         self.nbytes -= session.outcomes.nbytes
         session.outcomes = Outcomes()
         for fn in session.functions.values():
@@ -213,7 +221,7 @@ class Sched:
         if delay_ns:
             self._delay(jobs, now + delay_ns)
         else:
-            self._put(jobs)
+            self.queue.put(options.get("priority", 0), jobs)
 
     def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[str, str, int] | None:
         """(reason label, text, room) when a limit refuses ``n`` more jobs."""
@@ -237,7 +245,8 @@ class Sched:
     def _reject(
         self, session: Session, seqs: Collection[int], label: str, text: str, room: int
     ) -> None:
-        self.tally.rejected[label] += len(seqs)
+        if session.parent is None:
+            self.tally.rejected[label] += len(seqs)
         details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         for seq in seqs:
             self._outcome(session, seq, b"", _NO_BUFFERS, 0, [int(Outcome.REJECTED), details])
@@ -256,12 +265,17 @@ class Sched:
         for payload, own in zip(message.payloads, buffers, strict=True):
             nbytes = len(payload) + sum(len(b) for b in own) if own else len(payload)
             job = Job(session, seq, fn, options, payload, own, nbytes, state, now)
+            job.moved = session.parent is not None
             mine[seq] = job
             jobs.append(job)
             seq += 1
         fn.jobs += len(jobs)
         self.unfinished += len(jobs)
-        self.tally.submitted += len(jobs)
+        if session.parent is None:
+            self.tally.submitted += len(jobs)
+        else:
+            self.tally.children += len(jobs)
+            session.parent.lost += len(jobs)
         return jobs
 
     @property
@@ -313,6 +327,7 @@ class Sched:
             return
         record.ready = False
         self._not_idle(record)
+        self._orphan(record, now)
         back: list[Job] = []
         lost = list(record.started.values())
         for token, job in record.fresh.items():
@@ -326,6 +341,15 @@ class Sched:
         self._take_back(back, now)
         again = [job for job in lost if not self._lost(job, end, job.token == culprit, now)]
         self.queue.put_back(again)
+
+    def _orphan(self, record: PRecord, now: int) -> None:
+        """Nobody awaits the children of a dead worker: they end like the jobs of a client that
+        left."""
+        self.children(record, record.epoch, 0)
+        record.asked = False
+        if record.session is not None:
+            self.close_session(record.session, now)
+            record.session = None
 
     def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> bool:
         """Whether that was its end; else it is to be queued again."""
@@ -359,59 +383,6 @@ class Sched:
         self._not_idle(record)
         self._out.append(Retire(record))
 
-    def isolated_died(
-        self, p: int, begun: Collection[int], end: Exit, now: int, why: str = ""
-    ) -> None:
-        """The kernel confirmed that the isolated worker ``p`` is gone, or it could not be started.
-
-        ``begun``: tokens that it had begun; ``why``: what it said was wrong before it ended.
-        """
-        record = self.isolated.remove(p)
-        if record is None:
-            return
-        jobs = [*record.started.items(), *record.fresh.items()]
-        unused = record.stage in (Stage.STARTING, Stage.SPARE)
-        for token, job in jobs:
-            unused = not self._isolated_lost(record, job, token in begun, end, now)
-        record.fresh.clear()
-        record.started.clear()
-        record.used_ns = 0
-        if unused:
-            self._isolated_failed(why or f"it {end.text}", end, now)
-
-    def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
-        """What becomes of the job of a dead worker; False when nothing was wrong but the worker."""
-        if job.cancelling or job.session.sid not in self.sessions:
-            self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {"pid": end.pid}, now)
-        elif record.expired:
-            if not self._retried(job, Outcome.TIMEOUT, now):
-                ran_us = (now - record.leased_ns) // 1000
-                details = {"pid": end.pid, "text": "its worker was killed"}
-                self._finish(job, Outcome.TIMEOUT, b"", _NO_BUFFERS, ran_us, details, now)
-        elif begun or job.state is JobState.STARTED:
-            if not self._lost(job, end, True, now):
-                self.isolated.queue.put_back([job])
-        else:
-            job.p = None
-            transition(job, JobState.QUEUED)
-            self.isolated.queue.put_back([job])
-            return False
-        self.isolated.failures = 0
-        return True
-
-    def _isolated_failed(self, why: str, end: Exit, now: int) -> None:
-        """A worker never came to run a job. After some in a row, those who wait are told."""
-        isolated = self.isolated
-        isolated.failed(now)
-        if isolated.failures < FAILURES_MAX:
-            return
-        text = f"{isolated.failures} workers for isolated jobs in a row did not start: {why}"
-        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text, "blamed": False,
-                   "poisoned": False, "pid": end.pid}  # fmt: skip
-        while isolated.queue:
-            for job in isolated.queue.pop_run(1):
-                self._finish(job, Outcome.LOST, b"", _NO_BUFFERS, 0, details, now)
-
     # -- workers report --------------------------------------------------------------------------
 
     def finished(
@@ -431,7 +402,7 @@ class Sched:
             occupied_ns = message.occupied_us[i] * 1000
             job.fn.learn(occupied_ns)
             tally.occupied.add(occupied_ns)
-            record.finished += 1
+            record.finished += job.session.parent is None
             ran_us = message.ran_us[i]
             special = specials.get(i)
             if special is None:
@@ -477,7 +448,7 @@ class Sched:
         self._out.extend(
             TellRunning(session, seqs)
             for session, seqs in running.items()
-            if session.sid in self.sessions
+            if session.sid in self.sessions and session.parent is None
         )
         self._rest(record)
 
@@ -530,8 +501,64 @@ class Sched:
         """A cancel came too late for these."""
         for token in tokens:
             job = self._handed_out(record, epoch, token)
-            if job is not None and job.session.sid in self.sessions:
+            if job is None or job.session.parent is not None:
+                continue
+            if job.session.sid in self.sessions:
                 self._out.append(TellKept(job.session, [job.seq]))
+
+    # -- children of Gs --------------------------------------------------------------------------
+
+    def parent_session(self, record: PRecord, epoch: int) -> Session:
+        """A worker as the client of its children that run elsewhere.
+
+        Raises ProtocolError for one that is dead, or was replaced.
+        """
+        if epoch != record.epoch or not record.ready:
+            raise ProtocolError(f"children from epoch {epoch} of P{record.p}, which is no more")
+        if record.session is None:
+            record.session = self.open_session(record, f"P{record.p}")
+            record.session.parent = record
+        return record.session
+
+    def children(self, record: PRecord, epoch: int, n: int, *, asked: bool = False) -> None:
+        """A worker has ``n`` fresh children; ``asked``: this answers AskChildren, and what it gives
+        has been submitted before."""
+        if epoch != record.epoch:
+            self.tally.dropped["stale_epoch"] += 1
+            return
+        record.children = n
+        if asked:
+            record.asked = False
+        if n:
+            self._parents[record.p] = record
+        else:
+            self._parents.pop(record.p, None)
+
+    def _ask_children(self) -> None:
+        """A P has nothing, or soon will: ask a P that has children for the older half of them."""
+        if not self._parents or self.draining:
+            return
+        takers = [p for p in self.ps.values() if p.ready and not p.draining and not p.children]
+        if not takers or not self._is_low(takers):
+            return
+        parents = list(self._parents.values())
+        for at in self._order.positions(len(parents)):
+            victim = parents[at]
+            if not victim.asked:
+                victim.asked = True
+                self._out.append(AskChildren(victim, CHILDREN_MAX))
+                return
+
+    def _is_low(self, takers: list[PRecord]) -> bool:
+        """Whether a P that takes children has none left, or will have used them up before an
+        answer can come."""
+        head = self.queue.head()
+        if head is None:
+            return any(p in self._idle for p in takers)
+        est_ns = head.fn.est_ns
+        if head.session.parent is None or est_ns is None:
+            return False
+        return len(self.queue) * est_ns < CHILDREN_LOW_NS * len(takers)
 
     def _handed_out(self, record: PRecord, epoch: int, token: int) -> Job | None:
         """The job of a live hand-out; None, and counted, for any other."""
@@ -551,16 +578,14 @@ class Sched:
         # A job that is not there any more has its outcome on the way: the client sees that instead.
         mine = session.jobs
         jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
-        waiting = [job for job in jobs if job.state is JobState.QUEUED]
-        self.queue.remove([job for job in waiting if not _is_isolated(job)])
-        self.isolated.queue.remove([job for job in waiting if _is_isolated(job)])
+        self.queue.remove([job for job in jobs if job.state is JobState.QUEUED])
         for job in jobs:
             job.cancelling = True
             if job.p is not None:
                 at.setdefault(job.p, []).append(job.token)
             else:
                 self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {}, now)
-        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
+        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items())
 
     def pull(self, session: Session, seq: int, n: int) -> None:
         """A client has room for more items of a generator job."""
@@ -587,8 +612,7 @@ class Sched:
         self._wake_delayed(now)
         self._pump(now)
         self._steal(now)
-        if not self.isolated.quiet:
-            self._isolate(now)
+        self._ask_children()
         self._deliver()
         out, self._out = self._out, []
         return out
@@ -603,8 +627,6 @@ class Sched:
                 for p in self.ps.values()
                 if p.steal_after_ns and self._has_spare(p, free)
             )
-        if not self.isolated.quiet and (due := self.isolated.deadline(self.draining)) is not None:
-            deadlines.append(due)
         return min(deadlines, default=None)
 
     def _wake_delayed(self, now: int) -> None:
@@ -612,7 +634,7 @@ class Sched:
             job = heappop(self._delayed)[2]
             if job.state is JobState.DELAYED:
                 transition(job, JobState.QUEUED)
-                self._put([job])
+                self.queue.put(job.option("priority", 0), [job])
             else:
                 self._delayed_dead -= 1
 
@@ -638,13 +660,13 @@ class Sched:
 
     def _fill(self, record: PRecord) -> bool:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
-        head = self.queue.head()
+        skip = _own_children(record)
+        head = self.queue.head(skip)
         room = 0 if head is None else self._room(record, head.fn)
         if room <= 0:
             return False
         share = self.queue.length // max(1, len(self.ps)) + 1
-        jobs = self.queue.pop_run(min(room, share))
-        self._lease(record, jobs, jobs[0].options)
+        self._lease(record, self.queue.pop_run(min(room, share), skip))
         return True
 
     def _room(self, record: PRecord, fn: Function) -> int:
@@ -661,7 +683,7 @@ class Sched:
             return 0 if held else 1
         return min(by_time, policy.credit_max - held)
 
-    def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
+    def _lease(self, record: PRecord, jobs: list[Job]) -> None:
         fn = jobs[0].fn
         if fn.fid not in record.defined:
             record.defined.add(fn.fid)
@@ -685,20 +707,7 @@ class Sched:
         record.next_token = token
         self._not_idle(record)
         record.used_ns += est * len(jobs)
-        self._out.append(Dispatch(record, fn, options, first, payloads, buffers))
-
-    def _isolate(self, now: int) -> None:
-        """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
-        isolated = self.isolated
-        isolated.retire(now)
-        self._out.extend(Kill(record) for record in isolated.overdue(now))
-        for record in isolated.free():
-            (job,) = isolated.queue.pop_run(1)
-            isolated.lease(record, job.option("timeout", None), now)
-            self._lease(record, [job], options_for_worker(job.options))
-        self._out.extend(Kill(record) for record in isolated.surplus(self.draining))
-        new = isolated.wanted(now, self.draining)
-        self._out.extend(StartIsolated(record.p) for record in new)
+        self._out.append(Dispatch(record, fn, jobs[0].options, first, payloads, buffers))
 
     def _steal(self, now: int) -> None:
         """An idle P and an empty queue: ask a busy P for the older half of its fresh jobs."""
@@ -740,22 +749,16 @@ class Sched:
                 continue
             session.outcomes = Outcomes()
             session.delivered += len(outcomes.seqs)
-            session.unacked_bytes += outcomes.nbytes
-            session.batches.append((session.delivered, outcomes.nbytes))
+            if session.parent is None:
+                session.unacked_bytes += outcomes.nbytes
+                session.batches.append((session.delivered, outcomes.nbytes))
+            else:  # a worker of our own: it reads all that comes
+                session.acked = session.delivered
             self.nbytes -= outcomes.nbytes
             self._out.append(Deliver(session, outcomes))
         self._dirty.clear()
 
-    def record(self, p: int) -> PRecord | None:
-        """The P, or the isolated worker, of this number."""
-        return self.ps.get(p) or self.isolated.ps.get(p)
-
     # -- moves -----------------------------------------------------------------------------------
-
-    def _put(self, jobs: list[Job]) -> None:
-        """Jobs of one session, alike in options, begin to wait."""
-        queue = self.isolated.queue if _is_isolated(jobs[0]) else self.queue
-        queue.put(jobs[0].option("priority", 0), jobs)
 
     def _end_lease(self, record: PRecord, token: int) -> Job | None:
         job = record.fresh.pop(token, None)
@@ -775,8 +778,7 @@ class Sched:
                 transition(job, JobState.QUEUED)
                 back.append(job)
         if back:
-            queue = self.isolated.queue if _is_isolated(back[0]) else self.queue
-            queue.put_back(back)
+            self.queue.put_back(back)
 
     def _finish(
         self,
@@ -790,8 +792,9 @@ class Sched:
     ) -> None:
         """The only way to an outcome: count it and put it into its session's outbox."""
         waited_ns = now - job.accepted_ns - ran_us * 1000
-        self.tally.wait.add(waited_ns)
-        self.tally.run.add(ran_us * 1000)
+        if job.session.parent is None:
+            self.tally.wait.add(waited_ns)
+            self.tally.run.add(ran_us * 1000)
         self._end(job, outcome)
         if job.session.sid not in self.sessions:
             return
@@ -814,7 +817,8 @@ class Sched:
         del job.session.jobs[job.seq]
         self.unfinished -= 1
         self.nbytes -= job.nbytes
-        self.tally.finished[_LABEL[outcome]] += 1
+        if job.session.parent is None:
+            self.tally.finished[_LABEL[outcome]] += 1
 
     def _outcome(
         self,
@@ -852,25 +856,19 @@ class Sched:
         """Every invariant across the records; raises InvariantError. For tests and `doctor`."""
         seen: dict[int, str] = {}
         self._see(seen, self.queue, JobState.QUEUED, "queue")
-        self._see(seen, self.isolated.queue, JobState.QUEUED, "isolated queue")
         self._see(
             seen,
             [job for _, _, job in self._delayed if job.state is JobState.DELAYED],
             JobState.DELAYED,
             "heap",
         )
-        for record in (*self.ps.values(), *self.isolated.ps.values()):
+        for record in self.ps.values():
             self._see(seen, record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
             self._see(seen, record.started.values(), JobState.STARTED, f"P{record.p} started")
             if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
                 raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
             if record.fresh and record in self._idle:
                 raise InvariantError(f"P{record.p} is idle and has fresh work")
-        for record in self.isolated.ps.values():
-            if len(record.fresh) + len(record.started) > (record.stage is Stage.RUNNING):
-                raise InvariantError(
-                    f"isolated worker {record.p} is {record.stage.value} with jobs"
-                )
         dead = sum(job.state is not JobState.DELAYED for _, _, job in self._delayed)
         if dead != self._delayed_dead:
             raise InvariantError(f"{dead} ended jobs in the heap, {self._delayed_dead} counted")
@@ -881,7 +879,9 @@ class Sched:
                 f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere"
             )
         if self.queue and any(
-            self._room(p, head.fn) for p in self._idle if (head := self.queue.head())
+            self._room(p, head.fn)
+            for p in self._idle
+            if (head := self.queue.head(_own_children(p)))
         ):
             raise InvariantError("work waits while a P is idle")
 
@@ -908,22 +908,11 @@ def _check_options(options: Options) -> None:
             raise ProtocolError(
                 f"Submit with the {name} {str(value)[:40]!r}: no whole number from {low} to {high}"
             )
-    isolate, timeout = options.get("isolate", False), options.get("timeout", 1)
-    if type(isolate) is not bool:
-        raise ProtocolError(f"Submit with isolate {str(isolate)[:40]!r}: neither true nor false")
-    if isolate and (type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX):
-        raise ProtocolError(
-            f"Submit with the timeout {str(timeout)[:40]!r}: no seconds up to a year"
-        )
 
 
-def _is_isolated(job: Job) -> bool:
-    return job.options is not None and job.options.get("isolate", False) is True
-
-
-def _cancel_at(record: PRecord, tokens: list[int]) -> Instruction:
-    """An isolated job can always be ended: nobody else is in its process."""
-    return Kill(record) if isinstance(record, IsolatedP) else CancelAt(record, tokens)
+def _own_children(record: PRecord) -> int | None:
+    """The session to pass over for this P: its own children, while it has more of them at home."""
+    return record.session.sid if record.children and record.session is not None else None
 
 
 def _used(record: PRecord) -> int:

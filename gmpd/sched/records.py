@@ -28,9 +28,6 @@ class Policy:
     started_max: int = 10_000
     outbox_bytes: int = 64 << 20
     strikes: int = 3
-    #: Isolated jobs that may run at once, and workers kept ready for more of them.
-    isolated: int = 1
-    isolated_spares: int = 0
     seed: int = 1
 
 
@@ -131,11 +128,15 @@ class Outcomes:
 
 @dataclass(eq=False)
 class Session:
-    """One client. ``link`` is the shell's name for the way to it; opaque here."""
+    """One client. ``link`` is the shell's name for the way to it; opaque here.
+
+    ``parent``: the client is a worker, the home of Gs whose children run elsewhere as jobs.
+    """
 
     sid: int
     link: Any
     name: str
+    parent: PRecord | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
     functions: dict[int, Function] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)
@@ -160,9 +161,9 @@ class PRecord:
     """
 
     __slots__ = (
-        "defined", "draining", "epoch", "finished", "fresh", "hits", "lost", "misses",
-        "next_token", "p", "ready", "refusals", "started", "steal_after_ns", "steal_pause_ns",
-        "stealing", "stolen", "used_ns",
+        "asked", "children", "defined", "draining", "epoch", "finished", "fresh", "hits", "lost",
+        "misses", "next_token", "p", "ready", "refusals", "session", "started", "steal_after_ns",
+        "steal_pause_ns", "stealing", "stolen", "used_ns",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -184,6 +185,12 @@ class PRecord:
         #: Not to be robbed before this time: its last answer was empty-handed.
         self.steal_after_ns = 0
         self.steal_pause_ns = 0
+        #: As the client of its children that run elsewhere; None until the first one leaves.
+        self.session: Session | None = None
+        #: Fresh children that its worker said it has: a hint, true when it was sent.
+        self.children = 0
+        #: It was asked for children and has not answered yet.
+        self.asked = False
         self.finished = 0
         self.stolen = 0
         self.lost = 0

@@ -187,6 +187,21 @@ class RunQueue(Generic[T]):
             taken.append(g)
         return taken
 
+    def grab_if(self, count: int, may_leave: Callable[[T], bool]) -> list[T]:
+        """Take up to ``count`` Gs that ``may_leave``, oldest first: global segment, then ring.
+
+        ``runnext`` stays. Looks no further than ``count`` others, so that a queue of Gs that stay
+        is not searched again and again.
+        """
+        taken: list[T] = []
+        for queue in (self.global_, self.ring):
+            stay: list[T] = []
+            while queue and len(taken) < count and len(stay) < count:
+                g = queue.popleft()
+                (taken if may_leave(g) else stay).append(g)
+            queue.extendleft(reversed(stay))
+        return taken
+
     def _take(self, queue: deque[T], count: int) -> list[T]:
         taken: list[T] = []
         stay: list[T] = []

@@ -18,6 +18,13 @@ WORTH_NS = 300_000
 PAUSE_MIN_NS = 2_000_000
 PAUSE_MAX_NS = 50_000_000
 
+#: Children that are asked for at once; the worker gives half of what it has, and packs no longer
+#: than it may. A round of asking costs the thief a slice at worst: a few of these per second.
+CHILDREN_MAX = 512
+#: More children are asked for when those that are queued here are less work than this per thief:
+#: a victim answers after the child that it runs, or after a slice (10 ms).
+CHILDREN_LOW_NS = 10_000_000
+
 
 @lru_cache(maxsize=64)
 def coprimes(n: int) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ class Tally:
     """Counters of the policy; labels are small closed sets."""
 
     __slots__ = (
+        "children",
         "dropped",
         "finished",
         "occupied",
@@ -52,6 +53,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.submitted = 0
+        #: Children of Gs that left their worker. They are no jobs: nothing else here counts them.
+        self.children = 0
         self.finished: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.retried: Counter[str] = Counter()

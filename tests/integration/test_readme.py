@@ -21,8 +21,8 @@ PRINTED = [
     "division by zero",
     "timeout",
     "45",
-    "/",
     "[0, 1, 4, 9, 16]",
+    "6210999",
 ]
 
 

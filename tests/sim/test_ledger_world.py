@@ -15,6 +15,7 @@ from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.sched.instructions import (
     AskBack,
+    AskChildren,
     CancelAt,
     Deliver,
     Dispatch,
@@ -53,6 +54,9 @@ class Worker:
         #: Begun, and whether the coordinator was told.
         self.begun: dict[int, bool] = {}
         self.asked: list[AskBack] = []
+        #: Children at home, and how many of them it was asked for.
+        self.children = 0
+        self.asked_children = 0
         self.cancels: list[int] = []
         self.retired = False
 
@@ -72,6 +76,7 @@ class World:
         #: (session, seq) -> times that it was begun.
         self.runs = Counter[tuple[int, int]]()
         self.told_running: set[tuple[int, int]] = set()
+        self.children_given = 0
 
     # -- what the shell does
 
@@ -83,6 +88,9 @@ class World:
             (self.begin, 10),
             (self.finish, 12),
             (self.surrender, 5),
+            (self.have_children, 1),
+            (self.give_children, 5),
+            (self.cancel_children, 0.5),
             (self.cancel, 2),
             (self.answer_cancel, 3),
             (self.ack, 4),
@@ -125,6 +133,10 @@ class World:
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
             case AskBack(p, _, _):
                 self.workers[p.p].asked.append(instruction)
+            case AskChildren(p, n):
+                assert p.children, "asked for children that it did not tell of"
+                assert not self.workers[p.p].asked_children, "asked twice"
+                self.workers[p.p].asked_children = n
             case CancelAt(p, tokens):
                 self.workers[p.p].cancels += tokens
             case Retire(p):
@@ -149,6 +161,38 @@ class World:
         if p not in self.workers:
             self.epochs[p] += 1
             self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
+
+    # -- children of their Gs
+
+    def have_children(self) -> None:
+        """A G makes some; or the P has run its last."""
+        if (worker := self.any_worker()) is None:
+            return
+        worker.children = 0 if worker.children else self.dice.randint(1, 40)
+        self.sched.children(worker.record, worker.epoch, worker.children)
+
+    def give_children(self) -> None:
+        asked = [worker for worker in self.workers.values() if worker.asked_children]
+        if not asked:
+            return
+        worker = self.dice.choice(asked)
+        n = self.dice.randint(0, min(worker.asked_children, worker.children))
+        worker.asked_children = 0
+        worker.children -= n
+        if n:
+            parent = self.desk.parent(worker.record)
+            fn, kind = self.dice.choice(FUNCTIONS)
+            seqs = self.desk.submit(parent, n, fn, kind=kind)
+            self.submitted.setdefault(parent.sid, {}).update(dict.fromkeys(seqs, 1))
+            self.children_given += n
+        left = worker.children if n else 0
+        self.sched.children(worker.record, worker.epoch, left, asked=True)
+
+    def cancel_children(self) -> None:
+        if (worker := self.any_worker()) is None or worker.record.session is None:
+            return
+        session = worker.record.session
+        self.sched.cancel(session, self.some(list(self.submitted[session.sid]))[:10], self.desk.now)
 
     def begin(self) -> None:
         if (worker := self.any_worker()) is None:
@@ -200,6 +244,7 @@ class World:
         self.sched.surrendered(worker.record, worker.epoch, request, tokens, self.desk.now)
         if worker.retired and not worker.begun:
             del self.workers[worker.record.p]
+            self._orphan(worker)
             self.sched.p_died(worker.record.p, (), None, KILLED, self.desk.now)
             self.sched.remove_p(worker.record.p)
 
@@ -224,9 +269,14 @@ class World:
         culprit = self.dice.choice(begun) if begun else None
         p = worker.record.p
         del self.workers[p]
+        self._orphan(worker)
         self.sched.p_died(p, set(begun), culprit, KILLED, self.desk.now)
         if worker.retired:
             self.sched.remove_p(p)
+
+    def _orphan(self, worker: Worker) -> None:
+        if worker.record.session is not None:
+            self.gone.add(worker.record.session.sid)
 
     def retire(self) -> None:
         if (worker := self.any_worker()) is not None:
@@ -294,6 +344,7 @@ class World:
                     self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
             self.finish()
             self.surrender()
+            self.give_children()
             self.answer_cancel()
             for client in self.clients:
                 self.sched.ack(client, client.delivered)
@@ -301,9 +352,13 @@ class World:
         pytest.fail(f"{self.sched.unfinished} jobs never ended")
 
     def check(self) -> None:
-        for client in self.clients:
+        parents = [p.session for p in self.sched.ps.values() if p.session is not None]
+        for client in [*self.clients, *parents]:
             for seq in self.submitted[client.sid]:
                 assert len(self.desk.outcomes[client.sid, seq]) == 1
+        for parent in parents:
+            assert (parent.unacked_bytes, parent.owed) == (0, 0)
+            self.sched.close_session(parent, self.desk.now)
         for (sid, seq), got in self.desk.outcomes.items():
             assert len(got) == 1, f"{len(got)} outcomes of {sid}/{seq}"
             if got[0][0] is Outcome.OK:
@@ -348,7 +403,9 @@ def test_every_job_ends_exactly_once(first: int) -> None:
         total += world.sched.tally.finished
         total["stolen"] += world.sched.tally.steal.count
         total["rejected"] += sum(world.sched.tally.rejected.values())
-    for seen in ("ok", "error", "timeout", "cancelled", "lost", "stolen"):
+        assert world.sched.tally.children <= world.children_given
+        total["children"] += world.children_given
+    for seen in ("ok", "error", "timeout", "cancelled", "lost", "stolen", "children"):
         assert total[seen], f"the worlds are too tame: nothing was {seen}"
 
 

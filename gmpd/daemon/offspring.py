@@ -1,0 +1,354 @@
+"""Children of this worker's Gs that run in other workers: how they leave, and how they end here.
+
+``gmpd.go`` makes a child as a Python object in the run queue; nothing is packed before it leaves.
+The coordinator learns that there are some (not how each is called), asks for the older half when
+another P has nothing, and hands them out there as jobs whose client is this worker. What cannot be
+packed, or would not be the same elsewhere, stays: that is no error.
+
+A function that shares variables with its maker (a closure over what can change, a method of an
+object) would work on a copy there. It stays. Arguments do travel, as a job's do.
+
+It never touches a socket; its counterpart is ``worker``. Called by the M that holds P alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import inspect
+import time
+import types
+from asyncio import CancelledError
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from gmpd import protocol
+from gmpd.codec import (
+    Blob,
+    FunctionRef,
+    add_job_note,
+    decode,
+    decode_error,
+    describe_function,
+    encode_call,
+)
+from gmpd.errors import Unserializable, WorkerLost
+from gmpd.protocol import Outcome
+from gmpd.runtime.g import G
+from gmpd.runtime.loop import Loop
+from gmpd.sched.runq import half_up
+
+#: Packing for one thief ends after so long (ns): P does nothing else meanwhile.
+PACK_NS = 2_000_000
+#: One message carries at most about so many bytes of arguments.
+MESSAGE_BYTES = 1 << 20
+#: And all that is given at once: a thief takes as long to read it.
+GIVE_BYTES = 8 << 20
+#: Functions that the coordinator is told about at a time; the one unused for longest gives way.
+FUNCTIONS_MAX = 256
+#: That there are children is told at most so often, and ever more seldom while nobody takes any.
+TELL_MIN_NS = 1_000_000
+TELL_MAX_NS = 64_000_000
+#: Functions whose children could not be packed are tried again after so long, twice as long each
+#: time.
+STAY_MIN_NS = 100_000_000
+STAY_MAX_NS = 60_000_000_000
+#: So many of them are remembered; then all are tried again.
+STAY_KEYS_MAX = 1024
+
+#: What the thief and the coordinator see of a child's options.
+OPTIONS = {"child": True}
+
+_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
+#: They would pickle, and then wait for nobody.
+_BOUND_HERE = (
+    asyncio.Future, asyncio.Event, asyncio.Lock, asyncio.Condition, asyncio.Semaphore,
+    asyncio.Barrier, asyncio.Queue, asyncio.AbstractEventLoop, G,
+)  # fmt: skip
+
+Send = Callable[[protocol.Message, Sequence[Any]], None]
+
+
+class Offspring:
+    """Children of this worker, away and about to leave. ``value_bytes`` bounds one's arguments."""
+
+    def __init__(self, loop: Loop, send: Send, value_bytes: int) -> None:
+        self._loop = loop
+        self._send = send
+        self._value_bytes = value_bytes
+        #: Those that are elsewhere, by the number under which the coordinator knows them.
+        self.away: dict[int, G] = {}
+        self._seqs: dict[G, int] = {}
+        self._next_seq = 1
+        self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
+        #: What the coordinator was told last.
+        self._told = 0
+        self._tell_after_ns = 0
+        self._tell_pause_ns = TELL_MIN_NS
+        #: Functions whose children stay: until when, and how long they did.
+        self._staying: dict[Any, tuple[int, int]] = {}
+        loop.on_poll = self.look
+
+    # -- what the coordinator knows ----------------------------------------------------------------
+
+    def look(self, now_ns: int) -> None:
+        """Tell when there are children that somebody could take, and when there are none any more.
+        ``now_ns`` is 0 when P is about to sleep."""
+        loop = self._loop
+        if not loop.gs:
+            if self._told:
+                self._tell(0)
+            return
+        if self._told:
+            if not loop.stealable_len:
+                self._tell(0)
+        elif now_ns > self._tell_after_ns and self._has_some(now_ns):
+            self._tell_after_ns = now_ns + self._tell_pause_ns
+            self._tell_pause_ns = min(TELL_MAX_NS, 2 * self._tell_pause_ns)
+            self._tell(loop.stealable_len)
+
+    def _has_some(self, now_ns: int) -> bool:
+        """Whether one of the oldest in the queue is a child that may leave."""
+        runq = self._loop.runq
+        for queue in (runq.global_, runq.ring, self._loop.held):
+            for g, _ in zip(queue, range(LOOK_MAX), strict=False):
+                if self._may_leave(now_ns, g):
+                    return True
+        return False
+
+    def _tell(self, n: int, *, asked: bool = False) -> None:
+        self._told = n
+        self._send(protocol.Children(n, asked), ())
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def give(self, n: int) -> None:
+        """Give up to ``n`` children, the older half of what is here; answer even if it is none."""
+        now_ns = time.monotonic_ns()
+        loop = self._loop
+        count = min(n, half_up(loop.stealable_len))
+        taken = loop.grab_if(count, partial(self._may_leave, now_ns))
+        stayed = self._pack(taken, now_ns + PACK_NS)
+        loop.runq.global_.extendleft(reversed(stayed))
+        gave = len(stayed) < len(taken)
+        if gave:
+            self._tell_pause_ns = TELL_MIN_NS
+        self._tell(loop.stealable_len if gave else 0, asked=True)
+
+    def _may_leave(self, now_ns: int, g: Any) -> bool:
+        if not isinstance(g, G) or not g.may_leave:
+            return False
+        staying = self._staying.get(kind_of(g.fn))
+        return staying is None or staying[0] < now_ns
+
+    def _pack(self, gs: list[G], until_ns: int) -> list[G]:
+        """Send them, in order, alike ones in one message; gives back those that stay."""
+        stayed: list[G] = []
+        batch = _Batch()
+        total = 0
+        for at, g in enumerate(gs):
+            if time.monotonic_ns() > until_ns or total > GIVE_BYTES:
+                stayed += gs[at:]
+                break
+            # One of its kind may just have been found to stay.
+            packed = self._packed(g) if self._may_leave(until_ns, g) else None
+            if packed is None:
+                stayed.append(g)
+                continue
+            ref, blob = packed
+            if batch.ref != ref or batch.nbytes > MESSAGE_BYTES:
+                self._submit(batch)
+                batch = _Batch(ref)
+            batch.add(g, blob)
+            total += blob.nbytes
+        self._submit(batch)
+        return stayed
+
+    def _packed(self, g: G) -> tuple[FunctionRef, Blob] | None:
+        """A child as bytes, or None: then its like are not tried again for a while."""
+        try:
+            ref = describe_function(g.fn)
+            if travels(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
+                blob = encode_call(ref.name, g.args, g.kwargs)
+                if blob.nbytes + len(ref.payload) <= self._value_bytes:
+                    self._staying.pop(kind_of(g.fn), None)
+                    return ref, blob
+        except Unserializable:
+            pass
+        self._stays(g)
+        return None
+
+    def _stays(self, g: G) -> None:
+        if len(self._staying) >= STAY_KEYS_MAX:
+            self._staying.clear()
+        key = kind_of(g.fn)
+        _, before = self._staying.get(key, (0, 0))
+        pause = min(STAY_MAX_NS, max(STAY_MIN_NS, 2 * before))
+        self._staying[key] = time.monotonic_ns() + pause, pause
+
+    def _submit(self, batch: _Batch) -> None:
+        if batch.ref is None:
+            return
+        fid = self._fid(batch.ref)
+        first = self._next_seq
+        self._next_seq += len(batch.gs)
+        for seq, g in enumerate(batch.gs, first):
+            g.leave(self._cancelled)
+            self.away[seq] = g
+            self._seqs[g] = seq
+        counts, frames = protocol.join_buffers(batch.buffers)
+        self._send(protocol.Submit(fid, first, OPTIONS, batch.payloads, counts), frames)
+
+    def _fid(self, ref: FunctionRef) -> int:
+        fid = self._fids.get(ref)
+        if fid is not None:
+            self._fids.move_to_end(ref)
+            return fid
+        fid = len(self._fids) + 1
+        if fid > FUNCTIONS_MAX:
+            _, fid = self._fids.popitem(last=False)
+        self._fids[ref] = fid
+        self._send(protocol.Define(fid, *ref), ())
+        return fid
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def _cancelled(self, g: G) -> None:
+        """Nobody here waits for it any more: it is to end where it is."""
+        seq = self._seqs.pop(g, None)
+        if seq is not None:
+            del self.away[seq]
+            self._send(protocol.Cancel([seq]), ())
+
+    def ended(self, message: protocol.Done, frames: list[Any]) -> None:
+        """Outcomes of children that ran elsewhere."""
+        rows = len(message.jobs)
+        buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+        specials = message.specials or {}
+        for i, seq in enumerate(message.jobs):
+            g = self.away.pop(seq, None)
+            if g is None:
+                continue  # cancelled meanwhile
+            del self._seqs[g]
+            outcome, details = specials.get(i) or (Outcome.OK, None)
+            self._end(g, Outcome(outcome), message.payloads[i], buffers[i], details or {})
+
+    def _end(
+        self,
+        g: G,
+        outcome: Outcome,
+        payload: bytes,
+        buffers: Sequence[Any],
+        details: dict[str, Any],
+    ) -> None:
+        if outcome is Outcome.REJECTED or "unopened" in details:
+            if outcome is not Outcome.REJECTED:
+                self._stays(g)
+            if g.come_back():
+                self._loop.runq.runqput(g)
+            return
+        try:
+            if outcome is Outcome.OK:
+                g.settle(decode(payload, buffers))
+            else:
+                g.settle_error(_error(g, outcome, payload, details))
+        except Exception as exc:  # noqa: BLE001 - user code rebuilds its values
+            g.settle_error(exc)
+
+
+#: How far ``look`` looks into each queue for a child that may leave.
+LOOK_MAX = 16
+
+
+class _Batch:
+    """Children of one function that travel together."""
+
+    __slots__ = ("buffers", "gs", "nbytes", "payloads", "ref")
+
+    def __init__(self, ref: FunctionRef | None = None) -> None:
+        self.ref = ref
+        self.gs: list[G] = []
+        self.payloads: list[bytes] = []
+        self.buffers: list[Sequence[Any]] = []
+        self.nbytes = 0
+
+    def add(self, g: G, blob: Blob) -> None:
+        self.gs.append(g)
+        self.payloads.append(blob.data)
+        # Copied: the parent may change its arrays as soon as P runs it again.
+        self.buffers.append([bytes(buffer) for buffer in blob.buffers])
+        self.nbytes += blob.nbytes
+
+
+def kind_of(fn: Any) -> Hashable:
+    """Alike for functions made by one ``def``, so that one of them tells about the others."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__code__", None) or (type(fn), getattr(fn, "__qualname__", None))
+
+
+def travels(fn: Callable[..., Any], ref: FunctionRef) -> bool:
+    """Whether a call of ``fn`` elsewhere does what it would do here.
+
+    Not a generator function, whose value is the generator; not a function that shares variables
+    with whoever made it.
+    """
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        return False
+    return ref.kind == "name" or _shares_nothing(fn)
+
+
+def _shares_nothing(value: Any) -> bool:
+    """Whether nobody can tell a copy of ``value`` from the original."""
+    if type(value) in _SCALARS or isinstance(value, type | types.ModuleType):
+        return True
+    if isinstance(value, tuple | frozenset):
+        return all(map(_shares_nothing, value))
+    if isinstance(value, partial):
+        return _shares_nothing(value.func)
+    if isinstance(value, types.MethodType | types.BuiltinFunctionType):
+        return isinstance(value.__self__, type | types.ModuleType)
+    if not isinstance(value, types.FunctionType):
+        return False
+    cells = value.__closure__ or ()
+    return not _assigns_outside(value.__code__) and all(map(_cell_is_steady, cells))
+
+
+def _cell_is_steady(cell: types.CellType) -> bool:
+    try:
+        return _shares_nothing(cell.cell_contents)
+    except ValueError:  # nothing was assigned yet
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _assigns_outside(code: types.CodeType) -> bool:
+    """Whether a function assigns variables of the one around it (``nonlocal``)."""
+    return any(
+        each.opname in ("STORE_DEREF", "DELETE_DEREF") and each.argval in code.co_freevars
+        for each in dis.get_instructions(code)
+    )
+
+
+def _bound_here(values: Any) -> bool:
+    return any(isinstance(value, _BOUND_HERE) for value in values)
+
+
+def _error(g: G, outcome: Outcome, payload: bytes, details: dict[str, Any]) -> BaseException:
+    """What whoever awaits ``g`` gets for an outcome that is no value."""
+    where = f"on P{details.get('p')}"
+    if details.get("pid"):
+        where += f" (pid {details['pid']})"
+    name = getattr(g.fn, "__qualname__", repr(g.fn))
+    if outcome is Outcome.ERROR:
+        exc = decode_error(payload)
+        add_job_note(exc, f"child G {g.id} {name!r}: ran {where}")
+        return exc
+    if outcome is Outcome.LOST:
+        signal, code = str(details.get("signal") or ""), details.get("exitcode")
+        how = f"by {signal}" if signal else f"with exit status {code}"
+        text = f"child G {g.id} {name!r}: the worker that ran it {where} died {how}"
+        return WorkerLost(text, str(g.id), int(details.get("pid") or 0), signal, code)
+    return CancelledError(f"child G {g.id} {name!r}: cancelled {where}")

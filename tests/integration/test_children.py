@@ -1,0 +1,207 @@
+"""Children of Gs (`gmpd.go`) that run in other workers, on real daemons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd.protocol import Outcome
+from tests.children_for_tests import notes
+from tests.rawclient import RawClient, RawDaemon
+from tests.support import wait_until
+
+Boot = Callable[..., RawClient]
+
+
+@pytest.fixture
+def boot(short_tmp: Path) -> Iterator[Boot]:
+    """A daemon with two Ps and a client of it; both end with the test."""
+    started: list[Any] = []
+
+    def start(**config: object) -> RawClient:
+        daemon = RawDaemon(short_tmp, **config)
+        started.append(daemon.end)
+        client = RawClient(daemon.endpoint)
+        started.append(client.close)
+        return client
+
+    yield start
+    for end in reversed(started):
+        end()
+
+
+def run(client: RawClient, name: str, *args: Any) -> Any:
+    """The value of one job of children_for_tests."""
+    ((outcome, value, _),) = client.outcomes(client.submit(f"children_for_tests:{name}", args))
+    assert outcome is Outcome.OK, value
+    return value
+
+
+def status(client: RawClient) -> Any:
+    return client.call("status")
+
+
+@pytest.mark.parametrize("root", ["squares", "squares_sync", "squares_async"])
+def test_an_idle_worker_takes_children(boot: Boot, root: str) -> None:
+    """Both workers run them; each value finds the G that awaits it, in whatever face it waits."""
+    client = boot()
+    done = run(client, root, 200)
+    assert [value for _, value in done] == [i * i for i in range(200)]
+    pids = Counter(pid for pid, _ in done)
+    assert set(pids) == {each["pid"] for each in status(client)["ps"]}
+    assert status(client)["jobs"]["finished"] == {"ok": 1}, "children are no jobs"
+
+
+def test_both_workers_do_much_of_the_work(boot: Boot) -> None:
+    """One root, many children: each worker has a good part. Half on a quiet machine; a core that
+    is shared with others does less."""
+    client = boot()
+    done = run(client, "squares", 600)
+    least = min(Counter(pid for pid, _ in done).values())
+    assert least > 90
+
+
+def test_children_of_stolen_children_are_stolen_too(boot: Boot) -> None:
+    client = boot()
+    spun = run(client, "tree", 7)
+    assert sum(spun.values()) == 128
+    assert len(spun) == 2
+
+
+def test_errors_keep_class_and_traceback(boot: Boot) -> None:
+    """As if they had been raised at home, with a note on where it was."""
+    client = boot()
+    failures = run(client, "failures", 100)
+    assert [number for number, *_ in failures] == list(range(100))
+    own = Counter(pid for _, pid, _, cause in failures if not cause)
+    elsewhere = [each for each in failures if each[3]]
+    assert len(own) == 1
+    assert elsewhere
+    for _, pid, told, cause in elsewhere:
+        assert f"(pid {pid})" in told
+        assert "in fail" in cause
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["lock", "mutex", "waitgroup", "event", "generator", "closure", "nonlocal", "method"],
+)
+def test_what_would_not_be_the_same_elsewhere_stays(boot: Boot, kind: str) -> None:
+    """No error, no copy: such a child runs at home, also while the other worker idles."""
+    client = boot()
+    pids, effects = run(client, "stay", kind, 60)
+    assert len(set(pids)) == 1
+    if kind in ("closure", "nonlocal", "method"):
+        assert effects == 60
+
+
+def test_closures_over_what_cannot_change_travel(boot: Boot) -> None:
+    client = boot()
+    done = run(client, "go_closures", 200)
+    assert [value for _, value in done] == [7 * i for i in range(200)]
+    assert len({pid for pid, _ in done}) == 2
+
+
+def test_what_the_thief_cannot_import_comes_back(boot: Boot) -> None:
+    """It runs at home then: the parent does not notice."""
+    client = boot()
+    assert len(run(client, "with_own_module", 100)) == 1
+
+
+def test_a_cancel_reaches_the_worker_where_the_child_runs(boot: Boot, tmp_path: Path) -> None:
+    client = boot()
+    path = str(tmp_path / "notes")
+    away: int
+    away, raised = run(client, "cancel_lingerers", path)
+    assert raised == away > 0
+
+    def cancelled() -> bool:
+        return len([word for word, *_ in notes(path) if word == "cancelled"]) >= away
+
+    wait_until(cancelled, "the children were cancelled where they ran")
+    assert {at for word, _, at in notes(path) if word == "cancelled"} == {
+        at for word, _, at in notes(path) if word == "began"
+    } - {str(pid) for pid in _home(path)}
+
+
+def _home(path: str) -> set[int]:
+    """The workers in which no lingerer was cancelled."""
+    cancelled = {int(at) for word, _, at in notes(path) if word == "cancelled"}
+    return {int(at) for _, _, at in notes(path)} - cancelled
+
+
+def test_children_outlive_the_g_that_made_them(boot: Boot, tmp_path: Path) -> None:
+    """As at home: nobody has to await them."""
+    client = boot()
+    path = str(tmp_path / "notes")
+    run(client, "leave_lingerers", path, "return")
+    assert run(client, "squares", 20)
+    assert not any(word == "cancelled" for word, *_ in notes(path))
+
+
+def test_children_of_a_dead_worker_are_cancelled(boot: Boot, tmp_path: Path) -> None:
+    """Their home is gone: nobody can await them."""
+    client = boot()
+    path = str(tmp_path / "notes")
+    ((outcome, *_),) = client.outcomes(
+        client.submit("children_for_tests:leave_lingerers", (path, "die"))
+    )
+    assert outcome is Outcome.LOST
+
+    def all_ended() -> bool:
+        (parent,) = (at for word, _, at in notes(path) if word == "parent")
+        there = [(word, n) for word, n, at in notes(path) if at != parent]
+        began = {n for word, n in there if word == "began"}
+        return bool(began) and began == {n for word, n in there if word == "cancelled"}
+
+    wait_until(all_ended, "children of the dead worker were cancelled")
+    client.until(lambda: not status(client)["queue"]["unfinished"])
+
+
+def test_a_dead_thief_is_told_to_who_awaits(boot: Boot, tmp_path: Path) -> None:
+    """WorkerLost names the signal and pid; the parent's worker goes on."""
+    client = boot()
+    lost, told = run(client, "lose_the_thief", str(tmp_path / "notes"))
+    assert lost > 0
+    assert told == ["SIGKILL True"] * lost
+    client.until(lambda: all(each["up"] for each in status(client)["ps"]))
+    assert len({pid for pid, _ in run(client, "squares", 200)}) == 2
+
+
+def test_children_cost_no_message_each(boot: Boot) -> None:
+    """The coordinator hears of them in batches."""
+    client = boot()
+    before = status(client)["messages"]["in"]
+    run(client, "squares", 600)
+    after = status(client)["messages"]["in"]
+    assert after["submit"] - before.get("submit", 0) < 40
+    assert after["children"] - before.get("children", 0) < 60
+
+
+def test_clients_are_served_while_children_wait(boot: Boot) -> None:
+    """A queue full of children does not delay another client's job by all of them."""
+    client = boot()
+    (root,) = client.submit("children_for_tests:squares", (500,))
+    client.until(lambda: status(client)["jobs"]["submitted"] and _stolen(client))
+    client.outcomes(client.submit("math:sqrt", *[(4.0,)] * 10))
+    assert root not in client.done
+    client.outcomes([root])
+
+
+def _stolen(client: RawClient) -> int:
+    return sum(int(each.get("stolen", 0)) for each in status(client)["ps"])
+
+
+def test_a_draining_daemon_finishes_the_family(boot: Boot) -> None:
+    """It takes no more jobs; children that cannot leave any more run at home."""
+    client = boot()
+    (root,) = client.submit("children_for_tests:squares", (200,))
+    client.until(lambda: _stolen(client))
+    client.call("drain")
+    ((outcome, value, _),) = client.outcomes([root])
+    assert outcome is Outcome.OK
+    assert [square for _, square in value] == [i * i for i in range(200)]
