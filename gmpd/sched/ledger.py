@@ -392,29 +392,35 @@ class Sched:
         if epoch != record.epoch:
             self.tally.dropped["stale_epoch"] += len(message.tokens)
             return
+        jobs = [self._end_lease(record, token) for token in message.tokens]
+        found = [job for job in jobs if job is not None]
+        self.tally.dropped["unknown_token"] += len(jobs) - len(found)
+        record.finished += sum([job.session.parent is None for job in found])
+        for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
+            if job is not None:
+                job.fn.learn(occupied_us * 1000)
+                self.tally.occupied.add(occupied_us * 1000)
+        if message.specials is None and len(found) == len(jobs) and _one_client(found):
+            self._finish_plain(found, message, buffers, now)
+        else:
+            self._finish_each(jobs, message, buffers, now)
+        self._rest(record)
+
+    def _finish_each(
+        self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
         specials = message.specials or {}
-        tally = self.tally
-        for i, token in enumerate(message.tokens):
-            job = self._end_lease(record, token)
+        rows = zip(jobs, message.payloads, buffers, message.ran_us, strict=True)
+        for i, (job, payload, own, ran_us) in enumerate(rows):
             if job is None:
-                tally.dropped["unknown_token"] += 1
                 continue
-            occupied_ns = message.occupied_us[i] * 1000
-            job.fn.learn(occupied_ns)
-            tally.occupied.add(occupied_ns)
-            record.finished += job.session.parent is None
-            ran_us = message.ran_us[i]
             special = specials.get(i)
             if special is None:
-                self._finish(job, _OK, message.payloads[i], buffers[i], ran_us, None, now)
-            else:
-                outcome = Outcome(special[0])
-                details = special[1] or {}
-                if not self._retried(job, outcome, now):
-                    self._finish(
-                        job, outcome, message.payloads[i], buffers[i], ran_us, details, now
-                    )
-        self._rest(record)
+                self._finish(job, _OK, payload, own, ran_us, None, now)
+                continue
+            outcome = Outcome(special[0])
+            if not self._retried(job, outcome, now):
+                self._finish(job, outcome, payload, own, ran_us, special[1] or {}, now)
 
     def _retried(self, job: Job, outcome: Outcome, now: int) -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
@@ -654,6 +660,8 @@ class Sched:
         latest = self._idle[::-1]
         for record in sorted(latest, key=_has_started):
             self._fill(record)
+        if not self.queue:
+            return
         for record in sorted(self.ps.values(), key=_used):
             while self.queue and self._fill(record):
                 pass
@@ -790,7 +798,7 @@ class Sched:
         details: dict[str, Any] | None,
         now: int,
     ) -> None:
-        """The only way to an outcome: count it and put it into its session's outbox."""
+        """How a job comes to its outcome: count it and put it into its session's outbox."""
         waited_ns = now - job.accepted_ns - ran_us * 1000
         if job.session.parent is None:
             self.tally.wait.add(waited_ns)
@@ -805,6 +813,43 @@ class Sched:
                 common["p"] = job.p.p
             special = [int(outcome), {**common, **details}]
         self._outcome(job.session, job.seq, payload, buffers, ran_us, special)
+
+    def _finish_plain(
+        self, jobs: list[Job], message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """``_finish`` for jobs of one client that are all OK, a column at a time: most are, and
+        one by one each costs three times as much."""
+        wait, run = self.tally.wait, self.tally.run
+        mine = jobs[0].session.jobs
+        for job, ran_us in zip(jobs, message.ran_us, strict=True):
+            wait.add(now - job.accepted_ns - ran_us * 1000)
+            run.add(ran_us * 1000)
+            transition(job, JobState.FINAL)
+            del mine[job.seq]
+            fn = job.fn
+            fn.jobs -= 1
+            if not fn.users:
+                self._retire_unused(fn)
+        self.unfinished -= len(jobs)
+        self.nbytes -= sum([job.nbytes for job in jobs])
+        self.tally.finished[_LABEL[_OK]] += len(jobs)
+        self._outcomes(jobs, message, buffers)
+
+    def _outcomes(self, jobs: list[Job], message: Finished, buffers: Sequence[Buffers]) -> None:
+        session = jobs[0].session
+        if session.sid not in self.sessions:
+            return
+        outcomes = session.outcomes
+        outcomes.seqs.extend([job.seq for job in jobs])
+        outcomes.payloads.extend(message.payloads)
+        outcomes.ran_us.extend(message.ran_us)
+        outcomes.buffers.extend(buffers)
+        nbytes = sum(map(len, message.payloads))
+        if message.buffer_counts is not None:
+            nbytes += sum(len(b) for own in buffers for b in own)
+        outcomes.nbytes += nbytes
+        self.nbytes += nbytes
+        self._dirty[session.sid] = session
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         delayed = job.state is JobState.DELAYED
@@ -917,6 +962,15 @@ def _own_children(record: PRecord) -> int | None:
 
 def _used(record: PRecord) -> int:
     return record.used_ns
+
+
+def _one_client(jobs: list[Job]) -> bool:
+    """Whether all are of one session, and that is a client's."""
+    return (
+        bool(jobs)
+        and jobs[0].session.parent is None
+        and len({id(job.session) for job in jobs}) == 1
+    )
 
 
 def _has_started(record: PRecord) -> bool:

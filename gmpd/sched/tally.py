@@ -15,21 +15,26 @@ BUCKETS = 48
 class Histogram:
     """Bucket ``k`` counts values of ``k`` bits, i.e. below ``2**k`` nanoseconds."""
 
-    __slots__ = ("buckets", "count", "sum_ns")
+    __slots__ = ("buckets", "sum_ns")
 
     def __init__(self) -> None:
         self.buckets = [0] * BUCKETS
-        self.count = 0
         self.sum_ns = 0
 
     def add(self, value_ns: int) -> None:
         """Count one value; a negative one (clocks of two processes) counts as zero."""
         if value_ns < 0:
             value_ns = 0
-        bits = value_ns.bit_length()
-        self.buckets[bits if bits < BUCKETS else BUCKETS - 1] += 1
-        self.count += 1
+        try:
+            self.buckets[value_ns.bit_length()] += 1
+        except IndexError:
+            self.buckets[-1] += 1
         self.sum_ns += value_ns
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self.buckets)
 
     def snapshot(self) -> dict[str, object]:
         return {"buckets": list(self.buckets), "sum_ns": self.sum_ns, "count": self.count}
