@@ -456,11 +456,13 @@ WORKERS: Final = Row(
                 (f"{rate('gmpd_messages_dropped_total')} or vector(0)", "all"),
             ],
             unit="ops",
+            span=6,
         ),
         Panel(
             "Clients",
             "Connected now; the gateway is one.",
             [(gauge("gmpd_sessions"), "connected")],
+            span=6,
         ),
         Panel(
             "These numbers' own cost",
@@ -470,6 +472,18 @@ WORKERS: Final = Row(
                 (gauge("gmpd_collect_duration_seconds", op="max"), "collection"),
             ],
             unit="s",
+            span=6,
+        ),
+        Panel(
+            "Isolated jobs",
+            "Workers that exist for one job each, by state; and jobs that wait for one. Many that "
+            "wait while few run: limits.isolated.",
+            [
+                (gauge("gmpd_isolated_workers", "state"), "{{state}}"),
+                (gauge("gmpd_isolated_queue_length"), "queued"),
+                (rate("gmpd_isolated_workers_started_total"), "started per second"),
+            ],
+            span=6,
         ),
     ],
 )

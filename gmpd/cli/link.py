@@ -145,16 +145,19 @@ _JOB_OPTIONS = [
     click.option("--retries", type=click.IntRange(0, 1000), metavar="N", help="Further attempts."),
     click.option("--timeout", type=float, metavar="S", help="Seconds that an attempt may run."),
     click.option("--priority", type=click.IntRange(-100, 100), metavar="N", help="Higher first."),
+    click.option("--isolate", is_flag=True, help="In a worker process of its own."),
 ]
 
 
 def job_options(function: F) -> F:
-    """Add --retries, --timeout and --priority."""
+    """Add --retries, --timeout, --priority and --isolate."""
     for option in reversed(_JOB_OPTIONS):
         function = option(function)
     return function
 
 
 def chosen(**options: Any) -> dict[str, Any]:
-    """Those that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+    """Those that were given; a flag that was not is False."""
+    return {
+        name: value for name, value in options.items() if value is not None and value is not False
+    }

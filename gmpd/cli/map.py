@@ -109,7 +109,7 @@ class Feeder:
 @standard
 def command(
     app: App, function: str, values: bool,
-    retries: int | None, timeout: float | None, priority: int | None,
+    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION once for each line of stdin, on all Ps; results are lines, in order.
 
@@ -117,7 +117,7 @@ def command(
     its error on stderr. With --json each line is an object with outcome, value or error, and times.
     """
     ref = function_named(function)
-    options = chosen(retries=retries, timeout=timeout, priority=priority)
+    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     longest = app.config().limits.value_bytes
     client = connect(app)
     tally = Tally()

@@ -23,13 +23,13 @@ _JOB = "gmpd.cli.shell:run_command"
 @standard
 def command(
     app: App, argv: tuple[str, ...],
-    retries: int | None, timeout: float | None, priority: int | None,
+    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
 ) -> int:  # fmt: skip
     """Run CMD as a job, here and with this environment, and end as it ended.
 
     What it wrote is printed when it has ended. Ctrl-C ends it.
     """
-    options = chosen(retries=retries, timeout=timeout, priority=priority)
+    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}
     with connect(app) as client:
         future = client.submit_named(

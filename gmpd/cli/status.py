@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -21,7 +21,10 @@ def command(app: App) -> None:
         app.json(seen)
         return
     app.data(headline(seen))
-    for line in table(seen.get("ps", [])):
+    isolated = seen.get("isolated", {})
+    if line := isolated_line(isolated):
+        app.data(line)
+    for line in table(seen.get("ps", []), isolated.get("workers", [])):
         app.data(line)
 
 
@@ -37,12 +40,24 @@ def headline(seen: Mapping[str, Any]) -> str:
     )
 
 
-def table(ps: list[dict[str, Any]]) -> list[str]:
-    """A line for each P under a heading."""
+def isolated_line(isolated: Mapping[str, Any]) -> str:
+    """Isolated jobs and their workers in a line; nothing before the first."""
+    if not isolated.get("started"):
+        return ""
+    states = ", ".join(f"{n} {state}" for state, n in isolated.get("states", {}).items() if n)
+    return (
+        f"isolated: {states or 'none running'}; {isolated.get('queued', 0)} waiting,"
+        f" {isolated.get('limit', 0)} at most at once"
+    )
+
+
+def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """A line for each P, and for each worker of an isolated job, under a heading."""
     rows = [
         ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]
     ]
     rows += [_row(p) for p in ps]
+    rows += [_row({**worker, "p": "isolated"}) for worker in isolated]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     return [
         "  ".join(
@@ -54,8 +69,13 @@ def table(ps: list[dict[str, Any]]) -> list[str]:
 
 def _row(p: Mapping[str, Any]) -> list[str]:
     runs = p.get("running")
-    cells = [f"P{p.get('p')}", p.get("state"), p.get("pid"), p.get("core")]
-    cells += [p.get(key, 0) for key in ("fresh", "started", "ms")]
-    cells += [p.get("jobs_finished", p.get("finished", 0)), p.get("stolen", 0), p.get("lost", 0)]
+    isolated = p.get("p") == "isolated"
+    cells = [p.get("p") if isolated else f"P{p.get('p')}", *map(p.get, ("state", "pid", "core"))]
+    if isolated:  # it has one job, and what runs says which
+        cells += [None] * 6
+    else:
+        cells += [p.get(key, 0) for key in ("fresh", "started", "ms")]
+        cells += [p.get("jobs_finished", p.get("finished", 0))]
+        cells += [p.get("stolen", 0), p.get("lost", 0)]
     cells += [f"{runs} ({p.get('running_s', 0):.1f} s)" if runs else ""]
     return ["-" if cell is None else str(cell) for cell in cells]

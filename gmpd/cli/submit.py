@@ -32,7 +32,7 @@ from gmpd.errors import RemoteError
 @standard
 def command(
     app: App, function: str, args: tuple[str, ...], kw: tuple[str, ...], text: bool, wait: bool,
-    retries: int | None, timeout: float | None, priority: int | None,
+    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
@@ -41,7 +41,7 @@ def command(
     read = str if text else value_of
     ref = function_named(function)
     named = {name: read(value) for name, value in map(_named, kw)}
-    options = chosen(retries=retries, timeout=timeout, priority=priority)
+    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     with connect(app) as client:
         future = client.submit_named(ref, options, *map(read, args), **named)
         return show(app, future)

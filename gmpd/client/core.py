@@ -417,7 +417,6 @@ def wire_options(
     options = options_of(fn).merged(**(overrides or {}))
     for name, value in (
         ("durable", options.durable),
-        ("isolate", options.isolate),
         ("unique", options.unique),
     ):
         if value:

@@ -242,9 +242,11 @@ def describe(event: Ended, job_id: str, name: str) -> str:
     """One line on a job's way, for notes and messages."""
     details = event.details
     parts = [f"job {job_id} {name!r}"]
+    pid = f" (pid {details['pid']})" if details.get("pid") else ""
     if "p" in details:
-        pid = f" (pid {details['pid']})" if details.get("pid") else ""
         parts[0] += f" on P{details['p']}{pid}"
+    elif details.get("isolated"):
+        parts[0] += f" in a worker of its own{pid}"
     if "attempt" in details:
         parts.append(f"attempt {details['attempt']}")
     if "waited_us" in details:

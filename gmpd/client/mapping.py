@@ -80,7 +80,10 @@ class Mapping:
         self._source = zip(*iterables, strict=False)
         total = _length(iterables)
         # Coroutines wait together anyway; a chunk of them would only delay each other's results.
-        self._sizer = Sizer(chunksize, total, self._plain or inspect.iscoroutinefunction(fn))
+        # Of isolated jobs, each item is to have a worker of its own.
+        isolate = bool(self._options and self._options.get("isolate"))
+        alone = self._plain or isolate or inspect.iscoroutinefunction(fn)
+        self._sizer = Sizer(chunksize, total, alone)
         self._ordered = ordered
         self._end = None if timeout is None else time.monotonic() + timeout
         self._report = reporter(progress, total)

@@ -92,6 +92,13 @@ class Limits:
     max_ms: int = _count(
         1_000, "threads", "of one worker; then a job that blocks waits", high=30_000
     )
+    isolated: int = _count(
+        0,
+        "jobs",
+        "isolated ones that run at once, beside the others; 0 takes as many as there are Ps",
+        low=0,
+        high=4_096,  # as daemon.procs: each is a process
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,13 @@ class Dispatch:
 
     credit_work: float = _time("2ms", "fresh work held by a worker, by running averages")
     credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=65_536)
+    isolated_spares: int = _count(
+        1,
+        "workers",
+        "kept ready for isolated jobs, from the first of those on; each takes about 30 MB",
+        low=0,
+        high=256,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from gmpd.errors import ConfigError, ProtocolError
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.protocol import Outcome
 from gmpd.sched import instructions as do
+from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.ledger import Sched
 from gmpd.sched.records import Policy, PRecord, Session
 from gmpd.sched.restart import RestartPolicy, Restarts
@@ -45,6 +46,10 @@ FAREWELL_S = 0.5
 STOP_S = 2.0
 
 
+#: How it went with a worker that there never was.
+_NO_PROCESS = do.Exit(0, "", None, "could not be started")
+
+
 class Coordinator:
     """One daemon. ``run`` serves until it has stopped; everything happens on its thread."""
 
@@ -57,7 +62,7 @@ class Coordinator:
             time.time_ns() // 1_000_000
         )  # rises with every boot; nothing outlives a boot yet
         self.started_at = time.time()
-        self.sched = Sched(_policy(config))
+        self.sched = Sched(_policy(config, procs))
         self.restarts = Restarts(_restart_policy(config))
         self.supervisor = Supervisor(config, surroundings, procs)
         self.messages_in: Counter[str] = Counter()
@@ -148,7 +153,8 @@ class Coordinator:
             self.sched.close_session(self._lost_sessions.popleft()[1], now)
         for child in self._starting():
             if child.start_by_ns <= now:
-                log.error("worker %d of P%d did not start in time", child.process.pid, child.p)
+                child.fault = "it was not ready within daemon.start_timeout"
+                log.error("%s did not start in time", child)
                 self.supervisor.kill(child)
         drained = not self.sched.unfinished
         if self._drain_until is not None and (drained or now >= self._drain_until):
@@ -213,6 +219,17 @@ class Coordinator:
             return
         self._poller.add(lambda: self._died(child), child.pidfd)
 
+    def _start_isolated(self, p: int) -> None:
+        if self._kill_at is not None:
+            return
+        try:
+            child = self.supervisor.spawn_isolated(p)
+        except OSError as error:
+            log.error("no worker for an isolated job: %s", error)
+            self.sched.isolated_died(p, (), _NO_PROCESS, time.monotonic_ns(), str(error))
+            return
+        self._poller.add(lambda: self._died(child), child.pidfd)
+
     def _died(self, child: Child) -> None:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
         self._poller.remove(child.pidfd)
@@ -222,12 +239,15 @@ class Coordinator:
         now = time.monotonic_ns()
         for peer in [peer for peer, each in self._children.items() if each is child]:
             del self._children[peer]
-        record = self.sched.ps.get(child.p)
+        record = self.sched.record(child.p)
         if record is not None and record.epoch == child.epoch:
             self._bury(record, child, end, now)
         child.page.close()
-        self.past_stats[child.p] = merge_totals(self.past_stats.get(child.p, {}), child.stats)
-        if child.p in self._leaving:
+        counted = ISOLATED_FROM if child.isolated else child.p
+        self.past_stats[counted] = merge_totals(self.past_stats.get(counted, {}), child.stats)
+        if child.isolated:
+            log.info("%s %s", child, end.text)
+        elif child.p in self._leaving:
             self._leaving.discard(child.p)
             self.sched.remove_p(child.p)
         elif self._kill_at is None:
@@ -240,18 +260,21 @@ class Coordinator:
         if left:
             self.sched.finished(record, child.epoch, _as_message(left), [()] * len(left), now)
         begun = {token for token in record.fresh if child.page.has_begun(token)}
+        if child.isolated:
+            self.sched.isolated_died(child.p, begun, end, now, child.fault)
+            return
         current = child.page.slots[Slot.CURRENT]
         self.sched.p_died(child.p, begun, current or None, end, now)
 
     def _replace(self, child: Child, end: do.Exit, now: int) -> None:
         reason = "signal" if end.signal else "exit"
         self.restart_counts.setdefault(child.p, Counter())[reason] += 1
-        log.warning("worker %d of P%d %s", child.process.pid, child.p, end.text)
+        log.warning("%s %s", child, end.text)
         at = self.restarts.died(child.p, child.finished, end.exitcode, now)
         if at is None:
             log.error("degraded: %s", self.restarts.degraded)
             self._reason = self.restarts.degraded
-            if not self._announced or not any(c.ready for c in self.supervisor.children.values()):
+            if not self._announced or not any(c.ready for c in self._of_ps()):
                 self.stop(self._reason)
         else:
             self._respawn[child.p] = at
@@ -260,10 +283,12 @@ class Coordinator:
         """Grow or shrink to ``procs`` Ps; gives the number before. No job is lost or repeated."""
         before, self.procs = self.procs, procs
         self.supervisor.procs = procs
+        self.sched.isolated.limit = self.config.limits.isolated or procs
         for p in range(procs):
             if p not in self.supervisor.children and p not in self._respawn:
                 self._spawn(p)
-        for p, child in list(self.supervisor.children.items()):
+        for child in self._of_ps():
+            p = child.p
             if p >= procs and p not in self._leaving:
                 self._leaving.add(p)
                 child.expected = True
@@ -274,6 +299,10 @@ class Coordinator:
         for p in [p for p in self._respawn if p >= procs]:
             del self._respawn[p]
         return before
+
+    def _of_ps(self) -> list[Child]:
+        """Workers of Ps: all but those of isolated jobs."""
+        return [child for child in self.supervisor.children.values() if not child.isolated]
 
     def _from_workers(self) -> bool:
         """Take a turn's worth of messages; whether there may be more."""
@@ -298,7 +327,7 @@ class Coordinator:
         if isinstance(message, protocol.Hello):
             self._greet_worker(peer, message)
             return
-        record = self.sched.ps.get(child.p) if child is not None else None
+        record = self.sched.record(child.p) if child is not None else None
         if child is None or record is None:
             self.sched.tally.dropped["unknown_worker"] += 1
             return
@@ -328,7 +357,7 @@ class Coordinator:
             case protocol.Beat(stats):
                 child.stats = stats
             case protocol.Fault(stage, error):
-                self._fault(stage, error)
+                self._fault(child, stage, error)
             case protocol.Bye():
                 child.expected = True
             case _:
@@ -345,19 +374,26 @@ class Coordinator:
             or not secrets.compare_digest(secret, child.secret)
         ):
             raise ProtocolError("a Hello that claims to be a worker and has not its secret")
+        if child.isolated:
+            self.sched.isolated.ready(child.p)
+        else:
+            self.sched.p_ready(child.p, child.epoch)
         child.ready = True
         self._children[peer] = child
         self._workers.send(peer, [protocol.pack(self._welcome())])
-        self.sched.p_ready(child.p, child.epoch)
-        log.info("P%d is ready: worker %d, epoch %d", child.p, child.process.pid, child.epoch)
-        if not self._announced and all(c.ready for c in self.supervisor.children.values()):
+        log.info("%s is ready, epoch %d", child, child.epoch)
+        if not self._announced and all(c.ready for c in self._of_ps()):
             self._announced = True
             self.on_ready()
 
-    def _fault(self, stage: str, error: bytes) -> None:
+    def _fault(self, child: Child, stage: str, error: bytes) -> None:
         summary = error_summary(error)
         text = f"{stage} failed: {summary.type}: {summary.message}"
         log.error("%s\n%s", text, summary.traceback)
+        if child.isolated:
+            child.fault = text
+            self.sched.isolated.broken(child.p)
+            return
         if stage == "initializer":
             self.stop(text)  # the pool is broken, as the standard library has it
         self.restarts.degraded = text
@@ -541,6 +577,11 @@ class Coordinator:
                 self._send_worker(p, protocol.Pull(token, n))
             case do.Retire(p):
                 self._send_worker(p, protocol.Stop(True))
+            case do.StartIsolated(number):
+                self._start_isolated(number)
+            case do.Kill(p):
+                if (child := self.supervisor.children.get(p.p)) is not None:
+                    self.supervisor.kill(child)
             case do.Yielded(session, seq, payloads, buffers):
                 counts, frames = protocol.join_buffers(buffers)
                 self._send_client(session.link, protocol.Items(seq, payloads, counts), frames)
@@ -556,6 +597,9 @@ class Coordinator:
             child = self.supervisor.children.get(details.get("p", -1))
             if child is not None:
                 details.setdefault("pid", child.process.pid)
+            if details.get("p", -1) >= ISOLATED_FROM:  # a number that says nothing to a client
+                del details["p"]
+                details["isolated"] = True
 
     def _send_client(
         self, peer: bytes, message: protocol.ToClient, frames: Sequence[Any] = ()
@@ -603,7 +647,7 @@ def _refusal(reason: str) -> protocol.Refused:
     return protocol.Refused(protocol.VERSION_MIN, protocol.VERSION, reason)
 
 
-def _policy(config: Config) -> Policy:
+def _policy(config: Config, procs: int) -> Policy:
     limits, dispatch = config.limits, config.dispatch
     return Policy(
         queue_jobs=limits.queue_jobs,
@@ -612,6 +656,8 @@ def _policy(config: Config) -> Policy:
         credit_ns=int(dispatch.credit_work * 1e9),
         credit_max=dispatch.credit_max,
         started_max=limits.max_gs,
+        isolated=limits.isolated or procs,
+        isolated_spares=dispatch.isolated_spares,
         seed=int.from_bytes(os.urandom(4), "big"),
     )
 

@@ -89,7 +89,6 @@ class Offspring:
         self._tell_pause_ns = TELL_MIN_NS
         #: Functions whose children stay: until when, and how long they did.
         self._staying: dict[Any, tuple[int, int]] = {}
-        loop.on_poll = self.look
 
     # -- what the coordinator knows ----------------------------------------------------------------
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import gmpd
 from gmpd.daemon.page import Slot
+from gmpd.sched.isolated import Stage
 
 if TYPE_CHECKING:
     from gmpd.daemon.coordinator import Coordinator
+    from gmpd.sched.isolated import IsolatedP
     from gmpd.sched.records import PRecord
 
 #: Keys of a worker's stats that only ever rise; the others say what is now.
@@ -64,6 +66,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
         },
         "children": tally.children,
         "ps": [_p(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
+        "isolated": _isolated(c, now),
         "hist": {
             "wait": tally.wait.snapshot(),
             "run": tally.run.snapshot(),
@@ -96,6 +99,29 @@ def _p(c: Coordinator, p: int, now: int) -> dict[str, Any]:
         if record is not None:
             out.update(_running(record, child.page.slots, now))
     out.update(_stats(c, p))
+    return out
+
+
+def _isolated(c: Coordinator, now: int) -> dict[str, Any]:
+    isolated = c.sched.isolated
+    oldest = min((job.accepted_ns for job in isolated.queue.heads()), default=now)
+    return {
+        "limit": isolated.limit,
+        "queued": len(isolated.queue),
+        "oldest_age_s": (now - oldest) / 1e9,
+        "started": isolated.started,
+        "states": {stage.value: isolated.count(stage) for stage in Stage},
+        "workers": [_isolated_worker(c, record, now) for record in isolated.ps.values()],
+    }
+
+
+def _isolated_worker(c: Coordinator, record: IsolatedP, now: int) -> dict[str, Any]:
+    out: dict[str, Any] = {"state": record.stage.value, "running": None, "running_s": 0.0}
+    child = c.supervisor.children.get(record.p)
+    if child is not None:
+        out.update(pid=child.process.pid, **_process(child.process.pid))
+    for job in (*record.fresh.values(), *record.started.values()):
+        out.update(running=job.fn.name, running_s=max(0, now - record.leased_ns) / 1e9)
     return out
 
 

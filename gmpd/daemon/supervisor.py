@@ -20,11 +20,12 @@ import msgpack
 from gmpd.config import Config
 from gmpd.daemon.page import Page
 from gmpd.sched.instructions import Exit
+from gmpd.sched.isolated import ISOLATED_FROM
 
 
 @dataclass(eq=False)
 class Child:
-    """One worker process: epoch ``epoch`` of P ``p``."""
+    """One worker process: epoch ``epoch`` of P ``p``, or the only one of isolated worker ``p``."""
 
     p: int
     epoch: int
@@ -40,6 +41,16 @@ class Child:
     expected: bool = False
     finished: int = 0
     stats: dict[str, Any] = field(default_factory=dict)
+    #: What it said was wrong before it ended.
+    fault: str = ""
+
+    @property
+    def isolated(self) -> bool:
+        return self.p >= ISOLATED_FROM
+
+    def __str__(self) -> str:
+        of = "an isolated job" if self.isolated else f"P{self.p}"
+        return f"worker {self.process.pid} of {of}"
 
 
 @dataclass(frozen=True)
@@ -67,8 +78,18 @@ class Supervisor:
     def spawn(self, p: int) -> Child:
         """Start a worker for P ``p``. Raises OSError when the system has no process to give."""
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
-        secret = secrets.token_bytes(32)
         core = self._cores[p % len(self._cores)] if self.config.daemon.pin else None
+        return self._start(p, epoch, core)
+
+    def spawn_isolated(self, p: int) -> Child:
+        """Start a worker for one isolated job. Raises OSError as ``spawn`` does.
+
+        It is not pinned: on one core it would share that with a P's worker while another is free.
+        """
+        return self._start(p, 1, None)
+
+    def _start(self, p: int, epoch: int, core: int | None) -> Child:
+        secret = secrets.token_bytes(32)
         page, fd = Page.create(f"gmpd-p{p}")
         try:
             process = subprocess.Popen(
@@ -102,6 +123,7 @@ class Supervisor:
             "core": core,
             "parent": os.getpid(),
             "procs": self.procs,
+            "isolated": p >= ISOLATED_FROM,
             "endpoint": around.endpoint,
             "sys_path": list(around.sys_path),
             "cwd": around.cwd,

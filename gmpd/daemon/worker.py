@@ -46,6 +46,8 @@ class Worker:
     def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
         self.page = page
         self.p: int = settings["p"]
+        #: It is there for one job: it ends when that has.
+        self.isolated: bool = settings["isolated"]
         self.loop = Loop(max_ms=settings["max_ms"])
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
@@ -56,6 +58,8 @@ class Worker:
         self.forked = False
         os.register_at_fork(after_in_child=self._in_fork)
         self.offspring = Offspring(self.loop, self._send, self.value_bytes)
+        if not self.isolated:  # else its children stay with their job
+            self.loop.on_poll = self.offspring.look
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
@@ -251,6 +255,7 @@ class Worker:
             self.calls[token] = call
             self.loop.runqput(call)
             token += 1
+        self._draining = self._draining or self.isolated
 
     def _surrender(self, request: int, n: int) -> None:
         """Give back up to ``n`` fresh hand-outs, the oldest first; children stay."""

@@ -90,6 +90,7 @@ HANDOFFS: Final = ("blocked", "hog", "known", "learned")
 P_TIMES: Final = ("running", "searching", "idle", "blocked")
 G_STATES: Final = ("runnable", "running", "waiting", "syscall")
 WORKER_STATES: Final = ("starting", "idle", "running", "draining", "dead")
+ISOLATED_STATES: Final = ("starting", "spare", "running", "ending")
 DAEMON_STATES: Final = ("running", "draining", "degraded")
 FETCHES: Final = ("ok", "late", "error")
 DIRECTIONS: Final = ("in", "out")
@@ -478,6 +479,25 @@ _WORKERS: Final = (
     ),
 )
 
+_ISOLATED: Final = (
+    _gauge(
+        "gmpd_isolated_workers",
+        "Workers of isolated jobs, by state.",
+        by("isolated.states", ISOLATED_STATES),
+        "state",
+    ),
+    _gauge(
+        "gmpd_isolated_queue_length",
+        "Isolated jobs that wait for a worker of their own.",
+        one("isolated.queued"),
+    ),
+    _counter(
+        "gmpd_isolated_workers_started_total",
+        "Workers started for isolated jobs.",
+        one("isolated.started"),
+    ),
+)
+
 _GO: Final = (
     _gauge(
         "go_sched_gomaxprocs_threads",
@@ -578,6 +598,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     *_SCHEDULER,
     *_PS,
     *_WORKERS,
+    *_ISOLATED,
     *_GO,
     *_GATEWAY,
 )

@@ -102,9 +102,21 @@ class Retire(NamedTuple):
     p: PRecord
 
 
+class StartIsolated(NamedTuple):
+    """Start a worker for an isolated job."""
+
+    p: int
+
+
+class Kill(NamedTuple):
+    """End the worker of an isolated job now, whatever it does."""
+
+    p: PRecord
+
+
 Instruction: TypeAlias = (
     Teach | Forget | Dispatch | AskBack | AskChildren | CancelAt | PullAt | Deliver | Yielded
-    | TellRunning | TellKept | Retire
+    | TellRunning | TellKept | Retire | StartIsolated | Kill
 )  # fmt: skip
 
 

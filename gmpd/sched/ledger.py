@@ -19,11 +19,13 @@ has some; when another P has nothing, it is asked for the older half of them, an
 client of those that it gives: they are queued, leased and lost like jobs. Their worker's own P
 gets them back only once it has no others left.
 
-**The record.** Every accepted job is in exactly one place: the timer heap, the global queue, or
-one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise for
-ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
-before the kernel confirmed the death of its worker, so ``p_died`` is the only way back for a
-STARTED job whose function did not end by itself.
+Isolated jobs wait in a queue of their own, for workers of their own: ``sched.isolated``.
+
+**The record.** Every accepted job is in exactly one place: the timer heap, one of the two queues,
+or one lease (P, epoch); ``validate`` checks it. A hand-out is named by its token, and tokens rise
+for ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
+before the kernel confirmed the death of its worker, so ``p_died`` (``isolated_died``) is the only
+way back for a STARTED job whose function did not end by itself.
 
 It never reads a clock, rolls dice, does IO or logs.
 """
@@ -47,13 +49,16 @@ from gmpd.sched.instructions import (
     Exit,
     Forget,
     Instruction,
+    Kill,
     PullAt,
     Retire,
+    StartIsolated,
     Teach,
     TellKept,
     TellRunning,
     Yielded,
 )
+from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Isolation, Stage, options_for_worker
 from gmpd.sched.records import (
     Buffers,
     Function,
@@ -94,6 +99,7 @@ class Sched:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.queue = GlobalQueue()
+        self.isolated = Isolation(policy.isolated, policy.isolated_spares)
         self.tally = Tally()
         self.sessions: dict[int, Session] = {}
         self.ps: dict[int, PRecord] = {}
@@ -140,6 +146,7 @@ class Sched:
             return
         self._dirty.pop(session.sid, None)
         self.queue.drop_session(session.sid)
+        self.isolated.queue.drop_session(session.sid)
         at: dict[PRecord, list[int]] = {}
         for job in list(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):
@@ -147,7 +154,7 @@ class Sched:
                 at.setdefault(job.p, []).append(job.token)
             else:
                 self._end(job, Outcome.CANCELLED)
-        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items() if p.ready)
+        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
         self.nbytes -= session.outcomes.nbytes
         session.outcomes = Outcomes()
         for fn in session.functions.values():
@@ -221,7 +228,7 @@ class Sched:
         if delay_ns:
             self._delay(jobs, now + delay_ns)
         else:
-            self.queue.put(options.get("priority", 0), jobs)
+            self._put(jobs)
 
     def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[str, str, int] | None:
         """(reason label, text, room) when a limit refuses ``n`` more jobs."""
@@ -382,6 +389,59 @@ class Sched:
         record.draining = True
         self._not_idle(record)
         self._out.append(Retire(record))
+
+    def isolated_died(
+        self, p: int, begun: Collection[int], end: Exit, now: int, why: str = ""
+    ) -> None:
+        """The kernel confirmed that the isolated worker ``p`` is gone, or it could not be started.
+
+        ``begun``: tokens that it had begun; ``why``: what it said was wrong before it ended.
+        """
+        record = self.isolated.remove(p)
+        if record is None:
+            return
+        jobs = [*record.started.items(), *record.fresh.items()]
+        unused = record.stage in (Stage.STARTING, Stage.SPARE)
+        for token, job in jobs:
+            unused = not self._isolated_lost(record, job, token in begun, end, now)
+        record.fresh.clear()
+        record.started.clear()
+        record.used_ns = 0
+        if unused:
+            self._isolated_failed(why or f"it {end.text}", end, now)
+
+    def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
+        """What becomes of the job of a dead worker; False when nothing was wrong but the worker."""
+        if job.cancelling or job.session.sid not in self.sessions:
+            self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {"pid": end.pid}, now)
+        elif record.expired:
+            if not self._retried(job, Outcome.TIMEOUT, now):
+                ran_us = (now - record.leased_ns) // 1000
+                details = {"pid": end.pid, "text": "its worker was killed"}
+                self._finish(job, Outcome.TIMEOUT, b"", _NO_BUFFERS, ran_us, details, now)
+        elif begun or job.state is JobState.STARTED:
+            if not self._lost(job, end, True, now):
+                self.isolated.queue.put_back([job])
+        else:
+            job.p = None
+            transition(job, JobState.QUEUED)
+            self.isolated.queue.put_back([job])
+            return False
+        self.isolated.failures = 0
+        return True
+
+    def _isolated_failed(self, why: str, end: Exit, now: int) -> None:
+        """A worker never came to run a job. After some in a row, those who wait are told."""
+        isolated = self.isolated
+        isolated.failed(now)
+        if isolated.failures < FAILURES_MAX:
+            return
+        text = f"{isolated.failures} workers for isolated jobs in a row did not start: {why}"
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text, "blamed": False,
+                   "poisoned": False, "pid": end.pid}  # fmt: skip
+        while isolated.queue:
+            for job in isolated.queue.pop_run(1):
+                self._finish(job, Outcome.LOST, b"", _NO_BUFFERS, 0, details, now)
 
     # -- workers report --------------------------------------------------------------------------
 
@@ -584,14 +644,16 @@ class Sched:
         # A job that is not there any more has its outcome on the way: the client sees that instead.
         mine = session.jobs
         jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
-        self.queue.remove([job for job in jobs if job.state is JobState.QUEUED])
+        waiting = [job for job in jobs if job.state is JobState.QUEUED]
+        self.queue.remove([job for job in waiting if not _is_isolated(job)])
+        self.isolated.queue.remove([job for job in waiting if _is_isolated(job)])
         for job in jobs:
             job.cancelling = True
             if job.p is not None:
                 at.setdefault(job.p, []).append(job.token)
             else:
                 self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {}, now)
-        self._out.extend(CancelAt(p, tokens) for p, tokens in at.items())
+        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
 
     def pull(self, session: Session, seq: int, n: int) -> None:
         """A client has room for more items of a generator job."""
@@ -619,6 +681,8 @@ class Sched:
         self._pump(now)
         self._steal(now)
         self._ask_children()
+        if not self.isolated.quiet:
+            self._isolate(now)
         self._deliver()
         out, self._out = self._out, []
         return out
@@ -633,6 +697,8 @@ class Sched:
                 for p in self.ps.values()
                 if p.steal_after_ns and self._has_spare(p, free)
             )
+        if not self.isolated.quiet and (due := self.isolated.deadline(self.draining)) is not None:
+            deadlines.append(due)
         return min(deadlines, default=None)
 
     def _wake_delayed(self, now: int) -> None:
@@ -640,7 +706,7 @@ class Sched:
             job = heappop(self._delayed)[2]
             if job.state is JobState.DELAYED:
                 transition(job, JobState.QUEUED)
-                self.queue.put(job.option("priority", 0), [job])
+                self._put([job])
             else:
                 self._delayed_dead -= 1
 
@@ -674,7 +740,8 @@ class Sched:
         if room <= 0:
             return False
         share = self.queue.length // max(1, len(self.ps)) + 1
-        self._lease(record, self.queue.pop_run(min(room, share), skip))
+        jobs = self.queue.pop_run(min(room, share), skip)
+        self._lease(record, jobs, jobs[0].options)
         return True
 
     def _room(self, record: PRecord, fn: Function) -> int:
@@ -691,7 +758,7 @@ class Sched:
             return 0 if held else 1
         return min(by_time, policy.credit_max - held)
 
-    def _lease(self, record: PRecord, jobs: list[Job]) -> None:
+    def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn
         if fn.fid not in record.defined:
             record.defined.add(fn.fid)
@@ -715,7 +782,20 @@ class Sched:
         record.next_token = token
         self._not_idle(record)
         record.used_ns += est * len(jobs)
-        self._out.append(Dispatch(record, fn, jobs[0].options, first, payloads, buffers))
+        self._out.append(Dispatch(record, fn, options, first, payloads, buffers))
+
+    def _isolate(self, now: int) -> None:
+        """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
+        isolated = self.isolated
+        isolated.retire(now)
+        self._out.extend(Kill(record) for record in isolated.overdue(now))
+        for record in isolated.free():
+            (job,) = isolated.queue.pop_run(1)
+            isolated.lease(record, job.option("timeout", None), now)
+            self._lease(record, [job], options_for_worker(job.options))
+        self._out.extend(Kill(record) for record in isolated.surplus(self.draining))
+        new = isolated.wanted(now, self.draining)
+        self._out.extend(StartIsolated(record.p) for record in new)
 
     def _steal(self, now: int) -> None:
         """An idle P and an empty queue: ask a busy P for the older half of its fresh jobs."""
@@ -766,7 +846,16 @@ class Sched:
             self._out.append(Deliver(session, outcomes))
         self._dirty.clear()
 
+    def record(self, p: int) -> PRecord | None:
+        """The P, or the isolated worker, of this number."""
+        return self.ps.get(p) or self.isolated.ps.get(p)
+
     # -- moves -----------------------------------------------------------------------------------
+
+    def _put(self, jobs: list[Job]) -> None:
+        """Jobs of one session, alike in options, begin to wait."""
+        queue = self.isolated.queue if _is_isolated(jobs[0]) else self.queue
+        queue.put(jobs[0].option("priority", 0), jobs)
 
     def _end_lease(self, record: PRecord, token: int) -> Job | None:
         job = record.fresh.pop(token, None)
@@ -786,7 +875,8 @@ class Sched:
                 transition(job, JobState.QUEUED)
                 back.append(job)
         if back:
-            self.queue.put_back(back)
+            queue = self.isolated.queue if _is_isolated(back[0]) else self.queue
+            queue.put_back(back)
 
     def _finish(
         self,
@@ -901,19 +991,25 @@ class Sched:
         """Every invariant across the records; raises InvariantError. For tests and `doctor`."""
         seen: dict[int, str] = {}
         self._see(seen, self.queue, JobState.QUEUED, "queue")
+        self._see(seen, self.isolated.queue, JobState.QUEUED, "isolated queue")
         self._see(
             seen,
             [job for _, _, job in self._delayed if job.state is JobState.DELAYED],
             JobState.DELAYED,
             "heap",
         )
-        for record in self.ps.values():
+        for record in (*self.ps.values(), *self.isolated.ps.values()):
             self._see(seen, record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
             self._see(seen, record.started.values(), JobState.STARTED, f"P{record.p} started")
             if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
                 raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
             if record.fresh and record in self._idle:
                 raise InvariantError(f"P{record.p} is idle and has fresh work")
+        for record in self.isolated.ps.values():
+            if len(record.fresh) + len(record.started) > (record.stage is Stage.RUNNING):
+                raise InvariantError(
+                    f"isolated worker {record.p} is {record.stage.value} with jobs"
+                )
         dead = sum(job.state is not JobState.DELAYED for _, _, job in self._delayed)
         if dead != self._delayed_dead:
             raise InvariantError(f"{dead} ended jobs in the heap, {self._delayed_dead} counted")
@@ -953,6 +1049,22 @@ def _check_options(options: Options) -> None:
             raise ProtocolError(
                 f"Submit with the {name} {str(value)[:40]!r}: no whole number from {low} to {high}"
             )
+    isolate, timeout = options.get("isolate", False), options.get("timeout", 1)
+    if type(isolate) is not bool:
+        raise ProtocolError(f"Submit with isolate {str(isolate)[:40]!r}: neither true nor false")
+    if isolate and (type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX):
+        raise ProtocolError(
+            f"Submit with the timeout {str(timeout)[:40]!r}: no seconds up to a year"
+        )
+
+
+def _is_isolated(job: Job) -> bool:
+    return job.options is not None and job.options.get("isolate", False) is True
+
+
+def _cancel_at(record: PRecord, tokens: list[int]) -> Instruction:
+    """An isolated job can always be ended: nobody else is in its process."""
+    return Kill(record) if isinstance(record, IsolatedP) else CancelAt(record, tokens)
 
 
 def _own_children(record: PRecord) -> int | None:

@@ -28,6 +28,9 @@ class Policy:
     started_max: int = 10_000
     outbox_bytes: int = 64 << 20
     strikes: int = 3
+    #: Isolated jobs that may run at once, and workers kept ready for more of them.
+    isolated: int = 1
+    isolated_spares: int = 0
     seed: int = 1
 
 

@@ -290,3 +290,28 @@ def test_bench_prints_ratios(bare: Shell) -> None:
     rows = json.loads(bench.stdout)
     assert [row["unit"] for row in rows] == ["jobs/s", "items/s", "us"]
     assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(gmpd: Shell) -> None:
+    (gmpd.directory / "alone.py").write_text(
+        "import os, pathlib, time\n"
+        "def pid(): return os.getpid()\n"
+        "def stay(path):\n"
+        "    pathlib.Path(path).touch()\n"
+        "    while pathlib.Path(path).exists(): time.sleep(0.01)\n"
+    )
+    assert "isolated" not in gmpd("status").stdout
+    first, second = (gmpd("submit", "--isolate", "alone:pid", "--wait") for _ in range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout != second.stdout
+    path = gmpd.directory / "here"
+    staying = gmpd.start("submit", "alone:stay", str(path), "--isolate")
+    wait_until(path.exists, "it runs")
+    seen = gmpd("status").stdout
+    path.unlink()
+    assert staying.communicate(timeout=20)[0].strip() == "null"
+    assert "isolated: " in seen
+    assert "1 running" in seen
+    assert "alone:stay" in seen
+    lines = gmpd("map", "--isolate", "os.path:basename", stdin="a/b\nc/d\n")
+    assert (lines.returncode, lines.stdout) == (0, "b\nd\n")

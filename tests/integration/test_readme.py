@@ -21,6 +21,7 @@ PRINTED = [
     "division by zero",
     "timeout",
     "45",
+    "/",
     "[0, 1, 4, 9, 16]",
     "6210999",
 ]

@@ -10,7 +10,7 @@ from gmpd.client.core import wire_options
 
 
 @pytest.mark.parametrize(
-    "option", [{"durable": True}, {"isolate": True}, {"unique": "k"}], ids=lambda o: next(iter(o))
+    "option", [{"durable": True}, {"unique": "k"}], ids=lambda o: next(iter(o))
 )
 def test_a_promise_that_nobody_keeps_is_refused(option: dict[str, object]) -> None:
     with pytest.raises(NotImplementedError, match=next(iter(option))):

@@ -335,3 +335,10 @@ def test_promtool_finds_nothing_to_say(daemon: Daemon) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_isolated_jobs_are_counted_apart(daemon: Daemon) -> None:
+    assert daemon.value("gmpd_isolated_workers", state="running") == 2
+    assert daemon.value("gmpd_isolated_workers", state="spare") == 0
+    assert daemon.value("gmpd_isolated_queue_length") == 4
+    assert daemon.value("gmpd_isolated_workers_started_total") == 17

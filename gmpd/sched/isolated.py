@@ -1,0 +1,208 @@
+"""Isolated jobs: each has a worker of its own, which ends with it (Go: LockOSThread, and a thread
+that ends with its goroutine).
+
+**The tension.** A job that must share its process with nobody needs an interpreter that nobody has
+used, and a fresh one takes as long to start as hundreds of ordinary jobs to run.
+
+**Rejected.** To empty an ordinary worker, give it to the job, and replace it: its P serves nobody
+meanwhile, what runs there has to end first, and the job finds what jobs before it have left. To
+bind a job to a process that only begins to start: the next job could not have it when this one is
+cancelled, nor this one another that is ready sooner.
+
+**Chosen.** Extra workers beside those of the Ps. They have records as Ps have, but in no list that
+is searched for room or for something to steal. Jobs wait in a queue of their own, as fair as the
+global one: they hold up nobody behind them, and nobody holds them up. Whichever worker is ready
+first takes the job whose turn it is. A record is used for one worker, its number for one record:
+messages of a dead one find nothing.
+
+    STARTING ── Hello ──▶ SPARE ── lease ──▶ RUNNING ── outcome ──▶ ENDING
+        └───────────────────┴──────────────────┴───── the kernel confirmed its death ──▶ gone
+
+A place is free again when its process is confirmed dead, so the limit is one on processes. What is
+cancelled or late is killed: it needs no help from the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+
+from gmpd.errors import ProtocolError
+from gmpd.sched.globq import GlobalQueue
+from gmpd.sched.records import Options, PRecord
+
+#: Workers of isolated jobs are numbered from here on: more than there can be Ps.
+ISOLATED_FROM = 1 << 16
+#: A worker whose job has ended gets this long to flush its output and go; then it is killed.
+END_NS = 2_000_000_000
+#: So many in a row that never came to run a job: those that wait are told instead of waiting on.
+FAILURES_MAX = 3
+#: Wait after such a failure; doubles with each further one up to the second value.
+PAUSE_MIN_NS = 100_000_000
+PAUSE_MAX_NS = 10_000_000_000
+
+
+class Stage(Enum):
+    """Where the life of an isolated worker is."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    RUNNING = "running"
+    ENDING = "ending"
+
+
+class IsolatedP(PRecord):
+    """The coordinator's side of an isolated worker: at most one job, once.
+
+    ``draining`` from the start: nothing that looks for room or victims may ever take it for a P.
+    """
+
+    __slots__ = ("due_ns", "expired", "leased_ns", "stage")
+
+    def __init__(self, p: int) -> None:
+        super().__init__(p, epoch=1)
+        self.draining = True
+        self.stage = Stage.STARTING
+        self.leased_ns = 0
+        #: It is killed then: its job's time is over, or it ought to have ended by itself.
+        self.due_ns: int | None = None
+        #: It was killed because its job's time was over.
+        self.expired = False
+
+
+class Isolation:
+    """The queue of isolated jobs and the workers that are there for them.
+
+    ``limit``: isolated jobs that may run at once. ``spares``: workers kept ready for
+    more, from the first isolated job on; who never isolates pays nothing.
+    """
+
+    def __init__(self, limit: int, spares: int) -> None:
+        self.limit = limit
+        self.spares = spares
+        self.queue = GlobalQueue()
+        self.ps: dict[int, IsolatedP] = {}
+        #: Workers asked for since the daemon began.
+        self.started = 0
+        #: In a row.
+        self.failures = 0
+        self._next_p = ISOLATED_FROM
+        self._start_after_ns = 0
+
+    def count(self, *stages: Stage) -> int:
+        return sum(p.stage in stages for p in self.ps.values())
+
+    @property
+    def used(self) -> int:
+        """Places taken: workers that have or had a job and are not confirmed dead."""
+        return self.count(Stage.RUNNING, Stage.ENDING)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits, runs, starts or ends: there is nothing to decide."""
+        spares = self.spares if self.started else 0
+        return (
+            not self.queue
+            and len(self.ps) == spares
+            and all(p.stage is Stage.SPARE for p in self.ps.values())
+        )
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def ready(self, p: int) -> None:
+        """A worker said Hello. ProtocolError, nothing changed, for one that is not expected."""
+        record = self.ps.get(p)
+        if record is None or record.stage is not Stage.STARTING:
+            raise ProtocolError(f"a Hello of isolated worker {p}, which was not waited for")
+        record.ready = True
+        record.stage = Stage.SPARE
+
+    def broken(self, p: int) -> None:
+        """A worker said that it cannot serve: it gets no job and is about to end."""
+        record = self.ps.get(p)
+        if record is not None and record.stage is Stage.SPARE:
+            record.stage = Stage.STARTING
+
+    def remove(self, p: int) -> IsolatedP | None:
+        """Its process is confirmed dead, or never came to be."""
+        return self.ps.pop(p, None)
+
+    def failed(self, now: int) -> None:
+        """A worker ended before it came to run a job."""
+        pause = min(PAUSE_MAX_NS, PAUSE_MIN_NS << min(self.failures, 30))
+        self.failures += 1
+        self._start_after_ns = now + pause
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def wanted(self, now: int, draining: bool) -> list[IsolatedP]:
+        """Workers to be started now."""
+        if now < self._start_after_ns:
+            return []
+        new = []
+        for _ in range(self._wants(draining) - self.count(Stage.STARTING, Stage.SPARE)):
+            record = self.ps[self._next_p] = IsolatedP(self._next_p)
+            self._next_p += 1
+            self.started += 1
+            new.append(record)
+        return new
+
+    def _wants(self, draining: bool) -> int:
+        """Workers that ought to be there without a job.
+
+        Not the sum: a spare starts when those are under way that somebody waits for.
+        """
+        jobs = min(len(self.queue), max(0, self.limit - self.used))
+        return max(jobs, 0 if draining or not self.started else self.spares)
+
+    def surplus(self, draining: bool) -> list[IsolatedP]:
+        """Ready ones that nobody needs: what they were started for was cancelled."""
+        ready = [p for p in self.ps.values() if p.stage is Stage.SPARE]
+        over = self.count(Stage.STARTING, Stage.SPARE) - self._wants(draining)
+        gone = ready[: max(0, over)]
+        for record in gone:
+            record.stage = Stage.ENDING
+        return gone
+
+    def free(self) -> Iterator[IsolatedP]:
+        """Ready ones, as long as jobs wait and the limit allows: each is to be leased its job."""
+        for record in list(self.ps.values()):
+            if not self.queue or self.used >= self.limit:
+                return
+            if record.stage is Stage.SPARE:
+                yield record
+
+    def lease(self, record: IsolatedP, timeout_s: float | None, now: int) -> None:
+        """``record`` has its job, whose time begins: the process is there and does nothing else."""
+        record.stage = Stage.RUNNING
+        record.leased_ns = now
+        record.due_ns = None if timeout_s is None else now + int(timeout_s * 1e9)
+
+    def retire(self, now: int) -> None:
+        """Those whose job has its outcome are to end by themselves, soon."""
+        for record in self.ps.values():
+            if record.stage is Stage.RUNNING and not record.fresh and not record.started:
+                record.stage = Stage.ENDING
+                record.due_ns = now + END_NS
+                self.failures = 0
+
+    def overdue(self, now: int) -> list[IsolatedP]:
+        """Those that are to be killed: once each."""
+        late = [p for p in self.ps.values() if p.due_ns is not None and p.due_ns <= now]
+        for record in late:
+            record.due_ns = None
+            record.expired = record.stage is Stage.RUNNING
+        return late
+
+    def deadline(self, draining: bool) -> int | None:
+        """When there is something to do even if nothing happens until then."""
+        times = [p.due_ns for p in self.ps.values() if p.due_ns is not None]
+        if self._wants(draining) > self.count(Stage.STARTING, Stage.SPARE):
+            times.append(self._start_after_ns)
+        return min(times, default=None)
+
+
+def options_for_worker(options: Options | None) -> Options | None:
+    """What an isolated worker is told: its time limit is kept here, by a kill."""
+    told = {k: v for k, v in (options or {}).items() if k not in ("isolate", "timeout")}
+    return told or None
