@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gmpd import codec
-from gmpd.client.chunks import Failed, describe_chunk
+from gmpd.client.chunks import Partly, describe_chunk
 from gmpd.client.core import wire_options
 from gmpd.client.progress import Report, reporter
 
@@ -77,7 +77,11 @@ class Mapping:
         self._fn = fn
         self._ref = codec.describe_function(fn)
         self._options, self._plain = wire_options(fn, overrides)
-        self._source = zip(*iterables, strict=False)
+        #: Items are tuples of arguments; of a plain function with one argument, it alone.
+        self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
+        self._source: Iterator[Any] = (
+            zip(*iterables, strict=False) if self._rows else iter(iterables[0])
+        )
         total = _length(iterables)
         # Coroutines wait together anyway; a chunk of them would only delay each other's results.
         # Of isolated jobs, each item is to have a worker of its own.
@@ -95,32 +99,42 @@ class Mapping:
 
     @functools.cached_property
     def _chunk_ref(self) -> codec.FunctionRef:
-        return describe_chunk(self._fn, self._ref)
+        return describe_chunk(self._fn, self._ref, rows=self._rows)
 
     def run(self) -> Iterator[Any]:
         """The results. Closing it early cancels what has not started."""
+        chunks = self._in_order() if self._ordered else self._as_completed()
         try:
-            yield from self._in_order() if self._ordered else self._as_completed()
+            for chunk in chunks:
+                if isinstance(chunk, Partly):
+                    yield from _up_to_error(chunk)
+                    return
+                # Each result is let go of as soon as the caller has it.
+                results, chunk = chunk, []
+                results.reverse()
+                take = results.pop
+                while results:
+                    yield take()
         finally:
             self._client.cancel_jobs(list(self._out))
             if self._report is not None:
                 self._report(self._done, True)
 
-    def _in_order(self) -> Iterator[Any]:
+    def _in_order(self) -> Iterator[list[Any] | Partly]:
         while self._fill(None):
             future = next(iter(self._out))
             future.result_or_error(self._left())
-            yield from self._results(future)
+            yield self._results(future)
             del future  # it must not keep its result while the caller works
 
-    def _as_completed(self) -> Iterator[Any]:
+    def _as_completed(self) -> Iterator[list[Any] | Partly]:
         over = self._client.new_queue()
         while self._fill(over.put):
             try:
                 future = over.get(timeout=self._left())
             except queue.Empty:
                 raise TimeoutError from None
-            yield from self._results(future)
+            yield self._results(future)
             del future
 
     def _fill(self, tell: Callable[[Any], object] | None) -> bool:
@@ -141,15 +155,15 @@ class Mapping:
                     future.add_done_callback(tell)
         return bool(self._out)
 
-    def _send(self, chunk: list[tuple[Any, ...]]) -> Any:
+    def _send(self, chunk: list[Any]) -> Any:
         if len(chunk) == 1:
-            ref, args = self._ref, chunk[0]
+            ref, args = self._ref, chunk[0] if self._rows else (chunk[0],)
         else:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
         return self._client.submit_ref(ref, self._options, blob, wait=True)
 
-    def _results(self, future: Any) -> Iterator[Any]:
+    def _results(self, future: Any) -> list[Any] | Partly:
         items = self._out.pop(future)
         self._items_out -= items
         value = future.result(0)
@@ -157,19 +171,17 @@ class Mapping:
         self._done += items
         if self._report is not None:
             self._report(self._done, False)
-        if items == 1:
-            yield value
-            return
-        value.reverse()
-        while value:
-            result = value.pop()
-            if type(result) is Failed:
-                raise codec.decode_error(result.error)
-            yield result
-            del result
+        return [value] if items == 1 else value
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+def _up_to_error(chunk: Partly) -> Iterator[Any]:
+    """The results before the first item that raised, then its error."""
+    first = min(chunk.errors)
+    yield from chunk.results[:first]
+    raise codec.decode_error(chunk.errors[first])
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

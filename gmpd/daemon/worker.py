@@ -165,10 +165,14 @@ class Worker:
     # -- the wire out ------------------------------------------------------------------------------
 
     def _report(self) -> None:
-        """Once per batch of calls: what ended, and what began and did not end."""
+        """Between two batches of Gs, while something is to be told: what began and did not end,
+        what ended and no hand-out behind it will take along."""
         self._report_due = False
-        if self._unreported:
+        if self._unreported or not self.loop.runq:
             self.flush()
+        elif self._tokens:
+            self._report_due = True
+            self.loop.call_soon(self._report)
 
     def flush(self) -> None:
         """Send what has gathered."""

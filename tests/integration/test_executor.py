@@ -123,6 +123,35 @@ def test_map_unordered_and_with_errors_in_place(client: gmpd.Client) -> None:
         next(results)
 
 
+def test_outcomes_that_gathered_leave_when_the_rest_is_stolen(client: gmpd.Client) -> None:
+    # The other P takes away what was to carry them along: it happens every tenth time or so.
+    for _ in range(60):
+        assert sorted(client.map(abs, range(1500), ordered=False)) == list(range(1500))
+
+
+def test_whatever_an_item_raises_its_neighbours_in_the_chunk_are_kept(
+    client: gmpd.Client,
+) -> None:
+    def picky(x: int) -> int:
+        if x == 2:
+            raise StopIteration  # must not look like the end of the chunk
+        return -x
+
+    async def picky_async(x: int) -> int:
+        await asyncio.sleep(0)
+        return 6 // (x - 2)
+
+    results = client.map(picky, range(4), chunksize=4)
+    assert [next(results), next(results)] == [0, -1]
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(results)
+    results = client.map(picky_async, range(4), chunksize=4)
+    assert [next(results), next(results)] == [-3, -6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(client.map(pow, range(5), itertools.repeat(2), chunksize=3)) == [0, 1, 4, 9, 16]
+
+
 def test_streams_sync_and_async(client: gmpd.Client) -> None:
     def numbers(n: int) -> Iterator[int]:
         yield from range(n)
