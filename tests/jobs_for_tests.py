@@ -8,8 +8,11 @@ import pickle
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+
+import gmpd
 
 
 def note(path: str, text: str) -> str:
@@ -96,3 +99,37 @@ def fill_shared(value: int) -> pickle.PickleBuffer:
     """A result that is a view of memory which the next call overwrites."""
     _SHARED[:] = bytes([value]) * len(_SHARED)
     return pickle.PickleBuffer(_SHARED)
+
+
+async def park_many(n: int, path: str) -> int:
+    """Park ``n`` Gs on a channel; create ``path`` when all are, wake them when it is gone."""
+    gate: gmpd.Chan[None] = gmpd.Chan()
+    woken = 0
+
+    async def wait() -> None:
+        nonlocal woken
+        await gate.recv_ok()
+        woken += 1
+
+    for at in range(0, n, 1000):
+        for _ in range(min(1000, n - at)):
+            gmpd.go(wait)
+        await gmpd.gosched()
+    await gmpd.gosched()
+    Path(path).touch()
+    while Path(path).exists():
+        await gmpd.sleep(0.01)
+    gate.close()
+    while woken < n:
+        await gmpd.sleep(0.01)
+    return woken
+
+
+def leak_cycles(n: int, alive: int) -> int:
+    """Make ``n`` cycles, of which the newest ``alive`` are in use: long enough to be tenured."""
+    kept: deque[list[object]] = deque(maxlen=alive)
+    for _ in range(n):
+        cycle: list[object] = [bytearray(200)]
+        cycle.append(cycle)
+        kept.append(cycle)
+    return len(kept)

@@ -431,22 +431,35 @@ WORKERS: Final = Row(
             span=6,
         ),
         Panel(
+            "Garbage collection",
+            "Pauses of the workers, and passes over everything. Good: below 10 ms at p99.",
+            [
+                *quantiles("gmpd_gc_pause_seconds"),
+                (rate("gmpd_gc_passes_total", generation="major"), "major passes a second"),
+            ],
+            unit="s",
+            span=6,
+        ),
+        Panel(
             "Coordinator's loop lag",
             "How late it comes to what is due. Good: below 10 ms; else it is saturated.",
             quantiles("gmpd_coordinator_loop_lag_seconds"),
             unit="s",
+            span=6,
         ),
         Panel(
             "Messages",
             "Batches grow with load, so messages grow slower than jobs.",
             [(rate("gmpd_messages_total", "direction", "kind"), "{{direction}} {{kind}}")],
             unit="ops",
+            span=6,
         ),
         Panel(
             "Bytes",
             "Through the coordinator's sockets.",
             [(rate("gmpd_message_bytes_total", "direction"), "{{direction}}")],
             unit="Bps",
+            span=6,
         ),
         Panel(
             "Dropped messages, by reason",

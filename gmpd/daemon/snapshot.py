@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Keys of a worker's stats that only ever rise; the others say what is now.
 _TOTALS = frozenset({
     "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
-    "finished", "state_s", "hist",
+    "finished", "state_s", "gc", "hist",
 })  # fmt: skip
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()

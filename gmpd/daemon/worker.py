@@ -337,6 +337,7 @@ class Worker:
 
     def run(self, settings: dict[str, Any]) -> None:
         """Serve until told to stop."""
+        self.loop.mind_garbage()
         self.loop.add_reader(self.link.fd, self.on_readable)
         self._send(self._hello(settings))
         self.loop.run_forever()

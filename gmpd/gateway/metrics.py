@@ -92,6 +92,7 @@ G_STATES: Final = ("runnable", "running", "waiting", "syscall")
 WORKER_STATES: Final = ("starting", "idle", "running", "draining", "dead")
 ISOLATED_STATES: Final = ("starting", "spare", "running", "ending")
 DAEMON_STATES: Final = ("running", "draining", "degraded")
+GC_PASSES: Final = ("young", "full", "major")
 FETCHES: Final = ("ok", "late", "error")
 DIRECTIONS: Final = ("in", "out")
 
@@ -470,6 +471,19 @@ _WORKERS: Final = (
         "p",
     ),
     _gauge("gmpd_worker_idle_threads", "Threads parked for want of work.", per_p("idle_ms"), "p"),
+    _histogram(
+        "gmpd_gc_pause_seconds",
+        "How long Python's garbage collector stopped a worker at a time.",
+        "gc_pause",
+        LATENCY_BOUNDS,
+    ),
+    _counter(
+        "gmpd_gc_passes_total",
+        "Passes of Python's garbage collector: over what is young, not tenured, everything.",
+        per_p_by("gc", GC_PASSES),
+        "p",
+        "generation",
+    ),
     _gauge(
         "gmpd_worker_heartbeat_age_seconds",
         "Since a P's worker last moved its heartbeat; a parked, idle worker need not.",
@@ -552,6 +566,12 @@ _GO: Final = (
         "go_sched_latencies_seconds",
         "Time runnable before running: Go's /sched/latencies:seconds, every one, not one in eight.",
         "sched_latency",
+        LATENCY_BOUNDS,
+    ),
+    _histogram(
+        "go_sched_pauses_total_gc_seconds",
+        "Pauses by garbage collection, of a worker: Go's /sched/pauses/total/gc:seconds.",
+        "gc_pause",
         LATENCY_BOUNDS,
     ),
 )

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from gmpd.errors import Deadlock
 from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started
 from gmpd.runtime.m import M, Ms, _current, current_m
+from gmpd.runtime.mgc import Collector
 from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import deadlock_text, p_state, wait_reason
 from gmpd.runtime.stats import Stats
@@ -151,6 +152,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.rounds = 0
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
+        #: Minds the garbage of the process, where that is gmpd's own.
+        self.collector: Collector | None = None
         self._fatal: BaseException | None = None
         #: Records what happens to Gs, while somebody listens.
         self.tracer: Tracer | None = None
@@ -312,6 +315,9 @@ class Loop(asyncio.SelectorEventLoop):
         if not already and hasattr(self, "ms"):
             self.ms.close()
             self.sysmon.stop()
+            if self.collector is not None:
+                self.collector.stop()
+                self.collector = None
             self.gs.clear()
             self.held.clear()
 
@@ -376,6 +382,8 @@ class Loop(asyncio.SelectorEventLoop):
         """One round: sockets, timers, callbacks, a batch of Gs. False when this M lost P."""
         m = current_m()
         timeout = self._timeout()
+        if self.collector is not None and self.collector.due and self._collect(timeout != 0):
+            timeout = 0  # the clock has gone on meanwhile
         if timeout == 0:
             now = time.monotonic_ns()
             if not self.runq or now - self._polled_ns > POLL_NS:
@@ -394,6 +402,19 @@ class Loop(asyncio.SelectorEventLoop):
             self._readmit()
         self._run_ready()
         return not self.runq or m is None or self._run_gs(m)
+
+    def mind_garbage(self) -> None:
+        """Bound the pauses of Python's garbage collector; for a process that is gmpd's own."""
+        self.collector = Collector(partial(len, self.gs), self.wake)
+        self.collector.start()
+
+    def _collect(self, idle: bool) -> bool:
+        """A major pass over all garbage, if it is the time for it."""
+        collector = self.collector
+        if collector is None or not (idle or collector.overdue):
+            return False
+        collector.major()
+        return True
 
     def _netpoll(self, timeout: float | None) -> None:
         found = self._selector.select(timeout)
@@ -740,6 +761,7 @@ class Loop(asyncio.SelectorEventLoop):
         apart.
         """
         runq, ms, stats = self.runq, self.ms, self.stats
+        collector = self.collector
         runnable = len(runq) + len(self.held)
         syscall = len(ms.detached)
         running = 0 if self.is_idle else 1
@@ -769,7 +791,9 @@ class Loop(asyncio.SelectorEventLoop):
             "gs_created": self.made,
             "finished": stats.finished,
             "state_s": stats.state_s(time.monotonic_ns()),
-            "hist": stats.histograms(),
+            "gc": {} if collector is None else collector.snapshot(),
+            "hist": stats.histograms()
+            | ({} if collector is None else {"gc_pause": collector.histogram()}),
         }
 
     # ---- what sysmon and a G that blocks on purpose call ---------------------------------------

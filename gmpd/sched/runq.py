@@ -27,6 +27,8 @@ RING = 256
 GLOBAL_EVERY = 61
 #: At most half a ring is taken from the global queue at once (Go: ``globrunqgetbatch``).
 BATCH_MAX = RING // 2
+#: Who looks for fresh Gs looks at so many: a million started ones may be queued before them.
+SCAN_MAX = 4 * RING
 
 
 class RunQueue(Generic[T]):
@@ -96,12 +98,12 @@ class RunQueue(Generic[T]):
         ``runqputslow``).
 
         A started G stays: it cannot run elsewhere. False when ``g`` has to go to the ring after
-        all.
+        all. Started Gs that exceed the ring hold no fresh ones back: those go to the global tail.
         """
         if self.is_started(g):
             return False
-        moved = self._grab(self.ring_max // 2)
-        self.global_.extend(moved)
+        if len(self.ring) == self.ring_max:
+            self.global_.extend(self._grab(self.ring_max // 2))
         self.global_.append(g)
         self.overflows += 1
         return True
@@ -176,7 +178,7 @@ class RunQueue(Generic[T]):
         """Take up to ``count`` fresh Gs for a thief, oldest first: ring, then global segment.
 
         ``runnext`` goes last of all, as in the last round of Go's ``stealWork``: it is likely to
-        run at once here.
+        run at once here. Of a long queue, SCAN_MAX are looked at.
         """
         taken = self._take(self.ring, count)
         if len(taken) < count and self.global_:
@@ -205,7 +207,7 @@ class RunQueue(Generic[T]):
     def _take(self, queue: deque[T], count: int) -> list[T]:
         taken: list[T] = []
         stay: list[T] = []
-        while queue and len(taken) < count:
+        while queue and len(taken) < count and len(stay) < SCAN_MAX:
             g = queue.popleft()
             (stay if self.is_started(g) else taken).append(g)
         queue.extendleft(reversed(stay))

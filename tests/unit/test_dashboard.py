@@ -99,6 +99,7 @@ def test_nearly_every_metric_is_on_the_dashboard() -> None:
         "gmpd_worker_heartbeat_age_seconds",
         "go_sched_goroutines_goroutines",
         "go_sched_goroutines_created_goroutines_total",
+        "go_sched_pauses_total_gc_seconds",
         "gmpd_coordinator_up",
         "gmpd_snapshot_fetches_total",
         "gmpd_collect_errors_total",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gmpd.sched.runq import BATCH_MAX, GLOBAL_EVERY, RING, RunQueue, half_up
+from gmpd.sched.runq import BATCH_MAX, GLOBAL_EVERY, RING, SCAN_MAX, RunQueue, half_up
 
 
 def drain(queue: RunQueue[int]) -> list[int]:
@@ -128,3 +128,25 @@ def test_when_its_slice_is_over_runnext_waits_behind_the_ring() -> None:
     queue = spawned(3)
     queue.kick_runnext()
     assert drain(queue) == [0, 1, 2]
+
+
+def test_a_million_started_gs_do_not_slow_down_who_looks_for_fresh_ones() -> None:
+    """Each put and each grab looks at a bounded number, however long the ring has become."""
+    looks = 0
+
+    def is_started(g: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return g >= 0
+
+    queue: RunQueue[int] = RunQueue(is_started)
+    for i in range(20_000):
+        queue.runqput(i)
+    looks = 0
+    for i in range(1, 301):
+        queue.runqput(-i)
+    assert looks == 300
+    assert list(queue.global_) == [-i for i in range(1, 301)]
+    assert queue.runqgrab(2) == [-1, -2]
+    assert looks < 300 + SCAN_MAX + 10
+    assert drain(queue)[:61].count(-3) == 1, "nor do they wait for the end of the ring"

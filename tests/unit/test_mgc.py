@@ -1,0 +1,148 @@
+"""When the collector tenures, and when it goes through everything."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from gmpd.runtime import mgc
+from gmpd.runtime.mgc import BLOCKS_PER_G, BLOCKS_SLACK, Collector, Heap
+
+
+class Woken:
+    """Counts how often P was asked to look."""
+
+    times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return Woken()
+
+
+@pytest.fixture
+def collector(woken: Woken) -> Iterator[Collector]:
+    collector = Collector(lambda: 0, woken)
+    collector.start()
+    yield collector
+    collector.stop()
+
+
+class Knot:
+    """A cycle: only the collector can free it."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        self.itself = self
+        Knot.alive += 1
+
+    def __del__(self) -> None:
+        Knot.alive -= 1
+
+
+def test_a_heap_that_has_doubled_is_due() -> None:
+    heap = Heap(1_000_000, 0)
+    assert heap.growth(1_000_000, 0) == 0
+    assert heap.growth(2_000_000, 0) < 1
+    assert heap.growth(2_000_000 + BLOCKS_SLACK, 0) == 1
+    heap.collected(2_000_000, 0)
+    assert heap.growth(3_000_000, 0) < 1
+
+
+def test_a_small_heap_may_grow_by_the_slack() -> None:
+    heap = Heap(1000, 0)
+    assert heap.growth(BLOCKS_SLACK, 0) < 1 <= heap.growth(BLOCKS_SLACK + 2000, 0)
+
+
+def test_a_million_parked_gs_are_no_garbage() -> None:
+    heap = Heap(1000, 0)
+    assert heap.growth(1000 + 1_000_000 * BLOCKS_PER_G, 1_000_000) == 0
+
+
+def test_what_was_freed_leaves_no_room_for_garbage() -> None:
+    heap = Heap(20_000_000, 0)
+    assert heap.growth(100_000, 0) == 0
+    assert heap.growth(100_000 + 100_000 + BLOCKS_SLACK, 0) == 1
+
+
+def test_a_long_pass_tenures_what_lives(
+    collector: Collector, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [Knot() for _ in range(1000)]
+    gc.collect()
+    assert (collector.tenures, collector.passes[2]) == (0, 1)
+    monkeypatch.setattr(mgc, "TENURE_NS", 0)
+    gc.collect()
+    assert collector.tenures == 1
+    assert not any(isinstance(each, Knot) for each in gc.get_objects()), "later passes do not look"
+    kept.clear()
+    gc.collect()
+    assert Knot.alive == 1000, "tenured garbage stays"
+    collector.major()
+    assert Knot.alive == 0, "until a major pass"
+    assert woken.times == 0, "1000 cycles are no reason for one"
+
+
+def test_growth_asks_for_a_major_pass(
+    collector: Collector, woken: Woken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mgc, "TENURE_NS", 0)
+    monkeypatch.setattr(mgc, "BLOCKS_SLACK", 10_000)
+    collector._heap = Heap(0, 0)
+    kept = [Knot() for _ in range(20_000)]
+    gc.collect()
+    assert collector.due
+    assert woken.times == 1
+    kept.clear()
+    collector.major()
+    assert not collector.due
+    assert Knot.alive == 0
+
+
+def test_every_pass_is_counted_and_timed(collector: Collector) -> None:
+    for generation in (0, 1, 2, 2):
+        gc.collect(generation)
+    collector.major()
+    seen = collector.snapshot()
+    assert seen["young"] >= 2
+    assert (seen["full"], seen["major"]) == (2, 1)
+    histogram = collector.histogram()
+    assert histogram["count"] == sum(histogram["buckets"]) == sum(seen.values())
+    assert histogram["sum_ns"] > 0
+
+
+def test_it_leaves_pythons_collector_as_it_was() -> None:
+    before = gc.get_freeze_count(), list(gc.callbacks)
+    collector = Collector(lambda: 0, Woken())
+    collector.start()
+    assert gc.get_freeze_count() > 0
+    collector.stop()
+    assert (gc.get_freeze_count(), gc.callbacks) == before
+
+
+def test_a_major_pass_that_cannot_begin_stays_due(collector: Collector) -> None:
+    """While a pass is under way, here in a callback, CPython begins no other."""
+    majors: list[int] = []
+
+    def busy(phase: str, _info: object) -> None:
+        if phase == "stop":
+            collector.growth = 1.0
+            collector.major()
+            majors.append(collector.majors)
+
+    gc.callbacks.append(busy)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(busy)
+    assert majors == [0]
+    assert collector.due
+    collector.major()
+    assert collector.majors == 1
+    assert not collector.due
