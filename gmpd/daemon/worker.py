@@ -71,6 +71,8 @@ class Worker:
         self._fresh = self._slow_fresh = 0
         self._report_due = False
         self._beat_due = False
+        #: Gs that had run at the last beat.
+        self._ran = 0
         self._flushed_ns = 0
         self._draining = False
         self._clear()
@@ -196,8 +198,13 @@ class Worker:
             self.loop.call_later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
-        self._beat_due = False
         stats = self.loop.snapshot()
+        # An async job may be busy for long without an outcome: go on while Gs run.
+        ran = stats["schedtick"] + stats["picks"]["runnext"]
+        self._beat_due = ran != self._ran
+        self._ran = ran
+        if self._beat_due:
+            self.loop.call_later(BEAT_S, self._beat)
         slots = self.page.slots
         slots[Slot.SCHEDTICK] = stats["schedtick"]
         slots[Slot.BEAT_NS] = time.monotonic_ns()
