@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import threading
 import time
@@ -28,7 +26,7 @@ from gmpd.client.discovery import Target
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client
 from gmpd.config import Config
-from loadtests import jobs, million_jobs
+from loadtests import jobs, machine, million_jobs
 
 RESULTS = Path(__file__).parent / "results" / "million.json"
 
@@ -131,20 +129,6 @@ def _longest_ms(histogram: dict[str, Any] | None) -> float | None:
     return round(2**last / 1e6, 3)
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on, without names."""
-    model = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "kernel": platform.release().split("-")[0],
-    }
-
-
 def told(what: str, run: dict[str, Any]) -> str:
     """A run in lines for people."""
     lines = [
@@ -171,7 +155,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures there; - is stdout")
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name} in results/")
     args = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "gs": args.gs}
+    found: dict[str, Any] = {"machine": machine.describe(), "gs": args.gs}
     for name, what, asleep in (
         ("channel", "each receiving from a channel", False),
         ("sleep", "each asleep until the same moment", True),
