@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gmpd.errors import GmpdError
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.go import go, gosched
 from gmpd.runtime.loop import Loop
@@ -185,7 +186,8 @@ def process_switch(core: int) -> Cost:
         began = time.perf_counter()
         for _ in range(TRIPS):
             os.write(there, b".")
-            os.read(back, 1)
+            if not os.read(back, 1):
+                raise GmpdError("the partner process ended too early: was it killed? Try again")
         return (time.perf_counter() - began) / (2 * TRIPS)
 
     how = "two processes, one core, a byte through pipes; half a round trip"

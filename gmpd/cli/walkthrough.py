@@ -40,9 +40,13 @@ if TYPE_CHECKING:
 RIVAL_S = 0.02
 #: Provoked again after so long, while M1 was not preempted.
 PROVOKE_S = 0.05
+#: A rival that had the core for less has only been woken.
+RAN_MS = 0.1
 #: No preemption within this: something is unusual (a real-time priority, a core that is not
 #: shared), and is said.
 PREEMPT_S = 1.0
+#: A story begins anew so often when the machine is so busy that P moved on before it began.
+TRIES = 20
 #: The blocking call of the third story ends by itself after this, should P never be handed off.
 READ_S = 10.0
 
@@ -60,19 +64,20 @@ while os.read(0, 1):
 class Preemption(NamedTuple):
     """What the kernel counted of M1's thread, before and after the rival wanted its core.
 
-    ``off_core_ms``: how long the thread was runnable and did not run; None where the kernel does
-    not count it.
+    ``off_core_ms``: how long the thread was runnable and did not run. It and ``rival_cpu_ms`` are
+    None where the kernel does not count them.
     """
 
     involuntary_before: int
     involuntary_after: int
-    rival_cpu_ms: float
+    rival_cpu_ms: float | None
     off_core_ms: float | None
     took_ms: float
 
     @property
     def happened(self) -> bool:
-        return self.involuntary_after > self.involuntary_before
+        """Whether the thread lost its core to the rival; others may have taken it, too."""
+        return self.involuntary_after > self.involuntary_before and self.rival_cpu_ms != 0
 
 
 class Preempter(Protocol):
@@ -90,8 +95,11 @@ class Rival:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self.pid = self._process.pid
         assert self._process.stdout is not None
-        self._process.stdout.read(1)  # it is there, and pinned
+        if not self._process.stdout.read(1):  # else it is there, and pinned
+            self._process.communicate()
+            raise GmpdError(f"the rival process could not start on core {core}: see above")
 
     def __enter__(self) -> Rival:
         return self
@@ -100,34 +108,39 @@ class Rival:
         self._process.kill()
         self._process.communicate()
 
-    def _provoke(self) -> None:
+    def provoke(self) -> None:
+        """Let it compute for ``RIVAL_S``, once for each call. GmpdError if it is gone."""
         assert self._process.stdin is not None
-        os.write(self._process.stdin.fileno(), b".")
+        try:
+            os.write(self._process.stdin.fileno(), b".")
+        except BrokenPipeError:
+            code = self._process.wait()
+            raise GmpdError(
+                f"the rival process ended too early, with {code}: was it killed? Try again"
+            ) from None
 
     def preempt(self) -> Preemption:
         """Compute on the calling thread until the kernel has taken its core for the rival."""
         task = f"/proc/self/task/{threading.get_native_id()}"
-        rival = f"/proc/{self._process.pid}/schedstat"
+        rival = f"/proc/{self.pid}/schedstat"
         before, waited, rivals = involuntary(task), sched_ns(task)[1], sched_ns(rival)[0]
         began = time.monotonic()
         deadline, provoke = began + PREEMPT_S, began
-        after, used = before, rivals
+        after, ran = before, since(rivals, rivals)
         while (now := time.monotonic()) < deadline:
-            if after > before and (rivals is None or used != rivals):
+            if after > before and (ran is None or ran > RAN_MS):
                 break
             if now >= provoke:
-                self._provoke()
+                self.provoke()
                 provoke = now + PROVOKE_S
-            after, used = involuntary(task), sched_ns(rival)[0]
+            after, ran = involuntary(task), since(rivals, sched_ns(rival)[0])
         took = time.monotonic() - began
-        off = sched_ns(task)[1]
-        return Preemption(
-            before,
-            after,
-            ((used or 0) - (rivals or 0)) / 1e6,
-            None if off is None or waited is None else (off - waited) / 1e6,
-            took * 1e3,
-        )
+        return Preemption(before, after, ran, since(waited, sched_ns(task)[1]), took * 1e3)
+
+
+def since(before_ns: int | None, now_ns: int | None) -> float | None:
+    """Milliseconds; None where the kernel does not count."""
+    return None if before_ns is None or now_ns is None else (now_ns - before_ns) / 1e6
 
 
 def involuntary(task: str) -> int:
@@ -168,12 +181,27 @@ def recording(loop: Loop) -> Iterator[Tracer]:
         loop.tracer = None
 
 
+class Elsewhere(Exception):
+    """P is with another M than M1 already, before the story has begun."""
+
+
+async def at_m1() -> Loop:
+    """The first sync G brings P from the main thread to M1, as the first job of a worker does.
+
+    Elsewhere if this machine is so busy that it took a slice, and sysmon has handed P on.
+    """
+    loop = this_loop("the walkthrough")
+    await loop.call_sync(lambda: None)
+    if loop.ms.owner is None or loop.ms.owner.id != 1:
+        raise Elsewhere
+    return loop
+
+
 async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
     """G1 waits for what G2 gives; the operating system interferes. All three are tasks, whose queue
     is first in, first out.
     """
-    loop = this_loop("the walkthrough")
-    await loop.call_sync(lambda: None)  # the first sync G: from now on P is not the main thread's
+    loop = await at_m1()
     answer: asyncio.Future[None] = loop.create_future()
     seen: list[Preemption] = []
 
@@ -199,8 +227,7 @@ async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
 
 async def by_channel() -> Story:
     """The same with children and a channel: whom a partner wakes is next."""
-    loop = this_loop("the walkthrough")
-    await loop.call_sync(lambda: None)
+    loop = await at_m1()
     ch = Chan[str]()
 
     async def g1() -> None:
@@ -221,8 +248,7 @@ async def by_channel() -> Story:
 
 async def by_syscall() -> Story:
     """G1 blocks its thread: what it waits for comes from G3, which can run only if P moves on."""
-    loop = this_loop("the walkthrough")
-    await loop.call_sync(lambda: None)
+    loop = await at_m1()
     reading, writing = os.pipe()
 
     def g1() -> bytes:
@@ -458,8 +484,14 @@ def walk(core: int) -> Walkthrough:
 
 
 def on_a_p(main: Callable[[], Any]) -> Any:
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(main())
+    """Run a story on a new P, and again if it could not begin."""
+    for _ in range(TRIES):
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            try:
+                return runner.run(main())
+            except Elsewhere:
+                continue
+    raise GmpdError(f"P did not stay with M1 in {TRIES} tries: this machine is too busy to show it")
 
 
 def run(app: App) -> None:
@@ -527,8 +559,12 @@ def _row(moment: Moment) -> str:
 def _preempted(seen: Preemption) -> list[str]:
     if not seen.happened:
         return [f"it did not: no involuntary switch of M1's thread in {seen.took_ms / 1e3:.1f} s"]
-    off = "" if seen.off_core_ms is None else f"{seen.off_core_ms:.1f} ms without its core, "
-    return [
-        f"M1's thread: involuntary switches {seen.involuntary_before} -> {seen.involuntary_after},",
-        f"{off}while a rival process ran {seen.rival_cpu_ms:.1f} ms on it",
-    ]
+    counts = f"{seen.involuntary_before} -> {seen.involuntary_after}"
+    told = [f"M1's thread: involuntary switches {counts}"]
+    if seen.off_core_ms is not None and seen.rival_cpu_ms is not None:
+        told[0] += ","
+        told.append(
+            f"{seen.off_core_ms:.1f} ms without its core, which a rival process had for"
+            f" {seen.rival_cpu_ms:.1f} ms"
+        )
+    return told

@@ -209,7 +209,9 @@ def test_a_sleep_may_last_for_ever(forever: float) -> None:
         await gmpd.sleep(-forever)
         return ended, asyncio.get_running_loop().time() - start
 
-    assert run(main()) == (False, pytest.approx(0, abs=1))
+    ended, took = run(main())
+    assert not ended
+    assert took < 1
 
 
 def test_a_clock_that_jumps_never_arrives_at_for_ever() -> None:

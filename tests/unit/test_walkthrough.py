@@ -14,6 +14,8 @@ from gmpd.cli.switch_costs import Cost, Costs
 from gmpd.cli.walkthrough import (
     CHANNEL,
     SIX,
+    TRIES,
+    Elsewhere,
     Moment,
     Preemption,
     Replay,
@@ -21,6 +23,8 @@ from gmpd.cli.walkthrough import (
     Story,
     Walkthrough,
     by_channel,
+    on_a_p,
+    since,
     six_steps,
     steps,
     tell,
@@ -91,6 +95,22 @@ def test_a_story_that_went_otherwise_is_not_told() -> None:
         steps(broken, SIX)
 
 
+def test_a_story_begins_again_when_p_moved_on_too_early() -> None:
+    begun = 0
+
+    async def story() -> str:
+        nonlocal begun
+        begun += 1
+        if begun < 3:
+            raise Elsewhere
+        return "told"
+
+    assert on_a_p(story) == "told"
+    begun = -TRIES
+    with pytest.raises(GmpdError, match="too busy to show it"):
+        on_a_p(story)
+
+
 def test_a_trace_without_queues_says_so() -> None:
     async def main() -> Story:
         tracer = this_loop("the test").start_trace()
@@ -141,6 +161,14 @@ def test_what_is_told_fits_a_terminal() -> None:
     text = "\n".join(lines)
     for sign in ("core 7", "G1 [chan receive]", "3 -> 4", "2.5 ms without its core", "2.50"):
         assert sign in text
+
+
+def test_what_the_kernel_does_not_count_is_not_told() -> None:
+    text = "\n".join(walkthrough(Preemption(3, 4, None, None, 3.0)))
+    assert "3 -> 4\n" in text
+    assert "rival process" not in text
+    assert since(None, 5) is since(5, None) is None
+    assert since(1_000_000, 3_500_000) == 2.5
 
 
 def test_a_preemption_that_did_not_happen_is_not_claimed() -> None:
