@@ -168,7 +168,7 @@ def thread_switch() -> Cost:
         thread.join()
         return took / (2 * TRIPS)
 
-    how = "two threads, one core, hand over by two locks; half a round trip"
+    how = "two threads, one core, two locks and the interpreter's; half a round trip"
     return _timed("thread to thread", how, once, TRIPS)
 
 

@@ -29,6 +29,7 @@ from gmpd.runtime.chan import Chan
 from gmpd.runtime.go import go, this_loop
 from gmpd.runtime.loop import Loop
 from gmpd.sched.g import GEvent
+from gmpd.sched.sysmon import SLICE_NS
 
 if TYPE_CHECKING:
     from gmpd.cli.app import App
@@ -514,13 +515,14 @@ def run(app: App) -> None:
 def tell(found: Walkthrough, costs: Costs) -> Iterator[str]:
     """For a person, in lines of at most 80 columns."""
     yield f"The six steps on one P, pinned to core {found.core}, as its own trace tells them"
+    yield "G1, G2 and G3 are tasks of asyncio, whose queue is first in, first out"
     yield from _story(found.steps, {4: _preempted(found.preemption)})
     yield ""
-    yield "Through a channel: Go's runnext"
+    yield "Children of gmpd.go and a channel: whom a partner wakes is next (Go's runnext)"
     yield from _story(found.channel)
     yield ""
-    yield "In a system call: the thread blocks, P does not"
-    yield from _story(found.syscall)
+    yield "A plain function in a system call: the thread blocks, P does not"
+    yield from _story(found.syscall, {2: _handed_off(found.syscall)})
     yield ""
     yield from costs.lines()
 
@@ -554,6 +556,15 @@ def _row(moment: Moment) -> str:
     waits = [f"{g} [{why}]" for g, why in moment.parked.items()]
     waits += [f"{g} [syscall, {m}]" for g, m in moment.syscall.items()]
     return line + click.style(", ".join(waits) or "-", fg="yellow" if waits else None)
+
+
+def _handed_off(told: Sequence[Step]) -> list[str]:
+    took = told[1].moments[0].ms - told[0].moments[0].ms
+    slice_ms = SLICE_NS / 1e6
+    return [
+        f"{took:.1f} ms after G1 began: a stranger may keep P for {slice_ms:g} ms;",
+        "one that has blocked before, or says so itself, loses it at once",
+    ]
 
 
 def _preempted(seen: Preemption) -> list[str]:

@@ -6,6 +6,7 @@ The system call needs sysmon, which such a P has not: see tests/integration/test
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import click
 import pytest
@@ -149,7 +150,11 @@ def test_who_is_in_a_system_call_is_not_running() -> None:
 
 def walkthrough(preemption: Preemption) -> list[str]:
     told = steps(six(), SIX)
-    syscall = [Step(1, "M1 runs G1", [told[0].moments[1]])]
+    started = told[0].moments[1]
+    syscall = [
+        Step(1, "M1 runs G1", [started]),
+        Step(2, "P goes on", [replace(started, ms=started.ms + 12.34, syscall={"G1": "M1"})]),
+    ]
     found = Walkthrough(7, told, preemption, steps(run(by_channel()), CHANNEL), syscall)
     cost = Cost("a process (a worker), resident", 123_456.7, "kB", 1, "as measured", 2.5)
     return [click.unstyle(line) for line in tell(found, Costs([cost, cost], [cost]))]
@@ -159,7 +164,14 @@ def test_what_is_told_fits_a_terminal() -> None:
     lines = walkthrough(PREEMPTED)
     assert [line for line in lines if len(line) > 80] == []
     text = "\n".join(lines)
-    for sign in ("core 7", "G1 [chan receive]", "3 -> 4", "2.5 ms without its core", "2.50"):
+    for sign in (
+        "core 7",
+        "G1 [chan receive]",
+        "3 -> 4",
+        "2.5 ms without its core",
+        "12.3 ms after",
+        "2.50",
+    ):
         assert sign in text
 
 
