@@ -16,7 +16,7 @@ from gmpd.client.futures import error_of
 from gmpd.client.sync import FLUSH_JOBS, LINGER_MS
 from gmpd.client.wire import Wire
 from gmpd.codec import describe_function, encode_call
-from gmpd.errors import DaemonUnreachable, GmpdError, JobCancelled
+from gmpd.errors import DaemonUnreachable, GmpdError
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 
@@ -62,10 +62,6 @@ class AsyncJobFuture(asyncio.Future[Any]):
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""
-
-    def finish_cancelled(self) -> None:
-        """It was cancelled before it was sent."""
-        super().cancel()
 
 
 class AsyncClient(Wire):
@@ -206,8 +202,7 @@ class AsyncClient(Wire):
 
     def cancel_seqs(self, seqs: list[int]) -> None:
         """Cancel jobs by number; does not wait for what the daemon says."""
-        for sink in self._core.cancel(seqs):
-            sink.finish_cancelled()
+        self._core.cancel(seqs)
         if not self._closed:
             self._wake()
 
@@ -309,10 +304,6 @@ class _StreamSink:
 
     def noted(self, what: str) -> None:
         pass
-
-    def finish_cancelled(self) -> None:
-        gone = {"error": JobCancelled("the stream was cancelled before it began")}
-        self.arrivals.put_nowait(Ended(self, Outcome.CANCELLED, b"", (), 0, gone))
 
 
 async def _as_async(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

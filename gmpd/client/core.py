@@ -138,8 +138,6 @@ class ClientCore:
         fid = self._fids.get(ref)
         if fid is None:
             fid = self._define(ref)
-        seq = self._next_seq
-        self._next_seq = seq + 1
         batch = self._open
         if (
             batch is None
@@ -148,20 +146,38 @@ class ClientCore:
             or len(batch.payloads) >= self.batch_jobs
             or batch.nbytes > BATCH_BYTES
         ):
-            batch = self._open = Batch(fid, seq, options)
-            self._waiting.append(batch)
+            batch = self._open_batch(fid, options)
         data, buffers = blob
+        payloads = batch.payloads
+        seq = batch.first_seq + len(payloads)
         if buffers or batch.buffers is not None:
             self._add_buffers(batch, buffers)
-        batch.payloads.append(data)
-        batch.nbytes += len(data)
-        self.unsent += 1
+        # Its place in the batch is its number. An interrupt after this leaves a job that nobody
+        # waits for, one before it none.
+        payloads.append(data)
         self._jobs[seq] = sink
+        self.unsent += 1
+        batch.nbytes += len(data)
         return seq
+
+    def _open_batch(self, fid: int, options: Options | None) -> Batch:
+        self._close_batch()
+        batch = Batch(fid, self._next_seq, options)
+        self._waiting.append(batch)
+        self._open = batch
+        return batch
+
+    def _close_batch(self) -> None:
+        """The open batch, if there is one, takes no more."""
+        batch = self._open
+        if batch is not None:
+            self._next_seq = batch.first_seq + len(batch.payloads)
+            self._open = None
 
     def _add_buffers(self, batch: Batch, buffers: protocol.Buffers) -> None:
         if batch.buffers is None:
             batch.buffers = [()] * len(batch.payloads)
+        del batch.buffers[len(batch.payloads) :]  # of a job whose submit was interrupted
         # Copied: the caller may change its array as soon as submit has returned.
         own = tuple(bytes(buffer) for buffer in buffers)
         batch.buffers.append(own)
@@ -169,12 +185,12 @@ class ClientCore:
 
     def _define(self, ref: FunctionRef) -> int:
         # Definitions wait in the same queue as jobs, so the order alone keeps their numbers right.
-        self._open = None
+        self._close_batch()
         fid = len(self._fids) + 1
         if fid > FUNCTIONS_MAX:
             _, fid = self._fids.popitem(last=False)
-        self._fids[ref] = fid
         self._waiting.append(_Definition(fid, ref))
+        self._fids[ref] = fid
         return fid
 
     def take_outgoing(self) -> list[list[Any]]:
@@ -194,9 +210,11 @@ class ClientCore:
                 break
             room -= self._send_some(batch, room)
             if batch.at == len(batch.payloads):
-                self._waiting.popleft()
                 if batch is self._open:
-                    self._open = None
+                    self._close_batch()
+                self._waiting.popleft()
+        if not self._waiting:
+            self.unsent = self._dropped = 0  # also after a submit that was interrupted half way
         if not self._messages:
             return []
         messages, self._messages = self._messages, []
@@ -236,25 +254,28 @@ class ClientCore:
     def _say(self, message: protocol.Message, frames: list[Any] | None = None) -> None:
         self._messages.append([protocol.pack(message), *(frames or ())])
 
-    def cancel(self, seqs: list[int]) -> list[Any]:
-        """Cancel jobs: the sinks of those that had not been sent, which are over now.
+    def cancel(self, seqs: list[int]) -> int:
+        """Cancel jobs; how many of them had not been sent, and so are over now.
 
-        The others are asked for; each is answered by an ``Ended`` or a ``Note`` "kept".
+        The others are asked for. What becomes of each is an ``Ended`` or a ``Note`` "kept".
         """
-        local, asked = [], []
+        unsent, asked = 0, []
         unsent_from = self._first_unsent()
         for seq in seqs:
-            if seq not in self._jobs:
+            sink = self._jobs.get(seq)
+            if sink is None:
                 continue
             if seq >= unsent_from:
-                local.append(self._jobs.pop(seq))
+                self.events.append(Ended(sink, Outcome.CANCELLED, b"", (), 0, _NOTHING))
+                del self._jobs[seq]
                 self.unsent -= 1
                 self._dropped += 1
+                unsent += 1
             else:
                 asked.append(seq)
         if asked and self.lost is None:
             self._say(protocol.Cancel(asked))
-        return local
+        return unsent
 
     def _first_unsent(self) -> int:
         for batch in self._waiting:
@@ -262,7 +283,7 @@ class ClientCore:
                 return batch.first_seq + batch.at
         return self._next_seq
 
-    def cancel_all(self) -> list[Any]:
+    def cancel_all(self) -> int:
         """Cancel every job of this session; see ``cancel``."""
         return self.cancel(list(self._jobs))
 
@@ -286,9 +307,9 @@ class ClientCore:
 
     def _ack(self) -> None:
         if self._received > self._acked:
+            self._say(protocol.Ack(self._received))
             self._acked = self._received
             self._bytes_since_ack = 0
-            self._say(protocol.Ack(self._acked))
 
     @property
     def outgoing(self) -> bool:
@@ -393,7 +414,7 @@ class ClientCore:
         self._calls.clear()
         self._waiting.clear()
         self._messages.clear()
-        self._open = None
+        self._close_batch()
         self.unsent = self._dropped = 0
 
 

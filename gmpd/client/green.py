@@ -35,6 +35,8 @@ class Condition:
     def release(self) -> None:
         """The counterpart of ``acquire``."""
 
+    hold = acquire
+
     def __enter__(self) -> bool:
         return True
 
@@ -116,9 +118,9 @@ class Client(_Client):
         # A greenlet of its own, for callbacks may wait; one at a time, or a busy socket makes many.
         if not self._woken:
             self._woken = True
-            gevent.spawn(self._turn)
+            gevent.spawn(self._turn_green)
 
-    def _turn(self) -> None:
+    def _turn_green(self) -> None:
         self._woken = False
         if self._stopping:
             return
@@ -126,8 +128,13 @@ class Client(_Client):
         self._check_peer()
         self._deliver()
 
-    def _stop_io(self) -> None:
-        self._stopping = True
+    def _end_io(self) -> None:
+        if self._ended:
+            return
+        self._stopping = self._ended = True
         for watcher in self._watchers:
             watcher.stop()
             watcher.close()
+        self._say_bye()
+        self._deliver()
+        self._close_link()

@@ -123,7 +123,7 @@ class Mapping:
     def _in_order(self) -> Iterator[list[Any] | Partly]:
         while self._fill(None):
             future = next(iter(self._out))
-            future.result_or_error(self._left())
+            future.wait_over(self._left())
             yield self._results(future)
             del future  # it must not keep its result while the caller works
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 from gmpd import codec
 from gmpd.client.core import STREAM_WINDOW, Ended, Yielded
 from gmpd.client.futures import error_of
-from gmpd.errors import JobCancelled
 from gmpd.protocol import Outcome
 
 if TYPE_CHECKING:
@@ -90,7 +89,3 @@ class _Sink:
 
     def noted(self, what: str) -> None:
         pass
-
-    def finish_cancelled(self) -> None:
-        gone = {"error": JobCancelled("the stream was cancelled before it began")}
-        self._arrivals.put(Ended(self, Outcome.CANCELLED, b"", (), 0, gone))

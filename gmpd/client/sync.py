@@ -6,6 +6,10 @@ result leads for a moment instead: it reads the socket itself, spinning, since t
 job comes sooner than a sleeping thread wakes. Outcomes are applied outside the lock, by one thread
 at a time, so callbacks may use the client.
 
+Any thread but that one may be interrupted by Ctrl-C at any point. So they use the socket behind a
+``shield``, settle only futures that nobody else watches, and whatever they leave half done is in a
+place where the thread finds it and does it again.
+
 Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever gives the
 lock away without having read to the end wakes the thread.
 """
@@ -17,19 +21,17 @@ import queue
 import select
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from gmpd.client.core import (
-    STREAM_WINDOW,
-    apply,
-    wire_options,
-)
+from gmpd.client.core import STREAM_WINDOW, Ended, Event, apply, wire_options
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import Mapping
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.progress import Report
+from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Stream
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
@@ -46,6 +48,9 @@ SPIN_NS = 500_000
 CANCEL_WAIT_S = 0.25
 #: Jobs that may wait in the client for the daemon's window before submit waits.
 PENDING_MAX = 100_000
+#: How long close() waits for the IO thread to end, seconds: more than the last messages
+#: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
+CLOSE_S = 15.0
 #: Milliseconds that the last messages get to leave when a client closes.
 LINGER_MS = 500
 
@@ -71,15 +76,22 @@ class Client(Wire):
     ) -> None:
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
-        self._closed = True  # until all is there: close() of a half-made client has nothing to do
+        # Until all is there: close() of a half-made client has nothing to do.
+        self._closed = self._ended = True
         self._on_full, self._pending_max = on_full, pending_max
         self._lock = self._new_lock()
         self._room = self._new_room()
-        self._leader = threading.Lock()
+        self._leading = False
         self._delivery = threading.Lock()
+        #: Who holds it. Stale when nobody does.
         self._deliverer = 0
+        #: What the one who delivers has in hand.
+        self._in_hand: Event | None = None
         self._woken = False
         self._stopping = False
+        #: The thread that owns the socket when nobody else does.
+        self._io = 0
+        self._thread: threading.Thread | None = None
         target = target or find(endpoint)
         self._daemon: PrivateDaemon | None = target.daemon
         super().__init__(target.endpoint, name)
@@ -90,7 +102,7 @@ class Client(Wire):
             if self._daemon is not None:
                 self._daemon.close()
             raise
-        self._closed = False
+        self._closed = self._ended = False
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -138,11 +150,15 @@ class Client(Wire):
                 self._refuse()
             if core.unsent > self._pending_max and wait:
                 self._await_room()
-            sink._seq = core.submit(ref, blob, options, sink)
-            if core.unsent >= FLUSH_JOBS or core.in_flight == 0:
-                self._flush()
-            elif not self._woken:
+            try:
+                sink._seq = core.submit(ref, blob, options, sink)
+                if core.unsent >= FLUSH_JOBS or core.in_flight == 0:
+                    self._flush()
+                elif not self._woken:
+                    self._wake()
+            except BaseException:  # interrupted: the IO thread sends what has been taken
                 self._wake()
+                raise
 
     def map(
         self,
@@ -202,7 +218,7 @@ class Client(Wire):
 
     def pull_items(self, seq: int, n: int) -> None:
         """Room for ``n`` more items of a stream."""
-        with self._lock:
+        with SHIELD, self._lock:
             if not self._closed:
                 self._core.pull(seq, n)
                 self._flush()
@@ -219,7 +235,7 @@ class Client(Wire):
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer. GmpdError with what it says."""
         sink = _CallSink(self._new_event())
-        with self._lock:
+        with SHIELD, self._lock:
             if self._closed or self._pid != os.getpid():
                 self._refuse()
             self._core.call(method, params, sink)
@@ -253,20 +269,11 @@ class Client(Wire):
     def cancel_job(self, future: JobFuture) -> bool:
         """See ``JobFuture.cancel``."""
         future._kept = False
-        with self._lock:
-            unsent = self._core.cancel([future._seq])
-            if not self._stopping:
-                self._flush()
-        if unsent:
-            future.finish_cancelled()
-            self._notify_idle()
-            return True
-        if self._deliverer == threading.get_ident():
-            return future.cancelled()  # who brings outcomes cannot wait for one
-        condition = future._condition
-        with condition:
-            condition.wait_for(lambda: future.done() or future._kept, CANCEL_WAIT_S)
-        return future.cancelled()
+        unsent = self.cancel_seqs([future._seq])
+        if future.done() or self._delivers():
+            return unsent > 0 or future.cancelled()  # who brings outcomes cannot wait for one
+        future._condition.wait_for(lambda: future.done() or future._kept, CANCEL_WAIT_S)
+        return unsent > 0 or future.cancelled()
 
     def cancel_pending(self) -> int:
         """Cancel everything that has not started; how many were cancelled before they were sent."""
@@ -279,56 +286,77 @@ class Client(Wire):
 
     def cancel_seqs(self, seqs: list[int] | None) -> int:
         """Cancel jobs by number, or all; how many had not been sent."""
-        with self._lock:
+        with SHIELD, self._lock:
             unsent = self._core.cancel_all() if seqs is None else self._core.cancel(seqs)
             if not self._stopping:
                 self._flush()
-        for sink in unsent:
-            sink.finish_cancelled()
-        self._notify_idle()
-        return len(unsent)
+                if unsent:
+                    self._wake()  # the IO thread ends what is left if this one is interrupted
+        self._deliver()
+        return unsent
 
     def lead(self, future: JobFuture, timeout: float | None) -> None:
         """Read the socket in the calling thread for a moment, until ``future`` is done."""
-        if self._deliverer == threading.get_ident():
-            self._pump_nested(future, timeout)
+        if self._delivers():
+            self._pump_nested(future.done, timeout)
             return
-        if self._closed or not self._leader.acquire(False):
-            return
-        fd = self._link.fd
         spin_ns = SPIN_NS if timeout is None else min(SPIN_NS, int(timeout * 1e9))
+        end = time.perf_counter_ns() + spin_ns
         try:
-            self._epoll.modify(fd, 0)
-            end = time.perf_counter_ns() + spin_ns
-            while not future.done():
-                with self._lock:
-                    if self._stopping:
-                        return
-                    self._pump()
+            while not (future.done() or self._closed or self._leading):
+                with SHIELD:
+                    self._spin(end)
                 self._deliver()
-                if time.perf_counter_ns() > end:
+                if self._core.events or time.perf_counter_ns() > end:
                     return
+        except BaseException:  # interrupted: the IO thread delivers what has been read
+            with self._lock:
+                if not self._stopping:
+                    self._wake()
+            raise
+
+    def _spin(self, end: int) -> None:
+        """Read until something has come, or ``end`` has; the thread sleeps meanwhile."""
+        fd, events = self._link.fd, self._core.events
+        with self._lock:
+            if self._stopping:
+                return
+            self._leading = True
+            self._epoll.modify(fd, 0)
+        try:
+            while self._look() and not events and time.perf_counter_ns() < end:
+                pass
         finally:
             with self._lock:
+                self._leading = False
                 if not self._stopping:
                     self._epoll.modify(fd, select.EPOLLIN)
                     if self._core.unsent or self._link.readable:
                         self._wake()
-            self._leader.release()
 
-    def _pump_nested(self, future: JobFuture, timeout: float | None) -> None:
+    def _look(self) -> bool:
+        with self._lock:
+            if self._stopping:
+                return False
+            self._pump()
+            return True
+
+    def _pump_nested(self, over: Callable[[], bool], timeout: float | None) -> bool:
         # A callback waits for another result: nobody else may deliver now, so this thread goes on.
         end = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._link.fd, select.POLLIN)
         poll.register(self._link.monitor_fd, select.POLLIN)
-        while not future.done() and (end is None or time.monotonic() < end):
-            with self._lock:
+        while not over():
+            if self._stopping or (end is not None and time.monotonic() >= end):
+                return False
+            with SHIELD, self._lock:
                 self._pump()
                 self._check_peer()
             self._deliver()
-            if not future.done():
+            if not over():
                 poll.poll(20)  # ms; the edge may have been swallowed by another thread's send
+        return True
 
     # -- the socket; the caller holds the lock ----------------------------------------------------
 
@@ -364,32 +392,78 @@ class Client(Wire):
         return Network()
 
     def _flush(self) -> None:
-        if self._send_out():
-            self._wake()
+        with SHIELD:
+            if self._send_out():
+                self._wake()
 
     def _wake(self) -> None:
         if not self._woken:
-            self._woken = True
             os.eventfd_write(self._eventfd, 1)
+            self._woken = True
 
     # -- outcomes, outside the lock ---------------------------------------------------------------
 
+    def _delivers(self) -> bool:
+        """Whether this thread is in the middle of it, and called by what it applies."""
+        return self._deliverer == threading.get_ident() and self._delivery.locked()
+
     def _deliver(self) -> None:
-        events, me = self._core.events, threading.get_ident()
-        while events:
-            nested = self._deliverer == me
-            if not nested and not self._delivery.acquire(False):
+        if self._delivers():
+            while self._core.events:
+                apply(self._core.events.popleft())
+        elif self._io == threading.get_ident():
+            self._deliver_all()
+        else:
+            self._deliver_simple()
+        if self._core.unsent <= self._pending_max:
+            self._notify_idle()
+
+    def _deliver_all(self) -> None:
+        """In the IO thread, which nothing interrupts."""
+        events = self._core.events
+        while events or self._in_hand is not None:
+            if not self._delivery.acquire(False):
                 return  # whoever delivers looks again when it is through
-            self._deliverer = me
+            self._deliverer = self._io
             try:
+                if self._in_hand is not None:  # of a thread that was interrupted
+                    apply(self._in_hand)
+                    self._in_hand = None
                 while events:
                     apply(events.popleft())  # no name for it here: it must not outlive the call
             finally:
-                if not nested:
-                    self._deliverer = 0
-                    self._delivery.release()
-        if self._core.unsent <= self._pending_max:
-            self._notify_idle()
+                self._delivery.release()
+
+    def _deliver_simple(self) -> None:
+        """In a thread that may be interrupted: only what comes out the same if it is done twice.
+
+        That is outcomes of futures that nobody watches. The rest is left to the IO thread.
+        """
+        events = self._core.events
+        while (events or self._in_hand is not None) and not self._delivery.locked():
+            with self._delivery:
+                self._deliverer = threading.get_ident()
+                all_done = self._apply_simple()
+            if not all_done:
+                with self._lock:
+                    if not self._stopping:
+                        self._wake()
+                return
+
+    def _apply_simple(self) -> bool:
+        """Apply what is simple; whether that is all."""
+        events = self._core.events
+        while events or self._in_hand is not None:
+            event = self._in_hand or events[0]
+            if not isinstance(event, Ended) or getattr(event.sink, "watched", True):
+                return False
+            if self._in_hand is None:
+                self._in_hand = event
+                events.popleft()
+            del event
+            apply(self._in_hand)
+            self._in_hand = None
+        return True
 
     def _notify_idle(self) -> None:
         if self._room._waiters:  # a look without the lock is enough
@@ -408,28 +482,52 @@ class Client(Wire):
         self._wake()  # what came together with the Welcome has used up its edge
 
     def _run(self) -> None:
-        while True:
-            for fd, _ in self._epoll.poll():
-                if fd == self._eventfd:
-                    os.eventfd_read(fd)
-            with self._lock:
-                self._woken = False
-                if self._stopping:
-                    return
-                self._pump()
-                self._check_peer()
+        self._io = threading.get_ident()
+        while self._turn():
             self._deliver()
+        self._finish()
 
-    def _stop_io(self) -> None:
+    def _turn(self) -> bool:
+        """Sleep until there is something to do, then do it; False when the client is to end."""
+        for fd, _ in self._epoll.poll():
+            if fd == self._eventfd:
+                os.eventfd_read(fd)
         with self._lock:
-            self._stopping = True
             self._woken = False
-            self._wake()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-            with self._leader:  # nobody spins on what is closed next
-                self._epoll.close()
-                os.close(self._eventfd)
+            if self._stopping:
+                return False
+            self._pump()
+            self._check_peer()
+            return True
+
+    def _finish(self) -> None:
+        """The end, in this thread: whoever waits for it may be interrupted and is not needed."""
+        with self._lock:
+            self._ended = True
+            self._say_bye()
+            self._epoll.close()
+            os.close(self._eventfd)
+        while self._core.events or self._in_hand is not None:
+            with self._delivery:  # whoever delivers just now
+                pass
+            self._deliver()
+        self._close_link()
+
+    def _end_io(self) -> None:
+        with SHIELD, self._lock:
+            if not self._ended:
+                self._stopping = True
+                self._woken = False
+                self._wake()
+        if self._thread is not None and self._io != threading.get_ident():
+            self._thread.join(CLOSE_S)
+            if self._thread.is_alive():
+                warnings.warn(
+                    f"the client did not end within {CLOSE_S:g} s, for a callback of one of its"
+                    " futures has not returned: a callback must not block",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -438,38 +536,42 @@ class Client(Wire):
         core = self._core
 
         def idle() -> bool:
-            return core.busy == 0 and not core.events and self._deliverer == 0
+            return core.busy == 0 and not core.events and not self._delivery.locked()
 
         with self._lock:
             if not self._stopping:
                 self._flush()
+        if self._delivers():
+            return self._pump_nested(lambda: core.busy == 0, timeout)
+        with self._lock:
             return bool(self._room.wait_for(idle, timeout))
 
     def close(self, *, wait: bool = True, cancel: bool = False) -> None:
-        """End: ``wait`` for all jobs, or let go of them; ``cancel`` what has not started first."""
+        """End: ``wait`` for all jobs, or let go of them; ``cancel`` what has not started first.
+
+        Once or often: a close that was interrupted is finished by the next. Beside the jobs, it
+        waits no longer than CLOSE_S, and then warns of the callback that it waited for.
+        """
         if self._pid != os.getpid():
             return
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
             self._room.notify_all()
         try:
-            if cancel:
+            if cancel and not self._ended:
                 self.cancel_pending()
-            if wait:
+            if wait and not self._ended:
                 self.drain()
         finally:
-            self._shut()
+            self._end_io()
 
-    def _shut(self) -> None:
-        self._stop_io()
-        with self._lock:
-            if self._core.lost is None:
-                self._link.send(self._core.bye("closed"))
-            self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
-            self._link.close(LINGER_MS)
-        self._deliver()
+    def _say_bye(self) -> None:
+        if self._core.lost is None:
+            self._link.send(self._core.bye("closed"))
+        self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
+
+    def _close_link(self) -> None:
+        self._link.close(LINGER_MS)
         self._network.close()
         if self._daemon is not None:
             self._daemon.close()

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 from gmpd.client.core import ClientCore
+from gmpd.client.shield import SHIELD
 from gmpd.errors import DaemonUnreachable, GmpdError
 from gmpd.netpoll import Dealer, Network
 
@@ -55,19 +56,21 @@ class Wire:
     def _send_out(self) -> bool:
         """Send what may go; whether something has come in meanwhile."""
         link = self._link
-        for frames in self._core.take_outgoing():
-            link.send(frames)
-        return link.readable
+        with SHIELD:
+            for frames in self._core.take_outgoing():
+                link.send(frames)
+            return link.readable
 
     def _pump(self) -> None:
         """Send what may go, read all that has come, until the descriptor's edge is whole."""
         link, core = self._link, self._core
-        while True:
-            for frames in core.take_outgoing():
-                link.send(frames)
-            self._read()
-            if not core.outgoing and not link.readable:
-                return
+        with SHIELD:
+            while True:
+                for frames in core.take_outgoing():
+                    link.send(frames)
+                self._read()
+                if not core.outgoing and not link.readable:
+                    return
 
     def _read(self) -> None:
         inbox = self._inbox

@@ -189,6 +189,36 @@ def test_a_callback_may_wait_for_another_result(client: gmpd.Client) -> None:
     assert wait_until(lambda: seen, "the callback's own job") == [5]
 
 
+def test_close_does_not_wait_for_ever_for_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gmpd.client.sync.CLOSE_S", 0.2)
+    stuck, entered = threading.Event(), threading.Event()
+    client = gmpd.Client()
+
+    def callback(_: object) -> None:
+        entered.set()
+        stuck.wait()
+
+    client.submit(asyncio.sleep, 0.05).add_done_callback(callback)
+    assert entered.wait(20)
+    with pytest.warns(RuntimeWarning, match=r"did not end within 0\.2 s, for a callback"):
+        client.close(wait=False)
+    monkeypatch.undo()
+    stuck.set()
+    client.close()
+    assert client._thread is not None
+    assert not client._thread.is_alive()
+
+
+def test_a_callback_may_close_its_client() -> None:
+    client = gmpd.Client()
+    late = client.submit(asyncio.sleep, 0.3, "late")
+    client.submit(asyncio.sleep, 0.05).add_done_callback(lambda _: client.close())
+    assert late.result(20) == "late"
+    assert client._thread is not None
+    client._thread.join(20)
+    assert not client._thread.is_alive()
+
+
 @pytest.mark.kills_daemon
 def test_when_the_daemon_dies_everybody_hears() -> None:
     client = gmpd.Client()
