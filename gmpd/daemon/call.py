@@ -60,7 +60,7 @@ class Call:
     """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
 
     __slots__ = (
-        "began_ns", "buffers", "cancelling", "data", "ended_ns", "expired", "fn", "fn_key",
+        "began_ns", "buffers", "cancelling", "child", "data", "ended_ns", "expired", "fn", "fn_key",
         "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
         "settled", "slow", "task", "thread", "timer", "token", "unopened",
         "worker",
@@ -96,10 +96,12 @@ class Call:
         self.expired = False
         #: Its outcome has been reported already (a timeout that the call survives).
         self.settled = False
-        #: A child of a G elsewhere, whose function or arguments cannot be had here: it goes home.
+        #: A child of a G in another worker.
+        self.child = options is not None and "child" in options
+        #: Such a one, whose function or arguments cannot be had here: it goes home.
         self.unopened = False
         #: It is not known to be quick: outcomes before it are not held back for it.
-        self.slow = not fn.quick
+        self.slow = not fn.quick and not self.child
         self.room = 0
         self.room_waiter: asyncio.Future[None] | None = None
 
@@ -150,7 +152,7 @@ class Call:
             fn = resolve_function(self.fn.ref)
             args, kwargs = decode_call(self.payload, self.buffers)
         except Exception:
-            self.unopened = self.options is not None and "child" in self.options
+            self.unopened = self.child
             raise
         self.payload, self.buffers = b"", ()
         return fn(*args, **kwargs)

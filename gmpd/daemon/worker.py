@@ -30,6 +30,8 @@ from gmpd.runtime.loop import Loop
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
 GATHER_NS = 500_000
+#: Those of children gather longer: who awaits them mostly awaits many.
+GATHER_CHILDREN_NS = 4_000_000
 #: And this many at most: half of what a P may hold.
 GATHER_MAX = 128
 #: Counters are sent at most this often (seconds), and once after activity ends.
@@ -59,7 +61,7 @@ class Worker:
         os.register_at_fork(after_in_child=self._in_fork)
         self.offspring = Offspring(self.loop, self._send, self.value_bytes)
         if not self.isolated:  # else its children stay with their job
-            self.loop.on_poll = self.offspring.look
+            self.loop.on_poll = self._on_poll
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
@@ -115,7 +117,7 @@ class Worker:
             gathered >= GATHER_MAX
             or self._slow_fresh
             or not self._fresh
-            or call.ended_ns - self._flushed_ns > GATHER_NS
+            or call.ended_ns - self._flushed_ns > (GATHER_CHILDREN_NS if call.child else GATHER_NS)
         ):
             self.flush()
         if self._draining and not self.calls:
@@ -163,6 +165,12 @@ class Worker:
                 f"the result has {nbytes} bytes, limits.value_bytes allows {self.value_bytes}:"
                 f" write it to a file and return the path"
             )
+
+    def _on_poll(self, now_ns: int) -> None:
+        """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back."""
+        self.offspring.look(now_ns)
+        if not now_ns and self._tokens:
+            self.flush()
 
     # -- the wire out ------------------------------------------------------------------------------
 

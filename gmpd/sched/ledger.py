@@ -71,6 +71,7 @@ from gmpd.sched.records import (
 )
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.steal import (
+    CHILDREN_CREDIT_NS,
     CHILDREN_LOW_NS,
     CHILDREN_MAX,
     PAUSE_MAX_NS,
@@ -620,7 +621,7 @@ class Sched:
         answer can come."""
         head = self.queue.head()
         if head is None:
-            return any(p in self._idle for p in takers)
+            return any(p in self._idle or _has_children(p) for p in takers)
         est_ns = head.fn.est_ns
         if head.session.parent is None or est_ns is None:
             return False
@@ -736,7 +737,7 @@ class Sched:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         skip = _own_children(record)
         head = self.queue.head(skip)
-        room = 0 if head is None else self._room(record, head.fn)
+        room = 0 if head is None else self._room(record, head)
         if room <= 0:
             return False
         share = self.queue.length // max(1, len(self.ps)) + 1
@@ -744,16 +745,18 @@ class Sched:
         self._lease(record, jobs, jobs[0].options)
         return True
 
-    def _room(self, record: PRecord, fn: Function) -> int:
-        """How many jobs of ``fn`` this P may get now: 2 ms worth, at least one if it has none."""
-        policy = self.policy
+    def _room(self, record: PRecord, head: Job) -> int:
+        """How many jobs like ``head`` this P may get now: 2 ms worth (children: 10), at least one
+        if it has none."""
+        policy, fn = self.policy, head.fn
         if not record.ready or record.draining:
             return 0
         held = len(record.fresh)
         if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
             return 0
-        est = policy.credit_ns if fn.est_ns is None else fn.est_ns
-        by_time = (policy.credit_ns - record.used_ns) // max(1, est)
+        credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
+        est = credit_ns if fn.est_ns is None else fn.est_ns
+        by_time = (credit_ns - record.used_ns) // max(1, est)
         if by_time < 1:
             return 0 if held else 1
         return min(by_time, policy.credit_max - held)
@@ -1020,9 +1023,7 @@ class Sched:
                 f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere"
             )
         if self.queue and any(
-            self._room(p, head.fn)
-            for p in self._idle
-            if (head := self.queue.head(_own_children(p)))
+            self._room(p, head) for p in self._idle if (head := self.queue.head(_own_children(p)))
         ):
             raise InvariantError("work waits while a P is idle")
 
@@ -1070,6 +1071,11 @@ def _cancel_at(record: PRecord, tokens: list[int]) -> Instruction:
 def _own_children(record: PRecord) -> int | None:
     """The session to pass over for this P: its own children, while it has more of them at home."""
     return record.session.sid if record.children and record.session is not None else None
+
+
+def _has_children(record: PRecord) -> bool:
+    """Whether what waits there is children that it took."""
+    return any(job.session.parent is not None for job in record.fresh.values())
 
 
 def _used(record: PRecord) -> int:
