@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import gmpd
 
 MARK = "left_by_a_job"
 #: Where to find the library that is nobody's: tests copy one there.
@@ -158,3 +161,55 @@ def environ(name: str) -> str | None:
 
 def put_environ(name: str, value: str) -> None:
     os.environ[name] = value
+
+
+def has_main_thread() -> bool:
+    """And may do what only that may: handle signals."""
+    caught: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, _: caught.append(number))
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while not caught:
+        time.sleep(0.001)
+    return threading.current_thread() is threading.main_thread()
+
+
+def steps_on_main(n: int) -> Iterator[bool]:
+    for _ in range(n):
+        yield threading.current_thread() is threading.main_thread()
+
+
+def own_loop() -> int:
+    return asyncio.run(pid_later())
+
+
+def use_go() -> list[int]:
+    """Children, channels and a known blocking call, from a sync job that has the main thread."""
+    ch: gmpd.Chan[int] = gmpd.Chan(0)
+
+    async def send() -> None:
+        for n in range(3):
+            await gmpd.sleep(0.001)
+            await ch.send(n)
+        ch.close()
+
+    gmpd.go(send)
+    received = list(ch.sync)
+    return [*received, gmpd.go(sum, received).result()]
+
+
+def leave_early() -> None:
+    raise SystemExit(3)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def buffers(n: int) -> list[pickle.PickleBuffer]:
+    """A result that travels beside its message."""
+    return [pickle.PickleBuffer(bytearray(n))]
+
+
+def blobs(n: int, size: int) -> Iterator[bytes]:
+    for _ in range(n):
+        yield b"x" * size

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gmpd.codec import FunctionRef, decode_call, encode_error, encode_result, resolve_function
 from gmpd.errors import JobTimeout, Unserializable
@@ -35,6 +35,10 @@ _VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict
 STEP_ITEMS = 64
 #: A step of a sync generator ends after so long, so that its items leave while they are fresh.
 STEP_NS = 2_000_000
+
+
+#: What one step of a sync generator gave, and whether it was the last.
+Step: TypeAlias = tuple[list[Any], bool]
 
 
 class Known:
@@ -227,8 +231,11 @@ class Call:
         over = False
         while not over:
             await self._has_room()
-            values, over = await self.worker.loop.call_sync(_stepper(source, self.room))
+            values, over = await self.worker.loop.call_sync(self._stepper(source))
             self._offer(values)
+
+    def _stepper(self, source: Any) -> Callable[[], Step]:
+        return _stepper(source, self.room)
 
     async def _has_room(self) -> None:
         while self.room <= 0:
@@ -324,8 +331,8 @@ class _Metered:
                 error = exc
 
 
-def _stepper(source: Any, room: int) -> Callable[[], tuple[list[Any], bool]]:
-    def step() -> tuple[list[Any], bool]:
+def _stepper(source: Any, room: int) -> Callable[[], Step]:
+    def step() -> Step:
         values: list[Any] = []
         end = time.monotonic_ns() + STEP_NS
         while len(values) < min(room, STEP_ITEMS) and (not values or time.monotonic_ns() < end):

@@ -194,7 +194,7 @@ class Coordinator:
             child.expected = True
             self._workers.send(peer, [protocol.pack(protocol.Stop(False))])
         for child in self.supervisor.children.values():
-            if not child.ready:
+            if not child.ready or child.isolated:  # the latter's main thread may be the job's
                 self.supervisor.kill(child)
         self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)
 

@@ -20,6 +20,7 @@ import msgpack
 from gmpd import protocol
 from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function
 from gmpd.daemon.call import Call, Known
+from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
 from gmpd.errors import ProtocolError, Unserializable
@@ -48,8 +49,9 @@ class Worker:
     def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
         self.page = page
         self.p: int = settings["p"]
-        #: It is there for one job: it ends when that has.
+        #: It is there for one job.
         self.isolated: bool = settings["isolated"]
+        self._new_call = IsolatedCall if self.isolated else Call
         self.loop = Loop(max_ms=settings["max_ms"])
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
@@ -268,13 +270,12 @@ class Worker:
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),
             strict=True,
         ):
-            call = Call(self, token, fn, options, payload, buffers)
+            call = self._new_call(self, token, fn, options, payload, buffers)
             self._fresh += 1
             self._slow_fresh += call.slow
             self.calls[token] = call
             self.loop.runqput(call)
             token += 1
-        self._draining = self._draining or self.isolated
 
     def _surrender(self, request: int, n: int) -> None:
         """Give back up to ``n`` fresh hand-outs, the oldest first; children stay."""

@@ -19,7 +19,7 @@ from asyncio import base_events, constants, events
 from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from heapq import heapify, heappop
 from types import FrameType
@@ -221,6 +221,15 @@ class Loop(asyncio.SelectorEventLoop):
         self.runq.runqput(call)
         return call.future
 
+    def on_main_thread(self, fn: Callable[[], T]) -> T:
+        """Run ``fn``, a part of the sync G that calls this, on the main thread: see ``lend_main``.
+        A G that is there already, or none, just runs it.
+        """
+        m = current_m()
+        if m is None or m is self.ms.m0:
+            return fn()
+        return self.ms.lend_main(m, partial(copy_context().run, fn))
+
     def start_trace(self, limit: int = EVENTS_MAX, *, queues: bool = False) -> Tracer:
         """Record what happens to Gs from the next round on, with ``queues`` also where all others
         stand then; set ``tracer`` to None to end it.
@@ -302,8 +311,8 @@ class Loop(asyncio.SelectorEventLoop):
     def _on_main(self, fn: Callable[[], T]) -> T:
         ms = self.ms
         m = current_m()
-        if m is None or m is ms.m0 or ms.owner is not m:
-            return fn()
+        if m is None or m is ms.m0 or ms.owner is not m or ms.lent:
+            return fn()  # asyncio says what is wrong, when it is not the main thread
         return ms.on_main(fn)
 
     def close(self) -> None:

@@ -148,6 +148,8 @@ class Ms:
         self.count = 0
         self._number = 0
         self.closed = False
+        #: The main thread runs a part of a sync G: see ``lend_main``.
+        self.lent = False
 
     def spare(self) -> bool:
         """Whether P could be handed off now: an M is idle, or one more is allowed."""
@@ -265,6 +267,30 @@ class Ms:
         if errand.error is not None:
             raise errand.error
         return errand.outcome  # type: ignore[no-any-return]
+
+    def lend_main(self, m: M, fn: Callable[[], T]) -> T:
+        """Run ``fn``, of the sync G of ``m``, on the main thread, which stands for ``m`` meanwhile;
+        ``m`` waits, so P goes to another M as for any G that blocks. Raises what ``fn`` raises.
+
+        The end of the loop has to wait for it: only for a G after which nothing else is to run.
+        """
+        raised: list[BaseException] = []
+
+        def run() -> Any:
+            own, _current.m = _current.m, m
+            self.lent = True
+            try:
+                return fn()
+            except BaseException as exc:  # noqa: BLE001 - the caller's, on its own thread
+                raised.append(exc)
+            finally:
+                self.lent = False
+                _current.m = own
+
+        outcome = self.on_main(run)
+        if raised:
+            raise raised[0]
+        return outcome  # type: ignore[no-any-return]
 
     def _mget(self) -> M | None:
         """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""

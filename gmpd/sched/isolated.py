@@ -178,13 +178,21 @@ class Isolation:
         record.leased_ns = now
         record.due_ns = None if timeout_s is None else now + int(timeout_s * 1e9)
 
-    def retire(self, now: int) -> None:
-        """Those whose job has its outcome are to end by themselves, soon."""
-        for record in self.ps.values():
-            if record.stage is Stage.RUNNING and not record.fresh and not record.started:
-                record.stage = Stage.ENDING
-                record.due_ns = now + END_NS
-                self.failures = 0
+    def retire(self, now: int) -> list[IsolatedP]:
+        """Those whose job has its outcome: each is to be told to end, and gets a moment for that.
+
+        They do not end by themselves: what a process sent shortly before its end may be lost.
+        """
+        over = [
+            record
+            for record in self.ps.values()
+            if record.stage is Stage.RUNNING and not record.fresh and not record.started
+        ]
+        for record in over:
+            record.stage = Stage.ENDING
+            record.due_ns = now + END_NS
+            self.failures = 0
+        return over
 
     def overdue(self, now: int) -> list[IsolatedP]:
         """Those that are to be killed: once each."""

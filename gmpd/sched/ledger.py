@@ -155,7 +155,7 @@ class Sched:
                 at.setdefault(job.p, []).append(job.token)
             else:
                 self._end(job, Outcome.CANCELLED)
-        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
+        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items() if p.ready)
         self.nbytes -= session.outcomes.nbytes
         session.outcomes = Outcomes()
         for fn in session.functions.values():
@@ -790,7 +790,7 @@ class Sched:
     def _isolate(self, now: int) -> None:
         """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
         isolated = self.isolated
-        isolated.retire(now)
+        self._out.extend(Retire(record) for record in isolated.retire(now))
         self._out.extend(Kill(record) for record in isolated.overdue(now))
         for record in isolated.free():
             (job,) = isolated.queue.pop_run(1)

@@ -360,6 +360,53 @@ def test_generators_stream_with_back_pressure(boot: Boot) -> None:
     assert len(set(client.items[seq])) == 1
 
 
+def test_a_plain_function_has_the_main_thread(boot: Boot) -> None:
+    """Signal handlers can be set there only; steps of a generator run there as well."""
+    _, client = boot()
+    assert run(client, "has_main_thread", **ISOLATE) is True
+    (seq,) = client.submit(f"{JOBS}:steps_on_main", (5,), options={**ISOLATE, "stream": 9})
+    assert client.outcomes([seq])[0][0] is Outcome.OK
+    assert client.items[seq] == [True] * 5
+
+
+def test_what_a_job_may_use_it_may_use_here(boot: Boot) -> None:
+    """A loop of its own; children and channels, as any sync job."""
+    _, client = boot()
+    assert run(client, "own_loop", **ISOLATE)
+    assert run(client, "use_go", **ISOLATE) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("leave_early", "SystemExit"), ("interrupt", "KeyboardInterrupt")]
+)
+def test_what_would_end_a_program_is_an_error_of_the_job(boot: Boot, name: str, error: str) -> None:
+    _, client = boot()
+    (bad,) = client.outcomes(client.submit(f"{JOBS}:{name}", (), options=ISOLATE))
+    assert (bad[0], bad[1].type) == (Outcome.ERROR, error)
+    assert f"in {name}" in bad[1].traceback
+
+
+def test_a_fork_inside_a_job_does_not_become_a_second_worker(boot: Boot) -> None:
+    """The child's return ends the child, on the main thread too."""
+    _, client = boot()
+    done = client.outcomes(client.submit("os:fork", *[()] * 3, options=ISOLATE))
+    assert all(outcome is Outcome.OK and value > 0 for outcome, value, _ in done)
+    wait_until(lambda: not any(alive(value) for _, value, _ in done), "the children have ended")
+
+
+def test_all_that_a_job_gave_arrives_although_its_process_ends(boot: Boot) -> None:
+    """Large results, buffers, the last items of a stream: it ends only when they have come."""
+    _, client = boot(**{"limits.isolated": 4})
+    for _ in range(5):
+        (large,) = client.submit("jobs_for_tests:big", (20_000_000,), options=ISOLATE)
+        (beside,) = client.submit(f"{JOBS}:buffers", (5_000_000,), options=ISOLATE)
+        (items,) = client.submit(f"{JOBS}:blobs", (6, 700_000), options={**ISOLATE, "stream": 9})
+        client.outcomes([large, beside, items])
+        assert len(client.done[large][1]) == 20_000_000
+        assert len(bytes(client.done[beside][1][0])) == 5_000_000
+        assert len(client.items[items]) == 6
+
+
 def test_a_stream_can_be_cancelled(boot: Boot) -> None:
     _, client = boot()
     (seq,) = client.submit(f"{JOBS}:endless", (), options={**ISOLATE, "stream": 64})

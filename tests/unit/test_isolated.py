@@ -8,7 +8,7 @@ import pytest
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, StartIsolated
+from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, Retire, StartIsolated
 from gmpd.sched.isolated import (
     END_NS,
     FAILURES_MAX,
@@ -84,6 +84,7 @@ def test_its_worker_ends_with_it_and_its_place_is_free_when_that_is_dead(scene: 
     first, second = scene.submit(2)
     p = scene.running()
     scene.desk.finish(p)
+    assert only(scene.take(), Retire) == [Retire(p)], "told to end once its outcome has come"
     assert scene.starts() == []
     assert (scene.ended(first), p.stage) == (Outcome.OK, Stage.ENDING)
     scene.died(p)

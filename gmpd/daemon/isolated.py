@@ -1,0 +1,44 @@
+"""The hand-out of an isolated job: the user's code has the main thread.
+
+Go's locked goroutines are often about the main thread: signal handlers can be set there only, some
+libraries and toolkits insist on it. An ordinary worker keeps it free, to end in time; a worker that
+ends with its job anyway, and is killed if that takes too long, need not.
+
+Coroutines are driven by the loop, on whichever M holds P, as everywhere. Counterpart: ``call``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from gmpd.daemon.call import Call, Step
+
+T = TypeVar("T")
+
+
+class IsolatedCall(Call):
+    """A fresh G; see ``call.Call``."""
+
+    __slots__ = ()
+
+    def _invoke(self) -> Any:
+        return self.worker.loop.on_main_thread(partial(self._end_forks, super()._invoke))
+
+    def _stepper(self, source: Any) -> Callable[[], Step]:
+        step = partial(self._end_forks, super()._stepper(source))
+        return partial(self.worker.loop.on_main_thread, step)
+
+    def _end_forks(self, part: Callable[[], T]) -> T:
+        """A child of the job's own fork ends here: in it, nobody waits for the main thread."""
+        try:
+            outcome = part()
+        except BaseException:
+            if self.worker.forked:
+                os._exit(1)
+            raise
+        if self.worker.forked:
+            os._exit(0)
+        return outcome
