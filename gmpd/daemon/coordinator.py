@@ -46,6 +46,10 @@ FAREWELL_S = 0.5
 STOP_S = 2.0
 
 
+#: libzmq tells of a connection's end before the socket itself knows of it: a probe at once may
+#: still go through, so there is another after this.
+PROBE_AGAIN_NS = 100_000_000
+
 #: How it went with a worker that there never was.
 _NO_PROCESS = do.Exit(0, "", None, "could not be started")
 
@@ -83,6 +87,8 @@ class Coordinator:
         self._leaving: set[int] = set()
         #: Vanished clients, in the order in which their grace ends.
         self._lost_sessions: deque[tuple[int, Session]] = deque()
+        #: When to look again who is gone: see ``_client_left``.
+        self._probe_at: int | None = None
         self._announced = False
         self._ended = False
         self._drain_until: int | None = None
@@ -135,7 +141,8 @@ class Coordinator:
         deadlines = [*self._respawn.values()]
         if (due := self.sched.next_deadline()) is not None:
             deadlines.append(due)
-        deadlines.extend(at for at in (self._drain_until, self._kill_at) if at is not None)
+        ends = (self._drain_until, self._kill_at, self._probe_at)
+        deadlines.extend(at for at in ends if at is not None)
         deadlines.extend(at for at, _ in self._lost_sessions)
         deadlines.extend(child.start_by_ns for child in self._starting())
         if not deadlines:
@@ -149,8 +156,7 @@ class Coordinator:
             if at <= now:
                 del self._respawn[p]
                 self._spawn(p)
-        while self._lost_sessions and self._lost_sessions[0][0] <= now:
-            self.sched.close_session(self._lost_sessions.popleft()[1], now)
+        self._find_lost_clients(now)
         for child in self._starting():
             if child.start_by_ns <= now:
                 child.fault = "it was not ready within daemon.start_timeout"
@@ -484,8 +490,18 @@ class Coordinator:
 
     def _client_left(self) -> None:
         """Some client's connection ended: an empty probe finds which ones cannot be reached."""
-        if not self._clients.take_disconnects():
-            return
+        if self._clients.take_disconnects():
+            self._probe_at = time.monotonic_ns() + PROBE_AGAIN_NS
+            self._probe_clients()
+
+    def _find_lost_clients(self, now: int) -> None:
+        if self._probe_at is not None and self._probe_at <= now:
+            self._probe_at = None
+            self._probe_clients()
+        while self._lost_sessions and self._lost_sessions[0][0] <= now:
+            self.sched.close_session(self._lost_sessions.popleft()[1], now)
+
+    def _probe_clients(self) -> None:
         for peer in list(self._sessions):
             if not self._clients.send(peer, [protocol.pack(protocol.Running([]))]):
                 self._lose_session(peer)

@@ -340,6 +340,19 @@ def test_a_client_that_vanishes_leaves_no_jobs(boot: Boot) -> None:
     assert client.call("status")["jobs"]["finished"] == {"cancelled": 50}
 
 
+def test_no_vanished_client_is_overlooked(boot: Boot) -> None:
+    """Whatever libzmq knows at which moment: each one's jobs end."""
+    daemon, client = boot(**{"limits.client_grace": 0.05})
+    for _ in range(25):
+        other = RawClient(daemon.endpoint)
+        other.submit("asyncio:sleep", (60.0,))
+        other.until(lambda: client.call("status")["queue"]["unfinished"] == 1)
+        other.submit("asyncio:sleep", (60.0,), (60.0,))
+        other.close()
+        client.until(lambda: client.call("status")["queue"]["unfinished"] == 0)
+    client.until(lambda: client.call("status")["sessions"] == 1)
+
+
 def test_term_drains_and_a_second_one_stops_now(boot: Boot) -> None:
     """The first lets the running job end, takes no new one; the second does not wait."""
     daemon, client = boot()
