@@ -26,8 +26,8 @@ changes nothing.
 
     client ──────── Hello Define Submit Cancel Ack Pull Call Bye ───────▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
-    worker ──────── Hello Finished Started Surrender Kept Items Fault Beat Bye ▶ coordinator
-    worker ◀─────── Welcome Define Undefine Assign Steal Cancel Pull Stop coordinator
+    worker ──────── Hello Finished Started Kept Items Fault Beat Bye ────▶ coordinator
+    worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
     worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
 
@@ -95,8 +95,7 @@ class Kind(IntEnum):
     KEPT = 17
     ASSIGN = 18
     STARTED = 19
-    STEAL = 20
-    SURRENDER = 21
+    # 20 and 21 asked a victim for jobs; what it has not claimed is taken without asking now.
     FAULT = 22
     STOP = 23
     FINISHED = 24
@@ -277,13 +276,6 @@ class Assign(NamedTuple):
     buffer_counts: list[int] | None
 
 
-class Steal(NamedTuple):
-    """Give back up to ``n`` of your oldest fresh Gs: answered by Surrender, even if by none."""
-
-    request: int
-    n: int
-
-
 class StealChildren(NamedTuple):
     """Give up to ``n`` fresh children of your Gs, the older half of them: Define and Submit, then
     Children with ``asked``, even if none were given."""
@@ -292,7 +284,7 @@ class StealChildren(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """``drain``: finish what has started, give back what is fresh, then end. Else end now."""
+    """``drain``: finish what was claimed, then end; the rest is revoked. Else end now."""
 
     drain: bool
 
@@ -316,18 +308,11 @@ class Finished(NamedTuple):
 
 
 class Started(NamedTuple):
-    """These left the fresh ones and did not end at once: they run, are parked or blocked."""
+    """These left the fresh ones and did not end at once: they run, are parked or blocked.
 
-    tokens: list[int]
-
-
-class Surrender(NamedTuple):
-    """What a victim gives back; they were not started and now never will be under these tokens.
-
-    ``request`` is the Steal's number, or 0 for what a draining worker returns.
+    Without tokens: what was to be run had been revoked; the worker is there, and free.
     """
 
-    request: int
     tokens: list[int]
 
 
@@ -355,17 +340,17 @@ class Beat(NamedTuple):
 
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
-    | Running | Kept | Reply | Gone | Undefine | Assign | Steal | Stop | Finished | Started
-    | Surrender | Fault | Beat | StealChildren | Children
+    | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
+    | Fault | Beat | StealChildren | Children
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Surrender | Kept | Items | Fault | Beat | Bye
+    Hello | Finished | Started | Kept | Items | Fault | Beat | Bye
     | Children | Define | Submit | Cancel
 )  # fmt: skip
 ToWorker: TypeAlias = (
-    Welcome | Refused | Define | Undefine | Assign | Steal | Cancel | Pull | Stop
+    Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
     | StealChildren | Done
 )  # fmt: skip
 
@@ -455,8 +440,6 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Running: (Kind.RUNNING, (_uints,)),
     Kept: (Kind.KEPT, (_uints,)),
     Started: (Kind.STARTED, (_uints,)),
-    Steal: (Kind.STEAL, (_uint, _uint)),
-    Surrender: (Kind.SURRENDER, (_uint, _uints)),
     Fault: (Kind.FAULT, (_text, _bin)),
     Stop: (Kind.STOP, (_flag,)),
     Beat: (Kind.BEAT, (_map,)),
@@ -481,11 +464,11 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
 FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
-    "worker", Hello, Finished, Started, Surrender, Kept, Items, Fault, Beat, Bye,
+    "worker", Hello, Finished, Started, Kept, Items, Fault, Beat, Bye,
     Children, Define, Submit, Cancel,
 )  # fmt: skip
 TO_WORKER = _direction(
-    "coordinator", Welcome, Refused, Define, Undefine, Assign, Steal, Cancel, Pull, Stop,
+    "coordinator", Welcome, Refused, Define, Undefine, Assign, Cancel, Pull, Stop,
     StealChildren, Done,
 )  # fmt: skip
 

@@ -7,12 +7,14 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import gmpd
+from gmpd.daemon.claims import Claims
 
 
 def note(path: str, text: str) -> str:
@@ -133,3 +135,47 @@ def leak_cycles(n: int, alive: int) -> int:
         cycle.append(cycle)
         kept.append(cycle)
     return len(kept)
+
+
+def note_and_spin(path: str, text: str, seconds: float) -> str:
+    """Hold the GIL in C code for a while, as a regular expression gone wild does."""
+    note(path, text)
+    if seconds:
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return text
+
+
+async def note_and_never_await(path: str, text: str, seconds: float) -> str:
+    """One step of a coroutine that lasts."""
+    note(path, text)
+    spin(seconds)
+    return text
+
+
+def stumble(signal_name: str, path: str, after: int, when: str) -> None:
+    """For an initializer: the first worker that takes up its ``after``-th hand-out gets a signal,
+    right ``before`` or right ``after`` it claims it."""
+    claim = Claims.claim
+    count = 0
+
+    def claim_and_stumble(self: Claims, token: int) -> bool:
+        nonlocal count
+        count += 1
+        if when == "before":
+            _fall(count)
+        claimed = claim(self, token)
+        if when == "after" and claimed:
+            _fall(count)
+        return claimed
+
+    def _fall(count: int) -> None:
+        if count < after:
+            return
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        # This thread, so that it is the one that does not go on.
+        signal.pthread_kill(threading.get_ident(), getattr(signal, signal_name))
+
+    Claims.claim = claim_and_stumble  # type: ignore[method-assign]

@@ -21,16 +21,29 @@ DEADLINE_S = 20.0
 
 
 class RawDaemon:
-    """A private daemon as a child process; ``end`` closes its standard input."""
+    """A private daemon as a child process; ``end`` closes its standard input.
 
-    def __init__(self, directory: Path, **config: object) -> None:
+    ``initializer``: name and arguments of a function that each worker calls before it serves.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        initializer: tuple[str, tuple[Any, ...]] | None = None,
+        **config: object,
+    ) -> None:
+        call = None
+        if initializer is not None:
+            name, args = initializer
+            call = ["name", name, b"", codec.encode_call(name, args, {}).data]
         settings = {
             "config": Config().override({"daemon.procs": 2, **config}).to_wire(),
             "private": True,
             "runtime_dir": str(directory / "d"),
             "sys_path": [str(Path(__file__).parent), *sys.path],
             "cwd": os.getcwd(),
-            "initializer": None,
+            "initializer": call,
         }
         self.directory = directory / "d"
         self.process = subprocess.Popen(

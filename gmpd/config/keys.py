@@ -106,7 +106,7 @@ class Dispatch:
     """How work reaches the Ps."""
 
     credit_work: float = _time("2ms", "fresh work held by a worker, by running averages")
-    credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=65_536)
+    credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=4_096)
     isolated_spares: int = _count(
         1,
         "workers",

@@ -117,8 +117,8 @@ class Call:
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Run a plain function to its end, or give the coroutine that the loop is to drive."""
-        self.began_ns = time.monotonic_ns()
-        self.worker.begun(self)
+        if not self.worker.begin(self):
+            return None  # revoked: another worker has it, under another token
         coro = None
         try:
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
@@ -136,6 +136,9 @@ class Call:
 
     def finished(self) -> None:
         """The G ended; this M holds P."""
+        if not self.began_ns:
+            self.worker.revoked(self)
+            return
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -129,13 +129,21 @@ class Coordinator:
                 for callback in ready:
                     callback()
                 self._due(began)
-                for instruction in self.sched.take(time.monotonic_ns()):
-                    self._do(instruction)
+                self._decide()
                 now = time.monotonic_ns()
                 self.loop_lag.add(now - began)
                 self.on_tick(now)
         finally:
             self._close()
+
+    def _decide(self) -> None:
+        """Do what the policy says, until nothing of it tells the policy something new."""
+        again = True
+        while again:
+            again = False
+            for instruction in self.sched.take(time.monotonic_ns()):
+                self._do(instruction)
+                again = again or isinstance(instruction, do.Revoke)
 
     def _timeout_s(self) -> float | None:
         deadlines = [*self._respawn.values()]
@@ -192,8 +200,7 @@ class Coordinator:
         self.sched.draining = True
         self._reason = reason
         self._respawn.clear()
-        for instruction in self.sched.take(time.monotonic_ns()):
-            self._do(instruction)
+        self._decide()
         for peer in list(self._sessions):
             self._send_client(peer, protocol.Gone(reason))
         for peer, child in list(self._children.items()):
@@ -265,12 +272,12 @@ class Coordinator:
         left = [each for each in child.page.left() if each.token in held]
         if left:
             self.sched.finished(record, child.epoch, _as_message(left), [()] * len(left), now)
-        begun = {token for token in record.fresh if child.page.has_begun(token)}
+        claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
         if child.isolated:
-            self.sched.isolated_died(child.p, begun, end, now, child.fault)
+            self.sched.isolated_died(child.p, claimed, end, now, child.fault)
             return
         current = child.page.slots[Slot.CURRENT]
-        self.sched.p_died(child.p, begun, current or None, end, now)
+        self.sched.p_died(child.p, claimed, current or None, end, now)
 
     def _replace(self, child: Child, end: do.Exit, now: int) -> None:
         reason = "signal" if end.signal else "exit"
@@ -299,7 +306,7 @@ class Coordinator:
                 self._leaving.add(p)
                 child.expected = True
                 if child.ready:
-                    self.sched.drain_p(p)
+                    self.sched.drain_p(p, time.monotonic_ns())
                 else:
                     self.supervisor.kill(child)
         for p in [p for p in self._respawn if p >= procs]:
@@ -338,6 +345,7 @@ class Coordinator:
             self.sched.tally.dropped["unknown_worker"] += 1
             return
         sched, epoch, now = self.sched, child.epoch, time.monotonic_ns()
+        sched.heard(record, epoch, now)
         match message:
             case protocol.Finished():
                 rows = len(message.tokens)
@@ -347,8 +355,6 @@ class Coordinator:
                 child.page.acknowledge(child.finished)
             case protocol.Started(tokens):
                 sched.started(record, epoch, tokens)
-            case protocol.Surrender(request, tokens):
-                sched.surrendered(record, epoch, request, tokens, now)
             case protocol.Kept(tokens):
                 sched.kept(record, epoch, tokens)
             case protocol.Children(n, asked):
@@ -562,7 +568,7 @@ class Coordinator:
 
     # -- doing -------------------------------------------------------------------------------------
 
-    def _do(self, what: do.Instruction) -> None:  # noqa: C901 - a case per instruction
+    def _do(self, what: do.Instruction) -> None:  # noqa: C901, PLR0915 - a case per instruction
         match what:
             case do.Deliver(session, out):
                 counts, frames = protocol.join_buffers(out.buffers)
@@ -574,19 +580,18 @@ class Coordinator:
                     self._send_client(session.link, done, frames)
                 else:
                     self._send_worker(session.parent, done, frames)
-            case do.Dispatch(p, fn, options, first, payloads, buffers):
-                counts, frames = protocol.join_buffers(buffers)
-                self._send_worker(
-                    p, protocol.Assign(fn.fid, first, options, payloads, counts), frames
-                )
+            case do.Dispatch():
+                self._dispatch(what)
             case do.Teach(p, fn):
                 self._send_worker(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload))
             case do.Forget(p, fids):
                 self._send_worker(p, protocol.Undefine(fids))
-            case do.AskBack(p, request, n):
-                self._send_worker(p, protocol.Steal(request, n))
             case do.AskChildren(p, n):
                 self._send_worker(p, protocol.StealChildren(n))
+            case do.Collect(p):
+                self._collect(p)
+            case do.Revoke():
+                self._revoke(what)
             case do.CancelAt(p, tokens):
                 self._send_worker(p, protocol.Cancel(tokens))
             case do.PullAt(p, token, n):
@@ -607,6 +612,36 @@ class Coordinator:
                 self._send_client(session.link, protocol.Kept(seqs))
             case _:
                 assert_never(what)
+
+    def _dispatch(self, what: do.Dispatch) -> None:
+        p, fn, options, first, payloads, buffers = what
+        child = self._child(p)
+        # From now on the worker may claim these, and they may be revoked.
+        displaced = child.page.claims.offer(first, len(payloads)) if child is not None else []
+        counts, frames = protocol.join_buffers(buffers)
+        self._send_worker(p, protocol.Assign(fn.fid, first, options, payloads, counts), frames)
+        if displaced:
+            now = time.monotonic_ns()
+            self.sched.revoked(do.Revoke(p, displaced, None, now), displaced, now)
+
+    def _revoke(self, what: do.Revoke) -> None:
+        child = self._child(what.p)
+        got = child.page.claims.revoke(what.tokens) if child is not None else []
+        self.sched.revoked(what, got, time.monotonic_ns())
+
+    def _collect(self, p: PRecord) -> None:
+        """Outcomes that a worker stored and then could not send."""
+        child = self._child(p)
+        held = p.fresh.keys() | p.started.keys()
+        left = child.page.collect() if child is not None else []
+        mine = [each for each in left if each.token in held]
+        if mine:
+            self.sched.collected(p, _as_message(mine), time.monotonic_ns())
+
+    def _child(self, p: PRecord) -> Child | None:
+        """The process that houses this epoch of the P, while it is not confirmed dead."""
+        child = self.supervisor.children.get(p.p)
+        return child if child is not None and child.epoch == p.epoch else None
 
     def _add_pids(self, specials: dict[int, list[Any]]) -> None:
         for _, details in specials.values():

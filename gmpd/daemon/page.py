@@ -1,10 +1,12 @@
 """The memory that a worker shares with the coordinator: it survives the worker.
 
-One memfd per P, made by the coordinator, written by the worker alone (but for one acknowledgement).
+One memfd per P, made by the coordinator, written by the worker alone (but for one acknowledgement
+and the claims, which are for both).
 Nobody asks a worker anything through it, so it also tells about one that is stopped, deaf or dead:
 
 - the *status block*: 64 integers of 8 bytes, for metrics, liveness and the last words of a crash;
-- the *claims*: which hand-outs were begun, so that after a death those and only those are lost;
+- the *claims* (``claims``): which hand-outs the worker has taken up; the others may be taken back
+  without its help, and after a death only what was claimed is lost;
 - the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
   what was sent shortly before an abrupt end; a result that exists must not.
 
@@ -20,6 +22,8 @@ import struct
 from collections import deque
 from enum import IntEnum
 from typing import NamedTuple, Self
+
+from gmpd.daemon.claims import CLAIMS_BYTES, Claims
 
 
 class Slot(IntEnum):
@@ -60,13 +64,11 @@ class Slot(IntEnum):
 
 #: Integers in the status block.
 SLOTS = 64
-#: Begun hand-outs are marked by token modulo this: more than a worker is ever given at once.
-CLAIMS = 1 << 14
 #: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes.
 OUTBOX_BYTES = 1 << 20
 
 _CLAIMS_AT = SLOTS * 8
-_OUTBOX_AT = _CLAIMS_AT + CLAIMS * 4
+_OUTBOX_AT = _CLAIMS_AT + CLAIMS_BYTES
 PAGE_BYTES = _OUTBOX_AT + OUTBOX_BYTES
 
 _RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
@@ -96,7 +98,7 @@ class Page:
         self._map = mmap.mmap(fd, PAGE_BYTES)
         self._view = memoryview(self._map)
         self.slots = self._view[:_CLAIMS_AT].cast("q")
-        self._claims = self._view[_CLAIMS_AT:_OUTBOX_AT].cast("I")
+        self.claims = Claims(self._map, _CLAIMS_AT)
         #: (outcomes so far, ring position after them): what an acknowledgement frees.
         self._sent: deque[tuple[int, int]] = deque()
         #: The worker's own copies of OUT_HEAD and OUT_TAIL: it alone moves them.
@@ -111,25 +113,29 @@ class Page:
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, PAGE_BYTES)
-            return cls(fd), fd
+            page = cls(fd)
         except BaseException:
             os.close(fd)
             raise
+        page.claims.clear()
+        return page, fd
 
     def close(self) -> None:
         self.slots.release()
-        self._claims.release()
+        self.claims.close()
         self._view.release()
         self._map.close()
 
     # -- the worker writes -------------------------------------------------------------------------
 
-    def begin(self, token: int, now_ns: int) -> None:
-        """A hand-out is about to run: from now on it is not run again elsewhere by mistake."""
+    def begin(self, token: int, now_ns: int) -> bool:
+        """Claim a hand-out that is about to run; False when it was revoked: it runs elsewhere."""
+        if not self.claims.claim(token):
+            return False
         slots = self.slots
         slots[_CURRENT_NS] = now_ns
         slots[_CURRENT] = token
-        self._claims[token % CLAIMS] = token & _LOW
+        return True
 
     def store(
         self, token: int, outcome: int, payload: bytes, ran_us: int, occupied_us: int
@@ -197,9 +203,6 @@ class Page:
         """The coordinator has this many outcomes of the page's epoch."""
         self.slots[Slot.OUT_ACKED] = outcomes
 
-    def has_begun(self, token: int) -> bool:
-        return self._claims[token % CLAIMS] == token & _LOW
-
     def left(self) -> list[Left]:
         """All that lies in the outbox, oldest first. For a dead worker: nobody writes any more."""
         found: list[Left] = []
@@ -212,6 +215,13 @@ class Page:
             found.append(Left(token, outcome, self._read(at, length), ran_us, occupied_us))
             at += length
         return found
+
+    def collect(self) -> list[Left]:
+        """As ``left``, of a worker that may go on at any moment: nothing, if it wrote meanwhile
+        over what was being read. With outcomes that the coordinator has already."""
+        tail = self.slots[_OUT_TAIL]
+        found = self.left()
+        return found if self.slots[_OUT_TAIL] == tail else []
 
     def _read(self, at: int, size: int) -> bytes:
         start = at % OUTBOX_BYTES

@@ -74,6 +74,7 @@ class Worker:
         #: Hand-outs that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
         self._report_due = False
+        self._was_robbed = False
         self._beat_due = False
         #: Gs that had run at the last beat.
         self._ran = 0
@@ -94,11 +95,14 @@ class Worker:
 
     # -- calls report ------------------------------------------------------------------------------
 
-    def begun(self, call: Call) -> None:
-        """A call is about to run; this M holds P."""
-        self.page.begin(call.token, call.began_ns)
+    def begin(self, call: Call) -> bool:
+        """A call is about to run; this M holds P. False when the coordinator has revoked it."""
         self._fresh -= 1
         self._slow_fresh -= call.slow
+        now = time.monotonic_ns()
+        if not self.page.begin(call.token, now):
+            return False
+        call.began_ns = now
         self._unreported[call.token] = call
         if not self._report_due:
             # Runs when this call parks, blocks or ends: whichever M holds P then.
@@ -106,6 +110,18 @@ class Worker:
             self.loop.call_soon(self._report)
         if call.options is not None and "timeout" in call.options:
             call.timer = self.loop.call_later(call.options["timeout"], call.expire)
+        return True
+
+    def revoked(self, call: Call) -> None:
+        """A call was taken back before it began: it is dropped. The coordinator may think that we
+        are deaf; it hears of us."""
+        del self.calls[call.token]
+        self._was_robbed = True
+        if not self._report_due:
+            self._report_due = True
+            self.loop.call_soon(self._report)
+        if self._draining and not self.calls:
+            self.stop()
 
     def ended(self, call: Call) -> None:
         """A call has its outcome; this M holds P."""
@@ -180,7 +196,7 @@ class Worker:
         """Between two batches of Gs, while something is to be told: what began and did not end,
         what ended and no hand-out behind it will take along."""
         self._report_due = False
-        if self._unreported or not self.loop.runq:
+        if self._unreported or self._was_robbed or not self.loop.runq:
             self.flush()
         elif self._tokens:
             self._report_due = True
@@ -189,7 +205,8 @@ class Worker:
     def flush(self) -> None:
         """Send what has gathered."""
         self._flushed_ns = time.monotonic_ns()
-        if self._unreported:
+        if self._unreported or self._was_robbed:
+            self._was_robbed = False
             running = [t for t, call in self._unreported.items() if call.began_ns]
             self._unreported.clear()
             self._send(protocol.Started(running))
@@ -241,8 +258,6 @@ class Worker:
             case protocol.Undefine(fids):
                 for fid in fids:
                     self.functions.pop(fid, None)
-            case protocol.Steal(request, n):
-                self._surrender(request, n)
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
             case protocol.StealChildren(n):
@@ -277,31 +292,13 @@ class Worker:
             self.loop.runqput(call)
             token += 1
 
-    def _surrender(self, request: int, n: int) -> None:
-        """Give back up to ``n`` fresh hand-outs, the oldest first; children stay."""
-        tokens: list[int] = []
-        for g in self.loop.runqgrab(n):
-            if isinstance(g, Call):
-                self._fresh -= 1
-                self._slow_fresh -= g.slow
-                del self.calls[g.token]
-                tokens.append(g.token)
-            else:
-                self.loop.runqput(g)
-        self._send(protocol.Surrender(request, tokens))
-
     def _cancel(self, tokens: list[int]) -> None:
         kept: list[int] = []
         for token in tokens:
             call = self.calls.get(token)
             if call is None:
                 continue  # its outcome is on the way
-            if self.loop.runqremove(call):
-                self._fresh -= 1
-                self._slow_fresh -= call.slow
-                call.outcome = Outcome.CANCELLED
-                self.ended(call)
-            elif not call.cancel():
+            if not call.cancel():  # it is claimed: what was not, the coordinator has revoked
                 kept.append(token)
         if kept:
             self._send(protocol.Kept(kept))
@@ -311,8 +308,7 @@ class Worker:
         if not drain:
             self.stop()
             return
-        self._draining = True
-        self._surrender(0, self.loop.fresh_len)
+        self._draining = True  # what is fresh was revoked, and is dropped when it comes up
         if not self.calls:
             self.stop()
 

@@ -36,12 +36,25 @@ class Dispatch(NamedTuple):
     buffers: list[Buffers]
 
 
-class AskBack(NamedTuple):
-    """Steal: ask a P for up to ``n`` of its fresh Gs."""
+class Collect(NamedTuple):
+    """Take the outcomes that lie in this P's page: its worker does not send them.
+
+    The shell answers at once, with ``Sched.collected``.
+    """
 
     p: PRecord
-    request: int
-    n: int
+
+
+class Revoke(NamedTuple):
+    """Take back those of these hand-outs that the worker has not claimed, without its help.
+
+    The shell answers at once, with ``Sched.revoked``. ``thief``: for whom, when it is a steal.
+    """
+
+    p: PRecord
+    tokens: list[int]
+    thief: PRecord | None
+    asked_ns: int
 
 
 class AskChildren(NamedTuple):
@@ -115,8 +128,8 @@ class Kill(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | AskBack | AskChildren | CancelAt | PullAt | Deliver | Yielded
-    | TellRunning | TellKept | Retire | StartIsolated | Kill
+    Teach | Forget | Dispatch | Collect | Revoke | AskChildren | CancelAt | PullAt | Deliver
+    | Yielded | TellRunning | TellKept | Retire | StartIsolated | Kill
 )  # fmt: skip
 
 

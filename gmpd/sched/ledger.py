@@ -11,8 +11,9 @@ long for slow jobs and too short for fast ones, always.
 **Chosen.** Credit by *time*: a P holds about 2 ms of fresh work (a running average per function of
 the time that a job occupies P), at least one job. The rest waits here, in one queue that is fair
 between clients. What hides all the same behind an unexpectedly long job is stolen back as soon as
-another P has nothing, in two phases: the victim gives up what it has not started, then, and only
-then, it is handed out anew under a new token.
+another P has nothing: first revoked, in memory shared with the victim, which need not answer and
+cannot claim it any more; then, and only then, handed out anew under a new token. What the victim
+had claimed already shows itself as started by that.
 
 **Children** of Gs live in their worker and are not known here one by one. A worker says that it
 has some; when another P has nothing, it is asked for the older half of them, and becomes the
@@ -26,6 +27,9 @@ or one lease (P, epoch); ``validate`` checks it. A hand-out is named by its toke
 for ever: a message about an old one finds nothing and changes nothing. Nothing started is run again
 before the kernel confirmed the death of its worker, so ``p_died`` (``isolated_died``) is the only
 way back for a STARTED job whose function did not end by itself.
+
+**Silence** is not death. A P that holds something and reports nothing for ``SILENT_NS`` is only
+robbed of what it did not claim, and passed over until it is heard of again.
 
 It never reads a clock, rolls dice, does IO or logs.
 """
@@ -41,9 +45,9 @@ from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX
 from gmpd.protocol import Define, Finished, Outcome, Submit
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.instructions import (
-    AskBack,
     AskChildren,
     CancelAt,
+    Collect,
     Deliver,
     Dispatch,
     Exit,
@@ -52,6 +56,7 @@ from gmpd.sched.instructions import (
     Kill,
     PullAt,
     Retire,
+    Revoke,
     StartIsolated,
     Teach,
     TellKept,
@@ -69,13 +74,13 @@ from gmpd.sched.records import (
     PRecord,
     Session,
 )
+from gmpd.sched.runq import half_up
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.steal import (
     CHILDREN_CREDIT_NS,
     CHILDREN_LOW_NS,
     CHILDREN_MAX,
-    PAUSE_MAX_NS,
-    PAUSE_MIN_NS,
+    SILENT_NS,
     WORTH_NS,
     RandomOrder,
 )
@@ -114,8 +119,6 @@ class Sched:
         self._by_key: dict[tuple[str, str, bytes], Function] = {}
         self._next_sid = 1
         self._next_fid = 1
-        self._next_steal = 1
-        self._steal_asked_ns: dict[int, int] = {}
         #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
         #: and leaves the others asleep (Go's idle P list).
         self._idle: list[PRecord] = []
@@ -148,14 +151,14 @@ class Sched:
         self._dirty.pop(session.sid, None)
         self.queue.drop_session(session.sid)
         self.isolated.queue.drop_session(session.sid)
-        at: dict[PRecord, list[int]] = {}
+        held: list[Job] = []
         for job in list(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):
-                assert job.p is not None
-                at.setdefault(job.p, []).append(job.token)
+                job.cancelling = True
+                held.append(job)
             else:
                 self._end(job, Outcome.CANCELLED)
-        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items() if p.ready)
+        self._cancel_held(held, now)
         self.nbytes -= session.outcomes.nbytes
         session.outcomes = Outcomes()
         for fn in session.functions.values():
@@ -315,8 +318,8 @@ class Sched:
         record.ready = True
         record.draining = False
         record.defined.clear()
-        record.stealing = 0
-        record.steal_after_ns = record.steal_pause_ns = 0
+        record.silent = False
+        record.collected.clear()
         self._idle.append(record)
         return record
 
@@ -344,8 +347,6 @@ class Sched:
         record.started.clear()
         record.defined.clear()
         record.used_ns = 0
-        self._steal_asked_ns.pop(record.stealing, None)
-        record.stealing = 0
         self._take_back(back, now)
         again = [job for job in lost if not self._lost(job, end, job.token == culprit, now)]
         self.queue.put_back(again)
@@ -382,13 +383,15 @@ class Sched:
             self._not_idle(record)
             del self.ps[p]
 
-    def drain_p(self, p: int) -> None:
-        """Shrink: P ``p`` gets nothing more, finishes what it started, gives back the rest."""
+    def drain_p(self, p: int, now: int) -> None:
+        """Shrink: P ``p`` gets nothing more, finishes what it claimed; the rest is taken back."""
         record = self.ps[p]
         if record.draining:
             return
         record.draining = True
         self._not_idle(record)
+        if record.fresh:
+            self._out.append(Revoke(record, list(record.fresh), None, now))
         self._out.append(Retire(record))
 
     def isolated_died(
@@ -446,6 +449,12 @@ class Sched:
 
     # -- workers report --------------------------------------------------------------------------
 
+    def heard(self, record: PRecord, epoch: int, now: int) -> None:
+        """Any message of a worker: its run loop lives."""
+        if epoch == record.epoch:
+            record.since_ns = now
+            record.silent = False
+
     def finished(
         self, record: PRecord, epoch: int, message: Finished, buffers: Sequence[Buffers], now: int
     ) -> None:
@@ -455,7 +464,10 @@ class Sched:
             return
         jobs = [self._end_lease(record, token) for token in message.tokens]
         found = [job for job in jobs if job is not None]
-        self.tally.dropped["unknown_token"] += len(jobs) - len(found)
+        if len(found) < len(jobs):
+            self._unknown(
+                record, [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
+            )
         record.finished += sum([job.session.parent is None for job in found])
         for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
             if job is not None:
@@ -466,6 +478,12 @@ class Sched:
         else:
             self._finish_each(jobs, message, buffers, now)
         self._rest(record)
+
+    def _unknown(self, record: PRecord, tokens: Sequence[int]) -> None:
+        """Outcomes of hand-outs that ended: old ones, or collected from the page before."""
+        late = record.collected.intersection(tokens)
+        record.collected -= late
+        self.tally.dropped["unknown_token"] += len(tokens) - len(late)
 
     def _finish_each(
         self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
@@ -502,11 +520,17 @@ class Sched:
         if epoch != record.epoch:
             self.tally.dropped["stale_epoch"] += len(tokens)
             return
+        self._started(record, tokens)
+        self._rest(record)
+
+    def _started(self, record: PRecord, tokens: Sequence[int]) -> None:
         running: dict[Session, list[int]] = {}
         for token in tokens:
             job = record.fresh.pop(token, None)
             if job is None:
-                self.tally.dropped["unknown_token"] += 1
+                # That it was claimed may have shown before its worker could say so.
+                if token not in record.started:
+                    self.tally.dropped["unknown_token"] += 1
                 continue
             record.used_ns -= job.est_ns
             transition(job, JobState.STARTED)
@@ -517,41 +541,37 @@ class Sched:
             for session, seqs in running.items()
             if session.sid in self.sessions and session.parent is None
         )
-        self._rest(record)
 
-    def surrendered(
-        self, record: PRecord, epoch: int, request: int, tokens: Sequence[int], now: int
-    ) -> None:
-        """A victim gives back what it had not started; only now it may go to somebody else.
+    def revoked(self, what: Revoke, got: Collection[int], now: int) -> None:
+        """The shell did ``what``: ``got`` was not claimed, and never will be under these tokens.
 
-        What is known to have started is not taken back, whoever says so: it would run twice.
+        The rest is claimed: it runs, or ended a moment ago. So each revocation leaves fewer fresh
+        jobs than before, and the next ``take`` may go on from there.
         """
-        if epoch != record.epoch:
-            self.tally.dropped["stale_epoch"] += 1
-            return
-        jobs = [record.fresh.pop(token) for token in dict.fromkeys(tokens) if token in record.fresh]
+        record, thief = what.p, what.thief
+        jobs = [job for token in got if (job := record.fresh.pop(token, None)) is not None]
+        claimed = [token for token in what.tokens if token in record.fresh]
         record.used_ns -= sum(job.est_ns for job in jobs)
-        if len(jobs) < len(tokens):
-            self.tally.dropped["unknown_token"] += len(tokens) - len(jobs)
-        if request and request == record.stealing:
-            record.stealing = 0
-            self.tally.steal.add(now - self._steal_asked_ns.pop(request, now))
-            self._learn_victim(record, bool(jobs), now)
-        record.lost += len(jobs)
-        for job in jobs:
-            job.moved = True
+        self._started(record, claimed)
+        cancels = [token for token in claimed if record.started[token].cancelling]
+        if cancels:
+            self._out.append(CancelAt(record, cancels))
+        if thief is not None:
+            self.tally.steal.add(now - what.asked_ns)
+            if jobs:
+                thief.hits += 1
+            else:
+                thief.misses += 1
+            record.lost += len(jobs)
+            for job in jobs:
+                job.moved = True
         self._take_back(jobs, now)
         self._rest(record)
 
-    def _learn_victim(self, victim: PRecord, gave: bool, now: int) -> None:
-        if gave:
-            victim.steal_pause_ns = 0
-            victim.hits += 1
-        else:
-            pause = min(PAUSE_MAX_NS, max(PAUSE_MIN_NS, victim.steal_pause_ns * 2))
-            victim.steal_pause_ns = pause
-            victim.steal_after_ns = now + pause
-            victim.misses += 1
+    def collected(self, record: PRecord, message: Finished, now: int) -> None:
+        """Outcomes that a silent worker could not send. Its own message, later, is no news."""
+        self.finished(record, record.epoch, message, [_NO_BUFFERS] * len(message.tokens), now)
+        record.collected.update(message.tokens)
 
     def items(
         self, record: PRecord, epoch: int, token: int, payloads: list[bytes], buffers: list[Buffers]
@@ -641,7 +661,7 @@ class Sched:
 
     def cancel(self, session: Session, seqs: Sequence[int], now: int) -> None:
         """End jobs that wait; ask the workers about those that were handed out."""
-        at: dict[PRecord, list[int]] = {}
+        held: list[Job] = []
         # A job that is not there any more has its outcome on the way: the client sees that instead.
         mine = session.jobs
         jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
@@ -651,10 +671,26 @@ class Sched:
         for job in jobs:
             job.cancelling = True
             if job.p is not None:
-                at.setdefault(job.p, []).append(job.token)
+                held.append(job)
             else:
                 self._finish(job, Outcome.CANCELLED, b"", _NO_BUFFERS, 0, {}, now)
-        self._out.extend(_cancel_at(p, tokens) for p, tokens in at.items())
+        self._cancel_held(held, now)
+
+    def _cancel_held(self, jobs: Sequence[Job], now: int) -> None:
+        """Take back what was not claimed; ask the workers to end the rest, now or when it shows."""
+        fresh: dict[PRecord, list[int]] = {}
+        started: dict[PRecord, list[int]] = {}
+        for job in jobs:
+            record = job.p
+            assert record is not None
+            # What a dead worker held is dealt with by its death.
+            if isinstance(record, IsolatedP):  # it can always be ended: nobody else is in there
+                self._out.append(Kill(record))
+            elif record.ready:
+                at = fresh if job.state is JobState.LEASED else started
+                at.setdefault(record, []).append(job.token)
+        self._out.extend(Revoke(p, tokens, None, now) for p, tokens in fresh.items())
+        self._out.extend(CancelAt(p, tokens) for p, tokens in started.items())
 
     def pull(self, session: Session, seq: int, n: int) -> None:
         """A client has room for more items of a generator job."""
@@ -691,12 +727,14 @@ class Sched:
     def next_deadline(self) -> int | None:
         """When ``take`` has something to do even if nothing happens until then."""
         deadlines = [self._delayed[0][0]] if self._delayed else []
-        if self._idle and not self.queue:
-            free = self._any_free()
+        if not self.queue and (thief := self._thief()) is not None:
+            skip = _own_children(thief)
             deadlines.extend(
-                p.steal_after_ns
+                p.since_ns + SILENT_NS
                 for p in self.ps.values()
-                if p.steal_after_ns and self._has_spare(p, free)
+                if p.ready
+                and not p.draining
+                and any(job.session.sid != skip for job in p.fresh.values())
             )
         if not self.isolated.quiet and (due := self.isolated.deadline(self.draining)) is not None:
             deadlines.append(due)
@@ -726,14 +764,14 @@ class Sched:
         # Latest first; those where something started still runs or waits come after the free ones.
         latest = self._idle[::-1]
         for record in sorted(latest, key=_has_started):
-            self._fill(record)
+            self._fill(record, now)
         if not self.queue:
             return
         for record in sorted(self.ps.values(), key=_used):
-            while self.queue and self._fill(record):
+            while self.queue and self._fill(record, now):
                 pass
 
-    def _fill(self, record: PRecord) -> bool:
+    def _fill(self, record: PRecord, now: int) -> bool:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         skip = _own_children(record)
         head = self.queue.head(skip)
@@ -742,6 +780,8 @@ class Sched:
             return False
         share = self.queue.length // max(1, len(self.ps)) + 1
         jobs = self.queue.pop_run(min(room, share), skip)
+        if not record.fresh:
+            record.since_ns = now
         self._lease(record, jobs, jobs[0].options)
         return True
 
@@ -749,7 +789,7 @@ class Sched:
         """How many jobs like ``head`` this P may get now: 2 ms worth (children: 10), at least one
         if it has none."""
         policy, fn = self.policy, head.fn
-        if not record.ready or record.draining:
+        if not record.ready or record.draining or (record.silent and self._another_speaks()):
             return 0
         held = len(record.fresh)
         if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
@@ -760,6 +800,9 @@ class Sched:
         if by_time < 1:
             return 0 if held else 1
         return min(by_time, policy.credit_max - held)
+
+    def _another_speaks(self) -> bool:
+        return any(p.ready and not p.draining and not p.silent for p in self.ps.values())
 
     def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn
@@ -801,37 +844,48 @@ class Sched:
         self._out.extend(StartIsolated(record.p) for record in new)
 
     def _steal(self, now: int) -> None:
-        """An idle P and an empty queue: ask a busy P for the older half of its fresh jobs."""
-        if self.queue or not self._idle:
+        """An idle P and an empty queue: take from a busy P what it has not claimed.
+
+        The older half of it (Go: ``runqgrab``); all of it from one that does not report.
+        """
+        if self.queue or (thief := self._thief()) is None:
             return
-        free = self._any_free()
         records = list(self.ps.values())
+        skip = _own_children(thief)
         for at in self._order.positions(len(records)):
             victim = records[at]
-            if self._has_spare(victim, free) and now >= victim.steal_after_ns:
-                request = self._next_steal
-                self._next_steal += 1
-                victim.stealing = request
-                self._steal_asked_ns[request] = now
-                held = len(victim.fresh)
-                self._out.append(AskBack(victim, request, held - held // 2))
-                return
+            if not victim.ready or victim.draining or not victim.fresh:
+                continue
+            # Its own children are nothing for it while it has others of them at home.
+            tokens = [t for t, job in victim.fresh.items() if job.session.sid != skip]
+            if not tokens:
+                continue
+            if now >= victim.since_ns + SILENT_NS:
+                victim.silent = True
+                self._out.append(Collect(victim))
+            elif self._has_spare(victim, free=not thief.started):
+                tokens = tokens[: half_up(len(tokens))]
+            else:
+                continue
+            self._out.append(Revoke(victim, tokens, thief, now))
+            return
 
-    def _any_free(self) -> bool:
-        return any(not thief.started for thief in self._idle)
+    def _thief(self) -> PRecord | None:
+        """The idle P to steal for: the latest that has nothing started, else the latest."""
+        full = self.policy.started_max
+        able = [p for p in self._idle if not p.silent and len(p.started) < full]
+        best = [p for p in able if not p.started] or able
+        return best[-1] if best else None
 
-    def _has_spare(self, victim: PRecord, free: bool) -> bool:
-        """Whether it is worth asking: it has something beside what it runs, or runs something long.
+    def _has_spare(self, victim: PRecord, *, free: bool) -> bool:
+        """Whether it has something beside what it runs, or runs something long.
 
         A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
         between two Ps that both run something long it would be carried to and fro.
         """
-        if not victim.ready or victim.draining or victim.stealing:
-            return False
-        held = len(victim.fresh)
-        return (held > 1 and victim.used_ns >= WORTH_NS) or (
-            held > 0 and free and bool(victim.started)
-        )
+        if len(victim.fresh) > 1 and victim.used_ns >= WORTH_NS:
+            return True
+        return free and bool(victim.started)
 
     def _deliver(self) -> None:
         for session in self._dirty.values():
@@ -1061,11 +1115,6 @@ def _check_options(options: Options) -> None:
 
 def _is_isolated(job: Job) -> bool:
     return job.options is not None and job.options.get("isolate", False) is True
-
-
-def _cancel_at(record: PRecord, tokens: list[int]) -> Instruction:
-    """An isolated job can always be ended: nobody else is in its process."""
-    return Kill(record) if isinstance(record, IsolatedP) else CancelAt(record, tokens)
 
 
 def _own_children(record: PRecord) -> int | None:

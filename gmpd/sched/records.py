@@ -99,7 +99,7 @@ class Job:
         #: What this hand-out costs its P's credit.
         self.est_ns = 0
         self.cancelling = False
-        #: It was surrendered by a victim and is not handed out again yet.
+        #: It was taken from a victim and is not handed out again yet.
         self.moved = False
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
@@ -164,9 +164,9 @@ class PRecord:
     """
 
     __slots__ = (
-        "asked", "children", "defined", "draining", "epoch", "finished", "fresh", "hits", "lost",
-        "misses", "next_token", "p", "ready", "refusals", "session", "started", "steal_after_ns",
-        "steal_pause_ns", "stealing", "stolen", "used_ns",
+        "asked", "children", "collected", "defined", "draining", "epoch", "finished", "fresh",
+        "hits", "lost", "misses", "next_token", "p", "ready", "session", "silent", "since_ns",
+        "started", "stolen", "used_ns",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -183,20 +183,22 @@ class PRecord:
         self.next_token = 1
         #: Functions that this epoch's worker has been told.
         self.defined: set[int] = set()
-        #: Number of the Steal that it has not answered yet, 0 when none.
-        self.stealing = 0
-        #: Not to be robbed before this time: its last answer was empty-handed.
-        self.steal_after_ns = 0
-        self.steal_pause_ns = 0
         #: As the client of its children that run elsewhere; None until the first one leaves.
         self.session: Session | None = None
         #: Fresh children that its worker said it has: a hint, true when it was sent.
         self.children = 0
         #: It was asked for children and has not answered yet.
         self.asked = False
+        #: Since when it could have reported something about what it holds: it was heard of then, or
+        #: was given work while it had none.
+        self.since_ns = 0
+        #: It was robbed because it did not report for long: stopped, or deaf in C code. It gets
+        #: nothing more while another P speaks, and takes nothing from others.
+        self.silent = False
+        #: Hand-outs whose outcomes were taken from the page of a silent worker.
+        self.collected: set[int] = set()
         self.finished = 0
         self.stolen = 0
         self.lost = 0
         self.hits = 0
         self.misses = 0
-        self.refusals = 0

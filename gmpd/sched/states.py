@@ -37,7 +37,7 @@ class HasState(Protocol):
 _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.DELAYED: frozenset({JobState.QUEUED, JobState.FINAL}),
     JobState.QUEUED: frozenset({JobState.LEASED, JobState.FINAL}),
-    # LEASED to QUEUED: surrendered to a thief, or its worker died before it was started.
+    # LEASED to QUEUED: revoked, or its worker died before it was started.
     JobState.LEASED: frozenset(
         {JobState.STARTED, JobState.QUEUED, JobState.DELAYED, JobState.FINAL}
     ),

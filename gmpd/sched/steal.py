@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
 
-#: Asking costs two messages and a hand-out (about 0.3 ms): less work than that is not worth moving.
+#: A steal costs a hand-out and its way back (about 0.2 ms): less work is not worth moving.
 WORTH_NS = 300_000
 
-#: After an empty-handed answer a victim is left alone this long, doubling up to the second value.
-PAUSE_MIN_NS = 2_000_000
-PAUSE_MAX_NS = 50_000_000
+#: A P that holds fresh work, five times what it should take, and reports nothing for so long loses
+#: all of it that it has not claimed: a G's time slice (Go: ``forcePreemptNS``), so a P that hands a
+#: long G off speaks in time.
+SILENT_NS = 10_000_000
 
 #: Children that are asked for at once; the worker gives half of what it has, and packs no longer
 #: than it may. A round of asking costs the thief a slice at worst: a few of these per second.

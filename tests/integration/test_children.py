@@ -22,7 +22,7 @@ def boot(short_tmp: Path) -> Iterator[Boot]:
     """A daemon with two Ps and a client of it; both end with the test."""
     started: list[Any] = []
 
-    def start(**config: object) -> RawClient:
+    def start(**config: Any) -> RawClient:
         daemon = RawDaemon(short_tmp, **config)
         started.append(daemon.end)
         client = RawClient(daemon.endpoint)

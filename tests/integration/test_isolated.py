@@ -33,7 +33,7 @@ def boot(short_tmp: Path) -> Iterator[Boot]:
     """Start a daemon and a client of it; both end with the test."""
     started: list[Any] = []
 
-    def start(**config: object) -> tuple[RawDaemon, RawClient]:
+    def start(**config: Any) -> tuple[RawDaemon, RawClient]:
         daemon = RawDaemon(short_tmp, **config)
         started.append(daemon.end)
         client = RawClient(daemon.endpoint)

@@ -74,9 +74,7 @@ class IsolatedWorld(World):
         assert isolated.used <= LIMIT + SPARES
         for process in self.processes.values():
             held = process.record
-            assert process.fresh.keys() | process.begun.keys() == (
-                held.fresh.keys() | held.started.keys()
-            )
+            assert process.offered | process.begun.keys() == held.fresh.keys() | held.started.keys()
 
     def obey(self, instruction: Instruction) -> None:
         match instruction:
@@ -93,6 +91,7 @@ class IsolatedWorld(World):
                 assert len(payloads) == 1
                 process.had_one = True
                 process.fresh[first] = payloads[0]
+                process.offered.add(first)
             case _:
                 if getattr(instruction, "p", None) is None or instruction.p.p < ISOLATED_FROM:  # type: ignore[union-attr]
                     super().obey(instruction)

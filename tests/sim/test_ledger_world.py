@@ -1,7 +1,9 @@
 """A seeded world around the ledger: workers and clients that do all they may, in any order.
 
-Whatever happens, every accepted job ends exactly once, nothing without retries runs twice, and the
-invariants hold after each step. A failure prints its seed; the same seed repeats it exactly.
+Workers take up their hand-outs late, stop in the middle of anything and go on; what was not claimed
+by then may have been revoked. Whatever happens, every accepted job ends exactly once, nothing
+without retries runs twice, and the invariants hold after each step. A failure prints its seed; the
+same seed repeats it exactly.
 """
 
 from __future__ import annotations
@@ -12,16 +14,17 @@ from collections import Counter
 import pytest
 
 from gmpd.errors import ProtocolError
-from gmpd.protocol import Outcome
+from gmpd.protocol import Finished, Outcome
 from gmpd.sched.instructions import (
-    AskBack,
     AskChildren,
     CancelAt,
+    Collect,
     Deliver,
     Dispatch,
     Forget,
     Instruction,
     Retire,
+    Revoke,
     Teach,
     TellRunning,
 )
@@ -50,15 +53,22 @@ class Worker:
         self.record = record
         self.epoch = record.epoch
         self.taught: set[int] = set()
+        #: Its run queue, with what was revoked meanwhile.
         self.fresh: dict[int, bytes] = {}
         #: Begun, and whether the coordinator was told.
         self.begun: dict[int, bool] = {}
-        self.asked: list[AskBack] = []
         #: Children at home, and how many of them it was asked for.
         self.children = 0
         self.asked_children = 0
         self.cancels: list[int] = []
         self.retired = False
+        #: Rounds that it does nothing at all: stopped, or deaf in C code.
+        self.stopped = 0
+        #: The claims in shared memory: what may still be claimed or revoked.
+        self.offered: set[int] = set()
+        #: Ended, in its page, and not sent yet; and those that the coordinator took from there.
+        self.unsent: dict[int, Outcome] = {}
+        self.collected: set[int] = set()
 
 
 class World:
@@ -77,6 +87,9 @@ class World:
         self.runs = Counter[tuple[int, int]]()
         self.told_running: set[tuple[int, int]] = set()
         self.children_given = 0
+        self.revoked = self.collected = 0
+        #: Hand-outs that a worker found revoked when it came to them.
+        self.dropped = 0
 
     # -- what the shell does
 
@@ -87,10 +100,11 @@ class World:
             (self.submit, 8),
             (self.begin, 10),
             (self.finish, 12),
-            (self.surrender, 5),
             (self.have_children, 1),
             (self.give_children, 5),
             (self.cancel_children, 0.5),
+            (self.stop, 2),
+            (self.end_retired, 3),
             (self.cancel, 2),
             (self.answer_cancel, 3),
             (self.ack, 4),
@@ -104,15 +118,24 @@ class World:
         self.decide(self.dice.choice((0, 0, 0.1, 3, 200)))
 
     def decide(self, after_ms: float) -> None:
-        for instruction in self.desk.take(after_ms):
-            self.obey(instruction)
+        rounds = 0
+        again = True
+        while again:
+            instructions = self.desk.take(after_ms if not rounds else 0)
+            for instruction in instructions:
+                self.obey(instruction)
+            again = any(isinstance(each, Revoke) for each in instructions)
+            rounds += 1
+            assert rounds < 200, "the policy and its revocations never come to rest"
         for worker in self.workers.values():
             held = worker.record
             idle = not held.fresh and held.ready and not held.draining
             assert idle == (held in self.sched._idle), "an idle P is not known to be idle"
-            assert (
-                worker.fresh.keys() | worker.begun.keys() == held.fresh.keys() | held.started.keys()
+            ended = worker.unsent.keys() - worker.collected
+            assert worker.offered | worker.begun.keys() | ended == (
+                held.fresh.keys() | held.started.keys()
             )
+            assert worker.offered <= worker.fresh.keys()
 
     def obey(self, instruction: Instruction) -> None:
         if (
@@ -131,8 +154,19 @@ class World:
                 assert fn.fid in worker.taught, "handed out before it was taught"
                 assert not worker.retired, "work for a P that leaves"
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
-            case AskBack(p, _, _):
-                self.workers[p.p].asked.append(instruction)
+                worker.offered |= set(range(first, first + len(payloads)))
+            case Collect(p):
+                if p.p in self.workers:
+                    self.collect(self.workers[p.p])
+            case Revoke(p, tokens, thief):
+                assert tokens, "a revocation of nothing"
+                assert thief is None or (thief is not p and not thief.silent and not thief.fresh)
+                robbed = self.workers.get(p.p)
+                got = [token for token in tokens if robbed and token in robbed.offered]
+                if robbed:
+                    robbed.offered -= set(got)
+                self.revoked += len(got)
+                self.sched.revoked(instruction, got, self.desk.now)
             case AskChildren(p, n):
                 assert p.children, "asked for children that it did not tell of"
                 assert not self.workers[p.p].asked_children, "asked twice"
@@ -194,34 +228,86 @@ class World:
         session = worker.record.session
         self.sched.cancel(session, self.some(list(self.submitted[session.sid]))[:10], self.desk.now)
 
+    def awake(self) -> Worker | None:
+        """Some worker; None when it is stopped, or there is none."""
+        worker = self.any_worker()
+        if worker is None or not worker.stopped:
+            return worker
+        worker.stopped -= 1
+        return None
+
+    def stop(self) -> None:
+        if (worker := self.any_worker()) is not None:
+            worker.stopped = self.dice.choice((1, 3, 30))
+
+    def collect(self, worker: Worker) -> None:
+        tokens = [token for token in worker.unsent if token not in worker.collected]
+        if tokens:
+            worker.collected |= set(tokens)
+            self.collected += len(tokens)
+            specials = {
+                i: [int(worker.unsent[token]), {}]
+                for i, token in enumerate(tokens)
+                if worker.unsent[token] is not Outcome.OK
+            }
+            columns = [b"r"] * len(tokens), [10] * len(tokens), [10] * len(tokens)
+            self.sched.collected(
+                worker.record, Finished(tokens, *columns, specials or None, None), self.desk.now
+            )
+
+    def flush(self, worker: Worker) -> None:
+        """It sends what it had gathered; of what was collected that is no news."""
+        for token, outcome in worker.unsent.items():
+            if token in worker.collected:
+                self.desk.finish(worker.record, [token], outcome)
+            else:
+                self._end(worker, token, outcome)
+        worker.unsent.clear()
+        worker.collected.clear()
+
+    def says(self, worker: Worker) -> None:
+        """As the shell: any message shows that its loop lives."""
+        self.sched.heard(worker.record, worker.epoch, self.desk.now)
+
     def begin(self) -> None:
-        if (worker := self.any_worker()) is None:
+        if (worker := self.awake()) is None:
             return
         for token in self.some(list(worker.fresh)):
             self._begin(worker, token)
         told = self.some([token for token, known in worker.begun.items() if not known])
         worker.begun |= dict.fromkeys(told, True)
+        self.says(worker)
         self.sched.started(worker.record, worker.epoch, told)
 
     def _begin(self, worker: Worker, token: int) -> None:
+        payload = worker.fresh.pop(token)
+        if token not in worker.offered:
+            self.dropped += 1
+            return
+        worker.offered.remove(token)
         job = worker.record.fresh[token]
         self.runs[job.session.sid, job.seq] += 1
         attempts = 1 + int(job.option("retries", 0))
         assert self.runs[job.session.sid, job.seq] <= attempts, f"runs too often: {job.story()}"
-        assert worker.fresh.pop(token) == b"%d" % job.seq, "another job's arguments"
+        assert payload == b"%d" % job.seq, "another job's arguments"
         worker.begun[token] = False
 
     def finish(self) -> None:
-        if (worker := self.any_worker()) is None:
+        if (worker := self.awake()) is None:
             return
+        self.says(worker)
         for token in self.some(list(worker.fresh)):
             self._begin(worker, token)
+        self.flush(worker)
         for token in self.some(list(worker.begun)):
             outcome = self.dice.choice(
                 (Outcome.OK, Outcome.OK, Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT)
             )
             del worker.begun[token]
-            self._end(worker, token, outcome)
+            if self.dice.random() < 0.3:
+                worker.unsent[token] = outcome
+            else:
+                self._end(worker, token, outcome)
 
     def _end(self, worker: Worker, token: int, outcome: Outcome) -> None:
         job = worker.record.fresh.get(token) or worker.record.started[token]
@@ -229,33 +315,22 @@ class World:
         payload = b"r" * self.dice.choice((0, 1, 50))
         self.desk.finish(worker.record, [token], outcome, occupied_ms=took, payload=payload)
 
-    def surrender(self) -> None:
-        if (worker := self.any_worker()) is None:
-            return
-        if worker.retired:
-            tokens, request = list(worker.fresh), 0
-        elif worker.asked:
-            ask = worker.asked.pop(0)
-            tokens, request = list(worker.fresh)[: self.dice.randint(0, ask.n)], ask.request
-        else:
-            return
-        for token in tokens:
-            del worker.fresh[token]
-        self.sched.surrendered(worker.record, worker.epoch, request, tokens, self.desk.now)
-        if worker.retired and not worker.begun:
+    def end_retired(self) -> None:
+        worker = self.awake()
+        if worker is not None and worker.retired and not worker.begun and not worker.offered:
+            self.flush(worker)
             del self.workers[worker.record.p]
             self._orphan(worker)
             self.sched.p_died(worker.record.p, (), None, KILLED, self.desk.now)
             self.sched.remove_p(worker.record.p)
 
     def answer_cancel(self) -> None:
-        if (worker := self.any_worker()) is None:
+        if (worker := self.awake()) is None:
             return
+        self.says(worker)
         for token in worker.cancels:
-            if token in worker.fresh:
-                del worker.fresh[token]
-                self._end(worker, token, Outcome.CANCELLED)
-            elif token in worker.begun and self.dice.random() < 0.5:
+            assert token not in worker.offered, "what was not claimed is revoked, not asked for"
+            if token in worker.begun and self.dice.random() < 0.5:
                 del worker.begun[token]
                 self._end(worker, token, Outcome.CANCELLED)
             else:
@@ -265,6 +340,7 @@ class World:
     def die(self) -> None:
         if (worker := self.any_worker()) is None:
             return
+        self.flush(worker)  # what it left in its page
         begun = list(worker.begun)
         culprit = self.dice.choice(begun) if begun else None
         p = worker.record.p
@@ -280,7 +356,7 @@ class World:
 
     def retire(self) -> None:
         if (worker := self.any_worker()) is not None:
-            self.sched.drain_p(worker.record.p)
+            self.sched.drain_p(worker.record.p, self.desk.now)
 
     def lie(self) -> None:
         """Late messages of a worker that is no more, and of hand-outs that have ended."""
@@ -289,11 +365,10 @@ class World:
         record, stale = worker.record, worker.epoch - 1
         tokens = list(range(max(0, record.next_token - 5), record.next_token + 3))
         self.sched.started(record, stale, tokens)
-        self.sched.surrendered(record, stale, record.stealing, tokens, self.desk.now)
+        self.sched.heard(record, stale, self.desk.now)
         self.desk.finish(record, tokens, epoch=stale)
         ended = [t for t in tokens if t not in record.fresh and t not in record.started]
         self.desk.finish(record, ended)
-        self.sched.surrendered(record, worker.epoch, 0, [*ended, *record.started], self.desk.now)
 
     # -- clients
 
@@ -343,7 +418,7 @@ class World:
                     self.epochs[p] += 1
                     self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
             self.finish()
-            self.surrender()
+            self.end_retired()
             self.give_children()
             self.answer_cancel()
             for client in self.clients:
@@ -374,8 +449,6 @@ class World:
         assert tally.submitted == sum(tally.finished.values())
         assert (self.sched.nbytes, len(self.sched.queue), self.sched._delayed_dead) == (0, 0, 0)
         assert all(fn.kind == "name" and not fn.users for fn in self.sched.functions.values())
-        asked = {worker.record.stealing for worker in self.workers.values()} - {0}
-        assert self.sched._steal_asked_ns.keys() == asked
         assert self.sched.next_deadline() is None
         assert self.told_running <= self.runs.keys()
 
@@ -402,10 +475,14 @@ def test_every_job_ends_exactly_once(first: int) -> None:
             raise
         total += world.sched.tally.finished
         total["stolen"] += world.sched.tally.steal.count
+        total["revoked"] += world.revoked
+        total["dropped"] += world.dropped
+        total["collected"] += world.collected
         total["rejected"] += sum(world.sched.tally.rejected.values())
         assert world.sched.tally.children <= world.children_given
         total["children"] += world.children_given
-    for seen in ("ok", "error", "timeout", "cancelled", "lost", "stolen", "children"):
+    moves = ("stolen", "revoked", "dropped", "collected", "children")
+    for seen in ("ok", "error", "timeout", "cancelled", "lost", *moves):
         assert total[seen], f"the worlds are too tame: nothing was {seen}"
 
 

@@ -16,6 +16,7 @@ from gmpd.sched.instructions import (
     Forget,
     PullAt,
     Retire,
+    Revoke,
     Teach,
     TellKept,
     TellRunning,
@@ -357,13 +358,11 @@ def test_cancel_of_the_same_job_twice_in_one_message(desk: Desk) -> None:
     assert desk.ended(client, seq) is Outcome.CANCELLED
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["leased", "started"])
-def test_cancel_of_a_job_that_was_handed_out_asks_its_worker(desk: Desk, begun: bool) -> None:
+def test_cancel_of_a_started_job_asks_its_worker(desk: Desk) -> None:
     p, client = desk.sched.p_ready(0, 1), desk.client()
     (seq,) = desk.submit(client)
     desk.take()
-    if begun:
-        desk.start(p)
+    desk.start(p)
     desk.sched.cancel(client, [seq], desk.now)
     assert CancelAt(p, [1]) in desk.take()
     assert desk.ended(client, seq) is None
@@ -392,7 +391,9 @@ def test_a_cancelled_job_that_is_given_back_is_not_handed_out_again(desk: Desk) 
     (seq,) = desk.submit(client)
     desk.take()
     desk.sched.cancel(client, [seq], desk.now)
-    desk.sched.surrendered(p, p.epoch, 0, [1], desk.now)
+    (revoke,) = only(desk.take(), Revoke)
+    assert (revoke.p, revoke.tokens, revoke.thief) == (p, [1], None)
+    desk.sched.revoked(revoke, [1], desk.now)
     assert handed(desk.take()) == []
     assert desk.ended(client, seq) is Outcome.CANCELLED
 
@@ -420,11 +421,10 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
     (token,) = p.fresh
     desk.finish(p, [token], epoch=1)
     desk.sched.started(p, 1, [token])
-    desk.sched.surrendered(p, 1, 0, [token], desk.now)
     desk.sched.items(p, 1, token, [b"i"], [()])
     desk.sched.kept(p, 1, [token])
     assert desk.take() == []
-    assert desk.sched.tally.dropped == {"stale_epoch": 5}
+    assert desk.sched.tally.dropped == {"stale_epoch": 4}
     assert list(p.fresh) == [token]
     desk.finish(p)
     desk.take()
@@ -437,22 +437,10 @@ def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
     desk.take()
     desk.finish(p, [1, 1, 7])
     desk.sched.started(p, 1, [1])
-    desk.sched.surrendered(p, 1, 0, [1], desk.now)
     desk.sched.items(p, 1, 1, [b"i"], [()])
     desk.take()
-    assert desk.sched.tally.dropped == {"unknown_token": 5}
+    assert desk.sched.tally.dropped == {"unknown_token": 4}
     assert desk.ended(client, seq) is Outcome.OK
-
-
-def test_a_started_job_cannot_be_given_back(desk: Desk) -> None:
-    """Or it would run twice: only the death of its worker ends it without an outcome."""
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    desk.submit(client)
-    desk.take()
-    (token,) = desk.start(p)
-    desk.sched.surrendered(p, p.epoch, 0, [token], desk.now)
-    assert handed(desk.take()) == []
-    assert list(p.started) == [token]
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -562,39 +550,6 @@ def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
     desk.sched.pull(client, waiting, 5)
     desk.sched.pull(client, 99, 5)
     assert only(desk.take(), PullAt) == [PullAt(p, 1, 5)]
-
-
-def test_what_a_victim_gives_is_counted_by_the_thief(desk: Desk) -> None:
-    victim, client = desk.sched.p_ready(0, 1), desk.client()
-    desk.submit(client, 2, fn="m:long")
-    desk.take()
-    desk.start(victim)
-    desk.take()
-    thief = desk.sched.p_ready(1, 1)
-    desk.take()
-    if victim.stealing:
-        desk.sched.surrendered(victim, 1, victim.stealing, list(victim.fresh), desk.now)
-        desk.take()
-    assert (thief.stolen, victim.lost) == (len(thief.fresh), len(thief.fresh))
-    assert thief.fresh
-
-
-def test_a_steal_that_dies_with_its_victim_leaves_nothing(desk: Desk) -> None:
-    one, client = desk.sched.p_ready(1, 1), desk.client()
-    for epoch in range(2, 60):
-        desk.submit(client, 2, fn="m:long", retries=1000)
-        desk.take()
-        desk.start(one)
-        desk.take()
-        other = desk.sched.p_ready(2, epoch)
-        desk.take()
-        assert one.stealing
-        for p in (one, other):
-            desk.sched.p_died(p.p, (), None, KILLED, desk.now)
-        desk.sched.close_session(client, desk.now)
-        client = desk.client()
-        desk.sched.p_ready(1, epoch)
-    assert len(desk.sched._steal_asked_ns) <= 1
 
 
 # -------------------------------------------------------------------------------------- retries
@@ -767,10 +722,13 @@ def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) ->
     begun, fresh = one.fresh
     desk.start(one, [begun])
     desk.take()
-    desk.sched.drain_p(1)
-    assert only(desk.take(), Retire) == [Retire(one)]
+    desk.sched.drain_p(1, desk.now)
+    asked = desk.take()
+    assert only(asked, Retire) == [Retire(one)]
+    (revoke,) = only(asked, Revoke)
+    assert asked.index(revoke) < asked.index(Retire(one)), "or it would wait for what it lost"
     two = desk.sched.p_ready(2, 1)
-    desk.sched.surrendered(one, 1, 0, list(one.fresh), desk.now)
+    desk.sched.revoked(revoke, revoke.tokens, desk.now)
     assert {p for p, _ in handed(desk.take())} == {2}
     desk.sched.remove_p(1)
     assert 1 in desk.sched.ps  # what it had started is not lost
@@ -788,8 +746,8 @@ def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) ->
 
 def test_retiring_twice_is_asked_once(desk: Desk) -> None:
     desk.sched.p_ready(1, 1)
-    desk.sched.drain_p(1)
-    desk.sched.drain_p(1)
+    desk.sched.drain_p(1, desk.now)
+    desk.sched.drain_p(1, desk.now)
     assert len(only(desk.take(), Retire)) == 1
 
 

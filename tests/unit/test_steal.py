@@ -1,4 +1,4 @@
-"""Stealing: the order of victims, and its two phases in the ledger (gmpd.sched.steal)."""
+"""Stealing: the order of victims, and what the ledger takes from whom (gmpd.sched.steal)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from math import gcd
 import pytest
 
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import AskBack
+from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellRunning
 from gmpd.sched.records import PRecord, Session
-from gmpd.sched.steal import PAUSE_MAX_NS, PAUSE_MIN_NS, RandomOrder, coprimes
+from gmpd.sched.steal import SILENT_NS, RandomOrder, coprimes
 from tests.desk import KILLED, MS, Desk, handed, only, payloads
 
 # ------------------------------------------------------------------------------ whom to ask
@@ -54,7 +54,7 @@ def test_any_seed_will_do(seed: int) -> None:
     assert len({order.next() for _ in range(100)}) == 100
 
 
-# --------------------------------------------------------------------------------- two phases
+# --------------------------------------------------------------------------------- revocation
 
 
 class Scene:
@@ -70,13 +70,13 @@ class Scene:
         self.tokens = list(self.victim.fresh)
         assert len(self.tokens) == 4
 
-    def thief(self) -> tuple[PRecord, AskBack]:
+    def thief(self) -> tuple[PRecord, Revoke]:
         record = self.desk.sched.p_ready(2, 1)
-        (ask,) = only(self.desk.take(), AskBack)
-        return record, ask
+        (revoke,) = only(self.desk.take(), Revoke)
+        return record, revoke
 
-    def give(self, ask: AskBack, tokens: list[int], epoch: int = 1) -> None:
-        self.desk.sched.surrendered(self.victim, epoch, ask.request, tokens, self.desk.now)
+    def revoked(self, revoke: Revoke, got: list[int]) -> None:
+        self.desk.sched.revoked(revoke, got, self.desk.now)
 
 
 @pytest.fixture
@@ -87,26 +87,25 @@ def scene() -> Iterator[Scene]:
     made.desk.sched.validate()
 
 
-def test_an_idle_p_asks_for_the_older_half(scene: Scene) -> None:
-    _, ask = scene.thief()
-    assert (ask.p, ask.n) == (scene.victim, 2)
-    assert scene.victim.stealing == ask.request
+def test_an_idle_p_takes_the_older_half(scene: Scene) -> None:
+    thief, revoke = scene.thief()
+    assert (revoke.p, revoke.thief) == (scene.victim, thief)
+    assert revoke.tokens == scene.tokens[:2]
 
 
-def test_nothing_moves_before_the_victim_has_given_it_up(scene: Scene) -> None:
+def test_nothing_moves_before_it_is_revoked(scene: Scene) -> None:
     thief, _ = scene.thief()
     assert len(scene.victim.fresh) == 4
     assert not thief.fresh
-    assert scene.desk.take() == []  # and it is asked only once
 
 
-def test_what_is_given_up_moves_under_new_tokens(scene: Scene) -> None:
-    thief, ask = scene.thief()
-    scene.give(ask, scene.tokens[:2])
+def test_what_is_revoked_moves_under_new_tokens(scene: Scene) -> None:
+    thief, revoke = scene.thief()
+    scene.revoked(revoke, revoke.tokens)
     instructions = scene.desk.take()
     assert handed(instructions) == [(2, 2)]
     assert payloads(instructions) == [b"1", b"2"]
-    assert (scene.victim.hits, scene.victim.lost, scene.victim.stealing) == (1, 2, 0)
+    assert (thief.hits, thief.misses, thief.stolen, scene.victim.lost) == (1, 0, 2, 2)
     assert scene.desk.sched.tally.steal.count == 1
     # The old tokens are burnt: an outcome under them would be a second run.
     scene.desk.finish(scene.victim, scene.tokens[:2], payload=b"twice")
@@ -119,56 +118,65 @@ def test_what_is_given_up_moves_under_new_tokens(scene: Scene) -> None:
 
 
 def test_tokens_are_never_used_twice(scene: Scene) -> None:
-    _, ask = scene.thief()
-    scene.give(ask, scene.tokens)
+    _, revoke = scene.thief()
+    scene.revoked(revoke, revoke.tokens)
     scene.desk.take()
-    assert not set(scene.victim.fresh) & set(scene.tokens)
+    assert not set(scene.victim.fresh) & set(revoke.tokens)
     assert scene.victim.next_token > max(scene.tokens)
 
 
-def test_an_empty_handed_victim_is_left_alone_longer_and_longer(scene: Scene) -> None:
-    _, ask = scene.thief()
-    pause = PAUSE_MIN_NS
-    for misses in range(1, 9):
-        scene.give(ask, [])
-        assert scene.desk.take() == []
-        assert scene.victim.misses == misses
-        assert scene.desk.sched.next_deadline() == scene.desk.now + pause
-        assert not only(scene.desk.take(after_ms=pause / MS - 0.5), AskBack)
-        (ask,) = only(scene.desk.take(after_ms=0.5), AskBack)
-        pause = min(PAUSE_MAX_NS, 2 * pause)
-    scene.give(ask, scene.tokens[:1])
-    assert scene.victim.steal_pause_ns == 0
+def test_what_was_claimed_shows_as_started_and_the_rest_is_tried(scene: Scene) -> None:
+    """No message of the victim is needed for it, and its own comes too late to be news."""
+    thief, revoke = scene.thief()
+    scene.revoked(revoke, [])
+    instructions = scene.desk.take()
+    assert list(scene.victim.started) == scene.tokens[:2]
+    assert [each.seqs for each in only(instructions, TellRunning)] == [scene.seqs[:2]]
+    assert (thief.hits, thief.misses) == (0, 1)
+    (again,) = only(instructions, Revoke)
+    assert again.tokens == scene.tokens[2:3]
+    scene.revoked(again, again.tokens)
+    assert handed(scene.desk.take()) == [(2, 1)]
+    scene.desk.start(scene.victim, scene.tokens[:2])
+    assert not scene.desk.sched.tally.dropped
 
 
-def test_an_answer_of_another_request_ends_nothing(scene: Scene) -> None:
-    _, ask = scene.thief()
-    scene.desk.sched.surrendered(scene.victim, 1, ask.request + 1, [], scene.desk.now)
-    assert scene.victim.stealing == ask.request
-
-
-def test_an_answer_of_a_dead_worker_is_dropped(scene: Scene) -> None:
-    thief, ask = scene.thief()
-    scene.desk.sched.p_died(1, (), None, KILLED, scene.desk.now)
-    scene.give(ask, scene.tokens[:2], epoch=0)
-    scene.give(ask, scene.tokens[:2])
+def test_a_steal_that_meets_a_cancel_takes_nothing_twice(scene: Scene) -> None:
+    """Both in one batch: the second finds tokens that are gone, and concludes nothing from that."""
+    thief = scene.desk.sched.p_ready(2, 1)
+    scene.desk.sched.cancel(scene.client, scene.seqs[:3], scene.desk.now)
+    cancel, steal = only(scene.desk.take(), Revoke)
+    assert (cancel.tokens, cancel.thief) == (scene.tokens[:3], None)
+    assert (steal.tokens, steal.thief) == (scene.tokens[:2], thief)
+    scene.revoked(cancel, cancel.tokens)
+    scene.revoked(steal, [])  # the words are taken: by us
     scene.desk.take()
-    assert len(thief.fresh) == 4
-    assert scene.desk.sched.tally.dropped == {"stale_epoch": 1, "unknown_token": 2}
-    assert not scene.desk.sched._steal_asked_ns
+    ended = [scene.desk.ended(scene.client, seq) for seq in scene.seqs]
+    assert ended == [Outcome.CANCELLED] * 3 + [None]
+    assert not scene.victim.started
+    assert list(scene.victim.fresh) == scene.tokens[3:]
 
 
-def test_work_that_is_not_worth_two_messages_stays_unless_something_long_is_before_it() -> None:
+def test_a_cancel_of_what_was_claimed_goes_to_the_worker(scene: Scene) -> None:
+    scene.desk.sched.cancel(scene.client, scene.seqs[:2], scene.desk.now)
+    (revoke,) = only(scene.desk.take(), Revoke)
+    scene.revoked(revoke, scene.tokens[1:2])
+    assert only(scene.desk.take(), CancelAt) == [CancelAt(scene.victim, scene.tokens[:1])]
+    assert scene.desk.ended(scene.client, scene.seqs[0]) is None
+    assert scene.desk.ended(scene.client, scene.seqs[1]) is Outcome.CANCELLED
+
+
+def test_a_little_work_stays_unless_something_long_is_before_it() -> None:
     desk = Desk()
     client, victim = desk.client(), desk.sched.p_ready(1, 1)
     desk.teach(victim, client, "m:tiny", 0.01)
     desk.submit(client, 5, "m:tiny")
     desk.take()
     desk.sched.p_ready(2, 1)
-    assert not only(desk.take(), AskBack)
+    assert not only(desk.take(), Revoke)
     desk.start(victim, list(victim.fresh)[:1])  # the first turns out to be long
-    (ask,) = only(desk.take(), AskBack)
-    assert ask.n == 2
+    (revoke,) = only(desk.take(), Revoke)
+    assert len(revoke.tokens) == 2
 
 
 def test_the_last_fresh_job_is_not_carried_between_two_that_run_something_long() -> None:
@@ -181,28 +189,112 @@ def test_the_last_fresh_job_is_not_carried_between_two_that_run_something_long()
     desk.submit(client, 1, "m:long")
     desk.take()
     assert len(one.fresh) + len(two.fresh) == 1
-    assert not only(desk.log, AskBack)
-
-
-def test_a_pause_that_is_over_is_no_deadline_while_nobody_is_free() -> None:
-    """Or the coordinator would wake at once, do nothing, and wake again."""
-    desk = Desk()
-    client, one = desk.client(), desk.sched.p_ready(1, 1)
-    desk.submit(client, 2, "m:long")
-    desk.take()
-    desk.start(one)
-    desk.take()
-    two = desk.sched.p_ready(2, 1)
-    (ask,) = only(desk.take(), AskBack)
-    desk.sched.surrendered(one, 1, ask.request, [], desk.now)
-    desk.submit(client, 1, "m:other")
-    desk.take()
-    desk.start(two)
-    assert not only(desk.take(after_ms=100), AskBack)
-    assert desk.sched.next_deadline() is None
+    assert not only(desk.log, Revoke)
 
 
 def test_a_draining_or_dead_p_is_not_robbed(scene: Scene) -> None:
-    scene.desk.sched.drain_p(1)
+    scene.desk.sched.drain_p(1, scene.desk.now)
     scene.desk.sched.p_ready(2, 1)
-    assert not only(scene.desk.take(), AskBack)
+    assert [each.thief for each in only(scene.desk.take(), Revoke)] == [None]
+    assert not only(scene.desk.take(after_ms=1000), Revoke)
+
+
+# ------------------------------------------------------------------------------------ silence
+
+
+def given(instructions: list[Instruction]) -> Counter[int]:
+    """How many jobs each P got."""
+    total = Counter[int]()
+    for p, n in handed(instructions):
+        total[p] += n
+    return total
+
+
+class Silence:
+    """P1 holds five jobs of ten microseconds and says nothing; P2 is idle."""
+
+    def __init__(self) -> None:
+        self.desk = Desk()
+        self.client: Session = self.desk.client()
+        self.one: PRecord = self.desk.sched.p_ready(1, 1)
+        self.desk.teach(self.one, self.client, "m:tiny", 0.01)
+        self.seqs = self.desk.submit(self.client, 5, "m:tiny")
+        self.desk.take()
+        self.tokens = list(self.one.fresh)
+        self.two: PRecord = self.desk.sched.p_ready(2, 1)
+        assert not only(self.desk.take(), Revoke)
+
+    def rob(self, claimed: int = 1) -> None:
+        """As the shell would: all but the first ``claimed`` is given back."""
+        (revoke,) = only(self.desk.take(after_ms=SILENT_NS / MS), Revoke)
+        assert revoke.tokens == list(self.one.fresh)
+        self.desk.sched.revoked(revoke, revoke.tokens[claimed:], self.desk.now)
+
+
+@pytest.fixture
+def silence() -> Silence:
+    return Silence()
+
+
+def test_a_silent_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
+    assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
+    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Revoke)
+    (revoke,) = only(silence.desk.take(after_ms=0.5), Revoke)
+    assert revoke.tokens == silence.tokens
+    silence.desk.sched.revoked(revoke, revoke.tokens[1:], silence.desk.now)
+    assert given(silence.desk.take()) == {2: 4}
+    assert list(silence.one.started) == silence.tokens[:1]
+
+
+def test_without_an_idle_thief_the_jobs_stay_and_no_timer_runs(silence: Silence) -> None:
+    other = silence.desk.submit(silence.client, 1, "m:other")
+    silence.desk.take()
+    assert len(silence.two.fresh) == 1
+    assert silence.desk.sched.next_deadline() is None
+    assert not only(silence.desk.take(after_ms=10_000), Revoke)
+    assert silence.desk.ended(silence.client, other[0]) is None
+
+
+def test_who_speaks_is_not_silent(silence: Silence) -> None:
+    for _ in range(5):
+        assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Revoke)
+        silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+    silence.desk.sched.heard(silence.one, 0, silence.desk.now + 10**9)  # of an epoch that is over
+    silence.rob()
+
+
+def test_a_silent_p_gets_nothing_while_another_speaks(silence: Silence) -> None:
+    """Or the stopped worker, which holds nothing now, would be the best place for its own jobs."""
+    silence.rob(claimed=0)
+    assert given(silence.desk.take()) == {2: 5}
+    silence.desk.submit(silence.client, 50, "m:other")
+    assert handed(silence.desk.take()) == []
+    silence.desk.finish(silence.two)
+    assert given(silence.desk.take()).keys() == {2}
+    silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+    assert given(silence.desk.take()).keys() == {1}
+
+
+def test_a_silent_p_is_better_than_none(silence: Silence) -> None:
+    silence.rob(claimed=0)
+    silence.desk.take()
+    silence.desk.sched.p_died(2, (), None, KILLED, silence.desk.now)
+    assert given(silence.desk.take()) == {1: 5}
+
+
+def test_two_silent_ps_do_not_play_ball(silence: Silence) -> None:
+    """Who is silent steals nothing, so a job moves at most once between two deaf workers."""
+    silence.rob()
+    silence.desk.take()
+    before = len(only(silence.desk.log, Revoke))
+    silence.desk.take(after_ms=10_000)
+    assert len(only(silence.desk.log, Revoke)) == before
+    assert silence.desk.sched.next_deadline() is None
+
+
+def test_a_new_worker_is_not_silent(silence: Silence) -> None:
+    silence.rob()
+    silence.desk.take()
+    silence.desk.sched.p_died(1, (), None, KILLED, silence.desk.now)
+    silence.desk.sched.p_ready(1, 2)
+    assert not silence.one.silent

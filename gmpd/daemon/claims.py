@@ -1,0 +1,144 @@
+"""Claims: whose a hand-out is, the worker's that has it or the coordinator's again.
+
+A hand-out that has not begun may be taken back from a worker that cannot be asked: one that is
+stopped, or whose GIL is held by C code. So both sides decide it in shared memory, by one atomic
+test-and-set of the hand-out's word: who finds it free has the hand-out for good. The worker takes
+the word to *claim* (it runs the job next), the coordinator to *revoke* (the job goes elsewhere,
+under a new token). Neither holds anything while it does so, so neither can die, be stopped or lose
+the GIL at a wrong moment, and nobody ever waits.
+
+**Rejected.** A byte-range lock around a table of states (0.7 µs, and it is released by the kernel
+when its holder dies): taking it lets go of the GIL, so whoever hogs that, for seconds in C code,
+gets it while the lock is held; the coordinator could then take nothing back from exactly the
+workers that this is for. Two flags with memory barriers: no barrier can be had from Python.
+
+The word is a process-shared POSIX spin lock that is only ever tried: the one atomic operation that
+every libc exports. Beside it stands its owner's token: after ``CLAIMS`` hand-outs a place is used
+again, and a worker that still holds an old, revoked hand-out must not take the new one's word.
+
+This module knows nothing of jobs and of the rest of the page.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from array import array
+from collections.abc import Iterable
+
+#: Places. More than a worker is ever given at once (``dispatch.credit_max`` allows 4,096).
+CLAIMS = 1 << 14
+#: A word and an owner's token for each.
+CLAIMS_BYTES = CLAIMS * 8
+
+_MASK = CLAIMS - 1
+_WORDS_AT = CLAIMS * 4
+_LOW = 0xFFFFFFFF
+
+# PyDLL: the call is over in 20 ns, and letting go of the GIL for it is what must not happen.
+_libc = ctypes.PyDLL(None)
+_take = _libc.pthread_spin_trylock
+_take.argtypes, _take.restype = [ctypes.c_void_p], ctypes.c_int
+
+
+def _word_values() -> tuple[int, int]:
+    """What a word holds while it is free, and once taken: that is each libc's own choice."""
+    word = ctypes.c_uint32()
+    shared = 1  # PTHREAD_PROCESS_SHARED
+    if _libc.pthread_spin_init(ctypes.byref(word), shared):
+        raise OSError("pthread_spin_init refuses a process-shared lock")
+    free = word.value
+    if _take(ctypes.addressof(word)) or word.value == free or not _take(ctypes.addressof(word)):
+        raise OSError("pthread_spin_trylock does not behave as a test-and-set of 4 bytes")
+    return free, word.value
+
+
+_FREE, _TAKEN = _word_values()
+_ALL_FREE = memoryview(array("I", [_FREE]) * CLAIMS)
+_ALL_TAKEN = array("I", [_TAKEN]) * CLAIMS
+_TAKEN_BYTES = _ALL_TAKEN.tobytes()
+
+
+class Claims:
+    """Either side's view of the claims in ``shared``, from byte ``at`` on.
+
+    The coordinator alone calls ``offer`` and ``revoke``, the worker alone ``claim``.
+    """
+
+    def __init__(self, shared: mmap.mmap, at: int) -> None:
+        self._shared = shared
+        self._at = at
+        self._view = memoryview(shared)[at : at + CLAIMS_BYTES]
+        self._owners = self._view[:_WORDS_AT].cast("I")
+        self._words = self._view[_WORDS_AT:].cast("I")
+        self._anchor = ctypes.c_char.from_buffer(shared, at + _WORDS_AT)
+        self._address = ctypes.addressof(self._anchor)
+
+    def clear(self) -> None:
+        """Nothing is on offer. Before the worker starts."""
+        self._words[:] = memoryview(_ALL_TAKEN)
+
+    def close(self) -> None:
+        """Let go of the shared memory; the claims may not be used any more."""
+        del self._anchor
+        self._owners.release()
+        self._words.release()
+        self._view.release()
+
+    def offer(self, first: int, n: int) -> list[int]:
+        """Put ``n`` hand-outs from token ``first`` on up for claiming; before the worker is told.
+
+        Gives the tokens of hand-outs that lay there ``CLAIMS`` tokens ago and were not claimed in
+        all that time: they are revoked now. Raises ValueError for more than ``CLAIMS`` at once.
+        """
+        if n > CLAIMS:
+            raise ValueError(f"{n} hand-outs at once, there are {CLAIMS} places")
+        start = first & _MASK
+        head = min(n, CLAIMS - start)
+        displaced = self._offer(start, first, head)
+        if head < n:
+            displaced += self._offer(0, first + head, n - head)
+        return displaced
+
+    def _offer(self, start: int, first: int, n: int) -> list[int]:
+        end = start + n
+        words_at = self._at + _WORDS_AT
+        displaced = []
+        if self._shared[words_at + 4 * start : words_at + 4 * end] != _TAKEN_BYTES[: 4 * n]:
+            displaced = self._clear_out(start, first, n)
+        low = first & _LOW
+        if low + n <= _LOW:
+            owners = array("I", range(low, low + n))
+        else:
+            owners = array("I", [token & _LOW for token in range(first, first + n)])
+        # Owners first: a word that is free has its owner beside it.
+        self._owners[start:end] = memoryview(owners)
+        self._words[start:end] = _ALL_FREE[:n]
+        return displaced
+
+    def _clear_out(self, start: int, first: int, n: int) -> list[int]:
+        displaced = []
+        for place in range(start, start + n):
+            if self._words[place] == _FREE and not _take(self._address + 4 * place):
+                new = first + place - start
+                displaced.append(new - (new - self._owners[place] & _LOW))
+        return displaced
+
+    def revoke(self, tokens: Iterable[int]) -> list[int]:
+        """Take hand-outs back; gives those that were not claimed, and now never will be."""
+        words = self._address
+        return [token for token in tokens if not _take(words + 4 * (token & _MASK))]
+
+    def claim(self, token: int) -> bool:
+        """The worker is about to run this; False when it was revoked, and must be dropped."""
+        place = token & _MASK
+        if _take(self._address + 4 * place):
+            return False
+        if self._owners[place] == token & _LOW:
+            return True
+        self._words[place] = _FREE  # it belongs to a later hand-out: as if never touched
+        return False
+
+    def is_claimed(self, token: int) -> bool:
+        """For a hand-out that the coordinator has not revoked: whether its worker took it."""
+        return self._words[token & _MASK] != _FREE

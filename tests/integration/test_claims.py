@@ -1,0 +1,322 @@
+"""What a worker has not claimed is taken from it without its help: stopped, deaf, or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd import protocol
+from gmpd.daemon.claims import CLAIMS
+from gmpd.daemon.page import Page
+from gmpd.protocol import Outcome
+from tests.rawclient import RawClient, RawDaemon
+from tests.support import wait_until
+
+Boot = Callable[..., tuple[RawDaemon, RawClient]]
+
+
+@pytest.fixture
+def boot(short_tmp: Path) -> Iterator[Boot]:
+    """Start a daemon and a client of it; both end with the test."""
+    started: list[Any] = []
+
+    def start(**config: Any) -> tuple[RawDaemon, RawClient]:
+        daemon = RawDaemon(short_tmp, **config)
+        started.append(daemon.end)
+        client = RawClient(daemon.endpoint)
+        started.append(client.close)
+        client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
+        return daemon, client
+
+    yield start
+    for end in reversed(started):
+        end()
+
+
+def stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def pids(client: RawClient) -> list[int]:
+    return [each["pid"] for each in client.call("status")["ps"]]
+
+
+def runs(record: str) -> Counter[str]:
+    return Counter(Path(record).read_text().split()) if Path(record).exists() else Counter()
+
+
+def warm(client: RawClient, name: str, *args: Any) -> None:
+    """Let the daemon learn that a function is quick, so that it hands out many at once."""
+    client.outcomes(client.submit(name, *[args] * 200))
+
+
+# -------------------------------------------------------------------------------- the two sides
+
+CLAIM_ALL = """
+import sys
+from gmpd.daemon.page import Page
+page = Page(int(sys.argv[1]))
+n, stride = int(sys.argv[2]), int(sys.argv[3])
+print(flush=True)
+mine = [i * stride % n for i in range(n) if page.claims.claim(i * stride % n)]
+print(*mine, flush=True)
+"""
+
+
+@pytest.mark.parametrize("stride", [1, 4999, CLAIMS - 1], ids=["meeting", "mixed", "backwards"])
+def test_two_processes_never_have_the_same_one(stride: int) -> None:
+    """All hand-outs are offered; one side claims and the other revokes, at the same time."""
+    page, fd = Page.create("gmpd-test")
+    n = CLAIMS
+    try:
+        page.claims.offer(0, n)
+        child = subprocess.Popen(
+            [sys.executable, "-c", CLAIM_ALL, str(fd), str(n), str(stride)],
+            pass_fds=(fd,),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        taken = page.claims.revoke(range(n - 1, -1, -1))
+        claimed = [int(token) for token in child.communicate(timeout=30)[0].split()]
+        assert Counter(taken) + Counter(claimed) == Counter(range(n))
+        assert all(page.claims.is_claimed(token) for token in claimed)
+    finally:
+        page.close()
+        os.close(fd)
+
+
+# ------------------------------------------------------------------------------- stopped workers
+
+
+def test_the_jobs_of_a_stopped_worker_are_run_by_the_others(boot: Boot, tmp_path: Path) -> None:
+    """All of them, while it is still stopped; and nothing runs twice when it goes on."""
+    _, client = boot()
+    record = str(tmp_path / "ran")
+    warm(client, "jobs_for_tests:note", record, "warm")
+    stopped, _ = pids(client)
+    stop(stopped)
+    try:
+        names = [f"job{i}" for i in range(300)]
+        jobs = client.submit("jobs_for_tests:note", *[(record, name) for name in names])
+        outcomes = client.outcomes(jobs)
+        assert Path(f"/proc/{stopped}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    finally:
+        go_on(stopped)
+    assert {outcome for outcome, _, _ in outcomes} == {Outcome.OK}
+    # It finds its hand-outs revoked, says that it is there, and is given work again.
+    before = _finished(client, 0)
+    client.until(
+        lambda: (
+            client.outcomes(client.submit("jobs_for_tests:note", *[(record, "later")] * 50))
+            and _finished(client, 0) > before
+        )
+    )
+    ran = runs(record)
+    assert {name: ran[name] for name in names} == dict.fromkeys(names, 1)
+    status = client.call("status")
+    assert sum(each["steals"]["hit"] for each in status["ps"]) >= 1
+    assert "unknown_token" not in status["dropped"]
+
+
+def _finished(client: RawClient, p: int) -> int:
+    found: int = client.call("status")["ps"][p]["jobs_finished"]
+    return found
+
+
+def test_a_stopped_worker_is_robbed_within_100_ms_of_another_being_idle(
+    boot: Boot, tmp_path: Path
+) -> None:
+    """The median of some rounds: a busy machine may delay one of them."""
+    _, client = boot()
+    record = str(tmp_path / "ran")
+    warm(client, "jobs_for_tests:note", record, "warm")
+    took = []
+    stopped = pids(client)[0]
+    for round_ in range(9):
+        client.until(lambda: client.call("status")["queue"]["unfinished"] == 0)
+        stop(stopped)
+        try:
+            began = time.monotonic()
+            calls = [(record, f"{round_}.{i}") for i in range(20)]
+            client.outcomes(client.submit("jobs_for_tests:note", *calls))
+            took.append(time.monotonic() - began)
+        finally:
+            go_on(stopped)
+        client.until(lambda: client.call("status")["ps"][0]["fresh"] == 0)
+    assert sorted(took)[len(took) // 2] < 0.1, took
+
+
+def test_without_another_worker_the_jobs_stay_until_it_goes_on(boot: Boot, tmp_path: Path) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    record = str(tmp_path / "ran")
+    warm(client, "jobs_for_tests:note", record, "warm")
+    (worker,) = pids(client)
+    stop(worker)
+    try:
+        jobs = client.submit("jobs_for_tests:note", *[(record, f"job{i}") for i in range(100)])
+        client.until(lambda: client.call("status")["ps"][0]["fresh"] > 1)
+        assert client.call("status")["ps"][0]["fresh"] <= 100
+        assert not client.done.keys() & set(jobs)
+    finally:
+        go_on(worker)
+    assert {outcome for outcome, _, _ in client.outcomes(jobs)} == {Outcome.OK}
+    assert set(runs(record).values()) == {1, 200}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_that_stop_and_go_on_at_random_run_each_job_once(
+    boot: Boot, tmp_path: Path, seed: int
+) -> None:
+    """Both are stopped and woken at any moment, in the middle of claims too."""
+    _, client = boot()
+    record, dice = str(tmp_path / "ran"), random.Random(seed)
+    warm(client, "jobs_for_tests:note", record, "warm")
+    workers = pids(client)
+    names = [f"job{i}" for i in range(6000)]
+    jobs = client.submit("jobs_for_tests:note", *[(record, name) for name in names])
+    stopped: set[int] = set()
+    try:
+        while not client.done.keys() >= set(jobs):
+            worker = dice.choice(workers)
+            if worker in stopped:
+                go_on(worker)
+                stopped.remove(worker)
+            else:
+                stop(worker)
+                stopped.add(worker)
+            client.receive(dice.choice((0.0005, 0.002, 0.015, 0.03)))
+    finally:
+        for worker in stopped:
+            go_on(worker)
+    assert {outcome for outcome, _, _ in client.outcomes(jobs)} == {Outcome.OK}
+    # A second run would come after the fact: let the workers come to rest first.
+    client.outcomes(client.submit("jobs_for_tests:pid", *[()] * 50))
+    ran = runs(record)
+    assert {name: ran[name] for name in names} == dict.fromkeys(names, 1)
+
+
+# ---------------------------------------------------------------------------- deaf and busy ones
+
+
+@pytest.mark.parametrize("function", ["note_and_spin", "note_and_never_await"])
+def test_jobs_behind_a_deaf_one_are_run_elsewhere(
+    boot: Boot, tmp_path: Path, function: str
+) -> None:
+    """C code that holds the GIL, or a coroutine that never awaits: neither can be asked."""
+    _, client = boot()
+    record, name = str(tmp_path / "ran"), f"jobs_for_tests:{function}"
+    warm(client, name, record, "warm", 0.0)
+    calls = [(record, "deaf", 4.0), *[(record, f"job{i}", 0.0) for i in range(150)]]
+    deaf, *others = client.submit(name, *calls)
+    outcomes = client.outcomes(others)
+    assert deaf not in client.done, "the jobs behind it waited for it"
+    assert {outcome for outcome, _, _ in outcomes} == {Outcome.OK}
+    assert client.outcomes([deaf])[0][1] == "deaf"
+    ran = runs(record)
+    assert ran.pop("warm") == 200
+    assert set(ran.values()) == {1}
+    assert len(ran) == 151
+
+
+def test_a_deaf_worker_can_be_cancelled_and_shrunk_away(boot: Boot, tmp_path: Path) -> None:
+    """What it has not claimed is cancelled, or moves, at once; what it runs is finished."""
+    _, client = boot(**{"daemon.procs": 1})
+    record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
+    warm(client, name, record, "warm", 0.0)
+    calls = [(record, "deaf", 3.0), *[(record, f"job{i}", 0.0) for i in range(40)]]
+    deaf, *others = client.submit(name, *calls)
+    wait_until(lambda: "deaf" in runs(record), "the deaf job runs")
+    held = client.call("status")["ps"][0]["fresh"]
+    assert held > 1
+    client.send(protocol.Cancel(others))
+    assert {outcome for outcome, _, _ in client.outcomes(others)} == {Outcome.CANCELLED}
+    assert deaf not in client.done
+    again = client.submit(name, *[(record, f"again{i}", 0.0) for i in range(40)])
+    client.call("procs", n=2)
+    client.outcomes(again)
+    assert client.outcomes([deaf])[0][:2] == (Outcome.OK, "deaf")
+    assert not [each for each in runs(record) if each.startswith("job")]
+
+
+def test_a_p_that_is_shrunk_away_while_deaf_gives_its_jobs_back(boot: Boot, tmp_path: Path) -> None:
+    _, client = boot()
+    record = str(tmp_path / "ran")
+    warm(client, "jobs_for_tests:note", record, "warm")
+    stopped = pids(client)[1]
+    stop(stopped)
+    try:
+        jobs = client.submit("jobs_for_tests:note", *[(record, f"job{i}") for i in range(200)])
+        client.call("procs", n=1)
+        outcomes = client.outcomes(jobs)
+    finally:
+        go_on(stopped)
+    assert {outcome for outcome, _, _ in outcomes} == {Outcome.OK}
+    client.until(lambda: len(client.call("status")["ps"]) == 1)
+    ran = runs(record)
+    assert ran.pop("warm") == 200
+    assert set(ran.values()) == {1}
+
+
+# ---------------------------------------------------------------- death and stop around a claim
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_worker_that_dies_at_a_claim_loses_at_most_that_one(
+    boot: Boot, tmp_path: Path, when: str
+) -> None:
+    """Killed before it: the job moves on. After it: it is lost, and not run elsewhere."""
+    fallen, record = str(tmp_path / "fallen"), str(tmp_path / "ran")
+    _, client = boot(initializer=("jobs_for_tests:stumble", ("SIGKILL", fallen, 230, when)))
+    names = [f"job{i}" for i in range(1000)]
+    jobs = client.submit("jobs_for_tests:note", *[(record, name) for name in names])
+    got = Counter(outcome for outcome, _, _ in client.outcomes(jobs))
+    assert Path(fallen).exists()
+    assert got == {Outcome.OK: 1000} if when == "before" else {Outcome.OK: 999, Outcome.LOST: 1}
+    ran = runs(record)
+    lost = {names[i] for i, job in enumerate(jobs) if client.done[job][0] is Outcome.LOST}
+    assert ran == Counter(set(names) - lost)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_that_are_killed_at_random_run_nothing_twice(
+    boot: Boot, tmp_path: Path, seed: int
+) -> None:
+    """Many rounds of kill -9 under load: a job without retries runs once or is lost."""
+    _, client = boot(**{"restart.storm_deaths": 1000})
+    record, dice = str(tmp_path / "ran"), random.Random(seed)
+    warm(client, "jobs_for_tests:note", record, "warm")
+    names = [f"job{i}" for i in range(6000)]
+    jobs = client.submit("jobs_for_tests:note", *[(record, name) for name in names])
+    kills = 0
+    while not client.done.keys() >= set(jobs) and kills < 12:
+        victims = [each for each in client.call("status")["ps"] if each["up"]]
+        if victims:
+            with contextlib.suppress(ProcessLookupError):  # it died of the last one just now
+                os.kill(dice.choice(victims)["pid"], signal.SIGKILL)
+                kills += 1
+        client.receive(dice.choice((0.005, 0.02, 0.05)))
+    got = client.outcomes(jobs)
+    ran = runs(record)
+    assert kills >= 2
+    for name, (outcome, _, _) in zip(names, got, strict=True):
+        assert ran[name] <= 1, f"{name} ran {ran[name]} times"
+        assert (outcome is Outcome.OK and ran[name] == 1) or outcome is Outcome.LOST
+    lost = sum(outcome is Outcome.LOST for outcome, _, _ in got)
+    assert lost <= kills, f"{lost} jobs are lost by {kills} deaths: some had not begun"
