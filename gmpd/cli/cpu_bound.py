@@ -237,7 +237,7 @@ def conclusion(cases: Sequence[Case], procs: int) -> str:
     memory = (most.rss_bytes - base.rss_bytes) / 1e6
     return (
         f"{most.gs:,} Gs computed {same} per {unit} than {base.gs:,}, one for each P, with"
-        f" {memory:+.1f} MB of memory: what computes are the {procs} Ps, Gs beyond them only wait"
+        f" {memory:+.1f} MB of memory: no more than {procs} compute at any time, the others wait"
         " for their turn."
     )
 
@@ -276,7 +276,7 @@ def measure_all(app: App, procs: int | None, work_s: float) -> tuple[list[Case],
 def tell(cases: Sequence[Case], procs: int, work_s: float, says: str) -> Iterator[str]:
     """For a person, in 80 columns."""
     yield (
-        f"{work_s * procs:g} s of computing on {procs} Ps, cut into ever more Gs"
+        f"{work_s * procs:g} s of computing on {procs} P{'s' * (procs > 1)}, cut into ever more Gs"
         f" (medians of {ROUNDS} runs)\n"
     )
     heads = (
