@@ -316,6 +316,8 @@ def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdEr
         return JobPoisoned(f"{where}: it was running when several workers died{_colon(text)}")
     signal = str(details.get("signal") or "")
     code = details.get("exitcode")
+    if details.get("unstarted"):
+        return WorkerLost(f"{where}: not begun{_colon(text)}", job_id, 0, signal, code)
     how = f"by {signal}" if signal else f"with exit status {code}"
     pid = int(details.get("pid") or 0)
     message = f"{where}: the worker (pid {pid}) died {how}{_colon(text)}"

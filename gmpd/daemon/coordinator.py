@@ -87,6 +87,8 @@ class Coordinator:
         self._leaving: set[int] = set()
         #: Vanished clients, in the order in which their grace ends.
         self._lost_sessions: deque[tuple[int, Session]] = deque()
+        #: Isolated workers that the system had no process for, and why: for the next turn.
+        self._unstarted: list[tuple[int, str]] = []
         #: When to look again who is gone: see ``_client_left``.
         self._probe_at: int | None = None
         self._announced = False
@@ -146,6 +148,8 @@ class Coordinator:
                 again = again or isinstance(instruction, do.Revoke)
 
     def _timeout_s(self) -> float | None:
+        if self._unstarted:
+            return 0
         deadlines = [*self._respawn.values()]
         if (due := self.sched.next_deadline()) is not None:
             deadlines.append(due)
@@ -165,6 +169,9 @@ class Coordinator:
                 del self._respawn[p]
                 self._spawn(p)
         self._find_lost_clients(now)
+        while self._unstarted:
+            p, why = self._unstarted.pop()
+            self.sched.isolated_died(p, (), _NO_PROCESS, now, why)
         for child in self._starting():
             if child.start_by_ns <= now:
                 child.fault = "it was not ready within daemon.start_timeout"
@@ -239,7 +246,7 @@ class Coordinator:
             child = self.supervisor.spawn_isolated(p)
         except OSError as error:
             log.error("no worker for an isolated job: %s", error)
-            self.sched.isolated_died(p, (), _NO_PROCESS, time.monotonic_ns(), str(error))
+            self._unstarted.append((p, str(error)))
             return
         self._poller.add(lambda: self._died(child), child.pidfd)
 

@@ -105,9 +105,17 @@ class Supervisor:
             raise
         finally:
             os.close(fd)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:  # without it nobody would ever learn of the process's death
+            assert process.stdin is not None
+            process.stdin.close()
+            _kill_group(process.pid)
+            process.wait()
+            page.close()
+            raise
         self._brief(process, p, epoch, secret, core)
         start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
-        pidfd = os.pidfd_open(process.pid)
         child = Child(p, epoch, process, pidfd, page, secret, core, start_by_ns)
         self.children[p] = child
         return child

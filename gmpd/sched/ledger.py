@@ -440,9 +440,12 @@ class Sched:
         isolated.failed(now)
         if isolated.failures < FAILURES_MAX:
             return
-        text = f"{isolated.failures} workers for isolated jobs in a row did not start: {why}"
-        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text, "blamed": False,
-                   "poisoned": False, "pid": end.pid}  # fmt: skip
+        text = (
+            f"{isolated.failures} workers for isolated jobs in a row did not start; the last: {why}"
+            " (the daemon's log has more)"
+        )
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text,
+                   "unstarted": True, "isolated": True}  # fmt: skip
         while isolated.queue:
             for job in isolated.queue.pop_run(1):
                 self._finish(job, Outcome.LOST, b"", _NO_BUFFERS, 0, details, now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import resource
 import shutil
 import signal
 import time
@@ -336,6 +338,71 @@ def test_when_no_worker_can_start_the_reason_is_told(
     assert (client.call("status")["state"], pool(client)) == ("running", before)
     (tmp_path / "fragile.py").write_text("good = True")
     assert run(client, "pid_of", 0, **ISOLATE)
+
+
+def test_without_descriptors_isolated_jobs_are_told_and_the_others_go_on(boot: Boot) -> None:
+    """The daemon has none left for one more process; later it has, and nothing has leaked."""
+    daemon, client = boot(**{"dispatch.isolated_spares": 0})
+    before = pool(client)
+    fds = Path(f"/proc/{daemon.process.pid}/fd")
+    open_before = len(list(fds.iterdir()))
+    limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (_highest(fds) + 2, limits[1]))
+    (lost,) = client.outcomes(client.submit(f"{JOBS}:pid_of", (0,), options=ISOLATE))
+    assert (lost[0], lost[2]["unstarted"]) == (Outcome.LOST, True)
+    assert "Too many open files" in lost[2]["text"]
+    assert client.outcomes(client.submit("math:sqrt", (4.0,)))[0][1] == 2.0
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert run(client, "pid_of", 0, **ISOLATE)
+    assert pool(client) == before
+    client.until(lambda: not isolated(client)["workers"])
+    wait_until(lambda: len(list(fds.iterdir())) == open_before, "its descriptors are closed")
+
+
+def _highest(fds: Path) -> int:
+    """The lowest limit that lets a process keep what it has: free numbers below it count too."""
+    return max(int(fd.name) for fd in fds.iterdir())
+
+
+def test_whatever_happens_every_job_ends_once(boot: Boot) -> None:
+    """Kills from outside, cancels, timeouts, errors, deaths at once; RawClient counts outcomes."""
+    dice = random.Random(7)
+    _, client = boot(**{"limits.isolated": 4, "dispatch.isolated_spares": 2})
+    before = pool(client)
+    kinds: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        (f"{JOBS}:span", (0.05,), {"retries": 2}),
+        (f"{JOBS}:pid_later", (), {}),
+        (f"{JOBS}:hold_the_gil", (), {"timeout": 0.2}),
+        (f"{JOBS}:loop_for_ever", (), {"timeout": 0.1, "retries": 1}),
+        ("math:sqrt", (-1.0,), {}),
+        ("jobs_for_tests:die", ("segv",), {}),
+        (f"{JOBS}:blobs", (3, 10_000), {"stream": 9}),
+    ]
+    seqs: list[int] = []
+    for _ in range(8):
+        for name, args, options in dice.sample(kinds, len(kinds)):
+            seqs += client.submit(name, args, options={**ISOLATE, **options})
+    while not set(seqs) <= client.done.keys():
+        workers = isolated(client)["workers"]
+        if workers and dice.random() < 0.3:
+            _kill_if_there(dice.choice(workers).get("pid"))
+        if dice.random() < 0.3:
+            client.send(protocol.Cancel(dice.sample(seqs, 2)))
+        client.receive(0.02)
+    status = client.call("status")
+    assert sum(status["jobs"]["finished"].values()) == len(seqs)
+    assert status["queue"]["unfinished"] == 0
+    assert pool(client) == before
+    client.until(lambda: isolated(client)["states"]["spare"] == 2)
+    assert run(client, "pid_of", 0, **ISOLATE)
+
+
+def _kill_if_there(pid: int | None) -> None:
+    if pid is not None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 # -- kinds of jobs -------------------------------------------------------------------------------

@@ -258,6 +258,7 @@ def test_when_no_worker_starts_those_who_wait_are_told(scene: Scene) -> None:
     assert FAILURES_MAX <= tries <= FAILURES_MAX + 1
     assert [scene.ended(seq) for seq in seqs] == [Outcome.LOST] * 2
     assert "import of x failed" in scene.desk.details(scene.client, seqs[1])["text"]
+    assert scene.desk.details(scene.client, seqs[1])["unstarted"]
     assert scene.sched.unfinished == 0
     (later,) = scene.submit()
     assert scene.starts() == [], "not at once"
