@@ -30,8 +30,10 @@ changes nothing.
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
     worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
+    worker ──────── Answer ──────────────────────────────────────────────▶ coordinator
+    worker ◀─────── Ask ────────────────────────────────────────────────── coordinator
 
-The last two lines are children of Gs that run in another worker: there, their home is a client.
+Lines five and six are children of Gs that run in another worker: there, their home is a client.
 """
 
 from __future__ import annotations
@@ -102,6 +104,8 @@ class Kind(IntEnum):
     BEAT = 25
     STEAL_CHILDREN = 30
     CHILDREN = 31
+    ASK = 40
+    ANSWER = 41
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -283,6 +287,17 @@ class StealChildren(NamedTuple):
     n: int
 
 
+class Ask(NamedTuple):
+    """A question that only the worker can answer: by Answer with the same number.
+
+    ``what``: ``stacks``, with ``limit`` Gs and ``nbytes`` of text at most.
+    """
+
+    request: int
+    what: str
+    params: dict[str, Any]
+
+
 class Stop(NamedTuple):
     """``drain``: finish what was claimed, then end; the rest is revoked. Else end now."""
 
@@ -324,6 +339,13 @@ class Children(NamedTuple):
     asked: bool
 
 
+class Answer(NamedTuple):
+    """To an Ask. ``value`` for ``stacks``: ``text``, ``gs`` in all, ``shown`` of them."""
+
+    request: int
+    value: dict[str, Any]
+
+
 class Fault(NamedTuple):
     """An import or the initializer failed: it cannot serve. ``error``: codec.encode_error."""
 
@@ -341,17 +363,17 @@ class Beat(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
     | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
-    | Fault | Beat | StealChildren | Children
+    | Fault | Beat | StealChildren | Children | Ask | Answer
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Beat | Bye
-    | Children | Define | Submit | Cancel
+    | Children | Define | Submit | Cancel | Answer
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Done
+    | StealChildren | Done | Ask
 )  # fmt: skip
 
 
@@ -445,6 +467,8 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Beat: (Kind.BEAT, (_map,)),
     StealChildren: (Kind.STEAL_CHILDREN, (_uint,)),
     Children: (Kind.CHILDREN, (_uint, _flag)),
+    Ask: (Kind.ASK, (_uint, _text, _map)),
+    Answer: (Kind.ANSWER, (_uint, _map)),
 }
 
 _KIND_OF: Mapping[type[Any], int] = {cls: int(kind) for cls, (kind, _) in _SHAPES.items()}
@@ -465,11 +489,11 @@ FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Cal
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Beat, Bye,
-    Children, Define, Submit, Cancel,
+    Children, Define, Submit, Cancel, Answer,
 )  # fmt: skip
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Cancel, Pull, Stop,
-    StealChildren, Done,
+    StealChildren, Done, Ask,
 )  # fmt: skip
 
 _pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack

@@ -64,10 +64,9 @@ class Call:
     """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
 
     __slots__ = (
-        "began_ns", "buffers", "cancelling", "child", "data", "ended_ns", "expired", "fn", "fn_key",
-        "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room", "room_waiter",
-        "settled", "slow", "task", "thread", "timer", "token", "unopened",
-        "worker",
+        "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns", "expired", "fn",
+        "fn_key", "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room",
+        "room_waiter", "settled", "slow", "task", "thread", "timer", "token", "unopened", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +86,7 @@ class Call:
         self.payload = payload
         self.buffers = buffers
         self.id = 0
+        self.driven: Any = None
         self.outcome = Outcome.OK
         self.data: bytes = b""
         self.out_buffers: Sequence[Any] = ()
@@ -142,7 +142,7 @@ class Call:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        self.task = None
+        self.task = self.driven = None
         self.worker.ended(self)
 
     def _call_as_told(self) -> Coroutine[Any, Any, Any] | None:
@@ -203,6 +203,7 @@ class Call:
 
     async def _drive(self, awaitable: Any) -> None:
         self.task = asyncio.current_task()
+        self.driven = awaitable
         try:
             self._succeed(await _Metered(awaitable, self))
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
@@ -217,6 +218,7 @@ class Call:
         try:
             if inspect.iscoroutine(source):
                 source = await source
+            self.driven = source
             if hasattr(source, "__aiter__"):
                 async for value in source:
                     await self._has_room()

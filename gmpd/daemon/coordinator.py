@@ -20,8 +20,9 @@ import gmpd
 from gmpd import protocol
 from gmpd.codec import error_summary
 from gmpd.config import Config
+from gmpd.daemon.inquiry import Inquiries, Inquiry
 from gmpd.daemon.page import Left, Slot
-from gmpd.daemon.snapshot import merge_totals, snapshot
+from gmpd.daemon.snapshot import merge_totals, p_status, snapshot
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.errors import ConfigError, ProtocolError
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
@@ -53,6 +54,15 @@ PROBE_AGAIN_NS = 100_000_000
 #: How it went with a worker that there never was.
 _NO_PROCESS = do.Exit(0, "", None, "could not be started")
 
+#: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
+STACKS_GS = 1000
+STACKS_GS_MAX = 100_000
+#: Bytes of all stacks together in one reply.
+STACKS_BYTES = 8 << 20
+#: Seconds for workers to answer, unless told otherwise; and at most, for the client waits as well.
+STACKS_WAIT_S = 2.0
+STACKS_WAIT_S_MAX = 20.0
+
 
 class Coordinator:
     """One daemon. ``run`` serves until it has stopped; everything happens on its thread."""
@@ -81,6 +91,7 @@ class Coordinator:
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
         self.on_tick: Callable[[int], None] = _no_tick
         self.tick_s: float | None = None
+        self._inquiries = Inquiries()
         self._sessions: dict[bytes, Session] = {}
         self._children: dict[bytes, Child] = {}
         self._respawn: dict[int, int] = {}
@@ -155,6 +166,8 @@ class Coordinator:
             deadlines.append(due)
         ends = (self._drain_until, self._kill_at, self._probe_at)
         deadlines.extend(at for at in ends if at is not None)
+        if (due := self._inquiries.next_due()) is not None:
+            deadlines.append(due)
         deadlines.extend(at for at, _ in self._lost_sessions)
         deadlines.extend(child.start_by_ns for child in self._starting())
         if not deadlines:
@@ -172,6 +185,7 @@ class Coordinator:
         while self._unstarted:
             p, why = self._unstarted.pop()
             self.sched.isolated_died(p, (), _NO_PROCESS, now, why)
+        self._tell_inquirers(now)
         for child in self._starting():
             if child.start_by_ns <= now:
                 child.fault = "it was not ready within daemon.start_timeout"
@@ -364,6 +378,8 @@ class Coordinator:
                 sched.started(record, epoch, tokens)
             case protocol.Kept(tokens):
                 sched.kept(record, epoch, tokens)
+            case protocol.Answer(request, value):
+                self._inquiries.answered(request, child.p, value)
             case protocol.Children(n, asked):
                 sched.children(record, epoch, n, asked=asked)
             case protocol.Define() | protocol.Submit() | protocol.Cancel():
@@ -448,7 +464,9 @@ class Coordinator:
             case protocol.Pull(seq, n):
                 self.sched.pull(session, seq, n)
             case protocol.Call(request, method, params):
-                self._send_client(peer, self._answer(request, method, params))
+                reply = self._answer(peer, request, method, params)
+                if reply is not None:
+                    self._send_client(peer, reply)
             case protocol.Bye():
                 self._drop_session(peer)
             case _:
@@ -531,12 +549,53 @@ class Coordinator:
         if session is not None:
             self.sched.close_session(session, time.monotonic_ns())
 
-    def _answer(self, request: int, method: str, params: dict[str, Any]) -> protocol.Reply:
+    def _answer(
+        self, peer: bytes, request: int, method: str, params: dict[str, Any]
+    ) -> protocol.Reply | None:
+        """The reply to a question; None when workers are to be heard first."""
         try:
-            value = self._call(method, params)
+            if method == "stacks" and self._ask_stacks(peer, request, params):
+                return None
+            value = {"ps": []} if method == "stacks" else self._call(method, params)
         except ConfigError as error:
             return protocol.Reply(request, False, str(error))
         return protocol.Reply(request, True, value)
+
+    def _ask_stacks(self, peer: bytes, request: int, params: dict[str, Any]) -> bool:
+        """Ask a P, or all of them, for its Gs; False when there is no such P."""
+        p, limit = params.get("p"), params.get("limit", STACKS_GS)
+        wait_s = params.get("wait_s", STACKS_WAIT_S)
+        asked = [each for each in range(self.procs) if p in (None, each)]
+        if type(limit) is not int or not 1 <= limit <= STACKS_GS_MAX:
+            raise ConfigError(f"limit must be 1 to {STACKS_GS_MAX}, not {limit!r}")
+        if type(wait_s) not in (int, float) or not 0 < wait_s <= STACKS_WAIT_S_MAX:
+            raise ConfigError(f"wait_s must be more than 0, to {STACKS_WAIT_S_MAX}, not {wait_s!r}")
+        if not asked:
+            return False
+        due_ns = time.monotonic_ns() + int(wait_s * 1e9)
+        number = self._inquiries.open(peer, request, asked, due_ns)
+        question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
+        for each in asked:
+            record = self.sched.ps.get(each)
+            if record is not None:
+                self._send_worker(record, protocol.Ask(number, "stacks", question))
+        return True
+
+    def _tell_inquirers(self, now: int) -> None:
+        if self._inquiries:
+            able = [p for p, record in self.sched.ps.items() if record.ready]
+            for inquiry in self._inquiries.take(now, able):
+                self._send_client(inquiry.peer, self._told(inquiry))
+
+    def _told(self, inquiry: Inquiry) -> protocol.Reply:
+        """What workers answered; of who did not, what its status says."""
+        now = time.monotonic_ns()
+        answers: list[dict[str, Any]] = []
+        for p in sorted(inquiry.silent | inquiry.answers.keys()):
+            answer = inquiry.answers.get(p)
+            known = {"p": p, "answered": answer is not None, "status": p_status(self, p, now)}
+            answers.append(known | (answer or {}))
+        return protocol.Reply(inquiry.request, True, {"ps": answers})
 
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
@@ -557,9 +616,8 @@ class Coordinator:
                 self._drain_until = time.monotonic_ns()
                 return {}
             case _:
-                raise ConfigError(
-                    f"no such question: {method!r} (known: ping, status, procs, drain, stop)"
-                )
+                known = "ping, status, stacks, procs, drain, stop"
+                raise ConfigError(f"no such question: {method!r} (known: {known})")
 
     @property
     def sessions(self) -> int:

@@ -65,7 +65,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "retried": dict(tally.retried),
         },
         "children": tally.children,
-        "ps": [_p(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
+        "ps": [p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         "isolated": _isolated(c, now),
         "hist": {
             "wait": tally.wait.snapshot(),
@@ -81,13 +81,14 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
     }
 
 
-def _p(c: Coordinator, p: int, now: int) -> dict[str, Any]:
+def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
+    """What is known of one P without asking it."""
     child = c.supervisor.children.get(p)
     record = c.sched.ps.get(p)
     out: dict[str, Any] = {
         "p": p,
         "up": int(child is not None and child.ready),
-        "state": _state(child, record),
+        "state": _state(child, record, c.sched.stealing),
         "restarts": dict(c.restart_counts.get(p, {})),
     }
     if record is not None:
@@ -125,14 +126,16 @@ def _isolated_worker(c: Coordinator, record: IsolatedP, now: int) -> dict[str, A
     return out
 
 
-def _state(child: Any, record: PRecord | None) -> str:
+def _state(child: Any, record: PRecord | None, stealing: bool) -> str:
     if child is None or record is None:
         return "dead" if child is None else "starting"
     if not record.ready:
         return "starting"
     if record.draining:
         return "draining"
-    return "running" if record.fresh or record.started else "idle"
+    if record.fresh or record.started:
+        return "running"
+    return "searching" if stealing else "idle"
 
 
 def _lease(record: PRecord) -> dict[str, Any]:

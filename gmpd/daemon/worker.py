@@ -27,6 +27,7 @@ from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.stacks import stacks
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
@@ -260,6 +261,10 @@ class Worker:
                     self.functions.pop(fid, None)
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
+            case protocol.Ask(request, _, params):
+                # Only stacks can be asked for so far.
+                dump = stacks(self.loop, params["limit"], params["nbytes"])
+                self._send(protocol.Answer(request, dump._asdict()))
             case protocol.StealChildren(n):
                 self.offspring.give(n)
             case protocol.Done():

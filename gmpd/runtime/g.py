@@ -71,6 +71,8 @@ class Steps:
         _fut_waiter: Any
         #: What is thrown into the coroutine at its next step, if anything.
         _must_cancel: BaseException | Literal[False]
+        #: Since when it waits, to a few ms; unset until it does.
+        since_ns: int
         #: Unset until the first cancel.
         _cancels: int
         #: Unset until somebody names it.
@@ -117,6 +119,7 @@ class Steps:
             elif isinstance(result, Sudog) and result._loop is p:  # else it says what is wrong
                 result.g = self
                 self._fut_waiter = result
+                self.since_ns = p.polled_ns
                 if self._must_cancel and result.cancel(_message(self._must_cancel)):
                     self._must_cancel = False
             else:
@@ -139,6 +142,7 @@ class Steps:
             result._asyncio_future_blocking = False
             result.add_done_callback(self, context=EMPTY)
             self._fut_waiter = result
+            self.since_ns = self._p.polled_ns
             if self._must_cancel and result.cancel(msg=_message(self._must_cancel)):
                 self._must_cancel = False
             return
@@ -271,6 +275,7 @@ class Task(Steps, asyncio.Task[Any]):
         "_p",
         "_send",
         "id",
+        "since_ns",
     )
 
     def __init__(
@@ -406,6 +411,7 @@ class G(Steps):
         "_state",
         "_value",
         "id",
+        "since_ns",
     )
 
     _name_prefix = "G"
@@ -730,6 +736,11 @@ class JobG(G):
     @property
     def fn_name(self) -> str:
         return str(self._job.fn_name)
+
+    @property
+    def driven(self) -> Any:
+        """The user's coroutine or generator, inside what the worker makes of it; None if none."""
+        return getattr(self._job, "driven", None)
 
     def _end(self, state: int, value: Any) -> None:
         super()._end(state, value)

@@ -19,7 +19,7 @@ from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
 from gmpd.runtime.loop import Loop, SyncCall
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
-from gmpd.runtime.stacks import all_gs
+from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
 from gmpd.sched.g import GEvent
 
@@ -163,17 +163,12 @@ def gomaxprocs() -> int:
 
 def num_g() -> int:
     """Gs of this P that have not ended, the caller included (Go: ``NumGoroutine``)."""
-    loop = this_loop("gmpd.num_g")
-    foreign = [m for m in loop.ms.detached if m.g not in loop.gs]
-    owner = loop.ms.owner
-    if owner is not None and owner.g is not None and owner.g not in loop.gs:
-        foreign.append(owner)
-    return len(all_gs(loop)) + len(foreign)
+    return count_gs(this_loop("gmpd.num_g"))
 
 
 def stacks() -> str:
     """Every G of this P with its wait reason and frames, parked ones too, as Go dumps them."""
-    return stacks_of(this_loop("gmpd.stacks"))
+    return stacks_of(this_loop("gmpd.stacks")).text
 
 
 __all__ = ["EMPTY", "blocking", "go", "gomaxprocs", "gosched", "num_g", "sleep", "stacks"]

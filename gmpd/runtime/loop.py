@@ -89,6 +89,8 @@ class FreshG(Protocol):
     def fn_name(self) -> str:
         """The same in words: for stacks, warnings, traces."""
 
+    # It may have ``driven``: the user's coroutine inside the one that ``start`` gave, for stacks.
+
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
         and returns None, or returns a coroutine that the loop then drives. Never raises. P may be
@@ -171,7 +173,8 @@ class Loop(asyncio.SelectorEventLoop):
         self._shown = True
         self._async_keys: set[Hashable] = set()
         self._named: set[str] = set()
-        self._polled_ns = 0
+        #: When sockets were looked at last: a clock that costs nothing to read.
+        self.polled_ns = 0
         #: The G whose wait in the ring is being measured, and since when.
         self._probe: Any = None
         self._probe_ns = 0
@@ -395,8 +398,8 @@ class Loop(asyncio.SelectorEventLoop):
             timeout = 0  # the clock has gone on meanwhile
         if timeout == 0:
             now = time.monotonic_ns()
-            if not self.runq or now - self._polled_ns > POLL_NS:
-                self._polled_ns = now
+            if not self.runq or now - self.polled_ns > POLL_NS:
+                self.polled_ns = now
                 self._netpoll(0)
                 if self.on_poll is not None:
                     self.on_poll(now)
@@ -442,7 +445,7 @@ class Loop(asyncio.SelectorEventLoop):
         start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
         self._netpoll(0 if self.inbox or self._ready else timeout)
-        self._polled_ns = now = time.monotonic_ns()
+        self.polled_ns = now = time.monotonic_ns()
         self.stats.idle_ns += now - start
         self.is_idle = False
         if self.sysmon.asleep and m is not None:
@@ -648,7 +651,7 @@ class Loop(asyncio.SelectorEventLoop):
         if self.preempt:  # sysmon: a chain of runnext has used up its slice
             self.preempt = False
             runq.kick_runnext()
-        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < self._polled_ns):
+        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < self.polled_ns):
             self._probe = runq.ring[-1]
             self._probe_ns = time.monotonic_ns()
 

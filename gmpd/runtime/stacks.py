@@ -1,18 +1,22 @@
-"""Every G of a P in words: where it is, what it waits for, its frames. Go's goroutine dump.
+"""Every G of a P in words: where it is, what it waits for and how long, its frames, who made it.
+Go's goroutine dump.
 
-Reads, and changes nothing; costs only whoever asks.
+Reads, and changes nothing; costs only whoever asks. Any thread may: what it sees of Gs that run
+meanwhile may be a step apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime.g import Away, G, Steps, SyncG
+from gmpd.runtime.g import Away, G, JobG, Steps, SyncG
 from gmpd.runtime.sudog import Sudog
 from gmpd.runtime.trace import PState
 
@@ -22,6 +26,18 @@ if TYPE_CHECKING:
 
 #: Frames shown of one G: the innermost. Deeper stacks are recursion.
 FRAMES_MAX = 50
+#: Gs shown unless told otherwise: some 20 ms of work, and more than anybody reads.
+GS_MAX = 1000
+#: Bytes of a dump unless told otherwise.
+TEXT_MAX = 1 << 19
+
+
+class Dump(NamedTuple):
+    """A dump of ``shown`` of ``gs`` Gs; all of them, unless a limit left some out."""
+
+    text: str
+    gs: int
+    shown: int
 
 
 def wait_reason(waiter: Any) -> str:
@@ -48,24 +64,51 @@ def p_state(loop: Loop) -> PState:
     )
 
 
-def all_gs(loop: Loop) -> list[Any]:
-    """All Gs of the loop that have not ended, in the order of their making."""
-    gs: list[Any] = list(loop.gs)
-    gs.extend(task for task in asyncio.all_tasks(loop) if isinstance(task, Steps))
-    return sorted(gs, key=lambda g: int(g.id))
+def count_gs(loop: Loop) -> int:
+    """Gs of the loop that have not ended: started ones, children, and jobs that run on an M."""
+    return len(loop.gs) + len(_tasks(loop)) + sum(g not in loop.gs for g in _on_ms(loop))
 
 
-def stacks(loop: Loop) -> str:
-    """The dump of all Gs, and of sync jobs that run on the loop's threads."""
+def stacks(loop: Loop, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
+    """The dump of all Gs, and of sync jobs that run on the loop's threads: at most ``limit``, those
+    that run first of all, in the order of their making, and about ``nbytes`` of text.
+    """
     on_ms = _on_ms(loop)
-    parts = [_dump(loop, g, on_ms.pop(g, None)) for g in all_gs(loop)]
-    parts += [_dump_m(m, g) for g, m in on_ms.items()]
-    return "\n".join(parts)
+    running = list(on_ms)[:limit]
+    others = (g for g in [*_tasks(loop), *_some(loop.gs, limit)] if g not in on_ms)
+    chosen = sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
+    parts: list[str] = []
+    left = nbytes
+    for g in chosen:
+        part = _dump(loop, g, on_ms.get(g))
+        left -= len(part)
+        if left < 0 and parts:
+            break
+        parts.append(part)
+    shown = len(parts)
+    gs = max(shown, count_gs(loop))
+    if gs > shown:
+        parts.append(f"...{gs - shown} more goroutines not shown...\n")
+    return Dump("\n".join(parts), gs, shown)
 
 
 def deadlock_text(loop: Loop) -> str:
     """Go's words for a program that can never go on."""
-    return f"all goroutines are asleep - deadlock!\n\n{stacks(loop)}"
+    return f"all goroutines are asleep - deadlock!\n\n{stacks(loop).text}"
+
+
+def _some(gs: set[G], limit: int) -> Iterable[G]:
+    """All, or any ``limit`` of very many: to sort a million takes a second."""
+    while True:
+        try:
+            return list(gs if len(gs) <= limit else islice(gs, limit))
+        except RuntimeError:  # it changed: another thread holds P, and Gs come and go
+            continue
+
+
+def _tasks(loop: Loop) -> list[Any]:
+    """What ``loop.create_task`` made."""
+    return [task for task in asyncio.all_tasks(loop) if isinstance(task, Steps)]
 
 
 def _on_ms(loop: Loop) -> dict[Any, M]:
@@ -78,27 +121,49 @@ def _on_ms(loop: Loop) -> dict[Any, M]:
 
 
 def _dump(loop: Loop, g: Any, m: M | None) -> str:
+    """One G: header, frames, and where it comes from."""
     if m is not None:
-        return _dump_m(m, g)
-    if isinstance(g, G) and (g.is_fresh() or (isinstance(g, SyncG) and g._fut_waiter is None)):
-        return f"goroutine {g.id} [runnable]:\n{g.fn_name}(...)\n"
-    running = asyncio.current_task(loop) is g
-    waiter = g._fut_waiter
-    state = "running" if running else "runnable" if waiter is None else wait_reason(waiter)
-    lines = [f"goroutine {g.id} [{state}]:"]
-    frames = _await_chain(g.get_coro())
-    lines += _frame_lines([(frame, frame.f_lineno) for frame in frames])
+        lines = _of_m(m, g)
+    elif isinstance(g, G) and (g.is_fresh() or (isinstance(g, SyncG) and g._fut_waiter is None)):
+        lines = [f"goroutine {g.id} [runnable]:", f"{g.fn_name}(...)"]
+    else:
+        waiter = g._fut_waiter
+        if asyncio.current_task(loop) is g:
+            state = "running"
+        elif waiter is None or (isinstance(waiter, Sudog) and waiter.g is None):
+            state = "runnable"
+        else:
+            state = wait_reason(waiter) + _age(getattr(g, "since_ns", 0))
+        lines = [f"goroutine {g.id} [{state}]:"]
+        coro = (g.driven if isinstance(g, JobG) else None) or g.get_coro()
+        lines += _frame_lines([(frame, frame.f_lineno) for frame in _await_chain(coro)])
+    lines += _origin(g)
     return "\n".join(lines) + "\n"
 
 
-def _dump_m(m: M, g: Any) -> str:
+def _of_m(m: M, g: Any) -> list[str]:
+    """A sync G on its thread."""
     state = m.wait_reason or ("running" if m.loop.ms.owner is m else "syscall")
-    lines = [f"goroutine {g.id} [{state}, M{m.id}]:"]
+    lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = sys._current_frames().get(m.ident)
     if frame is not None:
-        chain = [f for f in traceback.walk_stack(frame) if not _is_runtime(f[0])]
-        lines += _frame_lines(chain)
-    return "\n".join(lines) + "\n"
+        lines += _frame_lines([f for f in traceback.walk_stack(frame) if not _is_runtime(f[0])])
+    return lines
+
+
+def _age(since_ns: int) -> str:
+    """How long, as Go says it: minutes, from one on. Below, seconds, which Go leaves out."""
+    seconds = (time.monotonic_ns() - since_ns) // 1_000_000_000 if since_ns else 0
+    if seconds < 1:
+        return ""
+    return f", {seconds // 60} minutes" if seconds >= 60 else f", {seconds} seconds"
+
+
+def _origin(g: Any) -> list[str]:
+    """Go's ``created by``: for a job, its name."""
+    if isinstance(g, JobG) or not isinstance(g, Steps):
+        return [f"created by job {g.fn_name}"]
+    return []
 
 
 def _is_runtime(frame: FrameType) -> bool:

@@ -727,6 +727,11 @@ class Sched:
         out, self._out = self._out, []
         return out
 
+    @property
+    def stealing(self) -> bool:
+        """Whether a P was asked for children and has not answered: Ps without work search."""
+        return any(record.asked for record in self.ps.values())
+
     def next_deadline(self) -> int | None:
         """When ``take`` has something to do even if nothing happens until then."""
         deadlines = [self._delayed[0][0]] if self._delayed else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,10 +57,18 @@ def bare(short_tmp: Path) -> Shell:
 def gmpd(bare: Shell) -> Iterator[Shell]:
     """With a daemon of two Ps and a module of functions."""
     (bare.directory / "words.py").write_text(
-        "import pathlib, time\n"
+        "import asyncio, pathlib, time\n"
+        "import gmpd\n"
         "def shout(text): return text.upper()\n"
         "def pair(a, b=0): return [a, b]\n"
         "def thing(text): return object()\n"
+        "async def inner(): await asyncio.sleep(600)\n"
+        "async def parked():\n"
+        "    for _ in range(30): gmpd.go(inner)\n"
+        "    await gmpd.Chan().recv()\n"
+        "async def deaf():\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    time.sleep(4)\n"
         "def slow(path): pathlib.Path(path).touch(); time.sleep(1); return 'slow'\n"
     )
     up = bare("up", "--procs", "2")
@@ -315,3 +324,55 @@ def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(gmpd: Shell) -> Non
     assert "alone:stay" in seen
     lines = gmpd("map", "--isolate", "os.path:basename", stdin="a/b\nc/d\n")
     assert (lines.returncode, lines.stdout) == (0, "b\nd\n")
+
+
+def stacks_with(gmpd: Shell, text: str) -> Done:
+    """The stacks of all Ps, once ``text`` is among them."""
+
+    def look() -> Done | None:
+        done = gmpd("stacks", "--timeout", "10")
+        return done if done.returncode == 0 and text in done.stdout else None
+
+    found = wait_until(look, f"{text} is among the stacks", timeout=30)
+    assert found is not None
+    return found
+
+
+def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
+    waiting = gmpd.start("submit", "words:parked", "--wait")
+    blocked = gmpd.start("submit", "words:slow", '"touched"', "--wait")
+    try:
+        done = stacks_with(gmpd, "words:parked")
+        heads = re.findall(r"^goroutine \d+ \[(.*)\]:$", done.stdout, re.MULTILINE)
+        assert len(heads) >= 31
+        assert any(head.startswith("chan receive") for head in heads)
+        assert "parked(...)\n\t" in done.stdout
+        assert "words.py:" in done.stdout
+        assert "created by job words:parked" in done.stdout
+        told = json.loads(gmpd("stacks", "--json", "--limit", "5").stdout)["ps"]
+        assert [each["p"] for each in told] == [0, 1]
+        assert all(each["answered"] and each["shown"] <= 5 for each in told)
+        assert max(each["gs"] for each in told) >= 31
+        assert any("more goroutines not shown" in each["text"] for each in told)
+        missing = gmpd("stacks", "7")
+        assert (missing.returncode, missing.stdout) == (Exit.NOT_FOUND, "")
+        assert "there is no P7" in missing.stderr
+    finally:
+        for process in (waiting, blocked):
+            process.kill()
+            process.communicate()
+
+
+def test_a_worker_that_does_not_answer_is_named_with_what_it_runs(gmpd: Shell) -> None:
+    deaf = gmpd.start("submit", "words:deaf", "--wait")
+    try:
+
+        def look() -> Done | None:
+            done = gmpd("stacks", "--timeout", "0.3")
+            return done if done.returncode == Exit.TIMEOUT else None
+
+        done = wait_until(look, "the worker is deaf", timeout=20)
+        assert done is not None
+        assert "did not answer: it has been running words:deaf" in done.stderr
+    finally:
+        deaf.communicate(timeout=30)

@@ -1,0 +1,74 @@
+"""`gmpd stacks`: every G of every P, as Go dumps goroutines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from gmpd.cli.app import App, standard
+from gmpd.cli.exits import Exit
+from gmpd.cli.link import connect
+
+#: What the way to the daemon and back may take beside the workers' time (seconds).
+LINK_S = 10.0
+
+
+@click.command(short_help="Print the stack of every G.")
+@click.argument("p", type=click.IntRange(0), required=False, metavar="[P]")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=1000, metavar="N", show_default=True,
+    help="Gs shown of each P.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.FloatRange(0.01, 20), default=2.0, metavar="S", show_default=True,
+    help="Seconds that a worker may take to answer.",
+)  # fmt: skip
+@standard
+def command(app: App, p: int | None, limit: int, timeout: float) -> int:
+    """Print the stack of every G of P, or of all Ps, parked ones too.
+
+    A worker that does not answer in time is named, with what its status says; the command then ends
+    with 5.
+    """
+    with connect(app) as client:
+        told = client.call("stacks", p=p, limit=limit, wait_s=timeout, timeout=timeout + LINK_S)[
+            "ps"
+        ]
+    if not told:
+        app.say(f"gmpd: there is no P{p}: gmpd status shows which there are", level=-1)
+        return Exit.NOT_FOUND
+    if app.as_json:
+        app.json({"ps": told})
+    else:
+        for each in told:
+            _show(app, each)
+    return Exit.OK if all(each["answered"] for each in told) else Exit.TIMEOUT
+
+
+def _show(app: App, each: Mapping[str, Any]) -> None:
+    status = each["status"]
+    who = f"P{each['p']}, worker {status.get('pid', '-')}"
+    if not each["answered"]:
+        app.say(f"{who}: {silence(status)}", level=-1)
+        return
+    app.say(f"{who}: {each['gs']} goroutines")
+    app.data(each["text"] or "no goroutines\n")
+
+
+def silence(status: Mapping[str, Any]) -> str:
+    """Why a worker may not have answered, by what is known without it."""
+    if not status.get("up"):
+        return f"did not answer: its state is {status.get('state', 'unknown')}"
+    runs = status.get("running")
+    if runs:
+        return (
+            f"did not answer: it has been running {runs} for {status.get('running_s', 0):.1f} s,"
+            " which neither awaits nor lets go of the GIL; gmpd status shows when it is over"
+        )
+    return (
+        f"did not answer, and no job is on its P; it holds {status.get('started', 0)} started"
+        f" and {status.get('fresh', 0)} fresh jobs, last heard of"
+        f" {status.get('beat_age_s', 0):.1f} s ago"
+    )
