@@ -24,7 +24,7 @@ worker. A token names *one* hand-out of one job to one worker; it is never used 
 about an older hand-out is recognised, dropped and counted. A rejected or malformed message
 changes nothing.
 
-    client ──────── Hello Define Submit Cancel Ack Pull Call Bye ───────▶ coordinator
+    client ──── Hello Define Undefine Submit Cancel Ack Pull Call Bye ───▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
     worker ──────── Hello Finished Started Kept Items Fault Beat Bye ────▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
@@ -265,7 +265,8 @@ class Gone(NamedTuple):
 
 
 class Undefine(NamedTuple):
-    """Forget these functions: no job of theirs is left."""
+    """Forget these functions. To a worker: no job of theirs is left; from a client: no more will be
+    submitted, those that were go on."""
 
     fids: list[int]
 
@@ -365,7 +366,7 @@ Message: TypeAlias = (
     | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
     | Fault | Beat | StealChildren | Children | Ask | Answer
 )  # fmt: skip
-FromClient: TypeAlias = Hello | Define | Submit | Cancel | Ack | Pull | Call | Bye
+FromClient: TypeAlias = Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Beat | Bye
@@ -485,7 +486,7 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
     return Direction(name, {_KIND_OF[cls]: (cls, _SHAPES[cls][1]) for cls in classes})
 
 
-FROM_CLIENT = _direction("client", Hello, Define, Submit, Cancel, Ack, Pull, Call, Bye)
+FROM_CLIENT = _direction("client", Hello, Define, Undefine, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Beat, Bye,

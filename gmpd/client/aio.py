@@ -73,6 +73,7 @@ class AsyncClient(Wire):
         self._closed = True
         self._woken = False
         self._idle: asyncio.Event = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
 
     async def connect(self) -> Self:
         """Find the daemon, or start a private one, and greet it. ``async with`` does it."""
@@ -233,11 +234,18 @@ class AsyncClient(Wire):
             apply(core.events.popleft())
         if core.busy == 0:
             self._idle.set()
+        if core.retry_s and self._retry is None:
+            self._retry = self._loop.call_later(core.retry_s, self._try_again)
         if not self._welcome.done():
             if core.lost is not None:
                 self._welcome.set_exception(core.lost)
             elif core.welcome is not None:
                 self._welcome.set_result(None)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._core.retry()
+        self._turn()
 
     async def close(self, *, wait: bool = True) -> None:
         """End: ``wait`` for all jobs, or let go of them."""

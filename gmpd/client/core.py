@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from gmpd import protocol
+from gmpd.client.refusals import HOPELESS, Refusals, Sent
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, ProtocolError
 from gmpd.job import options_of
@@ -26,22 +27,24 @@ Options = dict[str, Any]
 BATCH_BYTES = 1 << 20
 #: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
 ACK_BYTES = 1 << 20
-#: Functions that the daemon is told to remember; then the oldest number is given to another one.
+#: Functions that the daemon is told to remember; beyond, it forgets the one unused for longest.
 FUNCTIONS_MAX = 1024
 #: Items that a generator job may be ahead of its reader; topped up when half are used.
 STREAM_WINDOW = 64
 
 
 _NOTHING: dict[str, Any] = {}
+#: Stands among outcomes for a job that is sent again.
+_AGAIN = object()
 
 
 class Batch:
     """Consecutive jobs, alike in function and options: one Submit if the window allows."""
 
-    __slots__ = ("at", "buffers", "fid", "first_seq", "nbytes", "options", "payloads")
+    __slots__ = ("again", "at", "buffers", "first_seq", "nbytes", "options", "payloads", "ref")
 
-    def __init__(self, fid: int, first_seq: int, options: Options | None) -> None:
-        self.fid = fid
+    def __init__(self, ref: FunctionRef, first_seq: int, options: Options | None) -> None:
+        self.ref = ref
         self.first_seq = first_seq
         self.options = options
         self.payloads: list[bytes] = []
@@ -49,13 +52,8 @@ class Batch:
         self.nbytes = 0
         #: Jobs before this index have been sent.
         self.at = 0
-
-
-class _Definition(NamedTuple):
-    """A function to be named before the jobs behind it."""
-
-    fid: int
-    ref: FunctionRef
+        #: The daemon had no room for them before.
+        self.again = False
 
 
 class Ended(NamedTuple):
@@ -98,7 +96,8 @@ Event: TypeAlias = Ended | Yielded | Note | Answered
 class ClientCore:
     """One session with a coordinator."""
 
-    def __init__(self, session: bytes, info: dict[str, Any]) -> None:
+    def __init__(self, session: bytes, info: dict[str, Any], *, resend: bool = True) -> None:
+        """``resend``: jobs for which the daemon has no room are sent again, see ``retry``."""
         self.session = session
         self.info = info
         self.welcome: protocol.Welcome | None = None
@@ -114,7 +113,10 @@ class ClientCore:
         self._jobs: dict[int, Any] = {}
         self._calls: dict[int, Any] = {}
         self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
-        self._waiting: deque[Batch | _Definition] = deque()
+        self._next_fid = 1
+        #: To be sent, in order; those that were refused before are in front.
+        self._waiting: deque[Batch] = deque()
+        self._refusals = Refusals() if resend else None
         self._open: Batch | None = None
         self._messages: list[list[Any]] = []
         self._sent = 0
@@ -135,18 +137,15 @@ class ClientCore:
         """Take one job; its number. Raises what ended the session."""
         if self.lost is not None:
             raise self.lost
-        fid = self._fids.get(ref)
-        if fid is None:
-            fid = self._define(ref)
         batch = self._open
         if (
             batch is None
-            or batch.fid != fid
+            or batch.ref != ref
             or batch.options != options
             or len(batch.payloads) >= self.batch_jobs
             or batch.nbytes > BATCH_BYTES
         ):
-            batch = self._open_batch(fid, options)
+            batch = self._open_batch(ref, options)
         data, buffers = blob
         payloads = batch.payloads
         seq = batch.first_seq + len(payloads)
@@ -160,9 +159,9 @@ class ClientCore:
         batch.nbytes += len(data)
         return seq
 
-    def _open_batch(self, fid: int, options: Options | None) -> Batch:
+    def _open_batch(self, ref: FunctionRef, options: Options | None) -> Batch:
         self._close_batch()
-        batch = Batch(fid, self._next_seq, options)
+        batch = Batch(ref, self._next_seq, options)
         self._waiting.append(batch)
         self._open = batch
         return batch
@@ -183,29 +182,38 @@ class ClientCore:
         batch.buffers.append(own)
         batch.nbytes += sum(map(len, own))
 
-    def _define(self, ref: FunctionRef) -> int:
-        # Definitions wait in the same queue as jobs, so the order alone keeps their numbers right.
-        self._close_batch()
-        fid = len(self._fids) + 1
-        if fid > FUNCTIONS_MAX:
-            _, fid = self._fids.popitem(last=False)
-        self._waiting.append(_Definition(fid, ref))
-        self._fids[ref] = fid
+    def _fid(self, ref: FunctionRef) -> int:
+        """The number of a function, told to the daemon before its first job.
+
+        Numbers are never used again; the daemon forgets the function that was unused for longest.
+        """
+        fid = self._fids.get(ref)
+        if fid is not None:
+            self._fids.move_to_end(ref)
+            return fid
+        if len(self._fids) >= FUNCTIONS_MAX:
+            _, oldest = self._fids.popitem(last=False)
+            self._say(protocol.Undefine([oldest]))
+        fid = self._fids[ref] = self._next_fid
+        self._next_fid += 1
+        self._say(protocol.Define(fid, *ref))
         return fid
+
+    def _room(self) -> int:
+        """How many jobs may be sent now."""
+        room = self.window - (self._sent - self._acked)
+        allowed = None if self._refusals is None else self._refusals.allowed
+        return room if allowed is None else min(room, allowed)
 
     def take_outgoing(self) -> list[list[Any]]:
         """Messages to be sent now: as much as the window allows."""
-        room = self.window - (self._sent - self._acked)
+        room = self._room()
         while self._waiting:
             batch = self._waiting[0]
-            if isinstance(batch, _Definition):
-                self._say(protocol.Define(batch.fid, *batch.ref))
-                self._waiting.popleft()
-                continue
             if room <= 0:
                 if self._received > self._acked:
                     self._ack()
-                    room = self.window - (self._sent - self._acked)
+                    room = self._room()
                     continue
                 break
             room -= self._send_some(batch, room)
@@ -234,22 +242,51 @@ class ClientCore:
         batch.at = end
         n = end - first
         if n:
-            counts: list[int] | None = None
-            frames: list[Any] = []
-            if batch.buffers is not None:
-                counts, frames = protocol.join_buffers(batch.buffers[first:end])
-            payloads = batch.payloads
+            payloads, buffers = batch.payloads, batch.buffers
             if n != len(payloads):
                 payloads = payloads[first:end]
+                buffers = None if buffers is None else buffers[first:end]
+            jobs = Sent(batch.ref, batch.first_seq + first, batch.options, payloads, buffers)
+            counts, frames = (None, None) if buffers is None else protocol.join_buffers(buffers)
             self._say(
                 protocol.Submit(
-                    batch.fid, batch.first_seq + first, batch.options, payloads, counts
+                    self._fid(batch.ref), jobs.first_seq, jobs.options, payloads, counts
                 ),
                 frames,
             )
+            if self._refusals is not None:
+                self._refusals.sent(jobs, again=batch.again)
             self._sent += n
             self.unsent -= n
         return n
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds after which ``retry`` is to be called; 0 when nothing was refused."""
+        return 0.0 if self._refusals is None else self._refusals.wait_s
+
+    def retry(self) -> None:
+        """``retry_s`` have passed: some of what was refused goes out again."""
+        if self._refusals is not None:
+            self._refusals.retry(waiting=bool(self._waiting))
+
+    def _send_again(self, seqs: list[int], details: dict[str, Any]) -> set[int]:
+        """The daemon had no room for these: back to the front of what waits, in order.
+
+        Gives those that are known.
+        """
+        assert self._refusals is not None
+        batches = [batch for batch in self._waiting if batch.again]
+        known: set[int] = set()
+        for part in self._refusals.refused(seqs, details):
+            batch = Batch(part.ref, part.first_seq, part.options)
+            batch.payloads, batch.buffers, batch.again = part.payloads, part.buffers, True
+            batches.append(batch)
+            known.update(range(part.first_seq, part.end_seq))
+        batches.sort(key=lambda batch: batch.first_seq)
+        self._waiting = deque([*batches, *(b for b in self._waiting if not b.again)])
+        self.unsent += len(known)
+        return known
 
     def _say(self, message: protocol.Message, frames: list[Any] | None = None) -> None:
         self._messages.append([protocol.pack(message), *(frames or ())])
@@ -261,11 +298,12 @@ class ClientCore:
         """
         unsent, asked = 0, []
         unsent_from = self._first_unsent()
+        held = self._held_seqs()
         for seq in seqs:
             sink = self._jobs.get(seq)
             if sink is None:
                 continue
-            if seq >= unsent_from:
+            if seq >= unsent_from or seq in held:
                 self.events.append(Ended(sink, Outcome.CANCELLED, b"", (), 0, _NOTHING))
                 del self._jobs[seq]
                 self.unsent -= 1
@@ -278,10 +316,20 @@ class ClientCore:
         return unsent
 
     def _first_unsent(self) -> int:
+        """Jobs from this number on were never sent."""
         for batch in self._waiting:
-            if not isinstance(batch, _Definition):
+            if not batch.again:
                 return batch.first_seq + batch.at
         return self._next_seq
+
+    def _held_seqs(self) -> set[int]:
+        """Jobs that were refused and wait to be sent again."""
+        return {
+            seq
+            for batch in self._waiting
+            if batch.again
+            for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads))
+        }
 
     def cancel_all(self) -> int:
         """Cancel every job of this session; see ``cancel``."""
@@ -384,12 +432,18 @@ class ClientCore:
         payloads, ran = message.payloads, message.ran_us
         specials = message.specials or {}
         buffers = protocol.split_buffers(message.buffer_counts, len(payloads), frames)
+        if self._refusals is not None and message.jobs:
+            if specials:
+                specials = self._keep_refused(message.jobs, specials)
+            self._refusals.news(max(message.jobs), self._jobs)
         pop, add = self._jobs.pop, self.events.append
         for i, seq in enumerate(message.jobs):
+            special = specials.get(i)
+            if special is _AGAIN:
+                continue
             sink = pop(seq, None)
             if sink is None:
                 continue
-            special = specials.get(i)
             if special is None:
                 add(Ended(sink, Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))
             else:
@@ -400,6 +454,21 @@ class ClientCore:
         due = self._received - self._acked
         if due > self.window >> 3 or self._bytes_since_ack > ACK_BYTES:
             self._ack()
+
+    def _keep_refused(self, jobs: list[int], specials: dict[int, Any]) -> dict[int, Any]:
+        """Take back what may be sent again; ``specials`` with a mark for each of those."""
+        again = {
+            i: special
+            for i, special in specials.items()
+            if special[0] == Outcome.REJECTED
+            and (special[1] or {}).get("reason") not in HOPELESS
+            and jobs[i] in self._jobs
+        }
+        if not again:
+            return specials
+        details = [special[1] or {} for special in again.values()]
+        known = self._send_again([jobs[i] for i in again], details[-1])
+        return {**specials, **{i: _AGAIN for i in again if jobs[i] in known}}
 
     def lose(self, error: Exception) -> None:
         """The daemon is gone: jobs and calls end with ``error``, and later ones are refused."""

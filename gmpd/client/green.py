@@ -6,6 +6,7 @@ of a thread, the hub watches the socket.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,14 @@ class Client(_Client):
         self._pump()
         self._check_peer()
         self._deliver()
+        if self._core.retry_s and not self._retry_at:
+            self._retry_at = time.monotonic() + self._core.retry_s
+            gevent.spawn_later(self._core.retry_s, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry_at = 0.0
+        self._core.retry()
+        self._turn_green()
 
     def _end_io(self) -> None:
         if self._ended:

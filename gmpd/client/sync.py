@@ -59,8 +59,10 @@ class Client(Wire):
     """A connection to a daemon: ``submit``, ``map``, ``stream``, ``call``.
 
     ``endpoint`` is an address or a runtime directory; without one the running daemon is found, and
-    when none runs a private one starts and ends with this client. ``on_full``: "wait", or "raise"
-    QueueFull, when more than ``pending_max`` jobs wait here for the daemon.
+    when none runs a private one starts and ends with this client. ``on_full`` says what is done
+    when the daemon has no room, and when more than ``pending_max`` jobs wait here for it: "wait"
+    holds submit back, and sends again what was refused; "raise" raises QueueFull, from submit or
+    as a job's outcome, with the room and a fair wait.
 
     Raises DaemonUnreachable when nobody answers, ProtocolError for a daemon of another version.
     """
@@ -88,13 +90,15 @@ class Client(Wire):
         #: What the one who delivers has in hand.
         self._in_hand: Event | None = None
         self._woken = False
+        #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
+        self._retry_at = 0.0
         self._stopping = False
         #: The thread that owns the socket when nobody else does.
         self._io = 0
         self._thread: threading.Thread | None = None
         target = target or find(endpoint)
         self._daemon: PrivateDaemon | None = target.daemon
-        super().__init__(target.endpoint, name)
+        super().__init__(target.endpoint, name, resend=on_full == "wait")
         self._core.explain = self._loss
         try:
             self._connect(target.connect_timeout)
@@ -489,16 +493,28 @@ class Client(Wire):
 
     def _turn(self) -> bool:
         """Sleep until there is something to do, then do it; False when the client is to end."""
-        for fd, _ in self._epoll.poll():
+        for fd, _ in self._epoll.poll(self._until_retry()):
             if fd == self._eventfd:
                 os.eventfd_read(fd)
         with self._lock:
             self._woken = False
             if self._stopping:
                 return False
+            if self._retry_at and time.monotonic() >= self._retry_at:
+                self._retry_at = 0.0
+                self._core.retry()
             self._pump()
             self._check_peer()
             return True
+
+    def _until_retry(self) -> float | None:
+        """Seconds until refused jobs are sent again; None when there are none."""
+        wait_s = self._core.retry_s
+        if not wait_s:
+            return None
+        now = time.monotonic()
+        self._retry_at = self._retry_at or now + wait_s
+        return max(0.0, self._retry_at - now)
 
     def _finish(self) -> None:
         """The end, in this thread: whoever waits for it may be interrupted and is not needed."""

@@ -25,14 +25,14 @@ class Wire:
     _link: Dealer
     _network: Network
 
-    def __init__(self, endpoint: str, name: str) -> None:
+    def __init__(self, endpoint: str, name: str, *, resend: bool = True) -> None:
         self.endpoint = endpoint
         self._pid = os.getpid()
         self._inbox: deque[Any] = deque()
         session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
         self._head = session[:12].hex()
         info = {"pid": self._pid, "name": name, "python": platform.python_version()}
-        self._core = ClientCore(session, info)
+        self._core = ClientCore(session, info, resend=resend)
 
     def job_id(self, seq: int) -> str:
         """The id of this client's job ``seq``."""

@@ -457,7 +457,7 @@ class Coordinator:
         if session is None:
             raise ProtocolError("the first message must be Hello")
         match message:
-            case protocol.Submit() | protocol.Define() | protocol.Cancel():
+            case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
                 self._from_session(session, message, frames, time.monotonic_ns())
             case protocol.Ack(outcomes):
                 self.sched.ack(session, outcomes)
@@ -475,7 +475,7 @@ class Coordinator:
     def _from_session(
         self,
         session: Session,
-        message: protocol.Submit | protocol.Define | protocol.Cancel,
+        message: protocol.Submit | protocol.Define | protocol.Undefine | protocol.Cancel,
         frames: list[Any],
         now: int,
     ) -> None:
@@ -489,6 +489,8 @@ class Coordinator:
             case protocol.Define(payload=payload):
                 digest = blake2b(payload, digest_size=16).digest() if payload else b""
                 self.sched.define(session, message, digest)
+            case protocol.Undefine(fids):
+                self.sched.undefine(session, fids)
             case protocol.Cancel(seqs):
                 self.sched.cancel(session, seqs, now)
             case _:

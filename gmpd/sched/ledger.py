@@ -92,6 +92,8 @@ RETRY_MAX_NS = 30_000_000_000
 
 #: Named functions that nobody uses now and what was learned of them: about 1 MB.
 RESTING_MAX = 4096
+#: Functions that one session may have named at a time: four times what a client keeps.
+FUNCTIONS_MAX = 4096
 #: So many ended jobs may stay in the timer heap; more are swept once they are half of it.
 _DEAD_MAX = 64
 
@@ -166,7 +168,15 @@ class Sched:
         session.functions.clear()
 
     def define(self, session: Session, message: Define, digest: bytes) -> None:
-        """A session names a function. The same one from two sessions is one Function."""
+        """A session names a function. The same one from two sessions is one Function.
+
+        Raises ProtocolError, nothing changed, when it names more than anybody honest does.
+        """
+        if message.fid not in session.functions and len(session.functions) >= FUNCTIONS_MAX:
+            raise ProtocolError(
+                f"Define of function {message.fid}: this session has {FUNCTIONS_MAX} already, and"
+                " must Undefine some first"
+            )
         key = (message.kind, message.name, digest)
         fn = self._by_key.get(key)
         if fn is None:
@@ -179,6 +189,17 @@ class Sched:
         session.functions[message.fid] = fn
         if old is not None:
             self._release(old)
+
+    def undefine(self, session: Session, fids: Sequence[int]) -> None:
+        """A session will not use these functions any more; its jobs of them go on.
+
+        Raises ProtocolError, nothing changed, for one that it never defined.
+        """
+        unknown = set(fids) - session.functions.keys()
+        if unknown:
+            raise ProtocolError(f"Undefine of function {min(unknown)}, which was never defined")
+        for fid in dict.fromkeys(fids):
+            self._release(session.functions.pop(fid))
 
     def _release(self, fn: Function) -> None:
         fn.users -= 1
@@ -245,6 +266,8 @@ class Sched:
         if self.unfinished + n > policy.queue_jobs:
             room = max(0, policy.queue_jobs - self.unfinished)
             return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
+        if nbytes > policy.queue_bytes and n == 1:
+            return "too_large", f"it has more than limits.queue_bytes = {policy.queue_bytes}", 0
         if self.nbytes + nbytes > policy.queue_bytes:
             return (
                 "queue_bytes",

@@ -121,21 +121,121 @@ def test_another_version_is_told_with_both() -> None:
         receive(client, protocol.Refused(7, 9, "too old"))
 
 
-def test_a_function_number_is_reused_only_behind_the_jobs_of_the_old_one(
+def test_the_daemon_forgets_the_function_that_was_unused_for_longest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gmpd.client.core.FUNCTIONS_MAX", 1)
+    monkeypatch.setattr("gmpd.client.core.FUNCTIONS_MAX", 2)
     client = core()
-    for ref in (F, G, F):
-        submit(client, 1, ref)
     names: dict[int, str] = {}
     ran = []
-    for message in sent(client):
-        if isinstance(message, protocol.Define):
-            names[message.fid] = message.name
-        else:
-            ran.append(names[message.fid])
-    assert ran == ["m:f", "m:g", "m:f"]
+    for ref in (F, G, F, FunctionRef("name", "m:h"), F, G):
+        submit(client, 1, ref)
+        for message in sent(client):
+            match message:
+                case protocol.Define(fid, _, name, _):
+                    names[fid] = name
+                case protocol.Undefine(fids):
+                    assert [names.pop(fid) for fid in fids] != ["m:f"], "it was used just now"
+                case protocol.Submit(fid):
+                    ran.append(names[fid])
+    assert ran == ["m:f", "m:g", "m:f", "m:h", "m:f", "m:g"]
+    assert len(names) == 2
+
+
+def refuse(client: ClientCore, seqs: list[int], room: int = 0, reason: str = "queue_jobs") -> None:
+    details = {"reason": reason, "text": "full", "room": room, "retry_after": 0.1}
+    specials = {i: [int(Outcome.REJECTED), details] for i in range(len(seqs))}
+    receive(client, protocol.Done(seqs, [b""] * len(seqs), [0] * len(seqs), specials, None))
+
+
+def submits(client: ClientCore) -> list[list[int]]:
+    return [
+        list(range(m.first_seq, m.first_seq + len(m.payloads)))
+        for m in sent(client)
+        if isinstance(m, protocol.Submit)
+    ]
+
+
+def test_what_the_daemon_has_no_room_for_is_sent_again_in_order() -> None:
+    client = core(batch_jobs=2)
+    seqs = submit(client, 7)
+    assert submits(client) == [seqs[:2], seqs[2:4], seqs[4:6], seqs[6:]]
+    receive(client, done(seqs[:2]))
+    refuse(client, seqs[2:4])
+    refuse(client, seqs[4:6], room=1)
+    more = submit(client, 2)
+    assert submits(client) == [], "nothing goes out before the time"
+    assert (client.retry_s, client.unsent, client.busy) == (0.1, 6, 7)
+    client.retry()
+    assert submits(client) == [seqs[2:3]], "as many as there was room for"
+    client.retry()
+    assert submits(client) == [seqs[3:4], seqs[4:5]], "that was accepted: twice as many"
+    refuse(client, seqs[3:4], room=50)
+    client.retry()
+    assert submits(client) == [seqs[3:4], seqs[5:6], more]
+    client.retry()
+    assert client.retry_s == 0.0, "nothing waits"
+    receive(client, done([seqs[i] for i in (2, 4, 3, 5, 6)] + more))
+    assert client.busy == client.unsent == 0
+    ends = [event for event in client.events if isinstance(event, Ended)]
+    assert [end.outcome for end in ends] == [Outcome.OK] * 9
+    assert len({id(end.sink) for end in ends}) == 9
+
+
+def test_what_was_refused_keeps_its_buffers_and_its_function() -> None:
+    client = core()
+    sink = object()
+    client.submit(F, codec.Blob(b"x", (b"buffer",)), {"retries": 1}, sink)
+    first = client.take_outgoing()[-1]
+    refuse(client, [1])
+    submit(client, 1, G)
+    client.retry()
+    assert first in client.take_outgoing()
+
+
+def test_a_refused_job_can_be_cancelled_while_it_waits() -> None:
+    client = core()
+    seqs = submit(client, 4)
+    sent(client)
+    late = submit(client, 1, G)
+    sent(client)
+    refuse(client, seqs, room=9)
+    assert client.cancel([seqs[1], *late]) == 1
+    assert protocol.Cancel(late) in sent(client), "that one is out"
+    client.retry()
+    assert submits(client) == [seqs[:1], seqs[2:]]
+    assert client.busy == 4
+
+
+@pytest.mark.parametrize("reason", ["draining", "too_large"])
+def test_where_no_waiting_helps_the_job_ends(reason: str) -> None:
+    client = core()
+    (seq,) = submit(client)
+    sent(client)
+    refuse(client, [seq], reason=reason)
+    assert (client.busy, client.retry_s) == (0, 0.0)
+
+
+def test_refused_jobs_end_when_nobody_asked_to_send_them_again() -> None:
+    client = ClientCore(b"s" * 16, {}, resend=False)
+    receive(client, protocol.Welcome(1, 1, 100, 10, 1 << 20, {}))
+    (seq,) = submit(client)
+    sent(client)
+    refuse(client, [seq], room=3)
+    (end,) = client.events
+    assert isinstance(end, Ended)
+    assert (end.outcome, end.details["room"]) == (Outcome.REJECTED, 3)
+
+
+def test_what_was_sent_is_kept_no_longer_than_until_there_is_news() -> None:
+    client = core(window=100, batch_jobs=5)
+    seqs = submit(client, 100)
+    sent(client)
+    assert client._refusals is not None
+    assert len(client._refusals._sent) == 20
+    receive(client, protocol.Running([seqs[0]]))
+    receive(client, done([seqs[62]]))  # of the 13th batch: the first job goes on for an hour
+    assert len(client._refusals._sent) == 7
 
 
 def test_running_and_kept_reach_the_job() -> None:

@@ -265,6 +265,42 @@ def test_the_window_opens_with_acknowledgements_only(desks: Callable[..., Desk])
     assert desk.ended(client, seq) is None
 
 
+def test_a_job_that_no_queue_holds_is_refused_for_good(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_bytes=0)
+    client = desk.client()
+    refused(desk, client, desk.submit(client, 1), "too_large")
+
+
+def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
+    client = desk.client()
+    (seq,) = desk.submit(client, 1, "lambda", kind="pickle")
+    desk.sched.undefine(client, [0])
+    p = desk.sched.p_ready(0, 1)
+    desk.take()
+    desk.finish(p)
+    instructions = desk.take()
+    assert desk.ended(client, seq) is Outcome.OK
+    assert desk.sched.functions == {}, "and is then forgotten everywhere"
+    assert only(desk.log + instructions, Forget)
+    with pytest.raises(ProtocolError, match="never defined"):
+        desk.sched.undefine(client, [0])
+
+
+def test_a_session_that_names_functions_without_end_is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmpd.sched.ledger.FUNCTIONS_MAX", 3)
+    client = desk.client()
+    for i in range(3):
+        desk.sched.define(client, Define(i, "pickle", "f", b"%d" % i), b"%d" % i)
+    with pytest.raises(ProtocolError, match="3 already, and must Undefine"):
+        desk.sched.define(client, Define(9, "pickle", "f", b"9"), b"9")
+    desk.sched.define(client, Define(2, "pickle", "f", b"new"), b"new")
+    desk.sched.undefine(client, [0])
+    desk.sched.define(client, Define(9, "pickle", "f", b"9"), b"9")
+    assert len(desk.sched.functions) == 3
+
+
 def test_a_full_queue_refuses(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_jobs=5)
     one, two = desk.client("one"), desk.client("two")

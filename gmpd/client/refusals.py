@@ -1,0 +1,107 @@
+"""Jobs that the daemon refused for lack of room: kept until they can be sent again. Sans-IO.
+
+What was sent is kept until there is news of it. Outcomes come in the order in which the daemon
+decided, so news of a job is news of all that was sent before it: they were accepted, or their
+refusals have come already.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from gmpd.codec import FunctionRef
+from gmpd.protocol import Buffers
+
+#: Shortest wait before jobs are sent again, seconds, whatever the daemon says.
+WAIT_MIN_S = 0.01
+#: Reasons for which no waiting helps.
+HOPELESS = frozenset({"draining", "too_large"})
+
+
+class Sent(NamedTuple):
+    """Consecutive jobs, alike in function and options, as they were sent."""
+
+    ref: FunctionRef
+    first_seq: int
+    options: dict[str, Any] | None
+    payloads: list[bytes]
+    buffers: list[Buffers] | None
+
+    def part(self, first: int, end: int) -> Sent:
+        """The jobs with the seqs from ``first`` to before ``end``."""
+        a, b = first - self.first_seq, end - self.first_seq
+        buffers = None if self.buffers is None else self.buffers[a:b]
+        return Sent(self.ref, first, self.options, self.payloads[a:b], buffers)
+
+    @property
+    def end_seq(self) -> int:
+        """The seq after the last."""
+        return self.first_seq + len(self.payloads)
+
+
+class Refusals:
+    """What was sent, and how much may be sent now."""
+
+    def __init__(self) -> None:
+        #: Seconds after which ``retry`` is to be called; 0 when it is not.
+        self.wait_s = 0.0
+        #: How many jobs may be sent until then; None: as many as the window allows.
+        self.allowed: int | None = None
+        self._probe = 1
+        self._held = False
+        self._sent: deque[Sent] = deque()
+        #: Sent again: their numbers say nothing about when. Kept until they have ended.
+        self._again: deque[Sent] = deque()
+
+    def sent(self, jobs: Sent, *, again: bool) -> None:
+        """These are on their way."""
+        (self._again if again else self._sent).append(jobs)
+        if self.allowed is not None:
+            self.allowed -= len(jobs.payloads)
+
+    def news(self, newest_seq: int, unfinished: Container[int]) -> None:
+        """Something is known of a job: what was sent before it needs not be kept."""
+        while self._sent and self._sent[0].first_seq <= newest_seq:
+            self._sent.popleft()
+        while self._again and not any(
+            seq in unfinished for seq in range(self._again[0].first_seq, self._again[0].end_seq)
+        ):
+            self._again.popleft()
+
+    def refused(self, seqs: Sequence[int], details: dict[str, Any]) -> list[Sent]:
+        """The daemon had no room for these: what is to be sent again, in order.
+
+        To be called before ``news`` of the same message. What was not kept is left out: a daemon
+        that refuses what it accepted is not believed.
+        """
+        self.wait_s = max(WAIT_MIN_S, float(details.get("retry_after") or 0.0))
+        self._probe = max(1, int(details.get("room") or 0))
+        self.allowed, self._held = 0, True
+        return list(self._parts(sorted(seqs)))
+
+    def _parts(self, seqs: list[int]) -> Iterator[Sent]:
+        at = 0
+        kept = [*self._sent, *self._again]
+        while at < len(seqs):
+            first = seqs[at]
+            end = first + 1
+            at += 1
+            jobs = next((s for s in reversed(kept) if s.first_seq <= first < s.end_seq), None)
+            if jobs is None:
+                continue
+            while at < len(seqs) and seqs[at] == end and end < jobs.end_seq:
+                end += 1
+                at += 1
+            yield jobs.part(first, end)
+
+    def retry(self, *, waiting: bool) -> None:
+        """``wait_s`` have passed: send some, twice as many when the last ones were accepted."""
+        if not waiting:
+            self.allowed, self.wait_s, self._held = None, 0.0, False
+            return
+        if not self._held:
+            self._probe *= 2
+        self._held = False
+        self.allowed = self._probe
