@@ -85,8 +85,11 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1.")
         if chunksize == 1:
             return super().map(fn, *iterables, timeout=timeout, **more)
-        chunks = _chunked(zip(*iterables, strict=False), chunksize)
-        lists = super().map(_Chunk(fn), chunks, timeout=timeout, **more)
+        if len(iterables) == 1:
+            chunks, run = _chunked(iter(iterables[0]), chunksize), _Chunk(fn)
+        else:
+            chunks, run = _chunked(zip(*iterables, strict=False), chunksize), _Rows(fn)
+        lists = super().map(run, chunks, timeout=timeout, **more)
         return _flattened(lists)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -131,8 +134,17 @@ class _Chunk:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
 
+    def __call__(self, chunk: list[Any]) -> list[Any]:
+        fn = self.fn
+        return [fn(item) for item in chunk]
+
+
+class _Rows(_Chunk):
+    """As ``_Chunk``, of a function with several arguments."""
+
     def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
-        return [self.fn(*args) for args in chunk]
+        fn = self.fn
+        return [fn(*args) for args in chunk]
 
 
 def broken(error: Exception) -> BrokenExecutor | None:
@@ -153,7 +165,7 @@ def _pool(
     return Target(daemon.endpoint, config.client.connect_timeout, daemon)
 
 
-def _chunked(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[Any, ...]]]:
+def _chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     from itertools import islice
 
     while chunk := list(islice(items, size)):

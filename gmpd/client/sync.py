@@ -342,7 +342,9 @@ class Client(Wire):
         with self._lock:
             if self._stopping:
                 return False
-            self._pump()
+            # A look costs a fifth of a pump that finds nothing.
+            if self._link.readable or self._core.unsent or self._core.outgoing:
+                self._pump()
             return True
 
     def _pump_nested(self, over: Callable[[], bool], timeout: float | None) -> bool:

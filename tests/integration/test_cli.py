@@ -294,11 +294,13 @@ def test_two_demos_at_once_are_refused(bare: Shell) -> None:
 
 
 def test_bench_prints_ratios(bare: Shell) -> None:
-    bench = bare("bench", "--scale", "0.01", "--json")
+    bench = bare("bench", "--scale", "0.01", "--rounds", "1", "--json")
     assert bench.returncode == 0, bench.stderr
     rows = json.loads(bench.stdout)
-    assert [row["unit"] for row in rows] == ["jobs/s", "items/s", "us"]
-    assert all(row["ratio"] > 0 for row in rows)
+    units = ["jobs/s", "jobs/s", "us", "items/s", "s", "MB", "MB", "% of one core"]
+    assert [row["unit"] for row in rows] == units
+    assert all(row["gmpd"] > 0 for row in rows[:-1])
+    assert all(row["ratio"] > 0 for row in rows if "peer_name" in row)
 
 
 def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(gmpd: Shell) -> None:
