@@ -30,10 +30,13 @@ changes nothing.
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
     worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
+    worker ◀─────── Route Lost ─────────────────────────────────────────── coordinator
+    worker ──────── Route ───────────────────────────────────────────────▶ coordinator
     worker ──────── Answer ──────────────────────────────────────────────▶ coordinator
     worker ◀─────── Ask ────────────────────────────────────────────────── coordinator
 
 Lines five and six are children of Gs that run in another worker: there, their home is a client.
+Route is a letter from one worker to another about a channel, passed on unread.
 """
 
 from __future__ import annotations
@@ -104,8 +107,32 @@ class Kind(IntEnum):
     BEAT = 25
     STEAL_CHILDREN = 30
     CHILDREN = 31
+    ROUTE = 32
+    LOST = 33
     ASK = 40
     ANSWER = 41
+
+
+class ChanOp(IntEnum):
+    """What one worker tells another about a channel; see ``runtime.remote``."""
+
+    #: To the home, without an answer.
+    HOLD = 1
+    RELEASE = 2
+    CLOSE = 3
+    ACK = 4
+    CANCEL = 5
+    #: To the home, answered.
+    RECV = 6
+    SEND = 7
+    LEN = 8
+    CLOSE_ASKED = 9
+    #: Answers.
+    VALUE = 10
+    DONE = 11
+    END = 12
+    PANIC = 13
+    REFUSED = 14
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -347,6 +374,28 @@ class Answer(NamedTuple):
     value: dict[str, Any]
 
 
+class Route(NamedTuple):
+    """A letter of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
+
+    About channel ``chan`` of one of them: see ``ChanOp``. ``payload`` and the frames are a value.
+    """
+
+    p: int
+    epoch: int
+    op: int
+    chan: int
+    req: int
+    length: int
+    payload: bytes
+
+
+class Lost(NamedTuple):
+    """Worker ``(p, epoch)`` is no more: expect nothing from it."""
+
+    p: int
+    epoch: int
+
+
 class Fault(NamedTuple):
     """An import or the initializer failed: it cannot serve. ``error``: codec.encode_error."""
 
@@ -364,17 +413,17 @@ class Beat(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
     | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
-    | Fault | Beat | StealChildren | Children | Ask | Answer
+    | Fault | Beat | StealChildren | Children | Ask | Answer | Route | Lost
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Beat | Bye
-    | Children | Define | Submit | Cancel | Answer
+    | Children | Define | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Done | Ask
+    | StealChildren | Done | Ask | Route | Lost
 )  # fmt: skip
 
 
@@ -405,6 +454,10 @@ def _map(value: Any) -> bool:
 
 def _maybe_map(value: Any) -> bool:
     return value is None or type(value) is dict
+
+
+def _op(value: Any) -> bool:
+    return type(value) is int and value in _OPS
 
 
 def _any(_value: Any) -> bool:
@@ -439,6 +492,7 @@ def _specials(value: Any) -> bool:
     )
 
 
+_OPS = frozenset(int(op) for op in ChanOp)
 _OUTCOMES = frozenset(int(outcome) for outcome in Outcome)
 _Check: TypeAlias = Callable[[Any], bool]
 
@@ -468,6 +522,8 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Beat: (Kind.BEAT, (_map,)),
     StealChildren: (Kind.STEAL_CHILDREN, (_uint,)),
     Children: (Kind.CHILDREN, (_uint, _flag)),
+    Route: (Kind.ROUTE, (_uint, _uint, _op, _uint, _uint, _uint, _bin)),
+    Lost: (Kind.LOST, (_uint, _uint)),
     Ask: (Kind.ASK, (_uint, _text, _map)),
     Answer: (Kind.ANSWER, (_uint, _map)),
 }
@@ -490,11 +546,11 @@ FROM_CLIENT = _direction("client", Hello, Define, Undefine, Submit, Cancel, Ack,
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Beat, Bye,
-    Children, Define, Submit, Cancel, Answer,
+    Children, Define, Submit, Cancel, Answer, Route,
 )  # fmt: skip
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Cancel, Pull, Stop,
-    StealChildren, Done, Ask,
+    StealChildren, Done, Ask, Route, Lost,
 )  # fmt: skip
 
 _pack = msgpack.Packer(autoreset=True, use_bin_type=True).pack

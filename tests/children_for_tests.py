@@ -235,3 +235,167 @@ async def with_own_module(n: int) -> set[int]:
     sys.modules["made_here"] = module
     children = [gmpd.go(module.f, i) for i in range(n)]
     return {await child for child in children}
+
+
+# ---- channels ---------------------------------------------------------------------------------
+
+
+async def square_all(numbers: gmpd.Chan[int], out: gmpd.Chan[tuple[int, int]]) -> int:
+    """A stage of a pipeline; slow to begin, so that it is stolen. Its pid."""
+    spin(SPIN_S)
+    async for n in numbers:
+        spin(SPIN_S / 4)
+        await out.send((os.getpid(), n * n))
+    return os.getpid()
+
+
+def square_all_sync(numbers: gmpd.Chan[int], out: gmpd.Chan[tuple[int, int]]) -> int:
+    spin(SPIN_S)
+    for n in numbers.sync:
+        spin(SPIN_S / 4)
+        out.sync.send((os.getpid(), n * n))
+    return os.getpid()
+
+
+async def pipeline(kind: str, n: int) -> tuple[list[int], list[int]]:
+    """(squares as they came, pids of the stages that made them)."""
+    numbers: gmpd.Chan[int] = gmpd.Chan(2)
+    out: gmpd.Chan[tuple[int, int]] = gmpd.Chan()
+    stage = square_all if kind == "async" else square_all_sync
+    stages = [gmpd.go(stage, numbers, out) for _ in range(40)]
+
+    async def feed() -> None:
+        for i in range(n):
+            await numbers.send(i)
+        numbers.close()
+
+    gmpd.go(feed)
+    got = [await out.recv() for _ in range(n)]
+    for each in stages:
+        await each
+    return [square for _, square in got], [pid for pid, _ in got]
+
+
+async def ask_about(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
+    """What a child in another worker sees of a channel; nothing if it runs at home."""
+    spin(SPIN_S)
+    if os.getpid() == home:
+        return {}
+    seen: dict[str, Any] = {"cap": ch.cap, "type": isinstance(ch, gmpd.Chan), "bool": bool(ch)}
+    await ch.send(1)
+    seen["len"] = len(ch)
+    seen["first"] = await ch.recv()
+    try:
+        await ch.send(threading.Lock())  # type: ignore[arg-type]
+    except gmpd.errors.Unserializable as exc:
+        seen["unsendable"] = str(exc)
+    try:
+        await gmpd.select(gmpd.recv(ch))
+    except RuntimeError as exc:
+        seen["select"] = str(exc)
+    waiting = gmpd.go(ch.recv)
+    await gmpd.sleep(0.01)
+    waiting.cancel()
+    ch.close()
+    for name, operation in (("send", ch.send(2)), ("recv", ch.recv())):
+        try:
+            await operation
+        except gmpd.errors.GmpdError as exc:
+            seen[name] = type(exc).__name__
+    try:
+        ch.close()
+    except gmpd.errors.Panic as exc:
+        seen["close"] = str(exc)
+    seen["recv_ok"] = await ch.recv_ok()
+    seen["closed"] = ch.closed
+    return seen
+
+
+def ask_about_sync(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
+    spin(SPIN_S)
+    if os.getpid() == home:
+        return {}
+    ch.sync.send(1)
+    ch.sync.send(2)
+    seen: dict[str, Any] = {"len": len(ch.sync), "first": ch.sync.recv()}
+    ch.sync.close()
+    seen["rest"] = list(ch.sync)
+    try:
+        ch.sync.close()
+    except gmpd.errors.Panic as exc:
+        seen["close"] = str(exc)
+    try:
+        ch.sync.send(3)
+    except gmpd.errors.Panic as exc:
+        seen["send"] = str(exc)
+    return seen
+
+
+async def far_facts(kind: str) -> dict[str, Any]:
+    """The facts of one child that ran elsewhere, of many with a channel each."""
+    fn = ask_about if kind == "async" else ask_about_sync
+    children = [gmpd.go(fn, gmpd.Chan(3), os.getpid()) for _ in range(40)]
+    return next(facts for facts in [await child for child in children] if facts)
+
+
+async def wait_afar(ch: gmpd.Chan[int], path: str, number: int) -> int:
+    spin(SPIN_S)
+    note(path, f"began {number} {os.getpid()}")
+    try:
+        return await ch.recv()
+    except gmpd.errors.WorkerLost as exc:
+        note(path, f"told {number} {os.getpid()} {exc}")
+        raise
+
+
+async def home_dies(path: str) -> None:
+    """Die while children elsewhere wait for a channel made here."""
+    ch: gmpd.Chan[int] = gmpd.Chan()
+    for number in range(100):
+        gmpd.go(wait_afar, ch, path, number)
+    await began_elsewhere(path, os.getpid())
+    await gmpd.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def make_and_wait(gift: gmpd.Chan[Any], home: int) -> Any:
+    """Give a channel made here to the parent, and wait for a value on it."""
+    spin(SPIN_S)
+    if os.getpid() == home:
+        return None
+    own: gmpd.Chan[Any] = gmpd.Chan()
+    await gift.send((own, os.getpid()))
+    return await own.recv()
+
+
+async def thief_dies() -> tuple[str, str]:
+    """Kill the home of a channel on which this G waits: what it, and the child there, got."""
+    gift: gmpd.Chan[Any] = gmpd.Chan()
+    children = [gmpd.go(make_and_wait, gift, os.getpid()) for _ in range(40)]
+    own, thief = await gift.recv()
+    waiting = gmpd.go(own.recv)
+    await gmpd.sleep(0.05)
+    os.kill(thief, signal.SIGKILL)
+    told = ""
+    try:
+        await waiting
+    except gmpd.errors.WorkerLost as exc:
+        told = str(exc)
+    lost = ""
+    gift.close()  # others may wait to give theirs
+    for child in children:
+        try:
+            await child
+        except gmpd.errors.WorkerLost as exc:
+            lost = exc.signal
+        except gmpd.errors.Panic:
+            pass
+    return told, lost
+
+
+def take_chan(_ch: object) -> None:
+    pass
+
+
+async def return_chan() -> gmpd.Chan[int]:
+    return gmpd.Chan()

@@ -42,6 +42,7 @@ _MENDS = (
     ("_thread", "RLock", _LOCK),
     ("threading", "Thread", "Start the thread inside the function"),
     ("io", "IOBase", "Send the path and open the file inside the function"),
+    ("gmpd.runtime.chan", "Chan", "Send values to a job, not channels"),
     ("socket", "socket", "Send the address and connect inside the function"),
     ("sqlite3", "Connection", "Connect to the database inside the function"),
     ("sqlite3", "Cursor", "Connect to the database inside the function"),

@@ -155,14 +155,25 @@ class Call:
         return self._taken(result)
 
     def _invoke(self) -> Any:
-        try:
+        if self.child:
+            fn, args, kwargs = self._open_child()
+        else:
             fn = resolve_function(self.fn.ref)
             args, kwargs = decode_call(self.payload, self.buffers)
-        except Exception:
-            self.unopened = self.child
-            raise
         self.payload, self.buffers = b"", ()
         return fn(*args, **kwargs)
+
+    def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """What a child calls, channels included; should that fail, it can still run at home."""
+        try:
+            with self.worker.exchange.open():
+                return (
+                    resolve_function(self.fn.ref),
+                    *decode_call(self.payload, self.buffers),
+                )
+        except Exception:
+            self.unopened = True
+            raise
 
     def _invoke_guarded(self) -> Any:
         """As ``_invoke`` for a job with a time limit: its thread can be interrupted meanwhile."""

@@ -273,6 +273,8 @@ class Coordinator:
         now = time.monotonic_ns()
         for peer in [peer for peer, each in self._children.items() if each is child]:
             del self._children[peer]
+        for peer in self._children:
+            self._tell_worker(peer, protocol.Lost(child.p, child.epoch))
         record = self.sched.record(child.p)
         if record is not None and record.epoch == child.epoch:
             self._bury(record, child, end, now)
@@ -382,6 +384,8 @@ class Coordinator:
                 self._inquiries.answered(request, child.p, value)
             case protocol.Children(n, asked):
                 sched.children(record, epoch, n, asked=asked)
+            case protocol.Route():
+                self._route(peer, child, message, frames)
             case protocol.Define() | protocol.Submit() | protocol.Cancel():
                 session = sched.parent_session(record, epoch)
                 self._from_session(session, message, frames, now)
@@ -397,6 +401,16 @@ class Coordinator:
                 child.expected = True
             case _:
                 assert_never(message)
+
+    def _route(
+        self, peer: bytes, child: Child, letter: protocol.Route, frames: Sequence[Any]
+    ) -> None:
+        """Pass a letter on; its sender learns it if the worker that it is for is gone."""
+        for to, other in self._children.items():
+            if (other.p, other.epoch) == (letter.p, letter.epoch):
+                self._tell_worker(to, letter._replace(p=child.p, epoch=child.epoch), frames)
+                return
+        self._tell_worker(peer, protocol.Lost(letter.p, letter.epoch))
 
     def _greet_worker(self, peer: bytes, message: protocol.Hello) -> None:
         protocol.agree(message)
@@ -732,11 +746,16 @@ class Coordinator:
     ) -> None:
         for peer, child in self._children.items():
             if child.p == p.p and child.epoch == p.epoch:
-                data = protocol.pack(message)
-                self._count_out(message, data)
-                # One that cannot be reached is dying: its pidfd brings its leases back.
-                self._workers.send(peer, [data, *frames])
+                self._tell_worker(peer, message, frames)
                 return
+
+    def _tell_worker(
+        self, peer: bytes, message: protocol.ToWorker, frames: Sequence[Any] = ()
+    ) -> None:
+        data = protocol.pack(message)
+        self._count_out(message, data)
+        # One that cannot be reached is dying: its pidfd brings its leases back.
+        self._workers.send(peer, [data, *frames])
 
     def _count_in(self, message: Any, frames: list[Any]) -> None:
         self.messages_in[type(message).__name__.lower()] += 1

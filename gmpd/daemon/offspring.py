@@ -36,8 +36,10 @@ from gmpd.codec import (
 )
 from gmpd.errors import Unserializable, WorkerLost
 from gmpd.protocol import Outcome
+from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.remote import Exchange
 from gmpd.sched.runq import half_up
 
 #: Packing for one thief ends after so long (ns): P does nothing else meanwhile.
@@ -74,9 +76,10 @@ Send = Callable[[protocol.Message, Sequence[Any]], None]
 class Offspring:
     """Children of this worker, away and about to leave. ``value_bytes`` bounds one's arguments."""
 
-    def __init__(self, loop: Loop, send: Send, value_bytes: int) -> None:
+    def __init__(self, loop: Loop, send: Send, exchange: Exchange, value_bytes: int) -> None:
         self._loop = loop
         self._send = send
+        self._exchange = exchange
         self._value_bytes = value_bytes
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
@@ -129,7 +132,8 @@ class Offspring:
         loop = self._loop
         count = min(n, half_up(loop.stealable_len))
         taken = loop.grab_if(count, partial(self._may_leave, now_ns))
-        stayed = self._pack(taken, now_ns + PACK_NS)
+        with self._exchange.open():
+            stayed = self._pack(taken, now_ns + PACK_NS)
         loop.runq.global_.extendleft(reversed(stayed))
         gave = len(stayed) < len(taken)
         if gave:
@@ -303,6 +307,8 @@ def _shares_nothing(value: Any) -> bool:
     """Whether nobody can tell a copy of ``value`` from the original."""
     if type(value) in _SCALARS or isinstance(value, type | types.ModuleType):
         return True
+    if isinstance(value, Chan):
+        return True  # it goes on to be the same channel
     if isinstance(value, tuple | frozenset):
         return all(map(_shares_nothing, value))
     if isinstance(value, partial):

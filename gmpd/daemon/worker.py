@@ -25,8 +25,9 @@ from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
-from gmpd.protocol import Outcome
+from gmpd.protocol import ChanOp, Outcome
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
@@ -62,7 +63,10 @@ class Worker:
         #: This is a fork that a job made; see Call.start.
         self.forked = False
         os.register_at_fork(after_in_child=self._in_fork)
-        self.offspring = Offspring(self.loop, self._send, self.value_bytes)
+        self.exchange = Exchange(
+            (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
+        )
+        self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
         if not self.isolated:  # else its children stay with their job
             self.loop.on_poll = self._on_poll
         self.functions: dict[int, Known] = {}
@@ -238,6 +242,13 @@ class Worker:
         slots[Slot.BEAT_NS] = time.monotonic_ns()
         self._send(protocol.Beat(stats))
 
+    def _post(self, to: Address, letter: Letter) -> None:
+        """A letter to another worker, about a channel."""
+        op, chan, req, length, blob = letter
+        # Copied: a value's buffers are the memory of whoever sent it.
+        frames = [bytes(buffer) for buffer in blob.buffers]
+        self._send(protocol.Route(*to, int(op), chan, req, length, blob.data), frames)
+
     def _send(self, message: protocol.Message, frames: Any = ()) -> None:
         self.link.send([protocol.pack(message), *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
@@ -267,6 +278,11 @@ class Worker:
                 self._send(protocol.Answer(request, dump._asdict()))
             case protocol.StealChildren(n):
                 self.offspring.give(n)
+            case protocol.Route(p, epoch, op, chan, req, length, payload):
+                blob = Blob(payload, tuple(frames))
+                self.exchange.received((p, epoch), Letter(ChanOp(op), chan, req, length, blob))
+            case protocol.Lost(p, epoch):
+                self.exchange.lost((p, epoch))
             case protocol.Done():
                 self.offspring.ended(message, frames)
             case protocol.Pull(token, n):

@@ -19,6 +19,7 @@ it).
 
 from __future__ import annotations
 
+import threading
 from asyncio import AbstractEventLoop
 from bisect import bisect
 from collections import deque
@@ -34,6 +35,22 @@ T = TypeVar("T")
 #: Stands for a deque that nobody needed yet: an empty one takes 760 bytes, and a channel would
 #: have three.
 NOTHING: Any = ()
+
+
+class _Border(threading.local):
+    """Who packs values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker."""
+
+    exchange: Any = None
+
+
+border = _Border()
+
+
+def export(ch: Chan[Any]) -> Any:
+    """What pickle writes for a channel: its address, where that means something."""
+    if border.exchange is None:
+        raise TypeError("only children of a G can use a channel from another worker")
+    return border.exchange.export(ch)
 
 
 class Receiver(Sudog):
@@ -123,6 +140,9 @@ class Chan(Generic[T]):
 
     def __bool__(self) -> bool:
         return True  # an empty channel is still a channel: `if ch:` asks whether there is one
+
+    def __reduce__(self) -> Any:
+        return export(self)
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
@@ -269,6 +289,18 @@ class Chan(Generic[T]):
             g.ready(sg)
             return sg.elem, True
         return (None, False) if self._closed else None
+
+    def _receive_for(self, g: Waker) -> Sudog:
+        """Receive for a G elsewhere: what came, or a wait. Abandoned, the value goes back."""
+        serial = self._returned[0] if self._returned else self._serial + 1
+        got = self._recv_now()
+        if got is None:
+            return self._enqueue_recv(g)
+        self._serial = max(self._serial, serial)
+        sg = self._new_receiver()
+        sg.elem = got[0]
+        sg.ok = serial if got[1] else False  # type: ignore[assignment]
+        return sg
 
     def _send_now(self, value: Any) -> bool:
         """Whether it was sent without waiting. Panic on a closed channel."""

@@ -602,9 +602,11 @@ class Loop(asyncio.SelectorEventLoop):
         clock = self.batch_clock
         end = clock() + BATCH_NS
         watched, probe, hidden = self._watched, self._probe, False
-        main = m is self.ms.m0
+        main, handful = m is self.ms.m0, 0
         while (g := get()) is not None:
-            left = total = min(runq.unchecked(), CLOCK_EVERY)
+            # Small at first: the Gs of this batch may be long, and each is given its own look.
+            left = total = min(runq.unchecked(), handful)
+            handful = min(2 * handful + 1, CLOCK_EVERY)
             inherited = 0
             while True:
                 if g is probe:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from gmpd.codec import encode_call
+from gmpd.errors import Unserializable
 from gmpd.protocol import Outcome
+from gmpd.runtime.chan import Chan
 from tests.children_for_tests import notes
 from tests.rawclient import RawClient, RawDaemon
 from tests.support import wait_until
@@ -205,3 +208,62 @@ def test_a_draining_daemon_finishes_the_family(boot: Boot) -> None:
     ((outcome, value, _),) = client.outcomes([root])
     assert outcome is Outcome.OK
     assert [square for _, square in value] == [i * i for i in range(200)]
+
+
+# ------------------------------------------------------------------------------------- channels
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_pipeline_spans_workers(boot: Boot, kind: str) -> None:
+    """Stages elsewhere receive from, and send to, channels of the root; each value comes once."""
+    client = boot()
+    squares, pids = run(client, "pipeline", kind, 400)
+    assert sorted(squares) == [i * i for i in range(400)]
+    assert len(set(pids)) == 2
+
+
+def test_a_channel_elsewhere_is_as_one_at_home(boot: Boot) -> None:
+    """Values, capacity, the end, errors; what differs says what to do."""
+    seen = run(boot(), "far_facts", "async")
+    assert (seen["cap"], seen["type"], seen["bool"]) == (3, True, True)
+    assert (seen["len"], seen["first"]) == (1, 1)
+    assert (seen["send"], seen["recv"], seen["recv_ok"]) == ("Panic", "ChanClosed", (None, False))
+    assert seen["close"] == "close of closed channel"
+    assert seen["closed"] is True
+    assert "cannot be sent" in seen["unsendable"]
+    assert "let a G pass its values on" in seen["select"]
+
+
+def test_its_face_for_sync_gs(boot: Boot) -> None:
+    seen = run(boot(), "far_facts", "sync")
+    assert (seen["len"], seen["first"], seen["rest"]) == (2, 1, [2])
+    assert seen["close"] == "close of closed channel"
+    assert seen["send"] == "send on closed channel"
+
+
+def test_who_waits_for_a_dead_home_is_told(boot: Boot, tmp_path: Path) -> None:
+    """The child's error names the worker that had the channel."""
+    client = boot()
+    path = str(tmp_path / "notes")
+    ((outcome, *_),) = client.outcomes(client.submit("children_for_tests:home_dies", (path,)))
+    assert outcome is Outcome.LOST
+    client.until(lambda: not status(client)["queue"]["unfinished"])
+    began = {n for word, n, *_ in notes(path) if word == "began"}
+    assert began
+
+
+def test_a_dead_home_elsewhere_is_told_of(boot: Boot) -> None:
+    """The other way: the parent waits for a channel that its child made."""
+    told, lost = run(boot(), "thief_dies")
+    assert "its home, the worker of P" in told
+    assert lost == "SIGKILL"
+
+
+def test_a_clients_job_takes_and_returns_no_channel(boot: Boot) -> None:
+    """It says why, and what to do instead."""
+    client = boot()
+    ((outcome, error, _),) = client.outcomes(client.submit("children_for_tests:return_chan", ()))
+    assert outcome is Outcome.ERROR
+    assert "Send values to a job, not channels" in error.message
+    with pytest.raises(Unserializable, match="not channels"):
+        encode_call("take_chan", (Chan(),), {})

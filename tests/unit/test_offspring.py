@@ -20,6 +20,7 @@ from gmpd.errors import WorkerLost
 from gmpd.protocol import Children, Define, Done, Outcome, Submit
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.remote import Exchange
 
 
 class Home:
@@ -28,7 +29,10 @@ class Home:
     def __init__(self) -> None:
         self.loop = Loop()
         self.sent: list[Any] = []
-        self.offspring = Offspring(self.loop, lambda message, _: self.sent.append(message), 10_000)
+        exchange = Exchange((0, 1), self.loop, lambda _to, _letter: None, 10_000)
+        self.offspring = Offspring(
+            self.loop, lambda message, _: self.sent.append(message), exchange, 10_000
+        )
 
     def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(main(), 10))

@@ -1,0 +1,573 @@
+"""Channels whose home is another worker: how a G sends to and receives from them.
+
+A channel that goes to another worker, in the arguments of a child or as a value of a channel, stays
+where it was made; a ``RemoteChan`` stands for it there. Each operation is a message to the home,
+which does it as for a G of its own (``chan``): it waits in the same queue of waiters, so order and
+hand-over are those of one channel.
+
+**No value is lost.** A received value stays with the home until the receiver says that it has it
+(ACK) or will never (CANCEL, also when the G was cancelled with the value already under way); then
+it goes back as for a cancelled local receive. If the receiver's worker dies, so do all that it had
+not confirmed. If the home dies, all who wait get WorkerLost.
+
+**Who holds what.** A worker tells the home with HOLD that it has a handle and with RELEASE that the
+last is gone. What is on its way is held by its sender: a child that is away keeps its arguments, a
+send keeps its value until it is answered, a receive as above. So the home's table of channels
+needs only weak references beside the holders.
+
+Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
+leave by ``post`` and come in by ``received``. Rejected: ``select`` over such channels (a decision
+in one instant over two homes needs a commit in two phases; a G that passes values on does it).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, assert_never
+
+from gmpd.codec import Blob, decode, encode
+from gmpd.errors import ChanClosed, Panic, Unserializable, WorkerLost
+from gmpd.protocol import ChanOp
+from gmpd.runtime import chan as chans
+from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
+from gmpd.runtime.home import Note, wait_at_home
+from gmpd.runtime.sudog import Sudog, Waker
+
+T = TypeVar("T")
+
+#: A worker: (P, epoch).
+Address: TypeAlias = tuple[int, int]
+
+_NOTHING = Blob(b"")
+
+
+class Letter(NamedTuple):
+    """What one worker tells another about a channel of one of them.
+
+    ``chan`` is the home's number, ``req`` the asker's number of an operation; ``length`` is the
+    channel's, told with every answer.
+    """
+
+    op: ChanOp
+    chan: int
+    req: int = 0
+    length: int = 0
+    blob: Blob = _NOTHING
+
+
+Post: TypeAlias = Callable[[Address, Letter], None]
+
+
+class RemoteReceiver(Receiver):
+    """A G that receives from afar. ``c`` is its operation."""
+
+    __slots__ = ()
+
+    def unlink(self) -> None:
+        self.c.cancel()
+
+    def undo(self) -> None:
+        self.c.cancel()
+
+
+class RemoteSender(Sender):
+    """A G that sends to afar."""
+
+    __slots__ = ()
+
+    def unlink(self) -> None:
+        self.c.cancel()
+
+
+class Request:
+    """An operation of this worker at the home of its channel: ``c`` of the Sudog that waits."""
+
+    __slots__ = ("_exchange", "ch", "number")
+
+    def __init__(self, exchange: Exchange, ch: RemoteChan[Any], number: int):
+        self._exchange = exchange
+        #: The handle lives at least as long as what was asked through it.
+        self.ch = ch
+        self.number = number
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more, or will have what came."""
+        self._exchange.withdraw(self)
+
+
+class Served:
+    """An operation of another worker's G, at home: the ``g`` of its Sudog."""
+
+    __slots__ = ("_exchange", "far", "number", "req", "sg")
+
+    def __init__(self, exchange: Exchange, far: Address, number: int, req: int):
+        self._exchange = exchange
+        self.far = far
+        self.number = number
+        self.req = req
+        self.sg: Sudog | None = None
+
+    def ready(self, _sg: Sudog, /) -> None:
+        # Whoever serves it may hold a lock, and packing a value runs user code: a little later.
+        self._exchange.loop.call_soon(self._exchange.answer, self)
+
+
+class Exchange:
+    """Channels of this worker that others hold, and those of others that are held here.
+
+    ``me`` is this worker, ``post`` sends a letter to another one; no value may have more than
+    ``value_bytes``.
+    """
+
+    def __init__(self, me: Address, loop: AbstractEventLoop, post: Post, value_bytes: int):
+        self.me = me
+        self.loop = loop
+        self._post = post
+        self._value_bytes = value_bytes
+        self._lock = threading.RLock()
+        self._last_chan = self._last_req = 0
+        #: Channels of ours that were told about, by number, and their numbers.
+        self._exported: dict[int, weakref.ref[Chan[Any]]] = {}
+        self._numbers: weakref.WeakKeyDictionary[Chan[Any], int] = weakref.WeakKeyDictionary()
+        #: Those that other workers hold, and who does.
+        self._held: dict[int, tuple[Chan[Any], set[Address]]] = {}
+        #: Operations of others here that are not over.
+        self._served: dict[tuple[Address, int], Served] = {}
+        #: Channels of others: the one handle of each.
+        self._handles: weakref.WeakValueDictionary[tuple[Address, int], RemoteChan[Any]] = (
+            weakref.WeakValueDictionary()
+        )
+        #: Who waits here for an answer; ``c`` is a Request.
+        self._requests: dict[int, Sudog] = {}
+        self._dead: set[Address] = set()
+
+    # ---- packing ------------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Inside, on this thread, channels may be packed and unpacked. Thread-safe."""
+        before = getattr(chans.border, "exchange", None)
+        chans.border.exchange = self
+        try:
+            yield
+        finally:
+            chans.border.exchange = before
+
+    def export(self, ch: Chan[Any]) -> tuple[Any, tuple[int, int, int, int]]:
+        """What pickle is to write for a channel. TypeError for one of another loop. Thread-safe."""
+        if isinstance(ch, RemoteChan):
+            return import_chan, (*ch.home, ch.number, ch.cap)
+        with self._lock:
+            if ch._home() is not self.loop:
+                raise TypeError(f"{ch!r} belongs to another event loop than this worker's")
+            number = self._numbers.get(ch)
+            if number is None:
+                number = self._last_chan = self._last_chan + 1
+                self._numbers[ch] = number
+                self._exported[number] = weakref.ref(ch, partial(self._collected, number))
+        return import_chan, (*self.me, number, ch.cap)
+
+    def _collected(self, number: int, _ref: object) -> None:
+        self._exported.pop(number, None)
+
+    def find(self, home: Address, number: int, cap: int) -> Chan[Any]:
+        """The channel of that number, or what stands for it here. Unserializable if it is gone."""
+        if home == self.me:
+            ch = self._at_home(number)
+            if ch is None:
+                raise Unserializable(f"channel {number} of P{home[0]} is gone: nobody held it")
+            return ch
+        handle = self._handles.get((home, number))
+        if handle is None:
+            handle = self._handles[home, number] = RemoteChan(self, home, number, cap)
+            weakref.finalize(handle, self._let_go, home, number).atexit = False
+            if home not in self._dead:
+                self._post(home, Letter(ChanOp.HOLD, number))
+        return handle
+
+    def _at_home(self, number: int) -> Chan[Any] | None:
+        ref = self._exported.get(number)
+        return None if ref is None else ref()
+
+    def _let_go(self, home: Address, number: int) -> None:
+        """A handle was collected, on whatever thread."""
+        try:
+            self.loop.call_soon_threadsafe(self._release, home, number)
+        except RuntimeError:  # the loop is closed: this worker ends
+            pass
+
+    def _release(self, home: Address, number: int) -> None:
+        if (home, number) not in self._handles and home not in self._dead:
+            self._post(home, Letter(ChanOp.RELEASE, number))
+
+    # ---- asking -------------------------------------------------------------------------------
+
+    def ask(self, ch: RemoteChan[Any], op: ChanOp, sg: Sudog, blob: Blob = _NOTHING) -> None:
+        """Send an operation to the home; ``sg`` waits for its answer. WorkerLost if it is dead."""
+        self.check(ch)
+        self._last_req += 1
+        sg.c = Request(self, ch, self._last_req)
+        self._requests[self._last_req] = sg
+        self._post(ch.home, Letter(op, ch.number, self._last_req, 0, blob))
+
+    def tell(self, ch: RemoteChan[Any], op: ChanOp) -> None:
+        """Send an operation that is not answered."""
+        if ch.home not in self._dead:
+            self._post(ch.home, Letter(op, ch.number))
+
+    def check(self, ch: RemoteChan[Any]) -> None:
+        if ch.home in self._dead:
+            raise home_lost(ch)
+
+    def accept(self, request: Request) -> None:
+        """The G has what it received: the home may forget it."""
+        if request.ch.home not in self._dead:
+            letter = Letter(ChanOp.ACK, request.ch.number, request.number)
+            self._post(request.ch.home, letter)
+
+    def withdraw(self, request: Request) -> None:
+        """The G was cancelled, with or without an answer."""
+        self._requests.pop(request.number, None)
+        home = request.ch.home
+        if home not in self._dead:
+            self._post(home, Letter(ChanOp.CANCEL, request.ch.number, request.number))
+
+    # ---- letters ------------------------------------------------------------------------------
+
+    def received(self, source: Address, letter: Letter) -> None:
+        """A letter came: something to do at home, or an answer."""
+        match letter.op:
+            case ChanOp.HOLD | ChanOp.RELEASE | ChanOp.CLOSE:
+                self._about(source, letter)
+            case ChanOp.RECV | ChanOp.SEND | ChanOp.LEN | ChanOp.CLOSE_ASKED:
+                self._serve(source, letter)
+            case ChanOp.ACK:
+                self._served.pop((source, letter.req), None)
+            case ChanOp.CANCEL:
+                served = self._served.pop((source, letter.req), None)
+                if served is not None and served.sg is not None:
+                    served.sg.abandon()
+            case ChanOp.VALUE | ChanOp.DONE | ChanOp.END | ChanOp.PANIC | ChanOp.REFUSED:
+                self._answered(letter)
+            case _:
+                assert_never(letter.op)
+
+    def _about(self, source: Address, letter: Letter) -> None:
+        ch = self._at_home(letter.chan)
+        if letter.op is ChanOp.RELEASE:
+            held = self._held.get(letter.chan)
+            if held is not None:
+                held[1].discard(source)
+                if not held[1]:
+                    del self._held[letter.chan]
+        elif ch is None:
+            return  # whoever asks through that handle is told
+        elif letter.op is ChanOp.HOLD:
+            self._held.setdefault(letter.chan, (ch, set()))[1].add(source)
+        elif not ch.closed:
+            ch._close()
+
+    def _serve(self, source: Address, letter: Letter) -> None:
+        """Do what a G elsewhere asks for, or let it wait in the channel's queue."""
+        ch = self._at_home(letter.chan)
+        served = Served(self, source, letter.chan, letter.req)
+        if ch is None:
+            self._refuse(served, f"channel {letter.chan} of P{self.me[0]} is gone")
+            return
+        try:
+            self._begin(ch, served, letter)
+        except Panic as panic:
+            self._reply(served, ChanOp.PANIC, encode(str(panic)))
+        except Exception as exc:  # noqa: BLE001 - user code rebuilds the value
+            self._refuse(served, f"the value cannot be rebuilt on P{self.me[0]}: {exc}")
+
+    def _begin(self, ch: Chan[Any], served: Served, letter: Letter) -> None:
+        match letter.op:
+            case ChanOp.LEN:
+                self._reply(served, ChanOp.DONE)
+            case ChanOp.CLOSE_ASKED:
+                ch._close()
+                self._reply(served, ChanOp.DONE)
+            case ChanOp.SEND:
+                value = self._unpack(letter.blob)
+                if ch._send_now(value):
+                    self._reply(served, ChanOp.DONE)
+                else:
+                    served.sg = ch._enqueue_send(served, value)
+                    self._served[served.far, served.req] = served
+            case _:
+                self._served[served.far, served.req] = served
+                served.sg = ch._receive_for(served)
+                if served.sg.g is None:
+                    self.answer(served)
+
+    def answer(self, served: Served) -> None:
+        """What a G elsewhere asked for has come about."""
+        key = served.far, served.req
+        sg = served.sg
+        if sg is None or self._served.get(key) is not served:
+            return  # cancelled meanwhile
+        if isinstance(sg, Sender):
+            del self._served[key]
+            if sg.ok:
+                self._reply(served, ChanOp.DONE)
+            else:
+                self._reply(served, ChanOp.PANIC, encode("send on closed channel"))
+        elif not sg.ok:
+            del self._served[key]
+            self._reply(served, ChanOp.END)
+        else:
+            self._give(served, sg)
+
+    def _give(self, served: Served, sg: Sudog) -> None:
+        try:
+            blob = self.pack(sg.elem)
+        except Unserializable as exc:
+            del self._served[served.far, served.req]
+            sg.abandon()  # it goes back: somebody at home can receive it
+            self._refuse(served, str(exc))
+            return
+        self._reply(served, ChanOp.VALUE, blob)
+
+    def pack(self, value: Any) -> Blob:
+        """A value for a channel elsewhere; Unserializable if it cannot be one. Thread-safe."""
+        with self.open():
+            blob = encode(value)
+        if blob.nbytes > self._value_bytes:
+            raise Unserializable(
+                f"a value of {blob.nbytes} bytes for a channel of another worker,"
+                f" limits.value_bytes allows {self._value_bytes}"
+            )
+        return blob
+
+    def _unpack(self, blob: Blob) -> Any:
+        with self.open():
+            return decode(*blob)
+
+    def _refuse(self, served: Served, text: str) -> None:
+        self._reply(served, ChanOp.REFUSED, encode(text))
+
+    def _reply(self, served: Served, op: ChanOp, blob: Blob = _NOTHING) -> None:
+        ch = self._at_home(served.number)
+        length = 0 if ch is None else len(ch)
+        self._post(served.far, Letter(op, served.number, served.req, length, blob))
+
+    def _answered(self, letter: Letter) -> None:
+        sg = self._requests.pop(letter.req, None)
+        if sg is None:
+            return  # cancelled: the home knows, or will
+        request: Request = sg.c
+        request.ch.told(letter)
+        sg.ok = letter.op in (ChanOp.VALUE, ChanOp.DONE)
+        try:
+            sg.elem = self._unpack(letter.blob) if letter.blob.data else None
+        except Exception as exc:  # noqa: BLE001 - user code rebuilds the value
+            # It cannot be received here: elsewhere perhaps.
+            self.withdraw(request)
+            sg.elem, sg.ok = exc, False
+        else:
+            if letter.op is ChanOp.PANIC:
+                sg.elem = Panic(sg.elem)
+            elif letter.op is ChanOp.REFUSED:
+                sg.elem = Unserializable(sg.elem)
+        self._wake(sg)
+
+    @staticmethod
+    def _wake(sg: Sudog) -> None:
+        g, sg.g = sg.g, None
+        if g is not None:
+            g.ready(sg)
+
+    # ---- deaths -------------------------------------------------------------------------------
+
+    def lost(self, who: Address) -> None:
+        """That worker is no more: its Gs wait for nothing, and its channels are gone."""
+        self._dead.add(who)
+        for key in [key for key in self._served if key[0] == who]:
+            served = self._served.pop(key)
+            if served.sg is not None:
+                served.sg.abandon()
+        for number in [n for n, (_, holders) in self._held.items() if who in holders]:
+            self._about(who, Letter(ChanOp.RELEASE, number))
+        for sg in [sg for sg in self._requests.values() if sg.c.ch.home == who]:
+            del self._requests[sg.c.number]
+            sg.elem, sg.ok = home_lost(sg.c.ch), False
+            self._wake(sg)
+
+
+def home_lost(ch: RemoteChan[Any]) -> WorkerLost:
+    """What who uses a channel of a dead worker gets."""
+    p, epoch = ch.home
+    return WorkerLost(
+        f"channel {ch.number} is gone: its home, the worker of P{p} (epoch {epoch}), died"
+    )
+
+
+def import_chan(p: int, epoch: int, number: int, cap: int) -> Chan[Any]:
+    """Called by pickle where a channel arrives."""
+    exchange: Exchange | None = getattr(chans.border, "exchange", None)
+    if exchange is None:
+        raise Unserializable("a channel can be unpacked in a worker only, by a child of its Gs")
+    return exchange.find((p, epoch), number, cap)
+
+
+class RemoteChan(Chan[T]):
+    """A channel whose home is another worker, as children find it among their arguments.
+
+    As ``Chan``, with these differences. Each operation is a message to the home and back. ``len``
+    and ``closed`` are as the home told them last; ``len(ch.sync)`` in a sync G asks. ``close``
+    does not wait, so closing what another worker has closed is no Panic; ``ch.sync.close()`` in a
+    sync G waits, and is. Values are copied, so they must be such that a job could return them.
+    ``select`` refuses: let a G pass the values on. WorkerLost when the home's worker has died.
+    """
+
+    __slots__ = ("_exchange", "_length", "home", "number")
+
+    def __init__(self, exchange: Exchange, home: Address, number: int, cap: int):
+        self._exchange = exchange
+        self.home = home
+        self.number = number
+        self._cap = cap
+        self._loop = exchange.loop
+        self._length = 0
+        self._closed = False
+
+    def __reduce__(self) -> Any:
+        return chans.export(self)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __repr__(self) -> str:
+        return f"<Chan {self.number} of P{self.home[0]} {self._length}/{self._cap}>"
+
+    @property
+    def sync(self) -> RemoteSyncChan[T]:
+        return RemoteSyncChan(self)
+
+    def told(self, letter: Letter) -> None:
+        """The home answered."""
+        self._length = letter.length
+        if letter.op in (ChanOp.END, ChanOp.PANIC):
+            self._closed = True
+
+    async def send(self, value: T) -> None:
+        blob = self._exchange.pack(value)
+        sg = RemoteSender(None, self._loop, value)
+        self._exchange.ask(self, ChanOp.SEND, sg, blob)
+        await _served(sg)
+        _check_sent(sg)
+
+    async def recv(self, _end: type[Exception] = ChanClosed) -> T:
+        sg = RemoteReceiver(None, self._loop)
+        self._exchange.ask(self, ChanOp.RECV, sg)
+        await _served(sg)
+        if sg.ok:
+            self._exchange.accept(sg.c)
+            value: T = sg.elem
+            return value
+        if sg.c is None:
+            raise sg.cancelled_error()
+        if sg.elem is not None:
+            raise sg.elem
+        raise _end("receive from a channel that is closed and drained")
+
+    def close(self) -> None:
+        """Close; does not wait for the home, which closes once what was sent before has arrived.
+        Panic if it is known here to be closed."""
+        if self._closed:
+            raise Panic("close of closed channel")
+        self._closed = True
+        exchange = self._exchange
+        exchange.check(self)
+        if _get_running_loop() is self._loop:
+            exchange.tell(self, ChanOp.CLOSE)
+        else:
+            self._loop.call_soon_threadsafe(exchange.tell, self, ChanOp.CLOSE)
+
+    def _recv_ready(self) -> bool:
+        raise RuntimeError(
+            f"{self!r} is in a select, and its home is another worker, which cannot decide with "
+            "this one in one instant: let a G pass its values on to a channel that is made here"
+        )
+
+    _send_ready = _recv_ready
+
+    def _enqueue_recv(self, g: Waker) -> Sudog:
+        raise self._recv_ready()  # type: ignore[misc]  # it never returns
+
+
+async def _served(sg: Sudog) -> None:
+    """Wait for the home's answer."""
+    try:
+        await sg
+    except BaseException:
+        sg.abandon()
+        raise
+
+
+def _check_sent(sg: Sudog) -> None:
+    if sg.ok:
+        return
+    if sg.c is None:
+        raise sg.cancelled_error()
+    raise sg.elem
+
+
+class _Asked(Sudog):
+    """A sync G that asks the home something."""
+
+    __slots__ = ()
+    reason: ClassVar[str] = "chan receive"
+
+    def unlink(self) -> None:
+        self.c.cancel()
+
+
+class RemoteSyncChan(SyncChan[T]):
+    """``ch.sync`` of a channel whose home is another worker."""
+
+    __slots__ = ()
+
+    _ch: RemoteChan[T]
+
+    def send(self, value: T) -> None:
+        ch = self._ch
+        blob = ch._exchange.pack(value)
+        _check_sent(self._wait(RemoteSender, ChanOp.SEND, value, blob))
+
+    def recv_ok(self) -> tuple[T | None, bool]:
+        sg = self._wait(RemoteReceiver, ChanOp.RECV)
+        if sg.ok:  # P may be elsewhere by now
+            self._ch._loop.call_soon_threadsafe(self._ch._exchange.accept, sg.c)
+            return sg.elem, True
+        if sg.elem is not None:
+            raise sg.elem
+        return None, False
+
+    def close(self) -> None:
+        _check_sent(self._wait(_Asked, ChanOp.CLOSE_ASKED))
+        self._ch._closed = True
+
+    def __len__(self) -> int:
+        _check_sent(self._wait(_Asked, ChanOp.LEN))
+        return len(self._ch)
+
+    def _wait(
+        self, kind: type[Sudog], op: ChanOp, value: Any = None, blob: Blob = _NOTHING
+    ) -> Sudog:
+        ch = self._ch
+
+        def attempt(note: Note) -> Sudog:
+            sg = kind(None, ch._loop, value)
+            sg.g = note
+            ch._exchange.ask(ch, op, sg, blob)
+            return sg
+
+        sg: Sudog = wait_at_home(ch._loop, kind.reason, attempt)
+        return sg

@@ -1,0 +1,339 @@
+"""Channels between workers in a seeded world: no value is lost or doubled, whoever is cancelled.
+
+Several workers' exchanges live in one event loop; letters between two of them arrive in order,
+after seeded turns of the loop. Gs on all of them send, receive and are cancelled at seeded moments;
+in some worlds a worker dies. A failure prints its seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gmpd.codec import decode, encode
+from gmpd.errors import ChanClosed, WorkerLost
+from gmpd.runtime.chan import Chan
+from gmpd.runtime.loop import Loop
+from gmpd.runtime.remote import Address, Exchange, Letter, RemoteChan
+
+SEEDS = 60
+
+
+class World:
+    """Workers, the letters between them, and dice."""
+
+    def __init__(self, seed: int, workers: int = 3) -> None:
+        self.dice = random.Random(seed)
+        self.loop = asyncio.get_running_loop()
+        self.exchanges: dict[Address, Exchange] = {}
+        self.letters: dict[tuple[Address, Address], deque[Letter]] = {}
+        self.posted = Counter[str]()
+        for p in range(workers):
+            me = (p, 1)
+            self.exchanges[me] = Exchange(me, self.loop, self._poster(me), 1 << 20)
+        self.postman = self.loop.create_task(self._deliver())
+
+    def _poster(self, me: Address) -> Callable[[Address, Letter], None]:
+        def post(to: Address, letter: Letter) -> None:
+            self.posted[letter.op.name] += 1
+            if me in self.exchanges:
+                self.letters.setdefault((me, to), deque()).append(letter)
+
+        return post
+
+    async def _deliver(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            waiting = [way for way, letters in self.letters.items() if letters]
+            if waiting and self.dice.random() < 0.7:
+                source, to = self.dice.choice(waiting)
+                letter = self.letters[source, to].popleft()
+                if to in self.exchanges:
+                    self.exchanges[to].received(source, letter)
+                elif source in self.exchanges:
+                    self.exchanges[source].lost(to)
+
+    def handle(self, p: int, ch: Chan[Any]) -> Chan[Any]:
+        """The channel as worker ``p`` finds it among a child's arguments."""
+        blob = encode_with(self.exchanges[0, 1], ch)
+        with self.exchanges[p, 1].open():
+            found: Chan[Any] = decode(*blob)
+        return found
+
+    def kill(self, p: int) -> None:
+        """A worker dies: its last letters may still arrive, and everybody else is told after."""
+        me = (p, 1)
+        del self.exchanges[me]
+        for way in list(self.letters):
+            if me in way:
+                del self.letters[way]
+        for other in self.exchanges.values():
+            other.lost(me)
+
+    async def settle(self) -> None:
+        """Until no letter is under way."""
+        quiet = 0
+        while quiet < 20:
+            await asyncio.sleep(0)
+            quiet = 0 if any(self.letters.values()) else quiet + 1
+
+    def end(self) -> None:
+        self.postman.cancel()
+
+
+def encode_with(exchange: Exchange, value: object) -> Any:
+    with exchange.open():
+        return encode(value)
+
+
+def play(story: Callable[[World], Awaitable[Any]], seed: int) -> Any:
+    """Run a story in a world of its own."""
+    loop = Loop()
+
+    async def main() -> Any:
+        world = World(seed)
+        try:
+            return await asyncio.wait_for(story(world), 30)
+        except Exception as exc:
+            exc.add_note(f"seed {seed}")
+            raise
+        finally:
+            world.end()
+
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+async def bustle(world: World, *, die: bool = False) -> None:
+    """Senders and receivers on all workers, cancels at any moment; then the accounts are made."""
+    dice = world.dice
+    ch: Chan[tuple[int, int]] = Chan(dice.choice((0, 0, 1, 3)))
+    faces = [world.handle(p, ch) for p in range(3)]
+    assert faces[0] is ch
+    assert isinstance(faces[1], RemoteChan)
+    got: list[tuple[int, int]] = []
+    #: Received by Gs of the worker that dies.
+    buried: list[tuple[int, int]] = []
+    victim = 2
+    sent: set[tuple[int, int]] = set()
+    unsure: set[tuple[int, int]] = set()
+
+    async def send(sender: int, face: Chan[tuple[int, int]]) -> None:
+        for n in range(15):
+            value = (sender, n)
+            unsure.add(value)
+            await face.send(value)
+            unsure.discard(value)
+            sent.add(value)
+
+    async def receive(at: int) -> None:
+        there = die and at == victim and (victim, 1) in world.exchanges
+        async for value in faces[at]:
+            (buried if there else got).append(value)
+
+    senders = [asyncio.ensure_future(send(i, faces[i % 3])) for i in range(6)]
+    receivers = [asyncio.ensure_future(receive(i % 3)) for i in range(5)]
+    for _ in range(60):
+        for _ in range(dice.randint(0, 6)):
+            await asyncio.sleep(0)
+        at = dice.randrange(len(receivers))
+        if dice.random() < 0.5:
+            receivers[at].cancel()
+            receivers[at] = asyncio.ensure_future(receive(at % 3))
+        elif dice.random() < 0.1:
+            dice.choice(senders).cancel()
+        if die and dice.random() < 0.05 and (victim, 1) in world.exchanges:
+            world.kill(victim)
+            for task in (*senders[victim::3], *receivers[victim::3]):
+                task.cancel()  # they died with it
+            faces[victim] = ch
+    await asyncio.wait(senders, timeout=20)
+    for receiver in receivers:
+        receiver.cancel()
+    await asyncio.wait(receivers)
+    await world.settle()
+    ch.close()
+    got += [value async for value in ch]
+    counted = Counter(got)
+    assert max(counted.values(), default=0) <= 1, "a value came twice"
+    received = counted.keys() | set(buried)
+    assert sent <= received, f"lost: {sorted(sent - received)}"
+    assert received <= sent | unsure
+    assert not world.exchanges[0, 1]._served
+    assert not world.exchanges[1, 1]._requests
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_no_value_is_lost_or_doubled(first: int) -> None:
+    for seed in range(first, first + 20):
+        play(bustle, seed)
+
+
+def test_what_a_dead_receiver_had_not_confirmed_is_received_by_another() -> None:
+    """Values that were under way to a worker that died go back to the channel."""
+
+    async def story(world: World) -> None:
+        ch: Chan[int] = Chan(1)
+        far = world.handle(1, ch)
+        task = asyncio.ensure_future(far.recv())
+        await world.settle()
+        await ch.send(7)
+        await asyncio.sleep(0)  # the answer is posted
+        await asyncio.sleep(0)
+        world.kill(1)
+        assert await ch.recv() == 7
+        task.cancel()
+
+    for seed in range(20):
+        play(story, seed)
+
+
+def test_order_of_a_sender_is_kept_without_cancels() -> None:
+    async def story(world: World) -> None:
+        ch: Chan[int] = Chan(world.dice.choice((0, 2)))
+        near, far = world.handle(1, ch), world.handle(2, ch)
+
+        async def send() -> None:
+            for n in range(50):
+                await near.send(n)
+            near.close()
+
+        task = asyncio.ensure_future(send())
+        assert [n async for n in far] == list(range(50))
+        await task
+        with pytest.raises(ChanClosed):
+            await far.recv()
+        assert await far.recv_ok() == (None, False)
+
+    for seed in range(10):
+        play(story, seed)
+
+
+def test_order_survives_cancels_of_one_receiver() -> None:
+    """What came back is received before what was sent later."""
+
+    async def story(world: World) -> None:
+        ch: Chan[int] = Chan(2)
+        far = world.handle(1, ch)
+        got: list[int] = []
+
+        async def receive() -> None:
+            async for n in far:
+                got.append(n)
+
+        async def send() -> None:
+            for n in range(40):
+                await ch.send(n)
+            ch.close()
+
+        sending = asyncio.ensure_future(send())
+        while len(got) < 40:
+            receiving = asyncio.ensure_future(receive())
+            for _ in range(world.dice.randint(1, 40)):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        await sending
+        assert got == list(range(40))
+
+    for seed in range(30):
+        play(story, seed)
+
+
+def test_those_who_wait_for_a_dead_home_are_told() -> None:
+    async def story(world: World) -> None:
+        # The home is worker 1 here: worker 0 holds the handle.
+        exchange = world.exchanges[1, 1]
+        ch: Chan[int] = Chan()
+        blob = encode_with(exchange, ch)
+        with world.exchanges[0, 1].open():
+            far: Chan[int] = decode(*blob)
+        receiving = asyncio.ensure_future(far.recv())
+        sending = asyncio.ensure_future(far.send(1))
+        await asyncio.sleep(0)
+        world.kill(1)
+        for task in (receiving, sending):
+            with pytest.raises(WorkerLost, match=r"home, the worker of P1 \(epoch 1\), died"):
+                await task
+        with pytest.raises(WorkerLost):
+            await far.recv()
+        with pytest.raises(WorkerLost):
+            far.close()
+
+    play(story, 1)
+
+
+def test_a_home_forgets_what_nobody_holds() -> None:
+    """It keeps a channel as long as another worker has a handle, and no longer."""
+
+    async def story(world: World) -> None:
+        home = world.exchanges[0, 1]
+        ch: Chan[int] | None = Chan(3)
+        assert ch is not None
+        far: Chan[int] | None = world.handle(1, ch)
+        assert far is world.handle(1, ch), "one handle for one channel"
+        await world.settle()
+        ch = None
+        assert far is not None
+        await far.send(5)
+        assert await far.recv() == 5
+        assert len(home._held) == len(home._exported) == 1
+        far = None
+        await world.settle()
+        assert len(home._held) == len(home._exported) == len(home._numbers) == 0
+
+    play(story, 3)
+
+
+def test_channels_travel_through_channels() -> None:
+    """A reply channel inside a request; home again it is the very channel."""
+
+    async def story(world: World) -> None:
+        ch: Chan[Any] = Chan()
+        far = world.handle(1, ch)
+        reply: Chan[Any] = Chan(1)
+
+        async def serve() -> None:
+            question, answer = await far.recv()
+            assert isinstance(answer, RemoteChan)
+            await answer.send((question * 2, answer))
+
+        task = asyncio.ensure_future(serve())
+        await ch.send((21, reply))
+        value, back = await reply.recv()
+        assert value == 42
+        assert back is reply
+        await task
+
+    for seed in range(10):
+        play(story, seed)
+
+
+def test_a_seed_repeats_its_world() -> None:
+    def posted(seed: int) -> Counter[str]:
+        async def story(world: World) -> Counter[str]:
+            await bustle(world, die=True)
+            del world.posted["RELEASE"]  # its moment is the garbage collector's
+            return world.posted
+
+        return Counter(play(story, seed))
+
+    assert posted(11) == posted(11)
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_a_death_loses_no_value_that_was_sent(first: int) -> None:
+    """Received and not confirmed is not received: it goes to somebody else."""
+
+    async def story(world: World) -> None:
+        await bustle(world, die=True)
+
+    for seed in range(first, first + 20):
+        play(story, seed)
