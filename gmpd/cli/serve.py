@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import click
@@ -23,12 +22,9 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     TERM or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one stops
     now.
     """
+    from gmpd.daemon import logs
     from gmpd.daemon.serve import serve
 
     config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
-    logging.basicConfig(
-        level=config.daemon.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
     return serve(config, announce=app.say)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from gmpd import codec
 from gmpd.client import discovery
-from gmpd.client.core import STREAM_WINDOW, Ended, Yielded, apply, wire_options
+from gmpd.client.core import INSTEAD, STREAM_WINDOW, Ended, Yielded, apply, wire_options
 from gmpd.client.futures import error_of
 from gmpd.client.sync import FLUSH_JOBS, LINGER_MS
 from gmpd.client.wire import Wire
@@ -55,7 +55,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
         elif event.outcome is Outcome.CANCELLED:
             super().cancel()
         else:
-            self.set_exception(error_of(event, self.job_id, self._name))
+            self.set_exception(_for_asyncio(error_of(event, self.job_id, self._name)))
 
     def yielded(self, event: Yielded) -> None:
         """Nobody asked for items."""
@@ -64,10 +64,21 @@ class AsyncJobFuture(asyncio.Future[Any]):
         """It runs, or a cancel came too late."""
 
 
+def _for_asyncio(error: BaseException) -> BaseException:
+    """``error``, or what stands for it where no asyncio future takes it."""
+    if not isinstance(error, StopIteration):
+        return error
+    stand_in = RuntimeError(f"the job raised {error!r}")
+    stand_in.__cause__ = error
+    return stand_in
+
+
 class AsyncClient(Wire):
     """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
 
-    def __init__(self, endpoint: str | None = None, *, name: str = "") -> None:
+    def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
+        if key is not None:
+            raise NotImplementedError(f"key=...: {INSTEAD['key']}")
         self._where = endpoint
         super().__init__("", name)
         self._closed = True

@@ -487,6 +487,23 @@ class ClientCore:
         self.unsent = self._dropped = 0
 
 
+#: What this version does not do yet, why, and what to do instead.
+INSTEAD = {
+    "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
+    " submit again what has no outcome when a future raises DaemonUnreachable",
+    "unique": "this version does not look for a job with the same key: leave it out, and keep the"
+    " futures of what you submitted in a dict by key",
+    "enqueue": "this version keeps jobs in the daemon's memory, and a job ends with its client: use"
+    " submit() and keep the client open until the future is done",
+    "job": "in this version only the client that submitted a job knows it: keep the future that"
+    " submit() returned, its job_id names it in logs",
+    "key": "this version has no keys, for a daemon serves its own machine and user only: leave it"
+    " out, and run the client there (over ssh, for example)",
+    "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
+    " for example), with an ipc:// address, a runtime directory, or nothing at all",
+}
+
+
 def raise_refused(message: protocol.Refused) -> None:
     """Raise ProtocolError for a refused handshake, with both sides' versions."""
     raise ProtocolError(
@@ -505,14 +522,9 @@ def wire_options(
     taken and not kept would be worse.
     """
     options = options_of(fn).merged(**(overrides or {}))
-    for name, value in (
-        ("durable", options.durable),
-        ("unique", options.unique),
-    ):
+    for name, value in (("durable", options.durable), ("unique", options.unique)):
         if value:
-            raise NotImplementedError(
-                f"{name}={value!r}: this version of gmpd does not do that yet; leave it out"
-            )
+            raise NotImplementedError(f"{name}={value!r}: {INSTEAD[name]}")
     return options.to_wire(), options.plain
 
 

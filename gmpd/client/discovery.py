@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gmpd import rundir
+from gmpd.client.core import INSTEAD
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config
 from gmpd.errors import DaemonUnreachable
@@ -25,10 +26,13 @@ class Target:
 def find(endpoint: str | None = None) -> Target:
     """``endpoint``: an address or a runtime directory; None looks, and starts a private daemon.
 
-    Raises DaemonUnreachable when the one that was named does not run, or none may be started.
+    Raises DaemonUnreachable when the one that was named does not run, or none may be started;
+    NotImplementedError for one on another machine.
     """
     config = Config.load()
     wait = config.client.connect_timeout
+    if endpoint is not None and endpoint.startswith("tcp://"):
+        raise NotImplementedError(f"{endpoint}: {INSTEAD['tcp']}")
     if endpoint is not None and "://" in endpoint:
         return Target(endpoint, wait)
     try:

@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from gmpd.client.core import STREAM_WINDOW, Ended, Event, apply, wire_options
+from gmpd.client.core import INSTEAD, STREAM_WINDOW, Ended, Event, apply, wire_options
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import Mapping
@@ -75,9 +75,12 @@ class Client(Wire):
         on_full: str = "wait",
         pending_max: int = PENDING_MAX,
         target: Target | None = None,
+        key: object = None,
     ) -> None:
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
+        if key is not None:
+            raise NotImplementedError(f"key=...: {INSTEAD['key']}")
         # Until all is there: close() of a half-made client has nothing to do.
         self._closed = self._ended = True
         self._on_full, self._pending_max = on_full, pending_max
@@ -226,6 +229,14 @@ class Client(Wire):
             if not self._closed:
                 self._core.pull(seq, n)
                 self._flush()
+
+    def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> str:
+        """Not in this version: raises NotImplementedError that says what to do instead."""
+        raise NotImplementedError(f"enqueue: {INSTEAD['enqueue']}")
+
+    def job(self, job_id: str) -> Any:
+        """Not in this version: raises NotImplementedError that says what to do instead."""
+        raise NotImplementedError(f"job({job_id!r}): {INSTEAD['job']}")
 
     def new_queue(self) -> Any:
         """A queue on which this face's threads may wait."""

@@ -2,7 +2,8 @@
 
 An exception is the one value that must always arrive, whatever its class does: user code that runs
 here (``__str__``, ``__repr__``, ``__reduce__``, properties) may raise anything, return anything of
-any size. What cannot be rebuilt arrives as RemoteError with all its texts.
+any size. One whose ``__init__`` cannot be called again is rebuilt without; what cannot be rebuilt
+at all arrives as RemoteError with all its texts.
 """
 
 from __future__ import annotations
@@ -86,6 +87,11 @@ def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
         pickled = _pickled(exc)
         if pickled is not None:
             error["pickled"] = pickled
+        elif (bare := _bare(exc)) is not None:
+            error["bare"], lost = bare
+            if lost:
+                names = _clean(", ".join(lost), _NAME_MAX)
+                error["notes"].append(f"(came without attributes that cannot be sent: {names})")
     packed: bytes = msgpack.packb(error)
     return packed
 
@@ -104,6 +110,8 @@ def _decode(data: Buffer, plain: bool, depth: int) -> BaseException:
     exc = _from_parts(error, plain, depth) or _from_args(error)
     if exc is None and not plain and type(error.get("pickled")) is bytes:
         exc = _from_pickle(error["pickled"])
+    if exc is None and not plain and type(error.get("bare")) is bytes:
+        exc = _from_bare(error["bare"])
     if exc is None or not _decorate(exc, error):
         exc = RemoteError(_remote_message(error), error["type"], error["traceback"])
         _decorate(exc, error)
@@ -243,6 +251,63 @@ def _pickled(exc: BaseException) -> bytes | None:
         return data if type(again) is type(exc) and str(again) == str(exc) else None
     except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain
         return None
+
+
+def _bare(exc: BaseException) -> tuple[bytes, list[str]] | None:
+    """``exc`` for a class whose ``__init__`` cannot be called again: its parts, without a call.
+
+    That is its class, what its builtin base keeps (``errno``, for example), and of its attributes
+    those that can be sent; the names of the others come beside.
+    """
+    try:
+        base = _builtin_base(type(exc))
+        if base is None:
+            return None
+        reduced: Any = base.__reduce__(exc)
+        state = dict(reduced[2]) if len(reduced) > 2 and reduced[2] else {}
+        state.pop("__notes__", None)
+        kept = {name: value for name, value in state.items() if _can_be_sent(value)}
+        data, _ = pickles.dump((type(exc), reduced[1], exc.args, kept), in_band=True)
+        if len(data) > _PICKLE_MAX:
+            return None
+        again = _from_bare(data)
+        if type(again) is not type(exc) or str(again) != str(exc):
+            return None
+        return data, sorted(map(str, state.keys() - kept.keys()))
+    except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain
+        return None
+
+
+def _from_bare(data: bytes) -> BaseException | None:
+    try:
+        kind, made_with, args, state = pickles.load(data)
+        base = _builtin_base(kind)
+        if base is None:
+            return None
+        exc: BaseException = base.__new__(kind, *made_with)
+        base.__init__(exc, *made_with)
+        base.__setstate__(exc, state)
+    except Exception:  # noqa: BLE001 - not what _bare made, or the class has changed
+        return None
+    return exc if _set(exc, "args", args) else None
+
+
+def _builtin_base(kind: Any) -> type[BaseException] | None:
+    """The builtin that ``kind`` derives from; None for what makes its instances in its own way."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        return None
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    plain = kind.__new__ is base.__new__ and not issubclass(base, BaseExceptionGroup)
+    return base if plain else None
+
+
+def _can_be_sent(value: object) -> bool:
+    try:
+        data, _ = pickles.dump(value, in_band=True)
+        pickles.load(data)
+    except Exception:  # noqa: BLE001 - whatever the value's own code raises
+        return False
+    return len(data) <= _PICKLE_MAX
 
 
 def _notes(exc: BaseException) -> list[str]:

@@ -101,6 +101,35 @@ def test_an_error_is_itself_with_cause_and_note(client: gmpd.Client) -> None:
     assert "Traceback" in str(caught.value.__cause__)
 
 
+def test_sys_exit_ends_the_job_and_is_raised_where_its_result_is_asked_for(
+    executor: gmpd.Executor,
+) -> None:
+    """As ProcessPoolExecutor does; the worker goes on."""
+    pid = executor.submit(os.getpid).result(20)
+    future = executor.submit(sys.exit, 4)
+    wait([future], 20)
+    error = future.exception()
+    assert isinstance(error, SystemExit)
+    assert error.code == 4
+    assert pid in {executor.submit(os.getpid).result(20) for _ in range(50)}
+
+
+def _raise_stop() -> None:
+    raise StopIteration(5)
+
+
+def test_stop_iteration_reaches_an_async_client() -> None:
+    """No asyncio future takes one: it would be left waiting."""
+
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            with pytest.raises(RuntimeError, match=r"StopIteration\(5\)") as caught:
+                await asyncio.wait_for(c.submit(_raise_stop), 20)
+            assert isinstance(caught.value.__cause__, StopIteration)
+
+    asyncio.run(main())
+
+
 def test_a_dead_worker_costs_its_job_alone(client: gmpd.Client) -> None:
     with pytest.raises(WorkerLost, match="SIGKILL"):
         client.submit(lambda: os.kill(os.getpid(), signal.SIGKILL)).result(20)

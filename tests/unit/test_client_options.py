@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
+from gmpd.client.aio import AsyncClient
 from gmpd.client.core import wire_options
+from gmpd.client.sync import Client
 
 
 @pytest.mark.parametrize(
-    "option", [{"durable": True}, {"unique": "k"}], ids=lambda o: next(iter(o))
+    ("ask", "instead"),
+    [
+        (lambda c: wire_options(math.sqrt, {"durable": True}), "submit again what has no outcome"),
+        (lambda c: wire_options(math.sqrt, {"unique": "k"}), "in a dict by key"),
+        (lambda c: c.enqueue(math.sqrt, 4), "use submit"),
+        (lambda c: c.job("01ab"), "keep the future"),
+        (lambda c: Client("ipc:///x", key="k"), "leave it out"),
+        (lambda c: AsyncClient(key="k"), "leave it out"),
+        (lambda c: Client("tcp://host:7411"), "run the client there"),
+    ],
+    ids=["durable", "unique", "enqueue", "job", "key", "async key", "tcp"],
 )
-def test_a_promise_that_nobody_keeps_is_refused(option: dict[str, object]) -> None:
-    with pytest.raises(NotImplementedError, match=next(iter(option))):
-        wire_options(math.sqrt, option)
+def test_what_is_not_there_yet_says_what_to_do_instead(
+    ask: Callable[[Client], object], instead: str
+) -> None:
+    half_made = Client.__new__(Client)
+    with pytest.raises(NotImplementedError, match=instead):
+        ask(half_made)
 
 
 def test_options_reach_the_wire() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 import gmpd
 from gmpd import codec, errors
+from gmpd.codec import pickles
 from gmpd.codec.failures import TEXT_MAX
 from gmpd.errors import GmpdError, ProtocolError, QueueFull, RemoteError, RemoteTraceback
 
@@ -57,6 +59,25 @@ class Greedy(Exception):
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+class GreedyOS(OSError):
+    """As above, and what its base makes of its arguments is kept outside of ``__dict__``."""
+
+    def __init__(self, code: int, *, path: str) -> None:
+        super().__init__(code, "cannot", path)
+        self.lock = threading.Lock()
+
+
+class OwnNew(Exception):
+    """Makes its instances in its own way: rebuilding it without would not be safe."""
+
+    def __new__(cls, one: int, two: int) -> OwnNew:
+        return super().__new__(cls, one, two)
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one}{two}")
 
 
 class Loaded(Exception):
@@ -116,10 +137,37 @@ def test_an_own_class_comes_back_with_its_state_and_text() -> None:
     assert (str(back), back.code) == ("code 5", 5)
 
 
-def test_an_own_class_that_cannot_be_pickled_keeps_its_texts() -> None:
+def test_a_class_whose_init_cannot_be_called_again_is_rebuilt_without() -> None:
     back = there_and_back(raising(Greedy(5, "five")))
+    assert type(back) is Greedy
+    assert (str(back), back.args, back.code) == ("5: five", ("5: five",), 5)
+
+
+def test_what_a_builtin_base_keeps_comes_back_and_what_cannot_be_sent_is_named() -> None:
+    back = there_and_back(raising(GreedyOS(2, path="/x")))
+    assert type(back) is GreedyOS
+    assert (back.errno, back.filename, str(back)) == (2, "/x", "[Errno 2] cannot: '/x'")
+    assert not hasattr(back, "lock")
+    assert back.__notes__ == ["(came without attributes that cannot be sent: lock)"]
+
+
+def test_a_class_that_makes_its_instances_itself_keeps_its_texts() -> None:
+    back = there_and_back(raising(OwnNew(1, 2)))
     assert type(back) is RemoteError
-    assert str(back) == f"{__name__}.Greedy: 5: five"
+    assert str(back) == f"{__name__}.OwnNew: 12"
+
+
+def test_parts_that_are_no_exception_are_texts() -> None:
+    for parts in (
+        (int, (), (), {}),
+        (ValueError, 5, (), {}),
+        "nonsense",
+        (ExceptionGroup, (), (), {}),
+    ):
+        data, _ = pickles.dump(parts, in_band=True)
+        fields = msgpack.unpackb(codec.encode_error(raising(Greedy(1, "x"))))
+        back = codec.decode_error(msgpack.packb({**fields, "bare": data}))
+        assert type(back) is RemoteError
 
 
 def test_the_remote_traceback_is_the_cause() -> None:
@@ -180,12 +228,14 @@ def test_texts_are_bounded() -> None:
     assert "characters left out" in ascii_only.message
 
 
-def test_what_carries_megabytes_arrives_as_texts() -> None:
+def test_what_carries_megabytes_arrives_without_them() -> None:
     exc = Loaded("x")
     exc.load = b"x" * 2_000_000  # type: ignore[attr-defined]
     data = codec.encode_error(raising(exc))
     assert len(data) < 10_000
-    assert isinstance(codec.decode_error(data), RemoteError)
+    back = codec.decode_error(data)
+    assert type(back) is Loaded
+    assert "cannot be sent: load" in back.__notes__[0]
 
 
 def test_a_chain_and_a_group_are_shown() -> None:
@@ -381,7 +431,7 @@ def test_members_of_a_group_come_back_each_as_far_as_it_can() -> None:
     first, second = back.exceptions
     assert repr(first) == "ValueError('a')"
     assert isinstance(second, ExceptionGroup)
-    assert [type(exc) for exc in second.exceptions] == [Own, RemoteError]
+    assert [type(exc) for exc in second.exceptions] == [Own, NoReduce]
     assert "in user_function" in str(second.exceptions[1].__cause__)
     kept, rest = back.split(Own)
     assert kept is not None

@@ -1,0 +1,46 @@
+"""How the daemon's log looks on stderr: lines for people, or a JSON object on each line.
+
+Knows the standard ``logging`` and nothing of what is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TextIO
+
+
+def set_up(level: str, form: str, stream: TextIO) -> None:
+    """Log to ``stream`` from ``level`` on. ``form``: "console", "json", or "auto".
+
+    "auto" is console on a terminal and JSON elsewhere, as `daemon.log_format` says.
+    """
+    if form == "auto":
+        form = "console" if stream.isatty() else "json"
+    handler = logging.StreamHandler(stream)
+    if form == "json":
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class JsonLines(logging.Formatter):
+    """``{"time", "level", "logger", "message"}``, and ``traceback`` where there is one.
+
+    ``time`` is UTC, ISO 8601 with milliseconds. A message of several lines stays one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

@@ -1,0 +1,60 @@
+"""How the daemon's log looks."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from gmpd.daemon import logs
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _own_root() -> Iterator[None]:
+    """The root logger without the handlers of whoever runs the tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers[:] = []
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def logged(form: str, stream: io.StringIO) -> str:
+    logging.getLogger().handlers[:] = []  # those of pytest
+    logs.set_up("info", form, stream)
+    log = logging.getLogger("gmpd.test")
+    log.debug("not this")
+    try:
+        raise ValueError("bad\nworse")
+    except ValueError:
+        log.exception("it %s", "failed")
+    return stream.getvalue()
+
+
+def test_json_is_one_object_a_line() -> None:
+    (line,) = logged("json", io.StringIO()).splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["logger"], record["message"]) == (
+        "error", "gmpd.test", "it failed",
+    )  # fmt: skip
+    assert record["time"].endswith("Z")
+    assert "ValueError: bad" in record["traceback"]
+
+
+def test_console_is_for_people() -> None:
+    text = logged("console", io.StringIO())
+    assert " ERROR gmpd.test: it failed\nTraceback" in text
+
+
+def test_auto_looks_whether_somebody_is_there() -> None:
+    assert logged("auto", io.StringIO()).startswith("{")
+    assert not logged("auto", Terminal()).startswith("{")
