@@ -9,6 +9,9 @@ result, while
 - 200 jobs of time.sleep(1) and 200 of a blocking HTTP client run, whose aiohttp server is a job on
   one of the same two Ps;
 - a job of pure Python runs on each P for two seconds.
+
+And one short job is submitted right behind 100 that sleep for 0.1 s: here, and to a
+ProcessPoolExecutor with as many processes.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from math import ceil
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,8 @@ from loadtests.machine import describe  # noqa: E402
 PROCS = 2
 #: Between the end of one short job and the next: it measures waiting, not throughput.
 PAUSE_S = 0.002
+#: What a job sleeps that stands before a short one.
+BEHIND_S = 0.1
 #: The server's job has this long to listen.
 START_S = 20.0
 
@@ -49,6 +55,20 @@ def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
         "p99_ms": round(ordered[ceil(len(ordered) * 0.99) - 1], 3),
         "max_ms": round(ordered[-1], 3),
         "count": len(ordered),
+    }
+
+
+def of_rounds(by_round: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The medians of the rounds' percentiles, the worst of all, and every round's p99: one round
+    in which something else had the cores does not speak for the others.
+    """
+    rounds = [percentiles(times) for times in by_round]
+    return {
+        "p50_ms": statistics.median(each["p50_ms"] for each in rounds),
+        "p99_ms": statistics.median(each["p99_ms"] for each in rounds),
+        "max_ms": max(each["max_ms"] for each in rounds),
+        "count": sum(each["count"] for each in rounds),
+        "p99_ms_of_rounds": [each["p99_ms"] for each in rounds],
     }
 
 
@@ -105,13 +125,37 @@ def blocking_crowd(client: Any, url: str, crowd: int, nap_s: float) -> list[floa
     return beside(client, naps + [client.submit(jobs.fetch, url) for _ in range(crowd)])
 
 
-def hogs(client: Any, seconds: float) -> list[float]:
-    """One after the other, so that each P has one: the second goes where nothing runs."""
+def hogs(client: Any, seconds: float) -> tuple[list[float], int]:
+    """Hogs one after the other, so that each P has one: the second goes where nothing runs. Also
+    on how many Ps they were in the end.
+    """
     load = []
     for _ in range(PROCS):
         load.append(client.submit(jobs.hog, seconds))
         time.sleep(0.1)
-    return beside(client, load)
+    times = beside(client, load)
+    return times, len({hog.result() for hog in load})
+
+
+def behind(submit: Callable[..., Future[Any]], naps: int) -> float:
+    """One short job right behind so many that sleep: ms until it is done."""
+    load = [submit(jobs.nap, BEHIND_S) for _ in range(naps)]
+    began = time.perf_counter()
+    submit(jobs.short, 1).result(300)
+    took = (time.perf_counter() - began) * 1e3
+    wait(load)
+    return took
+
+
+def beside_peer(client: Any, rounds: int, naps: int) -> dict[str, dict[str, float]]:
+    """``behind``, here and in a pool of processes, in turn."""
+    times: dict[str, list[float]] = {"gmpd": [], "ProcessPoolExecutor": []}
+    with ProcessPoolExecutor(PROCS, mp_context=get_context("spawn")) as pool:
+        pool.submit(jobs.short, 1).result()  # it has started
+        for _ in range(rounds):
+            times["gmpd"].append(behind(client.submit, naps))
+            times["ProcessPoolExecutor"].append(behind(pool.submit, naps))
+    return {name: percentiles(values) for name, values in times.items()}
 
 
 def measure(client: Any, rounds: int, crowd: int, nap_s: float, hog_s: float, times: int) -> Any:
@@ -123,26 +167,25 @@ def measure(client: Any, rounds: int, crowd: int, nap_s: float, hog_s: float, ti
         for kind in ("unknown", "learned", "known")
     }
     seen: dict[str, list[list[float]]] = {"alone": [], "blocking": [], "hogs": []}
+    hogs_on: list[int] = []
     server = Server(client)
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
         seen["alone"].append(alone(client, nap_s))
         seen["blocking"].append(blocking_crowd(client, server.url, crowd, nap_s))
-        seen["hogs"].append(hogs(client, hog_s))
+        times_beside, ps_with_hogs = hogs(client, hog_s)
+        seen["hogs"].append(times_beside)
+        hogs_on.append(ps_with_hogs)
     pages = server.stop()
     assert pages == rounds * crowd, (pages, rounds, crowd)
     ps = client.call("status")["ps"]
     return {
         "handoff": latency,
-        "short_jobs": {
-            load: {
-                **percentiles([each for times in by_round for each in times]),
-                "p99_ms_of_rounds": [percentiles(times)["p99_ms"] for times in by_round],
-            }
-            for load, by_round in seen.items()
-        },
+        "short_jobs": {load: of_rounds(by_round) for load, by_round in seen.items()},
+        "hogs_on_ps": hogs_on,
         "handoffs": {why: sum(p["handoffs"][why] for p in ps) for why in ps[0].get("handoffs", {})},
         "pages_served": pages,
+        "behind": beside_peer(client, rounds, crowd // 2),
     }
 
 
@@ -150,6 +193,7 @@ def table(figures: dict[str, Any]) -> str:
     lines = [f"{'':<34}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}{'count':>8}"]
     rows = [(f"hand-off, {kind}", row) for kind, row in figures["handoff"].items()]
     rows += [(f"short job, {load}", row) for load, row in figures["short_jobs"].items()]
+    rows += [(f"behind sleepers, {name}", row) for name, row in figures["behind"].items()]
     for name, row in rows:
         numbers = "".join(f"{row[key]:>10.2f}" for key in ("p50_ms", "p99_ms", "max_ms"))
         lines.append(f"{name:<34}{numbers}{row['count']:>8}")

@@ -37,6 +37,7 @@ def handoff(report: Report) -> list[str]:
     lines = [_row(["", "p50, ms", "p99, ms", "worst, ms", "of"]), _row(["---", *["---:"] * 4])]
     rows = [(f"hand-off, {kind}", row) for kind, row in report["handoff"].items()]
     rows += [(f"short job, {load}", row) for load, row in report["short_jobs"].items()]
+    rows += [(f"behind sleepers, {name}", row) for name, row in report["behind"].items()]
     for name, row in rows:
         numbers = [f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms", "max_ms")]
         lines.append(_row([name, *numbers, f"{row['count']:,}"]))
