@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,7 @@ class RawClient:
 
     def close(self) -> None:
         self.network.close()
+
+
+#: Starts a daemon with these settings, and a client of it.
+Boot = Callable[..., tuple[RawDaemon, RawClient]]

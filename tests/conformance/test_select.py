@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -14,31 +12,7 @@ from gmpd.errors import Panic
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.select import Case, recv, select, select_sync, send
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-DEADLINE_S = 20.0
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, Loop], ids=["asyncio", "gmpd"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """asyncio.run on each kind of loop, with a deadline."""
-
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(main, DEADLINE_S))
-
-    return run
-
-
-def spawn(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coro)
-
-
-async def parked(*tasks: asyncio.Task[Any]) -> None:
-    """Until each of them waits for something (or ended)."""
-    while not all(task.done() or task._fut_waiter is not None for task in tasks):  # type: ignore[attr-defined]
-        await asyncio.sleep(0)
+from tests.on_loops import DEADLINE_S, Run, parked, spawn
 
 
 def test_default_is_chosen_only_when_nothing_is_ready(run: Run) -> None:

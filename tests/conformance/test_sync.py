@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,36 +15,7 @@ from gmpd.errors import Panic
 from gmpd.runtime.group import Group
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, WaitGroup
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-DEADLINE_S = 20.0
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, Loop], ids=["asyncio", "gmpd"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """asyncio.run on each kind of loop, with a deadline."""
-
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(main, DEADLINE_S))
-
-    return run
-
-
-def run_p(main: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        return runner.run(asyncio.wait_for(main, DEADLINE_S))
-
-
-def spawn(coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coro)
-
-
-async def parked(*tasks: asyncio.Task[Any]) -> None:
-    """Until each of them waits for something (or ended)."""
-    while not all(task.done() or task._fut_waiter is not None for task in tasks):  # type: ignore[attr-defined]
-        await asyncio.sleep(0)
+from tests.on_loops import Run, parked, run_p, spawn
 
 
 async def until(fact: Callable[[], bool]) -> None:

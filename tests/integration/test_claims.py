@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,20 @@ from gmpd import protocol
 from gmpd.daemon.claims import CLAIMS
 from gmpd.daemon.page import Page
 from gmpd.protocol import Outcome
-from tests.rawclient import RawClient, RawDaemon
+from tests.rawclient import Boot, RawClient, RawDaemon
 from tests.support import wait_until
-
-Boot = Callable[..., tuple[RawDaemon, RawClient]]
 
 
 @pytest.fixture
-def boot(short_tmp: Path) -> Iterator[Boot]:
-    """Start a daemon and a client of it; both end with the test."""
-    started: list[Any] = []
+def boot(boot: Boot) -> Boot:
+    """As always, once every P is up."""
 
     def start(**config: Any) -> tuple[RawDaemon, RawClient]:
-        daemon = RawDaemon(short_tmp, **config)
-        started.append(daemon.end)
-        client = RawClient(daemon.endpoint)
-        started.append(client.close)
+        daemon, client = boot(**config)
         client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
         return daemon, client
 
-    yield start
-    for end in reversed(started):
-        end()
+    return start
 
 
 def stop(pid: int) -> None:

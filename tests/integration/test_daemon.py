@@ -7,35 +7,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gmpd import protocol
 from gmpd.netpoll import Dealer
 from gmpd.protocol import Outcome
-from tests.rawclient import DEADLINE_S, RawClient, RawDaemon
-
-Boot = Callable[..., tuple[RawDaemon, RawClient]]
-
-
-@pytest.fixture
-def boot(short_tmp: Path) -> Iterator[Boot]:
-    """Start a daemon and a client of it; both end with the test."""
-    started: list[Any] = []
-
-    def start(**config: Any) -> tuple[RawDaemon, RawClient]:
-        daemon = RawDaemon(short_tmp, **config)
-        started.append(daemon.end)
-        client = RawClient(daemon.endpoint)
-        started.append(client.close)
-        return daemon, client
-
-    yield start
-    for end in reversed(started):
-        end()
+from tests.rawclient import DEADLINE_S, Boot, RawClient, RawDaemon
 
 
 def test_jobs_come_back_with_their_values_and_errors(boot: Boot) -> None:

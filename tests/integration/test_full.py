@@ -7,6 +7,7 @@ import operator
 import time
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +73,12 @@ def test_a_draining_daemon_is_not_asked_for_ever() -> None:
             client.submit(abs, -1).result(20)
 
 
+SMALL_WINDOW: Any = {"limits.client_window": 10}
+
+
 def test_who_ignores_the_window_is_refused(short_tmp: Path) -> None:
     """Jobs beyond it without an acknowledged outcome: each is refused, nothing is dropped."""
-    daemon = RawDaemon(short_tmp, **{"limits.client_window": 10})
+    daemon = RawDaemon(short_tmp, **SMALL_WINDOW)
     try:
         client = RawClient(daemon.endpoint)
         try:

@@ -100,7 +100,7 @@ def many(client: gmpd.Client, out: Futures) -> None:
 
 
 def completed(client: gmpd.Client, out: Futures) -> None:
-    called: list[JobFuture] = []
+    called: list[object] = []
     for _ in range(5):
         out.append(client.submit(abs, -1))
         out[-1].add_done_callback(called.append)

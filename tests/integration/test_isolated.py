@@ -9,7 +9,6 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,12 @@ from gmpd import protocol
 from gmpd.errors import JobTimeout, WorkerLost
 from gmpd.protocol import Outcome
 from tests import jobs_isolated as jobs
-from tests.rawclient import DEADLINE_S, RawClient, RawDaemon
+from tests.rawclient import DEADLINE_S, Boot, RawClient
 from tests.support import wait_until
 
-Boot = Callable[..., tuple[RawDaemon, RawClient]]
 #: Workers import it as the client does: tests/ is on their path, as a top-level module.
 JOBS = "jobs_isolated"
 ISOLATE = {"isolate": True}
-
-
-@pytest.fixture
-def boot(short_tmp: Path) -> Iterator[Boot]:
-    """Start a daemon and a client of it; both end with the test."""
-    started: list[Any] = []
-
-    def start(**config: Any) -> tuple[RawDaemon, RawClient]:
-        daemon = RawDaemon(short_tmp, **config)
-        started.append(daemon.end)
-        client = RawClient(daemon.endpoint)
-        started.append(client.close)
-        return daemon, client
-
-    yield start
-    for end in reversed(started):
-        end()
 
 
 def run(client: RawClient, name: str, *args: Any, **options: Any) -> Any:

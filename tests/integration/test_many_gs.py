@@ -17,10 +17,13 @@ from tests.support import wait_until
 MANY = 50_000
 
 
+ONE_P: Any = {"daemon.procs": 1}
+
+
 @pytest.fixture
 def client(short_tmp: Path) -> Iterator[RawClient]:
     """Of a daemon with one P."""
-    daemon = RawDaemon(short_tmp, **{"daemon.procs": 1})
+    daemon = RawDaemon(short_tmp, **ONE_P)
     client = RawClient(daemon.endpoint)
     yield client
     client.close()

@@ -138,6 +138,8 @@ def test_the_daemon_forgets_the_function_that_was_unused_for_longest(
                     assert [names.pop(fid) for fid in fids] != ["m:f"], "it was used just now"
                 case protocol.Submit(fid):
                     ran.append(names[fid])
+                case _:
+                    raise AssertionError(f"an unexpected {message}")
     assert ran == ["m:f", "m:g", "m:f", "m:h", "m:f", "m:g"]
     assert len(names) == 2
 

@@ -1,0 +1,28 @@
+"""Fixtures of the tests with real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.rawclient import Boot, RawClient, RawDaemon
+
+
+@pytest.fixture
+def boot(short_tmp: Path) -> Iterator[Boot]:
+    """Start a daemon and a client of it; both end with the test."""
+    started: list[Any] = []
+
+    def start(**config: Any) -> tuple[RawDaemon, RawClient]:
+        daemon = RawDaemon(short_tmp, **config)
+        started.append(daemon.end)
+        client = RawClient(daemon.endpoint)
+        started.append(client.close)
+        return daemon, client
+
+    yield start
+    for end in reversed(started):
+        end()
