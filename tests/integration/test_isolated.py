@@ -525,12 +525,19 @@ def test_impossible_options_are_refused(boot: Boot) -> None:
 # -- through the clients -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def nobody_runs(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients find no daemon, whatever runs on this machine, and start one of their own."""
+    monkeypatch.setenv("GMPD_RUNTIME_DIR", str(short_tmp / "none"))
+
+
 @gmpd.job(isolate=True, timeout=30)
 def own_pid() -> int:
     """Declared once, isolated always."""
     return os.getpid()
 
 
+@pytest.mark.usefixtures("nobody_runs")
 def test_every_face_takes_the_option() -> None:
     with gmpd.Client() as client:
         mine = client.options(isolate=True)
@@ -545,6 +552,7 @@ def test_every_face_takes_the_option() -> None:
         assert len(set(chunked)) == 2, "who asks for chunks gets a worker for each"
 
 
+@pytest.mark.usefixtures("nobody_runs")
 def test_futures_can_be_cancelled_while_they_run() -> None:
     with gmpd.Client() as client:
         future = client.options(isolate=True).submit(jobs.loop_for_ever)
@@ -553,6 +561,7 @@ def test_futures_can_be_cancelled_while_they_run() -> None:
         wait_until(future.cancelled, "it is cancelled")
 
 
+@pytest.mark.usefixtures("nobody_runs")
 def test_errors_say_where_it_was() -> None:
     with gmpd.Client() as client:
         with pytest.raises(JobTimeout, match=r"in a worker of its own \(pid \d+\)"):
@@ -563,6 +572,7 @@ def test_errors_say_where_it_was() -> None:
         assert lost.value.pid
 
 
+@pytest.mark.usefixtures("nobody_runs")
 def test_the_asyncio_face_takes_it_too() -> None:
     async def main() -> set[int]:
         async with gmpd.AsyncClient() as client:
