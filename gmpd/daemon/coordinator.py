@@ -22,7 +22,7 @@ from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.daemon.inquiry import Inquiries, Inquiry
 from gmpd.daemon.page import Left, Slot
-from gmpd.daemon.snapshot import merge_totals, p_status, snapshot
+from gmpd.daemon.snapshot import DEAF_SHOWN_NS, merge_totals, p_status, snapshot
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.errors import ConfigError, ProtocolError
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
@@ -32,6 +32,7 @@ from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.ledger import Sched
 from gmpd.sched.records import Policy, PRecord, Session
 from gmpd.sched.restart import RestartPolicy, Restarts
+from gmpd.sched.steal import SILENT_NS
 from gmpd.sched.tally import Histogram
 
 log = logging.getLogger("gmpd.coordinator")
@@ -156,7 +157,7 @@ class Coordinator:
             again = False
             for instruction in self.sched.take(time.monotonic_ns()):
                 self._do(instruction)
-                again = again or isinstance(instruction, do.Revoke)
+                again = again or isinstance(instruction, do.Revoke | do.Look)
 
     def _timeout_s(self) -> float | None:
         if self._unstarted:
@@ -368,6 +369,7 @@ class Coordinator:
             self.sched.tally.dropped["unknown_worker"] += 1
             return
         sched, epoch, now = self.sched, child.epoch, time.monotonic_ns()
+        child.heard()
         sched.heard(record, epoch, now)
         match message:
             case protocol.Finished():
@@ -669,6 +671,8 @@ class Coordinator:
                 self._send_worker(p, protocol.Undefine(fids))
             case do.AskChildren(p, n):
                 self._send_worker(p, protocol.StealChildren(n))
+            case do.Look(p):
+                self._look(p)
             case do.Collect(p):
                 self._collect(p)
             case do.Revoke():
@@ -710,6 +714,30 @@ class Coordinator:
         got = child.page.claims.revoke(what.tokens) if child is not None else []
         self.sched.revoked(what, got, time.monotonic_ns())
 
+    def _look(self, p: PRecord) -> None:
+        """Whether a worker's run loop moves: by its page, nobody is asked."""
+        now = time.monotonic_ns()
+        child = self._child(p)
+        moves, asleep = False, False
+        if child is not None:
+            slots = child.page.slots
+            round_ = slots[Slot.ROUND]
+            moves = round_ != child.seen_round or now - child.sent_ns < SILENT_NS
+            child.seen_round = round_
+            # One that sleeps is woken by what it is sent.
+            asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != child.sent_round
+            if not (moves or asleep or child.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
+                child.called_deaf = True
+                log.warning("%s is deaf: %s", child, self._what_runs(p, child, now))
+        self.sched.looked(p, moves=moves, asleep=asleep, now=now)
+
+    def _what_runs(self, p: PRecord, child: Child, now: int) -> str:
+        job = p.job(child.page.slots[Slot.CURRENT])
+        if job is None:
+            return "its run loop stands still, in no job"
+        for_s = (now - child.page.slots[Slot.CURRENT_NS]) / 1e9
+        return f"{job.fn.name} of {job.session.name!r} has kept it for {for_s:.2g} s"
+
     def _collect(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""
         child = self._child(p)
@@ -746,6 +774,8 @@ class Coordinator:
     ) -> None:
         for peer, child in self._children.items():
             if child.p == p.p and child.epoch == p.epoch:
+                child.sent_round = child.page.slots[Slot.ROUND]
+                child.sent_ns = time.monotonic_ns()
                 self._tell_worker(peer, message, frames)
                 return
 

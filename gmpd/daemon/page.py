@@ -34,11 +34,14 @@ class Slot(IntEnum):
     #: The hand-out that P executes now, 0 when none; and since when.
     CURRENT = 2
     CURRENT_NS = 3
-    #: Rounds of the run loop: liveness is that it moves, or that P is idle.
-    SCHEDTICK = 4
-    BEAT_NS = 5
-    FRESH = 6
-    STARTED = 7
+    #: Rounds of the run loop, falling asleep counted too; and since when it sleeps (0: it does
+    #: not). Liveness is that the rounds move, or that P sleeps and nobody has sent it anything.
+    ROUND = 4
+    ASLEEP_NS = 5
+    SCHEDTICK = 6
+    BEAT_NS = 7
+    FRESH = 24
+    STARTED = 25
     MS = 8
     IDLE_MS = 9
     GS_CREATED = 10
@@ -169,6 +172,7 @@ class Page:
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """
         self._sent.append((outcomes, self._head))
+        self._free()  # so that little lies there when somebody has to look through it
 
     def _free(self) -> int:
         """Advance the tail over all that is acknowledged; gives the new tail."""
@@ -206,7 +210,7 @@ class Page:
     def left(self) -> list[Left]:
         """All that lies in the outbox, oldest first. For a dead worker: nobody writes any more."""
         found: list[Left] = []
-        at, head = self.slots[Slot.OUT_TAIL], self.slots[Slot.OUT_HEAD]
+        at, head = self.slots[_OUT_TAIL], self.slots[_OUT_HEAD]
         while at < head:
             length, outcome, token, ran_us, occupied_us = _RECORD.unpack(
                 self._read(at, _RECORD.size)
@@ -217,8 +221,8 @@ class Page:
         return found
 
     def collect(self) -> list[Left]:
-        """As ``left``, of a worker that may go on at any moment: nothing, if it wrote meanwhile
-        over what was being read. With outcomes that the coordinator has already."""
+        """As ``left``, of a worker that does not move but may at any moment: nothing, if it has
+        freed some of it meanwhile, since then it may have written over what was being read."""
         tail = self.slots[_OUT_TAIL]
         found = self.left()
         return found if self.slots[_OUT_TAIL] == tail else []

@@ -27,6 +27,9 @@ _TOTALS = frozenset({
     "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
     "finished", "state_s", "gc", "hist",
 })  # fmt: skip
+#: A P is called deaf after so long. It is robbed long before; but one whose long job is just being
+#: handed off stands still for a moment too, on a busy machine.
+DEAF_SHOWN_NS = 250_000_000
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
 
@@ -88,7 +91,7 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     out: dict[str, Any] = {
         "p": p,
         "up": int(child is not None and child.ready),
-        "state": _state(child, record, c.sched.stealing),
+        "state": _state(child, record, now, c.sched.stealing),
         "restarts": dict(c.restart_counts.get(p, {})),
     }
     if record is not None:
@@ -126,7 +129,7 @@ def _isolated_worker(c: Coordinator, record: IsolatedP, now: int) -> dict[str, A
     return out
 
 
-def _state(child: Any, record: PRecord | None, stealing: bool) -> str:
+def _state(child: Any, record: PRecord | None, now: int, stealing: bool) -> str:
     if child is None or record is None:
         return "dead" if child is None else "starting"
     if not record.ready:
@@ -134,7 +137,7 @@ def _state(child: Any, record: PRecord | None, stealing: bool) -> str:
     if record.draining:
         return "draining"
     if record.fresh or record.started:
-        return "running"
+        return "deaf" if record.is_deaf_for(DEAF_SHOWN_NS, now) else "running"
     return "searching" if stealing else "idle"
 
 
@@ -151,7 +154,7 @@ def _lease(record: PRecord) -> dict[str, Any]:
 
 def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
     token, since = slots[Slot.CURRENT], slots[Slot.CURRENT_NS]
-    job = record.fresh.get(token) or record.started.get(token)
+    job = record.job(token)
     if job is None:
         return {"running": None, "running_s": 0.0}
     return {"running": job.fn.name, "running_s": max(0, now - since) / 1e9}

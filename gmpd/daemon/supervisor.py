@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from gmpd.config import Config
-from gmpd.daemon.page import Page
+from gmpd.daemon.page import Page, Slot
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 
@@ -40,9 +40,21 @@ class Child:
     #: We asked it to end, or killed it ourselves: its death is no surprise.
     expected: bool = False
     finished: int = 0
+    #: Rounds of its run loop when it was heard of or looked at last, and when it was written to,
+    #: and the time of that (ns).
+    seen_round: int = 0
+    sent_round: int = 0
+    sent_ns: int = 0
+    #: It was said that it is deaf, and it was not heard of since.
+    called_deaf: bool = False
     stats: dict[str, Any] = field(default_factory=dict)
     #: What it said was wrong before it ended.
     fault: str = ""
+
+    def heard(self) -> None:
+        """A message of it came: its run loop lives."""
+        self.seen_round = self.page.slots[Slot.ROUND]
+        self.called_deaf = False
 
     @property
     def isolated(self) -> bool:

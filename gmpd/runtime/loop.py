@@ -152,6 +152,9 @@ class Loop(asyncio.SelectorEventLoop):
         self.is_idle = True
         #: Rounds of the loop: the liveness of this P.
         self.rounds = 0
+        #: For who watches from outside: rounds and falls asleep, and since when P sleeps (ns; 0: it
+        #: does not).
+        self.board: Any = [0, 0]
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         #: Minds the garbage of the process, where that is gmpd's own.
@@ -406,6 +409,7 @@ class Loop(asyncio.SelectorEventLoop):
         else:
             self._idle(timeout, m)
         self.rounds += 1
+        self.board[0] = self.rounds << 1
         if self._scheduled:
             self._due_timers()
         if self.sleepers:
@@ -442,11 +446,13 @@ class Loop(asyncio.SelectorEventLoop):
         self.is_idle = True
         if self.on_poll is not None:
             self.on_poll(0)
-        start = time.monotonic_ns()
+        self.board[0] = self.rounds << 1 | 1
+        self.board[1] = start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
         self._netpoll(0 if self.inbox or self._ready else timeout)
         self.polled_ns = now = time.monotonic_ns()
         self.stats.idle_ns += now - start
+        self.board[1] = 0
         self.is_idle = False
         if self.sysmon.asleep and m is not None:
             self.sysmon.wake()

@@ -36,6 +36,15 @@ class Dispatch(NamedTuple):
     buffers: list[Buffers]
 
 
+class Look(NamedTuple):
+    """See in this P's page whether its run loop moves. The shell answers at once: ``Sched.looked``.
+
+    The P holds something and was not heard of for a while.
+    """
+
+    p: PRecord
+
+
 class Collect(NamedTuple):
     """Take the outcomes that lie in this P's page: its worker does not send them.
 
@@ -128,8 +137,8 @@ class Kill(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | Collect | Revoke | AskChildren | CancelAt | PullAt | Deliver
-    | Yielded | TellRunning | TellKept | Retire | StartIsolated | Kill
+    Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | CancelAt | PullAt
+    | Deliver | Yielded | TellRunning | TellKept | Retire | StartIsolated | Kill
 )  # fmt: skip
 
 

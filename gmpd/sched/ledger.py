@@ -28,8 +28,9 @@ for ever: a message about an old one finds nothing and changes nothing. Nothing 
 before the kernel confirmed the death of its worker, so ``p_died`` (``isolated_died``) is the only
 way back for a STARTED job whose function did not end by itself.
 
-**Silence** is not death. A P that holds something and reports nothing for ``SILENT_NS`` is only
-robbed of what it did not claim, and passed over until it is heard of again.
+**Silence** is not death. A P that holds something and is not heard of for ``SILENT_NS`` is looked
+at, in memory that it shares; if its run loop stands still it is *deaf*: robbed of what it did not
+claim, and passed over until it moves again.
 
 It never reads a clock, rolls dice, does IO or logs.
 """
@@ -54,6 +55,7 @@ from gmpd.sched.instructions import (
     Forget,
     Instruction,
     Kill,
+    Look,
     PullAt,
     Retire,
     Revoke,
@@ -80,7 +82,10 @@ from gmpd.sched.steal import (
     CHILDREN_CREDIT_NS,
     CHILDREN_LOW_NS,
     CHILDREN_MAX,
+    LOOK_NS_MAX,
     SILENT_NS,
+    STALE_DOUBLINGS,
+    STALE_NS,
     WORTH_NS,
     RandomOrder,
 )
@@ -341,7 +346,8 @@ class Sched:
         record.ready = True
         record.draining = False
         record.defined.clear()
-        record.silent = False
+        record.deaf = False
+        record.look_ns = 0
         record.collected.clear()
         self._idle.append(record)
         return record
@@ -478,8 +484,20 @@ class Sched:
     def heard(self, record: PRecord, epoch: int, now: int) -> None:
         """Any message of a worker: its run loop lives."""
         if epoch == record.epoch:
-            record.since_ns = now
-            record.silent = False
+            record.look_ns = now + SILENT_NS
+            record.pause_ns = SILENT_NS
+            record.deaf = False
+
+    def looked(self, record: PRecord, *, moves: bool, asleep: bool, now: int) -> None:
+        """The shell did ``Look``: the P's run loop moves, or it sleeps as it may, or it is deaf."""
+        deaf = not moves and not asleep
+        if deaf and not record.deaf:
+            record.deaf_ns = now
+        record.deaf = deaf
+        record.look_ns = 0 if asleep else now + record.pause_ns
+        record.pause_ns = min(LOOK_NS_MAX, record.pause_ns * 2)
+        if record.deaf:
+            self._out.append(Collect(record))
 
     def finished(
         self, record: PRecord, epoch: int, message: Finished, buffers: Sequence[Buffers], now: int
@@ -509,7 +527,8 @@ class Sched:
         """Outcomes of hand-outs that ended: old ones, or collected from the page before."""
         late = record.collected.intersection(tokens)
         record.collected -= late
-        self.tally.dropped["unknown_token"] += len(tokens) - len(late)
+        if len(late) < len(tokens):
+            self.tally.dropped["unknown_token"] += len(tokens) - len(late)
 
     def _finish_each(
         self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
@@ -591,11 +610,12 @@ class Sched:
             record.lost += len(jobs)
             for job in jobs:
                 job.moved = True
+                job.moves += 1
         self._take_back(jobs, now)
         self._rest(record)
 
     def collected(self, record: PRecord, message: Finished, now: int) -> None:
-        """Outcomes that a silent worker could not send. Its own message, later, is no news."""
+        """Outcomes that a deaf worker could not send. Its own message, later, is no news."""
         self.finished(record, record.epoch, message, [_NO_BUFFERS] * len(message.tokens), now)
         record.collected.update(message.tokens)
 
@@ -742,7 +762,8 @@ class Sched:
         """Decide, and give the shell all that is to be done: after each batch of events."""
         self._wake_delayed(now)
         self._pump(now)
-        self._steal(now)
+        if not self._look(now):  # else there is another ``take``, that knows who is deaf
+            self._steal(now)
         self._ask_children()
         if not self.isolated.quiet:
             self._isolate(now)
@@ -758,15 +779,11 @@ class Sched:
     def next_deadline(self) -> int | None:
         """When ``take`` has something to do even if nothing happens until then."""
         deadlines = [self._delayed[0][0]] if self._delayed else []
+        deadlines.extend(p.look_ns for p in self.ps.values() if p.look_ns and _to_watch(p))
         if not self.queue and (thief := self._thief()) is not None:
             skip = _own_children(thief)
-            deadlines.extend(
-                p.since_ns + SILENT_NS
-                for p in self.ps.values()
-                if p.ready
-                and not p.draining
-                and any(job.session.sid != skip for job in p.fresh.values())
-            )
+            oldest = [_oldest(p, skip) for p in self.ps.values() if p.ready and not p.draining]
+            deadlines.extend(_stale_ns(job) for job in oldest if job is not None)
         if not self.isolated.quiet and (due := self.isolated.deadline(self.draining)) is not None:
             deadlines.append(due)
         return min(deadlines, default=None)
@@ -779,6 +796,12 @@ class Sched:
                 self._put([job])
             else:
                 self._delayed_dead -= 1
+
+    def _look(self, now: int) -> bool:
+        """See after Ps that hold something and have not been heard of; whether there are any."""
+        due = [p for p in self.ps.values() if p.look_ns and p.look_ns <= now and _to_watch(p)]
+        self._out.extend(map(Look, due))
+        return bool(due)
 
     def _sweep_delayed(self) -> None:
         """Ended jobs go from the heap before they are due, which may be in a year."""
@@ -811,8 +834,10 @@ class Sched:
             return False
         share = self.queue.length // max(1, len(self.ps)) + 1
         jobs = self.queue.pop_run(min(room, share), skip)
-        if not record.fresh:
-            record.since_ns = now
+        if not record.look_ns or not _to_watch(record):
+            record.look_ns = now + SILENT_NS
+        for job in jobs:
+            job.leased_ns = now
         self._lease(record, jobs, jobs[0].options)
         return True
 
@@ -820,7 +845,7 @@ class Sched:
         """How many jobs like ``head`` this P may get now: 2 ms worth (children: 10), at least one
         if it has none."""
         policy, fn = self.policy, head.fn
-        if not record.ready or record.draining or (record.silent and self._another_speaks()):
+        if not record.ready or record.draining or (record.deaf and self._another_hears()):
             return 0
         held = len(record.fresh)
         if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
@@ -832,8 +857,8 @@ class Sched:
             return 0 if held else 1
         return min(by_time, policy.credit_max - held)
 
-    def _another_speaks(self) -> bool:
-        return any(p.ready and not p.draining and not p.silent for p in self.ps.values())
+    def _another_hears(self) -> bool:
+        return any(p.ready and not p.draining and not p.deaf for p in self.ps.values())
 
     def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn
@@ -877,34 +902,36 @@ class Sched:
     def _steal(self, now: int) -> None:
         """An idle P and an empty queue: take from a busy P what it has not claimed.
 
-        The older half of it (Go: ``runqgrab``); all of it from one that does not report.
+        The older half of it (Go: ``runqgrab``); all of it from one that is deaf; and else what has
+        lain there for long.
         """
         if self.queue or (thief := self._thief()) is None:
             return
         records = list(self.ps.values())
-        skip = _own_children(thief)
         for at in self._order.positions(len(records)):
             victim = records[at]
-            if not victim.ready or victim.draining or not victim.fresh:
-                continue
-            # Its own children are nothing for it while it has others of them at home.
-            tokens = [t for t, job in victim.fresh.items() if job.session.sid != skip]
-            if not tokens:
-                continue
-            if now >= victim.since_ns + SILENT_NS:
-                victim.silent = True
-                self._out.append(Collect(victim))
-            elif self._has_spare(victim, free=not thief.started):
-                tokens = tokens[: half_up(len(tokens))]
-            else:
-                continue
-            self._out.append(Revoke(victim, tokens, thief, now))
-            return
+            if victim.ready and not victim.draining and (loot := self._loot(victim, thief, now)):
+                self._out.append(Revoke(victim, loot, thief, now))
+                return
+
+    def _loot(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
+        """The hand-outs to take from ``victim``. Not a thief's own children, which are nothing for
+        it while it has others of them at home."""
+        skip = _own_children(thief)
+        oldest = _oldest(victim, skip)
+        if oldest is None:
+            return []
+        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+        if victim.deaf:
+            return tokens
+        if self._has_spare(victim, free=not thief.started):
+            return tokens[: half_up(len(tokens))]
+        return [oldest.token] if now >= _stale_ns(oldest) else []
 
     def _thief(self) -> PRecord | None:
         """The idle P to steal for: the latest that has nothing started, else the latest."""
         full = self.policy.started_max
-        able = [p for p in self._idle if not p.silent and len(p.started) < full]
+        able = [p for p in self._idle if not p.deaf and len(p.started) < full]
         best = [p for p in able if not p.started] or able
         return best[-1] if best else None
 
@@ -1169,6 +1196,20 @@ def _one_client(jobs: list[Job]) -> bool:
         and jobs[0].session.parent is None
         and len({id(job.session) for job in jobs}) == 1
     )
+
+
+def _to_watch(record: PRecord) -> bool:
+    return record.ready and bool(record.fresh or record.started)
+
+
+def _oldest(record: PRecord, skip: int | None) -> Job | None:
+    """The fresh job that was handed out first, and not by session ``skip``."""
+    return next((job for job in record.fresh.values() if job.session.sid != skip), None)
+
+
+def _stale_ns(job: Job) -> int:
+    """From when on a fresh job is taken to any idle P."""
+    return job.leased_ns + (STALE_NS << min(job.moves, STALE_DOUBLINGS))
 
 
 def _has_started(record: PRecord) -> bool:

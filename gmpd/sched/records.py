@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gmpd.sched.states import JobState
+from gmpd.sched.steal import SILENT_NS
 
 Buffers: TypeAlias = Sequence[Any]
 Options: TypeAlias = dict[str, Any]
@@ -66,8 +67,9 @@ class Job:
     """One accepted job; see states.py for who owns it when."""
 
     __slots__ = (
-        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "moved",
-        "nbytes", "options", "p", "payload", "seq", "session", "state", "streamed", "token",
+        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "leased_ns",
+        "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session", "state",
+        "streamed", "token",
     )  # fmt: skip
 
     def __init__(
@@ -99,8 +101,10 @@ class Job:
         #: What this hand-out costs its P's credit.
         self.est_ns = 0
         self.cancelling = False
-        #: It was taken from a victim and is not handed out again yet.
+        self.leased_ns = 0
+        #: It was taken from a victim and is not handed out again yet; and how often it was taken.
         self.moved = False
+        self.moves = 0
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
 
@@ -164,9 +168,9 @@ class PRecord:
     """
 
     __slots__ = (
-        "asked", "children", "collected", "defined", "draining", "epoch", "finished", "fresh",
-        "hits", "lost", "misses", "next_token", "p", "ready", "session", "silent", "since_ns",
-        "started", "stolen", "used_ns",
+        "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining", "epoch",
+        "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token", "p", "pause_ns",
+        "ready", "session", "started", "stolen", "used_ns",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -189,12 +193,15 @@ class PRecord:
         self.children = 0
         #: It was asked for children and has not answered yet.
         self.asked = False
-        #: Since when it could have reported something about what it holds: it was heard of then, or
-        #: was given work while it had none.
-        self.since_ns = 0
-        #: It was robbed because it did not report for long: stopped, or deaf in C code. It gets
-        #: nothing more while another P speaks, and takes nothing from others.
-        self.silent = False
+        #: When to look whether it lives, and how long after that again; 0: not before it is heard
+        #: of or given work. Only while it holds something.
+        self.look_ns = 0
+        self.pause_ns = SILENT_NS
+        #: Its run loop stood still when it was looked at: it is stopped, or in C code, or in a step
+        #: of a coroutine that lasts. It gets nothing more while another P hears, and takes nothing.
+        self.deaf = False
+        #: Since when, or when it was so last.
+        self.deaf_ns = 0
         #: Hand-outs whose outcomes were taken from the page of a silent worker.
         self.collected: set[int] = set()
         self.finished = 0
@@ -202,3 +209,11 @@ class PRecord:
         self.lost = 0
         self.hits = 0
         self.misses = 0
+
+    def is_deaf_for(self, ns: int, now: int) -> bool:
+        """Whether it has been deaf for ``ns``."""
+        return self.deaf and now - self.deaf_ns >= ns
+
+    def job(self, token: int) -> Job | None:
+        """The job of a hand-out that has not ended."""
+        return self.started.get(token) or self.fresh.get(token)

@@ -14,10 +14,17 @@ from math import gcd
 #: A steal costs a hand-out and its way back (about 0.2 ms): less work is not worth moving.
 WORTH_NS = 300_000
 
-#: A P that holds fresh work, five times what it should take, and reports nothing for so long loses
-#: all of it that it has not claimed: a G's time slice (Go: ``forcePreemptNS``), so a P that hands a
-#: long G off speaks in time.
+#: A P that holds something and is not heard of for so long is looked at: a G's time slice (Go:
+#: ``forcePreemptNS``), so that one that hands a long G off speaks in time. While it moves, the
+#: looks get rarer up to the second value.
 SILENT_NS = 10_000_000
+LOOK_NS_MAX = 1_000_000_000
+
+#: A fresh job that was handed out so long ago is taken to any idle P, and at its next P has twice
+#: as long: behind two hogs it is not carried to and fro for ever.
+STALE_NS = 50_000_000
+#: So often it doubles at most: 3.2 s.
+STALE_DOUBLINGS = 6
 
 #: Children that are asked for at once; the worker gives half of what it has, and packs no longer
 #: than it may. A round of asking costs the thief a slice at worst: a few of these per second.

@@ -285,6 +285,29 @@ def test_a_worker_that_dies_at_a_claim_loses_at_most_that_one(
     assert ran == Counter(set(names) - lost)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_worker_that_stops_at_a_claim_holds_up_at_most_that_one(
+    boot: Boot, tmp_path: Path, when: str
+) -> None:
+    """Nothing is held while it claims, so nothing else can wait for it."""
+    fallen, record = str(tmp_path / "fallen"), str(tmp_path / "ran")
+    _, client = boot(initializer=("jobs_for_tests:stumble", ("SIGSTOP", fallen, 230, when)))
+    names = [f"job{i}" for i in range(1000)]
+    jobs = client.submit("jobs_for_tests:note", *[(record, name) for name in names])
+    try:
+        held = int(when == "after")
+        client.until(lambda: len(client.done) >= 1000 - held)
+        client.until(lambda: Path(fallen).exists())
+        missing = set(jobs) - client.done.keys()
+        assert len(missing) == held
+    finally:
+        for pid in pids(client):
+            go_on(pid)
+    assert {outcome for outcome, _, _ in client.outcomes(jobs)} == {Outcome.OK}
+    client.outcomes(client.submit("jobs_for_tests:pid", *[()] * 50))
+    assert runs(record) == Counter(names)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_workers_that_are_killed_at_random_run_nothing_twice(
     boot: Boot, tmp_path: Path, seed: int
@@ -311,3 +334,50 @@ def test_workers_that_are_killed_at_random_run_nothing_twice(
         assert (outcome is Outcome.OK and ran[name] == 1) or outcome is Outcome.LOST
     lost = sum(outcome is Outcome.LOST for outcome, _, _ in got)
     assert lost <= kills, f"{lost} jobs are lost by {kills} deaths: some had not begun"
+
+
+# ----------------------------------------------------------------------------------- what is seen
+
+
+def test_a_deaf_worker_is_shown_with_what_it_sits_in(boot: Boot, tmp_path: Path) -> None:
+    """While it is so, and no longer; also when nobody else is there."""
+    _, client = boot(**{"daemon.procs": 1})
+    record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
+    (deaf,) = client.submit(name, (record, "deaf", 2.0))
+    client.until(lambda: client.call("status")["ps"][0]["state"] == "deaf")
+    seen = client.call("status")["ps"][0]
+    assert seen["running"] == name
+    assert 0 < seen["running_s"] < 2.5
+    client.outcomes([deaf])
+    client.until(lambda: client.call("status")["ps"][0]["state"] == "idle")
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("jobs_for_tests:spin", (1.5,)), ("time:sleep", (1.5,)), ("asyncio:sleep", (1.5,))],
+)
+def test_who_only_runs_long_is_not_called_deaf(
+    boot: Boot, name: str, args: tuple[float, ...]
+) -> None:
+    """A hog and a sleeper are handed off, a parked coroutine lets its P sleep."""
+    _, client = boot(**{"daemon.procs": 1})
+    (job,) = client.submit(name, args)
+    client.until(lambda: job in client.running)
+    seen = set()
+    while job not in client.done:
+        seen.add(client.call("status")["ps"][0]["state"])
+        client.receive(0.01)
+    assert "deaf" not in seen
+
+
+def test_results_that_a_deaf_worker_could_not_send_arrive(boot: Boot, tmp_path: Path) -> None:
+    """They were gathered when the next job took the GIL: nobody waits for its end."""
+    _, client = boot(**{"daemon.procs": 1})
+    record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
+    warm(client, name, record, "warm", 0.0)
+    calls = [(record, f"job{i}", 0.0) for i in range(40)]
+    *jobs, deaf = client.submit(name, *calls, (record, "deaf", 3.0))
+    assert {outcome for outcome, _, _ in client.outcomes(jobs)} == {Outcome.OK}
+    assert deaf not in client.done
+    assert client.outcomes([deaf])[0][:2] == (Outcome.OK, "deaf")
+    assert "unknown_token" not in client.call("status")["dropped"]

@@ -23,6 +23,7 @@ from gmpd.sched.instructions import (
     Dispatch,
     Forget,
     Instruction,
+    Look,
     Retire,
     Revoke,
     Teach,
@@ -124,7 +125,7 @@ class World:
             instructions = self.desk.take(after_ms if not rounds else 0)
             for instruction in instructions:
                 self.obey(instruction)
-            again = any(isinstance(each, Revoke) for each in instructions)
+            again = any(isinstance(each, Revoke | Look) for each in instructions)
             rounds += 1
             assert rounds < 200, "the policy and its revocations never come to rest"
         for worker in self.workers.values():
@@ -155,12 +156,17 @@ class World:
                 assert not worker.retired, "work for a P that leaves"
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
                 worker.offered |= set(range(first, first + len(payloads)))
+            case Look(p):
+                watched = self.workers.get(p.p)
+                moves = watched is not None and not watched.stopped
+                asleep = moves and self.dice.random() < 0.3
+                self.sched.looked(p, moves=moves and not asleep, asleep=asleep, now=self.desk.now)
             case Collect(p):
                 if p.p in self.workers:
                     self.collect(self.workers[p.p])
             case Revoke(p, tokens, thief):
                 assert tokens, "a revocation of nothing"
-                assert thief is None or (thief is not p and not thief.silent and not thief.fresh)
+                assert thief is None or (thief is not p and not thief.deaf and not thief.fresh)
                 robbed = self.workers.get(p.p)
                 got = [token for token in tokens if robbed and token in robbed.offered]
                 if robbed:

@@ -8,10 +8,10 @@ from math import gcd
 
 import pytest
 
-from gmpd.protocol import Outcome
-from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellRunning
+from gmpd.protocol import Finished, Outcome
+from gmpd.sched.instructions import CancelAt, Collect, Instruction, Look, Revoke, TellRunning
 from gmpd.sched.records import PRecord, Session
-from gmpd.sched.steal import SILENT_NS, RandomOrder, coprimes
+from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS, STALE_NS, RandomOrder, coprimes
 from tests.desk import KILLED, MS, Desk, handed, only, payloads
 
 # ------------------------------------------------------------------------------ whom to ask
@@ -199,7 +199,7 @@ def test_a_draining_or_dead_p_is_not_robbed(scene: Scene) -> None:
     assert not only(scene.desk.take(after_ms=1000), Revoke)
 
 
-# ------------------------------------------------------------------------------------ silence
+# ----------------------------------------------------------------------------------- deafness
 
 
 def given(instructions: list[Instruction]) -> Counter[int]:
@@ -224,9 +224,16 @@ class Silence:
         self.two: PRecord = self.desk.sched.p_ready(2, 1)
         assert not only(self.desk.take(), Revoke)
 
+    def look(self, *, moves: bool = False, asleep: bool = False) -> None:
+        """The next look is due, and this is seen."""
+        due = self.one.look_ns - self.desk.now
+        (look,) = only(self.desk.take(after_ms=due / MS), Look)
+        self.desk.sched.looked(look.p, moves=moves, asleep=asleep, now=self.desk.now)
+
     def rob(self, claimed: int = 1) -> None:
         """As the shell would: all but the first ``claimed`` is given back."""
-        (revoke,) = only(self.desk.take(after_ms=SILENT_NS / MS), Revoke)
+        self.look()
+        (revoke,) = only(self.desk.take(), Revoke)
         assert revoke.tokens == list(self.one.fresh)
         self.desk.sched.revoked(revoke, revoke.tokens[claimed:], self.desk.now)
 
@@ -236,34 +243,104 @@ def silence() -> Silence:
     return Silence()
 
 
-def test_a_silent_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
+def test_a_deaf_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
     assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
-    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Revoke)
-    (revoke,) = only(silence.desk.take(after_ms=0.5), Revoke)
+    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Look)
+    (look,) = only(silence.desk.take(after_ms=0.5), Look)
+    assert look.p is silence.one
+    silence.desk.sched.looked(silence.one, moves=False, asleep=False, now=silence.desk.now)
+    instructions = silence.desk.take()
+    assert only(instructions, Collect) == [Collect(silence.one)]
+    (revoke,) = only(instructions, Revoke)
     assert revoke.tokens == silence.tokens
     silence.desk.sched.revoked(revoke, revoke.tokens[1:], silence.desk.now)
     assert given(silence.desk.take()) == {2: 4}
     assert list(silence.one.started) == silence.tokens[:1]
 
 
-def test_without_an_idle_thief_the_jobs_stay_and_no_timer_runs(silence: Silence) -> None:
+def test_what_it_stored_and_could_not_send_is_used_once(silence: Silence) -> None:
+    silence.look()
+    took = [10, 10]
+    message = Finished(silence.tokens[:2], [b"a", b"b"], took, took, None, None)
+    silence.desk.sched.collected(silence.one, message, silence.desk.now)
+    (revoke,) = only(silence.desk.take(), Revoke)
+    silence.desk.sched.revoked(revoke, [], silence.desk.now)
+    silence.desk.finish(silence.one, silence.tokens[:3], payload=b"late")
+    silence.desk.take()
+    got = silence.desk.outcomes
+    values = [got[silence.client.sid, seq][0][1] for seq in silence.seqs[:3]]
+    assert values == [b"a", b"b", b"late"]
+    assert not silence.desk.sched.tally.dropped
+    silence.desk.finish(silence.one, silence.tokens[:1])
+    assert silence.desk.sched.tally.dropped == {"unknown_token": 1}
+
+
+def test_without_an_idle_thief_the_jobs_stay(silence: Silence) -> None:
     other = silence.desk.submit(silence.client, 1, "m:other")
     silence.desk.take()
     assert len(silence.two.fresh) == 1
-    assert silence.desk.sched.next_deadline() is None
+    silence.desk.sched.looked(silence.one, moves=False, asleep=False, now=silence.desk.now)
     assert not only(silence.desk.take(after_ms=10_000), Revoke)
     assert silence.desk.ended(silence.client, other[0]) is None
 
 
-def test_who_speaks_is_not_silent(silence: Silence) -> None:
-    for _ in range(5):
-        assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Revoke)
-        silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silence) -> None:
+    began = silence.desk.now
+    looks = []
+    for _ in range(10):
+        silence.look(moves=True)
+        looks.append((silence.desk.now - began) // MS)
+        assert not silence.one.deaf
+    assert looks[:4] == [10, 20, 40, 80]
+    assert silence.one.pause_ns == LOOK_NS_MAX
+    silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+    assert silence.one.pause_ns == SILENT_NS
     silence.desk.sched.heard(silence.one, 0, silence.desk.now + 10**9)  # of an epoch that is over
-    silence.rob()
+    assert silence.one.look_ns == silence.desk.now + SILENT_NS
 
 
-def test_a_silent_p_gets_nothing_while_another_speaks(silence: Silence) -> None:
+def test_who_sleeps_is_not_looked_at_again_before_it_is_given_work(silence: Silence) -> None:
+    """Parked Gs for hours: no timer runs for them."""
+    silence.desk.start(silence.one)
+    silence.desk.take()
+    silence.look(asleep=True)
+    silence.desk.take()
+    assert silence.desk.sched.next_deadline() is None
+    silence.desk.submit(silence.client, 2, "m:other")
+    silence.desk.take()
+    assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
+
+
+def test_who_holds_nothing_is_not_looked_at(silence: Silence) -> None:
+    silence.desk.finish(silence.one)
+    silence.desk.take()
+    assert silence.desk.sched.next_deadline() is None
+    assert not only(silence.desk.take(after_ms=10_000), Look)
+
+
+def test_what_lies_for_long_is_taken_one_by_one_and_has_longer_each_time(silence: Silence) -> None:
+    """The P moves, but does not come to it: it is a hog's, behind a hog."""
+    silence.desk.start(silence.one, silence.tokens[:1])
+    silence.desk.start(silence.two, [])
+    busy = silence.desk.submit(silence.client, 1, "m:busy")
+    silence.desk.take()
+    silence.desk.start(silence.two)  # P2 has something started: it is not free
+    silence.desk.take()
+    assert silence.desk.sched.next_deadline() is not None
+    for record in (silence.one, silence.two):
+        silence.desk.sched.looked(record, moves=False, asleep=True, now=silence.desk.now)
+    oldest = next(iter(silence.one.fresh.values()))
+    assert silence.desk.sched.next_deadline() == oldest.leased_ns + STALE_NS
+    assert not only(silence.desk.take(after_ms=STALE_NS / MS - 1), Revoke)
+    (revoke,) = only(silence.desk.take(after_ms=1), Revoke)
+    assert revoke.tokens == [oldest.token]
+    silence.desk.sched.revoked(revoke, revoke.tokens, silence.desk.now)
+    assert given(silence.desk.take()) == {2: 1}
+    assert oldest.moves == 1
+    assert busy
+
+
+def test_a_deaf_p_gets_nothing_while_another_hears(silence: Silence) -> None:
     """Or the stopped worker, which holds nothing now, would be the best place for its own jobs."""
     silence.rob(claimed=0)
     assert given(silence.desk.take()) == {2: 5}
@@ -275,26 +352,29 @@ def test_a_silent_p_gets_nothing_while_another_speaks(silence: Silence) -> None:
     assert given(silence.desk.take()).keys() == {1}
 
 
-def test_a_silent_p_is_better_than_none(silence: Silence) -> None:
+def test_a_deaf_p_is_better_than_none(silence: Silence) -> None:
     silence.rob(claimed=0)
     silence.desk.take()
     silence.desk.sched.p_died(2, (), None, KILLED, silence.desk.now)
     assert given(silence.desk.take()) == {1: 5}
 
 
-def test_two_silent_ps_do_not_play_ball(silence: Silence) -> None:
-    """Who is silent steals nothing, so a job moves at most once between two deaf workers."""
+def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
+    """Who is deaf steals nothing, so a job moves at most once between two of them."""
     silence.rob()
     silence.desk.take()
     before = len(only(silence.desk.log, Revoke))
-    silence.desk.take(after_ms=10_000)
+    for _ in range(20):
+        for look in only(silence.desk.take(after_ms=1000), Look):
+            silence.desk.sched.looked(look.p, moves=False, asleep=False, now=silence.desk.now)
+    assert silence.one.deaf
+    assert silence.two.deaf
     assert len(only(silence.desk.log, Revoke)) == before
-    assert silence.desk.sched.next_deadline() is None
 
 
-def test_a_new_worker_is_not_silent(silence: Silence) -> None:
+def test_a_new_worker_is_not_deaf(silence: Silence) -> None:
     silence.rob()
     silence.desk.take()
     silence.desk.sched.p_died(1, (), None, KILLED, silence.desk.now)
     silence.desk.sched.p_ready(1, 2)
-    assert not silence.one.silent
+    assert not silence.one.deaf
