@@ -90,6 +90,12 @@ def _daemon_files(top: Path) -> list[str]:
     )
 
 
+@pytest.fixture
+def no_daemon(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients find no daemon that happens to run on this machine: each starts its own."""
+    monkeypatch.setenv("GMPD_RUNTIME_DIR", str(short_tmp / "none"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """No process, and no more descriptors than before, are left by a test that starts processes."""

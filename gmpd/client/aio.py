@@ -6,27 +6,37 @@ The loop watches the socket; what is submitted within one turn of the loop leave
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 from gmpd import codec
 from gmpd.client import discovery
-from gmpd.client.core import INSTEAD, STREAM_WINDOW, Ended, Yielded, apply, wire_options
+from gmpd.client.aiomap import AsyncMapping, Source
+from gmpd.client.core import (
+    INSTEAD,
+    STREAM_WINDOW,
+    Ended,
+    Options,
+    Yielded,
+    apply,
+    prepare,
+    streaming,
+)
 from gmpd.client.futures import error_of
+from gmpd.client.progress import Report
 from gmpd.client.sync import FLUSH_JOBS, LINGER_MS
 from gmpd.client.wire import Wire
-from gmpd.codec import describe_function, encode_call
+from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
-
-#: Jobs of one ``map`` that are out at a time.
-WINDOW_JOBS = 1024
 
 
 class AsyncJobFuture(asyncio.Future[Any]):
     """One job's awaitable. Cancelling it cancels the job."""
 
+    #: How long the job ran, microseconds; once it is done.
+    ran_us = 0
     _seq = 0
     _name = ""
     _client: AsyncClient
@@ -47,6 +57,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
         """The job's outcome has come."""
         if self.done():
             return
+        self.ran_us = event.ran_us
         if event.outcome is Outcome.OK:
             try:
                 self.set_result(codec.decode(event.payload, event.buffers))
@@ -124,75 +135,86 @@ class AsyncClient(Wire):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> AsyncJobFuture:
+        return self._submit_ready(*prepare(fn, overrides, args, kwargs))
+
+    def _submit_ready(
+        self, ref: FunctionRef, options: Options | None, blob: Blob
+    ) -> AsyncJobFuture:
         future = AsyncJobFuture(loop=self._loop)
         future._client = self
-        future._name, future._seq = self._take_in(overrides, fn, args, kwargs, future, {})
+        future._name = ref.name
+        future._seq = self._take_in(ref, options, blob, future)
         return future
 
-    def _take_in(
+    def _take_in(self, ref: FunctionRef, options: Options | None, blob: Blob, sink: Any) -> int:
+        self._check_open()
+        seq = self._core.submit(ref, blob, options, sink)
+        if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
+            self._flush()
+        else:
+            self._wake()
+        return seq
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Source,
+        ordered: bool = True,
+        chunksize: int | str = "auto",
+        timeout: float | None = None,
+        progress: bool | Report = False,
+    ) -> AsyncIterator[Any]:
+        """As ``Client.map``, for ``async for``; each source is an iterable or an async iterator.
+
+        Closing the generator (``aclose``, or an error in the loop's body) cancels what has not
+        ended.
+        """
+        return self._map(
+            None,
+            fn,
+            iterables,
+            ordered=ordered,
+            chunksize=chunksize,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def _map(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        iterables: tuple[Source, ...],
+        *,
+        ordered: bool = True,
+        timeout: float | None = None,
+        **how: Any,
+    ) -> AsyncIterator[Any]:
+        return AsyncMapping(
+            self, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
+        ).run()
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """``async for``: the values that the generator function ``fn`` yields, as they come."""
+        return self._stream(None, fn, args, kwargs)
+
+    async def _stream(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        sink: Any,
-        more: dict[str, Any],
-    ) -> tuple[str, int]:
-        ref = describe_function(fn)
-        options, plain = wire_options(fn, overrides)
-        blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
-        self._check_open()
-        seq = self._core.submit(ref, blob, {**(options or {}), **more} or None, sink)
-        if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
-            self._flush()
-        else:
-            self._wake()
-        return ref.name, seq
-
-    async def map(
-        self,
-        fn: Callable[..., Any],
-        items: Iterable[Any] | AsyncIterable[Any],
-        *,
-        ordered: bool = True,
     ) -> AsyncIterator[Any]:
-        """``fn`` over the items of an iterable, lazily, with a window of jobs under way."""
-        out: dict[AsyncJobFuture, None] = {}
-        source = _as_async(items)
-        over = False
-        try:
-            while True:
-                while not over and len(out) < WINDOW_JOBS:
-                    try:
-                        out[self.submit(fn, await anext(source))] = None
-                    except StopAsyncIteration:
-                        over = True
-                if not out:
-                    return
-                if ordered:
-                    ready = [next(iter(out))]
-                else:
-                    done, _ = await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
-                    ready = [future for future in out if future in done]
-                for future in ready:
-                    value = await future
-                    del out[future]
-                    yield value
-        finally:
-            for future in out:
-                future.cancel()
-
-    async def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """``async for``: the values that the generator function ``fn`` yields, as they come."""
         sink = _StreamSink()
-        name, seq = self._take_in(None, fn, args, kwargs, sink, {"stream": STREAM_WINDOW})
+        ref, options, blob = prepare(fn, overrides, args, kwargs)
+        seq = self._take_in(ref, streaming(options), blob, sink)
         used = 0
         try:
             while True:
                 event = await sink.arrivals.get()
                 if isinstance(event, Ended):
                     if event.outcome is not Outcome.OK:
-                        raise error_of(event, self.job_id(seq), name)
+                        raise error_of(event, self.job_id(seq), ref.name)
                     return
                 for payload, buffers in zip(event.payloads, event.buffers, strict=True):
                     yield codec.decode(payload, buffers)
@@ -296,6 +318,14 @@ class AsyncOptionsView:
         """As ``AsyncClient.submit``."""
         return self._client._submit(self._options, fn, args, kwargs)
 
+    def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> AsyncIterator[Any]:
+        """As ``AsyncClient.map``."""
+        return self._client._map(self._options, fn, iterables, **how)
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """As ``AsyncClient.stream``."""
+        return self._client._stream(self._options, fn, args, kwargs)
+
 
 class _CallSink:
     def __init__(self, future: asyncio.Future[Any]) -> None:
@@ -323,12 +353,3 @@ class _StreamSink:
 
     def noted(self, what: str) -> None:
         pass
-
-
-async def _as_async(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gmpd import protocol
 from gmpd.client.refusals import HOPELESS, Refusals, Sent
-from gmpd.codec import Blob, FunctionRef
+from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import DaemonUnreachable, ProtocolError
-from gmpd.job import options_of
+from gmpd.job import ATTRIBUTE, options_of
 from gmpd.protocol import Outcome
 
 Options = dict[str, Any]
@@ -511,6 +511,25 @@ def raise_refused(message: protocol.Refused) -> None:
         f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN} to"
         f" {protocol.VERSION}): install the same gmpd on both sides"
     )
+
+
+def prepare(
+    fn: Callable[..., Any],
+    overrides: dict[str, Any] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[FunctionRef, Options | None, Blob]:
+    """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
+    ref = describe_function(fn)
+    options, plain = None, False
+    if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
+        options, plain = wire_options(fn, overrides)
+    return ref, options, encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+
+
+def streaming(options: Options | None) -> Options:
+    """``options`` for a generator job whose values are wanted."""
+    return {**(options or {}), "stream": STREAM_WINDOW}
 
 
 def wire_options(

@@ -1,7 +1,8 @@
 """``map`` over a window: takes from the source only what fits, so an endless one works.
 
-Which items go together (``Sizer``), how many are out (``Mapping``), what comes back in which order.
-Uses a client only through ``submit_ref``, ``cancel_jobs`` and ``new_queue``.
+Which items go together (``Sizer``), how many are out and what comes back (``Plan``, for every
+face), in which order (``Mapping``, for the blocking ones: it uses a client only through
+``submit_ref``, ``cancel_jobs`` and ``new_queue``).
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import functools
 import inspect
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gmpd import codec
 from gmpd.client.chunks import Partly, describe_chunk
-from gmpd.client.core import wire_options
+from gmpd.client.core import Options, wire_options
 from gmpd.client.progress import Report, reporter
 
 if TYPE_CHECKING:
@@ -58,6 +59,95 @@ class Sizer:
         self.size = max(1, min(wanted, items * GROWTH, self._most, CHUNK_ITEMS_MAX))
 
 
+class Plan:
+    """What a ``map`` sends, how much of it, and what comes back: without waiting for anything."""
+
+    def __init__(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        iterables: Sequence[object],
+        *,
+        chunksize: int | str = "auto",
+        progress: bool | Report = False,
+    ) -> None:
+        self._fn = fn
+        self._ref = codec.describe_function(fn)
+        self._options, self._plain = wire_options(fn, overrides)
+        #: Items are tuples of arguments; of a plain function with one argument, it alone.
+        self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
+        total = _length(iterables)
+        # Coroutines wait together anyway; a chunk of them would only delay each other's results.
+        # Of isolated jobs, each item is to have a worker of its own.
+        isolate = bool(self._options and self._options.get("isolate"))
+        alone = self._plain or isolate or inspect.iscoroutinefunction(fn)
+        self._sizer = Sizer(chunksize, total, alone)
+        #: How many items a chunk has, where the caller said so.
+        self.fixed = chunksize if isinstance(chunksize, int) else None
+        self._report = reporter(progress, total)
+        #: Futures in order of submission, and their numbers of items.
+        self.out: dict[Any, int] = {}
+        self._items_out = 0
+        self._done = 0
+
+    @functools.cached_property
+    def _chunk_ref(self) -> codec.FunctionRef:
+        return describe_chunk(self._fn, self._ref, rows=self._rows)
+
+    def rows_sync(self, iterables: Sequence[Iterable[Any]]) -> Iterator[Any]:
+        """What ``call`` takes lists of, from iterables of arguments."""
+        return zip(*iterables, strict=False) if self._rows else iter(iterables[0])
+
+    async def rows_async(self, iterators: Sequence[AsyncIterator[Any]]) -> AsyncIterator[Any]:
+        """The same from async iterators."""
+        while True:
+            try:
+                row = [await anext(each) for each in iterators]
+            except StopAsyncIteration:
+                return
+            yield tuple(row) if self._rows else row[0]
+
+    def room(self) -> int:
+        """Items of the next chunk; 0 while the window is full."""
+        size = self._sizer.size
+        full = self._items_out + size > WINDOW_ITEMS and len(self.out) >= WINDOW_CHUNKS
+        return 0 if self.out and full else size
+
+    def call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
+        """A chunk as a job, ready for the wire."""
+        if len(chunk) == 1:
+            ref, args = self._ref, chunk[0] if self._rows else (chunk[0],)
+        else:
+            ref, args = self._chunk_ref, (chunk,)
+        blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
+        return ref, self._options, blob
+
+    def sent(self, future: Any, items: int) -> None:
+        """``future`` stands for a chunk of so many items."""
+        self.out[future] = items
+        self._items_out += items
+
+    def results(self, future: Any, value: Any, ran_us: int) -> Iterator[Any]:
+        """What the chunk of ``future`` gave, item by item; raises what its first bad item raised.
+
+        Each result is let go of as soon as the caller has it.
+        """
+        items = self.out.pop(future)
+        self._items_out -= items
+        self._sizer.learn(items, ran_us)
+        self._done += items
+        if self._report is not None:
+            self._report(self._done, False)
+        if isinstance(value, Partly) and items > 1:
+            return _up_to_error(value)
+        return _let_go([value] if items == 1 else value)
+
+    def over(self) -> None:
+        """The last word to whoever watches the progress."""
+        if self._report is not None:
+            self._report(self._done, True)
+
+
 class Mapping:
     """One ``map`` call; ``run`` is its iterator."""
 
@@ -69,65 +159,33 @@ class Mapping:
         iterables: tuple[Iterable[Any], ...],
         *,
         ordered: bool = True,
-        chunksize: int | str = "auto",
         timeout: float | None = None,
-        progress: bool | Report = False,
+        **how: Any,
     ) -> None:
         self._client = client
-        self._fn = fn
-        self._ref = codec.describe_function(fn)
-        self._options, self._plain = wire_options(fn, overrides)
-        #: Items are tuples of arguments; of a plain function with one argument, it alone.
-        self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
-        self._source: Iterator[Any] = (
-            zip(*iterables, strict=False) if self._rows else iter(iterables[0])
-        )
-        total = _length(iterables)
-        # Coroutines wait together anyway; a chunk of them would only delay each other's results.
-        # Of isolated jobs, each item is to have a worker of its own.
-        isolate = bool(self._options and self._options.get("isolate"))
-        alone = self._plain or isolate or inspect.iscoroutinefunction(fn)
-        self._sizer = Sizer(chunksize, total, alone)
+        self._plan = Plan(overrides, fn, iterables, **how)
+        self._source = self._plan.rows_sync(iterables)
         self._ordered = ordered
         self._end = None if timeout is None else time.monotonic() + timeout
-        self._report = reporter(progress, total)
-        #: Futures in order of submission, and their numbers of items.
-        self._out: dict[Any, int] = {}
-        self._items_out = 0
         self._over = False
-        self._done = 0
-
-    @functools.cached_property
-    def _chunk_ref(self) -> codec.FunctionRef:
-        return describe_chunk(self._fn, self._ref, rows=self._rows)
 
     def run(self) -> Iterator[Any]:
         """The results. Closing it early cancels what has not started."""
-        chunks = self._in_order() if self._ordered else self._as_completed()
         try:
-            for chunk in chunks:
-                if isinstance(chunk, Partly):
-                    yield from _up_to_error(chunk)
-                    return
-                # Each result is let go of as soon as the caller has it.
-                results, chunk = chunk, []
-                results.reverse()
-                take = results.pop
-                while results:
-                    yield take()
+            for chunk in self._in_order() if self._ordered else self._as_completed():
+                yield from chunk
         finally:
-            self._client.cancel_jobs(list(self._out))
-            if self._report is not None:
-                self._report(self._done, True)
+            self._client.cancel_jobs(list(self._plan.out))
+            self._plan.over()
 
-    def _in_order(self) -> Iterator[list[Any] | Partly]:
+    def _in_order(self) -> Iterator[Iterator[Any]]:
         while self._fill(None):
-            future = next(iter(self._out))
+            future = next(iter(self._plan.out))
             future.wait_over(self._left())
             yield self._results(future)
             del future  # it must not keep its result while the caller works
 
-    def _as_completed(self) -> Iterator[list[Any] | Partly]:
+    def _as_completed(self) -> Iterator[Iterator[Any]]:
         over = self._client.new_queue()
         while self._fill(over.put):
             try:
@@ -137,44 +195,31 @@ class Mapping:
             yield self._results(future)
             del future
 
+    def _results(self, future: Any) -> Iterator[Any]:
+        return self._plan.results(future, future.result(0), future._ran_us)
+
     def _fill(self, tell: Callable[[Any], object] | None) -> bool:
         """Send what the window allows; whether anything is out."""
-        while not self._over:
-            size = self._sizer.size
-            if self._out and (
-                self._items_out + size > WINDOW_ITEMS and len(self._out) >= WINDOW_CHUNKS
-            ):
-                break
+        plan = self._plan
+        while not self._over and (size := plan.room()):
             chunk = list(islice(self._source, size))
             self._over = len(chunk) < size
             if chunk:
-                future = self._send(chunk)
-                self._out[future] = len(chunk)
-                self._items_out += len(chunk)
+                future = self._client.submit_ref(*plan.call(chunk), wait=True)
+                plan.sent(future, len(chunk))
                 if tell is not None:
                     future.add_done_callback(tell)
-        return bool(self._out)
-
-    def _send(self, chunk: list[Any]) -> Any:
-        if len(chunk) == 1:
-            ref, args = self._ref, chunk[0] if self._rows else (chunk[0],)
-        else:
-            ref, args = self._chunk_ref, (chunk,)
-        blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
-        return self._client.submit_ref(ref, self._options, blob, wait=True)
-
-    def _results(self, future: Any) -> list[Any] | Partly:
-        items = self._out.pop(future)
-        self._items_out -= items
-        value = future.result(0)
-        self._sizer.learn(items, future._ran_us)
-        self._done += items
-        if self._report is not None:
-            self._report(self._done, False)
-        return [value] if items == 1 else value
+        return bool(plan.out)
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+def _let_go(results: list[Any]) -> Iterator[Any]:
+    results.reverse()
+    take = results.pop
+    while results:
+        yield take()
 
 
 def _up_to_error(chunk: Partly) -> Iterator[Any]:
@@ -184,6 +229,6 @@ def _up_to_error(chunk: Partly) -> Iterator[Any]:
     raise codec.decode_error(chunk.errors[first])
 
 
-def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
+def _length(iterables: Sequence[object]) -> int | None:
     lengths = [len(each) for each in iterables if isinstance(each, Sized)]
     return min(lengths) if lengths else None

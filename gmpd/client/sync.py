@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from gmpd.client.core import INSTEAD, STREAM_WINDOW, Ended, Event, apply, wire_options
+from gmpd.client.core import INSTEAD, Ended, Event, apply, prepare, streaming
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import Mapping
@@ -34,9 +34,9 @@ from gmpd.client.progress import Report
 from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Stream
 from gmpd.client.wire import Wire
-from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
+from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
-from gmpd.job import ATTRIBUTE, JobOptions
+from gmpd.job import JobOptions
 from gmpd.netpoll import Network
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
@@ -131,12 +131,7 @@ class Client(Wire):
         wait: bool = True,
     ) -> JobFuture:
         """``submit`` with job options that override the function's; ``wait=False`` never blocks."""
-        ref = describe_function(fn)
-        options, plain = None, False
-        if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
-            options, plain = wire_options(fn, overrides)
-        blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
-        return self.submit_ref(ref, options, blob, wait=wait)
+        return self.submit_ref(*prepare(fn, overrides, args, kwargs), wait=wait)
 
     def submit_ref(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
@@ -214,12 +209,10 @@ class Client(Wire):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Stream:
-        ref = describe_function(fn)
-        options, plain = wire_options(fn, overrides)
-        blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+        ref, options, blob = prepare(fn, overrides, args, kwargs)
         stream = Stream(self, ref.name)
         sink = stream.sink()
-        self._take_in(ref, {**(options or {}), "stream": STREAM_WINDOW}, blob, sink, True)
+        self._take_in(ref, streaming(options), blob, sink, True)
         stream._seq = sink._seq
         return stream
 

@@ -22,6 +22,8 @@ from gmpd.client.futures import JobFuture
 from gmpd.errors import DaemonUnreachable, Unserializable, WorkerLost
 from tests.support import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_daemon")
+
 
 @pytest.fixture
 def executor() -> Iterator[gmpd.Executor]:
@@ -286,6 +288,75 @@ def test_asyncio() -> None:
             late.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await late
+
+    asyncio.run(main())
+
+
+def test_async_map_is_lazy_in_order_or_as_completed_and_from_async_sources() -> None:
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            taken = itertools.count()
+            results = c.map(abs, taken)
+            got = [await anext(results) for _ in range(5000)]
+            await results.aclose()  # type: ignore[attr-defined]
+            assert got == list(range(5000))
+            assert next(taken) < 1_000_000
+            assert [x async for x in c.map(pow, range(9), [2] * 9, chunksize=4)] == [
+                i * i for i in range(9)
+            ]
+            rest = [x async for x in c.map(abs, range(3000), ordered=False)]
+            assert sorted(rest) == list(range(3000))
+            said: list[tuple[int, int | None]] = []
+            both = c.map(pow, _slowly(10), [2] * 10, progress=lambda n, of: said.append((n, of)))
+            assert [x async for x in both] == [i * i for i in range(10)]
+            assert said[-1] == (10, 10)
+            view = c.options(retries=1)
+            assert [x async for x in view.map(abs, [-1, -2])] == [1, 2]
+            assert [x async for x in view.stream(_count, 3)] == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+async def _slowly(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        await asyncio.sleep(0)
+        yield i
+
+
+def _count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+def test_async_map_does_not_wait_for_a_source_to_give_what_is_done() -> None:
+    async def stuck(ended: list[str]) -> AsyncIterator[int]:
+        yield -1
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.append("source")
+
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            for ordered in (True, False):
+                ended: list[str] = []
+                results = c.map(abs, stuck(ended), ordered=ordered)
+                assert await asyncio.wait_for(anext(results), 20) == 1
+                await results.aclose()  # type: ignore[attr-defined]
+                assert ended == ["source"]
+            with pytest.raises(TimeoutError):
+                async for _ in c.map(time.sleep, [2.0], timeout=0.05):
+                    pass
+            failing = c.map(lambda x: 6 // (x - 3), range(6), chunksize=3)
+            assert [await anext(failing) for _ in range(3)] == [-2, -3, -6]
+            with pytest.raises(ZeroDivisionError):
+                await anext(failing)
+            parked = c.map(asyncio.sleep, [0.0] + [60.0] * 20)
+            assert await anext(parked) is None
+            await parked.aclose()  # type: ignore[attr-defined]
+            while c._core.busy:  # each is cancelled
+                await asyncio.sleep(0.01)
+            with pytest.raises(ValueError, match="chunksize=0"):
+                c.map(abs, [1], chunksize=0)
 
     asyncio.run(main())
 

@@ -17,6 +17,8 @@ from gmpd.protocol import Outcome
 from tests.rawclient import RawClient, RawDaemon
 from tests.support import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_daemon")
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:

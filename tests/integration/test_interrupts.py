@@ -28,6 +28,8 @@ from gmpd.client.shield import SHIELD, Shield
 from gmpd.errors import DaemonUnreachable
 from tests.support import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_daemon")
+
 HOME = str(Path(gmpd.client.__file__).parent)
 DEADLINE_S = 20.0
 

@@ -1,0 +1,136 @@
+"""``map`` of the asyncio face: the plan of ``mapping``, filled from iterables and async iterators.
+
+A source that is slow holds up no result: the next chunk is read beside the wait for results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from gmpd.client.mapping import Plan
+
+if TYPE_CHECKING:
+    from gmpd.client.aio import AsyncClient, AsyncJobFuture
+
+Source = Iterable[Any] | AsyncIterable[Any]
+
+
+class AsyncMapping:
+    """One ``map`` call; ``run`` is its async generator."""
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        iterables: tuple[Source, ...],
+        *,
+        ordered: bool,
+        timeout: float | None,
+        **how: Any,
+    ) -> None:
+        self._client = client
+        self._plan = Plan(overrides, fn, iterables, **how)
+        self._ordered = ordered
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._sync: Any = None
+        if any(isinstance(each, AsyncIterable) for each in iterables):
+            self._async = self._plan.rows_async([_as_async(each) for each in iterables])
+        else:
+            self._sync = self._plan.rows_sync(cast("tuple[Iterable[Any], ...]", iterables))
+        self._out: dict[AsyncJobFuture, None] = {}
+        self._done: deque[AsyncJobFuture] = deque()
+        self._news = asyncio.Event()
+        self._reading: asyncio.Task[list[Any]] | None = None
+        self._over = False
+
+    async def run(self) -> AsyncIterator[Any]:
+        """The results. Closing it early cancels what has not ended."""
+        try:
+            while self._fill():
+                future = self._next()
+                if future is None:
+                    await self._wait()
+                    continue
+                del self._out[future]
+                for value in self._plan.results(future, future.result(), future.ran_us):
+                    yield value
+        finally:
+            await self._leave()
+
+    def _fill(self) -> bool:
+        """Send what the window allows; whether anything is still to come."""
+        while not self._over and (size := self._plan.room()):
+            if self._sync is not None:
+                chunk = list(islice(self._sync, size))
+            elif self._reading is None:
+                # One at a time, or the first of a slow source would wait for the last.
+                self._reading = asyncio.ensure_future(_take(self._async, self._plan.fixed or 1))
+                self._reading.add_done_callback(self._tell)
+                break
+            elif self._reading.done():
+                chunk, self._reading = self._reading.result(), None
+                size = self._plan.fixed or 1
+            else:
+                break
+            self._over = len(chunk) < size
+            if chunk:
+                self._send(chunk)
+        return bool(self._out) or not self._over
+
+    def _send(self, chunk: list[Any]) -> None:
+        future = self._client._submit_ready(*self._plan.call(chunk))
+        self._plan.sent(future, len(chunk))
+        self._out[future] = None
+        future.add_done_callback(self._ended)
+
+    def _ended(self, future: AsyncJobFuture) -> None:
+        if not self._ordered:
+            self._done.append(future)
+        self._news.set()
+
+    def _tell(self, _: object) -> None:
+        self._news.set()
+
+    def _next(self) -> AsyncJobFuture | None:
+        """The next future whose results are due, if there is one."""
+        if not self._ordered:
+            return self._done.popleft() if self._done else None
+        first = next(iter(self._out), None)
+        return first if first is not None and first.done() else None
+
+    async def _wait(self) -> None:
+        self._news.clear()
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        await asyncio.wait_for(self._news.wait(), left)
+
+    async def _leave(self) -> None:
+        for future in self._out:
+            future.cancel()
+        self._plan.over()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+
+async def _take(rows: AsyncIterator[Any], n: int) -> list[Any]:
+    taken: list[Any] = []
+    async for row in rows:
+        taken.append(row)
+        if len(taken) == n:
+            break
+    return taken
+
+
+async def _as_async(items: Source) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
