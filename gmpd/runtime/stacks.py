@@ -58,9 +58,9 @@ def p_state(loop: Loop) -> PState:
     nxt = runq.runnext
     return PState(
         m=None if owner is None else owner.id,
-        runnext=None if nxt is None else getattr(nxt, "id", 0),
-        local=tuple(getattr(g, "id", 0) for g in [*woken, *list(runq.ring)]),
-        global_=tuple(getattr(g, "id", 0) for g in list(runq.global_)),
+        runnext=None if nxt is None else nxt.id,
+        local=tuple(g.id for g in [*woken, *list(runq.ring)]),
+        global_=tuple(g.id for g in list(runq.global_)),
     )
 
 

@@ -31,8 +31,9 @@ from gmpd.cli.walkthrough import (
     tell,
 )
 from gmpd.errors import GmpdError
-from gmpd.runtime.go import go, this_loop
+from gmpd.runtime.go import go, gosched, this_loop
 from gmpd.runtime.run import run
+from gmpd.runtime.stacks import p_state
 from gmpd.sched.g import GEvent
 
 PREEMPTED = Preemption(3, 4, 2.0, 2.5, 3.0)
@@ -124,6 +125,36 @@ def test_a_trace_without_queues_says_so() -> None:
     with pytest.raises(GmpdError, match="no queues"):
         Replay(story.names).moments(story.events)
     assert Replay({}).moments([]) == []
+
+
+def test_a_photograph_has_every_queue_in_its_order() -> None:
+    async def main() -> list[tuple[str | None, list[str], list[str]]]:
+        loop = this_loop("the test")
+
+        async def yields() -> None:
+            await gosched()
+
+        job = loop.call_sync(lambda: None)
+        first, second = go(yields), go(yields)
+        seen = [p_state(loop)]
+        loop.runq.globrunqput(loop.runq.ring.pop())
+        seen.append(p_state(loop))
+        assert [state.m for state in seen] == [0, 0]
+        await asyncio.gather(job, first, second)
+        names = {g.id: name for g, name in ((first, "first"), (second, "second"))}
+        return [
+            (
+                names.get(state.runnext or 0),
+                [names.get(g, "job") for g in state.local],
+                [names.get(g, "job") for g in state.global_],
+            )
+            for state in seen
+        ]
+
+    assert run(main(), deterministic_seed=1) == [
+        ("second", ["job", "first"], []),
+        ("second", ["job"], ["first"]),
+    ]
 
 
 def test_who_is_in_a_system_call_is_not_running() -> None:
