@@ -338,26 +338,6 @@ async def far_facts(kind: str) -> dict[str, Any]:
     return next(facts for facts in [await child for child in children] if facts)
 
 
-async def wait_afar(ch: gmpd.Chan[int], path: str, number: int) -> int:
-    spin(SPIN_S)
-    note(path, f"began {number} {os.getpid()}")
-    try:
-        return await ch.recv()
-    except gmpd.errors.WorkerLost as exc:
-        note(path, f"told {number} {os.getpid()} {exc}")
-        raise
-
-
-async def home_dies(path: str) -> None:
-    """Die while children elsewhere wait for a channel made here."""
-    ch: gmpd.Chan[int] = gmpd.Chan()
-    for number in range(100):
-        gmpd.go(wait_afar, ch, path, number)
-    await began_elsewhere(path, os.getpid())
-    await gmpd.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 async def make_and_wait(gift: gmpd.Chan[Any], home: int) -> Any:
     """Give a channel made here to the parent, and wait for a value on it."""
     spin(SPIN_S)

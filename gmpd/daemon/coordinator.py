@@ -357,7 +357,7 @@ class Coordinator:
                 log.warning("dropped a message of a worker: %s", error)
         return True
 
-    def _handle_worker(  # noqa: C901 - a case per message
+    def _handle_worker(  # noqa: C901, PLR0915 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
     ) -> None:
         child = self._children.get(peer)

@@ -152,11 +152,12 @@ class Offspring:
         batch = _Batch()
         total = 0
         for at, g in enumerate(gs):
-            if time.monotonic_ns() > until_ns or total > GIVE_BYTES:
+            now_ns = time.monotonic_ns()
+            if at and (now_ns > until_ns or total > GIVE_BYTES):
                 stayed += gs[at:]
                 break
             # One of its kind may just have been found to stay.
-            packed = self._packed(g) if self._may_leave(until_ns, g) else None
+            packed = self._packed(g) if self._may_leave(now_ns, g) else None
             if packed is None:
                 stayed.append(g)
                 continue

@@ -34,6 +34,9 @@ class Homed:
     def __init__(self) -> None:
         self._loop = find_home()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} belongs to the worker where it was made")
+
     def _home(self) -> AbstractEventLoop | None:
         if self._loop is None:
             self._loop = find_home()

@@ -55,6 +55,9 @@ class TimerChan(Chan[float]):
         self._fresh = False
         self._handle: TimerHandle | None = None
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a timer belongs to the worker where it was made")
+
     async def recv(self, _end: type[Exception] = ChanClosed) -> float:
         """Receive, waiting for the time to come."""
         got = self._recv_now()

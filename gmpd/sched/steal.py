@@ -30,11 +30,12 @@ STALE_DOUBLINGS = 6
 #: than it may. A round of asking costs the thief a slice at worst: a few of these per second.
 CHILDREN_MAX = 512
 #: More children are asked for when those that are queued here are less work than this per thief:
-#: a victim answers after the child that it runs, or after a slice (10 ms).
-CHILDREN_LOW_NS = 10_000_000
+#: a victim answers after the child that it runs, or after a slice (10 ms), and then packs.
+CHILDREN_LOW_NS = 30_000_000
 #: A thief holds children worth so much: what counts is when the last of them ends, not each by
-#: itself, and a round trip for every 2 ms of them cost a tenth of two cores.
-CHILDREN_CREDIT_NS = 10_000_000
+#: itself, and a round trip for every 2 ms of them cost a tenth of two cores. What lies behind a
+#: long one is taken back as soon as another P has nothing.
+CHILDREN_CREDIT_NS = 20_000_000
 
 
 @lru_cache(maxsize=64)

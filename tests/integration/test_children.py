@@ -241,19 +241,8 @@ def test_its_face_for_sync_gs(boot: Boot) -> None:
     assert seen["send"] == "send on closed channel"
 
 
-def test_who_waits_for_a_dead_home_is_told(boot: Boot, tmp_path: Path) -> None:
-    """The child's error names the worker that had the channel."""
-    client = boot()
-    path = str(tmp_path / "notes")
-    ((outcome, *_),) = client.outcomes(client.submit("children_for_tests:home_dies", (path,)))
-    assert outcome is Outcome.LOST
-    client.until(lambda: not status(client)["queue"]["unfinished"])
-    began = {n for word, n, *_ in notes(path) if word == "began"}
-    assert began
-
-
 def test_a_dead_home_elsewhere_is_told_of(boot: Boot) -> None:
-    """The other way: the parent waits for a channel that its child made."""
+    """A parent waits for a channel that its child made: both ends say who died."""
     told, lost = run(boot(), "thief_dies")
     assert "its home, the worker of P" in told
     assert lost == "SIGKILL"

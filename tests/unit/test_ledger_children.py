@@ -100,7 +100,7 @@ def test_they_return_to_their_home_only_when_it_has_no_others() -> None:
     home, thief = two(desk)
     desk.take()
     desk.teach(thief, desk.client(), "m:child", 1)
-    give(desk, home, 20)
+    give(desk, home, 60)
     assert {p for p, _ in handed(desk.take())} == {1}
     assert not home.fresh
     desk.sched.children(home, 1, 0)
@@ -114,7 +114,7 @@ def test_a_clients_jobs_pass_by_children_that_wait() -> None:
     desk.take()
     client = desk.client()
     desk.teach(thief, client, "m:child", 1)
-    give(desk, home, 20)
+    give(desk, home, 60)
     desk.take()
     desk.submit(client, 1, "m:f")
     taken = desk.take()
@@ -128,7 +128,7 @@ def test_more_are_asked_for_before_they_run_out() -> None:
     home, thief = two(desk)
     desk.take()
     desk.teach(thief, desk.client(), "m:child", 1)
-    give(desk, home, 20)
+    give(desk, home, 60)
     assert only(desk.take(), AskChildren) == []
     while len(desk.sched.queue) * MS >= CHILDREN_LOW_NS:
         assert not home.asked

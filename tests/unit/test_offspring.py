@@ -49,7 +49,8 @@ class Home:
 
 
 @pytest.fixture
-def home() -> Iterator[Home]:
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    monkeypatch.setattr(offspring, "PACK_NS", 10**10)  # a busy machine must not end it early
     made = Home()
     yield made
     made.loop.close()
@@ -198,6 +199,20 @@ def test_what_cannot_be_packed_stays_and_is_left_alone(home: Home, monkeypatch: 
     home.run(main)
 
 
+def test_packing_ends_in_time_and_always_gets_somewhere(home: Home, monkeypatch: Any) -> None:
+    monkeypatch.setattr(offspring, "PACK_NS", 0)
+
+    async def main() -> None:
+        children = [gmpd.go(quick, i) for i in range(20)]
+        home.offspring.give(10)
+        assert len(home.offspring.away) == 1
+        assert home.of(Children) == [Children(18, asked=True)]
+        home.end(1, encode(0).data)
+        assert [await child for child in children] == [-i for i in range(20)]
+
+    home.run(main)
+
+
 def test_too_large_a_child_stays(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(len, b"x" * 20_000) for _ in range(3)]
@@ -340,6 +355,48 @@ def test_a_packed_child_is_the_call_that_was_made(home: Home) -> None:
         assert (args, kwargs) == ((), {"x": 0})
         assert decode(encode(1).data) == 1
         assert isinstance(children[0], G)
+        for child in children:
+            child.cancel()
+
+    home.run(main)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        gmpd.Mutex, gmpd.RWMutex, gmpd.WaitGroup, gmpd.Group, gmpd.Once,
+        functools.partial(gmpd.Timer, 60), functools.partial(gmpd.Ticker, 60),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tools_of_one_worker_keep_a_child_at_home(home: Home, tool: Callable[[], Any]) -> None:
+    """A copy of a lock would lock nothing."""
+
+    async def main() -> None:
+        thing = tool()
+        children = [gmpd.go(id, thing) for _ in range(3)]
+        home.offspring.give(10)
+        assert not home.of(Submit)
+        assert [await child for child in children] == [id(thing)] * 3
+        if hasattr(thing, "stop"):
+            thing.stop()
+
+    home.run(main)
+
+
+def test_channels_and_closures_over_them_leave(home: Home) -> None:
+    """The channel stays; its address goes."""
+
+    async def main() -> None:
+        ch: gmpd.Chan[int] = gmpd.Chan(2)
+
+        async def closure() -> None:
+            await ch.send(1)
+
+        children = [gmpd.go(closure) for _ in range(3)]
+        children += [gmpd.go(id, ch) for _ in range(3)]
+        home.offspring.give(10)
+        assert len(home.offspring.away) == 3
         for child in children:
             child.cancel()
 
