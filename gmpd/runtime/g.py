@@ -69,6 +69,10 @@ class Steps:
         _send: Any
         _context: Context
         _fut_waiter: Any
+        #: What to call; only children are made without their coroutine.
+        _fn: Callable[..., Any]
+        _args: tuple[Any, ...]
+        _kwargs: dict[str, Any] | None
         #: What is thrown into the coroutine at its next step, if anything.
         _must_cancel: BaseException | Literal[False]
         #: Since when it waits, to a few ms; unset until it does.
@@ -83,7 +87,7 @@ class Steps:
         def _failed(self, exc: BaseException) -> None: ...
         def _was_cancelled(self, exc: CancelledError) -> None: ...
 
-    def _run(self) -> None:  # noqa: C901 - one place, one frame
+    def _run(self) -> None:  # noqa: C901, PLR0915 - one place, one frame
         """One step: resume the coroutine, then see what it waits for. The hot core.
 
         Leaves itself as the current task; who runs it clears that (see ``Loop``).
@@ -94,8 +98,11 @@ class Steps:
         try:
             if not self._must_cancel:
                 send = self._send
-                if send is None:
-                    send = self._begin()
+                if send is None:  # a child that has not begun: its arguments are still data
+                    args, kwargs = self._args, self._kwargs
+                    self._args, self._kwargs = (), None
+                    coro = self._fn(*args) if kwargs is None else self._fn(*args, **kwargs)
+                    send = self._send = coro.send
                 result = self._context.run(send, None)
             else:
                 result = self._throw()
@@ -132,15 +139,15 @@ class Steps:
             raise exc  # it has not begun: nothing to unwind
         return self._context.run(self._send.__self__.throw, exc)
 
-    def _begin(self) -> Any:
-        raise InvariantError(f"{self!r} has no coroutine")
-
     def _wait(self, result: Any) -> None:
-        """The coroutine yielded something else than a Sudog: an asyncio future, or nonsense."""
+        """The coroutine yielded something else than a Sudog: a future, or nonsense."""
         blocking = getattr(result, "_asyncio_future_blocking", None)
         if blocking and result is not self and _loop_of(result) is self._p:
             result._asyncio_future_blocking = False
-            result.add_done_callback(self, context=EMPTY)
+            if isinstance(result, G):
+                result.wake_when_done(self)
+            else:
+                result.add_done_callback(self, context=EMPTY)
             self._fut_waiter = result
             self.since_ns = self._p.polled_ns
             if self._must_cancel and result.cancel(msg=_message(self._must_cancel)):
@@ -160,7 +167,10 @@ class Steps:
     def ready(self, _sg: Sudog | None = None, /) -> None:
         """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
         p = self._p
-        p.runq.runqput(self, True)
+        runq = p.runq
+        kicked, runq.runnext = runq.runnext, self
+        if kicked is not None:
+            runq.runqput(kicked)
         if p.tracer is not None:
             p.tracer(GEvent.UNBLOCK, self)
 
@@ -233,6 +243,8 @@ def _message(exc: BaseException) -> Any:
 
 
 def _loop_of(future: Any) -> Any:
+    if isinstance(future, G):
+        return future._p
     get_loop = getattr(future, "get_loop", None)
     return get_loop() if get_loop is not None else future._loop
 
@@ -422,7 +434,8 @@ class G(Steps):
         self._args = args
         self._kwargs = kwargs
         self._send = self._fut_waiter = None
-        #: Who waits for it. Once it has failed: an ``_Unheard`` until somebody asks.
+        #: Who waits for it: Gs, and callbacks with their contexts. Once it has failed: an
+        #: ``_Unheard`` until somebody asks.
         self._callbacks: Any = None
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
@@ -437,7 +450,7 @@ class G(Steps):
     @property
     def args(self) -> tuple[Any, ...]:
         """Positional arguments; empty once it has started."""
-        return self._args  # type: ignore[no-any-return]
+        return self._args
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -495,13 +508,6 @@ class G(Steps):
         else:
             self._failed(exc)
 
-    def _begin(self) -> Any:
-        args, kwargs = self._args, self._kwargs
-        self._args, self._kwargs = (), None
-        coro = self._fn(*args, **kwargs) if kwargs else self._fn(*args)
-        self._send = coro.send
-        return coro.send
-
     # ---- how it ends ----------------------------------------------------------------------------
 
     def _returned(self, value: Any) -> None:
@@ -509,8 +515,12 @@ class G(Steps):
             message = _message(self._must_cancel)
             self._must_cancel = False
             self._end(CANCELLED, message)
-        else:
-            self._end(RETURNED, value)
+            return
+        self._state = RETURNED  # as in _end, written out
+        self._value = value
+        self._p.gs.discard(self)
+        if self._callbacks is not None:
+            self._tell()
 
     def _failed(self, exc: BaseException) -> None:
         self._end(FAILED, exc)
@@ -523,15 +533,24 @@ class G(Steps):
         self._state = state
         self._value = value
         self._p.gs.discard(self)
-        callbacks = self._callbacks
-        if callbacks is None:
-            return
-        self._callbacks = None
-        for callback, context in callbacks:
-            if isinstance(callback, Steps):
-                callback.ready()
-            else:
+        if self._callbacks is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        callbacks, self._callbacks = self._callbacks, None
+        for entry in callbacks:
+            if entry.__class__ is tuple:
+                callback, context = entry
                 self._p.call_soon(callback, self, context=context)
+            else:
+                entry.ready()
+
+    def wake_when_done(self, g: Steps) -> None:
+        """``g``, on the same P, waits for this one, which has not ended."""
+        if self._callbacks is None:
+            self._callbacks = [g]
+        else:
+            self._callbacks.append(g)
 
     # ---- as a future ----------------------------------------------------------------------------
 
@@ -634,7 +653,11 @@ class G(Steps):
         if self._state != PENDING:
             return 0
         before = self._callbacks or []
-        self._callbacks = after = [entry for entry in before if entry[0] != callback]
+        self._callbacks = after = [
+            entry
+            for entry in before
+            if (entry[0] if entry.__class__ is tuple else entry) != callback
+        ]
         return len(before) - len(after)
 
     def __repr__(self) -> str:
@@ -672,7 +695,7 @@ class SyncG(G):
         self._send = _started  # it has a frame now, and must stay
         try:
             value = self._context.run(self._fn, *args, **(kwargs or {}))
-            if coroutines.iscoroutine(value):
+            if value is not None and coroutines.iscoroutine(value):
                 return self._drive(value)
             self._value = (value,)
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
@@ -733,6 +756,11 @@ class JobG(G):
         self._context = context
         self.id = job.id
 
+    def _returned(self, value: Any) -> None:
+        super()._returned(value)
+        if self._state == RETURNED:
+            self._ended()
+
     @property
     def fn_name(self) -> str:
         return str(self._job.fn_name)
@@ -744,6 +772,9 @@ class JobG(G):
 
     def _end(self, state: int, value: Any) -> None:
         super()._end(state, value)
+        self._ended()
+
+    def _ended(self) -> None:
         self._p.stats.finished += 1
         self._job.finished()
 

@@ -50,14 +50,19 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
         return _go(fn, args, kwargs)
     # The same as below, written out: a child costs little more than its object.
     try:
-        g = (G if fn.__code__.co_flags & CO_COROUTINE else SyncG)(loop, fn, args, kwargs or None)
+        kind = G if fn.__code__.co_flags & CO_COROUTINE else SyncG
     except AttributeError:
         return _go(fn, args, kwargs)
+    g = kind(loop, fn, args, kwargs or None)
     loop.gs.add(g)
     runq = loop.runq
     kicked, runq.runnext = runq.runnext, g
     if kicked is not None:
-        runq.runqput(kicked)
+        ring = runq.ring
+        if len(ring) < runq.ring_max:
+            ring.append(kicked)
+        else:
+            runq.runqput(kicked)
     return g
 
 

@@ -682,26 +682,25 @@ class Loop(asyncio.SelectorEventLoop):
     def _run_fresh(self, m: M, g: Any) -> int:
         """Start a fresh G; a sync one runs to its end here. How long it took, in ns; below 0 when
         this M lost P meanwhile."""
-        key = g.fn_key
-        trait = self.learned.get(key) if self.learned else None
+        trait = self.learned.get(g.fn_key) if self.learned.traits else None
         ms = self.ms
         full = ms.count >= ms.max_ms and not ms.idle
-        if (full or trait is not None) and self._must_wait(key, trait):
+        if (full or trait is not None) and self._must_wait(g.fn_key, trait):
             self.held.append(g)
             return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
         if self._shown:
             self._show(False)
-        m.key = key
         m.start_ns = start_ns = time.monotonic_ns()
         context = m.context
         m.g = g
         if heir is not None:
             ms.standby(m, heir)
-        tracer = self.tracer if g.__class__ is SyncG else None
+        child = g.__class__ is SyncG
+        tracer = self.tracer if child else None
         if tracer is not None:
             tracer(GEvent.START, g)
-        m.outcome = coro = context.run(g.start)
+        m.outcome = coro = g.start() if child else context.run(g.start)  # a child has its own
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
             return -1
@@ -713,12 +712,12 @@ class Loop(asyncio.SelectorEventLoop):
         if coro is not None:
             m.outcome = None
             m.context = Context()
-            self._adopt(g, coro, context)
+            self._adopt(g, coro, g.get_context() if child else context)
             return took
         if context:  # the G left something in it, which is no business of the next one
             m.context = Context()
         if trait is not None:
-            self.learned.ended_in_time(key)
+            self.learned.ended_in_time(g.fn_key)
         stats.finished += 1
         if tracer is not None:
             tracer(GEvent.END, g)
@@ -831,8 +830,9 @@ class Loop(asyncio.SelectorEventLoop):
         else:
             self.stats.handoff_blocked += 1
             self.stats.blocked_ns += time.monotonic_ns() - m.start_ns
-        if m.tick == tick:
-            self.learned.found(m.key, trait)
+        g = m.g
+        if g is not None and m.tick == tick:  # in this order: it ends by counting up, then goes
+            self.learned.found(g.fn_key, trait)
         self._trace_syscall(m)
 
     def _trace_syscall(self, m: M) -> None:
@@ -853,17 +853,18 @@ class Loop(asyncio.SelectorEventLoop):
         """
         if m.trait is Trait.BLOCKED:
             if time.monotonic_ns() - m.start_ns < SLICE_NS:
-                self.learned.ended_in_time(m.key)
+                self.learned.ended_in_time(m.g.fn_key)
             else:
-                self.learned.found(m.key, Trait.BLOCKED)
+                self.learned.found(m.g.fn_key, Trait.BLOCKED)
 
     def judged_again(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon looked again at a G that runs without P."""
-        if m.tick != tick or m.wait_reason:
+        g = m.g
+        if g is None or m.tick != tick or m.wait_reason:
             return
         if m.trait is not trait:
             m.trait = trait
-            self.learned.found(m.key, trait)
+            self.learned.found(g.fn_key, trait)
             if trait is Trait.BLOCKED:
                 self._readmit_soon()
 

@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from gmpd.runtime.loop import Loop
 
 T = TypeVar("T")
@@ -53,7 +51,6 @@ class M:
         "g",
         "id",
         "ident",
-        "key",
         "loop",
         "note",
         "outcome",
@@ -76,7 +73,6 @@ class M:
         self.note.acquire()
         #: The sync G that runs here, or None: also None while this M runs the loop itself.
         self.g: Any = None
-        self.key: Hashable = None
         #: What ``start`` of a G gave that ended without P.
         self.outcome: Any = None
         self.start_ns = 0

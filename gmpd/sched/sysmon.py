@@ -57,32 +57,33 @@ class Learned:
     once.
     """
 
-    __slots__ = ("_traits",)
+    __slots__ = ("traits",)
 
     def __init__(self) -> None:
-        self._traits: dict[Hashable, tuple[Trait, int]] = {}
+        #: Key to (trait, trust); whoever only wants to know whether there is any looks here.
+        self.traits: dict[Hashable, tuple[Trait, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._traits)
+        return len(self.traits)
 
     def get(self, key: Hashable) -> Trait | None:
-        known = self._traits.get(key)
+        known = self.traits.get(key)
         return known[0] if known else None
 
     def found(self, key: Hashable, trait: Trait) -> None:
         """A G of this function was seen so: remember it anew, whatever was thought before."""
-        self._traits.pop(key, None)
-        if len(self._traits) >= LEARNED_MAX:
-            del self._traits[next(iter(self._traits))]
-        self._traits[key] = (trait, TRUST)
+        self.traits.pop(key, None)
+        if len(self.traits) >= LEARNED_MAX:
+            del self.traits[next(iter(self.traits))]
+        self.traits[key] = (trait, TRUST)
 
     def ended_in_time(self, key: Hashable) -> None:
         """A G of this function ended within its slice, still holding P: one step to forgetting."""
-        known = self._traits.get(key)
+        known = self.traits.get(key)
         if known is None:
             return
         trait, trust = known
         if trust > 1:
-            self._traits[key] = (trait, trust - 1)
+            self.traits[key] = (trait, trust - 1)
         else:
-            del self._traits[key]
+            del self.traits[key]
