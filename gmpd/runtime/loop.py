@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -105,6 +106,7 @@ class Loop(asyncio.SelectorEventLoop):
     """One P. ``max_ms`` bounds its threads."""
 
     if TYPE_CHECKING:  # asyncio's own names that a loop is built from; typeshed leaves them out
+        _csock: Any
         _clock_resolution: float
         _current_handle: Any
         _closed: bool
@@ -255,6 +257,7 @@ class Loop(asyncio.SelectorEventLoop):
         hooks = sys.get_asyncgen_hooks()
         previous = _current.m
         m0 = self.ms.attach_main()
+        before = self._hear_signals()
         self.is_idle = False
         if self.sysmon.asleep:
             self.sysmon.wake()
@@ -262,6 +265,8 @@ class Loop(asyncio.SelectorEventLoop):
             while not self.schedule(m0):
                 self.ms.park_main(m0)
         finally:
+            if before is not None:
+                signal.set_wakeup_fd(before)
             self.ms.detach_main(previous)
             self.is_idle = True
             self._stopping = False
@@ -312,7 +317,32 @@ class Loop(asyncio.SelectorEventLoop):
 
     def remove_signal_handler(self, sig: int) -> bool:
         """As asyncio's, from whichever thread holds P."""
-        return self._on_main(partial(super().remove_signal_handler, sig))
+        ask_asyncio = super().remove_signal_handler
+
+        def remove() -> bool:
+            removed = ask_asyncio(sig)
+            if self.is_running():
+                self._hear_signals()  # asyncio stops to listen with its last handler
+            return removed
+
+        return self._on_main(remove)
+
+    def _hear_signals(self) -> int | None:
+        """Have every signal wake P, which wakes M0 for it: Python runs handlers on the main thread
+        only, and one that has just gone to sleep in a lock does not notice. The descriptor that was
+        told before; None on any other thread, which can hear none.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return None
+        try:
+            return signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except ValueError:  # the main thread of an interpreter that is not the main one
+            return None
+
+    def _process_self_data(self, data: bytes) -> None:
+        super()._process_self_data(data)  # type: ignore[misc]
+        if any(data):  # else it was only to wake P
+            self.ms.poke_main()
 
     def _on_main(self, fn: Callable[[], T]) -> T:
         ms = self.ms

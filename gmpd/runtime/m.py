@@ -253,6 +253,12 @@ class Ms:
             if self.owner is m:
                 return
 
+    def poke_main(self) -> None:
+        """A signal has come: M0 wakes, runs Python's handlers, and parks again."""
+        with self.lock:
+            if self.m0 is not None and self.owner is not self.m0:
+                self._wake(self.m0)
+
     def on_main(self, fn: Callable[[], T]) -> T:
         """Run ``fn`` on M0, which is parked, and wait for it. The M that holds P calls this."""
         assert self.m0 is not None

@@ -157,9 +157,13 @@ class RunQueue(Generic[T]):
         if not size:
             return 0
         count = min(BATCH_MAX, size, size // self.procs + 1)
-        popleft, append = self.global_.popleft, self.ring.append
-        for _ in range(count):
-            append(popleft())
+        if count == size:
+            self.ring.extend(self.global_)
+            self.global_.clear()
+        else:
+            popleft, append = self.global_.popleft, self.ring.append
+            for _ in range(count):
+                append(popleft())
         self.global_picks += count
         return count
 
