@@ -58,7 +58,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "global": len(queue),
             "oldest_age_s": (now - oldest) / 1e9,
             "bytes": c.sched.nbytes,
-            "delayed": c.sched.delayed,
+            "delayed": len(c.sched.delays),
             "unfinished": c.sched.unfinished,
         },
         "jobs": {

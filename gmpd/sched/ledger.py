@@ -38,18 +38,19 @@ It never reads a clock, rolls dice, does IO or logs.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from heapq import heapify, heappop, heappush
 from typing import Any
 
-from gmpd.errors import InvariantError, ProtocolError
+from gmpd.errors import ProtocolError
 from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX
 from gmpd.protocol import Define, Finished, Outcome, Submit
+from gmpd.sched.audit import audit
+from gmpd.sched.delays import Delays
+from gmpd.sched.functions import Functions
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.instructions import (
     AskChildren,
     CancelAt,
     Collect,
-    Deliver,
     Dispatch,
     Exit,
     Forget,
@@ -66,12 +67,12 @@ from gmpd.sched.instructions import (
     Yielded,
 )
 from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Isolation, Stage, options_for_worker
+from gmpd.sched.outboxes import Outboxes
 from gmpd.sched.records import (
     Buffers,
     Function,
     Job,
     Options,
-    Outcomes,
     Policy,
     PRecord,
     Session,
@@ -95,13 +96,6 @@ from gmpd.sched.tally import Tally
 RETRY_MIN_NS = 100_000_000
 RETRY_MAX_NS = 30_000_000_000
 
-#: Named functions that nobody uses now and what was learned of them: about 1 MB.
-RESTING_MAX = 4096
-#: Functions that one session may have named at a time: four times what a client keeps.
-FUNCTIONS_MAX = 4096
-#: So many ended jobs may stay in the timer heap; more are swept once they are half of it.
-_DEAD_MAX = 64
-
 _OK = Outcome.OK
 _NO_BUFFERS: Buffers = ()
 
@@ -116,28 +110,20 @@ class Sched:
         self.tally = Tally()
         self.sessions: dict[int, Session] = {}
         self.ps: dict[int, PRecord] = {}
-        self.functions: dict[int, Function] = {}
+        self.functions = Functions(self._forget)
+        self.delays = Delays()
+        self.outboxes = Outboxes(policy.outbox_bytes)
         #: Takes no more jobs; what it has, it finishes.
         self.draining = False
-        #: Payload bytes of all unfinished jobs and of outcomes not yet sent.
-        self.nbytes = 0
+        self._jobs_nbytes = 0
         #: Accepted and not final: in heap, queue or lease.
         self.unfinished = 0
-        self._by_key: dict[tuple[str, str, bytes], Function] = {}
         self._next_sid = 1
-        self._next_fid = 1
         #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
         #: and leaves the others asleep (Go's idle P list).
         self._idle: list[PRecord] = []
         #: Ps whose workers said that they have fresh children, by number.
         self._parents: dict[int, PRecord] = {}
-        self._delayed: list[tuple[int, int, Job]] = []
-        self._delay_count = 0
-        #: Jobs in the heap that ended (cancelled, or their client left) before they were due.
-        self._delayed_dead = 0
-        #: Named functions that nobody uses, the longest unused first.
-        self._resting: dict[int, Function] = {}
-        self._dirty: dict[int, Session] = {}
         self._order = RandomOrder(policy.seed)
         self._out: list[Instruction] = []
 
@@ -155,7 +141,6 @@ class Sched:
         to end; their outcomes will find no session and be dropped too."""
         if self.sessions.pop(session.sid, None) is None:
             return
-        self._dirty.pop(session.sid, None)
         self.queue.drop_session(session.sid)
         self.isolated.queue.drop_session(session.sid)
         held: list[Job] = []
@@ -166,67 +151,27 @@ class Sched:
             else:
                 self._end(job, Outcome.CANCELLED)
         self._cancel_held(held, now)
-        self.nbytes -= session.outcomes.nbytes
-        session.outcomes = Outcomes()
-        for fn in session.functions.values():
-            self._release(fn)
-        session.functions.clear()
+        self.outboxes.drop(session)
+        self.functions.release_all(session)
 
     def define(self, session: Session, message: Define, digest: bytes) -> None:
-        """A session names a function. The same one from two sessions is one Function.
-
-        Raises ProtocolError, nothing changed, when it names more than anybody honest does.
-        """
-        if message.fid not in session.functions and len(session.functions) >= FUNCTIONS_MAX:
-            raise ProtocolError(
-                f"Define of function {message.fid}: this session has {FUNCTIONS_MAX} already, and"
-                " must Undefine some first"
-            )
-        key = (message.kind, message.name, digest)
-        fn = self._by_key.get(key)
-        if fn is None:
-            fn = Function(self._next_fid, key, message.payload)
-            self._next_fid += 1
-            self._by_key[key] = self.functions[fn.fid] = fn
-        fn.users += 1
-        self._resting.pop(fn.fid, None)
-        old = session.functions.get(message.fid)
-        session.functions[message.fid] = fn
-        if old is not None:
-            self._release(old)
+        """A session names a function; raises as ``Functions.define``."""
+        self.functions.define(session, message, digest)
 
     def undefine(self, session: Session, fids: Sequence[int]) -> None:
-        """A session will not use these functions any more; its jobs of them go on.
-
-        Raises ProtocolError, nothing changed, for one that it never defined.
-        """
-        unknown = set(fids) - session.functions.keys()
-        if unknown:
-            raise ProtocolError(f"Undefine of function {min(unknown)}, which was never defined")
-        for fid in dict.fromkeys(fids):
-            self._release(session.functions.pop(fid))
-
-    def _release(self, fn: Function) -> None:
-        fn.users -= 1
-        self._retire_unused(fn)
-
-    def _retire_unused(self, fn: Function) -> None:
-        if fn.users or fn.jobs:
-            return
-        if fn.kind != "name":
-            self._forget(fn)
-            return
-        # A name is small and may come again at once: keep what was learned about it.
-        self._resting[fn.fid] = fn
-        if len(self._resting) > RESTING_MAX:
-            self._forget(self._resting.pop(next(iter(self._resting))))
+        """A session needs these no more; raises as ``Functions.undefine``."""
+        self.functions.undefine(session, fids)
 
     def _forget(self, fn: Function) -> None:
-        del self._by_key[fn.key], self.functions[fn.fid]
         for p in self.ps.values():
             if fn.fid in p.defined:
                 p.defined.discard(fn.fid)
                 self._out.append(Forget(p, [fn.fid]))
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes of all unfinished jobs and of outcomes not yet sent."""
+        return self._jobs_nbytes + self.outboxes.nbytes
 
     # -- jobs come in ----------------------------------------------------------------------------
 
@@ -254,9 +199,9 @@ class Sched:
         delay_ns = int(options.get("delay", 0) * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
-        self.nbytes += nbytes
+        self._jobs_nbytes += nbytes
         if delay_ns:
-            self._delay(jobs, now + delay_ns)
+            self.delays.add(jobs, now + delay_ns)
         else:
             self._put(jobs)
 
@@ -288,7 +233,7 @@ class Sched:
             self.tally.rejected[label] += len(seqs)
         details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         for seq in seqs:
-            self._outcome(session, seq, b"", _NO_BUFFERS, 0, [int(Outcome.REJECTED), details])
+            self.outboxes.add(session, seq, b"", _NO_BUFFERS, 0, [int(Outcome.REJECTED), details])
 
     def _accept(
         self,
@@ -316,16 +261,6 @@ class Sched:
             self.tally.children += len(jobs)
             session.parent.lost += len(jobs)
         return jobs
-
-    @property
-    def delayed(self) -> int:
-        """Accepted jobs whose time has not come."""
-        return len(self._delayed) - self._delayed_dead
-
-    def _delay(self, jobs: Sequence[Job], due_ns: int) -> None:
-        for job in jobs:
-            self._delay_count += 1
-            heappush(self._delayed, (due_ns, self._delay_count, job))
 
     # -- Ps come and go --------------------------------------------------------------------------
 
@@ -557,7 +492,7 @@ class Sched:
         job.attempt += 1
         job.p = None
         transition(job, JobState.DELAYED)
-        self._delay([job], now + wait)
+        self.delays.add([job], now + wait)
         return True
 
     def started(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
@@ -746,15 +681,8 @@ class Sched:
         self._out.append(PullAt(job.p, job.token, n))
 
     def ack(self, session: Session, outcomes: int) -> None:
-        """The client has so many outcomes: its window and the bytes on the way shrink."""
-        if not session.acked <= outcomes <= session.delivered:
-            raise ProtocolError(f"Ack of {outcomes}, {session.delivered} were sent")
-        session.acked = outcomes
-        while session.batches and session.batches[0][0] <= outcomes:
-            _, nbytes = session.batches.popleft()
-            session.unacked_bytes -= nbytes
-        if session.outcomes.seqs:
-            self._dirty[session.sid] = session
+        """The client has so many outcomes; raises as ``Outboxes.ack``."""
+        self.outboxes.ack(session, outcomes)
 
     # -- decisions -------------------------------------------------------------------------------
 
@@ -767,8 +695,8 @@ class Sched:
         self._ask_children()
         if not self.isolated.quiet:
             self._isolate(now)
-        self._deliver()
         out, self._out = self._out, []
+        out.extend(self.outboxes.take())
         return out
 
     @property
@@ -778,7 +706,7 @@ class Sched:
 
     def next_deadline(self) -> int | None:
         """When ``take`` has something to do even if nothing happens until then."""
-        deadlines = [self._delayed[0][0]] if self._delayed else []
+        deadlines = [] if self.delays.next_due is None else [self.delays.next_due]
         deadlines.extend(p.look_ns for p in self.ps.values() if p.look_ns and _to_watch(p))
         if not self.queue and (thief := self._thief()) is not None:
             skip = _own_children(thief)
@@ -789,27 +717,15 @@ class Sched:
         return min(deadlines, default=None)
 
     def _wake_delayed(self, now: int) -> None:
-        while self._delayed and self._delayed[0][0] <= now:
-            job = heappop(self._delayed)[2]
-            if job.state is JobState.DELAYED:
-                transition(job, JobState.QUEUED)
-                self._put([job])
-            else:
-                self._delayed_dead -= 1
+        for job in self.delays.take_due(now):
+            transition(job, JobState.QUEUED)
+            self._put([job])
 
     def _look(self, now: int) -> bool:
         """See after Ps that hold something and have not been heard of; whether there are any."""
         due = [p for p in self.ps.values() if p.look_ns and p.look_ns <= now and _to_watch(p)]
         self._out.extend(map(Look, due))
         return bool(due)
-
-    def _sweep_delayed(self) -> None:
-        """Ended jobs go from the heap before they are due, which may be in a year."""
-        self._delayed_dead += 1
-        if self._delayed_dead > max(_DEAD_MAX, len(self._delayed) // 2):
-            self._delayed = [each for each in self._delayed if each[2].state is JobState.DELAYED]
-            heapify(self._delayed)
-            self._delayed_dead = 0
 
     def _pump(self, now: int) -> None:
         """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
@@ -945,22 +861,6 @@ class Sched:
             return True
         return free and bool(victim.started)
 
-    def _deliver(self) -> None:
-        for session in self._dirty.values():
-            outcomes = session.outcomes
-            if not outcomes.seqs or session.unacked_bytes > self.policy.outbox_bytes:
-                continue
-            session.outcomes = Outcomes()
-            session.delivered += len(outcomes.seqs)
-            if session.parent is None:
-                session.unacked_bytes += outcomes.nbytes
-                session.batches.append((session.delivered, outcomes.nbytes))
-            else:  # a worker of our own: it reads all that comes
-                session.acked = session.delivered
-            self.nbytes -= outcomes.nbytes
-            self._out.append(Deliver(session, outcomes))
-        self._dirty.clear()
-
     def record(self, p: int) -> PRecord | None:
         """The P, or the isolated worker, of this number."""
         return self.ps.get(p) or self.isolated.ps.get(p)
@@ -1017,7 +917,7 @@ class Sched:
             if job.p is not None:
                 common["p"] = job.p.p
             special = [int(outcome), {**common, **details}]
-        self._outcome(job.session, job.seq, payload, buffers, ran_us, special)
+        self.outboxes.add(job.session, job.seq, payload, buffers, ran_us, special)
 
     def _finish_plain(
         self, jobs: list[Job], message: Finished, buffers: Sequence[Buffers], now: int
@@ -1034,62 +934,28 @@ class Sched:
             fn = job.fn
             fn.jobs -= 1
             if not fn.users:
-                self._retire_unused(fn)
+                self.functions.retire_unused(fn)
         self.unfinished -= len(jobs)
-        self.nbytes -= sum([job.nbytes for job in jobs])
+        self._jobs_nbytes -= sum([job.nbytes for job in jobs])
         self.tally.finished[_LABEL[_OK]] += len(jobs)
-        self._outcomes(jobs, message, buffers)
-
-    def _outcomes(self, jobs: list[Job], message: Finished, buffers: Sequence[Buffers]) -> None:
         session = jobs[0].session
-        if session.sid not in self.sessions:
-            return
-        outcomes = session.outcomes
-        outcomes.seqs.extend([job.seq for job in jobs])
-        outcomes.payloads.extend(message.payloads)
-        outcomes.ran_us.extend(message.ran_us)
-        outcomes.buffers.extend(buffers)
-        nbytes = sum(map(len, message.payloads))
-        if message.buffer_counts is not None:
-            nbytes += sum(len(b) for own in buffers for b in own)
-        outcomes.nbytes += nbytes
-        self.nbytes += nbytes
-        self._dirty[session.sid] = session
+        if session.sid in self.sessions:
+            seqs = [job.seq for job in jobs]
+            self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         delayed = job.state is JobState.DELAYED
         transition(job, JobState.FINAL)
         if delayed:
-            self._sweep_delayed()
+            self.delays.ended()
         job.fn.jobs -= 1
         if not job.fn.users:
-            self._retire_unused(job.fn)
+            self.functions.retire_unused(job.fn)
         del job.session.jobs[job.seq]
         self.unfinished -= 1
-        self.nbytes -= job.nbytes
+        self._jobs_nbytes -= job.nbytes
         if job.session.parent is None:
             self.tally.finished[_LABEL[outcome]] += 1
-
-    def _outcome(
-        self,
-        session: Session,
-        seq: int,
-        payload: bytes,
-        buffers: Buffers,
-        ran_us: int,
-        special: list[Any] | None,
-    ) -> None:
-        outcomes = session.outcomes
-        if special is not None:
-            outcomes.specials[len(outcomes.seqs)] = special
-        outcomes.seqs.append(seq)
-        outcomes.payloads.append(payload)
-        outcomes.ran_us.append(ran_us)
-        outcomes.buffers.append(buffers)
-        nbytes = len(payload) + sum(len(b) for b in buffers) if buffers else len(payload)
-        outcomes.nbytes += nbytes
-        self.nbytes += nbytes
-        self._dirty[session.sid] = session
 
     def _rest(self, record: PRecord) -> None:
         """A P without fresh work goes to the idle list."""
@@ -1100,52 +966,19 @@ class Sched:
         if record in self._idle:
             self._idle.remove(record)
 
-    # -- checks ----------------------------------------------------------------------------------
-
     def validate(self) -> None:
-        """Every invariant across the records; raises InvariantError. For tests and `doctor`."""
-        seen: dict[int, str] = {}
-        self._see(seen, self.queue, JobState.QUEUED, "queue")
-        self._see(seen, self.isolated.queue, JobState.QUEUED, "isolated queue")
-        self._see(
-            seen,
-            [job for _, _, job in self._delayed if job.state is JobState.DELAYED],
-            JobState.DELAYED,
-            "heap",
-        )
-        for record in (*self.ps.values(), *self.isolated.ps.values()):
-            self._see(seen, record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
-            self._see(seen, record.started.values(), JobState.STARTED, f"P{record.p} started")
-            if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
-                raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
-            if record.fresh and record in self._idle:
-                raise InvariantError(f"P{record.p} is idle and has fresh work")
-        for record in self.isolated.ps.values():
-            if len(record.fresh) + len(record.started) > (record.stage is Stage.RUNNING):
-                raise InvariantError(
-                    f"isolated worker {record.p} is {record.stage.value} with jobs"
-                )
-        dead = sum(job.state is not JobState.DELAYED for _, _, job in self._delayed)
-        if dead != self._delayed_dead:
-            raise InvariantError(f"{dead} ended jobs in the heap, {self._delayed_dead} counted")
-        if len(seen) != self.unfinished or sum(fn.jobs for fn in self.functions.values()) != len(
-            seen
-        ):
-            raise InvariantError(
-                f"{self.unfinished} jobs are unfinished, {len(seen)} are somewhere"
-            )
-        if self.queue and any(
-            self._room(p, head) for p in self._idle if (head := self.queue.head(_own_children(p)))
-        ):
-            raise InvariantError("work waits while a P is idle")
+        """Every invariant across the records; raises InvariantError. For tests."""
+        audit(self)
 
-    def _see(self, seen: dict[int, str], jobs: Any, state: JobState, place: str) -> None:
-        for job in jobs:
-            if job.state is not state or id(job) in seen:
-                raise InvariantError(
-                    f"in {place} and {seen.get(id(job), 'nowhere')}: {job.story()}"
-                )
-            seen[id(job)] = place
+    def could_run(self) -> bool:
+        """Whether something waits that a P without work has room for: never, after ``take``."""
+        return bool(self.queue) and any(
+            self._room(p, head) for p in self._idle if (head := self.queue.head(_own_children(p)))
+        )
+
+    def is_idle(self, record: PRecord) -> bool:
+        """Whether it is on the list of Ps without fresh work."""
+        return record in self._idle
 
 
 def _check_options(options: Options) -> None:

@@ -453,8 +453,8 @@ class World:
         self.decide(0)
         tally = self.sched.tally
         assert tally.submitted == sum(tally.finished.values())
-        assert (self.sched.nbytes, len(self.sched.queue), self.sched._delayed_dead) == (0, 0, 0)
-        assert all(fn.kind == "name" and not fn.users for fn in self.sched.functions.values())
+        assert (self.sched.nbytes, len(self.sched.queue), len(self.sched.delays)) == (0, 0, 0)
+        assert all(fn.kind == "name" and not fn.users for fn in self.sched.functions.all())
         assert self.sched.next_deadline() is None
         assert self.told_running <= self.runs.keys()
 

@@ -158,6 +158,7 @@ def test_a_class_that_makes_its_instances_itself_keeps_its_texts() -> None:
 
 
 def test_parts_that_are_no_exception_are_texts() -> None:
+    parts: Any
     for parts in (
         (int, (), (), {}),
         (ValueError, 5, (), {}),

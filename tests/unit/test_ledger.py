@@ -184,7 +184,7 @@ def test_short_work_is_shared_among_all_ps(desk: Desk) -> None:
 def test_an_average_follows_what_a_function_takes(desk: Desk) -> None:
     p, client = desk.sched.p_ready(0, 1), desk.client()
     desk.teach(p, client, "m:f", 8)
-    fn = next(iter(desk.sched.functions.values()))
+    fn = desk.sched.functions.all()[0]
     assert fn.est_ns == 8 * MS
     desk.teach(p, client, "m:f", 0)
     assert fn.est_ns == 7 * MS
@@ -280,7 +280,7 @@ def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
     desk.finish(p)
     instructions = desk.take()
     assert desk.ended(client, seq) is Outcome.OK
-    assert desk.sched.functions == {}, "and is then forgotten everywhere"
+    assert desk.sched.functions.all() == [], "and is then forgotten everywhere"
     assert only(desk.log + instructions, Forget)
     with pytest.raises(ProtocolError, match="never defined"):
         desk.sched.undefine(client, [0])
@@ -289,7 +289,7 @@ def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
 def test_a_session_that_names_functions_without_end_is_refused(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmpd.sched.ledger.FUNCTIONS_MAX", 3)
+    monkeypatch.setattr("gmpd.sched.functions.FUNCTIONS_MAX", 3)
     client = desk.client()
     for i in range(3):
         desk.sched.define(client, Define(i, "pickle", "f", b"%d" % i), b"%d" % i)
@@ -439,7 +439,7 @@ def test_cancelled_delayed_jobs_leave_nothing_behind(desk: Desk) -> None:
     desk.submit(client, 1, delay=1000)
     for _ in range(2000):
         desk.sched.cancel(client, desk.submit(client, 1, delay=30_000), desk.now)
-    assert len(desk.sched._delayed) < 200
+    assert len(desk.sched.delays._heap) < 200
     assert desk.sched.unfinished == 1
     assert desk.sched.next_deadline() == desk.now + 1_000_000 * MS
 
@@ -680,7 +680,7 @@ def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk
     desk.take()
     assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
     assert len(only(desk.log, Forget)) == 1
-    assert [fn.name for fn in desk.sched.functions.values()] == ["m:new"]
+    assert [fn.name for fn in desk.sched.functions.all()] == ["m:new"]
 
 
 def test_what_was_learned_of_a_named_function_outlives_its_client(desk: Desk) -> None:
@@ -699,7 +699,7 @@ def test_named_functions_that_nobody_uses_are_bounded(desk: Desk) -> None:
         for j in range(250):
             desk.define(client, f"m:f{i}_{j}")
         desk.sched.close_session(client, desk.now)
-    names = {fn.name for fn in desk.sched.functions.values()}
+    names = {fn.name for fn in desk.sched.functions.all()}
     assert len(names) <= 4100
     assert {"m:used", "m:f39_249"} <= names
 

@@ -1,0 +1,60 @@
+"""What must be true of the ledger between two events, checked across all of its records.
+
+For tests: it looks at every job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gmpd.errors import InvariantError
+from gmpd.sched.isolated import Stage
+from gmpd.sched.records import Job
+from gmpd.sched.states import JobState
+
+if TYPE_CHECKING:
+    from gmpd.sched.ledger import Sched
+
+
+def audit(sched: Sched) -> None:
+    """Raise InvariantError for the first thing that is wrong."""
+    places = _Places()
+    places.see(sched.queue, JobState.QUEUED, "queue")
+    places.see(sched.isolated.queue, JobState.QUEUED, "isolated queue")
+    places.see(sched.delays, JobState.DELAYED, "heap")
+    for record in (*sched.ps.values(), *sched.isolated.ps.values()):
+        places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
+        places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
+        if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
+            raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
+        if record.fresh and sched.is_idle(record):
+            raise InvariantError(f"P{record.p} is idle and has fresh work")
+    for worker in sched.isolated.ps.values():
+        if len(worker.fresh) + len(worker.started) > (worker.stage is Stage.RUNNING):
+            raise InvariantError(f"isolated worker {worker.p} is {worker.stage.value} with jobs")
+    sched.delays.validate()
+    if places.count != sched.unfinished:
+        raise InvariantError(f"{sched.unfinished} jobs are unfinished, {places.count} somewhere")
+    if sum(fn.jobs for fn in sched.functions.all()) != places.count:
+        raise InvariantError(f"functions count other jobs than the {places.count} that there are")
+    if sched.could_run():
+        raise InvariantError("work waits while a P is idle")
+
+
+class _Places:
+    """Where each job was found: it must be in one place, in the state of that place."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, str] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._seen)
+
+    def see(self, jobs: Iterable[Job], state: JobState, place: str) -> None:
+        for job in jobs:
+            before = self._seen.get(id(job), "nowhere")
+            if job.state is not state or id(job) in self._seen:
+                raise InvariantError(f"in {place} and {before}: {job.story()}")
+            self._seen[id(job)] = place
