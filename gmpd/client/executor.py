@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +56,11 @@ class Executor(concurrent.futures.Executor):
         self._client = client or _PoolClient(target=_pool(max_workers, initializer, initargs))
         self._max_workers = max_workers or len(self._client.call("status").get("ps", ())) or 1
         _executors.add(self)
+
+    @property
+    def _broken(self) -> bool:
+        """Whether the initializer failed, as the standard pools have it."""
+        return isinstance(self._client._core.lost, BrokenExecutor)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
         """Run ``fn(*args, **kwargs)`` in the pool; never blocks."""
@@ -125,7 +131,11 @@ class _PoolClient(Client):
     """Says BrokenExecutor when its daemon is gone because the initializer failed."""
 
     def _loss(self, error: Exception) -> Exception:
-        return broken(error) or error
+        failed = broken(error)
+        if failed is not None:
+            # Where the standard pools say it too.
+            logging.getLogger("concurrent.futures").critical("Exception in initializer: %s", error)
+        return failed or error
 
 
 class _Chunk:

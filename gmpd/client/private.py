@@ -41,11 +41,20 @@ class PrivateDaemon:
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gmpd.daemon"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            # What jobs print goes where this process prints, as with the standard pools.
+            out = _own_stdout()
             try:
-                self._say(config, first)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "gmpd.daemon"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=() if out is None else (out,),
+                )
+            finally:
+                if out is not None:
+                    os.close(out)
+            try:
+                self._say(config, first, out)
                 answer = self._answer(config.daemon.start_timeout)
             except BaseException:
                 self._end(0)
@@ -56,7 +65,7 @@ class PrivateDaemon:
         self.endpoint: str = answer["endpoint"]
         self.pid = self._process.pid
 
-    def _say(self, config: Config, initializer: list[Any] | None) -> None:
+    def _say(self, config: Config, initializer: list[Any] | None, stdout: int | None) -> None:
         main = sys.modules.get("__main__")
         message = msgpack.packb(
             {
@@ -67,6 +76,7 @@ class PrivateDaemon:
                 "cwd": os.getcwd(),
                 "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
+                "stdout": stdout,
             }
         )
         stdin = self._process.stdin
@@ -109,6 +119,14 @@ class PrivateDaemon:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _own_stdout() -> int | None:
+    """A duplicate of this process's standard output, if it has one."""
+    try:
+        return os.dup(1)
+    except OSError:
+        return None
 
 
 def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> list[Any] | None:

@@ -16,12 +16,14 @@ lock away without having read to the end wakes the thread.
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import select
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
@@ -110,6 +112,7 @@ class Client(Wire):
                 self._daemon.close()
             raise
         self._closed = self._ended = False
+        _open_clients.add(self)
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -609,6 +612,19 @@ class Client(Wire):
         state = "closed" if self._closed else "lost" if self._core.lost else "open"
         own = " (private)" if self._daemon is not None else ""
         return f"<gmpd.{type(self).__name__} {state} {self.endpoint}{own}, {self._core.busy} jobs>"
+
+
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    """Who left a client open lets go of its jobs; a private daemon's files go with it."""
+    for client in list(_open_clients):
+        if not client._ended:
+            client.close(wait=False)
+
+
+atexit.register(_at_exit)
 
 
 class OptionsView:

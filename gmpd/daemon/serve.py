@@ -177,7 +177,11 @@ def serve_private(settings: dict[str, Any]) -> int:
     endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
     initializer = settings.get("initializer")
     around = Surroundings(
-        endpoints["worker"], tuple(settings["sys_path"]), settings["cwd"], initializer
+        endpoints["worker"],
+        tuple(settings["sys_path"]),
+        settings["cwd"],
+        initializer,
+        settings.get("stdout"),
     )
     with rundir.Lock.acquire(directory):
         coordinator = Coordinator(config, endpoints, around, procs_of(config))

@@ -74,6 +74,8 @@ class Surroundings:
     cwd: str = ""
     #: [kind, name, payload, call data]: a function to call before serving, or None.
     initializer: Any = None
+    #: The descriptor on which jobs print; None: the daemon's standard error.
+    stdout: int | None = None
 
 
 class Supervisor:
@@ -100,6 +102,11 @@ class Supervisor:
         """
         return self._start(p, 1, None)
 
+    def _stdout(self) -> int:
+        # Not the daemon's own, which is for its starter.
+        out = self.surroundings.stdout
+        return sys.stderr.fileno() if out is None else out
+
     def _start(self, p: int, epoch: int, core: int | None) -> Child:
         secret = secrets.token_bytes(32)
         page, fd = Page.create(f"gmpd-p{p}")
@@ -107,7 +114,7 @@ class Supervisor:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gmpd.daemon.worker", str(fd)],
                 stdin=subprocess.PIPE,
-                stdout=sys.stderr.fileno(),  # the daemon's own output is for its starter
+                stdout=self._stdout(),
                 pass_fds=(fd,),
                 env=_environment(),
                 process_group=0,

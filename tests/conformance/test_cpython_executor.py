@@ -38,11 +38,7 @@ def _mixin(module: str, name: str) -> Any:
 
 #: What is left out, and why.
 EXCLUDED = {
-    "test_interpreter_shutdown": "its script makes the executor by name from concurrent.futures",
-    "test_submit_after_interpreter_shutdown": "its script makes the executor by name",
-    "test_hang_gh83386": "its script makes the executor by name, with a multiprocessing context",
     "test_cancel_futures": "expects that a job has begun at once; _cancel_futures waits for that",
-    "test_hang_gh94440": "its script uses a multiprocessing context of the executor",
 }
 
 
@@ -56,10 +52,12 @@ class Pool(unittest.TestCase):
         if self._testMethodName in EXCLUDED:
             self.skipTest(EXCLUDED[self._testMethodName])
         self._threads = threading_helper.threading_setup()
-        self.executor = gmpd.Executor(max_workers=2)
+        if not hasattr(self, "executor_kwargs"):  # else the mixin makes one, and ends it
+            self.executor = gmpd.Executor(max_workers=2)
 
     def tearDown(self) -> None:
-        self.executor.shutdown(wait=True)
+        if self.executor is not None:
+            self.executor.shutdown(wait=True)
         self.executor = None
         support.reap_children()
         threading_helper.threading_cleanup(*self._threads)
@@ -79,6 +77,27 @@ def _cancel_futures(self: Any) -> None:
     assert 0 < len(rest) < 50
 
 
+def _by_our_name(original: Any) -> Any:
+    """Scripts that import the executor by the name of its class get this one."""
+
+    def run(*args: str, **env: str) -> Any:
+        ours = [a.replace("from concurrent.futures import", "from gmpd import") for a in args]
+        return original(*ours, **env)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = importlib.import_module(_HOME)
+    if hasattr(where, "__path__"):
+        where = importlib.import_module(f"{_HOME}.test_shutdown")
+    ours = _by_our_name(where.assert_python_ok)  # type: ignore[attr-defined]
+    monkeypatch.setattr(where, "assert_python_ok", ours)
+
+
+TestInitializer = _tests("TestInitializer", "test_init", "InitializerMixin")
+TestFailingInitializer = _tests("TestFailingInitializer", "test_init", "FailingInitializerMixin")
 TestExecutor = _tests("TestExecutor", "executor", "ExecutorTest")
 TestWait = _tests("TestWait", "test_wait", "WaitTests")
 TestAsCompleted = _tests("TestAsCompleted", "test_as_completed", "AsCompletedTests")

@@ -250,6 +250,22 @@ def test_a_callback_may_close_its_client() -> None:
     assert not client._thread.is_alive()
 
 
+SCRIPT = """
+import gmpd
+if __name__ == "__main__":
+    client = gmpd.Client()
+    client.submit(print, "printed", flush=True).result(20)
+    print(client._daemon.directory)
+"""
+
+
+def test_jobs_print_where_the_program_does_and_a_client_left_open_leaves_nothing() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=50)
+    printed, directory = ran.stdout.split()
+    assert (ran.returncode, printed, ran.stderr) == (0, "printed", "")
+    assert not os.path.exists(directory)
+
+
 @pytest.mark.kills_daemon
 def test_when_the_daemon_dies_everybody_hears() -> None:
     client = gmpd.Client()
