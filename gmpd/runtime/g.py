@@ -22,7 +22,7 @@ from asyncio import CancelledError, base_tasks, coroutines
 from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from types import FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 from gmpd.errors import InvariantError
@@ -423,6 +423,8 @@ class G(Steps):
         "_state",
         "_value",
         "id",
+        "made_at",
+        "made_by",
         "since_ns",
     )
 
@@ -440,6 +442,9 @@ class G(Steps):
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
         self._context = copy_context()
+        #: The code that called ``go``, and where in it: unset for what no ``go`` made.
+        self.made_by: CodeType
+        self.made_at: int
         p.made = self.id = p.made + 1
 
     @property

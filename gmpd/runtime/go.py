@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from inspect import CO_COROUTINE
+from sys import _getframe
 from typing import Any, TypeVar
 
 from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
@@ -54,6 +55,9 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     except AttributeError:
         return _go(fn, args, kwargs)
     g = kind(loop, fn, args, kwargs or None)
+    maker = _getframe(1)
+    g.made_by = maker.f_code
+    g.made_at = maker.f_lasti
     loop.gs.add(g)
     runq = loop.runq
     kicked, runq.runnext = runq.runnext, g
@@ -72,6 +76,8 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise TypeError(_not_callable(fn))
     loop = this_loop("gmpd.go")
     g = (G if is_async(fn) else SyncG)(loop, fn, args, kwargs or None)
+    maker = _getframe(2)
+    g.made_by, g.made_at = maker.f_code, maker.f_lasti
     loop.gs.add(g)
     if loop.tracer is not None:
         loop.tracer(GEvent.CREATE, g)

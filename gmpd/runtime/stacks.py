@@ -8,6 +8,7 @@ meanwhile may be a step apart.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 import traceback
@@ -30,6 +31,9 @@ FRAMES_MAX = 50
 GS_MAX = 1000
 #: Bytes of a dump unless told otherwise.
 TEXT_MAX = 1 << 19
+
+#: Where code is that calls ``go`` for others.
+_RUNTIME = os.path.dirname(__file__)
 
 
 class Dump(NamedTuple):
@@ -160,10 +164,14 @@ def _age(since_ns: int) -> str:
 
 
 def _origin(g: Any) -> list[str]:
-    """Go's ``created by``: for a job, its name."""
+    """Go's ``created by``: the function that called ``go``, and the line; for a job, its name."""
     if isinstance(g, JobG) or not isinstance(g, Steps):
         return [f"created by job {g.fn_name}"]
-    return []
+    code = getattr(g, "made_by", None)
+    if not isinstance(g, G) or code is None or _RUNTIME in code.co_filename:
+        return []  # no go made it, or one of our own
+    line = next(islice(code.co_positions(), g.made_at // 2, None), (None,))[0]
+    return [f"created by {code.co_qualname}", f"\t{code.co_filename}:{line or code.co_firstlineno}"]
 
 
 def _is_runtime(frame: FrameType) -> bool:

@@ -25,6 +25,7 @@ from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
 from gmpd.runtime.run import new_event_loop, run
 from gmpd.runtime.sleepers import WAKE_MAX
+from gmpd.runtime.stacks import stacks as dump
 from gmpd.runtime.sudog import Sudog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,6 +340,47 @@ def test_stacks_show_parked_running_and_fresh_gs() -> None:
     assert "[running]:" in text
     assert "[runnable]:" in text
     assert "parked(...)" in text
+
+
+def test_stacks_say_how_long_a_g_waits_and_who_made_it() -> None:
+    """Minutes as Go does, seconds below; the function and line of the ``go``."""
+
+    def spawn(seconds: float) -> Any:
+        return gmpd.go(gmpd.sleep, seconds)
+
+    async def main() -> tuple[str, int]:
+        loop = gmpd.this_loop("the test")
+        gs = [spawn(60), gmpd.go(partial(gmpd.sleep, 60))]
+        here = sys._getframe().f_lineno - 1
+        while not all(hasattr(g, "since_ns") for g in gs):
+            await gmpd.gosched()
+        gs[0].since_ns -= 3 * 10**9
+        gs[1].since_ns -= 130 * 10**9
+        assert loop.gs == set(gs)
+        return gmpd.stacks(), here
+
+    text, here = run(main())
+    spawned = spawn.__code__
+    assert "[sleep, 3 seconds]:" in text
+    assert "[sleep, 2 minutes]:" in text
+    assert f"created by {spawned.co_qualname}\n\t{__file__}:{spawned.co_firstlineno + 1}" in text
+    assert f"created by {main.__qualname__}\n\t{__file__}:{here}" in text
+
+
+def test_stacks_of_very_many_show_a_bounded_number() -> None:
+    async def main() -> tuple[str, Any, int]:
+        for _ in range(3000):
+            gmpd.go(gmpd.sleep, 60)
+        await gmpd.gosched()
+        loop = gmpd.this_loop("the test")
+        return gmpd.stacks(), dump(loop, limit=10), dump(loop, nbytes=1000).shown
+
+    text, ten, few = run(main())
+    assert text.count("goroutine ") == 1000
+    assert "...2001 more goroutines not shown..." in text
+    assert (ten.gs, ten.shown, ten.text.count("goroutine ")) == (3001, 10, 10)
+    assert "[running]" in ten.text, "who runs is among them"
+    assert 0 < few < 20
 
 
 def test_parked_children_are_never_collected() -> None:
