@@ -89,10 +89,10 @@ def _by_our_name(original: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    where = importlib.import_module(_HOME)
+    where: Any = importlib.import_module(_HOME)
     if hasattr(where, "__path__"):
         where = importlib.import_module(f"{_HOME}.test_shutdown")
-    ours = _by_our_name(where.assert_python_ok)  # type: ignore[attr-defined]
+    ours = _by_our_name(where.assert_python_ok)
     monkeypatch.setattr(where, "assert_python_ok", ours)
 
 
