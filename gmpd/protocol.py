@@ -26,7 +26,7 @@ changes nothing.
 
     client ──── Hello Define Undefine Submit Cancel Ack Pull Call Bye ───▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
-    worker ──────── Hello Finished Started Kept Items Fault Beat Bye ────▶ coordinator
+    worker ──────── Hello Finished Started Kept Items Fault Bye ─────────▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
     worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
@@ -104,7 +104,7 @@ class Kind(IntEnum):
     FAULT = 22
     STOP = 23
     FINISHED = 24
-    BEAT = 25
+    # 25 told what a worker has counted; that is in its page now.
     STEAL_CHILDREN = 30
     CHILDREN = 31
     ROUTE = 32
@@ -403,22 +403,15 @@ class Fault(NamedTuple):
     error: bytes
 
 
-class Beat(NamedTuple):
-    """What the worker's P has counted so far: cumulative, so a lost one does no harm. Sent while
-    there is activity and once after it, never by an idle worker."""
-
-    stats: dict[str, Any]
-
-
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
     | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
-    | Fault | Beat | StealChildren | Children | Ask | Answer | Route | Lost
+    | Fault | StealChildren | Children | Ask | Answer | Route | Lost
 )  # fmt: skip
 FromClient: TypeAlias = Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Bye
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Kept | Items | Fault | Beat | Bye
+    Hello | Finished | Started | Kept | Items | Fault | Bye
     | Children | Define | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
@@ -519,7 +512,6 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Started: (Kind.STARTED, (_uints,)),
     Fault: (Kind.FAULT, (_text, _bin)),
     Stop: (Kind.STOP, (_flag,)),
-    Beat: (Kind.BEAT, (_map,)),
     StealChildren: (Kind.STEAL_CHILDREN, (_uint,)),
     Children: (Kind.CHILDREN, (_uint, _flag)),
     Route: (Kind.ROUTE, (_uint, _uint, _op, _uint, _uint, _uint, _bin)),
@@ -545,7 +537,7 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
 FROM_CLIENT = _direction("client", Hello, Define, Undefine, Submit, Cancel, Ack, Pull, Call, Bye)
 TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
 FROM_WORKER = _direction(
-    "worker", Hello, Finished, Started, Kept, Items, Fault, Beat, Bye,
+    "worker", Hello, Finished, Started, Kept, Items, Fault, Bye,
     Children, Define, Submit, Cancel, Answer, Route,
 )  # fmt: skip
 TO_WORKER = _direction(

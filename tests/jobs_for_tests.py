@@ -179,3 +179,9 @@ def stumble(signal_name: str, path: str, after: int, when: str) -> None:
         signal.pthread_kill(threading.get_ident(), getattr(signal, signal_name))
 
     Claims.claim = claim_and_stumble  # type: ignore[method-assign]
+
+
+def linger_and_die(seconds: float) -> None:
+    """Lose P first: it is executing all the same."""
+    spin(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)

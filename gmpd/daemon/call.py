@@ -339,7 +339,7 @@ class _Metered:
                 return stop.value
             finally:
                 call.occupied_ns += clock() - began
-                page.pause()
+                call.worker.paused()
             error = None
             try:
                 yield request

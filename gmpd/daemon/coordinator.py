@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, assert_never
@@ -88,6 +88,7 @@ class Coordinator:
         self.restart_counts: dict[int, Counter[str]] = {}
         #: Counters of workers that are gone, so that totals never go down.
         self.past_stats: dict[int, dict[str, Any]] = {}
+        self.past_cpu_s: defaultdict[int, float] = defaultdict(float)
         self.on_ready: Callable[[], None] = _nothing
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
         self.on_tick: Callable[[int], None] = _no_tick
@@ -279,9 +280,12 @@ class Coordinator:
         record = self.sched.record(child.p)
         if record is not None and record.epoch == child.epoch:
             self._bury(record, child, end, now)
-        child.page.close()
         counted = ISOLATED_FROM if child.isolated else child.p
-        self.past_stats[counted] = merge_totals(self.past_stats.get(counted, {}), child.stats)
+        self.past_stats[counted] = merge_totals(
+            self.past_stats.get(counted, {}), child.page.stats(now)
+        )
+        self.past_cpu_s[counted] += child.cpu_s
+        child.page.close()
         if child.isolated:
             log.info("%s %s", child, end.text)
         elif child.p in self._leaving:
@@ -357,7 +361,7 @@ class Coordinator:
                 log.warning("dropped a message of a worker: %s", error)
         return True
 
-    def _handle_worker(  # noqa: C901, PLR0915 - a case per message
+    def _handle_worker(  # noqa: C901 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
     ) -> None:
         child = self._children.get(peer)
@@ -395,8 +399,6 @@ class Coordinator:
                 rows = len(message.payloads)
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 sched.items(record, epoch, message.job, message.payloads, buffers)
-            case protocol.Beat(stats):
-                child.stats = stats
             case protocol.Fault(stage, error):
                 self._fault(child, stage, error)
             case protocol.Bye():

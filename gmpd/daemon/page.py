@@ -4,7 +4,7 @@ One memfd per P, made by the coordinator, written by the worker alone (but for o
 and the claims, which are for both).
 Nobody asks a worker anything through it, so it also tells about one that is stopped, deaf or dead:
 
-- the *status block*: 64 integers of 8 bytes, for metrics, liveness and the last words of a crash;
+- the *status block*: integers of 8 bytes, for metrics, liveness and the last words of a crash;
 - the *claims* (``claims``): which hand-outs the worker has taken up; the others may be taken back
   without its help, and after a death only what was claimed is lost;
 - the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
@@ -19,11 +19,14 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from array import array
 from collections import deque
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from gmpd.daemon.claims import CLAIMS_BYTES, Claims
+from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
 
 
 class Slot(IntEnum):
@@ -38,35 +41,20 @@ class Slot(IntEnum):
     #: not). Liveness is that the rounds move, or that P sleeps and nobody has sent it anything.
     ROUND = 4
     ASLEEP_NS = 5
-    SCHEDTICK = 6
-    BEAT_NS = 7
-    FRESH = 24
-    STARTED = 25
-    MS = 8
-    IDLE_MS = 9
-    GS_CREATED = 10
-    HANDOFF_BLOCKED = 11
-    HANDOFF_HOG = 12
-    HANDOFF_KNOWN = 13
-    HANDOFF_LEARNED = 14
-    OVERRUNS = 15
-    PICK_LOCAL = 16
-    PICK_RUNNEXT = 17
-    PICK_GLOBAL = 18
-    PICK_POLLER = 19
-    PICK_TIMER = 20
-    RUNNING_NS = 21
-    IDLE_NS = 22
-    MAX_MS_WAITS = 23
+    #: When the counters were written last.
+    BEAT_NS = 6
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33
     #: Written by the coordinator: outcomes of this epoch that it has.
     OUT_ACKED = 40
+    #: From here on ``runtime.stats.COUNTERS``; and its histograms, the sum of each behind it.
+    COUNTERS = 64
+    HISTOGRAMS = 128
 
 
 #: Integers in the status block.
-SLOTS = 64
+SLOTS = 320
 #: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes.
 OUTBOX_BYTES = 1 << 20
 
@@ -81,6 +69,7 @@ _LOW = 0xFFFFFFFF
 
 # Plain ints for what is written with every job: an enum's member costs as much as the store itself.
 _CURRENT, _CURRENT_NS = int(Slot.CURRENT), int(Slot.CURRENT_NS)
+_BEAT_NS = int(Slot.BEAT_NS)
 _OUT_HEAD, _OUT_TAIL, _OUT_ACKED = int(Slot.OUT_HEAD), int(Slot.OUT_TAIL), int(Slot.OUT_ACKED)
 
 
@@ -201,7 +190,37 @@ class Page:
         """Nothing of a job runs now."""
         self.slots[_CURRENT] = 0
 
+    def publish(self, counters: Sequence[int], now_ns: int) -> None:
+        """What the run loop has counted so far, for anybody who looks."""
+        at = int(Slot.COUNTERS)
+        self.slots[at : at + len(counters)] = memoryview(array("q", counters))
+        self.slots[_BEAT_NS] = now_ns
+
+    def publish_histograms(self, histograms: Sequence[tuple[list[int], int]]) -> None:
+        """Its histograms: buckets and sum (ns) of each."""
+        at = int(Slot.HISTOGRAMS)
+        for buckets, sum_ns in histograms:
+            end = at + len(buckets) + 1
+            self.slots[at:end] = memoryview(array("q", [*buckets, sum_ns]))
+            at = end
+
     # -- the coordinator reads ---------------------------------------------------------------------
+
+    def stats(self, now_ns: int) -> dict[str, Any]:
+        """What the worker has counted so far, as the snapshot has it; nothing before it began."""
+        slots = self.slots
+        if not slots[_BEAT_NS]:
+            return {}
+        first = int(Slot.COUNTERS)
+        counters = list(slots[first : first + len(COUNTERS)])
+        out = unfold(counters, now_ns, slots[Slot.ASLEEP_NS])
+        at, out["hist"] = int(Slot.HISTOGRAMS), {}
+        for name in HISTOGRAMS:
+            buckets = list(slots[at : at + BUCKETS])
+            sum_ns = slots[at + BUCKETS]
+            out["hist"][name] = {"buckets": buckets, "sum_ns": sum_ns, "count": sum(buckets)}
+            at += BUCKETS + 1
+        return out
 
     def acknowledge(self, outcomes: int) -> None:
         """The coordinator has this many outcomes of the page's epoch."""

@@ -76,7 +76,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "occupied": tally.occupied.snapshot(),
             "steal": tally.steal.snapshot(),
             "loop_lag": c.loop_lag.snapshot(),
-            **_worker_histograms(c),
+            **_worker_histograms(c, now),
         },
         "messages": {"in": dict(c.messages_in), "out": dict(c.messages_out)},
         "message_bytes": {"in": c.bytes_in, "out": c.bytes_out},
@@ -99,10 +99,11 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     if child is not None:
         out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
         out.update(_process(child.process.pid))
+        out["cpu_s"] = out.get("cpu_s", 0.0) + c.past_cpu_s.get(p, 0.0)
         out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
             out.update(_running(record, child.page.slots, now))
-    out.update(_stats(c, p))
+    out.update(_stats(c, p, now))
     return out
 
 
@@ -172,20 +173,20 @@ def _process(pid: int) -> dict[str, Any]:
     }
 
 
-def _stats(c: Coordinator, p: int) -> dict[str, Any]:
+def _stats(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
     child = c.supervisor.children.get(p)
-    current = dict(child.stats) if child is not None else {}
+    current = child.page.stats(now) if child is not None else {}
     merged = merge_totals(c.past_stats.get(p, {}), current)
     merged.pop("hist", None)
     return merged
 
 
-def _worker_histograms(c: Coordinator) -> dict[str, Any]:
+def _worker_histograms(c: Coordinator, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for p in {*c.supervisor.children, *c.past_stats}:
         child = c.supervisor.children.get(p)
-        current = child.stats if child is not None else {}
+        current = child.page.stats(now) if child is not None else {}
         merged = merge_totals(c.past_stats.get(p, {}), current)
         total = _sum(total, merged.get("hist", {}))
     return total

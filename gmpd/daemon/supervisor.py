@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -47,7 +47,8 @@ class Child:
     sent_ns: int = 0
     #: It was said that it is deaf, and it was not heard of since.
     called_deaf: bool = False
-    stats: dict[str, Any] = field(default_factory=dict)
+    #: CPU time of the process, once it is gone.
+    cpu_s: float = 0.0
     #: What it said was wrong before it ended.
     fault: str = ""
 
@@ -168,7 +169,7 @@ class Supervisor:
 
     def reap(self, child: Child) -> Exit:
         """The child's pidfd said that it ended: collect it, and end what it left behind."""
-        status = child.process.wait()
+        status = self._wait(child)
         _kill_group(child.process.pid)
         os.close(child.pidfd)
         if self.children.get(child.p) is child:
@@ -180,6 +181,13 @@ class Supervisor:
                 text += " (not by gmpd: perhaps the system was out of memory)"
             return Exit(child.process.pid, name, None, text)
         return Exit(child.process.pid, "", status, f"ended with exit status {status}")
+
+    def _wait(self, child: Child) -> int:
+        """Its exit status, as subprocess has it; and what it used, with all that it waited for."""
+        _, status, used = os.wait4(child.process.pid, 0)
+        child.cpu_s = used.ru_utime + used.ru_stime
+        child.process.returncode = os.waitstatus_to_exitcode(status)
+        return child.process.returncode
 
     def kill(self, child: Child) -> None:
         """End it now, with all that it started."""

@@ -29,6 +29,7 @@ from gmpd.protocol import ChanOp, Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
+from gmpd.sched.sysmon import Trait
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
@@ -37,8 +38,10 @@ GATHER_NS = 500_000
 GATHER_CHILDREN_NS = 4_000_000
 #: And this many at most: half of what a P may hold.
 GATHER_MAX = 128
-#: Counters are sent at most this often (seconds), and once after activity ends.
+#: Histograms are shown this often (seconds) while there is activity, and once after it.
 BEAT_S = 0.25
+#: Counters are shown this often while P is busy (it takes 2 µs), and whenever it falls asleep.
+PUBLISH_NS = 2_000_000
 #: Exit code for "cannot serve": an import or the initializer failed. Not tried again for ever.
 EXIT_FAULT = 3
 #: Last messages are given this long to leave (ms).
@@ -68,8 +71,7 @@ class Worker:
         )
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
         self.loop.board = page.slots[Slot.ROUND : Slot.ASLEEP_NS + 1]
-        if not self.isolated:  # else its children stay with their job
-            self.loop.on_poll = self._on_poll
+        self.loop.on_poll = self._on_poll
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
@@ -84,7 +86,7 @@ class Worker:
         self._beat_due = False
         #: Gs that had run at the last beat.
         self._ran = 0
-        self._flushed_ns = 0
+        self._flushed_ns = self._published_ns = 0
         self._draining = False
         self._clear()
 
@@ -131,7 +133,7 @@ class Worker:
 
     def ended(self, call: Call) -> None:
         """A call has its outcome; this M holds P."""
-        self.page.pause()
+        self.paused()
         self.calls.pop(call.token, None)
         self._unreported.pop(call.token, None)
         if not call.settled:
@@ -146,6 +148,17 @@ class Worker:
             self.flush()
         if self._draining and not self.calls:
             self.stop()
+
+    def paused(self) -> None:
+        """P is between two calls. What is executed then is what lost P: should the process die now,
+        it is not for want of a name."""
+        self.page.pause()
+        if detached := self.loop.ms.detached[:]:
+            calls = [(m.g, m.trait) for m in detached if isinstance(m.g, Call)]
+            hogs = [call for call, trait in calls if trait is Trait.HOG]
+            alone = hogs or [call for call, _ in calls]
+            if len(alone) == 1:
+                self.page.resume(alone[0].token, alone[0].began_ns)
 
     def _settle(self, call: Call) -> None:
         ran_ns = max(0, call.ended_ns - call.began_ns)
@@ -192,9 +205,13 @@ class Worker:
 
     def _on_poll(self, now_ns: int) -> None:
         """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back."""
-        self.offspring.look(now_ns)
+        if not self.isolated:  # else its children stay with their job
+            self.offspring.look(now_ns)
         if not now_ns and self._tokens:
             self.flush()
+        if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
+            self._published_ns = now_ns or time.monotonic_ns()
+            self.page.publish(self.loop.counters(), self._published_ns)
 
     # -- the wire out ------------------------------------------------------------------------------
 
@@ -231,17 +248,13 @@ class Worker:
             self.loop.call_later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
-        stats = self.loop.snapshot()
         # An async job may be busy for long without an outcome: go on while Gs run.
-        ran = stats["schedtick"] + stats["picks"]["runnext"]
+        ran = self.loop.runq.schedtick + self.loop.runq.inherited
         self._beat_due = ran != self._ran
         self._ran = ran
         if self._beat_due:
             self.loop.call_later(BEAT_S, self._beat)
-        slots = self.page.slots
-        slots[Slot.SCHEDTICK] = stats["schedtick"]
-        slots[Slot.BEAT_NS] = time.monotonic_ns()
-        self._send(protocol.Beat(stats))
+        self.page.publish_histograms(self.loop.histograms())
 
     def _post(self, to: Address, letter: Letter) -> None:
         """A letter to another worker, about a channel."""

@@ -85,7 +85,7 @@ JOB_BOUNDS: Final = tuple(range(10, 46, 2))
 
 OUTCOMES: Final = ("ok", "error", "timeout", "cancelled", "lost")
 PICKS: Final = ("runnext", "local", "global", "steal", "poller", "timer")
-STEALS: Final = ("hit", "empty", "refused", "timeout")
+STEALS: Final = ("hit", "empty")
 HANDOFFS: Final = ("blocked", "hog", "known", "learned")
 P_TIMES: Final = ("running", "searching", "idle", "blocked")
 G_STATES: Final = ("runnable", "running", "waiting", "syscall")
@@ -429,7 +429,7 @@ _PS: Final = (
         "gmpd_p_fresh_jobs", "Jobs handed to a P and not started: stealable.", per_p("fresh"), "p"
     ),
     _gauge("gmpd_p_started_jobs", "Jobs started on a P and not finished.", per_p("started"), "p"),
-    _counter("gmpd_p_jobs_finished_total", "Jobs finished on a P.", per_p("finished"), "p"),
+    _counter("gmpd_p_jobs_finished_total", "Jobs finished on a P.", per_p("jobs_finished"), "p"),
     _gauge(
         "gmpd_p_running_age_seconds",
         "How long the G that a P runs now has been running.",

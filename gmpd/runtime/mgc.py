@@ -149,11 +149,3 @@ class Collector:
         """Passes so far, by what they looked at."""
         young, middle, full = self.passes
         return {"young": young + middle, "full": full - self.majors, "major": self.majors}
-
-    def histogram(self) -> dict[str, Any]:
-        """The pauses, as in ``Stats.histograms``."""
-        return {
-            "buckets": list(self.pause),
-            "sum_ns": self.pause_sum_ns,
-            "count": sum(self.passes),
-        }

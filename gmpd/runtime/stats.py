@@ -3,10 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 #: Bucket k of a histogram counts values v (ns) with ``v.bit_length() == k``: 2**47 ns are 39 hours.
 BUCKETS = 48
+
+
+#: What ``Loop.counters`` gives, in its order. A dot makes a group; ``ns`` and ``gs.live`` are what
+#: ``unfold`` computes the rest from.
+COUNTERS = (
+    "schedtick", "syscalltick", "runq", "held", "ms", "idle_ms", "max_ms_waits", "overruns",
+    "overflows", "gs_created", "finished",
+    "picks.runnext", "picks.local", "picks.global", "picks.poller", "picks.timer",
+    "handoffs.blocked", "handoffs.hog", "handoffs.known", "handoffs.learned",
+    "gs.live", "gs.syscall", "gc.young", "gc.full", "gc.major", "ns.born", "ns.idle", "ns.blocked",
+)  # fmt: skip
+#: Names of ``Loop.histograms``, in its order.
+HISTOGRAMS = ("slice", "sched_latency", "gc_pause")
+
+
+def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int) -> dict[str, Any]:
+    """Counters as the daemon's snapshot has them: what is here now, and totals.
+
+    ``asleep_ns``: since when P sleeps, 0 when it does not.
+    """
+    out: dict[str, Any] = {}
+    for name, value in zip(COUNTERS, counters, strict=True):
+        group, _, key = name.rpartition(".")
+        (out.setdefault(group, {}) if group else out)[key] = value
+    ns, gs = out.pop("ns"), out["gs"]
+    running, runnable = int(not asleep_ns), out["runq"]
+    gs |= {"runnable": runnable, "running": running}
+    gs["waiting"] = max(0, gs.pop("live") - runnable - running)
+    idle_ns = ns["idle"] + (max(0, now_ns - asleep_ns) if asleep_ns else 0)
+    running_ns = max(0, now_ns - ns["born"] - idle_ns - ns["blocked"])
+    out["state_s"] = {
+        "running": running_ns / 1e9,
+        "idle": idle_ns / 1e9,
+        "blocked": ns["blocked"] / 1e9,
+    }
+    return out
 
 
 class Stats:
@@ -60,23 +97,3 @@ class Stats:
             "known": self.handoff_known,
             "learned": self.handoff_learned,
         }
-
-    def state_s(self, now_ns: int) -> dict[str, float]:
-        """Seconds that P spent in each state."""
-        running_ns = max(0, now_ns - self.born_ns - self.idle_ns - self.blocked_ns)
-        return {
-            "running": running_ns / 1e9,
-            "idle": self.idle_ns / 1e9,
-            "blocked": self.blocked_ns / 1e9,
-        }
-
-    def histograms(self) -> dict[str, dict[str, Any]]:
-        """Copies, with sum and count."""
-        return {
-            "slice": _histogram(self.slice, self.slice_sum_ns),
-            "sched_latency": _histogram(self.sched_latency, self.sched_latency_sum_ns),
-        }
-
-
-def _histogram(buckets: list[int], sum_ns: int) -> dict[str, Any]:
-    return {"buckets": list(buckets), "sum_ns": sum_ns, "count": sum(buckets)}

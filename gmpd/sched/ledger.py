@@ -304,6 +304,10 @@ class Sched:
         self._not_idle(record)
         self._orphan(record, now)
         back: list[Job] = []
+        guilty = None if culprit is None else record.job(culprit)
+        beside = end
+        if guilty is not None:  # its neighbours' errors name it, too
+            beside = end._replace(text=f"{end.text} while it ran {guilty.fn.name}")
         lost = list(record.started.values())
         for token, job in record.fresh.items():
             (lost if token in executing or token == culprit else back).append(job)
@@ -312,7 +316,11 @@ class Sched:
         record.defined.clear()
         record.used_ns = 0
         self._take_back(back, now)
-        again = [job for job in lost if not self._lost(job, end, job.token == culprit, now)]
+        again = []
+        for job in lost:
+            blamed = job is guilty
+            if not self._lost(job, end if blamed else beside, blamed, now):
+                again.append(job)
         self.queue.put_back(again)
 
     def _orphan(self, record: PRecord, now: int) -> None:

@@ -417,6 +417,7 @@ def test_the_snapshot_counts_what_happened() -> None:
         while not loop.ms.detached:
             await asyncio.sleep(0.001)
         seen = loop.snapshot()
+        seen["slice"] = loop.histograms()[0][0]
         await blocked
         return seen
 
@@ -427,9 +428,8 @@ def test_the_snapshot_counts_what_happened() -> None:
     assert seen["picks"]["local"] >= 22
     assert seen["picks"]["timer"] >= 1
     assert seen["state_s"]["idle"] >= 0.01
-    assert seen["hist"]["slice"]["count"] == 20
-    assert len(seen["hist"]["slice"]["buckets"]) == 48
-    assert all(isinstance(value, (int, dict, float)) for value in seen.values())
+    assert sum(seen["slice"]) == 20
+    assert len(seen["slice"]) == 48
 
 
 class Job:
