@@ -55,19 +55,21 @@ class Gateway:
             pass  # it has ended; the end of its output says so, and what it wrote says why
 
     def listen(self) -> bool:
-        """Take what it said. False when it has ended and ``fd`` is not to be watched any more."""
+        """Take what it said. False when it has ended and ``fd`` is not to be watched any more; then
+        ``start_again`` closes that."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
             self.url = str(json.loads(line)["url"])
             return True
         self.url = None
-        self._process.stdout.close()
         log.warning("the gateway ended with %s: no metrics", self._process.wait())
         return False
 
     def start_again(self) -> bool:
         """Whether, after its end, another one was worth starting; ``fd`` is then a new one."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         if time.monotonic() - self._began < WORTH_ANOTHER_S:
             return False
         self._start()
