@@ -173,7 +173,7 @@ class Worker:
         self._ran_us.append(ran_us)
         self._occupied_us.append(occupied_us)
         self._buffers.append(call.out_buffers)
-        if not call.out_buffers:
+        if not call.out_buffers and not call.unopened:  # which the page has no words for
             self.page.store(call.token, call.outcome, call.data, ran_us, occupied_us)
         call.data, call.out_buffers = b"", ()
 
