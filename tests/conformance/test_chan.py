@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gmpd.errors import ChanClosed, Panic
-from gmpd.runtime.chan import Chan, Receiver
+from gmpd.runtime.chan import CLOSE_MAX, Chan, Receiver
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.select import recv, select, send
 from gmpd.runtime.sudog import SWEEP_MIN
@@ -95,6 +95,31 @@ def test_close_wakes_every_receiver_with_the_end(run: Run, cap: int) -> None:
         assert await asyncio.gather(*oks) == [(None, False)] * 3
         with pytest.raises(ChanClosed):
             await plain
+
+    run(main())
+
+
+def test_a_close_that_wakes_very_many_lets_others_run_between(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan()
+        loop = asyncio.get_running_loop()
+        receivers = [spawn(ch.recv_ok()) for _ in range(3 * CLOSE_MAX)]
+        await parked(*receivers)
+        rounds: list[int] = []
+
+        def look() -> None:
+            rounds.append(sum(receiver.done() for receiver in receivers))
+            if rounds[-1] < len(receivers):
+                loop.call_soon(look)
+
+        ch.close()
+        receivers[-2].cancel()  # not woken yet, and may still be cancelled
+        assert await ch.recv_ok() == (None, False), "who comes after does not wait for them"
+        look()
+        got = await asyncio.gather(*receivers, return_exceptions=True)
+        assert got.count((None, False)) == len(receivers) - 1
+        assert isinstance(got[-2], asyncio.CancelledError)
+        assert len(set(rounds)) >= 3
 
     run(main())
 
