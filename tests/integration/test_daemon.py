@@ -30,6 +30,7 @@ def test_jobs_come_back_with_their_values_and_errors(boot: Boot) -> None:
 def test_both_workers_run_work(boot: Boot) -> None:
     """Work spreads: blocking jobs find both processes."""
     _, client = boot()
+    client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
     client.outcomes(client.submit("time:sleep", *[(0.05,)] * 8))
     pids = {
         value for _, value, _ in client.outcomes(client.submit("jobs_for_tests:pid", *[()] * 400))
