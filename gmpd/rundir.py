@@ -208,16 +208,25 @@ class Discovery:
     version: str
     endpoints: dict[str, str] = field(default_factory=dict)  # name -> address
     http: str | None = None
+    #: Why there is no `http` and will be none: a sentence, or empty when it was not asked for.
+    #: None: it serves, or does not yet.
+    http_problem: str | None = None
 
     @classmethod
     def of_this_process(
-        cls, *, version: str, started_at: float, endpoints: dict[str, str], http: str | None
+        cls,
+        *,
+        version: str,
+        started_at: float,
+        endpoints: dict[str, str],
+        http: str | None,
+        http_problem: str | None = None,
     ) -> Self:
         """The record that the daemon itself writes; `started_at` in unix seconds."""
         pid = os.getpid()
         ticks = _started_ticks(pid)
         assert ticks is not None, "this process runs"
-        return cls(pid, _pid_namespace(), ticks, started_at, version, endpoints, http)
+        return cls(pid, _pid_namespace(), ticks, started_at, version, endpoints, http, http_problem)
 
     @property
     def is_gone(self) -> bool:
@@ -305,6 +314,7 @@ _RECORD_TYPES: dict[str, Any] = {
     "version": str,
     "endpoints": dict,
     "http": str | None,
+    "http_problem": str | None,
 }
 
 

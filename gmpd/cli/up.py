@@ -19,6 +19,9 @@ from gmpd.errors import ConfigError, DaemonUnreachable
 
 #: Seconds between two looks for the new daemon: starting one takes about half a second.
 LOOK_S = 0.02
+#: Seconds that the gateway gets, beyond the workers, to say where it serves: it takes no work, so
+#: nobody but the person at the terminal waits for it.
+GATEWAY_S = 5.0
 #: Of a daemon that could not start, the last bytes of what it said are shown.
 TAIL_BYTES = 2000
 
@@ -76,9 +79,7 @@ def _await(
     while time.monotonic() < deadline:
         record = _running(config)
         if record is not None:
-            where = f", metrics at {record.http}/metrics" if record.http else ""
-            app.say(f"gmpd is up (pid {record.pid}){where}; next: `gmpd status`, `gmpd down`")
-            app.say(f"it logs to {log}", level=1)
+            _say_up(app, _with_gateway(config, record), log)
             return Exit.OK
         code = process.poll()
         if code is not None:
@@ -91,6 +92,23 @@ def _await(
         f"the daemon was not ready within {config.daemon.start_timeout:g} s"
         f" (daemon.start_timeout) and was ended; its log is {log}"
     )
+
+
+def _with_gateway(config: Config, record: rundir.Discovery) -> rundir.Discovery:
+    """The record once it says where the gateway serves, or that it does not."""
+    deadline = time.monotonic() + GATEWAY_S
+    while record.http is None and record.http_problem is None and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+        record = _running(config) or record
+    return record
+
+
+def _say_up(app: App, record: rundir.Discovery, log: Path) -> None:
+    where = f", metrics at {record.http}/metrics" if record.http else ""
+    if record.http_problem:
+        where = f" without metrics ({record.http_problem})"
+    app.say(f"gmpd is up (pid {record.pid}){where}; next: `gmpd status`, `gmpd down`")
+    app.say(f"it logs to {log}", level=1)
 
 
 def _tail(log: Path, start: int) -> list[str]:

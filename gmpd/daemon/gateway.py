@@ -38,6 +38,8 @@ class Gateway:
         }
         #: Where it serves, None before it says so and after it has ended.
         self.url: str | None = None
+        #: Why it serves nowhere, and will not; empty while it does or may.
+        self.problem = ""
         self._start()
 
     def _start(self) -> None:
@@ -60,10 +62,13 @@ class Gateway:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
-            self.url = str(json.loads(line)["url"])
+            said = json.loads(line)
+            self.url, self.problem = said.get("url"), str(said.get("problem", ""))
             return True
         self.url = None
-        log.warning("the gateway ended with %s: no metrics", self._process.wait())
+        code = self._process.wait()
+        self.problem = self.problem or f"the gateway ended with {code}"
+        log.warning("the gateway ended with %s: no metrics", code)
         return False
 
     def start_again(self) -> bool:
@@ -72,7 +77,13 @@ class Gateway:
             self._process.stdout.close()
         if time.monotonic() - self._began < WORTH_ANOTHER_S:
             return False
-        self._start()
+        try:
+            self._start()
+        except OSError as error:  # no process to be had: scheduling goes on without it
+            self.problem = f"the gateway cannot be started again: {error.strerror}"
+            log.warning("%s: no metrics", self.problem)
+            return False
+        self.problem = ""
         return True
 
     def stop(self) -> None:
@@ -95,7 +106,7 @@ class Watched:
         gateway: Gateway,
         watch: Callable[[int, Callable[[], object]], None],
         unwatch: Callable[[int], None],
-        changed: Callable[[str | None], object],
+        changed: Callable[[Gateway], object],
     ) -> None:
         self._gateway = gateway
         self._watch = watch
@@ -109,4 +120,4 @@ class Watched:
             self._unwatch(fd)
             if self._gateway.start_again():
                 self._watch(self._gateway.fd, self._on_readable)
-        self._changed(self._gateway.url)
+        self._changed(self._gateway)

@@ -95,6 +95,7 @@ class Front:
         self._client = rundir.endpoint(directory, "client")
         self._ready = False
         self._http: str | None = None
+        self._http_problem: str | None = None if config.http.enabled else ""
         self._gateway: Gateway | None = None
         coordinator.on_ready = self._on_ready
         if notifier.watchdog_s is not None:
@@ -113,8 +114,8 @@ class Front:
         )
         self._announce_gateway()
 
-    def _on_gateway(self, url: str | None) -> None:
-        self._http = url
+    def _on_gateway(self, gateway: Gateway) -> None:
+        self._http, self._http_problem = gateway.url, gateway.problem or None
         if self._ready:
             self._publish()
             self._announce_gateway()
@@ -122,6 +123,8 @@ class Front:
     def _announce_gateway(self) -> None:
         if self._http is not None:
             self._announce(f"metrics at {self._http}/metrics")
+        elif self._http_problem:
+            self._announce(f"no metrics: {self._http_problem}")
 
     def _publish(self) -> None:
         record = rundir.Discovery.of_this_process(
@@ -129,6 +132,7 @@ class Front:
             started_at=self._coordinator.started_at,
             endpoints={"client": self._client},
             http=self._http,
+            http_problem=self._http_problem,
         )
         rundir.write_discovery(self._directory, record)
 

@@ -8,9 +8,10 @@ map:
     hosts            further Host headers to answer to      default []
     parent           pid of the daemon                      default: the parent at start
 
-When it serves, it prints one line of JSON on standard output: ``{"url": …, "pid": …}``. It ends on
-SIGTERM, and with its parent, however that ends. Exit codes: 0 ended as told, 1 cannot listen (a
-sentence on standard error says why), 78 bad settings.
+When it serves, it prints one line of JSON on standard output: ``{"url": …, "pid": …}``; when it
+cannot, ``{"problem": …}``, the sentence that it also says on standard error. It ends on SIGTERM,
+and with its parent, however that ends. Exit codes: 0 ended as told, 1 cannot listen, 78 bad
+settings.
 """
 
 from __future__ import annotations
@@ -194,12 +195,19 @@ def main() -> int:
         settings = Settings.read(sys.stdin.buffer)
         die_with_parent(settings.parent or before)
     except ConfigError as error:
-        sys.stderr.write(f"gmpd gateway: {error}\n")
+        _say_problem(error)
         return EX_CONFIG
     os.nice(NICE)
     try:
         asyncio.run(run(settings))
     except ConfigError as error:
-        sys.stderr.write(f"gmpd gateway: {error}\n")
+        _say_problem(error)
         return 1
     return 0
+
+
+def _say_problem(error: ConfigError) -> None:
+    """To the log for people, and to the daemon, which tells it to who starts it."""
+    sys.stderr.write(f"gmpd gateway: {error}\n")
+    with suppress(BrokenPipeError):
+        print(json.dumps({"problem": str(error)}), flush=True)  # noqa: T201

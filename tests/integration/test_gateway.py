@@ -253,7 +253,10 @@ def test_a_taken_port_is_said_with_its_holder(
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         gateway = start({"listen": listen, "client_endpoint": coordinator.endpoint})
         text = gateway.stderr()
+        assert gateway.process.stdout is not None
+        told = json.loads(gateway.process.stdout.readline())
     assert gateway.process.returncode == 1
+    assert told["problem"] in text
     assert f"cannot listen on {listen}: process {os.getpid()} (" in text
     assert "choose another port" in text
 
