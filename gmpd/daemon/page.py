@@ -41,8 +41,10 @@ class Slot(IntEnum):
     #: not). Liveness is that the rounds move, or that P sleeps and nobody has sent it anything.
     ROUND = 4
     ASLEEP_NS = 5
+    #: For how long it has slept before.
+    SLEPT_NS = 6
     #: When the counters were written last.
-    BEAT_NS = 6
+    BEAT_NS = 7
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33
@@ -213,7 +215,7 @@ class Page:
             return {}
         first = int(Slot.COUNTERS)
         counters = list(slots[first : first + len(COUNTERS)])
-        out = unfold(counters, now_ns, slots[Slot.ASLEEP_NS])
+        out = unfold(counters, now_ns, slots[Slot.ASLEEP_NS], slots[Slot.SLEPT_NS])
         at, out["hist"] = int(Slot.HISTOGRAMS), {}
         for name in HISTOGRAMS:
             buckets = list(slots[at : at + BUCKETS])

@@ -70,7 +70,7 @@ class Worker:
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
-        self.loop.board = page.slots[Slot.ROUND : Slot.ASLEEP_NS + 1]
+        self.loop.board = page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.

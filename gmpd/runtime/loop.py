@@ -154,9 +154,9 @@ class Loop(asyncio.SelectorEventLoop):
         self.is_idle = True
         #: Rounds of the loop: the liveness of this P.
         self.rounds = 0
-        #: For who watches from outside: rounds and falls asleep, and since when P sleeps (ns; 0: it
-        #: does not).
-        self.board: Any = [0, 0]
+        #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
+        #: does not), and for how long it has slept before (ns).
+        self.board: Any = [0, 0, 0]
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         #: Minds the garbage of the process, where that is gmpd's own.
@@ -482,6 +482,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._netpoll(0 if self.inbox or self._ready else timeout)
         self.polled_ns = now = time.monotonic_ns()
         self.stats.idle_ns += now - start
+        self.board[2] = self.stats.idle_ns
         self.board[1] = 0
         self.is_idle = False
         if self.sysmon.asleep and m is not None:
@@ -818,12 +819,12 @@ class Loop(asyncio.SelectorEventLoop):
             runq.inherited, ticks - runq.global_picks, runq.global_picks, stats.poller, stats.timer,
             blocked, stats.handoff_hog, known, learned,
             len(self.gs), len(ms.detached), *passes,
-            stats.born_ns, stats.idle_ns, stats.blocked_ns,
+            stats.born_ns, stats.blocked_ns,
         )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any]:
         """The same with names, and as the daemon's snapshot has it."""
-        return unfold(self.counters(), time.monotonic_ns(), self.board[1])
+        return unfold(self.counters(), time.monotonic_ns(), *self.board[1:])
 
     def histograms(self) -> list[tuple[list[int], int]]:
         """Buckets and sum (ns) of each of ``stats.HISTOGRAMS``."""

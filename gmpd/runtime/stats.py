@@ -17,16 +17,18 @@ COUNTERS = (
     "overflows", "gs_created", "finished",
     "picks.runnext", "picks.local", "picks.global", "picks.poller", "picks.timer",
     "handoffs.blocked", "handoffs.hog", "handoffs.known", "handoffs.learned",
-    "gs.live", "gs.syscall", "gc.young", "gc.full", "gc.major", "ns.born", "ns.idle", "ns.blocked",
+    "gs.live", "gs.syscall", "gc.young", "gc.full", "gc.major", "ns.born", "ns.blocked",
 )  # fmt: skip
 #: Names of ``Loop.histograms``, in its order.
 HISTOGRAMS = ("slice", "sched_latency", "gc_pause")
 
 
-def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int) -> dict[str, Any]:
+def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:
     """Counters as the daemon's snapshot has them: what is here now, and totals.
 
-    ``asleep_ns``: since when P sleeps, 0 when it does not.
+    ``asleep_ns``: since when P sleeps, 0 when it does not; ``slept_ns``: how long it had before.
+    Both from the board, not from counters of another moment: what is idle time in one and not in
+    the other would be time that it ran, for as long as nothing more is counted.
     """
     out: dict[str, Any] = {}
     for name, value in zip(COUNTERS, counters, strict=True):
@@ -36,7 +38,7 @@ def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int) -> dict[str, An
     running, runnable = int(not asleep_ns), out["runq"]
     gs |= {"runnable": runnable, "running": running}
     gs["waiting"] = max(0, gs.pop("live") - runnable - running)
-    idle_ns = ns["idle"] + (max(0, now_ns - asleep_ns) if asleep_ns else 0)
+    idle_ns = slept_ns + (max(0, now_ns - asleep_ns) if asleep_ns else 0)
     running_ns = max(0, now_ns - ns["born"] - idle_ns - ns["blocked"])
     out["state_s"] = {
         "running": running_ns / 1e9,

@@ -88,10 +88,28 @@ def test_counters_arrive_under_their_names(sides: Sides) -> None:
     assert sides.coordinator.slots[Slot.BEAT_NS] == 77
 
 
+def test_the_time_in_each_state_never_goes_back(sides: Sides) -> None:
+    """Also when P wakes after an hour into something that lets it count nothing."""
+    loop = Loop()
+    try:
+        sides.worker.publish(loop.counters(), 1)
+        born = loop.stats.born_ns
+    finally:
+        loop.close()
+    slots, hour, seen = sides.worker.slots, 3600 * 10**9, []
+    slots[Slot.ASLEEP_NS] = born
+    seen.append(sides.coordinator.stats(born + hour)["state_s"])
+    slots[Slot.SLEPT_NS], slots[Slot.ASLEEP_NS] = hour, 0
+    seen.append(sides.coordinator.stats(born + hour)["state_s"])
+    seen.append(sides.coordinator.stats(born + hour + 10**9)["state_s"])
+    assert [round(each["idle"]) for each in seen] == [3600] * 3
+    assert [round(each["running"]) for each in seen] == [0, 0, 1]
+
+
 def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -> None:
     """Liveness: what the coordinator sees of a P, whatever its G does."""
     loop = Loop()
-    loop.board = sides.worker.slots[Slot.ROUND : Slot.ASLEEP_NS + 1]
+    loop.board = sides.worker.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
     slots = sides.coordinator.slots
     seen: list[tuple[int, int]] = []
 
@@ -107,7 +125,7 @@ def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -
         loop.run_forever()
     finally:
         loop.board.release()
-        loop.board = [0, 0]
+        loop.board = [0, 0, 0]
         loop.close()
     rounds = [round_ for round_, _ in seen]
     assert rounds == sorted(set(rounds))
