@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import sysconfig
+import textwrap
 import threading
 import time
 import traceback
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 PAGE_S = 0.2
 #: What workers import before they are ready: an import inside a coroutine would hold up its P.
 IMPORTS = ("aiohttp", "gmpd.cli.demo_jobs")
+#: Pages to fetch: enough to have hundreds of connections open at once.
+PAGES = 1000
+#: Seconds of computing for each P: two seconds for all nine measurements, and stable ratios.
+WORK_S = 0.6
+#: Text is folded at this width: a terminal's, less the margin.
+WIDTH = 76
 PAGE = b"<p>" + b"gopher " * 500
 
 
@@ -72,9 +79,17 @@ class Site:
 
 
 @click.command(short_help="See it work: a private daemon, real work, nothing left behind.")
-@click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
-@click.option("--files", type=int, metavar="N", help="Parse only N files of the library.")
-@click.option("--pages", type=int, default=1000, show_default=True, help="Pages to fetch.")
+@click.option(
+    "--procs", type=click.IntRange(0, 4096), metavar="N",
+    help="How many Ps; 0: as the machine allows.",
+)  # fmt: skip
+@click.option(
+    "--files", type=click.IntRange(1), metavar="N",
+    help="Files of the standard library to read.  [default: all]",
+)  # fmt: skip
+@click.option(
+    "--pages", type=click.IntRange(1), metavar="N", help="Pages to fetch.  [default: 1000]"
+)  # fmt: skip
 @click.option(
     "--walkthrough",
     is_flag=True,
@@ -88,20 +103,19 @@ class Site:
 @click.option(
     "--work",
     type=click.FloatRange(0.01, 60),
-    default=0.6,
-    show_default=True,
-    metavar="SECONDS",
-    help="For --cpu-bound: of computing for each P, in each of its 9 measurements.",
+    metavar="S",
+    help="For --cpu-bound: seconds of computing for each P, in each of its 9 measurements."
+    "  [default: 0.6]",
 )
 @standard
 def command(
     app: App,
     procs: int | None,
     files: int | None,
-    pages: int,
+    pages: int | None,
     walkthrough: bool,
     cpu_bound: bool,
-    work: float,
+    work: float | None,
 ) -> int:
     """Start a private daemon, give it a mixed load, show who ran what, and leave nothing behind."""
     if walkthrough and cpu_bound:
@@ -109,16 +123,26 @@ def command(
             "--walkthrough and --cpu-bound are two demos: run one after the other"
         )
     if walkthrough:
+        _refuse("is not for --walkthrough", procs=procs, files=files, pages=pages, work=work)
         from gmpd.cli import walkthrough as stories
 
         stories.run(app)
     elif cpu_bound:
+        _refuse("is not for --cpu-bound", files=files, pages=pages)
         from gmpd.cli import cpu_bound as crowd
 
-        crowd.run(app, procs, work)
+        crowd.run(app, procs, WORK_S if work is None else work)
     else:
-        _mixed(app, procs, files, pages)
+        _refuse("is for --cpu-bound alone", work=work)
+        _mixed(app, procs, files, PAGES if pages is None else pages)
     return Exit.OK
+
+
+def _refuse(why: str, **options: float | None) -> None:
+    """UsageError for an option that this demo would not look at."""
+    for name, value in options.items():
+        if value is not None:
+            raise click.UsageError(f"--{name} {why}")
 
 
 def _mixed(app: App, procs: int | None, files: int | None, pages: int) -> None:
@@ -148,10 +172,11 @@ def _facts(
     counted: Sequence[Future[Any]],
     most: int,
 ) -> dict[str, int]:
-    lines, functions = zip(*(future.result() for future in counted), strict=True)
+    lines, words, functions = zip(*(future.result() for future in counted), strict=True)
     return {
         "files": len(counted),
         "lines": sum(lines),
+        "words": sum(words),
         "functions": sum(functions),
         "pages": len(fetched),
         "page_bytes": sum(future.result() for future in fetched),
@@ -186,8 +211,8 @@ def _tell(
 ) -> None:
     blocked = facts["naps"] * demo_jobs.NAP_S
     app.data(
-        f"parsed    {facts['files']:,} files of the standard library: {facts['lines']:,} lines,"
-        f" {facts['functions']:,} functions\n"
+        f"read      {facts['files']:,} files of the standard library: {facts['lines']:,} lines,\n"
+        f"          {facts['words']:,} words, {facts['functions']:,} functions\n"
         f"fetched   {facts['pages']:,} pages with aiohttp,"
         f" up to {facts['pages_at_once']:,} at once\n"
         f"blocked   {facts['naps']} times {demo_jobs.NAP_S:g} s in time.sleep: {blocked:g} s,"
@@ -196,19 +221,28 @@ def _tell(
     )
     app.data("one job failed, as it was meant to; its caller sees:\n")
     if error is not None:
-        text = "".join(traceback.format_exception(error))
-        app.data("\n".join(f"    {line}" for line in text.rstrip().splitlines()) + "\n")
+        app.data("\n".join(f"  {line}" for line in _fitting(error)) + "\n")
     for line in table(ps):
         app.data(line)
     app.data("\n" + "\n".join(_handed_off(p) for p in ps))
     app.say("\nnext: `gmpd up`, then `gmpd status`, or `gmpd.Client()` in your own program")
 
 
+def _fitting(error: BaseException) -> list[str]:
+    """The traceback's lines: long ones of prose are folded between words, code is left alone."""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    shown: list[str] = []
+    for line in lines:
+        prose = line.startswith("job ")
+        shown += textwrap.wrap(line, WIDTH, subsequent_indent="  ") if prose else [line.rstrip()]
+    return shown
+
+
 def _handed_off(p: dict[str, Any]) -> str:
     handoffs = p.get("handoffs", {})
-    why = ", ".join(f"{n} {name}" for name, n in handoffs.items() if n) or "never"
+    why = ", ".join(f"{n:,} {name}" for name, n in handoffs.items() if n) or "never"
     return (
-        f"P{p['p']}: {p.get('jobs_finished', 0):,} jobs, {p.get('stolen', 0)} of them stolen;"
-        f" {p.get('lost', 0)} were stolen from it;"
-        f" {p.get('cpu_s', 0):.1f} s of CPU; handed to another thread: {why}"
+        f"P{p['p']}: {p.get('jobs_finished', 0):,} jobs, {p.get('stolen', 0):,} of them stolen;"
+        f" {p.get('lost', 0):,} were stolen from it;\n"
+        f"    {p.get('cpu_s', 0):.1f} s of CPU; handed to another thread: {why}"
     )

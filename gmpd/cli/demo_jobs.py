@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import ast
+import re
 import time
-import warnings
 from pathlib import Path
 
 #: Seconds that a blocking call of the demo blocks.
 NAP_S = 0.5
 
 
-def count(path: str) -> tuple[int, int]:
-    """Parse a Python file: its lines and its functions. Some files of the library do not parse."""
+_WORD = re.compile(rb"[A-Za-z_]\w*")
+_DEF = re.compile(rb"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
+
+
+def count(path: str) -> tuple[int, int, int]:
+    """Read a Python file: its lines, its words, and the lines that begin a function.
+
+    By patterns, since ``ast.parse`` does not stand two threads at once in Python 3.11 (SystemError:
+    recursion depth mismatch), and a long job shares its process with the next one.
+    """
     text = Path(path).read_bytes()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the library's own tests hold invalid escapes
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # files made to be wrong, for the library's own tests
-        return text.count(b"\n"), 0
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return text.count(b"\n"), sum(isinstance(node, kinds) for node in ast.walk(tree))
+    return text.count(b"\n"), len(_WORD.findall(text)), len(_DEF.findall(text))
 
 
 async def fetch(url: str) -> int:

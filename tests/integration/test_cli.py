@@ -227,8 +227,11 @@ def test_down_finishes_what_runs(gmpd: Shell) -> None:
 def test_the_demo_shows_it_all_and_leaves_nothing(bare: Shell) -> None:
     demo = bare("demo", "--files", "40", "--pages", "100", "--procs", "2")
     assert demo.returncode == 0, demo.stderr
-    for text in ("parsed    40 files", "100 pages", "ValueError: port 70000", "P1", "stolen"):
+    for text in ("read      40 files", "100 pages", "ValueError: port 70000", "P1", "stolen"):
         assert text in demo.stdout
+    code = "    "  # paths and source lines are as long as they are
+    lines = [line for line in demo.stdout.splitlines() if not line.startswith(code)]
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_the_walkthrough_shows_what_really_happened(bare: Shell) -> None:
@@ -291,6 +294,25 @@ def test_two_demos_at_once_are_refused(bare: Shell) -> None:
     both = bare("demo", "--cpu-bound", "--walkthrough")
     assert both.returncode == Exit.USAGE
     assert "one after the other" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--procs -1", "--procs"),
+        ("--files 0 --pages 0", "--files"),
+        ("--files -1", "--files"),
+        ("--pages 0", "--pages"),
+        ("--work 1", "--work is for --cpu-bound alone"),
+        ("--cpu-bound --files 3", "--files is not for --cpu-bound"),
+        ("--walkthrough --procs 1", "--procs is not for --walkthrough"),
+    ],
+)
+def test_what_a_demo_would_ignore_is_refused(bare: Shell, options: str, said: str) -> None:
+    refused = bare("demo", *options.split())
+    assert refused.returncode == Exit.USAGE
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_bench_prints_ratios(bare: Shell) -> None:
