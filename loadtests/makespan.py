@@ -31,6 +31,7 @@ from gmpd.cli.private import private_client
 
 sys.path.insert(0, str(Path(__file__).parent))
 import makespan_jobs as jobs
+from machine import describe
 
 PROCS = 2
 #: USER_HZ, fixed by the kernel's interface.
@@ -170,6 +171,7 @@ def main() -> None:
         client.submit(jobs.root, [1] * 100).result(timeout=60)
         rounds = measure(client, args)
     result = {
+        "machine": describe(),
         "children": args.children,
         "total_s": args.total,
         "alpha": args.alpha,

@@ -42,7 +42,8 @@ from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
 from gmpd.sched.runq import half_up
 
-#: Packing for one thief ends after so long (ns): P does nothing else meanwhile.
+#: Packing for one thief ends after so long (ns of CPU time, so that a core that others use as well
+#: gives no less): P does nothing else meanwhile.
 PACK_NS = 2_000_000
 #: One message carries at most about so many bytes of arguments.
 MESSAGE_BYTES = 1 << 20
@@ -133,7 +134,7 @@ class Offspring:
         count = min(n, half_up(loop.stealable_len))
         taken = loop.grab_if(count, partial(self._may_leave, now_ns))
         with self._exchange.open():
-            stayed = self._pack(taken, now_ns + PACK_NS)
+            stayed = self._pack(taken, now_ns)
         loop.runq.global_.extendleft(reversed(stayed))
         gave = len(stayed) < len(taken)
         if gave:
@@ -146,14 +147,14 @@ class Offspring:
         staying = self._staying.get(kind_of(g.fn))
         return staying is None or staying[0] < now_ns
 
-    def _pack(self, gs: list[G], until_ns: int) -> list[G]:
+    def _pack(self, gs: list[G], now_ns: int) -> list[G]:
         """Send them, in order, alike ones in one message; gives back those that stay."""
         stayed: list[G] = []
         batch = _Batch()
         total = 0
+        until_ns = time.thread_time_ns() + PACK_NS
         for at, g in enumerate(gs):
-            now_ns = time.monotonic_ns()
-            if at and (now_ns > until_ns or total > GIVE_BYTES):
+            if at and (time.thread_time_ns() > until_ns or total > GIVE_BYTES):
                 stayed += gs[at:]
                 break
             # One of its kind may just have been found to stay.
