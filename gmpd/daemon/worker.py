@@ -81,7 +81,6 @@ class Worker:
         self._sent = 0
         #: Hand-outs that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
-        self._report_due = False
         self._was_robbed = False
         self._beat_due = False
         #: Gs that had run at the last beat.
@@ -112,10 +111,6 @@ class Worker:
             return False
         call.began_ns = now
         self._unreported[call.token] = call
-        if not self._report_due:
-            # Runs when this call parks, blocks or ends: whichever M holds P then.
-            self._report_due = True
-            self.loop.call_soon(self._report)
         if call.options is not None and "timeout" in call.options:
             call.timer = self.loop.call_later(call.options["timeout"], call.expire)
         return True
@@ -125,9 +120,6 @@ class Worker:
         are deaf; it hears of us."""
         del self.calls[call.token]
         self._was_robbed = True
-        if not self._report_due:
-            self._report_due = True
-            self.loop.call_soon(self._report)
         if self._draining and not self.calls:
             self.stop()
 
@@ -204,26 +196,21 @@ class Worker:
             )
 
     def _on_poll(self, now_ns: int) -> None:
-        """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back."""
+        """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back.
+
+        Every millisecond while it is busy, by whichever M holds it: so what began and did not end
+        is told soon, and outcomes leave though no hand-out behind them takes them along. Not by a
+        callback of the loop: one that is ready ends each batch of Gs after the first.
+        """
         if not self.isolated:  # else its children stay with their job
             self.offspring.look(now_ns)
-        if not now_ns and self._tokens:
+        if self._unreported or self._was_robbed or (self._tokens and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
             self.page.publish(self.loop.counters(), self._published_ns)
 
     # -- the wire out ------------------------------------------------------------------------------
-
-    def _report(self) -> None:
-        """Between two batches of Gs, while something is to be told: what began and did not end,
-        what ended and no hand-out behind it will take along."""
-        self._report_due = False
-        if self._unreported or self._was_robbed or not self.loop.runq:
-            self.flush()
-        elif self._tokens:
-            self._report_due = True
-            self.loop.call_soon(self._report)
 
     def flush(self) -> None:
         """Send what has gathered."""
