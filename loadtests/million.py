@@ -96,6 +96,7 @@ def experiment(gs: int, asleep: bool) -> dict[str, Any]:
     sleep_s = max(3.0, SLEEP_S_PER_MILLION * gs / 1e6) if asleep else None
     target = Target(daemon.endpoint, config.client.connect_timeout, daemon)
     with Client(target=target) as client, Client(target=Target(daemon.endpoint, 10.0)) as second:
+        second.submit(jobs.short, 1).result(timeout=60)  # the worker is there, and has the module
         pings = Pings(second)
         pings.phase = "spawning"
         with pings.running():

@@ -54,7 +54,8 @@ MAX_MS = 1000
 MAX_MS_MIN = 2
 #: A batch of Gs ends after so long, so that sockets and timers are polled.
 BATCH_NS = 2_000_000
-#: The clock is read after so many Gs: one read is a fifth of a G switch.
+#: The clock is read after so many Gs: one read is a fifth of a G switch. As many run in a round
+#: even if callbacks of asyncio are always ready.
 CLOCK_EVERY = 16
 #: Sockets are polled at most so often while Gs are ready. A poll lets go of the GIL, and wakes
 #: sysmon if that waits for it: 16 us each, 8 % of all time when it was done every 200 us. (Go polls
@@ -640,6 +641,7 @@ class Loop(asyncio.SelectorEventLoop):
         end = clock() + BATCH_NS
         watched, probe, hidden = self._watched, self._probe, False
         main, handful = m is self.ms.m0, 0
+        ran = 0
         while (g := get()) is not None:
             # Small at first: the Gs of this batch may be long, and each is given its own look.
             left = total = min(runq.unchecked(), handful)
@@ -676,7 +678,10 @@ class Loop(asyncio.SelectorEventLoop):
                     break
                 left -= 1
             runq.picked(total - left - inherited, inherited)
-            if self._ready or self.inbox or self._stopping or clock() > end:
+            ran += total - left + 1
+            # At the tick that looks at the global queue a handful is one G: not all of a round.
+            waiting = self._ready or self.inbox
+            if (waiting and ran >= CLOCK_EVERY) or self._stopping or clock() > end:
                 break
         self._end_batch()
         return True

@@ -329,6 +329,33 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert run(main(), deterministic_seed=2) != one
 
 
+def test_callbacks_that_are_always_ready_leave_gs_their_share() -> None:
+    """Each round wakes 64 more, and runs more than the one that its first look is good for."""
+
+    async def main() -> float:
+        loop = this_loop()
+        ran = rounds = 0
+
+        def child() -> None:
+            nonlocal ran
+            ran += 1
+
+        def again() -> None:
+            nonlocal rounds
+            rounds += 1
+            for _ in range(64):
+                gmpd.go(child)
+            if rounds < 200:
+                loop.call_soon(again)
+
+        again()
+        while rounds < 200:
+            await asyncio.sleep(0)
+        return ran / rounds
+
+    assert run(main(), deterministic_seed=1) >= 8
+
+
 def test_the_fake_clock_jumps_when_all_gs_are_parked() -> None:
     async def main() -> float:
         loop = this_loop()
