@@ -915,6 +915,8 @@ class Loop(asyncio.SelectorEventLoop):
         if current is None:  # between two steps
             return
         self.stats.overruns += 1
+        if _is_own(current):  # counted; but nobody who reads it could mend gmpd
+            return
         frame = sys._current_frames().get(m.ident)
         place = innermost(frame)
         if place in self._named:
@@ -943,6 +945,16 @@ def _named(current: Any) -> str:
         return f"{current.get_name()} ({current.fn_name})"
     callback = getattr(current, "_callback", current)
     return f"callback {getattr(callback, '__qualname__', callback)}"
+
+
+def _is_own(current: Any) -> bool:
+    """Whether it is a callback of gmpd itself."""
+    if isinstance(current, Steps):
+        return False
+    callback = getattr(current, "_callback", current)
+    while isinstance(callback, partial):
+        callback = callback.func
+    return str(getattr(callback, "__module__", "")).partition(".")[0] == "gmpd"
 
 
 def innermost(frame: FrameType | None) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from _thread import allocate_lock, get_ident
+from _thread import allocate_lock, get_ident, get_native_id
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
@@ -58,6 +58,7 @@ class M:
         "start_ns",
         "takeover",
         "tick",
+        "tid",
         "trait",
         "wait_reason",
     )
@@ -68,6 +69,8 @@ class M:
         #: Thread id and CPU clock; set by the thread itself (Go's ``mstart``).
         self.ident = 0
         self.cpuclock = 0
+        #: The kernel's own number of the thread.
+        self.tid = 0
         #: Parks the M while locked (Go's note).
         self.note = allocate_lock()
         self.note.acquire()
@@ -92,11 +95,27 @@ class M:
         """Called once, on the thread itself."""
         self.ident = get_ident()
         self.cpuclock = time.pthread_getcpuclockid(self.ident)
+        self.tid = get_native_id()
         _current.m = self
 
     def cpu_ns(self) -> int:
         """CPU time of this thread so far, from any thread."""
         return time.clock_gettime_ns(self.cpuclock)
+
+    def queued(self) -> tuple[int, bool]:
+        """How long this thread has stood in the kernel's run queue so far (ns; a wait that is not
+        over is not in it), and whether it stands there now or runs. 12 µs each, without the GIL;
+        (0, False) where the kernel does not say.
+        """
+        task = f"/proc/self/task/{self.tid}"
+        try:
+            with open(f"{task}/stat", "rb") as stat:
+                state = stat.read().rpartition(b") ")[2][:1]
+            with open(f"{task}/schedstat", "rb") as schedstat:
+                waited = int(schedstat.read().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0, False
+        return waited, state == b"R"
 
     def __repr__(self) -> str:
         return f"<M{self.id} g={self.g!r}>"

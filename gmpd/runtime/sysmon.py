@@ -12,7 +12,7 @@ import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING
 
-from gmpd.sched.sysmon import LOOK_NS, SLICE_NS, judge, relook_ns
+from gmpd.sched.sysmon import BURNT_NS, LOOK_NS, SLICE_NS, is_blocked, judge, relook_ns
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -54,6 +54,8 @@ class Sysmon:
         self._slice = -1, 0, 0
         #: (what P ran, since when, CPU time then); 0: already counted.
         self._step: tuple[object, int, int] | None = None
+        #: That step computes little: (when seen, CPU time then, time in the kernel's queue then).
+        self._stall: tuple[int, int, int] | None = None
         self._idle_passes = 0
         #: How often it looked: stands still while the worker is idle.
         self.passes = 0
@@ -107,9 +109,7 @@ class Sysmon:
         m = self._ms.owner
         if m is None or m.g is None:
             self._look = None
-            if m is not None:
-                self._overrun(m, now)
-            return SLICE_NS
+            return SLICE_NS if m is None else self._overrun(m, now)
         look = self._look
         if look is None or look.m is not m or look.tick != m.tick:
             look = self._look = Look(m, now)
@@ -126,9 +126,9 @@ class Sysmon:
         self._look = None
         return SLICE_NS
 
-    def _overrun(self, m: M, now: int) -> None:
+    def _overrun(self, m: M, now: int) -> int:
         """P runs callbacks or async Gs. It is never taken from them; one that runs a whole slice is
-        named.
+        named. Ns until the next look.
         """
         runq = self._loop.runq
         tick, since, inherited = self._slice
@@ -140,12 +140,29 @@ class Sysmon:
         seen = self._step
         if seen is None or seen[0] != step:
             self._step = step, now, m.cpu_ns()
+            self._stall = None
         elif seen[1] and now - seen[1] >= SLICE_NS and not self._loop.is_idle:
-            # Beside a hog P may only have waited for the GIL.
-            if m.cpu_ns() - seen[2] < SLICE_NS // 2 and self._loop.hogs():
-                return
+            if m.cpu_ns() - seen[2] < BURNT_NS:
+                if self._loop.hogs():  # beside a hog P may only have waited for the GIL
+                    return SLICE_NS
+                first = self._stall is None
+                if not self._stalled(m, now):
+                    return LOOK_NS + 1 if first else SLICE_NS
+                if self._loop.step() != step:  # it ended while we looked without the GIL
+                    return SLICE_NS
             self._step = step, 0, 0  # counted once, however long it goes on
             self._loop.overran(m)
+        return SLICE_NS
+
+    def _stalled(self, m: M, now: int) -> bool:
+        """Whether the thread has been blocked since the look before; False at the first."""
+        cpu_ns = m.cpu_ns()
+        waited_ns, runnable = m.queued()
+        before, self._stall = self._stall, (now, cpu_ns, waited_ns)
+        if before is None:
+            return False
+        at, cpu_then, waited_then = before
+        return is_blocked(cpu_ns - cpu_then, waited_ns - waited_then, now - at, runnable=runnable)
 
     def _relook(self, now: int) -> int:
         """A G without P may turn from blocked to hog and back: look again, ever less often.

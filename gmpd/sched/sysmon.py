@@ -5,6 +5,9 @@ A sync G keeps its P for one slice. After that P goes to another M in any case; 
 matters for what follows: a blocked one costs its worker nothing any more, a hog competes for the
 GIL. The two are told apart by the CPU clock of the G's thread between two looks.
 
+A step of async code keeps its P. It is told of when it computed for a slice, or blocks; a thread
+that was merely preempted, on a machine with more to run than cores, has done nothing wrong.
+
 Rejected: counting a G as blocked by its wait channel in /proc (a thread that waits for the GIL
 looks the same); an own timer per G (most end within microseconds). Counterpart:
 ``gmpd.runtime.sysmon``, which looks and acts.
@@ -24,6 +27,9 @@ LOOK_NS: Final = 2_000_000
 #: gets its share even beside others, on a machine that is busy too; a blocked thread gets exactly
 #: nothing.
 BUSY_SHARE: Final = 50
+#: A step of async code has used its slice by computing when its thread had this much CPU: three
+#: quarters, since sysmon itself and interrupts take some.
+BURNT_NS: Final = SLICE_NS * 3 // 4
 #: A G without P is looked at again after 10, 20, 40 ... ms, at most every minute (Go doubles its
 #: sleep too).
 RELOOK_NS_MAX: Final = 60_000_000_000
@@ -45,6 +51,15 @@ def judge(cpu_ns: int, wall_ns: int) -> Trait | None:
     if wall_ns < LOOK_NS:
         return None
     return Trait.HOG if cpu_ns * BUSY_SHARE >= wall_ns else Trait.BLOCKED
+
+
+def is_blocked(cpu_ns: int, waited_ns: int, wall_ns: int, *, runnable: bool) -> bool:
+    """Whether a thread that had so little of the CPU waits for something other than a CPU.
+
+    ``waited_ns``: how long in ``wall_ns`` it stood in the kernel's run queue. ``runnable``: it
+    stands there now, or runs; such a wait is in no counter before it is over.
+    """
+    return not runnable and max(cpu_ns, waited_ns) * BUSY_SHARE < wall_ns
 
 
 def relook_ns(interval_ns: int) -> int:

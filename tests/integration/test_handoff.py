@@ -19,7 +19,9 @@ import pytest
 from aiohttp import web
 
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import current_loop, entersyscallblock
+from gmpd.runtime.m import M, current_loop, entersyscallblock
+from gmpd.runtime.sysmon import Sysmon
+from gmpd.sched.runq import RunQueue
 
 T = TypeVar("T")
 
@@ -336,11 +338,18 @@ def spin_long() -> None:
     spin(0.3)
 
 
+def burn(seconds: float) -> None:
+    """Compute for so much CPU time, however long that takes on a busy machine."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def greedy() -> None:
-        spin(0.06)
+        burn(0.06)
 
     async def main(loop: Loop) -> int:
         await asyncio.sleep(0.01)
@@ -362,7 +371,7 @@ def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
 
     async def greedy() -> None:
         await asyncio.sleep(0.01)
-        spin(0.08)
+        burn(0.08)
 
     async def main(loop: Loop) -> None:
         ended = loop.create_future()
@@ -373,6 +382,119 @@ def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
     (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
     assert "shop:greedy" in named.getMessage()
     assert "test_handoff.py" in named.getMessage()
+
+
+def test_an_async_g_that_blocks_its_p_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(loop: Loop) -> int:
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)  # as somebody does by mistake
+        await asyncio.sleep(0)
+        return loop.stats.overruns
+
+    assert run(main) >= 1
+    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    assert "test_handoff.py" in named.getMessage()
+
+
+def test_a_callback_of_gmpd_itself_is_counted_and_not_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def beat(seconds: float) -> None:
+        burn(seconds)
+
+    beat.__module__ = "gmpd.daemon.worker"
+
+    async def main(loop: Loop) -> int:
+        await asyncio.sleep(0.01)
+        loop.call_soon(partial(beat, 0.1))
+        await asyncio.sleep(0.01)
+        return loop.stats.overruns
+
+    assert run(main) >= 1
+    assert [record for record in caplog.records if record.name == "gmpd.runtime.loop"] == []
+
+
+class Bystander:
+    """What sysmon asks of a P whose one step goes on and on."""
+
+    def __init__(self) -> None:
+        self.runq: RunQueue[Any] = RunQueue(lambda _g: False)
+        self.ms = None
+        self.is_idle = False
+        self.told = 0
+
+    def step(self) -> str:
+        return "the same"
+
+    def hogs(self) -> int:
+        return 0
+
+    def overran(self, _m: object) -> None:
+        self.told += 1
+
+
+class Thread:
+    """An M, as the kernel sees it: of each millisecond it has shares."""
+
+    def __init__(
+        self, loop: Bystander, *, cpu: float, waits: float, runnable: bool = False
+    ) -> None:
+        self.sysmon: Any = Sysmon(loop)  # type: ignore[arg-type]
+        self.cpu, self.waits, self.runnable = cpu, waits, runnable
+        self.now = 1
+
+    def cpu_ns(self) -> int:
+        return int(self.now * self.cpu)
+
+    def queued(self) -> tuple[int, bool]:
+        return int(self.now * self.waits), self.runnable
+
+    def watched_for(self, ns: int) -> None:
+        end = self.now + ns
+        while self.now < end:
+            self.now += self.sysmon._overrun(self, self.now)
+
+
+def test_a_thread_that_was_merely_preempted_does_not_hold_its_p() -> None:
+    loop = Bystander()
+    for thread in (
+        Thread(loop, cpu=0.04, waits=0.96),  # runs now and then
+        Thread(loop, cpu=0.04, waits=0.96, runnable=True),
+        Thread(loop, cpu=0, waits=0, runnable=True),  # not a nanosecond yet: its wait goes on
+    ):
+        thread.watched_for(100_000_000)
+        assert loop.told == 0
+    # What it computes counts however often it was interrupted: 7.5 ms in all, here after 188 ms.
+    thread = Thread(loop, cpu=0.04, waits=0.96)
+    thread.watched_for(250_000_000)
+    assert loop.told == 1
+
+
+def test_one_that_blocks_or_computes_is_told_of_once_and_soon() -> None:
+    for cpu, within in ((1.0, 21_000_000), (0.0, 24_000_000)):
+        loop = Bystander()
+        thread = Thread(loop, cpu=cpu, waits=0)
+        thread.watched_for(within)
+        assert loop.told == 1
+        thread.watched_for(100_000_000)
+        assert loop.told == 1
+
+
+def test_the_kernel_says_how_long_a_thread_waited_for_a_cpu() -> None:
+    m = M(None, 1)  # type: ignore[arg-type]
+    assert m.queued() == (0, False)  # no such thread
+    seen: list[tuple[int, bool]] = []
+
+    def start() -> None:
+        m.minit()
+        seen.append(m.queued())
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    ((waited, runnable),) = seen
+    assert waited >= 0
+    assert runnable  # it asked for itself
 
 
 class AsyncJob:

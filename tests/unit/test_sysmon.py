@@ -12,6 +12,7 @@ from gmpd.sched.sysmon import (
     TRUST,
     Learned,
     Trait,
+    is_blocked,
     judge,
     relook_ns,
 )
@@ -32,6 +33,22 @@ MS = 1_000_000
 )
 def test_a_g_is_judged_by_its_cpu_time(cpu_ns: int, wall_ns: int, trait: Trait | None) -> None:
     assert judge(cpu_ns, wall_ns) is trait
+
+
+@pytest.mark.parametrize(
+    ("cpu_ns", "waited_ns", "runnable", "blocked"),
+    [
+        (0, 0, False, True),
+        (MS // 50, 0, False, True),
+        (MS // 5, 0, False, False),
+        (0, MS, False, False),
+        (0, 0, True, False),
+    ],
+)
+def test_a_thread_that_waits_for_a_cpu_is_not_blocked(
+    cpu_ns: int, waited_ns: int, runnable: bool, blocked: bool
+) -> None:
+    assert is_blocked(cpu_ns, waited_ns, 2 * MS, runnable=runnable) is blocked
 
 
 def test_looks_get_rarer_up_to_a_minute() -> None:
