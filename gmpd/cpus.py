@@ -13,9 +13,21 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path, PurePosixPath
 
+from gmpd.errors import ConfigError
+
 #: Go's floor for the quota's part: with one P a runtime cannot overlap a collection (for us: a CPU
 #: hog) with anything, so a quota of half a core still gets two, unless the machine has but one.
 QUOTA_FLOOR = 2
+
+#: More Ps than this are refused: each is a process of 30 MB that has a core to itself only while
+#: there are no more of them than cores, and calls that block need no P. The first number lets small
+#: machines play large ones, the second is for each core.
+PROCS_MAX = 64
+PROCS_MAX_PER_CPU = 8
+
+#: Workers that start at the same time, for each core: one computes its imports while another waits
+#: for the disk. More would only keep the daemon and each other from the cores.
+STARTS_PER_CPU = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,27 @@ def gomaxprocs(cpus: int, affinity: int, quota: float | None) -> int:
     if quota is None:
         return procs
     return min(procs, max(QUOTA_FLOOR, ceil(quota)))
+
+
+def check_procs(procs: int, cpus: int | None = None) -> None:
+    """Raise ConfigError for more Ps than a machine of ``cpus`` cores (default: this) can use."""
+    most = procs_max(cpus)
+    if procs > most:
+        raise ConfigError(
+            f"{procs} Ps are more than this machine can use: at most {most} ({PROCS_MAX}, or"
+            f" {PROCS_MAX_PER_CPU} for each core). Each P is a process for one core; jobs that"
+            f" wait or block need no P of their own"
+        )
+
+
+def procs_max(cpus: int | None = None) -> int:
+    """The most Ps that are allowed on ``cpus`` cores (default: this machine's)."""
+    return max(PROCS_MAX, PROCS_MAX_PER_CPU * (cpus or os.cpu_count() or 1))
+
+
+def starts_at_once() -> int:
+    """How many workers may start at the same time."""
+    return STARTS_PER_CPU * len(os.sched_getaffinity(0))
 
 
 def read_facts(root: Path = Path("/")) -> Facts:

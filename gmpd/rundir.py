@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import stat
 import tempfile
 from contextlib import suppress
@@ -164,6 +165,74 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The daemon that has a lock: a pid, and what tells it from a later process with that pid."""
+
+    pid: int
+    started_ticks: int
+
+    @property
+    def is_gone(self) -> bool:
+        """Its process is certainly dead."""
+        return _started_ticks(self.pid) != self.started_ticks
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send it a signal: to that process or, when it is dead, to nobody.
+
+        Raises PermissionError when it is not ours.
+        """
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if not self.is_gone:  # asked after the pidfd was opened: it is this process's then
+                signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+
+
+def find_holder(directory: str | os.PathLike[str]) -> Holder | None:
+    """The daemon that has the directory, also one that answers nobody; None when there is none.
+
+    The pid in the lock is believed only of a process that has this very file open: it might be one
+    of another container. Raises ConfigError for a daemon whose process cannot be seen, and as
+    `check`.
+    """
+    path = Path(directory) / LOCK
+    try:
+        check(directory)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    pid = _pid_in(fd)
+    try:
+        ticks = _started_ticks(pid) if pid else None
+        if pid and ticks is not None and _has_open(pid, os.fstat(fd)):
+            return Holder(pid, ticks)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"a daemon has {directory}, but its process (pid {pid}) is not to be seen from here:"
+            f" end it where it runs, perhaps in another container"
+        ) from None
+    finally:
+        os.close(fd)
+    return None
+
+
+def _has_open(pid: int, info: os.stat_result) -> bool:
+    with suppress(OSError):  # it ended meanwhile, or is not ours
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                if os.path.samestat(os.stat(entry), info):
+                    return True
+    return False
 
 
 def _open_lock(path: Path) -> int:

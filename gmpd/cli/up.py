@@ -15,6 +15,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.report import say_error
 from gmpd.config import Config
+from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError, DaemonUnreachable
 
 #: Seconds between two looks for the new daemon: starting one takes about half a second.
@@ -36,6 +37,7 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     It logs to gmpd.log in the state directory.
     """
     config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
+    check_procs(config.daemon.procs)
     record = _running(config)
     if record is not None:
         app.say(f"a daemon runs already (pid {record.pid}); look with `gmpd status`")

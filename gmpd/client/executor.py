@@ -20,6 +20,7 @@ from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client
 from gmpd.config import Config
+from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable
 
 #: What the daemon's last word begins with when the initializer failed.
@@ -169,7 +170,8 @@ def _pool(
 ) -> Target:
     changes: dict[str, object] = {"http.enabled": False}
     if max_workers is not None:
-        changes["daemon.procs"] = max_workers
+        # At most so many, as the standard pools have it; more Ps than that would help nobody.
+        changes["daemon.procs"] = min(max_workers, procs_max())
     config = Config.load().override(changes)
     daemon = PrivateDaemon(config, initializer, initargs)
     return Target(daemon.endpoint, config.client.connect_timeout, daemon)

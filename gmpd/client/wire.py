@@ -49,8 +49,8 @@ class Wire:
 
     def _no_answer(self, timeout_s: float) -> DaemonUnreachable:
         return DaemonUnreachable(
-            f"no daemon answered at {self.endpoint} within {timeout_s:g} s: look with"
-            " `gmpd status`, start one with `gmpd up`"
+            f"no daemon answered at {self.endpoint} within {timeout_s:g} s: it hangs, or ends just"
+            " now. Its log says more; `gmpd down --now` ends it, `gmpd up` starts one"
         )
 
     def _send_out(self) -> bool:
@@ -91,8 +91,8 @@ class Wire:
         if self._link.take_disconnect():
             self._core.lose(
                 DaemonUnreachable(
-                    f"the daemon at {self.endpoint} went away; jobs that it held are lost: look"
-                    " with `gmpd status`, start one with `gmpd up`, then make a new Client"
+                    f"the daemon at {self.endpoint} went away; jobs that it held are lost:"
+                    " start one with `gmpd up`, then make a new Client"
                 )
             )
 

@@ -57,7 +57,8 @@ class Daemon:
     procs: int = _count(
         0,
         "Ps",
-        "how many; 0 takes the CPUs of the affinity mask, bounded by the cgroup quota",
+        "how many; 0 takes the CPUs of the affinity mask, bounded by the cgroup quota; a machine"
+        " takes at most 64, or 8 for each core",
         low=0,
         high=4_096,  # more cores than any machine has; a typing error beyond it would fork-bomb
     )

@@ -20,6 +20,7 @@ import gmpd
 from gmpd import protocol
 from gmpd.codec import error_summary
 from gmpd.config import Config
+from gmpd.cpus import check_procs, starts_at_once
 from gmpd.daemon.inquiry import Inquiries, Inquiry
 from gmpd.daemon.page import Left, Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS, merge_totals, p_status, snapshot
@@ -97,6 +98,9 @@ class Coordinator:
         self._sessions: dict[bytes, Session] = {}
         self._children: dict[bytes, Child] = {}
         self._respawn: dict[int, int] = {}
+        #: Ps that want a worker, in order: so many start at a time.
+        self.wanted: dict[int, None] = dict.fromkeys(range(procs))
+        self._starts_at_once = starts_at_once()
         self._leaving: set[int] = set()
         #: Vanished clients, in the order in which their grace ends.
         self._lost_sessions: deque[tuple[int, Session]] = deque()
@@ -110,8 +114,7 @@ class Coordinator:
         self._kill_at: int | None = None
         self._reason = "the daemon was stopped"
         self._poller = Poller()
-        for p in range(procs):
-            self._spawn(p)
+        self._start_some()
         self._open(endpoints)
 
     def _open(self, endpoints: dict[str, str]) -> None:
@@ -182,7 +185,8 @@ class Coordinator:
         for p, at in list(self._respawn.items()):
             if at <= now:
                 del self._respawn[p]
-                self._spawn(p)
+                self.wanted[p] = None
+        self._start_some()
         self._find_lost_clients(now)
         while self._unstarted:
             p, why = self._unstarted.pop()
@@ -223,6 +227,7 @@ class Coordinator:
         self.sched.draining = True
         self._reason = reason
         self._respawn.clear()
+        self.wanted.clear()
         self._decide()
         for peer in list(self._sessions):
             self._send_client(peer, protocol.Gone(reason))
@@ -245,6 +250,13 @@ class Coordinator:
         self._poller.close()
 
     # -- workers -----------------------------------------------------------------------------------
+
+    def _start_some(self) -> None:
+        """Start workers that are wanted, a few at a time: the next when one is ready or gone."""
+        room = self._starts_at_once - sum(not child.isolated for child in self._starting())
+        for p in list(self.wanted)[: max(0, room)]:
+            del self.wanted[p]
+            self._spawn(p)
 
     def _spawn(self, p: int) -> None:
         try:
@@ -291,6 +303,8 @@ class Coordinator:
         elif child.p in self._leaving:
             self._leaving.discard(child.p)
             self.sched.remove_p(child.p)
+            if child.p < self.procs and self._kill_at is None:  # it was called back meanwhile
+                self.wanted[child.p] = None
         elif self._kill_at is None:
             self._replace(child, end, now)
 
@@ -321,13 +335,16 @@ class Coordinator:
             self._respawn[child.p] = at
 
     def resize(self, procs: int) -> int:
-        """Grow or shrink to ``procs`` Ps; gives the number before. No job is lost or repeated."""
+        """Grow or shrink to ``procs`` Ps; gives the number before. No job is lost or repeated.
+
+        Does not wait for workers that are to come: they start a few at a time.
+        """
         before, self.procs = self.procs, procs
         self.supervisor.procs = procs
         self.sched.isolated.limit = self.config.limits.isolated or procs
         for p in range(procs):
             if p not in self.supervisor.children and p not in self._respawn:
-                self._spawn(p)
+                self.wanted[p] = None
         for child in self._of_ps():
             p = child.p
             if p >= procs and p not in self._leaving:
@@ -337,8 +354,9 @@ class Coordinator:
                     self.sched.drain_p(p, time.monotonic_ns())
                 else:
                     self.supervisor.kill(child)
-        for p in [p for p in self._respawn if p >= procs]:
-            del self._respawn[p]
+        for waiting in (self._respawn, self.wanted):
+            for p in [p for p in waiting if p >= procs]:
+                del waiting[p]
         return before
 
     def _of_ps(self) -> list[Child]:
@@ -435,7 +453,7 @@ class Coordinator:
         self._children[peer] = child
         self._workers.send(peer, [protocol.pack(self._welcome())])
         log.info("%s is ready, epoch %d", child, child.epoch)
-        if not self._announced and all(c.ready for c in self._of_ps()):
+        if not (self._announced or self.wanted) and all(c.ready for c in self._of_ps()):
             self._announced = True
             self.on_ready()
 
@@ -625,8 +643,9 @@ class Coordinator:
                 return snapshot(self)
             case "procs":
                 n = params.get("n")
-                if type(n) is not int or not 1 <= n <= 4096:
-                    raise ConfigError(f"procs must be 1 to 4096, not {n!r}")
+                if type(n) is not int or n < 1:
+                    raise ConfigError(f"procs must be a whole number from 1 on, not {n!r}")
+                check_procs(n)
                 return {"procs": n, "before": self.resize(n)}
             case "drain":
                 self.drain("asked to drain")

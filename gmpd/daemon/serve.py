@@ -21,7 +21,7 @@ import msgpack
 import gmpd
 from gmpd import rundir
 from gmpd.config import Config
-from gmpd.cpus import read_facts
+from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
@@ -148,7 +148,11 @@ class Front:
 
 
 def procs_of(config: Config) -> int:
-    """How many Ps: as configured, else what the machine gives (Go's default GOMAXPROCS)."""
+    """How many Ps: as configured, else what the machine gives (Go's default GOMAXPROCS).
+
+    Raises ConfigError for more than the machine can use.
+    """
+    check_procs(config.daemon.procs)
     return config.daemon.procs or read_facts().procs
 
 

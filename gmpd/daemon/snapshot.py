@@ -94,6 +94,8 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
         "state": _state(child, record, now, c.sched.stealing),
         "restarts": dict(c.restart_counts.get(p, {})),
     }
+    if p in c.wanted:  # its turn to start has not come
+        out["state"] = "starting"
     if record is not None:
         out.update(_lease(record))
     if child is not None:

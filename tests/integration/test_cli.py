@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gmpd.cli.exits import Exit
+from gmpd.cpus import procs_max, starts_at_once
 from tests.support import wait_until
 
 Done = subprocess.CompletedProcess[str]
@@ -400,3 +401,58 @@ def test_a_worker_that_does_not_answer_is_named_with_what_it_runs(gmpd: Shell) -
         assert "did not answer: it has been running words:deaf" in done.stderr
     finally:
         deaf.communicate(timeout=30)
+
+
+# -- daemons that do not answer, and Ps without end ------------------------------------------------
+
+
+def test_a_daemon_that_does_not_answer_is_ended_by_its_process(bare: Shell) -> None:
+    assert bare("up", "--procs", "1").returncode == 0
+    pid = json.loads(bare("status", "--json").stdout)["pid"]
+    bare.env["GMPD_CLIENT__CONNECT_TIMEOUT"] = "1s"
+    os.kill(pid, signal.SIGSTOP)  # it hears neither its socket nor SIGTERM
+    try:
+        seen = bare("status")
+        assert seen.returncode == Exit.UNREACHABLE
+        assert "`gmpd status`" not in seen.stderr
+        assert "`gmpd down --now`" in seen.stderr
+        down = bare("down", "--now")
+        assert down.returncode == 0, down.stderr
+        assert f"(pid {pid}) does not answer" in down.stderr
+        assert f"pid {pid} did not end within" in down.stderr
+        assert "no daemon runs" in bare("down").stderr
+        assert not any((bare.directory / "run").iterdir())
+    finally:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_more_ps_than_a_machine_can_use_are_refused(gmpd: Shell) -> None:
+    most = procs_max()
+    refused = gmpd("procs", str(most + 1))
+    assert refused.returncode == Exit.USAGE
+    assert f"at most {most}" in refused.stderr
+    assert gmpd("procs").stdout == "2\n"
+    up = gmpd("up", "--procs", str(most + 1), "--runtime-dir", str(gmpd.directory / "other"))
+    assert up.returncode == Exit.CONFIG
+    assert f"at most {most}" in up.stderr
+
+
+def test_many_ps_start_a_few_at_a_time_and_the_daemon_answers(gmpd: Shell) -> None:
+    assert gmpd("procs", "24").stdout == "24\n"
+    most = 0
+    for _ in range(5):
+        seen = json.loads(gmpd("status", "--json").stdout)
+        living = [p for p in seen["ps"] if p.get("pid") and p["state"] == "starting"]
+        most = max(most, len(living))
+    assert most <= starts_at_once()
+    assert gmpd("submit", "math:sqrt", "4").stdout == "2.0\n"
+    assert gmpd("procs", "2").stdout == "2\n"

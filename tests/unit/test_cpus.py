@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gmpd.cpus import Facts, gomaxprocs, read_facts, read_quota
+from gmpd.cpus import Facts, check_procs, gomaxprocs, read_facts, read_quota
+from gmpd.errors import ConfigError
 
 V2_MOUNT = "30 24 0:26 {root} {mount} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNT = "32 31 0:29 {root} {mount} rw,relatime - cgroup cgroup rw,{controllers}\n"
@@ -144,3 +145,10 @@ def test_the_facts_of_this_process_are_those_of_the_kernel() -> None:
     facts = read_facts()
     assert set(facts.allowed) == os.sched_getaffinity(0)
     assert 1 <= facts.procs <= len(facts.allowed)
+
+
+@pytest.mark.parametrize(("cpus", "most"), [(1, 64), (2, 64), (8, 64), (9, 72), (128, 1024)])
+def test_more_ps_than_a_machine_can_use_are_refused_in_words(cpus: int, most: int) -> None:
+    check_procs(most, cpus)
+    with pytest.raises(ConfigError, match=f"{most + 1} Ps are more .* at most {most} "):
+        check_procs(most + 1, cpus)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -30,6 +31,27 @@ def record() -> Discovery:
         endpoints={"client": "ipc:///x/client.sock"},
         http="http://127.0.0.1:7412/",
     )
+
+
+def test_the_holder_of_a_lock_is_found_and_no_other_process_taken_for_it(place: Path) -> None:
+    assert rundir.find_holder(place) is None
+    with Lock.acquire(place):
+        found = rundir.find_holder(place)
+        assert found is not None
+        assert found.pid == os.getpid()
+        assert not found.is_gone
+    # Left by one that died: the pid is another's by now.
+    (place / rundir.LOCK).write_text(f"{os.getppid()}\n")
+    assert rundir.find_holder(place) is None
+    replace(found, started_ticks=found.started_ticks - 1).kill(signal.SIGKILL)  # hits nobody
+    (place / rundir.LOCK).unlink()
+
+
+def test_a_holder_that_cannot_be_seen_is_said(place: Path) -> None:
+    with Lock.acquire(place):
+        (place / rundir.LOCK).write_text(f"{os.getppid()}\n")  # as from another container
+        with pytest.raises(ConfigError, match="is not to be seen from here"):
+            rundir.find_holder(place)
 
 
 def listen(path: Path) -> socket.socket:
