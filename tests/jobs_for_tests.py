@@ -85,6 +85,23 @@ def big(n: int) -> bytes:
     return b"x" * n
 
 
+def big_array(value: int, n: int) -> pickle.PickleBuffer:
+    """A result that travels out of band."""
+    return pickle.PickleBuffer(bytearray([value]) * n)
+
+
+def count_and_leave(n: int) -> Iterator[int]:
+    """A stream behind whose end the next G kills the worker."""
+    yield from range(n)
+    gmpd.go(os._exit, 3)
+
+
+def big_and_leave(n: int) -> bytes:
+    """A result behind which the next G kills the worker."""
+    gmpd.go(os._exit, 3)
+    return bytes(n)
+
+
 def fail_until(path: str, n: int) -> int:
     """Raise until the n-th attempt."""
     note(path, "attempt")

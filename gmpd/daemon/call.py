@@ -113,6 +113,14 @@ class Call:
     def fn_name(self) -> str:
         return self.fn.ref.name
 
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether its outcome may reach the coordinator by another way than its message. That of a
+        stream must not overtake the items: it would say that they are all there. And the page has
+        no words for what could not be opened.
+        """
+        return not self.unopened and (self.options is None or "stream" not in self.options)
+
     # -- the G -------------------------------------------------------------------------------------
 
     def start(self) -> Coroutine[Any, Any, Any] | None:

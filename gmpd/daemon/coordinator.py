@@ -22,8 +22,9 @@ from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import check_procs, starts_at_once
 from gmpd.daemon.inquiry import Inquiries, Inquiry
-from gmpd.daemon.page import Left, Slot
+from gmpd.daemon.page import Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS, merge_totals, p_status, snapshot
+from gmpd.daemon.spill import Left
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.errors import ConfigError, ProtocolError
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
@@ -311,9 +312,11 @@ class Coordinator:
     def _bury(self, record: PRecord, child: Child, end: do.Exit, now: int) -> None:
         """Outcomes that were on their way are used; of the rest, what had begun is lost."""
         held = record.fresh.keys() | record.started.keys()
-        left = [each for each in child.page.left() if each.token in held]
+        left = child.page.left(held)
         if left:
-            self.sched.finished(record, child.epoch, _as_message(left), [()] * len(left), now)
+            child.finished += len(left)
+            buffers = [each.buffers for each in left]
+            self.sched.finished(record, child.epoch, _as_message(left), buffers, now)
         claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
         if child.isolated:
             self.sched.isolated_died(child.p, claimed, end, now, child.fault)
@@ -763,10 +766,10 @@ class Coordinator:
         """Outcomes that a worker stored and then could not send."""
         child = self._child(p)
         held = p.fresh.keys() | p.started.keys()
-        left = child.page.collect() if child is not None else []
-        mine = [each for each in left if each.token in held]
-        if mine:
-            self.sched.collected(p, _as_message(mine), time.monotonic_ns())
+        left = child.page.collect(held) if child is not None else []
+        if left:
+            buffers = [each.buffers for each in left]
+            self.sched.collected(p, _as_message(left), buffers, time.monotonic_ns())
 
     def _child(self, p: PRecord) -> Child | None:
         """The process that houses this epoch of the P, while it is not confirmed dead."""

@@ -8,7 +8,8 @@ Nobody asks a worker anything through it, so it also tells about one that is sto
 - the *claims* (``claims``): which hand-outs the worker has taken up; the others may be taken back
   without its help, and after a death only what was claimed is lost;
 - the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
-  what was sent shortly before an abrupt end; a result that exists must not.
+  what was sent shortly before an abrupt end; a result that exists must not. Those that have no
+  room in it lie behind it in the same memory (``spill``).
 
 It knows nothing of jobs, sockets or the policy. Integers are aligned, so each is stored and read
 whole; there is no lock and nothing here ever waits.
@@ -21,11 +22,12 @@ import os
 import struct
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from gmpd.daemon.claims import CLAIMS_BYTES, Claims
+from gmpd.daemon.spill import Left, Spill
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
 
 
@@ -48,6 +50,8 @@ class Slot(IntEnum):
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33
+    #: The lengths of the two logs of ``spill``; and how often one was begun anew.
+    SPILL = 34
     #: Written by the coordinator: outcomes of this epoch that it has.
     OUT_ACKED = 40
     #: From here on ``runtime.stats.COUNTERS``; and its histograms, the sum of each behind it.
@@ -57,7 +61,8 @@ class Slot(IntEnum):
 
 #: Integers in the status block.
 SLOTS = 320
-#: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes.
+#: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes. What
+#: finds no room here is spilled.
 OUTBOX_BYTES = 1 << 20
 
 _CLAIMS_AT = SLOTS * 8
@@ -75,24 +80,16 @@ _BEAT_NS = int(Slot.BEAT_NS)
 _OUT_HEAD, _OUT_TAIL, _OUT_ACKED = int(Slot.OUT_HEAD), int(Slot.OUT_TAIL), int(Slot.OUT_ACKED)
 
 
-class Left(NamedTuple):
-    """One outcome found in a dead worker's outbox."""
-
-    token: int
-    outcome: int
-    payload: bytes
-    ran_us: int
-    occupied_us: int
-
-
 class Page:
-    """Either side's view of the shared memory. ``fd`` is the memfd; the view owns no descriptor."""
+    """Either side's view of the shared memory. ``fd`` is the memfd; the view has its own of it."""
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, PAGE_BYTES)
         self._view = memoryview(self._map)
         self.slots = self._view[:_CLAIMS_AT].cast("q")
         self.claims = Claims(self._map, _CLAIMS_AT)
+        self._fd = os.dup(fd)
+        self.spill = Spill(self._fd, self.slots[Slot.SPILL : Slot.SPILL + 3])
         #: (outcomes so far, ring position after them): what an acknowledgement frees.
         self._sent: deque[tuple[int, int]] = deque()
         #: The worker's own copies of OUT_HEAD and OUT_TAIL: it alone moves them.
@@ -115,6 +112,8 @@ class Page:
         return page, fd
 
     def close(self) -> None:
+        os.close(self._fd)
+        self.spill.close()
         self.slots.release()
         self.claims.close()
         self._view.release()
@@ -132,20 +131,28 @@ class Page:
         return True
 
     def store(
-        self, token: int, outcome: int, payload: bytes, ran_us: int, occupied_us: int
+        self,
+        token: int,
+        outcome: int,
+        payload: bytes,
+        ran_us: int,
+        occupied_us: int,
+        buffers: Sequence[bytes] = (),
     ) -> None:
         """Keep an outcome until the coordinator has it.
 
-        One that does not fit is left out: it is then as safe as its message (large results, or a
-        coordinator that has not read for long).
+        Small ones in the ring, others spilled. One that is left out, for want of memory or because
+        the coordinator lags behind by more than ``spill.SPILL_BYTES``, is as safe as its message.
         """
+        if ran_us > _LOW or occupied_us > _LOW:
+            ran_us, occupied_us = min(ran_us, _LOW), min(occupied_us, _LOW)
         size = _RECORD_BYTES + len(payload)
         head = self._head
         end = head + size
-        if end - self._tail > OUTBOX_BYTES and end - self._free() > OUTBOX_BYTES:
+        if buffers or (end - self._tail > OUTBOX_BYTES and end - self._free() > OUTBOX_BYTES):
+            left = Left(token, outcome, payload, ran_us, occupied_us, buffers)
+            self.spill.keep(left, self.slots[_OUT_ACKED])
             return
-        if ran_us > _LOW or occupied_us > _LOW:
-            ran_us, occupied_us = min(ran_us, _LOW), min(occupied_us, _LOW)
         start = head % OUTBOX_BYTES
         if start + size <= OUTBOX_BYTES:
             at = _OUTBOX_AT + start
@@ -163,7 +170,12 @@ class Page:
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """
         self._sent.append((outcomes, self._head))
+        self.spill.sent(outcomes)
         self._free()  # so that little lies there when somebody has to look through it
+
+    def rest(self) -> None:
+        """P has little to do: memory of large results that have arrived is given back."""
+        self.spill.rest(self.slots[_OUT_ACKED], PAGE_BYTES)
 
     def _free(self) -> int:
         """Advance the tail over all that is acknowledged; gives the new tail."""
@@ -228,8 +240,9 @@ class Page:
         """The coordinator has this many outcomes of the page's epoch."""
         self.slots[Slot.OUT_ACKED] = outcomes
 
-    def left(self) -> list[Left]:
-        """All that lies in the outbox, oldest first. For a dead worker: nobody writes any more."""
+    def left(self, owed: Container[int] | None = None) -> list[Left]:
+        """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first.
+        For a dead worker: nobody writes any more."""
         found: list[Left] = []
         at, head = self.slots[_OUT_TAIL], self.slots[_OUT_HEAD]
         while at < head:
@@ -237,16 +250,18 @@ class Page:
                 self._read(at, _RECORD.size)
             )
             at += _RECORD.size
-            found.append(Left(token, outcome, self._read(at, length), ran_us, occupied_us))
+            if owed is None or token in owed:
+                payload = self._read(at, length)
+                found.append(Left(token, outcome, payload, ran_us, occupied_us))
             at += length
-        return found
+        return found + self.spill.left(owed)
 
-    def collect(self) -> list[Left]:
+    def collect(self, owed: Container[int] | None = None) -> list[Left]:
         """As ``left``, of a worker that does not move but may at any moment: nothing, if it has
         freed some of it meanwhile, since then it may have written over what was being read."""
-        tail = self.slots[_OUT_TAIL]
-        found = self.left()
-        return found if self.slots[_OUT_TAIL] == tail else []
+        before = self.slots[_OUT_TAIL], self.spill.turns
+        found = self.left(owed)
+        return found if (self.slots[_OUT_TAIL], self.spill.turns) == before else []
 
     def _read(self, at: int, size: int) -> bytes:
         start = at % OUTBOX_BYTES

@@ -165,8 +165,10 @@ class Worker:
         self._ran_us.append(ran_us)
         self._occupied_us.append(occupied_us)
         self._buffers.append(call.out_buffers)
-        if not call.out_buffers and not call.unopened:  # which the page has no words for
-            self.page.store(call.token, call.outcome, call.data, ran_us, occupied_us)
+        if call.may_be_kept:
+            self.page.store(
+                call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
+            )
         call.data, call.out_buffers = b"", ()
 
     def report_timeout(self, call: Call) -> None:
@@ -241,6 +243,8 @@ class Worker:
         self._ran = ran
         if self._beat_due:
             self.loop.call_later(BEAT_S, self._beat)
+        else:
+            self.page.rest()
         self.page.publish_histograms(self.loop.histograms())
 
     def _post(self, to: Address, letter: Letter) -> None:

@@ -557,9 +557,11 @@ class Sched:
         self._take_back(jobs, now)
         self._rest(record)
 
-    def collected(self, record: PRecord, message: Finished, now: int) -> None:
+    def collected(
+        self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
         """Outcomes that a deaf worker could not send. Its own message, later, is no news."""
-        self.finished(record, record.epoch, message, [_NO_BUFFERS] * len(message.tokens), now)
+        self.finished(record, record.epoch, message, buffers, now)
         record.collected.update(message.tokens)
 
     def items(

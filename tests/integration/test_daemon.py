@@ -101,6 +101,44 @@ def test_results_that_were_on_their_way_survive_the_worker(boot: Boot, tmp_path:
     assert len(lines) == len(set(lines)) + 29, "a job ran twice"
 
 
+def test_large_results_that_were_on_their_way_survive_the_worker(boot: Boot) -> None:
+    """Beyond what the page's ring holds, in band and out of band, and the next job kills."""
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_for_tests:big", (10,)))
+    client.outcomes(client.submit("jobs_for_tests:big_array", (0, 10)))
+    for round_ in range(1, 6):
+        plain = client.submit("jobs_for_tests:big", (3 << 20,))
+        array = client.submit("jobs_for_tests:big_array", (round_, 3 << 20))
+        killer = client.submit("jobs_for_tests:die", ("exit",))
+        values = [(outcome, bytes(value or b"")) for outcome, value, _ in client.outcomes(plain)]
+        assert values == [(Outcome.OK, b"x" * (3 << 20))]
+        values = [(outcome, bytes(value or b"")) for outcome, value, _ in client.outcomes(array)]
+        assert values == [(Outcome.OK, bytes([round_]) * (3 << 20))]
+        assert client.outcomes(killer)[0][0] is Outcome.LOST
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20])
+def test_a_result_survives_the_end_that_its_own_child_makes(boot: Boot, size: int) -> None:
+    """The surest way to die right behind a result: the next G of the same P does it."""
+    _, client = boot(**{"daemon.procs": 1, "restart.storm_deaths": 1})
+    for _ in range(4):  # more deaths than a storm has: this is none, for jobs ended
+        ((outcome, value, _),) = client.outcomes(
+            client.submit("jobs_for_tests:big_and_leave", (size,))
+        )
+        assert outcome is Outcome.OK
+        assert value == bytes(size)
+
+
+def test_a_stream_that_ends_well_has_all_its_items(boot: Boot) -> None:
+    """Its worker dies at once: either all has arrived, or the stream is lost and says so."""
+    _, client = boot(**{"daemon.procs": 1})
+    for _ in range(5):
+        client.outcomes(client.submit("math:sqrt", (4.0,)))  # else it is found to be broken
+        (seq,) = client.submit("jobs_for_tests:count_and_leave", (200,), options={"stream": 1000})
+        ((outcome, _, _),) = client.outcomes([seq])
+        assert outcome is Outcome.LOST or client.items.get(seq) == list(range(200))
+
+
 def test_retries_run_a_lost_job_again(boot: Boot, tmp_path: Path) -> None:
     """Only after the death of the worker that had started it."""
     _, client = boot()

@@ -257,9 +257,8 @@ class World:
                 if worker.unsent[token] is not Outcome.OK
             }
             columns = [b"r"] * len(tokens), [10] * len(tokens), [10] * len(tokens)
-            self.sched.collected(
-                worker.record, Finished(tokens, *columns, specials or None, None), self.desk.now
-            )
+            message = Finished(tokens, *columns, specials or None, None)
+            self.sched.collected(worker.record, message, [()] * len(tokens), self.desk.now)
 
     def flush(self, worker: Worker) -> None:
         """It sends what it had gathered; of what was collected that is no news."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gmpd.daemon.page import OUTBOX_BYTES, SLOTS, Page, Slot
+from gmpd.daemon.page import SLOTS, Page, Slot
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS
@@ -139,8 +139,8 @@ def test_what_was_stored_is_left_in_order_with_all_that_belongs_to_it(sides: Sid
     sides.store(1, b"one")
     sides.store(2, b"", Outcome.ERROR)
     assert [tuple(each) for each in sides.coordinator.left()] == [
-        (1, 0, b"one", 1, 7),
-        (2, 1, b"", 2, 7),
+        (1, 0, b"one", 1, 7, ()),
+        (2, 1, b"", 2, 7, ()),
     ]
     assert sides.coordinator.collect() == sides.coordinator.left()
 
@@ -153,12 +153,6 @@ def test_what_is_acknowledged_is_not_left(sides: Sides) -> None:
     sides.coordinator.acknowledge(5)
     sides.worker.sent(6)
     assert [each.token for each in sides.coordinator.left()] == [6]
-
-
-def test_too_large_an_outcome_is_left_out(sides: Sides) -> None:
-    sides.store(1, bytes(OUTBOX_BYTES))
-    sides.store(2)
-    assert [each.token for each in sides.coordinator.left()] == [2]
 
 
 def test_a_page_is_memory_from_the_beginning(sides: Sides) -> None:

@@ -262,7 +262,7 @@ def test_what_it_stored_and_could_not_send_is_used_once(silence: Silence) -> Non
     silence.look()
     took = [10, 10]
     message = Finished(silence.tokens[:2], [b"a", b"b"], took, took, None, None)
-    silence.desk.sched.collected(silence.one, message, silence.desk.now)
+    silence.desk.sched.collected(silence.one, message, [(), ()], silence.desk.now)
     (revoke,) = only(silence.desk.take(), Revoke)
     silence.desk.sched.revoked(revoke, [], silence.desk.now)
     silence.desk.finish(silence.one, silence.tokens[:3], payload=b"late")

@@ -1,0 +1,180 @@
+"""Outcomes that have no room in the page's outbox: large ones, and small ones when it is full.
+
+They lie in the same memfd, beyond what is mapped: written with ``pwritev``, so a machine without
+memory is an error of one write and not SIGBUS, and memory is used only while something is there.
+There are two logs. The worker appends to one until that has grown to ``TURN_BYTES`` and everything
+in the other is acknowledged, then goes on in the other from its beginning: so the same few pages
+are used again and again, and no record is ever moved or wraps around.
+
+What lies here may have been acknowledged long ago: who reads it says which tokens are still owed.
+It knows nothing of jobs; the three integers that it shares lie in the page's status block.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
+
+#: A log that has grown to this is left for the other one as soon as that is free. A few results of
+#: megabytes: more would only touch more memory.
+TURN_BYTES = 4 << 20
+#: One log's limit, but for a single record that is larger: what a coordinator may lag behind by.
+#: Beyond it an outcome is as safe as its message.
+SPILL_BYTES = 128 << 20
+
+#: Where each log begins: far beyond the page, and further apart than any value is large.
+_BASES = (1 << 40, 1 << 41)
+#: Parts of one write: below IOV_MAX, which POSIX and Linux put at 1,024.
+_PARTS = 512
+
+_RECORD = struct.Struct("<BQIIQI")  # outcome, token, ran us, occupied us, payload, buffers
+_LENGTH = struct.Struct("<Q")
+
+
+class Left(NamedTuple):
+    """One outcome found in a worker's page."""
+
+    token: int
+    outcome: int
+    payload: bytes
+    ran_us: int
+    occupied_us: int
+    buffers: Sequence[bytes] = ()
+
+
+class Spill:
+    """Either side's view. ``shared``: the two logs' lengths, and how often one was begun anew."""
+
+    def __init__(self, fd: int, shared: memoryview) -> None:
+        self._fd = fd
+        self._shared = shared
+        #: The log that is written to; the worker's own copies of the lengths.
+        self._log = 0
+        self._lengths = [0, 0]
+        #: For each log: something in it has not been sent; the acknowledgement that frees it.
+        self._unsent = [False, False]
+        self._until = [0, 0]
+        self._used = False
+
+    def close(self) -> None:
+        """Let go of the shared memory; the descriptor is the page's."""
+        self._shared.release()
+
+    # -- the worker writes -------------------------------------------------------------------------
+
+    def keep(self, left: Left, acked: int) -> bool:
+        """Keep an outcome; False when there is no room or no memory for it."""
+        lengths = [len(buffer) for buffer in left.buffers]
+        head = _RECORD.pack(
+            left.outcome, left.token, left.ran_us, left.occupied_us, len(left.payload), len(lengths)
+        )
+        head += struct.pack(f"<{len(lengths)}Q", *lengths)
+        size = len(head) + len(left.payload) + sum(lengths)
+        log = self._choose(size, acked)
+        if log is None:
+            return False
+        at = self._lengths[log]
+        self._used = True
+        if not self._write(_BASES[log] + at, [head, left.payload, *left.buffers]):
+            return False
+        self._unsent[log] = True
+        self._lengths[log] = self._shared[log] = at + size
+        return True
+
+    def sent(self, outcomes: int) -> None:
+        """All that was kept has left; an acknowledgement of so many outcomes frees it."""
+        for log in (0, 1):
+            if self._unsent[log]:
+                self._unsent[log] = False
+                self._until[log] = outcomes
+
+    def rest(self, acked: int, mapped: int) -> None:
+        """Give the memory back, if nothing in it is owed. The file keeps ``mapped`` bytes."""
+        if self._used and self._is_free(0, acked) and self._is_free(1, acked):
+            self._used = False
+            self._begin(0)
+            self._begin(1)
+            os.ftruncate(self._fd, mapped)
+
+    def _choose(self, size: int, acked: int) -> int | None:
+        log, other = self._log, 1 - self._log
+        if self._is_free(log, acked):
+            self._begin(log)
+        elif self._lengths[log] + size > TURN_BYTES and self._is_free(other, acked):
+            self._begin(other)
+            self._log = other
+        elif self._lengths[log] + size > SPILL_BYTES:
+            return None
+        return self._log
+
+    def _is_free(self, log: int, acked: int) -> bool:
+        return not self._unsent[log] and self._until[log] <= acked
+
+    def _begin(self, log: int) -> None:
+        if self._lengths[log]:
+            self._shared[2] += 1
+            self._lengths[log] = self._shared[log] = 0
+
+    def _write(self, at: int, parts: Sequence[Any]) -> bool:
+        try:
+            for i in range(0, len(parts), _PARTS):
+                some = parts[i : i + _PARTS]
+                wanted = sum(map(len, some))
+                if os.pwritev(self._fd, some, at) != wanted:
+                    return False
+                at += wanted
+        except OSError:  # no memory, or a limit on the size of files
+            return False
+        return True
+
+    # -- the coordinator reads ---------------------------------------------------------------------
+
+    @property
+    def turns(self) -> int:
+        """Rises before anything is written over."""
+        turns: int = self._shared[2]
+        return turns
+
+    def left(self, owed: Container[int] | None) -> list[Left]:
+        """What lies here of the tokens ``owed`` (None: all). Of a living worker it may be nonsense,
+        if ``turns`` has risen meanwhile; it ends early then, and raises nothing."""
+        found: list[Left] = []
+        for log, base in enumerate(_BASES):
+            at, end = base, base + self._shared[log]
+            while at + _RECORD.size <= end:
+                head = _RECORD.unpack(self._read(at, _RECORD.size))
+                outcome, token, ran_us, occupied_us, length, n = head
+                at += _RECORD.size
+                if at + n * _LENGTH.size > end:
+                    break
+                sizes = length, *struct.unpack(f"<{n}Q", self._read(at, n * _LENGTH.size))
+                at += n * _LENGTH.size
+                after = at + sum(sizes)
+                if after > end:
+                    break
+                if owed is None or token in owed:
+                    payload, *buffers = self._split(at, sizes)
+                    found.append(Left(token, outcome, payload, ran_us, occupied_us, tuple(buffers)))
+                at = after
+        return found
+
+    def _split(self, at: int, sizes: Sequence[int]) -> list[bytes]:
+        parts: list[bytes] = []
+        for size in sizes:
+            parts.append(self._read(at, size))
+            at += size
+        return parts
+
+    def _read(self, at: int, size: int) -> bytes:
+        """As many bytes, zeros for those that are gone."""
+        parts: list[bytes] = []
+        while size:
+            part = os.pread(self._fd, size, at)
+            if not part:
+                parts.append(bytes(size))
+                break
+            parts.append(part)
+            at, size = at + len(part), size - len(part)
+        return b"".join(parts)
