@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import click
 from click.shell_completion import CompletionItem
 
-from gmpd.cli.app import App, pass_settings
+from gmpd.cli.app import App, help_alone, pass_settings
 from gmpd.cli.exits import Exit
 
 #: Heading -> command -> what it does, as `gmpd --help` tells it. A command whose module is not in
@@ -116,7 +116,11 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: " + ", ".join(f"{code.value} {code.meaning}" for code in Exit) + ".",
+    epilog="Exit codes: "
+    + ", ".join(f"{code.value} {code.meaning}" for code in Exit)
+    + "; any other 128 + N: ended by signal N. `gmpd run` ends as its command did, with 127 when"
+    " there is no such command.",
+    invoke_without_command=True,
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
@@ -127,6 +131,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 def cli(ctx: click.Context) -> None:
     """Go's scheduler for Python, as a daemon: jobs on every core, and none of them frozen."""
     ctx.ensure_object(App)
+    help_alone(ctx)
 
 
 def main(args: Sequence[str] | None = None) -> int:

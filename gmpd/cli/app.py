@@ -106,6 +106,13 @@ _JSON = click.option(
 )  # fmt: skip
 
 
+def help_alone(ctx: click.Context) -> None:
+    """A group without one of its commands is asked what it can do."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), color=color_of())
+        ctx.exit()
+
+
 def pass_settings(function: F) -> F:
     """Add the options that every command understands."""
     for option in reversed(_OPTIONS):

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from gmpd.cli.app import App, standard
+from gmpd.cli.app import App, help_alone, standard
 from gmpd.cli.exits import Exit
 from gmpd.config import KEYS, SECTIONS, Config, Layer, render
 from gmpd.errors import ConfigError
 
 
-@click.group(short_help="Show, write and check the settings.")
-def command() -> None:
+@click.group(short_help="Show, write and check the settings.", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Show, write and check the settings.
 
     \b
@@ -22,25 +23,27 @@ def command() -> None:
       options · GMPD_SECTION__KEY · --config or $GMPD_CONFIG · ./gmpd.toml
       ~/.config/gmpd/config.toml · /etc/gmpd/config.toml · defaults
     """
+    help_alone(ctx)
 
 
-@command.command()
+@command.command(short_help="Print the settings, a section of them, or one.")
 @click.argument("key", required=False)
 @click.option("--origin", is_flag=True, help="Say where each value came from.")
 @standard
 def show(app: App, key: str | None, origin: bool) -> None:
-    """Print every setting as TOML, or only KEY (such as limits.queue_jobs)."""
+    """Print every setting as TOML, or only KEY (limits.queue_jobs, or a section: limits)."""
     config = app.config()
-    if key is not None and key not in KEYS:
-        raise click.UsageError(f"there is no key {key!r}{_hint(key)}")
-    names = list(KEYS) if key is None else [key]
+    sections = SECTIONS if key is None else [name for name in SECTIONS if name == key]
+    names = [name for name in KEYS if KEYS[name].section in sections or name == key]
+    if not names:
+        raise click.UsageError(f"there is no key {key!r}{_hint(str(key))}")
     if app.as_json:
         app.json({name: _described(config, name) for name in names})
-    elif key is not None:
+    elif key is not None and not sections:
         note = f"  # {config.origin(key)}" if origin else ""
         app.data(KEYS[key].literal(config.value(key)) + note)
     else:
-        for section in SECTIONS:
+        for section in sections:
             app.data(_section(config, section, origin=origin))
 
 
@@ -74,7 +77,7 @@ def _hint(name: str) -> str:
     return hint_key(name)
 
 
-@command.command()
+@command.command(short_help="Write a file with every key and its default.")
 @click.argument("path", default="gmpd.toml", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @standard
@@ -102,7 +105,7 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
         file.write(text)
 
 
-@command.command()
+@command.command(short_help="Check files, or what a command here would read.")
 @click.argument("files", nargs=-1, type=click.Path())
 @standard
 def check(app: App, files: tuple[str, ...]) -> int:

@@ -80,7 +80,7 @@ class Site:
 
 @click.command(short_help="See it work: a private daemon, real work, nothing left behind.")
 @click.option(
-    "--procs", type=click.IntRange(0, 4096), metavar="N",
+    "--procs", type=click.IntRange(0), metavar="N",
     help="How many Ps; 0: as the machine allows.",
 )  # fmt: skip
 @click.option(

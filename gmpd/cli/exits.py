@@ -21,7 +21,7 @@ class Exit(IntEnum):
     USAGE = 2, "wrong arguments"
     UNREACHABLE = 3, "no daemon"
     NOT_FOUND = 4, "not found"
-    TIMEOUT = 5, "--timeout passed"
+    TIMEOUT = 5, "a timeout passed"
     REJECTED = 6, "refused (queue full, draining)"
     VERSION = 7, "the daemon speaks another version"
     BUG = 70, "a bug in gmpd"  # EX_SOFTWARE of sysexits.h
@@ -42,6 +42,7 @@ def exit_of(error: BaseException) -> Exit:
         (errors.QueueFull, Exit.REJECTED),
         (errors.NotRegistered, Exit.NOT_FOUND),
         (errors.Unserializable, Exit.USAGE),
+        (errors.JobTimeout, Exit.TIMEOUT),
         (errors.JobError, Exit.JOB_FAILED),
     ):
         if isinstance(error, kind):

@@ -20,10 +20,13 @@ from gmpd.client.discovery import find
 from gmpd.client.futures import JobFuture, describe
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
-from gmpd.errors import GmpdError, RemoteError
+from gmpd.errors import GmpdError, NotRegistered, RemoteError
+from gmpd.job import JobOptions
 from gmpd.protocol import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NOT_REGISTERED = f"{NotRegistered.__module__}.{NotRegistered.__qualname__}"
 
 
 class PlainFuture(JobFuture):
@@ -55,7 +58,9 @@ class PlainFuture(JobFuture):
         except GmpdError as broken:
             return broken
         text = f"{summary.type}: {summary.message}" if summary.message else summary.type
-        error = RemoteError(text, summary.type, summary.traceback)
+        error: GmpdError = RemoteError(text, summary.type, summary.traceback)
+        if summary.type == _NOT_REGISTERED:  # its text says it all, and has a code of its own
+            error = NotRegistered(summary.message)
         error.add_note(describe(event, self.job_id, self._fn_name))
         return error
 
@@ -157,7 +162,12 @@ def job_options(function: F) -> F:
 
 
 def chosen(**options: Any) -> dict[str, Any]:
-    """Those that were given; a flag that was not is False."""
-    return {
+    """Those that were given; a flag that was not is False. UsageError for a wrong value."""
+    given = {
         name: value for name, value in options.items() if value is not None and value is not False
     }
+    try:
+        JobOptions(**given)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"--{error}") from None
+    return given

@@ -30,7 +30,7 @@ from gmpd.cli.link import (
     json_line,
     words_of,
 )
-from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered
 
 #: Lines under way: read, and not yet printed. Enough to keep hundreds of cores busy.
 WINDOW = 8192
@@ -50,8 +50,10 @@ class Tally:
     shown: float = 0.0
 
     def line(self) -> str:
+        if not self.done:
+            return "no lines"
         rate = self.done / max(1e-9, time.monotonic() - self.began)
-        return f"{self.done:,} done, {self.failed:,} failed, {rate:,.0f}/s"
+        return f"{self.done - self.failed:,} ok, {self.failed:,} failed, {rate:,.0f}/s"
 
 
 def lines_of(fd: int, longest: int) -> Iterator[str]:
@@ -142,7 +144,8 @@ def _leave(client: PlainClient, *, cancel: bool) -> None:
 
 
 def _print_all(app: App, feeder: Feeder, tally: Tally) -> None:
-    progress = sys.stderr.isatty() and app.verbosity >= 0
+    # Results in the same terminal say enough, and a counter would be written into their lines.
+    progress = sys.stderr.isatty() and not sys.stdout.isatty() and app.verbosity >= 0
     while True:
         if feeder.futures.empty():
             sys.stdout.flush()
@@ -161,6 +164,8 @@ def _print_all(app: App, feeder: Feeder, tally: Tally) -> None:
     sys.stdout.flush()
     if progress:
         click.echo(f"\r{tally.line()}\x1b[K", err=True)
+    elif not tally.done:
+        app.say(tally.line())
 
 
 def _print(app: App, future: PlainFuture, tally: Tally) -> None:
@@ -168,7 +173,7 @@ def _print(app: App, future: PlainFuture, tally: Tally) -> None:
         sys.stdout.flush()  # who reads along sees all that is there before a long job
     error = future.exception()
     tally.done += 1
-    if isinstance(error, DaemonUnreachable):
+    if isinstance(error, DaemonUnreachable | NotRegistered):  # so would every other line
         raise error
     out: Any = None
     if app.as_json:

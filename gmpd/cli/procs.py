@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from gmpd.cli.app import App, standard
@@ -10,8 +12,21 @@ from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError
 
 
+class _Procs(click.IntRange):
+    """How many Ps a daemon can have."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            raise click.UsageError(f"N is a number of Ps, 1 or more, not {value!r}", ctx) from None
+
+
 @click.command(short_help="Show or change the number of Ps.")
-@click.argument("n", type=click.IntRange(1), required=False)
+@click.argument("n", type=_Procs(), metavar="[N]", required=False)
 @standard
 def command(app: App, n: int | None) -> None:
     """Show the number of Ps, or make it N while jobs run (Go's GOMAXPROCS).

@@ -27,7 +27,8 @@ def command(
 ) -> int:  # fmt: skip
     """Run CMD as a job, here and with this environment, and end as it ended.
 
-    What it wrote is printed when it has ended. Ctrl-C ends it.
+    What it wrote is printed when it has ended. Ctrl-C ends it. 127: there is no such command, 126:
+    it cannot be executed, as a shell has it.
     """
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}

@@ -14,15 +14,24 @@ OUTPUT_MAX = 64 << 20
 async def run_command(argv: list[str], cwd: str, env: dict[str, str]) -> dict[str, Any]:
     """Run ``argv``; its status (negative: the signal that ended it) and what it wrote.
 
+    What a shell says of a command that cannot be started: 127 when it is not there, 126 otherwise.
     A coroutine, so that it can be cancelled: the command and all that it started are ended then.
-    Raises OSError when it cannot be started, ValueError when it writes more than OUTPUT_MAX.
+    Raises OSError when it cannot run in ``cwd``, ValueError when it writes more than OUTPUT_MAX.
     """
-    process = await asyncio.create_subprocess_exec(
-        *argv, cwd=cwd, env=env, process_group=0,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, cwd=cwd, env=env, process_group=0,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        if error.filename != argv[0]:
+            raise
+        why, status = f"{error.strerror}", 126
+        if isinstance(error, FileNotFoundError):
+            why, status = "command not found", 127
+        return {"status": status, "stdout": b"", "stderr": f"gmpd: {argv[0]}: {why}\n".encode()}
     assert process.stdout is not None
     assert process.stderr is not None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gmpd.cli.app import App, standard
-from gmpd.cli.exits import Exit
+from gmpd.cli.exits import Exit, exit_of
 from gmpd.cli.link import (
     PlainFuture,
     chosen,
@@ -20,7 +20,19 @@ from gmpd.cli.report import report, say_error
 from gmpd.errors import RemoteError
 
 
-@click.command(short_help="Run a function as a job.")
+class Dashes(click.Command):
+    """Says what to do with arguments that look like options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = " ".join(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = f"write -- before the arguments of a job that begin with a dash ({given!r})"
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
+
+
+@click.command(cls=Dashes, short_help="Run a function as a job.")
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.argument("args", nargs=-1)
 @click.option("--kw", multiple=True, metavar="NAME=VALUE", help="An argument by name.")
@@ -36,7 +48,8 @@ def command(
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
-    An argument that reads as JSON is that value (2, true, [1, 2]); any other is a text.
+    An argument that reads as JSON is that value (2, true, [1, 2]); any other is a text. Those that
+    begin with a dash come after --: gmpd submit math:fabs -- -1
     """
     read = str if text else value_of
     ref = function_named(function)
@@ -57,13 +70,21 @@ def _named(text: str) -> tuple[str, str]:
 def show(app: App, future: PlainFuture) -> int:
     """Wait for it, print how it ended; the exit code."""
     error = future.exception()
+    if error is None:
+        app.data(json_line(future.record()) if app.as_json else words_of(future.result()))
+        return Exit.OK
     if app.as_json:
         app.data(json_line(future.record()))
-    elif error is None:
-        app.data(words_of(future.result()))
     elif isinstance(error, RemoteError):
-        click.echo(error.remote_traceback.rstrip("\n"), err=True)
+        if "\n  File " in error.remote_traceback:  # or it says no more than the next line
+            click.echo(error.remote_traceback.rstrip("\n"), err=True)
         say_error(str(error), getattr(error, "__notes__", []))
     else:
-        return report(error)
-    return Exit.OK if error is None else Exit.JOB_FAILED
+        report(error)
+    return code_of(error)
+
+
+def code_of(error: BaseException) -> Exit:
+    """What a job's own end makes of the command: NOT_FOUND, TIMEOUT, ..., else JOB_FAILED."""
+    code = exit_of(error)
+    return Exit.JOB_FAILED if code in (Exit.BUG, Exit.USAGE) else code

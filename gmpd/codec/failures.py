@@ -42,6 +42,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: What lies between a worker's start and the user's function. Jobs of gmpd's own (`gmpd run`,
 #: `gmpd demo`) are a user's like any.
 _OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
+#: The one frame that calls what the user submitted.
+_CALLER = os.path.join(_PACKAGE, "daemon", "call.py"), "_invoke"
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Modules whose exceptions are rebuilt by name from scalar arguments, without pickle.
 _BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}
@@ -416,8 +418,11 @@ def _format(exc: BaseException) -> Iterator[str]:
 def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
     """Drop gmpd's own frames before the first of the user's.
 
-    A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``.
+    A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``. Unless
+    it ends where gmpd called the user's function: that is a built-in one, which has no frame.
     """
+    if stack and stack[-1].filename == _CALLER[0] and stack[-1].name == _CALLER[1]:
+        keep_all = False
     foreign = (i for i, frame in enumerate(stack) if not frame.filename.startswith(_OWN_CODE))
     first = next(foreign, 0 if keep_all else len(stack))
     del stack[:first]

@@ -123,10 +123,11 @@ def test_submit(gmpd: Shell) -> None:
 def test_a_failed_submit_says_what_happened(gmpd: Shell) -> None:
     failed = gmpd("submit", "math:sqrt", "x")
     assert (failed.returncode, failed.stdout) == (Exit.JOB_FAILED, "")
-    assert "TypeError: must be real number" in failed.stderr
+    assert failed.stderr.startswith("error: TypeError: must be real number")
+    assert "gmpd/" not in failed.stderr
     record = json.loads(gmpd("submit", "math:sqrt", "x", "--json").stdout)
     assert (record["outcome"], record["error"]["type"]) == ("error", "TypeError")
-    assert "Traceback" in record["error"]["traceback"]
+    assert "TypeError: must be" in record["error"]["traceback"]
 
 
 @pytest.mark.parametrize(
@@ -139,8 +140,12 @@ def test_a_failed_submit_says_what_happened(gmpd: Shell) -> None:
 )
 def test_an_unknown_function_is_named(gmpd: Shell, function: str, text: str) -> None:
     failed = gmpd("submit", function)
-    assert failed.returncode == Exit.JOB_FAILED
-    assert text in failed.stderr
+    assert failed.returncode == Exit.NOT_FOUND
+    assert failed.stderr.count(text) == 1
+    assert "Traceback" not in failed.stderr
+    mapped = gmpd("map", function, stdin="1\n" * 50)
+    assert (mapped.returncode, mapped.stdout) == (Exit.NOT_FOUND, "")
+    assert mapped.stderr.count(text) == 1
 
 
 def test_what_is_no_name_and_what_is_not_plain_is_refused(gmpd: Shell) -> None:
@@ -185,7 +190,7 @@ def test_map_gives_results_while_its_input_is_open_and_reports_at_ctrl_c(gmpd: S
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == Exit.INTERRUPTED
-    assert "interrupted: 1 done, 0 failed" in errors
+    assert "interrupted: 1 ok, 0 failed" in errors
 
 
 def test_map_ends_when_its_reader_left(gmpd: Shell) -> None:
@@ -203,7 +208,87 @@ def test_run_ends_as_the_command_did(gmpd: Shell) -> None:
     assert (ran.returncode, ran.stdout) == (3, f"out\n{gmpd.directory}\n")
     assert ran.stderr == "err\n"
     assert gmpd("run", "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
-    assert "no-such-command" in gmpd("run", "--", "no-such-command").stderr
+    missing = gmpd("run", "--", "no-such-command")
+    assert (missing.returncode, missing.stderr) == (
+        127,
+        "gmpd: no-such-command: command not found\n",
+    )
+    denied = gmpd("run", "--", "./words.py")
+    assert (denied.returncode, denied.stderr) == (126, "gmpd: ./words.py: Permission denied\n")
+
+
+def test_a_timeout_has_its_own_code(gmpd: Shell) -> None:
+    late = gmpd("submit", "time:sleep", "5", "--timeout", "0.2")
+    assert late.returncode == Exit.TIMEOUT
+    assert "Traceback" not in late.stderr
+    assert gmpd("run", "--timeout", "0.2", "--", "sleep", "30").returncode == Exit.TIMEOUT
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "1e99"])
+@pytest.mark.parametrize("words", ["submit math:sqrt 4", "map math:sqrt", "run true"])
+def test_a_timeout_that_cannot_be_is_a_wrong_argument(
+    bare: Shell, words: str, seconds: str
+) -> None:
+    command, *rest = words.split()
+    refused = bare(command, "--timeout", seconds, *rest)
+    assert refused.returncode == Exit.USAGE
+    assert "--timeout=" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_argument_like_an_option_gets_a_hint(gmpd: Shell) -> None:
+    refused = gmpd("submit", "math:fabs", "-1")
+    assert refused.returncode == Exit.USAGE
+    assert "write -- before" in refused.stderr
+    assert gmpd("submit", "math:fabs", "--", "-1").stdout == "1.0\n"
+
+
+def test_map_of_nothing_says_so(gmpd: Shell) -> None:
+    mapped = gmpd("map", "words:shout")
+    assert (mapped.returncode, mapped.stdout, mapped.stderr) == (0, "", "no lines\n")
+
+
+def test_the_counter_of_map_stays_out_of_results_on_the_same_terminal(gmpd: Shell) -> None:
+    seen = _on_a_terminal(gmpd, "map words:shout")
+    assert seen.replace("\r\n", "\n") == "ONE\nTWO\n"
+    counted = _on_a_terminal(gmpd, "map words:shout > results")
+    assert "2 ok, 0 failed" in counted
+    assert (gmpd.directory / "results").read_text() == "ONE\nTWO\n"
+    assert "ok," not in _on_a_terminal(gmpd, "map words:shout -q > results")
+
+
+def _on_a_terminal(gmpd: Shell, words: str) -> str:
+    """What a terminal shows of `gmpd ...` with two lines on stdin."""
+    ours, theirs = os.openpty()
+    command = f"printf 'one\\ntwo\\n' | {sys.executable} -m gmpd.cli {words}"
+    with subprocess.Popen(
+        ["sh", "-c", command], env=gmpd.env, cwd=gmpd.directory, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        try:
+            while part := os.read(ours, 1 << 16):
+                seen += part
+        except OSError:  # the other end is closed: Linux says it so
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    return seen.decode()
+
+
+def test_help_is_no_error(bare: Shell) -> None:
+    for words in ((), ("config",)):
+        told = bare(*words)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert told.stdout.startswith("Usage: gmpd")
+
+
+def test_config_shows_a_section(bare: Shell) -> None:
+    shown = bare("config", "show", "limits")
+    assert shown.stdout.startswith("[limits]\n")
+    assert [line for line in shown.stdout.splitlines()[1:] if line.startswith("[")] == []
+    assert bare("config", "show", "limitz").returncode == Exit.USAGE
+    assert "1 or more, not 'x'" in bare("procs", "x").stderr
 
 
 def test_ctrl_c_ends_the_command_of_run(gmpd: Shell) -> None:

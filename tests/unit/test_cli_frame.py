@@ -162,7 +162,7 @@ def test_completion_scripts_name_our_variable(
         (errors.QueueFull("x"), 6),
         (errors.NotRegistered("x"), 4),
         (errors.Unserializable("x"), 2),
-        (errors.JobTimeout("x"), 1),
+        (errors.JobTimeout("x"), 5),
         (errors.WorkerLost("x"), 1),
         (errors.InvariantError("x"), 70),
         (ZeroDivisionError("x"), 70),
