@@ -195,8 +195,14 @@ def _resident(pid: int) -> int:
 
 
 @click.command(short_help="Measure this machine, with peers beside.")
-@click.option("--scale", type=click.FloatRange(0.001, 100), default=1.0, help="More or less work.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=5, help="Turns of each.")
+@click.option(
+    "--scale", type=click.FloatRange(0.001, 100), default=1.0, metavar="X", show_default=True,
+    help="More or less work: so many times the usual.",
+)  # fmt: skip
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=5, metavar="N", show_default=True,
+    help="Turns of each.",
+)  # fmt: skip
 @standard
 def command(app: App, scale: float, rounds: int) -> None:
     """Measure submit, round trip, map and start, beside the standard library's pools with as many
@@ -219,10 +225,13 @@ def command(app: App, scale: float, rounds: int) -> None:
     for row in rows:
         app.data(
             f"{row.what:22} {_number(row.gmpd):>12} {_number(row.peer):>12}  x{row.ratio:<6.2f}"
-            f" {row.unit}, {row.peer_name}"
+            f" {row.unit}"
         )
     for cost in taken:
         app.data(f"{cost.what:22} {_number(cost.gmpd):>12} {'':12}  {'':7} {cost.unit}")
+    usual, *others = dict.fromkeys(row.peer_name for row in rows)
+    peers = [f"{row.peer_name} for `{row.what}`" for row in rows if row.peer_name in others]
+    app.data(f"the peer: {'; '.join([usual, *peers])}")
 
 
 def _number(value: float) -> str:

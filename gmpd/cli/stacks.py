@@ -53,8 +53,9 @@ def _show(app: App, each: Mapping[str, Any]) -> None:
     if not each["answered"]:
         app.say(f"{who}: {silence(status)}", level=-1)
         return
-    app.say(f"{who}: {each['gs']} goroutines")
-    app.data(each["text"] or "no goroutines\n")
+    gs = each["gs"]
+    count = f"{gs:,} goroutine{'' if gs == 1 else 's'}" if gs else "no goroutines"
+    app.data(f"{who}: {count}\n\n{each['text']}".rstrip("\n") + "\n")
 
 
 def silence(status: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,24 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
 
+#: Columns of a terminal that nobody has made wider.
+WIDTH = 80
+
 
 @click.command(short_help="Show what runs where.")
 @standard
 def command(app: App) -> None:
-    """Show what runs where: the daemon, its queue, and each P. --json prints all that it knows."""
+    """Show what runs where: the daemon, its queue, and each P. --json prints all that it knows.
+
+    \b
+    FRESH    jobs it has been given and not begun: they can still be stolen
+    STARTED  jobs that run, block or wait there
+    MS       its threads
+    JOBS     jobs that ended there
+    STOLEN   jobs that it took from other Ps
+    GIVEN    jobs that other Ps took from it
+    RUNS     what is on the P now, and for how long
+    """
     with connect(app) as client:
         seen: dict[str, Any] = client.call("status")
     if app.as_json:
@@ -29,15 +43,18 @@ def command(app: App) -> None:
 
 
 def headline(seen: Mapping[str, Any]) -> str:
-    """The daemon and its jobs, in two lines."""
+    """The daemon and its jobs, in two lines or a few more of 80 columns."""
     jobs, queue = seen.get("jobs", {}), seen.get("queue", {})
-    finished = ", ".join(f"{n} {name}" for name, n in jobs.get("finished", {}).items() if n)
-    return (
+    finished = ", ".join(f"{n:,} {name}" for name, n in jobs.get("finished", {}).items() if n)
+    others = seen.get("sessions", 0) - 1  # whoever asks is one
+    clients = "no client" if others < 1 else f"{others:,} client{'s' if others > 1 else ''}"
+    lines = (
         f"gmpd {seen.get('version', '')} {seen.get('state', '')}, pid {seen.get('pid', 0)},"
-        f" up {seen.get('uptime_s', 0):.0f} s, {seen.get('sessions', 0)} clients\n"
-        f"jobs: {jobs.get('submitted', 0)} submitted, {finished or '0 finished'};"
-        f" {queue.get('global', 0)} in the global queue"
+        f" up {seen.get('uptime_s', 0):,.0f} s, {clients}",
+        f"jobs: {jobs.get('submitted', 0):,} submitted, {finished or '0 finished'};"
+        f" {queue.get('global', 0):,} in the global queue",
     )
+    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
 def isolated_line(isolated: Mapping[str, Any]) -> str:
@@ -46,25 +63,27 @@ def isolated_line(isolated: Mapping[str, Any]) -> str:
         return ""
     states = ", ".join(f"{n} {state}" for state, n in isolated.get("states", {}).items() if n)
     return (
-        f"isolated: {states or 'none running'}; {isolated.get('queued', 0)} waiting,"
-        f" {isolated.get('limit', 0)} at most at once"
+        f"isolated: {states or 'none running'}; {isolated.get('queued', 0):,} waiting,"
+        f" {isolated.get('limit', 0):,} at most at once"
     )
 
 
 def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """A line for each P, and for each worker of an isolated job, under a heading."""
+    """A line for each P, and for each worker of an isolated job, under a heading. What runs has a
+    line of its own where it would not fit into 80 columns.
+    """
     rows = [
         ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]
     ]
     rows += [_row(p) for p in ps]
     rows += [_row({**worker, "p": "isolated"}) for worker in isolated]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return [
-        "  ".join(
-            [*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        whole = f"{line}  {row[-1]}".rstrip()
+        lines += [whole] if len(whole) <= WIDTH else [line.rstrip(), f"    runs {row[-1]}"]
+    return lines
 
 
 def _row(p: Mapping[str, Any]) -> list[str]:
@@ -78,4 +97,7 @@ def _row(p: Mapping[str, Any]) -> list[str]:
         cells += [p.get("jobs_finished", p.get("finished", 0))]
         cells += [p.get("stolen", 0), p.get("lost", 0)]
     cells += [f"{runs} ({p.get('running_s', 0):.1f} s)" if runs else ""]
-    return ["-" if cell is None else str(cell) for cell in cells]
+    return ["-" if cell is None else str(cell) for cell in cells[:4]] + [
+        "-" if cell is None else cell if isinstance(cell, str) else f"{cell:,}"
+        for cell in cells[4:]
+    ]

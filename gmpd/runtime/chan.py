@@ -24,7 +24,7 @@ from asyncio import AbstractEventLoop
 from bisect import bisect
 from collections import deque
 from collections.abc import Awaitable, Iterator
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.home import Note, at_home, find_home, wait_at_home
@@ -243,6 +243,14 @@ class Chan(Generic[T]):
             return await self.recv(), True
         except ChanClosed:
             return None, False
+
+    if not TYPE_CHECKING:  # mypy finds the mistake by itself
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(
+                "a Chan is received from with `async for v in ch`, or in a plain function with"
+                " `for v in ch.sync`"
+            )
 
     def __aiter__(self) -> Chan[T]:
         return self

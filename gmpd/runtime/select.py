@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.home import Note, find_home, wait_at_home
@@ -34,6 +34,11 @@ class RecvCase(Generic[T]):
     """``case v, ok := <-ch``."""
 
     __slots__ = ("ch",)
+
+    if not TYPE_CHECKING:  # mypy finds the mistake by itself
+
+        def __await__(self) -> NoReturn:
+            raise TypeError("gmpd.recv(ch) is a case of select; to receive: `await ch.recv()`")
 
     def __init__(self, ch: Chan[T] | None):
         self.ch = ch
@@ -60,6 +65,11 @@ class SendCase(Generic[T]):
     """``case ch <- value``."""
 
     __slots__ = ("ch", "value")
+
+    if not TYPE_CHECKING:  # mypy finds the mistake by itself
+
+        def __await__(self) -> NoReturn:
+            raise TypeError("gmpd.send(ch, v) is a case of select; to send: `await ch.send(v)`")
 
     def __init__(self, ch: Chan[T] | None, value: T):
         self.ch = ch

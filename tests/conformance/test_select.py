@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,20 @@ def test_default_is_chosen_only_when_nothing_is_ready(run: Run) -> None:
         assert await select(send(a, 6), default=True) == (0, None, True)
         assert await a.recv() == 6
         assert await select(default=True) == (-1, None, False)
+
+    run(main())
+
+
+def test_usual_mistakes_are_answered_with_what_was_meant(run: Run) -> None:
+    async def main() -> None:
+        ch: Any = Chan(1)
+        cases: list[Any] = [recv(ch), send(ch, 1)]
+        for case, meant in zip(cases, ("await ch.recv()", "await ch.send(v)"), strict=True):
+            with pytest.raises(TypeError, match=re.escape(meant)):
+                await case
+        with pytest.raises(TypeError, match=r"for v in ch\.sync"):
+            list(ch)
+        assert (len(ch), await select(recv(ch), default=True)) == (0, (-1, None, False))
 
     run(main())
 

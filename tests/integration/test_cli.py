@@ -455,6 +455,7 @@ def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
         done = stacks_with(gmpd, "words:parked")
         heads = re.findall(r"^goroutine \d+ \[(.*)\]:$", done.stdout, re.MULTILINE)
         assert len(heads) >= 31
+        assert re.findall(r"^P0, worker \d+: \d+ goroutines?$", done.stdout, re.MULTILINE)
         assert any(head.startswith("chan receive") for head in heads)
         assert "parked(...)\n\t" in done.stdout
         assert "words.py:" in done.stdout

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from gmpd import errors
-from gmpd.cli import COMMANDS, app, cli, doctor, main, report
+from gmpd.cli import COMMANDS, app, cli, doctor, main, report, status
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.config import KEYS, Config
 
@@ -148,6 +148,49 @@ def test_completion_scripts_name_our_variable(
     assert main(["completions", shell]) == Exit.OK
     script = capsys.readouterr().out
     assert f"_GMPD_COMPLETE={shell}_complete" in script
+
+
+def test_completions_know_the_shell_that_is_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert main(["completions"]) == Exit.OK
+    assert "fish_complete" in capsys.readouterr().out
+    monkeypatch.setenv("SHELL", "/bin/oddsh")
+    assert main(["completions"]) == Exit.USAGE
+    assert "name your shell: bash, fish, zsh" in capsys.readouterr().err
+
+
+# -- what runs where -----------------------------------------------------------------------------
+
+
+def test_status_counts_the_clients_beside_the_one_that_asks() -> None:
+    def told(sessions: int) -> str:
+        return status.headline({"sessions": sessions}).splitlines()[0].rpartition(", ")[2]
+
+    assert [told(n) for n in (1, 2, 1001)] == ["no client", "1 client", "1,000 clients"]
+
+
+def test_status_fits_eighty_columns() -> None:
+    seen = {
+        "version": "1.10.100", "state": "degraded", "pid": 4194304, "uptime_s": 31536000,
+        "sessions": 10_000, "queue": {"global": 10_000_000},
+        "jobs": {
+            "submitted": 123_456_789,
+            "finished": {"ok": 120_000_000, "error": 3_000_000, "cancelled": 1000, "timeout": 20},
+        },
+    }  # fmt: skip
+    p = {
+        "p": 10, "state": "searching", "pid": 4194304, "core": 127, "fresh": 256, "started": 10_000,
+        "ms": 1000, "jobs_finished": 123_456_789, "stolen": 1_234_567, "lost": 1_234_567,
+        "running": "shop.warehouse.jobs:recount_everything", "running_s": 12.3,
+    }  # fmt: skip
+    short = {"p": 1, "state": "idle", "pid": 7, "core": 1, "running": "a:b", "running_s": 0}
+    lines = [*status.headline(seen).splitlines(), *status.table([short])]
+    assert [line for line in lines if len(line) > 80] == []
+    assert lines[-1].endswith("a:b (0.0 s)")
+    assert "in the global queue" in " ".join(lines)
+    assert status.table([p])[-1] == "    runs shop.warehouse.jobs:recount_everything (12.3 s)"
 
 
 # -- how a command ends --------------------------------------------------------------------------
