@@ -19,8 +19,11 @@ from gmpd.cli.app import App, standard
 def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     """Run the daemon in the foreground.
 
-    TERM or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one stops
-    now.
+    Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
+    it: start it where your code is.
+
+    TERM, HUP or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one
+    stops now.
     """
     from gmpd.daemon import logs
     from gmpd.daemon.serve import serve

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import click
 
-from gmpd import rundir
+from gmpd import interpreter, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.report import say_error
@@ -34,7 +33,8 @@ TAIL_BYTES = 2000
 def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     """Start the daemon in the background and wait until it is ready.
 
-    It logs to gmpd.log in the state directory.
+    Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
+    it: start it where your code is. It logs to gmpd.log in the state directory.
     """
     config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
     check_procs(config.daemon.procs)
@@ -50,7 +50,7 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gmpd.cli", "serve", *flags],
+            interpreter.command("gmpd.cli", "serve", *flags), env=interpreter.environment(),
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     return _await(app, config, process, log, start)
@@ -115,5 +115,7 @@ def _say_up(app: App, record: rundir.Discovery, log: Path) -> None:
 
 def _tail(log: Path, start: int) -> list[str]:
     with log.open("rb") as file:
-        file.seek(max(start, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-        return file.read().decode(errors="replace").splitlines()
+        at = max(start, os.fstat(file.fileno()).st_size - TAIL_BYTES)
+        file.seek(at)
+        lines = file.read().decode(errors="replace").splitlines()
+    return lines if at == start else lines[1:]  # the first of a tail is rarely whole

@@ -15,17 +15,21 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
+from gmpd import interpreter
 from gmpd.codec import describe_function, encode_call
-from gmpd.config import Config
+from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
 
 #: Seconds for an orderly end; then it is killed.
 END_S = 10.0
+#: Seconds between the end of its output and its own, when it could not start.
+ENDED_S = 0.5
 
 
 class PrivateDaemon:
@@ -44,11 +48,14 @@ class PrivateDaemon:
             # What jobs print goes where this process prints, as with the standard pools.
             out = _own_stdout()
             try:
+                # A group of its own: Ctrl-C at the terminal is for this process to answer.
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "gmpd.daemon"],
+                    interpreter.command("gmpd.daemon"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     pass_fds=() if out is None else (out,),
+                    env=interpreter.environment(),
+                    process_group=0,
                 )
             finally:
                 if out is not None:
@@ -77,6 +84,7 @@ class PrivateDaemon:
                 "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
                 "stdout": stdout,
+                "log_level": _log_level(config),
             }
         )
         stdin = self._process.stdin
@@ -90,15 +98,27 @@ class PrivateDaemon:
     def _answer(self, timeout_s: float) -> dict[str, Any]:
         stdout = self._process.stdout
         assert stdout is not None
+        began = time.monotonic()
         ready, _, _ = select.select([stdout], [], [], timeout_s)
         line = stdout.readline() if ready else b""
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            answer = {"ok": False, "error": f"it said nothing useful within {timeout_s:g} s"}
+            answer = {"ok": False, "error": self._silence(line, time.monotonic() - began)}
         if not answer.get("ok"):
             raise DaemonUnreachable(f"a private daemon could not start: {answer.get('error')}")
         return answer
+
+    def _silence(self, line: bytes, waited_s: float) -> str:
+        """Why there is no answer, in words."""
+        try:
+            code = self._process.wait(ENDED_S)
+        except subprocess.TimeoutExpired:
+            said = f"it said {line.decode(errors='replace').strip()!r}" if line else "it is silent"
+            return f"{said} after {waited_s:.2g} s (daemon.start_timeout)"
+        how = f"with exit status {code}" if code >= 0 else f"by signal {-code}"
+        said = "" if not line else f" and said {line.decode(errors='replace').strip()!r}"
+        return f"it ended {how} after {waited_s:.2g} s{said}; more of it is on standard error"
 
     def close(self) -> None:
         """End it, wait for its end, remove its directory. Once or often."""
@@ -119,6 +139,12 @@ class PrivateDaemon:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+def _log_level(config: Config) -> str:
+    """Errors, unless somebody asked for more: it writes on the program's standard error."""
+    name = "daemon.log_level"
+    return config.daemon.log_level if config.origin(name).layer is not Layer.DEFAULT else "error"
 
 
 def _own_stdout() -> int | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import msgpack
 
+from gmpd import interpreter
 from gmpd.config import Config
 
 log = logging.getLogger("gmpd.gateway")
@@ -45,7 +45,7 @@ class Gateway:
     def _start(self) -> None:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gmpd.gateway"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            interpreter.command("gmpd.gateway"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -13,13 +13,14 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
 import gmpd
-from gmpd import rundir
+from gmpd import interpreter, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
@@ -32,13 +33,15 @@ log = logging.getLogger("gmpd.serve")
 
 
 class Signals:
-    """TERM and INT as readable bytes on a pipe: handlers do nothing but write."""
+    """TERM, INT and HUP (its terminal has closed) as readable bytes on a pipe: handlers do nothing
+    but write. One that is ignored, as nohup does it, stays so."""
 
     def __init__(self) -> None:
         self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._out, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
 
     def take(self) -> list[int]:
         """The signals that came since the last call."""
@@ -167,9 +170,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
             log.info("removed %s, left by a daemon that died", name)
         endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
         notifier = Notifier.take_environment(os.environ)
-        coordinator = Coordinator(
-            config, endpoints, Surroundings(endpoints["worker"]), procs_of(config)
-        )
+        around = Surroundings(endpoints["worker"], interpreter.current_directory())
+        coordinator = Coordinator(config, endpoints, around, procs_of(config))
         front = Front(config, coordinator, notifier, directory, announce)
         try:
             _run(coordinator, notifier)
@@ -179,9 +181,20 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
 
 
 def serve_private(settings: dict[str, Any]) -> int:
-    """Run a daemon that belongs to the process at the other end of standard input."""
+    """Run a daemon that belongs to the process at the other end of standard input.
+
+    Its directory is its own, too: it removes it, since its client may be dead by then.
+    """
     config = Config.from_wire(settings["config"])
     directory = rundir.prepare(settings["runtime_dir"])
+    try:
+        return _serve_private(config, directory, settings)
+    finally:
+        with suppress(OSError):  # somebody else put something into it
+            os.rmdir(directory)
+
+
+def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) -> int:
     endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
     initializer = settings.get("initializer")
     around = Surroundings(
@@ -223,15 +236,20 @@ def _raise_descriptor_limit() -> None:
 
 
 def _tell(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):  # its starter is gone: the end of standard input says so
+        os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def main() -> int:
     """``python -m gmpd.daemon``: one length-prefixed msgpack map of settings on standard input."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    # Before the loop takes signals for itself: go out through every `finally`.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     size = int.from_bytes(_read(4), "big")
     settings = msgpack.unpackb(_read(size))
+    # It writes where the program does, and what failed the program is told as an error.
+    level = settings.get("log_level", "error").upper()
+    logging.basicConfig(level=level, format="%(name)s: %(message)s")
     try:
         return serve_private(settings)
     except GmpdError as error:

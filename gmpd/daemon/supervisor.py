@@ -17,6 +17,7 @@ from typing import Any
 
 import msgpack
 
+from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.daemon.page import Page, Slot
 from gmpd.sched.instructions import Exit
@@ -113,7 +114,7 @@ class Supervisor:
         page, fd = Page.create(f"gmpd-p{p}")
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gmpd.daemon.worker", str(fd)],
+                interpreter.command("gmpd.daemon.worker", str(fd)),
                 stdin=subprocess.PIPE,
                 stdout=self._stdout(),
                 pass_fds=(fd,),

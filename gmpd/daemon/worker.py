@@ -24,6 +24,7 @@ from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
 from gmpd.errors import ProtocolError, Unserializable
+from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import ChanOp, Outcome
 from gmpd.runtime.loop import Loop
@@ -415,9 +416,7 @@ def _settle_process(settings: dict[str, Any]) -> None:
         os.sched_setaffinity(0, {settings["core"]})
     if settings["cwd"]:
         os.chdir(settings["cwd"])
-    for path in settings["sys_path"]:
-        if path not in sys.path:
-            sys.path.append(path)
+    sys.path[:] = jobs_path(sys.path, settings["sys_path"])
 
 
 def _end_with_parent(parent: int) -> None:

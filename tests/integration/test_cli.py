@@ -542,3 +542,25 @@ def test_many_ps_start_a_few_at_a_time_and_the_daemon_answers(gmpd: Shell) -> No
     assert most <= starts_at_once()
     assert gmpd("submit", "math:sqrt", "4").stdout == "2.0\n"
     assert gmpd("procs", "2").stdout == "2\n"
+
+
+def test_up_starts_gmpd_and_nothing_that_lies_about(bare: Shell) -> None:
+    """Stray modules of the directory are no part of the daemon; its jobs find what lies there."""
+    here = bare.directory / "code"
+    (here / "gmpd").mkdir(parents=True)
+    for name in ("random.py", "logging.py", "gmpd/__init__.py"):
+        (here / name).write_text("raise SystemExit('a stray module was imported')\n")
+    (here / "mine.py").write_text("def double(x): return 2 * x\n")
+
+    def gmpd(*words: str) -> Done:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "gmpd.cli", *words],
+            env=bare.env, cwd=here, capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+
+    up = gmpd("up", "--procs", "1")
+    assert up.returncode == 0, up.stderr
+    try:
+        assert gmpd("submit", "mine:double", "4").stdout == "8\n"
+    finally:
+        assert gmpd("down").returncode == 0

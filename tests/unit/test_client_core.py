@@ -257,6 +257,18 @@ def end(future: JobFuture, outcome: Outcome, payload: bytes = b"", **details: An
     [
         (Outcome.TIMEOUT, {}, JobTimeout, "timeout"),
         (Outcome.LOST, {"pid": 42, "signal": "SIGKILL"}, WorkerLost, r"pid 42\) died by SIGKILL"),
+        (
+            Outcome.LOST,
+            {"pid": 42, "signal": "SIGSEGV", "text": "was killed by SIGSEGV while it ran f"},
+            WorkerLost,
+            r"the worker \(pid 42\) was killed by SIGSEGV while it ran f$",
+        ),
+        (
+            Outcome.LOST,
+            {"pid": 42, "exitcode": 3, "text": "ended with exit status 3"},
+            WorkerLost,
+            r"the worker \(pid 42\) ended with exit status 3$",
+        ),
         (Outcome.LOST, {"poisoned": True}, JobPoisoned, "several workers"),
         (Outcome.REJECTED, {"text": "full", "room": 3}, QueueFull, "not accepted: full"),
     ],

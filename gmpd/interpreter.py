@@ -1,0 +1,54 @@
+"""How gmpd starts another interpreter, and where jobs in it look for modules.
+
+What gmpd starts must be gmpd: a ``random.py`` in the directory that a program happens to stand in
+must not become a part of the daemon. So nothing is looked up there until all that gmpd itself
+needs has been imported. It knows nothing of what is started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: Where installed packages live, by the name of the directory (Debian has its own).
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def command(module: str, *words: str) -> list[str]:
+    """The command line of ``python -m module words``, without the current directory (``-P``)."""
+    return [sys.executable, "-P", "-m", module, *words]
+
+
+def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """``base`` (default: this process's) for such a command.
+
+    This very gmpd is found again: one that was imported from the script's or the current directory,
+    which ``-P`` leaves out, is named in PYTHONPATH.
+    """
+    env = dict(os.environ if base is None else base)
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    path = [os.path.abspath(entry) for entry in sys.path]
+    if not sys.flags.safe_path and path[:1] == [home] and path.count(home) == 1:
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), home)))
+    return env
+
+
+def jobs_path(own: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """A process's ``sys.path`` with what jobs want, too.
+
+    What is missing comes after the standard library, which nothing may hide, and before installed
+    packages, as in a program that stands there.
+    """
+    missing = [path for path in dict.fromkeys(wanted) if path not in own]
+    at = next((i for i, path in enumerate(own) if Path(path).name in _INSTALLED), len(own))
+    return [*own[:at], *missing, *own[at:]]
+
+
+def current_directory() -> tuple[str, ...]:
+    """The directory that this process stands in; empty when it was removed."""
+    try:
+        return (os.getcwd(),)
+    except FileNotFoundError:
+        return ()
