@@ -55,6 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.index(_directory(item)))
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all that they import live to the end: a pass of the collector over
+    them takes longer than most tests, and several passes belong to each test with processes."""
+    gc.collect()
+    gc.freeze()
+
+
 def _directory(item: pytest.Item) -> str:
     directory = item.path.relative_to(HERE).parts[0]
     if directory not in ORDER:

@@ -314,12 +314,14 @@ def test_collecting_does_not_happen_at_registration() -> None:
 def test_a_scrape_of_64_ps_is_a_few_milliseconds(daemon: Daemon) -> None:
     p = daemon.snapshot["ps"][0]
     daemon.snapshot["ps"] = [{**p, "p": i} for i in range(64)]
-    generate_latest(daemon.registry)
-    daemon.names()
-    took = daemon.value("gmpd_collect_duration_seconds")
-    assert took is not None
-    # Ten times what it takes on a slow machine: this is to catch a quadratic, not to measure.
-    assert 0 < took < 0.25
+    took = []
+    for _ in range(10):
+        generate_latest(daemon.registry)
+        took.append(daemon.value("gmpd_collect_duration_seconds") or 0)
+    assert all(took)
+    # Ten times what it takes on a slow machine: this is to catch a quadratic, not to measure. The
+    # fastest of some: others may have the cores meanwhile.
+    assert min(took) < 0.25
 
 
 @pytest.mark.skipif(
