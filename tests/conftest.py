@@ -44,6 +44,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_configure() -> None:
     os.environ[BADGE] = f"{os.getpid()}.{time.time_ns()}"
+    # No test finds a daemon that happens to run on this machine: there is none in this place.
+    os.environ["GMPD_RUNTIME_DIR"] = f"/tmp/gmpd-tests-{os.getpid()}/none"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,9 @@ from gmpd.cli.link import (
 from gmpd.cli.report import report, say_error
 from gmpd.errors import RemoteError
 
+#: Seconds that a cancelled job gets to end: a coroutine's cleanup, the death of an isolated worker.
+CANCEL_S = 1.0
+
 
 class Dashes(click.Command):
     """Says what to do with arguments that look like options."""
@@ -48,6 +51,9 @@ def command(
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
+    Ctrl-C cancels it: what has not begun, coroutines, and jobs with --isolate. A plain function
+    that runs cannot be stopped from outside: it goes on, and that is said.
+
     An argument that reads as JSON is that value (2, true, [1, 2]); any other is a text. Those that
     begin with a dash come after --: gmpd submit math:fabs -- -1
     """
@@ -57,7 +63,24 @@ def command(
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     with connect(app) as client:
         future = client.submit_named(ref, options, *map(read, args), **named)
-        return show(app, future)
+        try:
+            return show(app, future)
+        except KeyboardInterrupt:
+            app.say(f"\ninterrupted: {_called_off(future)}")
+            return Exit.INTERRUPTED
+
+
+def _called_off(future: PlainFuture) -> str:
+    """Cancel it; what came of that."""
+    future.cancel()
+    try:
+        future.wait_over(CANCEL_S)
+    except TimeoutError:
+        return (
+            f"job {future.job_id} goes on in the daemon: a plain function that runs cannot be"
+            f" stopped (one with --isolate can be killed)"
+        )
+    return "the job was cancelled" if future.cancelled() else "the job had ended already"
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import click
 from gmpd import interpreter, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
+from gmpd.cli.link import connect
 from gmpd.cli.report import say_error
 from gmpd.config import Config
 from gmpd.cpus import check_procs
@@ -33,6 +34,8 @@ TAIL_BYTES = 2000
 def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     """Start the daemon in the background and wait until it is ready.
 
+    One that runs already is left as it is: 0 when it takes work, 6 when it drains or is degraded.
+
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
     it: start it where your code is. It logs to gmpd.log in the state directory.
     """
@@ -40,8 +43,9 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     check_procs(config.daemon.procs)
     record = _running(config)
     if record is not None:
-        app.say(f"a daemon runs already (pid {record.pid}); look with `gmpd status`")
-        return Exit.OK
+        code = _already(app, config, record.pid)
+        if code is not None:
+            return code
     flags = ["--runtime-dir", config.daemon.runtime_dir]
     flags += ["--config", app.config_file] if app.config_file else []
     flags += ["--procs", str(procs)] if procs is not None else []
@@ -61,6 +65,32 @@ def _running(config: Config) -> rundir.Discovery | None:
         return rundir.read_discovery(config.daemon.runtime_dir)
     except DaemonUnreachable:
         return None
+
+
+def _already(app: App, config: Config, pid: int) -> Exit | None:
+    """The exit code beside a daemon that runs already; None when it has just ended."""
+    try:
+        with connect(app) as client:
+            state = str(client.call("status", timeout=config.client.connect_timeout)["state"])
+    except DaemonUnreachable:
+        if _running(config) is None:
+            return None
+        raise
+    match state:
+        case "running":
+            app.say(f"a daemon runs already (pid {pid}); look with `gmpd status`")
+            return Exit.OK
+        case "draining":
+            app.say(
+                f"a daemon (pid {pid}) drains: it finishes what runs and takes no more work;"
+                f" `gmpd down` waits for its end, then `gmpd up` starts another"
+            )
+        case _:
+            app.say(
+                f"a daemon runs already (pid {pid}), but is {state}: `gmpd status` and its log say"
+                f" more, `gmpd down` ends it"
+            )
+    return Exit.REJECTED
 
 
 def _log_file(config: Config) -> Path:

@@ -71,6 +71,8 @@ def gmpd(bare: Shell) -> Iterator[Shell]:
         "    await asyncio.sleep(0.05)\n"
         "    time.sleep(4)\n"
         "def slow(path): pathlib.Path(path).touch(); time.sleep(1); return 'slow'\n"
+        "def slower(path): pathlib.Path(path).touch(); time.sleep(8)\n"
+        "async def wait_long(path): pathlib.Path(path).touch(); await asyncio.sleep(60)\n"
     )
     up = bare("up", "--procs", "2")
     assert up.returncode == 0, up.stderr
@@ -564,3 +566,39 @@ def test_up_starts_gmpd_and_nothing_that_lies_about(bare: Shell) -> None:
         assert gmpd("submit", "mine:double", "4").stdout == "8\n"
     finally:
         assert gmpd("down").returncode == 0
+
+
+# -- Ctrl-C on a job -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (("words:slower",), "goes on in the daemon"),
+        (("words:slower", "--isolate"), "the job was cancelled"),
+        (("words:wait_long",), "the job was cancelled"),
+    ],
+)
+def test_an_interrupted_submit_says_what_became_of_the_job(
+    gmpd: Shell, function: tuple[str, ...], said: str
+) -> None:
+    began = gmpd.directory / "began"
+    with gmpd.start("submit", *function, str(began)) as submit:
+        wait_until(began.exists, "the job runs", timeout=20)
+        submit.send_signal(signal.SIGINT)
+        _, errors = submit.communicate(timeout=20)
+    assert submit.returncode == Exit.INTERRUPTED, errors
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_up_beside_a_daemon_that_drains_says_so(gmpd: Shell) -> None:
+    began = gmpd.directory / "began"
+    with gmpd.start("submit", "words:slower", str(began)) as submit:
+        wait_until(began.exists, "the job runs", timeout=20)
+        assert gmpd("drain").returncode == 0
+        up = gmpd("up")
+        assert up.returncode == Exit.REJECTED, up.stderr
+        assert "takes no more work" in up.stderr
+        assert gmpd("down", "--now").returncode == 0
+        submit.communicate(timeout=20)
