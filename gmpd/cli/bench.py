@@ -220,15 +220,15 @@ def command(app: App, scale: float, rounds: int) -> None:
     if app.as_json:
         app.json([*map(asdict, rows), *map(asdict, taken)])
         return
-    app.data(f"{procs} Ps beside as many processes; medians of {rounds} rounds in turns")
+    app.data(f"{procs} Ps beside as many processes; medians of {rounds:,} turns of each")
     app.data(f"{'':22} {'gmpd':>12} {'peer':>12}   ratio")
     for row in rows:
         app.data(
-            f"{row.what:22} {_number(row.gmpd):>12} {_number(row.peer):>12}  x{row.ratio:<6.2f}"
+            f"{row.what:22} {_number(row.gmpd):>12} {_number(row.peer):>12}  x{row.ratio:<7.2f}"
             f" {row.unit}"
         )
     for cost in taken:
-        app.data(f"{cost.what:22} {_number(cost.gmpd):>12} {'':12}  {'':7} {cost.unit}")
+        app.data(f"{cost.what:22} {_number(cost.gmpd):>12} {'':12}  {'':8} {cost.unit}")
     usual, *others = dict.fromkeys(row.peer_name for row in rows)
     peers = [f"{row.peer_name} for `{row.what}`" for row in rows if row.peer_name in others]
     app.data(f"the peer: {'; '.join([usual, *peers])}")

@@ -31,4 +31,4 @@ def command(app: App, shell: str | None) -> None:
     made = get_completion_class(shell)
     assert made is not None, shell
     app.data(made(root, {}, "gmpd", "_GMPD_COMPLETE").source())
-    app.say(f"# to install: {_INSTALL[shell]}")
+    app.say(f"# to install:\n# {_INSTALL[shell]}")

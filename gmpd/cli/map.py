@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import stat
 import sys
 import threading
 import time
@@ -144,8 +145,7 @@ def _leave(client: PlainClient, *, cancel: bool) -> None:
 
 
 def _print_all(app: App, feeder: Feeder, tally: Tally) -> None:
-    # Results in the same terminal say enough, and a counter would be written into their lines.
-    progress = sys.stderr.isatty() and not sys.stdout.isatty() and app.verbosity >= 0
+    progress = sys.stderr.isatty() and app.verbosity >= 0 and _goes_to_a_file()
     while True:
         if feeder.futures.empty():
             sys.stdout.flush()
@@ -166,6 +166,14 @@ def _print_all(app: App, feeder: Feeder, tally: Tally) -> None:
         click.echo(f"\r{tally.line()}\x1b[K", err=True)
     elif not tally.done:
         app.say(tally.line())
+
+
+def _goes_to_a_file() -> bool:
+    """Whether results cannot appear on this terminal, where a counter would be written into their
+    lines: those in a pipe may, `gmpd map f | cat` for one.
+    """
+    mode = os.fstat(sys.stdout.fileno()).st_mode
+    return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
 
 
 def _print(app: App, future: PlainFuture, tally: Tally) -> None:

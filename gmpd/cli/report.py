@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import traceback
 
 import click
@@ -42,12 +43,35 @@ def report(error: BaseException) -> int:
 
 
 def say_error(text: str, notes: list[str] | None = None) -> None:
-    """The first line after a red word, what follows indented below it."""
+    """The first line after a red word, what follows indented below it. A terminal gets lines that
+    end between words.
+    """
     first, *rest = [*text.splitlines(), *(notes or [])] or [""]
-    color = color_of()
-    click.echo(click.style("error: ", fg="red", bold=True) + first, err=True, color=color)
+    color, width = color_of(), _width()
+    word = "error: "
+    head, *more = _folded(word + first, width)
+    red = click.style(word, fg="red", bold=True)
+    click.echo(red + head.removeprefix(word), err=True, color=color)
     for line in rest:
-        click.echo(f"  {line}", err=True, color=color)
+        more += _folded(f"  {line}", width)
+    for line in more:
+        click.echo(line, err=True, color=color)
+
+
+def _width() -> int | None:
+    """Columns of the terminal that stderr is; None for anything else."""
+    try:
+        return os.get_terminal_size(2).columns or None
+    except OSError:
+        return None
+
+
+def _folded(line: str, width: int | None) -> list[str]:
+    if width is None or len(line) <= width or line.startswith("   "):  # code, or a log's line
+        return [line]
+    return textwrap.wrap(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _usage(error: click.UsageError) -> None:

@@ -69,8 +69,8 @@ def isolated_line(isolated: Mapping[str, Any]) -> str:
 
 
 def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """A line for each P, and for each worker of an isolated job, under a heading. What runs has a
-    line of its own where it would not fit into 80 columns.
+    """A line for each P, and for each worker of an isolated job, under a heading. What runs has
+    lines of its own when it would not fit into 80 columns.
     """
     rows = [
         ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]
@@ -78,12 +78,17 @@ def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> 
     rows += [_row(p) for p in ps]
     rows += [_row({**worker, "p": "isolated"}) for worker in isolated]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = []
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        whole = f"{line}  {row[-1]}".rstrip()
-        lines += [whole] if len(whole) <= WIDTH else [line.rstrip(), f"    runs {row[-1]}"]
-    return lines
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        for row in rows
+    ]
+    whole = [f"{line}  {row[-1]}".rstrip() for line, row in zip(lines, rows, strict=True)]
+    if max(map(len, whole)) <= WIDTH:
+        return whole
+    parts = [lines[0].rstrip()]
+    for line, row in zip(lines[1:], rows[1:], strict=True):
+        parts += [line.rstrip(), *([f"    runs {row[-1]}"] if row[-1] else [])]
+    return parts
 
 
 def _row(p: Mapping[str, Any]) -> list[str]:

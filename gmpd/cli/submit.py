@@ -27,12 +27,14 @@ class Dashes(click.Command):
     """Says what to do with arguments that look like options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given = " ".join(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            hint = f"write -- before the arguments of a job that begin with a dash ({given!r})"
-            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
+            raise click.UsageError(
+                f"there is no option {error.option_name}; write -- before the arguments of a job"
+                f" that begin with a dash: gmpd submit MODULE:FUNCTION -- {error.option_name}",
+                ctx,
+            ) from None
 
 
 @click.command(cls=Dashes, short_help="Run a function as a job.")

@@ -253,6 +253,7 @@ def test_map_of_nothing_says_so(gmpd: Shell) -> None:
 def test_the_counter_of_map_stays_out_of_results_on_the_same_terminal(gmpd: Shell) -> None:
     seen = _on_a_terminal(gmpd, "map words:shout")
     assert seen.replace("\r\n", "\n") == "ONE\nTWO\n"
+    assert _on_a_terminal(gmpd, "map words:shout | cat").replace("\r\n", "\n") == "ONE\nTWO\n"
     counted = _on_a_terminal(gmpd, "map words:shout > results")
     assert "2 ok, 0 failed" in counted
     assert (gmpd.directory / "results").read_text() == "ONE\nTWO\n"

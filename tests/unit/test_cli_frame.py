@@ -252,6 +252,16 @@ def test_an_error_is_a_sentence_not_a_traceback(capsys: pytest.CaptureFixture[st
     )
 
 
+def test_an_error_on_a_terminal_is_folded_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_width", lambda: 40)
+    report.report(errors.ConfigError("a number of words that need more than a line\nand more"))
+    assert capsys.readouterr().err == (
+        "error: a number of words that need more\n  than a line\n  and more\n"
+    )
+
+
 def test_a_bug_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     report.report(ZeroDivisionError("boom"))
     told = capsys.readouterr().err
