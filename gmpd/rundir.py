@@ -167,6 +167,10 @@ class Lock:
         self.release()
 
 
+class HiddenHolder(ConfigError):
+    """A daemon has the directory, and its process is not to be seen: in another container."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """The daemon that has a lock: a pid, and what tells it from a later process with that pid."""
@@ -201,7 +205,7 @@ def find_holder(directory: str | os.PathLike[str]) -> Holder | None:
     """The daemon that has the directory, also one that answers nobody; None when there is none.
 
     The pid in the lock is believed only of a process that has this very file open: it might be one
-    of another container. Raises ConfigError for a daemon whose process cannot be seen, and as
+    of another container. Raises HiddenHolder for a daemon whose process cannot be seen, and as
     `check`.
     """
     path = Path(directory) / LOCK
@@ -217,7 +221,7 @@ def find_holder(directory: str | os.PathLike[str]) -> Holder | None:
             return Holder(pid, ticks)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(
+        raise HiddenHolder(
             f"a daemon has {directory}, but its process (pid {pid}) is not to be seen from here:"
             f" end it where it runs, perhaps in another container"
         ) from None

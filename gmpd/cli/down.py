@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import click
 
@@ -15,6 +16,7 @@ from gmpd import rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
+from gmpd.config import Config
 from gmpd.errors import DaemonUnreachable
 
 #: Seconds between two looks whether it is gone.
@@ -43,7 +45,12 @@ def command(app: App, now: bool) -> int:
     """
     config = app.config()
     directory = config.daemon.runtime_dir
-    holder = rundir.find_holder(directory)
+    try:
+        holder = rundir.find_holder(directory)
+    except rundir.HiddenHolder:  # its socket is reached from here, its process is not
+        if not _ask(app, now):
+            raise
+        return _see_it_end(app, config, lambda: _is_unlisted(directory))
     if holder is None:
         app.say(f"no daemon runs in {directory}")
         return Exit.OK
@@ -52,15 +59,7 @@ def command(app: App, now: bool) -> int:
         holder.kill(signal.SIGTERM)
     if now:
         return _see_it_end_now(app, directory, holder)
-    limit = config.daemon.drain_timeout + FAREWELL_S
-    if _is_gone_within(holder, limit):
-        app.say("gmpd is down")
-        return Exit.OK
-    app.say(
-        f"the daemon (pid {holder.pid}) still ends after {limit:g} s;"
-        f" `gmpd down --now` does not wait for jobs"
-    )
-    return Exit.TIMEOUT
+    return _see_it_end(app, config, lambda: holder.is_gone)
 
 
 def _ask(app: App, now: bool) -> bool:
@@ -73,12 +72,30 @@ def _ask(app: App, now: bool) -> bool:
     return True
 
 
+def _is_unlisted(directory: str) -> bool:
+    """Whether it has taken its record back, the last thing but one that it does."""
+    try:
+        rundir.read_discovery(directory)
+    except DaemonUnreachable:
+        return True
+    return False
+
+
+def _see_it_end(app: App, config: Config, gone: Callable[[], bool]) -> int:
+    limit = config.daemon.drain_timeout + FAREWELL_S
+    if _is_so_within(gone, limit):
+        app.say("gmpd is down")
+        return Exit.OK
+    app.say(f"the daemon still ends after {limit:g} s; `gmpd down --now` does not wait for jobs")
+    return Exit.TIMEOUT
+
+
 def _see_it_end_now(app: App, directory: str, holder: rundir.Holder) -> int:
-    if _is_gone_within(holder, NOW_S):
+    if _is_so_within(lambda: holder.is_gone, NOW_S):
         app.say("gmpd is down")
         return Exit.OK
     holder.kill(signal.SIGKILL)
-    if not _is_gone_within(holder, KILL_S):
+    if not _is_so_within(lambda: holder.is_gone, KILL_S):
         app.say(f"the daemon (pid {holder.pid}) lives on although it was killed: see `ps`")
         return Exit.TIMEOUT
     with rundir.Lock.acquire(directory) as lock:  # what it could not remove any more
@@ -87,9 +104,9 @@ def _see_it_end_now(app: App, directory: str, holder: rundir.Holder) -> int:
     return Exit.OK
 
 
-def _is_gone_within(holder: rundir.Holder, limit_s: float) -> bool:
+def _is_so_within(fact: Callable[[], bool], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
-    while not holder.is_gone:
+    while not fact():
         if time.monotonic() > deadline:
             return False
         time.sleep(LOOK_S)

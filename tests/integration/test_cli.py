@@ -516,6 +516,14 @@ def test_a_daemon_that_does_not_answer_is_ended_by_its_process(bare: Shell) -> N
             os.kill(pid, signal.SIGKILL)
 
 
+def test_a_daemon_of_another_container_is_ended_by_its_socket(bare: Shell) -> None:
+    assert bare("up", "--procs", "1").returncode == 0
+    # No process here has it open under this pid, as when the pid is another container's.
+    (bare.directory / "run" / "gmpd.lock").write_text(f"{os.getppid()}\n")
+    down = bare("down")
+    assert (down.returncode, down.stderr) == (0, "gmpd is down\n")
+
+
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
