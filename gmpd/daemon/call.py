@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gmpd.codec import FunctionRef, decode_call, encode_error, encode_result, resolve_function
 from gmpd.errors import JobTimeout, Unserializable
 from gmpd.protocol import Outcome
+from gmpd.runtime.g import leave_fork
 
 if TYPE_CHECKING:
     from gmpd.daemon.worker import Worker
@@ -132,9 +132,8 @@ class Call:
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
-        if self.worker.forked:
-            # A child of the job's own fork came back from it: it must not go on as a second worker.
-            os._exit(self.outcome is not Outcome.OK)
+        if self.worker.loop.forked:
+            leave_fork(self.outcome is not Outcome.OK)
         if coro is None:
             self.ended_ns = time.monotonic_ns()
             self.occupied_ns = self.ended_ns - self.began_ns

@@ -9,12 +9,12 @@ Coroutines are driven by the loop, on whichever M holds P, as everywhere. Counte
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from gmpd.daemon.call import Call, Step
+from gmpd.runtime.g import leave_fork
 
 T = TypeVar("T")
 
@@ -36,9 +36,9 @@ class IsolatedCall(Call):
         try:
             outcome = part()
         except BaseException:
-            if self.worker.forked:
-                os._exit(1)
+            if self.worker.loop.forked:
+                leave_fork(1)
             raise
-        if self.worker.forked:
-            os._exit(0)
+        if self.worker.loop.forked:
+            leave_fork(0)
         return outcome

@@ -27,6 +27,7 @@ from gmpd.errors import ProtocolError, Unserializable
 from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import ChanOp, Outcome
+from gmpd.runtime.g import leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
@@ -64,8 +65,7 @@ class Worker:
         #: Guards interrupts of threads: see Call._leave_guarded.
         self.interrupts = threading.Lock()
         self.link = Dealer(network, settings["endpoint"])
-        #: This is a fork that a job made; see Call.start.
-        self.forked = False
+        self.loop.shared = True
         os.register_at_fork(after_in_child=self._in_fork)
         self.exchange = Exchange(
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
@@ -99,7 +99,7 @@ class Worker:
         self._buffers: list[Any] = []
 
     def _in_fork(self) -> None:
-        self.forked = True
+        self.loop.forked = True
 
     # -- calls report ------------------------------------------------------------------------------
 
@@ -145,6 +145,8 @@ class Worker:
     def paused(self) -> None:
         """P is between two calls. What is executed then is what lost P: should the process die now,
         it is not for want of a name."""
+        if self.loop.forked:
+            leave_fork(0)
         self.page.pause()
         if detached := self.loop.ms.detached[:]:
             calls = [(m.g, m.trait) for m in detached if isinstance(m.g, Call)]
@@ -256,6 +258,8 @@ class Worker:
         self._send(protocol.Route(*to, int(op), chan, req, length, blob.data), frames)
 
     def _send(self, message: protocol.Message, frames: Any = ()) -> None:
+        if self.loop.forked:  # the socket is the worker's
+            leave_fork(1)
         self.link.send([protocol.pack(message), *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
             self.loop.call_soon(self.on_readable)
@@ -299,7 +303,8 @@ class Worker:
             case protocol.Welcome():
                 pass
             case protocol.Refused(reason=reason):
-                raise SystemExit(f"the coordinator refused this worker: {reason}")
+                refusal = SystemExit(f"the coordinator refused this worker: {reason}")
+                self.loop.interrupt(refusal)
             case _:
                 assert_never(message)
 
@@ -343,7 +348,7 @@ class Worker:
         """Say goodbye and end the loop; whatever threads still run end with the process."""
         self.flush()
         self._send(protocol.Bye("stopped"))
-        self.loop.stop()
+        self.loop.end()
 
     # -- life --------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ This file knows nothing of Ms, and of the run queue only where a G goes when it 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from _thread import allocate_lock, get_ident
 from asyncio import CancelledError, base_tasks, coroutines
@@ -23,7 +24,7 @@ from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-de
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TextIO
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.m import current_m, entersyscallblock
@@ -107,18 +108,29 @@ class Steps:
             else:
                 result = self._throw()
         except StopIteration as stop:
+            if p.forked:
+                leave_fork(0)
             self._returned(stop.value)
         except CancelledError as cancelled:
+            if p.forked:
+                leave_fork(1)
             self._was_cancelled(cancelled)
             self = None  # type: ignore[assignment]  # no cycle through the traceback
         except (KeyboardInterrupt, SystemExit) as leaving:
+            if p.forked:
+                leave_fork(1)
             self._failed(leaving)
             self = None  # type: ignore[assignment]
-            raise
+            if not p.shared:  # else the process is not the job's to end: it is the awaiter's
+                raise
         except BaseException as error:  # noqa: BLE001 - it is the awaiter's
+            if p.forked:
+                leave_fork(1)
             self._failed(error)
             self = None  # type: ignore[assignment]
         else:
+            if p.forked:
+                leave_fork(0)
             if result is GOSCHED:
                 p.runq.global_.append(self)
             elif result is None:
@@ -235,6 +247,12 @@ class Steps:
 
     def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
         base_tasks._task_print_stack(self, limit, file)  # type: ignore[arg-type]
+
+
+def leave_fork(code: int) -> NoReturn:
+    """A fork that a job made came back from the job's code: it ends here. It must not go on as a
+    second worker, nor touch what it shares with the first."""
+    os._exit(code)
 
 
 def _message(exc: BaseException) -> Any:

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gmpd.errors import Deadlock
-from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started
+from gmpd.runtime.g import G, JobG, Steps, SyncG, Task, is_started, leave_fork
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.sleepers import Sleepers
@@ -172,6 +172,11 @@ class Loop(asyncio.SelectorEventLoop):
         #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
         #: waits for jobs).
         self.checkdead = False
+        #: It is a worker's, shared by jobs: none of them can stop it, be it by SystemExit. The
+        #: worker does, by ``end``.
+        self.shared = False
+        #: This process is a fork that a job made, to end where the job gives control back.
+        self.forked = False
         #: The callback or G that runs.
         self.current: Any = None
         #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
@@ -403,8 +408,38 @@ class Loop(asyncio.SelectorEventLoop):
             return True
         return False
 
+    def _stay(self, handle: asyncio.Handle, leaving: BaseException) -> None:
+        """A callback of a job wanted to end the process, which is not its own."""
+        if self.forked:
+            leave_fork(1)
+        self.default_exception_handler(
+            {
+                "message": f"{_named(handle)} raised {type(leaving).__name__}:"
+                " it ends that callback alone, the worker goes on",
+                "exception": leaving,
+                "handle": handle,
+            }
+        )
+
+    def stop(self) -> None:
+        """As asyncio's; a loop that jobs share does not listen to them, and says so."""
+        if not self.shared:
+            super().stop()
+            return
+        current = _current_tasks.get(self) or self.current
+        log.warning(
+            "%s called stop() of its worker's event loop at %s: ignored, other jobs run on it. "
+            "Return from the job instead",
+            "a sync G" if current is None else _named(current),
+            innermost(sys._getframe(1)),
+        )
+
+    def end(self) -> None:
+        """Stop, whoever shares it: the worker's own word."""
+        super().stop()
+
     def interrupt(self, exc: BaseException) -> None:
-        """Let ``run_forever`` end with ``exc``; called by M0 while another M holds P."""
+        """Let ``run_forever`` end with ``exc``, whichever M holds P."""
         self._fatal = exc
         self._stopping = True
         self._write_to_self()
@@ -537,10 +572,17 @@ class Loop(asyncio.SelectorEventLoop):
                     dirty = False
                 if handle._cancelled:
                     continue
-            if watched:
-                self._run_watched(handle)
-            else:
-                handle._run()
+            try:
+                if watched:
+                    self._run_watched(handle)
+                else:
+                    handle._run()
+            except (KeyboardInterrupt, SystemExit) as leaving:
+                if not self.shared:
+                    raise
+                self._stay(handle, leaving)
+            if self.forked:
+                leave_fork(0)
         self.current = handle = None  # a traceback may lead here: no cycle
         if dirty:
             _current_tasks.pop(self, None)
@@ -715,7 +757,7 @@ class Loop(asyncio.SelectorEventLoop):
         events._set_running_loop(self if shown else None)
         return not shown
 
-    def _run_fresh(self, m: M, g: Any) -> int:
+    def _run_fresh(self, m: M, g: Any) -> int:  # noqa: C901 - what every sync G runs through
         """Start a fresh G; a sync one runs to its end here. How long it took, in ns; below 0 when
         this M lost P meanwhile."""
         trait = self.learned.get(g.fn_key) if self.learned.traits else None
@@ -737,6 +779,8 @@ class Loop(asyncio.SelectorEventLoop):
         if tracer is not None:
             tracer(GEvent.START, g)
         m.outcome = coro = g.start() if child else context.run(g.start)  # a child has its own
+        if self.forked:
+            leave_fork(0)
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
             return -1
@@ -845,6 +889,8 @@ class Loop(asyncio.SelectorEventLoop):
 
     def handoff_known(self, m: M) -> None:
         """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
+        if self.forked:  # nobody is there to give P to, nor to end the wait
+            leave_fork(1)
         if self.ms.owner is m and self.ms.handoff(m, m.tick, None):
             self.stats.handoff_known += 1
             self._trace_syscall(m)

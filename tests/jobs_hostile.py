@@ -1,0 +1,128 @@
+"""Jobs for tests that would take the worker with them if they could: forks and ends of the process.
+
+``path``: a file to which each process that gets so far adds a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+
+import gmpd
+
+
+def note(path: str, text: str) -> str:
+    with open(path, "a") as file:
+        file.write(text + "\n")
+    return text
+
+
+def _fork(path: str) -> str:
+    """Both copies return; the first one after the other has ended."""
+    pid = os.fork()
+    note(path, str(os.getpid()))
+    if not pid:
+        return "copy"
+    os.waitpid(pid, 0)  # for ever, should the copy go on
+    return "first"
+
+
+async def fork_async(path: str) -> str:
+    return _fork(path)
+
+
+async def fork_step(path: str) -> str:
+    await asyncio.sleep(0)
+    found = _fork(path)
+    await asyncio.sleep(0)
+    note(path, found)
+    return found
+
+
+async def fork_child(path: str) -> str:
+    return str(await gmpd.go(_fork, path))
+
+
+async def fork_child_async(path: str) -> str:
+    return str(await gmpd.go(fork_async, path))
+
+
+def fork_child_sync(path: str) -> str:
+    return str(gmpd.go(_fork, path).result())
+
+
+async def fork_task(path: str) -> str:
+    return await asyncio.create_task(fork_async(path))
+
+
+async def fork_callback(path: str) -> str:
+    found = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: found.set_result(_fork(path)))
+    return str(await found)
+
+
+async def fork_blocking(path: str) -> str:
+    return await gmpd.blocking(_fork, path)
+
+
+def fork_and_wait(path: str) -> str:
+    """The copy waits for what only the worker could do."""
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return "first"
+    gmpd.go(note, path, "child").result()
+    return "copy"
+
+
+def fork_generator(path: str) -> Iterator[str]:
+    yield "begin"
+    yield _fork(path)
+
+
+async def leave_in_task(how: str) -> str:
+    """A part of the job leaves, and the job sees it."""
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit(7) if how == "exit" else KeyboardInterrupt("7")
+
+    try:
+        await asyncio.gather(leave())
+    except BaseException as exc:
+        return repr(exc)
+    return "nothing"
+
+
+async def leave_in_child() -> str:
+    try:
+        await gmpd.go(leave_in_step)
+    except BaseException as exc:
+        return repr(exc)
+    return "nothing"
+
+
+async def leave_in_step() -> None:
+    await gmpd.gosched()
+    sys.exit(7)
+
+
+async def leave_in_callback() -> int:
+    loop = asyncio.get_running_loop()
+    loop.call_soon(sys.exit, 3)
+    loop.call_later(0, sys.exit, 4)
+    await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+async def stop_loop() -> int:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    return os.getpid()
+
+
+async def pid_later(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
