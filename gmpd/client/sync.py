@@ -57,6 +57,15 @@ CLOSE_S = 15.0
 LINGER_MS = 500
 
 
+#: What futures, maps, streams and the command line call, and ``dir`` leaves out.
+_FOR_GMPD = frozenset(
+    {
+        "cancel_job", "cancel_jobs", "cancel_pending", "cancel_seqs", "lead", "new_queue",
+        "pull_items", "submit_ref", "submit_with",
+    }
+)  # fmt: skip
+
+
 class Client(Wire):
     """A connection to a daemon: ``submit``, ``map``, ``stream``, ``call``.
 
@@ -607,6 +616,10 @@ class Client(Wire):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error nobody is there to want the results of what has not even started.
         self.close(wait=kind is None, cancel=kind is not None)
+
+    def __dir__(self) -> list[str]:
+        """For completion in a shell: what a user is meant to call."""
+        return sorted({*super().__dir__()} - _FOR_GMPD)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "lost" if self._core.lost else "open"

@@ -40,6 +40,8 @@ class RecvCase(Generic[T]):
         def __await__(self) -> NoReturn:
             raise TypeError("gmpd.recv(ch) is a case of select; to receive: `await ch.recv()`")
 
+        __iter__ = __await__  # as `v, ok = gmpd.recv(ch)`
+
     def __init__(self, ch: Chan[T] | None):
         self.ch = ch
 
@@ -70,6 +72,8 @@ class SendCase(Generic[T]):
 
         def __await__(self) -> NoReturn:
             raise TypeError("gmpd.send(ch, v) is a case of select; to send: `await ch.send(v)`")
+
+        __iter__ = __await__  # as `v, ok = gmpd.send(ch, v)`
 
     def __init__(self, ch: Chan[T] | None, value: T):
         self.ch = ch

@@ -38,6 +38,8 @@ def test_usual_mistakes_are_answered_with_what_was_meant(run: Run) -> None:
         for case, meant in zip(cases, ("await ch.recv()", "await ch.send(v)"), strict=True):
             with pytest.raises(TypeError, match=re.escape(meant)):
                 await case
+            with pytest.raises(TypeError, match=re.escape(meant)):
+                _value, _ok = case
         with pytest.raises(TypeError, match=r"for v in ch\.sync"):
             list(ch)
         assert (len(ch), await select(recv(ch), default=True)) == (0, (-1, None, False))

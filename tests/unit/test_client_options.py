@@ -9,7 +9,7 @@ import pytest
 
 from gmpd.client.aio import AsyncClient
 from gmpd.client.core import wire_options
-from gmpd.client.sync import Client
+from gmpd.client.sync import _FOR_GMPD, Client
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ def test_what_is_not_there_yet_says_what_to_do_instead(
     half_made = Client.__new__(Client)
     with pytest.raises(NotImplementedError, match=instead):
         ask(half_made)
+
+
+def test_dir_shows_what_a_user_calls() -> None:
+    half_made = Client.__new__(Client)
+    names = {name for name in dir(half_made) if not name.startswith("_")}
+    assert names >= {"submit", "map", "stream", "options", "enqueue", "job", "close"}
+    assert {name for name in dir(Client) if not name.startswith("_")} >= names
+    assert not names & {"lead", "cancel_seqs", "submit_ref"}
+    assert all(hasattr(Client, name) for name in _FOR_GMPD)
 
 
 def test_options_reach_the_wire() -> None:
