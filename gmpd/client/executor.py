@@ -131,7 +131,10 @@ class Executor(concurrent.futures.Executor):
 class _PoolClient(Client):
     """Says BrokenExecutor when its daemon is gone because the initializer failed."""
 
-    def _loss(self, error: Exception) -> Exception:
+    _warns = False  # the standard pools say nothing either
+
+    @staticmethod
+    def _loss(error: Exception) -> Exception:
         failed = broken(error)
         if failed is not None:
             # Where the standard pools say it too.

@@ -10,6 +10,9 @@ Any thread but that one may be interrupted by Ctrl-C at any point. So they use t
 ``shield``, settle only futures that nobody else watches, and whatever they leave half done is in a
 place where the thread finds it and does it again.
 
+That thread does not keep a client alive: while it sleeps it has only a weak reference. One that is
+dropped unclosed is handed to it, and ends when its jobs have.
+
 Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever gives the
 lock away without having read to the end wakes the thread.
 """
@@ -20,6 +23,7 @@ import atexit
 import os
 import queue
 import select
+import sys
 import threading
 import time
 import warnings
@@ -78,6 +82,9 @@ class Client(Wire):
     Raises DaemonUnreachable when nobody answers, ProtocolError for a daemon of another version.
     """
 
+    #: Whether to be dropped without ``close`` is worth a ResourceWarning.
+    _warns = True
+
     def __init__(
         self,
         endpoint: str | None = None,
@@ -110,6 +117,8 @@ class Client(Wire):
         #: The thread that owns the socket when nobody else does.
         self._io = 0
         self._thread: threading.Thread | None = None
+        #: Where its thread finds a client that everybody else has dropped.
+        self._dropped: list[Client] = []
         target = target or find(endpoint)
         self._daemon: PrivateDaemon | None = target.daemon
         super().__init__(target.endpoint, name, resend=on_full == "wait")
@@ -398,7 +407,8 @@ class Client(Wire):
             raise
         self._start_io()
 
-    def _loss(self, error: Exception) -> Exception:
+    @staticmethod
+    def _loss(error: Exception) -> Exception:
         return error
 
     def _new_lock(self) -> Any:
@@ -499,19 +509,17 @@ class Client(Wire):
         self._epoll = select.epoll()
         for fd in (self._eventfd, self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="gmpd-io", daemon=True)
+        # What closes itself when the collector finds it is the thread's: the client may come back.
+        owned = (self._epoll, self._link, self._network, self._daemon)
+        args = (weakref.ref(self), self._dropped, *owned)
+        self._thread = threading.Thread(target=_serve, args=args, name="gmpd-io", daemon=True)
+        self._ended = False
         self._thread.start()
         self._wake()  # what came together with the Welcome has used up its edge
 
-    def _run(self) -> None:
-        self._io = threading.get_ident()
-        while self._turn():
-            self._deliver()
-        self._finish()
-
-    def _turn(self) -> bool:
-        """Sleep until there is something to do, then do it; False when the client is to end."""
-        for fd, _ in self._epoll.poll(self._until_retry()):
+    def _turn(self, ready: list[tuple[int, int]]) -> bool:
+        """What there is to do now; False when the client is to end."""
+        for fd, _ in ready:
             if fd == self._eventfd:
                 os.eventfd_read(fd)
         with self._lock:
@@ -524,6 +532,10 @@ class Client(Wire):
             self._pump()
             self._check_peer()
             return True
+
+    def _unwanted(self) -> bool:
+        """It was dropped, and no job of it is left."""
+        return bool(self._dropped) and not self._core.busy and not self._core.events
 
     def _until_retry(self) -> float | None:
         """Seconds until refused jobs are sent again; None when there are none."""
@@ -621,10 +633,54 @@ class Client(Wire):
         """For completion in a shell: what a user is meant to call."""
         return sorted({*super().__dir__()} - _FOR_GMPD)
 
+    def __del__(self) -> None:
+        """Nobody can use it any more, but its jobs may still have callbacks: its thread ends it."""
+        if getattr(self, "_ended", True) or self._thread is None or self._pid != os.getpid():
+            return
+        if sys.is_finalizing():
+            return
+        self._dropped.append(self)
+        os.eventfd_write(self._eventfd, 1)
+        if self._warns:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+
     def __repr__(self) -> str:
         state = "closed" if self._closed else "lost" if self._core.lost else "open"
         own = " (private)" if self._daemon is not None else ""
         return f"<gmpd.{type(self).__name__} {state} {self.endpoint}{own}, {self._core.busy} jobs>"
+
+
+def _serve(
+    ref: weakref.ref[Client], dropped: list[Client], epoll: select.epoll, *_owned: object
+) -> None:
+    """A client's IO thread. No name here may keep the client while the thread sleeps."""
+    client = ref()
+    assert client is not None  # whoever makes it has it
+    client._io = threading.get_ident()
+    wait_s: float | None = None
+    while True:
+        del client
+        ready = epoll.poll(wait_s)
+        client = dropped[0] if dropped else ref()
+        if client is None:  # it is being dropped just now, and comes in the next moment
+            client = _await_drop(dropped)
+        if dropped:
+            _open_clients.add(client)  # the collector has taken it out
+        more = client._turn(ready)
+        if more:
+            client._deliver()
+        if not more or client._unwanted():
+            break
+        wait_s = client._until_retry()
+    client._stopping = True
+    client._finish()
+    dropped.clear()
+
+
+def _await_drop(dropped: list[Client]) -> Client:
+    while not dropped:
+        time.sleep(0.001)  # another thread is between the end of its references and __del__
+    return dropped[0]
 
 
 _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
