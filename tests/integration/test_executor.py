@@ -98,7 +98,7 @@ def test_what_cannot_be_sent_fails_at_submit(client: gmpd.Client) -> None:
 
 def test_an_error_is_itself_with_cause_and_note(client: gmpd.Client) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
-        client.submit(operator.truediv, 1, 0).result(20)
+        client.submit(lambda: 1 / 0).result(20)
     assert "attempt 1" in caught.value.__notes__[0]
     assert "Traceback" in str(caught.value.__cause__)
 
