@@ -59,8 +59,14 @@ VERSION_MIN = 1
 #: Most jobs in one Submit or Assign: bounds the time that one message can hold a loop (about 4 ms).
 BATCH_JOBS_MAX = 4096
 
-#: Most bytes of envelope in one frame beside user values: a guess, eight times the largest seen.
+#: Most bytes of envelope in one frame beside the largest user value that is allowed: what is
+#: gathered with it, and the columns of numbers. A larger frame is refused by the socket itself,
+#: and the connection with it.
 ENVELOPE_SLACK = 1 << 20
+
+#: Whoever gathers values into one message sends it once it has so many bytes of them: with one more
+#: value, and the columns (4,096 jobs, 40 bytes each), that stays below the slack.
+GATHER_BYTES = 1 << 19
 
 #: The out-of-band frames of one value, or of all values of a message.
 Buffers: TypeAlias = Sequence[Any]

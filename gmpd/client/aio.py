@@ -37,6 +37,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
 
     #: How long the job ran, microseconds; once it is done.
     ran_us = 0
+    _nbytes = 0
     _seq = 0
     _name = ""
     _client: AsyncClient
@@ -58,6 +59,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
         if self.done():
             return
         self.ran_us = event.ran_us
+        self._nbytes = len(event.payload)
         if event.outcome is Outcome.OK:
             try:
                 self.set_result(codec.decode(event.payload, event.buffers))

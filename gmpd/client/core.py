@@ -17,14 +17,12 @@ from typing import Any, NamedTuple, TypeAlias
 from gmpd import protocol
 from gmpd.client.refusals import HOPELESS, Refusals, Sent
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import DaemonUnreachable, ProtocolError
+from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
 from gmpd.protocol import Outcome
 
 Options = dict[str, Any]
 
-#: Bytes of arguments gathered into one message: bounds what a message holds up.
-BATCH_BYTES = 1 << 20
 #: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
 ACK_BYTES = 1 << 20
 #: Functions that the daemon is told to remember; beyond, it forgets the one unused for longest.
@@ -32,6 +30,9 @@ FUNCTIONS_MAX = 1024
 #: Items that a generator job may be ahead of its reader; topped up when half are used.
 STREAM_WINDOW = 64
 
+
+#: Arguments up to this size are below any limit that can be set.
+_SMALL_BYTES = 1024
 
 _NOTHING: dict[str, Any] = {}
 #: Stands among outcomes for a job that is sent again.
@@ -137,16 +138,18 @@ class ClientCore:
         """Take one job; its number. Raises what ended the session."""
         if self.lost is not None:
             raise self.lost
+        data, buffers = blob
+        if buffers or len(data) > _SMALL_BYTES or len(ref.payload) > _SMALL_BYTES:
+            self._check_size(ref, blob)
         batch = self._open
         if (
             batch is None
             or batch.ref != ref
             or batch.options != options
             or len(batch.payloads) >= self.batch_jobs
-            or batch.nbytes > BATCH_BYTES
+            or batch.nbytes > protocol.GATHER_BYTES
         ):
             batch = self._open_batch(ref, options)
-        data, buffers = blob
         payloads = batch.payloads
         seq = batch.first_seq + len(payloads)
         if buffers or batch.buffers is not None:
@@ -158,6 +161,20 @@ class ClientCore:
         self.unsent += 1
         batch.nbytes += len(data)
         return seq
+
+    def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
+        """A larger frame would cost the connection, and with it every job of this session."""
+        limit = self.welcome.value_bytes if self.welcome is not None else 0
+        if limit and blob.nbytes > limit:
+            raise Unserializable(
+                f"the arguments of {ref.name}() have {blob.nbytes} bytes, limits.value_bytes allows"
+                f" {limit}: write them to a file and send the path"
+            )
+        if limit and len(ref.payload) > limit:
+            raise Unserializable(
+                f"the function {ref.name}() with what it refers to has {len(ref.payload)} bytes,"
+                f" limits.value_bytes allows {limit}: let it load what it needs"
+            )
 
     def _open_batch(self, ref: FunctionRef, options: Options | None) -> Batch:
         self._close_batch()

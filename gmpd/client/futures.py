@@ -116,6 +116,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     _fn_name = ""
     _kept = False
     _ran_us = 0
+    _nbytes = 0
 
     def __init__(self) -> None:
         # Not super().__init__(): it builds the Condition.
@@ -247,6 +248,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     def ended(self, event: Ended) -> None:
         """The job's outcome has come. Never raises."""
         self._ran_us = event.ran_us
+        self._nbytes = len(event.payload)
         if event.outcome is Outcome.OK:
             try:
                 value = codec.decode(event.payload, event.buffers)

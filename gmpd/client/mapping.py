@@ -32,6 +32,8 @@ WINDOW_CHUNKS = 64
 CHUNK_US = 3_000
 #: Largest automatic chunk: its arguments and results travel together.
 CHUNK_ITEMS_MAX = 4096
+#: And of so many bytes at most, arguments or results: what is limited is one value.
+CHUNK_BYTES = 1 << 18
 #: An automatic chunk grows by at most this factor over the last one that came back.
 GROWTH = 8
 #: Of a source whose length is known, a chunk is at most this part: the last ones must spread.
@@ -48,6 +50,11 @@ class Sizer:
         self.size = chunksize if isinstance(chunksize, int) else 1
         self._most = CHUNK_ITEMS_MAX if total is None else max(1, total // PARTS)
         self._item_us: float | None = None
+        self._item_bytes = 0.0
+
+    def weigh(self, items: int, nbytes: int) -> None:
+        """``items`` had arguments, or results, of so many bytes together."""
+        self._item_bytes = max(nbytes / items, (self._item_bytes * 3 + nbytes / items) / 4)
 
     def learn(self, items: int, ran_us: int) -> None:
         """``items`` took ``ran_us`` together."""
@@ -55,7 +62,7 @@ class Sizer:
             return
         one = max(0.05, ran_us / items)
         self._item_us = one if self._item_us is None else (self._item_us + one) / 2
-        wanted = int(CHUNK_US / self._item_us)
+        wanted = int(min(CHUNK_US / self._item_us, CHUNK_BYTES / max(1.0, self._item_bytes)))
         self.size = max(1, min(wanted, items * GROWTH, self._most, CHUNK_ITEMS_MAX))
 
 
@@ -120,6 +127,7 @@ class Plan:
         else:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
+        self._sizer.weigh(len(chunk), len(blob.data))
         return ref, self._options, blob
 
     def sent(self, future: Any, items: int) -> None:
@@ -134,6 +142,7 @@ class Plan:
         """
         items = self.out.pop(future)
         self._items_out -= items
+        self._sizer.weigh(items, future._nbytes)
         self._sizer.learn(items, ran_us)
         self._done += items
         if self._report is not None:

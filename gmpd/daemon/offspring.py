@@ -45,8 +45,6 @@ from gmpd.sched.runq import half_up
 #: Packing for one thief ends after so long (ns of CPU time, so that a core that others use as well
 #: gives no less): P does nothing else meanwhile.
 PACK_NS = 2_000_000
-#: One message carries at most about so many bytes of arguments.
-MESSAGE_BYTES = 1 << 20
 #: And all that is given at once: a thief takes as long to read it.
 GIVE_BYTES = 8 << 20
 #: Functions that the coordinator is told about at a time; the one unused for longest gives way.
@@ -163,7 +161,7 @@ class Offspring:
                 stayed.append(g)
                 continue
             ref, blob = packed
-            if batch.ref != ref or batch.nbytes > MESSAGE_BYTES:
+            if batch.ref != ref or batch.nbytes > protocol.GATHER_BYTES:
                 self._submit(batch)
                 batch = _Batch(ref)
             batch.add(g, blob)

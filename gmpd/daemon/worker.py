@@ -46,6 +46,8 @@ BEAT_S = 0.25
 PUBLISH_NS = 2_000_000
 #: Exit code for "cannot serve": an import or the initializer failed. Not tried again for ever.
 EXIT_FAULT = 3
+#: Exit code for a link that the coordinator has closed.
+EXIT_CUT = 4
 #: Last messages are given this long to leave (ms).
 LINGER_MS = 500
 
@@ -97,6 +99,7 @@ class Worker:
         self._occupied_us: list[int] = []
         self._specials: dict[int, list[Any]] = {}
         self._buffers: list[Any] = []
+        self._nbytes = 0
 
     def _in_fork(self) -> None:
         self.loop.forked = True
@@ -134,6 +137,7 @@ class Worker:
         gathered = len(self._tokens)
         if (
             gathered >= GATHER_MAX
+            or self._nbytes > protocol.GATHER_BYTES
             or self._slow_fresh
             or not self._fresh
             or call.ended_ns - self._flushed_ns > (GATHER_CHILDREN_NS if call.child else GATHER_NS)
@@ -168,6 +172,7 @@ class Worker:
         self._ran_us.append(ran_us)
         self._occupied_us.append(occupied_us)
         self._buffers.append(call.out_buffers)
+        self._nbytes += len(call.data)
         if call.may_be_kept:
             self.page.store(
                 call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
@@ -188,8 +193,11 @@ class Worker:
         """Items of a generator job."""
         for blob in blobs:
             self.check_size(blob)
-        counts, frames = protocol.join_buffers([blob.buffers for blob in blobs])
-        self._send(protocol.Items(call.token, [blob.data for blob in blobs], counts), frames)
+        while blobs:
+            n = _how_many(blobs)
+            some, blobs = blobs[:n], blobs[n:]
+            counts, frames = protocol.join_buffers([blob.buffers for blob in some])
+            self._send(protocol.Items(call.token, [blob.data for blob in some], counts), frames)
 
     def check_size(self, blob: Blob) -> None:
         """Raise Unserializable for a result over the limit: an error of that job alone."""
@@ -344,6 +352,13 @@ class Worker:
         if not self.calls:
             self.stop()
 
+    def _on_monitor(self) -> None:
+        """The connection was cut (by a frame over the limit, for example): what went over it may
+        be lost, and the coordinator knows nobody by a second one. It starts another worker."""
+        if self.link.take_disconnect():
+            print(f"gmpd worker P{self.p}: the link to the coordinator was cut", file=sys.stderr)  # noqa: T201
+            os._exit(EXIT_CUT)
+
     def stop(self) -> None:
         """Say goodbye and end the loop; whatever threads still run end with the process."""
         self.flush()
@@ -383,8 +398,20 @@ class Worker:
         """Serve until told to stop."""
         self.loop.mind_garbage()
         self.loop.add_reader(self.link.fd, self.on_readable)
+        self.loop.add_reader(self.link.monitor_fd, self._on_monitor)
+        self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
         self.loop.run_forever()
+
+
+def _how_many(blobs: list[Blob]) -> int:
+    """The first of them that go into one message."""
+    nbytes = 0
+    for n, blob in enumerate(blobs, 1):
+        nbytes += len(blob.data)
+        if nbytes > protocol.GATHER_BYTES:
+            return n
+    return len(blobs)
 
 
 def main(argv: list[str]) -> int:
