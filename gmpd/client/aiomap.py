@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from gmpd.client.mapping import Plan
@@ -60,6 +59,8 @@ class AsyncMapping:
                 del self._out[future]
                 for value in self._plan.results(future, future.result(), future.ran_us):
                     yield value
+            if self._plan.source_error is not None:
+                raise self._plan.source_error
         finally:
             await self._leave()
 
@@ -67,10 +68,10 @@ class AsyncMapping:
         """Send what the window allows; whether anything is still to come."""
         while not self._over and (size := self._plan.room()):
             if self._sync is not None:
-                chunk = list(islice(self._sync, size))
+                chunk = self._plan.take(self._sync, size)
             elif self._reading is None:
                 # One at a time, or the first of a slow source would wait for the last.
-                self._reading = asyncio.ensure_future(_take(self._async, self._plan.fixed or 1))
+                self._reading = asyncio.ensure_future(self._take(self._plan.fixed or 1))
                 self._reading.add_done_callback(self._tell)
                 break
             elif self._reading.done():
@@ -82,6 +83,18 @@ class AsyncMapping:
             if chunk:
                 self._send(chunk)
         return bool(self._out) or not self._over
+
+    async def _take(self, n: int) -> list[Any]:
+        """As ``Plan.take``, from what may have to be waited for."""
+        taken: list[Any] = []
+        try:
+            async for row in self._async:
+                taken.append(row)
+                if len(taken) == n:
+                    break
+        except Exception as error:  # noqa: BLE001 - the caller's own source
+            self._plan.source_error = error
+        return taken
 
     def _send(self, chunk: list[Any]) -> None:
         future = self._client._submit_ready(*self._plan.call(chunk))
@@ -116,15 +129,6 @@ class AsyncMapping:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
-
-
-async def _take(rows: AsyncIterator[Any], n: int) -> list[Any]:
-    taken: list[Any] = []
-    async for row in rows:
-        taken.append(row)
-        if len(taken) == n:
-            break
-    return taken
 
 
 async def _as_async(items: Source) -> AsyncIterator[Any]:

@@ -1,6 +1,6 @@
 """What a worker runs for a piece of a ``map``: imported there, it knows no client.
 
-An item that raises does not spoil its neighbours.
+An item that raises, whatever it be, or whose result cannot be sent, does not spoil its neighbours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import FunctionRef, describe_function, encode_error
+from gmpd.codec import FunctionRef, OrElse, describe_function, encode_error, encode_result
+from gmpd.errors import Unserializable
 
 #: One call's positional arguments.
 Item = tuple[Any, ...]
@@ -25,8 +26,8 @@ class Partly(NamedTuple):
     errors: dict[int, bytes]
 
 
-def run_chunk(fn: Callable[..., Any], items: list[Any]) -> list[Any] | Partly:
-    """``fn(item)`` for each, in order."""
+def run_chunk(fn: Callable[..., Any], items: list[Any]) -> OrElse:
+    """``fn(item)`` for each, in order: a list, or ``Partly``."""
     results: list[Any] = []
     errors: dict[int, bytes] = {}
     left = iter(items)
@@ -35,18 +36,18 @@ def run_chunk(fn: Callable[..., Any], items: list[Any]) -> list[Any] | Partly:
         try:
             for item in left:
                 add(fn(item))
-            return Partly(results, errors) if errors else results
-        except Exception as error:  # noqa: BLE001 - the job's own, whatever it is
+            return _sendable(results, errors)
+        except BaseException as error:  # noqa: BLE001 - the job's own, whatever it is
             errors[len(results)] = encode_error(error)
             add(None)
 
 
-def run_rows(fn: Callable[..., Any], items: list[Item]) -> list[Any] | Partly:
+def run_rows(fn: Callable[..., Any], items: list[Item]) -> OrElse:
     """``fn(*item)`` for each, in order."""
     return run_chunk(lambda item: fn(*item), items)
 
 
-async def run_rows_async(fn: Callable[..., Any], items: list[Item]) -> list[Any] | Partly:
+async def run_rows_async(fn: Callable[..., Any], items: list[Item]) -> OrElse:
     """``await fn(*item)`` for all at once."""
     results = await asyncio.gather(*(_outcome(fn, item) for item in items))
     errors = {
@@ -54,20 +55,37 @@ async def run_rows_async(fn: Callable[..., Any], items: list[Item]) -> list[Any]
         for place, value in enumerate(results)
         if type(value) is _Raised
     }
-    if not errors:
-        return results
-    return Partly([None if at in errors else value for at, value in enumerate(results)], errors)
+    return _sendable([None if at in errors else value for at, value in enumerate(results)], errors)
 
 
 class _Raised(NamedTuple):
-    error: Exception
+    error: BaseException
 
 
 async def _outcome(fn: Callable[..., Any], item: Item) -> Any:
     try:
         return await fn(*item)
-    except Exception as error:  # noqa: BLE001 - the job's own, whatever it is
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # the whole job is cancelled
         return _Raised(error)
+
+
+def _sendable(results: list[Any], errors: dict[int, bytes]) -> OrElse:
+    # Each is tried alone only if all together cannot be sent: it takes twice the time.
+    whole = Partly(results, errors) if errors else results
+    return OrElse(whole, functools.partial(_each_tried, results, errors))
+
+
+def _each_tried(results: list[Any], errors: dict[int, bytes]) -> Partly:
+    for place, value in enumerate(results):
+        try:
+            encode_result(value)
+        except Unserializable as error:
+            errors[place] = encode_error(error)
+            results[place] = None
+    return Partly(results, errors)
 
 
 def describe_chunk(fn: Callable[..., Any], ref: FunctionRef, *, rows: bool) -> FunctionRef:

@@ -96,6 +96,8 @@ class Plan:
         self.out: dict[Any, int] = {}
         self._items_out = 0
         self._done = 0
+        #: What the source raised: due after the results of what it gave before, as with ``map``.
+        self.source_error: Exception | None = None
 
     @functools.cached_property
     def _chunk_ref(self) -> codec.FunctionRef:
@@ -151,6 +153,16 @@ class Plan:
             return _up_to_error(value)
         return _let_go([value] if items == 1 else value)
 
+    def take(self, source: Iterator[Any], n: int) -> list[Any]:
+        """The next ``n`` of a source, fewer at its end. An error is an end, kept for
+        later."""
+        taken: list[Any] = []
+        try:
+            taken.extend(islice(source, n))  # keeps what it got before an error
+        except Exception as error:  # noqa: BLE001 - the caller's own source
+            self.source_error = error
+        return taken
+
     def over(self) -> None:
         """The last word to whoever watches the progress."""
         if self._report is not None:
@@ -183,6 +195,8 @@ class Mapping:
         try:
             for chunk in self._in_order() if self._ordered else self._as_completed():
                 yield from chunk
+            if self._plan.source_error is not None:
+                raise self._plan.source_error
         finally:
             self._client.cancel_jobs(list(self._plan.out))
             self._plan.over()
@@ -211,7 +225,7 @@ class Mapping:
         """Send what the window allows; whether anything is out."""
         plan = self._plan
         while not self._over and (size := plan.room()):
-            chunk = list(islice(self._source, size))
+            chunk = plan.take(self._source, size)
             self._over = len(chunk) < size
             if chunk:
                 future = self._client.submit_ref(*plan.call(chunk), wait=True)

@@ -16,6 +16,7 @@ from gmpd.codec.functions import FunctionRef, describe_function, resolve_functio
 from gmpd.codec.pickles import Buffer
 from gmpd.codec.values import (
     Blob,
+    OrElse,
     decode,
     decode_call,
     encode,
@@ -30,6 +31,7 @@ __all__ = [
     "Buffer",
     "ErrorSummary",
     "FunctionRef",
+    "OrElse",
     "add_job_note",
     "decode",
     "decode_call",

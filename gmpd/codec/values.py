@@ -146,6 +146,16 @@ def decode_call(
     return _decode_other_call(data, buffers)
 
 
+class OrElse:
+    """A result, and what makes another that is sent in its place should it not be one to send."""
+
+    __slots__ = ("other", "value")
+
+    def __init__(self, value: object, other: Callable[[], object]) -> None:
+        self.value = value
+        self.other = other
+
+
 def encode_result(value: object, *, plain: bool = False) -> Blob:
     """What a job returned, as bytes. Raises Unserializable with the path to the bad item."""
     if value is None:
@@ -153,6 +163,11 @@ def encode_result(value: object, *, plain: bool = False) -> Blob:
     blob = _encode_msgpack(value)
     if blob is not None:
         return blob
+    if isinstance(value, OrElse):
+        try:
+            return encode_result(value.value, plain=plain)
+        except Unserializable:
+            return encode_result(value.other(), plain=plain)
     if plain:
         return Blob(_pack_plain(value, "result", "the result"))
     return _encode_pickle(value, "result", "the result")

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import BrokenExecutor, as_completed, wait
+from typing import Any
 
 import pytest
 
@@ -399,3 +400,90 @@ def test_gevent(patch: str) -> None:
         [sys.executable, "-c", patch + GREEN], capture_output=True, text=True, timeout=50
     )
     assert (ran.returncode, ran.stdout) == (0, "3\n"), ran.stderr
+
+
+class Grim:
+    """A function whose third item (2) does as it is told."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __call__(self, x: int) -> Any:
+        if x == 2:
+            if self.how == "exit":
+                sys.exit("leaves")
+            if self.how == "interrupt":
+                raise KeyboardInterrupt("leaves")
+            return threading.Lock()
+        return -x
+
+
+async def _grim(x: int) -> Any:
+    await asyncio.sleep(0)
+    return Grim("lock" if x % 2 else "exit")(x)
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "text"),
+    [
+        ("exit", SystemExit, "leaves"),
+        ("interrupt", KeyboardInterrupt, "leaves"),
+        ("lock", Unserializable, "lock"),
+    ],
+)
+def test_an_item_of_a_chunk_fails_alone(
+    client: gmpd.Client, how: str, error: type[BaseException], text: str
+) -> None:
+    """The items before it arrive, and the text knows no chunk."""
+    results = client.map(Grim(how), range(4), chunksize=4)
+    assert [next(results), next(results)] == [0, -1]
+    with pytest.raises(error, match=text) as raised:
+        next(results)
+    assert "[2]" not in str(raised.value)
+    alone = client.map(Grim(how), [2], chunksize=4)
+    with pytest.raises(error) as single:
+        next(alone)
+    assert str(single.value) == str(raised.value), "the same with and without neighbours"
+
+
+def test_an_item_of_an_async_chunk_fails_alone(client: gmpd.Client) -> None:
+    results = client.map(_grim, range(4), chunksize=4)
+    assert [next(results), next(results)] == [0, -1]
+    with pytest.raises(SystemExit):
+        next(results)
+
+
+def _five() -> Iterator[int]:
+    yield from range(5)
+    raise LookupError("no sixth")
+
+
+async def _five_slowly() -> AsyncIterator[int]:
+    for i in _five():
+        await asyncio.sleep(0)
+        yield i
+
+
+@pytest.mark.parametrize("chunksize", ["auto", 1, 3, 64])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_what_a_source_gave_before_it_raised_comes_first(
+    client: gmpd.Client, chunksize: Any, ordered: bool
+) -> None:
+    """As with builtin map; in both faces, from both kinds of source."""
+    got: list[int] = []
+    with pytest.raises(LookupError, match="no sixth"):
+        got.extend(client.map(operator.neg, _five(), chunksize=chunksize, ordered=ordered))
+    assert sorted(got, reverse=True) == [0, -1, -2, -3, -4]
+
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            for source in (_five(), _five_slowly()):
+                got: list[int] = []
+                results = c.map(operator.neg, source, chunksize=chunksize, ordered=ordered)
+                for _ in range(5):
+                    got.append(await anext(results))
+                with pytest.raises(LookupError, match="no sixth"):
+                    await anext(results)
+                assert sorted(got, reverse=True) == [0, -1, -2, -3, -4]
+
+    asyncio.run(main())
