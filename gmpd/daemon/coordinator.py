@@ -22,6 +22,7 @@ from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import check_procs, starts_at_once
 from gmpd.daemon.inquiry import Inquiries, Inquiry
+from gmpd.daemon.logs import Seldom
 from gmpd.daemon.page import Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS, merge_totals, p_status, snapshot
 from gmpd.daemon.spill import Left
@@ -101,6 +102,7 @@ class Coordinator:
         self._respawn: dict[int, int] = {}
         #: Ps that want a worker, in order: so many start at a time.
         self.wanted: dict[int, None] = dict.fromkeys(range(procs))
+        self._warn_dropped = Seldom(log.warning)
         self._starts_at_once = starts_at_once()
         self._leaving: set[int] = set()
         #: Vanished clients, in the order in which their grace ends.
@@ -379,7 +381,7 @@ class Coordinator:
                 self._handle_worker(peer, message, frames[1:])
             except ProtocolError as error:
                 self.sched.tally.dropped["bad_worker_message"] += 1
-                log.warning("dropped a message of a worker: %s", error)
+                self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
         return True
 
     def _handle_worker(  # noqa: C901 - a case per message

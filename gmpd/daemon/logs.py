@@ -8,7 +8,34 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import TextIO
+
+#: So long after a warning of a kind the next is told, with how many were not: what comes with every
+#: message must not fill a disk.
+SELDOM_NS = 10_000_000_000
+
+
+class Seldom:
+    """Tells the first of a kind of warning at once, then at most one each ``SELDOM_NS``.
+
+    ``tell`` is a logger's method.
+    """
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+        self._after_ns = 0
+        self._untold = 0
+
+    def __call__(self, now_ns: int, text: str, *args: object) -> None:
+        """``now_ns``: time on any clock that goes on from a value above 0."""
+        if now_ns < self._after_ns:
+            self._untold += 1
+            return
+        if self._untold:
+            text, args = f"{text} (and %d more like it since the last)", (*args, self._untold)
+        self._tell(text, *args)
+        self._after_ns, self._untold = now_ns + SELDOM_NS, 0
 
 
 def set_up(level: str, form: str, stream: TextIO) -> None:

@@ -45,6 +45,9 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     ``await`` the G that is returned, or call its ``result()`` in a sync G. Nobody has to: it runs
     anyway. TypeError if ``fn`` cannot be called (a coroutine object cannot either: pass function
     and arguments).
+
+    In a job it may run in another worker. Then it ends with Unserializable if it returns what
+    cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
     """
     loop = _get_running_loop()
     if loop.__class__ is not Loop or loop.tracer is not None:
