@@ -121,10 +121,15 @@ class Client(_Client):
             self._woken = True
             gevent.spawn(self._turn_green)
 
+    def _ring(self) -> None:
+        if not self._stopping:
+            self._wake()
+
     def _turn_green(self) -> None:
         self._woken = False
         if self._stopping:
             return
+        self._cancel_forgotten()
         self._pump()
         self._check_peer()
         self._deliver()

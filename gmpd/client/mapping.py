@@ -2,7 +2,7 @@
 
 Which items go together (``Sizer``), how many are out and what comes back (``Plan``, for every
 face), in which order (``Mapping``, for the blocking ones: it uses a client only through
-``submit_ref``, ``cancel_jobs`` and ``new_queue``).
+``submit_ref``, ``forget_jobs`` and ``new_queue``).
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Mapping:
             if self._plan.source_error is not None:
                 raise self._plan.source_error
         finally:
-            self._client.cancel_jobs(list(self._plan.out))
+            self._client.forget_jobs(self._plan.out)  # it may be the collector who is here
             self._plan.over()
 
     def _in_order(self) -> Iterator[Iterator[Any]]:

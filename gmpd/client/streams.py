@@ -21,10 +21,12 @@ class Stream(Iterator[Any]):
     Raises what the generator raises, after its last value.
     """
 
+    #: The job's number, once it has been submitted.
+    _seq = 0
+
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
         self._name = name
-        self._seq = 0
         self._arrivals = client.new_queue()
         self._items: deque[tuple[bytes, Any]] = deque()
         self._used = 0
@@ -55,9 +57,7 @@ class Stream(Iterator[Any]):
 
     def close(self) -> None:
         """No more is wanted: the job is cancelled where it is."""
-        if not self._over:
-            self._over = True
-            self._client.cancel_seqs([self._seq])
+        self._forget()
         self._items.clear()
 
     def __enter__(self) -> Self:
@@ -67,7 +67,12 @@ class Stream(Iterator[Any]):
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._seq and not self._over:
+            self._client.forget_seqs([self._seq])
+            self._over = True  # last, so that a close that was interrupted is done by the next
 
     # -- a sink of the core ----------------------------------------------------------------------
 
@@ -78,7 +83,6 @@ class Stream(Iterator[Any]):
 
 class _Sink:
     def __init__(self, arrivals: Any) -> None:
-        self._seq = 0
         self._arrivals = arrivals
 
     def yielded(self, event: Yielded) -> None:

@@ -13,6 +13,9 @@ place where the thread finds it and does it again.
 That thread does not keep a client alive: while it sleeps it has only a weak reference. One that is
 dropped unclosed is handed to it, and ends when its jobs have.
 
+A finalizer may run in any thread at any point, also in one that holds the lock: it only notes what
+is to be cancelled (``forget_seqs``), and the thread does it.
+
 Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever gives the
 lock away without having read to the end wakes the thread.
 """
@@ -20,6 +23,7 @@ lock away without having read to the end wakes the thread.
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import queue
 import select
@@ -28,6 +32,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
@@ -57,6 +62,8 @@ PENDING_MAX = 100_000
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
 #: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
 CLOSE_S = 15.0
+#: What an eventfd takes.
+_ONE = (1).to_bytes(8, sys.byteorder)
 #: Milliseconds that the last messages get to leave when a client closes.
 LINGER_MS = 500
 
@@ -64,8 +71,8 @@ LINGER_MS = 500
 #: What futures, maps, streams and the command line call, and ``dir`` leaves out.
 _FOR_GMPD = frozenset(
     {
-        "cancel_job", "cancel_jobs", "cancel_pending", "cancel_seqs", "lead", "new_queue",
-        "pull_items", "submit_ref", "submit_with",
+        "cancel_job", "cancel_pending", "cancel_seqs", "forget_jobs", "forget_seqs", "lead",
+        "new_queue", "pull_items", "submit_ref", "submit_with",
     }
 )  # fmt: skip
 
@@ -111,6 +118,8 @@ class Client(Wire):
         #: What the one who delivers has in hand.
         self._in_hand: Event | None = None
         self._woken = False
+        #: Jobs that nobody wants any more, by number: noted without the lock.
+        self._forgotten: deque[list[int]] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
         self._retry_at = 0.0
         self._stopping = False
@@ -169,10 +178,7 @@ class Client(Wire):
     ) -> None:
         core = self._core
         with self._lock:
-            if self._closed or self._pid != os.getpid():
-                self._refuse()
-            if core.unsent > self._pending_max and wait:
-                self._await_room()
+            self._admit(wait)
             try:
                 sink._seq = core.submit(ref, blob, options, sink)
                 if core.unsent >= FLUSH_JOBS or core.in_flight == 0:
@@ -182,6 +188,12 @@ class Client(Wire):
             except BaseException:  # interrupted: the IO thread sends what has been taken
                 self._wake()
                 raise
+
+    def _admit(self, wait: bool) -> None:
+        if self._closed or self._pid != os.getpid():
+            self._refuse()
+        if self._core.unsent > self._pending_max and wait:
+            self._await_room()
 
     def map(
         self,
@@ -233,8 +245,13 @@ class Client(Wire):
         ref, options, blob = prepare(fn, overrides, args, kwargs)
         stream = Stream(self, ref.name)
         sink = stream.sink()
-        self._take_in(ref, streaming(options), blob, sink, True)
-        stream._seq = sink._seq
+        with self._lock:
+            self._admit(True)
+            # Who is interrupted either began no job or has a stream that ends it: nothing else
+            # would, for a generator that nobody reads waits for ever.
+            with SHIELD:
+                stream._seq = self._core.submit(ref, blob, streaming(options), sink)
+                self._flush()
         return stream
 
     def pull_items(self, seq: int, n: int) -> None:
@@ -308,10 +325,20 @@ class Client(Wire):
         """Cancel everything that has not started; how many were cancelled before they were sent."""
         return self.cancel_seqs(None)
 
-    def cancel_jobs(self, futures: list[JobFuture]) -> None:
-        """Cancel these; does not wait for what the daemon says."""
-        if futures:
-            self.cancel_seqs([future._seq for future in futures])
+    def forget_jobs(self, futures: Iterable[JobFuture]) -> None:
+        """Cancel these soon; see ``forget_seqs``."""
+        if seqs := [future._seq for future in futures]:
+            self.forget_seqs(seqs)
+
+    def forget_seqs(self, seqs: list[int]) -> None:
+        """Cancel jobs by number, soon. Takes no lock: finalizers may call it. Once or often."""
+        if self._pid == os.getpid():
+            self._forgotten.append(seqs)
+            self._ring()
+
+    def _cancel_forgotten(self) -> None:
+        while self._forgotten:
+            self._core.cancel(self._forgotten.popleft())
 
     def cancel_seqs(self, seqs: list[int] | None) -> int:
         """Cancel jobs by number, or all; how many had not been sent."""
@@ -382,6 +409,7 @@ class Client(Wire):
             if self._stopping or (end is not None and time.monotonic() >= end):
                 return False
             with SHIELD, self._lock:
+                self._cancel_forgotten()
                 self._pump()
                 self._check_peer()
             self._deliver()
@@ -430,8 +458,15 @@ class Client(Wire):
 
     def _wake(self) -> None:
         if not self._woken:
-            os.eventfd_write(self._eventfd, 1)
+            self._ring()
             self._woken = True
+
+    def _ring(self) -> None:
+        """Wake the IO thread; needs no lock."""
+        try:
+            self._bell.write(_ONE)
+        except ValueError:
+            pass  # closed: the client has ended, and every job with it
 
     # -- outcomes, outside the lock ---------------------------------------------------------------
 
@@ -505,12 +540,14 @@ class Client(Wire):
     # -- the IO thread ---------------------------------------------------------------------------
 
     def _start_io(self) -> None:
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # As a file it knows when it is closed: a finalizer may ring at any time, and the number of
+        # a closed descriptor may be another's.
+        self._bell = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
         self._epoll = select.epoll()
-        for fd in (self._eventfd, self._link.fd, self._link.monitor_fd):
+        for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
         # What closes itself when the collector finds it is the thread's: the client may come back.
-        owned = (self._epoll, self._link, self._network, self._daemon)
+        owned = (self._epoll, self._bell, self._link, self._network, self._daemon)
         args = (weakref.ref(self), self._dropped, *owned)
         self._thread = threading.Thread(target=_serve, args=args, name="gmpd-io", daemon=True)
         self._ended = False
@@ -520,8 +557,8 @@ class Client(Wire):
     def _turn(self, ready: list[tuple[int, int]]) -> bool:
         """What there is to do now; False when the client is to end."""
         for fd, _ in ready:
-            if fd == self._eventfd:
-                os.eventfd_read(fd)
+            if fd == self._bell.fileno():
+                self._bell.read(8)
         with self._lock:
             self._woken = False
             if self._stopping:
@@ -529,6 +566,7 @@ class Client(Wire):
             if self._retry_at and time.monotonic() >= self._retry_at:
                 self._retry_at = 0.0
                 self._core.retry()
+            self._cancel_forgotten()
             self._pump()
             self._check_peer()
             return True
@@ -552,7 +590,7 @@ class Client(Wire):
             self._ended = True
             self._say_bye()
             self._epoll.close()
-            os.close(self._eventfd)
+            self._bell.close()
         while self._core.events or self._in_hand is not None:
             with self._delivery:  # whoever delivers just now
                 pass
@@ -640,7 +678,7 @@ class Client(Wire):
         if sys.is_finalizing():
             return
         self._dropped.append(self)
-        os.eventfd_write(self._eventfd, 1)
+        self._ring()
         if self._warns:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 

@@ -76,11 +76,20 @@ class Interrupter:
 def is_blind(frame: FrameType) -> bool:
     """Whether the interpreter looks for no signal here: at ``try:``, and at the end of a ``with``.
 
-    An exception that a trace function raises there is caught by neither.
+    An exception that a trace function raises there is caught by neither. What is raised in a
+    finalizer the interpreter drops, whatever the finalizer does.
     """
     text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    if is_finalizer(frame):
+        return True
     starts = (at for at, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
     return text == "try:" or (text.startswith("with ") and frame.f_lasti != min(starts))
+
+
+def is_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def result(client: gmpd.Client, out: Futures) -> None:
@@ -125,7 +134,16 @@ def new_functions(client: gmpd.Client, out: Futures) -> None:
     assert out[-1].result(DEADLINE_S) == 1
 
 
-SCENARIOS = [result, late_result, many, completed, mapped, cancelled, new_functions]
+def three() -> Iterator[int]:
+    yield from (1, 2, 3)
+
+
+def streamed(client: gmpd.Client, out: Futures) -> None:
+    with client.stream(three) as values:
+        assert next(values) == 1
+
+
+SCENARIOS = [result, late_result, many, completed, mapped, cancelled, new_functions, streamed]
 
 
 def interrupted(
