@@ -677,10 +677,11 @@ class Client(Wire):
             return
         if sys.is_finalizing():
             return
+        text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
         self._dropped.append(self)
         self._ring()
         if self._warns:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "lost" if self._core.lost else "open"
