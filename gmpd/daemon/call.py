@@ -64,9 +64,10 @@ class Call:
     """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
 
     __slots__ = (
-        "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns", "expired", "fn",
-        "fn_key", "id", "occupied_ns", "options", "out_buffers", "outcome", "payload", "room",
-        "room_waiter", "settled", "slow", "task", "thread", "timer", "token", "unopened", "worker",
+        "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
+        "expired", "fn", "fn_key", "id", "occupied_ns", "options", "out_buffers", "outcome",
+        "payload", "room", "room_waiter", "settled", "slow", "task", "thread", "timer", "token",
+        "unopened", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,8 @@ class Call:
         self.task: asyncio.Task[Any] | None = None
         self.thread: int | None = None
         self.timer: asyncio.TimerHandle | None = None
+        #: It gave a coroutine, which the loop drives; its first step may still be to come.
+        self.adopted = False
         self.cancelling = False
         self.expired = False
         #: Its outcome has been reported already (a timeout that the call survives).
@@ -139,6 +142,7 @@ class Call:
             self.occupied_ns = self.ended_ns - self.began_ns
         else:
             self.occupied_ns = time.monotonic_ns() - self.began_ns
+            self.adopted = True
         return coro
 
     def finished(self) -> None:
@@ -223,17 +227,26 @@ class Call:
         self.task = asyncio.current_task()
         self.driven = awaitable
         try:
+            self._end_early(awaitable)
             self._succeed(await _Metered(awaitable, self))
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail_waiting(exc)
         finally:
             self.ended_ns = time.monotonic_ns()
 
+    def _end_early(self, unbegun: Any) -> None:
+        """A cancel or time limit came between the call and the first step of what it gave."""
+        if self.cancelling or self.expired:
+            if inspect.iscoroutine(unbegun):
+                unbegun.close()
+            raise asyncio.CancelledError
+
     # -- generators --------------------------------------------------------------------------------
 
     async def _stream(self, source: Any) -> None:
         self.task = asyncio.current_task()
         try:
+            self._end_early(source)
             if inspect.iscoroutine(source):
                 source = await source
             self.driven = source
@@ -308,6 +321,7 @@ class Call:
         self.expired = True
         if self.task is not None:
             self.task.cancel()
+        if self.adopted:
             return
         with self.worker.interrupts:
             if self.thread is not None:
@@ -317,10 +331,10 @@ class Call:
 
     def cancel(self) -> bool:
         """Cancel a coroutine where it waits; False for what cannot be stopped."""
-        if self.task is None:
+        if not self.adopted:
             return False
         self.cancelling = True
-        return self.task.cancel()
+        return self.task is None or self.task.cancel()
 
 
 class _Metered:
