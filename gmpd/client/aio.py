@@ -6,6 +6,7 @@ The loop watches the socket; what is submitted within one turn of the loop leave
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -101,7 +102,12 @@ class AsyncClient(Wire):
 
     async def connect(self) -> Self:
         """Find the daemon, or start a private one, and greet it. ``async with`` does it."""
-        target = await asyncio.to_thread(discovery.find, self._where)
+        finding = asyncio.ensure_future(asyncio.to_thread(discovery.find, self._where))
+        try:
+            target = await asyncio.shield(finding)
+        except asyncio.CancelledError:
+            finding.add_done_callback(_end_unwanted)  # the thread cannot be stopped
+            raise
         self.endpoint, self._daemon = target.endpoint, target.daemon
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
@@ -286,9 +292,19 @@ class AsyncClient(Wire):
         """End: ``wait`` for all jobs, or let go of them."""
         if self._closed:
             return
-        while wait and self._core.busy:
-            self._idle.clear()
-            await self._idle.wait()
+        try:
+            while wait and self._core.busy:
+                self._idle.clear()
+                await self._idle.wait()
+        finally:  # also for who is cancelled: a socket that is left open hangs its context's end
+            ending = self._let_go()
+        if ending is not None:
+            await asyncio.shield(ending)
+
+    def _let_go(self) -> asyncio.Future[None] | None:
+        """End all but the waiting; what is still to be awaited, if there is something."""
+        if self._closed:  # by another close, meanwhile
+            return None
         self._closed = True
         self._loop.remove_reader(self._link.fd)
         self._loop.remove_reader(self._link.monitor_fd)
@@ -299,14 +315,25 @@ class AsyncClient(Wire):
             apply(self._core.events.popleft())
         self._link.close(LINGER_MS)
         self._network.close()
-        if self._daemon is not None:
-            await asyncio.to_thread(self._daemon.close)
+        if self._daemon is None:
+            return None
+        # In the thread's hands from here on, whether or not anybody awaits it.
+        return self._loop.run_in_executor(None, self._daemon.close)
 
     async def __aenter__(self) -> Self:
         return await self.connect()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await self.close(wait=kind is None)
+
+
+def _end_unwanted(finding: asyncio.Future[discovery.Target]) -> None:
+    """A private daemon that was started for a ``connect`` that was cancelled."""
+    if finding.cancelled() or finding.exception() is not None:
+        return
+    daemon = finding.result().daemon
+    if daemon is not None:
+        threading.Thread(target=daemon.close, name="gmpd-end").start()
 
 
 class AsyncOptionsView:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import gmpd
+from gmpd.client import discovery
+from gmpd.errors import DaemonUnreachable
 from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_daemon")
@@ -61,3 +66,50 @@ def test_one_that_outlives_its_client_is_freed_in_silence(
     del left
     gc.collect()
     assert capsys.readouterr().err == ""
+
+
+async def forever() -> None:
+    await asyncio.sleep(1000)
+
+
+def test_a_close_that_is_cancelled_leaves_nothing() -> None:
+    async def main() -> tuple[gmpd.AsyncClient, str]:
+        client = await gmpd.AsyncClient().connect()
+        assert client._daemon is not None
+        job = client.submit(forever)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.close(), 0.2)
+        assert isinstance(job.exception(), DaemonUnreachable)
+        return client, client._daemon.directory
+
+    client, directory = asyncio.run(main())
+    assert client._network.context.closed
+    wait_until(lambda: not Path(directory).exists(), "the daemon has ended", timeout=20)
+
+
+def test_a_connect_that_is_cancelled_ends_the_daemon_that_it_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, found = threading.Event(), []
+    find = discovery.find
+
+    def slow(endpoint: str | None) -> discovery.Target:
+        begun.set()
+        found.append(find(endpoint))
+        return found[0]
+
+    monkeypatch.setattr(discovery, "find", slow)
+
+    async def main() -> None:
+        connecting = asyncio.ensure_future(gmpd.AsyncClient().connect())
+        await asyncio.to_thread(begun.wait, 20)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        while not found:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    daemon = found[0].daemon
+    assert daemon is not None
+    wait_until(lambda: not Path(daemon.directory).exists(), "it has ended", timeout=20)
