@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,7 @@ class PrivateDaemon:
             finally:
                 if out is not None:
                     os.close(out)
+            _started.add(self)
             try:
                 self._say(config, first, out)
                 answer = self._answer(config.daemon.start_timeout)
@@ -139,6 +141,25 @@ class PrivateDaemon:
             process.kill()
             process.wait()
         process.stdout.close()
+
+
+_started: weakref.WeakSet[PrivateDaemon] = weakref.WeakSet()
+
+
+def _let_go_in_fork() -> None:
+    """A fork has the other end of each daemon's input too, and must not keep it from its end.
+
+    Replaced, not closed: the number still belongs to the fork's copy of the file.
+    """
+    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for daemon in list(_started):
+        stdin = daemon._process.stdin
+        if stdin is not None and not stdin.closed:
+            os.dup2(nothing, stdin.fileno(), inheritable=False)
+    os.close(nothing)
+
+
+os.register_at_fork(after_in_child=_let_go_in_fork)
 
 
 def _log_level(config: Config) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,3 +114,22 @@ def test_a_connect_that_is_cancelled_ends_the_daemon_that_it_began(
     daemon = found[0].daemon
     assert daemon is not None
     wait_until(lambda: not Path(daemon.directory).exists(), "it has ended", timeout=20)
+
+
+def test_a_fork_does_not_keep_the_daemon_from_its_end() -> None:
+    client = gmpd.Client()
+    assert client._daemon is not None
+    process = client._daemon._process
+    gate, hold = os.pipe()
+    fork = os.fork()
+    if not fork:
+        os.close(hold)
+        os.read(gate, 1)  # until the parent is through
+        os._exit(0)
+    try:
+        client.close()
+        assert process.returncode == 0, "it ended by itself, and was not killed"
+    finally:
+        os.close(hold)
+        os.close(gate)
+        os.waitpid(fork, 0)
