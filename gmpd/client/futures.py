@@ -195,7 +195,8 @@ class JobFuture(concurrent.futures.Future[Any]):
     def cancel(self) -> bool:
         """Cancel the job: at once when it was not sent, else the daemon is asked.
 
-        False when it has ended, or runs and cannot be stopped.
+        False when it has ended, or runs and cannot be stopped; also when it has not ended a quarter
+        of a second later (a coroutine with a slow ``finally``): it may then be cancelled yet.
         """
         if self._state in _OVER:
             return self._state != FINISHED
