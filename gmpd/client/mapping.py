@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 WINDOW_ITEMS = 1024
 #: Chunks that may be out however large they are, or few cores' worth would starve many.
 WINDOW_CHUNKS = 64
+#: While nothing has come back, and so nobody knows how long an item takes, so many are out: a
+#: thousand chunks of one item cost more than a hundred thousand trivial items in larger ones.
+PROBES = 16
 #: An automatic chunk is to take so long, in microseconds: long against the way there and back,
 #: short against what stealing can move.
 CHUNK_US = 3_000
@@ -51,6 +54,11 @@ class Sizer:
         self._most = CHUNK_ITEMS_MAX if total is None else max(1, total // PARTS)
         self._item_us: float | None = None
         self._item_bytes = 0.0
+
+    @property
+    def probing(self) -> bool:
+        """Nobody knows yet how long an item takes."""
+        return self._auto and self._item_us is None
 
     def weigh(self, items: int, nbytes: int) -> None:
         """``items`` had arguments, or results, of so many bytes together."""
@@ -119,7 +127,9 @@ class Plan:
     def room(self) -> int:
         """Items of the next chunk; 0 while the window is full."""
         size = self._sizer.size
-        full = self._items_out + size > WINDOW_ITEMS and len(self.out) >= WINDOW_CHUNKS
+        chunks = len(self.out)
+        full = self._items_out + size > WINDOW_ITEMS and chunks >= WINDOW_CHUNKS
+        full = full or (self._sizer.probing and chunks >= PROBES)
         return 0 if self.out and full else size
 
     def call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
