@@ -541,7 +541,13 @@ class Sched:
         claimed = [token for token in what.tokens if token in record.fresh]
         record.used_ns -= sum(job.est_ns for job in jobs)
         self._started(record, claimed)
-        cancels = [token for token in claimed if record.started[token].cancelling]
+        # With a cancel, also what its worker said to have started since it was to be revoked.
+        begun = claimed if thief is not None else what.tokens
+        cancels = [
+            token
+            for token in begun
+            if (job := record.started.get(token)) is not None and job.cancelling
+        ]
         if cancels:
             self._out.append(CancelAt(record, cancels))
         if thief is not None:

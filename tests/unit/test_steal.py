@@ -166,6 +166,15 @@ def test_a_cancel_of_what_was_claimed_goes_to_the_worker(scene: Scene) -> None:
     assert scene.desk.ended(scene.client, scene.seqs[1]) is Outcome.CANCELLED
 
 
+def test_a_cancel_is_not_lost_when_its_job_is_said_to_have_started_meanwhile(scene: Scene) -> None:
+    """The Cancel, then a worker's Started, in one turn; then the revocation that finds it taken."""
+    scene.desk.sched.cancel(scene.client, scene.seqs[:1], scene.desk.now)
+    scene.desk.start(scene.victim, scene.tokens[:1])
+    (revoke,) = only(scene.desk.take(), Revoke)
+    scene.revoked(revoke, [])
+    assert only(scene.desk.take(), CancelAt) == [CancelAt(scene.victim, scene.tokens[:1])]
+
+
 def test_a_little_work_stays_unless_something_long_is_before_it() -> None:
     desk = Desk()
     client, victim = desk.client(), desk.sched.p_ready(1, 1)
