@@ -333,7 +333,10 @@ class Ask(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """``drain``: finish what was claimed, then end; the rest is revoked. Else end now."""
+    """``drain``: finish what was claimed, then end; the rest is revoked. Else end now.
+
+    It is also the answer to a Fault.
+    """
 
     drain: bool
 

@@ -423,7 +423,7 @@ class Coordinator:
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 sched.items(record, epoch, message.job, message.payloads, buffers)
             case protocol.Fault(stage, error):
-                self._fault(child, stage, error)
+                self._fault(peer, child, stage, error)
             case protocol.Bye():
                 child.expected = True
             case _:
@@ -462,7 +462,8 @@ class Coordinator:
             self._announced = True
             self.on_ready()
 
-    def _fault(self, child: Child, stage: str, error: bytes) -> None:
+    def _fault(self, peer: bytes, child: Child, stage: str, error: bytes) -> None:
+        self._workers.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
         summary = error_summary(error)
         text = f"{stage} failed: {summary.type}: {summary.message}"
         log.error("%s\n%s", text, summary.traceback)

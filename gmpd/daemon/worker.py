@@ -50,6 +50,8 @@ EXIT_FAULT = 3
 EXIT_CUT = 4
 #: Last messages are given this long to leave (ms).
 LINGER_MS = 500
+#: Who cannot serve ends when the coordinator has heard why, or after this long (seconds).
+FAULT_S = 10.0
 
 
 class Worker:
@@ -382,8 +384,18 @@ class Worker:
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings))])
             self.link.send([protocol.pack(protocol.Fault(stage, encode_error(exc)))])
+            self._await_stop()
             return False
         return True
+
+    def _await_stop(self) -> None:
+        """What is sent shortly before a process ends may be lost: the answer says that it came."""
+        until = time.monotonic() + FAULT_S
+        while self.link.wait(max(0, int((until - time.monotonic()) * 1000))):
+            frames = self.link.recv()
+            message = frames and protocol.unpack(frames[0], protocol.TO_WORKER)
+            if isinstance(message, protocol.Stop):
+                return
 
     def _hello(self, settings: dict[str, Any]) -> protocol.Hello:
         info = {

@@ -439,26 +439,29 @@ def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(gmpd: Shell) -> Non
     assert (lines.returncode, lines.stdout) == (0, "b\nd\n")
 
 
-def stacks_with(gmpd: Shell, text: str) -> Done:
-    """The stacks of all Ps, once ``text`` is among them."""
+def stacks_with(gmpd: Shell, *texts: str) -> Done:
+    """The stacks of all Ps, once all of ``texts`` are among them."""
 
     def look() -> Done | None:
         done = gmpd("stacks", "--timeout", "10")
-        return done if done.returncode == 0 and text in done.stdout else None
+        there = done.returncode == 0 and all(text in done.stdout for text in texts)
+        return done if there else None
 
-    found = wait_until(look, f"{text} is among the stacks", timeout=30)
+    found = wait_until(look, f"{', '.join(texts)} are among the stacks", timeout=30)
     assert found is not None
     return found
 
 
 def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
     waiting = gmpd.start("submit", "words:parked", "--wait")
-    blocked = gmpd.start("submit", "words:slow", '"touched"', "--wait")
+    blocked = gmpd.start("submit", "words:slower", '"touched"', "--wait")
     try:
-        done = stacks_with(gmpd, "words:parked")
+        done = stacks_with(gmpd, "created by job words:parked", "inner(...)", "slower(...)")
         heads = re.findall(r"^goroutine \d+ \[(.*)\]:$", done.stdout, re.MULTILINE)
         assert len(heads) >= 31
-        assert re.findall(r"^P0, worker \d+: \d+ goroutines?$", done.stdout, re.MULTILINE)
+        for p in (0, 1):
+            title = rf"^P{p}, worker \d+: (no goroutines|\d+ goroutines?)$"
+            assert len(re.findall(title, done.stdout, re.MULTILINE)) == 1
         assert any(head.startswith("chan receive") for head in heads)
         assert "parked(...)\n\t" in done.stdout
         assert "words.py:" in done.stdout
