@@ -89,6 +89,7 @@ class Dealer:
         socket.set(zmq.RECONNECT_IVL, 20)  # ms: a daemon that is just binding is found at once
         self._monitor = socket.get_monitor_socket(_DROPPED)
         self._socket = socket
+        self.endpoint = endpoint
         socket.connect(endpoint)
         self.fd = _number(socket, zmq.FD)
         self.monitor_fd = _number(self._monitor, zmq.FD)

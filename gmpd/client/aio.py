@@ -1,12 +1,12 @@
 """``AsyncClient``: the asyncio face. One loop, no threads, no locks.
 
-The loop watches the socket; what is submitted within one turn of the loop leaves together.
+The loop watches the socket; what is submitted within one turn of the loop leaves together. It keeps
+a client only while jobs of it are out (see ``unclosed``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -25,7 +25,8 @@ from gmpd.client.core import (
 )
 from gmpd.client.futures import error_of
 from gmpd.client.progress import Report
-from gmpd.client.sync import FLUSH_JOBS, LINGER_MS
+from gmpd.client.sync import FLUSH_JOBS
+from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError
@@ -112,10 +113,8 @@ class AsyncClient(Wire):
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
         self._open_link(Network())
-        self._loop.add_reader(self._link.fd, self._turn)
-        self._loop.add_reader(self._link.monitor_fd, self._turn)
-        self._loop.call_soon(self._turn)
         self._closed = False
+        self._hook_up()
         try:
             await asyncio.wait_for(self._welcome, target.connect_timeout)
         except TimeoutError:
@@ -125,6 +124,29 @@ class AsyncClient(Wire):
             await self.close(wait=False)
             raise
         return self
+
+    def _hook_up(self) -> None:
+        loop, fds = self._loop, (self._link.fd, self._link.monitor_fd)
+
+        def unhook() -> None:
+            if not loop.is_closed():
+                for fd in fds:
+                    loop.remove_reader(fd)
+
+        def there(fn: Callable[[], None]) -> bool:
+            try:
+                if loop.is_running():
+                    loop.call_soon_threadsafe(fn)
+                    return True
+            except RuntimeError:  # it was closed just now
+                pass
+            return False
+
+        self._leash = Leash(self, AsyncClient._turn)
+        self._belongings = Belongings(self, self._link, self._network, self._daemon, unhook, there)
+        for fd in fds:
+            loop.add_reader(fd, self._leash)
+        loop.call_soon(self._leash)
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -157,6 +179,7 @@ class AsyncClient(Wire):
     def _take_in(self, ref: FunctionRef, options: Options | None, blob: Blob, sink: Any) -> int:
         self._check_open()
         seq = self._core.submit(ref, blob, options, sink)
+        self._leash.client = self
         if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
             self._flush()
         else:
@@ -275,6 +298,7 @@ class AsyncClient(Wire):
             apply(core.events.popleft())
         if core.busy == 0:
             self._idle.set()
+            self._leash.client = None
         if core.retry_s and self._retry is None:
             self._retry = self._loop.call_later(core.retry_s, self._try_again)
         if not self._welcome.done():
@@ -293,7 +317,7 @@ class AsyncClient(Wire):
         if self._closed:
             return
         try:
-            while wait and self._core.busy:
+            while wait and self._core.busy and not self._loop.is_closed():
                 self._idle.clear()
                 await self._idle.wait()
         finally:  # also for who is cancelled: a socket that is left open hangs its context's end
@@ -306,19 +330,16 @@ class AsyncClient(Wire):
         if self._closed:  # by another close, meanwhile
             return None
         self._closed = True
-        self._loop.remove_reader(self._link.fd)
-        self._loop.remove_reader(self._link.monitor_fd)
-        if self._core.lost is None:
-            self._link.send(self._core.bye("closed"))
+        bye = self._core.bye("closed") if self._core.lost is None else None
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
-        while self._core.events:
+        while self._core.events and not self._loop.is_closed():  # else nobody awaits them
             apply(self._core.events.popleft())
-        self._link.close(LINGER_MS)
-        self._network.close()
+        self._leash.client = None
+        self._belongings.end(bye)
         if self._daemon is None:
             return None
         # In the thread's hands from here on, whether or not anybody awaits it.
-        return self._loop.run_in_executor(None, self._daemon.close)
+        return asyncio.get_running_loop().run_in_executor(None, self._daemon.close)
 
     async def __aenter__(self) -> Self:
         return await self.connect()
@@ -333,7 +354,7 @@ def _end_unwanted(finding: asyncio.Future[discovery.Target]) -> None:
         return
     daemon = finding.result().daemon
     if daemon is not None:
-        threading.Thread(target=daemon.close, name="gmpd-end").start()
+        end_aside(daemon)
 
 
 class AsyncOptionsView:

@@ -1,7 +1,8 @@
 """The gevent face: ``Client`` on ``zmq.green``, for programs whose threads are greenlets.
 
 Works with and without gevent's monkey patches. Whoever waits gives way to other greenlets; instead
-of a thread, the hub watches the socket.
+of a thread, the hub watches the socket. It keeps a client only while jobs of it are out (see
+``unclosed``).
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import gevent.queue
 
 from gmpd.client.core import apply
 from gmpd.client.futures import JobFuture
+from gmpd.client.streams import Stream
 from gmpd.client.sync import Client as _Client
+from gmpd.client.unclosed import Belongings, Leash
+from gmpd.codec import Blob, FunctionRef
 from gmpd.netpoll import Network
 
 #: libev's and libuv's flag for "readable".
@@ -108,11 +112,37 @@ class Client(_Client):
             apply(events.popleft())
         self._notify_idle()
 
+    def _take_in(
+        self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
+    ) -> None:
+        super()._take_in(ref, options, blob, sink, wait)
+        self._leash.client = self
+
+    def _stream(self, *what: Any) -> Stream:
+        stream = super()._stream(*what)
+        self._leash.client = self
+        return stream
+
     def _start_io(self) -> None:
-        loop = gevent.get_hub().loop
-        self._watchers = [loop.io(fd, _READ) for fd in (self._link.fd, self._link.monitor_fd)]
-        for watcher in self._watchers:
-            watcher.start(self._wake)
+        hub = gevent.get_hub()
+        watchers = [hub.loop.io(fd, _READ) for fd in (self._link.fd, self._link.monitor_fd)]
+
+        def unhook() -> None:
+            for watcher in watchers:
+                watcher.stop()
+                watcher.close()
+
+        def there(fn: Callable[[], None]) -> bool:
+            if hub.dead or hub.loop is None:
+                return False
+            # In a greenlet of its own: the hub's must not wait for anything.
+            hub.loop.run_callback_threadsafe(gevent.spawn, fn)
+            return True
+
+        self._leash = Leash(self, Client._wake)
+        self._belongings = Belongings(self, self._link, self._network, self._daemon, unhook, there)
+        for watcher in watchers:
+            watcher.start(self._leash)
         self._wake()
 
     def _wake(self) -> None:
@@ -133,6 +163,8 @@ class Client(_Client):
         self._pump()
         self._check_peer()
         self._deliver()
+        if not self._core.busy:
+            self._leash.client = None
         if self._core.retry_s and not self._retry_at:
             self._retry_at = time.monotonic() + self._core.retry_s
             gevent.spawn_later(self._core.retry_s, self._try_again)
@@ -146,9 +178,9 @@ class Client(_Client):
         if self._ended:
             return
         self._stopping = self._ended = True
-        for watcher in self._watchers:
-            watcher.stop()
-            watcher.close()
         self._say_bye()
         self._deliver()
-        self._close_link()
+        self._leash.client = None
+        self._belongings.end(None)
+        if self._daemon is not None:
+            self._daemon.close()

@@ -55,7 +55,7 @@ class Shield:
         self._depth -= 1
         if self._depth:
             return
-        handler = self._handler
+        handler, self._handler = self._handler, None  # asyncio.run's own knows its whole task
         _signal.signal(_SIGINT, handler)
         came, self._came = self._came, None
         if came is not None:

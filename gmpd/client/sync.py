@@ -44,6 +44,7 @@ from gmpd.client.private import PrivateDaemon
 from gmpd.client.progress import Report
 from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Stream
+from gmpd.client.unclosed import LINGER_MS
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
@@ -64,8 +65,6 @@ PENDING_MAX = 100_000
 CLOSE_S = 15.0
 #: What an eventfd takes.
 _ONE = (1).to_bytes(8, sys.byteorder)
-#: Milliseconds that the last messages get to leave when a client closes.
-LINGER_MS = 500
 
 
 #: What futures, maps, streams and the command line call, and ``dir`` leaves out.
@@ -682,11 +681,6 @@ class Client(Wire):
         self._ring()
         if self._warns:
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._core.lost else "open"
-        own = " (private)" if self._daemon is not None else ""
-        return f"<gmpd.{type(self).__name__} {state} {self.endpoint}{own}, {self._core.busy} jobs>"
 
 
 def _serve(

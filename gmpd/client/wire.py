@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 from gmpd.client.core import ClientCore
+from gmpd.client.private import PrivateDaemon
 from gmpd.client.shield import SHIELD
 from gmpd.errors import DaemonUnreachable, GmpdError
 from gmpd.netpoll import Dealer, Network
@@ -24,6 +25,8 @@ class Wire:
     _core: ClientCore
     _link: Dealer
     _network: Network
+    _closed = True
+    _daemon: PrivateDaemon | None = None
 
     def __init__(self, endpoint: str, name: str, *, resend: bool = True) -> None:
         self.endpoint = endpoint
@@ -37,6 +40,11 @@ class Wire:
     def job_id(self, seq: int) -> str:
         """The id of this client's job ``seq``."""
         return f"{self._head}{seq & 0xFFFFFFFF:08x}"
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "lost" if self._core.lost else "open"
+        own = " (private)" if self._daemon is not None else ""
+        return f"<gmpd.{type(self).__name__} {state} {self.endpoint}{own}, {self._core.busy} jobs>"
 
     def _open_link(self, network: Network) -> None:
         self._network = network
