@@ -43,6 +43,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
     _seq = 0
     _name = ""
     _client: AsyncClient
+    streams = False
 
     @property
     def job_id(self) -> str:
@@ -313,9 +314,11 @@ class AsyncClient(Wire):
         self._turn()
 
     async def close(self, *, wait: bool = True) -> None:
-        """End: ``wait`` for all jobs, or let go of them."""
+        """End: ``wait`` for all jobs but open streams, which are cancelled, or let go of them."""
         if self._closed:
             return
+        if wait and self._core.cancel_streams():
+            self._wake()
         try:
             while wait and self._core.busy and not self._loop.is_closed():
                 self._idle.clear()
@@ -392,6 +395,8 @@ class _CallSink:
 
 
 class _StreamSink:
+    streams = True
+
     def __init__(self) -> None:
         self.arrivals: asyncio.Queue[Yielded | Ended] = asyncio.Queue()
 

@@ -352,6 +352,11 @@ class ClientCore:
         """Cancel every job of this session; see ``cancel``."""
         return self.cancel(list(self._jobs))
 
+    def cancel_streams(self) -> int:
+        """Cancel every generator job whose values are wanted; see ``cancel``. One that nobody reads
+        would never end."""
+        return self.cancel([seq for seq, sink in self._jobs.items() if sink.streams])
+
     def pull(self, seq: int, n: int) -> None:
         """Room for ``n`` more items of the generator job ``seq``."""
         if seq in self._jobs:

@@ -246,6 +246,8 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     # -- a sink of the core ----------------------------------------------------------------------
 
+    streams = False
+
     def ended(self, event: Ended) -> None:
         """The job's outcome has come. Never raises."""
         self._ran_us = event.ran_us

@@ -82,6 +82,8 @@ class Stream(Iterator[Any]):
 
 
 class _Sink:
+    streams = True
+
     def __init__(self, arrivals: Any) -> None:
         self._arrivals = arrivals
 

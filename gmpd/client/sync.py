@@ -341,8 +341,12 @@ class Client(Wire):
 
     def cancel_seqs(self, seqs: list[int] | None) -> int:
         """Cancel jobs by number, or all; how many had not been sent."""
+        core = self._core
+        return self._cancel(core.cancel_all if seqs is None else lambda: core.cancel(seqs))
+
+    def _cancel(self, how: Callable[[], int]) -> int:
         with SHIELD, self._lock:
-            unsent = self._core.cancel_all() if seqs is None else self._core.cancel(seqs)
+            unsent = how()
             if not self._stopping:
                 self._flush()
                 if unsent:
@@ -632,6 +636,9 @@ class Client(Wire):
     def close(self, *, wait: bool = True, cancel: bool = False) -> None:
         """End: ``wait`` for all jobs, or let go of them; ``cancel`` what has not started first.
 
+        Open streams are cancelled: one that nobody reads would never end. Who reads one in another
+        thread gets what has come, then JobCancelled. As with any job, what is in a blocking call is
+        waited for.
         Once or often: a close that was interrupted is finished by the next. Beside the jobs, it
         waits no longer than CLOSE_S, and then warns of the callback that it waited for.
         """
@@ -644,6 +651,7 @@ class Client(Wire):
             if cancel and not self._ended:
                 self.cancel_pending()
             if wait and not self._ended:
+                self._cancel(self._core.cancel_streams)
                 self.drain()
         finally:
             self._end_io()

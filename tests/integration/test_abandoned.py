@@ -7,7 +7,8 @@ import gc
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 import gmpd
 from gmpd.client import discovery
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import DaemonUnreachable, JobCancelled
 from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_daemon")
@@ -67,6 +68,60 @@ def test_one_that_outlives_its_client_is_freed_in_silence(
     del left
     gc.collect()
     assert capsys.readouterr().err == ""
+
+
+async def parked() -> AsyncIterator[int]:
+    yield 1
+    await asyncio.sleep(1000)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("values", [endless, parked])
+def test_closing_ends_a_stream_that_nobody_reads(values: Callable[[], Any]) -> None:
+    """It lies in a cycle that the collector has not found; other jobs are waited for."""
+    gc.disable()
+    try:
+        with gmpd.Client() as client:
+            assert next(Cycle(client.stream(values)).held) == 1
+            other = client.submit(time.sleep, 0.3)
+        assert other.result(0) is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.timeout(60)
+def test_closing_ends_a_stream_that_another_thread_reads() -> None:
+    said: list[object] = []
+
+    def read(values: Iterator[int]) -> None:
+        try:
+            for value in values:
+                said.append(value)
+        except JobCancelled as error:
+            said.append(error)
+
+    with gmpd.Client() as client:
+        reader = threading.Thread(target=read, args=[client.stream(endless)])
+        reader.start()
+        wait_until(lambda: len(said) > 100, "it reads")
+    reader.join(20)
+    assert isinstance(said.pop(), JobCancelled)
+    assert set(said) == {1}
+
+
+@pytest.mark.timeout(60)
+def test_closing_ends_the_streams_of_an_async_client() -> None:
+    async def main() -> None:
+        async with gmpd.AsyncClient() as client:
+            unread, waited = client.stream(endless), client.stream(parked)
+            assert [await anext(unread), await anext(waited)] == [1, 1]
+            reading = asyncio.ensure_future(anext(waited))
+            other = client.submit(asyncio.sleep, 0.3)
+        assert other.done()
+        with pytest.raises(JobCancelled):
+            await reading
+
+    asyncio.run(main())
 
 
 async def forever() -> None:
