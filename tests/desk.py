@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from gmpd.protocol import Define, Finished, Outcome, Submit
 from gmpd.sched.instructions import Deliver, Dispatch, Exit, Instruction
-from gmpd.sched.ledger import Sched
 from gmpd.sched.records import Policy, PRecord, Session
+from gmpd.sched.schedt import Sched
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """The coordinator's shell: takes messages off the sockets, feeds the policy, does what it says.
 
-All decisions are ``sched.ledger``'s; all knowledge of ZeroMQ is ``netpoll``'s; processes are
+All decisions are ``sched.schedt``'s; all knowledge of ZeroMQ is ``netpoll``'s; processes are
 ``supervisor``'s. What is left is the loop. It never unpacks a user's value: payloads are bytes that
 come in and go out.
 """
@@ -32,9 +32,9 @@ from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.protocol import Outcome
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
-from gmpd.sched.ledger import Sched
 from gmpd.sched.records import Policy, PRecord, Session
 from gmpd.sched.restart import RestartPolicy, Restarts
+from gmpd.sched.schedt import Sched
 from gmpd.sched.steal import SILENT_NS
 from gmpd.sched.tally import Histogram
 
@@ -218,7 +218,7 @@ class Coordinator:
         """Take no more jobs; end when all are done, or after ``daemon.drain_timeout``."""
         if self._drain_until is None:
             log.info("draining: %s", reason)
-            self.sched.draining = True
+            self.sched.drain()
             self._reason = reason
             self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
 
@@ -227,7 +227,7 @@ class Coordinator:
         if self._kill_at is not None:
             return
         log.info("stopping: %s", reason)
-        self.sched.draining = True
+        self.sched.drain()
         self._reason = reason
         self._respawn.clear()
         self.wanted.clear()

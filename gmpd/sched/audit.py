@@ -14,7 +14,7 @@ from gmpd.sched.records import Job
 from gmpd.sched.states import JobState
 
 if TYPE_CHECKING:
-    from gmpd.sched.ledger import Sched
+    from gmpd.sched.schedt import Sched
 
 
 def audit(sched: Sched) -> None:

@@ -1,6 +1,6 @@
 """What the policy wants done: the shell (daemon.coordinator) does it, in this order.
 
-The counterpart is ledger.Sched, which emits them. An instruction is complete: the shell never has
+The counterpart is schedt.Sched, which emits them. An instruction is complete: the shell never has
 to ask back.
 """
 

@@ -15,6 +15,7 @@ from gmpd.sched.steal import SILENT_NS
 
 Buffers: TypeAlias = Sequence[Any]
 Options: TypeAlias = dict[str, Any]
+NO_BUFFERS: Buffers = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class Job:
 
     def option(self, name: str, default: Any) -> Any:
         return default if self.options is None else self.options.get(name, default)
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether it has a worker for itself."""
+        return self.options is not None and self.options.get("isolate", False) is True
 
     def story(self) -> str:
         where = f"P{self.p.p} epoch {self.p.epoch} token {self.token}" if self.p else "no P"
@@ -217,3 +223,24 @@ class PRecord:
     def job(self, token: int) -> Job | None:
         """The job of a hand-out that has not ended."""
         return self.started.get(token) or self.fresh.get(token)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether there is something that its worker ought to speak of."""
+        return self.ready and bool(self.fresh or self.started)
+
+    def own_children(self) -> int | None:
+        """The session to pass over for this P: its own children, while it has more at home."""
+        return self.session.sid if self.children and self.session is not None else None
+
+    def oldest(self, skip: int | None) -> Job | None:
+        """The fresh job that was handed out first, and not by session ``skip``."""
+        return next((job for job in self.fresh.values() if job.session.sid != skip), None)
+
+    def end_lease(self, token: int) -> Job | None:
+        """Let go of a hand-out, and of the credit that it used; None when it is not held."""
+        job = self.fresh.pop(token, None)
+        if job is not None:
+            self.used_ns -= job.est_ns
+            return job
+        return self.started.pop(token, None)

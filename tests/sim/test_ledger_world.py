@@ -131,7 +131,7 @@ class World:
         for worker in self.workers.values():
             held = worker.record
             idle = not held.fresh and held.ready and not held.draining
-            assert idle == (held in self.sched._idle), "an idle P is not known to be idle"
+            assert idle == self.sched.is_idle(held), "an idle P is not known to be idle"
             ended = worker.unsent.keys() - worker.collected
             assert worker.offered | worker.begun.keys() | ended == (
                 held.fresh.keys() | held.started.keys()

@@ -308,7 +308,7 @@ def test_spares_wait_for_the_next_job_but_not_before_the_first() -> None:
 def test_a_draining_daemon_starts_no_spares() -> None:
     scene = Scene(isolated_spares=1)
     scene.submit()
-    scene.sched.draining = True
+    scene.sched.drain()
     assert len(scene.starts()) == 1
 
 

@@ -1,4 +1,4 @@
-"""The coordinator's policy: events in, instructions out (gmpd.sched.ledger)."""
+"""The coordinator's policy: events in, instructions out (gmpd.sched.schedt)."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def test_full_memory_refuses(desks: Callable[..., Desk]) -> None:
 def test_a_draining_daemon_refuses(desk: Desk) -> None:
     client = desk.client()
     (before,) = desk.submit(client)
-    desk.sched.draining = True
+    desk.sched.drain()
     refused(desk, client, desk.submit(client, 2), "draining")
     p = desk.sched.p_ready(0, 1)
     desk.take()

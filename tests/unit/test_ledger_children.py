@@ -57,7 +57,7 @@ def test_nobody_is_asked_for_nothing(trouble: str) -> None:
         assert other is not None
         desk.sched.children(other, 1, 1)
     if trouble == "draining":
-        desk.sched.draining = True
+        desk.sched.drain()
     if trouble == "jobs wait":
         desk.submit(desk.client(), 100)
     assert only(desk.take(), AskChildren) == []

@@ -1,0 +1,133 @@
+"""How jobs come in: a batch is accepted whole, or refused whole and says why.
+
+Every limit on what is held is checked here, and nowhere else. It does not know who will run a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from gmpd.errors import ProtocolError
+from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX
+from gmpd.protocol import Outcome, Submit
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Options, Session
+from gmpd.sched.states import JobState
+
+
+class Acceptance:
+    """The door of the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def submit(
+        self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
+
+        Raises ProtocolError, nothing changed, for an unknown function, a seq that is in use, or
+        options that the policy has to read and cannot.
+        """
+        fn = session.functions.get(message.fid)
+        if fn is None:
+            raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
+        seqs = range(message.first_seq, message.first_seq + len(message.payloads))
+        if not session.jobs.keys().isdisjoint(seqs):
+            raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
+        options = message.options or {}
+        _check_options(options)
+        nbytes = sum(map(len, message.payloads)) + sum(len(b) for bs in buffers for b in bs)
+        refusal = self._refusal(session, len(message.payloads), nbytes)
+        if refusal is not None:
+            self._reject(session, seqs, *refusal)
+            return
+        delay_ns = int(options.get("delay", 0) * 1e9)
+        state = JobState.DELAYED if delay_ns else JobState.QUEUED
+        jobs = self._accept(session, fn, message, buffers, state, now)
+        self._ledger.jobs_nbytes += nbytes
+        if delay_ns:
+            self._ledger.delays.add(jobs, now + delay_ns)
+        else:
+            self._ledger.put(jobs)
+
+    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[str, str, int] | None:
+        """(reason label, text, room) when a limit refuses ``n`` more jobs."""
+        ledger, policy = self._ledger, self._ledger.policy
+        if ledger.draining:
+            return "draining", "the daemon is draining and takes no more jobs", 0
+        if session.owed + n > policy.window:
+            room = max(0, policy.window - session.owed)
+            return "window", f"this client's window of {policy.window} jobs is full", room
+        if ledger.unfinished + n > policy.queue_jobs:
+            room = max(0, policy.queue_jobs - ledger.unfinished)
+            return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
+        if nbytes > policy.queue_bytes and n == 1:
+            return "too_large", f"it has more than limits.queue_bytes = {policy.queue_bytes}", 0
+        if ledger.nbytes + nbytes > policy.queue_bytes:
+            return (
+                "queue_bytes",
+                f"{ledger.nbytes} of limits.queue_bytes = {policy.queue_bytes} bytes are held",
+                0,
+            )
+        return None
+
+    def _reject(
+        self, session: Session, seqs: Collection[int], label: str, text: str, room: int
+    ) -> None:
+        if session.parent is None:
+            self._ledger.tally.rejected[label] += len(seqs)
+        details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
+        special = [int(Outcome.REJECTED), details]
+        for seq in seqs:
+            self._ledger.outboxes.add(session, seq, b"", NO_BUFFERS, 0, special)
+
+    def _accept(
+        self,
+        session: Session,
+        fn: Function,
+        message: Submit,
+        buffers: Sequence[Buffers],
+        state: JobState,
+        now: int,
+    ) -> list[Job]:
+        jobs = []
+        options, seq, mine = message.options, message.first_seq, session.jobs
+        for payload, own in zip(message.payloads, buffers, strict=True):
+            nbytes = len(payload) + sum(len(b) for b in own) if own else len(payload)
+            job = Job(session, seq, fn, options, payload, own, nbytes, state, now)
+            job.moved = session.parent is not None
+            mine[seq] = job
+            jobs.append(job)
+            seq += 1
+        fn.jobs += len(jobs)
+        self._ledger.unfinished += len(jobs)
+        if session.parent is None:
+            self._ledger.tally.submitted += len(jobs)
+        else:
+            self._ledger.tally.children += len(jobs)
+            session.parent.lost += len(jobs)
+        return jobs
+
+
+def _check_options(options: Options) -> None:
+    """The options that the policy reads; a worker checks them all, but that would be too late."""
+    delay = options.get("delay", 0)
+    if type(delay) not in (int, float) or not 0 <= delay <= SECONDS_MAX:  # refuses nan
+        raise ProtocolError(f"Submit with the delay {str(delay)[:40]!r}: no seconds up to a year")
+    for name, low, high in (
+        ("priority", -PRIORITY_MAX, PRIORITY_MAX),
+        ("retries", 0, RETRIES_MAX),
+    ):
+        value = options.get(name, 0)
+        if type(value) is not int or not low <= value <= high:
+            raise ProtocolError(
+                f"Submit with the {name} {str(value)[:40]!r}: no whole number from {low} to {high}"
+            )
+    isolate, timeout = options.get("isolate", False), options.get("timeout", 1)
+    if type(isolate) is not bool:
+        raise ProtocolError(f"Submit with isolate {str(isolate)[:40]!r}: neither true nor false")
+    if isolate and (type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX):
+        raise ProtocolError(
+            f"Submit with the timeout {str(timeout)[:40]!r}: no seconds up to a year"
+        )

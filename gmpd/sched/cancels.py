@@ -1,0 +1,77 @@
+"""Jobs that nobody wants any more: cancelled one by one, or left behind by their client.
+
+What waits ends here and now; what was handed out is taken back where it was not claimed, and else
+its worker is asked to end it. It does not know what a worker makes of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gmpd.protocol import Outcome
+from gmpd.sched.instructions import CancelAt, Instruction, Kill, Revoke
+from gmpd.sched.isolated import IsolatedP
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.records import Job, PRecord, Session
+from gmpd.sched.states import JobState
+
+
+class Cancels:
+    """``out`` takes what the shell is to do."""
+
+    def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
+        self._ledger = ledger
+        self._out = out
+
+    def cancel(self, session: Session, seqs: Sequence[int], now: int) -> None:
+        """End jobs that wait; ask the workers about those that were handed out."""
+        ledger = self._ledger
+        held: list[Job] = []
+        # A job that is not there any more has its outcome on the way: the client sees that instead.
+        mine = session.jobs
+        jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
+        waiting = [job for job in jobs if job.state is JobState.QUEUED]
+        ledger.queue.remove([job for job in waiting if not job.is_isolated])
+        ledger.isolated.queue.remove([job for job in waiting if job.is_isolated])
+        for job in jobs:
+            job.cancelling = True
+            if job.p is not None:
+                held.append(job)
+            else:
+                ledger.finish(job, Outcome.CANCELLED, {}, now)
+        self._cancel_held(held, now)
+
+    def close_session(self, session: Session, now: int) -> None:
+        """A client is gone: nobody waits for its jobs. Queued ones are dropped, running ones asked
+        to end; their outcomes will find no session and be dropped too."""
+        ledger = self._ledger
+        if ledger.sessions.pop(session.sid, None) is None:
+            return
+        ledger.queue.drop_session(session.sid)
+        ledger.isolated.queue.drop_session(session.sid)
+        held: list[Job] = []
+        for job in list(session.jobs.values()):
+            if job.state in (JobState.LEASED, JobState.STARTED):
+                job.cancelling = True
+                held.append(job)
+            else:
+                ledger.drop(job, Outcome.CANCELLED)
+        self._cancel_held(held, now)
+        ledger.outboxes.drop(session)
+        ledger.functions.release_all(session)
+
+    def _cancel_held(self, jobs: Sequence[Job], now: int) -> None:
+        """Take back what was not claimed; ask the workers to end the rest, now or when it shows."""
+        fresh: dict[PRecord, list[int]] = {}
+        started: dict[PRecord, list[int]] = {}
+        for job in jobs:
+            record = job.p
+            assert record is not None
+            # What a dead worker held is dealt with by its death.
+            if isinstance(record, IsolatedP):  # it can always be ended: nobody else is in there
+                self._out.append(Kill(record))
+            elif record.ready:
+                at = fresh if job.state is JobState.LEASED else started
+                at.setdefault(record, []).append(job.token)
+        self._out.extend(Revoke(p, tokens, None, now) for p, tokens in fresh.items())
+        self._out.extend(CancelAt(p, tokens) for p, tokens in started.items())

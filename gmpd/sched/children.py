@@ -1,0 +1,106 @@
+"""Children of Gs, as far as they leave their worker.
+
+They live in their worker and are not known here one by one. A worker says that it has some; when
+another P has nothing, it is asked for the older half of them, and becomes the client of those that
+it gives: they are queued, leased and lost like jobs. Their worker's own P gets them back only once
+it has no others left.
+
+It does not know what a child is, nor where those that left are now.
+"""
+
+from __future__ import annotations
+
+from gmpd.errors import ProtocolError
+from gmpd.sched.cancels import Cancels
+from gmpd.sched.instructions import AskChildren, Instruction
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.records import PRecord, Session
+from gmpd.sched.steal import CHILDREN_LOW_NS, CHILDREN_MAX, RandomOrder
+
+
+class Children:
+    """Which workers have some, and which were asked. ``out`` takes what the shell is to do."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        ps: Ps,
+        cancels: Cancels,
+        order: RandomOrder,
+        out: list[Instruction],
+    ) -> None:
+        self._ledger = ledger
+        self._ps = ps
+        self._cancels = cancels
+        self._order = order
+        self._out = out
+        #: Ps whose workers said that they have fresh children, by number.
+        self._parents: dict[int, PRecord] = {}
+
+    def session(self, record: PRecord, epoch: int) -> Session:
+        """A worker as the client of its children that run elsewhere.
+
+        Raises ProtocolError for one that is dead, or was replaced.
+        """
+        if epoch != record.epoch or not record.ready:
+            raise ProtocolError(f"children from epoch {epoch} of P{record.p}, which is no more")
+        if record.session is None:
+            record.session = self._ledger.open_session(record, f"P{record.p}")
+            record.session.parent = record
+        return record.session
+
+    def told(self, record: PRecord, epoch: int, n: int, *, asked: bool = False) -> None:
+        """A worker has ``n`` fresh children; ``asked``: this answers AskChildren, and what it gives
+        has been submitted before."""
+        if epoch != record.epoch:
+            self._ledger.tally.dropped["stale_epoch"] += 1
+            return
+        record.children = n
+        if asked:
+            record.asked = False
+        if n:
+            self._parents[record.p] = record
+        else:
+            self._parents.pop(record.p, None)
+
+    def orphan(self, record: PRecord, now: int) -> None:
+        """Nobody awaits the children of a dead worker: they end like the jobs of a client that
+        left."""
+        self.told(record, record.epoch, 0)
+        record.asked = False
+        if record.session is not None:
+            self._cancels.close_session(record.session, now)
+            record.session = None
+
+    def ask(self) -> None:
+        """A P has nothing, or soon will: ask a P that has children for the older half of them."""
+        if not self._parents or self._ledger.draining:
+            return
+        takers = [p for p in self._ps.all.values() if p.ready and not p.draining and not p.children]
+        if not takers or not self._is_low(takers):
+            return
+        parents = list(self._parents.values())
+        for at in self._order.positions(len(parents)):
+            victim = parents[at]
+            if not victim.asked:
+                victim.asked = True
+                self._out.append(AskChildren(victim, CHILDREN_MAX))
+                return
+
+    def _is_low(self, takers: list[PRecord]) -> bool:
+        """Whether a P that takes children has none left, or will have used them up before an
+        answer can come."""
+        queue = self._ledger.queue
+        head = queue.head()
+        if head is None:
+            return any(p in self._ps.idle or _has_children(p) for p in takers)
+        est_ns = head.fn.est_ns
+        if head.session.parent is None or est_ns is None:
+            return False
+        return len(queue) * est_ns < CHILDREN_LOW_NS * len(takers)
+
+
+def _has_children(record: PRecord) -> bool:
+    """Whether what waits there is children that it took."""
+    return any(job.session.parent is not None for job in record.fresh.values())

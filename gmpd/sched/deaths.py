@@ -1,0 +1,142 @@
+"""What becomes of the jobs that a dead worker held.
+
+Nothing started is run again before the kernel confirmed the death of its worker, so ``p_died`` and
+``isolated_died`` are the only way back for a STARTED job whose function did not end by itself. What
+a worker had not begun moves on; what it had begun is lost, or tried again if its options allow.
+
+It does not know when, or whether, a new worker starts: that is ``restart``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gmpd.protocol import Outcome
+from gmpd.sched.children import Children
+from gmpd.sched.instructions import Exit
+from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Stage
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.records import Job
+from gmpd.sched.states import JobState, transition
+
+
+class Deaths:
+    """Deaths of workers, each told once."""
+
+    def __init__(self, ledger: Ledger, ps: Ps, children: Children) -> None:
+        self._ledger = ledger
+        self._ps = ps
+        self._children = children
+
+    def p_died(
+        self, p: int, executing: Collection[int], culprit: int | None, end: Exit, now: int
+    ) -> None:
+        """The kernel confirmed that the worker of P ``p`` is gone.
+
+        ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
+        was running at the moment of death. What it had not begun moves on, attempt unchanged; what
+        it had begun is lost, or tried again if its options allow. Results that it left behind must
+        have been given to ``finished`` before.
+        """
+        record = self._ps.all.get(p)
+        if record is None:
+            return
+        record.ready = False
+        self._ps.not_idle(record)
+        self._children.orphan(record, now)
+        back: list[Job] = []
+        guilty = None if culprit is None else record.job(culprit)
+        beside = end
+        if guilty is not None:  # its neighbours' errors name it, too
+            beside = end._replace(text=f"{end.text} while it ran {guilty.fn.name}")
+        lost = list(record.started.values())
+        for token, job in record.fresh.items():
+            (lost if token in executing or token == culprit else back).append(job)
+        record.fresh.clear()
+        record.started.clear()
+        record.defined.clear()
+        record.used_ns = 0
+        self._ledger.take_back(back, now)
+        again = []
+        for job in lost:
+            blamed = job is guilty
+            if not self._lost(job, end if blamed else beside, blamed, now):
+                again.append(job)
+        self._ledger.queue.put_back(again)
+
+    def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> bool:
+        """Whether that was its end; else it is to be queued again."""
+        ledger = self._ledger
+        job.deaths += blamed
+        poisoned = job.deaths >= ledger.policy.strikes
+        retry = job.attempt <= job.option("retries", 0) and not poisoned and not job.streamed
+        if retry and not job.cancelling and ledger.is_open(job.session):
+            ledger.tally.retried["lost"] += 1
+            job.attempt += 1
+            job.p = None
+            transition(job, JobState.QUEUED)
+            return False
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": end.text,
+                   "blamed": blamed, "poisoned": poisoned, "pid": end.pid}  # fmt: skip
+        ledger.finish(job, Outcome.LOST, details, now)
+        return True
+
+    # -- workers of isolated jobs ------------------------------------------------------------------
+
+    def isolated_died(
+        self, p: int, begun: Collection[int], end: Exit, now: int, why: str = ""
+    ) -> None:
+        """The kernel confirmed that the isolated worker ``p`` is gone, or it could not be started.
+
+        ``begun``: tokens that it had begun; ``why``: what it said was wrong before it ended.
+        """
+        record = self._ledger.isolated.remove(p)
+        if record is None:
+            return
+        jobs = [*record.started.items(), *record.fresh.items()]
+        unused = record.stage in (Stage.STARTING, Stage.SPARE)
+        for token, job in jobs:
+            unused = not self._isolated_lost(record, job, token in begun, end, now)
+        record.fresh.clear()
+        record.started.clear()
+        record.used_ns = 0
+        if unused:
+            self._isolated_failed(why or f"it {end.text}", end, now)
+
+    def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
+        """What becomes of the job of a dead worker; False when nothing was wrong but the worker."""
+        ledger = self._ledger
+        if job.cancelling or not ledger.is_open(job.session):
+            ledger.finish(job, Outcome.CANCELLED, {"pid": end.pid}, now)
+        elif record.expired:
+            if not ledger.retried(job, Outcome.TIMEOUT, now):
+                ran_us = (now - record.leased_ns) // 1000
+                details = {"pid": end.pid, "text": "its worker was killed"}
+                ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
+        elif begun or job.state is JobState.STARTED:
+            if not self._lost(job, end, True, now):
+                ledger.isolated.queue.put_back([job])
+        else:
+            job.p = None
+            transition(job, JobState.QUEUED)
+            ledger.isolated.queue.put_back([job])
+            return False
+        ledger.isolated.failures = 0
+        return True
+
+    def _isolated_failed(self, why: str, end: Exit, now: int) -> None:
+        """A worker never came to run a job. After some in a row, those who wait are told."""
+        isolated = self._ledger.isolated
+        isolated.failed(now)
+        if isolated.failures < FAILURES_MAX:
+            return
+        text = (
+            f"{isolated.failures} workers for isolated jobs in a row did not start; the last: {why}"
+            " (the daemon's log has more)"
+        )
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text,
+                   "unstarted": True, "isolated": True}  # fmt: skip
+        while isolated.queue:
+            for job in isolated.queue.pop_run(1):
+                self._ledger.finish(job, Outcome.LOST, details, now)

@@ -1,0 +1,131 @@
+"""Who gets how much of the queue, and when: hand-outs to Ps, and to workers of isolated jobs.
+
+Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
+that a job occupies P), at least one job. A hand-out is named by its token, and tokens rise for
+ever: a message about an old one finds nothing and changes nothing.
+
+It never takes a job from where it lies: that is ``stealing``'s.
+"""
+
+from __future__ import annotations
+
+from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
+from gmpd.sched.isolated import options_for_worker
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.records import Job, Options, PRecord
+from gmpd.sched.states import JobState, transition
+from gmpd.sched.steal import CHILDREN_CREDIT_NS
+
+
+class HandOut:
+    """From the queues of the ledger to Ps with room. ``out`` takes what the shell is to do."""
+
+    def __init__(self, ledger: Ledger, ps: Ps, out: list[Instruction]) -> None:
+        self._ledger = ledger
+        self._policy = ledger.policy
+        self._queue = ledger.queue
+        self._ps = ps
+        self._out = out
+
+    def pump(self, now: int) -> None:
+        """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
+        queue = self._queue
+        if not queue:
+            return
+        # Latest first; those where something started still runs or waits come after the free ones.
+        latest = self._ps.idle[::-1]
+        for record in sorted(latest, key=_has_started):
+            self._fill(record, now)
+        if not queue:
+            return
+        for record in sorted(self._ps.all.values(), key=_used):
+            while queue and self._fill(record, now):
+                pass
+
+    def could_run(self) -> bool:
+        """Whether something waits that a P without work has room for: never, after ``pump``."""
+        return bool(self._queue) and any(
+            self._room(p, head)
+            for p in self._ps.idle
+            if (head := self._queue.head(p.own_children()))
+        )
+
+    def _fill(self, record: PRecord, now: int) -> bool:
+        """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
+        skip = record.own_children()
+        head = self._queue.head(skip)
+        room = 0 if head is None else self._room(record, head)
+        if room <= 0:
+            return False
+        share = self._queue.length // max(1, len(self._ps.all)) + 1
+        jobs = self._queue.pop_run(min(room, share), skip)
+        self._ps.watch(record, now)
+        for job in jobs:
+            job.leased_ns = now
+        self._lease(record, jobs, jobs[0].options)
+        return True
+
+    def _room(self, record: PRecord, head: Job) -> int:
+        """How many jobs like ``head`` this P may get now: 2 ms worth (children: 20), at least one
+        if it has none."""
+        policy, fn = self._policy, head.fn
+        if not record.ready or record.draining or (record.deaf and self._ps.another_hears()):
+            return 0
+        held = len(record.fresh)
+        if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
+            return 0
+        credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
+        est = credit_ns if fn.est_ns is None else fn.est_ns
+        by_time = (credit_ns - record.used_ns) // max(1, est)
+        if by_time < 1:
+            return 0 if held else 1
+        return min(by_time, policy.credit_max - held)
+
+    def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
+        fn = jobs[0].fn
+        if fn.fid not in record.defined:
+            record.defined.add(fn.fid)
+            self._out.append(Teach(record, fn))
+        credit_ns = self._policy.credit_ns
+        est = min(credit_ns, credit_ns if fn.est_ns is None else fn.est_ns)
+        first = token = record.next_token
+        fresh = record.fresh
+        payloads, buffers = [], []
+        for job in jobs:
+            transition(job, JobState.LEASED)
+            job.p = record
+            job.token = token
+            job.est_ns = est
+            fresh[token] = job
+            if job.moved:
+                job.moved = False
+                record.stolen += 1
+            payloads.append(job.payload)
+            buffers.append(job.buffers)
+            token += 1
+        record.next_token = token
+        self._ps.not_idle(record)
+        record.used_ns += est * len(jobs)
+        self._out.append(Dispatch(record, fn, options, first, payloads, buffers))
+
+    def isolate(self, now: int) -> None:
+        """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
+        isolated, draining = self._ledger.isolated, self._ledger.draining
+        self._out.extend(Retire(record) for record in isolated.retire(now))
+        self._out.extend(Kill(record) for record in isolated.overdue(now))
+        for record in isolated.free():
+            (job,) = isolated.queue.pop_run(1)
+            isolated.lease(record, job.option("timeout", None), now)
+            self._lease(record, [job], options_for_worker(job.options))
+        self._out.extend(Kill(record) for record in isolated.surplus(draining))
+        new = isolated.wanted(now, draining)
+        self._out.extend(StartIsolated(record.p) for record in new)
+
+
+def _has_started(record: PRecord) -> bool:
+    return bool(record.started)
+
+
+def _used(record: PRecord) -> int:
+    return record.used_ns

@@ -1,0 +1,126 @@
+"""The Ps that there are (Go: ``allp``), which have no fresh work (Go: ``pidle``), which are silent.
+
+**Silence** is not death. A P that holds something and is not heard of for ``SILENT_NS`` is looked
+at, in memory that it shares; if its run loop stands still it is *deaf*: robbed of what it did not
+claim, and passed over until it moves again.
+
+It does not know jobs, nor who should get which: only whether a P holds any.
+"""
+
+from __future__ import annotations
+
+from gmpd.errors import ProtocolError
+from gmpd.sched.instructions import Collect, Forget, Instruction, Look, Retire, Revoke
+from gmpd.sched.records import Function, PRecord
+from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS
+
+
+class Ps:
+    """Every P by its number. ``out`` takes what the shell is to do."""
+
+    def __init__(self, out: list[Instruction]) -> None:
+        self.all: dict[int, PRecord] = {}
+        #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
+        #: and leaves the others asleep (Go's idle P list).
+        self.idle: list[PRecord] = []
+        self._out = out
+
+    # -- they come and go ------------------------------------------------------------------------
+
+    def ready(self, p: int, epoch: int) -> PRecord:
+        """A worker said Hello: P ``p`` lives in it from now on.
+
+        Raises ProtocolError, nothing changed, while the worker before it is not confirmed dead, and
+        for a worker that is: its Hello was late.
+        """
+        record = self.all.get(p)
+        if record is None:
+            record = self.all[p] = PRecord(p, epoch)
+        elif record.ready:
+            raise ProtocolError(f"P{p} is ready already, in epoch {record.epoch}")
+        elif epoch <= record.epoch:
+            raise ProtocolError(f"P{p} was in epoch {record.epoch}, a Hello of {epoch} is too late")
+        record.epoch = epoch
+        record.ready = True
+        record.draining = False
+        record.defined.clear()
+        record.deaf = False
+        record.look_ns = 0
+        record.collected.clear()
+        self.idle.append(record)
+        return record
+
+    def drain(self, p: int, now: int) -> None:
+        """Shrink: P ``p`` gets nothing more, finishes what it claimed; the rest is taken back."""
+        record = self.all[p]
+        if record.draining:
+            return
+        record.draining = True
+        self.not_idle(record)
+        if record.fresh:
+            self._out.append(Revoke(record, list(record.fresh), None, now))
+        self._out.append(Retire(record))
+
+    def remove(self, p: int) -> None:
+        """A P that was shrunk away has ended; its record goes when nothing is leased to it."""
+        record = self.all.get(p)
+        if record is not None and not record.fresh and not record.started:
+            self.not_idle(record)
+            del self.all[p]
+
+    def forget(self, fn: Function) -> None:
+        """Nobody means this function any more: nor need the workers."""
+        for p in self.all.values():
+            if fn.fid in p.defined:
+                p.defined.discard(fn.fid)
+                self._out.append(Forget(p, [fn.fid]))
+
+    def rest(self, record: PRecord) -> None:
+        """A P without fresh work goes to the idle list."""
+        if not record.fresh and record.ready and not record.draining and record not in self.idle:
+            self.idle.append(record)
+
+    def not_idle(self, record: PRecord) -> None:
+        """It has fresh work, or takes none."""
+        if record in self.idle:
+            self.idle.remove(record)
+
+    def another_hears(self) -> bool:
+        """Whether some P may get work that is not deaf."""
+        return any(p.ready and not p.draining and not p.deaf for p in self.all.values())
+
+    # -- silence ---------------------------------------------------------------------------------
+
+    def heard(self, record: PRecord, epoch: int, now: int) -> None:
+        """Any message of a worker: its run loop lives."""
+        if epoch == record.epoch:
+            record.look_ns = now + SILENT_NS
+            record.pause_ns = SILENT_NS
+            record.deaf = False
+
+    def watch(self, record: PRecord, now: int) -> None:
+        """It is about to get work: if it held nothing, its silence counts from now on."""
+        if not record.look_ns or not record.is_holding:
+            record.look_ns = now + SILENT_NS
+
+    def look(self, now: int) -> bool:
+        """See after Ps that hold something and have not been heard of; whether there are any."""
+        due = [p for p in self.all.values() if p.look_ns and p.look_ns <= now and p.is_holding]
+        self._out.extend(map(Look, due))
+        return bool(due)
+
+    def looked(self, record: PRecord, *, moves: bool, asleep: bool, now: int) -> None:
+        """The shell did ``Look``: the P's run loop moves, or it sleeps as it may, or it is deaf."""
+        deaf = not moves and not asleep
+        if deaf and not record.deaf:
+            record.deaf_ns = now
+        record.deaf = deaf
+        record.look_ns = 0 if asleep else now + record.pause_ns
+        record.pause_ns = min(LOOK_NS_MAX, record.pause_ns * 2)
+        if record.deaf:
+            self._out.append(Collect(record))
+
+    def next_look(self) -> int | None:
+        """When the next P is to be looked at."""
+        looks = [p.look_ns for p in self.all.values() if p.look_ns and p.is_holding]
+        return min(looks, default=None)

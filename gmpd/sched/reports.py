@@ -1,0 +1,164 @@
+"""What workers say of their hand-outs, and what the shell found in the memory it shares with them.
+
+A message of an old epoch, or about a hand-out that has ended, changes nothing but a counter. It
+does not decide what comes next: that is for the next ``take``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from gmpd.protocol import Finished, Outcome
+from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellKept, TellRunning
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.records import Buffers, Job, PRecord, Session
+from gmpd.sched.states import JobState, transition
+
+
+class Reports:
+    """``out`` takes what the shell is to do."""
+
+    def __init__(self, ledger: Ledger, ps: Ps, out: list[Instruction]) -> None:
+        self._ledger = ledger
+        self._tally = ledger.tally
+        self._ps = ps
+        self._out = out
+
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def finished(
+        self, record: PRecord, epoch: int, message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Outcomes of hand-outs; those of an unknown token are dropped and counted."""
+        if epoch != record.epoch:
+            self._tally.dropped["stale_epoch"] += len(message.tokens)
+            return
+        jobs = [record.end_lease(token) for token in message.tokens]
+        found = [job for job in jobs if job is not None]
+        if len(found) < len(jobs):
+            self._unknown(
+                record, [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
+            )
+        record.finished += sum([job.session.parent is None for job in found])
+        for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
+            if job is not None:
+                job.fn.learn(occupied_us * 1000)
+                self._tally.occupied.add(occupied_us * 1000)
+        if message.specials is None and len(found) == len(jobs) and _one_client(found):
+            self._ledger.finish_plain(found, message, buffers, now)
+        else:
+            self._finish_each(jobs, message, buffers, now)
+        self._ps.rest(record)
+
+    def collected(
+        self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Outcomes that a deaf worker could not send. Its own message, later, is no news."""
+        self.finished(record, record.epoch, message, buffers, now)
+        record.collected.update(message.tokens)
+
+    def _unknown(self, record: PRecord, tokens: Sequence[int]) -> None:
+        """Outcomes of hand-outs that ended: old ones, or collected from the page before."""
+        late = record.collected.intersection(tokens)
+        record.collected -= late
+        if len(late) < len(tokens):
+            self._tally.dropped["unknown_token"] += len(tokens) - len(late)
+
+    def _finish_each(
+        self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        ledger, specials = self._ledger, message.specials or {}
+        rows = zip(jobs, message.payloads, buffers, message.ran_us, strict=True)
+        for i, (job, payload, own, ran_us) in enumerate(rows):
+            if job is None:
+                continue
+            special = specials.get(i)
+            if special is None:
+                ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us)
+                continue
+            outcome = Outcome(special[0])
+            if not ledger.retried(job, outcome, now):
+                ledger.finish(job, outcome, special[1] or {}, now, payload, own, ran_us)
+
+    # -- beginnings ------------------------------------------------------------------------------
+
+    def started(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+        """Hand-outs that began and did not end at once."""
+        if epoch != record.epoch:
+            self._tally.dropped["stale_epoch"] += len(tokens)
+            return
+        self._begin(record, tokens)
+        self._ps.rest(record)
+
+    def _begin(self, record: PRecord, tokens: Sequence[int]) -> None:
+        running: dict[Session, list[int]] = {}
+        for token in tokens:
+            job = record.fresh.pop(token, None)
+            if job is None:
+                # That it was claimed may have shown before its worker could say so.
+                if token not in record.started:
+                    self._tally.dropped["unknown_token"] += 1
+                continue
+            record.used_ns -= job.est_ns
+            transition(job, JobState.STARTED)
+            record.started[token] = job
+            running.setdefault(job.session, []).append(job.seq)
+        self._out.extend(
+            TellRunning(session, seqs)
+            for session, seqs in running.items()
+            if session.parent is None and self._ledger.is_open(session)
+        )
+
+    # -- what was asked of them ------------------------------------------------------------------
+
+    def revoked(self, what: Revoke, got: Collection[int], now: int) -> None:
+        """The shell did ``what``: ``got`` was not claimed, and never will be under these tokens.
+
+        The rest is claimed: it runs, or ended a moment ago. So each revocation leaves fewer fresh
+        jobs than before, and the next ``take`` may go on from there.
+        """
+        record, thief = what.p, what.thief
+        jobs = [job for token in got if (job := record.fresh.pop(token, None)) is not None]
+        claimed = [token for token in what.tokens if token in record.fresh]
+        record.used_ns -= sum(job.est_ns for job in jobs)
+        self._begin(record, claimed)
+        # With a cancel, also what its worker said to have started since it was to be revoked.
+        begun = claimed if thief is not None else what.tokens
+        cancels = [
+            token
+            for token in begun
+            if (job := record.started.get(token)) is not None and job.cancelling
+        ]
+        if cancels:
+            self._out.append(CancelAt(record, cancels))
+        if thief is not None:
+            self._tally.steal.add(now - what.asked_ns)
+            if jobs:
+                thief.hits += 1
+            else:
+                thief.misses += 1
+            record.lost += len(jobs)
+            for job in jobs:
+                job.moved = True
+                job.moves += 1
+        self._ledger.take_back(jobs, now)
+        self._ps.rest(record)
+
+    def kept(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+        """A cancel came too late for these."""
+        for token in tokens:
+            job = self._ledger.handed_out(record, epoch, token)
+            if job is None or job.session.parent is not None:
+                continue
+            if self._ledger.is_open(job.session):
+                self._out.append(TellKept(job.session, [job.seq]))
+
+
+def _one_client(jobs: list[Job]) -> bool:
+    """Whether all are of one session, and that is a client's."""
+    return (
+        bool(jobs)
+        and jobs[0].session.parent is None
+        and len({id(job.session) for job in jobs}) == 1
+    )

@@ -1,0 +1,88 @@
+"""A P has nothing and nothing waits: take from another what it has not begun.
+
+What hides behind an unexpectedly long job is stolen back as soon as another P has nothing: first
+revoked, in memory shared with the victim, which need not answer and cannot claim it any more; then,
+and only then, handed out anew under a new token. What the victim had claimed already shows itself
+as started by that (``reports.revoked``).
+
+It only chooses victim and loot; it never moves a job itself.
+"""
+
+from __future__ import annotations
+
+from gmpd.sched.instructions import Instruction, Revoke
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.records import Job, PRecord
+from gmpd.sched.runq import half_up
+from gmpd.sched.steal import STALE_DOUBLINGS, STALE_NS, WORTH_NS, RandomOrder
+
+
+class Stealing:
+    """Revokes for idle Ps. ``out`` takes what the shell is to do."""
+
+    def __init__(self, ledger: Ledger, ps: Ps, order: RandomOrder, out: list[Instruction]) -> None:
+        self._queue = ledger.queue
+        self._started_max = ledger.policy.started_max
+        self._ps = ps
+        self._order = order
+        self._out = out
+
+    def steal(self, now: int) -> None:
+        """An idle P and an empty queue: take from a busy P what it has not claimed.
+
+        The older half of it (Go: ``runqgrab``); all of it from one that is deaf; and else what has
+        lain there for long.
+        """
+        if self._queue or (thief := self._thief()) is None:
+            return
+        records = list(self._ps.all.values())
+        for at in self._order.positions(len(records)):
+            victim = records[at]
+            if victim.ready and not victim.draining and (loot := self._loot(victim, thief, now)):
+                self._out.append(Revoke(victim, loot, thief, now))
+                return
+
+    def next_stale(self) -> int | None:
+        """When something has lain so long that an idle P takes it all the same."""
+        if self._queue or (thief := self._thief()) is None:
+            return None
+        skip = thief.own_children()
+        oldest = [p.oldest(skip) for p in self._ps.all.values() if p.ready and not p.draining]
+        return min((_stale_ns(job) for job in oldest if job is not None), default=None)
+
+    def _loot(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
+        """The hand-outs to take from ``victim``. Not a thief's own children, which are nothing for
+        it while it has others of them at home."""
+        skip = thief.own_children()
+        oldest = victim.oldest(skip)
+        if oldest is None:
+            return []
+        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+        if victim.deaf:
+            return tokens
+        if self._has_spare(victim, free=not thief.started):
+            return tokens[: half_up(len(tokens))]
+        return [oldest.token] if now >= _stale_ns(oldest) else []
+
+    def _thief(self) -> PRecord | None:
+        """The idle P to steal for: the latest that has nothing started, else the latest."""
+        full = self._started_max
+        able = [p for p in self._ps.idle if not p.deaf and len(p.started) < full]
+        best = [p for p in able if not p.started] or able
+        return best[-1] if best else None
+
+    def _has_spare(self, victim: PRecord, *, free: bool) -> bool:
+        """Whether it has something beside what it runs, or runs something long.
+
+        A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
+        between two Ps that both run something long it would be carried to and fro.
+        """
+        if len(victim.fresh) > 1 and victim.used_ns >= WORTH_NS:
+            return True
+        return free and bool(victim.started)
+
+
+def _stale_ns(job: Job) -> int:
+    """From when on a fresh job is taken to any idle P."""
+    return job.leased_ns + (STALE_NS << min(job.moves, STALE_DOUBLINGS))
