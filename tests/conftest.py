@@ -37,7 +37,7 @@ BADGE = "PYTEST_SESSION_OF_GMPD"
 #: Ended processes and closed descriptors may take a moment to go, on a busy machine.
 GRACE_S = 5.0
 
-settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("hunt", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

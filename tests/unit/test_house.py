@@ -36,18 +36,19 @@ def name_of(path: Path) -> str:
 
 
 @functools.cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All of its syntax tree, walked once for all rules."""
+    return list(ast.walk(ast.parse(path.read_text(), str(path))))
 
 
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree):
+def functions(nodes: list[ast.AST]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def imports(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -85,7 +86,7 @@ def test_every_function_can_be_read_at_once() -> None:
     long = {
         f"{node.name} ({name_of(path)}:{node.lineno})": lines
         for path in SOURCES
-        for node in functions(tree_of(path))
+        for node in functions(nodes_of(path))
         if (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
     }
     assert not long
@@ -96,7 +97,7 @@ def test_only_netpoll_speaks_to_zeromq() -> None:
         (name_of(path), name)
         for path in SOURCES
         if path.relative_to(PACKAGE).parts[0].removesuffix(".py") != "netpoll"
-        for name in imports(tree_of(path))
+        for name in imports(nodes_of(path))
         if name.partition(".")[0] == "zmq"
     ]
 
@@ -107,14 +108,14 @@ def test_the_environment_is_read_in_one_place() -> None:
         (name_of(path), name)
         for path in SOURCES
         if path.relative_to(PACKAGE).parts[0] != "config"
-        for name in asked_of_the_environment(tree_of(path))
+        for name in asked_of_the_environment(nodes_of(path))
     ]
 
 
-def asked_of_the_environment(tree: ast.Module) -> list[str]:
+def asked_of_the_environment(nodes: list[ast.AST]) -> list[str]:
     return [
         node.value
-        for call in ast.walk(tree)
+        for call in nodes
         if isinstance(call, ast.Call | ast.Subscript)
         for node in ast.walk(call.args[0] if isinstance(call, ast.Call) and call.args else call)
         if isinstance(node, ast.Constant)
