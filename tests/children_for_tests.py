@@ -221,6 +221,132 @@ async def lose_the_thief(path: str) -> tuple[int, list[str]]:
     return len(there), told
 
 
+# ---- groups -----------------------------------------------------------------------------------
+
+
+def pids_of(path: str) -> set[int]:
+    """The workers in which something began."""
+    return {int(at) for word, _, at in notes(path) if word == "began"}
+
+
+async def fill(go: Callable[..., Any], path: str) -> None:
+    """Let a group start lingerers, more than one worker can begin at once, until two have."""
+    number = 0
+    while len(pids_of(path)) < 2:
+        for _ in range(20):
+            go(linger, path, number)
+            number += 1
+        await gmpd.sleep(0.02)
+
+
+async def group_fails(path: str) -> tuple[str, int]:
+    """A child fails while others linger here and elsewhere: what the group raises; the home."""
+    group = gmpd.Group()
+    await fill(group.go, path)
+    group.go(fail, 7)
+    try:
+        await group.wait()
+    except Unlucky as exc:
+        return f"{type(exc).__name__} {exc.args[0]}", os.getpid()
+    return "", 0
+
+
+def fail_unless_at(home: int) -> None:
+    spin(SPIN_S)
+    if os.getpid() != home:
+        raise Unlucky(os.getpid())
+
+
+async def group_fails_elsewhere() -> tuple[bool, str]:
+    """A child that runs in another worker fails: was it there, and its notes."""
+    group, home = gmpd.Group(), os.getpid()
+    while group.error is None:
+        for _ in range(20):
+            group.go(fail_unless_at, home)
+        await gmpd.sleep(0.02)
+    try:
+        await group.wait()
+    except Unlucky as exc:
+        return exc.args[0] != home, " ".join(exc.__notes__)
+    return False, ""
+
+
+async def group_loses_a_worker(path: str) -> tuple[str, bool]:
+    """Kill the other worker: the signal in the group's WorkerLost, and whether the pid is right."""
+    group = gmpd.Group()
+    await fill(group.go, path)
+    (thief,) = pids_of(path) - {os.getpid()}
+    os.kill(thief, signal.SIGKILL)
+    try:
+        await group.wait()
+    except gmpd.errors.WorkerLost as exc:
+        return exc.signal, exc.pid == thief
+    return "", False
+
+
+def measured(path: str, number: int) -> None:
+    note(path, f"began {number} {os.getpid()}")
+    spin(SPIN_S)
+    note(path, f"ended {number} {os.getpid()}")
+
+
+async def limited_group(path: str, limit: int) -> None:
+    """Children of a group, until two workers have run some."""
+    async with gmpd.Group() as group:
+        group.set_limit(limit)
+        number = 0
+        while len(pids_of(path)) < 2:
+            await group.go(measured, path, number)
+            number += 1
+
+
+def limited_group_sync(path: str, limit: int) -> None:
+    group = gmpd.Group()
+    group.set_limit(limit)
+    number = 0
+    while len(pids_of(path)) < 2:
+        group.sync.go(measured, path, number)
+        number += 1
+    group.sync.wait()
+
+
+async def wait_group(path: str) -> list[list[str]]:
+    """What the children of a WaitGroup had noted when it let its waiter go on."""
+    wg, number = gmpd.WaitGroup(), 0
+    while len(pids_of(path)) < 2:
+        for _ in range(20):
+            wg.go(measured, path, number)
+            number += 1
+        await gmpd.sleep(0.02)
+    await wg.wait()
+    return notes(path)
+
+
+def wait_group_sync(path: str) -> list[list[str]]:
+    wg, number = gmpd.WaitGroup(), 0
+    while len(pids_of(path)) < 2:
+        for _ in range(20):
+            wg.go(measured, path, number)
+            number += 1
+        time.sleep(0.02)
+    wg.sync.wait()
+    return notes(path)
+
+
+async def group_that_stays(n: int) -> tuple[list[int], int]:
+    """Children of a group that share what cannot be copied: their pids; the home."""
+    pids: list[int] = []
+    lock = threading.Lock()
+
+    def with_lock(_lock: object) -> None:
+        pids.append(spin(SPIN_S))
+
+    async with gmpd.Group() as group:
+        for _ in range(n):
+            group.go(with_lock, lock)
+    return pids, os.getpid()
+
+
 async def with_own_module(n: int) -> set[int]:
     """A function that another worker cannot import, of a module made here."""
     import sys

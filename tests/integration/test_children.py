@@ -210,6 +210,72 @@ def test_a_draining_daemon_finishes_the_family(boot: Boot) -> None:
     assert [square for _, square in value] == [i * i for i in range(200)]
 
 
+# --------------------------------------------------------------------------------------- groups
+
+
+def test_the_first_error_of_a_group_cancels_the_others_wherever_they_run(
+    boot: Boot, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "notes")
+    error, home = run(boot(), "group_fails", path)
+    assert error == "Unlucky 7"
+
+    def all_ended() -> bool:
+        began = {(n, at) for word, n, at in notes(path) if word == "began"}
+        return began == {(n, at) for word, n, at in notes(path) if word == "cancelled"}
+
+    wait_until(all_ended, "every child that had begun was cancelled where it ran")
+    assert {str(home)} < {at for word, _, at in notes(path) if word == "cancelled"}
+
+
+def test_an_error_elsewhere_is_the_groups(boot: Boot) -> None:
+    was_elsewhere, told = run(boot(), "group_fails_elsewhere")
+    assert was_elsewhere
+    assert "ran on P" in told
+
+
+def test_a_group_is_told_of_a_worker_that_died(boot: Boot, tmp_path: Path) -> None:
+    """As its first error; those at home are cancelled."""
+    path = str(tmp_path / "notes")
+    assert run(boot(), "group_loses_a_worker", path) == ("SIGKILL", True)
+    killed = {at for word, _, at in notes(path) if word == "began"} - _cancelled_at(path)
+    assert len(killed) == 1
+
+
+def _cancelled_at(path: str) -> set[str]:
+    return {at for word, _, at in notes(path) if word == "cancelled"}
+
+
+@pytest.mark.parametrize("root", ["limited_group", "limited_group_sync"])
+def test_a_groups_limit_holds_over_all_workers(boot: Boot, tmp_path: Path, root: str) -> None:
+    """Never more at once than it says, counted over both."""
+    path = str(tmp_path / "notes")
+    run(boot(), root, path, 3)
+    running = most = 0
+    for word, *_ in notes(path):
+        running += 1 if word == "began" else -1
+        most = max(most, running)
+    assert running == 0
+    assert 2 <= most <= 3
+    assert len({at for *_, at in notes(path)}) == 2
+
+
+@pytest.mark.parametrize("root", ["wait_group", "wait_group_sync"])
+def test_a_wait_group_counts_down_when_the_child_elsewhere_ends(
+    boot: Boot, tmp_path: Path, root: str
+) -> None:
+    seen = run(boot(), root, str(tmp_path / "notes"))
+    began = [n for word, n, _ in seen if word == "began"]
+    assert sorted(began) == sorted(n for word, n, _ in seen if word == "ended")
+    assert len(began) == len(set(began)) >= 20
+    assert len({at for *_, at in seen}) == 2
+
+
+def test_children_of_a_group_that_cannot_be_copied_stay(boot: Boot) -> None:
+    pids, home = run(boot(), "group_that_stays", 60)
+    assert pids == [home] * 60
+
+
 # ------------------------------------------------------------------------------------- channels
 
 
