@@ -462,7 +462,7 @@ def overruns_unsaid() -> Iterator[None]:
     """G2 of the six steps computes longer than is polite, so that it can be preempted, and the Gs
     that are weighed are made at one go: the runtime would warn of both.
     """
-    log = logging.getLogger("gmpd.runtime.loop")
+    log = logging.getLogger("gmpd.runtime.overrun")
     before = log.level
     log.setLevel(logging.ERROR)
     try:

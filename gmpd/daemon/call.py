@@ -61,7 +61,7 @@ class Known:
 
 
 class Call:
-    """A fresh G (``runtime.loop.FreshG``): one attempt of one job."""
+    """A fresh G (``runtime.fresh.FreshG``): one attempt of one job."""
 
     __slots__ = (
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",

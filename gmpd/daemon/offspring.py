@@ -103,17 +103,17 @@ class Offspring:
                 self._tell(0)
             return
         if self._told:
-            if not loop.stealable_len:
+            if not loop.fresh.stealable:
                 self._tell(0)
         elif now_ns > self._tell_after_ns and self._has_some(now_ns):
             self._tell_after_ns = now_ns + self._tell_pause_ns
             self._tell_pause_ns = min(TELL_MAX_NS, 2 * self._tell_pause_ns)
-            self._tell(loop.stealable_len)
+            self._tell(loop.fresh.stealable)
 
     def _has_some(self, now_ns: int) -> bool:
         """Whether one of the oldest in the queue is a child that may leave."""
         runq = self._loop.runq
-        for queue in (runq.global_, runq.ring, self._loop.held):
+        for queue in (runq.global_, runq.ring, self._loop.fresh.held):
             for g, _ in zip(queue, range(LOOK_MAX), strict=False):
                 if self._may_leave(now_ns, g):
                     return True
@@ -129,15 +129,15 @@ class Offspring:
         """Give up to ``n`` children, the older half of what is here; answer even if it is none."""
         now_ns = time.monotonic_ns()
         loop = self._loop
-        count = min(n, half_up(loop.stealable_len))
-        taken = loop.grab_if(count, partial(self._may_leave, now_ns))
+        count = min(n, half_up(loop.fresh.stealable))
+        taken = loop.fresh.grab_if(count, partial(self._may_leave, now_ns))
         with self._exchange.open():
             stayed = self._pack(taken, now_ns)
         loop.runq.global_.extendleft(reversed(stayed))
         gave = len(stayed) < len(taken)
         if gave:
             self._tell_pause_ns = TELL_MIN_NS
-        self._tell(loop.stealable_len if gave else 0, asked=True)
+        self._tell(loop.fresh.stealable if gave else 0, asked=True)
 
     def _may_leave(self, now_ns: int, g: Any) -> bool:
         if not isinstance(g, G) or not g.may_leave:

@@ -31,6 +31,7 @@ from gmpd.runtime.g import leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
+from gmpd.runtime.stats import counters, histograms
 from gmpd.sched.sysmon import Trait
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
@@ -223,7 +224,7 @@ class Worker:
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
-            self.page.publish(self.loop.counters(), self._published_ns)
+            self.page.publish(counters(self.loop), self._published_ns)
 
     # -- the wire out ------------------------------------------------------------------------------
 
@@ -258,7 +259,7 @@ class Worker:
             self.loop.call_later(BEAT_S, self._beat)
         else:
             self.page.rest()
-        self.page.publish_histograms(self.loop.histograms())
+        self.page.publish_histograms(histograms(self.loop))
 
     def _post(self, to: Address, letter: Letter) -> None:
         """A letter to another worker, about a channel."""
@@ -331,7 +332,7 @@ class Worker:
             self._fresh += 1
             self._slow_fresh += call.slow
             self.calls[token] = call
-            self.loop.runqput(call)
+            self.loop.fresh.put(call)
             token += 1
 
     def _cancel(self, tokens: list[int]) -> None:

@@ -13,8 +13,11 @@ from math import inf
 from typing import Any
 
 from gmpd.errors import Deadlock
-from gmpd.runtime.loop import BATCH_NS, CLOCK_EVERY, Loop
+from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
+from gmpd.runtime.deadlock import is_dead
+from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M
+from gmpd.runtime.poller import Poller
 from gmpd.runtime.stacks import deadlock_text
 
 #: A batch ends after so many looks at the clock, instead of 2 ms.
@@ -31,30 +34,28 @@ class DeterministicLoop(Loop):
         super().__init__(**options)
         #: Every choice that is left to chance asks this one.
         self.rng = random.Random(seed)
-        self._now = 0.0
-        self._chain = 0
-        step = BATCH_NS // LOOKS_PER_BATCH
-        self.batch_clock = count(0, step).__next__
+        #: The fake clock.
+        self.now = 0.0
+        self.batches = CountedBatches(self)
+        self.poller = Jumper(self)
         self.sysmon.asleep = False  # never to be woken
 
     def time(self) -> float:
         """Seconds on the fake clock."""
-        return self._now
+        return self.now
 
-    def _idle(self, timeout: float | None, m: M | None) -> None:
-        """All Gs are parked: jump to the next timer, unless something outside may wake one."""
-        if timeout is not None and self._is_dead():
-            when = self._next_timer()
-            assert when is not None
-            if when == inf:  # all that is left are sleeps without an end
-                raise Deadlock(deadlock_text(self))
-            self._now = when
-        else:
-            # What runs without P takes real time, and the fake one stands still for it.
-            super()._idle(None if self.ms.detached else timeout, m)
 
-    def _end_batch(self) -> None:
-        runq = self.runq
+class CountedBatches(Batches):
+    """Batches and slices end by what was run, not by how long it took."""
+
+    __slots__ = ("_chain",)
+
+    def __init__(self, loop: DeterministicLoop):
+        super().__init__(loop, count(0, BATCH_NS // LOOKS_PER_BATCH).__next__)
+        self._chain = 0
+
+    def _end(self) -> None:
+        runq = self._loop.runq
         if runq.inherit:
             self._chain += CLOCK_EVERY * LOOKS_PER_BATCH
             self.preempt = self._chain > CHAIN_MAX
@@ -62,4 +63,27 @@ class DeterministicLoop(Loop):
             self._chain = 0
         if self.preempt:
             self._chain = 0
-        super()._end_batch()
+        super()._end()
+
+
+class Jumper(Poller):
+    """Waits for a timer by setting the clock."""
+
+    __slots__ = ("_fake",)
+
+    def __init__(self, loop: DeterministicLoop):
+        super().__init__(loop)
+        self._fake = loop
+
+    def idle(self, timeout: float | None, m: M | None) -> None:
+        """All Gs are parked: jump to the next timer, unless something outside may wake one."""
+        loop = self._fake
+        if timeout is not None and is_dead(loop):
+            when = self.next_timer()
+            assert when is not None
+            if when == inf:  # all that is left are sleeps without an end
+                raise Deadlock(deadlock_text(loop))
+            loop.now = when
+        else:
+            # What runs without P takes real time, and the fake one stands still for it.
+            super().idle(None if loop.ms.detached else timeout, m)

@@ -16,8 +16,9 @@ from inspect import CO_COROUTINE
 from sys import _getframe
 from typing import Any, TypeVar
 
+from gmpd.runtime.fresh import SyncCall
 from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
-from gmpd.runtime.loop import Loop, SyncCall
+from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs

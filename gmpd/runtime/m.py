@@ -237,7 +237,7 @@ class Ms:
                 m.preempt = True
                 if m.g is not None and m.tick == tick:
                     self._pass(m, heir, Trait.BLOCKED)
-                    self._loop.taken_over(m)
+                    self._loop.handoffs.taken_over(m)
                     return True
                 m.preempt = False
             self.idle.append(heir)
@@ -346,7 +346,7 @@ class Ms:
                 return True
             self.detached.remove(m)
             m.wait_reason = ""
-            self._loop.ended_without_p(m)
+            self._loop.handoffs.ended_without_p(m)
             self._loop.inbox.append((m.g, m.outcome, m.context))
             m.context = Context()
             m.g = m.outcome = m.trait = None
@@ -424,7 +424,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
             return
         self._m = m
         m.wait_reason = self._reason
-        m.loop.handoff_known(m)
+        m.loop.handoffs.known(m)
 
     def __exit__(
         self,

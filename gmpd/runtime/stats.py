@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
 
 #: Bucket k of a histogram counts values v (ns) with ``v.bit_length() == k``: 2**47 ns are 39 hours.
 BUCKETS = 48
 
 
-#: What ``Loop.counters`` gives, in its order. A dot makes a group; ``ns`` and ``gs.live`` are what
+#: What ``counters`` gives, in its order. A dot makes a group; ``ns`` and ``gs.live`` are what
 #: ``unfold`` computes the rest from.
 COUNTERS = (
     "schedtick", "syscalltick", "runq", "held", "ms", "idle_ms", "max_ms_waits", "overruns",
@@ -19,8 +22,42 @@ COUNTERS = (
     "handoffs.blocked", "handoffs.hog", "handoffs.known", "handoffs.learned",
     "gs.live", "gs.syscall", "gc.young", "gc.full", "gc.major", "ns.born", "ns.blocked",
 )  # fmt: skip
-#: Names of ``Loop.histograms``, in its order.
+#: Names of what ``histograms`` gives, in its order.
 HISTOGRAMS = ("slice", "sched_latency", "gc_pause")
+
+
+def counters(loop: Loop) -> tuple[int, ...]:
+    """``COUNTERS`` of a P, about 2 µs: since the loop was made, and what is here now. Any thread
+    may ask; the values of one answer may be a few Gs apart.
+    """
+    runq, ms, stats, collector = loop.runq, loop.ms, loop.stats, loop.collector
+    ticks, held = runq.schedtick, len(loop.fresh.held)
+    blocked, known, learned = stats.handoff_blocked, stats.handoff_known, stats.handoff_learned
+    passes = (0, 0, 0) if collector is None else collector.snapshot().values()
+    return (
+        ticks, blocked + known + learned, len(runq) + held, held, ms.count, len(ms.idle),
+        stats.max_ms_waits, stats.overruns, runq.overflows, loop.made, stats.finished,
+        runq.inherited, ticks - runq.global_picks, runq.global_picks, stats.poller, stats.timer,
+        blocked, stats.handoff_hog, known, learned,
+        len(loop.gs), len(ms.detached), *passes,
+        stats.born_ns, stats.blocked_ns,
+    )  # fmt: skip
+
+
+def histograms(loop: Loop) -> list[tuple[list[int], int]]:
+    """Buckets and sum (ns) of each of ``HISTOGRAMS``."""
+    stats, collector = loop.stats, loop.collector
+    none: tuple[list[int], int] = [0] * BUCKETS, 0
+    return [
+        (stats.slice, stats.slice_sum_ns),
+        (stats.sched_latency, stats.sched_latency_sum_ns),
+        none if collector is None else (collector.pause, collector.pause_sum_ns),
+    ]
+
+
+def snapshot(loop: Loop) -> dict[str, Any]:
+    """``counters`` with names, and as the daemon's snapshot has them."""
+    return unfold(counters(loop), time.monotonic_ns(), *loop.board[1:])
 
 
 def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Sysmon:
         if trait is None:
             return look.at_ns + LOOK_NS - now + 1
         if self._ms.handoff(m, look.tick, trait):
-            self._loop.handed_off(m, look.tick, trait)
+            self._loop.handoffs.taken(m, look.tick, trait)
             look.due_ns = now + SLICE_NS
             self._detached.append(look)
         self._look = None
@@ -135,23 +135,23 @@ class Sysmon:
         if tick != runq.schedtick:
             self._slice = runq.schedtick, now, runq.inherited
         elif now - since >= SLICE_NS and runq.inherited != inherited:
-            self._loop.preempt = True
-        step = self._loop.step()
+            self._loop.batches.preempt = True
+        step = self._loop.overruns.step()
         seen = self._step
         if seen is None or seen[0] != step:
             self._step = step, now, m.cpu_ns()
             self._stall = None
         elif seen[1] and now - seen[1] >= SLICE_NS and not self._loop.is_idle:
             if m.cpu_ns() - seen[2] < BURNT_NS:
-                if self._loop.hogs():  # beside a hog P may only have waited for the GIL
+                if self._loop.handoffs.hogs():  # beside a hog P may only have waited for the GIL
                     return SLICE_NS
                 first = self._stall is None
                 if not self._stalled(m, now):
                     return LOOK_NS + 1 if first else SLICE_NS
-                if self._loop.step() != step:  # it ended while we looked without the GIL
+                if self._loop.overruns.step() != step:  # it ended while we looked without the GIL
                     return SLICE_NS
             self._step = step, 0, 0  # counted once, however long it goes on
-            self._loop.overran(m)
+            self._loop.overruns.found(m)
         return SLICE_NS
 
     def _stalled(self, m: M, now: int) -> bool:
@@ -181,7 +181,7 @@ class Sysmon:
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns
                 if trait is not None:
-                    self._loop.judged_again(look.m, look.tick, trait)
+                    self._loop.handoffs.judged_again(look.m, look.tick, trait)
         if self._loop.is_idle and looks:
             return max(min(look.due_ns for look in looks) - now, LOOK_NS)
         return SLICE_NS

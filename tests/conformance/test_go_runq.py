@@ -215,7 +215,7 @@ def test_row_9_a_thief_gets_the_older_half_rounded_up_and_no_started_g() -> None
         await asyncio.sleep(0)
         for number in range(10):
             loop.runq.runqput(SyncG(loop, ran.append, (number,)))
-        taken = loop.runqgrab((loop.fresh_len + 1) // 2)
+        taken = loop.fresh.grab((len(loop.fresh) + 1) // 2)
         await settle()
         return [g.args[0] for g in taken if isinstance(g, SyncG)], ran
 

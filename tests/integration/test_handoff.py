@@ -20,6 +20,7 @@ from aiohttp import web
 
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, entersyscallblock
+from gmpd.runtime.stats import histograms, snapshot
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.sched.runq import RunQueue
 
@@ -78,7 +79,7 @@ def test_a_hog_leaves_timers_their_turn() -> None:
         ticks = Ticks()
         ticker = loop.create_task(ticks())
         hog = loop.call_sync(lambda: spin(0.4))
-        while not loop.hogs():  # at first it may look blocked, on a busy machine
+        while not loop.handoffs.hogs():  # at first it may look blocked, on a busy machine
             await asyncio.sleep(0.001)
         await hog
         ticker.cancel()
@@ -275,12 +276,12 @@ def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
     async def main(loop: Loop) -> list[bool]:
         nonlocal pause
         await loop.call_sync(sometimes)
-        known = [bool(loop.learned.get(sometimes.__code__))]
+        known = [bool(loop.handoffs.learned.get(sometimes.__code__))]
         pause = 0
         deadline = time.monotonic() + 20
-        while loop.learned.get(sometimes.__code__) and time.monotonic() < deadline:
+        while loop.handoffs.learned.get(sometimes.__code__) and time.monotonic() < deadline:
             await loop.call_sync(sometimes)
-        known.append(bool(loop.learned.get(sometimes.__code__)))
+        known.append(bool(loop.handoffs.learned.get(sometimes.__code__)))
         return known
 
     assert run(main) == [True, False]
@@ -299,17 +300,17 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
 
     async def main(loop: Loop) -> float:
         hogs = [loop.call_sync(hog)]
-        while not loop.hogs():
+        while not loop.handoffs.hogs():
             await asyncio.sleep(0.001)
         hogs += [loop.call_sync(hog) for _ in range(3)]
-        while len(loop.held) < 3:
+        while len(loop.fresh.held) < 3:
             await asyncio.sleep(0.001)
         slowest = 0.0
         for _ in range(5):
             start = time.monotonic()
             await loop.call_sync(lambda: None)
             slowest = max(slowest, time.monotonic() - start)
-        assert loop.fresh_len >= 2
+        assert len(loop.fresh) >= 2
         await asyncio.gather(*hogs)
         return slowest
 
@@ -320,12 +321,12 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
 def test_held_hogs_can_still_be_stolen() -> None:
     async def main(loop: Loop) -> int:
         hogs = [loop.call_sync(spin_long)]
-        while not loop.hogs():
+        while not loop.handoffs.hogs():
             await asyncio.sleep(0.001)
         hogs += [loop.call_sync(spin_long) for _ in range(3)]
-        while len(loop.held) < 3:
+        while len(loop.fresh.held) < 3:
             await asyncio.sleep(0.001)
-        taken = loop.runqgrab(2)
+        taken = loop.fresh.grab(2)
         for g in taken:
             g.finished()
         await asyncio.gather(*hogs)
@@ -359,7 +360,7 @@ def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
         return loop.stats.overruns
 
     assert run(main) >= 2
-    named = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    named = [record for record in caplog.records if record.name == "gmpd.runtime.overrun"]
     assert len(named) == 1
     assert "test_handoff.py" in named[0].getMessage()
 
@@ -375,11 +376,11 @@ def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
 
     async def main(loop: Loop) -> None:
         ended = loop.create_future()
-        loop.runqput(AsyncJob(greedy, ended))
+        loop.fresh.put(AsyncJob(greedy, ended))
         await ended
 
     run(main)
-    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.overrun"]
     assert "shop:greedy" in named.getMessage()
     assert "test_handoff.py" in named.getMessage()
 
@@ -392,7 +393,7 @@ def test_an_async_g_that_blocks_its_p_is_named(caplog: pytest.LogCaptureFixture)
         return loop.stats.overruns
 
     assert run(main) >= 1
-    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.loop"]
+    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.overrun"]
     assert "test_handoff.py" in named.getMessage()
 
 
@@ -411,7 +412,7 @@ def test_a_callback_of_gmpd_itself_is_counted_and_not_named(
         return loop.stats.overruns
 
     assert run(main) >= 1
-    assert [record for record in caplog.records if record.name == "gmpd.runtime.loop"] == []
+    assert [record for record in caplog.records if record.name == "gmpd.runtime.overrun"] == []
 
 
 class Bystander:
@@ -420,6 +421,7 @@ class Bystander:
     def __init__(self) -> None:
         self.runq: RunQueue[Any] = RunQueue(lambda _g: False)
         self.ms = None
+        self.overruns = self.handoffs = self
         self.is_idle = False
         self.told = 0
 
@@ -429,7 +431,7 @@ class Bystander:
     def hogs(self) -> int:
         return 0
 
-    def overran(self, _m: object) -> None:
+    def found(self, _m: object) -> None:
         self.told += 1
 
 
@@ -538,8 +540,8 @@ def test_the_snapshot_counts_what_happened() -> None:
         blocked = loop.call_sync(lambda: time.sleep(0.1))
         while not loop.ms.detached:
             await asyncio.sleep(0.001)
-        seen = loop.snapshot()
-        seen["slice"] = loop.histograms()[0][0]
+        seen = snapshot(loop)
+        seen["slice"] = histograms(loop)[0][0]
         await blocked
         return seen
 
@@ -599,13 +601,13 @@ def test_every_g_ends_exactly_once_on_p_however_sysmon_and_its_end_meet(
 ) -> None:
     """The delicate dance: slices of 0.2 ms, and Gs that end just then."""
     monkeypatch.setattr("gmpd.runtime.sysmon.SLICE_NS", 200_000)
-    monkeypatch.setattr("gmpd.runtime.loop.SLICE_NS", 200_000)
+    monkeypatch.setattr("gmpd.runtime.handoffs.SLICE_NS", 200_000)
     monkeypatch.setattr("gmpd.sched.sysmon.LOOK_NS", 50_000)
 
     async def main(loop: Loop) -> list[Job]:
         jobs = [Job(loop, random.randrange(6)) for _ in range(1500)]
         for job in jobs:
-            loop.runqput(job)
+            loop.fresh.put(job)
         async with asyncio.timeout(40):
             while not all(job.finished_times for job in jobs):
                 await asyncio.sleep(0.01)

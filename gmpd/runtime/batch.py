@@ -1,0 +1,128 @@
+"""A batch of Gs: what one round of the loop runs from the run queue, and when it ends (Go: the
+inside of ``schedule``).
+
+It knows the clock, not what is polled between two batches. Counterparts: ``fresh`` (what happens to
+a G that has not started), ``sched.runq`` (which G is next).
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime.g import G, JobG, Task
+from gmpd.runtime.watch import is_watched, run_watched
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.m import M
+
+#: A batch of Gs ends after so long, so that sockets and timers are polled.
+BATCH_NS = 2_000_000
+#: The clock is read after so many Gs: one read is a fifth of a G switch. As many run in a round
+#: even if callbacks of asyncio are always ready.
+CLOCK_EVERY = 16
+#: A sync G that took so long ends its handful: the next ones would keep P from its sockets.
+LONG_NS = 1_000_000
+#: A probe that did not come up again for so long was stolen: another is chosen.
+PROBE_NS_MAX = 1_000_000_000
+
+
+class Batches:
+    """Runs Gs of one P, and follows one at a time to see how long they wait."""
+
+    __slots__ = ("_loop", "_probe", "_probe_ns", "clock", "preempt")
+
+    def __init__(self, loop: Loop, clock: Callable[[], int] = time.monotonic_ns):
+        self._loop = loop
+        #: What ends batches, in ns.
+        self.clock = clock
+        #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
+        self.preempt = False
+        #: The G whose wait in the ring is being measured, and since when.
+        self._probe: Any = None
+        self._probe_ns = 0
+
+    def run(self, m: M) -> bool:  # noqa: C901, PLR0915 - what everything runs through
+        """Run Gs until none is left or it is time to poll. False when this M lost P in one of them.
+
+        The first of a handful is picked by all of Go's rules; the others from ``runnext`` and ring
+        alone, up to the next look at the global queue.
+        """
+        loop = self._loop
+        runq, fresh = loop.runq, loop.fresh
+        get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
+        clock = self.clock
+        end = clock() + BATCH_NS
+        watched, probe, hidden = is_watched(loop), self._probe, False
+        main, handful = m is loop.ms.m0, 0
+        ran = 0
+        while (g := get()) is not None:
+            # Small at first: the Gs of this batch may be long, and each is given its own look.
+            left = total = min(runq.unchecked(), handful)
+            handful = min(2 * handful + 1, CLOCK_EVERY)
+            inherited = 0
+            while True:
+                if g is probe:
+                    probe = self._latency()
+                kind = g.__class__
+                if kind is G or kind is JobG or kind is Task:
+                    if hidden:
+                        hidden = loop.show(True)
+                    g._run() if not watched else run_watched(loop, g)
+                elif main and loop.ms.leave_main(partial(runq.putback, g)):
+                    runq.picked(total - left - inherited, inherited)
+                    return False
+                else:
+                    hidden = True
+                    took = fresh.run(m, g)
+                    if took < 0:
+                        runq.picked(total - left - inherited, inherited)
+                        return False
+                    if took > LONG_NS:
+                        break
+                if left == 0:
+                    break
+                g = runq.runnext
+                if g is not None:
+                    runq.runnext = None
+                    inherited += 1
+                elif ring:
+                    g = popleft()
+                else:
+                    break
+                left -= 1
+            runq.picked(total - left - inherited, inherited)
+            ran += total - left + 1
+            # At the tick that looks at the global queue a handful is one G: not all of a round.
+            waiting = loop._ready or loop.inbox
+            if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
+                break
+        self._end()
+        return True
+
+    def _end(self) -> None:
+        loop = self._loop
+        loop.current = None
+        _current_tasks.pop(loop, None)
+        if not loop.shown:
+            loop.show(True)
+        runq = loop.runq
+        if self.preempt:  # sysmon: a chain of runnext has used up its slice
+            self.preempt = False
+            runq.kick_runnext()
+        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < loop.polled_ns):
+            self._probe = runq.ring[-1]
+            self._probe_ns = time.monotonic_ns()
+
+    def _latency(self) -> Any:
+        """The probe, once the last in the ring, is about to run."""
+        waited = time.monotonic_ns() - self._probe_ns
+        self._probe = None
+        stats = self._loop.stats
+        stats.sched_latency[waited.bit_length()] += 1
+        stats.sched_latency_sum_ns += waited
+        return None

@@ -1,0 +1,262 @@
+"""Fresh Gs: calls that have not started. How they are queued, taken back, started, and ended.
+
+A sync one runs to its end here, on the M that holds P when it starts; an async one becomes a
+``JobG`` that the loop drives. Two kinds wait in ``held`` beside the run queue until they may start:
+known hogs beside a hog, and any sync G while all Ms are in use.
+
+Only the M that holds P calls this, except what is said to be thread-safe. It knows nothing of
+sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (what becomes of an M that
+loses P), ``handoffs`` (what is learned of functions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gmpd.runtime.g import G, JobG, SyncG, Task, leave_fork
+from gmpd.sched.g import GEvent
+from gmpd.sched.sysmon import LEARNED_MAX, Trait
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.m import M
+
+#: What the run queue holds beside fresh Gs.
+STARTED = frozenset({G, JobG, Task})
+#: ``len`` looks at so many queued Gs, one by one, for started ones.
+COUNT_MAX = 64
+
+
+class FreshG(Protocol):
+    """A call that has not started: made by the worker, queued here, may be taken away again until
+    started.
+    """
+
+    #: Its number on this P; 0 until the loop has given it one.
+    id: int
+
+    @property
+    def fn_key(self) -> Hashable:
+        """Which function: what sysmon learns is learned per key."""
+
+    @property
+    def fn_name(self) -> str:
+        """The same in words: for stacks, warnings, traces."""
+
+    # It may have ``driven``: the user's coroutine inside the one that ``start`` gave, for stacks.
+
+    def start(self) -> Coroutine[Any, Any, Any] | None:
+        """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
+        and returns None, or returns a coroutine that the loop then drives. Never raises. P may be
+        gone when it returns: it may touch only its own G after the user's code."""
+
+    def finished(self) -> None:
+        """Called once, on the M that holds P then, after the G ended. Never raises."""
+
+
+class FreshGs:
+    """The fresh Gs of one P. Their number is ``len``, the global segment included."""
+
+    __slots__ = ("_async_keys", "_handoffs", "_loop", "_ms", "_runq", "_stats", "held")
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+        self._ms = loop.ms
+        self._runq = loop.runq
+        self._stats = loop.stats
+        self._handoffs = loop.handoffs
+        #: Those that may not start now.
+        self.held: deque[Any] = deque()
+        #: Functions that gave a coroutine: they need no M of their own.
+        self._async_keys: set[Hashable] = set()
+
+    # ---- queued, and taken back ------------------------------------------------------------------
+
+    def put(self, g: FreshG) -> None:
+        """Append one to the local run queue."""
+        if not g.id:
+            loop = self._loop
+            g.id = loop.made = loop.made + 1
+        self._runq.runqput(g)
+
+    def grab(self, n: int) -> list[FreshG]:
+        """Take up to ``n`` of the oldest back, for a thief."""
+        taken: list[FreshG] = []
+        while self.held and len(taken) < n:
+            taken.append(self.held.popleft())
+        return taken + self._runq.runqgrab(n - len(taken))
+
+    def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
+        """Take up to ``n`` Gs that ``may_leave`` out, the oldest first, for a thief."""
+        taken = [g for g in self.held if may_leave(g)][:n]
+        for g in taken:
+            self.held.remove(g)
+        return taken + self._runq.grab_if(n - len(taken), may_leave)
+
+    def remove(self, g: FreshG) -> bool:
+        """Take one back; False once it has started."""
+        if g in self.held:
+            self.held.remove(g)
+            return True
+        return self._runq.runqremove(g)
+
+    @property
+    def stealable(self) -> int:
+        """Gs queued here, without ``runnext``: an upper bound of what could be given away."""
+        runq = self._runq
+        return len(self.held) + len(runq) - (runq.runnext is not None)
+
+    def __len__(self) -> int:
+        return len(self.held) + self._runq.count_fresh(COUNT_MAX)
+
+    # ---- started ---------------------------------------------------------------------------------
+
+    def run(self, m: M, g: Any) -> int:  # noqa: C901, PLR0915 - what every sync G runs through
+        """Start one on ``m``; a sync one runs to its end here. How long it took, in ns; below 0
+        when this M lost P meanwhile."""
+        loop, ms = self._loop, self._ms
+        learned = self._handoffs.learned
+        trait = learned.get(g.fn_key) if learned.traits else None
+        full = ms.count >= ms.max_ms and not ms.idle
+        if (full or trait is not None) and self._must_wait(g.fn_key, trait):
+            self.held.append(g)
+            return 0
+        heir = ms.reserve() if trait is Trait.BLOCKED else None
+        if loop.shown:
+            loop.show(False)
+        m.start_ns = start_ns = time.monotonic_ns()
+        context = m.context
+        m.g = g
+        if heir is not None:
+            ms.standby(m, heir)
+        child = g.__class__ is SyncG
+        tracer = loop.tracer if child else None
+        if tracer is not None:
+            tracer(GEvent.START, g)
+        m.outcome = coro = g.start() if child else context.run(g.start)  # a child has its own
+        if loop.forked:
+            leave_fork(0)
+        m.tick += 1
+        if m.preempt and not ms.exitsyscall(m):
+            return -1
+        m.g = None
+        took = time.monotonic_ns() - start_ns
+        stats = self._stats
+        stats.slice[took.bit_length()] += 1
+        stats.slice_sum_ns += took
+        if coro is not None:
+            m.outcome = None
+            m.context = Context()
+            self._adopt(g, coro, g.get_context() if child else context)
+            return took
+        if context:  # the G left something in it, which is no business of the next one
+            m.context = Context()
+        if trait is not None:
+            learned.ended_in_time(g.fn_key)
+        stats.finished += 1
+        if tracer is not None:
+            tracer(GEvent.END, g)
+        g.finished()
+        return took
+
+    def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
+        """A G of a known hog waits while a hog competes for the GIL; any sync G while no M is left
+        to take P.
+        """
+        if trait is Trait.HOG and self._handoffs.hogs():
+            return True
+        if self._ms.spare() or key in self._async_keys:
+            return False
+        self._stats.max_ms_waits += 1
+        return True
+
+    def _adopt(self, job: FreshG, coro: Coroutine[Any, Any, Any], context: Context) -> None:
+        """An async job has started: drive its coroutine. It runs next, as it would have without
+        this detour.
+        """
+        key = job.fn_key
+        if key not in self._async_keys and len(self._async_keys) < LEARNED_MAX:
+            self._async_keys.add(key)
+        loop = self._loop
+        g = JobG(loop, job, coro, context)
+        if loop.tracer is not None:
+            loop.tracer(GEvent.CREATE, g)
+        loop.gs.add(g)
+        runq = self._runq
+        if runq.runnext is None:
+            runq.runnext = g
+        else:
+            runq.runqput(g, True)
+
+    # ---- ended without P, or held ----------------------------------------------------------------
+
+    def readmit(self) -> None:
+        """Finish what ended without P, and let those try again that had to wait for it."""
+        loop = self._loop
+        inbox = loop.inbox
+        while inbox:
+            g, coro, context = inbox.popleft()
+            if coro is not None:
+                self._adopt(g, coro, context)
+            elif g.__class__ in STARTED:
+                self._runq.runqput(g)
+            else:
+                self._stats.finished += 1
+                if loop.tracer is not None and g.__class__ is SyncG:
+                    loop.tracer(GEvent.END, g)
+                g.finished()
+        held = self.held
+        if held:
+            self._runq.ring.extendleft(reversed(held))
+            held.clear()
+
+    def readmit_soon(self) -> None:
+        """Those that wait for a hog to end may try again. Thread-safe."""
+        if self.held:
+            self._loop.call_soon_threadsafe(self.readmit)
+
+
+class SyncCall:
+    """``call_sync``: a plain callable as a sync G of this P."""
+
+    __slots__ = ("_error", "_fn", "_result", "fn_key", "future", "id")
+
+    def __init__(self, loop: Loop, fn: Callable[[], Any]):
+        self._fn = fn
+        self.fn_key: Any = getattr(fn, "__code__", type(fn))
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self._error: BaseException | None = None
+        self._result: Any = None
+        self.id = loop.made = loop.made + 1
+
+    @property
+    def fn_name(self) -> str:
+        fn = self._fn.args[0] if isinstance(self._fn, partial) and self._fn.args else self._fn
+        return str(getattr(fn, "__qualname__", type(fn).__name__))
+
+    def start(self) -> None:
+        if self.future.cancelled():
+            return
+        try:
+            self._result = self._fn()
+        except BaseException as exc:  # noqa: BLE001 - it is the awaiter's, as with an executor
+            self._error = exc
+
+    def finished(self) -> None:
+        if self.future.cancelled():
+            return
+        if self._error is None:
+            self.future.set_result(self._result)
+        elif isinstance(self._error, StopIteration):
+            error = RuntimeError("the function raised StopIteration, which a Future cannot carry")
+            error.__cause__ = self._error
+            self.future.set_exception(error)
+        else:
+            self.future.set_exception(self._error)
+        self._error = None

@@ -1,0 +1,90 @@
+"""What P remembers when it is taken from a G: how often and why, which functions block or hog, and
+who may try again.
+
+Called by sysmon's thread and by Ms, some of it under ``ms.lock``. Who gets P, and when, is not
+decided here. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh``
+(which obeys what is learned).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from gmpd.runtime.g import SyncG, leave_fork
+from gmpd.sched.g import GEvent
+from gmpd.sched.sysmon import SLICE_NS, Learned, Trait
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.m import M
+
+
+class Handoffs:
+    """The hand-offs of one P."""
+
+    __slots__ = ("_loop", "learned")
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+        #: What the functions of sync Gs were found to do.
+        self.learned = Learned()
+
+    def known(self, m: M) -> None:
+        """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
+        loop = self._loop
+        if loop.forked:  # nobody is there to give P to, nor to end the wait
+            leave_fork(1)
+        if loop.ms.owner is m and loop.ms.handoff(m, m.tick, None):
+            loop.stats.handoff_known += 1
+            self._trace(m)
+
+    def taken(self, m: M, tick: int, trait: Trait) -> None:
+        """Sysmon took P from ``m``."""
+        stats = self._loop.stats
+        if trait is Trait.HOG:
+            stats.handoff_hog += 1
+        else:
+            stats.handoff_blocked += 1
+            stats.blocked_ns += time.monotonic_ns() - m.start_ns
+        g = m.g
+        if g is not None and m.tick == tick:  # in this order: it ends by counting up, then goes
+            self.learned.found(g.fn_key, trait)
+        self._trace(m)
+
+    def taken_over(self, m: M) -> None:
+        """A standby M took P from ``m``: its G is known to block. ``ms.lock`` is held."""
+        self._loop.stats.handoff_learned += 1
+        self._trace(m)
+
+    def ended_without_p(self, m: M) -> None:
+        """The G on ``m`` ended after it had lost P; was it worth it? ``ms.lock`` is held.
+
+        A standby M takes P whenever the G lets go of the GIL, be it for a microsecond: so time
+        decides.
+        """
+        if m.trait is Trait.BLOCKED:
+            if time.monotonic_ns() - m.start_ns < SLICE_NS:
+                self.learned.ended_in_time(m.g.fn_key)
+            else:
+                self.learned.found(m.g.fn_key, Trait.BLOCKED)
+
+    def judged_again(self, m: M, tick: int, trait: Trait) -> None:
+        """Sysmon looked again at a G that runs without P."""
+        g = m.g
+        if g is None or m.tick != tick or m.wait_reason:
+            return
+        if m.trait is not trait:
+            m.trait = trait
+            self.learned.found(g.fn_key, trait)
+            if trait is Trait.BLOCKED:
+                self._loop.fresh.readmit_soon()
+
+    def hogs(self) -> int:
+        """How many Gs without P compete with it for the GIL."""
+        return sum(m.trait is Trait.HOG for m in self._loop.ms.detached[:])
+
+    def _trace(self, m: M) -> None:
+        tracer, g = self._loop.tracer, m.g
+        if tracer is not None and g.__class__ is SyncG:
+            tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")

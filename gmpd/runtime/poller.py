@@ -1,0 +1,131 @@
+"""What P waits for between two batches: sockets, timers, and wake-ups of other threads.
+
+One wait serves all three: the loop's selector, until the next timer is due. asyncio's timers are in
+the heap that asyncio keeps, sleeping Gs in one of their own (``sleepers``). It runs no G and no
+callback: it makes them ready. Only the M that holds P calls this.
+"""
+
+from __future__ import annotations
+
+import time
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING
+
+from gmpd.errors import Deadlock
+from gmpd.runtime.deadlock import is_dead
+from gmpd.runtime.stacks import deadlock_text
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.m import M
+
+#: Sockets are polled at most so often while Gs are ready. A poll lets go of the GIL, and wakes
+#: sysmon if that waits for it: 16 us each, 8 % of all time when it was done every 200 us. (Go polls
+#: every 10 ms while every P is busy.)
+POLL_NS = 1_000_000
+#: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
+SWEEP_MIN = 100
+#: asyncio's own limit for one sleep in select: longer ones overflow on some systems.
+SELECT_S_MAX = 24 * 3600.0
+
+
+class Poller:
+    """The netpoller and the timers of one P."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+
+    def timeout(self) -> float | None:
+        """Seconds that P may sleep in select; None: until it is woken. Drops cancelled timers on
+        the way.
+        """
+        loop = self._loop
+        if loop._timer_cancelled_count > SWEEP_MIN:
+            self._sweep_timers()
+        if loop._ready or loop._stopping or loop.runq or loop.inbox:
+            return 0
+        when = self.next_timer()
+        return None if when is None else min(max(0.0, when - loop.time()), SELECT_S_MAX)
+
+    def look(self) -> None:
+        """Something is ready: see what came meanwhile, if the last look was long ago."""
+        loop = self._loop
+        now = time.monotonic_ns()
+        if not loop.runq or now - loop.polled_ns > POLL_NS:
+            loop.polled_ns = now
+            self._netpoll(0)
+            if loop.on_poll is not None:
+                loop.on_poll(now)
+
+    def idle(self, timeout: float | None, m: M | None) -> None:
+        """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
+        loop = self._loop
+        if timeout is None and loop.checkdead and is_dead(loop):
+            loop.checkdead = False  # once: the end of the program may wait again
+            raise Deadlock(deadlock_text(loop))
+        board, stats = loop.board, loop.stats
+        loop.is_idle = True
+        if loop.on_poll is not None:
+            loop.on_poll(0)
+        board[0] = loop.rounds << 1 | 1
+        board[1] = start = time.monotonic_ns()
+        # What came in before is_idle could be seen did not wake us.
+        self._netpoll(0 if loop.inbox or loop._ready else timeout)
+        loop.polled_ns = now = time.monotonic_ns()
+        stats.idle_ns += now - start
+        board[2] = stats.idle_ns
+        board[1] = 0
+        loop.is_idle = False
+        if loop.sysmon.asleep and m is not None:
+            loop.sysmon.wake()
+
+    def _netpoll(self, timeout: float | None) -> None:
+        loop = self._loop
+        found = loop._selector.select(timeout)
+        if found:
+            loop.stats.poller += len(found)
+            loop._process_events(found)
+
+    def next_timer(self) -> float | None:
+        """When the next timer or sleeper is due, on the loop's clock; drops cancelled ones."""
+        loop = self._loop
+        scheduled = loop._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            loop._timer_cancelled_count -= 1
+            heappop(scheduled)._scheduled = False
+        sleeper = loop.sleepers.next() if loop.sleepers else None
+        if not scheduled:
+            return sleeper
+        when = float(scheduled[0]._when)
+        return when if sleeper is None else min(when, sleeper)
+
+    def _sweep_timers(self) -> None:
+        """Forget cancelled timers when they are more than a quarter (Go: ``timers.adjust``)."""
+        loop = self._loop
+        scheduled = loop._scheduled
+        if loop._timer_cancelled_count * 4 <= len(scheduled):
+            return
+        alive = []
+        for handle in scheduled:
+            if handle._cancelled:
+                handle._scheduled = False
+            else:
+                alive.append(handle)
+        heapify(alive)
+        scheduled[:] = alive
+        loop._timer_cancelled_count = 0
+
+    def wake_due(self) -> None:
+        """Make ready whose time has come: timers of asyncio, and sleeping Gs."""
+        loop = self._loop
+        end = loop.time() + loop._clock_resolution
+        scheduled, ready, stats = loop._scheduled, loop._ready, loop.stats
+        while scheduled and scheduled[0]._when < end:
+            handle = heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+            stats.timer += 1
+        if loop.sleepers:
+            stats.timer += loop.sleepers.wake(end)

@@ -1,0 +1,63 @@
+"""Steps that somebody watches: in debug mode slow ones are named, as asyncio does; under a tracer
+what happens to the G is recorded. While nobody does, nothing here runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import base_events
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime.g import Steps
+from gmpd.runtime.stacks import wait_reason
+from gmpd.runtime.trace import Tracer
+from gmpd.sched.g import GEvent
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+
+
+def is_watched(loop: Loop) -> bool:
+    """Whether steps go through ``run_watched``."""
+    return loop._debug or loop.tracer is not None
+
+
+def run_watched(loop: Loop, handle: Any) -> None:
+    """One step of a G, or one callback."""
+    tracer = loop.tracer
+    if tracer is not None and isinstance(handle, Steps):
+        tracer(GEvent.START, handle)
+        handle._run()
+        _trace_end_of_step(tracer, handle)
+        return
+    if not loop._debug:
+        handle._run()
+        return
+    loop._current_handle = handle
+    try:
+        start = loop.time()
+        handle._run()
+        took = loop.time() - start
+        if took >= loop.slow_callback_duration:
+            base_events.logger.warning(  # type: ignore[attr-defined]
+                "Executing %s took %.3f seconds", _shown(handle), took
+            )
+    finally:
+        loop._current_handle = handle = None  # a traceback may lead here: no cycle
+
+
+def _trace_end_of_step(tracer: Tracer, g: Any) -> None:
+    if g.done():
+        tracer(GEvent.END, g)
+    elif g._fut_waiter is not None:
+        tracer(GEvent.BLOCK, g, wait_reason(g._fut_waiter))
+    else:
+        tracer(GEvent.STOP, g)
+
+
+def _shown(handle: Any) -> str:
+    """A callback as asyncio shows it: one that runs a Task is shown as that Task."""
+    if isinstance(handle, Steps):
+        return repr(handle)
+    task = getattr(handle._callback, "__self__", None)
+    return repr(task) if isinstance(task, asyncio.Task) else str(handle)
