@@ -17,7 +17,7 @@ import gevent.queue
 
 from gmpd.client.core import apply
 from gmpd.client.futures import JobFuture
-from gmpd.client.streams import Stream
+from gmpd.client.streams import Gone, Stream
 from gmpd.client.sync import Client as _Client
 from gmpd.client.unclosed import Belongings, Leash
 from gmpd.codec import Blob, FunctionRef
@@ -139,6 +139,7 @@ class Client(_Client):
             hub.loop.run_callback_threadsafe(gevent.spawn, fn)
             return True
 
+        self._there = there
         self._leash = Leash(self, Client._wake)
         self._belongings = Belongings(self, self._link, self._network, self._daemon, unhook, there)
         for watcher in watchers:
@@ -153,7 +154,10 @@ class Client(_Client):
 
     def _ring(self) -> None:
         if not self._stopping:
-            self._wake()
+            self._there(self._leash)
+
+    def _watch_bell(self, stream: Stream) -> Gone:
+        return Gone(stream, lambda _: self._ring())
 
     def _turn_green(self) -> None:
         self._woken = False

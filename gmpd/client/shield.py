@@ -59,7 +59,10 @@ class Shield:
         _signal.signal(_SIGINT, handler)
         came, self._came = self._came, None
         if came is not None:
-            handler(_SIGINT, *came)
+            try:
+                handler(_SIGINT, *came)
+            finally:
+                del came  # it may be this frame: a cycle, and so are all that called it
 
     def _note(self, _signum: int, frame: FrameType | None) -> None:
         self._came = (frame,)

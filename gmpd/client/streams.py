@@ -1,7 +1,13 @@
-"""The values of a generator job, with back-pressure: the job is a window ahead and no more."""
+"""The values of a generator job, with back-pressure: the job is a window ahead and no more.
+
+One that is dropped unread is cancelled, or its job would wait for ever. Not by a finalizer: what
+Ctrl-C raises there is thrown away, and the rest of it is not done. Weak references tell the client,
+by callbacks that are C all through: between two of their steps nothing is raised.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -66,9 +72,6 @@ class Stream(Iterator[Any]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self._forget()
-
     def _forget(self) -> None:
         if self._seq and not self._over:
             self._client.forget_seqs([self._seq])
@@ -76,21 +79,40 @@ class Stream(Iterator[Any]):
 
     # -- a sink of the core ----------------------------------------------------------------------
 
-    def sink(self) -> _Sink:
-        """What the core holds: not the stream itself, which may so be forgotten."""
-        return _Sink(self._arrivals)
+    def sink(self) -> Sink:
+        """What the core holds: not the stream itself, which may so be dropped."""
+        return Sink(self._arrivals)
+
+    def begun(self, seq: int, sink: Sink) -> None:
+        """It is job ``seq`` from now on."""
+        self._seq = seq
+        sink.watching = self._client.watch_stream(self, seq)
 
 
-class _Sink:
+class Gone(weakref.ref[Stream]):
+    """What of a dropped stream a callback gets to see."""
+
+    __slots__ = ("seqs", "write")
+
+    seqs: list[int]
+    write: Any
+
+
+class Sink:
+    """A stream's end of its job."""
+
     streams = True
 
     def __init__(self, arrivals: Any) -> None:
         self._arrivals = arrivals
+        #: Weak references to the stream: their callbacks come only while they live.
+        self.watching: tuple[Gone, ...] = ()
 
     def yielded(self, event: Yielded) -> None:
         self._arrivals.put(event)
 
     def ended(self, event: Ended) -> None:
+        self.watching = ()
         self._arrivals.put(event)
 
     def noted(self, what: str) -> None:

@@ -14,7 +14,7 @@ That thread does not keep a client alive: while it sleeps it has only a weak ref
 dropped unclosed is handed to it, and ends when its jobs have.
 
 A finalizer may run in any thread at any point, also in one that holds the lock: it only notes what
-is to be cancelled (``forget_seqs``), and the thread does it.
+is to be cancelled (``forget_seqs``, ``watch_stream``), and the thread does it.
 
 Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever gives the
 lock away without having read to the end wakes the thread.
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import operator
 import os
 import queue
 import select
@@ -43,13 +44,13 @@ from gmpd.client.mapping import Mapping
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.progress import Report
 from gmpd.client.shield import SHIELD
-from gmpd.client.streams import Stream
+from gmpd.client.streams import Gone, Stream
 from gmpd.client.unclosed import LINGER_MS
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
 from gmpd.job import JobOptions
-from gmpd.netpoll import Network
+from gmpd.netpoll import Dealer, Network
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
 FLUSH_JOBS = 64
@@ -63,15 +64,20 @@ PENDING_MAX = 100_000
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
 #: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
 CLOSE_S = 15.0
+#: How long its thread waits for a client that is being dropped, seconds: the other thread has some
+#: lines of Python to run, and may wait for the GIL.
+DROP_S = 5.0
 #: What an eventfd takes.
 _ONE = (1).to_bytes(8, sys.byteorder)
 
 
+#: Rings the bell of a stream's weak reference, without a step of Python.
+_RING = operator.methodcaller("write", _ONE)
 #: What futures, maps, streams and the command line call, and ``dir`` leaves out.
 _FOR_GMPD = frozenset(
     {
         "cancel_job", "cancel_pending", "cancel_seqs", "forget_jobs", "forget_seqs", "lead",
-        "new_queue", "pull_items", "submit_ref", "submit_with",
+        "new_queue", "pull_items", "submit_ref", "submit_with", "watch_stream",
     }
 )  # fmt: skip
 
@@ -117,8 +123,8 @@ class Client(Wire):
         #: What the one who delivers has in hand.
         self._in_hand: Event | None = None
         self._woken = False
-        #: Jobs that nobody wants any more, by number: noted without the lock.
-        self._forgotten: deque[list[int]] = deque()
+        #: Jobs that nobody wants any more, by number: noted without the lock. None: all streams.
+        self._forgotten: deque[list[int] | Gone | None] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
         self._retry_at = 0.0
         self._stopping = False
@@ -249,7 +255,7 @@ class Client(Wire):
             # Who is interrupted either began no job or has a stream that ends it: nothing else
             # would, for a generator that nobody reads waits for ever.
             with SHIELD:
-                stream._seq = self._core.submit(ref, blob, streaming(options), sink)
+                stream.begun(self._core.submit(ref, blob, streaming(options), sink), sink)
                 self._flush()
         return stream
 
@@ -337,7 +343,23 @@ class Client(Wire):
 
     def _cancel_forgotten(self) -> None:
         while self._forgotten:
-            self._core.cancel(self._forgotten.popleft())
+            what = self._forgotten.popleft()
+            if what is None:
+                self._core.cancel_streams()
+            else:
+                self._core.cancel(what.seqs if isinstance(what, Gone) else what)
+
+    def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
+        """What has job ``seq`` cancelled when ``stream`` is dropped, as long as it is kept."""
+        bell = self._watch_bell(stream)
+        gone = Gone(stream, self._forgotten.append)  # the younger one is called first
+        gone.seqs = [seq]
+        return bell, gone
+
+    def _watch_bell(self, stream: Stream) -> Gone:
+        bell = Gone(stream, _RING)
+        bell.write = self._bell.write
+        return bell
 
     def cancel_seqs(self, seqs: list[int] | None) -> int:
         """Cancel jobs by number, or all; how many had not been sent."""
@@ -550,8 +572,8 @@ class Client(Wire):
         for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
         # What closes itself when the collector finds it is the thread's: the client may come back.
-        owned = (self._epoll, self._bell, self._link, self._network, self._daemon)
-        args = (weakref.ref(self), self._dropped, *owned)
+        owned = (self._bell, self._link, self._network, self._daemon)
+        args = (weakref.ref(self), self._dropped, self._epoll, *owned)
         self._thread = threading.Thread(target=_serve, args=args, name="gmpd-io", daemon=True)
         self._ended = False
         self._thread.start()
@@ -593,12 +615,12 @@ class Client(Wire):
             self._ended = True
             self._say_bye()
             self._epoll.close()
-            self._bell.close()
         while self._core.events or self._in_hand is not None:
             with self._delivery:  # whoever delivers just now
                 pass
             self._deliver()
-        self._close_link()
+        self._bell.close()  # no stream rings it any more: all have ended
+        _close_link(self._link, self._network, self._daemon)
 
     def _end_io(self) -> None:
         with SHIELD, self._lock:
@@ -661,12 +683,6 @@ class Client(Wire):
             self._link.send(self._core.bye("closed"))
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
 
-    def _close_link(self) -> None:
-        self._link.close(LINGER_MS)
-        self._network.close()
-        if self._daemon is not None:
-            self._daemon.close()
-
     def __enter__(self) -> Self:
         return self
 
@@ -685,6 +701,7 @@ class Client(Wire):
         if sys.is_finalizing():
             return
         text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
+        self._forgotten.append(None)  # whoever had a stream of it is gone, too
         self._dropped.append(self)
         self._ring()
         if self._warns:
@@ -692,7 +709,11 @@ class Client(Wire):
 
 
 def _serve(
-    ref: weakref.ref[Client], dropped: list[Client], epoll: select.epoll, *_owned: object
+    ref: weakref.ref[Client],
+    dropped: list[Client],
+    epoll: select.epoll,
+    bell: io.FileIO,
+    *owned: Any,
 ) -> None:
     """A client's IO thread. No name here may keep the client while the thread sleeps."""
     client = ref()
@@ -705,6 +726,11 @@ def _serve(
         client = dropped[0] if dropped else ref()
         if client is None:  # it is being dropped just now, and comes in the next moment
             client = _await_drop(dropped)
+        if client is None:
+            epoll.close()
+            bell.close()
+            _close_link(*owned)
+            return
         if dropped:
             _open_clients.add(client)  # the collector has taken it out
         more = client._turn(ready)
@@ -718,10 +744,19 @@ def _serve(
     dropped.clear()
 
 
-def _await_drop(dropped: list[Client]) -> Client:
-    while not dropped:
+def _await_drop(dropped: list[Client]) -> Client | None:
+    """None when its finalizer was interrupted at once (Ctrl-C): it will never come."""
+    end = time.monotonic() + DROP_S
+    while not dropped and time.monotonic() < end:
         time.sleep(0.001)  # another thread is between the end of its references and __del__
-    return dropped[0]
+    return dropped[0] if dropped else None
+
+
+def _close_link(link: Dealer, network: Network, daemon: PrivateDaemon | None) -> None:
+    link.close(LINGER_MS)
+    network.close()
+    if daemon is not None:
+        daemon.close()
 
 
 _open_clients: weakref.WeakSet[Client] = weakref.WeakSet()

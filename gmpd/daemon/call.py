@@ -330,10 +330,13 @@ class Call:
         self.worker.report_timeout(self)
 
     def cancel(self) -> bool:
-        """Cancel a coroutine where it waits; False for what cannot be stopped."""
+        """Cancel a coroutine where it waits; False for what cannot be stopped.
+
+        A call that runs without P may still give a coroutine: that one ends before its first step.
+        """
+        self.cancelling = True
         if not self.adopted:
             return False
-        self.cancelling = True
         return self.task is None or self.task.cancel()
 
 

@@ -70,6 +70,34 @@ def test_one_that_outlives_its_client_is_freed_in_silence(
     assert capsys.readouterr().err == ""
 
 
+def slow_to_begin() -> Iterator[int]:
+    time.sleep(0.5)
+    return endless()
+
+
+async def slow_to_await() -> None:
+    time.sleep(0.5)
+    await asyncio.sleep(1000)
+
+
+def slow_to_give() -> Any:
+    time.sleep(0.5)
+    return asyncio.sleep(1000)
+
+
+def test_what_is_cancelled_while_it_begins_ends() -> None:
+    """Until it has given a generator or a coroutine it cannot be stopped; then it can."""
+    with gmpd.Client() as client:
+        stream = client.stream(slow_to_begin)
+        futures = [client.submit(slow_to_await), client.submit(slow_to_give)]
+        wait_until(lambda: all(future.running() for future in futures), "they run")
+        stream.close()
+        for future in futures:
+            future.cancel()
+        wait_until(lambda: client._core.busy == 0, "nothing is left of them")
+        assert all(future.cancelled() for future in futures)
+
+
 async def parked() -> AsyncIterator[int]:
     yield 1
     await asyncio.sleep(1000)

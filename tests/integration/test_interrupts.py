@@ -50,8 +50,9 @@ def client() -> Iterator[gmpd.Client]:
 class Interrupter:
     """Raises SIGINT at the n-th coming of one line; remembers all lines that came."""
 
-    def __init__(self, line: Line | None, times: int = 1) -> None:
+    def __init__(self, line: Line | None, times: int = 1, *, finalizers: bool = False) -> None:
         self.line = line
+        self.finalizers = finalizers
         self.times = times
         self.seen: dict[Line, int] = {}
 
@@ -68,20 +69,21 @@ class Interrupter:
         if event == "line":
             line = frame.f_code.co_filename, frame.f_lineno
             self.seen[line] = self.seen.get(line, 0) + 1
-            if line == self.line and self.seen[line] == self.times and not is_blind(frame):
+            if line == self.line and self.seen[line] == self.times and not self._is_blind(frame):
                 signal.raise_signal(signal.SIGINT)
         return self._trace
+
+    def _is_blind(self, frame: FrameType) -> bool:
+        # What is raised in a finalizer the interpreter drops, whatever the finalizer does.
+        return is_blind(frame) or (is_finalizer(frame) and not self.finalizers)
 
 
 def is_blind(frame: FrameType) -> bool:
     """Whether the interpreter looks for no signal here: at ``try:``, and at the end of a ``with``.
 
-    An exception that a trace function raises there is caught by neither. What is raised in a
-    finalizer the interpreter drops, whatever the finalizer does.
+    An exception that a trace function raises there is caught by neither.
     """
     text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    if is_finalizer(frame):
-        return True
     starts = (at for at, _, line in frame.f_code.co_lines() if line == frame.f_lineno)
     return text == "try:" or (text.startswith("with ") and frame.f_lasti != min(starts))
 
@@ -143,7 +145,25 @@ def streamed(client: gmpd.Client, out: Futures) -> None:
         assert next(values) == 1
 
 
-SCENARIOS = [result, late_result, many, completed, mapped, cancelled, new_functions, streamed]
+def endless() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def closed(client: gmpd.Client, out: Futures) -> None:
+    """A stream that would not end by itself."""
+    with client.stream(endless) as values:
+        for _ in range(40):
+            assert next(values) == 1
+
+
+def dropped(client: gmpd.Client, out: Futures) -> None:
+    """One that nobody closes."""
+    assert next(client.stream(endless)) == 1
+
+
+STREAMS = [streamed, closed, dropped]
+SCENARIOS = [result, late_result, many, completed, mapped, cancelled, new_functions, *STREAMS]
 
 
 def interrupted(
@@ -205,6 +225,26 @@ def test_ctrl_c_at_any_moment(client: gmpd.Client) -> None:
         assert not left, f"{scenario.__name__}: {len(left)} futures never ended"
     wait_until(lambda: client._core.busy == 0, "no job is left over")
     assert client.submit(abs, -2).result(DEADLINE_S) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_leaves_no_stream_in_the_daemon(client: gmpd.Client) -> None:
+    """At every line again, also of what runs when a stream is dropped, where it is thrown away."""
+    interrupts = 0
+    for scenario in STREAMS:
+        survey = Interrupter(None)
+        with survey:
+            scenario(client, [])
+        for line in survey.seen:
+            at = Interrupter(line, finalizers=True)
+            try:
+                with at:
+                    scenario(client, [])
+            except KeyboardInterrupt:
+                interrupts += 1
+        wait_until(lambda: client._core.busy == 0, f"{scenario.__name__}: no job is left over")
+    assert client.call("status")["queue"]["unfinished"] == 0
+    assert interrupts > 50
 
 
 def test_ctrl_c_while_it_closes_leaves_nothing() -> None:
