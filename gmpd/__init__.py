@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
     from gmpd.client.sync import Client
+    from gmpd.errors import ChanClosed
     from gmpd.job import job
     from gmpd.runtime.chan import Chan
     from gmpd.runtime.go import blocking, go, gomaxprocs, gosched, num_g, sleep, stacks
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncClient",
     "Chan",
+    "ChanClosed",
     "Client",
     "Cond",
     "Executor",
@@ -59,6 +61,7 @@ __all__ = [
 _HOMES = {
     "AsyncClient": "gmpd.client.aio",
     "Chan": "gmpd.runtime.chan",
+    "ChanClosed": "gmpd.errors",
     "Client": "gmpd.client.sync",
     "Cond": "gmpd.runtime.sync",
     "Executor": "gmpd.client.executor",

@@ -33,7 +33,7 @@ async def receive(gate: gmpd.Chan[None]) -> None:
     """One G: waits until the channel is closed."""
     try:
         await gate.recv()
-    except gmpd.errors.ChanClosed:
+    except gmpd.ChanClosed:
         state.woken += 1
 
 

@@ -148,6 +148,10 @@ def test_every_public_name_is_there(name: str) -> None:
     assert name in dir(gmpd)
 
 
+def test_what_a_closed_channel_raises_can_be_caught_by_its_short_name() -> None:
+    assert gmpd.ChanClosed is gmpd.errors.ChanClosed
+
+
 def test_a_public_name_is_not_hidden_by_a_module_of_that_name() -> None:
     """Importing gmpd.job, the module, must not put it in the place of gmpd.job, the decorator."""
     for name in gmpd.__all__:
