@@ -37,8 +37,9 @@ from gmpd.sched.sysmon import Trait
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
 GATHER_NS = 500_000
-#: Those of children gather longer: who awaits them mostly awaits many.
-GATHER_CHILDREN_NS = 4_000_000
+#: Those of children gather longer, to half of what is held: who awaits them mostly awaits many, and
+#: each message wakes two other processes on the cores that are to do the work.
+GATHER_CHILDREN_NS = 20_000_000
 #: And this many at most: half of what a P may hold.
 GATHER_MAX = 128
 #: Histograms are shown this often (seconds) while there is activity, and once after it.
@@ -139,7 +140,7 @@ class Worker:
             self._settle(call)
         gathered = len(self._tokens)
         if (
-            gathered >= GATHER_MAX
+            gathered >= (min(GATHER_MAX, self._fresh) if call.child else GATHER_MAX)
             or self._nbytes > protocol.GATHER_BYTES
             or self._slow_fresh
             or not self._fresh

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.g import G, JobG, SyncG, Task, leave_fork
@@ -94,7 +95,7 @@ class FreshGs:
 
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
         """Take up to ``n`` Gs that ``may_leave`` out, the oldest first, for a thief."""
-        taken = [g for g in self.held if may_leave(g)][:n]
+        taken = list(islice(filter(may_leave, self.held), n))
         for g in taken:
             self.held.remove(g)
         return taken + self._runq.grab_if(n - len(taken), may_leave)
@@ -125,7 +126,7 @@ class FreshGs:
         trait = learned.get(g.fn_key) if learned.traits else None
         full = ms.count >= ms.max_ms and not ms.idle
         if (full or trait is not None) and self._must_wait(g.fn_key, trait):
-            self.held.append(g)
+            self._hold(g, trait)
             return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
         if loop.shown:
@@ -175,6 +176,21 @@ class FreshGs:
             return False
         self._stats.max_ms_waits += 1
         return True
+
+    def _hold(self, g: Any, trait: Trait | None) -> None:
+        """It has to wait. The children behind it that call the same function would have to, too:
+        looking at each of thousands by itself took 2 µs apiece, again for every hog among them.
+        """
+        hold = self.held.append
+        hold(g)
+        if g.__class__ is not SyncG or trait is not Trait.HOG:
+            return
+        fn = g.fn
+        for queue in (self._runq.ring, self._runq.global_):
+            while queue and (first := queue[0]).__class__ is SyncG and first._fn is fn:
+                hold(queue.popleft())
+            if queue:
+                return
 
     def _adopt(self, job: FreshG, coro: Coroutine[Any, Any, Any], context: Context) -> None:
         """An async job has started: drive its coroutine. It runs next, as it would have without

@@ -35,7 +35,7 @@ CHILDREN_LOW_NS = 30_000_000
 #: A thief holds children worth so much: what counts is when the last of them ends, not each by
 #: itself, and a round trip for every 2 ms of them cost a tenth of two cores. What lies behind a
 #: long one is taken back as soon as another P has nothing.
-CHILDREN_CREDIT_NS = 20_000_000
+CHILDREN_CREDIT_NS = 40_000_000
 
 
 @lru_cache(maxsize=64)

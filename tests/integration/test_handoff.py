@@ -11,18 +11,21 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
 
+import gmpd
+from gmpd.runtime.fresh import FreshGs
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, entersyscallblock
 from gmpd.runtime.stats import histograms, snapshot
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.sched.runq import RunQueue
+from gmpd.sched.sysmon import Trait
 
 T = TypeVar("T")
 
@@ -333,6 +336,44 @@ def test_held_hogs_can_still_be_stolen() -> None:
         return len(taken)
 
     assert run(main) == 2
+
+
+def test_children_of_a_hogs_function_are_set_aside_together() -> None:
+    """Not one by one, at every hog again: a thousand of them at one look; others run on."""
+    order: list[int] = []
+    looks: list[object] = []
+    over = threading.Event()
+
+    class Watched(FreshGs):
+        def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
+            looks.append(key)
+            return super()._must_wait(key, trait)
+
+    def child(n: int) -> None:
+        while n < 0 and not over.is_set():
+            pass
+        order.append(n)
+
+    async def main(loop: Loop) -> None:
+        loop.fresh = Watched(loop)
+        hog = gmpd.go(child, -1)
+        while not loop.handoffs.hogs():
+            await asyncio.sleep(0.001)
+        looks.clear()
+        children = [gmpd.go(child, n) for n in range(1000)]
+        others = [gmpd.go(len, "other") for _ in range(10)]
+        while len(loop.fresh.held) < 1000:
+            await asyncio.sleep(0.001)
+        assert [await other for other in others] == [5] * 10
+        assert order == []
+        assert 1 <= len(looks) < 10
+        over.set()
+        for each in [hog, *children]:
+            await each
+
+    run(main)
+    assert order[0] == -1
+    assert sorted(order) == [*range(-1, 1000)]
 
 
 def spin_long() -> None:

@@ -128,7 +128,7 @@ def test_more_are_asked_for_before_they_run_out() -> None:
     home, thief = two(desk)
     desk.take()
     desk.teach(thief, desk.client(), "m:child", 1)
-    give(desk, home, 60)
+    give(desk, home, 90)
     assert only(desk.take(), AskChildren) == []
     while len(desk.sched.queue) * MS >= CHILDREN_LOW_NS:
         assert not home.asked
