@@ -47,13 +47,13 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
         "started_at": c.started_at,
         "uptime_s": time.time() - c.started_at,
         "state": "degraded"
-        if c.restarts.degraded
+        if c.roster.restarts.degraded
         else "draining"
         if c.sched.draining
         else "running",
-        "degraded": c.restarts.degraded,
+        "degraded": c.roster.restarts.degraded,
         "procs": c.procs,
-        "sessions": c.sessions,
+        "sessions": len(c.clients),
         "queue": {
             "global": len(queue),
             "oldest_age_s": (now - oldest) / 1e9,
@@ -78,8 +78,8 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "loop_lag": c.loop_lag.snapshot(),
             **_worker_histograms(c, now),
         },
-        "messages": {"in": dict(c.messages_in), "out": dict(c.messages_out)},
-        "message_bytes": {"in": c.bytes_in, "out": c.bytes_out},
+        "messages": c.traffic.counts(),
+        "message_bytes": {"in": c.traffic.bytes_in, "out": c.traffic.bytes_out},
         "dropped": dict(c.dropped),
     }
 
@@ -92,16 +92,16 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
         "p": p,
         "up": int(child is not None and child.ready),
         "state": _state(child, record, now, c.sched.stealing),
-        "restarts": dict(c.restart_counts.get(p, {})),
+        "restarts": dict(c.roster.restart_counts.get(p, {})),
     }
-    if p in c.wanted:  # its turn to start has not come
+    if p in c.roster.wanted:  # its turn to start has not come
         out["state"] = "starting"
     if record is not None:
         out.update(_lease(record))
     if child is not None:
         out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
         out.update(_process(child.process.pid))
-        out["cpu_s"] = out.get("cpu_s", 0.0) + c.past_cpu_s.get(p, 0.0)
+        out["cpu_s"] = out.get("cpu_s", 0.0) + c.roster.past_cpu_s.get(p, 0.0)
         out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
             out.update(_running(record, child.page.slots, now))
@@ -179,17 +179,17 @@ def _stats(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
     child = c.supervisor.children.get(p)
     current = child.page.stats(now) if child is not None else {}
-    merged = merge_totals(c.past_stats.get(p, {}), current)
+    merged = merge_totals(c.roster.past_stats.get(p, {}), current)
     merged.pop("hist", None)
     return merged
 
 
 def _worker_histograms(c: Coordinator, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
-    for p in {*c.supervisor.children, *c.past_stats}:
+    for p in {*c.supervisor.children, *c.roster.past_stats}:
         child = c.supervisor.children.get(p)
         current = child.page.stats(now) if child is not None else {}
-        merged = merge_totals(c.past_stats.get(p, {}), current)
+        merged = merge_totals(c.roster.past_stats.get(p, {}), current)
         total = _sum(total, merged.get("hist", {}))
     return total
 

@@ -17,6 +17,8 @@ import struct
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
+from gmpd.protocol import Finished, Outcome
+
 #: A log that has grown to this is left for the other one as soon as that is free. A few results of
 #: megabytes: more would only touch more memory.
 TURN_BYTES = 4 << 20
@@ -42,6 +44,21 @@ class Left(NamedTuple):
     ran_us: int
     occupied_us: int
     buffers: Sequence[bytes] = ()
+
+
+def as_finished(left: list[Left]) -> Finished:
+    """What a worker would have said of them; their buffers go beside it."""
+    specials: dict[int, list[Any]] = {
+        i: [each.outcome, None] for i, each in enumerate(left) if each.outcome != Outcome.OK
+    }
+    return Finished(
+        [each.token for each in left],
+        [each.payload for each in left],
+        [each.ran_us for each in left],
+        [each.occupied_us for each in left],
+        specials or None,
+        None,
+    )
 
 
 class Spill:

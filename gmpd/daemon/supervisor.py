@@ -38,6 +38,8 @@ class Child:
     #: Not ready by then: it hangs in an import, and is killed.
     start_by_ns: int
     ready: bool = False
+    #: The routing id of its connection, once it said Hello.
+    peer: bytes = b""
     #: We asked it to end, or killed it ourselves: its death is no surprise.
     expected: bool = False
     finished: int = 0
@@ -90,6 +92,11 @@ class Supervisor:
         self.children: dict[int, Child] = {}
         self._epochs: dict[int, int] = {}
         self._cores = sorted(os.sched_getaffinity(0))
+
+    def housing(self, p: int, epoch: int) -> Child | None:
+        """The process that houses this epoch of a P, while it is not confirmed dead."""
+        child = self.children.get(p)
+        return child if child is not None and child.epoch == epoch else None
 
     def spawn(self, p: int) -> Child:
         """Start a worker for P ``p``. Raises OSError when the system has no process to give."""

@@ -1,0 +1,190 @@
+"""The clients' side of the coordinator: who is connected, what they say, and who has vanished.
+
+It never unpacks a user's value, and knows no worker: jobs go to the policy, questions to
+``questions``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
+
+import gmpd
+from gmpd import protocol
+from gmpd.config import Config
+from gmpd.daemon import session as about_jobs
+from gmpd.daemon.traffic import Traffic
+from gmpd.errors import ProtocolError
+from gmpd.netpoll import Router
+from gmpd.sched.records import Session
+from gmpd.sched.schedt import Sched
+
+#: Messages taken from one socket before the policy decides: bounds how long a flood on one socket
+#: keeps the others waiting, while a batch is still worth deciding about at once.
+MESSAGES_PER_TURN = 64
+
+#: libzmq tells of a connection's end before the socket itself knows of it: a probe at once may
+#: still go through, so there is another after this.
+PROBE_AGAIN_NS = 100_000_000
+
+
+class Clients:
+    """Every client by the routing id of its connection.
+
+    ``ask`` takes a client's question: (peer, its number, method, parameters); its reply, or None
+    when that comes later. ``procs`` gives the number of Ps.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        epoch: int,
+        sched: Sched,
+        router: Router,
+        traffic: Traffic,
+        procs: Callable[[], int],
+        ask: Callable[[bytes, int, str, dict[str, Any]], protocol.Reply | None],
+    ) -> None:
+        self._limits = config.limits
+        self._epoch = epoch
+        self._sched = sched
+        self._router = router
+        self._traffic = traffic
+        self._procs = procs
+        self._ask = ask
+        self._sessions: dict[bytes, Session] = {}
+        #: Vanished ones, in the order in which their grace ends.
+        self._lost: deque[tuple[int, Session]] = deque()
+        #: When to look again who is gone: see ``someone_left``.
+        self._probe_at: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # -- they speak --------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take a turn's worth of messages."""
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._router.recv()
+            if received is None:
+                return
+            peer, frames = received
+            try:
+                message = protocol.unpack(frames[0], protocol.FROM_CLIENT)
+                self._traffic.came(message, frames)
+                self._heard(peer, message, frames[1:])
+            except ProtocolError as error:
+                self._sched.tally.dropped["bad_client_message"] += 1
+                self._refuse(peer, str(error))
+
+    def _heard(self, peer: bytes, message: protocol.FromClient, frames: list[Any]) -> None:
+        session = self._sessions.get(peer)
+        if isinstance(message, protocol.Hello):
+            self._greet(peer, message)
+            return
+        if session is None:
+            raise ProtocolError("the first message must be Hello")
+        match message:
+            case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
+                about_jobs.said(self._sched, session, message, frames, time.monotonic_ns())
+            case protocol.Ack(outcomes):
+                self._sched.ack(session, outcomes)
+            case protocol.Pull(seq, n):
+                self._sched.pull(session, seq, n)
+            case protocol.Call(request, method, params):
+                reply = self._ask(peer, request, method, params)
+                if reply is not None:
+                    self.send(peer, reply)
+            case protocol.Bye():
+                self._drop(peer)
+            case _:
+                assert_never(message)
+
+    def _greet(self, peer: bytes, message: protocol.Hello) -> None:
+        dropped = self._sched.tally.dropped
+        try:
+            protocol.agree(message)
+        except ProtocolError as error:
+            dropped["version"] += 1
+            self._refuse(peer, str(error))
+            return
+        if len(self._sessions) >= self._limits.sessions:
+            dropped["sessions"] += 1
+            self._refuse(peer, f"limits.sessions = {self._limits.sessions} clients are connected")
+            return
+        if peer not in self._sessions:
+            name = str(message.info.get("name", ""))[:64]
+            self._sessions[peer] = self._sched.open_session(peer, name)
+        self.send(peer, self.welcome())
+
+    def welcome(self) -> protocol.Welcome:
+        """The answer to a Hello; a worker, as the client of its Gs' children, gets the same."""
+        limits = self._limits
+        info = {"procs": self._procs(), "pid": os.getpid(), "version": gmpd.__version__}
+        batch = min(limits.batch_jobs, protocol.BATCH_JOBS_MAX)
+        return protocol.Welcome(
+            protocol.VERSION, self._epoch, limits.client_window, batch, limits.value_bytes, info
+        )
+
+    def _refuse(self, peer: bytes, reason: str) -> None:
+        refusal = protocol.Refused(protocol.VERSION_MIN, protocol.VERSION, reason)
+        self._router.send(peer, [protocol.pack(refusal)])
+
+    # -- they are told -----------------------------------------------------------------------------
+
+    def send(self, peer: bytes, message: protocol.ToClient, frames: Sequence[Any] = ()) -> None:
+        """Tell a client something; one that cannot be reached has vanished."""
+        data = protocol.pack(message)
+        self._traffic.went(message, len(data))
+        if not self._router.send(peer, [data, *frames]):
+            self._lose(peer)
+
+    def farewell(self, reason: str) -> None:
+        """The daemon ends: whoever waits is told."""
+        for peer in list(self._sessions):
+            self.send(peer, protocol.Gone(reason))
+
+    # -- they leave --------------------------------------------------------------------------------
+
+    def someone_left(self) -> None:
+        """Some client's connection ended: an empty probe finds which ones cannot be reached."""
+        if self._router.take_disconnects():
+            self._probe_at = time.monotonic_ns() + PROBE_AGAIN_NS
+            self._probe()
+
+    def due(self, now: int) -> None:
+        """What time brings: vanished clients are looked for again, and forgotten."""
+        if self._probe_at is not None and self._probe_at <= now:
+            self._probe_at = None
+            self._probe()
+        while self._lost and self._lost[0][0] <= now:
+            self._sched.close_session(self._lost.popleft()[1], now)
+
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do."""
+        times = [] if self._probe_at is None else [self._probe_at]
+        if self._lost:
+            times.append(self._lost[0][0])
+        return min(times, default=None)
+
+    def _probe(self) -> None:
+        nothing = [protocol.pack(protocol.Running([]))]
+        for peer in list(self._sessions):
+            if not self._router.send(peer, nothing):
+                self._lose(peer)
+
+    def _lose(self, peer: bytes) -> None:
+        """A client vanished without a word: its jobs go on for ``limits.client_grace``."""
+        session = self._sessions.pop(peer, None)
+        if session is not None:
+            grace_ns = int(self._limits.client_grace * 1e9)
+            self._lost.append((time.monotonic_ns() + grace_ns, session))
+
+    def _drop(self, peer: bytes) -> None:
+        session = self._sessions.pop(peer, None)
+        if session is not None:
+            self._sched.close_session(session, time.monotonic_ns())

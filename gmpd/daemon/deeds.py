@@ -1,0 +1,155 @@
+"""Does what the policy says: each instruction of ``sched.instructions``, in order.
+
+It decides nothing. Where an instruction is answered (Look, Collect, Revoke), the policy has the
+answer when ``carry_out`` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, assert_never
+
+from gmpd import protocol
+from gmpd.daemon.clients import Clients
+from gmpd.daemon.page import Slot
+from gmpd.daemon.roster import Roster
+from gmpd.daemon.snapshot import DEAF_SHOWN_NS
+from gmpd.daemon.spill import as_finished
+from gmpd.daemon.supervisor import Child
+from gmpd.daemon.workers import Workers
+from gmpd.sched import instructions as do
+from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.records import PRecord
+from gmpd.sched.schedt import Sched
+from gmpd.sched.steal import SILENT_NS
+
+log = logging.getLogger("gmpd.coordinator")
+
+
+class Deeds:
+    """The policy's hands."""
+
+    def __init__(self, sched: Sched, roster: Roster, workers: Workers, clients: Clients) -> None:
+        self._sched = sched
+        self._roster = roster
+        self._supervisor = roster.supervisor
+        self._workers = workers
+        self._clients = clients
+
+    def carry_out(self, what: do.Instruction) -> None:  # noqa: C901 - a case per instruction
+        """One instruction."""
+        workers, clients = self._workers, self._clients
+        match what:
+            case do.Deliver():
+                self._deliver(what)
+            case do.Dispatch():
+                self._dispatch(what)
+            case do.Teach(p, fn):
+                workers.tell(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload))
+            case do.Forget(p, fids):
+                workers.tell(p, protocol.Undefine(fids))
+            case do.AskChildren(p, n):
+                workers.tell(p, protocol.StealChildren(n))
+            case do.Look(p):
+                self._look(p)
+            case do.Collect(p):
+                self._collect(p)
+            case do.Revoke():
+                self._revoke(what)
+            case do.CancelAt(p, tokens):
+                workers.tell(p, protocol.Cancel(tokens))
+            case do.PullAt(p, token, n):
+                workers.tell(p, protocol.Pull(token, n))
+            case do.Retire(p):
+                workers.tell(p, protocol.Stop(True))
+            case do.StartIsolated(number):
+                self._roster.start_isolated(number)
+            case do.Kill(p):
+                if (child := self._supervisor.children.get(p.p)) is not None:
+                    self._supervisor.kill(child)
+            case do.Yielded(session, seq, payloads, buffers):
+                counts, frames = protocol.join_buffers(buffers)
+                clients.send(session.link, protocol.Items(seq, payloads, counts), frames)
+            case do.TellRunning(session, seqs):
+                clients.send(session.link, protocol.Running(seqs))
+            case do.TellKept(session, seqs):
+                clients.send(session.link, protocol.Kept(seqs))
+            case _:
+                assert_never(what)
+
+    # -- jobs and outcomes -------------------------------------------------------------------------
+
+    def _deliver(self, what: do.Deliver) -> None:
+        session, out = what
+        counts, frames = protocol.join_buffers(out.buffers)
+        self._add_pids(out.specials)
+        done = protocol.Done(out.seqs, out.payloads, out.ran_us, out.specials or None, counts)
+        if session.parent is None:
+            self._clients.send(session.link, done, frames)
+        else:
+            self._workers.tell(session.parent, done, frames)
+
+    def _add_pids(self, specials: dict[int, list[Any]]) -> None:
+        for _, details in specials.values():
+            child = self._supervisor.children.get(details.get("p", -1))
+            if child is not None:
+                details.setdefault("pid", child.process.pid)
+            if details.get("p", -1) >= ISOLATED_FROM:  # a number that says nothing to a client
+                del details["p"]
+                details["isolated"] = True
+
+    def _dispatch(self, what: do.Dispatch) -> None:
+        p, fn, options, first, payloads, buffers = what
+        child = self._housing(p)
+        # From now on the worker may claim these, and they may be revoked.
+        displaced = child.page.claims.offer(first, len(payloads)) if child is not None else []
+        counts, frames = protocol.join_buffers(buffers)
+        self._workers.tell(p, protocol.Assign(fn.fid, first, options, payloads, counts), frames)
+        if displaced:
+            now = time.monotonic_ns()
+            self._sched.revoked(do.Revoke(p, displaced, None, now), displaced, now)
+
+    # -- in the memory that a worker shares --------------------------------------------------------
+
+    def _housing(self, p: PRecord) -> Child | None:
+        return self._supervisor.housing(p.p, p.epoch)
+
+    def _revoke(self, what: do.Revoke) -> None:
+        child = self._housing(what.p)
+        got = child.page.claims.revoke(what.tokens) if child is not None else []
+        self._sched.revoked(what, got, time.monotonic_ns())
+
+    def _collect(self, p: PRecord) -> None:
+        """Outcomes that a worker stored and then could not send."""
+        child = self._housing(p)
+        held = p.fresh.keys() | p.started.keys()
+        left = child.page.collect(held) if child is not None else []
+        if left:
+            buffers = [each.buffers for each in left]
+            self._sched.collected(p, as_finished(left), buffers, time.monotonic_ns())
+
+    def _look(self, p: PRecord) -> None:
+        """Whether a worker's run loop moves: by its page, nobody is asked."""
+        now = time.monotonic_ns()
+        child = self._housing(p)
+        moves, asleep = False, False
+        if child is not None:
+            slots = child.page.slots
+            round_ = slots[Slot.ROUND]
+            moves = round_ != child.seen_round or now - child.sent_ns < SILENT_NS
+            child.seen_round = round_
+            # One that sleeps is woken by what it is sent.
+            asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != child.sent_round
+            if not (moves or asleep or child.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
+                child.called_deaf = True
+                log.warning("%s is deaf: %s", child, _what_runs(p, child, now))
+        self._sched.looked(p, moves=moves, asleep=asleep, now=now)
+
+
+def _what_runs(p: PRecord, child: Child, now: int) -> str:
+    job = p.job(child.page.slots[Slot.CURRENT])
+    if job is None:
+        return "its run loop stands still, in no job"
+    for_s = (now - child.page.slots[Slot.CURRENT_NS]) / 1e9
+    return f"{job.fn.name} of {job.session.name!r} has kept it for {for_s:.2g} s"

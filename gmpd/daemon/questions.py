@@ -1,0 +1,109 @@
+"""What clients ask of the daemon, and the answers: its state, its size, its end, its workers' Gs.
+
+A question changes nothing but by the coordinator's own methods. What only workers know they are
+asked for (``inquiry``); of who does not answer, its status is told.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from gmpd import protocol
+from gmpd.cpus import check_procs
+from gmpd.daemon.inquiry import Inquiries, Inquiry
+from gmpd.daemon.snapshot import p_status, snapshot
+from gmpd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gmpd.daemon.coordinator import Coordinator
+
+#: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
+STACKS_GS = 1000
+STACKS_GS_MAX = 100_000
+#: Bytes of all stacks together in one reply.
+STACKS_BYTES = 8 << 20
+#: Seconds for workers to answer, unless told otherwise; and at most, for the client waits as well.
+STACKS_WAIT_S = 2.0
+STACKS_WAIT_S_MAX = 20.0
+
+
+class Questions:
+    """Those of all clients. ``inquiries`` are the ones that wait for workers."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._c = coordinator
+        self.inquiries = Inquiries()
+
+    def answer(
+        self, peer: bytes, request: int, method: str, params: dict[str, Any]
+    ) -> protocol.Reply | None:
+        """The reply to a question; None when workers are to be heard first."""
+        try:
+            if method == "stacks" and self._ask_stacks(peer, request, params):
+                return None
+            value = {"ps": []} if method == "stacks" else self._call(method, params)
+        except ConfigError as error:
+            return protocol.Reply(request, False, str(error))
+        return protocol.Reply(request, True, value)
+
+    def _call(self, method: str, params: dict[str, Any]) -> Any:
+        match method:
+            case "ping":
+                return {}
+            case "snapshot" | "status":
+                return snapshot(self._c)
+            case "procs":
+                n = params.get("n")
+                if type(n) is not int or n < 1:
+                    raise ConfigError(f"procs must be a whole number from 1 on, not {n!r}")
+                check_procs(n)
+                return {"procs": n, "before": self._c.roster.resize(n)}
+            case "drain":
+                self._c.drain("asked to drain")
+                return {}
+            case "stop":
+                self._c.drain("asked to stop", at_once=True)
+                return {}
+            case _:
+                known = "ping, status, stacks, procs, drain, stop"
+                raise ConfigError(f"no such question: {method!r} (known: {known})")
+
+    # -- what workers are asked --------------------------------------------------------------------
+
+    def _ask_stacks(self, peer: bytes, request: int, params: dict[str, Any]) -> bool:
+        """Ask a P, or all of them, for its Gs; False when there is no such P."""
+        p, limit = params.get("p"), params.get("limit", STACKS_GS)
+        wait_s = params.get("wait_s", STACKS_WAIT_S)
+        asked = [each for each in range(self._c.roster.procs) if p in (None, each)]
+        if type(limit) is not int or not 1 <= limit <= STACKS_GS_MAX:
+            raise ConfigError(f"limit must be 1 to {STACKS_GS_MAX}, not {limit!r}")
+        if type(wait_s) not in (int, float) or not 0 < wait_s <= STACKS_WAIT_S_MAX:
+            raise ConfigError(f"wait_s must be more than 0, to {STACKS_WAIT_S_MAX}, not {wait_s!r}")
+        if not asked:
+            return False
+        due_ns = time.monotonic_ns() + int(wait_s * 1e9)
+        number = self.inquiries.open(peer, request, asked, due_ns)
+        question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
+        for each in asked:
+            record = self._c.sched.ps.get(each)
+            if record is not None:
+                self._c.workers.tell(record, protocol.Ask(number, "stacks", question))
+        return True
+
+    def due(self, now: int) -> None:
+        """Questions whose workers have answered, or whose time is over, get their replies."""
+        if self.inquiries:
+            able = [p for p, record in self._c.sched.ps.items() if record.ready]
+            for inquiry in self.inquiries.take(now, able):
+                self._c.clients.send(inquiry.peer, self._told(inquiry))
+
+    def _told(self, inquiry: Inquiry) -> protocol.Reply:
+        """What workers answered; of who did not, what its status says."""
+        now = time.monotonic_ns()
+        answers: list[dict[str, Any]] = []
+        for p in sorted(inquiry.silent | inquiry.answers.keys()):
+            answer = inquiry.answers.get(p)
+            known = {"p": p, "answered": answer is not None, "status": p_status(self._c, p, now)}
+            answers.append(known | (answer or {}))
+        return protocol.Reply(inquiry.request, True, {"ps": answers})

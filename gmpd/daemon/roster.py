@@ -1,0 +1,279 @@
+"""Which workers there are to be: starts those that are wanted, and again those that died.
+
+It knows processes and how they end, no messages. What the dead leave behind, outcomes and counters,
+is taken over here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from gmpd.codec import error_summary
+from gmpd.config import Config
+from gmpd.cpus import starts_at_once
+from gmpd.daemon.page import Slot
+from gmpd.daemon.snapshot import merge_totals
+from gmpd.daemon.spill import as_finished
+from gmpd.daemon.supervisor import Child, Supervisor
+from gmpd.sched.instructions import Exit
+from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.records import PRecord
+from gmpd.sched.restart import RestartPolicy, Restarts
+from gmpd.sched.schedt import Sched
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: How long until a start that the system refused is tried again.
+TRY_AGAIN_NS = 1_000_000_000
+
+#: How it went with a worker that there never was.
+_NO_PROCESS = Exit(0, "", None, "could not be started")
+
+
+class Roster:
+    """Workers of Ps ``0`` to ``procs - 1``, and of isolated jobs.
+
+    ``started`` is called with each new process, ``broken`` with the reason why there can be no
+    workers any more, and ``on_ready`` once all that are wanted are ready.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sched: Sched,
+        supervisor: Supervisor,
+        started: Callable[[Child], None],
+        broken: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._sched = sched
+        self.supervisor = supervisor
+        self._started = started
+        self._broken = broken
+        self.on_ready: Callable[[], None] = _nothing
+        self.procs = supervisor.procs
+        #: Ps that want a worker, in order: so many start at a time.
+        self.wanted: dict[int, None] = dict.fromkeys(range(self.procs))
+        self.restarts = Restarts(_restart_policy(config))
+        self.restart_counts: dict[int, Counter[str]] = {}
+        #: Counters of workers that are gone, so that totals never go down.
+        self.past_stats: dict[int, dict[str, Any]] = {}
+        self.past_cpu_s: defaultdict[int, float] = defaultdict(float)
+        self._starts_at_once = starts_at_once()
+        #: When a P is wanted again.
+        self._respawn: dict[int, int] = {}
+        self._leaving: set[int] = set()
+        #: Isolated workers that the system had no process for, and why: for the next turn.
+        self._unstarted: list[tuple[int, str]] = []
+        #: Neither ready nor dead.
+        self._starting: dict[int, Child] = {}
+        self._announced = False
+        self._stopping = False
+
+    # -- starts ------------------------------------------------------------------------------------
+
+    def due(self, now: int) -> None:
+        """What is wanted, and what time brings: starts, and ends of starts that take too long."""
+        for p, at in list(self._respawn.items()):
+            if at <= now:
+                del self._respawn[p]
+                self.wanted[p] = None
+        if self.wanted:
+            self.start_some()
+        while self._unstarted:
+            p, why = self._unstarted.pop()
+            self._sched.isolated_died(p, (), _NO_PROCESS, now, why)
+        for child in self._awaited():
+            if child.start_by_ns <= now:
+                child.fault = "it was not ready within daemon.start_timeout"
+                log.error("%s did not start in time", child)
+                self.supervisor.kill(child)
+
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do."""
+        if self._unstarted:
+            return 0
+        times = [child.start_by_ns for child in self._awaited()]
+        times.extend(self._respawn.values())
+        return min(times, default=None)
+
+    def _awaited(self) -> list[Child]:
+        """Those that ought to become ready."""
+        return [child for child in self._starting.values() if not child.expected]
+
+    def start_some(self) -> None:
+        """Start workers that are wanted, a few at a time: the next when one is ready or gone."""
+        room = self._starts_at_once - sum(not child.isolated for child in self._awaited())
+        for p in list(self.wanted)[: max(0, room)]:
+            del self.wanted[p]
+            self._start(p)
+
+    def _start(self, p: int) -> None:
+        try:
+            child = self.supervisor.spawn(p)
+        except OSError as error:
+            log.error("no worker for P%d: %s; next try in 1 s", p, error)
+            self._respawn[p] = time.monotonic_ns() + TRY_AGAIN_NS
+            return
+        self._starting[p] = child
+        self._started(child)
+
+    def start_isolated(self, p: int) -> None:
+        """A worker for an isolated job, which is told as dead if there is no process for it."""
+        if self._stopping:
+            return
+        try:
+            child = self.supervisor.spawn_isolated(p)
+        except OSError as error:
+            log.error("no worker for an isolated job: %s", error)
+            self._unstarted.append((p, str(error)))
+            return
+        self._starting[p] = child
+        self._started(child)
+
+    def ready(self, child: Child) -> None:
+        """It said Hello."""
+        child.ready = True
+        self._starting.pop(child.p, None)
+        log.info("%s is ready, epoch %d", child, child.epoch)
+        if not (self._announced or self.wanted) and all(c.ready for c in self._of_ps()):
+            self._announced = True
+            self.on_ready()
+
+    def faulted(self, child: Child, stage: str, error: bytes) -> None:
+        """A worker cannot serve, and is about to end."""
+        summary = error_summary(error)
+        text = f"{stage} failed: {summary.type}: {summary.message}"
+        log.error("%s\n%s", text, summary.traceback)
+        if child.isolated:
+            child.fault = text
+            self._sched.isolated.broken(child.p)
+            return
+        if stage == "initializer":
+            self._broken(text)  # the pool is broken, as the standard library has it
+        self.restarts.degraded = text
+
+    # -- how many ----------------------------------------------------------------------------------
+
+    def resize(self, procs: int) -> int:
+        """Grow or shrink to ``procs`` Ps; gives the number before. No job is lost or repeated.
+
+        Does not wait for workers that are to come: they start a few at a time.
+        """
+        before, self.procs = self.procs, procs
+        self.supervisor.procs = procs
+        self._sched.isolated.limit = self._config.limits.isolated or procs
+        for p in range(procs):
+            if p not in self.supervisor.children and p not in self._respawn:
+                self.wanted[p] = None
+        for child in self._of_ps():
+            p = child.p
+            if p >= procs and p not in self._leaving:
+                self._leaving.add(p)
+                child.expected = True
+                if child.ready:
+                    self._sched.drain_p(p, time.monotonic_ns())
+                else:
+                    self.supervisor.kill(child)
+        for waiting in (self._respawn, self.wanted):
+            for p in [p for p in waiting if p >= procs]:
+                del waiting[p]
+        return before
+
+    def _of_ps(self) -> list[Child]:
+        """Workers of Ps: all but those of isolated jobs."""
+        return [child for child in self.supervisor.children.values() if not child.isolated]
+
+    # -- ends --------------------------------------------------------------------------------------
+
+    def bury(self, child: Child) -> None:
+        """The kernel says that a worker ended: take what it left, then tell the policy."""
+        end = self.supervisor.reap(child)
+        self._starting.pop(child.p, None)
+        now = time.monotonic_ns()
+        record = self._sched.record(child.p)
+        if record is not None and record.epoch == child.epoch:
+            self._settle(record, child, end, now)
+        counted = ISOLATED_FROM if child.isolated else child.p
+        self.past_stats[counted] = merge_totals(
+            self.past_stats.get(counted, {}), child.page.stats(now)
+        )
+        self.past_cpu_s[counted] += child.cpu_s
+        child.page.close()
+        if child.isolated:
+            log.info("%s %s", child, end.text)
+        elif child.p in self._leaving:
+            self._leaving.discard(child.p)
+            self._sched.remove_p(child.p)
+            if child.p < self.procs and not self._stopping:  # it was called back meanwhile
+                self.wanted[child.p] = None
+        elif not self._stopping:
+            self._replace(child, end, now)
+
+    def _settle(self, record: PRecord, child: Child, end: Exit, now: int) -> None:
+        """Outcomes that were on their way are used; of the rest, what had begun is lost."""
+        held = record.fresh.keys() | record.started.keys()
+        left = child.page.left(held)
+        if left:
+            child.finished += len(left)
+            buffers = [each.buffers for each in left]
+            self._sched.finished(record, child.epoch, as_finished(left), buffers, now)
+        claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
+        if child.isolated:
+            self._sched.isolated_died(child.p, claimed, end, now, child.fault)
+            return
+        current = child.page.slots[Slot.CURRENT]
+        self._sched.p_died(child.p, claimed, current or None, end, now)
+
+    def _replace(self, child: Child, end: Exit, now: int) -> None:
+        reason = "signal" if end.signal else "exit"
+        self.restart_counts.setdefault(child.p, Counter())[reason] += 1
+        log.warning("%s %s", child, end.text)
+        at = self.restarts.died(child.p, child.finished, end.exitcode, now)
+        if at is not None:
+            self._respawn[child.p] = at
+            return
+        log.error("degraded: %s", self.restarts.degraded)
+        if not self._announced or not any(c.ready for c in self._of_ps()):
+            self._broken(self.restarts.degraded)
+
+    def stop(self) -> None:
+        """Nobody is wanted any more."""
+        self._stopping = True
+        self._respawn.clear()
+        self.wanted.clear()
+
+    def kill_unready(self) -> None:
+        """End those that no message ends: not ready, or the main thread is an isolated job's."""
+        for child in self.supervisor.children.values():
+            if not child.ready or child.isolated:
+                self.supervisor.kill(child)
+
+    def kill_all(self) -> None:
+        """End every worker now."""
+        for child in self.supervisor.children.values():
+            self.supervisor.kill(child)
+
+    def close(self) -> None:
+        """No process is left."""
+        self.kill_all()
+        for child in list(self.supervisor.children.values()):
+            self.supervisor.reap(child)
+
+
+def _restart_policy(config: Config) -> RestartPolicy:
+    restart = config.restart
+    return RestartPolicy(
+        backoff_min_ns=int(restart.backoff_min * 1e9),
+        backoff_max_ns=int(restart.backoff_max * 1e9),
+        storm_deaths=restart.storm_deaths,
+        storm_ns=int(restart.storm_window * 1e9),
+    )
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,31 @@
+"""What a session may say about jobs: clients about theirs, workers about their Gs' children that
+run elsewhere. Who it is, and how its message came, is not known here.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, TypeAlias, assert_never
+
+from gmpd import protocol
+from gmpd.sched.records import Session
+from gmpd.sched.schedt import Sched
+
+AboutJobs: TypeAlias = protocol.Submit | protocol.Define | protocol.Undefine | protocol.Cancel
+
+
+def said(sched: Sched, session: Session, message: AboutJobs, frames: list[Any], now: int) -> None:
+    """Give it to the policy; raises ProtocolError, nothing changed, as that does."""
+    match message:
+        case protocol.Submit():
+            buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+            sched.submit(session, message, buffers, now)
+        case protocol.Define(payload=payload):
+            digest = blake2b(payload, digest_size=16).digest() if payload else b""
+            sched.define(session, message, digest)
+        case protocol.Undefine(fids):
+            sched.undefine(session, fids)
+        case protocol.Cancel(seqs):
+            sched.cancel(session, seqs, now)
+        case _:
+            assert_never(message)

@@ -1,0 +1,183 @@
+"""The workers' side of the coordinator: what they say, are told, and write to one another.
+
+It knows the connections of live workers. That one has died it learns from others, and that is all
+it knows of processes; it never unpacks a user's value.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
+
+from gmpd import protocol
+from gmpd.daemon import session as about_jobs
+from gmpd.daemon.inquiry import Inquiries
+from gmpd.daemon.logs import Seldom
+from gmpd.daemon.page import Slot
+from gmpd.daemon.roster import Roster
+from gmpd.daemon.supervisor import Child
+from gmpd.daemon.traffic import Traffic
+from gmpd.errors import ProtocolError
+from gmpd.netpoll import Router
+from gmpd.sched.records import PRecord
+from gmpd.sched.schedt import Sched
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: As ``clients.MESSAGES_PER_TURN``.
+MESSAGES_PER_TURN = 64
+
+
+class Workers:
+    """Every worker that said Hello, by the routing id of its connection.
+
+    ``welcome`` gives the answer to a Hello.
+    """
+
+    def __init__(
+        self,
+        sched: Sched,
+        roster: Roster,
+        router: Router,
+        inquiries: Inquiries,
+        traffic: Traffic,
+        welcome: Callable[[], protocol.Welcome],
+    ) -> None:
+        self._sched = sched
+        self._roster = roster
+        self._router = router
+        self._inquiries = inquiries
+        self._traffic = traffic
+        self._welcome = welcome
+        self._children: dict[bytes, Child] = {}
+        self._warn_dropped = Seldom(log.warning)
+
+    # -- they speak --------------------------------------------------------------------------------
+
+    def receive(self) -> bool:
+        """Take a turn's worth of messages; whether there may be more."""
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._router.recv()
+            if received is None:
+                return False
+            peer, frames = received
+            try:
+                message = protocol.unpack(frames[0], protocol.FROM_WORKER)
+                self._traffic.came(message, frames)
+                self._heard(peer, message, frames[1:])
+            except ProtocolError as error:
+                self._sched.tally.dropped["bad_worker_message"] += 1
+                self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
+        return True
+
+    def _heard(  # noqa: C901 - a case per message
+        self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
+    ) -> None:
+        child = self._children.get(peer)
+        if isinstance(message, protocol.Hello):
+            self._greet(peer, message)
+            return
+        record = self._sched.record(child.p) if child is not None else None
+        if child is None or record is None:
+            self._sched.tally.dropped["unknown_worker"] += 1
+            return
+        sched, epoch, now = self._sched, child.epoch, time.monotonic_ns()
+        child.heard()
+        sched.heard(record, epoch, now)
+        match message:
+            case protocol.Finished():
+                rows = len(message.tokens)
+                child.finished += rows
+                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+                sched.finished(record, epoch, message, buffers, now)
+                child.page.acknowledge(child.finished)
+            case protocol.Started(tokens):
+                sched.started(record, epoch, tokens)
+            case protocol.Kept(tokens):
+                sched.kept(record, epoch, tokens)
+            case protocol.Answer(request, value):
+                self._inquiries.answered(request, child.p, value)
+            case protocol.Children(n, asked):
+                sched.children(record, epoch, n, asked=asked)
+            case protocol.Route():
+                self._route(child, message, frames)
+            case protocol.Define() | protocol.Submit() | protocol.Cancel():
+                session = sched.parent_session(record, epoch)
+                about_jobs.said(sched, session, message, frames, now)
+            case protocol.Items():
+                rows = len(message.payloads)
+                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+                sched.items(record, epoch, message.job, message.payloads, buffers)
+            case protocol.Fault(stage, error):
+                self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
+                self._roster.faulted(child, stage, error)
+            case protocol.Bye():
+                child.expected = True
+            case _:
+                assert_never(message)
+
+    def _greet(self, peer: bytes, message: protocol.Hello) -> None:
+        protocol.agree(message)
+        child = self._roster.supervisor.children.get(message.info.get("p", -1))
+        secret = message.info.get("secret", b"")
+        if (
+            child is None
+            or not isinstance(secret, bytes)
+            or not secrets.compare_digest(secret, child.secret)
+        ):
+            raise ProtocolError("a Hello that claims to be a worker and has not its secret")
+        if child.isolated:
+            self._sched.isolated.ready(child.p)
+        else:
+            self._sched.p_ready(child.p, child.epoch)
+        child.peer = peer
+        self._children[peer] = child
+        self._router.send(peer, [protocol.pack(self._welcome())])
+        self._roster.ready(child)
+
+    def _route(self, child: Child, letter: protocol.Route, frames: Sequence[Any]) -> None:
+        """Pass a letter on; its sender learns it if the worker that it is for is gone."""
+        to = self._roster.supervisor.housing(letter.p, letter.epoch)
+        if to is not None and to.peer in self._children:
+            self._send(to, letter._replace(p=child.p, epoch=child.epoch), frames)
+        else:
+            self._send(child, protocol.Lost(letter.p, letter.epoch))
+
+    # -- they are told -----------------------------------------------------------------------------
+
+    def tell(self, p: PRecord, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
+        """Send to the worker that houses this epoch of a P; nothing when that is gone."""
+        child = self._roster.supervisor.housing(p.p, p.epoch)
+        if child is not None and child.peer in self._children:
+            child.sent_round = child.page.slots[Slot.ROUND]
+            child.sent_ns = time.monotonic_ns()
+            self._send(child, message, frames)
+
+    def _send(self, child: Child, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
+        data = protocol.pack(message)
+        self._traffic.went(message, len(data))
+        # One that cannot be reached is dying: its pidfd brings its leases back.
+        self._router.send(child.peer, [data, *frames])
+
+    def stop(self) -> None:
+        """All of them end now; what they have not sent is lost."""
+        for child in self._children.values():
+            child.expected = True
+            self._router.send(child.peer, [protocol.pack(protocol.Stop(False))])
+
+    # -- they end ----------------------------------------------------------------------------------
+
+    def gone(self, child: Child) -> None:
+        """It has died: what it managed to send comes before what it left behind."""
+        while self.receive():
+            pass
+        self._children.pop(child.peer, None)
+        for other in self._children.values():
+            self._send(other, protocol.Lost(child.p, child.epoch))
+
+    def take_disconnects(self) -> None:
+        """Ends of connections say nothing here: a death is told by the kernel."""
+        self._router.take_disconnects()
