@@ -93,11 +93,11 @@ class Steps:
 
         Leaves itself as the current task; who runs it clears that (see ``Loop``).
         """
-        self._fut_waiter = None
         p = self._p
         _current_tasks[p] = self
         try:
             if not self._must_cancel:
+                self._fut_waiter = None
                 send = self._send
                 if send is None:  # a child that has not begun: its arguments are still data
                     args, kwargs = self._args, self._kwargs
@@ -145,8 +145,19 @@ class Steps:
                 self._wait(result)
 
     def _throw(self) -> Any:
+        """Resume with what a cancel left to be thrown. If what it waited for has ended meanwhile,
+        that is heard here, as asyncio does: an earlier cancel is the one told, an error gives way.
+        """
         exc: Any = self._must_cancel
+        waiter, self._fut_waiter = self._fut_waiter, None
         self._must_cancel = False
+        if waiter is not None:
+            try:
+                waiter.result()
+            except CancelledError as earlier:
+                exc = earlier
+            except BaseException:  # noqa: BLE001, S110 - the cancel came after it
+                pass
         if self._send is None:
             raise exc  # it has not begun: nothing to unwind
         return self._context.run(self._send.__self__.throw, exc)
@@ -362,7 +373,7 @@ class Task(Steps, asyncio.Task[Any]):
         _future_set_exception(self, exc)
 
     def _was_cancelled(self, exc: CancelledError) -> None:
-        _future_cancel(self, *exc.args[:1])
+        _future_cancel(self)
         self._cancelled_exc = exc
 
     def _make_cancelled_error(self) -> CancelledError:
