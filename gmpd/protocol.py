@@ -305,13 +305,15 @@ class Undefine(NamedTuple):
 
 
 class Assign(NamedTuple):
-    """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function."""
+    """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function.
+    ``stolen`` of them, counted as the first ones, were another P's before."""
 
     fid: int
     first_token: int
     options: dict[str, Any] | None
     payloads: list[bytes]
     buffer_counts: list[int] | None
+    stolen: int
 
 
 class StealChildren(NamedTuple):
@@ -505,7 +507,7 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Define: (Kind.DEFINE, (_uint, _text, _text, _bin)),
     Undefine: (Kind.UNDEFINE, (_uints,)),
     Submit: (Kind.SUBMIT, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
-    Assign: (Kind.ASSIGN, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
+    Assign: (Kind.ASSIGN, (_uint, _uint, _maybe_map, _bins, _maybe_uints, _uint)),
     Done: (Kind.DONE, (_uints, _bins, _uints, _specials, _maybe_uints)),
     Finished: (Kind.FINISHED, (_uints, _bins, _uints, _uints, _specials, _maybe_uints)),
     Items: (Kind.ITEMS, (_uint, _bins, _maybe_uints)),

@@ -319,6 +319,7 @@ STEALING: Final = Row(
             [(rate("gmpd_steal_attempts_total", "outcome"), "{{outcome}}")],
             Shape.STACK,
             "ops",
+            span=6,
         ),
         Panel(
             "Gs moved",
@@ -328,12 +329,22 @@ STEALING: Final = Row(
                 (f"-{rate('gmpd_gs_lost_total', 'p')}", "P{{p}} lost"),
             ],
             unit="ops",
+            span=6,
+        ),
+        Panel(
+            "Children moved",
+            "Children of Gs that left a P (out), and that began on another (in). Good: some, while "
+            "one P makes many and others have nothing.",
+            [(rate("gmpd_children_moved_total", "p", "direction"), "P{{p}} {{direction}}")],
+            unit="ops",
+            span=6,
         ),
         Panel(
             "Time to steal",
             "From the question to the victim's answer: a round trip of messages. Good: below 1 ms.",
             quantiles("gmpd_steal_duration_seconds"),
             unit="s",
+            span=6,
         ),
     ],
 )

@@ -25,8 +25,8 @@ def command(app: App) -> None:
     STARTED  jobs that run, block or wait there
     MS       its threads
     JOBS     jobs that ended there
-    STOLEN   jobs that it took from other Ps
-    GIVEN    jobs that other Ps took from it
+    STOLEN   jobs, and children of Gs, that it took from other Ps
+    GIVEN    jobs, and children of Gs, that other Ps took from it
     RUNS     what is on the P now, and for how long
     """
     with connect(app) as client:
@@ -37,6 +37,8 @@ def command(app: App) -> None:
     app.data(headline(seen))
     isolated = seen.get("isolated", {})
     if line := isolated_line(isolated):
+        app.data(line)
+    if line := children_line(seen.get("ps", [])):
         app.data(line)
     for line in table(seen.get("ps", []), isolated.get("workers", [])):
         app.data(line)
@@ -66,6 +68,16 @@ def isolated_line(isolated: Mapping[str, Any]) -> str:
         f"isolated: {states or 'none running'}; {isolated.get('queued', 0):,} waiting,"
         f" {isolated.get('limit', 0):,} at most at once"
     )
+
+
+def children_line(ps: Sequence[Mapping[str, Any]]) -> str:
+    """Children of Gs that ran on another P than their parent, in a line; nothing before any did."""
+    into = {p.get("p"): p.get("children", {}).get("in", 0) for p in ps}
+    if not any(into.values()):
+        return ""
+    where = ", ".join(f"{n:,} on P{p}" for p, n in into.items() if n)
+    line = f"children that moved: {sum(into.values()):,} began, {where}"
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 
 def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:

@@ -100,12 +100,13 @@ class Deeds:
                 details["isolated"] = True
 
     def _dispatch(self, what: do.Dispatch) -> None:
-        p, fn, options, first, payloads, buffers = what
+        p, fn, options, first, payloads, buffers, stolen = what
         child = self._housing(p)
         # From now on the worker may claim these, and they may be revoked.
         displaced = child.page.claims.offer(first, len(payloads)) if child is not None else []
         counts, frames = protocol.join_buffers(buffers)
-        self._workers.tell(p, protocol.Assign(fn.fid, first, options, payloads, counts), frames)
+        assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen)
+        self._workers.tell(p, assign, frames)
         if displaced:
             now = time.monotonic_ns()
             self._sched.revoked(do.Revoke(p, displaced, None, now), displaced, now)

@@ -201,6 +201,7 @@ class Offspring:
             g.leave(self._cancelled)
             self.away[seq] = g
             self._seqs[g] = seq
+        self._loop.stats.children_out += len(batch.gs)
         counts, frames = protocol.join_buffers(batch.buffers)
         self._send(protocol.Submit(fid, first, OPTIONS, batch.payloads, counts), frames)
 

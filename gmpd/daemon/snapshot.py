@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Keys of a worker's stats that only ever rise; the others say what is now.
 _TOTALS = frozenset({
     "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
-    "finished", "state_s", "gc", "hist",
+    "finished", "children", "state_s", "gc", "hist",
 })  # fmt: skip
 #: A P is called deaf after so long. It is robbed long before; but one whose long job is just being
 #: handed off stands still for a moment too, on a busy machine.

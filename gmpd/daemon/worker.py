@@ -82,6 +82,8 @@ class Worker:
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
+        #: Tokens of those that were another P's before and have not begun.
+        self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
         self._unreported: dict[int, Call] = {}
         #: Outcomes that were sent so far.
@@ -119,14 +121,24 @@ class Worker:
             return False
         call.began_ns = now
         self._unreported[call.token] = call
+        if self._stolen:
+            self._count_stolen(call)
         if call.options is not None and "timeout" in call.options:
             call.timer = self.loop.call_later(call.options["timeout"], call.expire)
         return True
+
+    def _count_stolen(self, call: Call) -> None:
+        if call.token in self._stolen:
+            self._stolen.discard(call.token)
+            stats = self.loop.stats
+            stats.steal += 1
+            stats.children_in += call.child
 
     def revoked(self, call: Call) -> None:
         """A call was taken back before it began: it is dropped. The coordinator may think that we
         are deaf; it hears of us."""
         del self.calls[call.token]
+        self._stolen.discard(call.token)
         self._was_robbed = True
         if self._draining and not self.calls:
             self.stop()
@@ -324,6 +336,7 @@ class Worker:
         fn = self.functions[message.fid]
         payloads, options = message.payloads, message.options
         token = message.first_token
+        self._stolen.update(range(token, token + message.stolen))
         for payload, buffers in zip(
             payloads,
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),

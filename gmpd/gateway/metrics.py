@@ -95,6 +95,7 @@ DAEMON_STATES: Final = ("running", "draining", "degraded")
 GC_PASSES: Final = ("young", "full", "major")
 FETCHES: Final = ("ok", "late", "error")
 DIRECTIONS: Final = ("in", "out")
+MOVES: Final = ("in", "out")
 
 
 # -- readers: each returns a function from a snapshot to samples ---------------------------------
@@ -394,6 +395,14 @@ _SCHEDULER: Final = (
     ),
     _counter("gmpd_gs_stolen_total", "Gs that a P gained as thief.", per_p("stolen"), "p"),
     _counter("gmpd_gs_lost_total", "Gs that a P gave up as victim.", per_p("lost"), "p"),
+    _counter(
+        "gmpd_children_moved_total",
+        "Children of Gs that left a P (out), and that began on it (in), to run elsewhere than"
+        " their parent.",
+        per_p_by("children", MOVES),
+        "p",
+        "direction",
+    ),
     _histogram(
         "gmpd_steal_duration_seconds",
         "From the question to a victim to its answer.",

@@ -18,7 +18,8 @@ BUCKETS = 48
 COUNTERS = (
     "schedtick", "syscalltick", "runq", "held", "ms", "idle_ms", "max_ms_waits", "overruns",
     "overflows", "gs_created", "finished",
-    "picks.runnext", "picks.local", "picks.global", "picks.poller", "picks.timer",
+    "picks.runnext", "picks.local", "picks.global", "picks.steal", "picks.poller", "picks.timer",
+    "children.out", "children.in",
     "handoffs.blocked", "handoffs.hog", "handoffs.known", "handoffs.learned",
     "gs.live", "gs.syscall", "gc.young", "gc.full", "gc.major", "ns.born", "ns.blocked",
 )  # fmt: skip
@@ -34,10 +35,12 @@ def counters(loop: Loop) -> tuple[int, ...]:
     ticks, held = runq.schedtick, len(loop.fresh.held)
     blocked, known, learned = stats.handoff_blocked, stats.handoff_known, stats.handoff_learned
     passes = (0, 0, 0) if collector is None else collector.snapshot().values()
+    stats.local = max(stats.local, ticks - runq.global_picks - stats.steal)
     return (
         ticks, blocked + known + learned, len(runq) + held, held, ms.count, len(ms.idle),
         stats.max_ms_waits, stats.overruns, runq.overflows, loop.made, stats.finished,
-        runq.inherited, ticks - runq.global_picks, runq.global_picks, stats.poller, stats.timer,
+        runq.inherited, stats.local, runq.global_picks, stats.steal,
+        stats.poller, stats.timer, stats.children_out, stats.children_in,
         blocked, stats.handoff_hog, known, learned,
         len(loop.gs), len(ms.detached), *passes,
         stats.born_ns, stats.blocked_ns,
@@ -96,12 +99,15 @@ class Stats:
     __slots__ = (
         "blocked_ns",
         "born_ns",
+        "children_in",
+        "children_out",
         "finished",
         "handoff_blocked",
         "handoff_hog",
         "handoff_known",
         "handoff_learned",
         "idle_ns",
+        "local",
         "max_ms_waits",
         "overruns",
         "poller",
@@ -109,12 +115,21 @@ class Stats:
         "sched_latency_sum_ns",
         "slice",
         "slice_sum_ns",
+        "steal",
         "timer",
     )
 
     def __init__(self) -> None:
         self.born_ns = time.monotonic_ns()
         self.poller = self.timer = 0
+        #: Gs that began here after they were stolen: jobs given back by their P, and children of
+        #: Gs elsewhere.
+        self.steal = 0
+        #: All the others of the ring, as last shown: those of a batch count once it is over, stolen
+        #: ones at once, and what was shown never falls.
+        self.local = 0
+        #: Children that left for another P, and that began here, of Gs of another P.
+        self.children_out = self.children_in = 0
         self.handoff_blocked = self.handoff_hog = self.handoff_known = self.handoff_learned = 0
         self.overruns = 0
         #: Times that a G had to wait because ``max_ms`` threads were in use.

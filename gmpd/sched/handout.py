@@ -91,7 +91,7 @@ class HandOut:
         est = min(credit_ns, credit_ns if fn.est_ns is None else fn.est_ns)
         first = token = record.next_token
         fresh = record.fresh
-        payloads, buffers = [], []
+        payloads, buffers, stolen = [], [], 0
         for job in jobs:
             transition(job, JobState.LEASED)
             job.p = record
@@ -100,14 +100,15 @@ class HandOut:
             fresh[token] = job
             if job.moved:
                 job.moved = False
-                record.stolen += 1
+                stolen += 1
             payloads.append(job.payload)
             buffers.append(job.buffers)
             token += 1
         record.next_token = token
+        record.stolen += stolen
         self._ps.not_idle(record)
         record.used_ns += est * len(jobs)
-        self._out.append(Dispatch(record, fn, options, first, payloads, buffers))
+        self._out.append(Dispatch(record, fn, options, first, payloads, buffers, stolen))
 
     def isolate(self, now: int) -> None:
         """Isolated jobs and their workers: end what is over, hand out, start what is missing."""

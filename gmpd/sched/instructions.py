@@ -26,7 +26,8 @@ class Forget(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Hand out jobs with consecutive tokens, alike in function and options."""
+    """Hand out jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
+    counted as the first ones, were another P's before."""
 
     p: PRecord
     fn: Function
@@ -34,6 +35,7 @@ class Dispatch(NamedTuple):
     first_token: int
     payloads: list[bytes]
     buffers: list[Buffers]
+    stolen: int = 0
 
 
 class Look(NamedTuple):

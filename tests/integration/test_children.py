@@ -59,6 +59,27 @@ def test_an_idle_worker_takes_children(boot: Boot, root: str) -> None:
     assert status(client)["jobs"]["finished"] == {"ok": 1}, "children are no jobs"
 
 
+def test_children_that_moved_are_counted(boot: Boot) -> None:
+    """At the P that they left, and where they began: as many as said so themselves."""
+    client = boot()
+    done = run(client, "squares", 200)
+    ran = Counter(pid for pid, _ in done)
+
+    def ps() -> Any:
+        return status(client)["ps"]
+
+    # The counters are shown when P falls asleep.
+    client.until(lambda: sum(p["children"]["in"] for p in ps()) == _began_elsewhere(ps(), ran))
+    (thief,) = [p for p in ps() if not p["children"]["out"]]
+    assert thief["children"]["in"] == ran[thief["pid"]] > 0
+    assert thief["picks"]["steal"] == thief["children"]["in"] <= thief["stolen"]
+
+
+def _began_elsewhere(ps: list[dict[str, Any]], ran: Counter[int]) -> int:
+    """Those that a P without children of its own ran, and those that home took back."""
+    return sum(p["children"]["in"] if p["children"]["out"] else ran[p["pid"]] for p in ps)
+
+
 def test_both_workers_do_much_of_the_work(boot: Boot) -> None:
     """One root, many children: each worker has a good part. Half on a quiet machine; a core that
     is shared with others does less."""

@@ -171,6 +171,15 @@ def test_status_counts_the_clients_beside_the_one_that_asks() -> None:
     assert [told(n) for n in (1, 2, 1001)] == ["no client", "1 client", "1,000 clients"]
 
 
+def test_status_tells_of_children_that_moved_once_some_did() -> None:
+    ps = [
+        {"p": 0, "children": {"out": 1204, "in": 0}},
+        {"p": 1, "children": {"out": 0, "in": 1200}},
+    ]
+    assert status.children_line(ps) == "children that moved: 1,200 began, 1,200 on P1"
+    assert status.children_line([{"p": 0, "children": {"out": 3, "in": 0}}, {"p": 1}]) == ""
+
+
 def test_status_fits_eighty_columns() -> None:
     seen = {
         "version": "1.10.100", "state": "degraded", "pid": 4194304, "uptime_s": 31536000,

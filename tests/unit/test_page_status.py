@@ -81,7 +81,8 @@ def test_counters_arrive_under_their_names(sides: Sides) -> None:
     finally:
         loop.close()
     assert seen["finished"] == 1
-    assert seen["picks"].keys() == {"runnext", "local", "global", "poller", "timer"}
+    assert seen["picks"].keys() == {"runnext", "local", "global", "steal", "poller", "timer"}
+    assert seen["children"] == {"out": 0, "in": 0}
     assert seen["gs"] == {"runnable": 0, "running": 0, "waiting": 0, "syscall": 0}
     assert seen["hist"]["slice"]["count"] == 4
     assert seen["state_s"]["idle"] >= 1, "it sleeps since a second"

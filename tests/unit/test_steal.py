@@ -9,7 +9,15 @@ from math import gcd
 import pytest
 
 from gmpd.protocol import Finished, Outcome
-from gmpd.sched.instructions import CancelAt, Collect, Instruction, Look, Revoke, TellRunning
+from gmpd.sched.instructions import (
+    CancelAt,
+    Collect,
+    Dispatch,
+    Instruction,
+    Look,
+    Revoke,
+    TellRunning,
+)
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS, STALE_NS, RandomOrder, coprimes
 from tests.desk import KILLED, MS, Desk, handed, only, payloads
@@ -107,6 +115,7 @@ def test_what_is_revoked_moves_under_new_tokens(scene: Scene) -> None:
     assert payloads(instructions) == [b"1", b"2"]
     assert (thief.hits, thief.misses, thief.stolen, scene.victim.lost) == (1, 0, 2, 2)
     assert scene.desk.sched.tally.steal.count == 1
+    assert [each.stolen for each in only(instructions, Dispatch)] == [2], "the thief counts them"
     # The old tokens are burnt: an outcome under them would be a second run.
     scene.desk.finish(scene.victim, scene.tokens[:2], payload=b"twice")
     assert scene.desk.sched.tally.dropped["unknown_token"] == 2
