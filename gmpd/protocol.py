@@ -110,6 +110,8 @@ class Kind(IntEnum):
     FAULT = 22
     STOP = 23
     FINISHED = 24
+    ROOM = 26
+    WAIVE = 27
     # 25 told what a worker has counted; that is in its page now.
     STEAL_CHILDREN = 30
     CHILDREN = 31
@@ -234,6 +236,10 @@ class Call(NamedTuple):
     params: dict[str, Any]
 
 
+class Waive(NamedTuple):
+    """Of the Room that you told of I need no more than I have used, and wait for none."""
+
+
 class Bye(NamedTuple):
     """An orderly end: what is still queued of this session is dropped at once."""
 
@@ -250,7 +256,7 @@ class Done(NamedTuple):
     ``ran_us``: time from start to end, microseconds.
     ``specials``: index -> ``[outcome, details]`` for all that are not plainly OK. ``details``:
     ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text poisoned`` (LOST),
-    ``text room retry_after`` (REJECTED).
+    ``text room retry_after told`` (REJECTED).
     """
 
     jobs: list[int]
@@ -278,6 +284,14 @@ class Kept(NamedTuple):
     """A Cancel came too late: these run and cannot be stopped."""
 
     jobs: list[int]
+
+
+class Room(NamedTuple):
+    """There is room for so many of the jobs that were refused (``told`` in the details of their
+    outcomes): it is kept for you for a moment. Only to a client whose Hello has ``waits``, and to
+    be answered by Submit, or by Waive."""
+
+    jobs: int
 
 
 class Reply(NamedTuple):
@@ -415,12 +429,14 @@ class Fault(NamedTuple):
 
 
 Message: TypeAlias = (
-    Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Bye | Done | Items
-    | Running | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
+    Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Waive | Bye | Done
+    | Items | Running | Room | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
     | Fault | StealChildren | Children | Ask | Answer | Route | Lost
 )  # fmt: skip
-FromClient: TypeAlias = Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Bye
-ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Reply | Gone
+FromClient: TypeAlias = (
+    Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Waive | Bye
+)
+ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Bye
     | Children | Define | Submit | Cancel | Answer | Route
@@ -515,6 +531,8 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Ack: (Kind.ACK, (_uint,)),
     Pull: (Kind.PULL, (_uint, _uint)),
     Call: (Kind.CALL, (_uint, _text, _map)),
+    Room: (Kind.ROOM, (_uint,)),
+    Waive: (Kind.WAIVE, ()),
     Reply: (Kind.REPLY, (_uint, _flag, _any)),
     Bye: (Kind.BYE, (_text,)),
     Gone: (Kind.GONE, (_text,)),
@@ -545,8 +563,12 @@ def _direction(name: str, *classes: type[Any]) -> Direction:
     return Direction(name, {_KIND_OF[cls]: (cls, _SHAPES[cls][1]) for cls in classes})
 
 
-FROM_CLIENT = _direction("client", Hello, Define, Undefine, Submit, Cancel, Ack, Pull, Call, Bye)
-TO_CLIENT = _direction("coordinator", Welcome, Refused, Done, Items, Running, Kept, Reply, Gone)
+FROM_CLIENT = _direction(
+    "client", Hello, Define, Undefine, Submit, Cancel, Ack, Pull, Call, Waive, Bye
+)
+TO_CLIENT = _direction(
+    "coordinator", Welcome, Refused, Done, Items, Running, Kept, Room, Reply, Gone
+)
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Bye,
     Children, Define, Submit, Cancel, Answer, Route,

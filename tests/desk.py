@@ -32,8 +32,8 @@ class Desk:
 
     # -- clients
 
-    def client(self, name: str = "c") -> Session:
-        session = self.sched.open_session(name, name)
+    def client(self, name: str = "c", *, waits: bool = False) -> Session:
+        session = self.sched.open_session(name, name, waits=waits)
         self.next_seq[session.sid] = 0
         return session
 

@@ -224,6 +224,23 @@ class ClientCore:
 
     def take_outgoing(self) -> list[list[Any]]:
         """Messages to be sent now: as much as the window allows."""
+        self._send_waiting()
+        refusals = self._refusals
+        if refusals is not None and refusals.told:
+            refusals.stirred = False
+            if not self._holds_refused():
+                if refusals.over():
+                    self._say(protocol.Waive())
+                self._send_waiting()
+        if not self._messages:
+            return []
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _holds_refused(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].again
+
+    def _send_waiting(self) -> None:
         room = self._room()
         while self._waiting:
             batch = self._waiting[0]
@@ -240,10 +257,6 @@ class ClientCore:
                 self._waiting.popleft()
         if not self._waiting:
             self.unsent = self._dropped = 0  # also after a submit that was interrupted half way
-        if not self._messages:
-            return []
-        messages, self._messages = self._messages, []
-        return messages
 
     def _send_some(self, batch: Batch, room: int) -> int:
         """Send the next run of jobs of ``batch`` that were not cancelled; how many."""
@@ -300,7 +313,7 @@ class ClientCore:
             batch.payloads, batch.buffers, batch.again = part.payloads, part.buffers, True
             batches.append(batch)
             known.update(range(part.first_seq, part.end_seq))
-        batches.sort(key=lambda batch: batch.first_seq)
+        batches.sort(key=lambda batch: batch.first_seq + batch.at)
         self._waiting = deque([*batches, *(b for b in self._waiting if not b.again)])
         self.unsent += len(known)
         return known
@@ -384,7 +397,7 @@ class ClientCore:
     @property
     def outgoing(self) -> bool:
         """Whether a message waits beside jobs that the window holds back."""
-        return bool(self._messages)
+        return bool(self._messages) or (self._refusals is not None and self._refusals.stirred)
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -402,7 +415,7 @@ class ClientCore:
         """The sinks of all unfinished jobs."""
         return iter(list(self._jobs.values()))
 
-    def receive(self, frames: list[Any]) -> None:
+    def receive(self, frames: list[Any]) -> None:  # noqa: C901 - a case per message
         """Apply one message: what came of it is appended to ``events``.
 
         Raises ProtocolError for what a coordinator never sends; nothing has changed then.
@@ -417,6 +430,9 @@ class ClientCore:
                 self._note(message.jobs, "kept")
             case protocol.Items():
                 self._items(message, frames[1:])
+            case protocol.Room(jobs):
+                if self._refusals is not None:
+                    self._refusals.granted(jobs)
             case protocol.Reply():
                 self._reply(message)
             case protocol.Welcome():

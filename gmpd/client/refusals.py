@@ -3,6 +3,8 @@
 What was sent is kept until there is news of it. Outcomes come in the order in which the daemon
 decided, so news of a job is news of all that was sent before it: they were accepted, or their
 refusals have come already.
+
+Who waits is told of room (``granted``), or else asks: with one job, then twice as many each time.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from gmpd.protocol import Buffers
 
 #: Shortest wait before jobs are sent again, seconds, whatever the daemon says.
 WAIT_MIN_S = 0.01
+#: And with a daemon that tells of room: it may have forgotten, that is all.
+TOLD_WAIT_S = 2.0
 #: Reasons for which no waiting helps.
 HOPELESS = frozenset({"draining", "too_large"})
 
@@ -51,6 +55,8 @@ class Refusals:
         self.allowed: int | None = None
         self._probe = 1
         self._held = False
+        #: The daemon has told of room since; and nothing was sent for it yet.
+        self.told = self.stirred = False
         self._sent: deque[Sent] = deque()
         #: Sent again: their numbers say nothing about when. Kept until they have ended.
         self._again: deque[Sent] = deque()
@@ -76,9 +82,12 @@ class Refusals:
         To be called before ``news`` of the same message. What was not kept is left out: a daemon
         that refuses what it accepted is not believed.
         """
-        self.wait_s = max(WAIT_MIN_S, float(details.get("retry_after") or 0.0))
+        least = TOLD_WAIT_S if details.get("told") else WAIT_MIN_S
+        self.wait_s = max(least, float(details.get("retry_after") or 0.0))
         self._probe = max(1, int(details.get("room") or 0))
-        self.allowed, self._held = 0, True
+        # What it told of before still counts: it is kept, or used by what is on its way.
+        self.allowed = (self.allowed or 0) if self.told else 0
+        self._held = True
         return list(self._parts(sorted(seqs)))
 
     def _parts(self, seqs: list[int]) -> Iterator[Sent]:
@@ -96,8 +105,21 @@ class Refusals:
                 at += 1
             yield jobs.part(first, end)
 
+    def granted(self, jobs: int) -> None:
+        """The daemon has room for so many."""
+        self.allowed = (self.allowed or 0) + jobs
+        self.told = self.stirred = True
+
+    def over(self) -> bool:
+        """Nothing that was refused is held any more; whether some of the room is left over."""
+        unused = bool(self.allowed)
+        self.allowed, self.wait_s, self._held, self.told = None, 0.0, False, False
+        return unused
+
     def retry(self, *, waiting: bool) -> None:
         """``wait_s`` have passed: send some, twice as many when the last ones were accepted."""
+        if not self.wait_s:
+            return  # told of room meanwhile
         if not waiting:
             self.allowed, self.wait_s, self._held = None, 0.0, False
             return

@@ -604,6 +604,7 @@ class Client(Wire):
         """Seconds until refused jobs are sent again; None when there are none."""
         wait_s = self._core.retry_s
         if not wait_s:
+            self._retry_at = 0.0
             return None
         now = time.monotonic()
         self._retry_at = self._retry_at or now + wait_s

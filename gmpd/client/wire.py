@@ -35,6 +35,7 @@ class Wire:
         session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
         self._head = session[:12].hex()
         info = {"pid": self._pid, "name": name, "python": platform.python_version()}
+        info["waits"] = resend
         self._core = ClientCore(session, info, resend=resend)
 
     def job_id(self, seq: int) -> str:

@@ -99,6 +99,8 @@ class Clients:
                 reply = self._ask(peer, request, method, params)
                 if reply is not None:
                     self.send(peer, reply)
+            case protocol.Waive():
+                self._sched.waive(session)
             case protocol.Bye():
                 self._drop(peer)
             case _:
@@ -118,7 +120,8 @@ class Clients:
             return
         if peer not in self._sessions:
             name = str(message.info.get("name", ""))[:64]
-            self._sessions[peer] = self._sched.open_session(peer, name)
+            waits = message.info.get("waits") is True
+            self._sessions[peer] = self._sched.open_session(peer, name, waits=waits)
         self.send(peer, self.welcome())
 
     def welcome(self) -> protocol.Welcome:

@@ -13,13 +13,18 @@ from gmpd.protocol import Outcome, Submit
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Options, Session
 from gmpd.sched.states import JobState
+from gmpd.sched.waiting import Waiting
+
+#: Refusals after which a client may be told when there is room.
+_FOR_A_WHILE = frozenset({"queue_jobs", "queue_bytes"})
 
 
 class Acceptance:
     """The door of the ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, waiting: Waiting) -> None:
         self._ledger = ledger
+        self._waiting = waiting
 
     def submit(
         self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int
@@ -40,8 +45,12 @@ class Acceptance:
         nbytes = sum(map(len, message.payloads)) + sum(len(b) for bs in buffers for b in bs)
         refusal = self._refusal(session, len(message.payloads), nbytes)
         if refusal is not None:
-            self._reject(session, seqs, *refusal)
+            told = session.waits and refusal[0] in _FOR_A_WHILE
+            if told:
+                self._waiting.refused(session, len(seqs), nbytes)
+            self._reject(session, seqs, *refusal, told=told)
             return
+        self._waiting.accepted(session, len(seqs))
         delay_ns = int(options.get("delay", 0) * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
@@ -59,8 +68,9 @@ class Acceptance:
         if session.owed + n > policy.window:
             room = max(0, policy.window - session.owed)
             return "window", f"this client's window of {policy.window} jobs is full", room
-        if ledger.unfinished + n > policy.queue_jobs:
-            room = max(0, policy.queue_jobs - ledger.unfinished)
+        free = policy.queue_jobs - ledger.unfinished - self._waiting.kept_from(session)
+        if n > free:
+            room = max(0, free)
             return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
         if nbytes > policy.queue_bytes and n == 1:
             return "too_large", f"it has more than limits.queue_bytes = {policy.queue_bytes}", 0
@@ -73,11 +83,20 @@ class Acceptance:
         return None
 
     def _reject(
-        self, session: Session, seqs: Collection[int], label: str, text: str, room: int
+        self,
+        session: Session,
+        seqs: Collection[int],
+        label: str,
+        text: str,
+        room: int,
+        *,
+        told: bool,
     ) -> None:
         if session.parent is None:
             self._ledger.tally.rejected[label] += len(seqs)
         details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
+        if told:
+            details["told"] = True
         special = [int(Outcome.REJECTED), details]
         for seq in seqs:
             self._ledger.outboxes.add(session, seq, b"", NO_BUFFERS, 0, special)

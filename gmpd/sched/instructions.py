@@ -120,6 +120,13 @@ class TellKept(NamedTuple):
     seqs: list[int]
 
 
+class TellRoom(NamedTuple):
+    """Tell a client that waits that there is room for so many jobs now."""
+
+    session: Session
+    jobs: int
+
+
 class Retire(NamedTuple):
     """Let a worker finish what it started, give back the rest, and end."""
 
@@ -140,7 +147,7 @@ class Kill(NamedTuple):
 
 Instruction: TypeAlias = (
     Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | CancelAt | PullAt
-    | Deliver | Yielded | TellRunning | TellKept | Retire | StartIsolated | Kill
+    | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire | StartIsolated | Kill
 )  # fmt: skip
 
 

@@ -51,9 +51,9 @@ class Ledger:
         """Payload bytes of all unfinished jobs and of outcomes not yet sent."""
         return self.jobs_nbytes + self.outboxes.nbytes
 
-    def open_session(self, link: Any, name: str) -> Session:
-        """A client said Hello."""
-        session = Session(self._next_sid, link, name)
+    def open_session(self, link: Any, name: str, *, waits: bool = False) -> Session:
+        """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
+        session = Session(self._next_sid, link, name, waits=waits)
         self._next_sid += 1
         self.sessions[session.sid] = session
         return session

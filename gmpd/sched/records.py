@@ -153,6 +153,8 @@ class Session:
     jobs: dict[int, Job] = field(default_factory=dict)
     functions: dict[int, Function] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)
+    #: It holds what is refused for lack of room until it is told of some.
+    waits: bool = False
     #: Outcomes handed to the shell, and those that the client said it has.
     delivered: int = 0
     acked: int = 0

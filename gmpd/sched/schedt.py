@@ -34,6 +34,7 @@ from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
 from gmpd.sched.streams import Streams
+from gmpd.sched.waiting import Waiting
 
 
 class Sched:
@@ -52,12 +53,14 @@ class Sched:
         self._handout = HandOut(ledger, ps, self._out)
         self._stealing = Stealing(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
+        self._waiting = Waiting(ledger)
 
         # What may happen, and who sees to it. Clients come, ask and go:
         self.open_session = ledger.open_session
         self.define = ledger.functions.define
         self.undefine = ledger.functions.undefine
-        self.submit = Acceptance(ledger).submit
+        self.submit = Acceptance(ledger, self._waiting).submit
+        self.waive = self._waiting.waive
         self.cancel = cancels.cancel
         self.pull = streams.pull
         self.ack = ledger.outboxes.ack
@@ -105,6 +108,7 @@ class Sched:
         if not self.isolated.quiet:
             self._handout.isolate(now)
         self._out.extend(self._ledger.outboxes.take())
+        self._out.extend(self._waiting.tell(now))
         taken = self._out.copy()
         self._out.clear()
         return taken
@@ -116,6 +120,7 @@ class Sched:
             self.delays.next_due,
             self._ps.next_look(),
             self._stealing.next_stale(),
+            self._waiting.next_due(),
             None if isolated.quiet else isolated.deadline(self.draining),
         )
         return min((due for due in deadlines if due is not None), default=None)

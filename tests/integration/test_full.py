@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import operator
 import time
 from concurrent.futures import wait
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import gmpd
+from gmpd.client.futures import JobFuture
 from gmpd.errors import QueueFull
 from gmpd.protocol import Outcome
 from tests.rawclient import RawClient, RawDaemon
@@ -120,3 +122,40 @@ def _functions_of_worker() -> int:
                 return len(at.f_locals["worker"].functions)
             at = at.f_back  # type: ignore[assignment]
     raise LookupError("no thread is in the worker's main()")
+
+
+@pytest.mark.parametrize("limit", ["1", "2"])
+def test_who_waits_is_served_as_soon_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Several clients, each of which always wants more. Who asked every 0.1 s would take 45 s."""
+    monkeypatch.setenv("GMPD_LIMITS__QUEUE_JOBS", limit)
+    with gmpd.Client() as one, gmpd.Client(one.endpoint) as two:
+        ends: list[str] = []
+        futures: list[JobFuture] = []
+
+        def note(name: str, _: object) -> None:
+            ends.append(name)
+
+        began = time.monotonic()
+        for client, name in ((one, "one"), (two, "two")):
+            for i in range(225):
+                futures.append(client.submit(operator.neg, i))
+                futures[-1].add_done_callback(functools.partial(note, name))
+        assert [f.result(40) for f in futures] == [-i for i in range(225)] * 2
+        assert time.monotonic() - began < 20
+        first = ends[:225]
+        assert min(first.count("one"), first.count("two")) > 25, "neither had to wait for the other"
+        assert one.call("status")["jobs"]["rejected"]["queue_jobs"] < 2000
+
+
+def test_waiting_streams_maps_and_cancelled_jobs_all_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPD_LIMITS__QUEUE_JOBS", "1")
+    with gmpd.Client() as one, gmpd.Client(one.endpoint) as two:
+        futures = [one.submit(time.sleep, 0.001) for _ in range(200)]
+        mapped = two.map(operator.neg, range(50), chunksize=1)
+        for future in futures[::2]:
+            future.cancel()
+        assert list(mapped) == [-i for i in range(50)]
+        assert len(wait(futures, 30).done) == 200
+        assert sum(sum(1 for _ in one.stream(range, 20)) for _ in range(5)) == 100

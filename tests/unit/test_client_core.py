@@ -144,10 +144,59 @@ def test_the_daemon_forgets_the_function_that_was_unused_for_longest(
     assert len(names) == 2
 
 
-def refuse(client: ClientCore, seqs: list[int], room: int = 0, reason: str = "queue_jobs") -> None:
-    details = {"reason": reason, "text": "full", "room": room, "retry_after": 0.1}
+def refuse(
+    client: ClientCore,
+    seqs: list[int],
+    room: int = 0,
+    reason: str = "queue_jobs",
+    *,
+    told: bool = False,
+) -> None:
+    details: dict[str, object] = {"reason": reason, "text": "full", "room": room}
+    details |= {"retry_after": 0.1, **({"told": True} if told else {})}
     specials = {i: [int(Outcome.REJECTED), details] for i in range(len(seqs))}
     receive(client, protocol.Done(seqs, [b""] * len(seqs), [0] * len(seqs), specials, None))
+
+
+def test_who_is_told_of_room_sends_as_much_and_waives_the_rest() -> None:
+    client = core(batch_jobs=2)
+    seqs = submit(client, 4)
+    submits(client)
+    refuse(client, seqs, told=True)
+    more = submit(client, 1)
+    assert submits(client) == []
+    assert client.retry_s == 2.0, "only should the daemon forget"
+    receive(client, protocol.Room(1))
+    stirred, went, after = client.outgoing, submits(client), client.outgoing
+    assert (stirred, went) == (True, [seqs[:1]])
+    assert not after, "what is to come is waited for, and not in a circle"
+    client.cancel(seqs[3:])
+    receive(client, protocol.Room(5))
+    messages = sent(client)
+    assert messages[-1] == protocol.Waive(), "it needs no more than three"
+    assert [len(m.payloads) for m in messages if isinstance(m, protocol.Submit)] == [1, 1, 1]
+    assert client.retry_s == 0.0
+    client.retry()
+    receive(client, protocol.Room(2))
+    assert sent(client) == [protocol.Waive()], "there is nothing to send"
+    receive(client, done([*seqs[:3], *more]))
+    assert client.busy == client.unsent == 0
+
+
+def test_what_is_refused_again_waits_again() -> None:
+    client = core()
+    seqs = submit(client, 3)
+    submits(client)
+    refuse(client, seqs, told=True)
+    receive(client, protocol.Room(2))
+    assert submits(client) == [seqs[:2]]
+    refuse(client, seqs[:2], told=True)
+    assert submits(client) == []
+    receive(client, protocol.Room(3))
+    assert submits(client) == [seqs[:2], seqs[2:]]
+    refuse(client, seqs[2:], told=True)
+    client.retry()
+    assert submits(client) == [seqs[2:]], "one is tried when nothing was said for long"
 
 
 def submits(client: ClientCore) -> list[list[int]]:

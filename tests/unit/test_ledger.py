@@ -14,11 +14,13 @@ from gmpd.sched.instructions import (
     Deliver,
     Dispatch,
     Forget,
+    Instruction,
     PullAt,
     Retire,
     Revoke,
     Teach,
     TellKept,
+    TellRoom,
     TellRunning,
     Yielded,
 )
@@ -308,6 +310,82 @@ def test_a_full_queue_refuses(desks: Callable[..., Desk]) -> None:
     details = refused(desk, two, desk.submit(two, 2), "queue_jobs")
     assert details["room"] == 1
     assert details["retry_after"] > 0
+
+
+def told(instructions: list[Instruction]) -> list[tuple[str, int]]:
+    return [(it.session.name, it.jobs) for it in instructions if isinstance(it, TellRoom)]
+
+
+def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_jobs=2)
+    p = desk.sched.p_ready(0, 1)
+    first, one, two = (
+        desk.client("first"),
+        desk.client("1", waits=True),
+        desk.client("2", waits=True),
+    )
+    desk.submit(first, 2)
+    assert refused(desk, one, desk.submit(one, 3), "queue_jobs")["told"] is True
+    desk.submit(two, 1)
+    assert told(desk.take()) == []
+    order = []
+    for _ in range(3):
+        desk.finish(p, [next(iter({**p.started, **p.fresh}))])
+        rooms = told(desk.take())
+        order += rooms
+        for name, jobs in rooms:
+            desk.submit({"1": one, "2": two}[name], jobs)
+    assert order == [("1", 1), ("2", 1), ("1", 1)], "each its turn"
+    assert desk.sched.tally.rejected["queue_jobs"] == 4, "nobody was refused twice"
+
+
+def test_room_that_somebody_was_told_of_is_kept_for_a_while(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_jobs=1)
+    p = desk.sched.p_ready(0, 1)
+    slow, quick = desk.client("slow", waits=True), desk.client("quick", waits=True)
+    desk.submit(slow)
+    desk.submit(slow, 2)
+    desk.take()
+    desk.finish(p)
+    assert told(desk.take()) == [("slow", 1)]
+    desk.submit(quick, 1)
+    assert told(desk.take()) == [], "not for a newcomer"
+    assert desk.sched.next_deadline() is not None
+    assert told(desk.take(after_ms=200)) == [("slow", 1)], "its second job was before the newcomer"
+    desk.sched.waive(slow)
+    assert told(desk.take()) == [("quick", 1)]
+    desk.submit(quick, 1)
+    desk.take()
+    assert desk.sched.unfinished == 1
+
+
+def test_nobody_waits_for_a_client_that_left_or_a_daemon_that_drains(
+    desks: Callable[..., Desk],
+) -> None:
+    desk = desks(queue_jobs=1)
+    p = desk.sched.p_ready(0, 1)
+    first, left, last = desk.client("1"), desk.client("2", waits=True), desk.client("3", waits=True)
+    desk.submit(first)
+    desk.submit(left)
+    desk.submit(last, 5)
+    desk.take()
+    desk.sched.close_session(left, desk.now)
+    desk.finish(p)
+    assert told(desk.take()) == [("3", 1)]
+    desk.sched.drain()
+    assert told(desk.take()) == [("3", 4)], "they come, and learn that it takes no more"
+
+
+def test_who_waits_for_memory_is_told_of_as_many_as_fit(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_bytes=3)
+    p = desk.sched.p_ready(0, 1)
+    client = desk.client("c", waits=True)
+    desk.submit(client, 3)
+    refused(desk, client, desk.submit(client, 3), "queue_bytes")
+    desk.finish(p, payload=b"")
+    assert told(desk.take()) == [("c", 1)]
+    desk.finish(p, payload=b"")
+    assert told(desk.take()) == [("c", 2)]
 
 
 def test_full_memory_refuses(desks: Callable[..., Desk]) -> None:

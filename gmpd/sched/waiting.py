@@ -1,0 +1,101 @@
+"""Clients that were refused for lack of room and wait: who is told of how much when there is some.
+
+Whoever waits longest is served first, in turns. What one is told of is kept for it, so that no
+newcomer is quicker; for a while only, since it may have died, or may want it no more (``waive``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gmpd.sched.instructions import TellRoom
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.records import Session
+
+#: How long room is kept for a client that was told of it: far above the way there and back, far
+#: below what others would notice. It may come later all the same, if there still is room then.
+KEEP_NS = 100_000_000
+
+
+class _Want(NamedTuple):
+    jobs: int
+    #: What one of them has on average.
+    nbytes: int
+
+
+class _Kept(NamedTuple):
+    jobs: int
+    #: Of each.
+    nbytes: int
+    until_ns: int
+
+
+class Waiting:
+    """The line, in order, and what is kept for those who have been told."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._line: dict[Session, _Want] = {}
+        self._kept: dict[Session, _Kept] = {}
+
+    def refused(self, session: Session, jobs: int, nbytes: int) -> None:
+        """There was no room for so many; they are held by their client until it is told."""
+        before = self._line.get(session, _Want(0, 0))
+        self._line[session] = _Want(before.jobs + jobs, max(before.nbytes, nbytes // jobs))
+
+    def accepted(self, session: Session, jobs: int) -> None:
+        """So many have come in."""
+        kept = self._kept.pop(session, None)
+        if kept is not None and kept.jobs > jobs:
+            self._kept[session] = kept._replace(jobs=kept.jobs - jobs)
+
+    def waive(self, session: Session) -> None:
+        """A client wants no more room, and gives back what is kept for it."""
+        self._line.pop(session, None)
+        self._kept.pop(session, None)
+
+    def kept_from(self, session: Session) -> int:
+        """Room that this session may not use, for it is kept for others."""
+        if not self._kept:
+            return 0
+        return sum(kept.jobs for other, kept in self._kept.items() if other is not session)
+
+    def tell(self, now: int) -> list[TellRoom]:
+        """Who is to be told of room that there is."""
+        for session, kept in list(self._kept.items()):
+            if kept.until_ns <= now or not self._ledger.is_open(session):
+                del self._kept[session]
+        told: list[TellRoom] = []
+        while self._line:
+            session = next(iter(self._line))
+            want = self._line.pop(session)
+            if not self._ledger.is_open(session):
+                continue
+            jobs = want.jobs if self._ledger.draining else min(want.jobs, self._share(want.nbytes))
+            if jobs < want.jobs:  # there is more to tell it later: after the others, if it got some
+                rest = want._replace(jobs=want.jobs - jobs)
+                self._line = (
+                    {**self._line, session: rest} if jobs else {session: want, **self._line}
+                )
+            if not jobs:
+                break
+            before = self._kept.get(session)
+            kept_jobs = jobs if before is None else jobs + before.jobs
+            self._kept[session] = _Kept(kept_jobs, want.nbytes, now + KEEP_NS)
+            told.append(TellRoom(session, jobs))
+        return told
+
+    def _share(self, nbytes: int) -> int:
+        """Room for the first in line, for jobs of so many bytes each."""
+        ledger, policy = self._ledger, self._ledger.policy
+        kept = self._kept.values()
+        free = policy.queue_jobs - ledger.unfinished - sum(each.jobs for each in kept)
+        fair = -(-free // (len(self._line) + 1))
+        taken = ledger.nbytes + sum(each.jobs * each.nbytes for each in kept)
+        return max(0, min(fair, (policy.queue_bytes - taken) // max(1, nbytes)))
+
+    def next_due(self) -> int | None:
+        """When ``tell`` may have something to say although nothing happened."""
+        if not self._line:
+            return None
+        return min((kept.until_ns for kept in self._kept.values()), default=None)
