@@ -130,6 +130,8 @@ class ChanOp(IntEnum):
     CLOSE = 3
     ACK = 4
     CANCEL = 5
+    #: To who gave a channel as a child's result: it has arrived.
+    THANKS = 15
     #: To the home, answered.
     RECV = 6
     SEND = 7

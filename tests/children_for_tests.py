@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -497,6 +498,38 @@ async def thief_dies() -> tuple[str, str]:
         except gmpd.errors.Panic:
             pass
     return told, lost
+
+
+async def count_up(out: gmpd.Chan[int], n: int) -> None:
+    for i in range(n):
+        await out.send(i)
+    out.close()
+
+
+async def make_source(given: gmpd.Chan[str], home: int) -> dict[str, Any] | None:
+    """A channel made here, filled by a child of this one, in a value that has others in it too."""
+    spin(SPIN_S)
+    if os.getpid() == home:
+        return None
+    source: gmpd.Chan[int] = gmpd.Chan(2)
+    gmpd.go(count_up, source, 10)
+    await given.send("hello")
+    return {"source": source, "given": [given]}
+
+
+async def sources_of_children() -> tuple[list[int], bool, str, bool]:
+    """What came over a channel that a child elsewhere returned; is the other still the same?"""
+    given: gmpd.Chan[str] = gmpd.Chan(1000)
+    found = None
+    while found is None:
+        children = [gmpd.go(make_source, given, os.getpid()) for _ in range(20)]
+        for each in [await child for child in children]:
+            found = found or each
+        del children
+    gc.collect()
+    source = found["source"]
+    values = [value async for value in source]
+    return values, found["given"][0] is given, await given.recv(), source.home[0] >= 0
 
 
 def take_chan(_ch: object) -> None:

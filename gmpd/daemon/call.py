@@ -31,6 +31,9 @@ SMALL_BYTES = 1024
 #: What a function mostly returns, and nobody can await.
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict, set})
 
+#: What holds no channel.
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+
 #: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
 #: A step of a sync generator ends after so long, so that its items leave while they are fresh.
@@ -65,7 +68,7 @@ class Call:
 
     __slots__ = (
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
-        "expired", "fn", "fn_key", "id", "occupied_ns", "options", "out_buffers", "outcome",
+        "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
         "payload", "room", "room_waiter", "settled", "slow", "task", "thread", "timer", "token",
         "unopened", "worker",
     )  # fmt: skip
@@ -105,6 +108,8 @@ class Call:
         self.settled = False
         #: A child of a G in another worker.
         self.child = options is not None and "child" in options
+        #: The channels in its value.
+        self.gift: Sequence[Any] = ()
         #: Such a one, whose function or arguments cannot be had here: it goes home.
         self.unopened = False
         #: It is not known to be quick: outcomes before it are not held back for it.
@@ -120,9 +125,11 @@ class Call:
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
         stream must not overtake the items: it would say that they are all there. And the page has
-        no words for what could not be opened.
+        no words for what could not be opened, nor for channels that somebody must thank for.
         """
-        return not self.unopened and (self.options is None or "stream" not in self.options)
+        return not (self.unopened or self.gift) and (
+            self.options is None or "stream" not in self.options
+        )
 
     # -- the G -------------------------------------------------------------------------------------
 
@@ -295,7 +302,11 @@ class Call:
 
     def _succeed(self, value: Any) -> None:
         options = self.options
-        blob = encode_result(value, plain=options is not None and bool(options.get("plain")))
+        if self.child and type(value) not in _SCALARS:
+            with self.worker.exchange.open() as self.gift:
+                blob = encode_result(value)
+        else:
+            blob = encode_result(value, plain=options is not None and bool(options.get("plain")))
         self.data, buffers = blob
         if buffers or len(self.data) > SMALL_BYTES:
             self.worker.check_size(blob)
@@ -306,7 +317,7 @@ class Call:
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
         self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
-        self.data, self.out_buffers = encode_error(exc, plain=plain), ()
+        self.data, self.out_buffers, self.gift = encode_error(exc, plain=plain), (), ()
 
     def _fail_waiting(self, exc: BaseException) -> None:
         if isinstance(exc, asyncio.CancelledError) and (self.expired or self.cancelling):

@@ -59,9 +59,6 @@ STAY_MAX_NS = 60_000_000_000
 #: So many of them are remembered; then all are tried again.
 STAY_KEYS_MAX = 1024
 
-#: What the thief and the coordinator see of a child's options.
-OPTIONS = {"child": True}
-
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
 #: They would pickle, and then wait for nobody.
 _BOUND_HERE = (
@@ -80,6 +77,8 @@ class Offspring:
         self._send = send
         self._exchange = exchange
         self._value_bytes = value_bytes
+        #: What the thief and the coordinator see of a child's options: whose it is.
+        self.options = {"child": list(exchange.me)}
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
@@ -203,7 +202,7 @@ class Offspring:
             self._seqs[g] = seq
         self._loop.stats.children_out += len(batch.gs)
         counts, frames = protocol.join_buffers(batch.buffers)
-        self._send(protocol.Submit(fid, first, OPTIONS, batch.payloads, counts), frames)
+        self._send(protocol.Submit(fid, first, self.options, batch.payloads, counts), frames)
 
     def _fid(self, ref: FunctionRef) -> int:
         fid = self._fids.get(ref)
@@ -232,12 +231,14 @@ class Offspring:
         buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
         specials = message.specials or {}
         for i, seq in enumerate(message.jobs):
+            outcome, told = specials.get(i) or (Outcome.OK, None)
+            details = told or {}
             g = self.away.pop(seq, None)
-            if g is None:
-                continue  # cancelled meanwhile
-            del self._seqs[g]
-            outcome, details = specials.get(i) or (Outcome.OK, None)
-            self._end(g, Outcome(outcome), message.payloads[i], buffers[i], details or {})
+            if g is not None:  # else it was cancelled meanwhile
+                del self._seqs[g]
+                self._end(g, Outcome(outcome), message.payloads[i], buffers[i], details)
+            if "gift" in details:
+                self._exchange.thank(details["gift"])
 
     def _end(
         self,
@@ -254,7 +255,10 @@ class Offspring:
                 self._loop.runq.runqput(g)
             return
         try:
-            if outcome is Outcome.OK:
+            if "gift" in details:
+                with self._exchange.open():
+                    g.settle(decode(payload, buffers))
+            elif outcome is Outcome.OK:
                 g.settle(decode(payload, buffers))
             else:
                 g.settle_error(_error(g, outcome, payload, details))

@@ -183,6 +183,11 @@ class Worker:
         if call.outcome is not Outcome.OK:
             details = {"unopened": True} if call.unopened else None
             self._specials[len(self._tokens)] = [int(call.outcome), details]
+        elif call.gift:
+            assert call.options is not None
+            p, epoch = call.options["child"]
+            gift = self.exchange.give((p, epoch), list(call.gift))
+            self._specials[len(self._tokens)] = [int(Outcome.OK), {"gift": gift}]
         self._tokens.append(call.token)
         self._payloads.append(call.data)
         self._ran_us.append(ran_us)

@@ -42,9 +42,12 @@ CLOSE_MORE = 64
 
 
 class _Border(threading.local):
-    """Who packs values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker."""
+    """Who packs values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker, and
+    ``packed`` are the channels that it was asked to pack.
+    """
 
     exchange: Any = None
+    packed: Any = NOTHING
 
 
 border = _Border()
@@ -54,7 +57,9 @@ def export(ch: Chan[Any]) -> Any:
     """What pickle writes for a channel: its address, where that means something."""
     if border.exchange is None:
         raise TypeError("only children of a G can use a channel from another worker")
-    return border.exchange.export(ch)
+    address = border.exchange.export(ch)
+    border.packed.append(ch)
+    return address
 
 
 class Receiver(Sudog):

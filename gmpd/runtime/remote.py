@@ -12,8 +12,9 @@ not confirmed. If the home dies, all who wait get WorkerLost.
 
 **Who holds what.** A worker tells the home with HOLD that it has a handle and with RELEASE that the
 last is gone. What is on its way is held by its sender: a child that is away keeps its arguments, a
-send keeps its value until it is answered, a receive as above. So the home's table of channels
-needs only weak references beside the holders.
+send keeps its value until it is answered, a receive as above; channels in a child's result are a
+gift, kept until THANKS, which is sent for a result that nobody wants too. So the home's table of
+channels needs only weak references beside the holders.
 
 Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
 leave by ``post`` and come in by ``received``. Rejected: ``select`` over such channels (a decision
@@ -144,19 +145,26 @@ class Exchange:
         )
         #: Who waits here for an answer; ``c`` is a Request.
         self._requests: dict[int, Sudog] = {}
+        #: Channels in results that are on their way, by receiver and number.
+        self._gifts: dict[tuple[Address, int], list[Chan[Any]]] = {}
+        self._last_gift = 0
         self._dead: set[Address] = set()
 
     # ---- packing ------------------------------------------------------------------------------
 
     @contextmanager
-    def open(self) -> Iterator[None]:
-        """Inside, on this thread, channels may be packed and unpacked. Thread-safe."""
-        before = getattr(chans.border, "exchange", None)
-        chans.border.exchange = self
+    def open(self) -> Iterator[list[Chan[Any]]]:
+        """Inside, on this thread, channels may be packed and unpacked; those that were packed
+        gather in the list. Thread-safe.
+        """
+        border = chans.border
+        before = border.exchange, border.packed
+        packed: list[Chan[Any]] = []
+        border.exchange, border.packed = self, packed
         try:
-            yield
+            yield packed
         finally:
-            chans.border.exchange = before
+            border.exchange, border.packed = before
 
     def export(self, ch: Chan[Any]) -> tuple[Any, tuple[int, int, int, int]]:
         """What pickle is to write for a channel. TypeError for one of another loop. Thread-safe."""
@@ -205,6 +213,24 @@ class Exchange:
         if (home, number) not in self._handles and home not in self._dead:
             self._post(home, Letter(ChanOp.RELEASE, number))
 
+    def give(self, to: Address, channels: list[Chan[Any]]) -> list[int]:
+        """Keep the channels of a result until it has arrived at ``to``: what ``thank`` there needs
+        to be told.
+        """
+        self._last_gift += 1
+        if to not in self._dead:
+            self._gifts[to, self._last_gift] = channels
+        return [*self.me, self._last_gift]
+
+    def thank(self, gift: list[int]) -> None:
+        """A result with channels has arrived, and is unpacked, or never will be."""
+        p, epoch, number = gift
+        giver = p, epoch
+        if giver == self.me:
+            self._gifts.pop((giver, number), None)
+        elif giver not in self._dead:
+            self._post(giver, Letter(ChanOp.THANKS, 0, number))
+
     # ---- asking -------------------------------------------------------------------------------
 
     def ask(self, ch: RemoteChan[Any], op: ChanOp, sg: Sudog, blob: Blob = _NOTHING) -> None:
@@ -246,6 +272,8 @@ class Exchange:
                 self._about(source, letter)
             case ChanOp.RECV | ChanOp.SEND | ChanOp.LEN | ChanOp.CLOSE_ASKED:
                 self._serve(source, letter)
+            case ChanOp.THANKS:
+                self._gifts.pop((source, letter.req), None)
             case ChanOp.ACK:
                 self._served.pop((source, letter.req), None)
             case ChanOp.CANCEL:
@@ -388,6 +416,8 @@ class Exchange:
     def lost(self, who: Address) -> None:
         """That worker is no more: its Gs wait for nothing, and its channels are gone."""
         self._dead.add(who)
+        for gift in [gift for gift in self._gifts if gift[0] == who]:
+            del self._gifts[gift]
         for key in [key for key in self._served if key[0] == who]:
             served = self._served.pop(key)
             if served.sg is not None:

@@ -335,6 +335,15 @@ def test_a_dead_home_elsewhere_is_told_of(boot: Boot) -> None:
     assert lost == "SIGKILL"
 
 
+def test_a_child_returns_channels(boot: Boot) -> None:
+    """Its own, to be used from here, and the one that it was given, which is the same again."""
+    values, same, said, is_remote = run(boot(), "sources_of_children")
+    assert values == list(range(10))
+    assert same
+    assert said == "hello"
+    assert is_remote
+
+
 def test_a_clients_job_takes_and_returns_no_channel(boot: Boot) -> None:
     """It says why, and what to do instead."""
     client = boot()

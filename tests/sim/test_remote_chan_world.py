@@ -316,6 +316,50 @@ def test_channels_travel_through_channels() -> None:
         play(story, seed)
 
 
+@pytest.mark.parametrize("fate", ["wanted", "unwanted", "receiver dies", "giver dies"])
+def test_channels_in_a_childs_result_arrive_or_are_forgotten(fate: str) -> None:
+    """Nobody else holds them while the result is on its way; afterwards who has them does."""
+
+    async def story(world: World) -> None:
+        home, thief = world.exchanges[0, 1], world.exchanges[1, 1]
+        given: Chan[int] = Chan(1)
+        blob, gift = await _result(world, thief, given)
+        await world.settle()
+        if fate == "receiver dies":
+            world.kill(0)
+            assert not thief._gifts
+            return
+        if fate == "giver dies":
+            world.kill(1)
+        if fate != "unwanted":
+            with home.open():
+                own, back = decode(*blob)
+            assert back is given, "home again it is the very channel"
+            if fate == "giver dies":
+                with pytest.raises(WorkerLost):
+                    await own.recv()
+            else:
+                assert await own.recv() == 7
+            del own
+        home.thank(gift)
+        await world.settle()
+        assert not home._held
+        left = thief._gifts, thief._exported, thief._held
+        assert fate == "giver dies" or not any(left)
+
+    for seed in range(10):
+        play(story, seed)
+
+
+async def _result(world: World, thief: Exchange, given: Chan[int]) -> tuple[Any, list[int]]:
+    """What a child returns: a channel of its own, with a value in it, and one that it was given."""
+    own: Chan[int] = Chan(3)
+    await own.send(7)
+    with thief.open() as packed:
+        blob = encode((own, world.handle(1, given)))
+    return blob, thief.give((0, 1), packed)
+
+
 def test_a_seed_repeats_its_world() -> None:
     def posted(seed: int) -> Counter[str]:
         async def story(world: World) -> Counter[str]:
