@@ -1,6 +1,7 @@
 """What a worker runs for a piece of a ``map``: imported there, it knows no client.
 
 An item that raises, whatever it be, or whose result cannot be sent, does not spoil its neighbours.
+Results that are too large together, and not each by itself, come in parts.
 """
 
 from __future__ import annotations
@@ -8,10 +9,20 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from gmpd.codec import FunctionRef, OrElse, describe_function, encode_error, encode_result
+from gmpd import codec
+from gmpd.codec import (
+    Blob,
+    FunctionRef,
+    OrElse,
+    Parts,
+    describe_function,
+    encode_error,
+    encode_result,
+    too_large,
+)
 from gmpd.errors import Unserializable
 
 #: One call's positional arguments.
@@ -36,7 +47,7 @@ def run_chunk(fn: Callable[..., Any], items: list[Any]) -> OrElse:
         try:
             for item in left:
                 add(fn(item))
-            return _sendable(results, errors)
+            return sendable(results, errors)
         except BaseException as error:  # noqa: BLE001 - the job's own, whatever it is
             errors[len(results)] = encode_error(error)
             add(None)
@@ -55,7 +66,7 @@ async def run_rows_async(fn: Callable[..., Any], items: list[Item]) -> OrElse:
         for place, value in enumerate(results)
         if type(value) is _Raised
     }
-    return _sendable([None if at in errors else value for at, value in enumerate(results)], errors)
+    return sendable([None if at in errors else value for at, value in enumerate(results)], errors)
 
 
 class _Raised(NamedTuple):
@@ -72,20 +83,85 @@ async def _outcome(fn: Callable[..., Any], item: Item) -> Any:
         return _Raised(error)
 
 
-def _sendable(results: list[Any], errors: dict[int, bytes]) -> OrElse:
-    # Each is tried alone only if all together cannot be sent: it takes twice the time.
+def sendable(results: list[Any], errors: dict[int, bytes]) -> OrElse:
+    """The results, or else what of them can be sent."""
+    # They are tried alone only if all together cannot be sent: it takes twice the time.
     whole = Partly(results, errors) if errors else results
-    return OrElse(whole, functools.partial(_each_tried, results, errors))
+    return OrElse(whole, functools.partial(_in_parts, results, errors))
 
 
-def _each_tried(results: list[Any], errors: dict[int, bytes]) -> Partly:
-    for place, value in enumerate(results):
-        try:
-            encode_result(value)
-        except Unserializable as error:
-            errors[place] = encode_error(error)
-            results[place] = None
-    return Partly(results, errors)
+def _in_parts(results: list[Any], errors: dict[int, bytes], limit: int | None) -> Parts:
+    """First the places of the errors, then these, then lists of results, all in order."""
+    errors = dict(errors)
+    lists = list(_fitting(results, 0, errors, limit))
+    places = sorted(errors)
+    return Parts([encode_result(places), *(Blob(errors[place]) for place in places), *lists])
+
+
+def _fitting(
+    results: list[Any], first: int, errors: dict[int, bytes], limit: int | None
+) -> Iterator[Blob]:
+    """``results``, the first of which has place ``first``, as few lists that can be sent."""
+    if len(results) == 1:
+        refusal = _refusal(results[0], limit)
+        if refusal is not None:
+            errors[first] = encode_error(refusal)
+        yield encode_result(results if refusal is None else [None])
+        return
+    try:
+        blob = encode_result(results)
+        if limit is None or blob.nbytes <= limit:
+            yield blob
+            return
+    except Unserializable:
+        pass
+    half = len(results) // 2
+    yield from _fitting(results[:half], first, errors, limit)
+    yield from _fitting(results[half:], first + half, errors, limit)
+
+
+def _refusal(result: Any, limit: int | None) -> Unserializable | None:
+    """Why one result cannot be sent."""
+    try:
+        nbytes = encode_result(result).nbytes
+    except Unserializable as error:
+        return error
+    return None if limit is None or nbytes <= limit else Unserializable(too_large(nbytes, limit))
+
+
+def each(chunk: list[Any] | Partly | Parts) -> Iterator[Any]:
+    """The results of a chunk as its job gave them; raises what the first bad item raised.
+
+    Each result is let go of as soon as the caller has it.
+    """
+    if isinstance(chunk, Parts):
+        yield from _each_in_parts(chunk.parts)
+    elif isinstance(chunk, Partly):
+        first = min(chunk.errors)
+        yield from chunk.results[:first]
+        raise codec.decode_error(chunk.errors[first])
+    else:
+        yield from _let_go(chunk)
+
+
+def _each_in_parts(parts: list[Blob]) -> Iterator[Any]:
+    places = codec.decode(*parts[0])
+    first = min(places, default=None)
+    error = parts[1].data if places else b""
+    at = 0
+    for results in parts[1 + len(places) :]:
+        for result in _let_go(codec.decode(*results)):
+            if at == first:
+                raise codec.decode_error(error)
+            yield result
+            at += 1
+
+
+def _let_go(results: list[Any]) -> Iterator[Any]:
+    results.reverse()
+    take = results.pop
+    while results:
+        yield take()
 
 
 def describe_chunk(fn: Callable[..., Any], ref: FunctionRef, *, rows: bool) -> FunctionRef:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from gmpd.client.chunks import each, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client
+from gmpd.codec import OrElse
 from gmpd.config import Config
 from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable
@@ -148,17 +150,17 @@ class _Chunk:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
 
-    def __call__(self, chunk: list[Any]) -> list[Any]:
+    def __call__(self, chunk: list[Any]) -> OrElse:
         fn = self.fn
-        return [fn(item) for item in chunk]
+        return sendable([fn(item) for item in chunk], {})
 
 
 class _Rows(_Chunk):
     """As ``_Chunk``, of a function with several arguments."""
 
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> list[Any]:
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> OrElse:
         fn = self.fn
-        return [fn(*args) for args in chunk]
+        return sendable([fn(*args) for args in chunk], {})
 
 
 def broken(error: Exception) -> BrokenExecutor | None:
@@ -187,11 +189,9 @@ def _chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _flattened(lists: Iterator[list[Any]]) -> Iterator[Any]:
-    for values in lists:
-        values.reverse()
-        while values:
-            yield values.pop()
+def _flattened(chunks: Iterator[Any]) -> Iterator[Any]:
+    for chunk in chunks:
+        yield from each(chunk)
 
 
 def _at_exit() -> None:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gmpd import codec
-from gmpd.client.chunks import Partly, describe_chunk
+from gmpd.client.chunks import describe_chunk, each
 from gmpd.client.core import Options, wire_options
 from gmpd.client.progress import Report, reporter
 
@@ -159,9 +159,7 @@ class Plan:
         self._done += items
         if self._report is not None:
             self._report(self._done, False)
-        if isinstance(value, Partly) and items > 1:
-            return _up_to_error(value)
-        return _let_go([value] if items == 1 else value)
+        return each([value] if items == 1 else value)
 
     def take(self, source: Iterator[Any], n: int) -> list[Any]:
         """The next ``n`` of a source, fewer at its end. An error is an end, kept for
@@ -246,20 +244,6 @@ class Mapping:
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-
-def _let_go(results: list[Any]) -> Iterator[Any]:
-    results.reverse()
-    take = results.pop
-    while results:
-        yield take()
-
-
-def _up_to_error(chunk: Partly) -> Iterator[Any]:
-    """The results before the first item that raised, then its error."""
-    first = min(chunk.errors)
-    yield from chunk.results[:first]
-    raise codec.decode_error(chunk.errors[first])
 
 
 def _length(iterables: Sequence[object]) -> int | None:

@@ -5,6 +5,7 @@ unpickles (``decode``, ``decode_call``, ``resolve_function``, ``decode_error``);
 gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
+from gmpd.codec.blame import too_large
 from gmpd.codec.failures import (
     ErrorSummary,
     add_job_note,
@@ -17,6 +18,7 @@ from gmpd.codec.pickles import Buffer
 from gmpd.codec.values import (
     Blob,
     OrElse,
+    Parts,
     decode,
     decode_call,
     encode,
@@ -32,6 +34,7 @@ __all__ = [
     "ErrorSummary",
     "FunctionRef",
     "OrElse",
+    "Parts",
     "add_job_note",
     "decode",
     "decode_call",
@@ -45,4 +48,5 @@ __all__ = [
     "is_plain",
     "resolve_function",
     "to_plain",
+    "too_large",
 ]

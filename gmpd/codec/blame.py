@@ -294,6 +294,14 @@ def _cut_repr(key: object) -> str:
         return f"<{type(key).__name__}>"
 
 
+def too_large(nbytes: int, limit: int) -> str:
+    """Why a result cannot be sent, and what to do."""
+    return (
+        f"the result has {nbytes} bytes, limits.value_bytes allows {limit}: write it to a file and"
+        " return the path"
+    )
+
+
 def shorten(text: str) -> str:
     """``text`` as long as a sentence can bear."""
     return text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"

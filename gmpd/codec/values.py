@@ -2,7 +2,8 @@
 
 msgpack carries what it carries exactly: scalars of the exact builtin types, and short flat lists
 and dicts of those. Everything else is a pickle (pickles.py), so a tuple comes back as a tuple and
-``[a, a]`` as one object twice. The first byte tells which: 0x80 is a pickle, anything else msgpack.
+``[a, a]`` as one object twice. The first byte tells which: 0x80 is a pickle, 0xc1 several values
+that travel as one (``Parts``), anything else msgpack.
 *Plain* values (the command line, untrusted transports) are msgpack always: see plain.py.
 
 This module knows nothing of jobs, sockets and limits of size.
@@ -49,6 +50,8 @@ _PACKER_KEEPS = 64 * 1024
 #: First bytes of a call: array of [args, kwargs], and of [args, kwargs, plain].
 _CALL = 0x92
 _PLAIN_CALL = 0x93
+#: First byte of values in parts: msgpack never uses it.
+_PARTS = 0xC1
 #: An empty map in msgpack's long form, for its short form is PICKLE_TAG.
 _EMPTY_MAP = b"\xde\x00\x00"
 
@@ -98,6 +101,8 @@ def decode(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     """
     if len(data) and data[0] == PICKLE_TAG:
         return pickles.load(data, buffers)
+    if len(data) and data[0] == _PARTS:
+        return _decode_parts(data, buffers)
     return _unpack_value(data)
 
 
@@ -146,12 +151,23 @@ def decode_call(
     return _decode_other_call(data, buffers)
 
 
+class Parts(NamedTuple):
+    """Encoded values that travel as one. Each has frames of its own, so only one by one are they to
+    be below the limit of a frame. ``encode_result`` makes one value of it, ``decode`` undoes it.
+    """
+
+    parts: list[Blob]
+
+
 class OrElse:
-    """A result, and what makes another that is sent in its place should it not be one to send."""
+    """A result, and what makes another that is sent in its place should it not be one to send.
+
+    ``other`` is called with the bytes that a part may have, None: as many as it likes.
+    """
 
     __slots__ = ("other", "value")
 
-    def __init__(self, value: object, other: Callable[[], object]) -> None:
+    def __init__(self, value: object, other: Callable[[int | None], object]) -> None:
         self.value = value
         self.other = other
 
@@ -167,7 +183,11 @@ def encode_result(value: object, *, plain: bool = False) -> Blob:
         try:
             return encode_result(value.value, plain=plain)
         except Unserializable:
-            return encode_result(value.other(), plain=plain)
+            return encode_result(value.other(None), plain=plain)
+    if isinstance(value, Parts):
+        counts = _pack([len(part.buffers) for part in value.parts])
+        frames = [frame for part in value.parts for frame in (part.data, *part.buffers)]
+        return Blob(bytes([_PARTS]) + counts, tuple(frames))
     if plain:
         return Blob(_pack_plain(value, "result", "the result"))
     return _encode_pickle(value, "result", "the result")
@@ -280,6 +300,21 @@ def _pack_plain(value: object, root: str, what: str) -> bytes:
     except _REFUSED_BY_PACK as exc:
         raise Unserializable(f"{what} cannot be sent plain: {exc}") from exc
     return data if data[0] != PICKLE_TAG else _EMPTY_MAP
+
+
+def _decode_parts(data: Buffer, buffers: Sequence[Buffer]) -> Parts:
+    counts = _unpack_value(data[1:])
+    if not (type(counts) is list and all(type(n) is int and n >= 0 for n in counts)):
+        raise ProtocolError(f"{len(data)} bytes are not a value in parts")
+    if sum(counts) + len(counts) != len(buffers):
+        raise ProtocolError(f"{len(buffers)} frames came with a value in {len(counts)} parts")
+    parts: list[Blob] = []
+    at = 0
+    for count in counts:
+        own: Sequence[Any] = buffers[at : at + count + 1]
+        parts.append(Blob(own[0], tuple(own[1:])))
+        at += count + 1
+    return Parts(parts)
 
 
 def _unpack_value(data: Buffer) -> Any:

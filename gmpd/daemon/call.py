@@ -14,7 +14,14 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from gmpd.codec import FunctionRef, decode_call, encode_error, encode_result, resolve_function
+from gmpd.codec import (
+    FunctionRef,
+    OrElse,
+    decode_call,
+    encode_error,
+    encode_result,
+    resolve_function,
+)
 from gmpd.errors import JobTimeout, Unserializable
 from gmpd.protocol import Outcome
 from gmpd.runtime.g import leave_fork
@@ -309,7 +316,11 @@ class Call:
             blob = encode_result(value, plain=options is not None and bool(options.get("plain")))
         self.data, buffers = blob
         if buffers or len(self.data) > SMALL_BYTES:
-            self.worker.check_size(blob)
+            if isinstance(value, OrElse) and blob.nbytes > self.worker.value_bytes:
+                # What is too large only together goes in parts.
+                self.data, buffers = encode_result(value.other(self.worker.value_bytes))
+            else:
+                self.worker.check_size(blob)
             # Copied: they are views of the job's own memory, and a later job may write there before
             # they have left this process.
             self.out_buffers = [bytes(buffer) for buffer in buffers]

@@ -18,7 +18,7 @@ from typing import Any, assert_never
 import msgpack
 
 from gmpd import protocol
-from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function
+from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function, too_large
 from gmpd.daemon.call import Call, Known
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
@@ -222,12 +222,8 @@ class Worker:
 
     def check_size(self, blob: Blob) -> None:
         """Raise Unserializable for a result over the limit: an error of that job alone."""
-        nbytes = len(blob.data) + sum(len(b) for b in blob.buffers)
-        if nbytes > self.value_bytes:
-            raise Unserializable(
-                f"the result has {nbytes} bytes, limits.value_bytes allows {self.value_bytes}:"
-                f" write it to a file and return the path"
-            )
+        if blob.nbytes > self.value_bytes:
+            raise Unserializable(too_large(blob.nbytes, self.value_bytes))
 
     def _on_poll(self, now_ns: int) -> None:
         """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,60 @@ def test_values_below_the_limit_pass_however_many_gather(client: gmpd.Client, n:
     assert [len(each) for each in client.map(text, [n] * k)] == [n] * k
     futures = [client.submit(len, "x" * n) for _ in range(k)]
     assert [future.result(30) for future in futures] == [n] * k
+
+
+def some_large(i: int) -> str:
+    if i == 7:
+        raise KeyError(i)
+    return "x" * (LIMIT + 1 if i == 5 else 300_000)
+
+
+@pytest.mark.parametrize("chunksize", [10, 200])
+def test_results_of_a_chunk_may_be_larger_together(client: gmpd.Client, chunksize: int) -> None:
+    """Each item once: it is not run again to find out what fits."""
+    marks = list(client.map(marked, range(200), chunksize=chunksize))
+    assert [i for i, _, _ in marks] == list(range(200))
+    assert {len(value) for _, value, _ in marks} == {100_000}
+    counts = dict[int, list[int]]()
+    for _, _, (pid, nth) in marks:
+        counts.setdefault(pid, []).append(nth)
+    for nths in counts.values():
+        assert sorted(nths) == list(range(1, len(nths) + 1)), "nothing was run twice"
+
+
+_ran = itertools.count(1)
+
+
+def marked(i: int) -> tuple[int, bytes, tuple[int, int]]:
+    return i, b"x" * 100_000, (os.getpid(), next(_ran))
+
+
+def test_buffers_of_a_chunk_may_be_larger_together(client: gmpd.Client) -> None:
+    got = list(client.map(bytearray, [300_000] * 100, chunksize=100))
+    assert got == [bytearray(300_000)] * 100
+
+
+def test_only_the_item_that_is_too_large_fails(client: gmpd.Client) -> None:
+    results = client.map(some_large, range(10), chunksize=10)
+    assert [len(next(results)) for _ in range(5)] == [300_000] * 5
+    with pytest.raises(Unserializable, match=r"result has .* limits\.value_bytes allows 1048576"):
+        next(results)
+    rest = client.map(some_large, range(6, 10), chunksize=10)
+    assert len(next(rest)) == 300_000
+    with pytest.raises(KeyError):
+        next(rest)
+
+
+def test_chunks_of_an_executor_and_of_coroutines_too(client: gmpd.Client) -> None:
+    with gmpd.Executor(client=client) as pool:
+        sizes = [len(each) for each in pool.map(text, [300_000] * 20, chunksize=20)]
+    assert sizes == [300_000] * 20
+    got = list(client.map(text_later, [300_000] * 20, chunksize=20))
+    assert [len(each) for each in got] == [300_000] * 20
+
+
+async def text_later(n: int) -> str:
+    return "x" * n
 
 
 def test_a_larger_argument_is_refused_at_submit_and_harms_nobody(client: gmpd.Client) -> None:

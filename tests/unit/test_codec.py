@@ -768,3 +768,22 @@ def test_arguments_that_are_not_exact_scalars_take_the_other_way() -> None:
     back = codec.decode_call(*codec.encode_call("f", *call))
     assert back == call
     assert deep_types(back) == deep_types(call)
+
+
+def test_parts_come_back_each_as_its_own_value() -> None:
+    values = [1, {"a": (1, 2)}, np.zeros(10_000, "u1"), None]
+    blob = codec.encode_result(codec.Parts([codec.encode(value) for value in values]))
+    assert len(blob.buffers) == 5, "a frame each, and the array's"
+    parts = codec.decode(blob.data, [memoryview(frame) for frame in blob.buffers])
+    back = [codec.decode(*part) for part in parts.parts]
+    assert bytes(back.pop(2)) == bytes(10_000)
+    assert back == [1, {"a": (1, 2)}, None]
+
+
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [(b"\xc1", []), (b"\xc1\x01", []), (b"\xc1\x91\xff", [b"x"]), (b"\xc1\x91\x01", [b"x"])],
+)
+def test_what_are_no_parts_is_refused(data: bytes, frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        codec.decode(data, frames)
