@@ -34,10 +34,13 @@ PROBE_NS_MAX = 1_000_000_000
 class Batches:
     """Runs Gs of one P, and follows one at a time to see how long they wait."""
 
-    __slots__ = ("_loop", "_probe", "_probe_ns", "clock", "preempt")
+    __slots__ = ("_long_ns", "_loop", "_probe", "_probe_ns", "clock", "preempt")
 
-    def __init__(self, loop: Loop, clock: Callable[[], int] = time.monotonic_ns):
+    def __init__(
+        self, loop: Loop, clock: Callable[[], int] = time.monotonic_ns, long_ns: float = LONG_NS
+    ):
         self._loop = loop
+        self._long_ns = long_ns
         #: What ends batches, in ns.
         self.clock = clock
         #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
@@ -82,7 +85,7 @@ class Batches:
                     if took < 0:
                         runq.picked(total - left - inherited, inherited)
                         return False
-                    if took > LONG_NS:
+                    if took > self._long_ns:
                         break
                 if left == 0:
                     break

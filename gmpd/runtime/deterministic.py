@@ -1,8 +1,9 @@
 """A P whose time and dice are given: the same seed gives the same trace (Go: ``testing/synctest``).
 
 The clock stands still while any G can run, and jumps to the next timer when all are parked. No
-sysmon takes P away: a sync G runs to its end, unless it waits for a channel and the like. What
-comes from outside (sockets, threads, processes) takes real time and is as random as ever.
+sysmon takes P away: a sync G runs to its end, however long that takes. What comes from outside
+(sockets, threads, processes) takes real time and is as random as ever; so is what a sync G does
+after it has waited for a channel and the like: it goes on without P, on a thread of its own.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class CountedBatches(Batches):
     __slots__ = ("_chain",)
 
     def __init__(self, loop: DeterministicLoop):
-        super().__init__(loop, count(0, BATCH_NS // LOOKS_PER_BATCH).__next__)
+        super().__init__(loop, count(0, BATCH_NS // LOOKS_PER_BATCH).__next__, long_ns=inf)
         self._chain = 0
 
     def _end(self) -> None:

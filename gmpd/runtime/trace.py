@@ -66,12 +66,17 @@ class Tracer:
         self._look = look
         self.events: deque[TraceEvent] = deque(maxlen=limit)
         self._status: dict[int, GStatus] = {}
+        #: Woken in the very step in which they park (a cancel was pending): told after its end.
+        self._woken: set[int] = set()
 
     def __call__(self, event: GEvent, g: Any, detail: str = "") -> None:
         """``g`` has an ``id`` and a ``fn_name``. InvariantError when the event contradicts what was
         seen of it before.
         """
         number = g.id
+        if event is GEvent.UNBLOCK and self._status.get(number) is GStatus.RUNNING:
+            self._woken.add(number)
+            return
         p = None if self._look is None else self._look()
         seen = TraceEvent(self._clock(), event, number, g.fn_name, detail, p)
         self.events.append(seen)
@@ -85,6 +90,10 @@ class Tracer:
             self._status.pop(number, None)
         else:
             self._status[number] = after
+        if after is not GStatus.RUNNING and number in self._woken:
+            self._woken.remove(number)
+            if after is GStatus.WAITING:
+                self(GEvent.UNBLOCK, g)
 
     def story(self, number: int) -> list[TraceEvent]:
         """What is known of one G, oldest first."""

@@ -1,0 +1,88 @@
+"""The same seed gives the same steps: in another process, with other hashes, at another speed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gmpd
+from gmpd.runtime.go import this_loop
+from gmpd.sched.g import GEvent
+from tests.conformance.seeded import Program
+
+#: More with ``python tests/conformance/seeded.py FIRST LAST``.
+SEEDS = 30
+
+
+def test_random_programs_do_the_same_in_every_process() -> None:
+    started = [
+        subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("seeded.py"), "0", str(SEEDS)],
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for hashes in ("1", "2")
+    ]
+    try:
+        one, two = (process.communicate(timeout=100)[0].splitlines() for process in started)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert len(one) == SEEDS
+    assert one == two
+
+
+def test_the_programs_are_worth_their_while() -> None:
+    said = [Program(seed).run() for seed in range(10)]
+    assert sum(map(len, said)) > 3000
+    words = [word for steps in said for step in steps if isinstance(step, tuple) for word in step]
+    assert words.count("select") > 20
+    assert words.count("cancelled") > 5
+    assert words.count("delay") > 5
+
+
+def test_how_long_a_sync_g_takes_changes_nothing() -> None:
+    """Beside callbacks that wait for the end of a batch."""
+
+    def steps(seconds: float) -> list[str]:
+        said: list[str] = []
+
+        def work(n: int) -> None:
+            time.sleep(seconds)
+            said.append(f"G {n}")
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            for n in range(100):
+                gmpd.go(work, n)
+            for n in range(100):
+                await gmpd.gosched()
+                loop.call_soon(said.append, f"callback {n}")
+
+        gmpd.run(main(), deterministic_seed=1)
+        return said
+
+    assert steps(0.0) == steps(0.002)
+
+
+def test_a_g_that_is_woken_in_the_step_in_which_it_parks_can_be_traced() -> None:
+    async def cancels_itself(ch: gmpd.Chan[int]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await ch.recv()
+
+    async def main() -> list[GEvent]:
+        tracer = this_loop("the test").start_trace()
+        g = gmpd.go(cancels_itself, gmpd.Chan[int]())
+        await asyncio.wait([asyncio.ensure_future(g)])
+        return [event.event for event in tracer.events if event.g == g.id]
+
+    e = GEvent
+    assert gmpd.run(main()) == [e.CREATE, e.START, e.BLOCK, e.UNBLOCK, e.START, e.END]
