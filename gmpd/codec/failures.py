@@ -2,8 +2,8 @@
 
 An exception is the one value that must always arrive, whatever its class does: user code that runs
 here (``__str__``, ``__repr__``, ``__reduce__``, properties) may raise anything, return anything of
-any size. One whose ``__init__`` cannot be called again is rebuilt without; what cannot be rebuilt
-at all arrives as RemoteError with all its texts.
+any size. One whose ``__init__`` cannot be called again is rebuilt without; texts of megabytes among
+its arguments are cut in the middle; what cannot be rebuilt at all arrives as RemoteError.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _GROUP_DEPTH_MAX = 16
 #: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
 _FRAMES_MAX = 2000
 _NAME_MAX = 256
+_CUT_NOTE = "(a text of it was too long to be sent, and is cut in the middle)"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: What lies between a worker's start and the user's function. Jobs of gmpd's own (`gmpd run`,
@@ -86,16 +87,29 @@ def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
     elif args is not None:
         error["args"] = args
     elif not plain:
-        pickled = _pickled(exc)
-        if pickled is not None:
-            error["pickled"] = pickled
-        elif (bare := _bare(exc)) is not None:
+        _pickle_somehow(exc, error)
+    elif (args := _plain_args(exc, cut=True)) is not None:
+        error["args"] = args
+        error["notes"].append(_CUT_NOTE)
+    packed: bytes = msgpack.packb(error)
+    return packed
+
+
+def _pickle_somehow(exc: BaseException, error: dict[str, Any]) -> None:
+    """Add ``exc`` itself to ``error``, whole or as much of it as can be sent."""
+    pickled = _pickled(exc)
+    if pickled is not None:
+        error["pickled"] = pickled
+        return
+    for cut in (False, True):
+        if (bare := _bare(exc, cut=cut)) is not None:
             error["bare"], lost = bare
             if lost:
                 names = _clean(", ".join(lost), _NAME_MAX)
                 error["notes"].append(f"(came without attributes that cannot be sent: {names})")
-    packed: bytes = msgpack.packb(error)
-    return packed
+            if cut:
+                error["notes"].append(_CUT_NOTE)
+            return
 
 
 def decode_error(data: Buffer, *, plain: bool = False) -> BaseException:
@@ -219,7 +233,7 @@ def _remote_message(error: dict[str, Any]) -> str:
     return f"{kind}: {message}" if message else str(kind)
 
 
-def _plain_args(exc: BaseException) -> list[Any] | None:
+def _plain_args(exc: BaseException, *, cut: bool = False) -> list[Any] | None:
     """The arguments that make ``exc`` again, if it is a known class and they are scalars."""
     kind = type(exc)
     namespace = _BY_NAME.get(_attribute_text(kind, "__module__"))
@@ -228,12 +242,13 @@ def _plain_args(exc: BaseException) -> list[Any] | None:
     try:
         reduced: Any = exc.__reduce__()
         state = reduced[2] if len(reduced) > 2 else None
-        args = list(reduced[1])
+        args = list(_cut(reduced[1]) if cut else reduced[1])
         if reduced[0] is not kind or not all(type(arg) in _SCALARS for arg in args):
             return None
         if set(state or ()) - {"__notes__"} or len(msgpack.packb(args)) > TEXT_MAX:
             return None
-        same = type(kind(*args)) is kind and kind(*args).args == exc.args
+        made_args = _cut(exc.args) if cut else exc.args
+        same = type(kind(*args)) is kind and kind(*args).args == made_args
     except Exception:  # noqa: BLE001 - then it has to be pickled
         return None
     return args if same else None
@@ -255,11 +270,28 @@ def _pickled(exc: BaseException) -> bytes | None:
         return None
 
 
-def _bare(exc: BaseException) -> tuple[bytes, list[str]] | None:
+def _cut(args: Any) -> Any:
+    """``args`` with the middle of long texts left out; itself when there are none."""
+    if not any(isinstance(arg, str | bytes) and len(arg) > TEXT_MAX for arg in args):
+        return args
+    return tuple(_cut_one(arg) if isinstance(arg, str | bytes) else arg for arg in args)
+
+
+def _cut_one(text: str | bytes) -> str | bytes:
+    if isinstance(text, str):
+        return _clean(text)
+    if len(text) <= TEXT_MAX:
+        return text
+    half = TEXT_MAX // 2 - 32
+    return text[:half] + b"\n... %d bytes left out ...\n" % (len(text) - 2 * half) + text[-half:]
+
+
+def _bare(exc: BaseException, *, cut: bool) -> tuple[bytes, list[str]] | None:
     """``exc`` for a class whose ``__init__`` cannot be called again: its parts, without a call.
 
     That is its class, what its builtin base keeps (``errno``, for example), and of its attributes
-    those that can be sent; the names of the others come beside.
+    those that can be sent; the names of the others come beside. ``cut``: long texts among its
+    arguments without their middle, None if there are none.
     """
     try:
         base = _builtin_base(type(exc))
@@ -269,11 +301,16 @@ def _bare(exc: BaseException) -> tuple[bytes, list[str]] | None:
         state = dict(reduced[2]) if len(reduced) > 2 and reduced[2] else {}
         state.pop("__notes__", None)
         kept = {name: value for name, value in state.items() if _can_be_sent(value)}
-        data, _ = pickles.dump((type(exc), reduced[1], exc.args, kept), in_band=True)
+        made_with, args = reduced[1], exc.args
+        if cut:
+            made_with, args = _cut(made_with), _cut(args)
+            if args is exc.args and made_with is reduced[1]:
+                return None
+        data, _ = pickles.dump((type(exc), made_with, args, kept), in_band=True)
         if len(data) > _PICKLE_MAX:
             return None
         again = _from_bare(data)
-        if type(again) is not type(exc) or str(again) != str(exc):
+        if type(again) is not type(exc) or (not cut and str(again) != str(exc)):
             return None
         return data, sorted(map(str, state.keys() - kept.keys()))
     except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain

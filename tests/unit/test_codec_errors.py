@@ -223,7 +223,7 @@ def test_texts_are_bounded() -> None:
     error = msgpack.unpackb(data)
     for text in (error["message"], error["traceback"], *error["notes"]):
         assert len(text.encode()) <= TEXT_MAX
-    assert len(error["notes"]) == 100
+    assert len(error["notes"]) == 101, "and that it was cut"
     assert "… cut …" in error["message"]
     ascii_only = codec.error_summary(codec.encode_error(ValueError("x" * 1_000_000)))
     assert "characters left out" in ascii_only.message
@@ -565,3 +565,48 @@ def test_every_truncation_of_an_error_is_refused() -> None:
         for length in range(len(data)):
             with pytest.raises(ProtocolError):
                 codec.decode_error(data[:length])
+
+
+class Coded(Exception):
+    """Its ``__init__`` cannot be called with its args."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ValueError("begin" + "x" * 3_000_000 + "end"),
+        KeyError("begin" + "x" * 3_000_000 + "end"),
+        OSError(2, "begin" + "x" * 3_000_000 + "end", "file"),
+        RuntimeError(b"begin" + b"x" * 3_000_000 + b"end", 7),
+        UnicodeDecodeError(
+            "utf-8", b"begin" + b"x" * 3_000_000 + b"end", 2_999_999, 3_000_000, "bad"
+        ),
+    ],
+)
+def test_megabytes_of_text_are_cut_and_the_class_is_kept(exc: BaseException, plain: bool) -> None:
+    data = codec.encode_error(raising(exc), plain=plain)
+    assert len(data) < 10 * TEXT_MAX
+    back = codec.decode_error(data, plain=plain)
+    assert type(back) is type(exc)
+    assert len(str(back)) < 5 * TEXT_MAX
+    assert any("cut in the middle" in note for note in back.__notes__)
+    if not isinstance(exc, UnicodeDecodeError):
+        assert "begin" in str(back)
+        assert "end" in str(back)
+        assert "left out" in str(back)
+    if isinstance(exc, OSError):
+        assert isinstance(back, OSError)
+        assert (back.errno, back.filename) == (2, "file")
+
+
+def test_megabytes_of_text_in_a_class_of_ones_own() -> None:
+    back = there_and_back(raising(Coded(7, "x" * 3_000_000)))
+    assert type(back) is Coded
+    assert back.code == 7
+    assert str(back).startswith("7: xxx")
+    assert len(str(back)) < 2 * TEXT_MAX
