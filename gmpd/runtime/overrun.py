@@ -47,12 +47,12 @@ class Overruns:
         """A step on ``m`` lasts longer than a slice. Counted always, named once per place."""
         loop = self._loop
         current = running(loop)
-        if current is None:  # between two steps
+        frame = sys._current_frames().get(m.ident)
+        if current is None or not _is_in_step(frame):  # between two steps
             return
         loop.stats.overruns += 1
         if _is_own(current):  # counted; but nobody who reads it could mend gmpd
             return
-        frame = sys._current_frames().get(m.ident)
         place = innermost(frame)
         if place in self._named:
             return
@@ -87,6 +87,17 @@ def _is_own(current: Any) -> bool:
     while isinstance(callback, partial):
         callback = callback.func
     return str(getattr(callback, "__module__", "")).partition(".")[0] == "gmpd"
+
+
+def _is_in_step(frame: FrameType | None) -> bool:
+    """Whether a thread runs a G or callback; else it is P's own business, or P is on its way to
+    another M: what ran last still stands as the current one then.
+    """
+    while frame is not None and (name := frame.f_code.co_name) != "_run_once":
+        if name == "_run":  # of a G, or of asyncio's Handle
+            return True
+        frame = frame.f_back
+    return False
 
 
 def innermost(frame: FrameType | None) -> str:

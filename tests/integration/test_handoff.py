@@ -456,6 +456,36 @@ def test_a_callback_of_gmpd_itself_is_counted_and_not_named(
     assert [record for record in caplog.records if record.name == "gmpd.runtime.overrun"] == []
 
 
+def test_what_ran_last_is_not_named_while_p_is_on_its_way_to_another_m(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its thread parks, or starts another; it stands as the current G until the next one."""
+
+    async def main(loop: Loop) -> int:
+        parked, over = threading.Event(), threading.Event()
+
+        def park() -> None:
+            parked.set()
+            over.wait(50)
+
+        thread = threading.Thread(target=park)
+        thread.start()
+        try:
+            parked.wait(50)
+            m = M(loop, 1)
+            m.ident = thread.ident or 0
+            loop.overruns.found(m)
+            m.ident = -1  # not yet begun
+            loop.overruns.found(m)
+            return loop.stats.overruns
+        finally:
+            over.set()
+            thread.join()
+
+    assert run(main) == 0
+    assert [record for record in caplog.records if record.name == "gmpd.runtime.overrun"] == []
+
+
 class Bystander:
     """What sysmon asks of a P whose one step goes on and on."""
 
