@@ -170,23 +170,21 @@ async def linger(path: str, number: int) -> None:
 
 
 async def lingerers(path: str) -> tuple[list[Any], int]:
-    """Children that begin one after another, so that some of them do in another worker."""
-    return [gmpd.go(linger, path, i) for i in range(100)], os.getpid()
+    """Children that linger in two workers; this worker's pid."""
+    children: list[Any] = []
+    await fill(lambda *call: children.append(gmpd.go(*call)), path)
+    return children, os.getpid()
 
 
-async def began_elsewhere(path: str, pid: int) -> list[int]:
-    """Numbers of lingerers that began in another worker; waits until there are some."""
-    while True:
-        found = [int(n) for word, n, at in notes(path) if word == "began" and int(at) != pid]
-        if found:
-            return found
-        await gmpd.sleep(0.01)
+def began_elsewhere(path: str, pid: int) -> list[int]:
+    """Numbers of lingerers that began in another worker."""
+    return [int(n) for word, n, at in notes(path) if word == "began" and int(at) != pid]
 
 
 async def cancel_lingerers(path: str) -> tuple[int, int]:
     """Cancel those that run elsewhere: how many, and how many raised CancelledError here."""
     children, pid = await lingerers(path)
-    away = await began_elsewhere(path, pid)
+    away = began_elsewhere(path, pid)
     raised = 0
     for number in away:
         children[number].cancel()
@@ -200,7 +198,6 @@ async def cancel_lingerers(path: str) -> tuple[int, int]:
 async def leave_lingerers(path: str, how: str) -> None:
     """Die, or return, while children linger elsewhere."""
     _, pid = await lingerers(path)
-    await began_elsewhere(path, pid)
     note(path, f"parent 0 {pid}")
     if how == "die":
         os.kill(pid, signal.SIGKILL)
@@ -209,7 +206,6 @@ async def leave_lingerers(path: str, how: str) -> None:
 async def lose_the_thief(path: str) -> tuple[int, list[str]]:
     """Kill the worker where lingerers run: (how many ran there, what each child then gave)."""
     children, pid = await lingerers(path)
-    await began_elsewhere(path, pid)
     thief = next(int(at) for word, _, at in notes(path) if word == "began" and int(at) != pid)
     os.kill(thief, signal.SIGKILL)
     there = {int(n) for word, n, at in notes(path) if word == "began" and int(at) == thief}
@@ -285,10 +281,14 @@ async def group_loses_a_worker(path: str) -> tuple[str, bool]:
     return "", False
 
 
-def measured(path: str, number: int) -> None:
+def measured(path: str, number: int, seconds: float = SPIN_S) -> None:
     note(path, f"began {number} {os.getpid()}")
-    spin(SPIN_S)
+    spin(seconds)
     note(path, f"ended {number} {os.getpid()}")
+
+
+#: Longer than a thread of the same interpreter waits for the GIL: a sync G keeps its group full.
+LONG_SPIN_S = 0.02
 
 
 async def limited_group(path: str, limit: int) -> None:
@@ -297,8 +297,9 @@ async def limited_group(path: str, limit: int) -> None:
         group.set_limit(limit)
         number = 0
         while len(pids_of(path)) < 2:
-            await group.go(measured, path, number)
-            number += 1
+            for _ in range(5):
+                await group.go(measured, path, number, LONG_SPIN_S)
+                number += 1
 
 
 def limited_group_sync(path: str, limit: int) -> None:
@@ -306,8 +307,9 @@ def limited_group_sync(path: str, limit: int) -> None:
     group.set_limit(limit)
     number = 0
     while len(pids_of(path)) < 2:
-        group.sync.go(measured, path, number)
-        number += 1
+        for _ in range(5):
+            group.sync.go(measured, path, number, LONG_SPIN_S)
+            number += 1
     group.sync.wait()
 
 
@@ -385,22 +387,35 @@ def square_all_sync(numbers: gmpd.Chan[int], out: gmpd.Chan[tuple[int, int]]) ->
 
 
 async def pipeline(kind: str, n: int) -> tuple[list[int], list[int]]:
-    """(squares as they came, pids of the stages that made them)."""
+    """(squares as they came, pids of the stages that made them): ``n`` at least, of two workers."""
     numbers: gmpd.Chan[int] = gmpd.Chan(2)
     out: gmpd.Chan[tuple[int, int]] = gmpd.Chan()
     stage = square_all if kind == "async" else square_all_sync
-    stages = [gmpd.go(stage, numbers, out) for _ in range(40)]
+    stages: list[Any] = []
+    pids: list[int] = []
+    squares: list[int] = []
 
     async def feed() -> None:
-        for i in range(n):
-            await numbers.send(i)
+        number = 0
+        while number < n or len(set(pids)) < 2:
+            await numbers.send(number)
+            number += 1
         numbers.close()
 
+    async def employ() -> None:
+        while len(set(pids)) < 2:
+            stages.extend(gmpd.go(stage, numbers, out) for _ in range(20))
+            await gmpd.sleep(0.02)
+        for each in stages:
+            await each
+        out.close()
+
     gmpd.go(feed)
-    got = [await out.recv() for _ in range(n)]
-    for each in stages:
-        await each
-    return [square for _, square in got], [pid for pid, _ in got]
+    gmpd.go(employ)
+    async for pid, square in out:
+        pids.append(pid)
+        squares.append(square)
+    return squares, pids
 
 
 async def ask_about(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
@@ -461,8 +476,11 @@ def ask_about_sync(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
 async def far_facts(kind: str) -> dict[str, Any]:
     """The facts of one child that ran elsewhere, of many with a channel each."""
     fn = ask_about if kind == "async" else ask_about_sync
-    children = [gmpd.go(fn, gmpd.Chan(3), os.getpid()) for _ in range(40)]
-    return next(facts for facts in [await child for child in children] if facts)
+    while True:
+        children = [gmpd.go(fn, gmpd.Chan(3), os.getpid()) for _ in range(40)]
+        for facts in [await child for child in children]:
+            if facts:
+                return facts  # type: ignore[no-any-return]
 
 
 async def make_and_wait(gift: gmpd.Chan[Any], home: int) -> Any:
@@ -478,8 +496,12 @@ async def make_and_wait(gift: gmpd.Chan[Any], home: int) -> Any:
 async def thief_dies() -> tuple[str, str]:
     """Kill the home of a channel on which this G waits: what it, and the child there, got."""
     gift: gmpd.Chan[Any] = gmpd.Chan()
-    children = [gmpd.go(make_and_wait, gift, os.getpid()) for _ in range(40)]
-    own, thief = await gift.recv()
+    children: list[Any] = []
+    coming = gmpd.go(gift.recv)
+    while not coming.done():
+        children += [gmpd.go(make_and_wait, gift, os.getpid()) for _ in range(20)]
+        await gmpd.sleep(0.02)
+    own, thief = await coming
     waiting = gmpd.go(own.recv)
     await gmpd.sleep(0.05)
     os.kill(thief, signal.SIGKILL)

@@ -344,10 +344,12 @@ def test_a_deaf_worker_is_shown_with_what_it_sits_in(boot: Boot, tmp_path: Path)
     _, client = boot(**{"daemon.procs": 1})
     record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
     (deaf,) = client.submit(name, (record, "deaf", 4.0))
-    client.until(lambda: client.call("status")["ps"][0]["state"] == "deaf")
-    seen = client.call("status")["ps"][0]
-    assert seen["running"] == name
-    assert seen["running_s"] > 0.2
+
+    def is_shown() -> bool:
+        seen = client.call("status")["ps"][0]
+        return (seen["state"], seen["running"]) == ("deaf", name) and seen["running_s"] > 0.2
+
+    client.until(is_shown)
     client.outcomes([deaf])
     client.until(lambda: client.call("status")["ps"][0]["state"] == "idle")
 
