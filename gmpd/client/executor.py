@@ -7,12 +7,15 @@ what ``shutdown`` waits for, and when the pool is broken.
 from __future__ import annotations
 
 import atexit
+import collections
 import concurrent.futures
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
+from itertools import islice
 from typing import Any
 
 from gmpd.client.chunks import each, sendable
@@ -84,22 +87,28 @@ class Executor(concurrent.futures.Executor):
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
-        **more: Any,
+        buffersize: int | None = None,
     ) -> Iterator[Any]:
-        """As ``concurrent.futures.Executor.map``: results in order; takes all items at once.
+        """As ``concurrent.futures.Executor.map`` of Python 3.14: results in order.
 
-        ``buffersize`` (where the running Python's executors know it) bounds how many.
+        Takes all items at once; with ``buffersize`` so many tasks at most are out, or have results
+        that were not taken yet. A task is an item, or ``chunksize`` of them.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        end = None if timeout is None else time.monotonic() + timeout
         if chunksize == 1:
-            return super().map(fn, *iterables, timeout=timeout, **more)
-        if len(iterables) == 1:
-            chunks, run = _chunked(iter(iterables[0]), chunksize), _Chunk(fn)
+            return _results(self, fn, zip(*iterables, strict=False), end, buffersize)
+        if len(iterables) == 1:  # whose items need no tuple each
+            run, items = _Chunk(fn), iter(iterables[0])
         else:
-            chunks, run = _chunked(zip(*iterables, strict=False), chunksize), _Rows(fn)
-        lists = super().map(run, chunks, timeout=timeout, **more)
-        return _flattened(lists)
+            run, items = _Rows(fn), zip(*iterables, strict=False)
+        chunks = ((chunk,) for chunk in _chunked(items, chunksize))
+        return _flattened(_results(self, run, chunks, end, buffersize))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more; ``wait`` for what was taken; ``cancel_futures`` what has not begun."""
@@ -182,9 +191,48 @@ def _pool(
     return Target(daemon.endpoint, config.client.connect_timeout, daemon)
 
 
-def _chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    from itertools import islice
+def _results(
+    executor: Executor,
+    fn: Callable[..., Any],
+    calls: Iterator[tuple[Any, ...]],
+    end: float | None,
+    buffersize: int | None,
+) -> Iterator[Any]:
+    """Submits the first ``buffersize`` calls, or all; one more for each result that is taken."""
+    out = collections.deque(executor.submit(fn, *args) for args in islice(calls, buffersize))
+    more = calls if buffersize is not None else iter(())
+    # Weakly: an executor ends when nobody else has it, and then takes no more.
+    return _in_order(weakref.ref(executor), fn, out, more, end)
 
+
+def _in_order(
+    ref: weakref.ref[Executor],
+    fn: Callable[..., Any],
+    out: collections.deque[JobFuture],
+    more: Iterator[tuple[Any, ...]],
+    end: float | None,
+) -> Iterator[Any]:
+    try:
+        while out:
+            executor = ref()
+            if executor is not None and (args := next(more, None)) is not None:
+                out.append(executor.submit(fn, *args))
+            del executor
+            left = None if end is None else end - time.monotonic()
+            yield _take(out, left)
+    finally:
+        for future in out:
+            future.cancel()
+
+
+def _take(out: collections.deque[JobFuture], timeout: float | None) -> Any:
+    """The result of the first, which is not kept beyond that."""
+    result = out[0].result(timeout)
+    out.popleft()
+    return result
+
+
+def _chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while chunk := list(islice(items, size)):
         yield chunk
 
