@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 
 from gmpd.errors import Panic
 from gmpd.runtime.home import Note, at_home, spawn, wait_at_home
-from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
-from gmpd.runtime.sync import Homed, Queued, park, serve, serve_all
+from gmpd.runtime.sudog import Sudog, WaitQueue, Waker, park
+from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
 
 
 class GroupWaiter(Queued):
@@ -63,7 +63,7 @@ class Admission:
             yield from park(sg).__await__()
 
 
-class Group(Homed):
+class Group(Queueing):
     """Gs that work on parts of one task (``golang.org/x/sync/errgroup``). The first error wins.
 
     With ``cancel`` (the default) the first error cancels the others, as ``errgroup.WithContext``
@@ -78,9 +78,11 @@ class Group(Homed):
         "_error",
         "_limit",
         "_pending",
-        "_queue",
         "_stopped",
     )
+
+    #: The queue is of Gs in ``wait``.
+    _waiter = GroupWaiter
 
     def __init__(self, *, cancel: bool = True):
         super().__init__()
@@ -94,8 +96,6 @@ class Group(Homed):
         self._stopped = False
         #: Calls that wait for room.
         self._pending = WaitQueue()
-        #: Gs in ``wait``.
-        self._queue = WaitQueue()
 
     def set_limit(self, n: int) -> None:
         """At most ``n`` Gs at once; 0 refuses all, below 0 is no limit. Panic while Gs are active.
@@ -169,12 +169,6 @@ class Group(Homed):
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
-
-    def _enqueue(self, g: Waker | None) -> Sudog:
-        sg = GroupWaiter(self, self._here())
-        sg.g = g
-        self._queue.append(sg)
-        return sg
 
     def _set_limit(self, n: int) -> None:
         if self._active:

@@ -131,6 +131,17 @@ class Sudog:
         return f"<Sudog [{self.reason}] {state}>"
 
 
+async def park(sg: Sudog) -> None:
+    """Wait until it is served. CancelledError otherwise."""
+    try:
+        await sg
+    except BaseException:
+        sg.abandon()
+        raise
+    if not sg.ok:
+        raise sg.cancelled_error()
+
+
 class TaskWaker:
     """Wakes an asyncio Task that is not a G of ours, through its loop."""
 

@@ -1,0 +1,197 @@
+"""Mutex: Go's lock with its two modes."""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import ClassVar
+
+from gmpd.errors import Panic
+from gmpd.runtime.home import at_home, wait_at_home
+from gmpd.runtime.sudog import Sudog, Waker, park
+from gmpd.runtime.sync.waiting import Queued, Queueing, serve
+
+#: A waiter that could not get a Mutex for so long is handed it at the next unlock (Go:
+#: ``starvationThresholdNs``).
+STARVING_S = 0.001
+
+
+class MutexWaiter(Queued):
+    """A G in ``Mutex.lock``. ``elem``, once served: True if it was handed the lock, False if it
+    may compete.
+    """
+
+    __slots__ = ()
+    reason: ClassVar[str] = "sync.Mutex.Lock"
+
+    def unlink(self) -> None:
+        super().unlink()
+        if not self.c._queue.live():
+            self.c._starving = False
+
+    def undo(self) -> None:
+        mutex = self.c
+        if self.elem:
+            mutex._unlock()
+        else:
+            mutex._woken = False
+            if not mutex._locked:
+                mutex._wake_one()
+
+
+class Turn:
+    """One G's way to a Mutex: it may have to wait several times (Go: ``lockSlow``)."""
+
+    __slots__ = ("_mutex", "_since")
+
+    def __init__(self, mutex: Mutex):
+        self._mutex = mutex
+        self._since = -1.0
+
+    def attempt(self, g: Waker | None) -> Sudog | None:
+        """Take the lock, or queue up: at the end the first time, in front after a lost
+        competition.
+        """
+        mutex = self._mutex
+        again = self._since >= 0
+        if again:
+            mutex._woken = False
+        if not mutex._locked:
+            mutex._locked = True
+            return None
+        loop = mutex._here()
+        sg = MutexWaiter(mutex, loop)  # not by _enqueue: who comes again is put in front
+        sg.g = g
+        if again:
+            mutex._starving = mutex._starving or self._starves(loop)
+            mutex._queue.appendleft(sg)
+        else:
+            self._since = loop.time()
+            mutex._queue.append(sg)
+        return sg
+
+    def owns(self, sg: Sudog) -> bool:
+        """After the wait: was it handed the lock? Then it ends the starvation if it was short, or
+        the last.
+        """
+        if not sg.elem:
+            return False
+        mutex = self._mutex
+        if not self._starves(sg._loop) or not mutex._queue.live():
+            mutex._starving = False
+        return True
+
+    def _starves(self, loop: AbstractEventLoop) -> bool:
+        return loop.time() - self._since > STARVING_S
+
+
+class Mutex(Queueing):
+    """A lock for Gs with Go's two modes: whoever comes first takes it, until somebody starved for
+    1 ms; then strictly in turn.
+
+    ``async with mutex:`` and, in sync Gs, ``with mutex.sync:``. It belongs to no G: any may unlock
+    it.
+    """
+
+    __slots__ = ("_locked", "_starving", "_woken")
+
+    _waiter = MutexWaiter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locked = False
+        #: A woken waiter is on its way to compete: no need to wake another.
+        self._woken = False
+        #: ``unlock`` hands the lock over; there is somebody in the queue then.
+        self._starving = False
+
+    async def lock(self) -> None:
+        """Lock, waiting as long as somebody else holds it."""
+        if not self._locked:
+            self._locked = True
+            return
+        turn = Turn(self)
+        while (sg := turn.attempt(None)) is not None:
+            await park(sg)
+            if turn.owns(sg):
+                return
+
+    def try_lock(self) -> bool:
+        """Lock if nobody holds it. From anywhere."""
+        return at_home(self._home(), self._try_lock)
+
+    def unlock(self) -> None:
+        """Unlock. Panic if it is not locked. From anywhere."""
+        at_home(self._home(), self._unlock)
+
+    def locked(self) -> bool:
+        """Whether somebody holds it now."""
+        return self._locked
+
+    @property
+    def sync(self) -> SyncLock:
+        """The face for sync Gs and threads."""
+        return SyncLock(self._lock_sync, self.unlock)
+
+    async def __aenter__(self) -> None:
+        await self.lock()
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.unlock()
+
+    def _lock_sync(self) -> None:
+        turn = Turn(self)
+        while True:
+            sg = wait_at_home(self._home(), MutexWaiter.reason, turn.attempt)
+            if sg is None or at_home(self._home(), turn.owns, sg):
+                return
+
+    def _try_lock(self) -> bool:
+        free = not self._locked
+        self._locked = True
+        return free
+
+    def _unlock(self) -> None:
+        if not self._locked:
+            raise Panic("sync: unlock of unlocked mutex")
+        if self._starving:
+            heir = self._queue.take()
+            if heir is not None:
+                heir.elem = True
+                serve(heir)
+                return
+            self._starving = False
+        self._locked = False
+        if not self._woken:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        sg = self._queue.take()
+        if sg is not None:
+            self._woken = True
+            sg.elem = False
+            serve(sg)
+
+
+class SyncLock:
+    """A lock's face for sync Gs and threads: ``with mutex.sync:``; P is handed off for the wait."""
+
+    __slots__ = ("_lock", "_unlock")
+
+    def __init__(self, lock: Callable[[], None], unlock: Callable[[], None]):
+        self._lock = lock
+        self._unlock = unlock
+
+    def lock(self) -> None:
+        """As the lock's own ``lock``; blocks the caller."""
+        self._lock()
+
+    def unlock(self) -> None:
+        """As the lock's own ``unlock``."""
+        self._unlock()
+
+    def __enter__(self) -> None:
+        self._lock()
+
+    def __exit__(self, *_exc: object) -> None:
+        self._unlock()
