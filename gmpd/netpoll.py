@@ -188,12 +188,13 @@ class Router:
 
     def recv(self) -> tuple[bytes, list[Any]] | None:
         """One message with its sender's routing id, or None when none waits."""
-        self.stirred = True
         # Asking is 1 us; an Again raised and caught is 3, and there is one in every turn.
-        if not _readable(self._socket):
+        if not self.readable:
             return None
-        peer = self._socket.recv(_NOBLOCK, False)
-        return peer.bytes, _rest(self._socket) if peer.more else [b""]
+        self.stirred = True
+        # Copied, which for a few bytes is cheaper than a view; a message always follows.
+        peer = self._socket.recv(_NOBLOCK)
+        return peer, _rest(self._socket)
 
     @property
     def readable(self) -> bool:

@@ -605,12 +605,14 @@ def unpack(frame: bytes, direction: Direction) -> Any:
     if entry is None:
         raise ProtocolError(f"a {direction.name} never sends kind {fields[0]}")
     cls, checks = entry
-    if len(fields) != len(checks) + 1:
-        raise ProtocolError(f"{cls.__name__} has {len(checks)} fields, not {len(fields) - 1}")
-    for check, value, name in zip(checks, fields[1:], cls._fields, strict=True):
-        if not check(value):
-            raise ProtocolError(f"{cls.__name__}.{name} holds a {type(value).__name__} it may not")
-    message = cls._make(fields[1:])
+    values = fields[1:]
+    if len(values) != len(checks):
+        raise ProtocolError(f"{cls.__name__} has {len(checks)} fields, not {len(values)}")
+    for at, check in enumerate(checks):
+        if not check(values[at]):
+            name, kind = cls._fields[at], type(values[at]).__name__
+            raise ProtocolError(f"{cls.__name__}.{name} holds a {kind} it may not")
+    message = cls._make(values)
     _check_columns(message)
     return message
 

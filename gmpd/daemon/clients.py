@@ -19,7 +19,7 @@ from gmpd.daemon import session as about_jobs
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Router
-from gmpd.sched.records import Session
+from gmpd.sched.records import Session, earliest
 from gmpd.sched.schedt import Sched
 
 #: Messages taken from one socket before the policy decides: bounds how long a flood on one socket
@@ -169,10 +169,7 @@ class Clients:
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do."""
-        times = [] if self._probe_at is None else [self._probe_at]
-        if self._lost:
-            times.append(self._lost[0][0])
-        return min(times, default=None)
+        return earliest(self._probe_at, self._lost[0][0] if self._lost else None)
 
     def _probe(self) -> None:
         nothing = [protocol.pack(protocol.Running([]))]

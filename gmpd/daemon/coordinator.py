@@ -24,7 +24,7 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.sched import instructions as do
-from gmpd.sched.records import Policy
+from gmpd.sched.records import Policy, earliest
 from gmpd.sched.schedt import Sched
 from gmpd.sched.tally import Histogram
 
@@ -35,6 +35,9 @@ FAREWELL_S = 0.5
 
 #: How long a child may take to end after Stop before it is killed (s).
 STOP_S = 2.0
+
+#: Once they are done the policy knows more, and decides again.
+_ANSWERED = (do.Revoke, do.Look)
 
 
 class Coordinator:
@@ -140,7 +143,7 @@ class Coordinator:
             again = False
             for instruction in self.sched.take(time.monotonic_ns()):
                 self._deeds.carry_out(instruction)
-                again = again or isinstance(instruction, do.Revoke | do.Look)
+                again = again or isinstance(instruction, _ANSWERED)
 
     def _due(self, now: int) -> None:
         """What time brings, and what waited for the turn's events."""
@@ -158,15 +161,14 @@ class Coordinator:
             self._ended = not self.supervisor.children
 
     def _timeout_s(self) -> float | None:
-        deadlines = (
+        due = earliest(
             self.sched.next_deadline(),
             self.roster.next_due(),
             self.clients.next_due(),
-            self._questions.inquiries.next_due(),
+            self._questions.next_due(),
             self._drain_until,
             self._kill_at,
         )
-        due = min((at for at in deadlines if at is not None), default=None)
         if due is None:
             return self.tick_s
         left_s = max(0, due - time.monotonic_ns()) / 1e9

@@ -238,7 +238,7 @@ class Page:
 
     def acknowledge(self, outcomes: int) -> None:
         """The coordinator has this many outcomes of the page's epoch."""
-        self.slots[Slot.OUT_ACKED] = outcomes
+        self.slots[_OUT_ACKED] = outcomes
 
     def left(self, owed: Container[int] | None = None) -> list[Left]:
         """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first.

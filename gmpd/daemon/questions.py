@@ -98,6 +98,10 @@ class Questions:
             for inquiry in self.inquiries.take(now, able):
                 self._c.clients.send(inquiry.peer, self._told(inquiry))
 
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do if no worker answers."""
+        return self.inquiries.next_due() if self.inquiries else None
+
     def _told(self, inquiry: Inquiry) -> protocol.Reply:
         """What workers answered; of who did not, what its status says."""
         now = time.monotonic_ns()

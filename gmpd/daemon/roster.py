@@ -21,7 +21,7 @@ from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
-from gmpd.sched.records import PRecord
+from gmpd.sched.records import PRecord, earliest
 from gmpd.sched.restart import RestartPolicy, Restarts
 from gmpd.sched.schedt import Sched
 
@@ -78,6 +78,8 @@ class Roster:
 
     def due(self, now: int) -> None:
         """What is wanted, and what time brings: starts, and ends of starts that take too long."""
+        if self._is_settled:
+            return
         for p, at in list(self._respawn.items()):
             if at <= now:
                 del self._respawn[p]
@@ -95,11 +97,17 @@ class Roster:
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do."""
+        if self._is_settled:
+            return None
         if self._unstarted:
             return 0
-        times = [child.start_by_ns for child in self._awaited()]
-        times.extend(self._respawn.values())
-        return min(times, default=None)
+        starts = [child.start_by_ns for child in self._awaited()]
+        return earliest(*starts, *self._respawn.values())
+
+    @property
+    def _is_settled(self) -> bool:
+        """Nothing is wanted, or to be waited for: as ever but in a daemon's first second."""
+        return not (self._starting or self.wanted or self._respawn or self._unstarted)
 
     def _awaited(self) -> list[Child]:
         """Those that ought to become ready."""

@@ -23,6 +23,9 @@ from gmpd.daemon.page import Page, Slot
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 
+# A plain int: it is read with every message, and an enum's member costs as much as the read.
+_ROUND = int(Slot.ROUND)
+
 
 @dataclass(eq=False)
 class Child:
@@ -57,8 +60,13 @@ class Child:
 
     def heard(self) -> None:
         """A message of it came: its run loop lives."""
-        self.seen_round = self.page.slots[Slot.ROUND]
+        self.seen_round = self.page.slots[_ROUND]
         self.called_deaf = False
+
+    def written_to(self, now_ns: int) -> None:
+        """A message goes to it: if it sleeps, that wakes it."""
+        self.sent_round = self.page.slots[_ROUND]
+        self.sent_ns = now_ns
 
     @property
     def isolated(self) -> bool:

@@ -16,7 +16,6 @@ from gmpd import protocol
 from gmpd.daemon import session as about_jobs
 from gmpd.daemon.inquiry import Inquiries
 from gmpd.daemon.logs import Seldom
-from gmpd.daemon.page import Slot
 from gmpd.daemon.roster import Roster
 from gmpd.daemon.supervisor import Child
 from gmpd.daemon.traffic import Traffic
@@ -152,8 +151,7 @@ class Workers:
         """Send to the worker that houses this epoch of a P; nothing when that is gone."""
         child = self._roster.supervisor.housing(p.p, p.epoch)
         if child is not None and child.peer in self._children:
-            child.sent_round = child.page.slots[Slot.ROUND]
-            child.sent_ns = time.monotonic_ns()
+            child.written_to(time.monotonic_ns())
             self._send(child, message, frames)
 
     def _send(self, child: Child, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:

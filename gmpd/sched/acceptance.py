@@ -41,8 +41,11 @@ class Acceptance:
         if not session.jobs.keys().isdisjoint(seqs):
             raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
         options = message.options or {}
-        _check_options(options)
-        nbytes = sum(map(len, message.payloads)) + sum(len(b) for bs in buffers for b in bs)
+        if options:
+            _check_options(options)
+        nbytes = sum(map(len, message.payloads))
+        if any(buffers):
+            nbytes += sum(len(b) for bs in buffers for b in bs)
         refusal = self._refusal(session, len(message.payloads), nbytes)
         if refusal is not None:
             told = session.waits and refusal[0] in _FOR_A_WHILE

@@ -37,8 +37,8 @@ class HandOut:
         latest = self._ps.idle[::-1]
         for record in sorted(latest, key=_has_started):
             self._fill(record, now)
-        if not queue:
-            return
+            if not queue:
+                return
         for record in sorted(self._ps.all.values(), key=_used):
             while queue and self._fill(record, now):
                 pass

@@ -100,10 +100,11 @@ class Isolation:
     @property
     def quiet(self) -> bool:
         """Nothing waits, runs, starts or ends: there is nothing to decide."""
-        spares = self.spares if self.started else 0
+        if not self.started:
+            return not self.queue
         return (
             not self.queue
-            and len(self.ps) == spares
+            and len(self.ps) == self.spares
             and all(p.stage is Stage.SPARE for p in self.ps.values())
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gmpd.errors import ProtocolError
-from gmpd.sched.instructions import Deliver
+from gmpd.sched.instructions import Deliver, Instruction
 from gmpd.sched.records import Buffers, Outcomes, Session
 
 
@@ -78,9 +78,8 @@ class Outboxes:
         if session.outcomes.seqs:
             self._dirty[session.sid] = session
 
-    def take(self) -> list[Deliver]:
+    def flush(self, out: list[Instruction]) -> None:
         """What is to be sent now."""
-        out = []
         for session in self._dirty.values():
             outcomes = session.outcomes
             if not outcomes.seqs or session.unacked_bytes > self._unacked_max:
@@ -95,4 +94,3 @@ class Outboxes:
             self.nbytes -= outcomes.nbytes
             out.append(Deliver(session, outcomes))
         self._dirty.clear()
-        return out

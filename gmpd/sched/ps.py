@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Collect, Forget, Instruction, Look, Retire, Revoke
-from gmpd.sched.records import Function, PRecord
+from gmpd.sched.records import Function, PRecord, earliest
 from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS
 
 
@@ -24,6 +24,8 @@ class Ps:
         #: and leaves the others asleep (Go's idle P list).
         self.idle: list[PRecord] = []
         self._out = out
+        #: When the next P is to be looked at; as ``look`` saw it.
+        self.next_look: int | None = None
 
     # -- they come and go ------------------------------------------------------------------------
 
@@ -105,9 +107,17 @@ class Ps:
 
     def look(self, now: int) -> bool:
         """See after Ps that hold something and have not been heard of; whether there are any."""
-        due = [p for p in self.all.values() if p.look_ns and p.look_ns <= now and p.is_holding]
-        self._out.extend(map(Look, due))
-        return bool(due)
+        found, later = False, None
+        for p in self.all.values():
+            if not p.look_ns or not p.is_holding:
+                continue
+            if p.look_ns <= now:
+                self._out.append(Look(p))
+                found = True
+            else:
+                later = earliest(later, p.look_ns)
+        self.next_look = later
+        return found
 
     def looked(self, record: PRecord, *, moves: bool, asleep: bool, now: int) -> None:
         """The shell did ``Look``: the P's run loop moves, or it sleeps as it may, or it is deaf."""
@@ -119,8 +129,3 @@ class Ps:
         record.pause_ns = min(LOOK_NS_MAX, record.pause_ns * 2)
         if record.deaf:
             self._out.append(Collect(record))
-
-    def next_look(self) -> int | None:
-        """When the next P is to be looked at."""
-        looks = [p.look_ns for p in self.all.values() if p.look_ns and p.is_holding]
-        return min(looks, default=None)

@@ -36,6 +36,15 @@ class Policy:
     seed: int = 1
 
 
+def earliest(*times: int | None) -> int | None:
+    """The first of some moments, of which there may be none."""
+    first = None
+    for at in times:
+        if at is not None and (first is None or at < first):
+            first = at
+    return first
+
+
 class Function:
     """One function that jobs call. ``est_ns`` is the running average of the time it occupies a P.
 
@@ -237,7 +246,10 @@ class PRecord:
 
     def oldest(self, skip: int | None) -> Job | None:
         """The fresh job that was handed out first, and not by session ``skip``."""
-        return next((job for job in self.fresh.values() if job.session.sid != skip), None)
+        for job in self.fresh.values():
+            if job.session.sid != skip:
+                return job
+        return None
 
     def end_lease(self, token: int) -> Job | None:
         """Let go of a hand-out, and of the credit that it used; None when it is not held."""

@@ -29,7 +29,7 @@ from gmpd.sched.handout import HandOut
 from gmpd.sched.instructions import Instruction
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import Policy, PRecord
+from gmpd.sched.records import Policy, PRecord, earliest
 from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
@@ -100,30 +100,31 @@ class Sched:
 
     def take(self, now: int) -> list[Instruction]:
         """Decide, and give the shell all that is to be done: after each batch of events."""
-        self._ledger.wake_delayed(now)
-        self._handout.pump(now)
-        if not self._ps.look(now):  # else there is another ``take``, that knows who is deaf
-            self._stealing.steal(now)
+        if self._ledger.unfinished:  # else nothing waits, and no P holds anything
+            self._ledger.wake_delayed(now)
+            self._handout.pump(now)
+            if not self._ps.look(now):  # else there is another ``take``, that knows who is deaf
+                self._stealing.steal(now)
         self._children.ask()
         if not self.isolated.quiet:
             self._handout.isolate(now)
-        self._out.extend(self._ledger.outboxes.take())
-        self._out.extend(self._waiting.tell(now))
+        self._ledger.outboxes.flush(self._out)
+        if self._waiting:
+            self._out.extend(self._waiting.tell(now))
         taken = self._out.copy()
         self._out.clear()
         return taken
 
     def next_deadline(self) -> int | None:
-        """When ``take`` has something to do even if nothing happens until then."""
-        isolated = self.isolated
-        deadlines = (
-            self.delays.next_due,
-            self._ps.next_look(),
-            self._stealing.next_stale(),
-            self._waiting.next_due(),
-            None if isolated.quiet else isolated.deadline(self.draining),
-        )
-        return min((due for due in deadlines if due is not None), default=None)
+        """When ``take`` has something to do even if nothing happens until then.
+
+        To be asked after a ``take`` whose instructions were done: it has looked at all Ps.
+        """
+        isolated = None if self.isolated.quiet else self.isolated.deadline(self.draining)
+        due = earliest(isolated, self._waiting.next_due())
+        if not self._ledger.unfinished:
+            return due
+        return earliest(due, self.delays.next_due, self._ps.next_look, self._stealing.next_stale)
 
     # -- questions -------------------------------------------------------------------------------
 

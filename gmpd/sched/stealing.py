@@ -13,7 +13,7 @@ from __future__ import annotations
 from gmpd.sched.instructions import Instruction, Revoke
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import Job, PRecord
+from gmpd.sched.records import Job, PRecord, earliest
 from gmpd.sched.runq import half_up
 from gmpd.sched.steal import STALE_DOUBLINGS, STALE_NS, WORTH_NS, RandomOrder
 
@@ -27,6 +27,8 @@ class Stealing:
         self._ps = ps
         self._order = order
         self._out = out
+        #: When something has lain so long that an idle P takes it all the same, as ``steal`` saw.
+        self.next_stale: int | None = None
 
     def steal(self, now: int) -> None:
         """An idle P and an empty queue: take from a busy P what it has not claimed.
@@ -34,22 +36,14 @@ class Stealing:
         The older half of it (Go: ``runqgrab``); all of it from one that is deaf; and else what has
         lain there for long.
         """
+        self.next_stale = None
         if self._queue or (thief := self._thief()) is None:
             return
-        records = list(self._ps.all.values())
-        for at in self._order.positions(len(records)):
-            victim = records[at]
-            if victim.ready and not victim.draining and (loot := self._loot(victim, thief, now)):
-                self._out.append(Revoke(victim, loot, thief, now))
+        victims = [p for p in self._ps.all.values() if p.fresh and p.ready and not p.draining]
+        for at in self._order.positions(len(victims)):
+            if loot := self._loot(victims[at], thief, now):
+                self._out.append(Revoke(victims[at], loot, thief, now))
                 return
-
-    def next_stale(self) -> int | None:
-        """When something has lain so long that an idle P takes it all the same."""
-        if self._queue or (thief := self._thief()) is None:
-            return None
-        skip = thief.own_children()
-        oldest = [p.oldest(skip) for p in self._ps.all.values() if p.ready and not p.draining]
-        return min((_stale_ns(job) for job in oldest if job is not None), default=None)
 
     def _loot(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
         """The hand-outs to take from ``victim``. Not a thief's own children, which are nothing for
@@ -58,19 +52,23 @@ class Stealing:
         oldest = victim.oldest(skip)
         if oldest is None:
             return []
-        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
-        if victim.deaf:
-            return tokens
-        if self._has_spare(victim, free=not thief.started):
-            return tokens[: half_up(len(tokens))]
-        return [oldest.token] if now >= _stale_ns(oldest) else []
+        if victim.deaf or self._has_spare(victim, free=not thief.started):
+            tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+            return tokens if victim.deaf else tokens[: half_up(len(tokens))]
+        if now >= (stale := _stale_ns(oldest)):
+            return [oldest.token]
+        self.next_stale = earliest(self.next_stale, stale)
+        return []
 
     def _thief(self) -> PRecord | None:
         """The idle P to steal for: the latest that has nothing started, else the latest."""
-        full = self._started_max
-        able = [p for p in self._ps.idle if not p.deaf and len(p.started) < full]
-        best = [p for p in able if not p.started] or able
-        return best[-1] if best else None
+        latest = None
+        for p in reversed(self._ps.idle):
+            if not p.deaf and len(p.started) < self._started_max:
+                if not p.started:
+                    return p
+                latest = latest or p
+        return latest
 
     def _has_spare(self, victim: PRecord, *, free: bool) -> bool:
         """Whether it has something beside what it runs, or runs something long.

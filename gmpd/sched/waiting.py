@@ -38,6 +38,10 @@ class Waiting:
         self._line: dict[Session, _Want] = {}
         self._kept: dict[Session, _Kept] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anybody waits, or anything is kept."""
+        return bool(self._line or self._kept)
+
     def refused(self, session: Session, jobs: int, nbytes: int) -> None:
         """There was no room for so many; they are held by their client until it is told."""
         before = self._line.get(session, _Want(0, 0))

@@ -230,6 +230,19 @@ def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
     assert desk.sched.next_deadline() is None
 
 
+def test_nothing_is_waited_for_once_no_job_is_left(desk: Desk) -> None:
+    """The time of a delayed job that was cancelled wakes nobody."""
+    desk.sched.p_ready(0, 1)
+    client = desk.client()
+    (seq,) = desk.submit(client, 1, delay=5)
+    desk.take()
+    desk.sched.cancel(client, [seq], desk.now)
+    desk.take()
+    assert desk.sched.next_deadline() is None
+    desk.submit(client, 1)
+    assert handed(desk.take(after_ms=10_000)) == [(0, 1)]
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 

@@ -347,6 +347,7 @@ def test_what_lies_for_long_is_taken_one_by_one_and_has_longer_each_time(silence
     assert silence.desk.sched.next_deadline() is not None
     for record in (silence.one, silence.two):
         silence.desk.sched.looked(record, moves=False, asleep=True, now=silence.desk.now)
+    silence.desk.take()
     oldest = next(iter(silence.one.fresh.values()))
     assert silence.desk.sched.next_deadline() == oldest.leased_ns + STALE_NS
     assert not only(silence.desk.take(after_ms=STALE_NS / MS - 1), Revoke)
