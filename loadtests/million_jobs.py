@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,8 @@ import gmpd
 
 #: Children that the root spawns before it lets others run: about 2 ms of work.
 SLICE = 1000
+#: Among the parts of a G: what is its user's.
+USERS = "the user's coroutine"
 #: How often the root looks whether all have woken (seconds).
 LOOK_S = 0.02
 
@@ -88,22 +91,17 @@ def resident_bytes() -> int:
 def parts_of_one_g() -> dict[str, int]:
     """Bytes of the objects of one parked G, as Python counts them."""
     loop: Any = asyncio.get_running_loop()
-    g = next(g for g in loop.gs if g.get_coro() is not None and g._fut_waiter is not None)
+    g = next(g for g in loop.gs.some(10) if g.get_coro() is not None and g._fut_waiter is not None)
     coro = g.get_coro()
     found = {
         "G": g,
         "context": g.get_context(),
-        "the coroutine's send": g._send,
         "number": g.id,
-        "the user's coroutine": coro,
+        USERS: coro,
         "recv or sleep": coro.cr_await,
-        "its iterator": coro.cr_await.cr_await,
         "sudog": g._fut_waiter,
     }
     sizes = {name: sys.getsizeof(part) for name, part in found.items()}
-    due = getattr(g._fut_waiter, "_due", None)
-    if due is not None:
-        sizes["place among the sleepers"] = sys.getsizeof(due) + 8
-    # The set of all Gs is two fifths to four fifths full after it has grown, 16 bytes a slot.
-    sizes["its share of the set of all Gs"] = sys.getsizeof(loop.gs) // len(loop.gs)
+    sizes["its place in the queue"] = struct.calcsize("P")
+    sizes["its share of the sets of all Gs"] = sys.getsizeof(g._among) // len(g._among)
     return sizes

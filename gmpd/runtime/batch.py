@@ -71,7 +71,7 @@ class Batches:
             while True:
                 if g is probe:
                     probe = self._latency()
-                kind = g.__class__
+                kind = type(g)
                 if kind is G or kind is JobG or kind is Task:
                     if hidden:
                         hidden = loop.show(True)

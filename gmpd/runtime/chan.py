@@ -23,12 +23,12 @@ import threading
 from asyncio import AbstractEventLoop
 from bisect import bisect
 from collections import deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.home import Note, at_home, find_home, wait_at_home
-from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
+from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
 T = TypeVar("T")
 
@@ -159,7 +159,10 @@ class Chan(Generic[T]):
 
     # ---- for async Gs -----------------------------------------------------------------------
 
-    async def send(self, value: T) -> None:
+    # The locals and the stack of these two are kept small: a parked G has them for its lifetime.
+
+    @parks
+    def send(self, value: T) -> Generator[Wait, None, None]:
         """Send, waiting until a receiver or the buffer takes it (Go: ``chansend``). Panic on a
         closed channel.
 
@@ -182,40 +185,39 @@ class Chan(Generic[T]):
         if len(self._buf) < self._cap:
             self._buf.append(value)
             return
-        if self._sendq is NOTHING:
-            self._first_sender()
-        sg = Sender(self, self._loop, value)
+        sg = self._new_sender(value)
         self._sendq.append(sg)
         try:
-            await sg
+            yield sg
         except BaseException:
             sg.abandon()
             raise
         if not sg.ok:
             raise self._send_error(sg)
 
-    async def recv(self, _end: type[Exception] = ChanClosed) -> T:
+    @parks
+    def recv(self, _end: type[Exception] = ChanClosed) -> Generator[Wait, None, T]:
         """Receive, waiting for a value (Go: ``chanrecv``). ChanClosed once the channel is closed
         and drained.
 
         Cancelled, it has received nothing: see the module's text. (``_end`` is for ``async for``.)
         """
-        buf = self._buf
-        if buf:
-            value: T = buf.popleft()
+        queue = self._buf
+        if queue:
+            got = queue.popleft()
             if self._sendq or self._returned:
                 self._taken()
-            return value
-        sendq = self._sendq
-        while sendq:
-            sg = sendq.popleft()
-            g = sg.g
-            if g is not None:
+            return got  # type: ignore[no-any-return]
+        queue = self._sendq
+        while queue:
+            sg = queue.popleft()
+            got = sg.g
+            if got is not None:  # a G that waits with its value
                 sg.g = None
                 sg.ok = True
-                g.ready(sg)
+                got.ready(sg)
                 return sg.elem  # type: ignore[no-any-return]
-            sendq.dead -= 1
+            queue.dead -= 1
         if self._closed:
             raise _end("receive from a channel that is closed and drained")
         sg = self._spare
@@ -224,19 +226,18 @@ class Chan(Generic[T]):
         else:
             self._spare = sg.ok = None
             sg.c = self
-            sg._asyncio_future_blocking = True
         self._recvq.append(sg)
         try:
-            await sg
+            yield sg
         except BaseException:
             sg.abandon()
             raise
         if sg.ok:
-            value = sg.elem
+            got = sg.elem
             sg.elem = sg.c = None
             self._spare = sg
-            return value
-        if sg.c is None:
+            return got  # type: ignore[no-any-return]
+        if sg.c is None or sg.ok is None:
             raise sg.cancelled_error()
         raise _end("receive from a channel that is closed and drained")
 
@@ -360,9 +361,7 @@ class Chan(Generic[T]):
         return sg
 
     def _enqueue_send(self, g: Waker, value: Any) -> Sudog:
-        if self._sendq is NOTHING:
-            self._first_sender()
-        sg = Sender(self, self._loop, value)
+        sg = self._new_sender(value)
         sg.g = g
         self._sendq.append(sg)
         return sg
@@ -400,9 +399,11 @@ class Chan(Generic[T]):
             self._recvq = WaitQueue()
         return Receiver(self, self._loop)
 
-    def _first_sender(self) -> None:
-        self._home()
-        self._sendq = WaitQueue()
+    def _new_sender(self, value: Any) -> Sender:
+        if self._sendq is NOTHING:
+            self._home()
+            self._sendq = WaitQueue()
+        return Sender(self, self._loop, value)
 
     def _home(self) -> AbstractEventLoop | None:
         """The loop that the channel belongs to: the caller's, if it had none so far."""
@@ -412,7 +413,9 @@ class Chan(Generic[T]):
 
     def _send_error(self, sg: Sudog) -> BaseException:
         """Why a send that waited was not served."""
-        return sg.cancelled_error() if sg.c is None else Panic("send on closed channel")
+        if sg.c is None or sg.ok is None:
+            return sg.cancelled_error()
+        return Panic("send on closed channel")
 
 
 class SyncChan(Generic[T]):

@@ -23,12 +23,12 @@ from asyncio import CancelledError, base_tasks, coroutines
 from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from types import CodeType, FrameType
+from types import CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TextIO
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.m import current_m, entersyscallblock
-from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sudog import Wait
 from gmpd.sched.g import GEvent
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Wake-ups run in this context: inside its own one a G could not be entered again.
 EMPTY: Final = Context()
+#: How a coroutine is resumed: one for all of them. A bound ``coro.send`` would be an object of 72
+#: bytes for each G.
+SEND: Final = CoroutineType.send
 #: Since 3.13 the last ``uncancel`` takes a cancellation back that was not delivered yet.
 UNCANCEL_REVOKES: Final = sys.version_info >= (3, 13)
 
@@ -67,13 +70,17 @@ class Steps:
     if TYPE_CHECKING:
         id: int
         _p: Loop
+        #: How to resume it: ``SEND``, or ``send_other``. None: it has not begun.
         _send: Any
+        #: What is resumed. Of a child that has not begun, or has no coroutine: its positional
+        #: arguments, a tuple.
+        _coro_or_args: Any
         _context: Context
         _fut_waiter: Any
         #: What to call; only children are made without their coroutine.
         _fn: Callable[..., Any]
-        _args: tuple[Any, ...]
-        _kwargs: dict[str, Any] | None
+        #: Its outcome; of a child that has not begun: its keyword arguments, or None.
+        _value: Any
         #: What is thrown into the coroutine at its next step, if anything.
         _must_cancel: BaseException | Literal[False]
         #: Since when it waits, to a few ms; unset until it does.
@@ -98,13 +105,13 @@ class Steps:
         try:
             if not self._must_cancel:
                 self._fut_waiter = None
-                send = self._send
+                send, coro = self._send, self._coro_or_args
                 if send is None:  # a child that has not begun: its arguments are still data
-                    args, kwargs = self._args, self._kwargs
-                    self._args, self._kwargs = (), None
-                    coro = self._fn(*args) if kwargs is None else self._fn(*args, **kwargs)
-                    send = self._send = coro.send
-                result = self._context.run(send, None)
+                    kwargs, self._value, self._coro_or_args = self._value, None, ()
+                    coro = self._fn(*coro) if kwargs is None else self._fn(*coro, **kwargs)
+                    self._coro_or_args = coro
+                    send = self._send = SEND if type(coro) is CoroutineType else send_other
+                result = self._context.run(send, coro, None)
             else:
                 result = self._throw()
         except StopIteration as stop:
@@ -135,7 +142,7 @@ class Steps:
                 p.runq.global_.append(self)
             elif result is None:
                 p._ready.append(self)
-            elif isinstance(result, Sudog) and result._loop is p:  # else it says what is wrong
+            elif isinstance(result, Wait) and result._loop is p:  # else it says what is wrong
                 result.g = self
                 self._fut_waiter = result
                 self.since_ns = p.polled_ns
@@ -160,7 +167,7 @@ class Steps:
                 pass
         if self._send is None:
             raise exc  # it has not begun: nothing to unwind
-        return self._context.run(self._send.__self__.throw, exc)
+        return self._context.run(self._coro_or_args.throw, exc)
 
     def _wait(self, result: Any) -> None:
         """The coroutine yielded something else than a Sudog: a future, or nonsense."""
@@ -187,7 +194,7 @@ class Steps:
         finally:
             _current_tasks.pop(self._p, None)
 
-    def ready(self, _sg: Sudog | None = None, /) -> None:
+    def ready(self, _sg: Wait | None = None, /) -> None:
         """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
         p = self._p
         runq = p.runq
@@ -199,7 +206,8 @@ class Steps:
 
     @property
     def _coro(self) -> Any:
-        return getattr(self._send, "__self__", None)
+        coro = self._coro_or_args
+        return None if coro.__class__ is tuple else coro
 
     def get_coro(self) -> Any:
         return self._coro
@@ -260,6 +268,16 @@ class Steps:
         base_tasks._task_print_stack(self, limit, file)  # type: ignore[arg-type]
 
 
+def send_other(coro: Any, value: None) -> Any:
+    """``SEND`` for what is no coroutine of Python itself, as one that Cython made."""
+    return coro.send(value)
+
+
+def sender(coro: Coroutine[Any, Any, Any]) -> Callable[[Any, None], Any]:
+    """How to resume ``coro``."""
+    return SEND if coro.__class__ is CoroutineType else send_other
+
+
 def leave_fork(code: int) -> NoReturn:
     """A fork that a job made came back from the job's code: it ends here. It must not go on as a
     second worker, nor touch what it shares with the first."""
@@ -310,6 +328,7 @@ class Task(Steps, asyncio.Task[Any]):
         "_cancelled_exc",
         "_cancels",
         "_context",
+        "_coro_or_args",
         "_fut_waiter",
         "_must_cancel",
         "_name",
@@ -332,7 +351,8 @@ class Task(Steps, asyncio.Task[Any]):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._p = loop
         self._cancelled_exc: CancelledError | None = None
-        self._send = coro.send
+        self._send = sender(coro)
+        self._coro_or_args = coro
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
@@ -405,6 +425,9 @@ class Task(Steps, asyncio.Task[Any]):
         return base_tasks._task_repr(self)
 
 
+#: What a G is in until it is in ``p.gs``. Nothing is ever added.
+NOWHERE: Final[set[G]] = set()
+
 #: States of a ``G`` as a future.
 PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
@@ -437,14 +460,14 @@ class G(Steps):
 
     __slots__ = (
         "__weakref__",
-        "_args",
+        "_among",
         "_asyncio_future_blocking",
         "_callbacks",
         "_cancels",
         "_context",
+        "_coro_or_args",
         "_fn",
         "_fut_waiter",
-        "_kwargs",
         "_must_cancel",
         "_name",
         "_p",
@@ -462,8 +485,8 @@ class G(Steps):
     def __init__(self, p: Loop, fn: Callable[..., Any], args: Any = (), kwargs: Any = None):
         self._p = p
         self._fn = fn
-        self._args = args
-        self._kwargs = kwargs
+        self._coro_or_args = args
+        self._value = kwargs
         self._send = self._fut_waiter = None
         #: Who waits for it: Gs, and callbacks with their contexts. Once it has failed: an
         #: ``_Unheard`` until somebody asks.
@@ -474,6 +497,8 @@ class G(Steps):
         #: The code that called ``go``, and where in it: unset for what no ``go`` made.
         self.made_by: CodeType
         self.made_at: int
+        #: Where it is among ``p.gs``.
+        self._among: set[G] = NOWHERE
         p.made = self.id = p.made + 1
 
     @property
@@ -484,11 +509,13 @@ class G(Steps):
     @property
     def args(self) -> tuple[Any, ...]:
         """Positional arguments; empty once it has started."""
-        return self._args
+        args = self._coro_or_args
+        return args if args.__class__ is tuple else ()
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        return self._kwargs or {}
+        """Keyword arguments; empty once it has started."""
+        return self._value or {} if self.is_fresh() else {}
 
     @property
     def fn_key(self) -> Any:
@@ -552,7 +579,7 @@ class G(Steps):
             return
         self._state = RETURNED  # as in _end, written out
         self._value = value
-        self._p.gs.discard(self)
+        self._among.discard(self)
         if self._callbacks is not None:
             self._tell()
 
@@ -566,7 +593,7 @@ class G(Steps):
     def _end(self, state: int, value: Any) -> None:
         self._state = state
         self._value = value
-        self._p.gs.discard(self)
+        self._among.discard(self)
         if self._callbacks is not None:
             self._tell()
 
@@ -721,11 +748,10 @@ class SyncG(G):
 
     def start(self) -> Coroutine[Any, Any, None] | None:
         """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""
+        args, self._coro_or_args = self._coro_or_args, ()
         if self._state != PENDING:
-            self._args, self._kwargs = (), None
             return None
-        args, kwargs = self._args, self._kwargs
-        self._args, self._kwargs = (), None
+        kwargs, self._value = self._value, None
         self._send = _started  # it has a frame now, and must stay
         try:
             value = self._context.run(self._fn, *args, **(kwargs or {}))
@@ -781,9 +807,9 @@ class JobG(G):
         # As G.__init__, written out: one per async job.
         self._p = p
         self._fn = self._job = job
-        self._args = ()
-        self._kwargs = None
-        self._send = coro.send
+        self._send = sender(coro)
+        self._coro_or_args = coro
+        self._among = NOWHERE
         self._fut_waiter = self._callbacks = None
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING

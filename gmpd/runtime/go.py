@@ -9,23 +9,37 @@ from __future__ import annotations
 import asyncio
 import inspect
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
 from functools import partial
 from inspect import CO_COROUTINE
 from sys import _getframe
 from typing import Any, TypeVar
 
+from gmpd.runtime.allgs import FULL
 from gmpd.runtime.fresh import SyncCall
-from gmpd.runtime.g import EMPTY, YIELD, G, SyncG
+from gmpd.runtime.g import EMPTY, PENDING, YIELD, G, SyncG
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
+from gmpd.runtime.sudog import Wait, parks
 from gmpd.sched.g import GEvent
 
 T = TypeVar("T")
+
+new: Callable[[type[G]], G] = object.__new__
+
+#: CPython has one object for each number up to this; of larger ones each use is 32 bytes.
+SMALL_MAX = 256
+#: So has gmpd, for offsets in code: of functions that are not very large.
+OFFSETS = tuple(range(4096))
+
+
+def offset(at: int) -> int:
+    """The same number, if it can be as an object that all Gs made there share."""
+    return OFFSETS[at] if at < len(OFFSETS) else at
 
 
 def this_loop(what: str) -> Loop:
@@ -51,18 +65,32 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
     """
     loop = _get_running_loop()
-    if loop.__class__ is not Loop or loop.tracer is not None:
+    if type(loop) is not Loop or loop.tracer is not None:
         return _go(fn, args, kwargs)
     # The same as below, written out: a child costs little more than its object.
     try:
         kind = G if fn.__code__.co_flags & CO_COROUTINE else SyncG
     except AttributeError:
         return _go(fn, args, kwargs)
-    g = kind(loop, fn, args, kwargs or None)
+    g = new(kind)
+    g._p = loop
+    g._fn = fn
+    g._coro_or_args = args
+    g._value = kwargs or None
+    g._send = g._fut_waiter = g._callbacks = None
+    g._must_cancel = g._asyncio_future_blocking = False
+    g._state = PENDING
+    g._context = copy_context()
+    loop.made = g.id = loop.made + 1
     maker = _getframe(1)
     g.made_by = maker.f_code
-    g.made_at = maker.f_lasti
-    loop.gs.add(g)
+    at = maker.f_lasti
+    g.made_at = at if at <= SMALL_MAX else offset(at)
+    gs = loop.gs
+    g._among = among = gs.young
+    among.add(g)
+    if len(among) >= FULL:
+        gs.grow()
     runq = loop.runq
     kicked, runq.runnext = runq.runnext, g
     if kicked is not None:
@@ -81,21 +109,30 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     loop = this_loop("gmpd.go")
     g = (G if is_async(fn) else SyncG)(loop, fn, args, kwargs or None)
     maker = _getframe(2)
-    g.made_by, g.made_at = maker.f_code, maker.f_lasti
-    loop.gs.add(g)
+    g.made_by, at = maker.f_code, maker.f_lasti
+    g.made_at = offset(at)
     if loop.tracer is not None:
         loop.tracer(GEvent.CREATE, g)
     m = current_m()
     if m is None or m.g is None:
+        loop.gs.add(g)
         loop.runq.runqput(g, True)
         return g
     # A sync G may lose its P between any two bytecodes, but not while it holds this lock.
     with loop.ms.lock:
         if loop.ms.owner is m:
+            loop.gs.add(g)
             loop.runq.runqput(g, True)
             return g
-    loop.call_soon_threadsafe(loop.runq.runqput, g)
+    loop.call_soon_threadsafe(_admit, loop, g)
     return g
+
+
+def _admit(loop: Loop, g: G) -> None:
+    """One that was made on a thread without P."""
+    if not g.done():
+        loop.gs.add(g)
+        loop.runq.runqput(g)
 
 
 def _not_callable(fn: object) -> str:
@@ -125,7 +162,8 @@ def gosched() -> Awaitable[None]:
     return YIELD  # type: ignore[return-value]  # a tuple's iterator is no Generator, but awaits
 
 
-async def sleep(seconds: float) -> None:
+@parks
+def sleep(seconds: float) -> Generator[Wait, None, None]:
     """Wait at least so long; not at all, and without a yield, if ``seconds`` <= 0 (Go:
     ``time.Sleep``).
 
@@ -137,15 +175,18 @@ async def sleep(seconds: float) -> None:
     loop = _get_running_loop()
     if not isinstance(loop, Loop):
         from_now(0, seconds)
-        await asyncio.sleep(seconds)
+        yield from asyncio.sleep(seconds).__await__()
         return
-    sleeper = loop.sleepers.add(loop, from_now(loop.time(), seconds))
+    # One call at a time: the depth of its stack is part of the frame that it sleeps with.
+    seconds = from_now(loop.time(), seconds)
+    sleeper = loop.sleepers.add(loop, seconds)
+    del seconds
     try:
-        await sleeper
+        yield sleeper
     except BaseException:
         sleeper.abandon()
         raise
-    if sleeper.c is None:
+    if not sleeper.ok:
         raise sleeper.cancelled_error()
 
 

@@ -24,6 +24,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G, JobG, Task, is_started, leave_fork
@@ -91,7 +92,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.made = 0
         #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
         #: collected.
-        self.gs: set[G] = set()
+        self.gs = AllGs()
         #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
         self.sleepers = Sleepers()
         #: Gs that ended without P: (G, coroutine or None, its context). Appended by any M.

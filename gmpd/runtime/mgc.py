@@ -1,8 +1,8 @@
 """Garbage collection in a process of a million Gs: bounded pauses, and a histogram of them.
 
 CPython frees by reference counts; its collector only looks for cycles, in three generations, and
-now and then through everything. A million parked Gs are seven million objects that are looked at in
-vain, for 1.2 s. So a worker has one generation more:
+now and then through everything. A million parked Gs are five million objects that are looked at in
+vain, for about a second. So a worker has one generation more:
 
 - A full pass that took longer than ``TENURE_NS`` *tenures* what it found alive (``gc.freeze``): no
   later pass looks at it. Reference counts go on, so a tenured G that ends is freed as ever. CPython
@@ -31,9 +31,9 @@ from gmpd.runtime.stats import BUCKETS
 
 #: A full pass that takes longer tenures what it found alive: half a slice of a G.
 TENURE_NS = 5_000_000
-#: Memory blocks that a parked G accounts for: itself, context, coroutine, what it waits with (9 for
-#: one that receives from a channel), and a few of the user's.
-BLOCKS_PER_G = 12
+#: Memory blocks that a parked G accounts for: itself, number, context, coroutine, what it waits
+#: with (6 for one that receives from a channel), and a few of the user's.
+BLOCKS_PER_G = 9
 #: Growth that is never worth a major pass: some 25 MB.
 BLOCKS_SLACK = 250_000
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import threading
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, assert_never
@@ -37,7 +37,7 @@ from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
 from gmpd.runtime.home import Note, wait_at_home
-from gmpd.runtime.sudog import Sudog, Waker
+from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
 
@@ -532,10 +532,11 @@ class RemoteChan(Chan[T]):
         raise self._recv_ready()  # type: ignore[misc]  # it never returns
 
 
-async def _served(sg: Sudog) -> None:
+@parks
+def _served(sg: Sudog) -> Generator[Wait, None, None]:
     """Wait for the home's answer."""
     try:
-        await sg
+        yield sg
     except BaseException:
         sg.abandon()
         raise

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.home import Note, find_home, wait_at_home
-from gmpd.runtime.sudog import Sudog, Waker
+from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
 
@@ -151,7 +152,8 @@ class NoCases(Selection):
     reason: ClassVar[str] = "select (no cases)"
 
 
-async def select(*cases: Case, default: bool = False) -> Chosen:
+@parks
+def select(*cases: Case, default: bool = False) -> Generator[Wait, None, Chosen]:
     """Wait until one of the cases can proceed, and do it: ``(index, value, ok)``.
 
     With ``default``, (-1, None, False) at once when none can. A send case gives value None and ok
@@ -166,7 +168,7 @@ async def select(*cases: Case, default: bool = False) -> Chosen:
         return DEFAULT
     selection = _enqueue(cases, None)
     try:
-        await selection
+        yield selection
     except BaseException:
         selection.abandon()
         raise

@@ -12,9 +12,9 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sudog import Wait, Waker
 
 #: Sleepers woken in one round of the loop: about a millisecond, half of what a batch of Gs gets.
 WAKE_MAX = 1024
@@ -22,29 +22,25 @@ WAKE_MAX = 1024
 SWEEP_MIN = 100
 
 
-class Due(float):
-    """A place in the heap: the time, and who wakes then; None once that was cancelled."""
+class Sleeper(float, Wait):
+    """A G that sleeps, and its place in the heap: as a number, the time when it wakes."""
 
-    __slots__ = ("sg",)
-
-    sg: Sleeper | None
-
-
-class Sleeper(Sudog):
-    """A G that sleeps."""
-
-    __slots__ = ("_due",)
+    __slots__ = ("_loop", "c", "elem", "g", "ok")
 
     reason: ClassVar[str] = "sleep"
 
-    _due: Due
+    g: Waker | None
+    ok: bool | None
+    elem: Any
     c: Sleepers | None
+    _loop: AbstractEventLoop
 
     def unlink(self) -> None:
-        if self._due.sg is not None:
-            self._due.sg = None
-            assert self.c is not None
-            self.c.cancelled()
+        assert self.c is not None
+        self.ok = False
+        self.c.cancelled()
+
+    __repr__ = Wait.__repr__
 
 
 class Sleepers:
@@ -53,8 +49,8 @@ class Sleepers:
     __slots__ = ("_dead", "_heap")
 
     def __init__(self) -> None:
-        self._heap: list[Due] = []
-        #: Entries whose sleeper was cancelled.
+        self._heap: list[Sleeper] = []
+        #: Those among them that were cancelled: their ``ok`` is False.
         self._dead = 0
 
     def __len__(self) -> int:
@@ -62,16 +58,17 @@ class Sleepers:
 
     def add(self, loop: AbstractEventLoop, when: float) -> Sleeper:
         """One that wakes at ``when``, seconds on the loop's clock; for the G to await."""
-        sleeper = Sleeper(self, loop)
-        due = sleeper._due = Due(when)
-        due.sg = sleeper
-        heappush(self._heap, due)
+        sleeper = Sleeper(when)
+        sleeper.c = self
+        sleeper.g = sleeper.ok = sleeper.elem = None
+        sleeper._loop = loop
+        heappush(self._heap, sleeper)
         return sleeper
 
     def next(self) -> float | None:
         """When the next one wakes; None while nobody sleeps."""
         heap = self._heap
-        while heap and heap[0].sg is None:
+        while heap and heap[0].ok is False:
             heappop(heap)
             self._dead -= 1
         return float(heap[0]) if heap else None
@@ -81,17 +78,15 @@ class Sleepers:
         heap = self._heap
         woken = 0
         while heap and heap[0] < end and woken < WAKE_MAX:
-            due = heappop(heap)
-            sleeper = due.sg
-            if sleeper is None:
+            sleeper = heappop(heap)
+            if sleeper.ok is False:
                 self._dead -= 1
                 continue
-            due.sg = None
+            sleeper.ok = True
             woken += 1
             g = sleeper.g
             if g is not None:
                 sleeper.g = None
-                sleeper.ok = True
                 g.ready(sleeper)
         return woken
 
@@ -101,7 +96,7 @@ class Sleepers:
         """
         self._dead += 1
         if self._dead > SWEEP_MIN and self._dead * 4 > len(self._heap):
-            self._heap = [due for due in self._heap if due.sg is not None]
+            self._heap = [sleeper for sleeper in self._heap if sleeper.ok is None]
             heapify(self._heap)
             self._dead = 0
 

@@ -12,13 +12,13 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmpd.runtime.g import Away, G, JobG, Steps, SyncG
-from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sudog import Wait
 from gmpd.runtime.trace import PState
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Dump(NamedTuple):
 
 def wait_reason(waiter: Any) -> str:
     """Go's wait reason for what a G waits on."""
-    if isinstance(waiter, Sudog):
+    if isinstance(waiter, Wait):
         return waiter.reason
     if isinstance(waiter, Steps):
         return f"G wait (G {waiter.id})"
@@ -79,7 +79,7 @@ def stacks(loop: Loop, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     """
     on_ms = _on_ms(loop)
     running = list(on_ms)[:limit]
-    others = (g for g in [*_tasks(loop), *_some(loop.gs, limit)] if g not in on_ms)
+    others = (g for g in [*_tasks(loop), *loop.gs.some(limit)] if g not in on_ms)
     chosen = sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
     parts: list[str] = []
     left = nbytes
@@ -99,15 +99,6 @@ def stacks(loop: Loop, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
 def deadlock_text(loop: Loop) -> str:
     """Go's words for a program that can never go on."""
     return f"all goroutines are asleep - deadlock!\n\n{stacks(loop).text}"
-
-
-def _some(gs: set[G], limit: int) -> Iterable[G]:
-    """All, or any ``limit`` of very many: to sort a million takes a second."""
-    while True:
-        try:
-            return list(gs if len(gs) <= limit else islice(gs, limit))
-        except RuntimeError:  # it changed: another thread holds P, and Gs come and go
-            continue
 
 
 def _tasks(loop: Loop) -> list[Any]:
@@ -134,7 +125,7 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
         waiter = g._fut_waiter
         if asyncio.current_task(loop) is g:
             state = "running"
-        elif waiter is None or (isinstance(waiter, Sudog) and waiter.g is None):
+        elif waiter is None or (isinstance(waiter, Wait) and waiter.g is None):
             state = "runnable"
         else:
             state = wait_reason(waiter) + _age(getattr(g, "since_ns", 0))

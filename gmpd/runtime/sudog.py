@@ -4,10 +4,11 @@ Go's ``sudog``: one small object per wait of a G on a channel, lock or timer. Wh
 fills in ``elem`` and ``ok``, clears ``g``, and calls ``g.ready(sg)``; nothing is allocated and no
 callback runs on that way.
 
-What a runtime does with it: a coroutine yields its ``Sudog``. A G of our own loop sees that
-(``isinstance(res, Sudog)``, and ``res._loop`` is its own, else it is refused), sets ``res.g =
-self``, remembers it as what it waits for (and cancels it at once if a cancel is pending), forgets
-it when it is resumed with ``send(None)``, and has a method ``ready(sg)`` that makes it runnable.
+What a runtime does with it: a coroutine yields its ``Sudog`` (see ``parks``). A G of our own loop
+sees that (``isinstance(res, Wait)``, and ``res._loop`` is its own, else it is refused), sets
+``res.g = self``, remembers it as what it waits for (and cancels it at once if a cancel is pending),
+forgets it when it is resumed with ``send(None)``, and has a method ``ready(sg)`` that makes it
+runnable.
 ``G.cancel`` calls ``sg.cancel(msg)``: True means that the wait is over and the G is, or already
 was, made ready; the ``CancelledError`` is raised by the waiting coroutine itself.
 ``type(sg).reason`` is Go's wait reason, for ``stacks`` and for Deadlock. Any other asyncio task
@@ -24,10 +25,15 @@ from __future__ import annotations
 
 from asyncio import AbstractEventLoop, CancelledError
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from itertools import repeat
-from typing import Any, ClassVar, Protocol
+from functools import update_wrapper
+from inspect import CO_COROUTINE, CO_GENERATOR
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
+
+Args = ParamSpec("Args")
+R = TypeVar("R")
 
 #: A queue of waiters is swept when more than half of it is dead and at least so many are: below
 #: that, skipping them one by one is cheaper than the sweep.
@@ -37,43 +43,59 @@ SWEEP_MIN = 16
 class Waker(Protocol):
     """What a Sudog calls ``g``: a G, a thread that waits, a ``select``."""
 
-    def ready(self, sg: Sudog, /) -> None:
+    def ready(self, sg: Any, /) -> None:
         """Make the waiter runnable. ``sg.elem`` and ``sg.ok`` are filled in. Called once, by the P
         holder. Never raises.
         """
 
 
-class Sudog:
-    """One wait. Subclasses give the reason, and say what a cancel has to undo."""
+def parks(fn: Callable[Args, Generator[Wait, None, R]]) -> Callable[Args, Coroutine[Any, Any, R]]:
+    """Make a coroutine function of a generator function that yields its Sudog where it parks.
 
-    __slots__ = ("_asyncio_future_blocking", "_loop", "c", "elem", "g", "ok")
+    The coroutine is a native one for everybody (``asyncio.create_task``, "was never awaited"), but
+    there is no iterator between it and its Sudog: an ``await`` would make one of 48 bytes, by a
+    call, for each wait, and a parked G would keep it. ``types.coroutine`` sets a flag of the code
+    in the same way, but what it makes is no coroutine to asyncio since 3.12.
+    """
+    assert isinstance(fn, FunctionType)
+    code = fn.__code__
+    code = code.replace(co_flags=code.co_flags & ~CO_GENERATOR | CO_COROUTINE)
+    made = FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    made.__kwdefaults__ = fn.__kwdefaults__
+    update_wrapper(made, fn)
+    del made.__wrapped__  # type: ignore[attr-defined]  # it is that function, not around it
+    return made
+
+
+class Wait:
+    """What a Sudog is to whoever parks on it, without its storage: ``Sudog`` and ``Sleeper``."""
+
+    if not TYPE_CHECKING:  # a type checker sees the names of the subclasses' slots instead
+        __slots__ = ()
 
     #: Go's wait reason.
     reason: ClassVar[str] = ""
 
-    #: Whom to wake. None: not waiting (not parked yet, served, or cancelled); queues skip such
-    #: entries.
-    g: Waker | None
-    #: None while it waits; True: ``elem`` was handed over; False: closed, or cancelled.
-    ok: bool | None
-    #: The value on its way; the cancel message after a cancel.
-    elem: Any
-    #: What it waits on. None once it was abandoned.
-    c: Any
-    _asyncio_future_blocking: bool
-    _loop: AbstractEventLoop
+    if TYPE_CHECKING:
+        #: Whom to wake. None: not waiting (not parked yet, served, or cancelled); queues skip such
+        #: entries.
+        g: Waker | None
+        #: None while it waits; True: ``elem`` was handed over; False: closed, or cancelled.
+        ok: bool | None
+        #: The value on its way; the cancel message after a cancel.
+        elem: Any
+        #: What it waits on. None once it was abandoned.
+        c: Any
+        _loop: AbstractEventLoop
 
-    def __init__(self, c: Any, loop: AbstractEventLoop, elem: Any = None):
-        self.c = c
-        self.elem = elem
-        self.g = self.ok = None
-        self._loop = loop
-        self._asyncio_future_blocking = True
+    @property
+    def _asyncio_future_blocking(self) -> bool:
+        """An asyncio Task takes it for a future, if this is true, and then sets it to False."""
+        return True
 
-    def __await__(self) -> Generator[Any, None, None]:
-        # Made and resumed in C, and one object of 48 bytes; a generator would be a frame more to
-        # resume and to keep, a tuple's iterator two objects.
-        return repeat(self, 1)  # type: ignore[return-value]
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, value: bool) -> None:
+        pass
 
     def unlink(self) -> None:
         """Leave the queue: the wait was cancelled before anybody served it."""
@@ -113,8 +135,11 @@ class Sudog:
             g.ready(self)
         return True
 
-    def cancelled_error(self) -> CancelledError:
-        """For the waiting coroutine to raise when it is resumed and ``c`` is None."""
+    def cancelled_error(self) -> BaseException:
+        """For the waiting coroutine to raise when it is resumed and was not served."""
+        if self.ok is None:  # two await one coroutine: nobody else resumes who still waits
+            self.cancel()
+            return RuntimeError("coroutine is being awaited already")
         return CancelledError() if self.elem is None else CancelledError(self.elem)
 
     def add_done_callback(
@@ -131,10 +156,23 @@ class Sudog:
         return f"<Sudog [{self.reason}] {state}>"
 
 
-async def park(sg: Sudog) -> None:
+class Sudog(Wait):
+    """One wait. Subclasses give the reason, and say what a cancel has to undo."""
+
+    __slots__ = ("_loop", "c", "elem", "g", "ok")
+
+    def __init__(self, c: Any, loop: AbstractEventLoop, elem: Any = None):
+        self.c = c
+        self.elem = elem
+        self.g = self.ok = None
+        self._loop = loop
+
+
+@parks
+def park(sg: Wait) -> Generator[Wait, None, None]:
     """Wait until it is served. CancelledError otherwise."""
     try:
-        await sg
+        yield sg
     except BaseException:
         sg.abandon()
         raise
@@ -154,7 +192,7 @@ class TaskWaker:
         self._callback = callback
         self._context = context
 
-    def ready(self, sg: Sudog, /) -> None:
+    def ready(self, sg: Wait, /) -> None:
         self._loop.call_soon(self._callback, sg, context=self._context)
 
 

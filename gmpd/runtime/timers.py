@@ -13,7 +13,7 @@ This file knows the inner face of ``chan``. Sleeping is in ``go``.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from math import inf
 from typing import Any
 
@@ -21,7 +21,7 @@ from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import Chan, Receiver
 from gmpd.runtime.home import at_home, find_home, spawn
 from gmpd.runtime.sleepers import from_now
-from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
+from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
 
 class TickReceiver(Receiver):
@@ -58,14 +58,15 @@ class TimerChan(Chan[float]):
     def __reduce__(self) -> Any:
         raise TypeError("a timer belongs to the worker where it was made")
 
-    async def recv(self, _end: type[Exception] = ChanClosed) -> float:
+    @parks
+    def recv(self, _end: type[Exception] = ChanClosed) -> Generator[Wait, None, float]:
         """Receive, waiting for the time to come."""
         got = self._recv_now()
         if got is not None:
             return got[0]
         sg = self._enqueue_recv(None)
         try:
-            await sg
+            yield sg
         except BaseException:
             sg.abandon()
             raise

@@ -10,11 +10,13 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import pytest
 
+import gmpd
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import CLOSE_MAX, Chan, Receiver
 from gmpd.runtime.loop import Loop
@@ -605,6 +607,83 @@ def test_what_a_parked_task_waits_for_is_said_in_gos_words(run: Run) -> None:
         for task in (sender, chooser):
             task.cancel()
         await asyncio.gather(receiver, sender, chooser, return_exceptions=True)
+
+    run(main())
+
+
+# ---- what send, recv and sleep are to asyncio
+
+
+def test_an_operation_is_a_coroutine_like_any_other(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan(1)
+        for operation in (ch.recv, ch.send, select, gmpd.sleep):
+            assert asyncio.iscoroutinefunction(operation)
+        task = asyncio.create_task(ch.recv())
+        both = asyncio.gather(ch.recv(), asyncio.wait_for(ch.recv(), 10))
+        await asyncio.ensure_future(ch.send(1))
+        for n in (2, 3):
+            await ch.send(n)
+        assert [await task, *await both] == [1, 2, 3]
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_an_operation_that_is_not_awaited_is_warned_about_and_did_nothing(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan(1)
+        calls: dict[str, Callable[[], Any]] = {
+            "Chan.send": partial(ch.send, 1), "sleep": partial(gmpd.sleep, 1),
+        }  # fmt: skip
+        for name, call in calls.items():
+            with pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
+                call()
+        assert len(ch) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("operation", ["recv", "send", "select", "sleep"])
+def test_a_wait_that_two_await_is_an_error_for_both_and_leaves_no_waiter(
+    run: Run, operation: str
+) -> None:
+    """CPython looks at what a coroutine awaits; this one awaits nothing, it yields."""
+
+    async def main() -> None:
+        ch: Chan[int] = Chan()
+        operations: dict[str, Callable[[], Any]] = {
+            "recv": ch.recv, "send": partial(ch.send, 1), "select": partial(select, recv(ch)),
+            "sleep": partial(gmpd.sleep, 60),
+        }  # fmt: skip
+        wait = operations[operation]()
+
+        async def waiter() -> None:
+            await wait
+
+        first = spawn(waiter())
+        await parked(first)
+        if operation == "sleep" and not isinstance(asyncio.get_running_loop(), Loop):
+            first.cancel()  # it is asyncio's own sleep there
+            return
+        errors = await asyncio.gather(spawn(waiter()), first, return_exceptions=True)
+        assert [type(error) for error in errors] == [RuntimeError, RuntimeError]
+        assert "await" in str(errors[0])
+        assert not ch._recv_ready()
+        assert not ch._send_ready()
+
+    run(main())
+
+
+def test_closing_a_parked_operation_takes_its_waiter_out(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan()
+        receiving = ch.recv()
+        receiving.send(None)
+        receiving.close()
+        sent = spawn(ch.send(1))
+        await parked(sent)
+        assert await ch.recv() == 1
 
     run(main())
 

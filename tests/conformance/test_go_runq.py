@@ -18,7 +18,7 @@ from gmpd.runtime.deterministic import DeterministicLoop
 from gmpd.runtime.g import G, SyncG
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.run import run
-from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sudog import Sudog, park
 
 T = TypeVar("T")
 
@@ -249,7 +249,7 @@ def test_row_17_a_g_that_is_made_ready_runs_next_on_the_wakers_p() -> None:
         wait = Sudog(loop, loop)
 
         async def waiter() -> None:
-            await wait
+            await park(wait)
             order.append("woken")
 
         async def waker() -> None:

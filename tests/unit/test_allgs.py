@@ -1,0 +1,70 @@
+"""The sets of all Gs, on things that are no Gs: bounded, complete, and used again."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from gmpd.runtime.allgs import FULL, AllGs
+
+
+class Made:
+    """What a G is to the sets."""
+
+    _among: set[Any]
+
+
+def added(gs: AllGs, count: int) -> list[Any]:
+    made = [Made() for _ in range(count)]
+    for g in made:
+        gs.add(g)  # type: ignore[arg-type]
+    return made
+
+
+def end(made: list[Any]) -> None:
+    for g in made:
+        g._among.discard(g)
+
+
+def test_all_are_there_until_they_end() -> None:
+    gs = AllGs()
+    made = added(gs, 2 * FULL + 5)
+    assert len(gs) == len(made)
+    assert set(gs.some(len(made))) == set(made)
+    assert all(g in gs for g in made[:: FULL // 2])
+    end(made[1:])
+    assert len(gs) == 1
+    assert gs.some(10) == made[:1]
+    assert made[1] not in gs
+    gs.clear()
+    assert len(gs) == 0
+    assert gs.some(10) == []
+
+
+def test_no_table_is_larger_than_that_of_a_full_set() -> None:
+    """Or moving it would hold P up, and each G would pay for its empty places."""
+    gs = AllGs()
+    made = added(gs, 5 * FULL)
+    sizes = {id(g._among): sys.getsizeof(g._among) for g in made}
+    assert len(sizes) == 5
+    assert max(sizes.values()) < 30 * FULL
+
+
+def test_a_set_that_has_emptied_is_filled_again() -> None:
+    """Each burst leaves one of a thousand behind; the sets do not become more with each."""
+    gs = AllGs()
+    kept: list[Any] = []
+    for _ in range(10):
+        made = added(gs, 3 * FULL)
+        kept += made[::1000]
+        end([g for g in made if g not in set(kept)])
+    assert len({id(g._among) for g in kept}) <= 4
+    assert len(gs) == len(kept)
+
+
+def test_some_are_as_many_as_were_asked_for() -> None:
+    gs = AllGs()
+    added(gs, 2 * FULL)
+    assert len(gs.some(10)) == 10
+    assert len(gs.some(FULL + 10)) == FULL + 10
+    assert gs.some(0) == []
