@@ -137,12 +137,15 @@ class ChanOp(IntEnum):
     SEND = 7
     LEN = 8
     CLOSE_ASKED = 9
+    TRY_RECV = 16
     #: Answers.
     VALUE = 10
     DONE = 11
     END = 12
     PANIC = 13
     REFUSED = 14
+    #: To TRY_RECV: it would have to wait.
+    EMPTY = 17
 
 
 # -- both ways, the handshake --------------------------------------------------------------------

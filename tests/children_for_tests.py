@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gmpd
+from gmpd.runtime.select import select_sync
 
 #: What a spinning child takes: long beside a round trip, short beside a slice.
 SPIN_S = 0.004
@@ -432,9 +433,12 @@ async def ask_about(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
     except gmpd.errors.Unserializable as exc:
         seen["unsendable"] = str(exc)
     try:
-        await gmpd.select(gmpd.recv(ch))
+        await gmpd.select(gmpd.send(ch, 1))
     except RuntimeError as exc:
         seen["select"] = str(exc)
+    seen["default"] = await gmpd.select(gmpd.recv(ch), default=True)
+    await ch.send(2)
+    seen["selected"] = await gmpd.select(gmpd.recv(ch), gmpd.recv(gmpd.Chan()), default=True)
     waiting = gmpd.go(ch.recv)
     await gmpd.sleep(0.01)
     waiting.cancel()
@@ -460,6 +464,11 @@ def ask_about_sync(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
     ch.sync.send(1)
     ch.sync.send(2)
     seen: dict[str, Any] = {"len": len(ch.sync), "first": ch.sync.recv()}
+    own: gmpd.Chan[int] = gmpd.Chan()
+    seen["selected"] = [select_sync(gmpd.recv(own), gmpd.recv(ch), default=True) for _ in range(2)]
+    gmpd.go(ch.send, 2)
+    seen["waited"] = select_sync(gmpd.recv(own), gmpd.recv(ch))
+    ch.sync.send(2)
     ch.sync.close()
     seen["rest"] = list(ch.sync)
     try:
@@ -537,6 +546,28 @@ async def make_source(given: gmpd.Chan[str], home: int) -> dict[str, Any] | None
     gmpd.go(count_up, source, 10)
     await given.send("hello")
     return {"source": source, "given": [given]}
+
+
+async def select_over_homes() -> tuple[list[int], list[int]]:
+    """What a select received from a channel made here, and from one that a child elsewhere made."""
+    found = None
+    while found is None:
+        given: gmpd.Chan[str] = gmpd.Chan(100)
+        children = [gmpd.go(make_source, given, os.getpid()) for _ in range(20)]
+        for each in [await child for child in children]:
+            found = found or each
+    near: gmpd.Chan[int] = gmpd.Chan()
+    gmpd.go(count_up, near, 10)
+    chans = [near, found["source"]]
+    got: tuple[list[int], list[int]] = ([], [])
+    lists = list(got)
+    while chans:
+        index, value, ok = await gmpd.select(*map(gmpd.recv, chans))
+        if ok:
+            lists[index].append(value)
+        else:
+            del chans[index], lists[index]
+    return got
 
 
 async def sources_of_children() -> tuple[list[int], bool, str, bool]:

@@ -85,6 +85,10 @@ class Sender(Sudog):
         self.c._sendq.unlink(self)
 
 
+#: ``elem`` of a Sudog that only tried to receive, and would have had to wait.
+EMPTY_HANDED: Any = object()
+
+
 class Chan(Generic[T]):
     """A channel of capacity ``cap`` (items; 0: a send waits for its receiver). Panic for a
     negative one.
@@ -102,6 +106,9 @@ class Chan(Generic[T]):
         "_serial",
         "_spare",
     )
+
+    #: Whether its home is another worker: a ``select`` cannot see whether it is ready.
+    is_far: ClassVar[bool] = False
 
     def __init__(self, cap: int = 0):
         if cap < 0:
@@ -353,6 +360,10 @@ class Chan(Generic[T]):
         g, sg.g, sg.elem, sg.ok = sg.g, None, value, serial
         g.ready(sg)
         return True
+
+    def _received(self, sg: Sudog) -> tuple[Any, bool]:
+        """What came of a receive in a ``select`` that waited. Any thread."""
+        return sg.elem, bool(sg.ok)
 
     def _enqueue_recv(self, g: Waker) -> Sudog:
         sg = self._new_receiver()

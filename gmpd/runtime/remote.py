@@ -17,8 +17,10 @@ gift, kept until THANKS, which is sent for a result that nobody wants too. So th
 channels needs only weak references beside the holders.
 
 Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
-leave by ``post`` and come in by ``received``. Rejected: ``select`` over such channels (a decision
-in one instant over two homes needs a commit in two phases; a G that passes values on does it).
+leave by ``post`` and come in by ``received``. **In a ``select``** each receive is asked for at its
+home, the first answer wins, and the others are withdrawn, as a cancelled receive is: a value that
+was under way goes back. Rejected: sends in a ``select`` (a value that was taken there cannot be
+taken back; a home would have to ask before each hand-over, its receiver waiting meanwhile).
 """
 
 from __future__ import annotations
@@ -270,7 +272,7 @@ class Exchange:
         match letter.op:
             case ChanOp.HOLD | ChanOp.RELEASE | ChanOp.CLOSE:
                 self._about(source, letter)
-            case ChanOp.RECV | ChanOp.SEND | ChanOp.LEN | ChanOp.CLOSE_ASKED:
+            case ChanOp.RECV | ChanOp.TRY_RECV | ChanOp.SEND | ChanOp.LEN | ChanOp.CLOSE_ASKED:
                 self._serve(source, letter)
             case ChanOp.THANKS:
                 self._gifts.pop((source, letter.req), None)
@@ -280,7 +282,14 @@ class Exchange:
                 served = self._served.pop((source, letter.req), None)
                 if served is not None and served.sg is not None:
                     served.sg.abandon()
-            case ChanOp.VALUE | ChanOp.DONE | ChanOp.END | ChanOp.PANIC | ChanOp.REFUSED:
+            case (
+                ChanOp.VALUE
+                | ChanOp.DONE
+                | ChanOp.END
+                | ChanOp.EMPTY
+                | ChanOp.PANIC
+                | ChanOp.REFUSED
+            ):
                 self._answered(letter)
             case _:
                 assert_never(letter.op)
@@ -328,6 +337,8 @@ class Exchange:
                 else:
                     served.sg = ch._enqueue_send(served, value)
                     self._served[served.far, served.req] = served
+            case ChanOp.TRY_RECV if not ch._recv_ready():
+                self._reply(served, ChanOp.EMPTY)
             case _:
                 self._served[served.far, served.req] = served
                 served.sg = ch._receive_for(served)
@@ -403,6 +414,8 @@ class Exchange:
                 sg.elem = Panic(sg.elem)
             elif letter.op is ChanOp.REFUSED:
                 sg.elem = Unserializable(sg.elem)
+            elif letter.op is ChanOp.EMPTY:
+                sg.elem = chans.EMPTY_HANDED
         self._wake(sg)
 
     @staticmethod
@@ -453,10 +466,12 @@ class RemoteChan(Chan[T]):
     and ``closed`` are as the home told them last; ``len(ch.sync)`` in a sync G asks. ``close``
     does not wait, so closing what another worker has closed is no Panic; ``ch.sync.close()`` in a
     sync G waits, and is. Values are copied, so they must be such that a job could return them.
-    ``select`` refuses: let a G pass the values on. WorkerLost when the home's worker has died.
+    A ``select`` may receive from it, not send on it. WorkerLost when the home's worker has died.
     """
 
     __slots__ = ("_exchange", "_length", "home", "number")
+
+    is_far: ClassVar[bool] = True
 
     def __init__(self, exchange: Exchange, home: Address, number: int, cap: int):
         self._exchange = exchange
@@ -520,16 +535,41 @@ class RemoteChan(Chan[T]):
         else:
             self._loop.call_soon_threadsafe(exchange.tell, self, ChanOp.CLOSE)
 
+    # ---- in a select -------------------------------------------------------------------------
+
     def _recv_ready(self) -> bool:
+        return True  # perhaps: its home has to be asked
+
+    def _send_ready(self) -> bool:
         raise RuntimeError(
-            f"{self!r} is in a select, and its home is another worker, which cannot decide with "
-            "this one in one instant: let a G pass its values on to a channel that is made here"
+            f"a send on {self!r} is a case of a select, and its home is another worker: what was"
+            " sent there cannot be taken back should another case be chosen. Let a G receive from"
+            " a channel that is made here, and send on"
         )
 
-    _send_ready = _recv_ready
-
     def _enqueue_recv(self, g: Waker) -> Sudog:
-        raise self._recv_ready()  # type: ignore[misc]  # it never returns
+        return self._ask_for(g, ChanOp.RECV)
+
+    def try_for(self, g: Waker) -> Sudog:
+        """Receive if there is something; else ``elem`` becomes EMPTY_HANDED."""
+        return self._ask_for(g, ChanOp.TRY_RECV)
+
+    def _ask_for(self, g: Waker, op: ChanOp) -> Sudog:
+        sg = RemoteReceiver(None, self._loop)
+        sg.g = g
+        self._exchange.ask(self, op, sg)
+        return sg
+
+    def _received(self, sg: Sudog) -> tuple[Any, bool]:
+        if sg.ok:
+            if _get_running_loop() is self._loop:
+                self._exchange.accept(sg.c)
+            else:  # a sync G: P may be elsewhere by now
+                self._loop.call_soon_threadsafe(self._exchange.accept, sg.c)
+            return sg.elem, True
+        if sg.elem is not None:
+            raise sg.elem
+        return None, False
 
 
 @parks

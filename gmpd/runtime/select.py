@@ -7,6 +7,12 @@ on every channel as one Sudog per case; the first that is served takes the other
 queues before anything else can happen: that is the single winner. Nil channels (None) are cases
 that are never ready.
 
+Channels whose home is another worker (*far* ones) can be received from. Only its home knows whether
+one is ready: so it counts as ready when the dice are cast, and is tried if it is chosen; if there
+was nothing, another one that is ready is taken. When all have to wait, the far ones are asked for
+at their homes, the first answer is the winner, and the others are withdrawn as cancelled receives
+are. So no channel that is always ready here hides a far one.
+
 This file knows the inner face of ``chan``, and nothing of what a channel is.
 """
 
@@ -17,7 +23,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
-from gmpd.runtime.chan import Chan
+from gmpd.runtime.chan import EMPTY_HANDED, Chan
 from gmpd.runtime.home import Note, find_home, wait_at_home
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
@@ -60,14 +66,27 @@ class RecvCase(Generic[T]):
         return None if self.ch is None else self.ch._enqueue_recv(g)
 
     def served(self, sg: Sudog) -> tuple[Any, bool]:
-        """What came of it after a wait."""
-        return sg.elem, bool(sg.ok)
+        """What came of it after a wait. What the home of a far channel says is raised."""
+        assert self.ch is not None
+        return self.ch._received(sg)
+
+    @property
+    def is_far(self) -> bool:
+        return self.ch is not None and self.ch.is_far
+
+    def attempt(self, g: Waker) -> Sudog:
+        """Of a far channel: have its home tried."""
+        sg: Sudog = self.ch.try_for(g)  # type: ignore[union-attr]
+        return sg
 
 
 class SendCase(Generic[T]):
     """``case ch <- value``."""
 
     __slots__ = ("ch", "value")
+
+    #: A send on a far channel is refused when it is asked whether it is ready.
+    is_far: ClassVar[bool] = False
 
     if not TYPE_CHECKING:  # mypy finds the mistake by itself
 
@@ -145,6 +164,30 @@ class Selection(Sudog):
         self.elem.abandon()
 
 
+class Trial(Selection):
+    """A G that has the homes of far channels tried: it waits for the first that had something, or
+    until all had nothing, and ``elem`` is None then.
+    """
+
+    __slots__ = ()
+
+    def ready(self, answered: Sudog, /) -> None:
+        if answered.elem is not EMPTY_HANDED:
+            super().ready(answered)
+            return
+        self.c[self.c.index(answered)] = None
+        if any(sg is not None for sg in self.c):
+            return
+        self.ok = True
+        g, self.g = self.g, None
+        assert g is not None
+        g.ready(self)
+
+    def undo(self) -> None:
+        if self.elem is not None:
+            super().undo()
+
+
 class NoCases(Selection):
     """A G in ``select()``: nothing can wake it but a cancel."""
 
@@ -159,11 +202,24 @@ def select(*cases: Case, default: bool = False) -> Generator[Wait, None, Chosen]
     With ``default``, (-1, None, False) at once when none can. A send case gives value None and ok
     True; Panic if it is chosen and its channel is closed. Without cases, or with nil channels
     only, it waits for ever. Cancelled, it has received nothing, as ``Chan.recv``. RuntimeError if
-    it has to wait on channels of different event loops.
+    it has to wait on channels of different event loops, or to send on one of another worker.
     """
-    chosen = _poll(cases)
-    if chosen is not None:
-        return chosen
+    index = _pick(cases)
+    if index >= 0 and cases[index].is_far:
+        trial = _tried(cases, index, None, default=default)
+        if trial is not None:
+            try:
+                yield trial
+            except BaseException:
+                trial.abandon()
+                raise
+            if not trial.ok:
+                raise trial.cancelled_error()
+            if trial.elem is not None:
+                return _served(cases, trial)
+        index = _pick_near(cases)
+    if index >= 0:
+        return index, *cases[index].now()
     if default:
         return DEFAULT
     selection = _enqueue(cases, None)
@@ -183,20 +239,68 @@ def select_sync(*cases: Case, default: bool = False) -> Chosen:
     """
 
     def attempt(note: Note) -> Chosen | Selection:
-        return _poll(cases) or (DEFAULT if default else _enqueue(cases, note))
+        index = _pick(cases)
+        if index >= 0 and not cases[index].is_far:
+            return index, *cases[index].now()
+        trial = _tried(cases, index, note, default=default) if index >= 0 else None
+        return without_far(note) if trial is None else trial
 
-    outcome = wait_at_home(_home(cases), Selection.reason, attempt)
+    def without_far(note: Note) -> Chosen | Selection:
+        index = _pick_near(cases)
+        if index >= 0:
+            return index, *cases[index].now()
+        return DEFAULT if default else _enqueue(cases, note)
+
+    home = _home(cases)
+    outcome = wait_at_home(home, Selection.reason, attempt)
+    if isinstance(outcome, Trial) and outcome.elem is None:
+        outcome = wait_at_home(home, Selection.reason, without_far)
     return _served(cases, outcome) if isinstance(outcome, Selection) else outcome
 
 
-def _poll(cases: tuple[Case, ...]) -> Chosen | None:
-    """Go's first pass: do one of the cases that are ready, each with the same chance."""
-    ready = [index for index, case in enumerate(cases) if case.is_ready()]
+def _pick(cases: tuple[Case, ...]) -> int:
+    """Go's first pass: one of the cases that are ready, each with the same chance; -1 if none is.
+    A far one may be.
+    """
+    return _one_of(cases, [index for index, case in enumerate(cases) if case.is_ready()])
+
+
+def _pick_near(cases: tuple[Case, ...]) -> int:
+    """The same, but for far ones."""
+    near = [index for index, case in enumerate(cases) if not case.is_far and case.is_ready()]
+    return _one_of(cases, near)
+
+
+def _one_of(cases: tuple[Case, ...], ready: list[int]) -> int:
     if not ready:
-        return None
-    index = ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
-    value, ok = cases[index].now()
-    return index, value, ok
+        return -1
+    return ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+
+
+def _tried(cases: tuple[Case, ...], index: int, g: Waker | None, *, default: bool) -> Trial | None:
+    """Have the far case that was chosen tried, if there is another way to go on than to wait;
+    without any case that is ready here, all far ones.
+    """
+    if _pick_near(cases) >= 0:
+        tried = {index}
+    elif default:
+        tried = {at for at, case in enumerate(cases) if case.is_far}
+    else:
+        return None  # to wait is to ask them all
+    loop = _home(cases)
+    assert loop is not None
+    trial = Trial([], loop)
+    trial.g = g
+    try:
+        for at, case in enumerate(cases):
+            if at in tried and isinstance(case, RecvCase):
+                trial.c.append(case.attempt(trial))
+            else:
+                trial.c.append(None)
+    except BaseException:
+        trial.abandon()
+        raise
+    return trial
 
 
 def _dice(case: Case, sides: int) -> int:
@@ -215,7 +319,12 @@ def _enqueue(cases: tuple[Case, ...], g: Waker | None) -> Selection:
     kind = Selection if cases else NoCases
     selection = kind([], loop)
     selection.g = g
-    selection.c = [case.enqueue(selection) for case in cases]
+    try:
+        for case in cases:
+            selection.c.append(case.enqueue(selection))
+    except BaseException:  # the home of a far one is dead
+        selection.abandon()
+        raise
     return selection
 
 

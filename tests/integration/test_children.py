@@ -333,12 +333,16 @@ def test_a_channel_elsewhere_is_as_one_at_home(boot: Boot) -> None:
     assert seen["close"] == "close of closed channel"
     assert seen["closed"] is True
     assert "cannot be sent" in seen["unsendable"]
-    assert "let a G pass its values on" in seen["select"]
+    assert "Let a G receive from a channel that is made here" in seen["select"]
+    assert tuple(seen["default"]) == (-1, None, False)
+    assert tuple(seen["selected"]) == (0, 2, True)
 
 
 def test_its_face_for_sync_gs(boot: Boot) -> None:
     seen = run(boot(), "far_facts", "sync")
     assert (seen["len"], seen["first"], seen["rest"]) == (2, 1, [2])
+    assert [tuple(each) for each in seen["selected"]] == [(1, 2, True), (-1, None, False)]
+    assert tuple(seen["waited"]) == (1, 2, True)
     assert seen["close"] == "close of closed channel"
     assert seen["send"] == "send on closed channel"
 
@@ -357,6 +361,12 @@ def test_a_child_returns_channels(boot: Boot) -> None:
     assert same
     assert said == "hello"
     assert is_remote
+
+
+def test_a_select_receives_from_channels_of_several_workers(boot: Boot) -> None:
+    near, far = run(boot(), "select_over_homes")
+    assert near == list(range(10))
+    assert far == list(range(10))
 
 
 def test_a_clients_job_takes_and_returns_no_channel(boot: Boot) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import gmpd
 from gmpd.codec import decode, encode
 from gmpd.errors import ChanClosed, WorkerLost
 from gmpd.runtime.chan import Chan
@@ -61,6 +62,15 @@ class World:
     def handle(self, p: int, ch: Chan[Any]) -> Chan[Any]:
         """The channel as worker ``p`` finds it among a child's arguments."""
         blob = encode_with(self.exchanges[0, 1], ch)
+        with self.exchanges[p, 1].open():
+            found: Chan[Any] = decode(*blob)
+        return found
+
+    def face(self, p: int, ch: Chan[Any], home: int) -> Chan[Any]:
+        """A channel of worker ``home`` as worker ``p`` has it."""
+        if p == home:
+            return ch
+        blob = encode_with(self.exchanges[home, 1], ch)
         with self.exchanges[p, 1].open():
             found: Chan[Any] = decode(*blob)
         return found
@@ -358,6 +368,173 @@ async def _result(world: World, thief: Exchange, given: Chan[int]) -> tuple[Any,
     with thief.open() as packed:
         blob = encode((own, world.handle(1, given)))
     return blob, thief.give((0, 1), packed)
+
+
+async def selecting(world: World, *, die: bool = False) -> None:
+    """Gs on all workers select over channels of several, with and without default, among them ones
+    that are cancelled; others send, and receive alone. Then the accounts are made.
+    """
+    dice = world.dice
+    chans = [Chan[tuple[int, int]](dice.choice((0, 0, 1, 3))) for _ in range(3)]
+    # Of worker 0 the first, of worker 1 the others: a select there has homes of two kinds.
+    faces = {p: [world.face(p, ch, 0 if at == 0 else 1) for at, ch in enumerate(chans)]
+             for p in range(3)}  # fmt: skip
+    got: list[tuple[int, int]] = []
+    buried: list[tuple[int, int]] = []
+    victim = 2
+    sent: set[tuple[int, int]] = set()
+    unsure: set[tuple[int, int]] = set()
+
+    async def send(sender: int) -> None:
+        for n in range(12):
+            value = (sender, n)
+            unsure.add(value)
+            await faces[sender % 3][sender % len(chans)].send(value)
+            unsure.discard(value)
+            sent.add(value)
+
+    async def receive(at: int) -> None:
+        there = die and at == victim and (victim, 1) in world.exchanges
+        while True:
+            cases = [gmpd.recv(face) for face in faces[at]]
+            dice.shuffle(cases)
+            default = dice.random() < 0.3
+            _, value, ok = await gmpd.select(*cases, default=default)
+            if ok:
+                (buried if there else got).append(value)
+            elif default:
+                await asyncio.sleep(0)
+
+    senders = [asyncio.ensure_future(send(i)) for i in range(9)]
+    receivers = [asyncio.ensure_future(receive(i % 3)) for i in range(5)]
+    for _ in range(60):
+        for _ in range(dice.randint(0, 8)):
+            await asyncio.sleep(0)
+        at = dice.randrange(len(receivers))
+        if dice.random() < 0.5:
+            receivers[at].cancel()
+            receivers[at] = asyncio.ensure_future(receive(at % 3))
+        if die and dice.random() < 0.05 and (victim, 1) in world.exchanges:
+            world.kill(victim)
+            for task in (*senders[victim::3], *receivers[victim::3]):
+                task.cancel()
+            faces[victim] = faces[0]
+    await asyncio.wait(senders, timeout=20)
+    for receiver in receivers:
+        receiver.cancel()
+    await asyncio.wait(receivers)
+    await world.settle()
+    for ch in chans:
+        ch.close()
+        got += [value async for value in ch]
+    counted = Counter(got)
+    assert max(counted.values(), default=0) <= 1, "a value came twice"
+    received = counted.keys() | set(buried)
+    assert sent <= received, f"lost: {sorted(sent - received)}"
+    assert received <= sent | unsure
+    for exchange in world.exchanges.values():
+        assert not exchange._served
+        assert not exchange._requests
+
+
+@pytest.mark.parametrize("die", [False, True])
+@pytest.mark.parametrize("first", range(0, SEEDS, 20))
+def test_a_select_over_several_homes_loses_and_doubles_nothing(first: int, *, die: bool) -> None:
+    """One winner: what the others had already given goes back."""
+
+    async def story(world: World) -> None:
+        await selecting(world, die=die)
+
+    for seed in range(first, first + 20):
+        play(story, seed)
+
+
+def test_a_select_keeps_the_order_of_each_channel() -> None:
+    """Also when it was cancelled, or another case had won, with a value under way."""
+
+    async def story(world: World) -> None:
+        dice = world.dice
+        chans = [Chan[int](dice.choice((0, 2))) for _ in range(3)]
+        faces = [world.face(2, ch, home) for ch, home in zip(chans, (0, 1, 2), strict=True)]
+        got: list[list[int]] = [[], [], []]
+
+        async def send(ch: Chan[int]) -> None:
+            for n in range(20):
+                await ch.send(n)
+            ch.close()
+
+        async def receive() -> None:
+            while True:
+                open_ = [at for at in range(3) if not ended[at]]
+                if not open_:
+                    return
+                cases = [gmpd.recv(faces[at]) for at in open_]
+                index, value, ok = await gmpd.select(*cases)
+                if ok:
+                    got[open_[index]].append(value)
+                else:
+                    ended[open_[index]] = True
+
+        ended = [False] * 3
+        sending = [asyncio.ensure_future(send(ch)) for ch in chans]
+        while not all(ended):
+            receiving = asyncio.ensure_future(receive())
+            for _ in range(dice.randint(1, 60)):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        await asyncio.wait(sending)
+        assert got == [list(range(20))] * 3
+
+    for seed in range(40):
+        play(story, seed)
+
+
+def test_a_channel_that_is_always_ready_here_hides_no_far_one() -> None:
+    """Go's fairness: a far `quit` is heard although there is always work."""
+
+    async def story(world: World) -> None:
+        work: Chan[int] = Chan(1000)
+        quit_: Chan[str] = Chan(1)
+        far = world.face(1, quit_, 0)
+        for n in range(1000):
+            await work.send(n)
+        await quit_.send("enough")
+        done = 0
+        while True:
+            index, _, _ = await gmpd.select(gmpd.recv(work), gmpd.recv(far))
+            if index == 1:
+                break
+            done += 1
+        assert done < 100
+
+    for seed in range(10):
+        play(story, seed)
+
+
+def test_a_select_says_what_it_cannot_do_and_what_was_lost() -> None:
+    async def story(world: World) -> None:
+        ch: Chan[int] = Chan(1)
+        far = world.face(1, ch, 0)
+        with pytest.raises(RuntimeError, match="cannot be taken back should another case be"):
+            await gmpd.select(gmpd.send(far, 1))
+        assert await gmpd.select(gmpd.recv(far), default=True) == (-1, None, False)
+        await ch.send(5)
+        assert await gmpd.select(gmpd.recv(far), default=True) == (0, 5, True)
+        near: Chan[int] = Chan()
+        waiting = asyncio.ensure_future(gmpd.select(gmpd.recv(near), gmpd.recv(far)))
+        await world.settle()
+        world.kill(0)
+        with pytest.raises(WorkerLost):
+            await waiting
+        with pytest.raises(WorkerLost):
+            await gmpd.select(gmpd.recv(near), gmpd.recv(far))
+        sending = asyncio.ensure_future(near.send(1))
+        await asyncio.sleep(0)
+        assert await near.recv() == 1, "the other case was left"
+        await sending
+
+    play(story, 1)
 
 
 def test_a_seed_repeats_its_world() -> None:
