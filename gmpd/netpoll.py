@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import os
 import select
+import socket as sockets
+import stat
 import struct
+import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import zmq
 
@@ -39,6 +43,9 @@ RECV_MESSAGES_MAX = 64
 #: A peer that does not finish the ZMTP handshake in this many ms is dropped (libzmq: 30,000).
 HANDSHAKE_MS = 5_000
 
+#: How long a listening socket that closes waits for its doorman, seconds: some lines of Python.
+DOORMAN_S = 5.0
+
 #: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
 #: libzmq ask the gatekeeper, and refuse greetings that are older than ZMTP 3.
 ZAP_DOMAIN = b"gmpd"
@@ -51,12 +58,16 @@ _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 #: What a monitor says first: event and value (zmq_socket_monitor(3)). pyzmq's own reader of it
 #: imports asyncio: 3 MB and 10 ms that the coordinator does not need.
 _EVENT = struct.Struct("=HI")
-_DROPPED = zmq.Event.DISCONNECTED
-_BAD_HANDSHAKE = (
+_ACCEPTED = int(zmq.Event.ACCEPTED)
+_DROPPED = int(zmq.Event.DISCONNECTED)
+_BAD_HANDSHAKE = int(
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
+_STOPPED = int(zmq.Event.MONITOR_STOPPED)
+#: Ends the name of a socket's file while its door is shut.
+_SHUT = ".shut"
 
 
 class Network:
@@ -148,10 +159,18 @@ class Router:
     """The listening end: many peers, each known by the routing id of its connection.
 
     ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
-    as far as a message (garbage, HTTP, another user).
+    as far as a message (garbage, HTTP, another user). ``connections_max``: with so many connections
+    its door is shut, see ``Doorman``; None: nobody counts them.
     """
 
-    def __init__(self, network: Network, endpoint: str, *, value_bytes: int = -1) -> None:
+    def __init__(
+        self,
+        network: Network,
+        endpoint: str,
+        *,
+        value_bytes: int = -1,
+        connections_max: int | None = None,
+    ) -> None:
         socket = network.context.socket(zmq.ROUTER)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.ROUTER_MANDATORY, 1)
@@ -160,14 +179,17 @@ class Router:
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        self.monitor = Monitor(socket.get_monitor_socket(_DROPPED | _BAD_HANDSHAKE))
+        self.doorman: Doorman | None = None
         self._socket = socket
+        self._last: memoryview | None = None
+        self._disconnects = 0
         self.fd = _number(socket, zmq.FD)
         self.stirred = True
         self.endpoint = endpoint
         self.unreachable = 0
-        self.bad_handshakes = 0
         try:
+            if connections_max is not None:
+                self.doorman = Doorman(socket, endpoint, connections_max)
             _bind_private(socket, endpoint)
         except zmq.ZMQError as error:
             self.close()
@@ -194,7 +216,9 @@ class Router:
         self.stirred = True
         # Copied, which for a few bytes is cheaper than a view; a message always follows.
         peer = self._socket.recv(_NOBLOCK)
-        return peer, _rest(self._socket)
+        frames = _rest(self._socket)
+        self._last = frames[0]
+        return peer, frames
 
     @property
     def readable(self) -> bool:
@@ -204,48 +228,159 @@ class Router:
         return found
 
     def take_disconnects(self) -> bool:
-        """Drain the monitor. True when some peer's connection ended (which one, it cannot say)."""
-        ended = False
-        while (event := self.monitor.take()) is not None:
-            if event == _DROPPED:
-                ended = True
-            else:
-                self.bad_handshakes += 1
-        return ended
+        """Whether connections have ended since the last question (of whom, nobody can say)."""
+        if self.doorman is None:
+            return False
+        before, self._disconnects = self._disconnects, self.doorman.hear()
+        return self._disconnects != before
+
+    @property
+    def bad_handshakes(self) -> int:
+        return 0 if self.doorman is None else self.doorman.bad_handshakes
+
+    @property
+    def connections(self) -> int:
+        return 0 if self.doorman is None else len(self.doorman)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody can connect, for there are too many connections."""
+        return self.doorman is not None and self.doorman.is_shut
+
+    def greet(self) -> None:
+        """The sender of the last message is welcome: ``turn_out`` is not for it."""
+        if self.doorman is not None and self._last is not None:
+            frame: Any = self._last.obj
+            self.doorman.greeted(int(frame.get(zmq.SRCFD)))
+
+    def turn_out(self, before_ns: int) -> None:
+        """End the connections of who came before that time and was not greeted."""
+        if self.doorman is not None:
+            self.doorman.turn_out(before_ns)
 
     def close(self, linger_ms: int = 0) -> None:
         """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
         if not self._socket.closed:
-            self._socket.disable_monitor()
-            self.monitor.close()
+            if self.doorman is not None:
+                self.doorman.close()
             self._socket.close(linger_ms)
         _remove(self.endpoint)
 
 
-class Monitor:
-    """What libzmq tells of a socket's connections."""
+class _Met(NamedTuple):
+    """A connection: the number of its socket's inode, and since when (ns) it is there."""
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+    inode: int
+    since_ns: int
+
+
+class Doorman:
+    """Watches the connections of a listening socket, and shuts its door when there are too many.
+
+    In a thread of its own: libzmq accepts whoever knocks, in its own thread too, and aborts the
+    process when no descriptor is left; a busy owner would come too late. Shut, the socket's file
+    has another name: who connects finds nothing, and who is there already notices nothing.
+    ``fd`` is readable when something has changed.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str, limit: int) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.bad_handshakes = 0
+        self.disconnects = 0
+        self.is_shut = False
+        self._path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else ""
+        self._limit = limit
+        self._met: dict[int, _Met] = {}
+        #: Inodes of those who said who they are; that may be known before the connection is.
+        self._known: set[int] = set()
         self._socket = socket
-        self.fd = _number(socket, zmq.FD)
-        self.stirred = True
+        events = _ACCEPTED | _DROPPED | _BAD_HANDSHAKE | _STOPPED
+        self._monitor = socket.get_monitor_socket(events)
+        self._thread = threading.Thread(target=self._watch, name="gmpd-door", daemon=True)
+        self._thread.start()
 
-    def take(self) -> int | None:
-        """The next event, None when there is none."""
-        if not self.readable:
-            return None
-        told, _address = self._socket.recv_multipart(_NOBLOCK)
-        event, _value = _EVENT.unpack(told)
-        return int(event)
+    def __len__(self) -> int:
+        return len(self._met)
 
-    @property
-    def readable(self) -> bool:
-        """Whether an event waits; see ``Source``."""
-        self.stirred = found = _readable(self._socket)
-        return found
+    def _watch(self) -> None:
+        while True:
+            number, fd = _EVENT.unpack(self._monitor.recv_multipart()[0])
+            if number == _STOPPED:
+                break
+            if number == _ACCEPTED:
+                self._came(fd)
+            elif number == _DROPPED:
+                self._left(fd)
+            else:
+                self.bad_handshakes += 1
+        self._monitor.close(0)
+
+    def _came(self, fd: int) -> None:
+        self._met[fd] = _Met(_inode(fd), time.monotonic_ns())
+        if not self.is_shut and len(self._met) >= self._limit and self._path:
+            os.rename(self._path, self._path + _SHUT)
+            self.is_shut = True
+            os.eventfd_write(self.fd, 1)
+
+    def _left(self, fd: int) -> None:
+        met = self._met.pop(fd, None)
+        if met is not None:
+            self._known.discard(met.inode)
+        if self.is_shut and len(self._met) < self._limit * 7 // 8:
+            os.rename(self._path + _SHUT, self._path)
+            self.is_shut = False
+        self.disconnects += 1
+        os.eventfd_write(self.fd, 1)
+
+    def hear(self) -> int:
+        """Make ``fd`` unreadable; how many connections have ended so far."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            pass
+        return self.disconnects
+
+    def greeted(self, fd: int) -> None:
+        """Who is at this connection has said who it is."""
+        self._known.add(_inode(fd))
+
+    def turn_out(self, before_ns: int) -> None:
+        """End connections older than that of those who did not."""
+        for fd, met in list(self._met.items()):
+            if met.since_ns < before_ns and met.inode not in self._known:
+                _cut(fd, met.inode)
 
     def close(self) -> None:
-        self._socket.close(0)
+        """Before the socket is closed."""
+        self._socket.disable_monitor()
+        self._thread.join(DOORMAN_S)
+        os.close(self.fd)
+        if self.is_shut:
+            _remove(f"ipc://{self._path}{_SHUT}")
+
+
+def _inode(fd: int) -> int:
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:  # it was closed just now
+        return 0
+
+
+def _cut(fd: int, inode: int) -> None:
+    """End the connection whose descriptor libzmq has; its number may be another's by now."""
+    try:
+        own = os.dup(fd)
+    except OSError:
+        return
+    try:
+        status = os.fstat(own)
+        if status.st_ino == inode and stat.S_ISSOCK(status.st_mode):
+            with sockets.socket(fileno=os.dup(own)) as connection:
+                connection.shutdown(sockets.SHUT_RDWR)
+    except OSError:  # the other end has gone meanwhile
+        pass
+    finally:
+        os.close(own)
 
 
 class Gatekeeper:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ class RawDaemon:
     """A private daemon as a child process; ``end`` closes its standard input.
 
     ``initializer``: name and arguments of a function that each worker calls before it serves.
+    ``nofile``: how many descriptors it may have.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class RawDaemon:
         directory: Path,
         *,
         initializer: tuple[str, tuple[Any, ...]] | None = None,
+        nofile: int | None = None,
         **config: object,
     ) -> None:
         call = None
@@ -52,6 +55,7 @@ class RawDaemon:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            preexec_fn=None if nofile is None else lambda: _limit_descriptors(nofile),
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -75,6 +79,10 @@ class RawDaemon:
             self.process.kill()
             self.process.wait()
             self.process.stdout.close()
+
+
+def _limit_descriptors(n: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
 
 
 class RawClient:

@@ -122,6 +122,7 @@ class Clients:
             name = str(message.info.get("name", ""))[:64]
             waits = message.info.get("waits") is True
             self._sessions[peer] = self._sched.open_session(peer, name, waits=waits)
+        self._router.greet()
         self.send(peer, self.welcome())
 
     def welcome(self) -> protocol.Welcome:

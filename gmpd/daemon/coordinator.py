@@ -17,6 +17,7 @@ from gmpd import protocol
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deeds import Deeds
+from gmpd.daemon.door import Door, most_connections
 from gmpd.daemon.questions import Questions
 from gmpd.daemon.roster import Roster
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
@@ -70,8 +71,14 @@ class Coordinator:
         limit = self.config.limits.value_bytes + protocol.ENVELOPE_SLACK
         self._network = Network()
         self._gate = Gatekeeper(self._network)
-        self._client_link = Router(self._network, endpoints["client"], value_bytes=limit)
-        self._worker_link = Router(self._network, endpoints["worker"], value_bytes=limit)
+        of_clients, of_workers = most_connections(self.config.limits.sessions)
+        self._client_link = Router(
+            self._network, endpoints["client"], value_bytes=limit, connections_max=of_clients
+        )
+        self._worker_link = Router(
+            self._network, endpoints["worker"], value_bytes=limit, connections_max=of_workers
+        )
+        self._doors = Door(self._client_link, "clients"), Door(self._worker_link, "workers")
         self._questions = Questions(self)
         self.clients = Clients(
             self.config,
@@ -94,8 +101,12 @@ class Coordinator:
         self._poller.add(self._gate.answer, self._gate)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
-        self._poller.add(self.clients.someone_left, self._client_link.monitor)
-        self._poller.add(self.workers.take_disconnects, self._worker_link.monitor)
+        for link, left in (
+            (self._client_link, self.clients.someone_left),
+            (self._worker_link, self.workers.take_disconnects),
+        ):
+            assert link.doorman is not None  # it counts its connections
+            self._poller.add(left, link.doorman.fd)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call ``callback`` when a descriptor is readable: signals, the starter's pipe."""
@@ -149,6 +160,8 @@ class Coordinator:
         """What time brings, and what waited for the turn's events."""
         self.roster.due(now)
         self.clients.due(now)
+        for door in self._doors:
+            door.due(now)
         self._questions.due(now)
         if self._drain_until is not None and (
             not self.sched.unfinished or now >= self._drain_until
@@ -166,6 +179,7 @@ class Coordinator:
             self.roster.next_due(),
             self.clients.next_due(),
             self._questions.next_due(),
+            *(door.next_due() for door in self._doors),
             self._drain_until,
             self._kill_at,
         )

@@ -134,6 +134,7 @@ class Workers:
             self._sched.p_ready(child.p, child.epoch)
         child.peer = peer
         self._children[peer] = child
+        self._router.greet()
         self._router.send(peer, [protocol.pack(self._welcome())])
         self._roster.ready(child)
 

@@ -1,0 +1,71 @@
+"""How many connections the daemon takes, and what it does when somebody takes all of them.
+
+libzmq aborts the process when it accepts a connection and no descriptor is left. So each socket has
+a limit far below; at it, its door is shut (``netpoll.Doorman``), and those who never said who they
+are have to leave. Others are not disturbed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+
+from gmpd.netpoll import Router
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: Descriptors that connections never take: log, pipes and memory of workers that are started.
+RESERVE = 64
+#: Connections beside ``limits.sessions``: of commands, and of those that are told of that limit.
+SPARE = 64
+#: Workers' connections; there are fewer workers.
+WORKERS_MAX = 1024
+#: Who has not said Hello for so long (ns) leaves while the door is shut.
+SILENT_NS = 5_000_000_000
+#: While it is shut, they are looked for so often (ns).
+LOOK_NS = 1_000_000_000
+
+
+def most_connections(sessions: int) -> tuple[int, int]:
+    """How many connections clients and workers may have, by the limit of descriptors.
+
+    A half and a quarter of what is free: a door shuts a moment late, and some come in yet.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sessions + SPARE, WORKERS_MAX
+    free = max(8, soft - RESERVE - len(os.listdir("/proc/self/fd")))
+    return min(sessions + SPARE, free // 2), min(WORKERS_MAX, free // 4)
+
+
+class Door:
+    """Of one socket; ``whose`` is for the log."""
+
+    def __init__(self, router: Router, whose: str) -> None:
+        self._router = router
+        self._whose = whose
+        self._look_at: int | None = None
+
+    def due(self, now: int) -> None:
+        """To be called in each turn: the doorman's bell begins one."""
+        if not self._router.is_shut:
+            if self._look_at is not None:
+                self._look_at = None
+                log.info("%s may connect again", self._whose)
+            return
+        if self._look_at is None:
+            log.warning(
+                "there are %d connections, as many as %s may have (limits.sessions, and a share of"
+                " the limit of descriptors, see ulimit -n): no more until some end",
+                self._router.connections,
+                self._whose,
+            )
+            self._look_at = now
+        if self._look_at <= now:
+            self._look_at = now + LOOK_NS
+            self._router.turn_out(now - SILENT_NS)
+
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do."""
+        return self._look_at
