@@ -76,8 +76,9 @@ class Batches:
                     if hidden:
                         hidden = loop.show(True)
                     g._run() if not watched else run_watched(loop, g)
-                elif main and loop.ms.leave_main(partial(runq.putback, g)):
-                    runq.picked(total - left - inherited, inherited)
+                elif main and loop.ms.leave_main(
+                    partial(self._put_back, g, total - left - inherited, inherited)
+                ):
                     return False
                 else:
                     hidden = True
@@ -106,6 +107,12 @@ class Batches:
                 break
         self._end()
         return True
+
+    def _put_back(self, g: Any, ticks: int, inherited: int) -> None:
+        """As if ``g`` had not been picked, and nothing after it: P goes to another M."""
+        runq = self._loop.runq
+        runq.picked(ticks, inherited)
+        runq.putback(g)
 
     def _end(self) -> None:
         loop = self._loop

@@ -18,11 +18,14 @@ QUIET_LOOKS = 3
 QUIET_S = 0.01
 
 
-def is_dead(loop: Loop) -> bool:
-    """Whether nothing from outside could make a G of ``loop`` ready. Timers are the caller's."""
+def is_dead(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
+    """Whether nothing from outside could make a G of ``loop`` ready. Timers are the caller's.
+
+    ``looks``: how often threads are looked at again that wait for Gs, and may just be woken.
+    """
     if loop.inbox or loop._ready or len(loop._selector.get_map()) > 1:
         return False
-    if loop.ms.detached and not _all_wait_for_gs(loop):
+    if loop.ms.detached and not _all_wait_for_gs(loop, looks):
         return False
     main = threading.main_thread()
     return not any(
@@ -31,15 +34,15 @@ def is_dead(loop: Loop) -> bool:
     )
 
 
-def _all_wait_for_gs(loop: Loop) -> bool:
+def _all_wait_for_gs(loop: Loop, looks: int) -> bool:
     """Whether each M without P waits for a channel, lock or G of this P, and so cannot go on by
     itself.
 
     One that was just woken still looks as if it waited; it needs the GIL to show, and gets it here.
     """
-    for _ in range(QUIET_LOOKS):
+    for look in range(looks + 1):
         if not all(m.wait_reason and m.wait_reason != "syscall" for m in loop.ms.detached[:]):
             return False
-        if loop.inbox or loop._ready or loop._selector.select(QUIET_S):
+        if loop.inbox or loop._ready or (look < looks and loop._selector.select(QUIET_S)):
             return False
     return True

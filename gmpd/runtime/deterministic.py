@@ -2,13 +2,17 @@
 
 The clock stands still while any G can run, and jumps to the next timer when all are parked. No
 sysmon takes P away: a sync G runs to its end, however long that takes. What comes from outside
-(sockets, threads, processes) takes real time and is as random as ever; so is what a sync G does
-after it has waited for a channel and the like: it goes on without P, on a thread of its own.
+(sockets, threads, processes) takes real time and is as random as ever.
+
+A sync G that has waited for a channel and the like goes on with P, when it is its turn: elsewhere
+it goes on beside P, at the mercy of the GIL.
 """
 
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
 from itertools import count
 from math import inf
 from typing import Any
@@ -16,16 +20,22 @@ from typing import Any
 from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
 from gmpd.runtime.deadlock import is_dead
+from gmpd.runtime.fresh import FreshGs
+from gmpd.runtime.g import SyncG
+from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.stacks import deadlock_text
+from gmpd.sched.g import GEvent
 
 #: A batch ends after so many looks at the clock, instead of 2 ms.
 LOOKS_PER_BATCH = 8
 #: A chain of ``runnext`` loses its turn after so many picks: at 250 ns a switch this is Go's slice
 #: of 10 ms.
 CHAIN_MAX = 40_000
+#: Sockets are looked at after so many rounds while Gs are ready.
+ROUNDS_PER_POLL = 8
 
 
 class DeterministicLoop(Loop):
@@ -37,13 +47,70 @@ class DeterministicLoop(Loop):
         self.rng = random.Random(seed)
         #: The fake clock.
         self.now = 0.0
+        self.handoffs = Returns(self)
+        self.fresh = Resumes(self)
         self.batches = CountedBatches(self)
         self.poller = Jumper(self)
+        #: Who has P next, when the M that has it has left the loop.
+        self.heir: Woken | None = None
         self.sysmon.asleep = False  # never to be woken
 
     def time(self) -> float:
         """Seconds on the fake clock."""
         return self.now
+
+    def _releasep(self) -> None:
+        m = self.ms.owner
+        super()._releasep()
+        woken, self.heir = self.heir, None
+        if woken is not None and m is not None:
+            self._thread_id = woken.m.ident
+            self.shown = False  # it is inside its sync G
+            self.ms.give_back(m, woken.m)
+            woken.wake()
+
+
+class Woken:
+    """A sync G that has waited, in the run queue: it is to go on."""
+
+    __slots__ = ("id", "m", "wake")
+
+    def __init__(self, m: M, wake: Callable[[], None]):
+        self.id = m.g.id
+        self.m = m
+        self.wake = wake
+
+
+class Returns(Handoffs):
+    """Sync Gs that have waited come back to P."""
+
+    __slots__ = ()
+
+    def over(self, m: M, wake: Callable[[], None]) -> None:
+        self._loop.runq.runqput(Woken(m, wake), True)
+
+
+class Resumes(FreshGs):
+    """Starts Gs, or gives P back to one that has waited."""
+
+    __slots__ = ("_fake",)
+
+    def __init__(self, loop: DeterministicLoop):
+        super().__init__(loop)
+        self._fake = loop
+
+    def run(self, m: M, g: Any) -> int:
+        """As for all fresh Gs; below 0 also when P is to go back to the M of ``g``."""
+        if g.__class__ is not Woken:
+            return super().run(m, g)
+        loop = self._fake
+        if g.m not in loop.ms.detached or not g.m.wait_reason:  # it was interrupted meanwhile
+            g.wake()
+            return 0
+        if loop.tracer is not None and g.m.g.__class__ is SyncG:
+            loop.tracer(GEvent.SYSCALL_END, g.m.g)
+        loop.heir = g
+        return -1
 
 
 class CountedBatches(Batches):
@@ -70,16 +137,23 @@ class CountedBatches(Batches):
 class Jumper(Poller):
     """Waits for a timer by setting the clock."""
 
-    __slots__ = ("_fake",)
+    __slots__ = ("_fake", "_looks")
 
     def __init__(self, loop: DeterministicLoop):
         super().__init__(loop)
         self._fake = loop
+        self._looks = 0
+
+    def look(self) -> None:
+        """Sockets, among them the one by which threads wake P: every so many rounds."""
+        self._looks += 1
+        if not self._fake.runq or self._looks % ROUNDS_PER_POLL == 0:
+            self._poll(time.monotonic_ns())
 
     def idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""
         loop = self._fake
-        if timeout is not None and is_dead(loop):
+        if timeout is not None and is_dead(loop, looks=0):
             when = self.next_timer()
             assert when is not None
             if when == inf:  # all that is left are sleeps without an end

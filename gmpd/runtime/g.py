@@ -23,6 +23,7 @@ from asyncio import CancelledError, base_tasks, coroutines
 from asyncio.tasks import _current_tasks, _register_task  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from types import CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TextIO
 
@@ -693,7 +694,10 @@ class G(Steps):
             raise asyncio.InvalidStateError("Result is not set: await the G")
         ended = allocate_lock()
         ended.acquire()
-        self._p.call_soon_threadsafe(self.add_done_callback, lambda _: ended.release())
+        over: Callable[[], None] = ended.release
+        if timeout is None and m.loop.ms.owner is m:
+            over = partial(m.loop.handoffs.over, m, over)
+        self._p.call_soon_threadsafe(self.add_done_callback, lambda _: over())
         with entersyscallblock("chan receive"):
             if not ended.acquire(timeout=-1 if timeout is None else timeout):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")

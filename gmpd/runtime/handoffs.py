@@ -9,6 +9,7 @@ decided here. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gmpd.runtime.g import SyncG, leave_fork
@@ -37,7 +38,6 @@ class Handoffs:
             leave_fork(1)
         if loop.ms.owner is m and loop.ms.handoff(m, m.tick, None):
             loop.stats.handoff_known += 1
-            self._trace(m)
 
     def taken(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon took P from ``m``."""
@@ -50,12 +50,10 @@ class Handoffs:
         g = m.g
         if g is not None and m.tick == tick:  # in this order: it ends by counting up, then goes
             self.learned.found(g.fn_key, trait)
-        self._trace(m)
 
     def taken_over(self, m: M) -> None:
         """A standby M took P from ``m``: its G is known to block. ``ms.lock`` is held."""
         self._loop.stats.handoff_learned += 1
-        self._trace(m)
 
     def ended_without_p(self, m: M) -> None:
         """The G on ``m`` ended after it had lost P; was it worth it? ``ms.lock`` is held.
@@ -80,11 +78,16 @@ class Handoffs:
             if trait is Trait.BLOCKED:
                 self._loop.fresh.readmit_soon()
 
+    def over(self, _m: M, wake: Callable[[], None]) -> None:
+        """What the sync G on ``_m`` gave P away for has come: it goes on, beside P."""
+        wake()
+
     def hogs(self) -> int:
         """How many Gs without P compete with it for the GIL."""
         return sum(m.trait is Trait.HOG for m in self._loop.ms.detached[:])
 
-    def _trace(self, m: M) -> None:
+    def passed(self, m: M) -> None:
+        """P has left ``m``, whoever took it; its heir does not run yet. ``ms.lock`` is held."""
         tracer, g = self._loop.tracer, m.g
         if tracer is not None and g.__class__ is SyncG:
             tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from gmpd.runtime.go import go, is_async
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
 from gmpd.runtime.sudog import Sudog
 
 R = TypeVar("R")
@@ -35,14 +35,20 @@ def find_home() -> AbstractEventLoop | None:
 class Note:
     """A thread that waits for one Sudog, or for one operation sent home (Go's ``note``)."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_lock", "m")
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._lock.acquire()
+        #: The M that gave P away to wait for this.
+        self.m: M | None = None
 
     def ready(self, _sg: Sudog | None = None, /) -> None:
-        self._lock.release()
+        m = self.m
+        if m is None:
+            self._lock.release()
+        else:
+            m.loop.handoffs.over(m, self._lock.release)
 
     def sleep(self) -> None:
         """Until ``ready``, which may have been called before."""
@@ -161,6 +167,9 @@ def _with_p(loop: AbstractEventLoop, operation: Callable[..., Any], *args: Any) 
 
 def _sleep(loop: AbstractEventLoop, reason: str, note: Note, recall: Callable[[], object]) -> None:
     """Wait without P. An interrupt (Ctrl-C on the main thread) takes the operation back."""
+    m = current_m()
+    if m is not None and m.loop.ms.owner is m:
+        note.m = m
     try:
         with entersyscallblock(reason):
             note.sleep()

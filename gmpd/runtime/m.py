@@ -209,6 +209,7 @@ class Ms:
         m.trait = trait
         self.detached.append(m)
         self.owner = heir
+        self._loop.handoffs.passed(m)
 
     def reserve(self) -> M | None:
         """An M for ``standby``, its thread running; None at ``max_ms``."""
@@ -353,6 +354,21 @@ class Ms:
             self.idle.append(m)
         self._loop.wake()
         return False
+
+    def give_back(self, m: M, waiter: M) -> bool:
+        """P goes from ``m`` to ``waiter``, whose sync G has waited without it and goes on with it
+        (Go: ``exitsyscall`` that finds a P). False when it does not wait any more.
+        """
+        with self.lock:
+            if waiter not in self.detached or not waiter.wait_reason:
+                return False
+            self.detached.remove(waiter)
+            waiter.wait_reason = ""
+            waiter.trait = None
+            self.owner = waiter
+            if m is not self.m0:
+                self.idle.append(m)
+        return True
 
     def to_main(self, m: M) -> None:
         """The loop stops on ``m``: P goes back to M0, which waits for it."""

@@ -54,10 +54,14 @@ class Poller:
         loop = self._loop
         now = time.monotonic_ns()
         if not loop.runq or now - loop.polled_ns > POLL_NS:
-            loop.polled_ns = now
-            self._netpoll(0)
-            if loop.on_poll is not None:
-                loop.on_poll(now)
+            self._poll(now)
+
+    def _poll(self, now: int) -> None:
+        loop = self._loop
+        loop.polled_ns = now
+        self._netpoll(0)
+        if loop.on_poll is not None:
+            loop.on_poll(now)
 
     def idle(self, timeout: float | None, m: M | None) -> None:
         """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""

@@ -19,8 +19,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gmpd
-from gmpd.errors import Deadlock
+from gmpd.errors import ChanClosed, Deadlock, Panic
 from gmpd.runtime.go import this_loop
+from gmpd.runtime.select import select_sync
 
 #: Gs that a program may start beside its first ones.
 SPAWNED_MAX = 60
@@ -54,6 +55,8 @@ class Program:
         await gmpd.sleep(self.dice.random() * 5)
         for g in self.gs[:]:
             g.cancel()
+        for ch in self.chans:  # sync Gs cannot be cancelled
+            ch.close()
         await gmpd.sleep(1)
         self.said += tracer.lines()
 
@@ -79,6 +82,8 @@ class Program:
         for op, number, chance in ops:
             try:
                 got = await getattr(self, op)(number, chance)
+            except (ChanClosed, Panic) as error:
+                got = type(error).__name__
             except asyncio.CancelledError:
                 self.said.append((me, op, "cancelled", self.loop.time()))
                 raise
@@ -87,7 +92,11 @@ class Program:
 
     def sync_g(self, me: int, ops: list[Any]) -> int:
         for op, number, chance in ops:
-            self.said.append((me, op, getattr(self, op)(number, chance), self.loop.time()))
+            try:
+                got = getattr(self, op)(number, chance)
+            except (ChanClosed, Panic) as error:
+                got = type(error).__name__
+            self.said.append((me, op, got, self.loop.time()))
         return me
 
     # ---- what Gs do ------------------------------------------------------------------------------
@@ -173,13 +182,33 @@ class Program:
     def go_on(self, _number: int, _chance: float) -> None:
         self.spawn()
 
+    def send_sync(self, number: int, _chance: float) -> None:
+        self.chans[number].sync.send(number)
+
+    def recv_sync(self, number: int, _chance: float) -> Any:
+        return self.chans[number].sync.recv()
+
+    def select_sync(self, number: int, _chance: float) -> Any:
+        a, b, c, _ = self.chans
+        return select_sync(gmpd.recv(a), gmpd.send(b, number), gmpd.recv(c), default=number == 3)
+
+    def lock_sync(self, number: int, chance: float) -> None:
+        with self.mutex.sync:
+            self.compute(number, chance)
+
+    def result_sync(self, number: int, chance: float) -> Any:
+        return gmpd.go(self.compute, number, chance).result()
+
 
 OPS = (
     "start", "start", "turn", "sleep", "sleep", "aio_sleep", "send", "recv", "send", "recv",
     "select", "select", "select", "lock", "read", "write", "cancel", "wait_for", "child", "many",
     "tick", "hashes", "soon",
 )  # fmt: skip
-SYNC_OPS = ("compute", "compute", "delay", "go_on")
+SYNC_OPS = (
+    "compute", "compute", "delay", "go_on", "send_sync", "recv_sync", "lock_sync", "result_sync",
+    "select_sync",
+)  # fmt: skip
 
 
 def digest(said: list[Any]) -> str:

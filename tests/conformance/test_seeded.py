@@ -9,13 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import gmpd
+from gmpd.errors import Deadlock
 from gmpd.runtime.go import this_loop
 from gmpd.sched.g import GEvent
 from tests.conformance.seeded import Program
 
 #: More with ``python tests/conformance/seeded.py FIRST LAST``.
-SEEDS = 30
+SEEDS = 60
 
 
 def test_random_programs_do_the_same_in_every_process() -> None:
@@ -39,7 +42,7 @@ def test_random_programs_do_the_same_in_every_process() -> None:
 
 
 def test_the_programs_are_worth_their_while() -> None:
-    said = [Program(seed).run() for seed in range(10)]
+    said = [Program(seed).run() for seed in range(30)]
     assert sum(map(len, said)) > 3000
     words = [word for steps in said for step in steps if isinstance(step, tuple) for word in step]
     assert words.count("select") > 20
@@ -69,6 +72,44 @@ def test_how_long_a_sync_g_takes_changes_nothing() -> None:
         return said
 
     assert steps(0.0) == steps(0.002)
+
+
+def test_a_sync_g_that_has_waited_goes_on_when_it_is_its_turn() -> None:
+    """Not beside the Gs that run, on a thread of its own."""
+
+    async def main() -> list[str]:
+        said: list[str] = []
+        ch = gmpd.Chan[int]()
+
+        def waits(name: str) -> None:
+            said.append(f"{name} got {ch.sync.recv()}")
+            said.append(f"{name} ends")
+
+        gs = [gmpd.go(waits, name) for name in ("a", "b")]
+        await gmpd.sleep(1)
+        for n in (1, 2):
+            await ch.send(n)
+            said.append(f"sent {n}")
+            time.sleep(0.01)  # time enough for a thread
+        for g in gs:
+            await g
+        return said
+
+    # b began first: the last that is started runs next.
+    assert gmpd.run(main(), deterministic_seed=1) == [
+        "sent 1", "sent 2", "a got 2", "a ends", "b got 1", "b ends",
+    ]  # fmt: skip
+
+
+def test_a_seeded_program_whose_sync_gs_wait_for_ever_is_dead() -> None:
+    async def main() -> None:
+        ch = gmpd.Chan[int]()
+        g = gmpd.go(ch.sync.recv)
+        await gmpd.sleep(1000)
+        await g
+
+    with pytest.raises(Deadlock, match="chan receive"):
+        gmpd.run(main(), deterministic_seed=1)
 
 
 def test_a_g_that_is_woken_in_the_step_in_which_it_parks_can_be_traced() -> None:
