@@ -540,6 +540,9 @@ class RemoteChan(Chan[T]):
     def _recv_ready(self) -> bool:
         return True  # perhaps: its home has to be asked
 
+    def _recv_now(self) -> None:
+        """It has to be asked."""
+
     def _send_ready(self) -> bool:
         raise RuntimeError(
             f"a send on {self!r} is a case of a select, and its home is another worker: what was"

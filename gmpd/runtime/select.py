@@ -55,12 +55,10 @@ class RecvCase(Generic[T]):
     def is_ready(self) -> bool:
         return self.ch is not None and self.ch._recv_ready()
 
-    def now(self) -> tuple[Any, bool]:
-        """Do it; it is ready."""
+    def now(self) -> tuple[Any, bool] | None:
+        """Do it; it is ready. None of a far channel, whose home has to be tried."""
         assert self.ch is not None
-        got = self.ch._recv_now()
-        assert got is not None
-        return got
+        return self.ch._recv_now()
 
     def enqueue(self, g: Waker) -> Sudog | None:
         return None if self.ch is None else self.ch._enqueue_recv(g)
@@ -196,7 +194,9 @@ class NoCases(Selection):
 
 
 @parks
-def select(*cases: Case, default: bool = False) -> Generator[Wait, None, Chosen]:
+def select(  # noqa: C901 - one frame, which a parked G keeps
+    *cases: Case, default: bool = False
+) -> Generator[Wait, None, Chosen]:
     """Wait until one of the cases can proceed, and do it: ``(index, value, ok)``.
 
     With ``default``, (-1, None, False) at once when none can. A send case gives value None and ok
@@ -205,7 +205,11 @@ def select(*cases: Case, default: bool = False) -> Generator[Wait, None, Chosen]
     it has to wait on channels of different event loops, or to send on one of another worker.
     """
     index = _pick(cases)
-    if index >= 0 and cases[index].is_far:
+    if index >= 0:
+        got = cases[index].now()
+        if got is not None:
+            value, ok = got
+            return index, value, ok
         trial = _tried(cases, index, None, default=default)
         if trial is not None:
             try:
@@ -217,9 +221,9 @@ def select(*cases: Case, default: bool = False) -> Generator[Wait, None, Chosen]
                 raise trial.cancelled_error()
             if trial.elem is not None:
                 return _served(cases, trial)
-        index = _pick_near(cases)
-    if index >= 0:
-        return index, *cases[index].now()
+        chosen = _do_near(cases)
+        if chosen is not None:
+            return chosen
     if default:
         return DEFAULT
     selection = _enqueue(cases, None)
@@ -240,15 +244,17 @@ def select_sync(*cases: Case, default: bool = False) -> Chosen:
 
     def attempt(note: Note) -> Chosen | Selection:
         index = _pick(cases)
-        if index >= 0 and not cases[index].is_far:
-            return index, *cases[index].now()
-        trial = _tried(cases, index, note, default=default) if index >= 0 else None
-        return without_far(note) if trial is None else trial
+        if index < 0:
+            return waiting(note)
+        got = cases[index].now()
+        if got is not None:
+            return index, *got
+        return _tried(cases, index, note, default=default) or without_far(note)
 
     def without_far(note: Note) -> Chosen | Selection:
-        index = _pick_near(cases)
-        if index >= 0:
-            return index, *cases[index].now()
+        return _do_near(cases) or waiting(note)
+
+    def waiting(note: Note) -> Chosen | Selection:
         return DEFAULT if default else _enqueue(cases, note)
 
     home = _home(cases)
@@ -262,26 +268,32 @@ def _pick(cases: tuple[Case, ...]) -> int:
     """Go's first pass: one of the cases that are ready, each with the same chance; -1 if none is.
     A far one may be.
     """
-    return _one_of(cases, [index for index, case in enumerate(cases) if case.is_ready()])
-
-
-def _pick_near(cases: tuple[Case, ...]) -> int:
-    """The same, but for far ones."""
-    near = [index for index, case in enumerate(cases) if not case.is_far and case.is_ready()]
-    return _one_of(cases, near)
-
-
-def _one_of(cases: tuple[Case, ...], ready: list[int]) -> int:
+    ready = [index for index, case in enumerate(cases) if case.is_ready()]
     if not ready:
         return -1
     return ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+
+
+def _ready_near(cases: tuple[Case, ...]) -> list[int]:
+    return [index for index, case in enumerate(cases) if not case.is_far and case.is_ready()]
+
+
+def _do_near(cases: tuple[Case, ...]) -> Chosen | None:
+    """Do one of the cases that are ready, but for far ones; None if none is."""
+    ready = _ready_near(cases)
+    if not ready:
+        return None
+    index = ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+    got = cases[index].now()
+    assert got is not None
+    return index, *got
 
 
 def _tried(cases: tuple[Case, ...], index: int, g: Waker | None, *, default: bool) -> Trial | None:
     """Have the far case that was chosen tried, if there is another way to go on than to wait;
     without any case that is ready here, all far ones.
     """
-    if _pick_near(cases) >= 0:
+    if _ready_near(cases):
         tried = {index}
     elif default:
         tried = {at for at, case in enumerate(cases) if case.is_far}
