@@ -205,22 +205,22 @@ def select(  # noqa: C901 - one frame, which a parked G keeps
     it has to wait on channels of different event loops, or to send on one of another worker.
     """
     index = _pick(cases)
+    selection: Selection | None
     if index >= 0:
         got = cases[index].now()
         if got is not None:
-            value, ok = got
-            return index, value, ok
-        trial = _tried(cases, index, None, default=default)
-        if trial is not None:
+            return index, got[0], got[1]
+        selection = _tried(cases, index, None, default=default)
+        if selection is not None:
             try:
-                yield trial
+                yield selection
             except BaseException:
-                trial.abandon()
+                selection.abandon()
                 raise
-            if not trial.ok:
-                raise trial.cancelled_error()
-            if trial.elem is not None:
-                return _served(cases, trial)
+            if not selection.ok:
+                raise selection.cancelled_error()
+            if selection.elem is not None:
+                return _served(cases, selection)
         chosen = _do_near(cases)
         if chosen is not None:
             return chosen
