@@ -62,6 +62,19 @@ class Desk:
         self.sched.submit(session, message, [()] * n, self.now)
         return seqs
 
+    def leased(self, **options: Any) -> tuple[PRecord, Session, int]:
+        """P0, a client, and the seq of its job that P0 was handed."""
+        p, client = self.sched.p_ready(0, 1), self.client()
+        (seq,) = self.submit(client, 1, **options)
+        self.take()
+        return p, client, seq
+
+    def begun(self, **options: Any) -> tuple[PRecord, Session, int]:
+        """As ``leased``, and the job has started."""
+        p, client, seq = self.leased(**options)
+        self.start(p)
+        return p, client, seq
+
     # -- workers
 
     def finish(
@@ -94,6 +107,24 @@ class Desk:
         self.submit(client, 1, fn)
         self.take()
         self.finish(p, occupied_ms=occupied_ms)
+        self.take()
+
+    def end(
+        self,
+        p: PRecord,
+        tokens: Iterable[int] | None = None,
+        outcome: Outcome = Outcome.OK,
+        **how: Any,
+    ) -> list[Instruction]:
+        """``finish``, and what the policy makes of it."""
+        self.finish(p, tokens, outcome, **how)
+        return self.take()
+
+    def serve(self, p: PRecord, rounds: int, **how: Any) -> None:
+        """So often ``p`` is handed what there is for it, and ends that."""
+        for _ in range(rounds):
+            self.take()
+            self.finish(p, **how)
         self.take()
 
     # -- the shell

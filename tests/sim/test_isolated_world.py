@@ -6,7 +6,7 @@ nor a second job for a worker; and in the end no worker is left that nobody need
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ import pytest
 from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, StartIsolated
 from gmpd.sched.isolated import ISOLATED_FROM, IsolatedP, Stage
-from tests.desk import KILLED, Desk
-from tests.sim.test_ledger_world import Worker, World
+from tests.desk import KILLED
+from tests.sim.test_ledger_world import Worker, World, assert_repeats, live_all
 
 SEEDS = 100
 STEPS = 150
@@ -45,26 +45,21 @@ class Process(Worker):
 
 class IsolatedWorld(World):
     def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.desk = Desk(
-            seed=seed, window=300, queue_jobs=500, outbox_bytes=400, strikes=2,
-            isolated=LIMIT, isolated_spares=SPARES,
-        )  # fmt: skip
-        self.sched = self.desk.sched
+        super().__init__(seed, isolated=LIMIT, isolated_spares=SPARES)
         self.processes: dict[int, Process] = {}
 
-    def step(self) -> None:
-        acts = (
-            (super().step, 4),
-            (self.submit_isolated, 3),
-            (self.greet, 4),
-            (self.run_isolated, 6),
-            (self.bury, 6),
-            (self.break_isolated, 1),
-        )
-        act = self.dice.choices([act for act, _ in acts], [weight for _, weight in acts])[0]
-        act()
-        self.decide(self.dice.choice((0, 0, 0.1, 3, 200)))
+    def acts(self) -> list[tuple[Callable[[], None], float]]:
+        """Five times as many that concern isolated jobs as others."""
+        ordinary = super().acts()
+        often = sum(weight for _, weight in ordinary) / 4
+        return [
+            *ordinary,
+            (self.submit_isolated, 3 * often),
+            (self.greet, 4 * often),
+            (self.run_isolated, 6 * often),
+            (self.bury, 6 * often),
+            (self.break_isolated, 1 * often),
+        ]
 
     def decide(self, after_ms: float) -> None:
         super().decide(after_ms)
@@ -182,34 +177,23 @@ class IsolatedWorld(World):
         assert len(self.processes) == (SPARES if self.sched.isolated.started else 0)
 
 
-def run(seed: int) -> IsolatedWorld:
+def live(seed: int) -> IsolatedWorld:
     world = IsolatedWorld(seed)
-    world.join()
-    world.spawn()
-    for _ in range(STEPS):
-        world.step()
-    world.settle()
-    world.check()
+    world.live(STEPS)
     return world
+
+
+def moves(world: IsolatedWorld) -> dict[str, int]:
+    retried = sum(world.sched.tally.retried.values())
+    return {"started": world.sched.isolated.started, "retried": retried}
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_every_isolated_job_ends_exactly_once(first: int) -> None:
-    total = Counter[str]()
-    for seed in range(first, first + 20):
-        try:
-            world = run(seed)
-        except Exception as exc:
-            exc.add_note(f"seed {seed}: run({seed}) repeats it")
-            raise
-        total += world.sched.tally.finished
-        total["started"] += world.sched.isolated.started
-        total["retried"] += sum(world.sched.tally.retried.values())
+    total = live_all(first, live, moves)
     for seen in ("ok", "error", "timeout", "cancelled", "lost", "started", "retried"):
         assert total[seen], f"the worlds are too tame: nothing was {seen}"
 
 
 def test_a_seed_repeats_its_world_exactly() -> None:
-    one, two = run(7), run(7)
-    assert one.desk.outcomes == two.desk.outcomes
-    assert [type(each) for each in one.desk.log] == [type(each) for each in two.desk.log]
+    assert_repeats(live, 7)

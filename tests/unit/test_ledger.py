@@ -199,10 +199,7 @@ def test_a_client_with_many_jobs_does_not_delay_anothers_one(desk: Desk) -> None
     p, greedy, modest = desk.sched.p_ready(0, 1), desk.client("greedy"), desk.client("modest")
     desk.submit(greedy, 1000)
     (seq,) = desk.submit(modest)
-    for _ in range(3):
-        desk.take()
-        desk.finish(p, occupied_ms=2)
-    desk.take()
+    desk.serve(p, 3, occupied_ms=2)
     assert desk.ended(modest, seq) is Outcome.OK
 
 
@@ -225,8 +222,7 @@ def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
     assert desk.sched.next_deadline() == desk.now + 500 * MS
     assert handed(desk.take(after_ms=499)) == []
     assert handed(desk.take(after_ms=1)) == [(0, 1)]
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
     assert desk.sched.next_deadline() is None
 
 
@@ -269,10 +265,7 @@ def test_the_window_opens_with_acknowledgements_only(desks: Callable[..., Desk])
     desk = desks(window=2)
     p, client = desk.sched.p_ready(0, 1), desk.client()
     desk.submit(client, 2)
-    for _ in range(2):
-        desk.take()
-        desk.finish(p)
-    desk.take()
+    desk.serve(p, 2)
     assert client.owed == 2
     desk.sched.ack(client, 2)
     (seq,) = desk.submit(client)
@@ -416,8 +409,7 @@ def test_a_draining_daemon_refuses(desk: Desk) -> None:
     refused(desk, client, desk.submit(client, 2), "draining")
     p = desk.sched.p_ready(0, 1)
     desk.take()
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
     assert desk.ended(client, before) is Outcome.OK
 
 
@@ -486,37 +478,27 @@ def test_cancel_of_the_same_job_twice_in_one_message(desk: Desk) -> None:
 
 
 def test_cancel_of_a_started_job_asks_its_worker(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
-    desk.start(p)
+    p, client, seq = desk.begun()
     desk.sched.cancel(client, [seq], desk.now)
     assert CancelAt(p, [1]) in desk.take()
     assert desk.ended(client, seq) is None
-    desk.finish(p, [1], Outcome.CANCELLED)
-    desk.take()
+    desk.end(p, [1], Outcome.CANCELLED)
     assert desk.ended(client, seq) is Outcome.CANCELLED
 
 
 def test_a_cancel_that_came_too_late_is_told_and_the_job_goes_on(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
-    desk.start(p)
+    p, client, seq = desk.begun()
     desk.sched.cancel(client, [seq], desk.now)
     desk.sched.kept(p, p.epoch, [1, 99])
     assert TellKept(client, [seq]) in desk.take()
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
     desk.sched.cancel(client, [seq], desk.now)  # it is over: no answer but its outcome
     assert desk.take() == []
 
 
 def test_a_cancelled_job_that_is_given_back_is_not_handed_out_again(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
+    p, client, seq = desk.leased()
     desk.sched.cancel(client, [seq], desk.now)
     (revoke,) = only(desk.take(), Revoke)
     assert (revoke.p, revoke.tokens, revoke.thief) == (p, [1], None)
@@ -539,9 +521,7 @@ def test_cancelled_delayed_jobs_leave_nothing_behind(desk: Desk) -> None:
 
 
 def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
+    p, client, seq = desk.leased()
     desk.sched.p_died(0, (), None, KILLED, desk.now)
     desk.sched.p_ready(0, 2)
     desk.take()
@@ -553,15 +533,12 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
     assert desk.take() == []
     assert desk.sched.tally.dropped == {"stale_epoch": 4}
     assert list(p.fresh) == [token]
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
 
 
 def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
+    p, client, seq = desk.leased()
     desk.finish(p, [1, 1, 7])
     desk.sched.started(p, 1, [1])
     desk.sched.items(p, 1, 1, [b"i"], [()])
@@ -609,9 +586,7 @@ def test_what_a_dead_worker_had_not_begun_moves_on(desk: Desk) -> None:
 
 
 def test_who_was_running_is_lost_even_if_the_claims_do_not_say_so(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client)
-    desk.take()
+    p, client, seq = desk.leased()
     (token,) = p.fresh
     desk.sched.p_died(0, (), token, KILLED, desk.now)
     desk.take()
@@ -659,8 +634,7 @@ def test_a_stream_that_has_begun_is_not_repeated(desk: Desk) -> None:
     desk.take()
     desk.sched.items(p, 1, 1, [b"a", b"b"], [(), ()])
     assert only(desk.take(), Yielded) == [Yielded(client, first, [b"a", b"b"], [(), ()])]
-    desk.finish(p, [1], Outcome.ERROR)
-    desk.take()
+    desk.end(p, [1], Outcome.ERROR)
     assert desk.ended(client, first) is Outcome.ERROR
     desk.sched.items(p, 1, 2, [b"a"], [()])
     desk.start(p)
@@ -684,38 +658,29 @@ def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.TIMEOUT])
 def test_a_failed_job_is_tried_again_later_and_later(desk: Desk, outcome: Outcome) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client, 1, retries=2)
-    desk.take()
+    p, client, seq = desk.leased(retries=2)
     for wait_ms in (100, 200):
         desk.finish(p, outcome=outcome)
         assert handed(desk.take(after_ms=wait_ms - 1)) == []
         assert handed(desk.take(after_ms=1)) == [(0, 1)]
-    desk.finish(p, outcome=outcome, payload=b"why")
-    desk.take()
+    desk.end(p, outcome=outcome, payload=b"why")
     ((ended, payload, details),) = desk.outcomes[client.sid, seq]
     assert (ended, payload, details["attempt"]) == (outcome, b"why", 3)
     assert desk.sched.tally.retried[outcome.name.lower()] == 2
 
 
 def test_a_job_that_succeeds_at_last_has_one_outcome(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client, 1, retries=9)
-    desk.take()
+    p, client, seq = desk.leased(retries=9)
     desk.finish(p, outcome=Outcome.ERROR)
     desk.take(after_ms=100)
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
 
 
 def test_a_cancelled_job_is_not_tried_again(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
-    (seq,) = desk.submit(client, 1, retries=9)
-    desk.take()
+    p, client, seq = desk.leased(retries=9)
     desk.sched.cancel(client, [seq], desk.now)
-    desk.finish(p, outcome=Outcome.ERROR)
-    desk.take()
+    desk.end(p, outcome=Outcome.ERROR)
     assert desk.ended(client, seq) is Outcome.ERROR
 
 
@@ -738,10 +703,8 @@ def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
     ]
     desk.finish(p, [token], Outcome.ERROR)
     assert not only(desk.take(after_ms=10_000), Deliver)
-    desk.finish(p)
-    desk.take()
-    desk.finish(p)
-    desk.take()
+    desk.end(p)
+    desk.end(p)
     assert [sid for sid, _ in desk.outcomes] == [other.sid]
     assert (desk.sched.unfinished, desk.sched.nbytes) == (0, 0)
 
@@ -765,10 +728,7 @@ def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk
     desk.sched.define(client, Define(0, "pickle", "m:new", b"new"), b"new")
     assert len(desk.sched.functions) == 2
     p = desk.sched.p_ready(0, 1)
-    for _ in range(3):
-        desk.take()
-        desk.finish(p)
-    desk.take()
+    desk.serve(p, 3)
     assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
     assert len(only(desk.log, Forget)) == 1
     assert [fn.name for fn in desk.sched.functions.all()] == ["m:new"]
@@ -808,10 +768,7 @@ def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[...
     desk = desks(outbox_bytes=10)
     p, client = desk.sched.p_ready(0, 1), desk.client()
     desk.submit(client, 3)
-    for _ in range(3):
-        desk.take()
-        desk.finish(p, payload=b"x" * 11)
-    desk.take()
+    desk.serve(p, 3, payload=b"x" * 11)
     assert client.delivered == 1
     assert (client.unacked_bytes, desk.sched.nbytes) == (11, 22)
     desk.sched.ack(client, 1)
@@ -828,10 +785,7 @@ def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[...
 def test_an_impossible_ack_changes_nothing(desk: Desk, outcomes: int) -> None:
     p, client = desk.sched.p_ready(0, 1), desk.client()
     desk.submit(client, 2)
-    for _ in range(2):
-        desk.take()
-        desk.finish(p)
-    desk.take()
+    desk.serve(p, 2)
     desk.sched.ack(client, 1)
     with pytest.raises(ProtocolError, match="2 were sent"):
         desk.sched.ack(client, outcomes)
@@ -859,15 +813,13 @@ def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) ->
     assert {p for p, _ in handed(desk.take())} == {2}
     desk.sched.remove_p(1)
     assert 1 in desk.sched.ps  # what it had started is not lost
-    desk.finish(one, [begun])
-    desk.take()
+    desk.end(one, [begun])
     assert not one.fresh
     desk.sched.p_died(1, (), None, KILLED, desk.now)
     desk.sched.remove_p(1)
     assert list(desk.sched.ps) == [2]
     assert fresh not in two.fresh or two.next_token > 1
-    desk.finish(two)
-    desk.take()
+    desk.end(two)
     assert [desk.ended(client, seq) for seq in (1, 2, 3)] == [Outcome.OK] * 3
 
 

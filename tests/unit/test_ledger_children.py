@@ -88,8 +88,7 @@ def test_children_are_not_counted_as_jobs() -> None:
     desk.take()
     desk.start(thief, list(thief.fresh)[:1])
     assert only(desk.take(), TellRunning) == []
-    desk.finish(thief)
-    desk.take()
+    desk.end(thief)
     tally = desk.sched.tally
     assert (tally.children, tally.submitted, sum(tally.finished.values())) == (3, 0, 0)
     assert (tally.wait.count, thief.finished) == (0, 0)
@@ -132,8 +131,7 @@ def test_more_are_asked_for_before_they_run_out() -> None:
     assert only(desk.take(), AskChildren) == []
     while len(desk.sched.queue) * MS >= CHILDREN_LOW_NS:
         assert not home.asked
-        desk.finish(thief, occupied_ms=1)
-        desk.take()
+        desk.end(thief, occupied_ms=1)
     assert home.asked
 
 
@@ -170,8 +168,7 @@ def test_a_dead_thief_loses_what_it_had_begun_and_nothing_else() -> None:
     assert desk.details(home.session, seqs[0])["signal"] == "SIGKILL"
     third = desk.sched.p_ready(1, 2)
     desk.take()
-    desk.finish(third)
-    desk.take()
+    desk.end(third)
     assert desk.ended(home.session, seqs[1]) is Outcome.OK
 
 
