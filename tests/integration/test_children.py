@@ -74,11 +74,11 @@ def test_an_idle_worker_takes_children(boot: Boot, root: str) -> None:
     assert jobs["finished"] == {"ok": jobs["submitted"]}, "children are no jobs"
 
 
-def test_children_that_moved_are_counted(boot: Boot) -> None:
+def test_children_that_moved_are_counted(boot: Boot, tmp_path: Path) -> None:
     """At the P that they left, and where they began: as many as said so themselves."""
     client = boot()
-    done = run(client, "squares", 200)
-    ran = Counter(pid for pid, _ in done)
+    told = run(client, "wait_group", str(tmp_path / "notes"))
+    ran = Counter(int(at) for word, _, at in told if word == "began")
 
     def ps() -> Any:
         return status(client)["ps"]
