@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from gmpd import codec
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.core import (
     INSTEAD,
-    STREAM_WINDOW,
     Ended,
     Options,
     Yielded,
+    answer_error,
     apply,
     prepare,
-    streaming,
 )
 from gmpd.client.futures import error_of
 from gmpd.client.progress import Report
+from gmpd.client.streams import Incoming, Sink
 from gmpd.client.sync import FLUSH_JOBS
 from gmpd.client.unclosed import Belongings, Leash, end_aside
+from gmpd.client.views import OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.errors import DaemonUnreachable
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 
@@ -87,6 +88,10 @@ def _for_asyncio(error: BaseException) -> BaseException:
     stand_in = RuntimeError(f"the job raised {error!r}")
     stand_in.__cause__ = error
     return stand_in
+
+
+#: An AsyncClient seen through job options.
+AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any]]
 
 
 class AsyncClient(Wire):
@@ -153,19 +158,20 @@ class AsyncClient(Wire):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
         """Run ``fn(*args, **kwargs)`` on the daemon: await the future that this returns."""
-        return self._submit(None, fn, args, kwargs)
+        return self.submit_with(None, fn, args, kwargs)
 
-    def options(self, **options: Any) -> AsyncOptionsView:
+    def options(self, **options: Any) -> AsyncView:
         """A view of this client that submits with job options."""
-        return AsyncOptionsView(self, options)
+        return OptionsView(self, options)
 
-    def _submit(
+    def submit_with(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> AsyncJobFuture:
+        """``submit`` with job options that override the function's."""
         return self._submit_ready(*prepare(fn, overrides, args, kwargs))
 
     def _submit_ready(
@@ -174,12 +180,19 @@ class AsyncClient(Wire):
         future = AsyncJobFuture(loop=self._loop)
         future._client = self
         future._name = ref.name
-        future._seq = self._take_in(ref, options, blob, future)
+        future._seq = self._take_in(self._core.submit, ref, options, blob, future)
         return future
 
-    def _take_in(self, ref: FunctionRef, options: Options | None, blob: Blob, sink: Any) -> int:
+    def _take_in(
+        self,
+        take: Callable[[FunctionRef, Blob, Options | None, Any], int],
+        ref: FunctionRef,
+        options: Options | None,
+        blob: Blob,
+        sink: Any,
+    ) -> int:
         self._check_open()
-        seq = self._core.submit(ref, blob, options, sink)
+        seq = take(ref, blob, options, sink)
         self._leash.client = self
         if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
             self._flush()
@@ -202,7 +215,7 @@ class AsyncClient(Wire):
         Closing the generator (``aclose``, or an error in the loop's body) cancels what has not
         ended.
         """
-        return self._map(
+        return self.map_with(
             None,
             fn,
             iterables,
@@ -212,7 +225,7 @@ class AsyncClient(Wire):
             progress=progress,
         )
 
-    def _map(
+    def map_with(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
@@ -222,39 +235,37 @@ class AsyncClient(Wire):
         timeout: float | None = None,
         **how: Any,
     ) -> AsyncIterator[Any]:
+        """``map`` with job options that override the function's."""
         return AsyncMapping(
             self, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
         ).run()
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """``async for``: the values that the generator function ``fn`` yields, as they come."""
-        return self._stream(None, fn, args, kwargs)
+        return self.stream_with(None, fn, args, kwargs)
 
-    async def _stream(
+    async def stream_with(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> AsyncIterator[Any]:
-        sink = _StreamSink()
+        """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
-        seq = self._take_in(ref, streaming(options), blob, sink)
-        used = 0
+        arrivals: asyncio.Queue[Yielded | Ended] = asyncio.Queue()
+        incoming = Incoming(ref.name)
+        seq = self._take_in(self._core.begin_stream, ref, options, blob, Sink(arrivals.put_nowait))
         try:
-            while True:
-                event = await sink.arrivals.get()
-                if isinstance(event, Ended):
-                    if event.outcome is not Outcome.OK:
-                        raise error_of(event, self.job_id(seq), ref.name)
-                    return
-                for payload, buffers in zip(event.payloads, event.buffers, strict=True):
-                    yield codec.decode(payload, buffers)
-                    used += 1
-                    if used * 2 >= STREAM_WINDOW:
-                        self._core.pull(seq, used)
-                        self._flush()
-                        used = 0
+            while incoming or not incoming.over:
+                if not incoming:
+                    incoming.take(await arrivals.get(), self.job_id(seq))
+                    continue
+                item = incoming.pop()
+                if n := incoming.due():
+                    self._core.pull(seq, n)
+                    self._flush()
+                yield codec.decode(*item)
         finally:
             self.cancel_seqs([seq])
 
@@ -360,26 +371,6 @@ def _end_unwanted(finding: asyncio.Future[discovery.Target]) -> None:
         end_aside(daemon)
 
 
-class AsyncOptionsView:
-    """An AsyncClient seen through job options."""
-
-    def __init__(self, client: AsyncClient, options: dict[str, Any]) -> None:
-        self._client = client
-        self._options = options
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
-        """As ``AsyncClient.submit``."""
-        return self._client._submit(self._options, fn, args, kwargs)
-
-    def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> AsyncIterator[Any]:
-        """As ``AsyncClient.map``."""
-        return self._client._map(self._options, fn, iterables, **how)
-
-    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """As ``AsyncClient.stream``."""
-        return self._client._stream(self._options, fn, args, kwargs)
-
-
 class _CallSink:
     def __init__(self, future: asyncio.Future[Any]) -> None:
         self.future = future
@@ -390,21 +381,4 @@ class _CallSink:
         if ok:
             self.future.set_result(value)
         else:
-            error = value if isinstance(value, Exception) else GmpdError(str(value))
-            self.future.set_exception(error)
-
-
-class _StreamSink:
-    streams = True
-
-    def __init__(self) -> None:
-        self.arrivals: asyncio.Queue[Yielded | Ended] = asyncio.Queue()
-
-    def yielded(self, event: Yielded) -> None:
-        self.arrivals.put_nowait(event)
-
-    def ended(self, event: Ended) -> None:
-        self.arrivals.put_nowait(event)
-
-    def noted(self, what: str) -> None:
-        pass
+            self.future.set_exception(answer_error(value))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from gmpd import protocol
 from gmpd.client.refusals import HOPELESS, Refusals, Sent
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
+from gmpd.errors import DaemonUnreachable, GmpdError, ProtocolError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
 from gmpd.protocol import Outcome
 
@@ -161,6 +161,10 @@ class ClientCore:
         self.unsent += 1
         batch.nbytes += len(data)
         return seq
+
+    def begin_stream(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
+        """Take one generator job whose values are wanted; as ``submit``."""
+        return self.submit(ref, blob, {**(options or {}), "stream": STREAM_WINDOW}, sink)
 
     def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
         """A larger frame would cost the connection, and with it every job of this session."""
@@ -565,9 +569,9 @@ def prepare(
     return ref, options, encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
 
 
-def streaming(options: Options | None) -> Options:
-    """``options`` for a generator job whose values are wanted."""
-    return {**(options or {}), "stream": STREAM_WINDOW}
+def answer_error(value: Any) -> Exception:
+    """What a call raises whose Reply is not ok, or that the loss of the daemon ended."""
+    return value if isinstance(value, Exception) else GmpdError(str(value))
 
 
 def wire_options(

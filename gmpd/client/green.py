@@ -118,8 +118,9 @@ class Client(_Client):
         super()._take_in(ref, options, blob, sink, wait)
         self._leash.client = self
 
-    def _stream(self, *what: Any) -> Stream:
-        stream = super()._stream(*what)
+    def stream_with(self, *what: Any) -> Stream:
+        """As the blocking face's."""
+        stream = super().stream_with(*what)
         self._leash.client = self
         return stream
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gmpd import codec
@@ -19,6 +19,46 @@ from gmpd.protocol import Outcome
 
 if TYPE_CHECKING:
     from gmpd.client.sync import Client
+
+
+class Incoming:
+    """What has come of a stream's values, and when its job may go on. Without waiting."""
+
+    def __init__(self, name: str) -> None:
+        #: The job has ended; what has come is still to be taken.
+        self.over = False
+        self._name = name
+        self._items: deque[tuple[bytes, Any]] = deque()
+        self._used = 0
+
+    def __bool__(self) -> bool:
+        """Whether a value is there."""
+        return bool(self._items)
+
+    def take(self, event: Yielded | Ended, job_id: str) -> None:
+        """Something has come. Raises what the generator raised, or what ended its job."""
+        if isinstance(event, Yielded):
+            self._items.extend(zip(event.payloads, event.buffers, strict=True))
+            return
+        self.over = True
+        if event.outcome is not Outcome.OK:
+            raise error_of(event, job_id, self._name)
+
+    def pop(self) -> tuple[bytes, Any]:
+        """The next value, encoded; ``due`` is to be asked after each."""
+        self._used += 1
+        return self._items.popleft()
+
+    def due(self) -> int:
+        """So many more items are to be asked for now."""
+        if self._used * 2 < STREAM_WINDOW:
+            return 0
+        used, self._used = self._used, 0
+        return used
+
+    def clear(self) -> None:
+        """Nobody wants what is there."""
+        self._items.clear()
 
 
 class Stream(Iterator[Any]):
@@ -32,39 +72,27 @@ class Stream(Iterator[Any]):
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
-        self._name = name
         self._arrivals = client.new_queue()
-        self._items: deque[tuple[bytes, Any]] = deque()
-        self._used = 0
-        self._over = False
+        self._incoming = Incoming(name)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        while not self._items:
-            if self._over:
+        incoming = self._incoming
+        while not incoming:
+            if incoming.over:
                 raise StopIteration
-            self._take(self._arrivals.get())
-        payload, buffers = self._items.popleft()
-        self._used += 1
-        if self._used * 2 >= STREAM_WINDOW:
-            self._client.pull_items(self._seq, self._used)
-            self._used = 0
-        return codec.decode(payload, buffers)
-
-    def _take(self, event: Yielded | Ended) -> None:
-        if isinstance(event, Yielded):
-            self._items.extend(zip(event.payloads, event.buffers, strict=True))
-            return
-        self._over = True
-        if event.outcome is not Outcome.OK:
-            raise error_of(event, self._client.job_id(self._seq), self._name)
+            incoming.take(self._arrivals.get(), self._client.job_id(self._seq))
+        item = incoming.pop()
+        if n := incoming.due():
+            self._client.pull_items(self._seq, n)
+        return codec.decode(*item)
 
     def close(self) -> None:
         """No more is wanted: the job is cancelled where it is."""
         self._forget()
-        self._items.clear()
+        self._incoming.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -73,15 +101,17 @@ class Stream(Iterator[Any]):
         self.close()
 
     def _forget(self) -> None:
-        if self._seq and not self._over:
+        if self._seq and not self._incoming.over:
             self._client.forget_seqs([self._seq])
-            self._over = True  # last, so that a close that was interrupted is done by the next
+            self._incoming.over = (
+                True  # last, so that a close that was interrupted is done by the next
+            )
 
     # -- a sink of the core ----------------------------------------------------------------------
 
     def sink(self) -> Sink:
         """What the core holds: not the stream itself, which may so be dropped."""
-        return Sink(self._arrivals)
+        return Sink(self._arrivals.put)
 
     def begun(self, seq: int, sink: Sink) -> None:
         """It is job ``seq`` from now on."""
@@ -99,21 +129,21 @@ class Gone(weakref.ref[Stream]):
 
 
 class Sink:
-    """A stream's end of its job."""
+    """A stream's end of its job: ``put`` puts what comes where it is waited for."""
 
     streams = True
 
-    def __init__(self, arrivals: Any) -> None:
-        self._arrivals = arrivals
+    def __init__(self, put: Callable[[Any], object]) -> None:
+        self._put = put
         #: Weak references to the stream: their callbacks come only while they live.
         self.watching: tuple[Gone, ...] = ()
 
     def yielded(self, event: Yielded) -> None:
-        self._arrivals.put(event)
+        self._put(event)
 
     def ended(self, event: Ended) -> None:
         self.watching = ()
-        self._arrivals.put(event)
+        self._put(event)
 
     def noted(self, what: str) -> None:
         pass

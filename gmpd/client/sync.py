@@ -35,9 +35,9 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from gmpd.client.core import INSTEAD, Ended, Event, apply, prepare, streaming
+from gmpd.client.core import INSTEAD, Ended, Event, answer_error, apply, prepare
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import Mapping
@@ -46,10 +46,10 @@ from gmpd.client.progress import Report
 from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Gone, Stream
 from gmpd.client.unclosed import LINGER_MS
+from gmpd.client.views import OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, GmpdError, QueueFull
-from gmpd.job import JobOptions
+from gmpd.errors import DaemonUnreachable, QueueFull
 from gmpd.netpoll import Dealer, Network
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
@@ -77,9 +77,14 @@ _RING = operator.methodcaller("write", _ONE)
 _FOR_GMPD = frozenset(
     {
         "cancel_job", "cancel_pending", "cancel_seqs", "forget_jobs", "forget_seqs", "lead",
-        "new_queue", "pull_items", "submit_ref", "submit_with", "watch_stream",
+        "map_with", "new_queue", "pull_items", "stream_with", "submit_ref", "submit_with",
+        "watch_stream",
     }
 )  # fmt: skip
+
+
+#: A client seen through job options.
+View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream]
 
 
 class Client(Wire):
@@ -217,7 +222,7 @@ class Client(Wire):
         ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).
         Closing the iterator cancels what has not started.
         """
-        return self._map(
+        return self.map_with(
             None,
             fn,
             iterables,
@@ -227,26 +232,28 @@ class Client(Wire):
             progress=progress,
         )
 
-    def _map(
+    def map_with(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
         **how: Any,
     ) -> Iterator[Any]:
+        """``map`` with job options that override the function's."""
         return Mapping(self, overrides, fn, iterables, **how).run()
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
         """The values that the generator function ``fn`` yields, as they come."""
-        return self._stream(None, fn, args, kwargs)
+        return self.stream_with(None, fn, args, kwargs)
 
-    def _stream(
+    def stream_with(
         self,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Stream:
+        """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
         stream = Stream(self, ref.name)
         sink = stream.sink()
@@ -255,7 +262,7 @@ class Client(Wire):
             # Who is interrupted either began no job or has a stream that ends it: nothing else
             # would, for a generator that nobody reads waits for ever.
             with SHIELD:
-                stream.begun(self._core.submit(ref, blob, streaming(options), sink), sink)
+                stream.begun(self._core.begin_stream(ref, blob, options, sink), sink)
                 self._flush()
         return stream
 
@@ -278,9 +285,8 @@ class Client(Wire):
         """A queue on which this face's threads may wait."""
         return queue.SimpleQueue()
 
-    def options(self, **options: Any) -> OptionsView:
+    def options(self, **options: Any) -> View:
         """A view of this client that submits with job options (see ``gmpd.job``)."""
-        JobOptions().merged(**options)
         return OptionsView(self, options)
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
@@ -296,7 +302,7 @@ class Client(Wire):
                 f"the daemon at {self.endpoint} did not answer {method!r} within {timeout:g} s"
             )
         if not sink.ok:
-            raise sink.value if isinstance(sink.value, Exception) else GmpdError(str(sink.value))
+            raise answer_error(sink.value)
         return sink.value
 
     def _new_future(self) -> JobFuture:
@@ -771,32 +777,6 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-
-
-class OptionsView:
-    """A client seen through job options; shares everything else with it."""
-
-    def __init__(self, client: Client, options: dict[str, Any]) -> None:
-        self._client = client
-        self._options = options
-
-    def options(self, **options: Any) -> OptionsView:
-        """More options on top."""
-        return self._client.options(**{**self._options, **options})
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
-        """As ``Client.submit``."""
-        return self._client.submit_with(self._options, fn, args, kwargs)
-
-    def map(
-        self, fn: Callable[..., Any], /, *iterables: Iterable[Any], **how: Any
-    ) -> Iterator[Any]:
-        """As ``Client.map``."""
-        return self._client._map(self._options, fn, iterables, **how)
-
-    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
-        """As ``Client.stream``."""
-        return self._client._stream(self._options, fn, args, kwargs)
 
 
 class _CallSink:
