@@ -248,14 +248,25 @@ class Chan(Generic[T]):
             raise sg.cancelled_error()
         raise _end("receive from a channel that is closed and drained")
 
-    async def recv_ok(self) -> tuple[T | None, bool]:
+    @parks
+    def recv_ok(self) -> Generator[Wait, None, tuple[T | None, bool]]:
         """Receive as in Go's ``v, ok := <-ch``: (None, False) once the channel is closed and
         drained.
         """
+        got = self._recv_now()
+        if got is not None:
+            return got
+        sg = self._enqueue_recv(None)
         try:
-            return await self.recv(), True
-        except ChanClosed:
-            return None, False
+            yield sg
+        except BaseException:
+            sg.abandon()
+            raise
+        if sg.ok:
+            return sg.elem, True
+        if sg.c is None or sg.ok is None:
+            raise sg.cancelled_error()
+        return None, False
 
     if not TYPE_CHECKING:  # mypy finds the mistake by itself
 
@@ -365,7 +376,7 @@ class Chan(Generic[T]):
         """What came of a receive in a ``select`` that waited. Any thread."""
         return sg.elem, bool(sg.ok)
 
-    def _enqueue_recv(self, g: Waker) -> Sudog:
+    def _enqueue_recv(self, g: Waker | None) -> Sudog:
         sg = self._new_receiver()
         sg.g = g
         self._recvq.append(sg)

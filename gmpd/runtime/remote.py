@@ -522,6 +522,12 @@ class RemoteChan(Chan[T]):
             raise sg.elem
         raise _end("receive from a channel that is closed and drained")
 
+    async def recv_ok(self) -> tuple[T | None, bool]:
+        try:
+            return await self.recv(), True
+        except ChanClosed:
+            return None, False
+
     def close(self) -> None:
         """Close; does not wait for the home, which closes once what was sent before has arrived.
         Panic if it is known here to be closed."""
@@ -550,14 +556,14 @@ class RemoteChan(Chan[T]):
             " a channel that is made here, and send on"
         )
 
-    def _enqueue_recv(self, g: Waker) -> Sudog:
+    def _enqueue_recv(self, g: Waker | None) -> Sudog:
         return self._ask_for(g, ChanOp.RECV)
 
     def try_for(self, g: Waker) -> Sudog:
         """Receive if there is something; else ``elem`` becomes EMPTY_HANDED."""
         return self._ask_for(g, ChanOp.TRY_RECV)
 
-    def _ask_for(self, g: Waker, op: ChanOp) -> Sudog:
+    def _ask_for(self, g: Waker | None, op: ChanOp) -> Sudog:
         sg = RemoteReceiver(None, self._loop)
         sg.g = g
         self._exchange.ask(self, op, sg)

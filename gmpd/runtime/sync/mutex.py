@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import ClassVar
 
 from gmpd.errors import Panic
 from gmpd.runtime.home import at_home, wait_at_home
-from gmpd.runtime.sudog import Sudog, Waker, park
+from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve
 
 #: A waiter that could not get a Mutex for so long is handed it at the next unlock (Go:
@@ -105,14 +105,21 @@ class Mutex(Queueing):
         #: ``unlock`` hands the lock over; there is somebody in the queue then.
         self._starving = False
 
-    async def lock(self) -> None:
+    @parks
+    def lock(self) -> Generator[Wait, None, None]:
         """Lock, waiting as long as somebody else holds it."""
         if not self._locked:
             self._locked = True
             return
         turn = Turn(self)
         while (sg := turn.attempt(None)) is not None:
-            await park(sg)
+            try:  # as in ``park``; but many may wait for a lock, and one frame is half of two
+                yield sg
+            except BaseException:
+                sg.abandon()
+                raise
+            if not sg.ok:
+                raise sg.cancelled_error()
             if turn.owns(sg):
                 return
 
