@@ -53,7 +53,7 @@ class Acceptance:
                 self._waiting.refused(session, len(seqs), nbytes)
             self._reject(session, seqs, *refusal, told=told)
             return
-        self._waiting.accepted(session, len(seqs))
+        self._waiting.accepted(session, len(seqs), now)
         delay_ns = int(options.get("delay", 0) * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)

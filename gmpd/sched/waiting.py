@@ -2,6 +2,9 @@
 
 Whoever waits longest is served first, in turns. What one is told of is kept for it, so that no
 newcomer is quicker; for a while only, since it may have died, or may want it no more (``waive``).
+
+Who lets that while pass is not told again until it submits something: a client that is stopped
+would cost the others such a while in each of its turns.
 """
 
 from __future__ import annotations
@@ -37,26 +40,35 @@ class Waiting:
         self._ledger = ledger
         self._line: dict[Session, _Want] = {}
         self._kept: dict[Session, _Kept] = {}
+        #: Who was told and did not come.
+        self._absent: dict[Session, _Want] = {}
 
     def __bool__(self) -> bool:
-        """Whether anybody waits, or anything is kept."""
-        return bool(self._line or self._kept)
+        """Whether ``tell`` has something to look at."""
+        return bool(self._line or self._kept or self._absent)
 
     def refused(self, session: Session, jobs: int, nbytes: int) -> None:
         """There was no room for so many; they are held by their client until it is told."""
+        self._is_back(session)
         before = self._line.get(session, _Want(0, 0))
         self._line[session] = _Want(before.jobs + jobs, max(before.nbytes, nbytes // jobs))
 
-    def accepted(self, session: Session, jobs: int) -> None:
+    def accepted(self, session: Session, jobs: int, now: int) -> None:
         """So many have come in."""
+        self._is_back(session)
         kept = self._kept.pop(session, None)
         if kept is not None and kept.jobs > jobs:
-            self._kept[session] = kept._replace(jobs=kept.jobs - jobs)
+            self._kept[session] = _Kept(kept.jobs - jobs, kept.nbytes, now + KEEP_NS)
+
+    def _is_back(self, session: Session) -> None:
+        if session in self._absent:
+            self._line[session] = self._absent.pop(session)
 
     def waive(self, session: Session) -> None:
         """A client wants no more room, and gives back what is kept for it."""
         self._line.pop(session, None)
         self._kept.pop(session, None)
+        self._absent.pop(session, None)
 
     def kept_from(self, session: Session) -> int:
         """Room that this session may not use, for it is kept for others."""
@@ -66,9 +78,7 @@ class Waiting:
 
     def tell(self, now: int) -> list[TellRoom]:
         """Who is to be told of room that there is."""
-        for session, kept in list(self._kept.items()):
-            if kept.until_ns <= now or not self._ledger.is_open(session):
-                del self._kept[session]
+        self._let_lapse(now)
         told: list[TellRoom] = []
         while self._line:
             session = next(iter(self._line))
@@ -84,10 +94,24 @@ class Waiting:
             if not jobs:
                 break
             before = self._kept.get(session)
-            kept_jobs = jobs if before is None else jobs + before.jobs
-            self._kept[session] = _Kept(kept_jobs, want.nbytes, now + KEEP_NS)
+            if before is None:
+                self._kept[session] = _Kept(jobs, want.nbytes, now + KEEP_NS)
+            else:  # no longer than the first of it, or it would never lapse
+                self._kept[session] = _Kept(before.jobs + jobs, want.nbytes, before.until_ns)
             told.append(TellRoom(session, jobs))
         return told
+
+    def _let_lapse(self, now: int) -> None:
+        is_open = self._ledger.is_open
+        for session in [session for session in self._absent if not is_open(session)]:
+            del self._absent[session]
+        for session, kept in list(self._kept.items()):
+            if not is_open(session):
+                del self._kept[session]
+            elif kept.until_ns <= now:
+                del self._kept[session]
+                if session in self._line:
+                    self._absent[session] = self._line.pop(session)
 
     def _share(self, nbytes: int) -> int:
         """Room for the first in line, for jobs of so many bytes each."""

@@ -357,12 +357,55 @@ def test_room_that_somebody_was_told_of_is_kept_for_a_while(desks: Callable[...,
     desk.submit(quick, 1)
     assert told(desk.take()) == [], "not for a newcomer"
     assert desk.sched.next_deadline() is not None
-    assert told(desk.take(after_ms=200)) == [("slow", 1)], "its second job was before the newcomer"
-    desk.sched.waive(slow)
-    assert told(desk.take()) == [("quick", 1)]
+    assert told(desk.take(after_ms=200)) == [("quick", 1)]
     desk.submit(quick, 1)
     desk.take()
     assert desk.sched.unfinished == 1
+
+
+def test_who_is_told_and_does_not_come_costs_the_others_one_wait(
+    desks: Callable[..., Desk],
+) -> None:
+    """A client that is stopped, in a line with one that is not, as many jobs as it may want."""
+    desk = desks(queue_jobs=2)
+    p = desk.sched.p_ready(0, 1)
+    stopped, alive = desk.client("stopped", waits=True), desk.client("alive", waits=True)
+    desk.submit(alive, 2)
+    desk.submit(stopped, 1000)
+    desk.submit(alive, 5)
+    desk.take()
+    desk.finish(p)
+    assert told(desk.take()) == [("stopped", 1)]
+    desk.finish(p, [next(iter({**p.started, **p.fresh}))])
+    assert told(desk.take(after_ms=90)) == [("alive", 1)]
+    desk.submit(alive)
+    assert told(desk.take(after_ms=20)) == [("alive", 1)], "what was kept is free again"
+    desk.submit(alive)
+    for left in (2, 1, 0):
+        desk.take()
+        desk.finish(p, [next(iter({**p.started, **p.fresh}))])
+        assert told(desk.take()) == [("alive", 1)], f"nothing is kept, {left} wait"
+        desk.submit(alive)
+
+
+def test_who_comes_late_is_told_again(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_jobs=1)
+    p = desk.sched.p_ready(0, 1)
+    first, late = desk.client("first"), desk.client("late", waits=True)
+    desk.submit(first)
+    desk.submit(late, 3)
+    desk.take()
+    desk.finish(p)
+    assert told(desk.take()) == [("late", 1)]
+    assert told(desk.take(after_ms=200)) == []
+    desk.submit(late)  # it was stopped for a moment, and there is still room
+    desk.take()
+    desk.finish(p)
+    assert told(desk.take()) == [("late", 1)]
+    assert told(desk.take(after_ms=200)) == []
+    desk.sched.close_session(late, desk.now)
+    desk.take()
+    assert not desk.sched._waiting, "it left, and is forgotten"
 
 
 def test_nobody_waits_for_a_client_that_left_or_a_daemon_that_drains(
