@@ -24,7 +24,7 @@ from gmpd.codec import (
 )
 from gmpd.errors import JobTimeout, Unserializable
 from gmpd.protocol import Outcome
-from gmpd.runtime.g import leave_fork
+from gmpd.runtime.steps import leave_fork
 
 if TYPE_CHECKING:
     from gmpd.daemon.worker import Worker

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gmpd.daemon.call import Call, Step
-from gmpd.runtime.g import leave_fork
+from gmpd.runtime.steps import leave_fork
 
 T = TypeVar("T")
 

@@ -27,11 +27,11 @@ from gmpd.errors import ProtocolError, Unserializable
 from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import ChanOp, Outcome
-from gmpd.runtime.g import leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
+from gmpd.runtime.steps import leave_fork
 from gmpd.sched.sysmon import Trait
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the

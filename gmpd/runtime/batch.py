@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.g import G, JobG, Task
+from gmpd.runtime.g import G, JobG
+from gmpd.runtime.task import Task
 from gmpd.runtime.watch import is_watched, run_watched
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
 from gmpd.runtime.deadlock import is_dead
 from gmpd.runtime.fresh import FreshGs
-from gmpd.runtime.g import SyncG
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.stacks import deadlock_text
+from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
 
 #: A batch ends after so many looks at the clock, instead of 2 ms.

@@ -20,7 +20,10 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gmpd.runtime.g import G, JobG, SyncG, Task, leave_fork
+from gmpd.runtime.g import G, JobG
+from gmpd.runtime.steps import leave_fork
+from gmpd.runtime.syncg import SyncG
+from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import LEARNED_MAX, Trait
 

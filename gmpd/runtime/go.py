@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 
 from gmpd.runtime.allgs import FULL
 from gmpd.runtime.fresh import SyncCall
-from gmpd.runtime.g import EMPTY, PENDING, YIELD, G, SyncG
+from gmpd.runtime.g import PENDING, G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
+from gmpd.runtime.steps import EMPTY, YIELD
 from gmpd.runtime.sudog import Wait, parks
+from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
 
 T = TypeVar("T")

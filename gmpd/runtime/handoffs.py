@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gmpd.runtime.g import SyncG, leave_fork
+from gmpd.runtime.steps import leave_fork
+from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import SLICE_NS, Learned, Trait
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
-from gmpd.runtime.g import G, JobG, Task, is_started, leave_fork
+from gmpd.runtime.g import G, JobG
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
@@ -36,7 +36,9 @@ from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import p_state
 from gmpd.runtime.stats import Stats
+from gmpd.runtime.steps import is_started, leave_fork
 from gmpd.runtime.sysmon import Sysmon
+from gmpd.runtime.task import Task
 from gmpd.runtime.trace import EVENTS_MAX, Tracer
 from gmpd.runtime.watch import is_watched, run_watched
 from gmpd.sched.g import GEvent

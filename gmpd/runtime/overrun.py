@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.g import Steps
+from gmpd.runtime.steps import Steps
 from gmpd.sched.sysmon import LEARNED_MAX
 
 if TYPE_CHECKING:

@@ -17,8 +17,10 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime.g import Away, G, JobG, Steps, SyncG
+from gmpd.runtime.g import Away, G, JobG
+from gmpd.runtime.steps import Steps
 from gmpd.runtime.sudog import Wait
+from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.trace import PState
 
 if TYPE_CHECKING:

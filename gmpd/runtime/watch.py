@@ -8,8 +8,8 @@ import asyncio
 from asyncio import base_events
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.g import Steps
 from gmpd.runtime.stacks import wait_reason
+from gmpd.runtime.steps import Steps
 from gmpd.runtime.trace import Tracer
 from gmpd.sched.g import GEvent
 

@@ -32,8 +32,7 @@ END_S = 20.0
 OPS_MAX = 120
 #: Rounds of ``all that is left is cancelled`` before a program is given up: some swallow cancels.
 STEPS_MAX = 20_000
-#: A program may be told of an error that nobody asked for when its task is collected, and that may
-#: come after its end: it differs if it does so every time.
+#: asyncio keeps tasks in sets here and there: a program differs if it does so every time.
 TRIES = 3
 
 Op = tuple[Any, ...]
@@ -175,7 +174,7 @@ class Player:
             loop.set_task_factory(asyncio.eager_task_factory)
 
     def hear(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if self.over:
+        if self.over or "never retrieved" in context["message"]:  # told when it is collected
             return
         error = context.get("exception")
         # The text behind a colon or quote may show the loop's own class.

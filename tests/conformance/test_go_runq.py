@@ -15,10 +15,11 @@ import pytest
 import gmpd.runtime.go as gmpd
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.deterministic import DeterministicLoop
-from gmpd.runtime.g import G, SyncG
+from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.run import run
 from gmpd.runtime.sudog import Sudog, park
+from gmpd.runtime.syncg import SyncG
 
 T = TypeVar("T")
 

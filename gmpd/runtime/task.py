@@ -1,0 +1,128 @@
+"""Tasks: what ``loop.create_task`` makes."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError, base_tasks, coroutines
+from asyncio.tasks import _register_task
+from collections.abc import Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime.steps import Steps, _message, sender
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+
+_Future: Any = asyncio.Future
+_future_init = _Future.__init__
+_future_cancel = _Future.cancel
+_future_cancelled_error = _Future._make_cancelled_error
+_future_exception = _Future.exception
+_future_result = _Future.result
+_future_set_result = _Future.set_result
+_future_set_exception = _Future.set_exception
+
+
+class Task(Steps, asyncio.Task[Any]):
+    """What ``loop.create_task`` makes: a C Task by class, of which only the future is used."""
+
+    __slots__ = (
+        "_cancelled_exc",
+        "_cancels",
+        "_context",
+        "_coro_or_args",
+        "_fut_waiter",
+        "_must_cancel",
+        "_name",
+        "_p",
+        "_send",
+        "id",
+        "since_ns",
+    )
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        loop: Loop,
+        name: object = None,
+        context: Context | None = None,
+    ):
+        _future_init(self, loop=loop)
+        if not coroutines.iscoroutine(coro):
+            raise TypeError(f"a coroutine was expected, got {coro!r}")
+        self._p = loop
+        self._cancelled_exc: CancelledError | None = None
+        self._send = sender(coro)
+        self._coro_or_args = coro
+        self._context = copy_context() if context is None else context
+        self._fut_waiter = None
+        self._must_cancel = False
+        if name is not None:
+            self._name = str(name)
+        loop.made = self.id = loop.made + 1
+        self._log_destroy_pending = True
+        loop._ready.append(self)
+        _register_task(self)
+
+    def forget_frame(self) -> None:
+        """In debug mode: the line that made it is the caller's, not the loop's."""
+        if self._source_traceback:  # type: ignore[attr-defined]
+            del self._source_traceback[-1]  # type: ignore[attr-defined]
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._log_traceback = False
+        if self.done():
+            return False
+        self._request_cancel(msg)
+        return True
+
+    def set_result(self, result: Any) -> None:
+        raise RuntimeError("Task does not support set_result operation")
+
+    def set_exception(self, exception: Any) -> None:
+        raise RuntimeError("Task does not support set_exception operation")
+
+    def _returned(self, value: Any) -> None:
+        if self._must_cancel:  # cancelled right before it returned
+            message = _message(self._must_cancel)
+            self._must_cancel = False
+            _future_cancel(self, message)
+        else:
+            _future_set_result(self, value)
+
+    def _failed(self, exc: BaseException) -> None:
+        _future_set_exception(self, exc)
+
+    def _was_cancelled(self, exc: CancelledError) -> None:
+        _future_cancel(self)
+        self._cancelled_exc = exc
+
+    def _make_cancelled_error(self) -> CancelledError:
+        """The very error that the coroutine ended with, once; it has the traceback."""
+        exc, self._cancelled_exc = self._cancelled_exc, None
+        return exc if exc is not None else _future_cancelled_error(self)
+
+    def result(self) -> Any:
+        if self._cancelled_exc is not None:
+            raise self._make_cancelled_error()
+        return _future_result(self)
+
+    def exception(self) -> BaseException | None:
+        if self._cancelled_exc is not None:
+            raise self._make_cancelled_error()
+        return _future_exception(self)  # type: ignore[no-any-return]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        if not self.done():
+            self._asyncio_future_blocking = True
+            yield self
+            if not self.done():
+                raise RuntimeError("await wasn't used with future")
+        return self.result()
+
+    __iter__ = __await__
+
+    def __repr__(self) -> str:
+        return base_tasks._task_repr(self)
