@@ -1,5 +1,5 @@
 """What to do next, decided without doing it: no IO, no clock, no dice, no log.
 
-Events and ``now`` go in, answers and instructions come out. ``ledger`` is the coordinator's side,
+Events and ``now`` go in, answers and instructions come out. ``schedt`` is the coordinator's side,
 ``runq``, ``g`` and ``sysmon`` are a worker's.
 """

@@ -1,4 +1,4 @@
-"""What the policy wants done: the shell (daemon.coordinator) does it, in this order.
+"""What the policy wants done: the shell (daemon.deeds) does it, in this order.
 
 The counterpart is schedt.Sched, which emits them. An instruction is complete: the shell never has
 to ask back.
