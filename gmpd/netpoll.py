@@ -43,6 +43,10 @@ RECV_MESSAGES_MAX = 64
 #: A peer that does not finish the ZMTP handshake in this many ms is dropped (libzmq: 30,000).
 HANDSHAKE_MS = 5_000
 
+#: Connections that wait in the kernel to be accepted, and are accepted yet when the door is shut
+#: (libzmq: 100). Who finds the line full tries again after RECONNECT_IVL.
+BACKLOG = 32
+
 #: How long a listening socket that closes waits for its doorman, seconds: some lines of Python.
 DOORMAN_S = 5.0
 
@@ -178,6 +182,7 @@ class Router:
         socket.set(zmq.RCVHWM, RECV_MESSAGES_MAX)
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.set(zmq.BACKLOG, BACKLOG)
         socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         self.doorman: Doorman | None = None
         self._socket = socket

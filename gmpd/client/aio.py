@@ -7,6 +7,7 @@ a client only while jobs of it are out (see ``unclosed``).
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self, TypeAlias
 
@@ -109,11 +110,11 @@ class AsyncClient(Wire):
 
     async def connect(self) -> Self:
         """Find the daemon, or start a private one, and greet it. ``async with`` does it."""
-        finding = asyncio.ensure_future(asyncio.to_thread(discovery.find, self._where))
+        finding = _Finding(self._where)
         try:
-            target = await asyncio.shield(finding)
+            target = await asyncio.to_thread(finding.find)
         except asyncio.CancelledError:
-            finding.add_done_callback(_end_unwanted)  # the thread cannot be stopped
+            finding.give_up()
             raise
         self.endpoint, self._daemon = target.endpoint, target.daemon
         self._loop = asyncio.get_running_loop()
@@ -362,13 +363,33 @@ class AsyncClient(Wire):
         await self.close(wait=kind is None)
 
 
-def _end_unwanted(finding: asyncio.Future[discovery.Target]) -> None:
-    """A private daemon that was started for a ``connect`` that was cancelled."""
-    if finding.cancelled() or finding.exception() is not None:
-        return
-    daemon = finding.result().daemon
-    if daemon is not None:
-        end_aside(daemon)
+class _Finding:
+    """The daemon is looked for in a thread, which cannot be stopped: should nobody want it any
+    more, a private one that it starts is ended by whoever comes second."""
+
+    def __init__(self, where: str | None) -> None:
+        self._where = where
+        self._lock = threading.Lock()
+        self._target: discovery.Target | None = None
+        self._unwanted = False
+
+    def find(self) -> discovery.Target:
+        """In the thread; raises as ``discovery.find``."""
+        target = discovery.find(self._where)
+        with self._lock:
+            self._target = target
+            unwanted = self._unwanted
+        if unwanted and target.daemon is not None:
+            target.daemon.close()
+        return target
+
+    def give_up(self) -> None:
+        """Nobody wants what it finds."""
+        with self._lock:
+            self._unwanted = True
+            target = self._target
+        if target is not None and target.daemon is not None:
+            end_aside(target.daemon)
 
 
 class _CallSink:

@@ -30,13 +30,14 @@ LOOK_NS = 1_000_000_000
 def most_connections(sessions: int) -> tuple[int, int]:
     """How many connections clients and workers may have, by the limit of descriptors.
 
-    A half and a quarter of what is free: a door shuts a moment late, and some come in yet.
+    A quarter and an eighth of what is free: a door shuts a moment late, and some come in yet: on a
+    busy machine as many as libzmq accepts until the doorman has a core.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return sessions + SPARE, WORKERS_MAX
     free = max(8, soft - RESERVE - len(os.listdir("/proc/self/fd")))
-    return min(sessions + SPARE, free // 2), min(WORKERS_MAX, free // 4)
+    return min(sessions + SPARE, free // 4), min(WORKERS_MAX, free // 8)
 
 
 class Door:

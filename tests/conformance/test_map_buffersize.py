@@ -115,7 +115,7 @@ def test_a_map_keeps_no_executor(executor: gmpd.Executor) -> None:
 
 
 def test_a_timeout_counts_from_the_call(executor: gmpd.Executor) -> None:
-    results = executor.map(time.sleep, [0, 3], buffersize=1, timeout=1.0)
+    results = executor.map(time.sleep, [0, 6], buffersize=1, timeout=3.0)
     assert next(results) is None
     with pytest.raises(TimeoutError):
         next(results)
