@@ -345,6 +345,7 @@ class AsyncClient(Wire):
         if self._closed:  # by another close, meanwhile
             return None
         self._closed = True
+        self._idle.set()  # for those closes that wait
         bye = self._core.bye("closed") if self._core.lost is None else None
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
         while self._core.events and not self._loop.is_closed():  # else nobody awaits them

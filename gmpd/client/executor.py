@@ -10,6 +10,7 @@ import atexit
 import collections
 import concurrent.futures
 import logging
+import os
 import threading
 import time
 import weakref
@@ -249,3 +250,13 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
+
+
+def _in_fork() -> None:
+    """In a fork nobody brings outcomes: none is waited for."""
+    for executor in list(_executors):
+        executor._lock = threading.Lock()
+        executor._pending = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=_in_fork)

@@ -779,6 +779,18 @@ def _at_exit() -> None:
 atexit.register(_at_exit)
 
 
+def _in_fork() -> None:
+    """In a fork there are no threads: what was locked stays so, and the socket is the parent's."""
+    for client in list(_open_clients):
+        client._lock = client._new_lock()
+        client._room = client._new_room()
+        client._delivery = threading.Lock()
+        client._closed = client._ended = client._stopping = True
+
+
+os.register_at_fork(after_in_child=_in_fork)
+
+
 class _CallSink:
     def __init__(self, over: Any) -> None:
         self.over = over

@@ -171,6 +171,19 @@ def test_a_close_that_is_cancelled_leaves_nothing() -> None:
     wait_until(lambda: not Path(directory).exists(), "the daemon has ended", timeout=20)
 
 
+def test_a_close_that_waits_ends_with_one_that_does_not() -> None:
+    async def main() -> None:
+        client = await gmpd.AsyncClient().connect()
+        job = client.submit(forever)
+        waiting = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)
+        await client.close(wait=False)
+        assert isinstance(job.exception(), DaemonUnreachable)
+        await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(main())
+
+
 def test_a_connect_that_is_cancelled_ends_the_daemon_that_it_began(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -293,6 +293,43 @@ def test_a_fork_is_told_so(client: gmpd.Client) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
+    """Whatever the threads of its parent hold at that moment, none of them is there to let go."""
+    pool = gmpd.Executor(client=client)
+    pending = pool.submit(asyncio.sleep, 0.5)
+    stream = client.stream(range, 10)
+    assert next(stream) == 0
+    client._room.acquire()  # as another thread would have it
+    client._delivery.acquire()
+    pool._lock.acquire()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)  # ends it, should it wait
+        told = 0
+        for use in (
+            lambda: client.submit(abs, 1),
+            lambda: pool.submit(abs, 1),
+            lambda: client.stream(range, 1),
+            lambda: list(client.map(abs, [1])),
+            lambda: client.call("status"),
+        ):
+            try:
+                use()
+            except RuntimeError as error:
+                told += "fork" in str(error)
+        stream.close()
+        client.cancel_pending()
+        client.close()
+        pool.shutdown()
+        os._exit(told)
+    pool._lock.release()
+    client._delivery.release()
+    client._room.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert list(stream) == [*range(1, 10)]
+    assert pending.result(20) is None
+
+
 def test_asyncio() -> None:
     async def main() -> None:
         async with gmpd.AsyncClient() as c:
