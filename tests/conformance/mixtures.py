@@ -69,11 +69,13 @@ class Mixture:
             return loop
 
         debug = self.dice.random() < 0.1
+        gc.freeze()  # the pass below looks at the program alone
         with asyncio.Runner(loop_factory=make, debug=debug) as runner:
             runner.run(asyncio.wait_for(self.main(), HANG_S))
             (loop,) = loops
             assert not loop.gs, loop.gs
             gc.collect()
+        gc.unfreeze()
         assert self.loud == []
         return self.done
 

@@ -151,6 +151,7 @@ class Player:
             return loop
 
         gc.disable()
+        gc.freeze()  # what the process has already: a pass looks at the program alone
         try:
             with asyncio.Runner(loop_factory=new_loop, debug=self.program.debug) as runner:
                 self.shape(runner.get_loop())
@@ -164,6 +165,7 @@ class Player:
         finally:
             self.tasks.clear()
             self.handles.clear()
+            gc.unfreeze()
             gc.enable()
         return [*self.said, sorted(self.loud)]
 
