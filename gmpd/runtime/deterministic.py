@@ -2,7 +2,10 @@
 
 The clock stands still while any G can run, and jumps to the next timer when all are parked. No
 sysmon takes P away: a sync G runs to its end, however long that takes. What comes from outside
-(sockets, threads, processes) takes real time and is as random as ever.
+(sockets, threads, processes) takes real time and is as random as ever: while a socket is open or
+another thread lives, the clock goes as the real one does instead of jumping. Rejected: to let it
+stand still for them too, as Go does. A thread of asyncio's executor, once made, lives as long as
+the loop, and no sleep would ever end.
 
 A sync G that has waited for a channel and the like goes on with P, when it is its turn: elsewhere
 it goes on beside P, at the mercy of the GIL.
@@ -36,6 +39,8 @@ LOOKS_PER_BATCH = 8
 CHAIN_MAX = 40_000
 #: Sockets are looked at after so many rounds while Gs are ready.
 ROUNDS_PER_POLL = 8
+#: Real seconds between two looks whether what is outside has ended, so that the clock can jump.
+LOOK_S = 0.01
 
 
 class DeterministicLoop(Loop):
@@ -159,6 +164,13 @@ class Jumper(Poller):
             if when == inf:  # all that is left are sleeps without an end
                 raise Deadlock(deadlock_text(loop))
             loop.now = when
-        else:
+        elif timeout is None or loop.ms.detached:
             # What runs without P takes real time, and the fake one stands still for it.
-            super().idle(None if loop.ms.detached else timeout, m)
+            super().idle(None, m)
+        else:
+            step = min(timeout, LOOK_S)
+            end = time.monotonic() + step
+            super().idle(step, m)
+            if time.monotonic() >= end:
+                when = self.next_timer()
+                loop.now = loop.now + step if step < timeout or when is None else when

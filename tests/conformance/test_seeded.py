@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -127,3 +128,29 @@ def test_a_g_that_is_woken_in_the_step_in_which_it_parks_can_be_traced() -> None
 
     e = GEvent
     assert gmpd.run(main()) == [e.CREATE, e.START, e.BLOCK, e.UNBLOCK, e.START, e.END]
+
+
+def test_time_passes_beside_an_idle_thread_of_the_executor() -> None:
+    async def main() -> float:
+        assert await asyncio.to_thread(lambda: 1) == 1
+        async with asyncio.timeout(20):
+            await gmpd.sleep(0.05)
+            await asyncio.sleep(0.05)
+        return asyncio.get_running_loop().time()
+
+    assert 0.0999 < gmpd.run(main(), deterministic_seed=1) < 20
+
+
+def test_time_passes_beside_a_socket_on_which_nothing_comes() -> None:
+    async def main() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.get_running_loop().sock_recv(here, 1), 0.05)
+            reads = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(here, 1))
+            await asyncio.sleep(0)
+            there.send(b"x")
+            assert await reads == b"x"
+
+    gmpd.run(main(), deterministic_seed=1)
