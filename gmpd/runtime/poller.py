@@ -76,7 +76,7 @@ class Poller:
         board[0] = loop.rounds << 1 | 1
         board[1] = start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
-        self._netpoll(0 if loop.inbox or loop._ready else timeout)
+        self._netpoll(0 if loop.inbox or loop._ready or loop.runq else timeout)
         loop.polled_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
         board[2] = stats.idle_ns

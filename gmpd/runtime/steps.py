@@ -198,6 +198,8 @@ class Steps:
         kicked, runq.runnext = runq.runnext, self
         if kicked is not None:
             runq.runqput(kicked)
+        if p.is_idle:  # then it is not P that wakes it, but a loop of another thread
+            p.wake()
         if p.tracer is not None:
             p.tracer(GEvent.UNBLOCK, self)
 

@@ -23,7 +23,7 @@ receiver is cancelled.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, CancelledError
+from asyncio import AbstractEventLoop, CancelledError, _get_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
@@ -63,6 +63,8 @@ def parks(fn: Callable[Args, Generator[Wait, None, R]]) -> Callable[Args, Corout
     made = FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
     made.__kwdefaults__ = fn.__kwdefaults__
     update_wrapper(made, fn)
+    _, _, result = fn.__annotations__["return"].removesuffix("]").rpartition(", ")
+    made.__annotations__ = {**fn.__annotations__, "return": result}  # as of an ``async def``
     del made.__wrapped__  # type: ignore[attr-defined]  # it is that function, not around it
     return made
 
@@ -152,7 +154,12 @@ class Wait:
         """What an asyncio Task asks for when woken: the coroutine itself looks at what came."""
 
     def __repr__(self) -> str:
-        state = "waiting" if self.g is not None else "served" if self.ok else "over"
+        if self.g is not None:
+            state = "waiting"
+        elif self.ok is None and self.c is not None:  # asyncio refuses it with this in its words
+            state = "not waiting: in another loop or thread than its own, use .sync"
+        else:
+            state = "served" if self.ok else "over"
         return f"<Sudog [{self.reason}] {state}>"
 
 
@@ -193,7 +200,11 @@ class TaskWaker:
         self._context = context
 
     def ready(self, sg: Wait, /) -> None:
-        self._loop.call_soon(self._callback, sg, context=self._context)
+        loop = self._loop
+        if _get_running_loop() is loop:
+            loop.call_soon(self._callback, sg, context=self._context)
+        else:  # another loop than the channel's own served it: this one may be asleep
+            loop.call_soon_threadsafe(self._callback, sg, context=self._context)
 
 
 class WaitQueue(deque[Any]):
@@ -213,6 +224,8 @@ class WaitQueue(deque[Any]):
         """Take one out: at once at either end, lazily in between. O(1) on average, however many
         leave.
         """
+        if not self:
+            return  # who resumed it by hand did not park it: a taker found nobody, and dropped it
         if self[-1] is sg:
             self.pop()
         elif self[0] is sg:

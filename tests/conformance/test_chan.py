@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
@@ -590,6 +592,58 @@ def test_a_channel_of_another_loop_is_refused(run: Run) -> None:
             await ch.recv()
 
     run(main())
+
+
+def test_a_channel_of_another_loop_says_what_to_use_instead(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan()
+        for wait in (ch.recv, partial(ch.send, 1), partial(select, recv(ch))):
+            with pytest.raises(RuntimeError, match=r"different loop") as refused:
+                await asyncio.to_thread(asyncio.run, wait())
+            assert "use .sync" in str(refused.value)
+
+    run(main())
+
+
+def test_who_is_served_from_another_loop_wakes(run: Run) -> None:
+    """By one of another thread that needs not wait: nobody here is up to see what it did."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ch: Chan[int] = Chan()
+
+        def once_asleep(operation: Callable[[], Any]) -> None:
+            while not (ch._recvq or ch._sendq) or (isinstance(loop, Loop) and not loop.is_idle):
+                time.sleep(0.001)
+            asyncio.run(operation())
+
+        for theirs, ours in ((partial(ch.send, 7), ch.recv), (ch.recv, partial(ch.send, 8))):
+            other = threading.Thread(target=once_asleep, args=[theirs])
+            other.start()
+            async with asyncio.timeout(20):
+                assert await ours() in (7, None)
+            other.join()
+
+    run(main())
+
+
+def test_a_receive_that_was_resumed_by_hand_can_be_dropped(run: Run) -> None:
+    async def main() -> None:
+        ch: Chan[int] = Chan()
+        byhand = ch.recv()
+        byhand.send(None)  # nobody parks on what it yields
+        sender = spawn(ch.send(3))
+        await parked(sender)
+        byhand.close()
+        assert await ch.recv() == 3
+        await sender
+
+    run(main())
+
+
+def test_its_operations_tell_what_they_give() -> None:
+    returns = [inspect.signature(fn).return_annotation for fn in (Chan.recv, Chan.send, gmpd.sleep)]
+    assert returns == ["T", "None", "None"]
 
 
 def test_what_a_parked_task_waits_for_is_said_in_gos_words(run: Run) -> None:
