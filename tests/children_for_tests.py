@@ -329,8 +329,8 @@ async def wait_group(path: str) -> list[list[str]]:
 def wait_group_sync(path: str) -> list[list[str]]:
     wg, number = gmpd.WaitGroup(), 0
     while len(pids_of(path)) < 2:
-        for _ in range(20):
-            wg.go(measured, path, number)
+        for _ in range(5):
+            wg.go(measured, path, number, LONG_SPIN_S)
             number += 1
         time.sleep(0.02)
     wg.sync.wait()

@@ -302,7 +302,7 @@ def test_a_wait_group_counts_down_when_the_child_elsewhere_ends(
     seen = run(boot(), root, str(tmp_path / "notes"))
     began = [n for word, n, _ in seen if word == "began"]
     assert sorted(began) == sorted(n for word, n, _ in seen if word == "ended")
-    assert len(began) == len(set(began)) >= 20
+    assert len(began) == len(set(began)) >= 5
     assert len({at for *_, at in seen}) == 2
 
 
