@@ -84,8 +84,8 @@ class Handoffs:
         wake()
 
     def hogs(self) -> int:
-        """How many Gs without P compete with it for the GIL."""
-        return sum(m.trait is Trait.HOG for m in self._loop.ms.detached[:])
+        """How many Gs without P compete with it for the GIL. One that waits now does not."""
+        return sum(m.trait is Trait.HOG and not m.wait_reason for m in self._loop.ms.detached[:])
 
     def passed(self, m: M) -> None:
         """P has left ``m``, whoever took it; its heir does not run yet. ``ms.lock`` is held."""

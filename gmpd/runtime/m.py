@@ -441,6 +441,9 @@ class entersyscallblock:  # noqa: N801 - used like a function
         self._m = m
         m.wait_reason = self._reason
         m.loop.handoffs.known(m)
+        # A hog competes no more: what waited for its end may start, also what begins to wait now.
+        if m.trait is Trait.HOG and not m.loop.is_closed():
+            m.loop.call_soon_threadsafe(m.loop.fresh.readmit)
 
     def __exit__(
         self,

@@ -376,6 +376,24 @@ def test_children_of_a_hogs_function_are_set_aside_together() -> None:
     assert sorted(order) == [*range(-1, 1000)]
 
 
+def test_a_hog_that_waits_for_its_like_does_not_hold_them_back() -> None:
+    """A G that computed long and then waits for a child of its own function is a hog no more."""
+
+    def grow(loop: Loop, depth: int) -> int:
+        if not depth:
+            return 1
+        while not loop.handoffs.hogs():
+            pass
+        child = gmpd.go(grow, loop, 0)
+        spin(0.05)  # the child is held meanwhile
+        return 1 + int(child.result(20))
+
+    async def main(loop: Loop) -> int:
+        return int(await gmpd.go(grow, loop, 1))
+
+    assert run(main) == 2
+
+
 def spin_long() -> None:
     spin(0.3)
 
