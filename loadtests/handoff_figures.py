@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from math import ceil
@@ -183,7 +184,7 @@ def measure(client: Any, rounds: int, crowd: int, nap_s: float, hog_s: float, ti
         "handoff": latency,
         "short_jobs": {load: of_rounds(by_round) for load, by_round in seen.items()},
         "hogs_on_ps": hogs_on,
-        "handoffs": {why: sum(p["handoffs"][why] for p in ps) for why in ps[0].get("handoffs", {})},
+        "handoffs": sum((Counter(p.get("handoffs", {})) for p in ps), Counter()),
         "pages_served": pages,
         "behind": beside_peer(client, rounds, crowd // 2),
     }

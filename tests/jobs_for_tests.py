@@ -96,8 +96,11 @@ def count_and_leave(n: int) -> Iterator[int]:
     gmpd.go(os._exit, 3)
 
 
-def big_and_leave(n: int) -> bytes:
-    """A result behind which the next G kills the worker."""
+async def big_and_leave(n: int) -> bytes:
+    """A result behind which the next G kills the worker.
+
+    Async: a sync one that is slow to end, on a busy machine, loses P, and the next G comes before.
+    """
     gmpd.go(os._exit, 3)
     return bytes(n)
 

@@ -12,7 +12,15 @@ import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING
 
-from gmpd.sched.sysmon import BURNT_NS, LOOK_NS, SLICE_NS, is_blocked, judge, relook_ns
+from gmpd.sched.sysmon import (
+    BURNT_NS,
+    LOOK_NS,
+    SLICE_NS,
+    Trait,
+    is_blocked,
+    judge,
+    relook_ns,
+)
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -22,15 +30,32 @@ if TYPE_CHECKING:
 class Look:
     """What sysmon saw of one M: the G of that tick had used ``cpu_ns`` at ``at_ns``."""
 
-    __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "tick")
+    __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "tick", "waited_ns")
 
     def __init__(self, m: M, now: int):
         self.m = m
         self.tick = m.tick
         self.at_ns = now
         self.cpu_ns = m.cpu_ns()
+        #: In the kernel's run queue; asked for only when it looks blocked.
+        self.waited_ns = 0
         self.interval_ns = SLICE_NS
         self.due_ns = now + SLICE_NS
+
+    def again(self, now: int) -> Trait | None:
+        """What it has done since the last look, which this one replaces; None: that did not show.
+
+        Without a CPU it did not compute, but on a busy machine that is not to be blocked.
+        """
+        cpu_ns = self.m.cpu_ns()
+        wall_ns, ran_ns = now - self.at_ns, cpu_ns - self.cpu_ns
+        self.at_ns, self.cpu_ns = now, cpu_ns
+        trait = judge(ran_ns, wall_ns)
+        if trait is not Trait.BLOCKED:
+            return trait
+        waited_ns, runnable = self.m.queued()
+        queued_ns, self.waited_ns = waited_ns - self.waited_ns, waited_ns
+        return trait if is_blocked(ran_ns, queued_ns, wall_ns, runnable=runnable) else None
 
     def is_current(self) -> bool:
         return self.m.g is not None and self.m.tick == self.tick
@@ -119,6 +144,9 @@ class Sysmon:
         trait = judge(look.m.cpu_ns() - look.cpu_ns, now - look.at_ns)
         if trait is None:
             return look.at_ns + LOOK_NS - now + 1
+        if trait is Trait.BLOCKED and m.queued()[1]:  # it waits for a CPU: see what it does then
+            self._look = Look(m, now)
+            return LOOK_NS + 1
         if self._ms.handoff(m, look.tick, trait):
             self._loop.handoffs.taken(m, look.tick, trait)
             look.due_ns = now + SLICE_NS
@@ -175,9 +203,7 @@ class Sysmon:
             looks.extend(Look(m, now) for m in self._ms.detached[:] if m not in known)
         for look in looks:
             if look.due_ns <= now:
-                cpu_ns = look.m.cpu_ns()
-                trait = judge(cpu_ns - look.cpu_ns, now - look.at_ns)
-                look.cpu_ns, look.at_ns = cpu_ns, now
+                trait = look.again(now)
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns
                 if trait is not None:

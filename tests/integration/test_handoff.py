@@ -7,11 +7,12 @@ import contextvars
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -319,6 +320,33 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
 
     assert run(main) < 0.2
     assert most == 1
+
+
+@pytest.fixture
+def crowded_core() -> Iterator[None]:
+    """This thread, and those that it starts, share one core with six processes that compute."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    crowd = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(6)]
+    yield
+    for each in crowd:
+        each.kill()
+        each.wait()
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.usefixtures("crowded_core")
+def test_on_a_crowded_core_a_hog_is_not_taken_for_blocked() -> None:
+    """Most of the time it stands in the kernel's queue, and its CPU clock stands still."""
+
+    async def main(loop: Loop) -> dict[str, int]:
+        for _ in range(3):
+            await loop.call_sync(partial(spin, 0.4))
+        return loop.stats.handoffs()
+
+    handoffs = run(main)
+    assert handoffs["hog"] >= 1
+    assert handoffs["blocked"] == 0
 
 
 def test_held_hogs_can_still_be_stolen() -> None:
