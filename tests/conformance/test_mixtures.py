@@ -7,7 +7,7 @@ from collections import Counter
 from tests.conformance.mixtures import FLAT, NESTED, Mixture
 
 #: More with ``python tests/conformance/mixtures.py FIRST LAST``.
-SEEDS = 16
+SEEDS = 10
 
 
 def test_random_mixtures_come_out_right() -> None:
