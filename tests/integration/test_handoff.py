@@ -78,19 +78,38 @@ def test_blocked_gs_run_at_once_on_one_p() -> None:
     assert ticks.count > 50
 
 
-def test_a_hog_leaves_timers_their_turn() -> None:
-    async def main(loop: Loop) -> Ticks:
-        ticks = Ticks()
-        ticker = loop.create_task(ticks())
-        hog = loop.call_sync(lambda: spin(0.4))
-        while not loop.handoffs.hogs():  # at first it may look blocked, on a busy machine
+class Hogs:
+    """Sync Gs that compute until they are let go."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self.over = threading.Event()
+
+    def __call__(self) -> None:
+        while not self.over.is_set():
+            pass
+
+    async def start(self) -> asyncio.Future[None]:
+        """The first of them, once P knows it for what it is."""
+        first = self._loop.call_sync(self)
+        while not self._loop.handoffs.hogs():
             await asyncio.sleep(0.001)
+        return first
+
+
+def test_a_hog_leaves_timers_their_turn() -> None:
+    async def main(loop: Loop) -> None:
+        hogs, ticks = Hogs(loop), Ticks()
+        hog = await hogs.start()
+        ticker = loop.create_task(ticks())
+        while ticks.count < 10:
+            await asyncio.sleep(0.001)
+        hogs.over.set()
         await hog
         ticker.cancel()
         assert loop.stats.handoff_hog + loop.stats.handoff_blocked == 1
-        return ticks
 
-    assert run(main).count >= 10
+    run(main)
 
 
 def test_known_blocking_hands_off_without_waiting_for_a_slice() -> None:
@@ -295,17 +314,18 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
     """Four hogs of one function: never two at once, once the first was found out."""
     at_once, most = 0, 0
 
-    def hog() -> None:
-        nonlocal at_once, most
-        at_once += 1
-        most = max(most, at_once)
-        spin(0.3)
-        at_once -= 1
+    class Counted(Hogs):
+        def __call__(self) -> None:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            super().__call__()
+            spin(0.05)
+            at_once -= 1
 
     async def main(loop: Loop) -> float:
-        hogs = [loop.call_sync(hog)]
-        while not loop.handoffs.hogs():
-            await asyncio.sleep(0.001)
+        hog = Counted(loop)
+        hogs = [await hog.start()]
         hogs += [loop.call_sync(hog) for _ in range(3)]
         while len(loop.fresh.held) < 3:
             await asyncio.sleep(0.001)
@@ -314,7 +334,8 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
             start = time.monotonic()
             await loop.call_sync(lambda: None)
             slowest = max(slowest, time.monotonic() - start)
-        assert len(loop.fresh) >= 2
+        assert len(loop.fresh) == 3
+        hog.over.set()
         await asyncio.gather(*hogs)
         return slowest
 
@@ -351,15 +372,15 @@ def test_on_a_crowded_core_a_hog_is_not_taken_for_blocked() -> None:
 
 def test_held_hogs_can_still_be_stolen() -> None:
     async def main(loop: Loop) -> int:
-        hogs = [loop.call_sync(spin_long)]
-        while not loop.handoffs.hogs():
-            await asyncio.sleep(0.001)
-        hogs += [loop.call_sync(spin_long) for _ in range(3)]
+        hog = Hogs(loop)
+        hogs = [await hog.start()]
+        hogs += [loop.call_sync(hog) for _ in range(3)]
         while len(loop.fresh.held) < 3:
             await asyncio.sleep(0.001)
         taken = loop.fresh.grab(2)
         for g in taken:
             g.finished()
+        hog.over.set()
         await asyncio.gather(*hogs)
         return len(taken)
 
@@ -420,10 +441,6 @@ def test_a_hog_that_waits_for_its_like_does_not_hold_them_back() -> None:
         return int(await gmpd.go(grow, loop, 1))
 
     assert run(main) == 2
-
-
-def spin_long() -> None:
-    spin(0.3)
 
 
 def burn(seconds: float) -> None:
