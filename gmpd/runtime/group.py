@@ -60,6 +60,8 @@ class Admission:
     def __await__(self) -> Generator[Any, None, None]:
         sg = self._sg
         if sg is not None and sg.ok is None:
+            if sg.g is not NOBODY:
+                raise RuntimeError("this Group.go(...) is being awaited already: await it once")
             yield from park(sg).__await__()
 
 

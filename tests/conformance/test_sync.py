@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gmpd.errors import Panic
+from gmpd.runtime.chan import Chan
+from gmpd.runtime.go import sleep
 from gmpd.runtime.group import Group
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, WaitGroup
@@ -552,6 +554,22 @@ def test_a_cancelled_cond_waiter_holds_the_lock_again_and_passes_its_signal_on(r
     run(main())
 
 
+def test_a_wait_without_the_lock_leaves_nothing_behind(run: Run) -> None:
+    """A Panic; nobody in the queue, and the lock free."""
+
+    async def main() -> None:
+        mutex = Mutex()
+        cond = Cond(mutex)
+        with pytest.raises(Panic):
+            await cond.wait()
+        with pytest.raises(Panic):
+            await asyncio.to_thread(cond.sync.wait)
+        assert not cond._queue
+        assert not mutex.locked()
+
+    run(main())
+
+
 def test_a_sync_g_waits_for_a_condition() -> None:
     async def main() -> None:
         mutex = Mutex()
@@ -705,6 +723,30 @@ def test_no_error_gives_none_and_empty_groups_do_not_wait(run: Run) -> None:
         assert sorted(got) == list(range(5))
 
     run(main())
+
+
+def test_room_in_a_group_is_awaited_once() -> None:
+    """By two, only one would be told."""
+
+    async def main() -> None:
+        group, end = Group(), Chan[None]()
+        group.set_limit(1)
+        group.go(end.recv)
+
+        async def wait_for(admission: Awaitable[None]) -> None:
+            await admission
+
+        admission = group.go(sleep, 0)
+        first = spawn(wait_for(admission))
+        await parked(first)
+        with pytest.raises(RuntimeError, match="await it once"):
+            await admission
+        await end.send(None)
+        await first
+        await admission  # it has started: nothing to wait for
+        await group.wait()
+
+    run_p(main())
 
 
 def test_a_limit_holds_callers_back(run: Run) -> None:

@@ -46,7 +46,11 @@ class Cond(Queueing):
         waiter had got goes to the next.
         """
         sg = self._enqueue(None)
-        self.lock.unlock()
+        try:
+            self.lock.unlock()
+        except BaseException:  # it was not locked: a Panic
+            sg.abandon()
+            raise
         try:
             await park(sg)
         finally:
@@ -96,13 +100,16 @@ class SyncCond:
     def wait(self) -> None:
         """As ``Cond.wait``; P is handed off for the wait."""
         cond = self._cond
+        unlocked = False
 
         def attempt(note: Note) -> Sudog:
-            sg = cond._enqueue(note)
+            nonlocal unlocked
             cond.lock._unlock()
-            return sg
+            unlocked = True
+            return cond._enqueue(note)
 
         try:
             wait_at_home(cond._here(), CondWaiter.reason, attempt)
         finally:
-            cond.lock.sync.lock()
+            if unlocked:
+                cond.lock.sync.lock()
