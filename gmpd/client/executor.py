@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import collections
 import concurrent.futures
+import inspect
 import logging
 import os
 import threading
@@ -16,10 +17,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from gmpd.client.chunks import each, sendable
+from gmpd.client.chunks import each, run_rows_async, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
@@ -28,6 +30,7 @@ from gmpd.codec import OrElse
 from gmpd.config import Config
 from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable
+from gmpd.job import ATTRIBUTE, DEFAULTS, options_of
 
 #: What the daemon's last word begins with when the initializer failed.
 _INITIALIZER_FAILED = "initializer failed"
@@ -104,10 +107,16 @@ class Executor(concurrent.futures.Executor):
         end = None if timeout is None else time.monotonic() + timeout
         if chunksize == 1:
             return _results(self, fn, zip(*iterables, strict=False), end, buffersize)
-        if len(iterables) == 1:  # whose items need no tuple each
+        run: Callable[..., Any]
+        items: Iterator[Any]
+        if inspect.iscoroutinefunction(fn):
+            run, items = partial(run_rows_async, fn), zip(*iterables, strict=False)
+        elif len(iterables) == 1:  # whose items need no tuple each
             run, items = _Chunk(fn), iter(iterables[0])
         else:
             run, items = _Rows(fn), zip(*iterables, strict=False)
+        if (declared := options_of(fn)) is not DEFAULTS:
+            setattr(run, ATTRIBUTE, declared)
         chunks = ((chunk,) for chunk in _chunked(items, chunksize))
         return _flattened(_results(self, run, chunks, end, buffersize))
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, as_completed, wait
 from typing import Any
 
@@ -48,6 +48,38 @@ def test_submit_map_wait_as_completed(executor: gmpd.Executor) -> None:
     assert {f.result() for f in as_completed(more, 20)} == {-i for i in range(20)}
     with pytest.raises(TimeoutError):
         list(executor.map(time.sleep, [2.0], timeout=0.05))
+
+
+async def inverse(x: int, y: int = 1) -> float:
+    await asyncio.sleep(0)
+    return y / x
+
+
+def test_map_awaits_async_functions_in_chunks_too(executor: gmpd.Executor) -> None:
+    assert list(executor.map(inverse, [1, 2, 4], chunksize=2)) == [1, 0.5, 0.25]
+    assert list(executor.map(inverse, [1, 2, 4], [2] * 3, chunksize=3)) == [2, 1, 0.5]
+    failing = executor.map(inverse, [1, 0, 4], chunksize=3)
+    assert next(failing) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(failing)
+
+
+@gmpd.job(timeout=1)
+def hurried(s: float) -> None:
+    time.sleep(s)
+
+
+@gmpd.job(timeout=1)
+async def hurried_async(s: float) -> None:
+    await asyncio.sleep(s)
+
+
+@pytest.mark.parametrize("fn", [hurried, hurried_async])
+def test_options_of_a_job_are_those_of_its_chunks(
+    executor: gmpd.Executor, fn: Callable[[float], object]
+) -> None:
+    with pytest.raises(gmpd.errors.JobTimeout):
+        list(executor.map(fn, [0.0, 3.0], chunksize=2))
 
 
 def test_after_shutdown_nothing_is_taken(executor: gmpd.Executor) -> None:
