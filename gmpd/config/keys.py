@@ -252,5 +252,10 @@ def hint_key(name: str) -> str:
     homes = [key.name for key in KEYS.values() if key.leaf == leaf]
     if homes:
         return f"; did you mean {homes[0]!r}?"
-    here = [key.name for key in KEYS.values() if key.section == section]
-    return hint(name, here) or hint(name, KEYS)
+    here = {key.leaf: key.name for key in KEYS.values() if key.section == section}
+    if not here:
+        return hint(name, KEYS)
+    from difflib import get_close_matches
+
+    near = get_close_matches(leaf, list(here), n=1)  # not the whole names: they begin alike
+    return f"; did you mean {here[near[0]]!r}?" if near else ""

@@ -334,6 +334,12 @@ def test_the_state_directory_follows_systemd_then_the_user() -> None:
     assert choose_state_dir({"HOME": "/h"})[0] == "/h/.local/state/gmpd"
 
 
+def test_a_key_that_is_like_none_is_not_taken_for_one(written: Path) -> None:
+    """That both begin with the section's name says nothing."""
+    written.write_text("limits.nix = 3\n")
+    assert refused(files=[written]).endswith("unknown key 'limits.nix'")
+
+
 # -- the object and its documents ----------------------------------------------------------------
 
 
