@@ -323,8 +323,7 @@ class Doorman:
     def _came(self, fd: int) -> None:
         self._met[fd] = _Met(_inode(fd), time.monotonic_ns())
         if not self.is_shut and len(self._met) >= self._limit and self._path:
-            os.rename(self._path, self._path + _SHUT)
-            self.is_shut = True
+            self.is_shut = _renamed(self._path, self._path + _SHUT)
             os.eventfd_write(self.fd, 1)
 
     def _left(self, fd: int) -> None:
@@ -332,8 +331,7 @@ class Doorman:
         if met is not None:
             self._known.discard(met.inode)
         if self.is_shut and len(self._met) < self._limit * 7 // 8:
-            os.rename(self._path + _SHUT, self._path)
-            self.is_shut = False
+            self.is_shut = not _renamed(self._path + _SHUT, self._path)
         self.disconnects += 1
         os.eventfd_write(self.fd, 1)
 
@@ -362,6 +360,15 @@ class Doorman:
         os.close(self.fd)
         if self.is_shut:
             _remove(f"ipc://{self._path}{_SHUT}")
+
+
+def _renamed(old: str, new: str) -> bool:
+    """Whether it could be; somebody may have removed the whole directory."""
+    try:
+        os.rename(old, new)
+    except OSError:
+        return False
+    return True
 
 
 def _inode(fd: int) -> int:

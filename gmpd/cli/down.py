@@ -17,7 +17,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.config import Config
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import ConfigError, DaemonUnreachable
 
 #: Seconds between two looks whether it is gone.
 LOOK_S = 0.02
@@ -98,10 +98,24 @@ def _see_it_end_now(app: App, directory: str, holder: rundir.Holder) -> int:
     if not _is_so_within(lambda: holder.is_gone, KILL_S):
         app.say(f"the daemon (pid {holder.pid}) lives on although it was killed: see `ps`")
         return Exit.TIMEOUT
-    with rundir.Lock.acquire(directory) as lock:  # what it could not remove any more
-        lock.clear_stale()
+    _clear(directory)
     app.say(f"gmpd is down: pid {holder.pid} did not end within {NOW_S:g} s and was killed")
     return Exit.OK
+
+
+def _clear(directory: str) -> None:
+    """Remove what the killed daemon could not. Its lock may outlive its first thread, by which it
+    is known to be dead, until the kernel has ended the others."""
+    deadline = time.monotonic() + KILL_S
+    while True:
+        try:
+            with rundir.Lock.acquire(directory) as lock:
+                lock.clear_stale()
+            return
+        except ConfigError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_S)
 
 
 def _is_so_within(fact: Callable[[], bool], limit_s: float) -> bool:

@@ -36,7 +36,8 @@ def test_an_orphan_is_seen_too() -> None:
         assert parent.stdin is not None
         orphan = int(parent.stdout.readline())
         assert parent.wait(10) == 0
-        assert orphan in conftest._processes()
+        # Its environment is there a moment after its program has begun.
+        wait_until(lambda: orphan in conftest._processes(), "it is seen")
         parent.stdin.close()
         wait_until(lambda: orphan not in conftest._processes(), "the orphan is gone")
 
