@@ -44,19 +44,84 @@ def handoff(report: Report) -> list[str]:
     return [*lines, "", _from(report)]
 
 
+def bench(report: Report) -> list[str]:
+    """What `gmpd bench` compares, and what the daemon takes."""
+    lines = [_row(["", "unit", "gmpd", "peer", "ratio"]), _row(["---"] * 2 + ["---:"] * 3)]
+    for row in report["rows"]:
+        cells = [row["what"], row["unit"], _number(row["gmpd"])]
+        if "peer" in row:
+            cells += [f"{_number(row['peer'])} ({row['peer_name']})", f"x{row['ratio']:.2f}"]
+        else:
+            cells += ["", ""]
+        lines.append(_row(cells))
+    return [*lines, "", _from(report)]
+
+
+def million(report: Report) -> list[str]:
+    """A daemon with a million Gs: what each takes, and what everybody else notices."""
+    runs = {"on a channel": report["channel"], "asleep": report["sleep"]}
+    rows: dict[str, Callable[[Report], str]] = {
+        "resident memory for each, B": lambda run: f"{run['bytes_per_g']:,.0f}",
+        "of these, the user's coroutine": lambda run: f"{run['parts'][USERS]}",
+        "all spawned and parked after, s": lambda run: f"{run['spawn_and_park_s']:.1f}",
+        "longest pause of the garbage collector, ms": lambda run: f"{run['gc_pause_max_ms']:.0f}",
+        "a short job beside them, p50 and p99, ms": lambda run: _both(run, "job"),
+        "`status` beside them, p50 and p99, ms": lambda run: _both(run, "status"),
+        "woken": lambda run: f"{run['woken']:,}",
+        "all awake after, s": lambda run: f"{run['wake_s']:.1f}",
+    }
+    lines = [_row(["", *runs]), _row(["---", *["---:"] * len(runs)])]
+    lines += [_row([name, *map(cell, runs.values())]) for name, cell in rows.items()]
+    return [*lines, "", f"One run of {report['gs']:,} Gs each {_machine(report)}"]
+
+
+def makespan(report: Report) -> list[str]:
+    """Times by the ideal, for each seed."""
+    lines = [_row(["seed", "ideal, s", "gmpd", "Pool"]), _row(["---:"] * 4)]
+    for each in report["rounds"]:
+        cells = [f"x{each[name]:.3f}" for name in ("gmpd", "pool")]
+        lines.append(_row([str(each["seed"]), f"{each['ideal_s']:.2f}", *cells]))
+    medians = [f"**x{report[name]:.3f}**" for name in ("gmpd", "pool")]
+    lines.append(_row(["median", "", *medians]))
+    return [*lines, "", f"{len(report['rounds'])} rounds {_machine(report)}"]
+
+
+#: The part of a G's memory that is not gmpd's.
+USERS = "the user's coroutine"
+
+
+def _both(run: Report, kind: str) -> str:
+    seen = run["pings"]["parked"][kind]
+    return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
 def _from(report: Report) -> str:
+    return f"{report['rounds']} rounds {_machine(report)}"
+
+
+def _machine(report: Report) -> str:
     m = report["machine"]
     return (
-        f"{report['rounds']} rounds on {m['cores']} cores of “{m['cpu']}”, "
+        f"on {m['cores']} cores of “{m['cpu']}”, "
         f"Python {m['python']}, Linux {m['kernel']}; load before: {m['load_before']:.1f}."
     )
 
 
-TABLES: dict[str, Callable[[Report], list[str]]] = {"runtime": runtime, "handoff": handoff}
+TABLES: dict[str, Callable[[Report], list[str]]] = {
+    "bench": bench,
+    "runtime": runtime,
+    "handoff": handoff,
+    "makespan": makespan,
+    "million": million,
+}
 
 
 def filled(text: str) -> str:

@@ -125,7 +125,7 @@ def alternate(
 
 def measure(client: Client, procs: int, scale: float, rounds: int) -> list[Row]:
     """Rates and times, each beside its peer."""
-    jobs, items, trips = (max(100, int(n * scale)) for n in (10_000, 200_000, 500))
+    jobs, items, trips = (max(100, int(n * scale)) for n in (10_000, 1_000_000, 500))
     rows = []
     with ProcessPoolExecutor(procs) as peer:
         name = "ProcessPoolExecutor"
