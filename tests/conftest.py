@@ -107,8 +107,10 @@ def _daemon_files(top: Path) -> list[str]:
 
 @pytest.fixture
 def no_daemon(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients find no daemon that happens to run on this machine: each starts its own."""
+    """Clients find no daemon that happens to run on this machine: each starts its own, unannounced,
+    so that a test may demand an empty stderr."""
     monkeypatch.setenv("GMPD_RUNTIME_DIR", str(short_tmp / "none"))
+    monkeypatch.setenv("GMPD_CLIENT__ANNOUNCE", "false")
 
 
 @pytest.fixture(autouse=True)

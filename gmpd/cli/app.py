@@ -38,6 +38,20 @@ class App:
 
         return Config.load(flags={**self.flags, **(flags or {})}, config_file=self.config_file)
 
+    def config_to_reach(self) -> Config:
+        """The settings for a command that only talks to a running daemon.
+
+        A broken file must not keep an operator from `gmpd down`: what cannot be read is said on
+        stderr and left out.
+        """
+        from gmpd.config import Config
+
+        problems: list[str] = []
+        config = Config.load(flags=self.flags, config_file=self.config_file, tolerated=problems)
+        for problem in problems:
+            self.say(f"warning: {problem}; this setting is ignored here")
+        return config
+
     def data(self, text: str) -> None:
         """A line for whoever reads stdout."""
         click.echo(text, color=color_of())

@@ -43,7 +43,7 @@ def command(app: App, now: bool) -> int:
 
     One that does not answer is sent SIGTERM.
     """
-    config = app.config()
+    config = app.config_to_reach()
     directory = config.daemon.runtime_dir
     try:
         holder = rundir.find_holder(directory)

@@ -16,11 +16,13 @@ import click
 from gmpd import rundir
 from gmpd.cli.app import App
 from gmpd.client.core import Ended
-from gmpd.client.discovery import find
+from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture, describe
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
-from gmpd.errors import GmpdError, NotRegistered, RemoteError
+from gmpd.config import Layer
+from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered, RemoteError
+from gmpd.interpreter import current_directory
 from gmpd.job import JobOptions
 from gmpd.protocol import Outcome
 
@@ -100,10 +102,34 @@ class PlainClient(Client):
 
 
 def connect(app: App) -> PlainClient:
-    """To the daemon of the settings. DaemonUnreachable when none runs: a command starts none."""
-    directory = app.config().daemon.runtime_dir
-    rundir.read_discovery(directory)  # says it best when there is none
-    return PlainClient(name="gmpd", target=find(directory))
+    """To the running daemon of the settings, for commands that look at it or steer it.
+
+    Raises DaemonUnreachable when none runs. Settings that cannot be read are left out: they must
+    not keep an operator from the daemon.
+    """
+    config = app.config_to_reach()
+    record = rundir.read_discovery(config.daemon.runtime_dir)
+    return PlainClient(name="gmpd", target=reach(record, config))
+
+
+def connect_or_start(app: App) -> PlainClient:
+    """For commands that start jobs: to the running daemon, or to a private one as `gmpd.Client`
+    starts it, which is said on stderr and ends with the command.
+
+    Raises DaemonUnreachable when none runs where ``--runtime-dir`` names a place, or when
+    ``client.autostart`` is off.
+    """
+    config = app.config()
+    directory = config.daemon.runtime_dir
+    try:
+        target = reach(rundir.read_discovery(directory), config)
+    except DaemonUnreachable as missing:
+        named = config.origin("daemon.runtime_dir").layer is Layer.FLAG
+        if named or not config.client.autostart:
+            raise
+        # stdout belongs to the command's data: what jobs print goes to stderr.
+        target = start_private(config, str(missing), app.say, stdout=2, modules=current_directory())
+    return PlainClient(name="gmpd", target=target)
 
 
 # -- from words to calls, and from values to words -------------------------------------------------

@@ -25,7 +25,7 @@ from gmpd.cli.link import (
     PlainClient,
     PlainFuture,
     chosen,
-    connect,
+    connect_or_start,
     function_named,
     job_options,
     json_line,
@@ -122,7 +122,7 @@ def command(
     ref = function_named(function)
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     longest = app.config().limits.value_bytes
-    client = connect(app)
+    client = connect_or_start(app)
     tally = Tally()
     whole = False
 

@@ -9,7 +9,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
-from gmpd.cli.link import chosen, connect, function_named, job_options, json_line
+from gmpd.cli.link import chosen, connect_or_start, function_named, job_options, json_line
 from gmpd.cli.submit import show
 
 _JOB = "gmpd.cli.shell:run_command"
@@ -32,7 +32,7 @@ def command(
     """
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}
-    with connect(app) as client:
+    with connect_or_start(app) as client:
         future = client.submit_named(
             function_named(_JOB), options, list(argv), os.getcwd(), environment
         )

@@ -9,7 +9,7 @@ from gmpd.cli.exits import Exit, exit_of
 from gmpd.cli.link import (
     PlainFuture,
     chosen,
-    connect,
+    connect_or_start,
     function_named,
     job_options,
     json_line,
@@ -63,7 +63,7 @@ def command(
     ref = function_named(function)
     named = {name: read(value) for name, value in map(_named, kw)}
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
-    with connect(app) as client:
+    with connect_or_start(app) as client:
         future = client.submit_named(ref, options, *map(read, args), **named)
         try:
             return show(app, future)

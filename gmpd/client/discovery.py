@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gmpd import rundir
@@ -23,13 +26,19 @@ class Target:
     daemon: PrivateDaemon | None = None
 
 
-def find(endpoint: str | None = None) -> Target:
+def find(
+    endpoint: str | None = None,
+    *,
+    config: Config | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Target:
     """``endpoint``: an address or a runtime directory; None looks, and starts a private daemon.
 
-    Raises DaemonUnreachable when the one that was named does not run, or none may be started;
-    NotImplementedError for one on another machine.
+    ``say`` gets the line that announces a private daemon; by default it goes to standard error,
+    unless ``client.announce`` is off. Raises DaemonUnreachable when the one that was named does not
+    run, or none may be started; NotImplementedError for one on another machine.
     """
-    config = Config.load()
+    config = config or Config.load()
     wait = config.client.connect_timeout
     if endpoint is not None and endpoint.startswith("tcp://"):
         raise NotImplementedError(f"{endpoint}: {INSTEAD['tcp']}")
@@ -37,12 +46,49 @@ def find(endpoint: str | None = None) -> Target:
         return Target(endpoint, wait)
     try:
         record = rundir.read_discovery(endpoint or config.daemon.runtime_dir)
-    except DaemonUnreachable:
+    except DaemonUnreachable as missing:
         if endpoint is not None or not config.client.autostart:
             raise
-        daemon = PrivateDaemon(config)
-        return Target(daemon.endpoint, wait, daemon)
+        return start_private(config, str(missing), say)
+    return reach(record, config)
+
+
+def reach(record: rundir.Discovery, config: Config) -> Target:
+    """The daemon of a record. Raises DaemonUnreachable when it listens for no clients."""
     address = record.endpoints.get(CLIENTS) or next(iter(record.endpoints.values()), "")
     if not address:
         raise DaemonUnreachable(f"the daemon (pid {record.pid}) listens for no clients: restart it")
-    return Target(address, wait)
+    return Target(address, config.client.connect_timeout)
+
+
+def start_private(
+    config: Config,
+    why: str,
+    say: Callable[[str], object] | None,
+    *,
+    stdout: int = 1,
+    modules: tuple[str, ...] = (),
+) -> Target:
+    """A private daemon, announced in one line: a program whose environment hides the running daemon
+    (cron, a restart) would otherwise work on without its operator noticing.
+
+    ``stdout`` is the descriptor that jobs print to, ``modules`` are directories in which they look
+    for modules beside this program's ``sys.path``.
+    """
+    daemon = PrivateDaemon(config, stdout=stdout, modules=modules)
+    if config.client.announce:
+        _announce(daemon.pid, why.partition(": start ")[0], say)
+    return Target(daemon.endpoint, config.client.connect_timeout, daemon)
+
+
+def _announce(pid: int, missing: str, say: Callable[[str], object] | None) -> None:
+    line = (
+        f"gmpd: {missing}; started a private daemon (pid {pid}) that ends with this program"
+        f" (GMPD_CLIENT__AUTOSTART=false forbids it, GMPD_CLIENT__ANNOUNCE=false hides this line)"
+    )
+    if say is not None:
+        say(line)
+    elif sys.stderr is not None:
+        with suppress(OSError, ValueError):  # closed, full, or a pipe whose reader left
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()

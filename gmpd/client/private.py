@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgpack
@@ -41,13 +41,16 @@ class PrivateDaemon:
         config: Config,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        stdout: int = 1,
+        modules: Sequence[str] = (),
     ) -> None:
         first = _initializer(initializer, initargs)
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
         try:
             # What jobs print goes where this process prints, as with the standard pools.
-            out = _own_stdout()
+            out = _duplicate(stdout)
             try:
                 # A group of its own: Ctrl-C at the terminal is for this process to answer.
                 self._process = subprocess.Popen(
@@ -63,7 +66,7 @@ class PrivateDaemon:
                     os.close(out)
             _started.add(self)
             try:
-                self._say(config, first, out)
+                self._say(config, first, out, modules)
                 answer = self._answer(config.daemon.start_timeout)
             except BaseException:
                 self._end(0)
@@ -74,14 +77,20 @@ class PrivateDaemon:
         self.endpoint: str = answer["endpoint"]
         self.pid = self._process.pid
 
-    def _say(self, config: Config, initializer: list[Any] | None, stdout: int | None) -> None:
+    def _say(
+        self,
+        config: Config,
+        initializer: list[Any] | None,
+        stdout: int | None,
+        modules: Sequence[str],
+    ) -> None:
         main = sys.modules.get("__main__")
         message = msgpack.packb(
             {
                 "config": config.to_wire(),
                 "private": True,
                 "runtime_dir": self.directory,
-                "sys_path": [os.path.abspath(path) for path in sys.path],
+                "sys_path": [os.path.abspath(path) for path in (*sys.path, *modules)],
                 "cwd": os.getcwd(),
                 "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
@@ -168,10 +177,10 @@ def _log_level(config: Config) -> str:
     return config.daemon.log_level if config.origin(name).layer is not Layer.DEFAULT else "error"
 
 
-def _own_stdout() -> int | None:
-    """A duplicate of this process's standard output, if it has one."""
+def _duplicate(descriptor: int) -> int | None:
+    """A duplicate of one of this process's standard streams, if it has it."""
     try:
-        return os.dup(1)
+        return os.dup(descriptor)
     except OSError:
         return None
 

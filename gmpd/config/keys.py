@@ -145,6 +145,7 @@ class Client:
     """Programs that submit, and the command line."""
 
     autostart: bool = _flag(True, "no daemon runs: start a private one that ends with the client")
+    announce: bool = _flag(True, "say on stderr that a private one was started")
     connect_timeout: float = _time("5s", "no answer within this: unreachable", low=0.01)
     liveness: float = _time("10s", "whoever waits on a silent daemon is told after this", low=0.5)
 

@@ -68,12 +68,14 @@ class Config:
         env: Mapping[str, str] | None = None,
         config_file: str | os.PathLike[str] | None = None,
         files: Sequence[str | os.PathLike[str]] | None = None,
+        tolerated: list[str] | None = None,
     ) -> Config:
         """Read every layer.
 
         `flags` maps "section.key" to a value or a text; None is skipped. `env` replaces the
         environment. `config_file` is --config. `files`, strongest first, replaces the whole search.
-        Raises ConfigError with one line for each problem.
+        Raises ConfigError with one line for each problem; with a `tolerated` list the lines are
+        appended to it instead, and everything that can be read counts.
         """
         env = os.environ if env is None else env
         problems: list[str] = []
@@ -89,7 +91,10 @@ class Config:
             entries += file_entries(path, problems, ours=True)
         values, origins = _read(entries, problems)
         settle_dirs(values, origins, env)
-        return _assembled(values, origins, problems)
+        if tolerated is not None:
+            tolerated += problems
+            problems = []
+        return _assembled(values, origins, problems, tolerated)
 
     def override(self, values: Mapping[str, object]) -> Config:
         """This configuration with some keys changed, as if by flags. Raises ConfigError."""
@@ -142,14 +147,17 @@ def _read(
 
 
 def _assembled(
-    values: Mapping[str, Any], origins: Mapping[str, Origin], problems: list[str]
+    values: Mapping[str, Any],
+    origins: Mapping[str, Origin],
+    problems: list[str],
+    tolerated: list[str] | None = None,
 ) -> Config:
     sections: dict[str, Any] = {
         section: made(**{KEYS[n].leaf: v for n, v in values.items() if KEYS[n].section == section})
         for section, made in SECTIONS.items()
     }
     config = Config(**sections, origins=origins)
-    _check_together(config, problems)
+    _check_together(config, problems if tolerated is None else tolerated)
     if problems:
         raise ConfigError("\n".join(problems))
     return config

@@ -15,38 +15,8 @@ import pytest
 
 from gmpd.cli.exits import Exit
 from gmpd.cpus import procs_max, starts_at_once
+from tests.shell import Done, Shell
 from tests.support import wait_until
-
-Done = subprocess.CompletedProcess[str]
-
-
-class Shell:
-    """Calls of `gmpd` that share a runtime directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GMPD_")}
-        self.env = {
-            **kept,
-            "GMPD_RUNTIME_DIR": str(directory / "run"),
-            "GMPD_STATE_DIR": str(directory / "state"),
-            "GMPD_HTTP__ENABLED": "false",
-            "PYTHONPATH": f"{Path(__file__).parents[2]}:{directory}",
-        }
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gmpd.cli", *words],
-            env=self.env, cwd=self.directory, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def __call__(self, *words: str, stdin: str = "") -> Done:
-        return subprocess.run(
-            [sys.executable, "-m", "gmpd.cli", *words],
-            env=self.env, cwd=self.directory, input=stdin,
-            capture_output=True, text=True, timeout=50, check=False,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -98,7 +68,8 @@ def test_a_life(bare: Shell) -> None:
     assert "P1" in bare("status").stdout
     assert bare("down").returncode == 0
     assert bare("down").returncode == 0
-    assert bare("submit", "math:sqrt", "4").returncode == Exit.UNREACHABLE
+    named = bare("--runtime-dir", str(bare.directory / "run"), "submit", "math:sqrt", "4")
+    assert named.returncode == Exit.UNREACHABLE
 
 
 def test_serve_ends_with_a_signal_and_leaves_nothing(bare: Shell) -> None:

@@ -41,6 +41,36 @@ def directory_of(line: str) -> Path:
     return Path(line.split()[0].removeprefix("ipc://")).parent
 
 
+ASYNC = """
+import asyncio, gmpd
+async def main():
+    async with gmpd.AsyncClient() as client:
+        print(await client.submit(abs, -1))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("import gmpd\nwith gmpd.Client() as c: print(c.submit(abs, -1).result())\n", 1),
+        ("import gmpd\nwith gmpd.Executor(1) as e: print(e.submit(abs, -1).result())\n", 0),
+        ("import sys\nsys.stderr = None\nimport gmpd\nwith gmpd.Client(): print(1)\n", 0),
+        (ASYNC, 1),
+    ],
+    ids=["Client", "Executor", "no stderr", "AsyncClient"],
+)
+def test_a_private_daemon_is_announced_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lines: int
+) -> None:
+    """An Executor has a daemon of its own by contract: that is no news."""
+    monkeypatch.delenv("GMPD_CLIENT__ANNOUNCE")
+    with program(tmp_path, text) as run:
+        out, errors = run.communicate(timeout=30)
+    assert (run.returncode, out) == (0, "1\n"), errors
+    assert errors.count("\n") == errors.count("started a private daemon (pid ") == lines, errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_nothing_is_left_of_a_program_that_is_killed(tmp_path: Path, number: int) -> None:
     with program(tmp_path, OPEN.format(then="time.sleep(100)")) as run:

@@ -1,0 +1,39 @@
+"""`gmpd` as people call it: a process for each call, in a short directory of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+Done = subprocess.CompletedProcess[str]
+
+
+class Shell:
+    """Calls of `gmpd` that share a runtime directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GMPD_")}
+        self.env = {
+            **kept,
+            "GMPD_RUNTIME_DIR": str(directory / "run"),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__ENABLED": "false",
+            "PYTHONPATH": f"{Path(__file__).parents[1]}:{directory}",
+        }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gmpd.cli", *words],
+            env=self.env, cwd=self.directory, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, *words: str, stdin: str = "") -> Done:
+        return subprocess.run(
+            [sys.executable, "-m", "gmpd.cli", *words],
+            env=self.env, cwd=self.directory, input=stdin,
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
