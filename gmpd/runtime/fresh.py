@@ -2,7 +2,8 @@
 
 A sync one runs to its end here, on the M that holds P when it starts; an async one becomes a
 ``JobG`` that the loop drives. Two kinds wait in ``held`` beside the run queue until they may start:
-known hogs beside a hog, and any sync G while all Ms are in use.
+known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms are in
+use.
 
 Only the M that holds P calls this, except what is said to be thread-safe. It knows nothing of
 sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (what becomes of an M that
@@ -20,12 +21,13 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.g import G, JobG
 from gmpd.runtime.steps import leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent
-from gmpd.sched.sysmon import LEARNED_MAX, Trait
+from gmpd.sched.sysmon import LEARNED_MAX, Trait, beside_ns
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -67,7 +69,17 @@ class FreshG(Protocol):
 class FreshGs:
     """The fresh Gs of one P. Their number is ``len``, the global segment included."""
 
-    __slots__ = ("_async_keys", "_handoffs", "_loop", "_ms", "_runq", "_stats", "held")
+    __slots__ = (
+        "_async_keys",
+        "_beside",
+        "_beside_timer",
+        "_handoffs",
+        "_loop",
+        "_ms",
+        "_runq",
+        "_stats",
+        "held",
+    )
 
     def __init__(self, loop: Loop):
         self._loop = loop
@@ -77,6 +89,9 @@ class FreshGs:
         self._handoffs = loop.handoffs
         #: Those that may not start now.
         self.held: deque[Any] = deque()
+        #: One of them whose time has come: it starts beside the hogs.
+        self._beside: Any = None
+        self._beside_timer: asyncio.TimerHandle | None = None
         #: Functions that gave a coroutine: they need no M of their own.
         self._async_keys: set[Hashable] = set()
 
@@ -128,7 +143,7 @@ class FreshGs:
         learned = self._handoffs.learned
         trait = learned.get(g.fn_key) if learned.traits else None
         full = ms.count >= ms.max_ms and not ms.idle
-        if (full or trait is not None) and self._must_wait(g.fn_key, trait):
+        if (full or trait is not None) and self._must_wait(g, trait):
             self._hold(g, trait)
             return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
@@ -169,16 +184,33 @@ class FreshGs:
         g.finished()
         return took
 
-    def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
-        """A G of a known hog waits while a hog competes for the GIL; any sync G while no M is left
-        to take P.
+    def _must_wait(self, g: Any, trait: Trait | None) -> bool:
+        """A G of a known hog waits while a hog competes for the GIL, for a while; any sync G while
+        no M is left to take P.
         """
-        if trait is Trait.HOG and self._handoffs.hogs():
+        if g is self._beside:
+            self._beside = None
+        elif trait is Trait.HOG and (hogs := self._handoffs.hogs()):
+            if self._beside_timer is None:
+                delay_s = beside_ns(hogs) / 1e9
+                self._beside_timer = self._loop.call_later(delay_s, self._start_beside)
             return True
-        if self._ms.spare() or key in self._async_keys:
+        if self._ms.spare() or g.fn_key in self._async_keys:
             return False
         self._stats.max_ms_waits += 1
         return True
+
+    def _start_beside(self) -> None:
+        """The hogs had their slices, and have not ended: the next one starts beside them. It may be
+        what they wait for.
+        """
+        self._beside_timer = None
+        if self.held:
+            self._beside = g = self.held.popleft()
+            self._runq.ring.appendleft(g)
+            if self.held:
+                delay_s = beside_ns(self._handoffs.hogs() + 1) / 1e9
+                self._beside_timer = self._loop.call_later(delay_s, self._start_beside)
 
     def _hold(self, g: Any, trait: Trait | None) -> None:
         """It has to wait. The children behind it that call the same function would have to, too:
@@ -244,20 +276,25 @@ class FreshGs:
 class SyncCall:
     """``call_sync``: a plain callable as a sync G of this P."""
 
-    __slots__ = ("_error", "_fn", "_result", "fn_key", "future", "id")
+    __slots__ = ("_error", "_fn", "_result", "future", "id")
 
     def __init__(self, loop: Loop, fn: Callable[[], Any]):
         self._fn = fn
-        self.fn_key: Any = getattr(fn, "__code__", type(fn))
         self.future: asyncio.Future[Any] = loop.create_future()
         self._error: BaseException | None = None
         self._result: Any = None
         self.id = loop.made = loop.made + 1
 
     @property
+    def fn_key(self) -> Hashable:
+        return fn_key(self._fn)
+
+    @property
     def fn_name(self) -> str:
-        fn = self._fn.args[0] if isinstance(self._fn, partial) and self._fn.args else self._fn
-        return str(getattr(fn, "__qualname__", type(fn).__name__))
+        fn = self._fn
+        if isinstance(fn, partial) and fn.args and callable(fn.args[0]):
+            fn = fn.args[0]  # of ``blocking``: what it runs in the caller's context
+        return fn_name(fn)
 
     def start(self) -> None:
         if self.future.cancelled():

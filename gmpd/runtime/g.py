@@ -16,6 +16,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
 from gmpd.errors import InvariantError
+from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.m import current_m, entersyscallblock
 from gmpd.runtime.steps import Steps, _message, sender
 
@@ -117,11 +118,11 @@ class G(Steps):
     @property
     def fn_key(self) -> Any:
         """Which function, for sysmon's learning."""
-        return getattr(self._fn, "__code__", self._fn)
+        return fn_key(self._fn)
 
     @property
     def fn_name(self) -> str:
-        return str(getattr(self._fn, "__qualname__", type(self._fn).__name__))
+        return fn_name(self._fn)
 
     def is_fresh(self) -> bool:
         """Whether it has not started, and may be given away."""

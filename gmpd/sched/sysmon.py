@@ -39,6 +39,11 @@ TRUST: Final = 3
 LEARNED_MAX: Final = 4096
 
 
+#: While so many hogs or fewer run without P, their like waits for one slice of each before the next
+#: one starts. Beyond, ever longer: every thread that competes for the GIL delays P by 5 ms a turn.
+CROWD: Final = 8
+
+
 class Trait(Enum):
     """Why a G kept its P too long."""
 
@@ -60,6 +65,15 @@ def is_blocked(cpu_ns: int, waited_ns: int, wall_ns: int, *, runnable: bool) -> 
     stands there now, or runs; such a wait is in no counter before it is over.
     """
     return not runnable and max(cpu_ns, waited_ns) * BUSY_SHARE < wall_ns
+
+
+def beside_ns(hogs: int) -> int:
+    """How long one more of a hog's like waits while ``hogs`` compete for the GIL.
+
+    Not for ever: they may spin until it has started. (Go preempts each after a slice, and all get
+    their turn.)
+    """
+    return SLICE_NS * (hogs if hogs < CROWD else hogs * hogs)
 
 
 def relook_ns(interval_ns: int) -> int:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 
 import gmpd
+from gmpd.runtime import fresh
 from gmpd.runtime.fresh import FreshGs
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, entersyscallblock
@@ -310,8 +311,15 @@ def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
     assert run(main) == [True, False]
 
 
+@pytest.fixture
+def _held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held for a hog stays so until the hog ends, as if its slices were hours."""
+    monkeypatch.setattr(fresh, "beside_ns", lambda _hogs: 10**15)
+
+
+@pytest.mark.usefixtures("_held_for_long")
 def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
-    """Four hogs of one function: never two at once, once the first was found out."""
+    """Four hogs of one function: never two at once, once the first was found out, in its slices."""
     at_once, most = 0, 0
 
     class Counted(Hogs):
@@ -370,6 +378,7 @@ def test_on_a_crowded_core_a_hog_is_not_taken_for_blocked() -> None:
     assert handoffs["blocked"] == 0
 
 
+@pytest.mark.usefixtures("_held_for_long")
 def test_held_hogs_can_still_be_stolen() -> None:
     async def main(loop: Loop) -> int:
         hog = Hogs(loop)
@@ -387,6 +396,7 @@ def test_held_hogs_can_still_be_stolen() -> None:
     assert run(main) == 2
 
 
+@pytest.mark.usefixtures("_held_for_long")
 def test_children_of_a_hogs_function_are_set_aside_together() -> None:
     """Not one by one, at every hog again: a thousand of them at one look; others run on."""
     order: list[int] = []
@@ -394,9 +404,9 @@ def test_children_of_a_hogs_function_are_set_aside_together() -> None:
     over = threading.Event()
 
     class Watched(FreshGs):
-        def _must_wait(self, key: Hashable, trait: Trait | None) -> bool:
-            looks.append(key)
-            return super()._must_wait(key, trait)
+        def _must_wait(self, g: Any, trait: Trait | None) -> bool:
+            looks.append(g)
+            return super()._must_wait(g, trait)
 
     def child(n: int) -> None:
         while n < 0 and not over.is_set():

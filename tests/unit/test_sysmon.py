@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmpd.sched.sysmon import (
+    CROWD,
     LEARNED_MAX,
     LOOK_NS,
     RELOOK_NS_MAX,
@@ -12,6 +13,7 @@ from gmpd.sched.sysmon import (
     TRUST,
     Learned,
     Trait,
+    beside_ns,
     is_blocked,
     judge,
     relook_ns,
@@ -93,3 +95,11 @@ def test_what_is_learned_is_bounded_and_the_oldest_goes() -> None:
     assert len(learned) == LEARNED_MAX
     assert learned.get(4) is None
     assert learned.get(5) is Trait.HOG
+
+
+def test_the_like_of_hogs_start_beside_them_after_a_slice_of_each_and_more_slowly_in_a_crowd() -> (
+    None
+):
+    assert [beside_ns(hogs) // SLICE_NS for hogs in (1, 2, CROWD - 1)] == [1, 2, CROWD - 1]
+    assert beside_ns(CROWD) == SLICE_NS * CROWD * CROWD
+    assert all(beside_ns(hogs) <= beside_ns(hogs + 1) for hogs in range(1, 50))
