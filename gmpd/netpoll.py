@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import zmq
 
 from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.timeouts import wait_ms, wait_s
 
 Frame: TypeAlias = bytes | memoryview
 Frames: TypeAlias = Sequence[Any]
@@ -139,9 +140,9 @@ class Dealer:
         """Whether a message waits: to be asked after every other call before sleeping on ``fd``."""
         return _readable(self._socket)
 
-    def wait(self, timeout_ms: int) -> bool:
-        """Block this thread until a message waits."""
-        return bool(self._socket.poll(timeout_ms))
+    def wait(self, timeout_s: float) -> bool:
+        """Block this thread until a message waits; for a day at most."""
+        return bool(self._socket.poll(wait_ms(timeout_s)))
 
     def take_disconnect(self) -> bool:
         """Whether the peer's end has been closed since the last question."""
@@ -484,10 +485,12 @@ class Poller:
         del self._keys[fd]
 
     def wait(self, timeout_s: float | None) -> list[Any]:
-        """Keys that are ready; ``timeout_s`` None waits for ever."""
+        """Keys that are ready; ``timeout_s`` None waits for ever, a number for a day at most."""
         keys = self._keys
         waiting = [keys[link.fd] for link in self._links if link.stirred and link.readable]
         # Rounded up by epoll: a deadline that is 0.4 ms away must not become a loop of 0 ms waits.
+        if timeout_s is not None:
+            timeout_s = wait_s(timeout_s)
         found = self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)
         for fd, _ in found:
             if (key := keys[fd]) not in waiting:
@@ -507,7 +510,7 @@ def probe(endpoint: str, frames: Frames, timeout_s: float) -> list[Any]:
     try:
         link = Dealer(network, endpoint)
         link.send(frames)
-        if not link.wait(int(timeout_s * 1000)):
+        if not link.wait(timeout_s):
             raise DaemonUnreachable(f"nothing answered at {endpoint} within {timeout_s:g} s")
         return link.recv() or []
     finally:

@@ -142,7 +142,7 @@ class RawClient:
 
     def receive(self, timeout_s: float = DEADLINE_S) -> Any:
         """Take one message, or None when none came."""
-        if not self.link.wait(int(timeout_s * 1000)):
+        if not self.link.wait(timeout_s):
             return None
         frames = self.link.recv()
         if frames is None:

@@ -34,6 +34,7 @@ from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
+from gmpd.timeouts import checked
 
 
 class AsyncJobFuture(asyncio.Future[Any]):
@@ -273,10 +274,11 @@ class AsyncClient(Wire):
     async def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer."""
         self._check_open()
+        left_s = checked(timeout)
         sink = _CallSink(self._loop.create_future())
         self._core.call(method, params, sink)
         self._flush()
-        return await asyncio.wait_for(sink.future, timeout)
+        return await asyncio.wait_for(sink.future, left_s)
 
     def cancel_seqs(self, seqs: list[int]) -> None:
         """Cancel jobs by number; does not wait for what the daemon says."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from gmpd.client.mapping import Plan
+from gmpd.timeouts import checked
 
 if TYPE_CHECKING:
     from gmpd.client.aio import AsyncClient, AsyncJobFuture
@@ -36,7 +37,8 @@ class AsyncMapping:
         self._client = client
         self._plan = Plan(overrides, fn, iterables, **how)
         self._ordered = ordered
-        self._end = None if timeout is None else time.monotonic() + timeout
+        left_s = checked(timeout)
+        self._end = None if left_s is None else time.monotonic() + left_s
         self._sync: Any = None
         if any(isinstance(each, AsyncIterable) for each in iterables):
             self._async = self._plan.rows_async([_as_async(each) for each in iterables])

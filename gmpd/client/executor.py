@@ -31,6 +31,7 @@ from gmpd.config import Config
 from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable
 from gmpd.job import ATTRIBUTE, DEFAULTS, options_of
+from gmpd.timeouts import checked
 
 #: What the daemon's last word begins with when the initializer failed.
 _INITIALIZER_FAILED = "initializer failed"
@@ -104,7 +105,8 @@ class Executor(concurrent.futures.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
-        end = None if timeout is None else time.monotonic() + timeout
+        left_s = checked(timeout)
+        end = None if left_s is None else time.monotonic() + left_s
         if chunksize == 1:
             return _results(self, fn, zip(*iterables, strict=False), end, buffersize)
         run: Callable[..., Any]

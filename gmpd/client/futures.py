@@ -36,6 +36,7 @@ from gmpd.errors import (
     WorkerLost,
 )
 from gmpd.protocol import Outcome
+from gmpd.timeouts import checked
 
 #: Held while a future is settled without a condition, or given one. No call is made meanwhile, so
 #: nobody ever waits for it; reentrant since a finalizer may run anywhere.
@@ -184,6 +185,7 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def wait_over(self, timeout: float | None) -> None:
         """Wait for the end, whatever it is. Raises TimeoutError."""
+        timeout = checked(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         if self._owner is not None:
             self._owner.lead(self, timeout)

@@ -19,6 +19,7 @@ from gmpd import codec
 from gmpd.client.chunks import describe_chunk, each
 from gmpd.client.core import Options, wire_options
 from gmpd.client.progress import Report, reporter
+from gmpd.timeouts import checked
 
 if TYPE_CHECKING:
     from gmpd.client.sync import Client
@@ -195,7 +196,8 @@ class Mapping:
         self._plan = Plan(overrides, fn, iterables, **how)
         self._source = self._plan.rows_sync(iterables)
         self._ordered = ordered
-        self._end = None if timeout is None else time.monotonic() + timeout
+        left_s = checked(timeout)
+        self._end = None if left_s is None else time.monotonic() + left_s
         self._over = False
 
     def run(self) -> Iterator[Any]:

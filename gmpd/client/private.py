@@ -26,6 +26,7 @@ from gmpd import interpreter
 from gmpd.codec import describe_function, encode_call
 from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
+from gmpd.timeouts import wait_s
 
 #: Seconds for an orderly end; then it is killed.
 END_S = 10.0
@@ -110,7 +111,7 @@ class PrivateDaemon:
         stdout = self._process.stdout
         assert stdout is not None
         began = time.monotonic()
-        ready, _, _ = select.select([stdout], [], [], timeout_s)
+        ready, _, _ = select.select([stdout], [], [], wait_s(timeout_s))
         line = stdout.readline() if ready else b""
         try:
             answer: dict[str, Any] = json.loads(line)

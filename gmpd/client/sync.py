@@ -51,6 +51,7 @@ from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull
 from gmpd.netpoll import Dealer, Network
+from gmpd.timeouts import checked, wait_s
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
 FLUSH_JOBS = 64
@@ -291,6 +292,7 @@ class Client(Wire):
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer. GmpdError with what it says."""
+        timeout = checked(timeout)
         sink = _CallSink(self._new_event())
         with SHIELD, self._lock:
             if self._closed or self._pid != os.getpid():
@@ -456,8 +458,10 @@ class Client(Wire):
             deadline = time.monotonic() + timeout_s
             while self._core.welcome is None:
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._link.wait(int(left * 1000) + 1):
+                if left <= 0:
                     raise self._no_answer(timeout_s)
+                if not self._link.wait(left):
+                    continue
                 self._read()
                 if self._core.lost is not None:
                     raise self._core.lost
@@ -608,13 +612,13 @@ class Client(Wire):
 
     def _until_retry(self) -> float | None:
         """Seconds until refused jobs are sent again; None when there are none."""
-        wait_s = self._core.retry_s
-        if not wait_s:
+        retry_s = self._core.retry_s
+        if not retry_s:
             self._retry_at = 0.0
             return None
         now = time.monotonic()
-        self._retry_at = self._retry_at or now + wait_s
-        return max(0.0, self._retry_at - now)
+        self._retry_at = self._retry_at or now + retry_s
+        return wait_s(self._retry_at - now)
 
     def _finish(self) -> None:
         """The end, in this thread: whoever waits for it may be interrupted and is not needed."""
@@ -649,7 +653,7 @@ class Client(Wire):
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until every job has its outcome; False when ``timeout`` seconds are not enough."""
-        core = self._core
+        core, timeout = self._core, checked(timeout)
 
         def idle() -> bool:
             return core.busy == 0 and not core.events and not self._delivery.locked()
@@ -726,10 +730,10 @@ def _serve(
     client = ref()
     assert client is not None  # whoever makes it has it
     client._io = threading.get_ident()
-    wait_s: float | None = None
+    pause_s: float | None = None
     while True:
         del client
-        ready = epoll.poll(wait_s)
+        ready = epoll.poll(pause_s)
         client = dropped[0] if dropped else ref()
         if client is None:  # it is being dropped just now, and comes in the next moment
             client = _await_drop(dropped)
@@ -745,7 +749,7 @@ def _serve(
             client._deliver()
         if not more or client._unwanted():
             break
-        wait_s = client._until_retry()
+        pause_s = client._until_retry()
     client._stopping = True
     client._finish()
     dropped.clear()

@@ -203,6 +203,9 @@ def _catalogue() -> dict[str, Key]:
 
 KEYS: dict[str, Key] = _catalogue()
 
+#: No duration is longer, seconds: a year, beyond which a unit was mixed up.
+DURATION_MAX_S = 366 * 86_400.0
+
 #: Short names of variables that are often set by hand.
 ALIASES = {"GMPD_RUNTIME_DIR": "daemon.runtime_dir", "GMPD_STATE_DIR": "daemon.state_dir"}
 
@@ -210,6 +213,8 @@ ALIASES = {"GMPD_RUNTIME_DIR": "daemon.runtime_dir", "GMPD_STATE_DIR": "daemon.s
 def checked(key: Key, raw: object) -> Any:
     """`raw`, from a flag, a variable or TOML, as the attribute's type. ValueError says why not."""
     value = _converted(key.kind, raw)
+    if key.kind is Kind.DURATION and not value <= DURATION_MAX_S:  # nor is nan
+        raise ValueError(f"{raw!r} is out of range: at most {key.literal(DURATION_MAX_S)}")
     if key.choices and value not in key.choices:
         raise ValueError(
             f"{value!r} is not one of {', '.join(key.choices)}{hint(value, key.choices)}"

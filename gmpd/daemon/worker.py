@@ -407,7 +407,7 @@ class Worker:
     def _await_stop(self) -> None:
         """What is sent shortly before a process ends may be lost: the answer says that it came."""
         until = time.monotonic() + FAULT_S
-        while self.link.wait(max(0, int((until - time.monotonic()) * 1000))):
+        while self.link.wait(until - time.monotonic()):
             frames = self.link.recv()
             message = frames and protocol.unpack(frames[0], protocol.TO_WORKER)
             if isinstance(message, protocol.Stop):

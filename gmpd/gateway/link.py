@@ -82,8 +82,7 @@ class CoordinatorLink:
                 return message
 
     def _next(self, dealer: Dealer, deadline: float) -> Any:
-        left_ms = max(0, int((deadline - time.monotonic()) * 1000))
-        if not dealer.wait(left_ms):
+        if not dealer.wait(deadline - time.monotonic()):
             raise DaemonUnreachable(f"no answer from {self._endpoint} within {ANSWER_S:g} s")
         frames = dealer.recv()
         assert frames is not None, "readable, yet nothing there"

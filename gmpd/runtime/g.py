@@ -19,6 +19,7 @@ from gmpd.errors import InvariantError
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.m import current_m, entersyscallblock
 from gmpd.runtime.steps import Steps, _message, sender
+from gmpd.timeouts import checked, lock_s
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -286,6 +287,7 @@ class G(Steps):
             unheard.exc = None
 
     def _join(self, timeout: float | None) -> None:
+        timeout = checked(timeout)
         m = current_m()
         if m is None or m.g is None:
             raise asyncio.InvalidStateError("Result is not set: await the G")
@@ -296,7 +298,7 @@ class G(Steps):
             over = partial(m.loop.handoffs.over, m, over)
         self._p.call_soon_threadsafe(self.add_done_callback, lambda _: over())
         with entersyscallblock("chan receive"):
-            if not ended.acquire(timeout=-1 if timeout is None else timeout):
+            if not ended.acquire(timeout=lock_s(timeout)):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")
 
     def add_done_callback(

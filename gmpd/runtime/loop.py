@@ -227,6 +227,16 @@ class Loop(asyncio.SelectorEventLoop):
         self._ready.append(handle)
         return handle
 
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, but for nan, which it takes: no timer behind that in the heap would ever
+        fire, whoever's it is.
+        """
+        if when != when:
+            raise ValueError("cannot wait until nan: it is not a number")
+        return super().call_at(when, callback, *args, context=context)
+
     def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         """As asyncio's, from whichever thread holds P: the main thread does it."""
         self._on_main(partial(super().add_signal_handler, sig, callback, *args))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gmpd.errors import Deadlock
 from gmpd.runtime.deadlock import is_dead
 from gmpd.runtime.stacks import deadlock_text
+from gmpd.timeouts import wait_s
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 POLL_NS = 1_000_000
 #: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
 SWEEP_MIN = 100
-#: asyncio's own limit for one sleep in select: longer ones overflow on some systems.
-SELECT_S_MAX = 24 * 3600.0
 
 
 class Poller:
@@ -47,7 +46,7 @@ class Poller:
         if loop._ready or loop._stopping or loop.runq or loop.inbox:
             return 0
         when = self.next_timer()
-        return None if when is None else min(max(0.0, when - loop.time()), SELECT_S_MAX)
+        return None if when is None else wait_s(when - loop.time())
 
     def look(self) -> None:
         """Something is ready: see what came meanwhile, if the last look was long ago."""
