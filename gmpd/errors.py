@@ -78,7 +78,11 @@ class JobCancelled(JobError):
 
 
 class WorkerLost(JobError):
-    """The worker that executed the job died; names job, pid and signal or exit status."""
+    """The worker that executed the job died; names job, pid and signal or exit status.
+
+    ``culprit``: the function whose job ended it, which may be another's; empty when unknown.
+    ``blamed``: it was this job.
+    """
 
     def __init__(
         self,
@@ -87,15 +91,20 @@ class WorkerLost(JobError):
         pid: int = 0,
         signal: str = "",
         exitcode: int | None = None,
+        culprit: str = "",
+        blamed: bool = False,
     ):
         super().__init__(message)
         self.job = job
         self.pid = pid
         self.signal = signal
         self.exitcode = exitcode
+        self.culprit = culprit
+        self.blamed = blamed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.job, self.pid, self.signal, self.exitcode)
+        values = self.job, self.pid, self.signal, self.exitcode, self.culprit, self.blamed
+        return type(self), (str(self), *values)
 
 
 class JobPoisoned(JobError):

@@ -260,8 +260,8 @@ class Done(NamedTuple):
     ``payloads``: the value for OK, ``codec.encode_error`` for ERROR, ``b""`` otherwise.
     ``ran_us``: time from start to end, microseconds.
     ``specials``: index -> ``[outcome, details]`` for all that are not plainly OK. ``details``:
-    ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text poisoned`` (LOST),
-    ``text room retry_after told`` (REJECTED).
+    ``p pid attempt waited_us`` and, by outcome, ``signal exitcode text poisoned culprit blamed``
+    (LOST), ``text room retry_after told`` (REJECTED).
     """
 
     jobs: list[int]

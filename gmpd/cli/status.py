@@ -50,12 +50,21 @@ def headline(seen: Mapping[str, Any]) -> str:
     finished = ", ".join(f"{n:,} {name}" for name, n in jobs.get("finished", {}).items() if n)
     others = seen.get("sessions", 0) - 1  # whoever asks is one
     clients = "no client" if others < 1 else f"{others:,} client{'s' if others > 1 else ''}"
-    lines = (
+    lines: tuple[str, ...] = (
         f"gmpd {seen.get('version', '')} {seen.get('state', '')}, pid {seen.get('pid', 0)},"
         f" up {seen.get('uptime_s', 0):,.0f} s, {clients}",
         f"jobs: {jobs.get('submitted', 0):,} submitted, {finished or '0 finished'};"
         f" {queue.get('global', 0):,} in the global queue",
     )
+    if reason := seen.get("stalled"):
+        lines = *lines, f"jobs are refused: {reason}"
+    elif reason := seen.get("degraded"):
+        lines = *lines, f"degraded: {reason}"
+    if suspects := queue.get("suspects"):
+        lines = (
+            *lines,
+            (f"{suspects:,} of the queue go one by one: their function ended several workers"),
+        )
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 

@@ -335,7 +335,8 @@ def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdEr
     else:
         how = (f"died by {signal}" if signal else f"died with exit status {code}") + _colon(text)
     message = f"{where}: the worker (pid {pid}) {how}"
-    return WorkerLost(message, job_id, pid, signal, code)
+    culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
+    return WorkerLost(message, job_id, pid, signal, code, culprit, blamed)
 
 
 def describe(event: Ended, job_id: str, name: str) -> str:

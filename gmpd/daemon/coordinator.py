@@ -60,10 +60,12 @@ class Coordinator:
         self._kill_at: int | None = None
         self._ended = False
         self._reason = "the daemon was stopped"
+        #: Why it could not come up; empty when it did.
+        self.failure = ""
         self._poller = Poller()
         self.sched = Sched(_policy(config, procs))
         self.supervisor = Supervisor(config, surroundings, procs)
-        self.roster = Roster(config, self.sched, self.supervisor, self._started, self.stop)
+        self.roster = Roster(config, self.sched, self.supervisor, self._started, self._broken)
         self.roster.start_some()  # they take longest: before anything else
         self._open(endpoints)
 
@@ -192,6 +194,11 @@ class Coordinator:
 
     def _started(self, child: Child) -> None:
         self._poller.add(lambda: self._died(child), child.pidfd)
+
+    def _broken(self, why: str) -> None:
+        """It cannot come up."""
+        self.failure = why
+        self.stop(why)
 
     def _died(self, child: Child) -> None:
         """The kernel says that a worker ended."""

@@ -360,5 +360,9 @@ def _error(g: G, outcome: Outcome, payload: bytes, details: dict[str, Any]) -> B
         signal, code = str(details.get("signal") or ""), details.get("exitcode")
         how = f"by {signal}" if signal else f"with exit status {code}"
         text = f"child G {g.id} {name!r}: the worker that ran it {where} died {how}"
-        return WorkerLost(text, str(g.id), int(details.get("pid") or 0), signal, code)
+        culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
+        if culprit and not blamed:
+            text += f" while it ran {culprit}"
+        pid = int(details.get("pid") or 0)
+        return WorkerLost(text, str(g.id), pid, signal, code, culprit, blamed)
     return CancelledError(f"child G {g.id} {name!r}: cancelled {where}")

@@ -21,14 +21,11 @@ from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
-from gmpd.sched.records import PRecord, earliest
-from gmpd.sched.restart import RestartPolicy, Restarts
+from gmpd.sched.records import Job, PRecord, earliest
+from gmpd.sched.restart import Death, RestartPolicy, Restarts
 from gmpd.sched.schedt import Sched
 
 log = logging.getLogger("gmpd.coordinator")
-
-#: How long until a start that the system refused is tried again.
-TRY_AGAIN_NS = 1_000_000_000
 
 #: How it went with a worker that there never was.
 _NO_PROCESS = Exit(0, "", None, "could not be started")
@@ -37,8 +34,8 @@ _NO_PROCESS = Exit(0, "", None, "could not be started")
 class Roster:
     """Workers of Ps ``0`` to ``procs - 1``, and of isolated jobs.
 
-    ``started`` is called with each new process, ``broken`` with the reason why there can be no
-    workers any more, and ``on_ready`` once all that are wanted are ready.
+    ``started`` is called with each new process, ``broken`` with the reason why the daemon cannot
+    come up, and ``on_ready`` once all that are wanted are ready.
     """
 
     def __init__(
@@ -124,8 +121,7 @@ class Roster:
         try:
             child = self.supervisor.spawn(p)
         except OSError as error:
-            log.error("no worker for P%d: %s; next try in 1 s", p, error)
-            self._respawn[p] = time.monotonic_ns() + TRY_AGAIN_NS
+            self._not_begun(p, f"the system gives no process: {error}", time.monotonic_ns())
             return
         self._starting[p] = child
         self._started(child)
@@ -147,6 +143,9 @@ class Roster:
         """It said Hello."""
         child.ready = True
         self._starting.pop(child.p, None)
+        if not child.isolated:
+            self.restarts.serves(child.p)
+            self._sched.stall("")
         log.info("%s is ready, epoch %d", child, child.epoch)
         if not (self._announced or self.wanted) and all(c.ready for c in self._of_ps()):
             self._announced = True
@@ -161,9 +160,9 @@ class Roster:
             child.fault = text
             self._sched.isolated.broken(child.p)
             return
+        child.fault = text
         if stage == "initializer":
             self._broken(text)  # the pool is broken, as the standard library has it
-        self.restarts.degraded = text
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -204,8 +203,9 @@ class Roster:
         self._starting.pop(child.p, None)
         now = time.monotonic_ns()
         record = self._sched.record(child.p)
+        culprit = None
         if record is not None and record.epoch == child.epoch:
-            self._settle(record, child, end, now)
+            culprit = self._settle(record, child, end, now)
         counted = ISOLATED_FROM if child.isolated else child.p
         self.past_stats[counted] = merge_totals(
             self.past_stats.get(counted, {}), child.page.stats(now)
@@ -217,13 +217,15 @@ class Roster:
         elif child.p in self._leaving:
             self._leaving.discard(child.p)
             self._sched.remove_p(child.p)
+            self.restarts.forget(child.p)
             if child.p < self.procs and not self._stopping:  # it was called back meanwhile
                 self.wanted[child.p] = None
         elif not self._stopping:
-            self._replace(child, end, now)
+            self._replace(child, end, culprit, now)
 
-    def _settle(self, record: PRecord, child: Child, end: Exit, now: int) -> None:
-        """Outcomes that were on their way are used; of the rest, what had begun is lost."""
+    def _settle(self, record: PRecord, child: Child, end: Exit, now: int) -> Job | None:
+        """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
+        job that ended the worker, if one is known to."""
         held = record.fresh.keys() | record.started.keys()
         left = child.page.left(held)
         if left:
@@ -233,21 +235,45 @@ class Roster:
         claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
         if child.isolated:
             self._sched.isolated_died(child.p, claimed, end, now, child.fault)
-            return
+            return None
         current = child.page.slots[Slot.CURRENT]
-        self._sched.p_died(child.p, claimed, current or None, end, now)
+        return self._sched.p_died(child.p, claimed, current or None, end, now)
 
-    def _replace(self, child: Child, end: Exit, now: int) -> None:
+    def _replace(self, child: Child, end: Exit, culprit: Job | None, now: int) -> None:
         reason = "signal" if end.signal else "exit"
         self.restart_counts.setdefault(child.p, Counter())[reason] += 1
-        log.warning("%s %s", child, end.text)
-        at = self.restarts.died(child.p, child.finished, end.exitcode, now)
-        if at is not None:
-            self._respawn[child.p] = at
+        if not child.ready:
+            self._not_begun(child.p, child.fault or f"{child} {end.text}", now)
             return
-        log.error("degraded: %s", self.restarts.degraded)
-        if not self._announced or not any(c.ready for c in self._of_ps()):
-            self._broken(self.restarts.degraded)
+        text, death = f"{child} {end.text}", Death.UNEXPLAINED
+        if culprit is not None:
+            death = Death.OF_JOB
+            text += f" while it ran {culprit.fn.name} of {culprit.session.name!r}"
+        log.warning("%s", text)
+        at = self.restarts.died(child.p, death, text, now, finished=child.finished)
+        self._respawn[child.p] = at
+        if at > now and (why := self.restarts.degraded(now)):
+            log.error("degraded: %s", why)
+
+    def _not_begun(self, p: int, why: str, now: int) -> None:
+        """A worker never came to serve: it is tried again, and while no P has one, all that wait
+        are told why."""
+        at = self._respawn[p] = self.restarts.died(p, Death.UNBEGUN, why, now)
+        log.error("P%d has no worker: %s; next try in %.1f s", p, why, (at - now) / 1e9)
+        hopeless = "" if self._serve_some() else self.restarts.hopeless(range(self.procs))
+        if hopeless and not self._announced:
+            self._broken(hopeless)
+        elif hopeless:
+            log.error("jobs are refused: %s", hopeless)
+            self._sched.stall(hopeless)
+
+    def _serve_some(self) -> bool:
+        return any(child.ready for child in self._of_ps())
+
+    @property
+    def degraded(self) -> str:
+        """Why restarts are slow; empty when all is well."""
+        return self.restarts.degraded(time.monotonic_ns())
 
     def stop(self) -> None:
         """Nobody is wanted any more."""

@@ -27,7 +27,7 @@ from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.supervisor import Surroundings
-from gmpd.errors import GmpdError
+from gmpd.errors import ConfigError, GmpdError
 
 log = logging.getLogger("gmpd.serve")
 
@@ -177,6 +177,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
             _run(coordinator, notifier)
         finally:
             front.close()
+    if coordinator.failure:
+        raise ConfigError(coordinator.failure)
     return 0
 
 

@@ -46,16 +46,14 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
         "epoch": c.epoch,
         "started_at": c.started_at,
         "uptime_s": time.time() - c.started_at,
-        "state": "degraded"
-        if c.roster.restarts.degraded
-        else "draining"
-        if c.sched.draining
-        else "running",
-        "degraded": c.roster.restarts.degraded,
+        "state": "degraded" if c.roster.degraded else "draining" if c.sched.draining else "running",
+        "degraded": c.roster.degraded,
+        "stalled": c.sched.stalled,
         "procs": c.procs,
         "sessions": len(c.clients),
         "queue": {
-            "global": len(queue),
+            "global": len(queue) + len(c.sched.suspects.queue),
+            "suspects": len(c.sched.suspects.queue),
             "oldest_age_s": (now - oldest) / 1e9,
             "bytes": c.sched.nbytes,
             "delayed": len(c.sched.delays),

@@ -46,9 +46,10 @@ GATHER_MAX = 128
 BEAT_S = 0.25
 #: Counters are shown this often while P is busy (it takes 2 µs), and whenever it falls asleep.
 PUBLISH_NS = 2_000_000
-#: Exit code for "cannot serve": an import or the initializer failed. Not tried again for ever.
+#: Exit codes are for people: user code can end the process with any, so nothing is concluded from
+#: them. Cannot serve: an import or the initializer failed, and the coordinator was told.
 EXIT_FAULT = 3
-#: Exit code for a link that the coordinator has closed.
+#: The coordinator has closed the link.
 EXIT_CUT = 4
 #: Last messages are given this long to leave (ms).
 LINGER_MS = 500
@@ -398,7 +399,7 @@ class Worker:
                 args, kwargs = decode_call(data)
                 resolve_function(FunctionRef(kind, name, payload))(*args, **kwargs)
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
-            self.link.send([protocol.pack(self._hello(settings))])
+            self.link.send([protocol.pack(self._hello(settings, serves=False))])
             self.link.send([protocol.pack(protocol.Fault(stage, encode_error(exc)))])
             self._await_stop()
             return False
@@ -413,12 +414,13 @@ class Worker:
             if isinstance(message, protocol.Stop):
                 return
 
-    def _hello(self, settings: dict[str, Any]) -> protocol.Hello:
+    def _hello(self, settings: dict[str, Any], *, serves: bool = True) -> protocol.Hello:
         info = {
             "p": self.p,
             "epoch": settings["epoch"],
             "pid": os.getpid(),
             "secret": settings["secret"],
+            "serves": serves,
         }
         return protocol.hello("worker", b"", info)
 

@@ -72,12 +72,16 @@ class Workers:
                 self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
         return True
 
-    def _heard(  # noqa: C901 - a case per message
+    def _heard(  # noqa: C901, PLR0915 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
     ) -> None:
         child = self._children.get(peer)
         if isinstance(message, protocol.Hello):
             self._greet(peer, message)
+            return
+        if child is not None and isinstance(message, protocol.Fault):
+            self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
+            self._roster.faulted(child, message.stage, message.error)
             return
         record = self._sched.record(child.p) if child is not None else None
         if child is None or record is None:
@@ -110,9 +114,8 @@ class Workers:
                 rows = len(message.payloads)
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 sched.items(record, epoch, message.job, message.payloads, buffers)
-            case protocol.Fault(stage, error):
-                self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
-                self._roster.faulted(child, stage, error)
+            case protocol.Fault():
+                pass  # dealt with above: it may come of a worker that has no P yet
             case protocol.Bye():
                 child.expected = True
             case _:
@@ -128,7 +131,10 @@ class Workers:
             or not secrets.compare_digest(secret, child.secret)
         ):
             raise ProtocolError("a Hello that claims to be a worker and has not its secret")
-        if child.isolated:
+        serves = message.info.get("serves") is not False
+        if not serves:
+            pass  # it is only here to say why
+        elif child.isolated:
             self._sched.isolated.ready(child.p)
         else:
             self._sched.p_ready(child.p, child.epoch)
@@ -136,7 +142,8 @@ class Workers:
         self._children[peer] = child
         self._router.greet()
         self._router.send(peer, [protocol.pack(self._welcome())])
-        self._roster.ready(child)
+        if serves:
+            self._roster.ready(child)
 
     def _route(self, child: Child, letter: protocol.Route, frames: Sequence[Any]) -> None:
         """Pass a letter on; its sender learns it if the worker that it is for is gone."""

@@ -145,6 +145,8 @@ class Site:
         state = reading.snapshot.get("state")
         if state == "draining":
             return web.Response(status=503, text="not ready: the daemon drains\n")
+        if stalled := reading.snapshot.get("stalled"):
+            return web.Response(status=503, text=f"not ready: {stalled}\n")
         return web.Response(text=f"ready: {state}\n")
 
     async def index(self, _request: web.Request) -> web.StreamResponse:

@@ -21,6 +21,7 @@ def audit(sched: Sched) -> None:
     """Raise InvariantError for the first thing that is wrong."""
     places = _Places()
     places.see(sched.queue, JobState.QUEUED, "queue")
+    places.see(sched.suspects.queue, JobState.QUEUED, "queue of suspects")
     places.see(sched.isolated.queue, JobState.QUEUED, "isolated queue")
     places.see(sched.delays, JobState.DELAYED, "heap")
     for record in (*sched.ps.values(), *sched.isolated.ps.values()):

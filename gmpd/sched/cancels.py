@@ -31,8 +31,8 @@ class Cancels:
         mine = session.jobs
         jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
         waiting = [job for job in jobs if job.state is JobState.QUEUED]
-        ledger.queue.remove([job for job in waiting if not job.is_isolated])
-        ledger.isolated.queue.remove([job for job in waiting if job.is_isolated])
+        for queue in ledger.queues:
+            queue.remove([job for job in waiting if ledger.queue_of(job) is queue])
         for job in jobs:
             job.cancelling = True
             if job.p is not None:
@@ -47,8 +47,8 @@ class Cancels:
         ledger = self._ledger
         if ledger.sessions.pop(session.sid, None) is None:
             return
-        ledger.queue.drop_session(session.sid)
-        ledger.isolated.queue.drop_session(session.sid)
+        for queue in ledger.queues:
+            queue.drop_session(session.sid)
         held: list[Job] = []
         for job in list(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):

@@ -20,6 +20,9 @@ from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job
 from gmpd.sched.states import JobState, transition
 
+#: So often a job is tried again, at no cost, because a neighbour ended their worker.
+SPARED_MAX = 3
+
 
 class Deaths:
     """Deaths of workers, each told once."""
@@ -29,10 +32,14 @@ class Deaths:
         self._ps = ps
         self._children = children
 
+    def stall(self, why: str) -> None:
+        """No P can get a worker, for this reason; empty: one has, or may again."""
+        self._ledger.stalled = why
+
     def p_died(
         self, p: int, executing: Collection[int], culprit: int | None, end: Exit, now: int
-    ) -> None:
-        """The kernel confirmed that the worker of P ``p`` is gone.
+    ) -> Job | None:
+        """The kernel confirmed that the worker of P ``p`` is gone. Gives the job that ended it.
 
         ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
         was running at the moment of death. What it had not begun moves on, attempt unchanged; what
@@ -41,15 +48,12 @@ class Deaths:
         """
         record = self._ps.all.get(p)
         if record is None:
-            return
+            return None
         record.ready = False
         self._ps.not_idle(record)
         self._children.orphan(record, now)
         back: list[Job] = []
         guilty = None if culprit is None else record.job(culprit)
-        beside = end
-        if guilty is not None:  # its neighbours' errors name it, too
-            beside = end._replace(text=f"{end.text} while it ran {guilty.fn.name}")
         lost = list(record.started.values())
         for token, job in record.fresh.items():
             (lost if token in executing or token == culprit else back).append(job)
@@ -58,27 +62,39 @@ class Deaths:
         record.defined.clear()
         record.used_ns = 0
         self._ledger.take_back(back, now)
-        again = []
-        for job in lost:
-            blamed = job is guilty
-            if not self._lost(job, end if blamed else beside, blamed, now):
-                again.append(job)
+        if guilty is not None:
+            self._ledger.suspects.ended_worker(guilty.fn, now)
+        again = [job for job in lost if not self._lost(job, end, guilty, now)]
         self._ledger.queue.put_back(again)
+        return guilty
 
-    def _lost(self, job: Job, end: Exit, blamed: bool, now: int) -> bool:
-        """Whether that was its end; else it is to be queued again."""
+    def _lost(self, job: Job, end: Exit, guilty: Job | None, now: int) -> bool:
+        """Whether that was its end; else it is to be queued again.
+
+        ``guilty``: the job that ended their worker. Its neighbours are tried again if their options
+        allow any retry, and that uses up none, up to ``SPARED_MAX`` times.
+        """
         ledger = self._ledger
+        blamed = job is guilty
         job.deaths += blamed
         poisoned = job.deaths >= ledger.policy.strikes
-        retry = job.attempt <= job.option("retries", 0) and not poisoned and not job.streamed
+        spared = guilty is not None and not blamed and job.spared < SPARED_MAX
+        may = job.option("retries", 0) > 0 if spared else job.may_retry
+        retry = may and not poisoned and not job.streamed
         if retry and not job.cancelling and ledger.is_open(job.session):
             ledger.tally.retried["lost"] += 1
             job.attempt += 1
+            job.spared += spared
             job.p = None
             transition(job, JobState.QUEUED)
             return False
-        details = {"signal": end.signal, "exitcode": end.exitcode, "text": end.text,
-                   "blamed": blamed, "poisoned": poisoned, "pid": end.pid}  # fmt: skip
+        text, culprit = end.text, ""
+        if guilty is not None:
+            culprit = guilty.fn.name
+            if not blamed:
+                text = f"{text} while it ran {culprit}"
+        details = {"signal": end.signal, "exitcode": end.exitcode, "text": text, "blamed": blamed,
+                   "poisoned": poisoned, "pid": end.pid, "culprit": culprit}  # fmt: skip
         ledger.finish(job, Outcome.LOST, details, now)
         return True
 
@@ -115,7 +131,7 @@ class Deaths:
                 details = {"pid": end.pid, "text": "its worker was killed"}
                 ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
         elif begun or job.state is JobState.STARTED:
-            if not self._lost(job, end, True, now):
+            if not self._lost(job, end, job, now):
                 ledger.isolated.queue.put_back([job])
         else:
             job.p = None

@@ -9,6 +9,7 @@ It never takes a job from where it lies: that is ``stealing``'s.
 
 from __future__ import annotations
 
+from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
 from gmpd.sched.isolated import options_for_worker
 from gmpd.sched.ledger import Ledger
@@ -31,8 +32,16 @@ class HandOut:
     def pump(self, now: int) -> None:
         """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
         queue = self._queue
-        if not queue:
+        if self._ledger.stalled:
+            self._refuse_all(now)
             return
+        self._probe(now)
+        if queue:
+            self._deal(now)
+            self._probe(now)
+
+    def _deal(self, now: int) -> None:
+        queue = self._queue
         # Latest first; those where something started still runs or waits come after the free ones.
         latest = self._ps.idle[::-1]
         for record in sorted(latest, key=_has_started):
@@ -55,6 +64,8 @@ class HandOut:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         skip = record.own_children()
         head = self._queue.head(skip)
+        while head is not None and head.fn.kills and self._divert(head, skip, now):
+            head = self._queue.head(skip)
         room = 0 if head is None else self._room(record, head)
         if room <= 0:
             return False
@@ -65,6 +76,41 @@ class HandOut:
             job.leased_ns = now
         self._lease(record, jobs, jobs[0].options)
         return True
+
+    def _refuse_all(self, now: int) -> None:
+        """No P can get a worker: whoever waits is told, instead of waiting on."""
+        ledger = self._ledger
+        details = {"text": ledger.stalled, "unstarted": True}
+        for queue in (ledger.queue, ledger.suspects.queue):
+            while queue:
+                for job in queue.pop_run(queue.length):
+                    ledger.finish(job, Outcome.LOST, dict(details), now)
+
+    def _divert(self, head: Job, skip: int | None, now: int) -> bool:
+        """Whether ``head``, and what is like it behind it, was put among the suspects."""
+        suspects = self._ledger.suspects
+        if not suspects.is_suspect(head.fn, now):
+            return False
+        jobs = self._queue.pop_run(self._queue.length, skip)
+        for job in jobs:
+            job.suspected = True
+        suspects.queue.put(head.option("priority", 0), jobs)
+        return True
+
+    def _probe(self, now: int) -> None:
+        """Jobs of suspect functions: one to each P with room, when the pause is over."""
+        suspects = self._ledger.suspects
+        if not suspects.may_go(now):
+            return
+        for record in sorted(self._ps.all.values(), key=_used):
+            head = suspects.queue.head(record.own_children())
+            if head is not None and self._room(record, head) > 0:
+                jobs = suspects.queue.pop_run(1, record.own_children())
+                for job in jobs:
+                    job.suspected = False
+                    job.leased_ns = now
+                self._ps.watch(record, now)
+                self._lease(record, jobs, jobs[0].options)
 
     def _room(self, record: PRecord, head: Job) -> int:
         """How many jobs like ``head`` this P may get now: 2 ms worth (children: 20), at least one

@@ -20,6 +20,7 @@ from gmpd.sched.isolated import Isolation
 from gmpd.sched.outboxes import Outboxes
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Policy, PRecord, Session
 from gmpd.sched.states import JobState, transition
+from gmpd.sched.suspects import Suspects
 from gmpd.sched.tally import Tally
 
 #: First wait before a failed job is tried again; doubles per attempt up to the second value.
@@ -33,7 +34,10 @@ class Ledger:
     def __init__(self, policy: Policy, forget: Callable[[Function], None]) -> None:
         self.policy = policy
         self.queue = GlobalQueue()
+        self.suspects = Suspects()
         self.isolated = Isolation(policy.isolated, policy.isolated_spares)
+        #: All in which jobs wait.
+        self.queues = self.queue, self.suspects.queue, self.isolated.queue
         self.delays = Delays()
         self.outboxes = Outboxes(policy.outbox_bytes)
         self.functions = Functions(forget)
@@ -41,6 +45,8 @@ class Ledger:
         self.tally = Tally()
         #: Takes no more jobs; what it has, it finishes.
         self.draining = False
+        #: Why no P can get a worker; empty while one has, or may.
+        self.stalled = ""
         #: Accepted and not final: in heap, queue or lease; and the bytes of their payloads.
         self.unfinished = 0
         self.jobs_nbytes = 0
@@ -70,7 +76,9 @@ class Ledger:
 
     def queue_of(self, job: Job) -> GlobalQueue:
         """Where it waits, when it does."""
-        return self.isolated.queue if job.is_isolated else self.queue
+        if job.is_isolated:
+            return self.isolated.queue
+        return self.suspects.queue if job.suspected else self.queue
 
     def wake_delayed(self, now: int) -> None:
         """Jobs whose time has come begin to wait."""
@@ -95,10 +103,10 @@ class Ledger:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
         if outcome not in (Outcome.ERROR, Outcome.TIMEOUT) or job.cancelling or job.streamed:
             return False
-        if job.attempt > job.option("retries", 0) or not self.is_open(job.session):
+        if not job.may_retry or not self.is_open(job.session):
             return False
         self.tally.retried[outcome.name.lower()] += 1
-        wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - 1))
+        wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
         job.attempt += 1
         job.p = None
         transition(job, JobState.DELAYED)

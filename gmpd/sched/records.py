@@ -51,7 +51,7 @@ class Function:
     The average is shared by all sessions that use the same function: what is learned stays learned.
     """
 
-    __slots__ = ("est_ns", "fid", "jobs", "key", "kind", "name", "payload", "users")
+    __slots__ = ("est_ns", "fid", "jobs", "key", "kills", "kind", "name", "payload", "users")
 
     def __init__(self, fid: int, key: tuple[str, str, bytes], payload: bytes) -> None:
         self.fid = fid
@@ -64,6 +64,8 @@ class Function:
         #: workers, when neither is left.
         self.users = 0
         self.jobs = 0
+        #: When jobs of it ended their workers, the last few times: see ``suspects``.
+        self.kills: tuple[int, ...] = ()
 
     def learn(self, occupied_ns: int) -> None:
         """Exponential average, 1/8 of each new value (as TCP's round trip: quick, not jumpy)."""
@@ -78,8 +80,8 @@ class Job:
 
     __slots__ = (
         "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "leased_ns",
-        "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session", "state",
-        "streamed", "token",
+        "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session", "spared", "state",
+        "streamed", "suspected", "token",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +107,10 @@ class Job:
         self.state = state
         self.attempt = 1
         self.deaths = 0
+        #: Attempts that ended because another job ended their worker: they use up no retry.
+        self.spared = 0
+        #: It waits among the jobs of suspect functions.
+        self.suspected = False
         #: The P that holds the lease and the token of the hand-out; meaningless unless leased.
         self.p: PRecord | None = None
         self.token = 0
@@ -117,6 +123,12 @@ class Job:
         self.moves = 0
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether its ``retries`` allow another attempt."""
+        retries: int = self.option("retries", 0)
+        return self.attempt - self.spared <= retries
 
     def option(self, name: str, default: Any) -> Any:
         return default if self.options is None else self.options.get(name, default)

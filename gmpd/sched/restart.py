@@ -1,24 +1,46 @@
-"""When a dead worker gets a successor: at once, then with growing pauses, then not at all.
+"""When a dead worker gets a successor: always, at once or after a pause.
 
-A worker that dies of its job says nothing about the next one; a worker that dies before it has
-finished anything says that the next one will too (a broken import, a full machine). So the
-pause grows only with deaths in a row that finished nothing, and a storm of those stops the
-spawning: the daemon is then degraded, says so, and refuses work.
+What a death says about the next worker depends on where it happened, never on an exit code: user
+code can end its process with any status, by any signal, at any moment.
+
+- *A job ended it*, and which one is known: that says something about the job's function
+  (``suspects``) and nothing about the next worker. It starts at once.
+- *It was serving*, and no job is known to have ended it: killed from outside, or by a thread that a
+  job left behind. If it had finished any job, a successor starts at once; else after pauses that
+  grow with such deaths in a row, and many of them within a while are a storm.
+- *It never came to serve*: an import failed, the system had no process, it hung. The next one
+  probably fares alike, so pauses grow from the second time on.
+
+The last two make the daemon *degraded*. That is shown, it slows restarts, and it ends by itself:
+when a worker serves again, when the storm is over. Only when no P can get a worker at all is there
+a reason (``hopeless``) to tell the jobs that wait; restarts go on all the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
-#: Exit code of a worker that cannot serve (an import failed): a few tries, it may be a race.
-EXIT_FAULT = 3
+#: Starts in a row that failed: until then it may be a race (a module that is being installed).
 FAULTS_MAX = 3
+
+
+class Death(Enum):
+    """What was known of a worker when it died."""
+
+    #: It never said that it is ready.
+    UNBEGUN = "unbegun"
+    #: It served, and a job is blamed.
+    OF_JOB = "of a job"
+    #: It served, and no job is blamed.
+    UNEXPLAINED = "unexplained"
 
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """Times in ns; ``storm_deaths`` within ``storm_ns`` without one finished job are a storm."""
+    """Times in ns; more than ``storm_deaths`` unexplained within ``storm_ns`` are a storm."""
 
     backoff_min_ns: int = 100_000_000
     backoff_max_ns: int = 10_000_000_000
@@ -31,35 +53,72 @@ class Restarts:
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
-        self.degraded = ""
+        #: Starts in a row that failed, and why the last one did.
+        self._unbegun: dict[int, tuple[int, str]] = {}
+        #: Unexplained deaths in a row of workers that had finished nothing.
         self._fruitless: dict[int, int] = {}
-        self._faults: dict[int, int] = {}
+        #: When unexplained deaths happened, within the storm window.
         self._deaths: deque[int] = deque()
+        self._last = ""
 
-    def died(self, p: int, finished: int, exitcode: int | None, now: int) -> int | None:
-        """When to start P ``p`` again; None: not at all, ``degraded`` says why.
+    def serves(self, p: int) -> None:
+        """A worker of P ``p`` is ready."""
+        self._unbegun.pop(p, None)
 
-        ``finished``: jobs that the dead worker had ended.
-        """
-        if finished:
-            self._fruitless[p] = self._faults[p] = 0
-            self._deaths.clear()
-            return now
-        self._deaths.append(now)
-        while self._deaths and self._deaths[0] < now - self.policy.storm_ns:
+    def died(self, p: int, death: Death, why: str, now: int, *, finished: int = 0) -> int:
+        """When to start P ``p`` again. ``finished``: jobs that the dead worker had ended."""
+        match death:
+            case Death.UNBEGUN:
+                row = self._unbegun.get(p, (0, ""))[0] + 1
+                self._unbegun[p] = row, why
+                return now + self._pause(row)
+            case Death.OF_JOB:
+                self._fruitless.pop(p, None)
+                return now
+            case Death.UNEXPLAINED:
+                if finished:
+                    self._fruitless.pop(p, None)
+                    return now
+                self._deaths.append(now)
+                self._last = why
+                row = self._fruitless[p] = self._fruitless.get(p, 0) + 1
+                return now + self._pause(row)
+
+    def _pause(self, row: int) -> int:
+        """Before the start after the ``row``-th death in a row: none after the first."""
+        if row < 2:
+            return 0
+        return min(self.policy.backoff_max_ns, self.policy.backoff_min_ns << min(row - 2, 30))
+
+    def _is_storm(self, now: int) -> bool:
+        while self._deaths and self._deaths[0] <= now - self.policy.storm_ns:
             self._deaths.popleft()
-        self._faults[p] = self._faults.get(p, 0) + (exitcode == EXIT_FAULT)
-        if self._faults[p] >= FAULTS_MAX:
-            self.degraded = f"P{p} cannot serve: its worker failed to start {FAULTS_MAX} times"
-            return None
-        if len(self._deaths) > self.policy.storm_deaths:
-            self.degraded = (
-                f"{len(self._deaths)} workers died within {self.policy.storm_ns // 10**9} s"
-                f" and none had finished a job"
+        return len(self._deaths) > self.policy.storm_deaths
+
+    def degraded(self, now: int) -> str:
+        """Why restarts are slow now; empty when all is well."""
+        reasons = [
+            f"P{p} has no worker: {why} ({row} times in a row; it is tried again)"
+            for p, (row, why) in sorted(self._unbegun.items())
+            if row > 1
+        ]
+        if self._is_storm(now):
+            reasons.append(
+                f"{len(self._deaths)} workers died within {self.policy.storm_ns / 1e9:g} s before"
+                f" they had finished any job, and none is known to have ended them; the last was"
+                f" {self._last}"
             )
-            return None
-        row = self._fruitless[p] = self._fruitless.get(p, 0) + 1
-        if row == 1:
-            return now
-        pause = self.policy.backoff_min_ns << min(row - 2, 30)
-        return now + min(self.policy.backoff_max_ns, pause)
+        return "; ".join(reasons)
+
+    def hopeless(self, ps: Collection[int]) -> str:
+        """Why none of these Ps can get a worker; empty when one can, or may."""
+        rows = [self._unbegun.get(p, (0, "")) for p in ps]
+        if not rows or min(row for row, _ in rows) < FAULTS_MAX:
+            return ""
+        row, why = rows[0]
+        return f"no worker can start: {why} ({row} times in a row)"
+
+    def forget(self, p: int) -> None:
+        """P ``p`` is no more."""
+        self._unbegun.pop(p, None)
+        self._fruitless.pop(p, None)

@@ -12,7 +12,8 @@ long for slow jobs and too short for fast ones, always.
 one queue that is fair between clients (``globq``). What hides all the same behind an unexpectedly
 long job is stolen back as soon as another P has nothing (``stealing``). Children of Gs stay in
 their worker until another P has nothing (``children``). Isolated jobs wait in a queue of their own,
-for workers of their own (``isolated``).
+for workers of their own (``isolated``); and so do jobs of functions that keep ending their workers
+(``suspects``).
 
 Here is only what may happen and the order of the decisions. It never reads a clock, rolls dice,
 does IO or logs.
@@ -71,6 +72,7 @@ class Sched:
         self.remove_p = ps.remove
         self.p_died = deaths.p_died
         self.isolated_died = deaths.isolated_died
+        self.stall = deaths.stall
         # Workers speak:
         self.heard = ps.heard
         self.started = reports.started
@@ -88,6 +90,7 @@ class Sched:
         self.ps = ps.all
         self.queue = ledger.queue
         self.isolated = ledger.isolated
+        self.suspects = ledger.suspects
         self.delays = ledger.delays
         self.functions = ledger.functions
         self.tally = ledger.tally
@@ -124,6 +127,7 @@ class Sched:
         due = earliest(isolated, self._waiting.next_due())
         if not self._ledger.unfinished:
             return due
+        due = earliest(due, self.suspects.next_due)
         return earliest(due, self.delays.next_due, self._ps.next_look, self._stealing.next_stale)
 
     # -- questions -------------------------------------------------------------------------------
@@ -132,6 +136,11 @@ class Sched:
     def draining(self) -> bool:
         """Whether it takes no more jobs."""
         return self._ledger.draining
+
+    @property
+    def stalled(self) -> str:
+        """Why no P can get a worker, so that all jobs are refused; empty: one has, or may."""
+        return self._ledger.stalled
 
     @property
     def unfinished(self) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
+from gmpd.daemon.worker import EXIT_FAULT
 from gmpd.netpoll import Network, Router
-from gmpd.sched.restart import EXIT_FAULT
 from tests.support import wait_until
 
 

@@ -311,7 +311,7 @@ class World:
         worker.offered.remove(token)
         job = worker.record.fresh[token]
         self.runs[job.session.sid, job.seq] += 1
-        attempts = 1 + int(job.option("retries", 0))
+        attempts = 1 + int(job.option("retries", 0)) + job.spared
         assert self.runs[job.session.sid, job.seq] <= attempts, f"runs too often: {job.story()}"
         assert payload == b"%d" % job.seq, "another job's arguments"
         worker.begun[token] = False

@@ -1,0 +1,99 @@
+"""Jobs that end their workers, again and again, and workers that cannot start: the daemon stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd.protocol import Outcome
+from tests.rawclient import Boot, RawClient
+
+LOST = [Outcome.LOST]
+
+
+def kinds(client: RawClient, seqs: list[int]) -> list[Outcome]:
+    return [outcome for outcome, _, _ in client.outcomes(seqs)]
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 4, 70, 78])
+def test_no_exit_code_of_a_job_says_anything_about_the_worker(boot: Boot, code: int) -> None:
+    _, client = boot(**{"daemon.procs": 1, "restart.storm_deaths": 2})
+    for _ in range(5):
+        (lost,) = client.outcomes(client.submit("os:_exit", (code,)))
+        assert lost[0] is Outcome.LOST
+        assert lost[2]["exitcode"] == code
+        assert lost[2]["culprit"] == "os:_exit"
+    assert kinds(client, client.submit("math:sqrt", (4.0,))) == [Outcome.OK]
+    status = client.call("status")
+    assert (status["state"], status["degraded"]) == ("running", "")
+
+
+def test_many_jobs_that_kill_end_nothing_but_themselves(boot: Boot) -> None:
+    """All at once, from one client, while another's jobs go on."""
+    daemon, client = boot(**{"restart.storm_deaths": 3})
+    killers = client.submit("jobs_for_tests:die", *[("segv",), ("exit",)] * 8)
+    other = RawClient(daemon.endpoint)
+    try:
+        fine = other.submit("math:sqrt", *[(4.0,)] * 200)
+        ended = other.outcomes(fine)
+        assert {outcome for outcome, _, _ in ended} <= {Outcome.OK, Outcome.LOST}
+        assert kinds(client, killers) == LOST * 16
+        assert kinds(other, other.submit("math:sqrt", *[(4.0,)] * 20)) == [Outcome.OK] * 20
+        assert other.call("status")["state"] == "running"
+    finally:
+        other.close()
+
+
+@pytest.fixture
+def breakable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Gives the text of the module that all workers import."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    def write(text: str) -> None:
+        (tmp_path / "breakable_module.py").write_text(text)
+
+    write("")
+    return write
+
+
+def kill_workers(client: RawClient) -> None:
+    for each in client.call("status")["ps"]:
+        os.kill(each["pid"], signal.SIGKILL)
+
+
+def test_when_no_worker_can_start_those_who_wait_are_told_and_the_daemon_recovers(
+    boot: Boot, breakable: Callable[[str], None]
+) -> None:
+    _, client = boot(**{"daemon.imports": ("breakable_module",), "restart.backoff_max": 0.2})
+    client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
+    breakable("raise ValueError('the disk is full of eels')")
+    kill_workers(client)
+    client.until(lambda: bool(client.call("status")["stalled"]))
+    (told,) = client.outcomes(client.submit("math:sqrt", (4.0,)))
+    assert told[0] is Outcome.LOST
+    assert "the disk is full of eels" in told[2]["text"]
+    seen: dict[str, Any] = client.call("status")
+    assert seen["state"] == "degraded"
+    assert "the disk is full of eels" in seen["degraded"]
+    breakable("")
+    client.until(lambda: client.call("status")["state"] == "running")
+    assert kinds(client, client.submit("math:sqrt", (4.0,))) == [Outcome.OK]
+
+
+def test_a_neighbour_of_a_crash_is_told_whose_it_was(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    parked = client.submit("asyncio:sleep", (60,))
+    patient = client.submit("asyncio:sleep", (1.5, "rested"), options={"retries": 1})
+    client.until(lambda: {*parked, *patient} <= client.running)
+    for _ in range(2):
+        assert kinds(client, client.submit("jobs_for_tests:die", ("segv",))) == LOST
+    (lost,) = client.outcomes(parked)
+    assert lost[0] is Outcome.LOST
+    assert (lost[2]["culprit"], lost[2]["blamed"]) == ("jobs_for_tests:die", False)
+    assert client.outcomes(patient)[0][:2] == (Outcome.OK, "rested")
