@@ -15,6 +15,7 @@
     │   └── RemoteError        its own exception could not be rebuilt here; the texts are kept
     ├── ChanClosed             a channel is closed (and drained, for a receiver)
     ├── Deadlock               every G of a program waits for another
+    ├── UnsupportedPython      this interpreter lacks what gmpd is built on (take another one)
     ├── Panic                  a rule of channels or locks was broken (Go would panic)
     └── InvariantError         gmpd itself is wrong: please report it with the story it carries
 
@@ -143,6 +144,10 @@ class ChanClosed(GmpdError):
 
 class Deadlock(GmpdError):
     """All Gs of a program are asleep; the text is Go's, with every G and its wait reason."""
+
+
+class UnsupportedPython(GmpdError, RuntimeError):
+    """This interpreter lacks something that gmpd is built on. The text names it, and what to do."""
 
 
 class Panic(GmpdError):

@@ -37,6 +37,7 @@ def exit_of(error: BaseException) -> Exit:
 
     for kind, code in (
         (errors.ConfigError, Exit.CONFIG),
+        (errors.UnsupportedPython, Exit.CONFIG),
         (errors.DaemonUnreachable, Exit.UNREACHABLE),
         (errors.ProtocolError, Exit.VERSION),
         (errors.QueueFull, Exit.REJECTED),

@@ -14,14 +14,7 @@ import _thread
 import concurrent.futures
 import time
 from collections.abc import Callable
-from concurrent.futures._base import (
-    CANCELLED,
-    CANCELLED_AND_NOTIFIED,
-    FINISHED,
-    PENDING,
-    RUNNING,
-    CancelledError,
-)
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd import codec
@@ -36,6 +29,13 @@ from gmpd.errors import (
     WorkerLost,
 )
 from gmpd.protocol import Outcome
+from gmpd.runtime.internals import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+)
 from gmpd.timeouts import checked
 
 #: Held while a future is settled without a condition, or given one. No call is made meanwhile, so

@@ -8,12 +8,12 @@ a G that has not started), ``sched.runq`` (which G is next).
 from __future__ import annotations
 
 import time
-from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.g import G, JobG
+from gmpd.runtime.internals import clear_current_task
 from gmpd.runtime.task import Task
 from gmpd.runtime.watch import is_watched, run_watched
 
@@ -77,9 +77,7 @@ class Batches:
                     if hidden:
                         hidden = loop.show(True)
                     g._run() if not watched else run_watched(loop, g)
-                elif main and loop.ms.leave_main(
-                    partial(self._put_back, g, total - left - inherited, inherited)
-                ):
+                elif main and self._leave_main(g, total - left - inherited, inherited):
                     return False
                 else:
                     hidden = True
@@ -109,6 +107,12 @@ class Batches:
         self._end()
         return True
 
+    def _leave_main(self, g: Any, ticks: int, inherited: int) -> bool:
+        """Whether P has gone to another M, ``g`` with it; this thread has no current task then."""
+        if self._loop.shown:
+            clear_current_task(self._loop)
+        return self._loop.ms.leave_main(partial(self._put_back, g, ticks, inherited))
+
     def _put_back(self, g: Any, ticks: int, inherited: int) -> None:
         """As if ``g`` had not been picked, and nothing after it: P goes to another M."""
         runq = self._loop.runq
@@ -118,8 +122,9 @@ class Batches:
     def _end(self) -> None:
         loop = self._loop
         loop.current = None
-        _current_tasks.pop(loop, None)
-        if not loop.shown:
+        if loop.shown:
+            clear_current_task(loop)
+        else:
             loop.show(True)
         runq = loop.runq
         if self.preempt:  # sysmon: a chain of runnext has used up its slice

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import copy_context
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from gmpd.runtime.allgs import FULL
 from gmpd.runtime.fresh import SyncCall
 from gmpd.runtime.g import PENDING, G
+from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
@@ -46,7 +46,7 @@ def offset(at: int) -> int:
 
 def this_loop(what: str) -> Loop:
     """The P that the caller runs on. RuntimeError, naming ``what``, if it is on none."""
-    loop = _get_running_loop() or current_loop()
+    loop = running_loop() or current_loop()
     if not isinstance(loop, Loop):
         raise RuntimeError(  # noqa: TRY004 - nothing was passed that has a type
             f"{what} needs a P of gmpd, and none runs here: call it inside a job, "
@@ -66,7 +66,7 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     In a job it may run in another worker. Then it ends with Unserializable if it returns what
     cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
     """
-    loop = _get_running_loop()
+    loop = running_loop()
     if type(loop) is not Loop or loop.tracer is not None:
         return _go(fn, args, kwargs)
     # The same as below, written out: a child costs little more than its object.
@@ -174,7 +174,7 @@ def sleep(seconds: float) -> Generator[Wait, None, None]:
     """
     if seconds <= 0:
         return
-    loop = _get_running_loop()
+    loop = running_loop()
     if not isinstance(loop, Loop):
         from_now(0, seconds)
         yield from asyncio.sleep(seconds).__await__()

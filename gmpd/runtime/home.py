@@ -14,12 +14,13 @@ Counterpart: ``sudog`` (how a G that holds P waits).
 from __future__ import annotations
 
 from _thread import allocate_lock
-from asyncio import AbstractEventLoop, _get_running_loop
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from gmpd.runtime.go import go, is_async
+from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
 from gmpd.runtime.sudog import Sudog
@@ -29,7 +30,7 @@ R = TypeVar("R")
 
 def find_home() -> AbstractEventLoop | None:
     """The loop of the calling G, async or sync; None outside of any."""
-    return _get_running_loop() or current_loop()
+    return running_loop() or current_loop()
 
 
 class Note:
@@ -96,7 +97,7 @@ def at_home(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: 
     Raises what it raises; RuntimeError when the loop is closed. With no loop (nothing runs yet) it
     runs here and now.
     """
-    if loop is None or _get_running_loop() is loop:
+    if loop is None or running_loop() is loop:
         return operation(*args)
     done, outcome = _with_p(loop, operation, *args)
     if not done:
@@ -118,7 +119,7 @@ def wait_at_home(
     with ``g`` = ``note`` into a queue and returns that; then this returns it when it was served.
     """
     note = Note()
-    if loop is None or _get_running_loop() is loop:
+    if loop is None or running_loop() is loop:
         return _must_not_wait(loop, attempt(note))
     done, outcome = _with_p(loop, attempt, note)
     if not done:

@@ -16,19 +16,23 @@ import logging
 import signal
 import sys
 import threading
-from asyncio import constants, events
-from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G, JobG
 from gmpd.runtime.handoffs import Handoffs
+from gmpd.runtime.internals import (
+    DEBUG_STACK_DEPTH,
+    SelectorEventLoop,
+    clear_current_task,
+    set_running_loop,
+)
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
@@ -54,31 +58,8 @@ MAX_MS = 1000
 MAX_MS_MIN = 2
 
 
-class Loop(asyncio.SelectorEventLoop):
+class Loop(SelectorEventLoop):
     """One P. ``max_ms`` bounds its threads."""
-
-    if TYPE_CHECKING:  # asyncio's own names that a loop is built from; typeshed leaves them out
-        _csock: Any
-        _clock_resolution: float
-        _current_handle: Any
-        _closed: bool
-        _debug: bool
-        _ready: deque[Any]
-        _scheduled: list[Any]
-        _selector: Any
-        _stopping: bool
-        _task_factory: Any
-        _thread_id: int | None
-        _timer_cancelled_count: int
-        slow_callback_duration: float
-
-        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
-        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
-        def _check_closed(self) -> None: ...
-        def _check_running(self) -> None: ...
-        def _process_events(self, event_list: Any) -> None: ...
-        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
-        def _write_to_self(self) -> None: ...
 
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
@@ -266,7 +247,7 @@ class Loop(asyncio.SelectorEventLoop):
             return None
 
     def _process_self_data(self, data: bytes) -> None:
-        super()._process_self_data(data)  # type: ignore[misc]
+        super()._process_self_data(data)
         if any(data):  # else it was only to wake P
             self.ms.poke_main()
 
@@ -322,7 +303,8 @@ class Loop(asyncio.SelectorEventLoop):
         self._stopping = True
         if self.ms.owner is m or self.ms.exitsyscall(m):
             m.g = None
-            _current_tasks.pop(self, None)
+            if self.shown:
+                clear_current_task(self)
             if m is not self.ms.m0:
                 self.ms.to_main(m)
             return True
@@ -367,7 +349,7 @@ class Loop(asyncio.SelectorEventLoop):
     def _acquirep(self, m: M) -> None:
         self._thread_id = m.ident
         if m is not self.ms.m0:  # asyncio sets it once, for the thread of run_forever
-            depth = constants.DEBUG_STACK_DEPTH if self._debug else 0
+            depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
         sys.set_asyncgen_hooks(
             firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
@@ -376,7 +358,7 @@ class Loop(asyncio.SelectorEventLoop):
 
     def _releasep(self) -> None:
         # These belong to the thread, not to the loop: whoever has P now has set its own.
-        events._set_running_loop(None)
+        set_running_loop(None)
         sys.set_asyncgen_hooks(None, None)
 
     def _run_once(self) -> bool:
@@ -425,7 +407,7 @@ class Loop(asyncio.SelectorEventLoop):
                 dirty = True
             else:
                 if dirty:
-                    _current_tasks.pop(self, None)
+                    clear_current_task(self)
                     dirty = False
                 if handle._cancelled:
                     continue
@@ -442,10 +424,12 @@ class Loop(asyncio.SelectorEventLoop):
                 leave_fork(0)
         self.current = handle = None  # a traceback may lead here: no cycle
         if dirty:
-            _current_tasks.pop(self, None)
+            clear_current_task(self)
 
     def show(self, shown: bool) -> bool:
         """Set whether this loop is seen as the running one. Returns whether it is hidden."""
+        if not shown:
+            clear_current_task(self)  # a loop that a sync G runs has a current task of its own
         self.shown = shown
-        events._set_running_loop(self if shown else None)
+        set_running_loop(self if shown else None)
         return not shown

@@ -7,10 +7,10 @@ asyncio code relies on that. Counterpart: ``sysmon``.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
-from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ class Overruns:
     def step(self) -> object:
         """What P is at, to compare: while it stays equal, no other callback or G has begun."""
         loop = self._loop
-        return loop.rounds, loop.current, _current_tasks.get(loop)
+        return loop.rounds, loop.current, asyncio.current_task(loop)
 
     def found(self, m: M) -> None:
         """A step on ``m`` lasts longer than a slice. Counted always, named once per place."""
@@ -68,7 +68,7 @@ class Overruns:
 
 def running(loop: Loop) -> Any:
     """The G or callback that runs on P, or None: also None for a sync G."""
-    return _current_tasks.get(loop) or loop.current
+    return asyncio.current_task(loop) or loop.current
 
 
 def in_words(current: Any) -> str:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from asyncio import AbstractEventLoop, _get_running_loop
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +39,7 @@ from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
 from gmpd.runtime.home import Note, wait_at_home
+from gmpd.runtime.internals import running_loop
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
@@ -536,7 +537,7 @@ class RemoteChan(Chan[T]):
         self._closed = True
         exchange = self._exchange
         exchange.check(self)
-        if _get_running_loop() is self._loop:
+        if running_loop() is self._loop:
             exchange.tell(self, ChanOp.CLOSE)
         else:
             self._loop.call_soon_threadsafe(exchange.tell, self, ChanOp.CLOSE)
@@ -571,7 +572,7 @@ class RemoteChan(Chan[T]):
 
     def _received(self, sg: Sudog) -> tuple[Any, bool]:
         if sg.ok:
-            if _get_running_loop() is self._loop:
+            if running_loop() is self._loop:
                 self._exchange.accept(sg.c)
             else:  # a sync G: P may be elsewhere by now
                 self._loop.call_soon_threadsafe(self._exchange.accept, sg.c)

@@ -18,13 +18,21 @@ from __future__ import annotations
 import os
 import sys
 from _thread import get_ident
-from asyncio import CancelledError, base_tasks
-from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TextIO
 
+from gmpd.runtime.internals import (
+    clear_current_task,
+    current_tasks,
+    running_loop,
+    set_running_loop,
+    swap_current_task,
+    task_get_stack,
+    task_print_stack,
+)
 from gmpd.runtime.sudog import Wait
 from gmpd.sched.g import GEvent
 
@@ -93,12 +101,17 @@ class Steps:
         def _was_cancelled(self, exc: CancelledError) -> None: ...
 
     def _run(self) -> None:  # noqa: C901, PLR0915 - one place, one frame
-        """One step: resume the coroutine, then see what it waits for. The hot core.
-
-        Leaves itself as the current task; who runs it clears that (see ``Loop``).
+        """One step: resume the coroutine, then see what it waits for. The hot core. Leaves itself
+        as the current task; who runs it clears that (see ``Loop``).
         """
         p = self._p
-        _current_tasks[p] = self
+        if current_tasks is not None:
+            current_tasks[p] = self
+        else:
+            try:
+                swap_current_task(p, self)
+            except RuntimeError:
+                show_again(p, self)
         try:
             if not self._must_cancel:
                 self._fut_waiter = None
@@ -186,10 +199,14 @@ class Steps:
 
     def __call__(self, _future: Any) -> None:
         """As the callback of a future on another loop, which knows nothing of Gs."""
+        p = self._p
+        outer = running_loop()
+        set_running_loop(p)
         try:
             self._run()
         finally:
-            _current_tasks.pop(self._p, None)
+            clear_current_task(p)
+            set_running_loop(outer)
 
     def ready(self, _sg: Wait | None = None, /) -> None:
         """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
@@ -261,10 +278,10 @@ class Steps:
         self._must_cancel = CancelledError() if msg is None else CancelledError(msg)
 
     def get_stack(self, *, limit: int | None = None) -> list[FrameType]:
-        return base_tasks._task_get_stack(self, limit)  # type: ignore[arg-type]
+        return task_get_stack(self, limit)  # type: ignore[no-any-return]
 
     def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
-        base_tasks._task_print_stack(self, limit, file)  # type: ignore[arg-type]
+        task_print_stack(self, limit, file)
 
 
 class Child(Steps):
@@ -276,6 +293,12 @@ class Child(Steps):
     def wake_when_done(self, g: Steps) -> None:
         """``g``, on the same P, waits for this one, which has not ended."""
         raise NotImplementedError
+
+
+def show_again(p: Loop, g: Steps) -> None:
+    """Make ``g`` the current task where what ran before left another loop as the running one."""
+    set_running_loop(p)
+    swap_current_task(p, g)
 
 
 def send_other(coro: Any, value: None) -> Any:

@@ -23,7 +23,7 @@ receiver is cancelled.
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop, CancelledError, _get_running_loop
+from asyncio import AbstractEventLoop, CancelledError
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
@@ -31,6 +31,8 @@ from functools import update_wrapper
 from inspect import CO_COROUTINE, CO_GENERATOR
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar
+
+from gmpd.runtime.internals import running_loop
 
 Args = ParamSpec("Args")
 R = TypeVar("R")
@@ -201,7 +203,7 @@ class TaskWaker:
 
     def ready(self, sg: Wait, /) -> None:
         loop = self._loop
-        if _get_running_loop() is loop:
+        if running_loop() is loop:
             loop.call_soon(self._callback, sg, context=self._context)
         else:  # another loop than the channel's own served it: this one may be asleep
             loop.call_soon_threadsafe(self._callback, sg, context=self._context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import get_ident
-from asyncio import CancelledError, coroutines
+from asyncio import CancelledError
 from collections.abc import Coroutine
 from typing import Any
 
@@ -25,7 +25,7 @@ class SyncG(G):
         self._send = started  # it has a frame now, and must stay
         try:
             value = self._context.run(self._fn, *args, **(kwargs or {}))
-            if value is not None and coroutines.iscoroutine(value):
+            if value is not None and asyncio.iscoroutine(value):
                 return self._drive(value)
             self._value = (value,)
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import CancelledError, base_tasks, coroutines
-from asyncio.tasks import _register_task
+from asyncio import CancelledError
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.internals import register_task, task_repr
 from gmpd.runtime.steps import Steps, _message, sender
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Task(Steps, asyncio.Task[Any]):
         context: Context | None = None,
     ):
         _future_init(self, loop=loop)
-        if not coroutines.iscoroutine(coro):
+        if not asyncio.iscoroutine(coro):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._p = loop
         self._cancelled_exc: CancelledError | None = None
@@ -64,7 +64,7 @@ class Task(Steps, asyncio.Task[Any]):
         loop.made = self.id = loop.made + 1
         self._log_destroy_pending = True
         loop._ready.append(self)
-        _register_task(self)
+        register_task(self)
 
     def forget_frame(self) -> None:
         """In debug mode: the line that made it is the caller's, not the loop's."""
@@ -125,4 +125,4 @@ class Task(Steps, asyncio.Task[Any]):
     __iter__ = __await__
 
     def __repr__(self) -> str:
-        return base_tasks._task_repr(self)
+        return task_repr(self)

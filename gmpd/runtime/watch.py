@@ -5,9 +5,9 @@ what happens to the G is recorded. While nobody does, nothing here runs.
 from __future__ import annotations
 
 import asyncio
-from asyncio import base_events
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.internals import asyncio_logger
 from gmpd.runtime.stacks import wait_reason
 from gmpd.runtime.steps import Steps
 from gmpd.runtime.trace import Tracer
@@ -39,9 +39,7 @@ def run_watched(loop: Loop, handle: Any) -> None:
         handle._run()
         took = loop.time() - start
         if took >= loop.slow_callback_duration:
-            base_events.logger.warning(  # type: ignore[attr-defined]
-                "Executing %s took %.3f seconds", _shown(handle), took
-            )
+            asyncio_logger.warning("Executing %s took %.3f seconds", _shown(handle), took)
     finally:
         loop._current_handle = handle = None  # a traceback may lead here: no cycle
 

@@ -556,7 +556,8 @@ def test_the_hints_of_the_traceback_module_are_kept() -> None:
     assert "[].apend(1)" in text
     assert "^^^" in text
     if sys.version_info >= (3, 12):  # before, only the interpreter itself made them
-        assert "Did you mean: 'append'?" in text
+        assert "Did you mean" in text  # 3.15 has more words for it
+        assert "append" in text
 
 
 def test_every_truncation_of_an_error_is_refused() -> None:

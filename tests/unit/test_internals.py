@@ -1,0 +1,186 @@
+"""Private names of asyncio, threading and concurrent.futures: one module takes them, all are there,
+and a Python without one of them is refused by its name.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import concurrent.futures
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gmpd.errors import UnsupportedPython
+from gmpd.runtime import internals
+
+PACKAGE = Path(__file__).parents[2] / "gmpd"
+DOOR = PACKAGE / "runtime" / "internals.py"
+OTHERS = sorted(path for path in PACKAGE.rglob("*.py") if path != DOOR)
+
+#: Whose private names these rules are about.
+BEHIND_THE_DOOR = ("asyncio", "_asyncio", "threading", "concurrent")
+#: Submodules of asyncio whose names are not documented, be they public or not.
+UNDOCUMENTED = {
+    "base_events", "base_futures", "base_subprocess", "base_tasks", "constants", "coroutines",
+    "events", "format_helpers", "log", "mixins", "selector_events", "staggered", "tasks",
+    "thread", "trsock", "unix_events", "process", "_base",
+}  # fmt: skip
+#: Their private functions are CPython's, and documented.
+DOCUMENTED = {"os", "sys", "ctypes"}
+
+ATTRIBUTE_CALLS = {"getattr", "setattr", "hasattr", "delattr"}
+
+LISTED = {
+    **internals.LOOP,
+    **internals.HANDLE,
+    **internals.TIMER,
+    **internals.FUTURE,
+    **internals.TASK,
+    **internals.EXECUTOR_FUTURE,
+}
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(), str(path))))
+
+
+def owned(nodes: list[ast.AST]) -> Iterator[str]:
+    """Names that gmpd's own classes and modules define."""
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                yield node.attr
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            yield from (str(n.value) for n in ast.walk(node) if isinstance(n, ast.Constant))
+
+
+def asked(nodes: list[ast.AST]) -> Iterator[tuple[str, int]]:
+    """Private attributes of other objects, also those that are asked for by a string."""
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            if ast.unparse(node.value) not in DOCUMENTED:
+                yield node.attr, node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ATTRIBUTE_CALLS:
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and private(str(name.value)):
+                yield str(name.value), node.lineno
+
+
+def theirs() -> set[str]:
+    """Private names in the sources of these packages, on this Python."""
+    found = set()
+    for package in (asyncio, threading, concurrent.futures):
+        assert package.__file__ is not None
+        file = Path(package.__file__)
+        for path in file.parent.glob("*.py") if file.stem == "__init__" else [file]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute):
+                    found.add(node.attr)
+                elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    found.add(node.name)
+    return {name for name in found if private(name)}
+
+
+def test_no_other_module_imports_a_private_name() -> None:
+    found = []
+    for path in OTHERS:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                top, *rest = name.split(".")
+                if top in BEHIND_THE_DOOR and (
+                    private(top) or any(private(r) or r in UNDOCUMENTED for r in rest)
+                ):
+                    found.append(f"{path}:{node.lineno}: {name}")
+    assert found == []
+
+
+def test_no_other_module_asks_a_module_for_a_private_name() -> None:
+    """``asyncio.tasks._current_tasks`` is as private as one that was imported."""
+    found = []
+    for path in OTHERS:
+        for node in nodes_of(path):
+            if isinstance(node, ast.Attribute):
+                top, *rest = ast.unparse(node).partition("(")[0].split(".")
+                if top in BEHIND_THE_DOOR and any(private(r) or r in UNDOCUMENTED for r in rest):
+                    found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert found == []
+
+
+def test_every_private_attribute_that_gmpd_does_not_define_is_listed() -> None:
+    own = {name for path in OTHERS for name in owned(nodes_of(path))}
+    foreign = theirs() - own - set(LISTED)
+    found = [
+        f"{path}:{line}: {name}"
+        for path in OTHERS
+        for name, line in asked(nodes_of(path))
+        if name in foreign
+    ]
+    assert found == []
+
+
+def test_whatever_is_listed_is_used() -> None:
+    used = {name for path in OTHERS for name, _ in asked(nodes_of(path))}
+    used |= {name for path in OTHERS for name in owned(nodes_of(path))}
+    assert set(LISTED) <= used
+    text = "\n".join(path.read_text() for path in OTHERS)
+    assert [name for name in internals.__all__ if name not in text and name != "absent"] == []
+
+
+def test_whatever_is_listed_says_what_for_and_is_here() -> None:
+    assert all(LISTED.values())
+    assert all(one.purpose for one in internals.TAKEN)
+    assert internals.absent() == []
+
+
+def test_an_attribute_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(internals.LOOP, "_gone", "going nowhere")
+    (told,) = internals.absent()
+    assert "asyncio.SelectorEventLoop._gone, which gmpd needs for going nowhere" in told
+
+
+@pytest.mark.parametrize("name", [f"{one.where}:{one.name}" for one in internals.TAKEN])
+def test_a_python_without_it_is_refused_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, _, attribute = name.partition(":")
+    monkeypatch.delattr(sys.modules[where], attribute)
+    source = compile(DOOR.read_text(), str(DOOR), "exec", dont_inherit=True)
+    with pytest.raises(UnsupportedPython, match=rf"has no {where}\.{attribute}, which gmpd needs"):
+        exec(source, {"__name__": "gmpd.runtime.internals_again"})
+
+
+def test_a_program_on_such_a_python_ends_with_one_sentence() -> None:
+    script = (
+        "import asyncio, gmpd\n"
+        "del asyncio._set_running_loop\n"
+        "async def main(): pass\n"
+        "gmpd.run(main())\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("gmpd.errors.UnsupportedPython: Python "), (
+        done.stderr
+    )
+    assert "has no asyncio._set_running_loop" in done.stderr
