@@ -84,6 +84,7 @@ class Batches:
                     took = fresh.run(m, g)
                     if took < 0:
                         runq.picked(total - left - inherited, inherited)
+                        g = None  # the traceback of its error leads here: no cycle
                         return False
                     if took > self._long_ns:
                         break

@@ -163,6 +163,7 @@ class FreshGs:
             leave_fork(0)
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
+            g = None  # the traceback of its error leads here: no cycle
             return -1
         m.g = None
         took = time.monotonic_ns() - start_ns
@@ -182,6 +183,7 @@ class FreshGs:
         if tracer is not None:
             tracer(GEvent.END, g)
         g.finished()
+        g = None  # as above
         return took
 
     def _must_wait(self, g: Any, trait: Trait | None) -> bool:
@@ -292,9 +294,9 @@ class SyncCall:
     @property
     def fn_name(self) -> str:
         fn = self._fn
-        if isinstance(fn, partial) and fn.args and callable(fn.args[0]):
-            fn = fn.args[0]  # of ``blocking``: what it runs in the caller's context
-        return fn_name(fn)
+        # Of ``blocking``: what it calls.
+        inner = [arg for arg in fn.args if callable(arg)] if isinstance(fn, partial) else []
+        return fn_name(inner[0] if inner else fn)
 
     def start(self) -> None:
         if self.future.cancelled():
@@ -303,6 +305,7 @@ class SyncCall:
             self._result = self._fn()
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's, as with an executor
             self._error = exc
+            self = None  # type: ignore[assignment]  # no cycle through the traceback
 
     def finished(self) -> None:
         if self.future.cancelled():

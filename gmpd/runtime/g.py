@@ -31,25 +31,6 @@ NOWHERE: Final[set[G]] = set()
 PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
 
-class _Unheard:
-    """Tells of an error that nobody asked for, when it is forgotten. An object of its own: a
-    ``__del__``
-    on G would cost every G."""
-
-    __slots__ = ("exc", "g")
-
-    def __init__(self, g: G, exc: BaseException):
-        self.g = repr(g), g._p
-        self.exc: BaseException | None = exc
-
-    def __del__(self) -> None:
-        text, loop = self.g
-        if self.exc is not None and not loop.is_closed():
-            loop.call_exception_handler(
-                {"message": f"{text}: its exception was never retrieved", "exception": self.exc}
-            )
-
-
 class G(Steps):
     """What ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
 
@@ -88,7 +69,7 @@ class G(Steps):
         self._value = kwargs
         self._send = self._fut_waiter = None
         #: Who waits for it: Gs, and callbacks with their contexts. Once it has failed: an
-        #: ``_Unheard`` until somebody asks.
+        #: ``Unheard`` until somebody asks.
         self._callbacks: Any = None
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
@@ -184,7 +165,7 @@ class G(Steps):
 
     def _failed(self, exc: BaseException) -> None:
         self._end(FAILED, exc)
-        self._callbacks = _Unheard(self, exc)
+        self._callbacks = self._p.unheard.add(self, exc)
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         self._end(CANCELLED, exc.args[0] if exc.args else None)
@@ -211,6 +192,16 @@ class G(Steps):
             self._callbacks = [g]
         else:
             self._callbacks.append(g)
+
+    def drop(self) -> None:
+        """The program is over: it runs no more, and who awaits it is told that it was cancelled.
+
+        Its frame is kept until it is forgotten: what that runs would still be this program.
+        """
+        self._send = dropped
+        self._must_cancel = False
+        self._fut_waiter = None
+        self._end(CANCELLED, None)
 
     # ---- as a future ----------------------------------------------------------------------------
 
@@ -284,7 +275,7 @@ class G(Steps):
     def _heard(self) -> None:
         unheard, self._callbacks = self._callbacks, None
         if unheard is not None:
-            unheard.exc = None
+            unheard.heard()
 
     def _join(self, timeout: float | None) -> None:
         timeout = checked(timeout)
@@ -390,3 +381,8 @@ class JobG(G):
 
 def started(_value: None) -> None:
     """Stands in ``_send`` of a SyncG that runs."""
+
+
+def dropped(_coro: Any, _value: None) -> None:
+    """Stands in ``_send`` of a G that outlived its program, when what it waited for came."""
+    raise CancelledError

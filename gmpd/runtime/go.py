@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from inspect import CO_COROUTINE
 from sys import _getframe
@@ -192,14 +192,10 @@ def sleep(seconds: float) -> Generator[Wait, None, None]:
         raise sleeper.cancelled_error()
 
 
-class _BlockingCall(SyncCall):
-    """A call that gives P away before it begins."""
-
-    __slots__ = ()
-
-    def start(self) -> None:
-        with entersyscallblock("syscall"):
-            super().start()
+def _syscall(context: Context, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Give P away, then call."""
+    with entersyscallblock("syscall"):
+        return context.run(fn, *args, **kwargs)
 
 
 def blocking(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Future[T]:
@@ -209,7 +205,7 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Futu
     The caller's context variables are seen by ``fn``, as with ``asyncio.to_thread``.
     """
     loop = this_loop("gmpd.blocking")
-    call = _BlockingCall(loop, partial(copy_context().run, fn, *args, **kwargs))
+    call = SyncCall(loop, partial(_syscall, copy_context(), fn, *args, **kwargs))
     loop.runq.runqput(call)
     return call.future
 

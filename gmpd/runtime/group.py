@@ -16,9 +16,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 from gmpd.errors import Panic
+from gmpd.runtime.g import G
 from gmpd.runtime.home import Note, at_home, spawn, wait_at_home
 from gmpd.runtime.sudog import Sudog, WaitQueue, Waker, park
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
+from gmpd.runtime.unheard import Unheard
 
 
 class GroupWaiter(Queued):
@@ -81,6 +83,7 @@ class Group(Queueing):
         "_limit",
         "_pending",
         "_stopped",
+        "_unheard",
     )
 
     #: The queue is of Gs in ``wait``.
@@ -94,6 +97,8 @@ class Group(Queueing):
         self._active = 0
         self._children: set[Any] = set()
         self._error: BaseException | None = None
+        #: Tells of it, if nobody asks.
+        self._unheard: Unheard | None = None
         #: Cancelled: starts nothing more.
         self._stopped = False
         #: Calls that wait for room.
@@ -137,6 +142,8 @@ class Group(Queueing):
     @property
     def error(self) -> BaseException | None:
         """The first error so far (Go: the context's cause)."""
+        if self._unheard is not None:
+            self._unheard.heard()
         return self._error
 
     @property
@@ -162,6 +169,8 @@ class Group(Queueing):
         self._stop()
         while self._busy():
             await park(self._enqueue(None))
+        if self._unheard is not None:
+            self._unheard.heard()
 
     # ---- at home only -----------------------------------------------------------------------
 
@@ -169,8 +178,8 @@ class Group(Queueing):
         return self._active > 0 or bool(self._pending.live())
 
     def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def _set_limit(self, n: int) -> None:
         if self._active:
@@ -218,8 +227,12 @@ class Group(Queueing):
         error = None if child.cancelled() else child.exception()
         if error is not None and self._error is None:
             self._error = error
+            if isinstance(child, G):
+                self._unheard = child._p.unheard.add(child, error)
             if self._cancel:
                 self._stop()
+        elif isinstance(child, G) and child._p.dropped is not None:
+            self._stop()
         self._leave()
         while self._pending.live() and self._try_reserve():
             sg = self._pending.take()

@@ -44,6 +44,7 @@ from gmpd.runtime.steps import is_started, leave_fork
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import EVENTS_MAX, Tracer
+from gmpd.runtime.unheard import UnheardErrors
 from gmpd.runtime.watch import is_watched, run_watched
 from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
@@ -73,12 +74,11 @@ class Loop(SelectorEventLoop):
         self.runq: RunQueue[Any] = RunQueue(is_started)
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
         self.made = 0
-        #: Gs of ``gmpd.go`` and async jobs that have not ended. Strong: a parked G is never
-        #: collected.
+        #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
         self.gs = AllGs()
         #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
         self.sleepers = Sleepers()
-        #: Gs that ended without P: (G, coroutine or None, its context). Appended by any M.
+        #: Gs that ended without P: (G, coroutine or None, its context). From any M.
         self.inbox: deque[tuple[Any, Any, Any]] = deque()
         #: P waits in select, or does not run at all.
         self.is_idle = True
@@ -97,6 +97,11 @@ class Loop(SelectorEventLoop):
         #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
         #: waits for jobs).
         self.checkdead = False
+        #: The coroutine whose end is that of the program: ``gmpd.run`` sets it.
+        self.main: Coroutine[Any, Any, Any] | None = None
+        #: Gs that outlived it, whose frames end with the loop; None: it has not ended.
+        self.dropped: list[G] | None = None
+        self.unheard = UnheardErrors(self)
         #: It is a worker's, shared by jobs: none of them can stop it, be it by SystemExit. The
         #: worker does, by ``end``.
         self.shared = False
@@ -258,13 +263,24 @@ class Loop(SelectorEventLoop):
             return fn()  # asyncio says what is wrong, when it is not the main thread
         return ms.on_main(fn)
 
+    def main_returned(self) -> None:
+        """The program is over (Go: ``main`` returns, and that is the end): children that have not
+        started never do, the others are not resumed. Tasks are asyncio's, which cancels them.
+        """
+        self.dropped = self.gs.some(len(self.gs))
+        for g in self.dropped:
+            g.drop()
+
     def close(self) -> None:
         """Also ends idle Ms and sysmon. A G that blocks on another M is left to itself, as when
         main returns in Go.
         """
         already = self.is_closed()
+        if not already and hasattr(self, "unheard"):
+            self.unheard.tell_all()
         super().close()
         if not already and hasattr(self, "ms"):
+            self.dropped = None
             self.ms.close()
             self.sysmon.stop()
             if self.collector is not None:

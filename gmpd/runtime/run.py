@@ -30,7 +30,7 @@ def run(
     debug: bool | None = None,
 ) -> T:
     """Run ``main`` on one P and return its result; children that still run then are dropped, as in
-    Go.
+    Go: those that have not started never do, a plain function that runs is left to itself.
 
     With ``deterministic_seed`` the clock is fake and every choice is seeded. errors.Deadlock when
     every G waits for another: uncaught, it prints Go's text and ends the process with status 2.
@@ -39,6 +39,7 @@ def run(
     def make() -> Loop:
         loop = Loop() if deterministic_seed is None else DeterministicLoop(deterministic_seed)
         loop.checkdead = True
+        loop.main = main
         return loop
 
     _speak_go()

@@ -30,6 +30,7 @@ class SyncG(G):
             self._value = (value,)
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
             self._value = exc
+            self = None  # type: ignore[assignment]  # no cycle through the traceback
         return None
 
     async def _drive(self, coro: Coroutine[Any, Any, Any]) -> None:
@@ -39,6 +40,7 @@ class SyncG(G):
             self._value = (await coro,)
         except BaseException as exc:  # noqa: BLE001 - it is the awaiter's
             self._value = exc
+            self = None  # type: ignore[assignment]
 
     def finished(self) -> None:
         """P is here: tell who waits."""

@@ -91,13 +91,19 @@ class Task(Steps, asyncio.Task[Any]):
             _future_cancel(self, message)
         else:
             _future_set_result(self, value)
+        if self._p.main is self._coro_or_args:
+            self._p.main_returned()
 
     def _failed(self, exc: BaseException) -> None:
         _future_set_exception(self, exc)
+        if self._p.main is self._coro_or_args:
+            self._p.main_returned()
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         _future_cancel(self)
         self._cancelled_exc = exc
+        if self._p.main is self._coro_or_args:
+            self._p.main_returned()
 
     def _make_cancelled_error(self) -> CancelledError:
         """The very error that the coroutine ended with, once; it has the traceback."""

@@ -1,0 +1,59 @@
+"""Errors that nobody has asked for: each is told once, when what had it is forgotten, and at the
+latest when the loop ends.
+
+As asyncio does for tasks: through the loop's exception handler, which logs unless another was set.
+An error may be part of a cycle, which only the garbage collector finds: a program that ends
+meanwhile would never tell.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop
+from typing import Any
+from weakref import WeakSet
+
+
+class Unheard:
+    """One error. An object of its own: a ``__del__`` on G would cost every G."""
+
+    __slots__ = ("__weakref__", "_exc", "_loop", "_what")
+
+    def __init__(self, what: Any, exc: BaseException, loop: AbstractEventLoop):
+        self._what = repr(what)
+        self._loop = loop
+        self._exc: BaseException | None = exc
+
+    def heard(self) -> None:
+        """Somebody has got it."""
+        self._exc = None
+
+    def tell(self) -> None:
+        """Nobody has: say so, once."""
+        exc, self._exc = self._exc, None
+        if exc is not None:
+            self._loop.call_exception_handler(
+                {"message": f"{self._what}: its exception was never retrieved", "exception": exc}
+            )
+
+    __del__ = tell
+
+
+class UnheardErrors:
+    """Those of one loop."""
+
+    __slots__ = ("_errors", "_loop")
+
+    def __init__(self, loop: AbstractEventLoop):
+        self._loop = loop
+        self._errors: WeakSet[Unheard] = WeakSet()
+
+    def add(self, what: Any, exc: BaseException) -> Unheard:
+        """``what`` ended with ``exc``, and keeps what this returns until somebody asks."""
+        unheard = Unheard(what, exc, self._loop)
+        self._errors.add(unheard)
+        return unheard
+
+    def tell_all(self) -> None:
+        """The loop ends."""
+        for unheard in list(self._errors):
+            unheard.tell()
