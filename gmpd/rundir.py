@@ -17,7 +17,7 @@ import signal
 import stat
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -284,6 +284,8 @@ class Discovery:
     #: Why there is no `http` and will be none: a sentence, or empty when it was not asked for.
     #: None: it serves, or does not yet.
     http_problem: str | None = None
+    #: The program whose private daemon it is.
+    owner_pid: int | None = None
 
     @classmethod
     def of_this_process(
@@ -294,12 +296,16 @@ class Discovery:
         endpoints: dict[str, str],
         http: str | None,
         http_problem: str | None = None,
+        owner_pid: int | None = None,
     ) -> Self:
         """The record that the daemon itself writes; `started_at` in unix seconds."""
         pid = os.getpid()
         ticks = _started_ticks(pid)
         assert ticks is not None, "this process runs"
-        return cls(pid, _pid_namespace(), ticks, started_at, version, endpoints, http, http_problem)
+        return cls(
+            pid, _pid_namespace(), ticks, started_at, version, endpoints, http, http_problem,
+            owner_pid,
+        )  # fmt: skip
 
     @property
     def is_gone(self) -> bool:
@@ -367,18 +373,20 @@ def _parsed(text: bytes, path: Path) -> Discovery:
         raise ConfigError(
             f"{path} was not written by this version of gmpd: end its daemon, or remove the file"
         )
-    return Discovery(**raw)
+    return Discovery(**{name: raw[name] for name in _RECORD_TYPES if name in raw})
 
 
 def _is_record(raw: Any) -> bool:
-    if not isinstance(raw, dict) or raw.keys() != _RECORD_TYPES.keys():
+    """Whether it names a daemon. Another version may write fewer fields, or more: its daemon can
+    still be asked to end."""
+    if not isinstance(raw, dict) or not raw.keys() >= _REQUIRED:
         return False
-    if not all(isinstance(raw[name], kind) for name, kind in _RECORD_TYPES.items()):
+    if not all(isinstance(raw[name], kind) for name, kind in _RECORD_TYPES.items() if name in raw):
         return False
     return all(isinstance(address, str) for address in raw["endpoints"].values())
 
 
-#: What JSON must hold for each field of a `Discovery`.
+#: What JSON must hold for each field of a `Discovery`, where it is there.
 _RECORD_TYPES: dict[str, Any] = {
     "pid": int,
     "pid_namespace": int,
@@ -388,7 +396,9 @@ _RECORD_TYPES: dict[str, Any] = {
     "endpoints": dict,
     "http": str | None,
     "http_problem": str | None,
+    "owner_pid": int | None,
 }
+_REQUIRED = {f.name for f in fields(Discovery) if f.default is MISSING}
 
 
 def _pid_namespace() -> int:

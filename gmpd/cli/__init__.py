@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "up": "Start the daemon in the background.",
         "down": "Stop it: finish what runs, take no more.",
         "status": "Show what runs where.",
+        "ls": "List every daemon of yours, private ones too.",
         "health": "Say by the exit code whether it is well.",
         "procs": "Show or change the number of Ps.",
         "drain": "Take no more jobs; finish those that are there.",

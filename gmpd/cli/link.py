@@ -15,6 +15,7 @@ import click
 
 from gmpd import rundir
 from gmpd.cli.app import App
+from gmpd.cli.ls import daemons
 from gmpd.client.core import Ended
 from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture, describe
@@ -108,7 +109,14 @@ def connect(app: App) -> PlainClient:
     not keep an operator from the daemon.
     """
     config = app.config_to_reach()
-    record = rundir.read_discovery(config.daemon.runtime_dir)
+    directory = config.daemon.runtime_dir
+    try:
+        record = rundir.read_discovery(directory)
+    except DaemonUnreachable as error:
+        if elsewhere := len(list(daemons(directory))):
+            them = "1 daemon of yours runs" if elsewhere == 1 else f"{elsewhere} of yours run"
+            error.add_note(f"{them} elsewhere: `gmpd ls` says where")
+        raise
     return PlainClient(name="gmpd", target=reach(record, config))
 
 

@@ -209,6 +209,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
     with rundir.Lock.acquire(directory):
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
         # Clients may queue work while the workers still start.
+        _publish_private(directory, coordinator, endpoints["client"])
         _tell({"ok": True, "endpoint": endpoints["client"], "pid": os.getpid()})
 
         def owner_left() -> None:
@@ -218,6 +219,19 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         coordinator.watch(0, owner_left)
         _run(coordinator, Notifier(""))
     return 0
+
+
+def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -> None:
+    """For `gmpd ls` and `gmpd --runtime-dir DIR status`; no other client looks here unasked."""
+    record = rundir.Discovery.of_this_process(
+        version=gmpd.__version__,
+        started_at=coordinator.started_at,
+        endpoints={"client": endpoint},
+        http=None,
+        http_problem="a private daemon has no gateway",
+        owner_pid=os.getppid(),
+    )
+    rundir.write_discovery(directory, record)
 
 
 def _run(coordinator: Coordinator, notifier: Notifier) -> None:

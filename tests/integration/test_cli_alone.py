@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gmpd.cli.exits import Exit
 from tests.shell import Shell
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -61,3 +65,35 @@ def test_a_broken_settings_file_keeps_nobody_from_the_daemon(bare: Shell) -> Non
     finally:
         down = bare("down")
     assert (down.returncode, "gmpd is down" in down.stderr) == (0, True), down.stderr
+
+
+HOLD = """
+import sys, gmpd
+client = gmpd.Client()
+client.submit(abs, -1).result()
+print(client._daemon.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_private_daemon_is_listed_and_can_be_looked_at(bare: Shell) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=bare.env, cwd=bare.directory, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as program:  # fmt: skip
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        listed = {each["pid"]: each for each in json.loads(bare("ls", "--json").stdout)}
+        assert listed[pid]["owner_pid"] == program.pid
+        line = next(row for row in bare("ls").stdout.splitlines() if row.startswith(f"{pid} "))
+        assert f"pid {program.pid} alone (" in line
+        missing = bare("status")
+        assert missing.returncode == Exit.UNREACHABLE
+        assert "`gmpd ls` says where" in missing.stderr
+        seen = bare("--runtime-dir", listed[pid]["directory"], "status")
+        assert f"pid {pid}" in seen.stdout, seen.stderr
+        program.communicate(timeout=30)
+    wait_until(
+        lambda: pid not in {each["pid"] for each in json.loads(bare("ls", "--json").stdout)},
+        "the private daemon is gone from the list",
+    )

@@ -243,6 +243,17 @@ def test_a_zombie_is_dead() -> None:
         assert replace(record(), pid=child.pid).is_gone
 
 
+def test_a_record_of_another_version_still_names_its_daemon(place: Path) -> None:
+    """Fewer fields, or more: it must be possible to end that daemon."""
+    rundir.write_discovery(place, record())
+    file = place / rundir.DISCOVERY
+    raw = json.loads(file.read_text())
+    del raw["http"], raw["http_problem"], raw["owner_pid"]
+    file.write_text(json.dumps(raw | {"later": ["more"]}))
+    assert rundir.read_discovery(place) == replace(record(), http=None)
+    file.unlink()
+
+
 @pytest.mark.parametrize(
     "text",
     [
