@@ -83,8 +83,8 @@ def start_private(
 
 def _announce(pid: int, missing: str, say: Callable[[str], object] | None) -> None:
     line = (
-        f"gmpd: {missing}; started a private daemon (pid {pid}) that ends with this program"
-        f" (GMPD_CLIENT__AUTOSTART=false forbids it, GMPD_CLIENT__ANNOUNCE=false hides this line)"
+        f"gmpd: {missing}; started a private daemon (pid {pid});"
+        f" GMPD_CLIENT__AUTOSTART=false forbids it"
     )
     if say is not None:
         say(line)
