@@ -19,6 +19,7 @@ from gmpd.cli.ls import daemons
 from gmpd.client.core import Ended
 from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture, describe
+from gmpd.client.streams import Incoming, Stream
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
 from gmpd.config import Layer
@@ -30,6 +31,20 @@ from gmpd.protocol import Outcome
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NOT_REGISTERED = f"{NotRegistered.__module__}.{NotRegistered.__qualname__}"
+
+
+def remote_error(event: Ended, job_id: str, fn_name: str) -> GmpdError:
+    """A job's own exception by its texts."""
+    try:
+        summary = error_summary(event.payload)
+    except GmpdError as broken:
+        return broken
+    text = f"{summary.type}: {summary.message}" if summary.message else summary.type
+    error: GmpdError = RemoteError(text, summary.type, summary.traceback)
+    if summary.type == _NOT_REGISTERED:  # its text says it all, and has a code of its own
+        error = NotRegistered(summary.message)
+    error.add_note(describe(event, job_id, fn_name))
+    return error
 
 
 class PlainFuture(JobFuture):
@@ -56,16 +71,7 @@ class PlainFuture(JobFuture):
             super().ended(event)
 
     def _remote(self, event: Ended) -> GmpdError:
-        try:
-            summary = error_summary(event.payload)
-        except GmpdError as broken:
-            return broken
-        text = f"{summary.type}: {summary.message}" if summary.message else summary.type
-        error: GmpdError = RemoteError(text, summary.type, summary.traceback)
-        if summary.type == _NOT_REGISTERED:  # its text says it all, and has a code of its own
-            error = NotRegistered(summary.message)
-        error.add_note(describe(event, self.job_id, self._fn_name))
-        return error
+        return remote_error(event, self.job_id, self._fn_name)
 
     def record(self) -> dict[str, Any]:
         """How it ended, for --json; only once it is done."""
@@ -86,11 +92,40 @@ class PlainFuture(JobFuture):
         return {**out, "ran_us": self.ran_us, **known}
 
 
+class PlainIncoming(Incoming):
+    """Of a stream whose job's exception is told by its texts."""
+
+    def _error(self, event: Ended, job_id: str) -> BaseException:
+        if event.outcome is Outcome.ERROR and "error" not in event.details:
+            return remote_error(event, job_id, self._name)
+        return super()._error(event, job_id)
+
+
+class PlainStream(Stream):
+    """A stream that never unpickles what came."""
+
+    def _new_incoming(self, name: str) -> Incoming:
+        return PlainIncoming(name)
+
+    def _decode(self, item: tuple[bytes, Any]) -> Any:
+        return to_plain(item[0])
+
+
 class PlainClient(Client):
-    """A client whose futures are `PlainFuture`s."""
+    """A client whose futures are `PlainFuture`s, and whose streams are `PlainStream`s."""
 
     def _new_future(self) -> JobFuture:
         return PlainFuture()
+
+    def _new_stream(self, name: str) -> Stream:
+        return PlainStream(self, name)
+
+    def stream_named(
+        self, ref: FunctionRef, options: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Stream:
+        """The values of the generator function that ``ref`` names; arguments are plain, too."""
+        wanted = {**options, "plain": True}
+        return self.stream_with(wanted, ref, args, kwargs)  # type: ignore[arg-type]
 
     def submit_named(
         self, ref: FunctionRef, options: dict[str, Any], *args: Any, **kwargs: Any

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
-from gmpd.cli.link import chosen, connect_or_start, function_named, job_options, json_line
-from gmpd.cli.submit import show
+from gmpd.cli.link import (
+    PlainClient,
+    chosen,
+    connect_or_start,
+    function_named,
+    job_options,
+    json_line,
+)
+from gmpd.cli.submit import code_of, show, show_error
 
-_JOB = "gmpd.cli.shell:run_command"
+_WHOLE = "gmpd.cli.shell:run_command"
+_STREAM = "gmpd.cli.shell:stream_command"
 
 
 @click.command(
@@ -27,29 +36,60 @@ def command(
 ) -> int:  # fmt: skip
     """Run CMD as a job, here and with this environment, and end as it ended.
 
-    What it wrote is printed when it has ended. Ctrl-C ends it. 127: there is no such command, 126:
-    it cannot be executed, as a shell has it.
+    What it writes is printed as it comes; with --retries or --json once it has ended, since a
+    second attempt writes everything again. Ctrl-C ends it. 127: there is no such command, 126: it
+    cannot be executed, as a shell has it.
     """
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}
+    call = (list(argv), os.getcwd(), environment)
     with connect_or_start(app) as client:
-        future = client.submit_named(
-            function_named(_JOB), options, list(argv), os.getcwd(), environment
-        )
-        try:
-            error = future.exception()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-        if error is not None:
-            return show(app, future)
-        ended = future.result()
+        if app.as_json or retries:
+            return _whole(app, client, options, call)
+        return _streamed(client, options, call)
+
+
+def _streamed(client: PlainClient, options: dict[str, Any], call: tuple[Any, ...]) -> int:
+    status = 0
+    try:
+        with client.stream_named(function_named(_STREAM), options, *call) as parts:
+            for name, part in parts:
+                if name == "status":
+                    status = int(part)
+                else:
+                    _write(name, part)
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - however the job ended; its own errors are texts
+        show_error(error)
+        return code_of(error)
+    return _exit_status(status)
+
+
+def _whole(app: App, client: PlainClient, options: dict[str, Any], call: tuple[Any, ...]) -> int:
+    future = client.submit_named(function_named(_WHOLE), options, *call)
+    try:
+        error = future.exception()
+    except KeyboardInterrupt:
+        future.cancel()
+        raise
+    if error is not None:
+        return show(app, future)
+    ended = future.result()
     if app.as_json:
         app.data(json_line(future.record()))
     else:
-        sys.stdout.buffer.write(ended["stdout"])
-        sys.stdout.flush()
-        sys.stderr.buffer.write(ended["stderr"])
-        sys.stderr.flush()
-    status = int(ended["status"])
-    return status if status >= 0 else Exit.INTERRUPTED - 2 - status  # 128 + signal, as a shell
+        _write("stdout", ended["stdout"])
+        _write("stderr", ended["stderr"])
+    return _exit_status(int(ended["status"]))
+
+
+def _write(name: str, part: bytes) -> None:
+    stream = sys.stdout if name == "stdout" else sys.stderr
+    stream.buffer.write(part)
+    stream.flush()
+
+
+def _exit_status(status: int) -> int:
+    """As a shell: 128 + the signal for a command that a signal ended."""
+    return status if status >= 0 else Exit.INTERRUPTED - 2 - status

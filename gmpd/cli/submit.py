@@ -100,13 +100,19 @@ def show(app: App, future: PlainFuture) -> int:
         return Exit.OK
     if app.as_json:
         app.data(json_line(future.record()))
-    elif isinstance(error, RemoteError):
-        if "\n  File " in error.remote_traceback:  # or it says no more than the next line
-            click.echo(error.remote_traceback.rstrip("\n"), err=True)
-        say_error(str(error), getattr(error, "__notes__", []))
     else:
-        report(error)
+        show_error(error)
     return code_of(error)
+
+
+def show_error(error: BaseException) -> None:
+    """How a job failed, on stderr: with the worker's traceback where there is one."""
+    if not isinstance(error, RemoteError):
+        report(error)
+        return
+    if "\n  File " in error.remote_traceback:  # or it says no more than the next line
+        click.echo(error.remote_traceback.rstrip("\n"), err=True)
+    say_error(str(error), getattr(error, "__notes__", []))
 
 
 def code_of(error: BaseException) -> Exit:

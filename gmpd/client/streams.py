@@ -42,7 +42,10 @@ class Incoming:
             return
         self.over = True
         if event.outcome is not Outcome.OK:
-            raise error_of(event, job_id, self._name)
+            raise self._error(event, job_id)
+
+    def _error(self, event: Ended, job_id: str) -> BaseException:
+        return error_of(event, job_id, self._name)
 
     def pop(self) -> tuple[bytes, Any]:
         """The next value, encoded; ``due`` is to be asked after each."""
@@ -73,7 +76,13 @@ class Stream(Iterator[Any]):
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
         self._arrivals = client.new_queue()
-        self._incoming = Incoming(name)
+        self._incoming = self._new_incoming(name)
+
+    def _new_incoming(self, name: str) -> Incoming:
+        return Incoming(name)
+
+    def _decode(self, item: tuple[bytes, Any]) -> Any:
+        return codec.decode(*item)
 
     def __iter__(self) -> Self:
         return self
@@ -87,7 +96,7 @@ class Stream(Iterator[Any]):
         item = incoming.pop()
         if n := incoming.due():
             self._client.pull_items(self._seq, n)
-        return codec.decode(*item)
+        return self._decode(item)
 
     def close(self) -> None:
         """No more is wanted: the job is cancelled where it is."""

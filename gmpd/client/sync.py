@@ -256,7 +256,7 @@ class Client(Wire):
     ) -> Stream:
         """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
-        stream = Stream(self, ref.name)
+        stream = self._new_stream(ref.name)
         sink = stream.sink()
         with self._lock:
             self._admit(True)
@@ -309,6 +309,9 @@ class Client(Wire):
 
     def _new_future(self) -> JobFuture:
         return JobFuture()
+
+    def _new_stream(self, name: str) -> Stream:
+        return Stream(self, name)
 
     def _refuse(self) -> None:
         self._refuse_fork()

@@ -265,9 +265,7 @@ class Call:
                 source = await source
             self.driven = source
             if hasattr(source, "__aiter__"):
-                async for value in source:
-                    await self._has_room()
-                    self._offer([value])
+                await self._stream_async(source)
             else:
                 await self._stream_sync(iter(source))
             self._succeed(None)
@@ -275,6 +273,17 @@ class Call:
             self._fail_waiting(exc)
         finally:
             self.ended_ns = time.monotonic_ns()
+
+    async def _stream_async(self, source: Any) -> None:
+        """The generator is closed before the job ends: its cleanup is a part of the job, also when
+        a cancel finds it waiting for room, outside of the generator."""
+        try:
+            async for value in source:
+                await self._has_room()
+                self._offer([value])
+        finally:
+            if hasattr(source, "aclose"):
+                await source.aclose()
 
     async def _stream_sync(self, source: Any) -> None:
         """A plain generator runs as a sync G, step by step: one that blocks loses P like any."""

@@ -41,7 +41,7 @@ def gmpd(bare: Shell) -> Iterator[Shell]:
         "    await asyncio.sleep(0.05)\n"
         "    time.sleep(4)\n"
         "def slow(path): pathlib.Path(path).touch(); time.sleep(1); return 'slow'\n"
-        "def slower(path): pathlib.Path(path).touch(); time.sleep(8)\n"
+        "def slower(path): pathlib.Path(path).touch(); time.sleep(60)\n"
         "async def wait_long(path): pathlib.Path(path).touch(); await asyncio.sleep(60)\n"
     )
     up = bare("up", "--procs", "2")

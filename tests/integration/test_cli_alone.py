@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,28 @@ def test_a_private_daemon_is_listed_and_can_be_looked_at(bare: Shell) -> None:
         lambda: pid not in {each["pid"] for each in json.loads(bare("ls", "--json").stdout)},
         "the private daemon is gone from the list",
     )
+
+
+def test_run_prints_what_its_command_writes_as_it_comes(bare: Shell) -> None:
+    gate = bare.directory / "gate"
+    os.mkfifo(gate)
+    with bare.start(
+        "run", "--", "sh", "-c", f"echo one; read x < {gate}; echo $x >&2; exit 4"
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "one\n"  # the command still waits
+        gate.write_text("two\n")
+        out, errors = run.communicate(timeout=30)
+    assert (run.returncode, out, errors.splitlines()[-1]) == (4, "", "two"), errors
+
+
+def test_run_hands_on_large_output_whole_and_ends_with_its_reader(bare: Shell) -> None:
+    whole = bare("run", "--", "seq", "200000")
+    assert whole.stdout.split() == [str(n) for n in range(1, 200_001)]
+    mark = bare.directory / "pid"
+    with bare.start("run", "--", "sh", "-c", f"echo $$ > {mark}; exec yes") as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "y\n"
+        run.stdout.close()  # as `| head` does
+        assert run.wait(30) == Exit.PIPE
+    wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}").exists(), "yes is ended")
