@@ -259,6 +259,17 @@ class Router:
             frame: Any = self._last.obj
             self.doorman.greeted(int(frame.get(zmq.SRCFD)))
 
+    def last_connection(self) -> Connection:
+        """The connection that the last message came over; for ``cut``."""
+        assert self._last is not None
+        frame: Any = self._last.obj
+        fd = int(frame.get(zmq.SRCFD))
+        return Connection(fd, _inode(fd))
+
+    def cut(self, connection: Connection) -> None:
+        """End a connection, unless it has ended."""
+        _cut(*connection)
+
     def turn_out(self, before_ns: int) -> None:
         """End the connections of who came before that time and was not greeted."""
         if self.doorman is not None:
@@ -271,6 +282,14 @@ class Router:
                 self.doorman.close()
             self._socket.close(linger_ms)
         _remove(self.endpoint)
+
+
+class Connection(NamedTuple):
+    """One connection of a Router: libzmq's descriptor, and the inode that tells it from a later
+    one of the same number."""
+
+    fd: int
+    inode: int
 
 
 class _Met(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 from gmpd.client.core import ClientCore
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.shield import SHIELD
-from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
 from gmpd.netpoll import Dealer, Network
 
 
@@ -95,6 +95,13 @@ class Wire:
                 self._core.receive(frames)
             except GmpdError as error:
                 self._core.lose(error)
+            except Exception as error:  # noqa: BLE001 - a bug: callers are told, not left waiting
+                broken = InvariantError(
+                    f"a message of the daemon was not handled ({type(error).__name__}: {error}):"
+                    " this is a bug in gmpd, please report it with this traceback"
+                )
+                broken.__cause__ = error
+                self._core.lose(broken)
 
     def _check_peer(self) -> None:
         if self._link.take_disconnect():

@@ -16,9 +16,10 @@ import gmpd
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.daemon import session as about_jobs
+from gmpd.daemon.faults import Faults
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
-from gmpd.netpoll import Router
+from gmpd.netpoll import Connection, Router
 from gmpd.sched.records import Session, earliest
 from gmpd.sched.schedt import Sched
 
@@ -29,6 +30,9 @@ MESSAGES_PER_TURN = 64
 #: libzmq tells of a connection's end before the socket itself knows of it: a probe at once may
 #: still go through, so there is another after this.
 PROBE_AGAIN_NS = 100_000_000
+
+#: A client that is disconnected has this long to read why.
+READ_WHY_NS = 200_000_000
 
 
 class Clients:
@@ -47,6 +51,7 @@ class Clients:
         traffic: Traffic,
         procs: Callable[[], int],
         ask: Callable[[bytes, int, str, dict[str, Any]], protocol.Reply | None],
+        faults: Faults,
     ) -> None:
         self._limits = config.limits
         self._epoch = epoch
@@ -55,6 +60,9 @@ class Clients:
         self._traffic = traffic
         self._procs = procs
         self._ask = ask
+        self._faults = faults
+        #: Connections to be cut, and when.
+        self._cutting: deque[tuple[int, Connection]] = deque()
         self._sessions: dict[bytes, Session] = {}
         #: Vanished ones, in the order in which their grace ends.
         self._lost: deque[tuple[int, Session]] = deque()
@@ -80,6 +88,26 @@ class Clients:
             except ProtocolError as error:
                 self._sched.tally.dropped["bad_client_message"] += 1
                 self._refuse(peer, str(error))
+            except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+                self._failed(peer, frames[0], error)
+
+    def _failed(self, peer: bytes, envelope: bytes, error: Exception) -> None:
+        """A handler raised: this client is told why and disconnected, its jobs are dropped."""
+        session = self._sessions.get(peer)
+        whose = f"client {session.name!r}" if session is not None else "a client without a session"
+        self._faults.failed(whose, f"{_kind(envelope)} of {whose}", error)
+        self._refuse(peer, f"its handling failed ({type(error).__name__}: {error}): see its log")
+        self._cutting.append((time.monotonic_ns() + READ_WHY_NS, self._router.last_connection()))
+        self.disconnect(peer)
+
+    def disconnect(self, peer: bytes) -> None:
+        """Forget a client whose session a failed handler may have left half done."""
+        session = self._sessions.get(peer)
+        try:
+            self._drop(peer)
+        except Exception as error:  # noqa: BLE001 - what is half done may be what stands in the way
+            name = "" if session is None else session.name
+            self._faults.failed(f"client {name!r}", "the end of its session", error)
 
     def _heard(self, peer: bytes, message: protocol.FromClient, frames: list[Any]) -> None:
         session = self._sessions.get(peer)
@@ -165,12 +193,18 @@ class Clients:
         if self._probe_at is not None and self._probe_at <= now:
             self._probe_at = None
             self._probe()
+        while self._cutting and self._cutting[0][0] <= now:
+            self._router.cut(self._cutting.popleft()[1])
         while self._lost and self._lost[0][0] <= now:
             self._sched.close_session(self._lost.popleft()[1], now)
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do."""
-        return earliest(self._probe_at, self._lost[0][0] if self._lost else None)
+        return earliest(
+            self._probe_at,
+            self._lost[0][0] if self._lost else None,
+            self._cutting[0][0] if self._cutting else None,
+        )
 
     def _probe(self) -> None:
         nothing = [protocol.pack(protocol.Running([]))]
@@ -189,3 +223,11 @@ class Clients:
         session = self._sessions.pop(peer, None)
         if session is not None:
             self._sched.close_session(session, time.monotonic_ns())
+
+
+def _kind(envelope: bytes) -> str:
+    """What kind of message it was, as far as that can be told."""
+    try:
+        return type(protocol.unpack(envelope, protocol.FROM_CLIENT)).__name__
+    except ProtocolError:
+        return "a message"

@@ -18,6 +18,7 @@ from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
+from gmpd.daemon.faults import Faults
 from gmpd.daemon.questions import Questions
 from gmpd.daemon.roster import Roster
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
@@ -25,7 +26,7 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.sched import instructions as do
-from gmpd.sched.records import Policy, earliest
+from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched
 from gmpd.sched.tally import Histogram
 
@@ -82,6 +83,7 @@ class Coordinator:
         )
         self._doors = Door(self._client_link, "clients"), Door(self._worker_link, "workers")
         self._questions = Questions(self)
+        self._faults = Faults(self.sched)
         self.clients = Clients(
             self.config,
             self.epoch,
@@ -90,6 +92,7 @@ class Coordinator:
             self.traffic,
             lambda: self.procs,
             self._questions.answer,
+            self._faults,
         )
         self.workers = Workers(
             self.sched,
@@ -98,6 +101,7 @@ class Coordinator:
             self._questions.inquiries,
             self.traffic,
             self.clients.welcome,
+            self._faults,
         )
         self._deeds = Deeds(self.sched, self.roster, self.workers, self.clients)
         self._poller.add(self._gate.answer, self._gate)
@@ -155,8 +159,28 @@ class Coordinator:
         while again:
             again = False
             for instruction in self.sched.take(time.monotonic_ns()):
-                self._deeds.carry_out(instruction)
+                try:
+                    self._deeds.carry_out(instruction)
+                except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+                    self._failed(instruction, error)
                 again = again or isinstance(instruction, _ANSWERED)
+
+    def _failed(self, instruction: do.Instruction, error: Exception) -> None:
+        """The peer that an instruction was for is disconnected; without one there is no way on."""
+        doing = type(instruction).__name__
+        session = getattr(instruction, "session", None)
+        record = getattr(instruction, "p", None)
+        if isinstance(session, Session):
+            record = session.parent
+        if isinstance(record, PRecord) and (child := self.supervisor.children.get(record.p)):
+            self._faults.failed(str(child), f"{doing} for {child}", error)
+            self.supervisor.kill(child)
+        elif isinstance(session, Session):
+            whose = f"client {session.name!r}"
+            self._faults.failed(whose, f"{doing} for {whose}", error)
+            self.clients.disconnect(session.link)
+        else:
+            raise error
 
     def _due(self, now: int) -> None:
         """What time brings, and what waited for the turn's events."""

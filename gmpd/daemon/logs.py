@@ -27,14 +27,19 @@ class Seldom:
         self._after_ns = 0
         self._untold = 0
 
-    def __call__(self, now_ns: int, text: str, *args: object) -> None:
+    def __call__(
+        self, now_ns: int, text: str, *args: object, exc_info: BaseException | None = None
+    ) -> None:
         """``now_ns``: time on any clock that goes on from a value above 0."""
         if now_ns < self._after_ns:
             self._untold += 1
             return
         if self._untold:
             text, args = f"{text} (and %d more like it since the last)", (*args, self._untold)
-        self._tell(text, *args)
+        if exc_info is None:
+            self._tell(text, *args)
+        else:
+            self._tell(text, *args, exc_info=exc_info)
         self._after_ns, self._untold = now_ns + SELDOM_NS, 0
 
 

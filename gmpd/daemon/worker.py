@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any, assert_never
 
 import msgpack
@@ -49,7 +50,7 @@ PUBLISH_NS = 2_000_000
 #: Exit codes are for people: user code can end the process with any, so nothing is concluded from
 #: them. Cannot serve: an import or the initializer failed, and the coordinator was told.
 EXIT_FAULT = 3
-#: The coordinator has closed the link.
+#: The coordinator has closed the link, or a message of it was not handled.
 EXIT_CUT = 4
 #: Last messages are given this long to leave (ms).
 LINGER_MS = 500
@@ -71,6 +72,7 @@ class Worker:
         self.value_bytes: int = settings["value_bytes"]
         #: Guards interrupts of threads: see Call._leave_guarded.
         self.interrupts = threading.Lock()
+        self.network = network
         self.link = Dealer(network, settings["endpoint"])
         self.loop.shared = True
         os.register_at_fork(after_in_child=self._in_fork)
@@ -295,7 +297,24 @@ class Worker:
     def on_readable(self) -> None:
         """Take every message that waits."""
         while (frames := self.link.recv()) is not None:
-            self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
+            try:
+                self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
+            except BaseException as error:  # noqa: BLE001 - whatever user code made of it, too
+                self._cannot_go_on(error)
+
+    def _cannot_go_on(self, error: BaseException) -> None:
+        """A message of the coordinator was not handled, or half: jobs that it was about might be
+        waited for in vain. What has ended is told; the coordinator starts another worker."""
+        print(f"gmpd worker P{self.p}: a message of the coordinator was not handled, so it ends:",  # noqa: T201
+              file=sys.stderr)  # fmt: skip
+        traceback.print_exception(error)
+        try:
+            self.flush()
+            self.link.close(LINGER_MS)
+            self.network.close_gently(LINGER_MS)
+        finally:
+            sys.stderr.flush()
+            os._exit(EXIT_CUT)
 
     def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:  # noqa: C901 - a case per message
         match message:

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 from gmpd import protocol
 from gmpd.daemon import session as about_jobs
+from gmpd.daemon.faults import Faults
 from gmpd.daemon.inquiry import Inquiries
 from gmpd.daemon.logs import Seldom
 from gmpd.daemon.roster import Roster
@@ -44,6 +45,7 @@ class Workers:
         inquiries: Inquiries,
         traffic: Traffic,
         welcome: Callable[[], protocol.Welcome],
+        faults: Faults,
     ) -> None:
         self._sched = sched
         self._roster = roster
@@ -51,6 +53,7 @@ class Workers:
         self._inquiries = inquiries
         self._traffic = traffic
         self._welcome = welcome
+        self._faults = faults
         self._children: dict[bytes, Child] = {}
         self._warn_dropped = Seldom(log.warning)
 
@@ -70,7 +73,21 @@ class Workers:
             except ProtocolError as error:
                 self._sched.tally.dropped["bad_worker_message"] += 1
                 self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
+                self._replace(peer, str(error))
+            except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+                child = self._children.get(peer)
+                whose = "an unknown worker" if child is None else str(child)
+                self._faults.failed(whose, f"a message of {whose}", error)
+                self._replace(peer, f"{type(error).__name__}: {error}")
         return True
+
+    def _replace(self, peer: bytes, why: str) -> None:
+        """End a worker one of whose messages was not handled: what it said of its jobs is unknown,
+        and they would be waited for in vain."""
+        child = self._children.get(peer)
+        if child is not None:
+            log.error("%s is replaced, for a message of it was not handled: %s", child, why)
+            self._roster.supervisor.kill(child)
 
     def _heard(  # noqa: C901, PLR0915 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]

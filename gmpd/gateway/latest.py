@@ -56,7 +56,8 @@ class Latest:
         self.trouble = "the coordinator has not been asked yet"
 
     async def refresh(self) -> None:
-        """Make the snapshot fresh if the coordinator answers in time. Never raises GmpdError."""
+        """Make the snapshot fresh if the coordinator answers in time. Never raises: see
+        ``trouble``."""
         if self._clock() - self._taken_at < self._reuse_s:
             return
         if self._asking is None:
@@ -83,10 +84,11 @@ class Latest:
         asked_at = self._clock()
         try:
             self._snapshot = await self._fetch()
-        except GmpdError as error:
+        except Exception as error:  # noqa: BLE001 - whatever an answer was: it says nothing
             self._fetches["error"] += 1
             self._up = False
-            self.trouble = str(error)
+            known = isinstance(error, GmpdError)
+            self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
         else:
             # Its age counts from the question: the coordinator may have made it at any time since.
             self._taken_at = asked_at

@@ -1,6 +1,6 @@
 """What must be true of the ledger between two events, checked across all of its records.
 
-For tests: it looks at every job.
+For tests, and after a handler has failed: it looks at every job.
 """
 
 from __future__ import annotations

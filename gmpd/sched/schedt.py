@@ -166,7 +166,8 @@ class Sched:
         return record in self._ps.idle
 
     def validate(self) -> None:
-        """Every invariant across the records; raises InvariantError. For tests."""
+        """Every invariant across the records; raises InvariantError. For tests, and
+        after a handler has failed."""
         audit(self)
 
     def could_run(self) -> bool:

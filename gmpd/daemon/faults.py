@@ -1,0 +1,55 @@
+"""Failed handlers: a message or an instruction whose handling raised what it never should.
+
+The policy validates before it changes anything and raises ProtocolError for what it refuses. Any
+other exception is a bug of gmpd. Its peer loses its connection (a worker: its process), for what
+was half done concerns that peer; all others go on. The log gets the traceback, and what the audit
+of the ledger finds afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from gmpd.daemon.logs import Seldom
+from gmpd.errors import InvariantError
+from gmpd.sched.schedt import Sched
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: With more unfinished jobs than this no audit is made: it looks at each (about 1 us).
+AUDIT_JOBS_MAX = 20_000
+
+
+class Faults:
+    """Counts failed handlers and tells of them."""
+
+    def __init__(self, sched: Sched) -> None:
+        self._sched = sched
+        self._tell = Seldom(log.error)
+
+    def failed(self, whose: str, doing: str, error: BaseException) -> None:
+        """``whose`` peer loses its connection, for ``doing`` that raised ``error``."""
+        self._sched.tally.dropped["failed_handler"] += 1
+        self._tell(
+            time.monotonic_ns(),
+            "%s failed with %s: %s. This is a bug in gmpd, please report it with this log."
+            " %s is disconnected, all others go on; %s",
+            doing,
+            type(error).__name__,
+            error,
+            whose,
+            self._audited(),
+            exc_info=error,
+        )
+
+    def _audited(self) -> str:
+        if self._sched.unfinished > AUDIT_JOBS_MAX:
+            return "the ledger was not audited, it holds too many jobs for that"
+        try:
+            self._sched.validate()
+        except InvariantError as broken:
+            return f"THE LEDGER IS INCONSISTENT, restart the daemon soon: {broken}"
+        except Exception as error:  # noqa: BLE001 - a ledger that cannot even be read
+            return f"THE LEDGER CANNOT BE AUDITED ({type(error).__name__}: {error}), restart soon"
+        return "the ledger was audited and is consistent"

@@ -1,0 +1,230 @@
+"""A handler that raises: its peer is disconnected, the others are served, the log has the story."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+import pytest
+
+from gmpd import protocol
+from gmpd.client.wire import Wire
+from gmpd.config import Config
+from gmpd.daemon.clients import READ_WHY_NS, Clients
+from gmpd.daemon.coordinator import Coordinator
+from gmpd.daemon.faults import Faults
+from gmpd.daemon.traffic import Traffic
+from gmpd.daemon.workers import Workers
+from gmpd.errors import InvariantError
+from gmpd.netpoll import Connection
+from gmpd.sched import instructions as do
+from gmpd.sched.records import Policy
+from gmpd.sched.schedt import Sched
+from gmpd.sched.states import JobState
+
+
+class FakeRouter:
+    """A socket on the desk: what comes in, what went out, who was cut off."""
+
+    def __init__(self) -> None:
+        self.inbox: deque[tuple[bytes, list[bytes]]] = deque()
+        self.sent: list[tuple[bytes, Any]] = []
+        self.were_cut: list[Connection] = []
+        self._last = b""
+
+    def say(self, peer: bytes, message: protocol.Message) -> None:
+        self.inbox.append((peer, [protocol.pack(message)]))
+
+    def recv(self) -> Any:
+        if not self.inbox:
+            return None
+        self._last = self.inbox[0][0]
+        return self.inbox.popleft()
+
+    def send(self, peer: bytes, frames: Any) -> bool:
+        self.sent.append((peer, protocol.unpack(frames[0], protocol.TO_CLIENT)))
+        return True
+
+    def greet(self) -> None:
+        pass
+
+    def last_connection(self) -> Connection:
+        return Connection(int(self._last), 0)
+
+    def cut(self, connection: Connection) -> None:
+        self.were_cut.append(connection)
+
+
+class Desk:
+    def __init__(self) -> None:
+        router: Any = FakeRouter()
+        self.router = router
+        self.sched = Sched(Policy())
+        self.faults = Faults(self.sched)
+        self.clients = Clients(
+            Config(), 1, self.sched, self.router, Traffic(), lambda: 1, self.ask, self.faults
+        )
+        for peer in (b"1", b"2"):
+            self.router.say(peer, protocol.hello("client", b"", {"name": f"c{peer.decode()}"}))
+        self.clients.receive()
+        self.router.sent.clear()
+
+    def ask(self, _peer: bytes, request: int, method: str, _params: Any) -> protocol.Reply | None:
+        if method == "raise":
+            raise IndexError("a bug")
+        return protocol.Reply(request, True, {})
+
+    def submit(self, peer: bytes) -> None:
+        self.router.say(peer, protocol.Define(1, "name", "m:f", b""))
+        self.router.say(peer, protocol.Submit(1, 1, None, [b"x"], None))
+        self.clients.receive()
+
+    @property
+    def failed(self) -> int:
+        return self.sched.tally.dropped["failed_handler"]
+
+
+def test_one_clients_message_costs_that_client_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk()
+    desk.submit(b"1")
+    desk.submit(b"2")
+    desk.router.say(b"1", protocol.Call(1, "raise", {}))
+    desk.router.say(b"2", protocol.Call(2, "ping", {}))
+    desk.clients.receive()
+    refused, reply = desk.router.sent[-2:]
+    assert refused[0] == b"1"
+    assert "IndexError: a bug" in refused[1].reason
+    assert reply == (b"2", protocol.Reply(2, True, {}))
+    assert (len(desk.clients), desk.failed, desk.sched.unfinished) == (1, 1, 1)
+    due = desk.clients.next_due()
+    assert due is not None
+    desk.clients.due(due - READ_WHY_NS)
+    assert not desk.router.were_cut, "it can read why, first"
+    desk.clients.due(due)
+    assert desk.router.were_cut == [Connection(1, 0)]
+    assert desk.clients.next_due() is None
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    assert "Call of client 'c1' failed with IndexError: a bug" in told.getMessage()
+    assert "the ledger was audited and is consistent" in told.getMessage()
+
+
+def test_a_ledger_that_is_left_inconsistent_is_called_so(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    desk.submit(b"2")
+    job: Any = desk.sched.queue.head()
+    job.state = JobState.STARTED  # as a handler might leave it that stops half way
+    desk.router.say(b"1", protocol.Call(1, "raise", {}))
+    desk.clients.receive()
+    assert "THE LEDGER IS INCONSISTENT" in caplog.records[0].getMessage()
+    assert desk.failed == 1
+
+
+def test_a_session_that_cannot_even_be_closed_is_forgotten(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk()
+
+    def broken(*_: Any) -> None:
+        raise KeyError("half done")
+
+    monkeypatch.setattr(desk.sched, "close_session", broken)
+    desk.router.say(b"1", protocol.Call(1, "raise", {}))
+    desk.clients.receive()
+    assert len(desk.clients) == 1
+    assert desk.failed == 2
+    assert caplog.records[0].levelno == logging.ERROR
+
+
+class FakeChild:
+    p, epoch, peer = 0, 1, b"w"
+
+    def heard(self) -> None:
+        raise TypeError("a bug")
+
+    def __str__(self) -> str:
+        return "worker 7 of P0"
+
+
+def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    desk, killed = Desk(), []
+    child: Any = FakeChild()
+    desk.sched.p_ready(0, 1)
+
+    class Supervisor:
+        def kill(self, child: Any) -> None:
+            killed.append(child)
+
+    class Roster:
+        supervisor = Supervisor()
+
+    roster: Any = Roster()
+    router: Any = FakeRouter()
+    workers = Workers(
+        desk.sched, roster, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
+    )  # fmt: skip
+    workers._children[b"w"] = child
+    router.say(b"w", protocol.Started([1]))
+    router.inbox.append((b"w", [b"\xc1"]))
+    router.inbox.append((b"stranger", [b"\xc1"]))
+    workers.receive()
+    assert killed == [child, child]
+    assert desk.failed == 1
+    assert desk.sched.tally.dropped["bad_worker_message"] == 2
+    assert "worker 7 of P0 is disconnected" in caplog.records[0].getMessage()
+
+
+def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk, killed = Desk(), []
+    desk.sched.p_ready(0, 1)
+    coordinator: Any = Coordinator.__new__(Coordinator)
+    coordinator.sched, coordinator._faults, coordinator.clients = (
+        desk.sched, desk.faults, desk.clients,
+    )  # fmt: skip
+
+    class Supervisor:
+        children = {0: "worker 7"}
+
+        def kill(self, child: str) -> None:
+            killed.append(child)
+
+    coordinator.supervisor = Supervisor()
+    desk.submit(b"1")
+    session = desk.sched.queue.head().session  # type: ignore[union-attr]
+    record = desk.sched.ps[0]
+    coordinator._failed(do.TellRunning(session, [1]), ValueError("no"))
+    assert len(desk.clients) == 1
+    coordinator._failed(do.CancelAt(record, [1]), ValueError("no"))
+    assert killed == ["worker 7"]
+    with pytest.raises(ValueError, match="nobody's"):
+        coordinator._failed(do.StartIsolated(1), ValueError("nobody's"))
+    assert desk.failed == 2
+    assert len(caplog.records) == 1, "seldom: the second is counted, and told with a later one"
+
+
+def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
+    """No thread ends silently: every job's future gets an error that says what happened."""
+    wire: Any = Wire("ipc://nowhere", "c")
+    core = wire._core
+
+    def broken(_frames: Any) -> None:
+        raise IndexError("a bug")
+
+    class Frame:
+        buffer, more = b"", False
+
+    class Link:
+        def take(self, inbox: Any) -> None:
+            inbox.append(Frame())
+
+    core.call("status", {}, "sink")
+    core.receive, wire._link = broken, Link()
+    wire._read()
+    assert isinstance(core.lost, InvariantError)
+    assert "IndexError: a bug" in str(core.lost)
+    assert [event.sink for event in core.events] == ["sink"]
