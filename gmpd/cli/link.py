@@ -120,6 +120,11 @@ class PlainClient(Client):
     def _new_stream(self, name: str) -> Stream:
         return PlainStream(self, name)
 
+    @property
+    def is_private(self) -> bool:
+        """Whether its daemon ends with it."""
+        return self._daemon is not None
+
     def stream_named(
         self, ref: FunctionRef, options: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Stream:

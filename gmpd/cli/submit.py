@@ -7,6 +7,7 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.cli.link import (
+    PlainClient,
     PlainFuture,
     chosen,
     connect_or_start,
@@ -68,16 +69,19 @@ def command(
         try:
             return show(app, future)
         except KeyboardInterrupt:
-            app.say(f"\ninterrupted: {_called_off(future)}")
+            app.say(f"\ninterrupted: {_called_off(client, future)}")
+            client.close(wait=False)  # a job that cannot be stopped keeps no terminal waiting
             return Exit.INTERRUPTED
 
 
-def _called_off(future: PlainFuture) -> str:
+def _called_off(client: PlainClient, future: PlainFuture) -> str:
     """Cancel it; what came of that."""
     future.cancel()
     try:
         future.wait_over(CANCEL_S)
     except TimeoutError:
+        if client.is_private:
+            return f"job {future.job_id} ends with its private daemon"
         return (
             f"job {future.job_id} goes on in the daemon: a plain function that runs cannot be"
             f" stopped (one with --isolate can be killed)"
