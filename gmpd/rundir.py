@@ -31,6 +31,9 @@ SOCKET_SUFFIX = ".sock"
 #: libzmq's ipc_path_max_len: sizeof(sockaddr_un.sun_path) - 1 on Linux.
 IPC_PATH_MAX = 107
 
+#: What must fit into a directory: discovery file, lock, and the first lines of a log.
+ROOM_BYTES = 16_384
+
 #: A discovery file has about 400 bytes; what is longer was not written by a daemon.
 DISCOVERY_MAX = 65_536
 
@@ -84,6 +87,23 @@ def check(path: str | os.PathLike[str]) -> None:
             f"the runtime directory {path} has mode {stat.S_IMODE(info.st_mode):04o}, others may"
             f" enter it, so it is refused: chmod 700 {path}"
         )
+
+
+def check_room(directory: str | os.PathLike[str], key: str) -> None:
+    """Refuse a directory that nothing can be written to, before a daemon relies on it.
+
+    ``key`` is the setting that names it. Raises ConfigError with the reason: a full disk, a quota,
+    a read-only file system.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be written ({error.strerror}): make room there, or choose another"
+            f" directory with {key}"
+        ) from error
 
 
 def endpoint(directory: str | os.PathLike[str], name: str) -> str:

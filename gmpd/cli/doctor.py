@@ -1,6 +1,6 @@
 """`gmpd doctor`: what is wrong with this machine for gmpd, and how to mend it.
 
-Looks only; a running daemon is not asked anything, so it also works where none can start.
+Changes nothing. A running daemon is asked how it is; where none can start, the rest is told.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import click
 
-from gmpd import cpus, rundir
+from gmpd import cpus, interpreter, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
+from gmpd.cli.link import PlainClient
+from gmpd.client.discovery import reach
 from gmpd.config import Config, split_address
-from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
@@ -114,6 +117,7 @@ def _runtime_dir(config: Config) -> Iterator[Finding]:
         rundir.endpoint(directory, LONGEST_SOCKET)
         if os.path.lexists(directory):
             rundir.check(directory)
+            rundir.check_room(directory, "daemon.runtime_dir")
         elif not os.access(os.path.dirname(directory), os.W_OK):
             raise ConfigError(f"{directory} is missing and cannot be made")
     except ConfigError as error:
@@ -128,7 +132,12 @@ def _state_dir(config: Config) -> Iterator[Finding]:
     directory = Path(config.daemon.state_dir)
     there = next(path for path in (directory, *directory.parents) if path.exists())
     if os.access(there, os.W_OK | os.X_OK):
-        yield Finding("state dir", Level.OK, str(directory))
+        try:
+            rundir.check_room(there, "daemon.state_dir")
+        except ConfigError as error:
+            yield Finding("state dir", Level.BAD, str(error))
+        else:
+            yield Finding("state dir", Level.OK, str(directory))
     else:
         yield Finding(
             "state dir",
@@ -146,7 +155,37 @@ def _daemon(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("daemon", Level.BAD, str(error))
     else:
-        yield Finding("daemon", Level.OK, f"pid {record.pid}, version {record.version}")
+        yield _state_of(record, config)
+
+
+def _state_of(record: rundir.Discovery, config: Config) -> Finding:
+    """What the daemon itself says."""
+    who = f"pid {record.pid}, version {record.version}"
+    try:
+        with PlainClient(name="gmpd", target=reach(record, config)) as client:
+            seen = client.call("status", timeout=config.client.connect_timeout)
+    except GmpdError as error:
+        return Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
+    state = str(seen.get("state", "running"))
+    if state == "running":
+        return Finding("daemon", Level.OK, f"{who}, running")
+    return Finding("daemon", Level.WARN, f"{who}, is {state}", "gmpd status says more")
+
+
+def _imports(config: Config) -> Iterator[Finding]:
+    """Whether workers will find what they are to import. The module itself is not run here."""
+    for name in config.daemon.imports:
+        top = name.partition(".")[0]
+        with_jobs = [*interpreter.current_directory(), *sys.path]
+        if top in sys.builtin_module_names or PathFinder.find_spec(top, with_jobs) is not None:
+            yield Finding("imports", Level.OK, name)
+            continue
+        yield Finding(
+            "imports",
+            Level.BAD,
+            f"no module {top} is found ({config.origin('daemon.imports')}), so no worker can start",
+            "install it, or start the daemon in the directory where it lies",
+        )
 
 
 def _http(config: Config) -> Iterator[Finding]:
@@ -234,7 +273,8 @@ def _read(path: str) -> str:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-    _packages, _cores, _files, _runtime_dir, _state_dir, _daemon, _http, _clock, _huge_pages,
+    _packages, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http, _clock,
+    _huge_pages,
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ class Exit(IntEnum):
     REJECTED = 6, "refused (queue full, draining)"
     VERSION = 7, "the daemon speaks another version"
     BUG = 70, "a bug in gmpd"  # EX_SOFTWARE of sysexits.h
+    MACHINE = 71, "the machine refused: disk, memory, descriptors"  # EX_OSERR
     CONFIG = 78, "wrong settings"  # EX_CONFIG
     INTERRUPTED = 130, "Ctrl-C"  # 128 + SIGINT, as a shell says it
     PIPE = 141, "the reader left"  # 128 + SIGPIPE

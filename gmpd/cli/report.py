@@ -6,6 +6,7 @@ only set. Anything else is a bug of gmpd, and shown whole.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import textwrap
@@ -16,6 +17,11 @@ import click
 from gmpd.cli.app import color_of
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.errors import GmpdError, InvariantError
+
+#: What no program can mend, and no bug of one is.
+MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+)
 
 
 def report(error: BaseException) -> int:
@@ -36,6 +42,13 @@ def report(error: BaseException) -> int:
         case GmpdError() if not isinstance(error, InvariantError):
             say_error(str(error) or type(error).__name__, getattr(error, "__notes__", []))
             return exit_of(error)
+        case OSError() if error.errno in MACHINE:
+            where = f": {error.filename}" if error.filename else ""
+            say_error(f"the machine refused: {error.strerror}{where}; `gmpd doctor` looks further")
+            return Exit.MACHINE
+        case MemoryError():
+            say_error("the machine refused: no memory is left")
+            return Exit.MACHINE
         case _:
             traceback.print_exception(error)
             say_error("this is a bug in gmpd: please report it with what stands above")

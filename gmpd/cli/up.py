@@ -101,6 +101,7 @@ def _log_file(config: Config) -> Path:
         raise ConfigError(
             f"the state directory {path} cannot be made: {error.strerror}; set daemon.state_dir"
         ) from error
+    rundir.check_room(path, "daemon.state_dir")
     return path / "gmpd.log"
 
 
@@ -115,7 +116,8 @@ def _await(
             return Exit.OK
         code = process.poll()
         if code is not None:
-            say_error("the daemon could not start:", _tail(log, start))
+            say_error("the daemon could not start:", _reason(_tail(log, start)))
+            app.say(f"its log is {log}")
             return code if code > 0 else Exit.BUG
         time.sleep(LOOK_S)
     process.terminate()
@@ -141,6 +143,12 @@ def _say_up(app: App, record: rundir.Discovery, log: Path) -> None:
         where = f" without metrics ({record.http_problem})"
     app.say(f"gmpd is up (pid {record.pid}){where}; next: `gmpd status`, `gmpd down`")
     app.say(f"it logs to {log}", level=1)
+
+
+def _reason(lines: list[str]) -> list[str]:
+    """What it said last, from the word that begins an error; all of it when there is none."""
+    at = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return lines[at[-1] :] if at else lines
 
 
 def _tail(log: Path, start: int) -> list[str]:

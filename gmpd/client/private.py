@@ -48,7 +48,7 @@ class PrivateDaemon:
     ) -> None:
         first = _initializer(initializer, initargs)
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
-        self.directory = tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
+        self.directory = _new_directory()
         try:
             # What jobs print goes where this process prints, as with the standard pools.
             out = _duplicate(stdout)
@@ -176,6 +176,15 @@ def _log_level(config: Config) -> str:
     """Errors, unless somebody asked for more: it writes on the program's standard error."""
     name = "daemon.log_level"
     return config.daemon.log_level if config.origin(name).layer is not Layer.DEFAULT else "error"
+
+
+def _new_directory() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
+    except OSError as error:
+        raise DaemonUnreachable(
+            f"a private daemon could not start: no directory for it in /tmp ({error.strerror})"
+        ) from error
 
 
 def _duplicate(descriptor: int) -> int | None:

@@ -137,7 +137,14 @@ class Front:
             http=self._http,
             http_problem=self._http_problem,
         )
-        rundir.write_discovery(self._directory, record)
+        try:
+            rundir.write_discovery(self._directory, record)
+        except OSError as error:  # the disk filled up since the start: those who know it go on
+            log.error(
+                "%s cannot be written (%s): clients that start now do not find this daemon",
+                self._directory / rundir.DISCOVERY,
+                error.strerror,
+            )
 
     def _status(self) -> str:
         sched = self._coordinator.sched
@@ -165,6 +172,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
     Raises ConfigError when one runs there already or the directory cannot be used.
     """
     directory = rundir.prepare(config.daemon.runtime_dir)
+    rundir.check_room(directory, "daemon.runtime_dir")
     with rundir.Lock.acquire(directory) as lock:
         for name in lock.clear_stale():
             log.info("removed %s, left by a daemon that died", name)

@@ -123,3 +123,44 @@ def test_run_hands_on_large_output_whole_and_ends_with_its_reader(bare: Shell) -
         run.stdout.close()  # as `| head` does
         assert run.wait(30) == Exit.PIPE
     wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}").exists(), "yes is ended")
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_a_full_disk_keeps_a_daemon_from_starting_in_words(bare: Shell, command: str) -> None:
+    done = bare.limited("-f 0", command)
+    assert done.returncode == Exit.CONFIG
+    assert "cannot be written (File too large): make room there" in done.stderr
+    assert "bug" not in done.stderr
+    assert bare("status").returncode == Exit.UNREACHABLE
+
+
+def test_a_module_that_is_missing_keeps_up_from_starting_in_words(bare: Shell) -> None:
+    done = bare("up", "--import", "nosuch")
+    assert done.returncode == Exit.CONFIG
+    assert done.stderr.startswith(
+        "error: the daemon could not start:\n  error: no worker can start: import of nosuch failed:"
+        " ModuleNotFoundError: No module named 'nosuch'"
+    )
+    assert str(bare.directory / "state" / "gmpd.log") in done.stderr
+
+
+def test_doctor_finds_what_keeps_a_daemon_from_starting(bare: Shell) -> None:
+    bare.env["GMPD_DAEMON__IMPORTS"] = "words,nosuch"
+    done = bare.limited("-f 0", "doctor")
+    assert done.returncode == Exit.CONFIG
+    bad = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("bad ")]
+    assert bad == ["state", "imports"]
+    (bare.directory / "run").mkdir(mode=0o700)
+    assert "bad  runtime dir" in bare.limited("-f 0", "doctor").stdout
+    (bare.directory / "gmpd.toml").write_text("[limits]\nqueue_jobs = 'many'\n")
+    broken = bare("doctor")
+    assert broken.returncode == Exit.CONFIG
+    assert "gmpd.toml:2" in broken.stdout
+
+
+def test_doctor_asks_a_daemon_how_it_is(bare: Shell) -> None:
+    assert bare("up", "--procs", "1").returncode == 0
+    try:
+        assert ", running\n" in bare("doctor").stdout
+    finally:
+        assert bare("down").returncode == 0
