@@ -1,13 +1,23 @@
-"""Whether a program can never go on: no timer, socket, M in a call or foreign thread is left that
-could make a G ready (Go: ``checkdead``, which counts running Ms).
+"""Whether a program can never go on: nothing is left that could make a G ready (Go: ``checkdead``,
+which counts running Ms).
 
-Asked by the M that holds P, when it has nothing to run and no timer to wait for.
+Asked by the M that holds P, when it has nothing to run and no timer to wait for. A report that is
+wrong ends a program that would have gone on, so whatever may still come counts: sockets, Ms in a
+call, foreign threads, also those that Python does not know, signals with a handler, interval
+timers, and Ctrl-C for who waits for an ``asyncio.Event``, as programs do that end by it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime.steps import Steps
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -17,9 +27,48 @@ if TYPE_CHECKING:
 QUIET_LOOKS = 3
 QUIET_S = 0.01
 
+#: Who installs handlers that wake no G: asyncio.Runner's own for Ctrl-C, which cancels main, and
+#: pytest-timeout's, which ends the test.
+_WATCHDOGS = ("asyncio.runners", "pytest_timeout")
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+#: Names of the threads of a P, which do nothing by themselves.
+_OWN = ("gmpd-M", "gmpd-sysmon")
+#: Where the code of ``asyncio.Event.wait`` is.
+_EVENT_WAIT = asyncio.Event.wait.__code__
+_TASKS = "/proc/self/task"
 
-def is_dead(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
-    """Whether nothing from outside could make a G of ``loop`` ready. Timers are the caller's.
+
+class Checkdead:
+    """The question, for one program. Made before it begins."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        #: Threads that there were, and how often each had run.
+        self._before = dict(_kernel_threads())
+
+    def is_dead(self, loop: Loop) -> bool:
+        """Whether nothing could make a G of ``loop`` ready. Timers are the caller's."""
+        return (
+            is_quiet(loop)
+            and not _signal_may_come(loop)
+            and not self._unknown_thread_runs()
+            and not _event_may_be_set(loop)
+        )
+
+    def _unknown_thread_runs(self) -> bool:
+        """Whether a thread that Python does not know was started, or has run, since the program
+        began: a runtime in Rust or C, that may answer. One that has not run since (OpenBLAS keeps
+        some from its import on) has nothing to answer.
+        """
+        known = {thread.native_id for thread in threading.enumerate()}
+        return any(
+            tid not in known and self._before.get(tid) != runs for tid, runs in _kernel_threads()
+        )
+
+
+def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
+    """Whether no socket, thread of Python, or M in a call is left that could make a G ready.
 
     ``looks``: how often threads are looked at again that wait for Gs, and may just be woken.
     """
@@ -27,10 +76,10 @@ def is_dead(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
         return False
     if loop.ms.detached and not _all_wait_for_gs(loop, looks):
         return False
-    main = threading.main_thread()
+    m0 = loop.ms.m0
+    own = threading.main_thread().ident if m0 is None else m0.ident
     return not any(
-        thread is not main and not thread.name.startswith("gmpd-")
-        for thread in threading.enumerate()
+        thread.ident != own and not thread.name.startswith(_OWN) for thread in threading.enumerate()
     )
 
 
@@ -46,3 +95,67 @@ def _all_wait_for_gs(loop: Loop, looks: int) -> bool:
         if loop.inbox or loop._ready or (look < looks and loop._selector.select(QUIET_S)):
             return False
     return True
+
+
+def _signal_may_come(loop: Loop) -> bool:
+    """Whether a signal would run a handler of the program's, or an interval timer is set."""
+    if loop._signal_handlers:
+        return True
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    heard = {number for number, handler in handlers.items() if _is_heard(handler)}
+    if heard:
+        return True
+    watched = signal.SIGALRM in handlers and callable(handlers[signal.SIGALRM])
+    return any(
+        signal.getitimer(timer)[0] and not (timer == signal.ITIMER_REAL and watched)
+        for timer in _TIMERS
+    )
+
+
+def _is_heard(handler: Any) -> bool:
+    """Whether it is a handler that may wake a G."""
+    if not callable(handler) or handler is signal.default_int_handler:
+        return False
+    while isinstance(handler, partial):
+        handler = handler.func
+    return getattr(handler, "__module__", None) not in _WATCHDOGS
+
+
+def _event_may_be_set(loop: Loop) -> bool:
+    """Whether something waits for an ``asyncio.Event``: it goes on, or ends, by Ctrl-C. Each Event
+    that is waited for has a Future; what waits for gmpd's own things has none.
+    """
+    waiting = (g for g in [*loop.gs.some(len(loop.gs)), *asyncio.all_tasks(loop)])
+    return any(
+        isinstance(g, Steps) and isinstance(g._fut_waiter, asyncio.Future) and _waits_for_event(g)
+        for g in waiting
+    )
+
+
+def _waits_for_event(g: Any) -> bool:
+    coro = g.get_coro()
+    while coro is not None:
+        code = getattr(coro, "cr_code", None)
+        if code is _EVENT_WAIT:
+            return True
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
+    return False
+
+
+def _kernel_threads() -> Iterator[tuple[int, bytes]]:
+    """The threads of this process, and how often each has run; empty where the kernel does not
+    say.
+    """
+    try:
+        tids = os.listdir(_TASKS)
+    except OSError:
+        return
+    for tid in tids:
+        try:
+            with open(f"{_TASKS}/{tid}/schedstat", "rb") as schedstat:
+                yield int(tid), schedstat.read().split()[-1]
+        except FileNotFoundError:
+            if os.path.exists(f"{_TASKS}/{tid}"):
+                yield int(tid), b""  # a kernel that does not count
+        except (OSError, IndexError):  # it has just ended
+            continue

@@ -22,7 +22,7 @@ from typing import Any
 
 from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
-from gmpd.runtime.deadlock import is_dead
+from gmpd.runtime.deadlock import is_quiet
 from gmpd.runtime.fresh import FreshGs
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
@@ -158,12 +158,15 @@ class Jumper(Poller):
     def idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""
         loop = self._fake
-        if timeout is not None and is_dead(loop, looks=0):
+        if timeout is not None and is_quiet(loop, looks=0):
             when = self.next_timer()
             assert when is not None
-            if when == inf:  # all that is left are sleeps without an end
-                raise Deadlock(deadlock_text(loop))
-            loop.now = when
+            if when < inf:
+                loop.now = when
+                return
+            if loop.checkdead is not None and loop.checkdead.is_dead(loop):
+                raise Deadlock(deadlock_text(loop))  # all that is left are sleeps without an end
+            super().idle(None, m)
         elif timeout is None or loop.ms.detached:
             # What runs without P takes real time, and the fake one stands still for it.
             super().idle(None, m)

@@ -140,6 +140,7 @@ LOOP: Final = {
     "_run_once": "a round of P in place of asyncio's",
     "_scheduled": "the heap of timers",
     "_selector": "waiting for sockets",
+    "_signal_handlers": "telling a deadlock from a wait for a signal",
     "_set_coroutine_origin_tracking": "origins of coroutines in debug mode",
     "_stopping": "the end of run_forever",
     "_task_factory": "task factories of users",
@@ -222,6 +223,7 @@ if TYPE_CHECKING:  # typeshed leaves the private names of a loop out
         _ready: deque[Any]
         _scheduled: list[Any]
         _selector: Any
+        _signal_handlers: dict[int, Any]
         _stopping: bool
         _task_factory: Any
         _thread_id: int | None

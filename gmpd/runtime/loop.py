@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
+from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G, JobG
 from gmpd.runtime.handoffs import Handoffs
@@ -96,7 +97,7 @@ class Loop(SelectorEventLoop):
         self.on_poll: Callable[[int], None] | None = None
         #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
         #: waits for jobs).
-        self.checkdead = False
+        self.checkdead: Checkdead | None = None
         #: The coroutine whose end is that of the program: ``gmpd.run`` sets it.
         self.main: Coroutine[Any, Any, Any] | None = None
         #: Gs that outlived it, whose frames end with the loop; None: it has not ended.

@@ -12,7 +12,6 @@ from heapq import heapify, heappop
 from typing import TYPE_CHECKING
 
 from gmpd.errors import Deadlock
-from gmpd.runtime.deadlock import is_dead
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
 
@@ -65,8 +64,8 @@ class Poller:
     def idle(self, timeout: float | None, m: M | None) -> None:
         """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
         loop = self._loop
-        if timeout is None and loop.checkdead and is_dead(loop):
-            loop.checkdead = False  # once: the end of the program may wait again
+        if timeout is None and loop.checkdead is not None and loop.checkdead.is_dead(loop):
+            loop.checkdead = None  # once: the end of the program may wait again
             raise Deadlock(deadlock_text(loop))
         board, stats = loop.board, loop.stats
         loop.is_idle = True

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from gmpd.errors import Deadlock
+from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.deterministic import DeterministicLoop
 from gmpd.runtime.loop import Loop
 
@@ -38,7 +39,7 @@ def run(
 
     def make() -> Loop:
         loop = Loop() if deterministic_seed is None else DeterministicLoop(deterministic_seed)
-        loop.checkdead = True
+        loop.checkdead = Checkdead()
         loop.main = main
         return loop
 
