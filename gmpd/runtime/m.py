@@ -34,6 +34,9 @@ T = TypeVar("T")
 #: short enough that a thousand threads of one burst are not kept for hours.
 IDLE_S_MAX = 10.0
 
+#: Threads of a P beside the Ms that are counted: M0 and sysmon.
+OWN_THREADS = 2
+
 
 class _Current(threading.local):
     m: M | None = None
@@ -169,6 +172,12 @@ class Ms:
     def spare(self) -> bool:
         """Whether P could be handed off now: an M is idle, or one more is allowed."""
         return bool(self.idle) or self.count < self.max_ms
+
+    def others(self) -> bool:
+        """Whether this process has threads that may want the GIL, beside the M with P and sysmon:
+        Ms whose G runs without P, and threads of the user's.
+        """
+        return bool(self.detached) or threading.active_count() > self.count + OWN_THREADS
 
     def attach_main(self) -> M:
         """The calling thread becomes M0 and takes P."""

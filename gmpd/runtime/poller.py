@@ -8,10 +8,13 @@ callback: it makes them ready. Only the M that holds P calls this.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from heapq import heapify, heappop
-from typing import TYPE_CHECKING
+from time import sleep as nap
+from typing import TYPE_CHECKING, Any
 
 from gmpd.errors import Deadlock
+from gmpd.runtime.peek import peeker
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
 
@@ -19,10 +22,15 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
 
-#: Sockets are polled at most so often while Gs are ready. A poll lets go of the GIL, and wakes
-#: sysmon if that waits for it: 16 us each, 8 % of all time when it was done every 200 us. (Go polls
-#: every 10 ms while every P is busy.)
+#: Sockets are polled at most so often while Gs are ready (Go polls every 10 ms while every P is
+#: busy). A poll that finds something lets go of the GIL, and wakes sysmon if that waits for it.
 POLL_NS = 1_000_000
+#: While other threads run in this process, a busy P hands the GIL over at least so often: between
+#: two of its polls it may have been let go of for microseconds only, by a user's socket or file.
+SHARE_NS = 3_000_000
+#: P sleeps for so long, in seconds, and the kernel's timer slack (50 us): enough for a thread on
+#: another core to wake and take the GIL.
+NAP_S = 5e-6
 #: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
 SWEEP_MIN = 100
 
@@ -30,10 +38,15 @@ SWEEP_MIN = 100
 class Poller:
     """The netpoller and the timers of one P."""
 
-    __slots__ = ("_loop",)
+    __slots__ = ("_loop", "_peek", "_peeked", "_shared_ns")
 
     def __init__(self, loop: Loop):
         self._loop = loop
+        #: Tells whether the selector that was peeked at has events, without letting go of the GIL.
+        self._peek: Callable[[], int] | None = None
+        self._peeked: Any = None
+        #: When P let go of the GIL for so long that whoever waited for it had it.
+        self._shared_ns = 0
 
     def timeout(self) -> float | None:
         """Seconds that P may sleep in select; None: until it is woken. Drops cancelled timers on
@@ -60,6 +73,10 @@ class Poller:
         self._netpoll(0)
         if loop.on_poll is not None:
             loop.on_poll(now)
+        if now - self._shared_ns > SHARE_NS:
+            self._shared_ns = now
+            if loop.ms.others():
+                nap(NAP_S)
 
     def idle(self, timeout: float | None, m: M | None) -> None:
         """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
@@ -75,7 +92,7 @@ class Poller:
         board[1] = start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
         self._netpoll(0 if loop.inbox or loop._ready or loop.runq else timeout)
-        loop.polled_ns = now = time.monotonic_ns()
+        loop.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
         board[2] = stats.idle_ns
         board[1] = 0
@@ -85,7 +102,13 @@ class Poller:
 
     def _netpoll(self, timeout: float | None) -> None:
         loop = self._loop
-        found = loop._selector.select(timeout)
+        selector = loop._selector
+        if timeout == 0:
+            if selector is not self._peeked:  # the first time, or a test has put in its own
+                self._peeked, self._peek = selector, peeker(selector)
+            if self._peek is not None and self._peek() == 0:
+                return
+        found = selector.select(timeout)
         if found:
             loop.stats.poller += len(found)
             loop._process_events(found)

@@ -57,7 +57,7 @@ CHECKED_BEFORE = {
     ("netpoll.py", "link.wait(timeout_s)"),
     ("netpoll.py", "self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)"),  # bounded above
     ("runtime/sysmon.py", "self._note.acquire(timeout=pause_ns / 1000000000.0)"),  # a slice at most
-    ("runtime/poller.py", "loop._selector.select(timeout)"),  # Poller.timeout bounds it
+    ("runtime/poller.py", "selector.select(timeout)"),  # Poller.timeout bounds it
     ("runtime/go.py", "asyncio.sleep(seconds)"),  # the loop's own limit
     ("gateway/latest.py", "asyncio.wait({asking}, timeout=self._wait_s)"),  # WAIT_S
     ("client/private.py", "process.wait(wait_s)"),  # a constant
