@@ -8,7 +8,9 @@ ENV PATH=/opt/gmpd/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gmpd gmpd
-RUN pip install .
+# What jobs import beside gmpd: --build-arg EXTRA="pandas sqlalchemy".
+ARG EXTRA=""
+RUN pip install . ${EXTRA}
 
 FROM build AS build-load
 RUN pip install ".[load]"

@@ -28,7 +28,9 @@ def choose_runtime_dir(
     """Where sockets live when nobody said: (path, why).
 
     $XDG_RUNTIME_DIR counts only when it is a directory of ours: `sudo` and `su` leave that of the
-    former user behind, and a daemon there would be at the mercy of its owner.
+    former user behind, and a daemon there would be at the mercy of its owner. Without it (cron, a
+    service) the directory that a daemon of this user's session or of systemd has made counts, so
+    that such a program meets the same daemon.
     """
     systemd = env.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if systemd:
@@ -36,6 +38,9 @@ def choose_runtime_dir(
     session = env.get("XDG_RUNTIME_DIR", "")
     if session and is_own_dir(session):
         return f"{session}/gmpd", Origin(Layer.SYSTEM, "$XDG_RUNTIME_DIR")
+    for made in (f"/run/user/{uid}/gmpd", "/run/gmpd"):
+        if is_own_dir(made):
+            return made, Origin(Layer.SYSTEM, "a daemon's directory of this user")
     if uid == 0 and is_own_dir("/run"):
         return "/run/gmpd", Origin(Layer.SYSTEM, "/run is ours")
     return f"/tmp/gmpd-{uid}", Origin(Layer.SYSTEM, "no other place")  # noqa: S108 - made 0700, owner checked

@@ -308,6 +308,10 @@ def test_a_file_must_be_utf8(written: Path) -> None:
         ({}, 0, ["/run"], "/run/gmpd"),
         ({}, 0, [], "/tmp/gmpd-0"),
         ({}, 5, ["/run"], "/tmp/gmpd-5"),
+        ({}, 5, ["/run/user/5"], "/tmp/gmpd-5"),
+        ({}, 5, ["/run/user/5/gmpd", "/run/gmpd"], "/run/user/5/gmpd"),  # cron, beside a session
+        ({}, 5, ["/run/gmpd"], "/run/gmpd"),  # a service, beside the one of gmpd
+        ({"XDG_RUNTIME_DIR": "/run/user/5"}, 5, ["/run/user/5", "/run/gmpd"], "/run/user/5/gmpd"),
     ],
 )
 def test_the_runtime_directory_is_the_first_that_is_ours(
