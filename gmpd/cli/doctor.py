@@ -6,6 +6,7 @@ Changes nothing. A running daemon is asked how it is; where none can start, the 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import resource
 import socket
@@ -19,13 +20,13 @@ from pathlib import Path
 
 import click
 
-from gmpd import cpus, interpreter, rundir
+from gmpd import cpus, interpreter, pythons, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import PlainClient
 from gmpd.client.discovery import reach
 from gmpd.config import Config, split_address
-from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError
+from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError, UnsupportedPython
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
@@ -72,6 +73,21 @@ def _packages(config: Config) -> Iterator[Finding]:
             "packages", Level.BAD, f"missing: {', '.join(missing)}", f"pip install '{missing[0]}'"
         )
     yield Finding("packages", Level.OK, ", ".join([python, *found]))
+
+
+def _python(config: Config) -> Iterator[Finding]:
+    here = f"Python {pythons.running()}"
+    if not pythons.has_gil():
+        fix = "PYTHON_GIL=1 in the environment, or python -X gil=1"
+        yield Finding("python", Level.BAD, f"{here} without the GIL, which gmpd needs", fix)
+    elif words := pythons.untried():
+        yield Finding("python", Level.WARN, words, "use a newer gmpd, if there is one")
+    else:
+        yield Finding("python", Level.OK, f"{here}, one of the versions that gmpd was tried on")
+    try:
+        importlib.import_module("gmpd.runtime.internals")
+    except UnsupportedPython as error:
+        yield Finding("python", Level.BAD, str(error))
 
 
 def _cores(config: Config) -> Iterator[Finding]:
@@ -273,7 +289,8 @@ def _read(path: str) -> str:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-    _packages, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http, _clock,
+    _python, _packages, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http,
+    _clock,
     _huge_pages,
 )  # fmt: skip
 

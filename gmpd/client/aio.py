@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self, TypeAlias
 
-from gmpd import codec
+from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.core import (
@@ -100,6 +100,7 @@ class AsyncClient(Wire):
     """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
 
     def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
+        pythons.welcome()
         if key is not None:
             raise NotImplementedError(f"key=...: {INSTEAD['key']}")
         self._where = endpoint

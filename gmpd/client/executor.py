@@ -21,6 +21,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from gmpd import pythons
 from gmpd.client.chunks import each, run_rows_async, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
@@ -56,6 +57,7 @@ class Executor(concurrent.futures.Executor):
         *,
         client: Client | None = None,
     ) -> None:
+        pythons.welcome()
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

@@ -37,6 +37,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeAlias
 
+from gmpd import pythons
 from gmpd.client.core import INSTEAD, Ended, Event, answer_error, apply, prepare
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
@@ -113,6 +114,7 @@ class Client(Wire):
         target: Target | None = None,
         key: object = None,
     ) -> None:
+        pythons.welcome()
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
         if key is not None:

@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 
 import gmpd
-from gmpd import interpreter, rundir
+from gmpd import interpreter, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
@@ -171,6 +171,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
 
     Raises ConfigError when one runs there already or the directory cannot be used.
     """
+    pythons.welcome()
     directory = rundir.prepare(config.daemon.runtime_dir)
     rundir.check_room(directory, "daemon.runtime_dir")
     with rundir.Lock.acquire(directory) as lock:
@@ -195,6 +196,7 @@ def serve_private(settings: dict[str, Any]) -> int:
 
     Its directory is its own, too: it removes it, since its client may be dead by then.
     """
+    pythons.require()
     config = Config.from_wire(settings["config"])
     directory = rundir.prepare(settings["runtime_dir"])
     try:

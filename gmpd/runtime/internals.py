@@ -21,6 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gmpd.errors import UnsupportedPython
+from gmpd.pythons import NEWEST, OLDEST, running
 
 
 class Internal(NamedTuple):
@@ -45,10 +46,9 @@ def _take(where: str, name: str, purpose: str) -> Any:
 
 def missing(name: str, purpose: str) -> str:
     """The sentence that refuses a Python."""
-    version = ".".join(map(str, sys.version_info[:3]))
     return (
-        f"Python {version} has no {name}, which gmpd needs for {purpose}: "
-        "use a Python that this gmpd was made for (3.11 to 3.15), or a newer gmpd"
+        f"Python {running()} has no {name}, which gmpd needs for {purpose}: "
+        f"use Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}, or a newer gmpd"
     )
 
 
@@ -268,7 +268,7 @@ def _prove() -> None:
 
 
 _prove()
-if sys.version_info[:2] > (3, 15) and (_lacking := absent()):
+if sys.version_info[:2] > NEWEST and (_lacking := absent()):
     raise UnsupportedPython("; ".join(_lacking))
 
 __all__ = [

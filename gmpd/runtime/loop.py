@@ -22,6 +22,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
+from gmpd import pythons
 from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.deadlock import Checkdead
@@ -60,17 +61,26 @@ MAX_MS = 1000
 MAX_MS_MIN = 2
 
 
+def _check(max_ms: int) -> None:
+    """Whether a P can be here, and with so many threads."""
+    pythons.require()
+    if max_ms < MAX_MS_MIN:
+        raise ValueError(
+            f"max_ms is {max_ms}, must be at least {MAX_MS_MIN}: when a G blocks its thread, "
+            "another one must hold the P"
+        )
+
+
 class Loop(SelectorEventLoop):
     """One P. ``max_ms`` bounds its threads."""
 
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
-        if max_ms < MAX_MS_MIN:
+        try:
+            _check(max_ms)
+        except BaseException:
             super().close()
-            raise ValueError(
-                f"max_ms is {max_ms}, must be at least {MAX_MS_MIN}: when a G blocks its thread, "
-                "another one must hold the P"
-            )
+            raise
         self.stats = Stats()
         self.runq: RunQueue[Any] = RunQueue(is_started)
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
+from gmpd import pythons
 from gmpd.errors import Deadlock
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.deterministic import DeterministicLoop
@@ -21,6 +22,7 @@ FATAL_STATUS = 2
 
 def new_event_loop() -> Loop:
     """A P as a drop-in asyncio loop: ``asyncio.Runner(loop_factory=gmpd.new_event_loop)``."""
+    pythons.welcome()
     return Loop()
 
 
@@ -43,6 +45,7 @@ def run(
         loop.main = main
         return loop
 
+    pythons.welcome()
     _speak_go()
     with asyncio.Runner(loop_factory=make, debug=debug) as runner:
         return runner.run(main)

@@ -672,7 +672,7 @@ def test_an_operation_is_a_coroutine_like_any_other(run: Run) -> None:
     async def main() -> None:
         ch: Chan[int] = Chan(1)
         for operation in (ch.recv, ch.send, select, gmpd.sleep):
-            assert asyncio.iscoroutinefunction(operation)
+            assert inspect.iscoroutinefunction(operation)
         task = asyncio.create_task(ch.recv())
         both = asyncio.gather(ch.recv(), asyncio.wait_for(ch.recv(), 10))
         await asyncio.ensure_future(ch.send(1))

@@ -212,6 +212,7 @@ def test_a_connect_that_is_cancelled_ends_the_daemon_that_it_began(
     wait_until(lambda: not Path(daemon.directory).exists(), "it has ended", timeout=20)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # since 3.12
 def test_a_fork_does_not_keep_the_daemon_from_its_end() -> None:
     client = gmpd.Client()
     assert client._daemon is not None
