@@ -74,6 +74,10 @@ class JobTimeout(JobError, TimeoutError):
     """The job ran longer than its ``timeout`` and was ended."""
 
 
+class LimitPassed(JobTimeout):
+    """Raised in a function whose time limit has passed, wherever it is at that moment."""
+
+
 class JobCancelled(JobError):
     """The job was cancelled after it had been accepted."""
 

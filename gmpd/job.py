@@ -74,7 +74,8 @@ class JobOptions:
     name: str | None = None
     #: Further attempts after one that failed or whose worker died.
     retries: int = 0
-    #: Seconds that one attempt may run; None: no limit.
+    #: Seconds that one attempt may run; None: no limit. It ends the wait. A function that does not
+    #: stop runs on; its next attempt waits for its end, at most for as long again.
     timeout: float | None = None
     #: Higher goes first among the jobs of one client.
     priority: int = 0

@@ -26,7 +26,7 @@ changes nothing.
 
     client ──── Hello Define Undefine Submit Cancel Ack Pull Call Bye ───▶ coordinator
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
-    worker ──────── Hello Finished Started Kept Items Fault Bye ─────────▶ coordinator
+    worker ── Hello Finished Started Expired Kept Items Fault Bye ───────▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
     worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
@@ -117,6 +117,7 @@ class Kind(IntEnum):
     CHILDREN = 31
     ROUTE = 32
     LOST = 33
+    EXPIRED = 34
     ASK = 40
     ANSWER = 41
 
@@ -389,6 +390,13 @@ class Started(NamedTuple):
     tokens: list[int]
 
 
+class Expired(NamedTuple):
+    """The time limits of these have passed and their frames have not ended: their clients need not
+    wait. ``Finished`` follows for each when its frame has ended, whatever that gave."""
+
+    tokens: list[int]
+
+
 class Children(NamedTuple):
     """So many fresh children wait here. Sent when that turns from none to some and back, not per
     child; ``asked``: in answer to StealChildren."""
@@ -436,7 +444,7 @@ class Fault(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Refused | Define | Submit | Cancel | Ack | Pull | Call | Waive | Bye | Done
     | Items | Running | Room | Kept | Reply | Gone | Undefine | Assign | Stop | Finished | Started
-    | Fault | StealChildren | Children | Ask | Answer | Route | Lost
+    | Expired | Fault | StealChildren | Children | Ask | Answer | Route | Lost
 )  # fmt: skip
 FromClient: TypeAlias = (
     Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Waive | Bye
@@ -444,7 +452,7 @@ FromClient: TypeAlias = (
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Bye
-    | Children | Define | Submit | Cancel | Answer | Route
+    | Children | Define | Submit | Cancel | Answer | Route | Expired
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
@@ -548,6 +556,7 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Running: (Kind.RUNNING, (_uints,)),
     Kept: (Kind.KEPT, (_uints,)),
     Started: (Kind.STARTED, (_uints,)),
+    Expired: (Kind.EXPIRED, (_uints,)),
     Fault: (Kind.FAULT, (_text, _bin)),
     Stop: (Kind.STOP, (_flag,)),
     StealChildren: (Kind.STEAL_CHILDREN, (_uint,)),
@@ -580,7 +589,7 @@ TO_CLIENT = _direction(
 )
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Bye,
-    Children, Define, Submit, Cancel, Answer, Route,
+    Children, Define, Submit, Cancel, Answer, Route, Expired,
 )  # fmt: skip
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Cancel, Pull, Stop,

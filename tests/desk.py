@@ -99,7 +99,7 @@ class Desk:
 
     def start(self, p: PRecord, tokens: Iterable[int] | None = None) -> list[int]:
         begun = list(p.fresh) if tokens is None else list(tokens)
-        self.sched.started(p, p.epoch, begun)
+        self.sched.started(p, p.epoch, begun, self.now)
         return begun
 
     def teach(self, p: PRecord, client: Session, fn: str, occupied_ms: float) -> None:

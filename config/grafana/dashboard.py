@@ -212,11 +212,13 @@ JOBS: Final = Row(
         ),
         Panel(
             "Accepted, refused, retried",
-            "Refused: a named limit said QueueFull. Retried: further attempts.",
+            "Refused: a named limit said QueueFull. Retried: further attempts. Overran: ran on past"
+            " their timeout.",
             [
                 (rate("gmpd_jobs_submitted_total"), "accepted"),
                 (f"{rate('gmpd_jobs_rejected_total')} or vector(0)", "refused"),
                 (f"{rate('gmpd_jobs_retried_total')} or vector(0)", "retried"),
+                (rate("gmpd_jobs_overran_total"), "overran"),
             ],
             unit="ops",
         ),
@@ -381,6 +383,7 @@ PS: Final = Row(
             [
                 (gauge("gmpd_p_fresh_jobs", "p"), "P{{p}} fresh"),
                 (gauge("gmpd_p_started_jobs", "p"), "P{{p}} started"),
+                (gauge("gmpd_p_overrunning_jobs", "p"), "P{{p}} past their timeout"),
             ],
         ),
         Panel(

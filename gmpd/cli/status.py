@@ -23,6 +23,7 @@ def command(app: App) -> None:
     \b
     FRESH    jobs it has been given and not begun: they can still be stolen
     STARTED  jobs that run, block or wait there
+    OVERRUNNING, above the table: functions that did not stop at their timeout
     MS       its threads
     JOBS     jobs that ended there
     STOLEN   jobs, and children of Gs, that it took from other Ps
@@ -37,6 +38,8 @@ def command(app: App) -> None:
     app.data(headline(seen))
     isolated = seen.get("isolated", {})
     if line := isolated_line(isolated):
+        app.data(line)
+    for line in overruns(seen.get("ps", [])):
         app.data(line)
     if line := children_line(seen.get("ps", [])):
         app.data(line)
@@ -87,6 +90,22 @@ def children_line(ps: Sequence[Mapping[str, Any]]) -> str:
     where = ", ".join(f"{n:,} on P{p}" for p, n in into.items() if n)
     line = f"children that moved: {sum(into.values()):,} began, {where}"
     return textwrap.fill(line, WIDTH, subsequent_indent="  ")
+
+
+def overruns(ps: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What runs on past its time limit, by name; nothing as long as nothing does."""
+    n = sum(p.get("overrunning", 0) for p in ps)
+    if not n:
+        return []
+    lines = [f"overrunning: {n:,} function{'s' if n > 1 else ''} did not stop at the time limit"]
+    for p in ps:
+        for each in p.get("overruns_now", []):
+            waits = ", a retry waits for its end" if each.get("retry") else ""
+            lines.append(
+                f"  {each.get('name')} of {each.get('client') or '?'} on P{p.get('p')},"
+                f" {each.get('over_s', 0):,.1f} s past it{waits}"
+            )
+    return lines
 
 
 def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:

@@ -23,7 +23,7 @@ from gmpd.codec import (
     encode_result,
     too_large,
 )
-from gmpd.errors import Unserializable
+from gmpd.errors import LimitPassed, Unserializable
 
 #: One call's positional arguments.
 Item = tuple[Any, ...]
@@ -48,6 +48,8 @@ def run_chunk(fn: Callable[..., Any], items: list[Any]) -> OrElse:
             for item in left:
                 add(fn(item))
             return sendable(results, errors)
+        except LimitPassed:
+            raise  # the limit of the chunk, which is no error of the item that it came upon
         except BaseException as error:  # noqa: BLE001 - the job's own, whatever it is
             errors[len(results)] = encode_error(error)
             add(None)

@@ -75,6 +75,9 @@ class Sizer:
         self.size = max(1, min(wanted, items * GROWTH, self._most, CHUNK_ITEMS_MAX))
 
 
+_PER_ATTEMPT = frozenset({"isolate", "timeout", "retries"})
+
+
 class Plan:
     """What a ``map`` sends, how much of it, and what comes back: without waiting for anything."""
 
@@ -94,9 +97,10 @@ class Plan:
         self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
         total = _length(iterables)
         # Coroutines wait together anyway; a chunk of them would only delay each other's results.
-        # Of isolated jobs, each item is to have a worker of its own.
-        isolate = bool(self._options and self._options.get("isolate"))
-        alone = self._plain or isolate or inspect.iscoroutinefunction(fn)
+        # Of isolated jobs, each item is to have a worker of its own. A time limit and retries are
+        # an attempt's, and so is an item's only if each is a job.
+        own = bool(self._options and not _PER_ATTEMPT.isdisjoint(self._options))
+        alone = self._plain or own or inspect.iscoroutinefunction(fn)
         self._sizer = Sizer(chunksize, total, alone)
         #: How many items a chunk has, where the caller said so.
         self.fixed = chunksize if isinstance(chunksize, int) else None

@@ -89,7 +89,7 @@ class Limits:
     client_window: int = _count(65_536, "jobs", "of one client, unfinished; then its submit waits")
     client_grace: float = _time("10s", "a vanished client's volatile jobs are kept this long")
     sessions: int = _count(512, "clients", "connected at once", high=100_000)
-    max_gs: int = _count(10_000, "jobs", "started and unfinished on one P")
+    max_gs: int = _count(10_000, "jobs", "started and unfinished on one P, also past their timeout")
     max_ms: int = _count(
         1_000, "threads", "of one worker; then a job that blocks waits", high=30_000
     )

@@ -12,7 +12,8 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from gmpd.codec import (
     FunctionRef,
@@ -22,7 +23,7 @@ from gmpd.codec import (
     encode_result,
     resolve_function,
 )
-from gmpd.errors import JobTimeout, Unserializable
+from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Outcome
 from gmpd.runtime.steps import leave_fork
 
@@ -41,11 +42,16 @@ _VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict
 #: What holds no channel.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
+#: A frame that ends within so many seconds of being interrupted at its time limit has not overrun.
+END_S = 0.02
+
 #: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
 #: A step of a sync generator ends after so long, so that its items leave while they are fresh.
 STEP_NS = 2_000_000
 
+
+T = TypeVar("T")
 
 #: What one step of a sync generator gave, and whether it was the last.
 Step: TypeAlias = tuple[list[Any], bool]
@@ -76,8 +82,8 @@ class Call:
     __slots__ = (
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
         "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
-        "payload", "room", "room_waiter", "settled", "slow", "task", "thread", "timer", "token",
-        "unopened", "worker",
+        "payload", "room", "room_waiter", "slow", "task", "thread", "timer", "token", "unopened",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -111,8 +117,6 @@ class Call:
         self.adopted = False
         self.cancelling = False
         self.expired = False
-        #: Its outcome has been reported already (a timeout that the call survives).
-        self.settled = False
         #: A child of a G in another worker.
         self.child = options is not None and "child" in options
         #: The channels in its value.
@@ -168,7 +172,18 @@ class Call:
             self.timer.cancel()
             self.timer = None
         self.task = self.driven = None
+        if self.options is not None:
+            self._judge(self.options.get("timeout"))
         self.worker.ended(self)
+
+    def _judge(self, limit_s: float | None) -> None:
+        """What ends after its limit has timed out, whatever it gave: it may have swallowed its
+        cancellation, or held the interpreter so that nothing could come in time."""
+        if limit_s is None or self.outcome is Outcome.TIMEOUT:
+            return
+        if self.expired or self.ended_ns - self.began_ns > limit_s * 1e9:
+            self.outcome = Outcome.TIMEOUT
+            self.data, self.out_buffers, self.gift = b"", (), ()
 
     def _call_as_told(self) -> Coroutine[Any, Any, Any] | None:
         """As its options want it."""
@@ -201,10 +216,17 @@ class Call:
             raise
 
     def _invoke_guarded(self) -> Any:
-        """As ``_invoke`` for a job with a time limit: its thread can be interrupted meanwhile."""
-        self.thread = threading.get_ident()
+        """As ``_invoke`` for a job with a time limit."""
+        return self._guarded(self._invoke)
+
+    def _guarded(self, part: Callable[[], T]) -> T:
+        """Run a part of a job with a time limit: its thread can be interrupted meanwhile."""
         try:
-            return self._invoke()
+            with self.worker.interrupts:
+                if self.expired:
+                    raise LimitPassed
+                self.thread = threading.get_ident()
+            return part()
         finally:
             self._leave_guarded()
 
@@ -216,7 +238,7 @@ class Call:
                     ident, self.thread = self.thread, None
                     if self.expired and ident is not None:
                         _interrupt(ident, None)
-            except JobTimeout:
+            except LimitPassed:
                 continue
             return
 
@@ -288,15 +310,37 @@ class Call:
     async def _stream_sync(self, source: Any) -> None:
         """A plain generator runs as a sync G, step by step: one that blocks loses P like any."""
         over = False
-        while not over:
-            await self._has_room()
-            values, over = await self.worker.loop.call_sync(self._stepper(source))
-            self._offer(values)
+        try:
+            while not over:
+                await self._has_room()
+                values, over = await self._step(source)
+                self._offer(values)
+        except BaseException:
+            if self.expired and hasattr(source, "close"):
+                await self.worker.loop.call_sync(source.close)
+            raise
+
+    async def _step(self, source: Any) -> Step:
+        """One step, ended with its frame: a time limit that passes meanwhile waits for it."""
+        step = self.worker.loop.call_sync(self._stepper(source))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            if not self.expired:
+                step.cancel()
+                raise
+            await _until_done(step)
+            raise
 
     def _stepper(self, source: Any) -> Callable[[], Step]:
-        return _stepper(source, self.room)
+        step = _stepper(source, self.room)
+        if self.options is None or "timeout" not in self.options:
+            return step
+        return partial(self._guarded, step)
 
     async def _has_room(self) -> None:
+        if self.expired:  # it swallowed its cancellation, and nobody takes what it yields
+            raise asyncio.CancelledError
         while self.room <= 0:
             self.room_waiter = asyncio.get_running_loop().create_future()
             await self.room_waiter
@@ -352,13 +396,12 @@ class Call:
         self.expired = True
         if self.task is not None:
             self.task.cancel()
-        if self.adopted:
-            return
         with self.worker.interrupts:
             if self.thread is not None:
-                _interrupt(self.thread, JobTimeout)
-        # A call that sits in C code does not notice until it returns: its client need not wait.
-        self.worker.report_timeout(self)
+                _interrupt(self.thread, LimitPassed)
+        # A call that sits in C code does not notice until it returns, and a function may go on in
+        # spite of it: its client need not wait.
+        self.timer = self.worker.loop.call_later(END_S, self.worker.overruns, self)
 
     def cancel(self) -> bool:
         """Cancel a coroutine where it waits; False for what cannot be stopped.
@@ -400,6 +443,17 @@ class _Metered:
                 yield request
             except BaseException as exc:  # noqa: BLE001 - thrown into the user's coroutine
                 error = exc
+
+
+async def _until_done(future: asyncio.Future[Any]) -> None:
+    """Whatever it gives, and however often this is cancelled meanwhile."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # it has been seen
 
 
 def _stepper(source: Any, room: int) -> Callable[[], Step]:

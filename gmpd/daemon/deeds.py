@@ -148,6 +148,10 @@ class Deeds:
                 child.called_deaf = True
                 log.warning("%s is deaf: %s", child, _what_runs(p, child, now))
         self._sched.looked(p, moves=moves, asleep=asleep, now=now)
+        if child is not None and p.deaf and p.fresh:
+            # What it has begun it cannot tell; but time limits count from now on.
+            is_claimed = child.page.claims.is_claimed
+            self._sched.claimed(p, [token for token in p.fresh if is_claimed(token)], now)
 
 
 def _what_runs(p: PRecord, child: Child, now: int) -> str:

@@ -10,6 +10,7 @@ import os
 import platform
 import resource
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ _TOTALS = frozenset({
 #: A P is called deaf after so long. It is robbed long before; but one whose long job is just being
 #: handed off stands still for a moment too, on a busy machine.
 DEAF_SHOWN_NS = 250_000_000
+#: So many functions of a P that run on past their time limits are named.
+OVERRUNS_SHOWN = 10
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
 
@@ -64,6 +67,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "rejected": dict(tally.rejected),
             "finished": dict(tally.finished),
             "retried": dict(tally.retried),
+            "overran": tally.overran,
         },
         "children": tally.children,
         "ps": [p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
@@ -103,6 +107,7 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
         out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
             out.update(_running(record, child.page.slots, now))
+            out["overruns_now"] = _overrunning(record, now)
     out.update(_stats(c, p, now))
     return out
 
@@ -137,7 +142,7 @@ def _state(child: Any, record: PRecord | None, now: int, stealing: bool) -> str:
         return "starting"
     if record.draining:
         return "draining"
-    if record.fresh or record.started:
+    if record.fresh or record.begun:
         return "deaf" if record.is_deaf_for(DEAF_SHOWN_NS, now) else "running"
     return "searching" if stealing else "idle"
 
@@ -146,6 +151,7 @@ def _lease(record: PRecord) -> dict[str, Any]:
     return {
         "fresh": len(record.fresh),
         "started": len(record.started),
+        "overrunning": len(record.overrunning),
         "jobs_finished": record.finished,
         "steals": {"hit": record.hits, "empty": record.misses},
         "stolen": record.stolen,
@@ -155,10 +161,25 @@ def _lease(record: PRecord) -> dict[str, Any]:
 
 def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
     token, since = slots[Slot.CURRENT], slots[Slot.CURRENT_NS]
-    job = record.job(token)
-    if job is None:
-        return {"running": None, "running_s": 0.0}
-    return {"running": job.fn.name, "running_s": max(0, now - since) / 1e9}
+    running_s = max(0, now - since) / 1e9
+    if (job := record.job(token)) is not None:
+        return {"running": job.fn.name, "running_s": running_s}
+    if (overrun := record.overrunning.get(token)) is not None:
+        return {"running": overrun.job.fn.name, "running_s": running_s}
+    return {"running": None, "running_s": 0.0}
+
+
+def _overrunning(record: PRecord, now: int) -> list[dict[str, Any]]:
+    """What runs on past its time limit, the longest first."""
+    return [
+        {
+            "name": each.job.fn.name,
+            "client": each.job.session.name,
+            "over_s": (now - each.since_ns) / 1e9,
+            "retry": each.waits is not None,
+        }
+        for each in islice(record.overrunning.values(), OVERRUNS_SHOWN)
+    ]
 
 
 def _process(pid: int) -> dict[str, Any]:

@@ -85,6 +85,8 @@ class Worker:
         self.functions: dict[int, Known] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
+        #: Those whose time limit has passed and whose frames have not ended.
+        self.overrunning: dict[int, Call] = {}
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
@@ -149,10 +151,10 @@ class Worker:
     def ended(self, call: Call) -> None:
         """A call has its outcome; this M holds P."""
         self.paused()
-        self.calls.pop(call.token, None)
+        if self.calls.pop(call.token, None) is None:
+            self.overrunning.pop(call.token, None)
         self._unreported.pop(call.token, None)
-        if not call.settled:
-            self._settle(call)
+        self._settle(call)
         gathered = len(self._tokens)
         if (
             gathered >= (min(GATHER_MAX, self._fresh) if call.child else GATHER_MAX)
@@ -182,7 +184,6 @@ class Worker:
         ran_ns = max(0, call.ended_ns - call.began_ns)
         ran_us, occupied_us = ran_ns // 1000, call.occupied_ns // 1000
         call.fn.learn(call.occupied_ns)
-        call.settled = True
         if call.outcome is not Outcome.OK:
             details = {"unopened": True} if call.unopened else None
             self._specials[len(self._tokens)] = [int(call.outcome), details]
@@ -203,15 +204,16 @@ class Worker:
             )
         call.data, call.out_buffers = b"", ()
 
-    def report_timeout(self, call: Call) -> None:
-        """A limit has passed and the thread cannot be stopped at once: tell the client now."""
-        if call.settled:
+    def overruns(self, call: Call) -> None:
+        """A limit has passed and the frame has not ended: its client need not wait for that. Nor
+        does draining; the coordinator waits for it before another attempt."""
+        if self.calls.pop(call.token, None) is None:
             return
-        call.outcome, call.data, call.ended_ns = Outcome.TIMEOUT, b"", time.monotonic_ns()
-        self._unreported.pop(call.token, None)
-        self.calls.pop(call.token, None)  # nobody waits for its thread, draining neither
-        self._settle(call)
-        self.flush()
+        self.overrunning[call.token] = call
+        self.flush()  # that it began
+        self._send(protocol.Expired([call.token]))
+        if self._draining and not self.calls:
+            self.stop()
 
     def yielded(self, call: Call, blobs: list[Blob]) -> None:
         """Items of a generator job."""

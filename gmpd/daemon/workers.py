@@ -115,7 +115,9 @@ class Workers:
                 sched.finished(record, epoch, message, buffers, now)
                 child.page.acknowledge(child.finished)
             case protocol.Started(tokens):
-                sched.started(record, epoch, tokens)
+                sched.started(record, epoch, tokens, now)
+            case protocol.Expired(tokens):
+                sched.expired(record, epoch, tokens, now)
             case protocol.Kept(tokens):
                 sched.kept(record, epoch, tokens)
             case protocol.Answer(request, value):

@@ -330,6 +330,11 @@ _JOBS: Final = (
         "outcome",
     ),
     _counter("gmpd_jobs_retried_total", "Further attempts at a job.", by("jobs.retried"), "reason"),
+    _counter(
+        "gmpd_jobs_overran_total",
+        "Attempts whose function ran on past its time limit.",
+        one("jobs.overran"),
+    ),
     _gauge("gmpd_global_queue_length", "Jobs in the global run queue.", one("queue.global")),
     _gauge(
         "gmpd_global_queue_oldest_age_seconds",
@@ -438,6 +443,12 @@ _PS: Final = (
         "gmpd_p_fresh_jobs", "Jobs handed to a P and not started: stealable.", per_p("fresh"), "p"
     ),
     _gauge("gmpd_p_started_jobs", "Jobs started on a P and not finished.", per_p("started"), "p"),
+    _gauge(
+        "gmpd_p_overrunning_jobs",
+        "Functions on a P that run on past their time limits.",
+        per_p("overrunning"),
+        "p",
+    ),
     _counter("gmpd_p_jobs_finished_total", "Jobs finished on a P.", per_p("jobs_finished"), "p"),
     _gauge(
         "gmpd_p_running_age_seconds",

@@ -149,7 +149,7 @@ def _check_options(options: Options) -> None:
     isolate, timeout = options.get("isolate", False), options.get("timeout", 1)
     if type(isolate) is not bool:
         raise ProtocolError(f"Submit with isolate {str(isolate)[:40]!r}: neither true nor false")
-    if isolate and (type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX):
+    if type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX:  # refuses nan
         raise ProtocolError(
             f"Submit with the timeout {str(timeout)[:40]!r}: no seconds up to a year"
         )

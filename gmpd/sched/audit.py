@@ -27,10 +27,14 @@ def audit(sched: Sched) -> None:
     for record in (*sched.ps.values(), *sched.isolated.ps.values()):
         places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
         places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
+        waits = [each.waits for each in record.overrunning.values() if each.waits is not None]
+        places.see(waits, JobState.OVERRUNNING, f"P{record.p} overrunning")
         if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
             raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
         if record.fresh and sched.is_idle(record):
             raise InvariantError(f"P{record.p} is idle and has fresh work")
+        if record.begun + len(record.fresh) > max(record.begun, sched.started_max):
+            raise InvariantError(f"P{record.p} holds more than {sched.started_max} jobs")
     for worker in sched.isolated.ps.values():
         if len(worker.fresh) + len(worker.started) > (worker.stage is Stage.RUNNING):
             raise InvariantError(f"isolated worker {worker.p} is {worker.stage.value} with jobs")

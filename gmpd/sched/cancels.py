@@ -35,9 +35,9 @@ class Cancels:
             queue.remove([job for job in waiting if ledger.queue_of(job) is queue])
         for job in jobs:
             job.cancelling = True
-            if job.p is not None:
+            if job.p is not None and job.state is not JobState.OVERRUNNING:
                 held.append(job)
-            else:
+            else:  # it waits, be it for the end of a frame that overruns
                 ledger.finish(job, Outcome.CANCELLED, {}, now)
         self._cancel_held(held, now)
 

@@ -16,6 +16,7 @@ from gmpd.sched.children import Children
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Stage
 from gmpd.sched.ledger import Ledger
+from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job
 from gmpd.sched.states import JobState, transition
@@ -27,8 +28,9 @@ SPARED_MAX = 3
 class Deaths:
     """Deaths of workers, each told once."""
 
-    def __init__(self, ledger: Ledger, ps: Ps, children: Children) -> None:
+    def __init__(self, ledger: Ledger, ps: Ps, children: Children, limits: Limits) -> None:
         self._ledger = ledger
+        self._limits = limits
         self._ps = ps
         self._children = children
 
@@ -54,6 +56,9 @@ class Deaths:
         self._children.orphan(record, now)
         back: list[Job] = []
         guilty = None if culprit is None else record.job(culprit)
+        overran = None if culprit is None else record.overrunning.get(culprit)
+        if overran is not None:
+            guilty = overran.job
         lost = list(record.started.values())
         for token, job in record.fresh.items():
             (lost if token in executing or token == culprit else back).append(job)
@@ -66,6 +71,11 @@ class Deaths:
             self._ledger.suspects.ended_worker(guilty.fn, now)
         again = [job for job in lost if not self._lost(job, end, guilty, now)]
         self._ledger.queue.put_back(again)
+        if overran is not None and overran.waits is not None:
+            waits, overran.waits = overran.waits, None
+            if not self._lost(waits, end, guilty, now):
+                self._ledger.queue.put_back([waits])
+        self._limits.died(record, now)
         return guilty
 
     def _lost(self, job: Job, end: Exit, guilty: Job | None, now: int) -> bool:
@@ -117,6 +127,7 @@ class Deaths:
         record.fresh.clear()
         record.started.clear()
         record.used_ns = 0
+        self._limits.died(record, now)
         if unused:
             self._isolated_failed(why or f"it {end.text}", end, now)
 

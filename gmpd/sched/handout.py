@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
-from gmpd.sched.isolated import options_for_worker
+from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
 from gmpd.sched.ledger import Ledger
+from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job, Options, PRecord
 from gmpd.sched.states import JobState, transition
@@ -22,8 +23,9 @@ from gmpd.sched.steal import CHILDREN_CREDIT_NS
 class HandOut:
     """From the queues of the ledger to Ps with room. ``out`` takes what the shell is to do."""
 
-    def __init__(self, ledger: Ledger, ps: Ps, out: list[Instruction]) -> None:
+    def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
         self._ledger = ledger
+        self._limits = limits
         self._policy = ledger.policy
         self._queue = ledger.queue
         self._ps = ps
@@ -119,14 +121,15 @@ class HandOut:
         if not record.ready or record.draining or (record.deaf and self._ps.another_hears()):
             return 0
         held = len(record.fresh)
-        if held >= policy.credit_max or len(record.started) + held >= policy.started_max:
+        most = min(policy.credit_max - held, policy.started_max - held - record.begun)
+        if most <= 0:
             return 0
         credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
         est = credit_ns if fn.est_ns is None else fn.est_ns
         by_time = (credit_ns - record.used_ns) // max(1, est)
         if by_time < 1:
             return 0 if held else 1
-        return min(by_time, policy.credit_max - held)
+        return min(by_time, most)
 
     def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn
@@ -160,7 +163,9 @@ class HandOut:
         """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
         isolated, draining = self._ledger.isolated, self._ledger.draining
         self._out.extend(Retire(record) for record in isolated.retire(now))
-        self._out.extend(Kill(record) for record in isolated.overdue(now))
+        for late in isolated.overdue(now):
+            self._out.append(Kill(late))
+            self._outlives_its_kill(late, now)
         for record in isolated.free():
             (job,) = isolated.queue.pop_run(1)
             isolated.lease(record, job.option("timeout", None), now)
@@ -169,9 +174,15 @@ class HandOut:
         new = isolated.wanted(now, draining)
         self._out.extend(StartIsolated(record.p) for record in new)
 
+    def _outlives_its_kill(self, record: IsolatedP, now: int) -> None:
+        """The time of its job is over, it was killed, and its death is not confirmed yet."""
+        if record.stage is Stage.RUNNING and record.due_ns is None:
+            for token in (*record.started, *record.fresh):
+                self._limits.passed(record, token, now)
+
 
 def _has_started(record: PRecord) -> bool:
-    return bool(record.started)
+    return bool(record.started or record.overrunning)
 
 
 def _used(record: PRecord) -> int:

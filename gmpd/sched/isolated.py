@@ -24,7 +24,7 @@ cancelled or late is killed: it needs no help from the job.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 from gmpd.errors import ProtocolError
@@ -57,7 +57,7 @@ class IsolatedP(PRecord):
     ``draining`` from the start: nothing that looks for room or victims may ever take it for a P.
     """
 
-    __slots__ = ("due_ns", "expired", "leased_ns", "stage")
+    __slots__ = ("due_ns", "expired", "leased_ns", "limit_ns", "stage")
 
     def __init__(self, p: int) -> None:
         super().__init__(p, epoch=1)
@@ -66,8 +66,13 @@ class IsolatedP(PRecord):
         self.leased_ns = 0
         #: It is killed then: its job's time is over, or it ought to have ended by itself.
         self.due_ns: int | None = None
-        #: It was killed because its job's time was over.
+        #: It was killed because its job's time was over; and its limit.
         self.expired = False
+        self.limit_ns = 0
+
+    def is_late(self, ran_us: Sequence[int]) -> bool:
+        """Whether an outcome comes from after the limit: its worker is being killed."""
+        return self.expired and any(each * 1000 > self.limit_ns for each in ran_us)
 
 
 class Isolation:
@@ -177,7 +182,8 @@ class Isolation:
         """``record`` has its job, whose time begins: the process is there and does nothing else."""
         record.stage = Stage.RUNNING
         record.leased_ns = now
-        record.due_ns = None if timeout_s is None else now + int(timeout_s * 1e9)
+        record.limit_ns = 0 if timeout_s is None else int(timeout_s * 1e9)
+        record.due_ns = None if timeout_s is None else now + record.limit_ns
 
     def retire(self, now: int) -> list[IsolatedP]:
         """Those whose job has its outcome: each is to be told to end, and gets a moment for that.
@@ -196,11 +202,14 @@ class Isolation:
         return over
 
     def overdue(self, now: int) -> list[IsolatedP]:
-        """Those that are to be killed: once each."""
+        """Those that are to be killed: once each, but for one whose job's time is over. The kernel
+        may not get it down at once, and its client is told when it is due again.
+        """
         late = [p for p in self.ps.values() if p.due_ns is not None and p.due_ns <= now]
         for record in late:
-            record.due_ns = None
-            record.expired = record.stage is Stage.RUNNING
+            again = record.stage is Stage.RUNNING and not record.expired
+            record.due_ns = now + END_NS if again else None
+            record.expired = record.expired or record.stage is Stage.RUNNING
         return late
 
     def deadline(self, draining: bool) -> int | None:

@@ -101,9 +101,7 @@ class Ledger:
 
     def retried(self, job: Job, outcome: Outcome, now: int) -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
-        if outcome not in (Outcome.ERROR, Outcome.TIMEOUT) or job.cancelling or job.streamed:
-            return False
-        if not job.may_retry or not self.is_open(job.session):
+        if not self.may_retry(job, outcome):
             return False
         self.tally.retried[outcome.name.lower()] += 1
         wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
@@ -113,13 +111,23 @@ class Ledger:
         self.delays.add([job], now + wait)
         return True
 
+    def may_retry(self, job: Job, outcome: Outcome) -> bool:
+        """Whether an attempt that ends so may be followed by another one."""
+        return (
+            outcome in (Outcome.ERROR, Outcome.TIMEOUT)
+            and not job.cancelling
+            and not job.streamed
+            and job.may_retry
+            and self.is_open(job.session)
+        )
+
     def handed_out(self, record: PRecord, epoch: int, token: int) -> Job | None:
-        """The job of a live hand-out; None, and counted, for any other."""
+        """The job of a live hand-out; None for any other, and counted unless it overruns."""
         if epoch != record.epoch:
             self.tally.dropped["stale_epoch"] += 1
             return None
         job = record.job(token)
-        if job is None:
+        if job is None and token not in record.overrunning:
             self.tally.dropped["unknown_token"] += 1
         return job
 
@@ -180,10 +188,14 @@ class Ledger:
 
     def drop(self, job: Job, outcome: Outcome) -> None:
         """It ends, and nobody is told. Whoever held it has let go of it."""
-        delayed = job.state is JobState.DELAYED
+        before = job.state
         transition(job, JobState.FINAL)
-        if delayed:
+        if before is JobState.DELAYED:
             self.delays.ended()
+        elif before is JobState.OVERRUNNING:  # its frame runs on, and nobody waits for its end
+            assert job.p is not None
+            if (overrun := job.p.overrunning.get(job.token)) is not None:
+                overrun.waits = None
         job.fn.jobs -= 1
         if not job.fn.users:
             self.functions.retire_unused(job.fn)

@@ -146,6 +146,23 @@ class Job:
         )
 
 
+class Overrun:
+    """A hand-out of ``job`` whose time limit has passed and whose frame has not ended.
+
+    ``waits``: the job, when it gets another attempt once the frame has ended. Its outcome was
+    told otherwise, and what the frame gives is nobody's.
+    """
+
+    __slots__ = ("job", "since_ns", "until_ns", "waits")
+
+    def __init__(self, job: Job, now: int) -> None:
+        self.job = job
+        self.since_ns = now
+        self.waits: Job | None = None
+        #: The job waits until then.
+        self.until_ns = 0
+
+
 class Outcomes:
     """Outcomes that wait to be sent to one session, in the columns of protocol.Done."""
 
@@ -198,8 +215,8 @@ class PRecord:
 
     __slots__ = (
         "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining", "epoch",
-        "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token", "p", "pause_ns",
-        "ready", "session", "started", "stolen", "used_ns",
+        "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token", "overrunning", "p",
+        "pause_ns", "ready", "session", "started", "stolen", "used_ns",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -210,6 +227,8 @@ class PRecord:
         self.draining = False
         self.fresh: dict[int, Job] = {}
         self.started: dict[int, Job] = {}
+        #: Hand-outs that left the lease at their time limit, and whose frames have not ended.
+        self.overrunning: dict[int, Overrun] = {}
         #: Sum of est_ns over ``fresh``: what it has been given and not yet begun.
         self.used_ns = 0
         #: Tokens are per P and rise over its whole life, epochs included: none is ever used twice.
@@ -246,6 +265,11 @@ class PRecord:
     def job(self, token: int) -> Job | None:
         """The job of a hand-out that has not ended."""
         return self.started.get(token) or self.fresh.get(token)
+
+    @property
+    def begun(self) -> int:
+        """Hand-outs that its worker began and has not ended."""
+        return len(self.started) + len(self.overrunning)
 
     @property
     def is_holding(self) -> bool:

@@ -10,7 +10,9 @@ from collections.abc import Collection, Sequence
 
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellKept, TellRunning
+from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
+from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Buffers, Job, PRecord, Session
 from gmpd.sched.states import JobState, transition
@@ -19,8 +21,9 @@ from gmpd.sched.states import JobState, transition
 class Reports:
     """``out`` takes what the shell is to do."""
 
-    def __init__(self, ledger: Ledger, ps: Ps, out: list[Instruction]) -> None:
+    def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
         self._ledger = ledger
+        self._limits = limits
         self._tally = ledger.tally
         self._ps = ps
         self._out = out
@@ -34,12 +37,13 @@ class Reports:
         if epoch != record.epoch:
             self._tally.dropped["stale_epoch"] += len(message.tokens)
             return
+        if isinstance(record, IsolatedP) and record.is_late(message.ran_us):
+            return  # it is being killed for that: its death says the rest
         jobs = [record.end_lease(token) for token in message.tokens]
         found = [job for job in jobs if job is not None]
         if len(found) < len(jobs):
-            self._unknown(
-                record, [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
-            )
+            gone = [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
+            self._unknown(record, gone, now)
         record.finished += sum([job.session.parent is None for job in found])
         for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
             if job is not None:
@@ -58,8 +62,10 @@ class Reports:
         self.finished(record, record.epoch, message, buffers, now)
         record.collected.update(message.tokens)
 
-    def _unknown(self, record: PRecord, tokens: Sequence[int]) -> None:
-        """Outcomes of hand-outs that ended: old ones, or collected from the page before."""
+    def _unknown(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
+        """Outcomes of hand-outs that ended: old ones, or collected from the page before; and of
+        such as ran on past their time limit."""
+        tokens = [token for token in tokens if not self._limits.ended(record, token, now)]
         late = record.collected.intersection(tokens)
         record.collected -= late
         if len(late) < len(tokens):
@@ -83,26 +89,44 @@ class Reports:
 
     # -- beginnings ------------------------------------------------------------------------------
 
-    def started(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+    def started(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
         """Hand-outs that began and did not end at once."""
         if epoch != record.epoch:
             self._tally.dropped["stale_epoch"] += len(tokens)
             return
-        self._begin(record, tokens)
+        self._begin(record, tokens, now)
         self._ps.rest(record)
 
-    def _begin(self, record: PRecord, tokens: Sequence[int]) -> None:
+    def expired(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
+        """The time limits of these have passed, and their frames have not ended."""
+        if epoch != record.epoch:
+            self._tally.dropped["stale_epoch"] += len(tokens)
+            return
+        for token in tokens:
+            if record.job(token) is None and token not in record.overrunning:
+                self._tally.dropped["unknown_token"] += 1
+            self._limits.passed(record, token, now)
+        self._ps.rest(record)
+
+    def claimed(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
+        """A deaf worker has begun these, and could not say so."""
+        self._begin(record, [token for token in tokens if token in record.fresh], now)
+        self._ps.rest(record)
+
+    def _begin(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
         running: dict[Session, list[int]] = {}
         for token in tokens:
             job = record.fresh.pop(token, None)
             if job is None:
                 # That it was claimed may have shown before its worker could say so.
-                if token not in record.started:
+                if token not in record.started and token not in record.overrunning:
                     self._tally.dropped["unknown_token"] += 1
                 continue
             record.used_ns -= job.est_ns
             transition(job, JobState.STARTED)
             record.started[token] = job
+            if job.options is not None:
+                self._limits.began(record, job, now)
             running.setdefault(job.session, []).append(job.seq)
         self._out.extend(
             TellRunning(session, seqs)
@@ -122,7 +146,7 @@ class Reports:
         jobs = [job for token in got if (job := record.fresh.pop(token, None)) is not None]
         claimed = [token for token in what.tokens if token in record.fresh]
         record.used_ns -= sum(job.est_ns for job in jobs)
-        self._begin(record, claimed)
+        self._begin(record, claimed, now)
         # With a cancel, also what its worker said to have started since it was to be revoked.
         begun = claimed if thief is not None else what.tokens
         cancels = [

@@ -29,6 +29,7 @@ from gmpd.sched.deaths import Deaths
 from gmpd.sched.handout import HandOut
 from gmpd.sched.instructions import Instruction
 from gmpd.sched.ledger import Ledger
+from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Policy, PRecord, earliest
 from gmpd.sched.reports import Reports
@@ -48,10 +49,11 @@ class Sched:
         ledger = Ledger(policy, ps.forget)
         cancels = Cancels(ledger, self._out)
         children = Children(ledger, ps, cancels, order, self._out)
-        deaths = Deaths(ledger, ps, children)
-        reports = Reports(ledger, ps, self._out)
+        self._limits = limits = Limits(ledger, self._out)
+        deaths = Deaths(ledger, ps, children, limits)
+        reports = Reports(ledger, ps, limits, self._out)
         streams = Streams(ledger, self._out)
-        self._handout = HandOut(ledger, ps, self._out)
+        self._handout = HandOut(ledger, ps, limits, self._out)
         self._stealing = Stealing(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
         self._waiting = Waiting(ledger)
@@ -76,6 +78,7 @@ class Sched:
         # Workers speak:
         self.heard = ps.heard
         self.started = reports.started
+        self.expired = reports.expired
         self.finished = reports.finished
         self.kept = reports.kept
         self.items = streams.items
@@ -83,6 +86,7 @@ class Sched:
         self.parent_session = children.session
         # The shell did what it was told to:
         self.looked = ps.looked
+        self.claimed = reports.claimed
         self.revoked = reports.revoked
         self.collected = reports.collected
 
@@ -94,6 +98,7 @@ class Sched:
         self.delays = ledger.delays
         self.functions = ledger.functions
         self.tally = ledger.tally
+        self.started_max = policy.started_max
 
     def drain(self) -> None:
         """Take no more jobs; what there is, is finished."""
@@ -105,6 +110,7 @@ class Sched:
         """Decide, and give the shell all that is to be done: after each batch of events."""
         if self._ledger.unfinished:  # else nothing waits, and no P holds anything
             self._ledger.wake_delayed(now)
+            self._limits.due(now)
             self._handout.pump(now)
             if not self._ps.look(now):  # else there is another ``take``, that knows who is deaf
                 self._stealing.steal(now)
@@ -127,8 +133,14 @@ class Sched:
         due = earliest(isolated, self._waiting.next_due())
         if not self._ledger.unfinished:
             return due
-        due = earliest(due, self.suspects.next_due)
-        return earliest(due, self.delays.next_due, self._ps.next_look, self._stealing.next_stale)
+        return earliest(
+            due,
+            self.suspects.next_due,
+            self.delays.next_due,
+            self._limits.next_due(),
+            self._ps.next_look,
+            self._stealing.next_stale,
+        )
 
     # -- questions -------------------------------------------------------------------------------
 

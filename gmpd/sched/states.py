@@ -1,12 +1,15 @@
 """The states of a job in the coordinator, and the only function that moves it between them.
 
     DELAYED ──▶ QUEUED ──▶ LEASED ──▶ STARTED ──▶ FINAL
-                  ▲  ▲────────┘          │
-                  └──────────────────────┘  only after its worker is confirmed dead, or by `retries`
+       ▲          ▲  ▲────────┘       │  │  │
+       │          └───────────────────│──┘  │  only after its worker is confirmed dead
+       └──────────────────────────────┴── OVERRUNNING   only after its frame has ended: `retries`
 
 QUEUED is owned by the global queue, LEASED and STARTED by one lease of one P and epoch, DELAYED by
-the timer heap. FINAL is owned by nobody: the record is forgotten as soon as the outcome is on its
-way to the session's outbox. Any state may end in FINAL.
+the timer heap. OVERRUNNING is owned by the hand-out of which the job waits to be let go: its time
+limit has passed, its frame has not ended, and a further attempt may not start beside it. FINAL is
+owned by nobody: the record is forgotten as soon as the outcome is on its way to the session's
+outbox. Any state may end in FINAL.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class JobState(IntEnum):
     LEASED = 2
     STARTED = 3
     FINAL = 4
+    OVERRUNNING = 5
 
 
 class HasState(Protocol):
@@ -41,7 +45,11 @@ _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.LEASED: frozenset(
         {JobState.STARTED, JobState.QUEUED, JobState.DELAYED, JobState.FINAL}
     ),
-    JobState.STARTED: frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FINAL}),
+    JobState.STARTED: frozenset(
+        {JobState.QUEUED, JobState.DELAYED, JobState.OVERRUNNING, JobState.FINAL}
+    ),
+    # Its frame has ended, its worker is confirmed dead, or nobody waits for it any longer.
+    JobState.OVERRUNNING: frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FINAL}),
     JobState.FINAL: frozenset(),
 }
 

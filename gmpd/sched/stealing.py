@@ -52,7 +52,7 @@ class Stealing:
         oldest = victim.oldest(skip)
         if oldest is None:
             return []
-        if victim.deaf or self._has_spare(victim, free=not thief.started):
+        if victim.deaf or self._has_spare(victim, free=not thief.begun):
             tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
             return tokens if victim.deaf else tokens[: half_up(len(tokens))]
         if now >= (stale := _stale_ns(oldest)):
@@ -64,8 +64,8 @@ class Stealing:
         """The idle P to steal for: the latest that has nothing started, else the latest."""
         latest = None
         for p in reversed(self._ps.idle):
-            if not p.deaf and len(p.started) < self._started_max:
-                if not p.started:
+            if not p.deaf and p.begun < self._started_max:
+                if not p.begun:
                     return p
                 latest = latest or p
         return latest
@@ -78,7 +78,7 @@ class Stealing:
         """
         if len(victim.fresh) > 1 and victim.used_ns >= WORTH_NS:
             return True
-        return free and bool(victim.started)
+        return free and victim.begun > 0
 
 
 def _stale_ns(job: Job) -> int:

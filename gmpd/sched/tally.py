@@ -48,6 +48,7 @@ class Tally:
         "dropped",
         "finished",
         "occupied",
+        "overran",
         "rejected",
         "retried",
         "run",
@@ -60,6 +61,8 @@ class Tally:
         self.submitted = 0
         #: Children of Gs that left their worker. They are no jobs: nothing else here counts them.
         self.children = 0
+        #: Attempts that ran on past their time limit.
+        self.overran = 0
         self.finished: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.retried: Counter[str] = Counter()

@@ -69,7 +69,9 @@ class IsolatedWorld(World):
         assert isolated.used <= LIMIT + SPARES
         for process in self.processes.values():
             held = process.record
-            assert process.offered | process.begun.keys() == held.fresh.keys() | held.started.keys()
+            assert process.offered | process.begun.keys() == (
+                held.fresh.keys() | held.started.keys() | held.overrunning.keys()
+            )
 
     def obey(self, instruction: Instruction) -> None:
         match instruction:
@@ -122,9 +124,10 @@ class IsolatedWorld(World):
         for token, told in list(process.begun.items()):
             if not told and self.dice.random() < 0.5:
                 process.begun[token] = True
-                self.sched.started(process.record, 1, [token])
+                self.sched.started(process.record, 1, [token], self.desk.now)
             elif self.dice.random() < 0.5:
                 del process.begun[token]
+                self.frames.discard(process.frames.pop(token))
                 self._end(process, token, self.dice.choice((Outcome.OK, Outcome.ERROR)))
 
     def bury(self) -> None:
@@ -141,6 +144,7 @@ class IsolatedWorld(World):
 
     def end(self, process: Process) -> None:
         del self.processes[process.record.p]
+        self.frames -= set(process.frames.values())
         end = KILLED if self.dice.random() < 0.9 else SLOW
         self.sched.isolated_died(process.record.p, set(process.begun), end, self.desk.now)
 
@@ -167,6 +171,7 @@ class IsolatedWorld(World):
             self._begin(process, token)
         for token in list(process.begun):
             del process.begun[token]
+            self.frames.discard(process.frames.pop(token))
             self._end(process, token, Outcome.OK)
         if process.killed or process.had_one:
             self.end(process)

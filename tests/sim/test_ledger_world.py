@@ -31,7 +31,8 @@ from gmpd.sched.instructions import (
     Teach,
     TellRunning,
 )
-from gmpd.sched.records import PRecord, Session
+from gmpd.sched.limits import Limits
+from gmpd.sched.records import Overrun, PRecord, Session
 from tests.desk import KILLED, MS, Desk
 
 SEEDS = 200
@@ -44,6 +45,8 @@ OPTIONS: tuple[dict[str, float], ...] = (
     {"delay": 0.004},
     {"retries": 1},
     {"retries": 4, "priority": 3},
+    {"timeout": 0.05},
+    {"timeout": 0.2, "retries": 3},
 )
 FUNCTIONS = (("m:quick", "name"), ("m:slow", "name"), ("m:<lambda>", "pickle"))
 OCCUPIED_MS = {"m:quick": 0.01, "m:slow": 3.0, "m:<lambda>": 0.4}
@@ -60,6 +63,8 @@ class Worker:
         self.fresh: dict[int, bytes] = {}
         #: Begun, and whether the coordinator was told.
         self.begun: dict[int, bool] = {}
+        #: Frames that have not ended, and whose they are.
+        self.frames: dict[int, tuple[int, int]] = {}
         #: Children at home, and how many of them it was asked for.
         self.children = 0
         self.asked_children = 0
@@ -90,6 +95,9 @@ class World:
         self.gone: set[int] = set()
         #: (session, seq) -> times that it was begun.
         self.runs = Counter[tuple[int, int]]()
+        #: Jobs of which an attempt's frame has not ended.
+        self.frames: set[tuple[int, int]] = set()
+        self.expired = 0
         self.told_running: set[tuple[int, int]] = set()
         self.children_given = 0
         self.revoked = self.collected = 0
@@ -115,6 +123,7 @@ class World:
             (self.submit, 8),
             (self.begin, 10),
             (self.finish, 12),
+            (self.expire, 3),
             (self.have_children, 1),
             (self.give_children, 5),
             (self.cancel_children, 0.5),
@@ -153,7 +162,7 @@ class World:
             assert idle == self.sched.is_idle(held), "an idle P is not known to be idle"
             ended = worker.unsent.keys() - worker.collected
             assert worker.offered | worker.begun.keys() | ended == (
-                held.fresh.keys() | held.started.keys()
+                held.fresh.keys() | held.started.keys() | held.overrunning.keys()
             )
             assert worker.offered <= worker.fresh.keys()
 
@@ -301,7 +310,7 @@ class World:
         told = self.some([token for token, known in worker.begun.items() if not known])
         worker.begun |= dict.fromkeys(told, True)
         self.says(worker)
-        self.sched.started(worker.record, worker.epoch, told)
+        self.sched.started(worker.record, worker.epoch, told, self.desk.now)
 
     def _begin(self, worker: Worker, token: int) -> None:
         payload = worker.fresh.pop(token)
@@ -313,6 +322,9 @@ class World:
         self.runs[job.session.sid, job.seq] += 1
         attempts = 1 + int(job.option("retries", 0)) + job.spared
         assert self.runs[job.session.sid, job.seq] <= attempts, f"runs too often: {job.story()}"
+        assert (job.session.sid, job.seq) not in self.frames, f"attempts overlap: {job.story()}"
+        self.frames.add((job.session.sid, job.seq))
+        worker.frames[token] = job.session.sid, job.seq
         assert payload == b"%d" % job.seq, "another job's arguments"
         worker.begun[token] = False
 
@@ -328,14 +340,29 @@ class World:
                 (Outcome.OK, Outcome.OK, Outcome.OK, Outcome.ERROR, Outcome.TIMEOUT)
             )
             del worker.begun[token]
+            self.frames.discard(worker.frames.pop(token))
             if self.dice.random() < 0.3:
                 worker.unsent[token] = outcome
             else:
                 self._end(worker, token, outcome)
 
+    def expire(self) -> None:
+        """Limits pass, and the frames go on."""
+        if (worker := self.awake()) is None:
+            return
+        late = [
+            token
+            for token in worker.begun
+            if (job := worker.record.job(token)) is not None and job.option("timeout", None)
+        ]
+        self.says(worker)
+        self.expired += len(late)
+        self.sched.expired(worker.record, worker.epoch, self.some(late), self.desk.now)
+
     def _end(self, worker: Worker, token: int, outcome: Outcome) -> None:
-        job = worker.record.fresh.get(token) or worker.record.started[token]
-        took = OCCUPIED_MS[job.fn.name]
+        job = worker.record.job(token)
+        assert job is not None or token in worker.record.overrunning
+        took = 0.4 if job is None else OCCUPIED_MS[job.fn.name]
         payload = b"r" * self.dice.choice((0, 1, 50))
         self.desk.finish(worker.record, [token], outcome, occupied_ms=took, payload=payload)
 
@@ -356,6 +383,7 @@ class World:
             assert token not in worker.offered, "what was not claimed is revoked, not asked for"
             if token in worker.begun and self.dice.random() < 0.5:
                 del worker.begun[token]
+                self.frames.discard(worker.frames.pop(token))
                 self._end(worker, token, Outcome.CANCELLED)
             else:
                 self.sched.kept(worker.record, worker.epoch, [token])
@@ -369,6 +397,7 @@ class World:
         culprit = self.dice.choice(begun) if begun else None
         p = worker.record.p
         del self.workers[p]
+        self.frames -= set(worker.frames.values())
         self._orphan(worker)
         self.sched.p_died(p, set(begun), culprit, KILLED, self.desk.now)
         if worker.retired:
@@ -388,10 +417,12 @@ class World:
             return
         record, stale = worker.record, worker.epoch - 1
         tokens = list(range(max(0, record.next_token - 5), record.next_token + 3))
-        self.sched.started(record, stale, tokens)
+        self.sched.started(record, stale, tokens, self.desk.now)
+        self.sched.expired(record, stale, tokens, self.desk.now)
         self.sched.heard(record, stale, self.desk.now)
         self.desk.finish(record, tokens, epoch=stale)
-        ended = [t for t in tokens if t not in record.fresh and t not in record.started]
+        live = record.fresh.keys() | record.started.keys() | record.overrunning.keys()
+        ended = [token for token in tokens if token not in live]
         self.desk.finish(record, ended)
 
     # -- clients
@@ -517,16 +548,35 @@ def moves(world: World) -> dict[str, int]:
         "dropped": world.dropped,
         "collected": world.collected,
         "children": world.children_given,
+        "overran": world.sched.tally.overran,
+        "tried again after that": world.sched.tally.retried["timeout"],
     }
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_every_job_ends_exactly_once(first: int) -> None:
     total = live_all(first, live, moves)
-    seen = ("stolen", "revoked", "dropped", "collected", "children")
+    seen = ["stolen", "revoked", "dropped", "collected", "children"]
+    seen += ["overran", "tried again after that"]
     for each in ("ok", "error", "timeout", "cancelled", "lost", *seen):
         assert total[each], f"the worlds are too tame: nothing was {each}"
 
 
 def test_a_seed_repeats_its_world_exactly() -> None:
     assert_repeats(live, 5)
+
+
+def test_a_limit_that_is_taken_for_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault that was: another attempt at the limit, beside the frame of the last one."""
+
+    def passed(limits: Limits, record: PRecord, token: int, now: int) -> None:
+        job = record.end_lease(token)
+        if job is None:
+            return
+        record.overrunning[token] = Overrun(job, now)
+        if not limits._ledger.retried(job, Outcome.TIMEOUT, now):
+            limits._ledger.finish(job, Outcome.TIMEOUT, {}, now)
+
+    monkeypatch.setattr(Limits, "passed", passed)
+    with pytest.raises(AssertionError, match="attempts overlap"):
+        live_all(0, live, moves)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,7 +22,11 @@ class _Bench:
     """A worker of which a call needs no more."""
 
     def __init__(self) -> None:
-        self.loop = SimpleNamespace(forked=False)
+        self.loop = SimpleNamespace(forked=False, call_later=lambda *_: None)
+        self.interrupts = threading.Lock()
+
+    def overruns(self, call: Call) -> None:
+        raise AssertionError("it ends in time")
 
     def begin(self, call: Call) -> bool:
         call.began_ns = 1

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 
 from gmpd import codec, protocol
+from gmpd.client.chunks import run_chunk
 from gmpd.client.core import ClientCore, Ended, Note
 from gmpd.client.futures import JobFuture
-from gmpd.client.mapping import CHUNK_ITEMS_MAX, Sizer
+from gmpd.client.mapping import CHUNK_ITEMS_MAX, Plan, Sizer
 from gmpd.codec import FunctionRef
 from gmpd.errors import (
     DaemonUnreachable,
     JobPoisoned,
     JobTimeout,
+    LimitPassed,
     ProtocolError,
     QueueFull,
     WorkerLost,
@@ -383,3 +385,26 @@ def test_automatic_chunks_grow_to_some_milliseconds() -> None:
     assert Sizer("auto", 64, False)._most == 2
     with pytest.raises(ValueError, match="chunksize=0"):
         Sizer(0, None, False)
+
+
+@pytest.mark.parametrize("own", [{"timeout": 1}, {"retries": 2}, {"isolate": True}])
+def test_what_is_promised_to_an_attempt_is_promised_to_an_item(own: dict[str, Any]) -> None:
+    """A chunk would share one limit, and an item that fails is no chunk that fails."""
+    plan = Plan(own, len, [["a"] * 1000])
+    for _ in range(5):
+        plan._sizer.learn(plan.room(), 1)
+        assert plan.room() == 1
+    assert Plan(own, len, [["a"] * 1000], chunksize=7).fixed == 7
+
+
+def test_the_limit_of_a_chunk_ends_the_chunk() -> None:
+    """It is no error of the item at which it is raised, after which the others would go on."""
+    seen = []
+
+    def item(x: int) -> None:
+        seen.append(x)
+        raise LimitPassed if x == 1 else ValueError
+
+    with pytest.raises(LimitPassed):
+        run_chunk(item, [0, 1, 2])
+    assert seen == [0, 1]

@@ -173,6 +173,23 @@ def test_started_jobs_are_bounded(desks: Callable[..., Desk]) -> None:
     assert (len(p.started), len(p.fresh), len(desk.sched.queue)) == (3, 0, 2)
 
 
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_a_p_never_holds_more_jobs_than_may_be_started_on_it(
+    desks: Callable[..., Desk], most: int
+) -> None:
+    """Not even quick ones, of which credit would allow hundreds: each may turn out to be long."""
+    desk = desks(started_max=most)
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 0)
+    desk.submit(client, 50)
+    for _ in range(20):
+        desk.take()
+        assert len(p.started) + len(p.fresh) == most
+        desk.start(p, list(p.fresh)[:1])
+        assert len(p.started) + len(p.fresh) <= most
+        desk.finish(p, [next(iter(p.started))])
+
+
 def test_short_work_is_shared_among_all_ps(desk: Desk) -> None:
     one, client = desk.sched.p_ready(1, 1), desk.client()
     desk.teach(one, client, "m:f", 0)
@@ -570,7 +587,7 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
     desk.take()
     (token,) = p.fresh
     desk.finish(p, [token], epoch=1)
-    desk.sched.started(p, 1, [token])
+    desk.sched.started(p, 1, [token], desk.now)
     desk.sched.items(p, 1, token, [b"i"], [()])
     desk.sched.kept(p, 1, [token])
     assert desk.take() == []
@@ -583,7 +600,7 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
 def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
     p, client, seq = desk.leased()
     desk.finish(p, [1, 1, 7])
-    desk.sched.started(p, 1, [1])
+    desk.sched.started(p, 1, [1], desk.now)
     desk.sched.items(p, 1, 1, [b"i"], [()])
     desk.take()
     assert desk.sched.tally.dropped == {"unknown_token": 4}

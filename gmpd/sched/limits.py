@@ -1,0 +1,146 @@
+"""Time limits of attempts: what follows when one has passed, and what runs on all the same.
+
+**The tension.** A client wants to be told at the limit; another attempt may start only when the
+frame of the last one has ended. Nothing can end a frame that ignores its interrupt, swallows its
+cancellation or computes in C, so the two moments may lie far apart.
+
+**Rejected.** To try again at the limit: attempts of one job ran beside each other in one process.
+To tell the outcome only when the frame has ended: a client then waits for ever for what never ends.
+
+**Chosen.** The limit ends the *wait*. Its hand-out leaves the lease and is *overrunning* until its
+frame has ended (its worker reports that) or its worker is confirmed dead. A job without a further
+attempt gets its outcome at the limit. One with retries waits for that end, at most for as long
+again as its limit; then it gets its outcome too, for no attempt could start.
+
+The worker reports a limit that has passed. One that cannot (it is stopped, or C code holds its GIL)
+is not waited for: the policy has its own clock for every attempt that began, a little slower.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from gmpd.protocol import Outcome
+from gmpd.sched.instructions import Collect, Instruction
+from gmpd.sched.isolated import IsolatedP
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.records import NO_BUFFERS, Job, Overrun, PRecord
+from gmpd.sched.states import JobState, transition
+
+#: The policy's own clock is this much slower than the worker's.
+TELL_NS = 100_000_000
+#: Then the page of the worker is looked at, and this much later the limit counts.
+LOOK_NS = 20_000_000
+#: So many entries of attempts that have ended may stay in the heap; more are swept at times.
+_DEAD_MAX = 64
+
+RUNS_ON = "its function does not stop and runs on in its worker"
+NO_RETRY = (
+    "its function still ran when as long again had passed, and no attempt may start beside it"
+    " (isolate=True ends a function with its process)"
+)
+
+
+class Limits:
+    """The limits of attempts that began. ``out`` takes what the shell is to do."""
+
+    def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
+        self._ledger = ledger
+        self._out = out
+        #: (when, a count that keeps entries apart, P, token, whether its page was looked at).
+        self._heap: list[tuple[int, int, PRecord, int, bool]] = []
+        self._count = 0
+        self._sweep_at = _DEAD_MAX
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def began(self, record: PRecord, job: Job, now: int) -> None:
+        """An attempt has begun and did not end at once."""
+        limit_ns = _limit_ns(job)
+        if limit_ns is not None and not isinstance(record, IsolatedP):  # that one has its own
+            self._push(now + limit_ns + TELL_NS, record, job.token)
+
+    def passed(self, record: PRecord, token: int, now: int) -> None:
+        """The limit of a hand-out has passed, and its frame has not ended."""
+        job = record.end_lease(token)
+        if job is None:
+            return
+        if job.state is JobState.LEASED:
+            transition(job, JobState.STARTED)
+        overrun = record.overrunning[token] = Overrun(job, now)
+        self._ledger.tally.overran += 1
+        if not self._ledger.may_retry(job, Outcome.TIMEOUT):
+            self._tell(job, RUNS_ON, now)
+            return
+        transition(job, JobState.OVERRUNNING)
+        overrun.waits = job
+        overrun.until_ns = now + (_limit_ns(job) or 0)
+        self._push(overrun.until_ns, record, token)
+
+    def ended(self, record: PRecord, token: int, now: int) -> bool:
+        """Whether this hand-out was overrunning; its frame has ended now, whatever it gave."""
+        overrun = record.overrunning.pop(token, None)
+        if overrun is None:
+            return False
+        if overrun.waits is not None:
+            self._again(overrun.waits, now)
+        return True
+
+    def died(self, record: PRecord, now: int) -> None:
+        """The worker is confirmed dead, and every frame in it has ended."""
+        for token in list(record.overrunning):
+            self.ended(record, token, now)
+
+    def _again(self, job: Job, now: int) -> None:
+        if not self._ledger.retried(job, Outcome.TIMEOUT, now):
+            self._ledger.finish(job, Outcome.TIMEOUT, {}, now)
+
+    def _tell(self, job: Job, text: str, now: int) -> None:
+        ran_us = (_limit_ns(job) or 0) // 1000
+        self._ledger.finish(job, Outcome.TIMEOUT, {"text": text}, now, ran_us=ran_us)
+        job.payload, job.buffers = b"", NO_BUFFERS  # it is remembered for its name alone
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def due(self, now: int) -> None:
+        """Attempts whose worker did not report in time; jobs that waited long enough for an end."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            _, _, record, token, looked = heappop(heap)
+            overrun = record.overrunning.get(token)
+            if overrun is not None:
+                if overrun.waits is not None and overrun.until_ns <= now:
+                    self._tell(overrun.waits, NO_RETRY, now)
+            elif record.job(token) is None:
+                continue
+            elif looked:
+                self.passed(record, token, now)
+            else:  # it may have ended in time, and its worker stands still since
+                self._out.append(Collect(record))
+                self._push(now + LOOK_NS, record, token, looked=True)
+
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do."""
+        heap = self._heap
+        while heap and _is_over(heap[0][2], heap[0][3]):
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def _push(self, due_ns: int, record: PRecord, token: int, *, looked: bool = False) -> None:
+        self._count += 1
+        heappush(self._heap, (due_ns, self._count, record, token, looked))
+        if len(self._heap) > self._sweep_at:
+            self._heap = [each for each in self._heap if not _is_over(each[2], each[3])]
+            heapify(self._heap)
+            self._sweep_at = max(_DEAD_MAX, 2 * len(self._heap))
+
+
+def _limit_ns(job: Job) -> int | None:
+    limit_s = job.option("timeout", None)
+    return None if limit_s is None else int(limit_s * 1e9)
+
+
+def _is_over(record: PRecord, token: int) -> bool:
+    """Nothing can become due for this hand-out any more."""
+    overrun = record.overrunning.get(token)
+    return overrun.waits is None if overrun is not None else record.job(token) is None
