@@ -104,7 +104,8 @@ class HandOut:
         suspects = self._ledger.suspects
         if not suspects.may_go(now):
             return
-        for record in sorted(self._ps.all.values(), key=_used):
+        # Free ones first, as for a thief: it would take the job back from any other.
+        for record in sorted(self._ps.all.values(), key=_begun_and_used):
             head = suspects.queue.head(record.own_children())
             if head is not None and self._room(record, head) > 0:
                 jobs = suspects.queue.pop_run(1, record.own_children())
@@ -182,8 +183,12 @@ class HandOut:
 
 
 def _has_started(record: PRecord) -> bool:
-    return bool(record.started or record.overrunning)
+    return record.begun > 0
 
 
 def _used(record: PRecord) -> int:
     return record.used_ns
+
+
+def _begun_and_used(record: PRecord) -> tuple[bool, int]:
+    return record.begun > 0, record.used_ns
