@@ -26,6 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from gmpd.gateway.collector import SnapshotCollector
 from gmpd.gateway.latest import Latest
+from gmpd.gateway.slow import FIRST_REQUESTS, HEADER_S, FirstRequests, note_request
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,7 +65,7 @@ def make_registry(latest: Latest) -> CollectorRegistry:
 def make_app(latest: Latest, hosts: Iterable[str]) -> web.Application:
     """The application; ``hosts`` are the Host headers it answers to, compared as they are."""
     site = Site(latest)
-    app = web.Application(middlewares=[_guard(frozenset(hosts))])
+    app = web.Application(middlewares=[note_request, _guard(frozenset(hosts))])
     app.router.add_get("/", site.index)
     app.router.add_get("/metrics", site.metrics)
     app.router.add_get("/healthz", site.healthz)
@@ -204,16 +205,24 @@ def _plain(value: Any) -> Any:
             return value
 
 
-async def serve_until(app: web.Application, sock: Any, stop: asyncio.Event) -> None:
-    """Serve on the bound socket until ``stop``; requests under way get a second to end."""
+async def serve_until(
+    app: web.Application, sock: Any, stop: asyncio.Event, *, header_s: float = HEADER_S
+) -> None:
+    """Serve on the bound socket until ``stop``; requests under way get a second to end.
+
+    ``header_s``: seconds that a connection may take to send its first request.
+    """
     # 70 s of keep-alive: longer than the usual scrape interval of 15 to 60 s, so that a scraper
     # keeps its connection.
     runner = web.AppRunner(
         app, access_log=None, keepalive_timeout=70.0, handle_signals=False, shutdown_timeout=1.0
     )
+    app[FIRST_REQUESTS] = first = FirstRequests(header_s)
     await runner.setup()
+    first.server = runner.server
+    listening = await asyncio.get_running_loop().create_server(first, sock=sock, backlog=128)
     try:
-        await web.SockSite(runner, sock).start()
         await stop.wait()
     finally:
+        listening.close()
         await runner.cleanup()
