@@ -1,8 +1,9 @@
-"""Who keeps P too long: sysmon sees that a step of async code lasts; here it is counted, and named
-once per place.
+"""Who keeps P too long: sysmon sees that a step of async code lasts; here it is counted, and one
+that goes on for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
 
 What it needs is where P is, and the frames of the thread that holds it. It takes P from nobody:
-asyncio code relies on that. Counterpart: ``sysmon``.
+asyncio code relies on that. Not named are imports, which nobody can make shorter, and gmpd's own
+work: who reads the warning could mend neither. Counterpart: ``sysmon``.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gmpd.runtime import steps
 from gmpd.runtime.steps import Steps
-from gmpd.sched.sysmon import LEARNED_MAX
+from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, is_blocked
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -24,34 +27,83 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Where gmpd's own code is, and that of imports.
+_GMPD = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_IMPORT = "<frozen importlib"
 #: Frames of these say nothing about where a G is.
-_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(os.__file__), "<frozen")
+_NOT_USERS = (os.path.dirname(os.__file__), "<frozen")
+#: Where ``_run`` is with which a step begins: of a G, of asyncio's Handle.
+_STEPS = (steps.__file__, sys.modules[asyncio.Handle.__module__].__file__)
+
+
+class Lasting(NamedTuple):
+    """A step that has been counted, and may go on: what it was then."""
+
+    step: object
+    m: M
+    at_ns: int
+    cpu_ns: int
+    waited_ns: int
 
 
 class Overruns:
     """The steps of one P that lasted longer than a slice. Called by sysmon's thread."""
 
-    __slots__ = ("_loop", "_named")
+    __slots__ = ("_lasting", "_loop", "_named")
 
     def __init__(self, loop: Loop):
         self._loop = loop
+        self._lasting: Lasting | None = None
         #: Places that the log has already.
         self._named: set[str] = set()
 
     def step(self) -> object:
         """What P is at, to compare: while it stays equal, no other callback or G has begun."""
+        step = self._step()
+        lasting = self._lasting
+        if lasting is not None:
+            if lasting.step != step:
+                self._lasting = None
+            elif self._is_long(lasting) and self._step() == step:
+                self._lasting = None
+                self._name(lasting.m)
+        return step
+
+    def _step(self) -> object:
         loop = self._loop
         return loop.rounds, loop.current, asyncio.current_task(loop)
 
     def found(self, m: M) -> None:
-        """A step on ``m`` lasts longer than a slice. Counted always, named once per place."""
+        """A step on ``m`` lasts longer than a slice. Counted always, named if it goes on."""
+        loop = self._loop
+        current = running(loop)
+        if current is None or not _is_in_step(sys._current_frames().get(m.ident)):
+            return  # between two steps
+        loop.stats.overruns += 1
+        if not _is_own(current):
+            now, cpu_ns, waited_ns = time.monotonic_ns(), m.cpu_ns(), m.queued()[0]
+            self._lasting = Lasting(self._step(), m, now, cpu_ns, waited_ns)
+
+    def _is_long(self, lasting: Lasting) -> bool:
+        """Whether it has computed, or been blocked, for so long that it is worth a warning."""
+        long_ns = int(self._loop.slow_callback_duration * 1e9)
+        m, wall_ns = lasting.m, time.monotonic_ns() - lasting.at_ns + SLICE_NS
+        if wall_ns < long_ns:
+            return False
+        cpu_ns = m.cpu_ns() - lasting.cpu_ns
+        if cpu_ns + SLICE_NS >= long_ns * 3 // 4:
+            return True
+        if self._loop.handoffs.hogs():  # beside a hog P may only have waited for the GIL
+            return False
+        waited_ns, runnable = m.queued()
+        return is_blocked(cpu_ns, waited_ns - lasting.waited_ns, wall_ns, runnable=runnable)
+
+    def _name(self, m: M) -> None:
+        """In the log, if it is a user's doing and is not there yet."""
         loop = self._loop
         current = running(loop)
         frame = sys._current_frames().get(m.ident)
-        if current is None or not _is_in_step(frame):  # between two steps
-            return
-        loop.stats.overruns += 1
-        if _is_own(current):  # counted; but nobody who reads it could mend gmpd
+        if current is None or not _is_in_step(frame) or not _is_users(frame):
             return
         place = innermost(frame)
         if place in self._named:
@@ -59,9 +111,10 @@ class Overruns:
         if len(self._named) < LEARNED_MAX:
             self._named.add(place)
         log.warning(
-            "%s holds P for more than 10 ms at %s: nothing else runs on it meanwhile. "
+            "%s holds P for more than %d ms at %s: nothing else runs on it meanwhile. "
             "Await more often, or make it a plain function",
             in_words(current),
+            loop.slow_callback_duration * 1e3,
             place,
         )
 
@@ -80,13 +133,43 @@ def in_words(current: Any) -> str:
 
 
 def _is_own(current: Any) -> bool:
-    """Whether it is a callback of gmpd itself."""
+    """Whether it is a callback of gmpd itself. Its module may be ``__main__``, in a worker."""
     if isinstance(current, Steps):
         return False
     callback = getattr(current, "_callback", current)
     while isinstance(callback, partial):
         callback = callback.func
-    return str(getattr(callback, "__module__", "")).partition(".")[0] == "gmpd"
+    if str(getattr(callback, "__module__", "")).partition(".")[0] == "gmpd":
+        return True
+    code = getattr(callback, "__code__", None)
+    return code is not None and code.co_filename.startswith(_GMPD)
+
+
+def _is_users(frame: FrameType | None) -> bool:
+    """Whether a thread in a step runs a user's code, or the standard library for one: not gmpd for
+    itself, as when it packs a result, nor an import.
+    """
+    gmpds = False
+    users = False
+    while frame is not None and not _begins_step(frame):
+        file = frame.f_code.co_filename
+        if file.startswith(_IMPORT):
+            return False
+        users = users or _is_users_file(file)
+        gmpds = gmpds or file.startswith(_GMPD)
+        frame = frame.f_back
+    return users or not gmpds
+
+
+def _begins_step(frame: FrameType) -> bool:
+    """What is below it has nothing to do with the step."""
+    return frame.f_code.co_name == "_run" and frame.f_code.co_filename in _STEPS
+
+
+def _is_users_file(file: str) -> bool:
+    if file.startswith(_GMPD):
+        return False
+    return "site-packages" in file or not file.startswith(_NOT_USERS)
 
 
 def _is_in_step(frame: FrameType | None) -> bool:
@@ -105,9 +188,8 @@ def innermost(frame: FrameType | None) -> str:
     standard library.
     """
     chosen = frame
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if "site-packages" in file or not file.startswith(_NOT_USERS):
+    while frame is not None and not _begins_step(frame):
+        if _is_users_file(frame.f_code.co_filename):
             chosen = frame
             break
         frame = frame.f_back
