@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gmpd import inherited
+
 #: Where installed packages live, by the name of the directory (Debian has its own).
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -27,9 +29,9 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     This very gmpd is found again: one that was imported from the script's or the current directory,
     which ``-P`` leaves out, is named in PYTHONPATH.
     """
-    env = dict(os.environ if base is None else base)
+    env = inherited.environment(os.environ if base is None else base)
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    path = [os.path.abspath(entry) for entry in sys.path]
+    path = absolute(sys.path)
     if not sys.flags.safe_path and path[:1] == [home] and path.count(home) == 1:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), home)))
     return env
@@ -50,5 +52,14 @@ def current_directory() -> tuple[str, ...]:
     """The directory that this process stands in; empty when it was removed."""
     try:
         return (os.getcwd(),)
-    except FileNotFoundError:
+    except OSError:
         return ()
+
+
+def absolute(paths: Sequence[str]) -> list[str]:
+    """These paths for a process that stands elsewhere; relative ones are left out when the
+    directory that this one stands in was removed."""
+    base = current_directory()
+    return [
+        os.path.normpath(os.path.join(*base, path)) for path in paths if base or os.path.isabs(path)
+    ]

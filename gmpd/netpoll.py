@@ -109,7 +109,7 @@ class Dealer:
         self._monitor = socket.get_monitor_socket(_DROPPED)
         self._socket = socket
         self.endpoint = endpoint
-        socket.connect(endpoint)
+        socket.connect(os.fsencode(endpoint))
         self.fd = _number(socket, zmq.FD)
         self.monitor_fd = _number(self._monitor, zmq.FD)
         self._waiting = iter(partial(socket.recv, _NOBLOCK, False), None)
@@ -547,8 +547,9 @@ def _bind_private(socket: zmq.Socket[bytes], endpoint: str) -> None:
     """Bind under a umask that makes the socket's file this user's alone from the first moment."""
     _remove(endpoint)
     before = os.umask(0o177)
+    address: Any = os.fsencode(endpoint)  # a path may be any bytes
     try:
-        socket.bind(endpoint)
+        socket.bind(address)
     finally:
         os.umask(before)
 

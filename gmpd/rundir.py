@@ -46,6 +46,7 @@ def prepare(path: str | os.PathLike[str]) -> Path:
     directory = Path(path)
     try:
         os.mkdir(directory, 0o700)
+        os.chmod(directory, 0o700)  # whatever the umask
     except FileExistsError:
         pass
     except OSError as error:

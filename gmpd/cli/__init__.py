@@ -14,6 +14,7 @@ from importlib.util import find_spec
 import click
 from click.shell_completion import CompletionItem
 
+from gmpd import inherited
 from gmpd.cli.app import App, help_alone, pass_settings
 from gmpd.cli.exits import Exit
 
@@ -139,6 +140,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """What the `gmpd` script calls. Returns the exit code, and never raises."""
     from gmpd.cli.report import report, settle_output
 
+    inherited.open_missing()
     try:
         result = cli.main(
             args=None if args is None else list(args), prog_name="gmpd", standalone_mode=False

@@ -25,9 +25,11 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     TERM, HUP or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one
     stops now.
     """
+    from gmpd import inherited
     from gmpd.daemon import logs
     from gmpd.daemon.serve import serve
 
+    inherited.settle()
     config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
     logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
     return serve(config, announce=app.say)

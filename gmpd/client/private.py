@@ -22,7 +22,7 @@ from typing import Any
 
 import msgpack
 
-from gmpd import interpreter
+from gmpd import inherited, interpreter
 from gmpd.codec import describe_function, encode_call
 from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
@@ -91,13 +91,14 @@ class PrivateDaemon:
                 "config": config.to_wire(),
                 "private": True,
                 "runtime_dir": self.directory,
-                "sys_path": [os.path.abspath(path) for path in (*sys.path, *modules)],
-                "cwd": os.getcwd(),
+                "sys_path": interpreter.absolute([*sys.path, *modules]),
+                "cwd": "".join(interpreter.current_directory()),
                 "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
                 "stdout": stdout,
                 "log_level": _log_level(config),
-            }
+            },
+            unicode_errors="surrogateescape",  # a path may be any bytes
         )
         stdin = self._process.stdin
         assert stdin is not None
@@ -180,17 +181,19 @@ def _log_level(config: Config) -> str:
 
 def _new_directory() -> str:
     try:
-        return tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
+        directory = tempfile.mkdtemp(prefix="gmpd-", dir="/tmp")
+        os.chmod(directory, 0o700)  # whatever the umask
     except OSError as error:
         raise DaemonUnreachable(
             f"a private daemon could not start: no directory for it in /tmp ({error.strerror})"
         ) from error
+    return directory
 
 
 def _duplicate(descriptor: int) -> int | None:
     """A duplicate of one of this process's standard streams, if it has it."""
     try:
-        return os.dup(descriptor)
+        return inherited.above_standard(descriptor)
     except OSError:
         return None
 

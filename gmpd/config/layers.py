@@ -10,6 +10,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -155,5 +156,7 @@ def search(env: Mapping[str, str]) -> list[Path]:
     """The files that are looked for unasked, strongest first."""
     home = env.get("HOME") or "~"
     user = Path(env.get("XDG_CONFIG_HOME") or f"{home}/.config").expanduser()
-    found = [Path("gmpd.toml").absolute(), user / "gmpd/config.toml", Path("/etc/gmpd/config.toml")]
+    found = [user / "gmpd/config.toml", Path("/etc/gmpd/config.toml")]
+    with suppress(FileNotFoundError):  # the directory that we stand in was removed
+        found.insert(0, Path("gmpd.toml").absolute())
     return [path for path in found if os.path.exists(path)]  # False, too, where we may not look

@@ -45,13 +45,16 @@ class Gateway:
     def _start(self) -> None:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
-            interpreter.command("gmpd.gateway"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            interpreter.command("gmpd.gateway"), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env=interpreter.environment(),
+        )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.fd = self._process.stdout.fileno()
         try:
-            self._process.stdin.write(msgpack.packb(self._settings))
+            self._process.stdin.write(
+                msgpack.packb(self._settings, unicode_errors="surrogateescape")
+            )
             self._process.stdin.close()
         except BrokenPipeError:
             pass  # it has ended; the end of its output says so, and what it wrote says why

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 import msgpack
 
 import gmpd
-from gmpd import interpreter, pythons, rundir
+from gmpd import inherited, interpreter, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
@@ -34,19 +33,22 @@ log = logging.getLogger("gmpd.serve")
 
 class Signals:
     """TERM, INT and HUP (its terminal has closed) as readable bytes on a pipe: handlers do nothing
-    but write. One that is ignored, as nohup does it, stays so."""
+    but write. One that is ignored, as nohup does it, stays so. Every other signal that has a Python
+    handler shows up there as well, and is that handler's business alone."""
+
+    ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
     def __init__(self) -> None:
         self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._out, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in self.ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)
 
     def take(self) -> list[int]:
-        """The signals that came since the last call."""
+        """The signals that came since the last call, and that end the daemon."""
         try:
-            return list(os.read(self.fd, 64))
+            return [number for number in os.read(self.fd, 64) if number in self.ENDING]
         except BlockingIOError:
             return []
 
@@ -172,6 +174,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
     Raises ConfigError when one runs there already or the directory cannot be used.
     """
     pythons.welcome()
+    own = inherited.settle()
     directory = rundir.prepare(config.daemon.runtime_dir)
     rundir.check_room(directory, "daemon.runtime_dir")
     with rundir.Lock.acquire(directory) as lock:
@@ -179,7 +182,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
             log.info("removed %s, left by a daemon that died", name)
         endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
         notifier = Notifier.take_environment(os.environ)
-        around = Surroundings(endpoints["worker"], interpreter.current_directory())
+        here = interpreter.current_directory()
+        around = Surroundings(endpoints["worker"], here, inherited=own)
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
         front = Front(config, coordinator, notifier, directory, announce)
         try:
@@ -215,6 +219,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         settings["cwd"],
         initializer,
         settings.get("stdout"),
+        inherited.settle(),
     )
     with rundir.Lock.acquire(directory):
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
@@ -245,20 +250,12 @@ def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -
 
 
 def _run(coordinator: Coordinator, notifier: Notifier) -> None:
-    _raise_descriptor_limit()
     signals = Signals()
     try:
         coordinator.watch(signals.fd, Ending(coordinator, signals, notifier).on_signal)
         coordinator.run()
     finally:
         signals.close()
-
-
-def _raise_descriptor_limit() -> None:
-    """libzmq aborts the process when accept() finds no descriptor left: have as many as allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell(answer: dict[str, Any]) -> None:
@@ -268,11 +265,12 @@ def _tell(answer: dict[str, Any]) -> None:
 
 def main() -> int:
     """``python -m gmpd.daemon``: one length-prefixed msgpack map of settings on standard input."""
+    inherited.settle()
     # Before the loop takes signals for itself: go out through every `finally`.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _: sys.exit(128 + got))
     size = int.from_bytes(_read(4), "big")
-    settings = msgpack.unpackb(_read(size))
+    settings = msgpack.unpackb(_read(size), unicode_errors="surrogateescape")
     # It writes where the program does, and what failed the program is told as an error.
     level = settings.get("log_level", "error").upper()
     logging.basicConfig(level=level, format="%(name)s: %(message)s")

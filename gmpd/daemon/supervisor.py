@@ -10,9 +10,8 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -20,6 +19,7 @@ import msgpack
 from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.daemon.page import Page, Slot
+from gmpd.inherited import Inherited
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 
@@ -88,6 +88,8 @@ class Surroundings:
     initializer: Any = None
     #: The descriptor on which jobs print; None: the daemon's standard error.
     stdout: int | None = None
+    #: What is for jobs of what the daemon inherited.
+    inherited: Inherited = field(default_factory=Inherited)
 
 
 class Supervisor:
@@ -122,7 +124,7 @@ class Supervisor:
     def _stdout(self) -> int:
         # Not the daemon's own, which is for its starter.
         out = self.surroundings.stdout
-        return sys.stderr.fileno() if out is None else out
+        return 2 if out is None else out
 
     def _start(self, p: int, epoch: int, core: int | None) -> Child:
         secret = secrets.token_bytes(32)
@@ -175,10 +177,12 @@ class Supervisor:
             "initializer": around.initializer,
             "max_ms": config.limits.max_ms,
             "value_bytes": config.limits.value_bytes,
+            "umask": around.inherited.umask,
+            "variables": dict(around.inherited.variables),
         }
         assert process.stdin is not None
         try:
-            process.stdin.write(msgpack.packb(settings))
+            process.stdin.write(msgpack.packb(settings, unicode_errors="surrogateescape"))
             process.stdin.close()
         except BrokenPipeError:
             pass  # it died already: its pidfd will tell
@@ -200,7 +204,11 @@ class Supervisor:
 
     def _wait(self, child: Child) -> int:
         """Its exit status, as subprocess has it; and what it used, with all that it waited for."""
-        _, status, used = os.wait4(child.process.pid, 0)
+        try:
+            _, status, used = os.wait4(child.process.pid, 0)
+        except ChildProcessError:  # whoever waits for any child took it: how it ended is lost
+            child.process.returncode = 0
+            return 0
         child.cpu_s = used.ru_utime + used.ru_stime
         child.process.returncode = os.waitstatus_to_exitcode(status)
         return child.process.returncode

@@ -18,7 +18,7 @@ from typing import Any, assert_never
 
 import msgpack
 
-from gmpd import protocol
+from gmpd import inherited, protocol
 from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function, too_large
 from gmpd.daemon.call import Call, Known
 from gmpd.daemon.isolated import IsolatedCall
@@ -467,7 +467,10 @@ def _how_many(blobs: list[Blob]) -> int:
 
 def main(argv: list[str]) -> int:
     """``python -m gmpd.daemon.worker PAGE_FD``: settings come as msgpack on standard input."""
-    settings = msgpack.unpackb(sys.stdin.buffer.read(), use_list=False)
+    inherited.settle()
+    settings = msgpack.unpackb(
+        sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
+    )
     _settle_process(settings)
     page = Page(int(argv[1]))
     os.close(int(argv[1]))
@@ -491,15 +494,27 @@ def main(argv: list[str]) -> int:
 def _settle_process(settings: dict[str, Any]) -> None:
     """What a worker is to the system: pinned, ended with its parent, deaf to the terminal."""
     _end_with_parent(settings["parent"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's and the coordinator's
+    # Ctrl-C is the client's and the coordinator's. Not SIG_IGN: what jobs start would inherit that.
+    signal.signal(signal.SIGINT, _leave_alone)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     if settings["core"] is not None:
         os.sched_setaffinity(0, {settings["core"]})
+    inherited.yield_memory_first()
     if settings["cwd"]:
-        os.chdir(settings["cwd"])
+        try:
+            os.chdir(settings["cwd"])
+        except OSError as error:
+            where = f"in / and not in {settings['cwd']!r}: {error.strerror}"
+            print(f"gmpd worker P{settings['p']}: jobs run {where}", file=sys.stderr)  # noqa: T201
+            os.chdir("/")
     sys.path[:] = jobs_path(sys.path, settings["sys_path"])
+    inherited.restore(inherited.Inherited(settings["umask"], settings["variables"]))
+
+
+def _leave_alone(number: int, frame: object) -> None:
+    pass
 
 
 def _end_with_parent(parent: int) -> None:

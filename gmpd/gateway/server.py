@@ -32,6 +32,7 @@ from typing import Any, BinaryIO, Final
 
 import msgpack
 
+from gmpd import inherited
 from gmpd.errors import ConfigError
 from gmpd.gateway.app import make_app, serve_until
 from gmpd.gateway.latest import Latest
@@ -62,7 +63,9 @@ class Settings:
     @classmethod
     def read(cls, stream: BinaryIO) -> Settings:
         """One msgpack map from ``stream``, which need not end after it; else ConfigError."""
-        unpacker = msgpack.Unpacker(max_buffer_size=SETTINGS_BYTES_MAX)
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=SETTINGS_BYTES_MAX, unicode_errors="surrogateescape"
+        )
         while chunk := os.read(stream.fileno(), 4096):
             unpacker.feed(chunk)
             for found in unpacker:
@@ -191,6 +194,7 @@ async def run(settings: Settings) -> None:
 def main() -> int:
     """The process; its exit code."""
     before = os.getppid()
+    inherited.settle()
     try:
         settings = Settings.read(sys.stdin.buffer)
         die_with_parent(settings.parent or before)

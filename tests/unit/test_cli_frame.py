@@ -78,6 +78,7 @@ def test_help_loads_nothing_but_click() -> None:
     assert ours <= {
         "gmpd",
         "gmpd.errors",
+        "gmpd.inherited",
         "gmpd.job",
         *(f"gmpd.cli{part}" for part in ("", ".app", ".exits", ".report")),
     }
