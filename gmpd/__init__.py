@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from gmpd.errors import ChanClosed
     from gmpd.job import job
     from gmpd.runtime.chan import Chan
-    from gmpd.runtime.go import blocking, go, gomaxprocs, gosched, num_g, sleep, stacks
+    from gmpd.runtime.go import (
+        blocking,
+        cancelled,
+        go,
+        gomaxprocs,
+        gosched,
+        num_g,
+        sleep,
+        stacks,
+    )
     from gmpd.runtime.group import Group
     from gmpd.runtime.run import new_event_loop, run
-    from gmpd.runtime.select import recv, select, send
-    from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, WaitGroup
-    from gmpd.runtime.timers import Ticker, Timer
+    from gmpd.runtime.select import recv, select, select_sync, send
+    from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
+    from gmpd.runtime.timers import Ticker, Timer, after, after_func
 
 __version__ = "0.1.0"
 
@@ -37,11 +46,15 @@ __all__ = [
     "Mutex",
     "Once",
     "RWMutex",
+    "Semaphore",
     "Ticker",
     "Timer",
     "WaitGroup",
     "__version__",
+    "after",
+    "after_func",
     "blocking",
+    "cancelled",
     "errors",
     "go",
     "gomaxprocs",
@@ -52,6 +65,7 @@ __all__ = [
     "recv",
     "run",
     "select",
+    "select_sync",
     "send",
     "sleep",
     "stacks",
@@ -69,10 +83,14 @@ _HOMES = {
     "Mutex": "gmpd.runtime.sync",
     "Once": "gmpd.runtime.sync",
     "RWMutex": "gmpd.runtime.sync",
+    "Semaphore": "gmpd.runtime.sync",
     "Ticker": "gmpd.runtime.timers",
     "Timer": "gmpd.runtime.timers",
     "WaitGroup": "gmpd.runtime.sync",
+    "after": "gmpd.runtime.timers",
+    "after_func": "gmpd.runtime.timers",
     "blocking": "gmpd.runtime.go",
+    "cancelled": "gmpd.runtime.go",
     "errors": "gmpd.errors",
     "go": "gmpd.runtime.go",
     "gomaxprocs": "gmpd.runtime.go",
@@ -83,6 +101,7 @@ _HOMES = {
     "recv": "gmpd.runtime.select",
     "run": "gmpd.runtime.run",
     "select": "gmpd.runtime.select",
+    "select_sync": "gmpd.runtime.select",
     "send": "gmpd.runtime.select",
     "sleep": "gmpd.runtime.go",
     "stacks": "gmpd.runtime.go",

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gmpd
+from gmpd.runtime.go import this_loop
 
 
 def note(path: str, text: str) -> str:
@@ -155,3 +158,44 @@ def hear_and_sleep(frame: bytes) -> None:
     worker.link.recv = lambda: next(frames)
     worker.loop.call_soon_threadsafe(worker.on_readable)
     time.sleep(60)
+
+
+def swallow_and_look(path: str) -> None:
+    """Goes on after its time is over, until it asks."""
+    while not gmpd.cancelled():
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            continue
+    Path(path).write_text("seen")
+
+
+def shrug(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def wrapper(*args: Any) -> Any:
+        return fn(*args)
+
+    return wrapper
+
+
+@shrug
+def compute_behind(path: str) -> None:
+    while not os.path.exists(path):
+        pass
+
+
+@shrug
+def answer_behind() -> str:
+    return "ran"
+
+
+async def hog_and_neighbour(path: str) -> str:
+    """A decorated child, beside another one of the same decorator that computes."""
+    hog = gmpd.go(compute_behind, path)
+    while not this_loop("the job").handoffs.hogs():
+        await gmpd.sleep(0.001)
+    try:
+        return str(await asyncio.wait_for(gmpd.go(answer_behind), 20))
+    finally:
+        Path(path).touch()
+        await hog

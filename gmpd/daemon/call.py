@@ -133,6 +133,11 @@ class Call:
         return self.fn.ref.name
 
     @property
+    def is_unwanted(self) -> bool:
+        """What ``gmpd.cancelled()`` tells it."""
+        return self.cancelling or self.expired
+
+    @property
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
         stream must not overtake the items: it would say that they are all there. And the page has

@@ -55,7 +55,8 @@ class FreshG(Protocol):
     def fn_name(self) -> str:
         """The same in words: for stacks, warnings, traces."""
 
-    # It may have ``driven``: the user's coroutine inside the one that ``start`` gave, for stacks.
+    # It may have ``driven``: the user's coroutine inside the one that ``start`` gave, for stacks;
+    # and ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``.
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
@@ -290,6 +291,10 @@ class SyncCall:
     @property
     def fn_key(self) -> Hashable:
         return fn_key(self._fn)
+
+    @property
+    def is_unwanted(self) -> bool:
+        return self.future.cancelled()
 
     @property
     def fn_name(self) -> str:

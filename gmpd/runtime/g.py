@@ -106,6 +106,11 @@ class G(Steps):
     def fn_name(self) -> str:
         return fn_name(self._fn)
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether it was cancelled: for its own code to ask, while it runs."""
+        return self._state == CANCELLED or self.cancelling() > 0
+
     def is_fresh(self) -> bool:
         """Whether it has not started, and may be given away."""
         return self._send is None and self._state == PENDING

@@ -210,6 +210,20 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Futu
     return call.future
 
 
+def cancelled() -> bool:
+    """Whether the job or G that calls this was cancelled, or its time is over.
+
+    A coroutine gets a CancelledError; a plain function cannot be interrupted, so one that runs for
+    long asks, and returns. False outside of gmpd: such a function works there too.
+    """
+    loop = running_loop()
+    task = None if loop is None else asyncio.current_task(loop)
+    if task is not None:
+        return task.cancelling() > 0
+    m = current_m()
+    return m is not None and bool(getattr(m.g, "is_unwanted", False))
+
+
 def gomaxprocs() -> int:
     """How many Ps share the work: of this daemon in a job, 1 under ``gmpd.run``."""
     return this_loop("gmpd.gomaxprocs").runq.procs
@@ -225,4 +239,14 @@ def stacks() -> str:
     return stacks_of(this_loop("gmpd.stacks")).text
 
 
-__all__ = ["EMPTY", "blocking", "go", "gomaxprocs", "gosched", "num_g", "sleep", "stacks"]
+__all__ = [
+    "EMPTY",
+    "blocking",
+    "cancelled",
+    "go",
+    "gomaxprocs",
+    "gosched",
+    "num_g",
+    "sleep",
+    "stacks",
+]

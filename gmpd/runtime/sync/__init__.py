@@ -1,4 +1,4 @@
-"""Go's ``sync`` for Gs: WaitGroup, Mutex, RWMutex, Cond, Once.
+"""Go's ``sync`` for Gs: WaitGroup, Mutex, RWMutex, Cond, Once; and its weighted Semaphore.
 
 Like a channel, each has a home loop and is touched by the holder of its P alone; ``.sync`` is the
 face for sync Gs and threads, and operations that never wait (``done``, ``unlock``, ``signal``) may
@@ -14,6 +14,7 @@ from gmpd.runtime.sync.cond import Cond
 from gmpd.runtime.sync.mutex import Mutex
 from gmpd.runtime.sync.once import Once
 from gmpd.runtime.sync.rwmutex import RWMutex
+from gmpd.runtime.sync.semaphore import Semaphore
 from gmpd.runtime.sync.waitgroup import WaitGroup
 
-__all__ = ["Cond", "Mutex", "Once", "RWMutex", "WaitGroup"]
+__all__ = ["Cond", "Mutex", "Once", "RWMutex", "Semaphore", "WaitGroup"]
