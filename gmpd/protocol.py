@@ -28,7 +28,7 @@ changes nothing.
     client ◀─────── Welcome Refused Done Items Running Kept Reply Gone ── coordinator
     worker ── Hello Finished Started Expired Kept Items Fault Bye ───────▶ coordinator
     worker ◀─────── Welcome Define Undefine Assign Cancel Pull Stop ────── coordinator
-    worker ──────── Children Define Submit Cancel ───────────────────────▶ coordinator
+    worker ──────── Children Define Undefine Submit Cancel ──────────────▶ coordinator
     worker ◀─────── StealChildren Done ─────────────────────────────────── coordinator
     worker ◀─────── Route Lost ─────────────────────────────────────────── coordinator
     worker ──────── Route ───────────────────────────────────────────────▶ coordinator
@@ -190,12 +190,19 @@ class Refused(NamedTuple):
 
 
 class Define(NamedTuple):
-    """Function number ``fid`` of this sender from now on: a name to import, or a pickle."""
+    """Function number ``fid`` of this sender from now on. ``kind``: ``name`` (to import), ``main``
+    (a name that parts of its program define), ``pickle``; or ``part``: names of a program with
+    their values, which is no function but what others need.
+
+    ``needs``: numbers of parts of this sender that must be there first. A part is the same for all
+    that call it by the same name; its payload may be empty for who does not bring it.
+    """
 
     fid: int
     kind: str
     name: str
     payload: bytes
+    needs: list[int] = []  # noqa: RUF012 - nobody appends to it
 
 
 class Submit(NamedTuple):
@@ -452,7 +459,7 @@ FromClient: TypeAlias = (
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Kept | Items | Fault | Bye
-    | Children | Define | Submit | Cancel | Answer | Route | Expired
+    | Children | Define | Undefine | Submit | Cancel | Answer | Route | Expired
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
@@ -537,7 +544,7 @@ _SHAPES: Mapping[type[Any], tuple[Kind, tuple[_Check, ...]]] = {
     Hello: (Kind.HELLO, (_text, _uint, _uint, _text, _bin, _map)),
     Welcome: (Kind.WELCOME, (_uint, _uint, _uint, _uint, _uint, _map)),
     Refused: (Kind.REFUSED, (_uint, _uint, _text)),
-    Define: (Kind.DEFINE, (_uint, _text, _text, _bin)),
+    Define: (Kind.DEFINE, (_uint, _text, _text, _bin, _uints)),
     Undefine: (Kind.UNDEFINE, (_uints,)),
     Submit: (Kind.SUBMIT, (_uint, _uint, _maybe_map, _bins, _maybe_uints)),
     Assign: (Kind.ASSIGN, (_uint, _uint, _maybe_map, _bins, _maybe_uints, _uint)),
@@ -589,7 +596,7 @@ TO_CLIENT = _direction(
 )
 FROM_WORKER = _direction(
     "worker", Hello, Finished, Started, Kept, Items, Fault, Bye,
-    Children, Define, Submit, Cancel, Answer, Route, Expired,
+    Children, Define, Undefine, Submit, Cancel, Answer, Route, Expired,
 )  # fmt: skip
 TO_WORKER = _direction(
     "coordinator", Welcome, Refused, Define, Undefine, Assign, Cancel, Pull, Stop,

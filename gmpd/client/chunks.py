@@ -176,4 +176,4 @@ def describe_chunk(fn: Callable[..., Any], ref: FunctionRef, *, rows: bool) -> F
         run = run_rows_async
     else:
         run = run_rows if rows else run_chunk
-    return FunctionRef("pickle", ref.name, describe_function(functools.partial(run, fn)).payload)
+    return describe_function(functools.partial(run, fn))._replace(name=ref.name)

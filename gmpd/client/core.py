@@ -10,7 +10,7 @@ only one who may finish it. So an outcome, a cancel and the loss of the daemon n
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +20,7 @@ from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import DaemonUnreachable, GmpdError, ProtocolError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
 from gmpd.protocol import Outcome
+from gmpd.submit.functions import FunctionTable
 
 Options = dict[str, Any]
 
@@ -113,8 +114,7 @@ class ClientCore:
         self._next_request = 1
         self._jobs: dict[int, Any] = {}
         self._calls: dict[int, Any] = {}
-        self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
-        self._next_fid = 1
+        self._functions = FunctionTable(FUNCTIONS_MAX, self._say)
         #: To be sent, in order; those that were refused before are in front.
         self._waiting: deque[Batch] = deque()
         self._refusals = Refusals() if resend else None
@@ -203,23 +203,6 @@ class ClientCore:
         batch.buffers.append(own)
         batch.nbytes += sum(map(len, own))
 
-    def _fid(self, ref: FunctionRef) -> int:
-        """The number of a function, told to the daemon before its first job.
-
-        Numbers are never used again; the daemon forgets the function that was unused for longest.
-        """
-        fid = self._fids.get(ref)
-        if fid is not None:
-            self._fids.move_to_end(ref)
-            return fid
-        if len(self._fids) >= FUNCTIONS_MAX:
-            _, oldest = self._fids.popitem(last=False)
-            self._say(protocol.Undefine([oldest]))
-        fid = self._fids[ref] = self._next_fid
-        self._next_fid += 1
-        self._say(protocol.Define(fid, *ref))
-        return fid
-
     def _room(self) -> int:
         """How many jobs may be sent now."""
         room = self.window - (self._sent - self._acked)
@@ -284,7 +267,11 @@ class ClientCore:
             counts, frames = (None, None) if buffers is None else protocol.join_buffers(buffers)
             self._say(
                 protocol.Submit(
-                    self._fid(batch.ref), jobs.first_seq, jobs.options, payloads, counts
+                    self._functions.number(batch.ref),
+                    jobs.first_seq,
+                    jobs.options,
+                    payloads,
+                    counts,
                 ),
                 frames,
             )
@@ -566,7 +553,8 @@ def prepare(
     options, plain = None, False
     if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
         options, plain = wire_options(fn, overrides)
-    return ref, options, encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+    blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+    return ref.needing(blob.needs), options, blob
 
 
 def answer_error(value: Any) -> Exception:

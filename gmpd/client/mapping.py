@@ -145,7 +145,7 @@ class Plan:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
         self._sizer.weigh(len(chunk), len(blob.data))
-        return ref, self._options, blob
+        return ref.needing(blob.needs), self._options, blob
 
     def sent(self, future: Any, items: int) -> None:
         """``future`` stands for a chunk of so many items."""

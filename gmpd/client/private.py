@@ -199,7 +199,8 @@ def _duplicate(descriptor: int) -> int | None:
 
 
 def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> list[Any] | None:
-    """``[kind, name, payload, call]``: a FunctionRef and the bytes of its arguments."""
+    """``[kind, name, payload, call, parts]``: a FunctionRef, the bytes of its arguments, and name
+    and bytes of each part of this program that they need."""
     if fn is None:
         return None
     ref = describe_function(fn)
@@ -207,4 +208,6 @@ def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> lis
     if blob.buffers:  # the first message has no frames for them: arguments go within the function
         ref = describe_function(functools.partial(fn, *args))
         blob = encode_call(ref.name, (), {})
-    return [ref.kind, ref.name, ref.payload, blob.data]
+    ref = ref.needing(blob.needs)
+    parts = [[part.name, part.data()] for part in ref.needs]
+    return [ref.kind, ref.name, ref.payload, blob.data, parts]

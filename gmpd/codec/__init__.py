@@ -14,6 +14,8 @@ from gmpd.codec.failures import (
     error_summary,
 )
 from gmpd.codec.functions import FunctionRef, describe_function, resolve_function
+from gmpd.codec.guests import GuestPart, stand_in
+from gmpd.codec.guests import learn as learn_part
 from gmpd.codec.pickles import Buffer
 from gmpd.codec.values import (
     Blob,
@@ -33,6 +35,7 @@ __all__ = [
     "Buffer",
     "ErrorSummary",
     "FunctionRef",
+    "GuestPart",
     "OrElse",
     "Parts",
     "add_job_note",
@@ -46,7 +49,9 @@ __all__ = [
     "encode_result",
     "error_summary",
     "is_plain",
+    "learn_part",
     "resolve_function",
+    "stand_in",
     "to_plain",
     "too_large",
 ]

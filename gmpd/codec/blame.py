@@ -76,6 +76,16 @@ def explain(value: object, root: str, exc: BaseException) -> str:
     return f"{_strip(path)} is {name_kind(culprit)}{_because(reason)}. {_mend(culprit)}"
 
 
+def explain_global(fn: object, name: str, value: object, user: str, exc: Exception) -> str:
+    """The same for a global that ``fn``, or what it uses, needs."""
+    cause = exc.__cause__
+    own = cause if isinstance(cause, Exception) else exc
+    qualname = getattr(fn, "__qualname__", "")
+    if name == qualname.partition(".")[0]:
+        return explain(value, name, own)
+    return explain(value, f"(global {name!r} used by {user or qualname})", own)
+
+
 def explain_call(
     fn_name: str,
     fn: Callable[..., Any] | None,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from gmpd import errors
-from gmpd.codec import pickles
+from gmpd.codec import guests, pickles
 from gmpd.codec.pickles import Buffer
 from gmpd.errors import GmpdError, ProtocolError, RemoteError, RemoteTraceback
 
@@ -66,6 +66,8 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
 
     With ``plain`` nothing is pickled. The traceback begins where gmpd's own frames end.
     """
+    if (guest := guests.current()) is not None:
+        guest.show_sources()
     return _encode(exc, plain, 0)
 
 

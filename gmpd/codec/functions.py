@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import blame, pickles, stability
+from gmpd.codec import blame, guests, home, pickles, stability
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -31,13 +31,23 @@ _KEPT_BYTES_MAX = 256 * 1024
 class FunctionRef(NamedTuple):
     """A function on its way.
 
-    ``kind`` is "name" or "pickle", ``name`` is "module:qualname" in both (for people, when it is a
-    pickle), ``payload`` is b"" for "name".
+    ``kind`` is "name", "main" or "pickle"; ``name`` is "module:qualname" in all (for people, when
+    it is a pickle). A "name" is found by an import. A "main" is found among what the parts of its
+    program define: ``payload`` is the number of the part. ``needs``: the parts of a program that
+    must be there first, for the function or for its arguments.
     """
 
     kind: str
     name: str
     payload: bytes = b""
+    needs: tuple[Any, ...] = ()
+
+    def needing(self, needs: pickles.Needs) -> FunctionRef:
+        """With what its arguments need, too."""
+        if not needs or set(needs) <= set(self.needs):
+            return self
+        both = {*self.needs, *needs}
+        return self._replace(needs=tuple(sorted(both, key=lambda part: part.number)))
 
 
 class _Known(NamedTuple):
@@ -46,6 +56,9 @@ class _Known(NamedTuple):
     module: str
     qualname: str
     watch: Watch | None
+    #: Of what a program defines: its names, and what may be exchanged in the function.
+    names: home.Watch | None = None
+    state: tuple[Any, ...] | None = None
 
 
 class _Kept(NamedTuple):
@@ -65,7 +78,12 @@ def describe_function(fn: _Fn) -> FunctionRef:
     """
     known = _known.get(id(fn))
     if known is not None and known.fn() is fn:
-        if known.watch is None:
+        if known.names is not None:
+            if home.still_holds(known.names) and (
+                known.state is None or home.state_of(fn) == known.state
+            ):
+                return known.ref
+        elif known.watch is None:
             module = sys.modules.get(known.module)
             if module is not None and module.__dict__.get(known.qualname) is fn:
                 return known.ref
@@ -81,6 +99,8 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     could leave behind for the next. Raises NotRegistered naming module and attribute, or what the
     import raised; ProtocolError for a reference that ``describe_function`` cannot have made.
     """
+    if ref.needs:
+        _enter(ref)
     if ref.kind == "name":
         module_name, _, qualname = ref.name.partition(":")
         module = sys.modules.get(module_name)
@@ -91,7 +111,11 @@ def resolve_function(ref: FunctionRef) -> _Fn:
         return _import_function(ref.name, module_name, qualname)
     if ref.kind == "pickle":
         return _load_function(ref)
-    raise ProtocolError(f"a function reference of kind {ref.kind!r}; known are 'name' and 'pickle'")
+    if ref.kind == "main":
+        return _defined_function(ref)
+    raise ProtocolError(
+        f"a function reference of kind {ref.kind!r}; known are 'name', 'main' and 'pickle'"
+    )
 
 
 def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
@@ -101,20 +125,80 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
         raise Unserializable(_not_callable(fn))
     module, qualname = _address(fn)
     name = f"{module}:{qualname}"
+    if (guest := _guest_of(fn)) is not None:
+        return _describe_guest(fn, guest, name)
+    if (ref := _describe_named(fn)) is not None:
+        return ref
     if module != "__main__" and _is_same(find(module, qualname), fn) and _by_reference(module):
         ref = FunctionRef("name", name)
         _remember(fn, ref, module, qualname, None)
         return ref
     try:
-        payload, _ = pickles.dump(fn, in_band=True)
+        payload, needs, names = pickles.dump_function(fn)
     except Exception as exc:
-        text = blame.explain(fn, qualname, exc)
-        raise Unserializable(f"the function {qualname}() cannot be sent: {text}") from exc
-    ref = FunctionRef("pickle", name, payload)
-    watch = stability.watch(fn)
+        raise _unsendable(fn, qualname, exc) from exc
+    ref = FunctionRef("pickle", name, payload, needs)
+    if isinstance(fn, types.FunctionType) and home.module_of(fn) is not None:
+        if stability.is_steady(fn):
+            _remember(fn, ref, module, qualname, None, names, home.state_of(fn))
+        return ref
+    watch = None if needs else stability.watch(fn)
     if watch is not None:
         _remember(fn, ref, module, qualname, watch)
     return ref
+
+
+def _describe_named(fn: Any) -> FunctionRef | None:
+    """What the script, or another module that goes by value, has under its own name."""
+    found = home.named(fn)
+    if found is None:
+        return None
+    module, qualname = found
+    key = module, qualname.partition(".")[0]
+    try:
+        needs, used = home.HOME.require([key])
+    except home.Undefinable as exc:
+        raise _unsendable(fn, qualname, exc) from exc
+    number = home.HOME.defining_part(key)
+    ref = FunctionRef("main", f"{module}:{qualname}", str(number).encode(), needs)
+    state = home.state_of(fn) if type(fn) is types.FunctionType else None
+    _remember(fn, ref, module, qualname, None, home.HOME.watch(used), state)
+    return ref
+
+
+def _guest_of(fn: Any) -> guests.Guest | None:
+    """The program that defined ``fn``, in a worker."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    fn = getattr(fn, "__func__", getattr(fn, "__wrapped__", fn))
+    space = getattr(fn, "__globals__", None)
+    if space is not None:
+        return guests.owner_of(space)
+    return guests.current() if getattr(fn, "__module__", None) == guests.MAIN else None
+
+
+def _describe_guest(fn: Any, guest: guests.Guest, name: str) -> FunctionRef:
+    """A function of a program whose job runs here, for another worker or another daemon."""
+    found = guests.GuestNames(guest).refer(fn)
+    if found is not None:
+        number = guest.defined_by(found[0], found[1].partition(".")[0])
+        if number is not None:
+            needs = tuple(guest.parts.values())
+            return FunctionRef("main", ":".join(found), str(number).encode(), needs)
+    try:
+        with guests.entering(guest):
+            payload, needs, _ = pickles.dump_function(fn)
+    except Exception as exc:
+        raise _unsendable(fn, name.partition(":")[2], exc) from exc
+    return FunctionRef("pickle", name, payload, needs)
+
+
+def _unsendable(fn: Any, qualname: str, exc: Exception) -> Unserializable:
+    if isinstance(exc, home.Undefinable):
+        text = blame.explain_global(fn, exc.name, exc.value, exc.user, exc)
+    else:
+        text = blame.explain(fn, qualname, exc)
+    return Unserializable(f"the function {qualname}() cannot be sent: {text}")
 
 
 def _found_again(known: _Known, fn: _Fn) -> bool:
@@ -122,7 +206,15 @@ def _found_again(known: _Known, fn: _Fn) -> bool:
     return known.module != "__main__" and find(known.module, known.qualname) is fn
 
 
-def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watch | None) -> None:
+def _remember(
+    fn: _Fn,
+    ref: FunctionRef,
+    module: str,
+    qualname: str,
+    watch: Watch | None,
+    names: home.Watch | None = None,
+    state: tuple[Any, ...] | None = None,
+) -> None:
     if isinstance(fn, types.MethodType):
         return  # made anew by each access
     key = id(fn)
@@ -133,7 +225,7 @@ def _remember(fn: _Fn, ref: FunctionRef, module: str, qualname: str, watch: Watc
             del _known[key]
 
     try:
-        _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch)
+        _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch, names, state)
     except TypeError:  # it takes no weak references
         return
 
@@ -251,7 +343,35 @@ def _did_you_mean(word: str, candidates: list[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def _enter(ref: FunctionRef) -> None:
+    """Have what the function and its arguments need, and let this context be its program's."""
+    try:
+        guests.enter_job(ref.needs)
+    except NotRegistered as exc:
+        raise NotRegistered(f"no function {ref.name}: {exc}") from exc
+    except (Exception, SystemExit) as exc:
+        raise NotRegistered(
+            f"the function {ref.name} cannot be rebuilt: {pickles.cannot_rebuild(exc)}"
+        ) from exc
+
+
+def _defined_function(ref: FunctionRef) -> _Fn:
+    module, _, qualname = ref.name.partition(":")
+    head, *rest = qualname.split(".")
+    part = next((part for part in ref.needs if b"%d" % part.number == ref.payload), None)
+    fn = None if part is None or part.objects is None else part.objects.get((module, head))
+    for name in rest:
+        fn = getattr(fn, name, None)
+    if not callable(fn):
+        raise ProtocolError(f"{ref.name} is not among what its program was said to define")
+    return fn  # type: ignore[no-any-return]
+
+
 def _load_function(ref: FunctionRef) -> _Fn:
+    own = ref.needs[0].guest.made if ref.needs else {}
+    fn = own.get(ref.payload)
+    if fn is not None:
+        return fn  # type: ignore[no-any-return]
     kept = _kept.pop(ref.payload, None)
     if kept is not None and stability.still_holds(kept.watch):
         _kept[ref.payload] = kept
@@ -262,9 +382,21 @@ def _load_function(ref: FunctionRef) -> _Fn:
         raise NotRegistered(f"the function {ref.name} cannot be rebuilt: {exc}") from exc
     if not callable(fn):
         raise NotRegistered(f"{ref.name} is not callable: it is {blame.name_kind(fn)}")
+    if ref.needs:
+        if _is_plain_function(fn) and len(own) < _KEPT_MAX:
+            fn = own.setdefault(ref.payload, fn)
+        return fn  # type: ignore[no-any-return]
     watch = stability.watch(fn)
     if watch is not None and len(ref.payload) <= _KEPT_BYTES_MAX:
         _kept[bytes(ref.payload)] = _Kept(fn, watch)
         for oldest in list(_kept)[:-_KEPT_MAX]:  # another thread may be here too
             _kept.pop(oldest, None)
     return fn  # type: ignore[no-any-return]
+
+
+def _is_plain_function(fn: Any) -> bool:
+    """A function, also one that is called for each item of a chunk; not a method or an object,
+    which are arguments as it were: each call has its own."""
+    if isinstance(fn, functools.partial) and str(fn.func.__module__).startswith("gmpd."):
+        fn = fn.args[0] if fn.args else fn.func
+    return type(fn) is types.FunctionType

@@ -15,11 +15,11 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from gmpd.codec import guests, home
 from gmpd.errors import ProtocolError, Unserializable
 
 Buffer = bytes | bytearray | memoryview
@@ -39,12 +39,11 @@ OUT_OF_BAND_MAX = 64
 #: How protocol 5 writes the module name of anything that ``__main__`` defines. A value that merely
 #: contains this text takes the slower way for nothing, which is harmless.
 _MAIN = b"\x8c\x08__main__"
+#: Proxies of managers need the key of the program that made them.
+_MANAGERS = b"multiprocessing.managers"
 
-#: Classes that this process defined and has sent by value.
-_home: weakref.WeakSet[type] = weakref.WeakSet()
-#: Classes that came in by value.
-_foreign: weakref.WeakSet[type] = weakref.WeakSet()
-_cloud_pickler: Any = None
+#: Parts of a program (``home.Part``, ``guests.GuestPart``) that must be loaded before a pickle is.
+Needs = tuple[Any, ...]
 
 
 def dump(value: object, *, in_band: bool = False) -> tuple[bytes, tuple[memoryview, ...]]:
@@ -52,6 +51,14 @@ def dump(value: object, *, in_band: bool = False) -> tuple[bytes, tuple[memoryvi
 
     The buffers are views of the caller's memory. Raises whatever the value's own methods raise.
     """
+    data, buffers, _ = dump_needing(value, in_band=in_band)
+    return data, buffers
+
+
+def dump_needing(
+    value: object, *, in_band: bool = False
+) -> tuple[bytes, tuple[memoryview, ...], Needs]:
+    """As ``dump``, with the parts of the program that the other side must have first."""
     buffers: list[memoryview] = []
 
     def keep_inside(buffer: pickle.PickleBuffer) -> bool:
@@ -64,15 +71,60 @@ def dump(value: object, *, in_band: bool = False) -> tuple[bytes, tuple[memoryvi
     callback = None if in_band else keep_inside
     try:
         data = pickle.dumps(value, _PROTOCOL, buffer_callback=callback)
-        if _MAIN not in data and not _sends_modules_by_value():
-            return data + zlib.crc32(data).to_bytes(_SUM, "little"), tuple(buffers)
-    except Exception:  # noqa: BLE001, S110 - user code; cloudpickle has the last word
-        pass
+    except Exception:  # noqa: BLE001 - user code; cloudpickle has the last word
+        data = b""
+    if data and not (_MAIN in data or _has_managers(data) or _sends_modules_by_value()):
+        return _summed(data), tuple(buffers), ()
+    guest = guests.current()
+    if guest is not None:
+        if not data:
+            buffers.clear()
+            data = _by_hand(value, guests.GuestNames(guest), callback)
+        return _summed(guests.mark(data, guest.id)), tuple(buffers), tuple(guest.parts.values())
     buffers.clear()
+    program = home.HOME
+    names = home.Collector(program)
+    data = _by_hand(value, names, callback)
+    if _has_managers(data):
+        names.keys.add((guests.AUTHKEY, ""))
+    if not names.keys:
+        return _summed(data), tuple(buffers), ()
+    needs, _ = program.require(names.keys)
+    return _summed(guests.mark(data, program.id)), tuple(buffers), needs
+
+
+def dump_function(fn: object) -> tuple[bytes, Needs, home.Watch]:
+    """A function by value; and what to check before the same bytes are used again."""
+    guest = guests.current()
+    if guest is not None:
+        data, _, needs = dump_needing(fn, in_band=True)
+        return data, needs, ()
+    program = home.HOME
+    names = home.Collector(program)
+    data = _by_hand(fn, names, None)
+    if not names.keys:
+        return _summed(data), (), ()
+    needs, used = program.require(names.keys)
+    return _summed(guests.mark(data, program.id)), needs, program.watch(used)
+
+
+def _by_hand(value: object, names: Any, callback: Any) -> bytes:
+    from gmpd.codec.cloud import CloudPickler
+
     sink = io.BytesIO()
-    _cloud_pickler_class()(sink, _PROTOCOL, callback).dump(value)
-    sink.write(zlib.crc32(sink.getbuffer()).to_bytes(_SUM, "little"))
-    return sink.getvalue(), tuple(buffers)
+    CloudPickler(sink, names, callback).dump(value)
+    return sink.getvalue()
+
+
+def _summed(data: bytes) -> bytes:
+    return data + zlib.crc32(data).to_bytes(_SUM, "little")
+
+
+def _has_managers(data: bytes) -> bool:
+    return _MANAGERS_MODULE in sys.modules and _MANAGERS in data
+
+
+_MANAGERS_MODULE = "multiprocessing.managers"
 
 
 def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -84,17 +136,33 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     """
     _check(data)
     supply = iter([_writable(buffer) for buffer in buffers])
+    ident = guests.marked(data)
     try:
-        value = pickle.loads(data, buffers=supply)
+        if ident is None or ident == home.HOME.id:
+            value = pickle.loads(data, buffers=supply)
+        else:
+            value = _load_as(ident, data, supply)
     except (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"a pickle of {len(data)} bytes does not load: {exc}") from exc
     except MemoryError as exc:
         raise Unserializable(f"a value of {len(data)} bytes does not fit into memory here") from exc
     except (Exception, SystemExit) as exc:
-        raise Unserializable(_cannot_rebuild(exc)) from exc
+        raise Unserializable(cannot_rebuild(exc)) from exc
     if next(supply, None) is not None:
         raise ProtocolError(f"{len(buffers)} buffers came with a value that needs fewer")
     return value
+
+
+def _load_as(ident: bytes, data: Buffer, supply: Any) -> Any:
+    """Load what refers to names of another program."""
+    guest = guests.of(ident)
+    if guest is None:
+        raise Unserializable("the program whose script defined a value has ended")
+    with guests.entering(guest):
+        if guest.authkey is None or _MANAGERS not in bytes(data):
+            return pickle.loads(data, buffers=supply)
+        with guests.keyed(guest):
+            return pickle.loads(data, buffers=supply)
 
 
 def _check(data: Buffer) -> None:
@@ -113,7 +181,8 @@ def _writable(buffer: Buffer) -> Buffer:
     return bytearray(buffer)
 
 
-def _cannot_rebuild(exc: BaseException) -> str:
+def cannot_rebuild(exc: BaseException) -> str:
+    """Why a value did not load, and what to do."""
     text = f"a value cannot be rebuilt here: {type(exc).__name__}: {exc}"
     if isinstance(exc, ImportError | AttributeError):
         text += " (both sides need the same code: install the module there, or send plain data)"
@@ -124,56 +193,3 @@ def _sends_modules_by_value() -> bool:
     """Whether the user asked for it with ``cloudpickle.register_pickle_by_value``."""
     cloudpickle = sys.modules.get("cloudpickle")
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
-
-
-def _cloud_pickler_class() -> Any:
-    # Made on first use: importing cloudpickle costs more than everything else in this file.
-    global _cloud_pickler
-    if _cloud_pickler is None:
-        _cloud_pickler = _make_cloud_pickler()
-    return _cloud_pickler
-
-
-def _make_cloud_pickler() -> Any:
-    from cloudpickle import cloudpickle
-
-    overwrite: Callable[[type, Any], type] = cloudpickle._class_setstate
-
-    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """cloudpickle where it keeps the type, and a class that comes home is left as it is.
-
-        cloudpickle finds the original class again when a value of a ``__main__`` class returns, so
-        isinstance holds; but then it sets every attribute of that class from the copy: methods
-        lose their module's globals and changed class attributes change back. It also turns a file
-        into a StringIO of its contents and a memoryview into bytes.
-        """
-
-        def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is memoryview:
-                return make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)
-            if isinstance(obj, io.TextIOWrapper) and obj not in (sys.stdout, sys.stderr):
-                raise TypeError(f"cannot pickle {type(obj).__name__!r} object")
-            reduced = super().reducer_override(obj)
-            if type(reduced) is tuple and len(reduced) == 6 and reduced[5] is overwrite:
-                if obj not in _foreign:
-                    _home.add(obj)
-                return (*reduced[:5], set_class_state)
-            return reduced
-
-    return CloudPickler
-
-
-def make_view(buffer: Buffer, form: str, shape: tuple[int, ...]) -> memoryview:
-    """A memoryview again, with its items and dimensions."""
-    view = memoryview(buffer).cast("B")
-    return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
-
-
-def set_class_state(cls: type, state: Any) -> type:
-    """Fill a class that came in by value; one that was born here keeps its own state."""
-    if cls not in _home:
-        from cloudpickle import cloudpickle
-
-        _foreign.add(cls)
-        cloudpickle._class_setstate(cls, state)
-    return cls

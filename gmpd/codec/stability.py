@@ -89,6 +89,16 @@ def find(module_name: str, qualname: str) -> Any:
     return target
 
 
+def is_steady(fn: object) -> bool:
+    """Whether nothing in a function itself can change unseen, whatever its globals do."""
+    if not isinstance(fn, types.FunctionType):
+        return False
+    options = fn.__dict__.get(_OPTIONS)
+    return not (
+        fn.__closure__ or fn.__kwdefaults__ or len(fn.__dict__) > (options is not None)
+    ) and all(map(_is_scalar, fn.__defaults__ or ()))
+
+
 def _watch_one(fn: types.FunctionType, waiting: list[types.FunctionType]) -> _Watched | None:
     options = fn.__dict__.get(_OPTIONS)
     if fn.__closure__ or fn.__kwdefaults__ or len(fn.__dict__) > (options is not None):

@@ -37,6 +37,21 @@ class Blob(NamedTuple):
         """Bytes in all, for limits."""
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
+    @property
+    def needs(self) -> pickles.Needs:
+        """Parts of a program that must be there before this can be decoded."""
+        return ()
+
+
+class _NeedyBlob(Blob):
+    """Refers to what a script defines."""
+
+    parts: pickles.Needs = ()
+
+    @property
+    def needs(self) -> pickles.Needs:
+        return self.parts
+
 
 #: What msgpack brings back exactly; subclasses (bool's own subclasses cannot exist) are not it.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -261,9 +276,14 @@ def _encode_pickled_call(
     fn: Callable[..., Any] | None,
 ) -> Blob:
     try:
-        return Blob(*pickles.dump((args, kwargs)))
+        data, buffers, needs = pickles.dump_needing((args, kwargs))
     except Exception as exc:
         raise Unserializable(blame.explain_call(fn_name, fn, args, kwargs, exc)) from exc
+    if not needs:
+        return Blob(data, buffers)
+    blob = _NeedyBlob(data, buffers)
+    blob.parts = needs
+    return blob
 
 
 def _encode_plain_call(

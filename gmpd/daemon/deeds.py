@@ -46,7 +46,8 @@ class Deeds:
             case do.Dispatch():
                 self._dispatch(what)
             case do.Teach(p, fn):
-                workers.tell(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload))
+                needs = [part.fid for part in fn.needs]
+                workers.tell(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload, needs))
             case do.Forget(p, fids):
                 workers.tell(p, protocol.Undefine(fids))
             case do.AskChildren(p, n):

@@ -19,7 +19,6 @@ import inspect
 import time
 import types
 from asyncio import CancelledError
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -41,6 +40,7 @@ from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
 from gmpd.sched.runq import half_up
+from gmpd.submit.functions import FunctionTable
 
 #: Packing for one thief ends after so long (ns of CPU time, so that a core that others use as well
 #: gives no less): P does nothing else meanwhile.
@@ -83,7 +83,9 @@ class Offspring:
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
         self._next_seq = 1
-        self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
+        self._functions = FunctionTable(
+            FUNCTIONS_MAX, lambda message: self._send(message, ()), brings=False
+        )
         #: What the coordinator was told last.
         self._told = 0
         self._tell_after_ns = 0
@@ -174,6 +176,7 @@ class Offspring:
             ref = describe_function(g.fn)
             if travels(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
                 blob = encode_call(ref.name, g.args, g.kwargs)
+                ref = ref.needing(blob.needs)
                 if blob.nbytes + len(ref.payload) <= self._value_bytes:
                     self._staying.pop(kind_of(g.fn), None)
                     return ref, blob
@@ -193,7 +196,7 @@ class Offspring:
     def _submit(self, batch: _Batch) -> None:
         if batch.ref is None:
             return
-        fid = self._fid(batch.ref)
+        fid = self._functions.number(batch.ref)
         first = self._next_seq
         self._next_seq += len(batch.gs)
         for seq, g in enumerate(batch.gs, first):
@@ -204,18 +207,6 @@ class Offspring:
         counts, frames = protocol.join_buffers(batch.buffers)
         self._send(protocol.Submit(fid, first, self.options, batch.payloads, counts), frames)
 
-    def _fid(self, ref: FunctionRef) -> int:
-        fid = self._fids.get(ref)
-        if fid is not None:
-            self._fids.move_to_end(ref)
-            return fid
-        fid = len(self._fids) + 1
-        if fid > FUNCTIONS_MAX:
-            _, fid = self._fids.popitem(last=False)
-        self._fids[ref] = fid
-        self._send(protocol.Define(fid, *ref), ())
-        return fid
-
     # -- ending ------------------------------------------------------------------------------------
 
     def _cancelled(self, g: G) -> None:
@@ -224,6 +215,7 @@ class Offspring:
         if seq is not None:
             del self.away[seq]
             self._send(protocol.Cancel([seq]), ())
+            self._let_go()
 
     def ended(self, message: protocol.Done, frames: list[Any]) -> None:
         """Outcomes of children that ran elsewhere."""
@@ -239,6 +231,12 @@ class Offspring:
                 self._end(g, Outcome(outcome), message.payloads[i], buffers[i], details)
             if "gift" in details:
                 self._exchange.thank(details["gift"])
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """What programs define is to be forgotten when they end, and no later."""
+        if not self.away:
+            self._functions.drop_needy()
 
     def _end(
         self,
@@ -305,7 +303,7 @@ def travels(fn: Callable[..., Any], ref: FunctionRef) -> bool:
     """
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         return False
-    return ref.kind == "name" or _shares_nothing(fn)
+    return ref.kind in ("name", "main") or _shares_nothing(fn)
 
 
 def _shares_nothing(value: Any) -> bool:

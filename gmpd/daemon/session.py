@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias, assert_never
 
 from gmpd import protocol
+from gmpd.sched.functions import PART
 from gmpd.sched.records import Session
 from gmpd.sched.schedt import Sched
 
@@ -20,8 +21,10 @@ def said(sched: Sched, session: Session, message: AboutJobs, frames: list[Any], 
         case protocol.Submit():
             buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
             sched.submit(session, message, buffers, now)
-        case protocol.Define(payload=payload):
-            digest = blake2b(payload, digest_size=16).digest() if payload else b""
+        case protocol.Define(kind=kind, payload=payload):
+            # A part has a name of its own, and may be large.
+            hashed = payload and kind != PART
+            digest = blake2b(payload, digest_size=16).digest() if hashed else b""
             sched.define(session, message, digest)
         case protocol.Undefine(fids):
             sched.undefine(session, fids)

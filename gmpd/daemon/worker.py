@@ -19,7 +19,17 @@ from typing import Any, assert_never
 import msgpack
 
 from gmpd import inherited, protocol
-from gmpd.codec import Blob, FunctionRef, decode_call, encode_error, resolve_function, too_large
+from gmpd.codec import (
+    Blob,
+    FunctionRef,
+    GuestPart,
+    decode_call,
+    encode_error,
+    learn_part,
+    resolve_function,
+    stand_in,
+    too_large,
+)
 from gmpd.daemon.call import Call, Known
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
@@ -33,6 +43,7 @@ from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
 from gmpd.runtime.steps import leave_fork
+from gmpd.sched.functions import PART
 from gmpd.sched.sysmon import Trait
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
@@ -83,6 +94,8 @@ class Worker:
         self.loop.board = page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
         self.functions: dict[int, Known] = {}
+        #: Parts of programs, which functions need.
+        self.parts: dict[int, GuestPart] = {}
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
         #: Those whose time limit has passed and whose frames have not ended.
@@ -322,11 +335,13 @@ class Worker:
         match message:
             case protocol.Assign():
                 self._assign(message, frames)
-            case protocol.Define(fid, kind, name, payload):
-                self.functions[fid] = Known(fid, FunctionRef(kind, name, payload))
+            case protocol.Define():
+                self._define(message)
             case protocol.Undefine(fids):
                 for fid in fids:
                     self.functions.pop(fid, None)
+                    if (part := self.parts.pop(fid, None)) is not None:
+                        part.guest.forget(part)
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
             case protocol.Ask(request, _, params):
@@ -354,6 +369,14 @@ class Worker:
                 self.loop.interrupt(refusal)
             case _:
                 assert_never(message)
+
+    def _define(self, message: protocol.Define) -> None:
+        fid, kind, name, payload, needs = message
+        if kind == PART:
+            self.parts[fid] = learn_part(name, payload)
+        else:
+            parts = tuple(self.parts[each] for each in needs)
+            self.functions[fid] = Known(fid, FunctionRef(kind, name, payload, parts))
 
     def _assign(self, message: protocol.Assign, frames: list[Any]) -> None:
         fn = self.functions[message.fid]
@@ -416,9 +439,11 @@ class Worker:
                 importlib.import_module(name)
             if settings["initializer"] is not None:
                 stage = "initializer"
-                kind, name, payload, data = settings["initializer"]
+                kind, name, payload, data, parts = settings["initializer"]
+                needs = tuple(learn_part(*part, stays=True) for part in parts)
+                fn = resolve_function(FunctionRef(kind, name, payload, needs))
                 args, kwargs = decode_call(data)
-                resolve_function(FunctionRef(kind, name, payload))(*args, **kwargs)
+                fn(*args, **kwargs)
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings, serves=False))])
             self.link.send([protocol.pack(protocol.Fault(stage, encode_error(exc)))])
@@ -527,7 +552,11 @@ def _end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv)
+    # By its name, so that what is defined here is not `__main__`'s, which is the program's.
+    from gmpd.daemon import worker
+
+    stand_in()
+    code = worker.main(sys.argv)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads that block for ever in a job must not keep the process: it ends here.

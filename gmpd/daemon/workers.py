@@ -126,7 +126,7 @@ class Workers:
                 sched.children(record, epoch, n, asked=asked)
             case protocol.Route():
                 self._route(child, message, frames)
-            case protocol.Define() | protocol.Submit() | protocol.Cancel():
+            case protocol.Define() | protocol.Undefine() | protocol.Submit() | protocol.Cancel():
                 session = sched.parent_session(record, epoch)
                 about_jobs.said(sched, session, message, frames, now)
             case protocol.Items():

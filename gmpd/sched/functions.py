@@ -7,6 +7,7 @@ caller's ``forget``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Define
@@ -14,6 +15,8 @@ from gmpd.sched.records import Function, Session
 
 #: Named functions that nobody uses now and what was learned of them: about 1 MB.
 RESTING_MAX = 4096
+#: The kind of what is no function itself, but what functions of a program need.
+PART = "part"
 #: Functions that one session may have named at a time: four times what a client keeps.
 FUNCTIONS_MAX = 4096
 
@@ -25,7 +28,7 @@ class Functions:
         self._forget = forget
         self._next_fid = 1
         self._by_fid: dict[int, Function] = {}
-        self._by_key: dict[tuple[str, str, bytes], Function] = {}
+        self._by_key: dict[tuple[Any, ...], Function] = {}
         #: Named functions that nobody uses, the longest unused first.
         self._resting: dict[int, Function] = {}
 
@@ -46,18 +49,27 @@ class Functions:
                 f"Define of function {message.fid}: this session has {FUNCTIONS_MAX} already, and"
                 " must Undefine some first"
             )
-        key = (message.kind, message.name, digest)
+        needs = tuple(self._part(session, fid) for fid in message.needs)
+        key = (message.kind, message.name, digest, *(part.fid for part in needs))
         fn = self._by_key.get(key)
         if fn is None:
-            fn = Function(self._next_fid, key, message.payload)
+            fn = Function(self._next_fid, key, message.payload, needs)
             self._next_fid += 1
             self._by_key[key] = self._by_fid[fn.fid] = fn
+            for part in needs:
+                part.users += 1
         fn.users += 1
         self._resting.pop(fn.fid, None)
         old = session.functions.get(message.fid)
         session.functions[message.fid] = fn
         if old is not None:
             self._release(old)
+
+    def _part(self, session: Session, fid: int) -> Function:
+        part = session.functions.get(fid)
+        if part is None or part.kind != PART:
+            raise ProtocolError(f"Define needs part {fid}, which was never defined")
+        return part
 
     def undefine(self, session: Session, fids: Sequence[int]) -> None:
         """A session will not use these functions any more; its jobs of them go on.
@@ -84,7 +96,7 @@ class Functions:
         """Forget a function without users and jobs, now or, for a name, when others need room."""
         if fn.users or fn.jobs:
             return
-        if fn.kind != "name":
+        if fn.kind != "name" or fn.needs:
             self._remove(fn)
             return
         # A name is small and may come again at once: keep what was learned about it.
@@ -95,3 +107,5 @@ class Functions:
     def _remove(self, fn: Function) -> None:
         del self._by_key[fn.key], self._by_fid[fn.fid]
         self._forget(fn)
+        for part in fn.needs:
+            self._release(part)

@@ -135,8 +135,10 @@ class HandOut:
     def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn
         if fn.fid not in record.defined:
-            record.defined.add(fn.fid)
-            self._out.append(Teach(record, fn))
+            for each in (*fn.needs, fn):
+                if each.fid not in record.defined:
+                    record.defined.add(each.fid)
+                    self._out.append(Teach(record, each))
         credit_ns = self._policy.credit_ns
         est = min(credit_ns, credit_ns if fn.est_ns is None else fn.est_ns)
         first = token = record.next_token

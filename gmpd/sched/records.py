@@ -51,13 +51,19 @@ class Function:
     The average is shared by all sessions that use the same function: what is learned stays learned.
     """
 
-    __slots__ = ("est_ns", "fid", "jobs", "key", "kills", "kind", "name", "payload", "users")
+    __slots__ = (
+        "est_ns", "fid", "jobs", "key", "kills", "kind", "name", "needs", "payload", "users",
+    )  # fmt: skip
 
-    def __init__(self, fid: int, key: tuple[str, str, bytes], payload: bytes) -> None:
+    def __init__(
+        self, fid: int, key: tuple[Any, ...], payload: bytes, needs: tuple[Function, ...] = ()
+    ) -> None:
         self.fid = fid
         self.key = key
         self.kind, self.name = key[0], key[1]
         self.payload = payload
+        #: Parts of a program that a worker is taught first. Each counts this among its users.
+        self.needs = needs
         #: None until the first job of it has ended: unknown functions go out one at a time.
         self.est_ns: int | None = None
         #: Numbers of sessions that mean it, and its unfinished jobs. Forgotten, here and in

@@ -13,10 +13,13 @@ ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys, msgpack
 from gmpd import codec
-kind, name, payload, data, buffers = msgpack.unpackb(sys.stdin.buffer.read())
+codec.stand_in()
+kind, name, payload, parts, data, buffers = msgpack.unpackb(sys.stdin.buffer.read())
+needs = tuple(codec.learn_part(*part) for part in parts)
 try:
+    fn = codec.resolve_function(codec.FunctionRef(kind, name, payload, needs))
     args, kwargs = codec.decode_call(data, buffers)
-    result = codec.resolve_function(codec.FunctionRef(kind, name, payload))(*args, **kwargs)
+    result = fn(*args, **kwargs)
     blob = codec.encode_result(result)
     answer = [True, blob.data, [bytes(buffer) for buffer in blob.buffers]]
 except Exception as exc:
@@ -60,7 +63,9 @@ def fail(thing):
 
 def remote(fn, *args):
     ref, blob = codec.describe_function(fn), codec.encode_call("fn", args, {}, fn=fn)
-    call = [*ref, blob.data, [bytes(buffer) for buffer in blob.buffers]]
+    ref = ref.needing(blob.needs)
+    parts = [[part.name, part.data()] for part in ref.needs]
+    call = [*ref[:3], parts, blob.data, [bytes(buffer) for buffer in blob.buffers]]
     worker = [sys.executable, "-c", sys.argv[1]]
     done = subprocess.run(worker, input=msgpack.packb(call), stdout=subprocess.PIPE, check=True)
     ok, data, buffers = msgpack.unpackb(done.stdout)

@@ -108,7 +108,7 @@ def test_ever_new_functions_make_neither_side_grow(monkeypatch: pytest.MonkeyPat
         for i in range(100):
             assert client.submit(eval(f"lambda x: x + {i}"), 1).result(20) == i + 1
             assert known() == 1
-        assert len(client._core._fids) == 8
+        assert len(client._core._functions._fids) == 8
         assert client.submit(_functions_of_worker).result(20) <= 12
 
 

@@ -408,10 +408,20 @@ def test_a_main_class_is_sent_by_value_although_its_name_would_do_here(
     exec("class Thing:\n    limit = 1\n    def read(self): return LIMIT\nLIMIT = 5", namespace)
     thing_class = namespace["Thing"]
     monkeypatch.setattr(sys.modules["__main__"], "Thing", thing_class, raising=False)
-    data = codec.encode(thing_class()).data
-    script = "import sys; from gmpd import codec; t = codec.decode(sys.stdin.buffer.read()); "
-    script += "print(type(t).__name__, t.limit, t.read())"
-    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True)
+    call = codec.encode_call("f", (thing_class(),), {})
+    parts = [[part.name, part.data()] for part in call.needs]
+    script = """if True:
+        import sys, msgpack
+        from gmpd import codec
+        codec.stand_in()
+        data, parts = msgpack.unpackb(sys.stdin.buffer.read())
+        needs = tuple(codec.learn_part(*part) for part in parts)
+        codec.resolve_function(codec.FunctionRef("name", "builtins:len", b"", needs))
+        (t,), _ = codec.decode_call(data)
+        print(type(t).__name__, t.limit, t.read())
+    """
+    told = msgpack.packb([call.data, parts])
+    done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True)
     assert done.stdout.split() == [b"Thing", b"1", b"5"], done.stderr
 
 

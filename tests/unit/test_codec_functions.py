@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextvars
 import functools
 import gc
 import importlib
@@ -210,9 +211,15 @@ def test_a_module_that_the_user_sends_by_value_goes_by_value(
         cloudpickle.unregister_pickle_by_value(module)
         del sys.modules["shipped"]
     monkeypatch.undo()
-    assert ref.kind == "pickle"
-    assert codec.resolve_function(ref)() == 5
-    assert codec.decode(value)["f"]() == 5
+    assert ref.kind == "main"
+    assert value.count(b"shipped") == 1, "the value says the name only"
+    learned = tuple(codec.learn_part(part.name, part.data()) for part in ref.needs)
+    try:
+        own = contextvars.copy_context()  # as a job has
+        assert own.run(codec.resolve_function, ref._replace(needs=learned))() == 5
+    finally:
+        for part in learned:
+            part.guest.forget(part)
 
 
 # --------------------------------------------------------------------- what is kept, and not
@@ -220,13 +227,13 @@ def test_a_module_that_the_user_sends_by_value_goes_by_value(
 
 def count_dumps(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     dumped: list[object] = []
-    dump = pickles.dump
+    dump = pickles.dump_function
 
-    def counted(value: object, *, in_band: bool = False) -> Any:
-        dumped.append(value)
-        return dump(value, in_band=in_band)
+    def counted(fn: object) -> Any:
+        dumped.append(fn)
+        return dump(fn)
 
-    monkeypatch.setattr(pickles, "dump", counted)
+    monkeypatch.setattr(pickles, "dump_function", counted)
     return dumped
 
 
@@ -247,7 +254,7 @@ UNSTEADY = {
     "mutable global of a helper": "SEEN = []\ndef g(x): return SEEN\ndef f(x): return g(x)",
     "inner function": "SEEN = []\ndef f(x): return (lambda: SEEN)()",
     "closure": "def outer():\n  seen = []\n  return lambda x: seen\nf = outer()",
-    "class": "class A: n = 1\ndef f(x): return A.n",
+    "class": "def make():\n  class A: n = 1\n  return A\nA = make()\ndef f(x): return A.n",
     "attributes": "def f(x): return f.n\nf.n = 1",
 }
 

@@ -17,7 +17,7 @@ from gmpd.codec import decode, decode_call, describe_function, encode, encode_ca
 from gmpd.daemon import offspring
 from gmpd.daemon.offspring import Offspring, travels
 from gmpd.errors import WorkerLost
-from gmpd.protocol import Children, Define, Done, Outcome, Submit
+from gmpd.protocol import Children, Define, Done, Outcome, Submit, Undefine
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
@@ -260,8 +260,8 @@ def test_what_is_told_of_them(home: Home) -> None:
     home.run(main)
 
 
-def test_functions_are_named_once_until_there_are_too_many(home: Home, monkeypatch: Any) -> None:
-    monkeypatch.setattr(offspring, "FUNCTIONS_MAX", 2)
+def test_functions_are_named_once_until_there_are_too_many(home: Home) -> None:
+    home.offspring._functions._most = 2
 
     async def main() -> None:
         for fn in (math.sqrt, math.floor, math.sqrt, math.ceil, math.sqrt, math.floor):
@@ -273,9 +273,8 @@ def test_functions_are_named_once_until_there_are_too_many(home: Home, monkeypat
 
     home.run(main)
     named = [(each.fid, each.name) for each in home.of(Define)]
-    assert named == [(1, "math:sqrt"), (2, "math:floor"), (2, "math:ceil"), (1, "math:floor")] or (
-        [fid for fid, _ in named] == [1, 2, 2, 2]
-    )
+    assert named == [(1, "math:sqrt"), (2, "math:floor"), (3, "math:ceil"), (4, "math:floor")]
+    assert [each.fids for each in home.of(Undefine)] == [[2], [3]]
 
 
 class Thing:

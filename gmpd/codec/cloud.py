@@ -1,0 +1,238 @@
+"""What travels by value: functions, classes and other things that no import finds elsewhere.
+
+cloudpickle knows how to take functions and classes apart. Here is what it does not keep: globals
+are not copied but belong to a namespace that all of a program shares (``guests``), code says where
+its lines are, ``__slots__`` stay slots, a cached function has a cache again, annotations that
+cannot be evaluated yet wait, and a class that comes home is left as it is.
+
+Importing this costs more than the rest of the package: it is imported when it is first needed.
+``Names`` says of each thing whether it is sent by its name; it is asked, and never imports this.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import functools
+import importlib
+import io
+import os
+import pickle
+import sys
+import threading
+import types
+import typing
+from typing import Any, Protocol
+
+from cloudpickle import cloudpickle
+
+from gmpd.codec import guests, rebuild
+
+_OVERWRITE: Any = cloudpickle._class_setstate
+_LRU = type(functools.lru_cache(lambda: None))
+_LOCK_TYPES = (_thread.LockType, _thread.RLock)
+_DEFERRED = sys.version_info >= (3, 14)
+_DYNAMIC = "<dynamic-code>"
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+#: Things other than functions and classes whose pickle is a name.
+NAMED: tuple[type, ...] = tuple(
+    kind
+    for kind in (_LRU, typing.NewType, getattr(typing, "TypeAliasType", None))
+    if isinstance(kind, type)
+)
+
+
+class Names(Protocol):
+    """Who knows which things have a name that the other side finds, or will find."""
+
+    def refer(self, obj: Any) -> tuple[str, str] | None:
+        """Module and qualified name of what goes by name; None: it goes by value."""
+
+    def uses(self, fn: types.FunctionType) -> str | None:
+        """The module whose shared namespace a function that goes by value has as its globals;
+        None: its globals go with it."""
+
+    def shows(self, code: types.CodeType) -> None:
+        """Code goes by value: its source may have to go, too."""
+
+    def refer_module(self, module: types.ModuleType) -> bool:
+        """Whether a module is a stand-in elsewhere."""
+
+
+class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle where it keeps the type. Of protocol 5.
+
+    With ``fresh_locks``, locks and thread-locals are made anew: what a module's globals are in a
+    process that has just imported it.
+    """
+
+    def __init__(
+        self, sink: Any, names: Names, callback: Any = None, *, fresh_locks: bool = False
+    ) -> None:
+        super().__init__(sink, 5, callback)
+        self._names = names
+        self._fresh_locks = fresh_locks
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Asked about everything but the plainest values."""
+        kind = type(obj)
+        if kind is types.FunctionType or issubclass(kind, type) or kind in NAMED:
+            return self._reduce_named(obj)
+        if kind is types.CodeType:
+            self._names.shows(obj)
+            return _reduce_code(cloudpickle._code_reduce(obj), obj)
+        if kind is types.ModuleType and self._names.refer_module(obj):
+            return rebuild.stand_in_module, (obj.__name__,)
+        if self._fresh_locks and isinstance(obj, (*_LOCK_TYPES, threading.local)):
+            return _reduce_lock(obj)
+        return _reduce_other(obj)
+
+    def _reduce_named(self, obj: Any) -> Any:
+        name = self._names.refer(obj)
+        if name is not None:
+            return NotImplemented if name[0] == guests.MAIN else (guests.find, name)
+        kind = type(obj)
+        if kind in NAMED:
+            return _reduce_kin(obj)
+        if kind is not types.FunctionType:
+            return _reduce_class(obj, super().reducer_override(obj))
+        module = self._names.uses(obj)
+        if module is not None:
+            return _reduce_function(obj, module)
+        if not cloudpickle._should_pickle_by_reference(obj):
+            # Its globals are no module's that others have: a copy of what it uses goes along.
+            _evaluate_annotations(obj)
+        return super().reducer_override(obj)
+
+
+# -- taken apart -----------------------------------------------------------------------------------
+
+
+def _reduce_class(cls: Any, reduced: Any) -> Any:
+    """What cloudpickle made of a class, with its slots, and so that one that comes home is left as
+    it is: cloudpickle finds the original again, but sets all its attributes from the copy."""
+    if not (type(reduced) is tuple and len(reduced) == 6 and reduced[5] is _OVERWRITE):
+        return reduced
+    if cls not in rebuild.foreign_classes:
+        rebuild.home_classes.add(cls)
+    make, args, (state, slots), *_ = reduced
+    state = _class_state(cls, state)
+    if make is cloudpickle._make_skeleton_class:
+        meta, name, bases, first, *tracked = args
+        early = ["__slots__"]
+        if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+            # Its first base was a function, typing.NamedTuple, which has done its work.
+            bases, early = cls.__bases__, ["__slots__", "__orig_bases__"]
+        # What a base's __init_subclass__ may look at.
+        early += [key for key, value in state.items() if type(value) in _PLAIN]
+        first = {**first, **{key: state.pop(key) for key in early if key in state}}
+        make, args = rebuild.make_class, (meta, name, bases, first, *tracked)
+    return make, args, (state, slots), None, None, rebuild.set_class_state
+
+
+def _reduce_function(fn: types.FunctionType, module: str) -> Any:
+    closure = fn.__closure__
+    cells = None if closure is None else tuple(cloudpickle._make_empty_cell() for _ in closure)
+    values = [] if closure is None else list(map(cloudpickle._get_cell_contents, closure))
+    found = [fn.__globals__[n] for n in fn.__code__.co_names if n in fn.__globals__]
+    state = {
+        "__name__": "".join(fn.__name__),
+        "__qualname__": "".join(fn.__qualname__),
+        "__module__": fn.__module__,
+        "__doc__": fn.__doc__,
+        "__defaults__": fn.__defaults__,
+        "__kwdefaults__": fn.__kwdefaults__,
+        "__type_params__": getattr(fn, "__type_params__", ()),
+        **_annotations(fn),
+    }
+    submodules = cloudpickle._find_imported_submodules(fn.__code__, [*found, *values])
+    return (
+        rebuild.make_function,
+        (fn.__code__, module, cells),
+        (dict(fn.__dict__), state, closure, submodules),
+        None,
+        None,
+        rebuild.set_function_state,
+    )
+
+
+def _annotations(fn: Any) -> dict[str, Any]:
+    """Since Python 3.14 they are a function that is called when somebody asks."""
+    if _DEFERRED and isinstance(fn.__annotate__, types.FunctionType):
+        return {"__annotate__": fn.__annotate__}
+    annotations = fn.__annotations__
+    return {"__annotations__": annotations} if annotations else {}
+
+
+def _evaluate_annotations(fn: types.FunctionType) -> None:
+    """Have those evaluated that can be: cloudpickle asks for them."""
+    if _DEFERRED:
+        try:
+            _ = fn.__annotations__
+        except Exception:  # noqa: BLE001 - names that are not there yet, or only for type checkers
+            lib: Any = importlib.import_module("annotationlib")
+            fn.__annotations__ = lib.get_annotations(fn, format=lib.Format.STRING)
+
+
+def _class_state(cls: Any, state: dict[str, Any]) -> dict[str, Any]:
+    # Descriptors of slots are made with the class, and have no pickle.
+    kept = {
+        name: value
+        for name, value in state.items()
+        if not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
+    }
+    if _DEFERRED:
+        for name in ("__annotate_func__", "__annotations_cache__"):
+            kept.pop(name, None)
+        annotate = cls.__dict__.get("__annotate_func__")
+        if isinstance(annotate, types.FunctionType):
+            kept["__annotate__"] = annotate
+    return kept
+
+
+def _reduce_code(reduced: Any, code: types.CodeType) -> Any:
+    make, args = reduced
+    name = code.co_filename
+    if not name.startswith("<") and not os.path.isabs(name) and os.path.exists(name):
+        name = os.path.abspath(name)
+    at = next(at for at, arg in enumerate(args) if type(arg) is str and arg == _DYNAMIC)
+    return make, (*args[:at], name, *args[at + 1 :])
+
+
+def _reduce_kin(obj: Any) -> Any:
+    """What has a name like functions and classes, and is made of them."""
+    if type(obj) is _LRU:
+        made: Any = obj
+        extra = {key: value for key, value in vars(made).items() if key != "__wrapped__"}
+        return rebuild.make_cached, (made.__wrapped__, made.cache_parameters()), extra
+    if isinstance(obj, typing.NewType):
+        return rebuild.make_new_type, (obj.__name__, obj.__supertype__, obj.__module__)
+    return rebuild.make_alias, (obj.__name__, obj.__value__, obj.__type_params__, obj.__module__)
+
+
+def _reduce_other(obj: Any) -> Any:
+    """What cloudpickle sends as something else, or not at all."""
+    kind = type(obj)
+    if kind is memoryview:
+        return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)
+    if kind is contextvars.ContextVar:
+        return _reduce_context_var(obj)
+    if isinstance(obj, io.TextIOWrapper) and obj not in (sys.stdout, sys.stderr):
+        raise TypeError(f"cannot pickle {kind.__name__!r} object")
+    return NotImplemented
+
+
+def _reduce_context_var(var: Any) -> Any:
+    try:
+        # Its default has no other door.
+        return rebuild.make_context_var, (var.name, contextvars.Context().run(var.get))
+    except LookupError:
+        return rebuild.make_context_var, (var.name,)
+
+
+def _reduce_lock(obj: Any) -> Any:
+    if isinstance(obj, _thread.RLock):
+        return threading.RLock, ()
+    if isinstance(obj, threading.local):
+        return type(obj), ()
+    return threading.Lock, ()

@@ -1,0 +1,383 @@
+"""Programs whose jobs run in this process: what their scripts define lives here in stand-ins.
+
+A *program* is a client's process. What its ``__main__`` defines (and other modules that travel by
+value) comes in *parts*: pickles of names with their values, made by ``home``. Each program has one
+namespace per such module here, shared by all of its jobs; ``sys.modules["__main__"]`` is a
+``StandIn`` that shows the namespace of the program whose job asks.
+
+A part is loaded by the first job that needs it. When the program's last part is forgotten its
+namespaces are emptied: what they hold is freed at once, cycles or not.
+
+It never pickles, and knows no sockets. Counterpart: ``home``.
+"""
+
+from __future__ import annotations
+
+import io
+import linecache
+import pickle
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from gmpd.errors import NotRegistered, ProtocolError
+
+MAIN = "__main__"
+#: Keys that are no modules: source lines of files that are none, and the key of multiprocessing.
+SOURCES, AUTHKEY = "<sources>", "<authkey>"
+
+#: Opcodes without effect after the PROTO of a pickle that refers to what a program defines, and
+#: that program's id between them.
+_MARK, _MARK_END = b"\x8c\x04gmpd0C\x10", b"0"
+ID_BYTES = 16
+#: Larger parts are not kept beside what they were loaded as.
+PASSED_ON_MAX = 1 << 20
+_AT = 2 + len(_MARK)
+
+
+class Guest:
+    """One program, as far as it is known here."""
+
+    def __init__(self, ident: bytes) -> None:
+        self.id = ident
+        self.parts: dict[int, GuestPart] = {}
+        self.namespaces: dict[str, dict[str, Any]] = {}
+        self.authkey: bytes | None = None
+        #: By module and name: the number of the part that defined it last.
+        self._versions: dict[tuple[str, str], int] = {}
+        #: Held while a part is loaded, which runs user code.
+        self._lock = threading.RLock()
+        self._sources: dict[str, str] = {}
+        #: Functions without a name that were made from their pickles, and stay while it does.
+        self.made: dict[bytes, Any] = {}
+
+    def namespace(self, module: str) -> dict[str, Any]:
+        """The globals of everything that ``module`` of this program defines."""
+        space = self.namespaces.get(module)
+        if space is None:
+            space = {"__name__": module, "__builtins__": __builtins__}
+            space = self.namespaces.setdefault(module, space)
+            _by_globals[id(space)] = self
+            if module != MAIN and module not in sys.modules:
+                sys.modules[module] = StandIn(module)
+        return space
+
+    def load(self, part: GuestPart) -> None:
+        """Bring a part's names into their namespaces, once. Raises what their own code raises."""
+        with self._lock, entering(self):
+            if part.objects is not None:
+                return
+            objects: dict[tuple[str, str], Any] = {}
+            unpickler = pickle.Unpickler(io.BytesIO(part.payload))
+            while (entry := unpickler.load()) is not None:
+                module, name, value = entry
+                objects[module, name] = value
+                self._define(module, name, value, part.number)
+            part.objects = objects
+            if len(part.payload) > PASSED_ON_MAX:
+                part.payload = b""
+
+    def _define(self, module: str, name: str, value: Any, number: int) -> None:
+        if self._versions.get((module, name), -1) > number:
+            return
+        self._versions[module, name] = number
+        if module == SOURCES:
+            self._sources[name] = value
+        elif module == AUTHKEY:
+            self.authkey = value
+        else:
+            self.namespace(module)[name] = value
+
+    def defined_by(self, module: str, name: str) -> int | None:
+        """The number of the newest part that defines a name."""
+        return self._versions.get((module, name))
+
+    def forget(self, part: GuestPart) -> None:
+        """No job will need this part any more. What nothing newer replaced goes with it, if it is
+        plain data; functions and classes may still be called by others."""
+        if part.stays:
+            return
+        self.parts.pop(part.number, None)
+        for (module, name), value in (part.objects or {}).items():
+            space = self.namespaces.get(module)
+            if space is not None and space.get(name) is value and not callable(value):
+                del space[name]
+        part.objects = None
+        if not self.parts:
+            self._end()
+
+    def _end(self) -> None:
+        _guests.pop(self.id, None)
+        self.made.clear()
+        for module, space in self.namespaces.items():
+            del _by_globals[id(space)]
+            space.clear()
+            others = any(module in each.namespaces for each in _guests.values())
+            if module != MAIN and not others and isinstance(sys.modules.get(module), StandIn):
+                del sys.modules[module]
+        self.namespaces.clear()
+        for name in self._sources:
+            linecache.cache.pop(name, None)
+
+    def show_sources(self) -> None:
+        """Let tracebacks find the lines of what was typed or came from a notebook's cell."""
+        for name, text in self._sources.items():
+            lines = text.splitlines(keepends=True)
+            linecache.cache[name] = (len(text), None, lines, name)
+
+
+class GuestNames:
+    """``cloud.Names`` of a pickle that a job of a program makes."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def refer(self, obj: Any) -> tuple[str, str] | None:
+        module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+        if type(module) is not str or type(qualname) is not str:
+            return None
+        target: Any = self._guest.namespaces.get(module, {})
+        for at, name in enumerate(qualname.split(".")):
+            target = target.get(name) if at == 0 else getattr(target, "__dict__", {}).get(name)
+        return (module, qualname) if target is obj else None
+
+    def uses(self, fn: types.FunctionType) -> str | None:
+        for module, space in self._guest.namespaces.items():
+            if space is fn.__globals__:
+                return module
+        return None
+
+    def shows(self, code: types.CodeType) -> None:
+        """The program's source is where it is needed already."""
+
+    def refer_module(self, module: types.ModuleType) -> bool:
+        return isinstance(module, StandIn)
+
+
+class GuestPart:
+    """Names that a program defines, with their values; loaded when the first job needs them."""
+
+    __slots__ = ("guest", "number", "objects", "payload", "stays")
+
+    def __init__(self, guest: Guest, number: int, payload: bytes) -> None:
+        self.guest = guest
+        self.number = number
+        self.payload = payload
+        #: It is there for the life of the process.
+        self.stays = False
+        #: By module and name, once it is loaded.
+        self.objects: dict[tuple[str, str], Any] | None = None
+
+    @property
+    def superseded(self) -> bool:
+        """The program alone knows."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """Under which the daemon knows it, whoever speaks of it."""
+        return part_name(self.guest.id, self.number)
+
+    def data(self) -> bytes:
+        """As ``home.Part.data``; empty for a large one: this worker's daemon has it already."""
+        return self.payload
+
+
+#: By the program's id.
+_guests: dict[bytes, Guest] = {}
+#: By the id of each namespace of theirs.
+_by_globals: dict[int, Guest] = {}
+#: Whose values this thread is loading.
+_loading = threading.local()
+#: Whose job this is.
+_job: ContextVar[Guest | None] = ContextVar("gmpd-program", default=None)
+#: Held while the key of multiprocessing is another program's.
+_key_lock = threading.RLock()
+
+
+def part_name(ident: bytes, number: int) -> str:
+    """The name of a part for all processes."""
+    return f"{ident.hex()}:{number}"
+
+
+def learn(name: str, payload: bytes, *, stays: bool = False) -> GuestPart:
+    """A part has come; ``stays``: for the life of this process. Raises ProtocolError for a name
+    that ``part_name`` did not make."""
+    ident, _, number = name.partition(":")
+    try:
+        key = bytes.fromhex(ident), int(number)
+    except ValueError:
+        raise ProtocolError(f"{name!r} is no part of a program") from None
+    guest = _guests.get(key[0])
+    if guest is None:
+        guest = _guests[key[0]] = Guest(key[0])
+    part = guest.parts.get(key[1])
+    if part is None:
+        part = guest.parts[key[1]] = GuestPart(guest, key[1], payload)
+    elif part.objects is None and not part.payload:
+        part.payload = payload
+    part.stays = part.stays or stays
+    return part
+
+
+def enter_job(needs: tuple[Any, ...]) -> None:
+    """This context runs a job that needs these parts. Raises NotRegistered if one cannot be had."""
+    part: GuestPart
+    for part in needs:
+        if part.objects is None:
+            if not part.payload:
+                raise NotRegistered(
+                    "the program that defined this has ended: its jobs ended with it"
+                )
+            part.guest.load(part)
+    guest: Guest = needs[0].guest
+    if _job.get() is not guest:
+        _job.set(guest)
+
+
+def current() -> Guest | None:
+    """The program whose values are loaded here, whose job this is, or whose code called."""
+    guest: Guest | None = getattr(_loading, "guest", None) or _job.get()
+    if guest is not None or not _guests:
+        return guest
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:  # a thread that a job started has a context of its own
+        guest = _by_globals.get(id(frame.f_globals))
+        if guest is not None:
+            return guest
+        frame = frame.f_back
+    return next(iter(_guests.values())) if len(_guests) == 1 else None
+
+
+def owner_of(namespace: dict[str, Any]) -> Guest | None:
+    """The program that has this namespace here."""
+    return _by_globals.get(id(namespace))
+
+
+@contextmanager
+def entering(guest: Guest) -> Iterator[None]:
+    """Values that are unpickled here are this program's."""
+    before = getattr(_loading, "guest", None)
+    _loading.guest = guest
+    try:
+        yield
+    finally:
+        _loading.guest = before
+
+
+def mark(data: bytes, ident: bytes) -> bytes:
+    """A pickle that says whose names it uses."""
+    return b"".join((data[:2], _MARK, ident, _MARK_END, memoryview(data)[2:]))
+
+
+def marked(data: Any) -> bytes | None:
+    """The program whose names a pickle uses, if it says so."""
+    return bytes(data[_AT : _AT + ID_BYTES]) if data[2:_AT] == _MARK else None
+
+
+def of(ident: bytes) -> Guest | None:
+    """A program by its id."""
+    return _guests.get(ident)
+
+
+def count() -> int:
+    """Programs that are known here."""
+    return len(_guests)
+
+
+@contextmanager
+def keyed(guest: Guest) -> Iterator[None]:
+    """Proxies of the program's managers connect with its key, not with this process's."""
+    if guest.authkey is None:
+        yield
+        return
+    from multiprocessing import process
+
+    with _key_lock:
+        config = process.current_process()._config  # type: ignore[attr-defined]
+        before = config.get("authkey")
+        config["authkey"] = process.AuthenticationString(guest.authkey)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            config["authkey"] = before
+
+
+def namespace(module: str) -> dict[str, Any]:
+    """The globals of a module that travels by value: a stand-in's, or at home the module's own."""
+    guest = current()
+    if guest is not None:
+        return guest.namespace(module)
+    return sys.modules[module].__dict__
+
+
+def find(module: str, qualname: str) -> Any:
+    """What ``module`` of the current program calls ``qualname``. Raises AttributeError."""
+    space = namespace(module)
+    head, *rest = qualname.split(".")
+    try:
+        target = space[head]
+    except KeyError:
+        raise AttributeError(f"module {module!r} has no attribute {head!r}") from None
+    for name in rest:
+        target = getattr(target, name)
+    return target
+
+
+class StandIn(types.ModuleType):
+    """Stands for a module that travels by value: shows each program its own.
+
+    Without a program it shows what it was made with.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        space = _space_of(self)
+        if name == "__dict__":
+            return space
+        if name == "__class__":
+            return StandIn
+        try:
+            return space[name]
+        except KeyError:
+            pass
+        module = space.get("__name__", MAIN)
+        if name in _OWN:
+            return object.__getattribute__(self, name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _space_of(self)[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del _space_of(self)[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __repr__(self) -> str:
+        return f"<module {_space_of(self).get('__name__', MAIN)!r} (stands for a program's)>"
+
+
+#: What Python itself asks of any module.
+_OWN = frozenset({"__repr__", "__dir__", "__reduce_ex__", "__reduce__", "__sizeof__", "__hash__"})
+
+
+def _space_of(module: StandIn) -> dict[str, Any]:
+    own: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    guest = current()
+    return own if guest is None else guest.namespace(own["__name__"])
+
+
+def stand_in() -> None:
+    """From now on ``sys.modules["__main__"]`` is whose job asks."""
+    global _real_main
+    _real_main = sys.modules.get(MAIN)
+    sys.modules[MAIN] = StandIn(MAIN)
+
+
+#: Its globals are in use, and a module that is dropped empties them.
+_real_main: types.ModuleType | None = None

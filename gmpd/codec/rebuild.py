@@ -1,0 +1,131 @@
+"""What pickles of ``cloud`` name to be put together again: functions, classes, and other things.
+
+The receiving side of ``cloud``; these names are part of what travels.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import sys
+import threading
+import types
+import typing
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gmpd.codec import guests
+
+#: Classes that this process defined and has sent by value.
+home_classes: weakref.WeakSet[type] = weakref.WeakSet()
+#: Classes that came in by value.
+foreign_classes: weakref.WeakSet[type] = weakref.WeakSet()
+_hooks_lock = threading.RLock()
+
+
+def make_function(
+    code: types.CodeType, module: str, closure: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    """A function among the shared globals of its module."""
+    return types.FunctionType(code, guests.namespace(module), None, None, closure)
+
+
+def set_function_state(fn: types.FunctionType, whole: Any) -> None:
+    """The rest of a function; ``submodules`` have been imported by having been unpickled."""
+    attributes, state, closure, _submodules = whole
+    fn.__dict__.update(attributes)
+    for cell, own in zip(closure or (), fn.__closure__ or (), strict=True):
+        try:
+            own.cell_contents = cell.cell_contents
+        except ValueError:
+            continue  # nothing was assigned to it yet
+    for name, value in state.items():
+        if name != "__type_params__" or value:
+            setattr(fn, name, value)
+
+
+def make_class(
+    meta: Any, name: str, bases: tuple[Any, ...], kwargs: dict[str, Any], *tracked: Any
+) -> Any:
+    """A class with its plain attributes; ``set_class_state`` gives it the others."""
+    from cloudpickle import cloudpickle
+
+    with _hooks_of(bases):
+        return cloudpickle._make_skeleton_class(meta, name, bases, kwargs, *tracked)
+
+
+@contextmanager
+def _hooks_of(bases: tuple[Any, ...]) -> Iterator[None]:
+    """``__init_subclass__`` of bases that came by value is not called again: what it did where the
+    class statement was has come with their state. One of an imported base is, as at any import."""
+    above = {each: None for base in bases for each in getattr(base, "__mro__", ())}
+    hooks = {
+        each: vars(each)["__init_subclass__"]
+        for each in above
+        if "__init_subclass__" in vars(each) and (each in foreign_classes or each in home_classes)
+    }
+    if not hooks:
+        yield
+        return
+    with _hooks_lock:
+        for each in hooks:
+            type.__setattr__(each, "__init_subclass__", classmethod(_nothing))
+        try:
+            yield
+        finally:
+            for each, hook in hooks.items():
+                type.__setattr__(each, "__init_subclass__", hook)
+
+
+def _nothing(_cls: type, /, **_: Any) -> None:
+    """In place of what has been called already."""
+
+
+def set_class_state(cls: type, state: Any) -> type:
+    """Fill a class that came in by value; one that was born here keeps its own state."""
+    if cls not in home_classes:
+        from cloudpickle import cloudpickle
+
+        foreign_classes.add(cls)
+        cloudpickle._class_setstate(cls, state)
+    return cls
+
+
+def make_cached(fn: Any, parameters: dict[str, Any]) -> Any:
+    """A function of ``functools.lru_cache`` with an empty cache."""
+    return functools.lru_cache(**parameters)(fn)
+
+
+def make_new_type(name: str, supertype: Any, module: str) -> Any:
+    """A ``typing.NewType`` of that module."""
+    kind: Any = typing.NewType
+    made = kind(name, supertype)
+    made.__module__ = module
+    return made
+
+
+def make_alias(name: str, value: Any, parameters: tuple[Any, ...], module: str) -> Any:
+    """What a ``type`` statement makes."""
+    kind: Any = typing.TypeAliasType  # type: ignore[attr-defined,unused-ignore]
+    return kind(name, value, type_params=parameters)
+
+
+def make_context_var(name: str, *default: Any) -> contextvars.ContextVar[Any]:
+    """A context variable of that name."""
+    if default:
+        return contextvars.ContextVar(name, default=default[0])
+    return contextvars.ContextVar(name)
+
+
+def make_view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+    """A memoryview again, with its items and dimensions."""
+    view = memoryview(buffer).cast("B")
+    return view if form == "B" and len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload]
+
+
+def stand_in_module(name: str) -> Any:
+    """A module that travels by value, as this process has it."""
+    guests.namespace(name)
+    return sys.modules[name]

@@ -1,0 +1,80 @@
+"""The functions that a submitter has told the daemon of, by the numbers that it gave them.
+
+A function is defined before its first job, after the parts of its program that it needs. The daemon
+is told to forget the one unused for longest, and what a newer part has replaced. Numbers are never
+used again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gmpd import protocol
+from gmpd.codec import FunctionRef
+
+#: The kind of a part, which is no function but what functions need.
+PART = "part"
+
+
+class FunctionTable:
+    """``say`` sends a message. ``brings``: parts come from here; else the daemon has them."""
+
+    def __init__(
+        self, most: int, say: Callable[[protocol.Message], None], *, brings: bool = True
+    ) -> None:
+        self._most = most
+        self._say = say
+        self._brings = brings
+        self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
+        #: By the part (``codec.home.Part`` or ``codec.guests.GuestPart``).
+        self._parts: dict[Any, int] = {}
+        self._next = 1
+
+    def number(self, ref: FunctionRef) -> int:
+        """The number of a function, told to the daemon before its first job."""
+        fid = self._fids.get(ref)
+        if fid is not None:
+            self._fids.move_to_end(ref)
+            return fid
+        before = self._next
+        needs = [self._part(part) for part in ref.needs]
+        news = self._next != before
+        if len(self._fids) >= self._most:
+            _, oldest = self._fids.popitem(last=False)
+            self._say(protocol.Undefine([oldest]))
+        fid = self._fids[ref] = self._take_number()
+        self._say(protocol.Define(fid, ref.kind, ref.name, ref.payload, needs))
+        if news:
+            old = {part for part in self._parts if part.superseded}
+            self._drop(old.difference(ref.needs))
+        return fid
+
+    def _part(self, part: Any) -> int:
+        fid = self._parts.get(part)
+        if fid is None:
+            payload = part.data() if self._brings else b""
+            fid = self._parts[part] = self._take_number()
+            self._say(protocol.Define(fid, PART, part.name, payload, []))
+        return fid
+
+    def drop_needy(self) -> None:
+        """Let the daemon forget all parts, and what needs them."""
+        if self._parts:
+            self._drop(list(self._parts))
+
+    def _drop(self, parts: Iterable[Any]) -> None:
+        """Jobs that were submitted keep what they need until they end."""
+        gone = set(parts)
+        if not gone:
+            return
+        refs = [ref for ref in self._fids if not gone.isdisjoint(ref.needs)]
+        fids = [self._fids.pop(ref) for ref in refs]
+        fids += [self._parts.pop(part) for part in gone]
+        self._say(protocol.Undefine(fids))
+
+    def _take_number(self) -> int:
+        fid = self._next
+        self._next += 1
+        return fid

@@ -1,0 +1,417 @@
+"""A script behaves on the daemon as it does in one process: scripts as people write them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    tmp: Path, source: str, *, command: tuple[str, ...] = (), stdin: str | None = None
+) -> list[str]:
+    """Run ``source`` as a script with a private daemon; the lines that it prints."""
+    script = tmp / "script.py"
+    script.write_text(textwrap.dedent(source))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "GMPD_RUNTIME_DIR": str(tmp / "none"),
+        "GMPD_DAEMON__PROCS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, *(command or (str(script),))],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=environment,
+        cwd=tmp,
+        input=stdin,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_functions_share_the_globals_of_their_script(tmp_path: Path) -> None:
+    """A cache, a counter, a lock, a cached function, a context variable, a thread-local."""
+    lines = run(
+        tmp_path,
+        """
+        import contextvars, functools, gmpd, threading
+
+        _model, calls, seen = None, 0, []
+        lock, local = threading.RLock(), threading.local()
+        var = contextvars.ContextVar("var", default=7)
+
+        def model():
+            global _model, calls
+            with lock:
+                if _model is None:
+                    calls += 1
+                    _model = object()
+            return id(_model)
+
+        def use():
+            seen.append(1)
+            return model(), calls, len(seen)
+
+        @functools.lru_cache(maxsize=10)
+        def slow(x):
+            return x + calls
+
+        def hits(x):
+            return slow(x), slow.cache_info().hits, slow.cache_parameters()["maxsize"]
+
+        @functools.cache
+        def fib(n):
+            return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+        def is_even(n):
+            return n == 0 or is_odd(n - 1)
+
+        def is_odd(n):
+            return n != 0 and is_even(n - 1)
+
+        with gmpd.Client() as client:
+            used = [client.submit(use).result() for _ in range(3)]
+            print(len({model for model, _, _ in used}), [used[1:] for used in used])
+            print(client.submit(lambda: (calls, len(seen), var.get())).result())
+            print([client.submit(hits, 1).result() for _ in range(2)])
+            print(client.submit(slow, 5).result(), client.submit(fib, 90).result())
+            print(client.submit(is_even, 9).result(), calls, seen, _model)
+        """,
+    )
+    assert lines == [
+        "1 [(1, 1), (1, 2), (1, 3)]",
+        "(1, 3, 7)",
+        "[(2, 0, 10), (2, 1, 10)]",
+        "6 2880067194370816120",
+        "False 0 [] None",
+    ]
+
+
+def test_what_is_bound_anew_travels_and_what_functions_assign_stays(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import gmpd
+
+        LIMIT, count, table = 1, 0, {"a": 1}
+
+        def helper():
+            return "old"
+
+        def f():
+            global count
+            count += 1
+            return LIMIT, helper(), count, table["a"], late() if "late" in globals() else None
+
+        class Thing:
+            version = 1
+
+        def of(thing):
+            return type(thing).version, isinstance(thing, Thing)
+
+        with gmpd.Client() as client:
+            print(client.submit(f).result(), client.submit(of, Thing()).result())
+            LIMIT, count, table["a"] = 2, 50, 9
+            print(client.submit(f).result())
+
+            def helper():
+                return "new"
+
+            def late():
+                return "late"
+
+            class Thing:
+                version = 2
+
+            table = {"a": 3}
+            print(client.submit(f).result(), client.submit(of, Thing()).result())
+            before = f
+
+            def f():
+                return "another"
+
+            print(client.submit(f).result(), client.submit(before).result()[2])
+        """,
+    )
+    assert lines == [
+        "(1, 'old', 1, 1, None) (1, True)",
+        "(2, 'old', 2, 1, None)",
+        "(2, 'new', 3, 3, 'late') (2, True)",
+        "another 4",
+    ]
+
+
+def test_classes_of_a_script_are_the_same_in_all_its_jobs(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import abc, dataclasses, enum, gmpd, pickle, typing
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        class Flag(enum.Flag):
+            A = enum.auto()
+            B = enum.auto()
+
+        class Base(abc.ABC):
+            registry = {}
+
+            def __init_subclass__(cls, **kw):
+                super().__init_subclass__(**kw)
+                Base.registry[cls.kind] = cls
+
+            @abc.abstractmethod
+            def speak(self): ...
+
+        class Sub(Base):
+            kind = "sub"
+
+            def speak(self):
+                return super().registry is Base.registry, self.kind
+
+        @dataclasses.dataclass
+        class Thing:
+            n: int
+            colour: Colour = Colour.RED
+
+        @dataclasses.dataclass(slots=True, frozen=True)
+        class Frozen:
+            a: int
+
+        class Slots:
+            __slots__ = ("p", "__q", "__weakref__")
+
+            def __init__(self):
+                self.p, self.__q = 1, 2
+
+            def q(self):
+                return self.__q
+
+        class Row(typing.NamedTuple):
+            x: int
+            y: str = "y"
+
+        class Movie(typing.TypedDict):
+            name: str
+
+        T = typing.TypeVar("T")
+        UserId = typing.NewType("UserId", int)
+
+        class Box(typing.Generic[T]):
+            def __init__(self, value: T):
+                self.value = value
+
+        kept = []
+
+        def keep(thing):
+            kept.append(thing)
+
+        def same(thing, colour):
+            again = pickle.loads(pickle.dumps(thing))
+            hints = typing.get_type_hints(Thing)
+            return (
+                type(kept[0]) is type(thing) is Thing is type(again), kept[0] == thing,
+                colour is Colour.RED is thing.colour, hints["colour"] is Colour,
+                Base.registry["sub"] is Sub, __name__, Flag.A | Flag.B, UserId(3),
+            )
+
+        def make():
+            made = Slots(), Frozen(4), Row(1), Box[int](3)
+            return *made, Movie(name="m"), Sub(), Thing, Colour.RED
+
+        with gmpd.Client() as client:
+            client.submit(keep, Thing(1)).result()
+            print(client.submit(same, Thing(1), Colour.RED).result())
+            slots, frozen, row, box, movie, sub, thing, red = client.submit(make).result()
+            print(slots.p, slots.q(), type(slots) is Slots, frozen == Frozen(4))
+            print(row, type(row) is Row, box.value, type(box) is Box)
+            print(movie, sub.speak(), thing is Thing, red is Colour.RED)
+            print(client.submit(Sub().speak).result(), client.submit(str, Thing(2)).result())
+        """,
+    )
+    assert lines == [
+        "(True, True, True, True, True, '__main__', <Flag.A|B: 3>, 3)",
+        "1 2 True True",
+        "Row(x=1, y='y') True 3 True",
+        "{'name': 'm'} (True, 'sub') True True",
+        "(True, 'sub') Thing(n=2, colour=<Colour.RED: 1>)",
+    ]
+
+
+def test_a_traceback_names_the_file_and_line_of_a_script_and_shows_it(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import gmpd
+
+        def deep(x):
+            return 1 / x  # here
+
+        with gmpd.Client() as client:
+            for fn in (deep, lambda x: deep(x)):
+                try:
+                    client.submit(fn, 0).result()
+                except ZeroDivisionError as error:
+                    text = str(error.__cause__)
+                    print(f'{__file__}", line 5, in deep' in text, "1 / x  # here" in text)
+        """,
+    )
+    assert lines == ["True True", "True True"]
+
+
+INTERACTIVE = """
+import gmpd
+client = gmpd.Client()
+K = 2
+
+def f(x):
+    return K * x
+
+print(client.submit(f, 4).result())
+
+def f(x):
+    return [K * x][9]
+
+try:
+    client.submit(f, 4).result()
+except IndexError as error:
+    cause = str(error.__cause__)
+    print("in f" in cause)
+
+client.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["stdin", "-c", "interactive", "-m"])
+def test_however_a_program_is_started(tmp_path: Path, how: str) -> None:
+    if how == "stdin":
+        lines = run(tmp_path, "", command=("-",), stdin=INTERACTIVE)
+    elif how == "-c":
+        lines = run(tmp_path, "", command=("-c", INTERACTIVE))
+    elif how == "interactive":
+        lines = run(tmp_path, "", command=("-iq",), stdin=INTERACTIVE)
+    else:
+        package = tmp_path / "pkg"
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / "near.py").write_text("def g(): return 1")
+        extra = "\ndef h():\n    from .near import g\n    return g(), __package__\n"
+        ask = "print(client.submit(h).result())\nclient.close()"
+        (package / "__main__.py").write_text(
+            INTERACTIVE.replace("client.close()", "") + extra + ask
+        )
+        lines = run(tmp_path, "", command=("-m", "pkg"))
+        assert lines.pop() == "(1, 'pkg')"
+    assert lines == ["8", "True"]
+
+
+def test_large_globals_travel_once(tmp_path: Path) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import gmpd, time
+
+        class Table:
+            pickled = 0
+
+            def __init__(self, data):
+                self.data = data
+
+            def __getstate__(self):
+                Table.pickled += 1
+                return {"data": self.data}
+
+        data = bytes(20_000_000)
+        other = 0
+        table = Table(b"x" * 1_000_000)
+
+        def look(i):
+            return data[i], len(table.data)
+
+        def light():
+            return other
+
+        with gmpd.Client() as client:
+            print(client.submit(light).result(), client.submit(look, 3).result())
+            pickled = Table.pickled
+            began = time.process_time()
+            futures = [client.submit(look, i) for i in range(300)]
+            print({future.result() for future in futures}, Table.pickled - pickled)
+            print(list(client.map(look, range(3)))[0], Table.pickled - pickled)
+            other = 1
+            print(client.submit(light).result(), time.process_time() - began < 2)
+        """,
+    )
+    assert lines == ["0 (0, 1000000)", "{(0, 1000000)} 0", "(0, 1000000) 0", "1 True"]
+
+
+def test_two_sessions_have_a_main_each(tmp_path: Path) -> None:
+    """One daemon, two programs: each has its own names, and the first one's go with it."""
+    source = """
+    import gmpd, pickle, sys, threading
+
+    WHO = sys.argv[1]
+
+    class Thing:
+        who = WHO
+
+    def who(thing):
+        again = pickle.loads(pickle.dumps(thing))
+        told = []
+        thread = threading.Thread(target=lambda: told.append(pickle.loads(pickle.dumps(thing)).who))
+        thread.start()
+        thread.join()
+        return WHO, thing.who, type(again) is Thing, told
+
+    def names():
+        import __main__
+        return sorted(name for name in vars(__main__) if not name.startswith("_"))
+
+    with gmpd.Client(sys.argv[2]) as client:
+        print(client.submit(who, Thing()).result(), flush=True)
+        print(client.submit(names).result(), flush=True)
+        input()
+        print(client.submit(who, Thing()).result(), flush=True)
+    """
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(source))
+    main = """
+    import subprocess, sys, gmpd
+    from gmpd.client.private import PrivateDaemon
+    from gmpd.config import Config
+
+    daemon = PrivateDaemon(Config.load())
+    def start(who):
+        command = [sys.executable, "script.py", who, daemon.endpoint]
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+    a, b = start("a"), start("b")
+    for each in (a, b):
+        print(each.stdout.readline().strip(), each.stdout.readline().strip())
+    for each in (b, a):
+        print(each.communicate("\\n")[0].strip())
+    with gmpd.Client(daemon.endpoint) as client:
+        from gmpd.codec import guests
+        print(client.submit(len, ()).result(), client.submit(guests.count).result())
+    daemon.close()
+    """
+    main_script = tmp_path / "main.py"
+    main_script.write_text(textwrap.dedent(main))
+    lines = run(tmp_path, source, command=(str(main_script),))
+    names = "['Thing', 'WHO', 'pickle', 'threading', 'who']".replace("'who'", "'who'")
+    assert lines[0].startswith("('a', 'a', True, ['a'])")
+    assert lines[1].startswith("('b', 'b', True, ['b'])")
+    assert "'WHO'" in names
+    assert "'client'" not in lines[0]
+    assert lines[2:] == ["('b', 'b', True, ['b'])", "('a', 'a', True, ['a'])", "0 0"]
