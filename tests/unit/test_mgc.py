@@ -157,6 +157,7 @@ def test_every_pass_is_counted_and_timed(collector: Collector) -> None:
 
 
 def test_it_leaves_pythons_collector_as_it_was() -> None:
+    gc.unfreeze()  # what the test run keeps out of its way
     before = gc.get_freeze_count(), list(gc.callbacks), gc.get_threshold()
     collector = Collector(lambda: 0, Woken())
     collector.start()

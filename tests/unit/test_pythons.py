@@ -135,3 +135,5 @@ def test_the_versions_are_the_same_wherever_they_stand() -> None:
     assert minors == list(range(pythons.OLDEST[1], pythons.NEWEST[1] + 1))
     assert project["requires-python"] == f">=3.{minors[0]}"
     assert f"Python 3.{minors[0]} to 3.{minors[-1]}" in (TOP / "README.md").read_text()
+    ci = (TOP / ".ci" / "run").read_text()
+    assert [m for m in minors if not re.search(rf"^OLDEST=.*\b3\.{m}\b", ci, re.MULTILINE)] == []
