@@ -228,7 +228,13 @@ JOBS: Final = Row(
             [
                 (gauge("gmpd_global_queue_length"), "queued"),
                 (gauge("gmpd_delayed_jobs"), "delayed on purpose"),
+                (gauge("gmpd_held_back_jobs"), "until their client takes results"),
             ],
+        ),
+        Panel(
+            "Results that clients have not taken",
+            "Beyond limits.client_results a client is full, and no more of its jobs are begun.",
+            [(gauge("gmpd_results_bytes"), "bytes"), (gauge("gmpd_full_clients"), "full clients")],
         ),
         Panel(
             "Waited before start",

@@ -39,6 +39,8 @@ def command(app: App) -> None:
     isolated = seen.get("isolated", {})
     if line := isolated_line(isolated):
         app.data(line)
+    if line := full_line(seen.get("results", {})):
+        app.data(line)
     for line in overruns(seen.get("ps", [])):
         app.data(line)
     if line := children_line(seen.get("ps", [])):
@@ -89,6 +91,18 @@ def children_line(ps: Sequence[Mapping[str, Any]]) -> str:
         return ""
     where = ", ".join(f"{n:,} on P{p}" for p, n in into.items() if n)
     line = f"children that moved: {sum(into.values()):,} began, {where}"
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ")
+
+
+def full_line(results: Mapping[str, Any]) -> str:
+    """Clients that take no results, in a line; nothing as long as all do."""
+    n = results.get("full_clients", 0)
+    if not n:
+        return ""
+    line = (
+        f"not taking results: {', '.join(name or '?' for name in results.get('full', []))};"
+        f" {results.get('held_back', 0):,} jobs wait for that (limits.client_results)"
+    )
     return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 

@@ -83,7 +83,15 @@ class Limits:
     """What is beyond them is refused, never dropped silently."""
 
     queue_jobs: int = _count(1_000_000, "jobs", "accepted and not yet finished")
-    queue_bytes: int = _size("1GiB", "their arguments, together")
+    queue_bytes: int = _size(
+        "1GiB", "their arguments, together; one client may hold as much as it leaves free"
+    )
+    client_results: int = _size(
+        "64MiB",
+        "results that one client has not taken, a quarter of them on their way; then no more of its"
+        " jobs are begun",
+        low=4 << 20,
+    )
     value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
     batch_jobs: int = _count(4_096, "jobs", "in one message", high=65_536)
     client_window: int = _count(65_536, "jobs", "of one client, unfinished; then its submit waits")

@@ -269,6 +269,8 @@ def _policy(config: Config, procs: int) -> Policy:
     return Policy(
         queue_jobs=limits.queue_jobs,
         queue_bytes=limits.queue_bytes,
+        outbox_bytes=limits.client_results // 4,
+        results_bytes=limits.client_results,
         window=limits.client_window,
         credit_ns=int(dispatch.credit_work * 1e9),
         credit_max=dispatch.credit_max,

@@ -33,6 +33,8 @@ _TOTALS = frozenset({
 DEAF_SHOWN_NS = 250_000_000
 #: So many functions of a P that run on past their time limits are named.
 OVERRUNS_SHOWN = 10
+#: And so many clients that take no results.
+FULL_SHOWN = 10
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
 
@@ -58,9 +60,15 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
             "global": len(queue) + len(c.sched.suspects.queue),
             "suspects": len(c.sched.suspects.queue),
             "oldest_age_s": (now - oldest) / 1e9,
-            "bytes": c.sched.nbytes,
+            "bytes": c.sched.arguments,
             "delayed": len(c.sched.delays),
             "unfinished": c.sched.unfinished,
+        },
+        "results": {
+            "bytes": c.sched.untaken,
+            "full": [session.name for session in c.sched.full[:FULL_SHOWN]],
+            "full_clients": len(c.sched.full),
+            "held_back": c.sched.held_back,
         },
         "jobs": {
             "submitted": tally.submitted,

@@ -343,8 +343,24 @@ _JOBS: Final = (
         unit="seconds",
     ),
     _gauge(
+        "gmpd_results_bytes",
+        "Bytes of results that clients have not taken.",
+        one("results.bytes"),
+        unit="bytes",
+    ),
+    _gauge(
+        "gmpd_full_clients",
+        "Clients with more results than limits.client_results that they have not taken.",
+        one("results.full_clients"),
+    ),
+    _gauge(
+        "gmpd_held_back_jobs",
+        "Jobs that wait until their client has taken results.",
+        one("results.held_back"),
+    ),
+    _gauge(
         "gmpd_global_queue_bytes",
-        "Bytes of arguments in the global run queue.",
+        "Bytes of arguments of all unfinished jobs.",
         one("queue.bytes"),
         unit="bytes",
     ),

@@ -58,6 +58,7 @@ class Acceptance:
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
         self._ledger.jobs_nbytes += nbytes
+        session.nbytes += nbytes
         if delay_ns:
             self._ledger.delays.add(jobs, now + delay_ns)
         else:
@@ -77,12 +78,14 @@ class Acceptance:
             return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
         if nbytes > policy.queue_bytes and n == 1:
             return "too_large", f"it has more than limits.queue_bytes = {policy.queue_bytes}", 0
-        if ledger.nbytes + nbytes > policy.queue_bytes:
-            return (
-                "queue_bytes",
-                f"{ledger.nbytes} of limits.queue_bytes = {policy.queue_bytes} bytes are held",
-                0,
+        room = self._waiting.bytes_for(session)
+        if nbytes > room:
+            text = (
+                f"arguments of {ledger.jobs_nbytes} bytes, {session.nbytes} of them this client's,"
+                f" are held; limits.queue_bytes = {policy.queue_bytes}, and a client may hold as"
+                " much as it leaves free for others"
             )
+            return "queue_bytes", text, room * n // nbytes
         return None
 
     def _reject(

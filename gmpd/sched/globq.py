@@ -17,15 +17,21 @@ from gmpd.sched.records import Job
 
 
 class GlobalQueue:
-    """Bounded by its user (Policy.queue_jobs): here is only the order."""
+    """Bounded by its user (Policy.queue_jobs): here is only the order.
 
-    __slots__ = ("_levels", "_order", "length")
+    A session may be *held back*: its jobs keep their places, and none of them is given out.
+    """
+
+    __slots__ = ("_held", "_levels", "_order", "length")
 
     def __init__(self) -> None:
         #: priority -> session id -> FIFO. Insertion order of the inner dict is the turn order.
         self._levels: dict[int, dict[int, deque[Job]]] = {}
         #: Priorities that have jobs, highest first.
         self._order: list[int] = []
+        #: The same of those who are held back: session id -> priority -> FIFO.
+        self._held: dict[int, dict[int, deque[Job]]] = {}
+        #: Jobs that may be given out.
         self.length = 0
 
     def __len__(self) -> int:
@@ -35,17 +41,51 @@ class GlobalQueue:
         for priority in self._order:
             for fifo in self._levels[priority].values():
                 yield from fifo
+        for fifos in self._held.values():
+            for fifo in fifos.values():
+                yield from fifo
+
+    @property
+    def held_back(self) -> int:
+        """Jobs of sessions that are held back."""
+        return sum(len(fifo) for fifos in self._held.values() for fifo in fifos.values())
+
+    def hold(self, sid: int) -> None:
+        """Give out no more jobs of this session, until ``release``."""
+        if sid in self._held:
+            return
+        held = self._held[sid] = {}
+        for priority in list(self._order):
+            fifo = self._levels[priority].get(sid)
+            if fifo is not None:
+                held[priority] = fifo
+                self.length -= len(fifo)
+                self._drop(priority, sid)
+
+    def release(self, sid: int) -> None:
+        """The jobs of this session take their turns again."""
+        for priority, fifo in self._held.pop(sid, {}).items():
+            self._fifo(priority, sid).extend(fifo)
+            self.length += len(fifo)
 
     def put(self, priority: int, jobs: Sequence[Job]) -> None:
         """Append jobs of one session."""
-        self._fifo(priority, jobs[0].session.sid).extend(jobs)
+        sid = jobs[0].session.sid
+        if sid in self._held:
+            self._held[sid].setdefault(priority, deque()).extend(jobs)
+            return
+        self._fifo(priority, sid).extend(jobs)
         self.length += len(jobs)
 
     def put_back(self, jobs: Iterable[Job]) -> None:
         """To the head, keeping their order: what a thief, a dead or a shrunk P gives back is older
         than all that waits (Go: procresize puts a dying P's ring at the head)."""
         for job in reversed(list(jobs)):
-            self._fifo(job.option("priority", 0), job.session.sid).appendleft(job)
+            priority, sid = job.option("priority", 0), job.session.sid
+            if sid in self._held:
+                self._held[sid].setdefault(priority, deque()).appendleft(job)
+                continue
+            self._fifo(priority, sid).appendleft(job)
             self.length += 1
 
     def heads(self) -> list[Job]:
@@ -92,6 +132,11 @@ class GlobalQueue:
         for job in jobs:
             places.setdefault((job.option("priority", 0), job.session.sid), set()).add(id(job))
         for (priority, sid), gone in places.items():
+            if sid in self._held:
+                fifo = self._held[sid].pop(priority)
+                if left := deque(job for job in fifo if id(job) not in gone):
+                    self._held[sid][priority] = left
+                continue
             level = self._levels[priority]
             left = deque(job for job in level[sid] if id(job) not in gone)
             self.length -= len(level[sid]) - len(left)
@@ -108,6 +153,8 @@ class GlobalQueue:
                 dropped.extend(fifo)
                 self._drop(priority, sid)
         self.length -= len(dropped)
+        for fifo in self._held.pop(sid, {}).values():
+            dropped.extend(fifo)
         return dropped
 
     def _fifo(self, priority: int, sid: int) -> deque[Job]:

@@ -39,7 +39,7 @@ class Ledger:
         #: All in which jobs wait.
         self.queues = self.queue, self.suspects.queue, self.isolated.queue
         self.delays = Delays()
-        self.outboxes = Outboxes(policy.outbox_bytes)
+        self.outboxes = Outboxes(policy.outbox_bytes, policy.results_bytes, self._hold)
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
         self.tally = Tally()
@@ -56,6 +56,11 @@ class Ledger:
     def nbytes(self) -> int:
         """Payload bytes of all unfinished jobs and of outcomes not yet sent."""
         return self.jobs_nbytes + self.outboxes.nbytes
+
+    def _hold(self, session: Session) -> None:
+        """It is full: its jobs stay in the queues; or it is so no more."""
+        for queue in self.queues:
+            (queue.hold if session.full else queue.release)(session.sid)
 
     def open_session(self, link: Any, name: str, *, waits: bool = False) -> Session:
         """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
@@ -179,7 +184,9 @@ class Ledger:
             if not fn.users:
                 self.functions.retire_unused(fn)
         self.unfinished -= len(jobs)
-        self.jobs_nbytes -= sum([job.nbytes for job in jobs])
+        nbytes = sum([job.nbytes for job in jobs])
+        self.jobs_nbytes -= nbytes
+        jobs[0].session.nbytes -= nbytes
         self.tally.finished[_LABEL[Outcome.OK]] += len(jobs)
         session = jobs[0].session
         if self.is_open(session):
@@ -202,6 +209,7 @@ class Ledger:
         del job.session.jobs[job.seq]
         self.unfinished -= 1
         self.jobs_nbytes -= job.nbytes
+        job.session.nbytes -= job.nbytes
         if job.session.parent is None:
             self.tally.finished[_LABEL[outcome]] += 1
 

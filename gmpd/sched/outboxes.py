@@ -1,23 +1,35 @@
 """Outcomes on their way to sessions: gathered in columns, held back from who does not read.
 
+A session that takes none is *full* beyond a limit: its jobs are not handed out until it has taken
+half of what there is. What was handed out before still ends, and its results are held here.
+
 It knows nothing of jobs; what an outcome's payload means is not known in the whole policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Deliver, Instruction
 from gmpd.sched.records import Buffers, Outcomes, Session
 
+#: Outcomes of so many bytes go in one message: a larger one would be copied as a whole.
+MESSAGE_BYTES = 1 << 20
+
 
 class Outboxes:
-    """``unacked_max``: bytes on the way to one session, beyond which more wait here."""
+    """``unacked_max``: bytes on the way to one session, beyond which more wait here.
 
-    def __init__(self, unacked_max: int) -> None:
+    ``untaken_max``: those and what waits, beyond which it is full; ``hold`` is told when it is, and
+    when it is no more.
+    """
+
+    def __init__(self, unacked_max: int, untaken_max: int, hold: Callable[[Session], None]) -> None:
         self._unacked_max = unacked_max
+        self._untaken_max = untaken_max
+        self._hold = hold
         #: Bytes of all outcomes that wait here.
         self.nbytes = 0
         self._dirty: dict[int, Session] = {}
@@ -57,6 +69,9 @@ class Outboxes:
         outcomes.nbytes += nbytes
         self.nbytes += nbytes
         self._dirty[session.sid] = session
+        if nbytes and not session.full and session.untaken > self._untaken_max:
+            session.full = session.parent is None  # a worker of our own takes all that comes
+            self._hold(session)
 
     def drop(self, session: Session) -> None:
         """Nobody reads what is there for this session."""
@@ -75,22 +90,31 @@ class Outboxes:
         while session.batches and session.batches[0][0] <= outcomes:
             _, nbytes = session.batches.popleft()
             session.unacked_bytes -= nbytes
+        if session.full and session.untaken <= self._untaken_max // 2:
+            session.full = False
+            self._hold(session)
         if session.outcomes.seqs:
             self._dirty[session.sid] = session
 
     def flush(self, out: list[Instruction]) -> None:
         """What is to be sent now."""
         for session in self._dirty.values():
-            outcomes = session.outcomes
-            if not outcomes.seqs or session.unacked_bytes > self._unacked_max:
-                continue
-            session.outcomes = Outcomes()
-            session.delivered += len(outcomes.seqs)
-            if session.parent is None:
-                session.unacked_bytes += outcomes.nbytes
-                session.batches.append((session.delivered, outcomes.nbytes))
-            else:  # a worker of our own: it reads all that comes
-                session.acked = session.delivered
-            self.nbytes -= outcomes.nbytes
-            out.append(Deliver(session, outcomes))
+            while session.outcomes.seqs and session.unacked_bytes <= self._unacked_max:
+                outcomes = self._take(session)
+                session.delivered += len(outcomes.seqs)
+                if session.parent is None:
+                    session.unacked_bytes += outcomes.nbytes
+                    session.batches.append((session.delivered, outcomes.nbytes))
+                else:  # a worker of our own: it reads all that comes
+                    session.acked = session.delivered
+                self.nbytes -= outcomes.nbytes
+                out.append(Deliver(session, outcomes))
         self._dirty.clear()
+
+    def _take(self, session: Session) -> Outcomes:
+        """What goes in the next message."""
+        outcomes = session.outcomes
+        if outcomes.nbytes > MESSAGE_BYTES and len(outcomes.seqs) > 1:
+            return outcomes.split(MESSAGE_BYTES)
+        session.outcomes = Outcomes()
+        return outcomes

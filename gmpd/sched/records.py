@@ -28,7 +28,10 @@ class Policy:
     credit_ns: int = 2_000_000
     credit_max: int = 256
     started_max: int = 10_000
-    outbox_bytes: int = 64 << 20
+    #: Bytes of outcomes that a client has not confirmed: beyond the first no more are sent to it,
+    #: beyond the second no more of its jobs are handed out.
+    outbox_bytes: int = 16 << 20
+    results_bytes: int = 64 << 20
     strikes: int = 3
     #: Isolated jobs that may run at once, and workers kept ready for more of them.
     isolated: int = 1
@@ -182,6 +185,26 @@ class Outcomes:
         self.buffers: list[Buffers] = []
         self.nbytes = 0
 
+    def split(self, most: int) -> Outcomes:
+        """Take the first of them, up to ``most`` bytes, at least one."""
+        rows = nbytes = 0
+        for payload, own in zip(self.payloads, self.buffers, strict=True):
+            size = len(payload) + sum(map(len, own))
+            if rows and nbytes + size > most:
+                break
+            rows += 1
+            nbytes += size
+        first = Outcomes()
+        first.seqs, self.seqs = self.seqs[:rows], self.seqs[rows:]
+        first.payloads, self.payloads = self.payloads[:rows], self.payloads[rows:]
+        first.ran_us, self.ran_us = self.ran_us[:rows], self.ran_us[rows:]
+        first.buffers, self.buffers = self.buffers[:rows], self.buffers[rows:]
+        first.specials = {i: each for i, each in self.specials.items() if i < rows}
+        self.specials = {i - rows: each for i, each in self.specials.items() if i >= rows}
+        first.nbytes = nbytes
+        self.nbytes -= nbytes
+        return first
+
 
 @dataclass(eq=False)
 class Session:
@@ -199,13 +222,22 @@ class Session:
     outcomes: Outcomes = field(default_factory=Outcomes)
     #: It holds what is refused for lack of room until it is told of some.
     waits: bool = False
+    #: Bytes of the arguments of its unfinished jobs.
+    nbytes: int = 0
+    #: It takes no results: none of its jobs is handed out until it has taken some.
+    full: bool = False
     #: Outcomes handed to the shell, and those that the client said it has.
     delivered: int = 0
     acked: int = 0
-    #: Bytes of outcomes on their way: beyond Policy.outbox_bytes they wait here.
+    #: Bytes of outcomes on their way: beyond Policy.outbox_bytes more wait in ``outcomes``.
     unacked_bytes: int = 0
     #: Sizes of delivered batches, so that an Ack gives the right number of bytes back.
     batches: deque[tuple[int, int]] = field(default_factory=deque)
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of outcomes that it has not confirmed: held here, or on their way to it."""
+        return self.outcomes.nbytes + self.unacked_bytes
 
     @property
     def owed(self) -> int:

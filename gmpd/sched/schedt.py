@@ -31,7 +31,7 @@ from gmpd.sched.instructions import Instruction
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import Policy, PRecord, earliest
+from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
@@ -163,6 +163,26 @@ class Sched:
     def nbytes(self) -> int:
         """Payload bytes of all unfinished jobs and of outcomes not yet sent."""
         return self._ledger.nbytes
+
+    @property
+    def arguments(self) -> int:
+        """Bytes of the arguments of all unfinished jobs."""
+        return self._ledger.jobs_nbytes
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of outcomes that clients have not confirmed."""
+        return sum(session.untaken for session in self._ledger.sessions.values())
+
+    @property
+    def full(self) -> list[Session]:
+        """Clients of which no jobs are handed out, for they take no results."""
+        return [session for session in self._ledger.sessions.values() if session.full]
+
+    @property
+    def held_back(self) -> int:
+        """Their jobs that wait."""
+        return sum(queue.held_back for queue in self._ledger.queues)
 
     @property
     def stealing(self) -> bool:

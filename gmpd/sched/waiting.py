@@ -76,29 +76,44 @@ class Waiting:
             return 0
         return sum(kept.jobs for other, kept in self._kept.items() if other is not session)
 
+    def bytes_for(self, session: Session) -> int:
+        """How many more bytes of arguments this session may hold.
+
+        Whoever holds some may hold as much as it leaves free: one client alone half of all, two a
+        third each; so there is always room for another, whatever they do. A first one may be as
+        large as there is room for.
+        """
+        free = self._ledger.policy.queue_bytes - self._ledger.jobs_nbytes
+        for other, kept in self._kept.items():
+            if other is not session:
+                free -= kept.jobs * kept.nbytes
+        return max(0, (free - session.nbytes) // 2 if session.nbytes else free)
+
     def tell(self, now: int) -> list[TellRoom]:
         """Who is to be told of room that there is."""
         self._let_lapse(now)
         told: list[TellRoom] = []
+        first: dict[Session, _Want] = {}  # those who have to wait for their own jobs to end
         while self._line:
             session = next(iter(self._line))
             want = self._line.pop(session)
             if not self._ledger.is_open(session):
                 continue
-            jobs = want.jobs if self._ledger.draining else min(want.jobs, self._share(want.nbytes))
-            if jobs < want.jobs:  # there is more to tell it later: after the others, if it got some
-                rest = want._replace(jobs=want.jobs - jobs)
-                self._line = (
-                    {**self._line, session: rest} if jobs else {session: want, **self._line}
-                )
+            jobs = want.jobs
+            if not self._ledger.draining:
+                jobs = min(jobs, self._free_jobs(), self._fitting(session, want.nbytes))
             if not jobs:
-                break
+                first[session] = want
+                continue
+            if jobs < want.jobs:  # there is more to tell it later, after the others
+                self._line[session] = want._replace(jobs=want.jobs - jobs)
             before = self._kept.get(session)
             if before is None:
                 self._kept[session] = _Kept(jobs, want.nbytes, now + KEEP_NS)
             else:  # no longer than the first of it, or it would never lapse
                 self._kept[session] = _Kept(before.jobs + jobs, want.nbytes, before.until_ns)
             told.append(TellRoom(session, jobs))
+        self._line = first
         return told
 
     def _let_lapse(self, now: int) -> None:
@@ -113,14 +128,18 @@ class Waiting:
                 if session in self._line:
                     self._absent[session] = self._line.pop(session)
 
-    def _share(self, nbytes: int) -> int:
-        """Room for the first in line, for jobs of so many bytes each."""
-        ledger, policy = self._ledger, self._ledger.policy
-        kept = self._kept.values()
-        free = policy.queue_jobs - ledger.unfinished - sum(each.jobs for each in kept)
-        fair = -(-free // (len(self._line) + 1))
-        taken = ledger.nbytes + sum(each.jobs * each.nbytes for each in kept)
-        return max(0, min(fair, (policy.queue_bytes - taken) // max(1, nbytes)))
+    def _free_jobs(self) -> int:
+        """The share of the next in line of the jobs that there is room for."""
+        ledger = self._ledger
+        free = ledger.policy.queue_jobs - ledger.unfinished
+        free -= sum(each.jobs for each in self._kept.values())
+        return max(0, -(-free // (len(self._line) + 1)))
+
+    def _fitting(self, session: Session, nbytes: int) -> int:
+        """Jobs of so many bytes each that this session may bring, beside what it was told of."""
+        own = self._kept.get(session)
+        room = self.bytes_for(session) - (0 if own is None else own.jobs * own.nbytes)
+        return max(0, room // max(1, nbytes))
 
     def next_due(self) -> int | None:
         """When ``tell`` may have something to say although nothing happened."""

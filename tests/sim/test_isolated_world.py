@@ -155,7 +155,7 @@ class IsolatedWorld(World):
             for client in self.clients:
                 self.sched.ack(client, client.delivered)
             self.decide(50)
-            waiting = self.sched.isolated.queue or self.sched.delays
+            waiting = self.sched.isolated.queue or self.sched.held_back or self.sched.delays
             if not waiting and not any(p.had_one for p in self.processes.values()):
                 break
         super().settle()

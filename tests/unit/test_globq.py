@@ -160,3 +160,35 @@ def test_nothing_is_lost_or_doubled(steps: list[tuple[str, int, int, int]]) -> N
             model = {each: left for each, left in model.items() if each[0] != sid}
             popped = [job for job in popped if job.session.sid != sid]
         assert len(queue) == sum(map(len, model.values())) == len(list(queue))
+
+
+def test_who_is_held_back_keeps_its_places() -> None:
+    queue = GlobalQueue()
+    mine, high, other = jobs(CLIENTS[0], 4), jobs(CLIENTS[0], 2, priority=3), jobs(CLIENTS[1], 2)
+    queue.put(0, mine)
+    queue.put(3, high)
+    queue.put(0, other)
+    queue.hold(0)
+    queue.hold(0)
+    assert (queue.length, queue.held_back, len(list(queue))) == (2, 6, 8)
+    queue.put(0, [make(CLIENTS[0], 9)])
+    queue.remove([mine[2], high[0]])
+    assert drain(queue) == [[(1, 0), (1, 1)]]
+    assert not queue
+    queue.put_back([make(CLIENTS[0], 99)])
+    queue.release(0)
+    assert drain(queue) == [[(0, 1)], [(0, 99), (0, 0), (0, 1), (0, 3), (0, 9)]]
+    assert queue.held_back == 0
+
+
+def test_a_session_that_is_held_back_may_leave() -> None:
+    queue = GlobalQueue()
+    queue.hold(0)
+    queue.put(0, jobs(CLIENTS[0], 3))
+    assert len(queue.drop_session(0)) == 3
+    queue.put(0, jobs(CLIENTS[0], 1))
+    assert (queue.length, queue.held_back) == (1, 0)
+    queue.remove(list(queue))
+    queue.hold(0)
+    queue.release(0)
+    assert (queue.length, list(queue)) == (0, [])

@@ -443,7 +443,7 @@ def test_nobody_waits_for_a_client_that_left_or_a_daemon_that_drains(
 
 
 def test_who_waits_for_memory_is_told_of_as_many_as_fit(desks: Callable[..., Desk]) -> None:
-    desk = desks(queue_bytes=3)
+    desk = desks(queue_bytes=6)
     p = desk.sched.p_ready(0, 1)
     client = desk.client("c", waits=True)
     desk.submit(client, 3)
@@ -839,6 +839,80 @@ def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[...
     assert client.unacked_bytes == 22
     desk.sched.ack(client, 3)
     assert (client.unacked_bytes, client.owed, len(client.batches)) == (0, 0, 0)
+
+
+def test_of_who_takes_no_results_no_job_is_begun(desks: Callable[..., Desk]) -> None:
+    """Nor do its results, waiting, keep others out."""
+    desk = desks(outbox_bytes=10, results_bytes=30, credit_max=1)
+    p, client, other = desk.sched.p_ready(0, 1), desk.client(), desk.client()
+    desk.submit(client, 9)
+    desk.serve(p, 9, payload=b"x" * 11)
+    assert desk.sched.full == [client]
+    assert (client.delivered, len(client.outcomes.seqs), desk.sched.held_back) == (1, 2, 6)
+    assert desk.sched.untaken == 33
+    assert desk.sched.arguments == 6
+    seqs = desk.submit(other, 50)
+    desk.serve(p, 50, payload=b"")
+    assert all(desk.ended(other, seq) is Outcome.OK for seq in seqs)
+    desk.sched.ack(client, 1)
+    assert desk.sched.full, "22 of 30 bytes are too many yet"
+    desk.take()
+    desk.sched.ack(client, client.delivered)
+    assert desk.sched.full == []
+    for _ in range(9):
+        desk.serve(p, 1, payload=b"x" * 11)
+        desk.sched.ack(client, client.delivered)
+    assert client.delivered == 9
+
+
+def test_outcomes_of_megabytes_go_in_messages_of_megabytes(desk: Desk) -> None:
+    p, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(p, client, "m:f", 0.01)
+    seqs = desk.submit(client, 8)
+    desk.take()
+    for seq, token in zip(seqs, list(p.fresh), strict=True):
+        outcome = Outcome.ERROR if seq == seqs[5] else Outcome.OK
+        desk.finish(p, [token], outcome, payload=bytes(400_000))
+    sizes = [len(each.outcomes.seqs) for each in only(desk.take(), Deliver)]
+    assert sizes == [2, 2, 2, 2]
+    ok, error = Outcome.OK, Outcome.ERROR
+    assert [desk.ended(client, seq) for seq in seqs] == [ok, ok, ok, ok, ok, error, ok, ok]
+
+
+def test_a_client_holds_as_many_bytes_of_arguments_as_it_leaves_free(
+    desks: Callable[..., Desk],
+) -> None:
+    """So there is room for another, whatever the first ones do."""
+    desk = desks(queue_bytes=90)
+    held = []
+    for name in "abcd":
+        client = desk.client(name)
+        while not client.outcomes.seqs:
+            desk.submit(client, 1)
+        held.append(client.nbytes)
+    assert held[0] in (44, 45, 46)
+    assert held[1] in (21, 22, 23)
+    assert held[3] >= 5
+
+
+def test_who_waits_for_its_own_bytes_keeps_nobody_waiting(desks: Callable[..., Desk]) -> None:
+    desk = desks(queue_bytes=40)
+    p = desk.sched.p_ready(0, 1)
+    large, small = desk.client("large", waits=True), desk.client("small", waits=True)
+    while not large.outcomes.seqs:
+        desk.submit(large, 1)
+    desk.submit(small, 6)
+    desk.submit(small, 9)
+    assert small.outcomes.seqs
+    of_small = []
+    for _ in range(40):
+        for token, job in [*p.started.items(), *p.fresh.items()]:
+            if job.session is small:
+                desk.finish(p, [token], payload=b"")
+            elif token in p.fresh:
+                desk.start(p, [token])
+        of_small += [name for name, _ in told(desk.take()) if name == "small"]
+    assert of_small, "although the first in line has to wait"
 
 
 @pytest.mark.parametrize("outcomes", [0, 3])

@@ -1,0 +1,103 @@
+"""A client that is stopped (Ctrl-Z, a debugger) with results outstanding: others do not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gmpd
+from tests.rawclient import RawDaemon
+from tests.support import wait_until
+
+LIMIT = 8 << 20
+JOBS, SIZE = 1500, 100_000
+
+HOG = f"""
+import sys, gmpd
+with gmpd.Client(sys.argv[1], name="hog") as client:
+    futures = [client.submit(bytes, {SIZE}) for _ in range({JOBS})]
+    print("submitted", flush=True)
+    assert sum(len(future.result(60)) for future in futures) == {JOBS * SIZE}
+    print("done", flush=True)
+"""
+
+
+SETTINGS: Any = {
+    "limits.client_results": LIMIT,
+    "limits.queue_bytes": LIMIT,
+    "limits.client_grace": 0.5,
+}
+
+
+@pytest.fixture
+def daemon(short_tmp: Path) -> Iterator[RawDaemon]:
+    daemon = RawDaemon(short_tmp, **SETTINGS)
+    yield daemon
+    daemon.end()
+
+
+@pytest.fixture
+def hog(daemon: RawDaemon) -> Iterator[subprocess.Popen[str]]:
+    """Stopped, when it has submitted."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOG, daemon.endpoint], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "submitted\n"
+    os.kill(process.pid, signal.SIGSTOP)
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def rss(pid: int) -> int:
+    """Resident memory in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_it_shuts_nobody_out_and_gets_all_when_it_goes_on(
+    daemon: RawDaemon, hog: subprocess.Popen[str]
+) -> None:
+    with gmpd.Client(daemon.endpoint) as client:
+        wait_until(lambda: client.call("status")["results"]["full"] == ["hog"], "it takes nothing")
+        wait_until(lambda: client.call("status")["ps"][0]["started"] == 0, "what began has ended")
+        status = client.call("status")
+        assert status["results"]["held_back"] > JOBS // 2
+        assert LIMIT < status["results"]["bytes"] < 8 * LIMIT
+        assert rss(daemon.process.pid) < 60_000_000 + status["results"]["bytes"] * 2
+
+        assert [client.submit(len, "x" * 10_000).result(20) for _ in range(50)] == [10_000] * 50
+        assert sum(map(len, client.map(bytes, [50_000] * 400))) == 20_000_000
+        assert client.call("status")["results"]["full"] == ["hog"]
+        assert not client.call("status")["jobs"]["rejected"]
+
+        os.kill(hog.pid, signal.SIGCONT)
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == "done\n"
+        assert hog.wait(20) == 0
+        assert client.call("status")["results"] == {
+            "bytes": client.call("status")["results"]["bytes"],
+            "full": [], "full_clients": 0, "held_back": 0,
+        }  # fmt: skip
+
+
+def test_a_client_that_dies_stopped_leaves_nothing(
+    daemon: RawDaemon, hog: subprocess.Popen[str]
+) -> None:
+    with gmpd.Client(daemon.endpoint) as client:
+        wait_until(lambda: client.call("status")["results"]["full"], "it takes nothing")
+        hog.kill()
+        wait_until(
+            lambda: not client.call("status")["queue"]["unfinished"], "its grace", timeout=30
+        )
+        wait_until(lambda: client.call("status")["results"]["bytes"] < 1 << 20, "and results")
+        assert client.submit(abs, -1).result(20) == 1
