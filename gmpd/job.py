@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from gmpd.errors import ProtocolError
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Where the options of a decorated function are kept.
@@ -121,17 +119,6 @@ class JobOptions:
             if value != default:
                 wire[name] = value
         return wire or None
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any] | None) -> JobOptions:
-        """Undo ``to_wire``. Raises ProtocolError for what it cannot have made."""
-        if wire is None:
-            return DEFAULTS
-        try:
-            _refuse_unknown(wire)
-            return cls(**wire)
-        except (TypeError, ValueError, AttributeError) as exc:
-            raise ProtocolError(f"job options: {exc}") from exc
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from gmpd.protocol import Define, Finished, Outcome, Submit
+from gmpd.protocol import Define, Finished, Outcome, Report, Submit
+from gmpd.protocol import options as wire_options
 from gmpd.sched.instructions import Deliver, Dispatch, Exit, Instruction
 from gmpd.sched.records import Policy, PRecord, Session
 from gmpd.sched.schedt import Sched
@@ -58,7 +59,9 @@ class Desk:
         fid, first = self.define(session, fn, kind), self.next_seq[session.sid]
         self.next_seq[session.sid] += n
         seqs = list(range(first, first + n))
-        message = Submit(fid, first, options or None, [b"%d" % seq for seq in seqs], None)
+        message = Submit(
+            fid, first, wire_options(options or None), [b"%d" % seq for seq in seqs], None
+        )
         self.sched.submit(session, message, [()] * n, self.now)
         return seqs
 
@@ -89,9 +92,9 @@ class Desk:
     ) -> None:
         """The worker ends hand-outs (all of them by default)."""
         ended = [*p.started, *p.fresh] if tokens is None else list(tokens)
-        special: dict[int, list[Any]] | None = None
+        special: dict[int, tuple[Outcome, Report | None]] | None = None
         if outcome is not Outcome.OK:
-            special = {i: [outcome, {}] for i in range(len(ended))}
+            special = dict.fromkeys(range(len(ended)), (outcome, None))
         took = [int(occupied_ms * 1000)] * len(ended)
         message = Finished(ended, [payload] * len(ended), took, took, special, None)
         own = p.epoch if epoch is None else epoch
@@ -142,7 +145,7 @@ class Desk:
     def _receive(self, deliver: Deliver) -> None:
         out = deliver.outcomes
         for i, (seq, payload) in enumerate(zip(out.seqs, out.payloads, strict=True)):
-            kind, details = out.specials.get(i, [Outcome.OK, {}])
+            kind, details = out.specials.get(i, (Outcome.OK, {}))
             got = (Outcome(kind), payload, details)
             self.outcomes.setdefault((deliver.session.sid, seq), []).append(got)
 

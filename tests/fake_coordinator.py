@@ -63,7 +63,7 @@ class FakeCoordinator:
             case protocol.Hello() if self.refuse:
                 self._send(peer, protocol.Refused(1, 1, self.refuse))
             case protocol.Hello():
-                self._send(peer, protocol.Welcome(1, 1, 1024, 4096, 1 << 20, {}))
+                self._send(peer, protocol.Welcome(1, 1, 1024, 4096, 1 << 20, protocol.DaemonInfo()))
             case protocol.Call(request, "snapshot"):
                 self.questions += 1
                 if not self.silent:

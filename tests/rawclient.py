@@ -114,9 +114,10 @@ class RawClient:
         first = self._seq + 1
         self._seq += len(calls)
         payloads = [codec.encode_call(name, args, {}).data for args in calls]
+        wire = protocol.options(options)
         for at in range(0, len(payloads), protocol.BATCH_JOBS_MAX):
             part = payloads[at : at + protocol.BATCH_JOBS_MAX]
-            self.send(protocol.Submit(self._fid, first + at, options, part, None))
+            self.send(protocol.Submit(self._fid, first + at, wire, part, None))
         return list(range(first, self._seq + 1))
 
     def call(self, method: str, **params: Any) -> Any:
@@ -173,14 +174,13 @@ class RawClient:
         buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
         for i, seq in enumerate(message.jobs):
             assert seq not in self.done, f"job {seq} has two outcomes"
-            code, details = (message.specials or {}).get(i, (0, {}))
-            outcome = protocol.Outcome(code)
+            outcome, details = (message.specials or {}).get(i, (protocol.Outcome.OK, None))
             value: Any = None
             if outcome is protocol.Outcome.OK:
                 value = codec.decode(message.payloads[i], buffers[i])
             elif message.payloads[i]:
                 value = codec.error_summary(message.payloads[i])
-            self.done[seq] = (outcome, value, details or {})
+            self.done[seq] = (outcome, value, {**(details or {})})
         self.send(protocol.Ack(len(self.done)))
 
     def close(self) -> None:

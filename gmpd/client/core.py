@@ -269,7 +269,7 @@ class ClientCore:
                 protocol.Submit(
                     self._functions.number(batch.ref),
                     jobs.first_seq,
-                    jobs.options,
+                    protocol.options(jobs.options),
                     payloads,
                     counts,
                 ),
@@ -371,9 +371,10 @@ class ClientCore:
         if self.lost is not None:
             raise self.lost
         request = self._next_request
+        question = protocol.Call(request, method, _scalars(method, params))
         self._next_request += 1
         self._calls[request] = sink
-        self._say(protocol.Call(request, method, params))
+        self._say(question)
 
     def bye(self, reason: str) -> list[Any]:
         """The last message."""
@@ -431,7 +432,9 @@ class ClientCore:
             case protocol.Refused():
                 raise_refused(message)
             case protocol.Gone():
-                self.lose(DaemonUnreachable(f"the daemon stopped: {message.reason}"))
+                gone = DaemonUnreachable(f"the daemon stopped: {message.reason}")
+                gone.code = message.code.name.lower()
+                self.lose(gone)
             case _:
                 raise AssertionError("TO_CLIENT holds no other message")
 
@@ -459,7 +462,7 @@ class ClientCore:
 
     def _done(self, message: protocol.Done, frames: list[Any]) -> None:
         payloads, ran = message.payloads, message.ran_us
-        specials = message.specials or {}
+        specials: dict[int, Any] = message.specials or {}
         buffers = protocol.split_buffers(message.buffer_counts, len(payloads), frames)
         if self._refusals is not None and message.jobs:
             if specials:
@@ -476,8 +479,8 @@ class ClientCore:
             if special is None:
                 add(Ended(sink, Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))
             else:
-                outcome, details = Outcome(special[0]), special[1] or {}
-                add(Ended(sink, outcome, payloads[i], buffers[i], ran[i], details))
+                outcome, details = special
+                add(Ended(sink, outcome, payloads[i], buffers[i], ran[i], details or _NOTHING))
         self._received += len(payloads)
         self._bytes_since_ack += sum(map(len, payloads)) + sum(len(f) for f in frames)
         due = self._received - self._acked
@@ -555,6 +558,14 @@ def prepare(
         options, plain = wire_options(fn, overrides)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
     return ref.needing(blob.needs), options, blob
+
+
+def _scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:
+    """Parameters of a question. TypeError for what the daemon would refuse."""
+    for name, value in params.items():
+        if type(value) not in (type(None), bool, int, float, str):
+            raise TypeError(f"{method}({name}={value!r}): must be a number, a text, a flag or None")
+    return params
 
 
 def answer_error(value: Any) -> Exception:

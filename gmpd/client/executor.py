@@ -34,9 +34,6 @@ from gmpd.errors import DaemonUnreachable
 from gmpd.job import ATTRIBUTE, DEFAULTS, options_of
 from gmpd.timeouts import checked
 
-#: What the daemon's last word begins with when the initializer failed.
-_INITIALIZER_FAILED = "initializer failed"
-
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
@@ -188,7 +185,7 @@ class _Rows(_Chunk):
 
 def broken(error: Exception) -> BrokenExecutor | None:
     """The pool's error for a daemon that ended because its initializer failed, else None."""
-    if _INITIALIZER_FAILED in str(error):
+    if getattr(error, "code", "") == "initializer":
         return BrokenExecutor(str(error))
     return None
 

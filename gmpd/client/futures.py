@@ -318,10 +318,6 @@ def error_of(event: Ended, job_id: str, name: str) -> BaseException:
             return JobCancelled(f"{where}: cancelled{_colon(text)}")
 
 
-#: How texts begin that say how a process ended.
-_ENDS = ("was killed by ", "ended with ")
-
-
 def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdError:
     if details.get("poisoned"):
         return JobPoisoned(f"{where}: it was running when several workers died{_colon(text)}")
@@ -330,10 +326,7 @@ def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdEr
     if details.get("unstarted"):
         return WorkerLost(f"{where}: not begun{_colon(text)}", job_id, 0, signal, code)
     pid = int(details.get("pid") or 0)
-    if text.startswith(_ENDS):  # it says how by itself
-        how = text
-    else:
-        how = (f"died by {signal}" if signal else f"died with exit status {code}") + _colon(text)
+    how = text or (f"died by {signal}" if signal else f"died with exit status {code}")
     message = f"{where}: the worker (pid {pid}) {how}"
     culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
     return WorkerLost(message, job_id, pid, signal, code, culprit, blamed)

@@ -24,7 +24,7 @@ from gmpd.codec import (
     resolve_function,
 )
 from gmpd.errors import LimitPassed, Unserializable
-from gmpd.protocol import Outcome
+from gmpd.protocol import Options, Outcome
 from gmpd.runtime.steps import leave_fork
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Call:
         worker: Worker,
         token: int,
         fn: Known,
-        options: dict[str, Any] | None,
+        options: Options | None,
         payload: bytes,
         buffers: Sequence[Any],
     ) -> None:

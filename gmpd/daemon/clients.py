@@ -20,6 +20,7 @@ from gmpd.daemon.faults import Faults
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Connection, Router
+from gmpd.protocol import Refusal
 from gmpd.sched.records import Session, earliest
 from gmpd.sched.schedt import Sched
 
@@ -87,7 +88,7 @@ class Clients:
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.tally.dropped["bad_client_message"] += 1
-                self._refuse(peer, str(error))
+                self._refuse(peer, Refusal.MALFORMED, str(error))
             except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
                 self._failed(peer, frames[0], error)
 
@@ -96,7 +97,11 @@ class Clients:
         session = self._sessions.get(peer)
         whose = f"client {session.name!r}" if session is not None else "a client without a session"
         self._faults.failed(whose, f"{_kind(envelope)} of {whose}", error)
-        self._refuse(peer, f"its handling failed ({type(error).__name__}: {error}): see its log")
+        self._refuse(
+            peer,
+            Refusal.FAILED,
+            f"its handling failed ({type(error).__name__}: {error}): see its log",
+        )
         self._cutting.append((time.monotonic_ns() + READ_WHY_NS, self._router.last_connection()))
         self.disconnect(peer)
 
@@ -140,31 +145,30 @@ class Clients:
             protocol.agree(message)
         except ProtocolError as error:
             dropped["version"] += 1
-            self._refuse(peer, str(error))
+            self._refuse(peer, Refusal.VERSION, str(error))
             return
         if len(self._sessions) >= self._limits.sessions:
             dropped["sessions"] += 1
-            self._refuse(peer, f"limits.sessions = {self._limits.sessions} clients are connected")
+            text = f"limits.sessions = {self._limits.sessions} clients are connected"
+            self._refuse(peer, Refusal.SESSIONS, text)
             return
         if peer not in self._sessions:
-            name = str(message.info.get("name", ""))[:64]
-            waits = message.info.get("waits") is True
-            self._sessions[peer] = self._sched.open_session(peer, name, waits=waits)
+            info = message.info
+            self._sessions[peer] = self._sched.open_session(peer, info.name[:64], waits=info.waits)
         self._router.greet()
         self.send(peer, self.welcome())
 
     def welcome(self) -> protocol.Welcome:
         """The answer to a Hello; a worker, as the client of its Gs' children, gets the same."""
         limits = self._limits
-        info = {"procs": self._procs(), "pid": os.getpid(), "version": gmpd.__version__}
+        info = protocol.DaemonInfo(procs=self._procs(), pid=os.getpid(), version=gmpd.__version__)
         batch = min(limits.batch_jobs, protocol.BATCH_JOBS_MAX)
         return protocol.Welcome(
             protocol.VERSION, self._epoch, limits.client_window, batch, limits.value_bytes, info
         )
 
-    def _refuse(self, peer: bytes, reason: str) -> None:
-        refusal = protocol.Refused(protocol.VERSION_MIN, protocol.VERSION, reason)
-        self._router.send(peer, [protocol.pack(refusal)])
+    def _refuse(self, peer: bytes, code: Refusal, reason: str) -> None:
+        self._router.send(peer, [protocol.pack_refusal(code, reason)])
 
     # -- they are told -----------------------------------------------------------------------------
 
@@ -175,10 +179,10 @@ class Clients:
         if not self._router.send(peer, [data, *frames]):
             self._lose(peer)
 
-    def farewell(self, reason: str) -> None:
+    def farewell(self, reason: str, code: protocol.Ending) -> None:
         """The daemon ends: whoever waits is told."""
         for peer in list(self._sessions):
-            self.send(peer, protocol.Gone(reason))
+            self.send(peer, protocol.Gone(reason, code))
 
     # -- they leave --------------------------------------------------------------------------------
 

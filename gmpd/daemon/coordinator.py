@@ -219,10 +219,10 @@ class Coordinator:
     def _started(self, child: Child) -> None:
         self._poller.add(lambda: self._died(child), child.pidfd)
 
-    def _broken(self, why: str) -> None:
+    def _broken(self, why: str, code: protocol.Ending) -> None:
         """It cannot come up."""
         self.failure = why
-        self.stop(why)
+        self.stop(why, code)
 
     def _died(self, child: Child) -> None:
         """The kernel says that a worker ended."""
@@ -242,7 +242,7 @@ class Coordinator:
         if at_once:
             self._drain_until = time.monotonic_ns()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, code: protocol.Ending = protocol.Ending.STOPPED) -> None:
         """End now: outcomes that exist are sent, everything else is lost and said to be."""
         if self._kill_at is not None:
             return
@@ -250,7 +250,7 @@ class Coordinator:
         self.sched.drain()
         self.roster.stop()
         self._decide()
-        self.clients.farewell(reason)
+        self.clients.farewell(reason, code)
         self.workers.stop()
         self.roster.kill_unready()
         self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)

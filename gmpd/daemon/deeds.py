@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 from gmpd import protocol
 from gmpd.daemon.clients import Clients
@@ -87,13 +87,14 @@ class Deeds:
         session, out = what
         counts, frames = protocol.join_buffers(out.buffers)
         self._add_pids(out.specials)
-        done = protocol.Done(out.seqs, out.payloads, out.ran_us, out.specials or None, counts)
+        specials = cast("protocol.Specials | None", out.specials or None)
+        done = protocol.Done(out.seqs, out.payloads, out.ran_us, specials, counts)
         if session.parent is None:
             self._clients.send(session.link, done, frames)
         else:
             self._workers.tell(session.parent, done, frames)
 
-    def _add_pids(self, specials: dict[int, list[Any]]) -> None:
+    def _add_pids(self, specials: dict[int, tuple[protocol.Outcome, dict[str, Any]]]) -> None:
         for _, details in specials.values():
             child = self._supervisor.children.get(details.get("p", -1))
             if child is not None:

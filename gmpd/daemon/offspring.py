@@ -78,7 +78,7 @@ class Offspring:
         self._exchange = exchange
         self._value_bytes = value_bytes
         #: What the thief and the coordinator see of a child's options: whose it is.
-        self.options = {"child": list(exchange.me)}
+        self.options = protocol.Options(child=exchange.me)
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
@@ -221,7 +221,7 @@ class Offspring:
         """Outcomes of children that ran elsewhere."""
         rows = len(message.jobs)
         buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
-        specials = message.specials or {}
+        specials: dict[int, Any] = message.specials or {}
         for i, seq in enumerate(message.jobs):
             outcome, told = specials.get(i) or (Outcome.OK, None)
             details = told or {}

@@ -19,6 +19,7 @@ from gmpd.daemon.page import Slot
 from gmpd.daemon.snapshot import merge_totals
 from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
+from gmpd.protocol import Ending, Fault, Stage
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.records import Job, PRecord, earliest
@@ -44,7 +45,7 @@ class Roster:
         sched: Sched,
         supervisor: Supervisor,
         started: Callable[[Child], None],
-        broken: Callable[[str], None],
+        broken: Callable[[str, Ending], None],
     ) -> None:
         self._config = config
         self._sched = sched
@@ -151,18 +152,21 @@ class Roster:
             self._announced = True
             self.on_ready()
 
-    def faulted(self, child: Child, stage: str, error: bytes) -> None:
+    def faulted(self, child: Child, fault: Fault) -> None:
         """A worker cannot serve, and is about to end."""
-        summary = error_summary(error)
-        text = f"{stage} failed: {summary.type}: {summary.message}"
+        summary = error_summary(fault.error)
+        what = "initializer" if fault.stage is Stage.INITIALIZER else f"import of {fault.name}"
+        text = f"{what} failed: {summary.type}: {summary.message}"
         log.error("%s\n%s", text, summary.traceback)
         if child.isolated:
             child.fault = text
             self._sched.isolated.broken(child.p)
             return
         child.fault = text
-        if stage == "initializer":
-            self._broken(text)  # the pool is broken, as the standard library has it
+        if fault.stage is Stage.INITIALIZER:
+            self._broken(
+                text, Ending.INITIALIZER
+            )  # the pool is broken, as the standard library has it
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -262,7 +266,7 @@ class Roster:
         log.error("P%d has no worker: %s; next try in %.1f s", p, why, (at - now) / 1e9)
         hopeless = "" if self._serve_some() else self.restarts.hopeless(range(self.procs))
         if hopeless and not self._announced:
-            self._broken(hopeless)
+            self._broken(hopeless, Ending.NO_WORKERS)
         elif hopeless:
             log.error("jobs are refused: %s", hopeless)
             self._sched.stall(hopeless)

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
-from gmpd.protocol import Finished, Outcome
+from gmpd.protocol import Finished, Outcome, Report
 
 #: A log that has grown to this is left for the other one as soon as that is free. A few results of
 #: megabytes: more would only touch more memory.
@@ -48,8 +48,10 @@ class Left(NamedTuple):
 
 def as_finished(left: list[Left]) -> Finished:
     """What a worker would have said of them; their buffers go beside it."""
-    specials: dict[int, list[Any]] = {
-        i: [each.outcome, None] for i, each in enumerate(left) if each.outcome != Outcome.OK
+    specials: dict[int, tuple[Outcome, Report | None]] = {
+        i: (Outcome(each.outcome), None)
+        for i, each in enumerate(left)
+        if each.outcome != Outcome.OK
     }
     return Finished(
         [each.token for each in left],

@@ -37,7 +37,7 @@ from gmpd.daemon.page import Page, Slot
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
-from gmpd.protocol import ChanOp, Outcome
+from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
@@ -121,7 +121,7 @@ class Worker:
         self._payloads: list[bytes] = []
         self._ran_us: list[int] = []
         self._occupied_us: list[int] = []
-        self._specials: dict[int, list[Any]] = {}
+        self._specials: dict[int, tuple[Outcome, protocol.Report | None]] = {}
         self._buffers: list[Any] = []
         self._nbytes = 0
 
@@ -198,13 +198,13 @@ class Worker:
         ran_us, occupied_us = ran_ns // 1000, call.occupied_ns // 1000
         call.fn.learn(call.occupied_ns)
         if call.outcome is not Outcome.OK:
-            details = {"unopened": True} if call.unopened else None
-            self._specials[len(self._tokens)] = [int(call.outcome), details]
+            report: protocol.Report | None = {"unopened": True} if call.unopened else None
+            self._specials[len(self._tokens)] = call.outcome, report
         elif call.gift:
             assert call.options is not None
             p, epoch = call.options["child"]
             gift = self.exchange.give((p, epoch), list(call.gift))
-            self._specials[len(self._tokens)] = [int(Outcome.OK), {"gift": gift}]
+            self._specials[len(self._tokens)] = Outcome.OK, {"gift": gift}
         self._tokens.append(call.token)
         self._payloads.append(call.data)
         self._ran_us.append(ran_us)
@@ -298,7 +298,7 @@ class Worker:
         op, chan, req, length, blob = letter
         # Copied: a value's buffers are the memory of whoever sent it.
         frames = [bytes(buffer) for buffer in blob.buffers]
-        self._send(protocol.Route(*to, int(op), chan, req, length, blob.data), frames)
+        self._send(protocol.Route(*to, op, chan, req, length, blob.data), frames)
 
     def _send(self, message: protocol.Message, frames: Any = ()) -> None:
         if self.loop.forked:  # the socket is the worker's
@@ -344,15 +344,15 @@ class Worker:
                         part.guest.forget(part)
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
-            case protocol.Ask(request, _, params):
-                # Only stacks can be asked for so far.
+            case protocol.Ask(request, "stacks", params):
                 dump = stacks(self.loop, params["limit"], params["nbytes"])
-                self._send(protocol.Answer(request, dump._asdict()))
+                value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
+                self._send(protocol.Answer(request, value))
             case protocol.StealChildren(n):
                 self.offspring.give(n)
             case protocol.Route(p, epoch, op, chan, req, length, payload):
                 blob = Blob(payload, tuple(frames))
-                self.exchange.received((p, epoch), Letter(ChanOp(op), chan, req, length, blob))
+                self.exchange.received((p, epoch), Letter(op, chan, req, length, blob))
             case protocol.Lost(p, epoch):
                 self.exchange.lost((p, epoch))
             case protocol.Done():
@@ -371,7 +371,8 @@ class Worker:
                 assert_never(message)
 
     def _define(self, message: protocol.Define) -> None:
-        fid, kind, name, payload, needs = message
+        fid, kind, name = message.fid, message.kind, message.name
+        payload, needs = message.payload, message.needs
         if kind == PART:
             self.parts[fid] = learn_part(name, payload)
         else:
@@ -432,13 +433,12 @@ class Worker:
 
     def prepare(self, settings: dict[str, Any]) -> bool:
         """Imports and initializer; False after telling the coordinator what failed."""
-        stage = "import"
+        stage, name = protocol.Stage.IMPORT, ""
         try:
             for name in settings["imports"]:
-                stage = f"import of {name}"
                 importlib.import_module(name)
             if settings["initializer"] is not None:
-                stage = "initializer"
+                stage = protocol.Stage.INITIALIZER
                 kind, name, payload, data, parts = settings["initializer"]
                 needs = tuple(learn_part(*part, stays=True) for part in parts)
                 fn = resolve_function(FunctionRef(kind, name, payload, needs))
@@ -446,7 +446,7 @@ class Worker:
                 fn(*args, **kwargs)
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings, serves=False))])
-            self.link.send([protocol.pack(protocol.Fault(stage, encode_error(exc)))])
+            self.link.send([protocol.pack(protocol.Fault(stage, name, encode_error(exc)))])
             self._await_stop()
             return False
         return True

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
+from msgspec.structs import replace
+
 from gmpd import protocol
 from gmpd.daemon import session as about_jobs
 from gmpd.daemon.faults import Faults
@@ -98,7 +100,7 @@ class Workers:
             return
         if child is not None and isinstance(message, protocol.Fault):
             self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
-            self._roster.faulted(child, message.stage, message.error)
+            self._roster.faulted(child, message)
             return
         record = self._sched.record(child.p) if child is not None else None
         if child is None or record is None:
@@ -142,15 +144,11 @@ class Workers:
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         protocol.agree(message)
-        child = self._roster.supervisor.children.get(message.info.get("p", -1))
-        secret = message.info.get("secret", b"")
-        if (
-            child is None
-            or not isinstance(secret, bytes)
-            or not secrets.compare_digest(secret, child.secret)
-        ):
+        info = message.info
+        child = None if info.p is None else self._roster.supervisor.children.get(info.p)
+        if child is None or not secrets.compare_digest(info.secret, child.secret):
             raise ProtocolError("a Hello that claims to be a worker and has not its secret")
-        serves = message.info.get("serves") is not False
+        serves = info.serves
         if not serves:
             pass  # it is only here to say why
         elif child.isolated:
@@ -168,7 +166,7 @@ class Workers:
         """Pass a letter on; its sender learns it if the worker that it is for is gone."""
         to = self._roster.supervisor.housing(letter.p, letter.epoch)
         if to is not None and to.peer in self._children:
-            self._send(to, letter._replace(p=child.p, epoch=child.epoch), frames)
+            self._send(to, replace(letter, p=child.p, epoch=child.epoch), frames)
         else:
             self._send(child, protocol.Lost(letter.p, letter.epoch))
 

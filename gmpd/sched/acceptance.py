@@ -6,12 +6,12 @@ Every limit on what is held is checked here, and nowhere else. It does not know 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from gmpd.errors import ProtocolError
-from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX
-from gmpd.protocol import Outcome, Submit
+from gmpd.protocol import Outcome, Reason, Submit
 from gmpd.sched.ledger import Ledger
-from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Options, Session
+from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
 from gmpd.sched.states import JobState
 from gmpd.sched.waiting import Waiting
 
@@ -31,8 +31,7 @@ class Acceptance:
     ) -> None:
         """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
 
-        Raises ProtocolError, nothing changed, for an unknown function, a seq that is in use, or
-        options that the policy has to read and cannot.
+        Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
         """
         fn = session.functions.get(message.fid)
         if fn is None:
@@ -40,9 +39,6 @@ class Acceptance:
         seqs = range(message.first_seq, message.first_seq + len(message.payloads))
         if not session.jobs.keys().isdisjoint(seqs):
             raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
-        options = message.options or {}
-        if options:
-            _check_options(options)
         nbytes = sum(map(len, message.payloads))
         if any(buffers):
             nbytes += sum(len(b) for bs in buffers for b in bs)
@@ -54,7 +50,7 @@ class Acceptance:
             self._reject(session, seqs, *refusal, told=told)
             return
         self._waiting.accepted(session, len(seqs), now)
-        delay_ns = int(options.get("delay", 0) * 1e9)
+        delay_ns = 0 if message.options is None else int(message.options.delay * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
         self._ledger.jobs_nbytes += nbytes
@@ -64,7 +60,7 @@ class Acceptance:
         else:
             self._ledger.put(jobs)
 
-    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[str, str, int] | None:
+    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[Reason, str, int] | None:
         """(reason label, text, room) when a limit refuses ``n`` more jobs."""
         ledger, policy = self._ledger, self._ledger.policy
         if ledger.draining:
@@ -92,7 +88,7 @@ class Acceptance:
         self,
         session: Session,
         seqs: Collection[int],
-        label: str,
+        label: Reason,
         text: str,
         room: int,
         *,
@@ -100,10 +96,10 @@ class Acceptance:
     ) -> None:
         if session.parent is None:
             self._ledger.tally.rejected[label] += len(seqs)
-        details = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
+        details: dict[str, Any] = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         if told:
             details["told"] = True
-        special = [int(Outcome.REJECTED), details]
+        special = Outcome.REJECTED, details
         for seq in seqs:
             self._ledger.outboxes.add(session, seq, b"", NO_BUFFERS, 0, special)
 
@@ -133,26 +129,3 @@ class Acceptance:
             self._ledger.tally.children += len(jobs)
             session.parent.lost += len(jobs)
         return jobs
-
-
-def _check_options(options: Options) -> None:
-    """The options that the policy reads; a worker checks them all, but that would be too late."""
-    delay = options.get("delay", 0)
-    if type(delay) not in (int, float) or not 0 <= delay <= SECONDS_MAX:  # refuses nan
-        raise ProtocolError(f"Submit with the delay {str(delay)[:40]!r}: no seconds up to a year")
-    for name, low, high in (
-        ("priority", -PRIORITY_MAX, PRIORITY_MAX),
-        ("retries", 0, RETRIES_MAX),
-    ):
-        value = options.get(name, 0)
-        if type(value) is not int or not low <= value <= high:
-            raise ProtocolError(
-                f"Submit with the {name} {str(value)[:40]!r}: no whole number from {low} to {high}"
-            )
-    isolate, timeout = options.get("isolate", False), options.get("timeout", 1)
-    if type(isolate) is not bool:
-        raise ProtocolError(f"Submit with isolate {str(isolate)[:40]!r}: neither true nor false")
-    if type(timeout) not in (int, float) or not 0 < timeout <= SECONDS_MAX:  # refuses nan
-        raise ProtocolError(
-            f"Submit with the timeout {str(timeout)[:40]!r}: no seconds up to a year"
-        )

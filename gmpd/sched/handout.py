@@ -9,13 +9,13 @@ It never takes a job from where it lies: that is ``stealing``'s.
 
 from __future__ import annotations
 
-from gmpd.protocol import Outcome
+from gmpd.protocol import Options, Outcome
 from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
 from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import Job, Options, PRecord
+from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.steal import CHILDREN_CREDIT_NS
 

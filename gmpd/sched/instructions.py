@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from gmpd.sched.records import Buffers, Function, Options, Outcomes, PRecord, Session
+from gmpd.protocol import Options
+from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session
 
 
 class Teach(NamedTuple):

@@ -27,9 +27,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import Enum
 
+from msgspec.structs import replace
+
 from gmpd.errors import ProtocolError
+from gmpd.protocol import Options
 from gmpd.sched.globq import GlobalQueue
-from gmpd.sched.records import Options, PRecord
+from gmpd.sched.records import PRecord
 
 #: Workers of isolated jobs are numbered from here on: more than there can be Ps.
 ISOLATED_FROM = 1 << 16
@@ -222,5 +225,5 @@ class Isolation:
 
 def options_for_worker(options: Options | None) -> Options | None:
     """What an isolated worker is told: its time limit is kept here, by a kill."""
-    told = {k: v for k, v in (options or {}).items() if k not in ("isolate", "timeout")}
-    return told or None
+    told = None if options is None else replace(options, isolate=False, timeout=None)
+    return None if told == Options() else told

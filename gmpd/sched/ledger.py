@@ -9,7 +9,7 @@ message or a death means in ``reports``, ``cancels`` and ``deaths``. All of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gmpd.protocol import Finished, Outcome
@@ -142,7 +142,7 @@ class Ledger:
         self,
         job: Job,
         outcome: Outcome,
-        details: dict[str, Any] | None,
+        details: Mapping[str, Any] | None,
         now: int,
         payload: bytes = b"",
         buffers: Buffers = NO_BUFFERS,
@@ -161,10 +161,13 @@ class Ledger:
             return
         special = None
         if details is not None:
-            common = {"attempt": job.attempt, "waited_us": max(0, waited_ns // 1000)}
+            common: dict[str, Any] = {
+                "attempt": job.attempt,
+                "waited_us": max(0, waited_ns // 1000),
+            }
             if job.p is not None:
                 common["p"] = job.p.p
-            special = [int(outcome), {**common, **details}]
+            special = outcome, {**common, **details}
         self.outboxes.add(job.session, job.seq, payload, buffers, ran_us, special)
 
     def finish_plain(

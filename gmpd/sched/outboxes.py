@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gmpd.errors import ProtocolError
+from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Deliver, Instruction
 from gmpd.sched.records import Buffers, Outcomes, Session
 
@@ -41,7 +42,7 @@ class Outboxes:
         payload: bytes,
         buffers: Buffers,
         ran_us: int,
-        special: list[Any] | None,
+        special: tuple[Outcome, dict[str, Any]] | None,
     ) -> None:
         """One outcome; ``special`` as in protocol.Done, None for one that is plainly OK."""
         if special is not None:

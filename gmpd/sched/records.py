@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from gmpd.protocol import Options, Outcome
 from gmpd.sched.states import JobState
 from gmpd.sched.steal import SILENT_NS
 
 Buffers: TypeAlias = Sequence[Any]
-Options: TypeAlias = dict[str, Any]
 NO_BUFFERS: Buffers = ()
 
 
@@ -145,7 +145,7 @@ class Job:
     @property
     def is_isolated(self) -> bool:
         """Whether it has a worker for itself."""
-        return self.options is not None and self.options.get("isolate", False) is True
+        return self.options is not None and self.options.isolate
 
     def story(self) -> str:
         where = f"P{self.p.p} epoch {self.p.epoch} token {self.token}" if self.p else "no P"
@@ -181,7 +181,7 @@ class Outcomes:
         self.seqs: list[int] = []
         self.payloads: list[bytes] = []
         self.ran_us: list[int] = []
-        self.specials: dict[int, list[Any]] = {}
+        self.specials: dict[int, tuple[Outcome, dict[str, Any]]] = {}
         self.buffers: list[Buffers] = []
         self.nbytes = 0
 

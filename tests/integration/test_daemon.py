@@ -289,7 +289,7 @@ def test_procs_grow_and_shrink_without_losing_or_repeating(boot: Boot, tmp_path:
 def test_another_version_is_told_both(boot: Boot) -> None:
     """And nothing else happens."""
     daemon, client = boot()
-    hello = protocol.Hello(protocol.MAGIC, 90, 99, "client", b"s" * 16, {})
+    hello = protocol.Hello(protocol.MAGIC, 90, 99, "client", b"s" * 16, protocol.Info())
     stranger = RawClient(daemon.endpoint, hello=hello)
     try:
         assert isinstance(stranger.greeted, protocol.Refused)

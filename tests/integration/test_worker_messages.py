@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from gmpd.protocol import Kind, Outcome
+from gmpd.protocol import Assign, Outcome, kind_of
 from tests.rawclient import Boot
 
-UNKNOWN_FUNCTION: bytes = msgpack.packb([Kind.ASSIGN, 99, 2, None, [b""], None, 0])
+UNKNOWN_FUNCTION: bytes = msgpack.packb([kind_of(Assign), 99, 2, None, [b""], None, 0])
 
 
 @pytest.mark.parametrize("frame", [b"\xc1", UNKNOWN_FUNCTION], ids=["garbage", "assign"])

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from gmpd.errors import ProtocolError
-from gmpd.protocol import Finished, Outcome
+from gmpd.protocol import Finished, Outcome, Report
 from gmpd.sched.instructions import (
     AskChildren,
     CancelAt,
@@ -288,8 +288,8 @@ class World:
         if tokens:
             worker.collected |= set(tokens)
             self.collected += len(tokens)
-            specials = {
-                i: [int(worker.unsent[token]), {}]
+            specials: dict[int, tuple[Outcome, Report | None]] = {
+                i: (worker.unsent[token], None)
                 for i, token in enumerate(tokens)
                 if worker.unsent[token] is not Outcome.OK
             }

@@ -31,7 +31,7 @@ G = FunctionRef("name", "m:g")
 
 def core(window: int = 100, batch_jobs: int = 10) -> ClientCore:
     made = ClientCore(b"s" * 16, {})
-    receive(made, protocol.Welcome(1, 1, window, batch_jobs, 1 << 20, {}))
+    receive(made, protocol.Welcome(1, 1, window, batch_jobs, 1 << 20, protocol.DaemonInfo()))
     return made
 
 
@@ -154,9 +154,10 @@ def refuse(
     *,
     told: bool = False,
 ) -> None:
-    details: dict[str, object] = {"reason": reason, "text": "full", "room": room}
-    details |= {"retry_after": 0.1, **({"told": True} if told else {})}
-    specials = {i: [int(Outcome.REJECTED), details] for i in range(len(seqs))}
+    details: Any = {"reason": reason, "text": "full", "room": room, "retry_after": 0.1}
+    if told:
+        details["told"] = True
+    specials: Any = dict.fromkeys(range(len(seqs)), (Outcome.REJECTED, details))
     receive(client, protocol.Done(seqs, [b""] * len(seqs), [0] * len(seqs), specials, None))
 
 
@@ -271,7 +272,7 @@ def test_where_no_waiting_helps_the_job_ends(reason: str) -> None:
 
 def test_refused_jobs_end_when_nobody_asked_to_send_them_again() -> None:
     client = ClientCore(b"s" * 16, {}, resend=False)
-    receive(client, protocol.Welcome(1, 1, 100, 10, 1 << 20, {}))
+    receive(client, protocol.Welcome(1, 1, 100, 10, 1 << 20, protocol.DaemonInfo()))
     (seq,) = submit(client)
     sent(client)
     refuse(client, [seq], room=3)

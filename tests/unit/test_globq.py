@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gmpd.protocol import options as wire_options
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.records import Function, Job, Session
 from gmpd.sched.states import JobState
@@ -20,7 +21,7 @@ CLIENTS = [Session(sid, None, f"c{sid}") for sid in range(3)]
 def make(
     session: Session, seq: int, fn: Function = F, options: dict[str, Any] | None = None
 ) -> Job:
-    return Job(session, seq, fn, options, b"", (), 0, JobState.QUEUED, 0)
+    return Job(session, seq, fn, wire_options(options), b"", (), 0, JobState.QUEUED, 0)
 
 
 def jobs(session: Session, n: int, fn: Function = F, **options: Any) -> list[Job]:

@@ -482,33 +482,6 @@ def test_what_no_client_may_send_changes_nothing(desk: Desk) -> None:
     assert desk.sched.unfinished == 2
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"delay": "1"},
-        {"delay": float("nan")},
-        {"delay": float("inf")},
-        {"delay": -1},
-        {"priority": "high"},
-        {"priority": []},
-        {"priority": 1.5},
-        {"priority": 10**6},
-        {"retries": "3"},
-        {"retries": None},
-        {"retries": -1},
-    ],
-    ids=str,
-)
-def test_options_that_the_policy_cannot_read_change_nothing(
-    desk: Desk, options: dict[str, Any]
-) -> None:
-    client = desk.client()
-    desk.submit(client, 1)
-    with pytest.raises(ProtocolError, match=next(iter(options))):
-        desk.submit(client, 2, **options)
-    assert desk.sched.unfinished == 1
-
-
 # ------------------------------------------------------------------------------------- cancels
 
 

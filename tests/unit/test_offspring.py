@@ -17,7 +17,7 @@ from gmpd.codec import decode, decode_call, describe_function, encode, encode_ca
 from gmpd.daemon import offspring
 from gmpd.daemon.offspring import Offspring, travels
 from gmpd.errors import WorkerLost
-from gmpd.protocol import Children, Define, Done, Outcome, Submit, Undefine
+from gmpd.protocol import Children, Define, Done, Options, Outcome, Submit, Undefine
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
@@ -44,7 +44,7 @@ class Home:
         return [decode_call(payload) for each in self.of(Submit) for payload in each.payloads]
 
     def end(self, seq: int, payload: bytes, outcome: int = 0, **details: Any) -> None:
-        specials = {0: [outcome, details]} if outcome or details else None
+        specials: Any = {0: (Outcome(outcome), details)} if outcome or details else None
         self.offspring.ended(Done([seq], [payload], [1], specials, None), [])
 
 
@@ -69,7 +69,7 @@ def test_the_older_half_leaves_packed_in_order(home: Home) -> None:
         assert [args for args, _ in home.calls()] == [(0,), (1,), (2,)]
         assert [type(each) for each in home.sent] == [Define, Submit, Children]
         assert home.of(Children) == [Children(3, asked=True)]
-        assert home.sent[1].options == {"child": [0, 1]}
+        assert home.sent[1].options == Options(child=(0, 1))
         assert home.loop.stats.children_out == 3
         for seq in range(1, 4):
             home.end(seq, encode(seq * 100).data)

@@ -1,0 +1,224 @@
+"""The wire, whole: who may say what to whom, in which form, within which limits.
+
+This package is the specification; coordinator, workers, clients and gateway import it and nothing
+describes a message anywhere else. It must never know a socket, a clock, or how to unpack a user's
+value: arguments and results pass as opaque bytes.
+
+**Transport.** A message is a list of frames. Frame 0 is a msgpack array ``[kind, field, ...]``: the
+``tag`` of the message's class and its fields, in order. Further frames are the out-of-band
+buffers of the values in it (large NumPy arrays, for example): ``buffer_counts`` says how many
+belong to each value, ``None`` that there are none at all.
+
+**Said once.** A class in ``messages`` is its message: from its fields' types come the encoding and
+the check of what arrives (types, ranges, lengths; no field holds anything that nests without a
+bound, but for ``Reply.value``, which only a coordinator sends). The unions ``FromClient``,
+``ToClient``, ``FromWorker`` and ``ToWorker`` say who may send it, and are what the drawing shows.
+
+**Handshake.** A peer's first message is ``Hello``. Its form never changes, in any version, nor does
+that of a ``Refused`` for another version. The coordinator answers ``Welcome`` with the version that
+both speak, or ``Refused`` naming the versions of both sides; until then anything else is dropped
+and counted.
+
+**Batches.** Jobs, outcomes and tokens travel in columns, many in a message. A sender sends at once
+when nothing is under way and gathers when something is.
+
+**Credit.** No socket limit ever applies: a client has at most ``Welcome.window`` jobs without an
+acknowledged outcome, a worker holds what the coordinator's policy gave it.
+
+**Identity.** A job is ``(session, seq)`` to its client and to the coordinator, ``token`` to its
+worker. A token names *one* hand-out of one job to one worker; it is never used again, so a message
+about an older hand-out is recognised, dropped and counted. A rejected or malformed message
+changes nothing.
+
+    client ───▶ coordinator
+      Hello Define Undefine Submit Cancel Ack Pull Call Waive Bye
+    client ◀─── coordinator
+      Welcome Refused Done Items Running Kept Room Reply Gone
+    worker ───▶ coordinator
+      Hello Finished Started Expired Kept Items Fault Bye Children Define Undefine Submit Cancel
+      Answer Route
+    worker ◀─── coordinator
+      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Done Ask Route Lost
+
+A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
+Submit and Cancel, and the Done that it gets, are about them. Route is a letter from one worker to
+another about a channel, passed on unread.
+"""
+
+from __future__ import annotations
+
+from gmpd.protocol.envelope import (
+    FROM_CLIENT,
+    FROM_WORKER,
+    TO_CLIENT,
+    TO_WORKER,
+    Direction,
+    agree,
+    drawing,
+    hello,
+    join_buffers,
+    kind_of,
+    options,
+    pack,
+    pack_refusal,
+    split_buffers,
+    unpack,
+)
+from gmpd.protocol.fields import (
+    BATCH_JOBS_MAX,
+    ENVELOPE_SLACK,
+    GATHER_BYTES,
+    MAGIC,
+    NUMBER_MAX,
+    ROWS_MAX,
+    VERSION,
+    VERSION_MIN,
+    BatchValues,
+    Buffers,
+    ChanOp,
+    Counts,
+    DaemonInfo,
+    Details,
+    Ending,
+    FunctionKind,
+    Info,
+    Number,
+    Numbers,
+    Options,
+    Outcome,
+    Reason,
+    Refusal,
+    Report,
+    Reports,
+    Scalar,
+    Specials,
+    StackDump,
+    Stage,
+    Values,
+)
+from gmpd.protocol.messages import (
+    RETIRED,
+    Ack,
+    Answer,
+    Ask,
+    Assign,
+    Bye,
+    Call,
+    Cancel,
+    Children,
+    Define,
+    Done,
+    Envelope,
+    Expired,
+    Fault,
+    Finished,
+    FromClient,
+    FromWorker,
+    Gone,
+    Hello,
+    Items,
+    Kept,
+    Lost,
+    Message,
+    Pull,
+    Refused,
+    Reply,
+    Room,
+    Route,
+    Running,
+    Started,
+    StealChildren,
+    Stop,
+    Submit,
+    ToClient,
+    ToWorker,
+    Undefine,
+    Waive,
+    Welcome,
+)
+
+__all__ = [
+    "BATCH_JOBS_MAX",
+    "ENVELOPE_SLACK",
+    "FROM_CLIENT",
+    "FROM_WORKER",
+    "GATHER_BYTES",
+    "MAGIC",
+    "NUMBER_MAX",
+    "RETIRED",
+    "ROWS_MAX",
+    "TO_CLIENT",
+    "TO_WORKER",
+    "VERSION",
+    "VERSION_MIN",
+    "Ack",
+    "Answer",
+    "Ask",
+    "Assign",
+    "BatchValues",
+    "Buffers",
+    "Bye",
+    "Call",
+    "Cancel",
+    "ChanOp",
+    "Children",
+    "Counts",
+    "DaemonInfo",
+    "Define",
+    "Details",
+    "Direction",
+    "Done",
+    "Ending",
+    "Envelope",
+    "Expired",
+    "Fault",
+    "Finished",
+    "FromClient",
+    "FromWorker",
+    "FunctionKind",
+    "Gone",
+    "Hello",
+    "Info",
+    "Items",
+    "Kept",
+    "Lost",
+    "Message",
+    "Number",
+    "Numbers",
+    "Options",
+    "Outcome",
+    "Pull",
+    "Reason",
+    "Refusal",
+    "Refused",
+    "Reply",
+    "Report",
+    "Reports",
+    "Room",
+    "Route",
+    "Running",
+    "Scalar",
+    "Specials",
+    "StackDump",
+    "Stage",
+    "Started",
+    "StealChildren",
+    "Stop",
+    "Submit",
+    "ToClient",
+    "ToWorker",
+    "Undefine",
+    "Values",
+    "Waive",
+    "Welcome",
+    "agree",
+    "drawing",
+    "hello",
+    "join_buffers",
+    "kind_of",
+    "options",
+    "pack",
+    "pack_refusal",
+    "split_buffers",
+    "unpack",
+]

@@ -1,0 +1,236 @@
+"""What the fields of messages hold: limits, codes, and types with their ranges.
+
+Its counterpart is ``messages``, which is made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+
+from msgspec import Meta, Struct
+
+from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
+
+#: The first field of every Hello: a stray program is told apart from an old gmpd.
+MAGIC = "gmpd"
+
+#: The newest version this module speaks, and the oldest. 1: before messages were checked by types;
+#: without codes in Gone, Refused and Fault.
+VERSION = 2
+VERSION_MIN = 2
+
+#: Most jobs in one Submit or Assign: bounds the time that one message can hold a loop (about 4 ms).
+BATCH_JOBS_MAX = 4096
+
+#: Most bytes of envelope in one frame beside the largest user value that is allowed: what is
+#: gathered with it, and the columns of numbers. A larger frame is refused by the socket itself,
+#: and the connection with it.
+ENVELOPE_SLACK = 1 << 20
+
+#: Whoever gathers values into one message sends it once it has so many bytes of them: with one more
+#: value, and the columns (4,096 jobs, 40 bytes each), that stays below the slack.
+GATHER_BYTES = 1 << 19
+
+#: The out-of-band frames of one value, or of all values of a message.
+Buffers: TypeAlias = Sequence[Any]
+
+
+#: Most rows of any other column: a window of jobs and what gathers beside it.
+ROWS_MAX = 1 << 20
+
+#: Numbers on the wire end here. They only count up, so none comes near; sums of two fit 64 bits.
+NUMBER_MAX = 1 << 62
+
+
+class Outcome(IntEnum):
+    """How a job ended. Names in lower case are the metrics' ``outcome`` label."""
+
+    OK = 0
+    ERROR = 1
+    TIMEOUT = 2
+    CANCELLED = 3
+    LOST = 4
+    #: Not accepted at all: a named limit refused it. Never counted as finished.
+    REJECTED = 5
+
+
+class ChanOp(IntEnum):
+    """What one worker tells another about a channel; see ``runtime.remote``."""
+
+    #: To the home, without an answer.
+    HOLD = 1
+    RELEASE = 2
+    CLOSE = 3
+    ACK = 4
+    CANCEL = 5
+    #: To who gave a channel as a child's result: it has arrived.
+    THANKS = 15
+    #: To the home, answered.
+    RECV = 6
+    SEND = 7
+    LEN = 8
+    CLOSE_ASKED = 9
+    TRY_RECV = 16
+    #: Answers.
+    VALUE = 10
+    DONE = 11
+    END = 12
+    PANIC = 13
+    REFUSED = 14
+    #: To TRY_RECV: it would have to wait.
+    EMPTY = 17
+
+
+class Refusal(IntEnum):
+    """Why a peer, or a message of it, is refused: ``Refused.code``."""
+
+    #: No common version of the protocol.
+    VERSION = 0
+    #: ``limits.sessions`` clients are connected.
+    SESSIONS = 1
+    #: A message was not what it may be; it changed nothing.
+    MALFORMED = 2
+    #: Handling a message failed: the session is over.
+    FAILED = 3
+    #: Python, pickle or cloudpickle of the two sides do not understand each other's code.
+    INCOMPATIBLE = 4
+
+
+class Ending(IntEnum):
+    """Why a daemon ends: ``Gone.code``."""
+
+    #: It was told to, or its starter ended.
+    STOPPED = 0
+    #: No worker can be started.
+    NO_WORKERS = 1
+    #: The initializer of its workers failed.
+    INITIALIZER = 2
+
+
+class Stage(IntEnum):
+    """Where a worker failed before it could serve: ``Fault.stage``."""
+
+    IMPORT = 0
+    INITIALIZER = 1
+
+
+# -- what fields hold ----------------------------------------------------------------------------
+
+Number: TypeAlias = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
+Numbers: TypeAlias = Annotated[list[Number], Meta(max_length=ROWS_MAX)]
+Values: TypeAlias = Annotated[list[bytes], Meta(max_length=ROWS_MAX)]
+#: Of the jobs of one batch.
+BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
+#: How many frames belong to each value of a message.
+Counts: TypeAlias = Numbers | None
+#: What an administrative question may have as parameters.
+Scalar: TypeAlias = bool | int | float | str | None
+ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
+#: How a function travels (by a name to import, a name of its program, or by value), or a part of
+#: its program.
+FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part)\Z")]
+#: Which limit refused a job.
+Reason: TypeAlias = Literal["draining", "window", "queue_jobs", "queue_bytes", "too_large"]
+
+
+class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What a peer tells of itself in Hello. Other keys may come in later versions."""
+
+    pid: Number = 0
+    python: str = ""
+    #: Of a client: its name, and that it holds what is refused until it is told of room.
+    name: str = ""
+    waits: bool = False
+    #: Of a worker: its P and epoch, 32 bytes that only the spawned process was given, and whether
+    #: it will serve at all (else a Fault follows).
+    p: Number | None = None
+    epoch: Number | None = None
+    secret: bytes = b""
+    serves: bool = True
+
+
+class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
+    """What a daemon tells of itself in Welcome. Other keys may come in later versions."""
+
+    procs: Number = 0
+    pid: Number = 0
+    version: str = ""
+
+
+class Options(
+    Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, frozen=True, gc=False
+):
+    """The options of jobs, as ``JobOptions.to_wire()`` gives them; what is default is left out."""
+
+    name: ShortText | None = None
+    retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 0
+    timeout: Annotated[float, Meta(gt=0, le=SECONDS_MAX)] | None = None
+    priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
+    delay: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 0.0
+    unique: ShortText | None = None
+    durable: bool = False
+    isolate: bool = False
+    plain: bool = False
+    #: A generator job: so many items may be ahead of its reader.
+    stream: Number | None = None
+    #: A child of a G in another worker: ``(p, epoch)`` of its home.
+    child: tuple[Number, Number] | None = None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An option by name; ``default`` when it is not set."""
+        value = getattr(self, name)
+        return default if value is None else value
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+
+class Report(TypedDict, total=False):
+    """What a worker says of an outcome beside its value."""
+
+    #: A child whose function or arguments could not be had there: it goes home.
+    unopened: bool
+    #: Numbers of the channels in its value.
+    gift: Numbers
+
+
+class Details(Report, total=False):
+    """What a client is told of an outcome. ``text`` is for people; all else is for programs."""
+
+    p: Number
+    pid: Number
+    attempt: Number
+    waited_us: Number
+    #: It ran, or was to run, in a worker of its own.
+    isolated: bool
+    text: str
+    # LOST: how the worker ended, and whose fault that was.
+    signal: str
+    exitcode: int | None
+    poisoned: bool
+    unstarted: bool
+    culprit: str
+    blamed: bool
+    # REJECTED: why, how many would fit now, when to try again (seconds), and that Room follows.
+    reason: Reason
+    room: Number
+    retry_after: Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+    told: bool
+
+
+#: Row -> how it ended and what is to be said of it, for all rows that are not plainly OK.
+Specials: TypeAlias = dict[Number, tuple[Outcome, Details | None]]
+Reports: TypeAlias = dict[Number, tuple[Outcome, Report | None]]
+
+
+class StackDump(TypedDict):
+    """A worker's Gs in words: ``gs`` in all, ``shown`` of them in ``text``."""
+
+    text: str
+    gs: Number
+    shown: Number

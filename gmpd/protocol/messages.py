@@ -1,0 +1,397 @@
+"""Every message: one class each, from whose fields follow its encoding and its check.
+
+A number (``tag``) is never used again. The unions at the end say who may send what.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from gmpd.errors import ProtocolError
+from gmpd.protocol.fields import (
+    NUMBER_MAX,
+    BatchValues,
+    ChanOp,
+    Counts,
+    DaemonInfo,
+    Ending,
+    FunctionKind,
+    Info,
+    Number,
+    Numbers,
+    Options,
+    Refusal,
+    Reports,
+    Scalar,
+    Specials,
+    StackDump,
+    Stage,
+    Values,
+)
+
+
+def _check_counts(message: Any, rows: int) -> None:
+    counts = message.buffer_counts
+    if counts is not None and len(counts) != rows:
+        raise ProtocolError("buffer_counts has another length than payloads")
+
+
+def _check_specials(specials: dict[int, Any] | None, rows: int) -> None:
+    if specials and max(specials) >= rows:
+        raise ProtocolError("specials names a row that is not there")
+
+
+class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What every message is: an array of its kind and fields."""
+
+    #: The version of the protocol that brought it.
+    since: ClassVar[int] = 1
+
+    def check(self) -> None:
+        """What types cannot say: raises ProtocolError."""
+
+
+# -- both ways, the handshake --------------------------------------------------------------------
+
+
+class Hello(Envelope, tag=1):
+    """First message of every peer. ``role`` is ``client`` or ``worker``."""
+
+    magic: str
+    version_min: Number
+    version_max: Number
+    role: str
+    session: bytes
+    info: Info
+
+
+class Welcome(Envelope, tag=2):
+    """The peer is known. ``window``: most jobs a client may have without acknowledged outcome."""
+
+    version: Number
+    epoch: Number
+    window: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+    batch_jobs: Annotated[int, Meta(ge=1, le=NUMBER_MAX)]
+    value_bytes: Number
+    info: DaemonInfo
+
+
+class Refused(Envelope, tag=3):
+    """The peer is not served: ``reason`` in words, and the versions that this side speaks. ``code``
+    is not sent with VERSION, which daemons say so for ever."""
+
+    version_min: Number
+    version_max: Number
+    reason: str
+    code: Refusal = Refusal.VERSION
+
+
+# -- client to coordinator -----------------------------------------------------------------------
+
+
+class Define(Envelope, tag=4):
+    """Function number ``fid`` of this sender from now on. ``kind``: ``name`` (to import), ``main``
+    (a name that parts of its program define), ``pickle``; or ``part``: names of a program with
+    their values, which is no function but what others need.
+
+    ``needs``: numbers of parts of this sender that must be there first. A part is the same for all
+    that call it by the same name; its payload may be empty for who does not bring it.
+    """
+
+    fid: Number
+    kind: FunctionKind
+    name: str
+    payload: bytes
+    needs: Numbers = []
+
+
+class Submit(Envelope, tag=6):
+    """Jobs ``first_seq``, ``first_seq + 1``, ...: one per payload, all of one function.
+
+    ``options``: None when all are default.
+    """
+
+    fid: Number
+    first_seq: Number
+    options: Options | None
+    payloads: BatchValues
+    buffer_counts: Counts
+
+    def check(self) -> None:
+        _check_counts(self, len(self.payloads))
+
+
+class Cancel(Envelope, tag=8):
+    """Please end these jobs: seqs from a client, tokens to a worker.
+
+    Each is answered: ``Done`` with CANCELLED when it had not started (or was a coroutine, which is
+    cancelled where it waits), or ``Kept`` when it runs and cannot be stopped.
+    """
+
+    jobs: Numbers
+
+
+class Ack(Envelope, tag=9):
+    """Outcomes received so far in this session: cumulative, so a lost one does no harm."""
+
+    outcomes: Number
+
+
+class Pull(Envelope, tag=15):
+    """Room for ``n`` more items of a generator job (seq from a client, token to a worker)."""
+
+    job: Number
+    n: Number
+
+
+class Call(Envelope, tag=10):
+    """An administrative question: answered by Reply with the same ``request`` number."""
+
+    request: Number
+    method: str
+    params: dict[str, Scalar]
+
+
+class Waive(Envelope, tag=27):
+    """Of the Room that you told of I need no more than I have used, and wait for none."""
+
+
+class Bye(Envelope, tag=12):
+    """An orderly end: what is still queued of this session is dropped at once."""
+
+    reason: str
+
+
+# -- coordinator to client -----------------------------------------------------------------------
+
+
+class Done(Envelope, tag=7):
+    """Outcomes, in columns; ``jobs`` are seqs.
+
+    ``payloads``: the value for OK, ``codec.encode_error`` for ERROR, ``b""`` otherwise.
+    ``ran_us``: time from start to end, microseconds.
+    ``specials``: index -> ``(outcome, details)`` for all that are not plainly OK.
+    """
+
+    jobs: Numbers
+    payloads: Values
+    ran_us: Numbers
+    specials: Specials | None
+    buffer_counts: Counts
+
+    def check(self) -> None:
+        rows = len(self.payloads)
+        if not len(self.jobs) == rows == len(self.ran_us):
+            raise ProtocolError("Done has columns of different length")
+        _check_specials(self.specials, rows)
+        _check_counts(self, rows)
+
+
+class Items(Envelope, tag=14):
+    """Values yielded by a generator job, in order."""
+
+    job: Number
+    payloads: Values
+    buffer_counts: Counts
+
+    def check(self) -> None:
+        _check_counts(self, len(self.payloads))
+
+
+class Running(Envelope, tag=16):
+    """These jobs have started and did not end at once."""
+
+    jobs: Numbers
+
+
+class Kept(Envelope, tag=17):
+    """A Cancel came too late: these run and cannot be stopped."""
+
+    jobs: Numbers
+
+
+class Room(Envelope, tag=26):
+    """There is room for so many of the jobs that were refused (``told`` in the details of their
+    outcomes): it is kept for you for a moment. Only to a client whose Hello has ``waits``, and to
+    be answered by Submit, or by Waive."""
+
+    jobs: Number
+
+
+class Reply(Envelope, tag=11):
+    """The answer to a Call: a value, or an error text when ``ok`` is false."""
+
+    request: Number
+    ok: bool
+    value: Any
+
+
+class Gone(Envelope, tag=13):
+    """The daemon stops: no more will come. Jobs without an outcome are lost."""
+
+    reason: str
+    code: Ending = Ending.STOPPED
+
+
+# -- coordinator to worker -----------------------------------------------------------------------
+
+
+class Undefine(Envelope, tag=5):
+    """Forget these functions. To a worker: no job of theirs is left; from a client: no more will be
+    submitted, those that were go on."""
+
+    fids: Numbers
+
+
+class Assign(Envelope, tag=18):
+    """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function.
+    ``stolen`` of them, counted as the first ones, were another P's before."""
+
+    fid: Number
+    first_token: Number
+    options: Options | None
+    payloads: BatchValues
+    buffer_counts: Counts
+    stolen: Number
+
+    def check(self) -> None:
+        _check_counts(self, len(self.payloads))
+
+
+class StealChildren(Envelope, tag=30):
+    """Give up to ``n`` fresh children of your Gs, the older half of them: Define and Submit, then
+    Children with ``asked``, even if none were given."""
+
+    n: Number
+
+
+class Ask(Envelope, tag=40):
+    """A question that only the worker can answer: by Answer with the same number.
+
+    ``stacks``: of ``limit`` Gs and ``nbytes`` of text at most.
+    """
+
+    request: Number
+    what: Literal["stacks"]
+    params: dict[str, Number]
+
+
+class Stop(Envelope, tag=23):
+    """``drain``: finish what was claimed, then end; the rest is revoked. Else end now.
+
+    It is also the answer to a Fault.
+    """
+
+    drain: bool
+
+
+# -- worker to coordinator -----------------------------------------------------------------------
+
+
+class Finished(Envelope, tag=24):
+    """Outcomes, in columns, as in Done; ``tokens`` instead of seqs.
+
+    ``occupied_us``: how long each job kept P from others (a coroutine that waits does not, nor does
+    a blocked job once P was handed off): the measure of credit.
+    """
+
+    tokens: Numbers
+    payloads: Values
+    ran_us: Numbers
+    occupied_us: Numbers
+    specials: Reports | None
+    buffer_counts: Counts
+
+    def check(self) -> None:
+        rows = len(self.payloads)
+        if not len(self.tokens) == rows == len(self.ran_us) == len(self.occupied_us):
+            raise ProtocolError("Finished has columns of different length")
+        _check_specials(self.specials, rows)
+        _check_counts(self, rows)
+
+
+class Started(Envelope, tag=19):
+    """These left the fresh ones and did not end at once: they run, are parked or blocked.
+
+    Without tokens: what was to be run had been revoked; the worker is there, and free.
+    """
+
+    tokens: Numbers
+
+
+class Expired(Envelope, tag=34):
+    """The time limits of these have passed and their frames have not ended: their clients need not
+    wait. ``Finished`` follows for each when its frame has ended, whatever that gave."""
+
+    since: ClassVar[int] = 2
+
+    tokens: Numbers
+
+
+class Children(Envelope, tag=31):
+    """So many fresh children wait here. Sent when that turns from none to some and back, not per
+    child; ``asked``: in answer to StealChildren."""
+
+    n: Number
+    asked: bool
+
+
+class Answer(Envelope, tag=41):
+    """To an Ask."""
+
+    request: Number
+    value: StackDump
+
+
+class Route(Envelope, tag=32):
+    """A letter of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
+
+    About channel ``chan`` of one of them: see ``ChanOp``. ``payload`` and the frames are a value.
+    """
+
+    p: Number
+    epoch: Number
+    op: ChanOp
+    chan: Number
+    req: Number
+    length: Number
+    payload: bytes
+
+
+class Lost(Envelope, tag=33):
+    """Worker ``(p, epoch)`` is no more: expect nothing from it."""
+
+    p: Number
+    epoch: Number
+
+
+class Fault(Envelope, tag=22):
+    """It cannot serve: the import of ``name``, or the initializer, failed. ``error``:
+    codec.encode_error."""
+
+    stage: Stage
+    name: str
+    error: bytes
+
+
+FromClient: TypeAlias = (
+    Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Waive | Bye
+)
+ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
+FromWorker: TypeAlias = (
+    Hello | Finished | Started | Expired | Kept | Items | Fault | Bye
+    | Children | Define | Undefine | Submit | Cancel | Answer | Route
+)  # fmt: skip
+ToWorker: TypeAlias = (
+    Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
+    | StealChildren | Done | Ask | Route | Lost
+)  # fmt: skip
+
+
+Message: TypeAlias = FromClient | ToClient | FromWorker | ToWorker
+
+#: Kinds of former messages; their numbers are never used again. 20 and 21 asked a victim for jobs,
+#: 25 told what a worker has counted.
+RETIRED = frozenset({20, 21, 25})
