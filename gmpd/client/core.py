@@ -557,7 +557,8 @@ def prepare(
     if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
         options, plain = wire_options(fn, overrides)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
-    return ref.needing(blob.needs), options, blob
+    needs = blob.needs
+    return ref.needing(needs) if needs else ref, options, blob
 
 
 def _scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:

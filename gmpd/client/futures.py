@@ -123,6 +123,9 @@ class JobFuture(concurrent.futures.Future[Any]):
         # Not super().__init__(): it builds the Condition.
         pass
 
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise TypeError("a future is of use only where it was made")
+
     # -- lazily built parts, which wait() and as_completed() reach for -----------------------------
 
     def _new_condition(self) -> Any:

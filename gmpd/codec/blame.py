@@ -38,6 +38,9 @@ _ITERATOR = "Send list(...) of it, or make the function itself a generator and u
 #: By module and class, the first that fits. Looked up among loaded modules: an object of a class
 #: proves its module loaded, and asyncio alone would double the start-up time of the command line.
 _MENDS = (
+    ("concurrent.futures", "Future", "Send its result: submit(f, future.result())"),
+    ("asyncio", "Future", "Send its result: submit(f, await future)"),
+    ("gmpd.runtime.g", "G", "Send its result: submit(f, await g)"),
     ("_thread", "LockType", _LOCK),
     ("_thread", "RLock", _LOCK),
     ("threading", "Thread", "Start the thread inside the function"),
@@ -49,7 +52,6 @@ _MENDS = (
     ("types", "GeneratorType", _ITERATOR),
     ("types", "AsyncGeneratorType", _ITERATOR),
     ("types", "CoroutineType", _CALL),
-    ("asyncio", "Future", _CALL),
     ("builtins", "memoryview", "Send bytes(...) of it"),
     ("collections.abc", "KeysView", "Send list(...) of it"),
     ("collections.abc", "ValuesView", "Send list(...) of it"),
@@ -59,6 +61,8 @@ _MENDS = (
     ("types", "FrameType", "Send its text: traceback.format_exc()"),
     ("types", "TracebackType", "Send its text: traceback.format_exc()"),
 )
+#: So many of the first are about futures.
+_FUTURES = 3
 _MEND_OTHER = (
     "Make it inside the function, send the plain data it is made of, "
     "or give its class __getstate__ or __reduce__"
@@ -137,6 +141,8 @@ def _parameter_at(fn: Callable[..., Any] | None, position: int) -> str | None:
 def _descend(value: object, path: str, exc: BaseException) -> tuple[str, object, BaseException]:
     on_path = {id(value)}
     for _ in range(_DEPTH_MAX):
+        if _is_future(value):
+            break
         children = _children(value, path)
         index = _first_bad([child for _, child in children])
         if index is None or id(children[index][1]) in on_path:
@@ -145,6 +151,12 @@ def _descend(value: object, path: str, exc: BaseException) -> tuple[str, object,
         on_path.add(id(value))
         exc = _failure(value) or exc
     return path, value, exc
+
+
+def _is_future(value: object) -> bool:
+    """What is wrong with one is that it was sent, not what is in it."""
+    kinds = [getattr(sys.modules.get(m), name, None) for m, name, _ in _MENDS[:_FUTURES]]
+    return any(isinstance(kind, type) and isinstance(value, kind) for kind in kinds)
 
 
 def _failure(value: object) -> Exception | None:

@@ -2,16 +2,19 @@
 
 An exception is the one value that must always arrive, whatever its class does: user code that runs
 here (``__str__``, ``__repr__``, ``__reduce__``, properties) may raise anything, return anything of
-any size. One whose ``__init__`` cannot be called again is rebuilt without; texts of megabytes among
-its arguments are cut in the middle; what cannot be rebuilt at all arrives as RemoteError.
+any size. One whose ``__init__`` cannot be called again is rebuilt without; an argument that cannot
+be sent is its text; texts of megabytes among its arguments are cut in the middle; a group's members
+travel one by one. Only what cannot be rebuilt at all arrives as RemoteError.
 """
 
 from __future__ import annotations
 
 import builtins
+import copyreg
 import os
 import traceback
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import msgpack
@@ -37,6 +40,8 @@ _GROUP_DEPTH_MAX = 16
 #: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
 _FRAMES_MAX = 2000
 _NAME_MAX = 256
+_REPR_MAX = 1024
+_TEXT_NOTE = "(an argument of it cannot be sent, and came as its text)"
 _CUT_NOTE = "(a text of it was too long to be sent, and is cut in the middle)"
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -48,6 +53,16 @@ _CALLER = os.path.join(_PACKAGE, "daemon", "call.py"), "_invoke"
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Modules whose exceptions are rebuilt by name from scalar arguments, without pickle.
 _BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}
+
+
+class _Args(Enum):
+    """What is sent of an exception's arguments, the best first."""
+
+    WHOLE = auto()
+    #: Long texts without their middle.
+    CUT = auto()
+    #: Those that cannot be sent as their texts.
+    TEXTS = auto()
 
 
 class ErrorSummary(NamedTuple):
@@ -86,6 +101,8 @@ def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
     if parts is not None:
         error["parts"] = parts
         error["group"] = _group_text(exc)
+        if not plain and type(exc) is not ExceptionGroup and type(exc) is not BaseExceptionGroup:
+            error["grouped"] = _group_kind(exc)
     elif args is not None:
         error["args"] = args
     elif not plain:
@@ -103,14 +120,16 @@ def _pickle_somehow(exc: BaseException, error: dict[str, Any]) -> None:
     if pickled is not None:
         error["pickled"] = pickled
         return
-    for cut in (False, True):
-        if (bare := _bare(exc, cut=cut)) is not None:
+    for how in _Args:
+        if (bare := _bare(exc, how)) is not None:
             error["bare"], lost = bare
             if lost:
                 names = _clean(", ".join(lost), _NAME_MAX)
                 error["notes"].append(f"(came without attributes that cannot be sent: {names})")
-            if cut:
+            if how is _Args.CUT:
                 error["notes"].append(_CUT_NOTE)
+            elif how is _Args.TEXTS:
+                error["notes"].append(_TEXT_NOTE)
             return
 
 
@@ -167,8 +186,8 @@ def _unpack(data: Buffer) -> dict[str, Any]:
 
 
 def _parts(exc: BaseException, plain: bool, depth: int) -> list[bytes] | None:
-    """The members of a plain group, each by itself: one that cannot be sent costs only itself."""
-    if type(exc) is not ExceptionGroup and type(exc) is not BaseExceptionGroup:
+    """The members of a group, each by itself: one that cannot be sent costs only itself."""
+    if not isinstance(exc, BaseExceptionGroup):
         return None
     if depth >= _GROUP_DEPTH_MAX or len(exc.exceptions) > _CHAIN_MAX or not _is_modest(exc):
         return None
@@ -184,7 +203,33 @@ def _from_parts(error: dict[str, Any], plain: bool, depth: int) -> BaseException
         raise ProtocolError("an exception group whose parts are not errors")
     text = error.get("group")
     members = [_decode(part, plain, depth + 1) for part in parts]
-    return BaseExceptionGroup(text if type(text) is str else error["message"], members)
+    text = text if type(text) is str else error["message"]
+    if not plain and type(error.get("grouped")) is bytes:
+        own = _own_group(error["grouped"], text, members)
+        if own is not None:
+            return own
+    return BaseExceptionGroup(text, members)
+
+
+def _own_group(pickled: bytes, text: str, members: list[BaseException]) -> BaseException | None:
+    """A group of a class of its own again, without a call of its ``__init__``."""
+    try:
+        kind, state = pickles.load(pickled)
+        group: BaseException = BaseExceptionGroup.__new__(kind, text, members)
+    except Exception:  # noqa: BLE001 - not what _group_kind made, or the class has changed
+        return None
+    return group if _give_state(group, state) else None
+
+
+def _group_kind(exc: BaseException) -> bytes | None:
+    """The class and the attributes of a group that is a subclass; None: it arrives as a group."""
+    try:
+        state = {name: item for name, item in _state_of(exc).items() if _can_be_sent(item)}
+        data, _ = pickles.dump((type(exc), state), in_band=True)
+        again = _own_group(data, "", [Exception()])
+        return data if type(again) is type(exc) and len(data) <= _PICKLE_MAX else None
+    except BaseException:  # noqa: BLE001 - a job may raise what it likes here too
+        return None
 
 
 def _from_args(error: dict[str, Any]) -> BaseException | None:
@@ -263,11 +308,13 @@ def _pickled(exc: BaseException) -> bytes | None:
     arguments would build it a second time from the message.
     """
     try:
-        data, _ = pickles.dump((exc, exc.args), in_band=True)
+        data, _ = pickles.dump((exc, _args_of(exc)), in_band=True)
         if len(data) > _PICKLE_MAX:
             return None
         again = _from_pickle(data)
-        return data if type(again) is type(exc) and str(again) == str(exc) else None
+        same = type(again) is type(exc) and str(again) == str(exc)
+        # The builtin __reduce__ forgets what is in slots.
+        return data if same and _slots_of(exc).keys() == _slots_of(again).keys() else None
     except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain
         return None
 
@@ -288,12 +335,45 @@ def _cut_one(text: str | bytes) -> str | bytes:
     return text[:half] + b"\n... %d bytes left out ...\n" % (len(text) - 2 * half) + text[-half:]
 
 
-def _bare(exc: BaseException, *, cut: bool) -> tuple[bytes, list[str]] | None:
+def _args_of(exc: BaseException) -> tuple[Any, ...]:
+    """Past a property of the same name."""
+    args: tuple[Any, ...] = BaseException.args.__get__(exc)  # type: ignore[attr-defined]
+    return args
+
+
+def _slots_of(exc: object) -> dict[str, Any]:
+    names: list[str] = copyreg._slotnames(type(exc))  # type: ignore[attr-defined]
+    return {name: getattr(exc, name) for name in names if hasattr(exc, name)}
+
+
+def _state_of(exc: BaseException) -> dict[str, Any]:
+    """All attributes, in its dict and in slots."""
+    state = {**vars(exc), **_slots_of(exc)}
+    state.pop("__notes__", None)
+    return state
+
+
+def _give_state(exc: BaseException, state: dict[str, Any]) -> bool:
+    """Past a ``__setattr__`` of its own: a frozen dataclass may be an exception."""
+    return all(_set(exc, name, value) for name, value in state.items())
+
+
+def _as_texts(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value if _can_be_sent(value) else _repr(value) for value in values)
+
+
+def _repr(value: object) -> str:
+    try:
+        return _clean(repr(value), _REPR_MAX)
+    except BaseException:  # noqa: BLE001 - user code
+        return f"<{_attribute_text(type(value), '__qualname__')}>"
+
+
+def _bare(exc: BaseException, how: _Args) -> tuple[bytes, list[str]] | None:
     """``exc`` for a class whose ``__init__`` cannot be called again: its parts, without a call.
 
     That is its class, what its builtin base keeps (``errno``, for example), and of its attributes
-    those that can be sent; the names of the others come beside. ``cut``: long texts among its
-    arguments without their middle, None if there are none.
+    those that can be sent; the names of the others come beside. None if ``how`` is of no use.
     """
     try:
         base = _builtin_base(type(exc))
@@ -301,18 +381,24 @@ def _bare(exc: BaseException, *, cut: bool) -> tuple[bytes, list[str]] | None:
             return None
         reduced: Any = base.__reduce__(exc)
         state = dict(reduced[2]) if len(reduced) > 2 and reduced[2] else {}
+        state.update(_slots_of(exc))
         state.pop("__notes__", None)
         kept = {name: value for name, value in state.items() if _can_be_sent(value)}
-        made_with, args = reduced[1], exc.args
-        if cut:
-            made_with, args = _cut(made_with), _cut(args)
-            if args is exc.args and made_with is reduced[1]:
+        made_with, args = reduced[1], _args_of(exc)
+        if how is _Args.CUT:
+            cut = _cut(made_with), _cut(args)
+            if cut[0] is made_with and cut[1] is args:
                 return None
+            made_with, args = cut
+        elif how is _Args.TEXTS:
+            made_with, args = _as_texts(_cut(made_with)), _as_texts(_cut(args))
         data, _ = pickles.dump((type(exc), made_with, args, kept), in_band=True)
         if len(data) > _PICKLE_MAX:
             return None
         again = _from_bare(data)
-        if type(again) is not type(exc) or (not cut and str(again) != str(exc)):
+        if type(again) is not type(exc):
+            return None
+        if how is _Args.WHOLE and str(again) != str(exc):
             return None
         return data, sorted(map(str, state.keys() - kept.keys()))
     except BaseException:  # noqa: BLE001 - a job may raise what it likes here too; texts remain
@@ -327,10 +413,10 @@ def _from_bare(data: bytes) -> BaseException | None:
             return None
         exc: BaseException = base.__new__(kind, *made_with)
         base.__init__(exc, *made_with)
-        base.__setstate__(exc, state)
+        BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]
     except Exception:  # noqa: BLE001 - not what _bare made, or the class has changed
         return None
-    return exc if _set(exc, "args", args) else None
+    return exc if _give_state(exc, state) else None
 
 
 def _builtin_base(kind: Any) -> type[BaseException] | None:

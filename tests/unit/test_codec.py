@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
+import concurrent.futures
 import dataclasses
 import datetime
 import decimal
@@ -31,6 +33,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmpd import codec
+from gmpd.client.futures import JobFuture
 from gmpd.codec import pickles
 from gmpd.errors import GmpdError, ProtocolError, Unserializable
 
@@ -797,3 +800,18 @@ def test_parts_come_back_each_as_its_own_value() -> None:
 def test_what_are_no_parts_is_refused(data: bytes, frames: list[bytes]) -> None:
     with pytest.raises(ProtocolError):
         codec.decode(data, frames)
+
+
+def test_a_future_among_arguments_is_refused_with_the_advice_to_send_its_result() -> None:
+    done: concurrent.futures.Future[int] = concurrent.futures.Future()
+    done.set_result(1)
+    own = JobFuture()
+    own.finish_value(2)
+    loop = asyncio.new_event_loop()
+    pending = loop.create_future()
+    loop.close()
+    for future in (done, own, pending):
+        for value in (future, [1, {"k": future}], functools.partial(print, future)):
+            with pytest.raises(Unserializable, match="Send its result: submit") as info:
+                codec.encode_call("m:f", (1, value), {})
+            assert "Future, which cannot be pickled" in str(info.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import subprocess
 import sys
 import textwrap
@@ -403,11 +404,12 @@ class Frozen(Exception):
     code: int
 
 
-def test_a_frozen_exception_gets_its_note_and_loses_nothing_but_its_class() -> None:
+def test_a_frozen_exception_gets_its_note_and_keeps_its_class() -> None:
     exc = Frozen(3)
     codec.add_job_note(exc, "job 7")
-    back = there_and_back(raising(exc))
-    assert str(back).endswith("Frozen: 3")  # Python itself cannot unpickle it
+    back = there_and_back(raising(exc))  # Python itself cannot unpickle it
+    assert type(back) is Frozen
+    assert (back.code, back.args) == (3, (3,))
     assert isinstance(back.__cause__, RemoteTraceback)
     assert back.__notes__ == ["job 7"]
 
@@ -611,3 +613,132 @@ def test_megabytes_of_text_in_a_class_of_ones_own() -> None:
     assert back.code == 7
     assert str(back).startswith("7: xxx")
     assert len(str(back)) < 2 * TEXT_MAX
+
+
+class Wants(Exception):
+    """Needs more than it keeps, by keyword only, and holds what no other process can have."""
+
+    def __init__(self, request: object, *, status: int, headers: object = None) -> None:
+        super().__init__(request, status)
+        self.status, self.headers = status, headers
+
+    def __str__(self) -> str:
+        return f"{self.status} for {self.args[0]}"
+
+
+class Slotted(Exception):
+    __slots__ = ("code", "extra")
+    extra: list[int]
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+@dataclasses.dataclass
+class Data(Exception):
+    code: int
+    reason: str = "none"
+
+
+class OddReduce(Exception):
+    def __reduce__(self) -> Any:
+        return (str, ("not me",))
+
+
+class BadReduce(Exception):
+    def __reduce__(self) -> Any:
+        raise RuntimeError("no")
+
+
+class OwnArgs(Exception):
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise AttributeError("args")
+
+
+class OwnGroup(ExceptionGroup[Exception]):
+    def __new__(cls, excs: list[Exception], code: int) -> OwnGroup:
+        self = super().__new__(cls, f"code {code}", excs)
+        self.code = code
+        return self
+
+    code: int
+
+
+class Disk(OSError):
+    def __init__(self, code: int, *, disk: object) -> None:
+        super().__init__(code, "full", "/dev/sda")
+        self.disk = disk
+
+
+def test_an_argument_that_cannot_be_sent_becomes_its_text_and_nothing_else_does() -> None:
+    lock = threading.Lock()
+    back = there_and_back(raising(Wants(lock, status=404, headers={"a": 1})))
+    assert type(back) is Wants
+    assert (back.status, back.headers, back.args[1]) == (404, {"a": 1}, 404)
+    assert back.args[0] == repr(lock)
+    assert str(back) == f"404 for {lock!r}"
+    assert any("came as its text" in note for note in back.__notes__)
+    plain = there_and_back(raising(ValueError("a", lock, 3)))
+    assert type(plain) is ValueError
+    assert plain.args == ("a", repr(lock), 3)
+
+
+def test_whatever_its_class_does_an_exception_keeps_it() -> None:
+    slotted = Slotted(7)
+    slotted.extra = [1]
+    back = there_and_back(raising(slotted))
+    assert type(back) is Slotted
+    assert (back.code, back.extra) == (7, [1])
+    back = there_and_back(raising(Data(5)))
+    assert type(back) is Data
+    assert (back.code, back.reason) == (5, "none")
+    for odd in (OddReduce(1), BadReduce(1)):
+        back = there_and_back(raising(odd))
+        assert type(back) is type(odd)
+        assert back.args == (1,)
+    assert type(there_and_back(raising(OwnArgs(1)))) is OwnArgs
+    disk = there_and_back(raising(Disk(28, disk=threading.Lock())))
+    assert type(disk) is Disk
+    assert (disk.errno, disk.filename) == (28, "/dev/sda")
+
+
+def test_a_group_of_ones_own_class_keeps_it_and_its_members_theirs() -> None:
+    lock = threading.Lock()
+    group = OwnGroup([Wants(lock, status=1), KeyError("k"), OwnGroup([Data(2)], 9)], 7)
+    back = there_and_back(raising(group))
+    assert type(back) is OwnGroup
+    assert (back.code, back.message) == (7, "code 7")
+    assert [type(each) for each in back.exceptions] == [Wants, KeyError, OwnGroup]
+    inner: Any = back.exceptions[2]
+    assert inner.code == 9
+    matched, rest = back.split(KeyError)
+    assert matched is not None
+    assert rest is not None
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        KeyError(("a", 1)),
+        OSError(2, "m", "f", None, "g"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+        StopIteration(5),
+        SystemExit(3),
+        ImportError("no", name="mod", path="p"),
+        SyntaxError("bad", ("f.py", 1, 2, "text", 1, 3)),
+        KeyboardInterrupt(),
+        UnicodeEncodeError("ascii", "é", 0, 1, "bad"),
+        subprocess.CalledProcessError(3, ["cmd"], b"out"),
+        json.JSONDecodeError("m", "doc", 1),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_exceptions_of_the_standard_library_keep_their_details(exc: BaseException) -> None:
+    back = there_and_back(raising(exc))
+    assert type(back) is type(exc)
+    assert back.args == exc.args
+    assert str(back) == str(exc)
+    for name in ("errno", "filename", "filename2", "name", "path", "code", "value", "pos"):
+        assert getattr(back, name, None) == getattr(exc, name, None)
+    assert vars(back).keys() == vars(exc).keys()
