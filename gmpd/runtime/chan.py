@@ -294,25 +294,29 @@ class Chan(Generic[T]):
         if self._closed:
             raise Panic("close of closed channel")
         self._closed = True
-        self._end_receives(CLOSE_MAX)
-        self._end_waits(self._sendq, len(self._sendq))
+        self._end_waits(CLOSE_MAX, self._sendq)
 
-    def _end_receives(self, limit: int) -> None:
-        """Wake the receivers of a closed channel: very many over several rounds of the loop, which
-        has others to serve. Nobody can tell: what comes after sees the channel closed anyway.
+    def _end_waits(self, limit: int, senders: Any = NOTHING) -> None:
+        """Wake those that wait for a closed channel: receivers, of which very many are woken over
+        several rounds of the loop, which has others to serve. Nobody can tell: what comes after
+        sees the channel closed anyway.
+
+        They are made ready last first, as in Go: the one that has waited longest is in ``runnext``
+        then. Of a select with several cases of this channel the first is served.
         """
-        self._end_waits(self._recvq, limit)
+        waiting: dict[int, Any] = {}
+        for queue, count in (self._recvq, limit), (senders, len(senders)):
+            for _ in range(min(count, len(queue))):
+                sg = queue.take()
+                if sg is None:
+                    break
+                waiting.setdefault(id(sg.g), sg)
+        for sg in reversed(waiting.values()):
+            g, sg.g, sg.ok = sg.g, None, False
+            g.ready(sg)
         if self._recvq:
             assert self._loop is not None
-            self._loop.call_soon(self._end_receives, CLOSE_MORE)
-
-    def _end_waits(self, queue: Any, limit: int) -> None:
-        while queue and limit:
-            limit -= 1
-            sg = queue.take()
-            if sg is not None:
-                g, sg.g, sg.ok = sg.g, None, False
-                g.ready(sg)
+            self._loop.call_soon(self._end_waits, CLOSE_MORE)
 
     # ---- the parts that select, sync Gs and timers share: on the P holder only -----------------
 

@@ -13,6 +13,7 @@ it goes on beside P, at the mercy of the GIL.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M
 from gmpd.runtime.poller import Poller
+from gmpd.runtime.sleepers import WAKE_MAX, Sleeper, Sleepers
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
@@ -52,6 +54,7 @@ class DeterministicLoop(Loop):
         self.rng = random.Random(seed)
         #: The fake clock.
         self.now = 0.0
+        self.sleepers = TossedSleepers(self.rng)
         self.handoffs = Returns(self)
         self.fresh = Resumes(self)
         self.batches = CountedBatches(self)
@@ -139,6 +142,29 @@ class CountedBatches(Batches):
         super()._end()
 
 
+class TossedSleepers(Sleepers):
+    """Those that wake at the same instant do so in an order that the seed gives (Go: ``timer.rand``
+    in a bubble).
+    """
+
+    __slots__ = ("_rng",)
+
+    def __init__(self, rng: random.Random):
+        super().__init__()
+        self._rng = rng
+
+    def wake(self, end: float) -> int:
+        """As of all sleepers."""
+        due: list[Sleeper] = []
+        while len(due) < WAKE_MAX and (sleeper := self._due(end)) is not None:
+            due.append(sleeper)
+        due.sort(key=lambda sleeper: (float(sleeper), self._rng.random()))
+        for sleeper in due:
+            if sleeper.ok is None:  # else one that woke before it has cancelled it
+                sleeper.wake()
+        return len(due)
+
+
 class Jumper(Poller):
     """Waits for a timer by setting the clock."""
 
@@ -154,6 +180,20 @@ class Jumper(Poller):
         self._looks += 1
         if not self._fake.runq or self._looks % ROUNDS_PER_POLL == 0:
             self._poll(time.monotonic_ns())
+
+    def wake_due(self) -> None:
+        """Of asyncio's timers that are due, too, those of one instant come in an order that the
+        seed gives.
+        """
+        loop = self._fake
+        before = len(loop._ready)
+        super().wake_due()
+        timers = [loop._ready.pop() for _ in range(len(loop._ready) - before)]
+        if any(not isinstance(timer, asyncio.TimerHandle) for timer in timers):
+            loop._ready.extend(reversed(timers))
+            return
+        timers.sort(key=lambda timer: (timer.when(), loop.rng.random()))
+        loop._ready.extend(timers)
 
     def idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""

@@ -82,7 +82,8 @@ class Loop(SelectorEventLoop):
             super().close()
             raise
         self.stats = Stats()
-        self.runq: RunQueue[Any] = RunQueue(is_started)
+        # The first tick is main's: at tick 0 its ``gosched`` would come back before all others.
+        self.runq: RunQueue[Any] = RunQueue(is_started, schedtick=1)
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
         self.made = 0
         #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from asyncio import AbstractEventLoop
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
 from gmpd.runtime.chan import EMPTY_HANDED, Chan
@@ -271,7 +271,7 @@ def _pick(cases: tuple[Case, ...]) -> int:
     ready = [index for index, case in enumerate(cases) if case.is_ready()]
     if not ready:
         return -1
-    return ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+    return ready[0] if len(ready) == 1 else ready[_dice(cases, len(ready))]
 
 
 def _ready_near(cases: tuple[Case, ...]) -> list[int]:
@@ -283,7 +283,7 @@ def _do_near(cases: tuple[Case, ...]) -> Chosen | None:
     ready = _ready_near(cases)
     if not ready:
         return None
-    index = ready[0] if len(ready) == 1 else ready[_dice(cases[ready[0]], len(ready))]
+    index = ready[0] if len(ready) == 1 else ready[_dice(cases, len(ready))]
     got = cases[index].now()
     assert got is not None
     return index, *got
@@ -315,12 +315,12 @@ def _tried(cases: tuple[Case, ...], index: int, g: Waker | None, *, default: boo
     return trial
 
 
-def _dice(case: Case, sides: int) -> int:
+def _dice(cases: tuple[Case, ...], sides: int) -> int:
     """0 to sides - 1: from the loop's own ``rng`` (a ``random.Random``) if it has one, so that a
     seed repeats the run.
     """
-    assert case.ch is not None
-    rng = getattr(case.ch._loop, "rng", None) or random
+    ch = next((case.ch for case in cases if case.ch is not None), None)
+    rng = getattr(None if ch is None else ch._loop, "rng", None) or random
     return int(rng.random() * sides)
 
 
@@ -329,15 +329,28 @@ def _enqueue(cases: tuple[Case, ...], g: Waker | None) -> Selection:
     loop = _home(cases)
     assert loop is not None
     kind = Selection if cases else NoCases
-    selection = kind([], loop)
+    selection = kind([None] * len(cases), loop)
     selection.g = g
     try:
-        for case in cases:
-            selection.c.append(case.enqueue(selection))
+        for index in _order(cases):
+            selection.c[index] = cases[index].enqueue(selection)
     except BaseException:  # the home of a far one is dead
         selection.abandon()
         raise
     return selection
+
+
+def _order(cases: tuple[Case, ...]) -> Iterable[int]:
+    """In which order to queue up: shuffled, as in Go, where it can be told, which is when a channel
+    stands in several cases.
+    """
+    if len({id(case.ch) for case in cases}) == len(cases):
+        return range(len(cases))
+    order = list(range(len(cases)))
+    for at in range(len(order) - 1, 0, -1):
+        other = _dice(cases, at + 1)
+        order[at], order[other] = order[other], order[at]
+    return order
 
 
 def _served(cases: tuple[Case, ...], selection: Selection) -> Chosen:

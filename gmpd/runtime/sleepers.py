@@ -40,6 +40,14 @@ class Sleeper(float, Wait):
         self.ok = False
         self.c.cancelled()
 
+    def wake(self) -> None:
+        """Its time has come."""
+        self.ok = True
+        g = self.g
+        if g is not None:
+            self.g = None
+            g.ready(self)
+
     __repr__ = Wait.__repr__
 
 
@@ -75,20 +83,21 @@ class Sleepers:
 
     def wake(self, end: float) -> int:
         """Make those ready whose time is before ``end``, at most WAKE_MAX; gives how many."""
-        heap = self._heap
         woken = 0
-        while heap and heap[0] < end and woken < WAKE_MAX:
-            sleeper = heappop(heap)
-            if sleeper.ok is False:
-                self._dead -= 1
-                continue
-            sleeper.ok = True
+        while woken < WAKE_MAX and (sleeper := self._due(end)) is not None:
             woken += 1
-            g = sleeper.g
-            if g is not None:
-                sleeper.g = None
-                g.ready(sleeper)
+            sleeper.wake()
         return woken
+
+    def _due(self, end: float) -> Sleeper | None:
+        """Take the next one out whose time is before ``end``."""
+        heap = self._heap
+        while heap and heap[0] < end:
+            sleeper = heappop(heap)
+            if sleeper.ok is not False:
+                return sleeper
+            self._dead -= 1
+        return None
 
     def cancelled(self) -> None:
         """One more of them is dead; forgets them when they are more than a quarter (Go:

@@ -22,6 +22,7 @@ from gmpd.runtime.steps import Steps
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.trace import PState
+from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -139,8 +140,9 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
 
 
 def _of_m(m: M, g: Any) -> list[str]:
-    """A sync G on its thread."""
-    state = m.wait_reason or ("running" if m.loop.ms.owner is m else "syscall")
+    """A sync G on its thread: with P, or computing beside it, it runs."""
+    runs = m.loop.ms.owner is m or m.trait is Trait.HOG
+    state = m.wait_reason or ("running" if runs else "syscall")
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = sys._current_frames().get(m.ident)
     if frame is not None:

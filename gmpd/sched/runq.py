@@ -54,6 +54,7 @@ class RunQueue(Generic[T]):
         *,
         ring_max: int = RING,
         procs: int = 1,
+        schedtick: int = 0,
     ):
         #: Runs before the ring, in the slice of the one that put it here.
         self.runnext: T | None = None
@@ -67,7 +68,7 @@ class RunQueue(Generic[T]):
         #: Number of Ps that share the global queue: a P takes only its share in a batch.
         self.procs = procs
         #: +1 per G that runs in a slice of its own (Go: ``p.schedtick``).
-        self.schedtick = 0
+        self.schedtick = schedtick
         #: Whether the G last returned by ``get`` continues the slice of its predecessor.
         self.inherit = False
         #: Picks from ``runnext``, and takes from the global queue; ``schedtick`` has the rest.
@@ -168,11 +169,13 @@ class RunQueue(Generic[T]):
         return count
 
     def kick_runnext(self) -> None:
-        """The slice is over: ``runnext`` joins the ring, so that the others get their turn."""
+        """The slice is over: ``runnext`` goes to the global tail, where Go puts who is preempted.
+        So all others get their turn: those in the ring, and those that yielded.
+        """
         g = self.runnext
         if g is not None:
             self.runnext = None
-            self.ring.append(g)
+            self.global_.append(g)
 
     def _grab(self, count: int) -> list[T]:
         """Take the ring's ``count`` oldest fresh Gs out, oldest first. ``runnext`` stays."""
