@@ -27,6 +27,11 @@ from gmpd.errors import ConfigError, DaemonUnreachable
 DISCOVERY = "gmpd.json"
 LOCK = "gmpd.lock"
 SOCKET_SUFFIX = ".sock"
+#: Behind the name of a socket that takes no more connections for now.
+SHUT_SUFFIX = ".shut"
+
+#: In the environment of jobs: the address of their daemon. (No ``GMPD_``: it is no setting.)
+AROUND = "_GMPD_DAEMON"
 
 #: libzmq's ipc_path_max_len: sizeof(sockaddr_un.sun_path) - 1 on Linux.
 IPC_PATH_MAX = 107
@@ -117,6 +122,12 @@ def endpoint(directory: str | os.PathLike[str], name: str) -> str:
             f" choose a shorter runtime directory with --runtime-dir or GMPD_RUNTIME_DIR"
         )
     return f"ipc://{path}"
+
+
+def is_open(address: str) -> bool:
+    """Whether the socket of an ipc:// address is there, also while its door is shut."""
+    path = address.removeprefix("ipc://")
+    return os.path.exists(path) or os.path.exists(path + SHUT_SUFFIX)
 
 
 # --------------------------------------------------------------------------------------- the lock

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
@@ -41,35 +42,67 @@ KILL_S = 5.0
 def command(app: App, now: bool) -> int:
     """Stop the daemon, and wait until it is gone: it finishes what runs and takes no more.
 
-    One that does not answer is sent SIGTERM.
+    It waits for running jobs for daemon.drain_timeout, and says which ones were lost after that;
+    then it ends with 5. A daemon that does not answer is sent SIGTERM.
     """
     config = app.config_to_reach()
     directory = config.daemon.runtime_dir
+    wish = Wish(app, now)
     try:
         holder = rundir.find_holder(directory)
     except rundir.HiddenHolder:  # its socket is reached from here, its process is not
-        if not _ask(app, now):
+        if not wish.tell(config):
             raise
-        return _see_it_end(app, config, lambda: _is_unlisted(directory))
+        return _see_it_end(app, config, wish, lambda: _is_unlisted(directory))
     if holder is None:
         app.say(f"no daemon runs in {directory}")
         return Exit.OK
-    if not _ask(app, now):
+    if not wish.tell(config):
         app.say(f"the daemon (pid {holder.pid}) does not answer: sent it SIGTERM")
         holder.kill(signal.SIGTERM)
     if now:
         return _see_it_end_now(app, directory, holder)
-    return _see_it_end(app, config, lambda: holder.is_gone)
+    return _see_it_end(app, config, wish, lambda: holder.is_gone)
 
 
-def _ask(app: App, now: bool) -> bool:
-    """Whether it took the wish."""
-    try:
-        with connect(app) as client:
-            client.call("stop" if now else "drain", timeout=ANSWER_S)
-    except DaemonUnreachable:
-        return False
-    return True
+class Wish:
+    """What the daemon was asked, and what it answered."""
+
+    def __init__(self, app: App, now: bool) -> None:
+        self._app = app
+        self._now = now
+        #: Whether it took the wish.
+        self.taken = False
+        #: Jobs that it did not finish.
+        self.lost = 0
+
+    def tell(self, config: Config) -> bool:
+        """Ask; wait until it ends, or for as long as that may take. False if it is deaf."""
+        try:
+            with connect(self._app) as client:
+                said = client.call("ping", timeout=ANSWER_S)
+                limit_s = float(said.get("drain_timeout", config.daemon.drain_timeout))
+                self.taken = True
+                if said.get("unfinished") and not self._now:
+                    jobs = _count(said["unfinished"])
+                    self._app.say(f"waiting up to {limit_s:g} s for {jobs}")
+                method, wait_s = ("stop", ANSWER_S) if self._now else ("drain", limit_s + ANSWER_S)
+                answer = client.call(method, timeout=wait_s, wait=True)
+                self._say_lost(answer)
+        except DaemonUnreachable:  # it was gone before its answer had arrived
+            pass
+        return self.taken
+
+    def _say_lost(self, answer: Mapping[str, Any]) -> None:
+        self.lost = int(answer.get("lost", 0))
+        if self.lost:
+            names = ", ".join(answer.get("functions", ()))
+            running = f" ({names})" if names else ""
+            self._app.say(f"{_count(self.lost)} had not finished{running}: lost")
+
+
+def _count(jobs: int) -> str:
+    return f"{jobs:,} job{'' if jobs == 1 else 's'}"
 
 
 def _is_unlisted(directory: str) -> bool:
@@ -81,11 +114,11 @@ def _is_unlisted(directory: str) -> bool:
     return False
 
 
-def _see_it_end(app: App, config: Config, gone: Callable[[], bool]) -> int:
+def _see_it_end(app: App, config: Config, wish: Wish, gone: Callable[[], bool]) -> int:
     limit = config.daemon.drain_timeout + FAREWELL_S
     if _is_so_within(gone, limit):
         app.say("gmpd is down")
-        return Exit.OK
+        return Exit.TIMEOUT if wish.lost else Exit.OK
     app.say(f"the daemon still ends after {limit:g} s; `gmpd down --now` does not wait for jobs")
     return Exit.TIMEOUT
 

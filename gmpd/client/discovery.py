@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from gmpd import rundir
 from gmpd.client.core import INSTEAD
 from gmpd.client.private import PrivateDaemon
-from gmpd.config import Config
+from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
 
 #: The name of the clients' socket in the discovery file.
@@ -32,7 +33,8 @@ def find(
     config: Config | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Target:
-    """``endpoint``: an address or a runtime directory; None looks, and starts a private daemon.
+    """``endpoint``: an address or a runtime directory; None looks, and starts a private daemon. In
+    a job, and in what a job starts, the daemon that runs the job is found first.
 
     ``say`` gets the line that announces a private daemon; by default it goes to standard error,
     unless ``client.announce`` is off. Raises DaemonUnreachable when the one that was named does not
@@ -44,6 +46,8 @@ def find(
         raise NotImplementedError(f"{endpoint}: {INSTEAD['tcp']}")
     if endpoint is not None and "://" in endpoint:
         return Target(endpoint, wait)
+    if endpoint is None and (around := _around(config)):
+        return Target(around, wait)
     try:
         record = rundir.read_discovery(endpoint or config.daemon.runtime_dir)
     except DaemonUnreachable as missing:
@@ -51,6 +55,19 @@ def find(
             raise
         return start_private(config, str(missing), say)
     return reach(record, config)
+
+
+def _around(config: Config) -> str:
+    """The daemon that runs the job which this code is a part of; empty outside of jobs.
+
+    A runtime directory that the job's own code asks for comes first, and so does any other place
+    once that daemon is gone: a process that a job left behind may live longer.
+    """
+    endpoint = os.environ.get(rundir.AROUND, "")
+    asked_for = config.origin("daemon.runtime_dir").layer
+    if not endpoint or asked_for in (Layer.FLAG, Layer.ENVIRONMENT):
+        return ""
+    return endpoint if rundir.is_open(endpoint) else ""
 
 
 def reach(record: rundir.Discovery, config: Config) -> Target:

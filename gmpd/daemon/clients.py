@@ -154,7 +154,10 @@ class Clients:
             return
         if peer not in self._sessions:
             info = message.info
-            self._sessions[peer] = self._sched.open_session(peer, info.name[:64], waits=info.waits)
+            key = message.session[:12].hex()
+            self._sessions[peer] = self._sched.open_session(
+                peer, info.name[:64], waits=info.waits, key=key
+            )
         self._router.greet()
         self.send(peer, self.welcome())
 

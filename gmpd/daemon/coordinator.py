@@ -18,6 +18,7 @@ from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
+from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.questions import Questions
 from gmpd.daemon.roster import Roster
@@ -34,6 +35,9 @@ log = logging.getLogger("gmpd.coordinator")
 
 #: After the last outcome was sent, clients get this long to read it before sockets close (s).
 FAREWELL_S = 0.5
+
+#: Functions of lost jobs that are named.
+LOST_NAMED = 5
 
 #: How long a child may take to end after Stop before it is killed (s).
 STOP_S = 2.0
@@ -54,6 +58,7 @@ class Coordinator:
         self.started_at = time.time()
         self.loop_lag = Histogram()
         self.traffic = Traffic()
+        self._failures = FailureLog()
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
         self.on_tick: Callable[[int], None] = _no_tick
         self.tick_s: float | None = None
@@ -147,6 +152,8 @@ class Coordinator:
                     callback()
                 self._due(began)
                 self._decide()
+                if failures := self.sched.take_failures():
+                    self._failures.tell(failures, began)
                 now = time.monotonic_ns()
                 self.loop_lag.add(now - began)
                 self.on_tick(now)
@@ -250,10 +257,24 @@ class Coordinator:
         self.sched.drain()
         self.roster.stop()
         self._decide()
+        self._tell_lost()
         self.clients.farewell(reason, code)
         self.workers.stop()
         self.roster.kill_unready()
         self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)
+
+    def _tell_lost(self) -> None:
+        """Jobs that are not finished, and will not be: to the log, and to whoever ended it."""
+        held = [
+            job.fn.name
+            for record in (*self.sched.ps.values(), *self.sched.isolated.ps.values())
+            for job in (*record.started.values(), *record.fresh.values())
+        ]
+        functions = list(dict.fromkeys(held))[:LOST_NAMED]
+        if lost := self.sched.unfinished:
+            named = f", running: {', '.join(functions)}" if functions else ""
+            log.warning("%d jobs are lost: they had not finished%s", lost, named)
+        self._questions.ending(lost, functions)
 
     def _close(self) -> None:
         self.roster.close()

@@ -17,13 +17,14 @@ SELDOM_NS = 10_000_000_000
 
 
 class Seldom:
-    """Tells the first of a kind of warning at once, then at most one each ``SELDOM_NS``.
+    """Tells the first of a kind of warning at once, then at most one each ``pause_ns``.
 
     ``tell`` is a logger's method.
     """
 
-    def __init__(self, tell: Callable[..., None]) -> None:
+    def __init__(self, tell: Callable[..., None], pause_ns: int = SELDOM_NS) -> None:
         self._tell = tell
+        self._pause_ns = pause_ns
         self._after_ns = 0
         self._untold = 0
 
@@ -40,7 +41,7 @@ class Seldom:
             self._tell(text, *args)
         else:
             self._tell(text, *args, exc_info=exc_info)
-        self._after_ns, self._untold = now_ns + SELDOM_NS, 0
+        self._after_ns, self._untold = now_ns + self._pause_ns, 0
 
 
 def set_up(level: str, form: str, stream: TextIO) -> None:

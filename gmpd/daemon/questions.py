@@ -34,15 +34,20 @@ class Questions:
     def __init__(self, coordinator: Coordinator) -> None:
         self._c = coordinator
         self.inquiries = Inquiries()
+        #: Questions that are answered when the daemon ends.
+        self._end_watchers: list[tuple[bytes, int]] = []
 
     def answer(
         self, peer: bytes, request: int, method: str, params: dict[str, Any]
     ) -> protocol.Reply | None:
-        """The reply to a question; None when workers are to be heard first."""
+        """The reply to a question; None when it comes later."""
         try:
             if method == "stacks" and self._ask_stacks(peer, request, params):
                 return None
             value = {"ps": []} if method == "stacks" else self._call(method, params)
+            if method in ("drain", "stop") and params.get("wait") is True:
+                self._end_watchers.append((peer, request))
+                return None
         except ConfigError as error:
             return protocol.Reply(request, False, str(error))
         return protocol.Reply(request, True, value)
@@ -50,7 +55,8 @@ class Questions:
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
             case "ping":
-                return {}
+                limit_s = self._c.config.daemon.drain_timeout
+                return {"unfinished": self._c.sched.unfinished, "drain_timeout": limit_s}
             case "snapshot" | "status":
                 return snapshot(self._c)
             case "procs":
@@ -68,6 +74,13 @@ class Questions:
             case _:
                 known = "ping, status, stacks, procs, drain, stop"
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
+
+    def ending(self, lost: int, functions: list[str]) -> None:
+        """The daemon ends: tell those who wait for that how many jobs it did not finish."""
+        for peer, request in self._end_watchers:
+            value = {"lost": lost, "functions": functions}
+            self._c.clients.send(peer, protocol.Reply(request, True, value))
+        self._end_watchers.clear()
 
     # -- what workers are asked --------------------------------------------------------------------
 

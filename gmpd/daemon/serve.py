@@ -183,7 +183,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
         notifier = Notifier.take_environment(os.environ)
         here = interpreter.current_directory()
-        around = Surroundings(endpoints["worker"], here, inherited=own)
+        around = Surroundings(endpoints["worker"], endpoints["client"], here, inherited=own)
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
         front = Front(config, coordinator, notifier, directory, announce)
         try:
@@ -215,6 +215,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
     initializer = settings.get("initializer")
     around = Surroundings(
         endpoints["worker"],
+        endpoints["client"],
         tuple(settings["sys_path"]),
         settings["cwd"],
         initializer,

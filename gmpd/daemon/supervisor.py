@@ -82,6 +82,7 @@ class Surroundings:
     """What every worker is given beside the configuration."""
 
     endpoint: str
+    client_endpoint: str = ""
     sys_path: tuple[str, ...] = ()
     cwd: str = ""
     #: [kind, name, payload, call data]: a function to call before serving, or None.
@@ -171,6 +172,7 @@ class Supervisor:
             "procs": self.procs,
             "isolated": p >= ISOLATED_FROM,
             "endpoint": around.endpoint,
+            "client_endpoint": around.client_endpoint,
             "sys_path": list(around.sys_path),
             "cwd": around.cwd,
             "imports": list(config.daemon.imports),

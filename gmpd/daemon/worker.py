@@ -18,7 +18,7 @@ from typing import Any, assert_never
 
 import msgpack
 
-from gmpd import inherited, protocol
+from gmpd import inherited, protocol, rundir
 from gmpd.codec import (
     Blob,
     FunctionRef,
@@ -535,6 +535,7 @@ def _settle_process(settings: dict[str, Any]) -> None:
             print(f"gmpd worker P{settings['p']}: jobs run {where}", file=sys.stderr)  # noqa: T201
             os.chdir("/")
     sys.path[:] = jobs_path(sys.path, settings["sys_path"])
+    os.environ[rundir.AROUND] = settings["client_endpoint"]
     inherited.restore(inherited.Inherited(settings["umask"], settings["variables"]))
 
 

@@ -93,6 +93,7 @@ class Deaths:
         retry = may and not poisoned and not job.streamed
         if retry and not job.cancelling and ledger.is_open(job.session):
             ledger.tally.retried["lost"] += 1
+            ledger.note(job, Outcome.LOST, again=True, text=end.text)
             job.attempt += 1
             job.spared += spared
             job.p = None

@@ -18,7 +18,7 @@ from gmpd.sched.functions import Functions
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.isolated import Isolation
 from gmpd.sched.outboxes import Outboxes
-from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Policy, PRecord, Session
+from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Policy, PRecord, Session
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.suspects import Suspects
 from gmpd.sched.tally import Tally
@@ -45,6 +45,8 @@ class Ledger:
         self.tally = Tally()
         #: Takes no more jobs; what it has, it finishes.
         self.draining = False
+        #: Attempts that did not end well, until the shell takes them.
+        self.failures: list[Failure] = []
         #: Why no P can get a worker; empty while one has, or may.
         self.stalled = ""
         #: Accepted and not final: in heap, queue or lease; and the bytes of their payloads.
@@ -62,9 +64,9 @@ class Ledger:
         for queue in self.queues:
             (queue.hold if session.full else queue.release)(session.sid)
 
-    def open_session(self, link: Any, name: str, *, waits: bool = False) -> Session:
+    def open_session(self, link: Any, name: str, *, waits: bool = False, key: str = "") -> Session:
         """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
-        session = Session(self._next_sid, link, name, waits=waits)
+        session = Session(self._next_sid, link, name, waits=waits, key=key)
         self._next_sid += 1
         self.sessions[session.sid] = session
         return session
@@ -104,11 +106,25 @@ class Ledger:
         if back:
             self.queue_of(back[0]).put_back(back)
 
-    def retried(self, job: Job, outcome: Outcome, now: int) -> bool:
+    def note(
+        self, job: Job, outcome: Outcome, *, again: bool, text: str = "", payload: bytes = b""
+    ) -> None:
+        """An attempt of a client's job did not end well."""
+        session = job.session
+        if session.parent is None:
+            self.failures.append(
+                Failure(
+                    f"{session.key}{job.seq & 0xFFFFFFFF:08x}", job.fn.name, session.name, outcome,
+                    job.attempt, again, text, payload,
+                )
+            )  # fmt: skip
+
+    def retried(self, job: Job, outcome: Outcome, now: int, payload: bytes = b"") -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
         if not self.may_retry(job, outcome):
             return False
         self.tally.retried[outcome.name.lower()] += 1
+        self.note(job, outcome, again=True, payload=payload)
         wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
         job.attempt += 1
         job.p = None
@@ -157,6 +173,9 @@ class Ledger:
             self.tally.wait.add(waited_ns)
             self.tally.run.add(ran_us * 1000)
         self.drop(job, outcome)
+        if outcome in _FAILED:
+            text = str(details.get("text", "")) if details else ""
+            self.note(job, outcome, again=False, text=text, payload=payload)
         if not self.is_open(job.session):
             return
         special = None
@@ -217,4 +236,5 @@ class Ledger:
             self.tally.finished[_LABEL[outcome]] += 1
 
 
+_FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})
 _LABEL = {outcome: outcome.name.lower() for outcome in Outcome}

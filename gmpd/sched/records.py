@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.states import JobState
@@ -206,9 +206,24 @@ class Outcomes:
         return first
 
 
+class Failure(NamedTuple):
+    """An attempt of a client's job that did not end well, for the shell to tell of."""
+
+    id: str
+    fn: str
+    client: str
+    outcome: Outcome
+    attempt: int
+    #: Another attempt follows.
+    again: bool
+    text: str
+    payload: bytes
+
+
 @dataclass(eq=False)
 class Session:
-    """One client. ``link`` is the shell's name for the way to it; opaque here.
+    """One client. ``link`` is the shell's name for the way to it; opaque here. ``key`` is how the
+    ids of its jobs begin.
 
     ``parent``: the client is a worker, the home of Gs whose children run elsewhere as jobs.
     """
@@ -217,6 +232,7 @@ class Session:
     link: Any
     name: str
     parent: PRecord | None = None
+    key: str = ""
     jobs: dict[int, Job] = field(default_factory=dict)
     functions: dict[int, Function] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)

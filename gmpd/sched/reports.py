@@ -84,7 +84,7 @@ class Reports:
                 ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us)
                 continue
             outcome = Outcome(special[0])
-            if not ledger.retried(job, outcome, now):
+            if not ledger.retried(job, outcome, now, payload):
                 ledger.finish(job, outcome, special[1] or {}, now, payload, own, ran_us)
 
     # -- beginnings ------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from gmpd.sched.instructions import Instruction
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import Policy, PRecord, Session, earliest
+from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
 from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
@@ -141,6 +141,12 @@ class Sched:
             self._ps.next_look,
             self._stealing.next_stale,
         )
+
+    def take_failures(self) -> list[Failure]:
+        """Attempts of clients' jobs that did not end well since the last call."""
+        taken = self._ledger.failures.copy()
+        self._ledger.failures.clear()
+        return taken
 
     # -- questions -------------------------------------------------------------------------------
 
