@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import blame, guests, home, pickles, stability
+from gmpd.codec import blame, guests, home, origins, pickles, stability
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -32,9 +32,10 @@ class FunctionRef(NamedTuple):
     """A function on its way.
 
     ``kind`` is "name", "main" or "pickle"; ``name`` is "module:qualname" in all (for people, when
-    it is a pickle). A "name" is found by an import. A "main" is found among what the parts of its
-    program define: ``payload`` is the number of the part. ``needs``: the parts of a program that
-    must be there first, for the function or for its arguments.
+    it is a pickle). A "name" is found by an import: ``payload`` says where (``origins``).
+    A "main" is found among what the parts of its program define: ``payload`` is the number of the
+    part. ``needs``: the parts of a program that must be there first, for the function or for its
+    arguments.
     """
 
     kind: str
@@ -104,11 +105,16 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     if ref.kind == "name":
         module_name, _, qualname = ref.name.partition(":")
         module = sys.modules.get(module_name)
+        if ref.payload:
+            origins.compare(ref.payload, before=module is None)
         if module is not None:
             fn = module.__dict__.get(qualname)
             if callable(fn):
                 return fn  # type: ignore[no-any-return]
-        return _import_function(ref.name, module_name, qualname)
+        fn = _import_function(ref.name, module_name, qualname)
+        if ref.payload:
+            origins.compare(ref.payload, before=False)
+        return fn
     if ref.kind == "pickle":
         return _load_function(ref)
     if ref.kind == "main":
@@ -130,7 +136,7 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
     if (ref := _describe_named(fn)) is not None:
         return ref
     if module != "__main__" and _is_same(find(module, qualname), fn) and _by_reference(module):
-        ref = FunctionRef("name", name)
+        ref = FunctionRef("name", name, origins.said_of(module))
         _remember(fn, ref, module, qualname, None)
         return ref
     try:

@@ -24,11 +24,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from gmpd.codec import origins
 from gmpd.errors import NotRegistered, ProtocolError
 
 MAIN = "__main__"
-#: Keys that are no modules: source lines of files that are none, and the key of multiprocessing.
-SOURCES, AUTHKEY = "<sources>", "<authkey>"
+#: Keys that are no modules: source lines of files that are none, the key of multiprocessing, and
+#: where modules that are imported by what follows come from.
+SOURCES, AUTHKEY, ORIGINS = "<sources>", "<authkey>", "<origins>"
 
 #: Opcodes without effect after the PROTO of a pickle that refers to what a program defines, and
 #: that program's id between them.
@@ -75,6 +77,9 @@ class Guest:
             unpickler = pickle.Unpickler(io.BytesIO(part.payload))
             while (entry := unpickler.load()) is not None:
                 module, name, value = entry
+                if module == ORIGINS:
+                    origins.compare(value, before=name not in sys.modules)
+                    continue
                 objects[module, name] = value
                 self._define(module, name, value, part.number)
             part.objects = objects

@@ -29,8 +29,8 @@ from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
-from gmpd.codec import guests
-from gmpd.codec.guests import AUTHKEY, MAIN, SOURCES
+from gmpd.codec import guests, origins
+from gmpd.codec.guests import AUTHKEY, MAIN, ORIGINS, SOURCES
 
 #: A module that travels by value, and a name in it.
 Key = tuple[str, str]
@@ -299,6 +299,7 @@ class _Draft:
         if value is not _ABSENT:
             self._names.keys = uses
             try:
+                self._write_origin(value)
                 if not self._write_alone(key, value):
                     self._pickler.dump((*key, value))
             except Exception as exc:
@@ -313,6 +314,14 @@ class _Draft:
                 self._users.setdefault(used, key[1])
                 self._inside.setdefault(used, key)
                 self._waiting.append(used)
+
+    def _write_origin(self, value: Any) -> None:
+        """Where a module, or what is found in one, comes from: before it is imported for it."""
+        name = value.__name__ if isinstance(value, types.ModuleType) else None
+        if isinstance(value, types.FunctionType | type):
+            name = value.__module__
+        if name is not None and not by_value(name) and (said := origins.said_of(name)):
+            self._pickler.dump((ORIGINS, name, said))
 
     def _write_alone(self, key: Key, value: Any) -> bool:
         """Whether it is a large value, which is a part of its own."""
