@@ -1,7 +1,8 @@
 """`gmpd down`: end the daemon, and see it end.
 
-It is asked on its socket. One that does not answer is ended by its process: the one that has the
-runtime directory's lock, which no dead daemon has and no other process.
+It is asked on its socket. One that does not answer, or speaks another version, is sent a signal: to
+the process that has the runtime directory's lock, which no dead daemon has and no other process.
+So the way to stop a daemon rests on its lock and SIGTERM alone, and these never change.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.config import Config
-from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError
 
 #: Seconds between two looks whether it is gone.
 LOOK_S = 0.02
@@ -43,7 +44,7 @@ def command(app: App, now: bool) -> int:
     """Stop the daemon, and wait until it is gone: it finishes what runs and takes no more.
 
     It waits for running jobs for daemon.drain_timeout, and says which ones were lost after that;
-    then it ends with 5. A daemon that does not answer is sent SIGTERM.
+    then it ends with 5. A daemon that does not answer, or is of another version, is sent SIGTERM.
     """
     config = app.config_to_reach()
     directory = config.daemon.runtime_dir
@@ -58,8 +59,7 @@ def command(app: App, now: bool) -> int:
         app.say(f"no daemon runs in {directory}")
         return Exit.OK
     if not wish.tell(config):
-        app.say(f"the daemon (pid {holder.pid}) does not answer: sent it SIGTERM")
-        holder.kill(signal.SIGTERM)
+        send_term(app, holder, wish.strange)
     if now:
         return _see_it_end_now(app, directory, holder)
     return _see_it_end(app, config, wish, lambda: holder.is_gone)
@@ -73,6 +73,8 @@ class Wish:
         self._now = now
         #: Whether it took the wish.
         self.taken = False
+        #: Why it cannot be asked although it answers.
+        self.strange = ""
         #: Jobs that it did not finish.
         self.lost = 0
 
@@ -91,6 +93,8 @@ class Wish:
                 self._say_lost(answer)
         except DaemonUnreachable:  # it was gone before its answer had arrived
             pass
+        except GmpdError as error:  # of another version, or nonsense: it is stopped all the same
+            self.strange = str(error)
         return self.taken
 
     def _say_lost(self, answer: Mapping[str, Any]) -> None:
@@ -99,6 +103,13 @@ class Wish:
             names = ", ".join(answer.get("functions", ()))
             running = f" ({names})" if names else ""
             self._app.say(f"{_count(self.lost)} had not finished{running}: lost")
+
+
+def send_term(app: App, holder: rundir.Holder, strange: str) -> None:
+    """End a daemon that cannot be asked. To every version SIGTERM is a wish to drain."""
+    why = f"cannot be asked ({strange})" if strange else "does not answer"
+    app.say(f"the daemon (pid {holder.pid}) {why}: sent it SIGTERM")
+    holder.kill(signal.SIGTERM)
 
 
 def _count(jobs: int) -> str:

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import click
 
+from gmpd import rundir
 from gmpd.cli.app import App, standard
+from gmpd.cli.down import send_term
 from gmpd.cli.link import connect
+from gmpd.errors import DaemonUnreachable, GmpdError
 
 
 @click.command(short_help="Take no more jobs; finish those that are there.")
 @standard
 def command(app: App) -> None:
-    """Take no more jobs, finish those that are there, and end. Does not wait for it."""
-    with connect(app) as client:
-        client.call("drain")
+    """Take no more jobs, finish those that are there, and end. Does not wait for it.
+
+    A daemon of another version is sent SIGTERM, which means the same.
+    """
+    try:
+        holder = rundir.find_holder(app.config_to_reach().daemon.runtime_dir)
+    except rundir.HiddenHolder:
+        holder = None
+    try:
+        with connect(app) as client:
+            client.call("drain")
+    except DaemonUnreachable:
+        raise
+    except GmpdError as error:
+        if holder is None:
+            raise
+        send_term(app, holder, str(error))
     if app.as_json:
         app.json({"state": "draining"})
     app.say("draining; `gmpd down` waits for the end")

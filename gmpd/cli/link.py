@@ -26,7 +26,7 @@ from gmpd.config import Layer
 from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered, RemoteError
 from gmpd.interpreter import current_directory
 from gmpd.job import JobOptions
-from gmpd.protocol import Outcome
+from gmpd.protocol import ADMIN, Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,6 +114,8 @@ class PlainStream(Stream):
 class PlainClient(Client):
     """A client whose futures are `PlainFuture`s, and whose streams are `PlainStream`s."""
 
+    _plain = True
+
     def _new_future(self) -> JobFuture:
         return PlainFuture()
 
@@ -142,7 +144,13 @@ class PlainClient(Client):
         return future
 
 
-def connect(app: App) -> PlainClient:
+class AskingClient(PlainClient):
+    """A client that only asks: daemons of every version answer it."""
+
+    _role = ADMIN
+
+
+def connect(app: App) -> AskingClient:
     """To the running daemon of the settings, for commands that look at it or steer it.
 
     Raises DaemonUnreachable when none runs. Settings that cannot be read are left out: they must
@@ -157,7 +165,7 @@ def connect(app: App) -> PlainClient:
             them = "1 daemon of yours runs" if elsewhere == 1 else f"{elsewhere} of yours run"
             error.add_note(f"{them} elsewhere: `gmpd ls` says where")
         raise
-    return PlainClient(name="gmpd", target=reach(record, config))
+    return AskingClient(name="gmpd", target=reach(record, config))
 
 
 def connect_or_start(app: App) -> PlainClient:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from gmpd import protocol
 from gmpd.client.refusals import HOPELESS, Refusals, Sent
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import DaemonUnreachable, GmpdError, ProtocolError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
-from gmpd.protocol import Outcome
+from gmpd.protocol import Outcome, Refusal
 from gmpd.submit.functions import FunctionTable
 
 Options = dict[str, Any]
@@ -98,10 +98,18 @@ Event: TypeAlias = Ended | Yielded | Note | Answered
 class ClientCore:
     """One session with a coordinator."""
 
-    def __init__(self, session: bytes, info: dict[str, Any], *, resend: bool = True) -> None:
+    def __init__(
+        self,
+        session: bytes,
+        info: dict[str, Any],
+        *,
+        resend: bool = True,
+        role: str = "client",
+    ) -> None:
         """``resend``: jobs for which the daemon has no room are sent again, see ``retry``."""
         self.session = session
         self.info = info
+        self.role = role
         self.welcome: protocol.Welcome | None = None
         self.window = 0
         self.batch_jobs = 0
@@ -132,7 +140,7 @@ class ClientCore:
 
     def hello(self) -> list[Any]:
         """The first message."""
-        return [protocol.pack(protocol.hello("client", self.session, self.info))]
+        return [protocol.pack(protocol.hello(self.role, self.session, self.info))]
 
     def submit(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
         """Take one job; its number. Raises what ended the session."""
@@ -537,12 +545,29 @@ INSTEAD = {
 
 
 def raise_refused(message: protocol.Refused) -> None:
-    """Raise ProtocolError for a refused handshake, with both sides' versions."""
-    raise ProtocolError(
-        f"the daemon refused this client: {message.reason} (it speaks protocol versions"
-        f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN} to"
-        f" {protocol.VERSION}): install the same gmpd on both sides"
-    )
+    """Raise what a Refused means: DaemonUnreachable where there is no room, else ProtocolError."""
+    match message.code:
+        case Refusal.VERSION:
+            raise ProtocolError(
+                f"the daemon refused this client: {message.reason} (it speaks protocol versions"
+                f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN}"
+                f" to {protocol.VERSION}): install the same gmpd on both sides, and restart the"
+                " daemon (`gmpd down` ends one of any version)"
+            )
+        case Refusal.SESSIONS:
+            raise DaemonUnreachable(
+                f"the daemon takes no more clients: {message.reason}: close some, or raise it"
+            )
+        case Refusal.INCOMPATIBLE:
+            raise ProtocolError(f"the daemon refused this client: {message.reason}")
+        case Refusal.MALFORMED:
+            raise ProtocolError(f"the daemon refused a message of this client: {message.reason}")
+        case Refusal.FAILED:
+            raise ProtocolError(
+                f"the daemon disconnected this client: {message.reason}. Its log says more"
+            )
+        case _:
+            assert_never(message.code)
 
 
 def prepare(

@@ -7,11 +7,11 @@ when nothing waits; after ``flush`` the face has to see to it that somebody pump
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections import deque
 from typing import Any
 
+from gmpd import versions
 from gmpd.client.core import ClientCore
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.shield import SHIELD
@@ -26,6 +26,9 @@ class Wire:
     _link: Dealer
     _network: Network
     _closed = True
+    #: It exchanges plain data only, so that versions of Python and pickle do not matter.
+    _plain = False
+    _role = "client"
     _daemon: PrivateDaemon | None = None
 
     def __init__(self, endpoint: str, name: str, *, resend: bool = True) -> None:
@@ -34,9 +37,10 @@ class Wire:
         self._inbox: deque[Any] = deque()
         session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
         self._head = session[:12].hex()
-        info = {"pid": self._pid, "name": name, "python": platform.python_version()}
-        info["waits"] = resend
-        self._core = ClientCore(session, info, resend=resend)
+        info = {**versions.own(), "pid": self._pid, "name": name, "waits": resend}
+        self._core = ClientCore(
+            session, {**info, "plain": self._plain}, resend=resend, role=self._role
+        )
 
     def job_id(self, seq: int) -> str:
         """The id of this client's job ``seq``."""

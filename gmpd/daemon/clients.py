@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
+import msgspec
+
 import gmpd
-from gmpd import protocol
+from gmpd import protocol, versions
 from gmpd.config import Config
 from gmpd.daemon import session as about_jobs
 from gmpd.daemon.faults import Faults
@@ -65,6 +67,8 @@ class Clients:
         #: Connections to be cut, and when.
         self._cutting: deque[tuple[int, Connection]] = deque()
         self._sessions: dict[bytes, Session] = {}
+        #: Those that only ask, of any version.
+        self._admins: set[bytes] = set()
         #: Vanished ones, in the order in which their grace ends.
         self._lost: deque[tuple[int, Session]] = deque()
         #: When to look again who is gone: see ``someone_left``.
@@ -114,13 +118,17 @@ class Clients:
             name = "" if session is None else session.name
             self._faults.failed(f"client {name!r}", "the end of its session", error)
 
-    def _heard(self, peer: bytes, message: protocol.FromClient, frames: list[Any]) -> None:
+    def _heard(  # noqa: C901 - a case per message
+        self, peer: bytes, message: protocol.FromClient, frames: list[Any]
+    ) -> None:
         session = self._sessions.get(peer)
         if isinstance(message, protocol.Hello):
             self._greet(peer, message)
             return
         if session is None:
             raise ProtocolError("the first message must be Hello")
+        if peer in self._admins and not isinstance(message, protocol.Call | protocol.Bye):
+            raise ProtocolError(f"{type(message).__name__} of one that said it would only ask")
         match message:
             case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
                 about_jobs.said(self._sched, session, message, frames, time.monotonic_ns())
@@ -142,10 +150,15 @@ class Clients:
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         dropped = self._sched.tally.dropped
         try:
-            protocol.agree(message)
+            version = protocol.agree(message)
         except ProtocolError as error:
             dropped["version"] += 1
             self._refuse(peer, Refusal.VERSION, str(error))
+            return
+        why = "" if message.role == protocol.ADMIN else incompatible(message.info)
+        if why:
+            dropped["version"] += 1
+            self._refuse(peer, Refusal.INCOMPATIBLE, why)
             return
         if len(self._sessions) >= self._limits.sessions:
             dropped["sessions"] += 1
@@ -158,16 +171,23 @@ class Clients:
             self._sessions[peer] = self._sched.open_session(
                 peer, info.name[:64], waits=info.waits, key=key
             )
+            if message.role == protocol.ADMIN:
+                self._admins.add(peer)
         self._router.greet()
-        self.send(peer, self.welcome())
+        self.send(peer, self.welcome(version))
 
-    def welcome(self) -> protocol.Welcome:
+    def welcome(self, version: int = protocol.VERSION) -> protocol.Welcome:
         """The answer to a Hello; a worker, as the client of its Gs' children, gets the same."""
         limits = self._limits
-        info = protocol.DaemonInfo(procs=self._procs(), pid=os.getpid(), version=gmpd.__version__)
+        info = protocol.DaemonInfo(
+            procs=self._procs(),
+            pid=os.getpid(),
+            version=gmpd.__version__,
+            python=versions.python(),
+        )
         batch = min(limits.batch_jobs, protocol.BATCH_JOBS_MAX)
         return protocol.Welcome(
-            protocol.VERSION, self._epoch, limits.client_window, batch, limits.value_bytes, info
+            version, self._epoch, limits.client_window, batch, limits.value_bytes, info
         )
 
     def _refuse(self, peer: bytes, code: Refusal, reason: str) -> None:
@@ -221,12 +241,14 @@ class Clients:
 
     def _lose(self, peer: bytes) -> None:
         """A client vanished without a word: its jobs go on for ``limits.client_grace``."""
+        self._admins.discard(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:
             grace_ns = int(self._limits.client_grace * 1e9)
             self._lost.append((time.monotonic_ns() + grace_ns, session))
 
     def _drop(self, peer: bytes) -> None:
+        self._admins.discard(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:
             self._sched.close_session(session, time.monotonic_ns())
@@ -238,3 +260,15 @@ def _kind(envelope: bytes) -> str:
         return type(protocol.unpack(envelope, protocol.FROM_CLIENT)).__name__
     except ProtocolError:
         return "a message"
+
+
+def incompatible(info: protocol.Info) -> str:
+    """Why a client's values are unsafe for this daemon's workers, or theirs for it; "" if not."""
+    why = "" if info.plain else versions.conflict(msgspec.structs.asdict(info), "this program")
+    if not why:
+        return ""
+    return (
+        f"{why}, and functions or values of one may crash the other. Start a daemon of the same"
+        " versions (`python -m gmpd.cli up` with this program's Python), or set GMPD_RUNTIME_DIR to"
+        " a directory of its own: a private daemon starts there"
+    )

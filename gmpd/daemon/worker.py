@@ -18,7 +18,7 @@ from typing import Any, assert_never
 
 import msgpack
 
-from gmpd import inherited, protocol, rundir
+from gmpd import inherited, protocol, rundir, versions
 from gmpd.codec import (
     Blob,
     FunctionRef,
@@ -462,6 +462,7 @@ class Worker:
 
     def _hello(self, settings: dict[str, Any], *, serves: bool = True) -> protocol.Hello:
         info = {
+            **versions.own(),
             "p": self.p,
             "epoch": settings["epoch"],
             "pid": os.getpid(),

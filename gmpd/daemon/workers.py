@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
-from msgspec.structs import replace
+import msgspec
 
-from gmpd import protocol
+from gmpd import protocol, versions
 from gmpd.daemon import session as about_jobs
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.inquiry import Inquiries
@@ -143,11 +143,15 @@ class Workers:
                 assert_never(message)
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
-        protocol.agree(message)
         info = message.info
         child = None if info.p is None else self._roster.supervisor.children.get(info.p)
         if child is None or not secrets.compare_digest(info.secret, child.secret):
             raise ProtocolError("a Hello that claims to be a worker and has not its secret")
+        if why := _changed(message):
+            log.error("%s cannot serve: %s", child, why)
+            child.fault = why
+            self._roster.supervisor.kill(child)
+            return
         serves = info.serves
         if not serves:
             pass  # it is only here to say why
@@ -166,7 +170,7 @@ class Workers:
         """Pass a letter on; its sender learns it if the worker that it is for is gone."""
         to = self._roster.supervisor.housing(letter.p, letter.epoch)
         if to is not None and to.peer in self._children:
-            self._send(to, replace(letter, p=child.p, epoch=child.epoch), frames)
+            self._send(to, msgspec.structs.replace(letter, p=child.p, epoch=child.epoch), frames)
         else:
             self._send(child, protocol.Lost(letter.p, letter.epoch))
 
@@ -204,3 +208,16 @@ class Workers:
     def take_disconnects(self) -> None:
         """Ends of connections say nothing here: a death is told by the kernel."""
         self._router.take_disconnects()
+
+
+def _changed(message: protocol.Hello) -> str:
+    """Why a worker does not fit this daemon, which started it; "" if it does."""
+    try:
+        protocol.agree(message)
+    except ProtocolError as error:
+        why = str(error)
+    else:
+        why = versions.conflict(msgspec.structs.asdict(message.info), "the new worker")
+    if not why:
+        return ""
+    return f"{why}: what is installed has changed since the daemon began, restart the daemon"

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from gmpd import protocol
+from gmpd import protocol, versions
 from gmpd.errors import DaemonUnreachable, ProtocolError
 from gmpd.netpoll import Dealer, Network
 
@@ -64,8 +63,8 @@ class CoordinatorLink:
         self._network = Network()
         dealer = Dealer(self._network, self._endpoint, value_bytes=SNAPSHOT_BYTES_MAX)
         self._dealer = dealer
-        info = {"pid": os.getpid(), "name": "gateway", "python": platform.python_version()}
-        dealer.send([protocol.pack(protocol.hello("client", os.urandom(16), info))])
+        info = {"pid": os.getpid(), "name": "gateway", **versions.own()}
+        dealer.send([protocol.pack(protocol.hello(protocol.ADMIN, os.urandom(16), info))])
         answer = self._next(dealer, deadline)
         if isinstance(answer, protocol.Refused):
             raise ProtocolError(f"the coordinator refuses the gateway: {answer.reason}")

@@ -65,6 +65,8 @@ from gmpd.protocol.envelope import (
     unpack,
 )
 from gmpd.protocol.fields import (
+    ADMIN,
+    ADMIN_VERSION_MIN,
     BATCH_JOBS_MAX,
     ENVELOPE_SLACK,
     GATHER_BYTES,
@@ -138,6 +140,8 @@ from gmpd.protocol.messages import (
 )
 
 __all__ = [
+    "ADMIN",
+    "ADMIN_VERSION_MIN",
     "BATCH_JOBS_MAX",
     "ENVELOPE_SLACK",
     "FROM_CLIENT",

@@ -16,6 +16,8 @@ from msgspec import Struct
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol.fields import (
+    ADMIN,
+    ADMIN_VERSION_MIN,
     MAGIC,
     VERSION,
     VERSION_MIN,
@@ -149,7 +151,8 @@ def join_buffers(buffers: Sequence[Buffers]) -> tuple[list[int] | None, list[Any
 
 def hello(role: str, session: bytes, info: dict[str, Any]) -> Hello:
     """This side's Hello."""
-    return Hello(MAGIC, VERSION_MIN, VERSION, role, session, Info(**info))
+    least = ADMIN_VERSION_MIN if role == ADMIN else VERSION_MIN
+    return Hello(MAGIC, least, VERSION, role, session, Info(**info))
 
 
 def options(wire: dict[str, Any] | None) -> Options | None:
@@ -178,9 +181,15 @@ def _arrow(who: str, direction: Direction, to: str) -> str:
 
 
 def agree(message: Hello) -> int:
-    """The version to speak with this peer; ProtocolError naming both sides' when there is none."""
+    """The version to speak with this peer; ProtocolError naming both sides' when there is none.
+
+    One that only asks is answered whatever its version: Hello, Welcome, Call, Reply, Gone and Bye
+    have kept their forms.
+    """
     if message.magic != MAGIC:
         raise ProtocolError(f"the peer speaks {message.magic[:32]!r}, not {MAGIC}")
+    if message.role == ADMIN:
+        return min(VERSION, message.version_max)
     version = min(VERSION, message.version_max)
     if version < max(VERSION_MIN, message.version_min):
         raise ProtocolError(

@@ -21,6 +21,10 @@ MAGIC = "gmpd"
 VERSION = 2
 VERSION_MIN = 2
 
+#: The role of a peer that only asks, and the oldest version whose daemons it can ask.
+ADMIN = "admin"
+ADMIN_VERSION_MIN = 1
+
 #: Most jobs in one Submit or Assign: bounds the time that one message can hold a loop (about 4 ms).
 BATCH_JOBS_MAX = 4096
 
@@ -94,7 +98,7 @@ class Refusal(IntEnum):
     MALFORMED = 2
     #: Handling a message failed: the session is over.
     FAILED = 3
-    #: Python, pickle or cloudpickle of the two sides do not understand each other's code.
+    #: Python, gmpd, pickle or cloudpickle of the two sides are unsafe for each other's values.
     INCOMPATIBLE = 4
 
 
@@ -139,10 +143,16 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     """What a peer tells of itself in Hello. Other keys may come in later versions."""
 
     pid: Number = 0
+    #: Versions; see ``gmpd.versions``.
     python: str = ""
-    #: Of a client: its name, and that it holds what is refused until it is told of room.
+    gmpd: str = ""
+    pickle: Number = 0
+    cloudpickle: str = ""
+    #: Of a client: its name, that it holds what is refused until it is told of room, and that it
+    #: exchanges plain data only.
     name: str = ""
     waits: bool = False
+    plain: bool = False
     #: Of a worker: its P and epoch, 32 bytes that only the spawned process was given, and whether
     #: it will serve at all (else a Fault follows).
     p: Number | None = None
@@ -157,6 +167,7 @@ class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
     procs: Number = 0
     pid: Number = 0
     version: str = ""
+    python: str = ""
 
 
 class Options(

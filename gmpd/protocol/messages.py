@@ -57,7 +57,8 @@ class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
 
 class Hello(Envelope, tag=1):
-    """First message of every peer. ``role`` is ``client`` or ``worker``."""
+    """First message of every peer. ``role`` is ``client``, ``worker`` or ``admin``: one that only
+    asks (Call), which daemons of every version answer."""
 
     magic: str
     version_min: Number

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gmpd import protocol
+from gmpd import protocol, versions
 from gmpd.client.wire import Wire
 from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
@@ -228,3 +228,37 @@ def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     assert isinstance(core.lost, InvariantError)
     assert "IndexError: a bug" in str(core.lost)
     assert [event.sink for event in core.events] == ["sink"]
+
+
+def test_a_worker_of_another_version_is_not_let_serve(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is installed was changed under a running daemon: that is said, not found by a crash."""
+    desk, killed = Desk(), []
+
+    class Child:
+        p, secret, fault = 0, b"s" * 32, ""
+
+        def __str__(self) -> str:
+            return "worker 7 of P0"
+
+    child = Child()
+
+    class Supervisor:
+        children = {0: child}
+
+        def kill(self, child: Any) -> None:
+            killed.append(child)
+
+    roster: Any = type("Roster", (), {"supervisor": Supervisor()})
+    router: Any = FakeRouter()
+    workers = Workers(
+        desk.sched, roster, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
+    )  # fmt: skip
+    info = {**versions.own(), "p": 0, "secret": child.secret, "python": "3.2.1"}
+    router.say(b"w", protocol.hello("worker", b"", info))
+    workers.receive()
+    assert killed == [child]
+    assert "restart the daemon" in child.fault
+    assert "the new worker has Python 3.2.1, this daemon Python" in caplog.records[0].getMessage()
+    assert not workers._children
