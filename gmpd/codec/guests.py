@@ -20,7 +20,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -36,6 +36,8 @@ SOURCES, AUTHKEY, ORIGINS = "<sources>", "<authkey>", "<origins>"
 #: that program's id between them.
 _MARK, _MARK_END = b"\x8c\x04gmpd0C\x10", b"0"
 ID_BYTES = 16
+#: In pickles of proxies of managers, which need the key of the program that made them.
+MANAGERS = b"multiprocessing.managers"
 #: Larger parts are not kept beside what they were loaded as.
 PASSED_ON_MAX = 1 << 20
 _AT = 2 + len(_MARK)
@@ -70,13 +72,17 @@ class Guest:
 
     def load(self, part: GuestPart) -> None:
         """Bring a part's names into their namespaces, once. Raises what their own code raises."""
-        with self._lock, entering(self):
+        with self._lock, entering(self), ExitStack() as stack:
             if part.objects is not None:
                 return
             objects: dict[tuple[str, str], Any] = {}
             unpickler = pickle.Unpickler(io.BytesIO(part.payload))
             while (entry := unpickler.load()) is not None:
                 module, name, value = entry
+                if module == AUTHKEY:
+                    self.authkey = value
+                    if MANAGERS in part.payload:
+                        stack.enter_context(keyed(self))
                 if module == ORIGINS:
                     origins.compare(value, before=name not in sys.modules)
                     continue
@@ -92,9 +98,7 @@ class Guest:
         self._versions[module, name] = number
         if module == SOURCES:
             self._sources[name] = value
-        elif module == AUTHKEY:
-            self.authkey = value
-        else:
+        elif module != AUTHKEY:
             self.namespace(module)[name] = value
 
     def defined_by(self, module: str, name: str) -> int | None:

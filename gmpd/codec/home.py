@@ -276,6 +276,7 @@ class _Draft:
         self._names = Collector(home, defining=True)
         self._sink = io.BytesIO()
         self._pickler = _pickler(self._sink, self._names)
+        _write_key(self._pickler)
         self.made: dict[Key, _Entry] = {}
         self.large: list[tuple[Key, bytes, Callable[[], bytes]]] = []
         #: Where a thing was written that came up inside another.
@@ -331,6 +332,7 @@ class _Draft:
         def again() -> bytes:
             sink = io.BytesIO()
             pickler = _pickler(sink, self._names)
+            _write_key(pickler)
             held = _value_of(key)
             pickler.dump((*key, value if held is _ABSENT else held))
             pickler.dump(None)
@@ -347,6 +349,16 @@ def _pickler(sink: io.BytesIO, names: Collector) -> Any:
     from gmpd.codec.cloud import CloudPickler
 
     return CloudPickler(sink, names, fresh_locks=True)
+
+
+def has_managers() -> bool:
+    """Whether this program may have proxies of managers."""
+    return "multiprocessing.managers" in sys.modules
+
+
+def _write_key(pickler: Any) -> None:
+    if has_managers():
+        pickler.dump((AUTHKEY, "", _value_of((AUTHKEY, ""))))
 
 
 def _entry(value: Any, uses: frozenset[Key]) -> _Entry:

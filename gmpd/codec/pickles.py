@@ -39,8 +39,6 @@ OUT_OF_BAND_MAX = 64
 #: How protocol 5 writes the module name of anything that ``__main__`` defines. A value that merely
 #: contains this text takes the slower way for nothing, which is harmless.
 _MAIN = b"\x8c\x08__main__"
-#: Proxies of managers need the key of the program that made them.
-_MANAGERS = b"multiprocessing.managers"
 
 #: Parts of a program (``home.Part``, ``guests.GuestPart``) that must be loaded before a pickle is.
 Needs = tuple[Any, ...]
@@ -102,6 +100,8 @@ def dump_function(fn: object) -> tuple[bytes, Needs, home.Watch]:
     program = home.HOME
     names = home.Collector(program)
     data = _by_hand(fn, names, None)
+    if _has_managers(data):
+        names.keys.add((guests.AUTHKEY, ""))
     if not names.keys:
         return _summed(data), (), ()
     needs, used = program.require(names.keys)
@@ -121,10 +121,7 @@ def _summed(data: bytes) -> bytes:
 
 
 def _has_managers(data: bytes) -> bool:
-    return _MANAGERS_MODULE in sys.modules and _MANAGERS in data
-
-
-_MANAGERS_MODULE = "multiprocessing.managers"
+    return home.has_managers() and guests.MANAGERS in data
 
 
 def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -159,7 +156,7 @@ def _load_as(ident: bytes, data: Buffer, supply: Any) -> Any:
     if guest is None:
         raise Unserializable("the program whose script defined a value has ended")
     with guests.entering(guest):
-        if guest.authkey is None or _MANAGERS not in bytes(data):
+        if guest.authkey is None or guests.MANAGERS not in bytes(data):
             return pickle.loads(data, buffers=supply)
         with guests.keyed(guest):
             return pickle.loads(data, buffers=supply)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from typing import Any, assert_never
 
 import msgpack
@@ -31,6 +32,7 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.call import Call, Known
+from gmpd.daemon.initialized import Base, InitializedCall
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
@@ -77,7 +79,11 @@ class Worker:
         self.p: int = settings["p"]
         #: It is there for one job.
         self.isolated: bool = settings["isolated"]
-        self._new_call = IsolatedCall if self.isolated else Call
+        self._new_call: type[Call] = IsolatedCall if self.isolated else Call
+        if settings["initializer"] is not None:
+            self._new_call = InitializedCall
+        #: What the initializer left for each job's context.
+        self.base = Base()
         self.loop = Loop(max_ms=settings["max_ms"])
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
@@ -439,11 +445,7 @@ class Worker:
                 importlib.import_module(name)
             if settings["initializer"] is not None:
                 stage = protocol.Stage.INITIALIZER
-                kind, name, payload, data, parts = settings["initializer"]
-                needs = tuple(learn_part(*part, stays=True) for part in parts)
-                fn = resolve_function(FunctionRef(kind, name, payload, needs))
-                args, kwargs = decode_call(data)
-                fn(*args, **kwargs)
+                self.base.run(partial(_initialize, *settings["initializer"]))
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings, serves=False))])
             self.link.send([protocol.pack(protocol.Fault(stage, name, encode_error(exc)))])
@@ -479,6 +481,15 @@ class Worker:
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
         self.loop.run_forever()
+
+
+def _initialize(
+    kind: str, name: str, payload: bytes, data: bytes, parts: list[tuple[str, bytes]]
+) -> None:
+    needs = tuple(learn_part(*part, stays=True) for part in parts)
+    fn = resolve_function(FunctionRef(kind, name, payload, needs))
+    args, kwargs = decode_call(data)
+    fn(*args, **kwargs)
 
 
 def _how_many(blobs: list[Blob]) -> int:

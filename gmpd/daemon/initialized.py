@@ -1,0 +1,57 @@
+"""Hand-outs of a worker that ran an initializer: they find what it left behind.
+
+As in the standard library's process pool, one thread, the main one, runs the initializer and then
+all plain calls, one after the other: so what belongs to a thread (a connection of sqlite3, a
+``threading.local``) is theirs, and an initializer may set signal handlers. Context variables that
+it set, the decimal context among them, are the base of each job's context, coroutines' too; what a
+job changes there ends with it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any
+
+from gmpd.daemon.call import Call
+from gmpd.daemon.isolated import IsolatedCall
+
+
+class Base:
+    """What an initializer left in its context."""
+
+    def __init__(self) -> None:
+        self._context = Context()
+        self._left: tuple[tuple[ContextVar[Any], Any], ...] = ()
+
+    def run(self, initialize: Callable[[], object]) -> None:
+        """Run it. Raises what it raises."""
+        self._context.run(initialize)
+        self._left = tuple(self._context.items())
+
+    def enter(self) -> None:
+        """The current context begins where the initializer ended."""
+        decimal = sys.modules.get("decimal")
+        for var, value in self._left:
+            if decimal is not None and isinstance(value, decimal.Context):
+                value = value.copy()  # precision and flags are a job's own
+            var.set(value)
+
+
+class InitializedCall(IsolatedCall):
+    """A fresh G; see ``call.Call``."""
+
+    __slots__ = ()
+
+    def _invoke(self) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            return Call._invoke(self)
+        self.worker.base.enter()
+        return super()._invoke()
+
+    def _invoke_guarded(self) -> Any:
+        """All on the main thread: that is the one to interrupt."""
+        self.worker.base.enter()
+        return self.worker.loop.on_main_thread(super()._invoke_guarded)
