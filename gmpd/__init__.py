@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from gmpd.runtime.group import Group
     from gmpd.runtime.run import new_event_loop, run
     from gmpd.runtime.select import recv, select, select_sync, send
-    from gmpd.runtime.sync import Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup
+    from gmpd.runtime.sync import (
+        Cond,
+        Mutex,
+        Once,
+        RWMutex,
+        Semaphore,
+        SingleFlight,
+        WaitGroup,
+    )
+    from gmpd.runtime.synctest import synctest_wait
     from gmpd.runtime.timers import Ticker, Timer, after, after_func
 
 __version__ = "0.1.0"
@@ -47,6 +56,7 @@ __all__ = [
     "Once",
     "RWMutex",
     "Semaphore",
+    "SingleFlight",
     "Ticker",
     "Timer",
     "WaitGroup",
@@ -69,6 +79,7 @@ __all__ = [
     "send",
     "sleep",
     "stacks",
+    "synctest_wait",
 ]
 
 #: Where each public name lives; its module is imported when the name is first asked for.
@@ -84,6 +95,7 @@ _HOMES = {
     "Once": "gmpd.runtime.sync",
     "RWMutex": "gmpd.runtime.sync",
     "Semaphore": "gmpd.runtime.sync",
+    "SingleFlight": "gmpd.runtime.sync",
     "Ticker": "gmpd.runtime.timers",
     "Timer": "gmpd.runtime.timers",
     "WaitGroup": "gmpd.runtime.sync",
@@ -105,6 +117,7 @@ _HOMES = {
     "send": "gmpd.runtime.select",
     "sleep": "gmpd.runtime.go",
     "stacks": "gmpd.runtime.go",
+    "synctest_wait": "gmpd.runtime.synctest",
 }
 
 if not TYPE_CHECKING:  # so that a type checker sees the names above, and refuses any other

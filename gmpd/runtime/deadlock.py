@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 QUIET_LOOKS = 3
 QUIET_S = 0.01
 
-#: Who installs handlers that wake no G: asyncio.Runner's own for Ctrl-C, which cancels main, and
-#: pytest-timeout's, which ends the test.
-_WATCHDOGS = ("asyncio.runners", "pytest_timeout")
+#: Who installs handlers that wake no G: asyncio.Runner's own for Ctrl-C, which cancels main,
+#: pytest-timeout's, which ends the test, and gmpd's own for SIGQUIT.
+_WATCHDOGS = ("asyncio.runners", "pytest_timeout", "gmpd.runtime.sigquit")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 #: Names of the threads of a P, which do nothing by themselves.
 _OWN = ("gmpd-M", "gmpd-sysmon")
@@ -74,7 +74,7 @@ def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
     """
     if loop.inbox or loop._ready or len(loop._selector.get_map()) > 1:
         return False
-    if loop.ms.detached and not _all_wait_for_gs(loop, looks):
+    if loop.ms.detached and not waits_for_gs(loop, looks):
         return False
     m0 = loop.ms.m0
     own = threading.main_thread().ident if m0 is None else m0.ident
@@ -83,7 +83,7 @@ def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
     )
 
 
-def _all_wait_for_gs(loop: Loop, looks: int) -> bool:
+def waits_for_gs(loop: Loop, looks: int = 0) -> bool:
     """Whether each M without P waits for a channel, lock or G of this P, and so cannot go on by
     itself.
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
-from gmpd.runtime.deadlock import is_quiet
+from gmpd.runtime.deadlock import is_quiet, waits_for_gs
 from gmpd.runtime.fresh import FreshGs
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
@@ -31,6 +31,8 @@ from gmpd.runtime.m import M
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import WAKE_MAX, Sleeper, Sleepers
 from gmpd.runtime.stacks import deadlock_text
+from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sync.waiting import serve
 from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
 
@@ -59,6 +61,8 @@ class DeterministicLoop(Loop):
         self.fresh = Resumes(self)
         self.batches = CountedBatches(self)
         self.poller = Jumper(self)
+        #: The G that waits for all others to wait: see ``synctest``.
+        self.settled: Sudog | None = None
         #: Who has P next, when the M that has it has left the loop.
         self.heir: Woken | None = None
         self.sysmon.asleep = False  # never to be woken
@@ -198,6 +202,10 @@ class Jumper(Poller):
     def idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""
         loop = self._fake
+        if loop.settled is not None and waits_for_gs(loop):
+            settled, loop.settled = loop.settled, None
+            serve(settled)
+            return
         if timeout is not None and is_quiet(loop, looks=0):
             when = self.next_timer()
             assert when is not None

@@ -23,7 +23,7 @@ from gmpd.runtime.go import go, is_async
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
-from gmpd.runtime.sudog import Sudog
+from gmpd.runtime.sudog import Sudog, Wait
 
 R = TypeVar("R")
 
@@ -76,7 +76,7 @@ class Errand:
             self._outcome = self._attempt(self._note)
         except Exception as exc:  # noqa: BLE001 - it is the caller's, on the other thread
             self._error = exc
-        if not isinstance(self._outcome, Sudog):
+        if not isinstance(self._outcome, Wait):
             self._note.ready()
 
     def outcome(self) -> Any:
@@ -87,7 +87,7 @@ class Errand:
     def recall(self) -> None:
         """On the P holder: the caller was interrupted and waits no more."""
         self._recalled = True
-        if isinstance(self._outcome, Sudog):
+        if isinstance(self._outcome, Wait):
             self._outcome.abandon()
 
 
@@ -127,7 +127,7 @@ def wait_at_home(
         loop.call_soon_threadsafe(errand)
         _sleep(loop, reason, note, errand.recall)
         return errand.outcome()
-    if isinstance(outcome, Sudog):
+    if isinstance(outcome, Wait):
         _sleep(loop, reason, note, outcome.abandon)
     return outcome
 
@@ -180,7 +180,7 @@ def _sleep(loop: AbstractEventLoop, reason: str, note: Note, recall: Callable[[]
 
 
 def _must_not_wait(loop: AbstractEventLoop | None, outcome: Any) -> Any:
-    if not isinstance(outcome, Sudog):
+    if not isinstance(outcome, Wait):
         return outcome
     outcome.abandon()
     if loop is None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
 
 from gmpd import pythons
 from gmpd.errors import Deadlock
+from gmpd.runtime import faketime
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.deterministic import DeterministicLoop
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.sigquit import dumps_on_quit
 
 T = TypeVar("T")
 
@@ -30,14 +33,19 @@ def run(
     main: Coroutine[Any, Any, T],
     *,
     deterministic_seed: int | None = None,
+    fake_time: bool = False,
     debug: bool | None = None,
 ) -> T:
     """Run ``main`` on one P and return its result; children that still run then are dropped, as in
     Go: those that have not started never do, a plain function that runs is left to itself.
 
     With ``deterministic_seed`` the clock is fake and every choice is seeded. errors.Deadlock when
-    every G waits for another: uncaught, it prints Go's text and ends the process with status 2.
+    every G waits for another: uncaught, it prints Go's text and ends the process with status 2; so
+    does SIGQUIT (Ctrl-\\), with every G. ``fake_time``: in a seeded run ``time.sleep``,
+    ``time.monotonic`` and ``time.perf_counter`` go by its clock, too, for the Gs that call them.
     """
+    if fake_time and deterministic_seed is None:
+        raise ValueError("fake_time needs a deterministic_seed: only a seeded run has such a clock")
 
     def make() -> Loop:
         loop = Loop() if deterministic_seed is None else DeterministicLoop(deterministic_seed)
@@ -47,7 +55,12 @@ def run(
 
     pythons.welcome()
     _speak_go()
-    with asyncio.Runner(loop_factory=make, debug=debug) as runner:
+    with asyncio.Runner(loop_factory=make, debug=debug) as runner, ExitStack() as stack:
+        loop = runner.get_loop()
+        assert isinstance(loop, Loop)
+        stack.enter_context(dumps_on_quit(loop))
+        if isinstance(loop, DeterministicLoop) and fake_time:
+            stack.enter_context(faketime.fake_time(loop))
         return runner.run(main)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -338,3 +339,69 @@ def test_a_plain_child_that_runs_when_main_returns_is_left_to_itself() -> None:
     assert not ended.is_set()
     over.set()
     assert ended.wait(20)
+
+
+# ---- SIGQUIT ------------------------------------------------------------------------------------
+
+WAITS_ON_ANOTHER_M = """
+    import asyncio, os, signal, time, gmpd
+
+    async def child():
+        await gmpd.Chan().recv()
+
+    def plain():
+        print("up", flush=True)
+        time.sleep(60)
+
+    async def main():
+        gmpd.go(child)
+        gmpd.go(plain)
+        await gmpd.sleep(60)
+
+    gmpd.run(main())
+    """
+COMPUTES_ON_M0 = """
+    import gmpd
+
+    async def main():
+        print("up", flush=True)
+        while True:
+            pass
+
+    gmpd.run(main())
+    """
+
+
+@pytest.mark.parametrize("text", [WAITS_ON_ANOTHER_M, COMPUTES_ON_M0])
+def test_TestSignalDuringExec_sigquit_says_where_every_g_is_and_ends_it(text: str) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stdout is not None
+    assert program.stdout.readline() == "up\n"
+    program.send_signal(signal.SIGQUIT)
+    _, said = program.communicate(timeout=50)
+    assert program.returncode == 2
+    assert said.startswith("SIGQUIT: quit\n\ngoroutine 1 [")
+    assert "main(...)" in said
+    assert (text is COMPUTES_ON_M0) or ("child(...)" in said and "plain(...)" in said)
+
+
+def test_a_handler_of_the_programs_own_for_sigquit_stays() -> None:
+    done = script(
+        """
+        import os, signal, time, gmpd
+
+        async def main():
+            os.kill(os.getpid(), signal.SIGQUIT)
+            await gmpd.sleep(0.01)
+
+        signal.signal(signal.SIGQUIT, lambda *_: print("mine"))
+        gmpd.run(main())
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+        gmpd.run(gmpd.sleep(0))
+        print(signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL)
+        """
+    )
+    assert (done.stdout, done.returncode) == ("mine\nTrue\n", 0), done.stderr

@@ -1,4 +1,5 @@
-"""Go's ``sync`` for Gs: WaitGroup, Mutex, RWMutex, Cond, Once; and its weighted Semaphore.
+"""Go's ``sync`` for Gs: WaitGroup, Mutex, RWMutex, Cond, Once; and its weighted Semaphore and
+singleflight.
 
 Like a channel, each has a home loop and is touched by the holder of its P alone; ``.sync`` is the
 face for sync Gs and threads, and operations that never wait (``done``, ``unlock``, ``signal``) may
@@ -15,6 +16,15 @@ from gmpd.runtime.sync.mutex import Mutex
 from gmpd.runtime.sync.once import Once
 from gmpd.runtime.sync.rwmutex import RWMutex
 from gmpd.runtime.sync.semaphore import Semaphore
+from gmpd.runtime.sync.singleflight import SingleFlight
 from gmpd.runtime.sync.waitgroup import WaitGroup
 
-__all__ = ["Cond", "Mutex", "Once", "RWMutex", "Semaphore", "WaitGroup"]
+__all__ = [
+    "Cond",
+    "Mutex",
+    "Once",
+    "RWMutex",
+    "Semaphore",
+    "SingleFlight",
+    "WaitGroup",
+]

@@ -1,0 +1,92 @@
+"""``time.sleep`` and ``time.monotonic`` by the clock of a seeded run, for its Gs.
+
+While a run has it, functions of the ``time`` module are replaced: for code that runs on a P of
+such a run they read and wait for its clock, for everybody else (other threads, gmpd and asyncio
+themselves) they are the real ones. What was imported by ``from time import sleep`` before is not
+reached. ``time.time`` is left alone: it is a date.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime.home import Note, wait_at_home
+from gmpd.runtime.internals import running_loop
+from gmpd.runtime.m import current_m
+from gmpd.runtime.sleepers import Sleeper, from_now
+
+if TYPE_CHECKING:
+    from gmpd.runtime.deterministic import DeterministicLoop
+
+#: Who measures and waits for itself: the loop, and what it is made of.
+_REAL = ("asyncio", "threading", "concurrent", "queue", "selectors", "subprocess")
+_NAMES = ("sleep", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
+
+
+@contextmanager
+def fake_time(loop: DeterministicLoop) -> Iterator[None]:
+    """While this lasts, Gs of ``loop`` see its clock."""
+    real = {name: getattr(time, name) for name in _NAMES}
+    fakes = {name: _clock(loop, name, real[name]) for name in _NAMES}
+    fakes["sleep"] = _sleeper(loop, real["sleep"])
+    for name, fake in fakes.items():
+        setattr(time, name, fake)
+    try:
+        yield
+    finally:
+        for name, fake in fakes.items():
+            if getattr(time, name) is fake:
+                setattr(time, name, real[name])
+
+
+def _sleeper(loop: DeterministicLoop, real: Callable[[float], None]) -> Callable[[float], None]:
+    def sleep(seconds: float, /) -> None:
+        if _is_faked(loop, _REAL):
+            _sleep(loop, seconds)
+        else:
+            real(seconds)
+
+    return sleep
+
+
+def _clock(loop: DeterministicLoop, name: str, real: Callable[[], Any]) -> Callable[..., Any]:
+    def read() -> Any:
+        if not _is_faked(loop, ("gmpd", *_REAL)):
+            return real()
+        return int(loop.now * 1e9) if name.endswith("_ns") else loop.now
+
+    return read
+
+
+def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
+    """Whether who called ``time`` is a G of ``loop``, and in none of these modules."""
+    module = str(sys._getframe(2).f_globals.get("__name__", ""))
+    if module.partition(".")[0] in real:
+        return False
+    running = running_loop()
+    if running is not None:
+        return running is loop
+    m = current_m()
+    return m is not None and m.loop is loop and m.g is not None
+
+
+def _sleep(loop: DeterministicLoop, seconds: float) -> None:
+    """Of a plain function: P goes on with others. In a coroutine it blocks them all, so time goes
+    by and nothing else happens.
+    """
+    if seconds < 0:
+        raise ValueError("sleep length must be non-negative")
+    if running_loop() is loop:
+        loop.now = from_now(loop.now, seconds)
+        return
+
+    def attempt(note: Note) -> Sleeper:
+        sleeper = loop.sleepers.add(loop, from_now(loop.now, seconds))
+        sleeper.g = note
+        return sleeper
+
+    wait_at_home(loop, Sleeper.reason, attempt)

@@ -1,0 +1,48 @@
+"""SIGQUIT (Ctrl-\\) to a program under ``gmpd.run``: every G on stderr, and the end, as in Go.
+
+Python's handlers run on the main thread, which is there for them unless it runs C code; so a
+program that hangs says where. A handler that the program has set, or that it inherited as ignored,
+stays.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gmpd.runtime.stacks import stacks
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+
+#: Go's exit status for it.
+QUIT_STATUS = 2
+
+
+@contextmanager
+def dumps_on_quit(loop: Loop) -> Iterator[None]:
+    """While this lasts, on the main thread."""
+
+    def quit_(_number: int, _frame: object) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(f"SIGQUIT: quit\n\n{stacks(loop).text}")
+        sys.stderr.flush()
+        os._exit(QUIT_STATUS)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGQUIT) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGQUIT, quit_)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGQUIT) is quit_:
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
