@@ -65,7 +65,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
         if self.done():
             return
         self.ran_us = event.ran_us
-        self._nbytes = len(event.payload)
+        self._nbytes = len(event.payload) + sum(map(len, event.buffers))
         if event.outcome is Outcome.OK:
             try:
                 self.set_result(codec.decode(event.payload, event.buffers))

@@ -256,7 +256,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     def ended(self, event: Ended) -> None:
         """The job's outcome has come. Never raises."""
         self._ran_us = event.ran_us
-        self._nbytes = len(event.payload)
+        self._nbytes = len(event.payload) + sum(map(len, event.buffers))
         if event.outcome is Outcome.OK:
             try:
                 value = codec.decode(event.payload, event.buffers)

@@ -144,7 +144,7 @@ class Plan:
         else:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
-        self._sizer.weigh(len(chunk), len(blob.data))
+        self._sizer.weigh(len(chunk), blob.nbytes)
         return ref.needing(blob.needs), self._options, blob
 
     def sent(self, future: Any, items: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from gmpd.codec import blame, pickles, plain
+from gmpd.codec import blame, detached, pickles, plain
 from gmpd.codec.pickles import PICKLE_TAG, Buffer
 from gmpd.errors import ProtocolError, Unserializable
 
@@ -61,6 +61,8 @@ _FLAT_MAX = 64
 _FLAT_TEXT_MAX = 1024
 #: A packer keeps the largest buffer that it ever needed: after a bigger one it is thrown away.
 _PACKER_KEEPS = 64 * 1024
+
+_LARGE = detached.LARGE
 
 #: First bytes of a call: array of [args, kwargs], and of [args, kwargs, plain].
 _CALL = 0x92
@@ -117,7 +119,10 @@ def decode(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     if len(data) and data[0] == PICKLE_TAG:
         return pickles.load(data, buffers)
     if len(data) and data[0] == _PARTS:
-        return _decode_parts(data, buffers)
+        if not detached.is_detached(data):
+            return _decode_parts(data, buffers)
+        value = _attach(data, buffers)
+        return decode(value.data, value.buffers) if type(value) is detached.Rest else value
     return _unpack_value(data)
 
 
@@ -137,8 +142,11 @@ def encode_call(
     if plain:
         return _encode_plain_call(fn_name, args, kwargs, fn)
     for value in args:
-        if type(value) not in _SCALARS:
+        kind = type(value)
+        if kind not in _SCALARS:
             return _encode_pickled_call(fn_name, args, kwargs, fn)
+        if (kind is bytes or kind is str) and len(value) > _LARGE:
+            return _encode_large_call(fn_name, args, kwargs, fn)
     if kwargs:
         for value in kwargs.values():
             if type(value) not in _SCALARS:
@@ -149,7 +157,31 @@ def encode_call(
         return _encode_pickled_call(fn_name, args, kwargs, fn)
     if len(data) > _PACKER_KEEPS:
         _shrink_packer()
+        return _blob(_detached_again(args, kwargs, data))
     return _blob((data, ()))
+
+
+def _encode_large_call(
+    fn_name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    fn: Callable[..., Any] | None,
+) -> Blob:
+    if not all(type(value) in _SCALARS for value in (*args, *kwargs.values())):
+        return _encode_pickled_call(fn_name, args, kwargs, fn)
+    try:
+        return _blob(detached.call(args, kwargs))
+    except _REFUSED_BY_PACK:
+        return _encode_pickled_call(fn_name, args, kwargs, fn)
+
+
+def _detached_again(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], data: bytes
+) -> tuple[bytes, tuple[Buffer, ...]]:
+    """A call of which only a named argument can be large."""
+    if any(detached.is_large(value, type(value)) for value in kwargs.values()):
+        return detached.call(args, kwargs)
+    return data, ()
 
 
 def decode_call(
@@ -191,7 +223,7 @@ def encode_result(value: object, *, plain: bool = False) -> Blob:
     """What a job returned, as bytes. Raises Unserializable with the path to the bad item."""
     if value is None:
         return _NONE
-    blob = _encode_msgpack(value)
+    blob = _encode_msgpack(value, plain)
     if blob is not None:
         return blob
     if isinstance(value, OrElse):
@@ -227,12 +259,14 @@ def is_plain(data: Buffer) -> bool:
     return not len(data) or data[0] != PICKLE_TAG
 
 
-def _encode_msgpack(value: object) -> Blob | None:
+def _encode_msgpack(value: Any, plain: bool = False) -> Blob | None:
     """``value`` as msgpack if it is certain to come back the same, else None."""
     kind = type(value)
     if kind not in _SCALARS and not _is_flat(value, kind):
         return None
     try:
+        if (kind is bytes or kind is str) and len(value) > _LARGE and not plain:
+            return _blob(detached.scalar(value))
         data = _pack(value)
     except _REFUSED_BY_PACK:
         return None
@@ -264,7 +298,7 @@ def _is_short_scalar(value: Any) -> bool:
 
 def _encode_pickle(value: object, root: str, what: str) -> Blob:
     try:
-        return Blob(*pickles.dump(value))
+        return Blob(*detached.whole(*pickles.dump(value)))
     except Exception as exc:
         raise Unserializable(f"{what} cannot be sent: {blame.explain(value, root, exc)}") from exc
 
@@ -276,7 +310,8 @@ def _encode_pickled_call(
     fn: Callable[..., Any] | None,
 ) -> Blob:
     try:
-        data, buffers, needs = pickles.dump_needing((args, kwargs))
+        packed, views, needs = pickles.dump_needing((args, kwargs))
+        data, buffers = detached.whole(packed, views)
     except Exception as exc:
         raise Unserializable(blame.explain_call(fn_name, fn, args, kwargs, exc)) from exc
     if not needs:
@@ -337,6 +372,13 @@ def _decode_parts(data: Buffer, buffers: Sequence[Buffer]) -> Parts:
     return Parts(parts)
 
 
+def _attach(data: Buffer, buffers: Sequence[Buffer]) -> Any:
+    try:
+        return detached.read(data, buffers)
+    except _REFUSED_BY_UNPACK as exc:
+        raise _not_msgpack(data, exc) from exc
+
+
 def _unpack_value(data: Buffer) -> Any:
     try:
         return _unpack(data, ext_hook=_refuse_extension)
@@ -353,6 +395,10 @@ def _decode_other_call(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if data[0] == PICKLE_TAG:
         call = pickles.load(data, buffers)
+    elif detached.is_detached(data):
+        call = _attach(data, buffers)
+        if type(call) is detached.Rest:
+            return decode_call(call.data, call.buffers)
     elif data[0] == _PLAIN_CALL:
         args, kwargs, _ = _unpack_value(data)
         call = (tuple(args) if type(args) is list else args, kwargs)

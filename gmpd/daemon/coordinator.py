@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from gmpd import protocol
+from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deeds import Deeds
@@ -59,6 +60,7 @@ class Coordinator:
         self.loop_lag = Histogram()
         self.traffic = Traffic()
         self._failures = FailureLog()
+        self._trimming = Trimming()
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
         self.on_tick: Callable[[int], None] = _no_tick
         self.tick_s: float | None = None
@@ -154,6 +156,8 @@ class Coordinator:
                 self._decide()
                 if failures := self.sched.take_failures():
                     self._failures.tell(failures, began)
+                if self._trimming.look(self.traffic.bytes_in, began):
+                    give_back()
                 now = time.monotonic_ns()
                 self.loop_lag.add(now - began)
                 self.on_tick(now)
@@ -213,6 +217,7 @@ class Coordinator:
             self.clients.next_due(),
             self._questions.next_due(),
             *(door.next_due() for door in self._doors),
+            self._trimming.next_due,
             self._drain_until,
             self._kill_at,
         )

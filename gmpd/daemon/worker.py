@@ -20,6 +20,7 @@ from typing import Any, assert_never
 import msgpack
 
 from gmpd import inherited, protocol, rundir, versions
+from gmpd.allocator import TRIM_BYTES, give_back
 from gmpd.codec import (
     Blob,
     FunctionRef,
@@ -112,6 +113,8 @@ class Worker:
         self._unreported: dict[int, Call] = {}
         #: Outcomes that were sent so far.
         self._sent = 0
+        #: Bytes of values that went through since memory was given back.
+        self._moved = 0
         #: Hand-outs that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
         self._was_robbed = False
@@ -217,6 +220,8 @@ class Worker:
         self._occupied_us.append(occupied_us)
         self._buffers.append(call.out_buffers)
         self._nbytes += len(call.data)
+        if call.out_buffers:
+            self._nbytes += sum(map(len, call.out_buffers))
         if call.may_be_kept:
             self.page.store(
                 call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
@@ -280,6 +285,7 @@ class Worker:
                 self._tokens, self._payloads, self._ran_us, self._occupied_us,
                 self._specials or None, counts,
             )  # fmt: skip
+            self._moved += self._nbytes
             self._clear()
             self._sent += rows
             self.page.sent(self._sent)
@@ -297,6 +303,9 @@ class Worker:
             self.loop.call_later(BEAT_S, self._beat)
         else:
             self.page.rest()
+            if self._moved > TRIM_BYTES:
+                self._moved = 0
+                give_back()
         self.page.publish_histograms(histograms(self.loop))
 
     def _post(self, to: Address, letter: Letter) -> None:
@@ -390,6 +399,7 @@ class Worker:
         payloads, options = message.payloads, message.options
         token = message.first_token
         self._stolen.update(range(token, token + message.stolen))
+        self._moved += sum(map(len, payloads)) + sum(map(len, frames))
         for payload, buffers in zip(
             payloads,
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from gmpd import codec
 from gmpd.client.futures import JobFuture
-from gmpd.codec import pickles
+from gmpd.codec import detached, pickles
 from gmpd.errors import GmpdError, ProtocolError, Unserializable
 
 HERE = sys.modules[__name__]
@@ -349,7 +349,7 @@ def test_a_large_array_is_not_copied_to_be_encoded() -> None:
 def test_the_number_of_frames_is_bounded() -> None:
     arrays = [np.full(5000, i) for i in range(pickles.OUT_OF_BAND_MAX + 10)]
     blob = codec.encode(arrays)
-    assert len(blob.buffers) == pickles.OUT_OF_BAND_MAX
+    assert len(blob.buffers) == pickles.OUT_OF_BAND_MAX + 1, "the pickle itself is large"
     assert all(map(np.array_equal, codec.decode(*as_received(blob)), arrays))
 
 
@@ -815,3 +815,76 @@ def test_a_future_among_arguments_is_refused_with_the_advice_to_send_its_result(
             with pytest.raises(Unserializable, match="Send its result: submit") as info:
                 codec.encode_call("m:f", (1, value), {})
             assert "Future, which cannot be pickled" in str(info.value)
+
+
+# ---------------------------------------------------------------------- large values, detached
+
+BIG = detached.LARGE + 1
+BIGS = [b"x" * BIG, "\u00fc" * BIG, "x" * BIG, [b"y" * BIG, 1], {"k": "z" * BIG}, (bytearray(BIG),)]
+
+
+@pytest.mark.parametrize("value", BIGS, ids=["bytes", "wide", "text", "list", "dict", "tuple"])
+def test_large_values_have_frames_of_their_own(value: Any) -> None:
+    for blob in (codec.encode(value), codec.encode_result(value)):
+        assert len(blob.data) < 100
+        assert blob.nbytes >= BIG
+        got = codec.decode(memoryview(blob.data), [memoryview(each) for each in blob.buffers])
+        assert (got, type(got)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((b"x" * BIG,), {}),
+        ((1, "x" * BIG, None), {"a": b"y" * BIG, "b": 2.5}),
+        (([1], b"x" * BIG), {}),
+        ((), {"k": b"x" * BIG}),
+    ],
+)
+def test_large_arguments_have_frames_of_their_own(args: Any, kwargs: Any) -> None:
+    blob = codec.encode_call("f", args, kwargs)
+    assert len(blob.data) < 200
+    assert codec.decode_call(blob.data, blob.buffers) == (args, kwargs)
+
+
+def test_a_large_bytes_is_not_copied_by_its_sender() -> None:
+    value = b"x" * BIG
+    assert codec.encode_call("f", (value,), {}).buffers[0] is value
+    assert codec.encode_result(value).buffers[0] is value
+
+
+def test_plain_values_are_never_detached() -> None:
+    blob = codec.encode_result(b"x" * BIG, plain=True)
+    assert not blob.buffers
+    assert codec.to_plain(blob.data) == b"x" * BIG
+    assert not codec.encode_call("f", (b"x" * BIG,), {}, plain=True).buffers
+
+
+def test_a_large_text_with_lone_surrogates_is_refused_or_comes_back() -> None:
+    value = "\ud800" * BIG
+    blob = codec.encode_result(value)
+    assert codec.decode(blob.data, blob.buffers) == value
+    call = codec.encode_call("f", (value,), {})
+    assert codec.decode_call(call.data, call.buffers) == ((value,), {})
+
+
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [
+        (b"\xc1\xc1", [b"x"]),
+        (b"\xc1\xc1b", []),
+        (b"\xc1\xc1b", [b"x", b"y"]),
+        (b"\xc1\xc1t", [b"\xff"]),
+        (b"\xc1\xc1d", []),
+        (b"\xc1\xc1?", [b"x"]),
+        (b"\xc1\xc1c", []),
+        (b"\xc1\xc1c\x92\x91\xd6\x01\x00\x00\x00\x09\x80", [b"x"]),
+        (b"\xc1\xc1c\x93\x90\x80\xc0", []),
+    ],
+)
+def test_what_was_not_detached_so_is_refused(data: bytes, frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        codec.decode_call(data, frames)
+    if data[2:3] != b"c":
+        with pytest.raises(ProtocolError):
+            codec.decode(data, frames)
