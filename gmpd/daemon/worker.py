@@ -42,6 +42,7 @@ from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
@@ -93,6 +94,10 @@ class Worker:
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
         self.loop.shared = True
+        if not self.isolated:
+            self.loop.neighbours = Neighbours(self.loop)
+            self.loop.neighbours.move_in()
+            give_plain_jobs_loops()
         os.register_at_fork(after_in_child=self._in_fork)
         self.exchange = Exchange(
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gmpd.runtime.g import G
+    from gmpd.runtime.jobg import JobG
 
 #: Entries of a full set: with one more, CPython would make its table four times as large. It takes
 #: 27 bytes for each now, and a third of a millisecond to be made.
@@ -40,9 +41,10 @@ class AllGs:
     def __contains__(self, g: Any) -> bool:
         return any(g in gs for gs in self._sets)
 
-    def add(self, g: G) -> None:
+    def add(self, g: G | JobG) -> None:
         """A G was made; ``go`` has this written out."""
-        g._among = among = self.young
+        among: set[Any] = self.young
+        g._among = among
         among.add(g)
         if len(among) >= FULL:
             self.grow()

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.g import G, JobG
+from gmpd.runtime.g import G
 from gmpd.runtime.internals import clear_current_task
+from gmpd.runtime.jobg import JobG
 from gmpd.runtime.task import Task
 from gmpd.runtime.watch import is_watched, run_watched
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.steps import Steps
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _event_may_be_set(loop: Loop) -> bool:
     """Whether something waits for an ``asyncio.Event``: it goes on, or ends, by Ctrl-C. Each Event
     that is waited for has a Future; what waits for gmpd's own things has none.
     """
-    waiting = (g for g in [*loop.gs.some(len(loop.gs)), *asyncio.all_tasks(loop)])
+    waiting = (g for g in [*loop.gs.some(len(loop.gs)), *all_tasks(loop)])
     return any(
         isinstance(g, Steps) and isinstance(g._fut_waiter, asyncio.Future) and _waits_for_event(g)
         for g in waiting

@@ -22,7 +22,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.callee import fn_key, fn_name
-from gmpd.runtime.g import G, JobG
+from gmpd.runtime.g import G
+from gmpd.runtime.jobg import JobG
 from gmpd.runtime.steps import leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task

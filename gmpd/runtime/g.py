@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from _thread import allocate_lock
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from functools import partial
 from types import CodeType
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gmpd.errors import InvariantError
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.m import current_m, entersyscallblock
-from gmpd.runtime.steps import Steps, _message, sender
+from gmpd.runtime.steps import Steps, _message
 from gmpd.timeouts import checked, lock_s
 
 if TYPE_CHECKING:
@@ -338,50 +338,6 @@ class Away:
         self._g._end(CANCELLED, msg)
         self._on_cancel(self._g)
         return True
-
-
-class JobG(G):
-    """The coroutine of a worker's async job, driven as a G; the job is told when it ends."""
-
-    __slots__ = ("_job",)
-
-    def __init__(self, p: Loop, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
-        # As G.__init__, written out: one per async job.
-        self._p = p
-        self._fn = self._job = job
-        self._send = sender(coro)
-        self._coro_or_args = coro
-        self._among = NOWHERE
-        self._fut_waiter = self._callbacks = None
-        self._must_cancel = self._asyncio_future_blocking = False
-        self._state = PENDING
-        self._context = context
-        self.id = job.id
-
-    def _returned(self, value: Any) -> None:
-        super()._returned(value)
-        if self._state == RETURNED:
-            self._ended()
-
-    @property
-    def fn_name(self) -> str:
-        return str(self._job.fn_name)
-
-    @property
-    def driven(self) -> Any:
-        """The user's coroutine or generator, inside what the worker makes of it; None if none."""
-        return getattr(self._job, "driven", None)
-
-    def _end(self, state: int, value: Any) -> None:
-        super()._end(state, value)
-        self._ended()
-
-    def _ended(self) -> None:
-        self._p.stats.finished += 1
-        self._job.finished()
-
-    def __repr__(self) -> str:
-        return f"<G {self.id} of job {self.fn_name}>"
 
 
 def started(_value: None) -> None:

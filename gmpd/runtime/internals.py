@@ -95,6 +95,20 @@ else:
             swap_current_task(loop, None)
 
 
+#: All tasks of a loop that have not ended, whoever asks.
+all_tasks: Callable[[Any], set[Any]] = asyncio.all_tasks
+
+
+def replace_all_tasks(fn: Callable[[Any], set[Any]]) -> None:
+    """Let ``asyncio.all_tasks`` be another function, for asyncio too."""
+    asyncio.all_tasks = fn  # type: ignore[assignment]
+    _tasks.all_tasks = fn
+
+
+_tasks: Any = import_module("asyncio.tasks")
+#: A task of ours is a C Task by class; of its parts only the future is begun.
+future_init: Callable[..., None] = asyncio.Future.__init__
+
 #: How asyncio shows tasks.
 task_repr: Callable[[Any], str] = _take(
     "asyncio.base_tasks", "_task_repr", "repr() of a task to be asyncio's"
@@ -152,6 +166,7 @@ LOOP: Final = {
 HANDLE: Final = {
     "_callback": "naming a callback",
     "_cancelled": "callbacks that were cancelled",
+    "_context": "which job a callback belongs to",
     "_run": "running a callback",
     "_source_traceback": "where it was made, in debug mode",
 }
@@ -280,11 +295,14 @@ __all__ = [
     "RUNNING",
     "SelectorEventLoop",
     "absent",
+    "all_tasks",
     "asyncio_logger",
     "clear_current_task",
     "current_tasks",
+    "future_init",
     "missing",
     "register_task",
+    "replace_all_tasks",
     "running_loop",
     "set_running_loop",
     "swap_current_task",

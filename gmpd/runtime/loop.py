@@ -27,7 +27,7 @@ from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
-from gmpd.runtime.g import G, JobG
+from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.internals import (
     DEBUG_STACK_DEPTH,
@@ -35,6 +35,7 @@ from gmpd.runtime.internals import (
     clear_current_task,
     set_running_loop,
 )
+from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
@@ -73,6 +74,9 @@ def _check(max_ms: int) -> None:
 
 class Loop(SelectorEventLoop):
     """One P. ``max_ms`` bounds its threads."""
+
+    #: Keeps jobs from each other where they share the loop.
+    neighbours: Any = None
 
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
@@ -198,11 +202,17 @@ class Loop(SelectorEventLoop):
         self._check_closed()
         if self._task_factory is not None:
             return super().create_task(coro, name=name, context=context, **more)
-        if more.get("eager_start"):
+        return self.make_task(coro, name=name, context=context, **more)
+
+    def make_task(
+        self, coro: Coroutine[Any, Any, T], *, name: Any = None, context: Any = None, **more: Any
+    ) -> asyncio.Task[T]:
+        """A task whatever factory was set. One that starts eagerly is asyncio's own."""
+        if more and (more.get("eager_start") or set(more) > {"eager_start"}):
             return asyncio.Task(coro, loop=self, name=name, context=context, **more)
         task = Task(coro, loop=self, name=name, context=context)
         if self._debug:
-            task.forget_frame()
+            task.forget_own_frames()
         if self.tracer is not None:
             self.tracer(GEvent.CREATE, task)
         return task

@@ -17,10 +17,13 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime.g import Away, G, JobG
+from gmpd.runtime.g import Away, G
+from gmpd.runtime.internals import all_tasks
+from gmpd.runtime.jobg import JobG
 from gmpd.runtime.steps import Steps
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
+from gmpd.runtime.task import Task
 from gmpd.runtime.trace import PState
 from gmpd.sched.sysmon import Trait
 
@@ -106,7 +109,7 @@ def deadlock_text(loop: Loop) -> str:
 
 def _tasks(loop: Loop) -> list[Any]:
     """What ``loop.create_task`` made."""
-    return [task for task in asyncio.all_tasks(loop) if isinstance(task, Steps)]
+    return [task for task in all_tasks(loop) if type(task) is Task]
 
 
 def _on_ms(loop: Loop) -> dict[Any, M]:

@@ -225,6 +225,12 @@ class Steps:
         coro = self._coro_or_args
         return None if coro.__class__ is tuple else coro
 
+    @_coro.setter
+    def _coro(self, coro: Any) -> None:
+        """Libraries that run a task under another coroutine (greenback) put it in its place."""
+        self._coro_or_args = coro
+        self._send = sender(coro)
+
     def get_coro(self) -> Any:
         return self._coro
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from asyncio import CancelledError
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.internals import register_task, task_repr
+from gmpd.runtime.internals import future_init, register_task, task_repr
 from gmpd.runtime.steps import Steps, _message, sender
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
 _Future: Any = asyncio.Future
-_future_init = _Future.__init__
 _future_cancel = _Future.cancel
 _future_cancelled_error = _Future._make_cancelled_error
 _future_exception = _Future.exception
 _future_result = _Future.result
 _future_set_result = _Future.set_result
 _future_set_exception = _Future.set_exception
+
+
+#: Where frames are that say nothing about who made a task; and by which function of asyncio.
+_OWN, _ASYNCIO = os.path.dirname(__file__) + os.sep, os.path.dirname(asyncio.__file__) + os.sep
+_MAKERS = frozenset({"create_task", "ensure_future", "_ensure_future"})
 
 
 class Task(Steps, asyncio.Task[Any]):
@@ -49,7 +54,7 @@ class Task(Steps, asyncio.Task[Any]):
         name: object = None,
         context: Context | None = None,
     ):
-        _future_init(self, loop=loop)
+        future_init(self, loop=loop)
         if not asyncio.iscoroutine(coro):
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._p = loop
@@ -66,10 +71,15 @@ class Task(Steps, asyncio.Task[Any]):
         loop._ready.append(self)
         register_task(self)
 
-    def forget_frame(self) -> None:
-        """In debug mode: the line that made it is the caller's, not the loop's."""
-        if self._source_traceback:  # type: ignore[attr-defined]
-            del self._source_traceback[-1]  # type: ignore[attr-defined]
+    def forget_own_frames(self) -> None:
+        """In debug mode: the line that made it is the user's, not the loop's nor asyncio's."""
+        origin = self._source_traceback  # type: ignore[attr-defined]
+        while origin and origin[-1].filename.startswith(_OWN):
+            del origin[-1]
+        while len(origin) > 1 and origin[-1].name in _MAKERS:
+            if not origin[-1].filename.startswith(_ASYNCIO):
+                break
+            del origin[-1]
 
     def cancel(self, msg: Any = None) -> bool:
         self._log_traceback = False

@@ -1,0 +1,212 @@
+"""Async jobs that share a loop, kept from each other: what one sets or ends on the loop is its own.
+
+To its code the loop looks like one of its own, as under ``asyncio.run``: it cancels all tasks, sets
+a task factory, shuts the default executor down. Here those calls reach the job's own tasks and
+settings alone; what cannot be divided is refused with a line in the log, as ``stop`` is.
+
+Which job some code belongs to is in a context variable, a number: tasks, children, callbacks and
+threads of the job inherit it. A plain job has no number; it does not see the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gmpd.runtime import internals
+from gmpd.runtime.m import current_m
+from gmpd.runtime.overrun import innermost
+from gmpd.timeouts import checked
+
+if TYPE_CHECKING:
+    from gmpd.runtime.loop import Loop
+
+log = logging.getLogger(__name__)
+
+#: The async job that this code belongs to; 0 for none.
+family: ContextVar[int] = ContextVar("gmpd-job", default=0)
+
+
+class Settings:
+    """What a job has set for itself."""
+
+    __slots__ = ("executor", "factory", "handler")
+
+    def __init__(self) -> None:
+        self.executor: Executor | None = None
+        self.factory: Any = None
+        self.handler: Any = None
+
+
+class Neighbours:
+    """The jobs of one loop, as far as one must not touch the others."""
+
+    def __init__(self, loop: Loop):
+        self._loop = loop
+        #: Of jobs that have set anything, by their number.
+        self.settings: dict[int, Settings] = {}
+        self._run_in_executor = loop.run_in_executor
+        self._call_exception_handler = loop.call_exception_handler
+        self._all_tasks = asyncio.all_tasks
+
+    def move_in(self) -> None:
+        """From here on jobs share the loop of this process."""
+        own: tuple[Callable[..., Any], ...] = (
+            self.call_exception_handler,
+            self.get_exception_handler,
+            self.get_task_factory,
+            self.run_in_executor,
+            self.set_debug,
+            self.set_default_executor,
+            self.set_exception_handler,
+            self.set_task_factory,
+            self.shutdown_asyncgens,
+            self.shutdown_default_executor,
+        )
+        for method in own:
+            setattr(self._loop, method.__name__, method)
+        internals.replace_all_tasks(self.all_tasks)
+
+    # ---- tasks -----------------------------------------------------------------------------------
+
+    def all_tasks(self, loop: asyncio.AbstractEventLoop | None = None) -> set[Any]:
+        """As ``asyncio.all_tasks``: those of the caller's job, on the loop that it shares."""
+        asked = asyncio.get_running_loop() if loop is None else loop
+        found = self._all_tasks(asked)
+        if asked is not self._loop:
+            return found
+        mine = family.get()
+        gs: list[Any] = list(self._loop.gs.some(len(self._loop.gs)))
+        jobs = {g for g in gs if isinstance(g, asyncio.Task) and not g.done()}
+        return {task for task in found | jobs if family_of(task) == mine}
+
+    def set_task_factory(self, factory: Any) -> None:
+        """For tasks of this job."""
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._mine().factory = factory
+        self._loop._task_factory = self._make_task
+
+    def get_task_factory(self) -> Any:
+        """That of this job."""
+        settings = self.settings.get(family.get())
+        return None if settings is None else settings.factory
+
+    def _make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **more: Any) -> Any:
+        factory = self.get_task_factory()
+        if factory is not None:
+            return factory(loop, coro, **more)
+        return self._loop.make_task(coro, **more)
+
+    # ---- threads ---------------------------------------------------------------------------------
+
+    def set_default_executor(self, executor: Any) -> None:
+        """For calls of this job."""
+        self._mine().executor = executor
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """As the loop's, with the job's own default."""
+        if executor is None and self.settings:
+            settings = self.settings.get(family.get())
+            executor = None if settings is None else settings.executor
+        return self._run_in_executor(executor, func, *args)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Of the job's own; the one that all jobs share stays."""
+        settings = self.settings.get(family.get())
+        executor = None if settings is None else settings.executor
+        if settings is None or executor is None:
+            self._refuse("shutdown_default_executor()")
+            return
+        settings.executor = None
+        ended = self._run_in_executor(None, partial(executor.shutdown, wait=True))
+        await asyncio.wait_for(ended, checked(timeout))
+
+    async def shutdown_asyncgens(self) -> None:
+        """Generators of other jobs are among them."""
+        self._refuse("shutdown_asyncgens()")
+
+    # ---- the rest --------------------------------------------------------------------------------
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """For what comes of this job's tasks and callbacks."""
+        if handler is not None and not callable(handler):
+            raise TypeError(f"A callable object or None is expected, got {handler!r}")
+        self._mine().handler = handler
+
+    def get_exception_handler(self) -> Any:
+        """That of this job."""
+        settings = self.settings.get(family.get())
+        return None if settings is None else settings.handler
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """To the handler of the job that it is about."""
+        about = context.get("task") or context.get("future") or context.get("handle")
+        number = family.get() if about is None else family_of(about) or family.get()
+        settings = self.settings.get(number)
+        if settings is None or settings.handler is None:
+            self._call_exception_handler(context)
+            return
+        try:
+            settings.handler(self._loop, context)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a job's handler ends nobody else's callback
+            self._call_exception_handler(
+                {"message": "Unhandled error in exception handler", "exception": error}
+            )
+            self._call_exception_handler(context)
+
+    def set_debug(self, enabled: bool) -> None:
+        """It would slow all jobs down."""
+        self._refuse(f"set_debug({enabled})")
+
+    def _mine(self) -> Settings:
+        return self.settings.setdefault(family.get(), Settings())
+
+    def _refuse(self, what: str) -> None:
+        log.warning(
+            "a job called %s of its worker's event loop at %s: ignored, other jobs run on it. "
+            "With isolate=True a job has a loop and a process of its own",
+            what,
+            innermost(sys._getframe(2)),
+        )
+
+
+def family_of(thing: Any) -> int:
+    """The job that a task or handle belongs to; 0 for none."""
+    get_context = getattr(thing, "get_context", None)  # a Handle has it since 3.12
+    context = getattr(thing, "_context", None) if get_context is None else get_context()
+    return 0 if context is None else int(context.get(family, 0))
+
+
+def give_plain_jobs_loops() -> None:
+    """Let ``asyncio.get_event_loop()`` in a plain job make a loop for its thread, as it does on the
+    main thread of a program, where process pools run theirs. Since 3.14 it makes none anywhere.
+    """
+    if sys.version_info >= (3, 14):
+        return
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        """Where no loop was set for the thread of a job, or a former job closed it, makes one."""
+
+        def get_event_loop(self) -> asyncio.AbstractEventLoop:
+            try:
+                loop = super().get_event_loop()
+            except RuntimeError:
+                if current_m() is None:
+                    raise
+            else:
+                if current_m() is None or not loop.is_closed():
+                    return loop
+            loop = self.new_event_loop()
+            self.set_event_loop(loop)
+            return loop
+
+    asyncio.set_event_loop_policy(Policy())
