@@ -7,11 +7,15 @@ this question; what to do with the answer is not its business.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gmpd.errors import ConfigError
 
@@ -71,6 +75,45 @@ def procs_max(cpus: int | None = None) -> int:
 def starts_at_once() -> int:
     """How many workers may start at the same time."""
     return STARTS_PER_CPU * len(os.sched_getaffinity(0))
+
+
+def core_of(p: int, procs: int) -> int | None:
+    """The core of P ``p`` of ``procs``; None when a fixed one would be worse than the kernel's
+    choice: beside other programs, fewer Ps than cores would all be on the first ones, and more but
+    for a multiple share them unevenly."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[p % len(cores)] if procs % len(cores) == 0 else None
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, and let what its jobs start have all of those that it had."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+
+    def release() -> None:
+        os.sched_setaffinity(0, allowed)
+
+    def hold() -> None:
+        os.sched_setaffinity(0, {core})
+
+    os.register_at_fork(before=release, after_in_parent=hold)
+    for module, name in ((subprocess, "_fork_exec"), (os, "posix_spawn"), (os, "posix_spawnp"),
+                         (os, "system")):  # fmt: skip
+        start = getattr(module, name, None)
+        if start is not None:
+            setattr(module, name, _between(release, start, hold))
+
+
+def _between(before: Callable[[], None], fn: Any, after: Callable[[], None]) -> Any:
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            after()
+
+    return call
 
 
 def read_facts(root: Path = Path("/")) -> Facts:

@@ -192,14 +192,36 @@ class Router:
         self.fd = _number(socket, zmq.FD)
         self.stirred = True
         self.endpoint = endpoint
+        self._bound = 0, 0
         self.unreachable = 0
         try:
             if connections_max is not None:
                 self.doorman = Doorman(socket, endpoint, connections_max)
-            _bind_private(socket, endpoint)
+            self._bind()
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its file is the one that it has bound, or has another name for a while."""
+        return self.is_shut or _inode_at(self.endpoint) == self._bound
+
+    def bind_again(self) -> None:
+        """Its file was removed: who is connected notices nothing, and others find it again.
+
+        By a second listener. The first goes on without a file: its end would be the end of all
+        connections that it has accepted.
+        """
+        try:
+            self._bind()
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot listen on {self.endpoint}: {error.strerror}") from None
+
+    def _bind(self) -> None:
+        _bind_private(self._socket, self.endpoint)
+        self._bound = _inode_at(self.endpoint)
+        self.stirred = True
 
     def send(self, peer: bytes, frames: Frames) -> bool:
         """Queue one message for a peer; False (and counted) when it is not there any more."""
@@ -552,6 +574,15 @@ def _bind_private(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.bind(address)
     finally:
         os.umask(before)
+
+
+def _inode_at(endpoint: str) -> tuple[int, int]:
+    """What names the file of an ipc endpoint; (0, 0) when there is none, or it is no ipc."""
+    try:
+        info = os.stat(endpoint.removeprefix("ipc://"), follow_symlinks=False)
+    except OSError:
+        return 0, 0
+    return info.st_dev, info.st_ino
 
 
 def _remove(endpoint: str) -> None:

@@ -163,6 +163,22 @@ class Lock:
         os.write(fd, f"{os.getpid()}\n".encode())
         return cls(Path(directory), fd)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the directory still has the file that this is a lock on."""
+        return self._fd >= 0 and _is_same_file(self._fd, self.directory / LOCK)
+
+    def take_again(self) -> None:
+        """Its file was removed: make directory and file anew. Raises Taken when another daemon has
+        done so before, and as `prepare`."""
+        prepare(self.directory)
+        try:
+            fresh = type(self).acquire(self.directory)
+        except ConfigError as error:
+            raise Taken(str(error).partition(": ")[0]) from error
+        os.close(self._fd)
+        self._fd = fresh._fd
+
     def clear_stale(self) -> list[str]:
         """Remove what a daemon that died has left here; the names, to be logged.
 
@@ -181,9 +197,10 @@ class Lock:
         """Remove sockets, discovery file and lock, in this order; once or often."""
         if self._fd < 0:
             return
-        self.clear_stale()
-        with suppress(FileNotFoundError):  # somebody tidied by hand
-            os.unlink(self.directory / LOCK)
+        if self.is_held:  # else it was removed, and what is there now is another daemon's
+            self.clear_stale()
+            with suppress(FileNotFoundError):  # somebody tidied by hand
+                os.unlink(self.directory / LOCK)
         os.close(self._fd)
         self._fd = -1
 
@@ -197,6 +214,10 @@ class Lock:
         trace: TracebackType | None,
     ) -> None:
         self.release()
+
+
+class Taken(ConfigError):
+    """Another daemon lives in the directory that was ours."""
 
 
 class HiddenHolder(ConfigError):
@@ -345,6 +366,11 @@ class Discovery:
         if self.pid_namespace != _pid_namespace():
             return False
         return _started_ticks(self.pid) != self.started_ticks
+
+
+def is_published(directory: str | os.PathLike[str]) -> bool:
+    """Whether there is a record."""
+    return os.path.exists(Path(directory) / DISCOVERY)
 
 
 def write_discovery(directory: str | os.PathLike[str], record: Discovery) -> None:

@@ -63,7 +63,7 @@ class Daemon:
         high=4_096,  # more cores than any machine has; a typing error beyond it would fork-bomb
     )
     imports: tuple[str, ...] = _key((), Kind.LIST, "modules that every worker imports at start")
-    pin: bool = _flag(True, "pin each worker to one core")
+    pin: bool = _flag(False, "pin each worker to one core, if there are as many Ps as cores")
     start_timeout: float = _time("30s", "a worker not ready by then is started again", low=0.1)
     drain_timeout: float = _time("30s", "after TERM or `gmpd drain`, running jobs get this long")
     runtime_dir: str = _text("", "sockets and gmpd.json live here; empty chooses a place")

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from gmpd import protocol
+from gmpd import protocol, rundir
 from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
@@ -21,7 +21,9 @@ from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.premises import Premises
 from gmpd.daemon.questions import Questions
+from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.roster import Roster
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.daemon.traffic import Traffic
@@ -72,7 +74,10 @@ class Coordinator:
         self.failure = ""
         self._poller = Poller()
         self.sched = Sched(_policy(config, procs))
-        self.supervisor = Supervisor(config, surroundings, procs)
+        #: The place where it lives, once somebody watches it.
+        self.premises: Premises | None = None
+        self.reaper = Reaper()  # a fork: while this process has but one thread
+        self.supervisor = Supervisor(config, surroundings, procs, self.reaper)
         self.roster = Roster(config, self.sched, self.supervisor, self._started, self._broken)
         self.roster.start_some()  # they take longest: before anything else
         self._open(endpoints)
@@ -120,6 +125,16 @@ class Coordinator:
         ):
             assert link.doorman is not None  # it counts its connections
             self._poller.add(left, link.doorman.fd)
+
+    def live_in(self, lock: rundir.Lock, publish: Callable[[], None]) -> None:
+        """Watch the place where it lives; ``publish`` writes its record there again."""
+        routers = self._client_link, self._worker_link
+        self.premises = Premises(lock, routers, publish, self._displaced)
+        self.roster.obstacle = self.premises.look
+
+    def _displaced(self, why: str) -> None:
+        log.error("%s; this daemon (pid %d) finishes what runs, and ends", why, os.getpid())
+        self.drain(why)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call ``callback`` when a descriptor is readable: signals, the starter's pipe."""
@@ -195,6 +210,8 @@ class Coordinator:
 
     def _due(self, now: int) -> None:
         """What time brings, and what waited for the turn's events."""
+        if self.premises is not None:
+            self.premises.due(now)
         self.roster.due(now)
         self.clients.due(now)
         for door in self._doors:
@@ -216,6 +233,7 @@ class Coordinator:
             self.roster.next_due(),
             self.clients.next_due(),
             self._questions.next_due(),
+            None if self.premises is None else self.premises.next_due(),
             *(door.next_due() for door in self._doors),
             self._trimming.next_due,
             self._drain_until,
@@ -281,8 +299,19 @@ class Coordinator:
             log.warning("%d jobs are lost: they had not finished%s", lost, named)
         self._questions.ending(lost, functions)
 
+    @property
+    def is_displaced(self) -> bool:
+        """Whether another daemon lives in its place."""
+        return self.premises is not None and self.premises.is_lost
+
     def _close(self) -> None:
         self.roster.close()
+        self.reaper.close()
+        if self.is_displaced:
+            # libzmq removes the files of its sockets by their names, which are another daemon's
+            # now: it stays open, and ends with this process.
+            time.sleep(FAREWELL_S)
+            return
         self._gate.close()
         self._client_link.close(int(FAREWELL_S * 1000))
         self._worker_link.close()

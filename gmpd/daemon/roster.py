@@ -53,6 +53,8 @@ class Roster:
         self._started = started
         self._broken = broken
         self.on_ready: Callable[[], None] = _nothing
+        #: Why a worker that is started now would not find the daemon; empty when it would.
+        self.obstacle: Callable[[], str] = str
         self.procs = supervisor.procs
         #: Ps that want a worker, in order: so many start at a time.
         self.wanted: dict[int, None] = dict.fromkeys(range(self.procs))
@@ -119,6 +121,9 @@ class Roster:
             self._start(p)
 
     def _start(self, p: int) -> None:
+        if why := self.obstacle():
+            self._not_begun(p, why, time.monotonic_ns())
+            return
         try:
             child = self.supervisor.spawn(p)
         except OSError as error:
@@ -130,6 +135,9 @@ class Roster:
     def start_isolated(self, p: int) -> None:
         """A worker for an isolated job, which is told as dead if there is no process for it."""
         if self._stopping:
+            return
+        if why := self.obstacle():
+            self._unstarted.append((p, why))
             return
         try:
             child = self.supervisor.spawn_isolated(p)

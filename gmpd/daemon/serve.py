@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Front:
 
     def _on_ready(self) -> None:
         self._ready = True
-        self._publish()
+        self.publish()
         self._notifier.send(datagram(ready=True, status=self._status()))
         self._announce(
             f"gmpd {gmpd.__version__} serves on {self._coordinator.procs} Ps in {self._directory}"
@@ -122,7 +123,7 @@ class Front:
     def _on_gateway(self, gateway: Gateway) -> None:
         self._http, self._http_problem = gateway.url, gateway.problem or None
         if self._ready:
-            self._publish()
+            self.publish()
             self._announce_gateway()
 
     def _announce_gateway(self) -> None:
@@ -131,7 +132,10 @@ class Front:
         elif self._http_problem:
             self._announce(f"no metrics: {self._http_problem}")
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Write the record by which clients find the daemon, once it is there for them."""
+        if not self._ready:
+            return
         record = rundir.Discovery.of_this_process(
             version=gmpd.__version__,
             started_at=self._coordinator.started_at,
@@ -186,10 +190,12 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         around = Surroundings(endpoints["worker"], endpoints["client"], here, inherited=own)
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
         front = Front(config, coordinator, notifier, directory, announce)
+        coordinator.live_in(lock, front.publish)
         try:
             _run(coordinator, notifier)
         finally:
             front.close()
+    _leave_place(coordinator)
     if coordinator.failure:
         raise ConfigError(coordinator.failure)
     return 0
@@ -222,10 +228,12 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         settings.get("stdout"),
         inherited.settle(),
     )
-    with rundir.Lock.acquire(directory):
+    with rundir.Lock.acquire(directory) as lock:
         coordinator = Coordinator(config, endpoints, around, procs_of(config))
         # Clients may queue work while the workers still start.
-        _publish_private(directory, coordinator, endpoints["client"])
+        publish = partial(_publish_private, directory, coordinator, endpoints["client"])
+        publish()
+        coordinator.live_in(lock, publish)
         _tell({"ok": True, "endpoint": endpoints["client"], "pid": os.getpid()})
 
         def owner_left() -> None:
@@ -234,7 +242,16 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
 
         coordinator.watch(0, owner_left)
         _run(coordinator, Notifier(""))
+    _leave_place(coordinator)
     return 0
+
+
+def _leave_place(coordinator: Coordinator) -> None:
+    """Another daemon lives where this one did: end without the clean-up of libzmq, which would
+    remove the other one's sockets."""
+    if coordinator.is_displaced:
+        logging.shutdown()
+        os._exit(0)
 
 
 def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -> None:

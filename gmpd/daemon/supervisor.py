@@ -18,7 +18,9 @@ import msgpack
 
 from gmpd import interpreter
 from gmpd.config import Config
+from gmpd.cpus import core_of
 from gmpd.daemon.page import Page, Slot
+from gmpd.daemon.reaper import Reaper
 from gmpd.inherited import Inherited
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
@@ -96,13 +98,19 @@ class Surroundings:
 class Supervisor:
     """The worker processes of one daemon."""
 
-    def __init__(self, config: Config, surroundings: Surroundings, procs: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        surroundings: Surroundings,
+        procs: int,
+        reaper: Reaper | None = None,
+    ) -> None:
         self.config = config
         self.surroundings = surroundings
         self.procs = procs
         self.children: dict[int, Child] = {}
+        self._reaper = reaper
         self._epochs: dict[int, int] = {}
-        self._cores = sorted(os.sched_getaffinity(0))
 
     def housing(self, p: int, epoch: int) -> Child | None:
         """The process that houses this epoch of a P, while it is not confirmed dead."""
@@ -112,7 +120,7 @@ class Supervisor:
     def spawn(self, p: int) -> Child:
         """Start a worker for P ``p``. Raises OSError when the system has no process to give."""
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
-        core = self._cores[p % len(self._cores)] if self.config.daemon.pin else None
+        core = core_of(p, self.procs) if self.config.daemon.pin else None
         return self._start(p, epoch, core)
 
     def spawn_isolated(self, p: int) -> Child:
@@ -157,6 +165,8 @@ class Supervisor:
         start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
         child = Child(p, epoch, process, pidfd, page, secret, core, start_by_ns)
         self.children[p] = child
+        if self._reaper is not None:
+            self._reaper.began(process.pid)
         return child
 
     def _brief(
@@ -193,6 +203,8 @@ class Supervisor:
         """The child's pidfd said that it ended: collect it, and end what it left behind."""
         status = self._wait(child)
         _kill_group(child.process.pid)
+        if self._reaper is not None:
+            self._reaper.ended(child.process.pid)
         os.close(child.pidfd)
         if self.children.get(child.p) is child:
             del self.children[child.p]

@@ -19,7 +19,7 @@ from typing import Any, assert_never
 
 import msgpack
 
-from gmpd import inherited, protocol, rundir, versions
+from gmpd import cpus, inherited, protocol, rundir, versions
 from gmpd.allocator import TRIM_BYTES, give_back
 from gmpd.codec import (
     Blob,
@@ -552,7 +552,7 @@ def _settle_process(settings: dict[str, Any]) -> None:
     os.dup2(null, 0)
     os.close(null)
     if settings["core"] is not None:
-        os.sched_setaffinity(0, {settings["core"]})
+        cpus.pin(settings["core"])
     inherited.yield_memory_first()
     if settings["cwd"]:
         try:

@@ -123,13 +123,14 @@ class Deaths:
             return
         jobs = [*record.started.items(), *record.fresh.items()]
         unused = record.stage in (Stage.STARTING, Stage.SPARE)
+        ready = record.stage is not Stage.STARTING
         for token, job in jobs:
             unused = not self._isolated_lost(record, job, token in begun, end, now)
         record.fresh.clear()
         record.started.clear()
         record.used_ns = 0
         self._limits.died(record, now)
-        if unused:
+        if unused and (not ready or self._ledger.isolated.died_idle(now)):
             self._isolated_failed(why or f"it {end.text}", end, now)
 
     def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
@@ -150,17 +151,18 @@ class Deaths:
             transition(job, JobState.QUEUED)
             ledger.isolated.queue.put_back([job])
             return False
-        ledger.isolated.failures = 0
+        ledger.isolated.begun()
         return True
 
     def _isolated_failed(self, why: str, end: Exit, now: int) -> None:
         """A worker never came to run a job. After some in a row, those who wait are told."""
         isolated = self._ledger.isolated
         isolated.failed(now)
-        if isolated.failures < FAILURES_MAX:
+        deaths = max(isolated.failures, isolated.idle_deaths)
+        if deaths < FAILURES_MAX:
             return
         text = (
-            f"{isolated.failures} workers for isolated jobs in a row did not start; the last: {why}"
+            f"{deaths} workers for isolated jobs in a row did not start; the last: {why}"
             " (the daemon's log has more)"
         )
         details = {"signal": end.signal, "exitcode": end.exitcode, "text": text,

@@ -40,6 +40,8 @@ ISOLATED_FROM = 1 << 16
 END_NS = 2_000_000_000
 #: So many in a row that never came to run a job: those that wait are told instead of waiting on.
 FAILURES_MAX = 3
+#: So many in a row that were ready, and died before their job began: as many as count as failures.
+IDLE_DEATHS_MAX = 10
 #: Wait after such a failure; doubles with each further one up to the second value.
 PAUSE_MIN_NS = 100_000_000
 PAUSE_MAX_NS = 10_000_000_000
@@ -94,6 +96,8 @@ class Isolation:
         self.started = 0
         #: In a row.
         self.failures = 0
+        #: In a row, of workers that were ready and had not begun a job: somebody killed them.
+        self.idle_deaths = 0
         self._next_p = ISOLATED_FROM
         self._start_after_ns = 0
 
@@ -137,10 +141,23 @@ class Isolation:
         return self.ps.pop(p, None)
 
     def failed(self, now: int) -> None:
-        """A worker ended before it came to run a job."""
-        pause = min(PAUSE_MAX_NS, PAUSE_MIN_NS << min(self.failures, 30))
+        """A worker did not start."""
+        self._pause(self.failures, now)
         self.failures += 1
-        self._start_after_ns = now + pause
+
+    def died_idle(self, now: int) -> bool:
+        """A worker that was ready died before a job began in it. That says little about the next
+        one; whether it is one too many, as if none could start."""
+        self._pause(self.idle_deaths, now)
+        self.idle_deaths += 1
+        return self.idle_deaths > IDLE_DEATHS_MAX
+
+    def begun(self) -> None:
+        """A job began in a worker: they start, and live."""
+        self.failures = self.idle_deaths = 0
+
+    def _pause(self, row: int, now: int) -> None:
+        self._start_after_ns = now + min(PAUSE_MAX_NS, PAUSE_MIN_NS << min(row, 30))
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -201,7 +218,7 @@ class Isolation:
         for record in over:
             record.stage = Stage.ENDING
             record.due_ns = now + END_NS
-            self.failures = 0
+            self.begun()
         return over
 
     def overdue(self, now: int) -> list[IsolatedP]:

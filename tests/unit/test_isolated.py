@@ -12,6 +12,7 @@ from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, Retire, S
 from gmpd.sched.isolated import (
     END_NS,
     FAILURES_MAX,
+    IDLE_DEATHS_MAX,
     ISOLATED_FROM,
     PAUSE_MIN_NS,
     IsolatedP,
@@ -244,6 +245,27 @@ def test_a_job_that_had_not_begun_runs_with_the_next_worker(scene: Scene) -> Non
     scene.desk.finish(scene.ready(again))
     scene.take()
     assert scene.ended(seq) is Outcome.OK
+
+
+def test_deaths_of_workers_that_were_ready_say_nothing_about_the_next(scene: Scene) -> None:
+    """Somebody kills one after the other before the job begins: the job runs all the same. Not for
+    ever: then it is as if none could start."""
+    (seq,) = scene.submit()
+    for _ in range(IDLE_DEATHS_MAX):
+        (p,) = scene.starts(60_000)
+        scene.died(scene.ready(p), KILLED, begun=False)
+        assert scene.ended(seq) is None
+    (p,) = scene.starts(60_000)
+    scene.desk.finish(scene.ready(p))
+    scene.take()
+    assert scene.ended(seq) is Outcome.OK
+    (hopeless,) = scene.submit()
+    deaths = 0
+    while scene.ended(hopeless) is None:
+        deaths += 1
+        for p in scene.starts(60_000):
+            scene.died(scene.ready(p), KILLED, begun=False)
+    assert deaths == IDLE_DEATHS_MAX + 1
 
 
 def test_when_no_worker_starts_those_who_wait_are_told(scene: Scene) -> None:

@@ -1,0 +1,88 @@
+"""The place in the file system where a daemon lives, and whether it still is that.
+
+Directories below /tmp and /run are removed under live daemons: by cleaners, at a logout, by hand.
+Who is connected notices nothing, but nobody finds the daemon any more, its own new workers neither;
+and another daemon may begin in the same place. So the coordinator looks every few seconds.
+
+What is missing is put back. When another daemon has the place, this one gives way: it starts no
+worker any more, which would connect to the other one, finishes what runs, and ends; it removes
+nothing there, for nothing there is its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from gmpd import rundir
+from gmpd.errors import ConfigError
+from gmpd.netpoll import Router
+
+log = logging.getLogger("gmpd.serve")
+
+#: Between two looks: a handful of system calls.
+LOOK_NS = 2_000_000_000
+
+
+class Premises:
+    """``publish`` writes the discovery file; ``displaced`` is called once, with the reason."""
+
+    def __init__(
+        self,
+        lock: rundir.Lock,
+        routers: tuple[Router, ...],
+        publish: Callable[[], None],
+        displaced: Callable[[str], None],
+    ) -> None:
+        self._lock = lock
+        self._routers = routers
+        self._publish = publish
+        self._displaced = displaced
+        self._look_at = 0
+        #: Another daemon lives there.
+        self.is_lost = False
+        #: Why a worker would not find the daemon now; empty when it would.
+        self.problem = ""
+
+    def due(self, now: int) -> None:
+        """Look, when it is time for it."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK_NS
+            self.look()
+
+    def next_due(self) -> int | None:
+        return None if self.is_lost else self._look_at
+
+    def look(self) -> str:
+        """Put back what is missing. Gives why a worker would not find the daemon now."""
+        if self.is_lost:
+            return self.problem
+        before = self.problem
+        try:
+            self._mend()
+            self.problem = ""
+        except rundir.Taken as taken:
+            self.is_lost = True
+            self.problem = f"the place of this daemon was taken: {taken}"
+            self._displaced(self.problem)
+        except (ConfigError, OSError) as error:
+            self.problem = f"the runtime directory is gone and cannot be made again: {error}"
+            if self.problem != before:
+                log.error("%s", self.problem)
+        if before and not self.problem:
+            log.warning("the runtime directory is there again")
+        return self.problem
+
+    def _mend(self) -> None:
+        again = not self._lock.is_held
+        if again:
+            self._lock.take_again()
+        for router in self._routers:
+            if not router.is_there:
+                router.bind_again()
+                again = True
+        if again or not rundir.is_published(self._lock.directory):
+            with suppress(FileNotFoundError):
+                self._publish()
+                log.warning("put back what was removed from %s", self._lock.directory)
