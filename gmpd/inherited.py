@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import resource
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
@@ -118,27 +119,38 @@ def _variables_aside(env: MutableMapping[str, str]) -> dict[str, str]:
     return found
 
 
-def restore(inherited: Inherited) -> None:
-    """In a worker that has imported all of gmpd: jobs run as their program would."""
+def restore(inherited: Inherited, options: Sequence[str] = ()) -> None:
+    """In a worker that has imported all of gmpd: jobs run as their program would. ``options``: its
+    ``sys.warnoptions``, where these are known."""
     os.umask(inherited.umask)
     os.environ.update(inherited.variables)
-    if text := inherited.variables.get("PYTHONWARNINGS"):
+    if options:
+        sys.warnoptions[:] = options
+        for option in options:
+            _apply_warning(option)
+    elif text := inherited.variables.get("PYTHONWARNINGS"):
         for option in text.split(","):
             _apply_warning(option)
 
 
 def _apply_warning(option: str) -> None:
     """As the interpreter does it; what it would only complain about is left out."""
-    action, *rest = (part.strip() for part in option.split(":"))
+    parts = [part.strip() for part in option.split(":")]
+    action, message, category_name, module, line = (parts + [""] * 4)[:5]
     known = ("default", "always", "ignore", "module", "once", "error")
     full = [name for name in known if action and name.startswith(action)]
     if action == "all":
         full = ["always"]
-    if not full or any(rest[i : i + 1] not in ([], [""]) for i in (0, 2, 3)):
-        return  # with a message, module or line: the interpreter alone has the rules for those
-    category = _category(rest[1] if len(rest) > 1 else "")
-    if category is not None:
-        warnings.simplefilter(full[0], category)  # type: ignore[arg-type]
+    category = _category(category_name)
+    if not full or category is None or len(parts) > 5 or not (line or "0").isdecimal():
+        return
+    warnings.filterwarnings(
+        full[0],  # type: ignore[arg-type]
+        re.escape(message),
+        category,
+        re.escape(module) + r"\Z" if module else "",
+        int(line or 0),
+    )
 
 
 def _category(name: str) -> type[Warning] | None:

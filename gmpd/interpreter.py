@@ -18,9 +18,20 @@ from gmpd import inherited
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-def command(module: str, *words: str) -> list[str]:
+def command(module: str, *words: str, options: Sequence[str] = ()) -> list[str]:
     """The command line of ``python -m module words``, without the current directory (``-P``)."""
-    return [sys.executable, "-P", "-m", module, *words]
+    return [sys.executable, "-P", *options, "-m", module, *words]
+
+
+def options() -> list[str]:
+    """Options of this interpreter that change how code runs (``-O``, ``-X`` and the like), for one
+    that runs the same program's code. Not ``-W``: gmpd's own imports must not run under it."""
+    found = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    found += ["-B"] if sys.flags.dont_write_bytecode else []
+    found += ["-" + "b" * sys.flags.bytes_warning] if sys.flags.bytes_warning else []
+    for name, value in sys._xoptions.items():
+        found += ["-X", name if value is True else f"{name}={value}"]
+    return found
 
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:

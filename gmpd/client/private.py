@@ -95,6 +95,8 @@ class PrivateDaemon:
                 "cwd": "".join(interpreter.current_directory()),
                 "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
+                "options": interpreter.options(),
+                "warnings": list(sys.warnoptions),
                 "stdout": stdout,
                 "log_level": _log_level(config),
             },

@@ -93,6 +93,9 @@ class Surroundings:
     stdout: int | None = None
     #: What is for jobs of what the daemon inherited.
     inherited: Inherited = field(default_factory=Inherited)
+    #: Options of the program's interpreter for theirs; and its ``-W``, which apply to jobs alone.
+    options: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Supervisor:
@@ -140,7 +143,9 @@ class Supervisor:
         page, fd = Page.create(f"gmpd-p{p}")
         try:
             process = subprocess.Popen(
-                interpreter.command("gmpd.daemon.worker", str(fd)),
+                interpreter.command(
+                    "gmpd.daemon.worker", str(fd), options=self.surroundings.options
+                ),
                 stdin=subprocess.PIPE,
                 stdout=self._stdout(),
                 pass_fds=(fd,),
@@ -191,6 +196,7 @@ class Supervisor:
             "value_bytes": config.limits.value_bytes,
             "umask": around.inherited.umask,
             "variables": dict(around.inherited.variables),
+            "warnings": list(around.warnings),
         }
         assert process.stdin is not None
         try:

@@ -563,7 +563,8 @@ def _settle_process(settings: dict[str, Any]) -> None:
             os.chdir("/")
     sys.path[:] = jobs_path(sys.path, settings["sys_path"])
     os.environ[rundir.AROUND] = settings["client_endpoint"]
-    inherited.restore(inherited.Inherited(settings["umask"], settings["variables"]))
+    aside = inherited.Inherited(settings["umask"], settings["variables"])
+    inherited.restore(aside, settings["warnings"])
 
 
 def _leave_alone(number: int, frame: object) -> None:

@@ -415,3 +415,28 @@ def test_two_sessions_have_a_main_each(tmp_path: Path) -> None:
     assert "'WHO'" in names
     assert "'client'" not in lines[0]
     assert lines[2:] == ["('b', 'b', True, ['b'])", "('a', 'a', True, ['a'])", "0 0"]
+
+
+def test_options_of_the_interpreter_reach_the_workers(tmp_path: Path) -> None:
+    script = """
+    import gmpd, sys, warnings
+
+    def look():
+        assert False, "not with -O"
+        warned = []
+        for kind in (UserWarning, FutureWarning):
+            try:
+                warnings.warn("text", kind)
+            except kind:
+                warned.append(kind.__name__)
+        return warned, sys._xoptions.get("mine"), sys.warnoptions, sys.flags.optimize, __debug__
+
+    with gmpd.Client() as client:
+        print(client.submit(look).result() == look())
+        print(client.submit(look).result())
+    """
+    (tmp_path / "script.py").write_text(textwrap.dedent(script))
+    options = ("-O", "-X", "mine=5", "-W", "error::UserWarning", "-W", "ignore::FutureWarning")
+    lines = run(tmp_path, script, command=(*options, "script.py"))
+    told = "(['UserWarning'], '5', ['error::UserWarning', 'ignore::FutureWarning'], 1, False)"
+    assert lines == ["True", told]
