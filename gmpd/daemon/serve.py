@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 
 import gmpd
-from gmpd import inherited, interpreter, pythons, rundir
+from gmpd import inherited, interpreter, needs, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
@@ -166,10 +166,15 @@ class Front:
 def procs_of(config: Config) -> int:
     """How many Ps: as configured, else what the machine gives (Go's default GOMAXPROCS).
 
-    Raises ConfigError for more than the machine can use.
+    Fewer when this process may not have what so many need. Raises ConfigError for more than the
+    machine can use, and when there is too little for one.
     """
     check_procs(config.daemon.procs)
-    return config.daemon.procs or read_facts().procs
+    wanted = config.daemon.procs or read_facts().procs
+    procs, why = needs.fitting(wanted, config.limits.isolated, needs.read_given())
+    if why:
+        log.warning("%s", why)
+    return procs
 
 
 def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:

@@ -277,3 +277,16 @@ def test_facts_after_settling(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "0.0 0.0", "none blocked", "SIG_DFL SIG_IGN", "True /"
     ]  # fmt: skip
+
+
+def test_too_few_descriptors_are_told_at_once(short_tmp: Path) -> None:
+    """In one sentence; no worker is killed over and over for not starting."""
+    done = subprocess.run(
+        [*GMPD, "serve", "--procs", "2"],
+        env={**os.environ, "GMPD_RUNTIME_DIR": str(short_tmp / "run")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert "needs 112 descriptors, 64 are allowed" in done.stderr
+    assert "Traceback" not in done.stderr
