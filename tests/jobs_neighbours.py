@@ -140,3 +140,44 @@ def own_loop() -> str:
         return loop.run_until_complete(asyncio.sleep(0.001, "ran"))
     finally:
         loop.close()
+
+
+# ---- what patches the process --------------------------------------------------------------------
+
+
+async def nested() -> None:
+    import nest_asyncio  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    nest_asyncio.apply()
+
+
+async def patch_by_hand() -> None:
+    """As nest_asyncio does it: asyncio first, then the class of the loop."""
+    module: Any = asyncio
+    module.run = module.Task = None
+    module._patched_by_hand = True
+    cls: Any = type(asyncio.get_running_loop())
+    cls._run_once = lambda self: None
+
+
+def patched_plainly() -> None:
+    import nest_asyncio
+
+    nest_asyncio.apply()
+
+
+def greenlets() -> str:
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+    import time
+
+    time.sleep(0.01)
+    return "patched"
+
+
+async def asyncio_is_whole() -> list[Any]:
+    await asyncio.sleep(0.001)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(asyncio.sleep(0.001, "well"))
+    return [task.result(), asyncio.run.__module__, hasattr(asyncio, "_patched_by_hand")]

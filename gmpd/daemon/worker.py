@@ -43,6 +43,7 @@ from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
+from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
@@ -94,6 +95,7 @@ class Worker:
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
         self.loop.shared = True
+        Guard(shared=not self.isolated).stand()
         if not self.isolated:
             self.loop.neighbours = Neighbours(self.loop)
             self.loop.neighbours.move_in()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from concurrent import futures
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gmpd.errors import UnsupportedPython
@@ -103,9 +104,34 @@ def replace_all_tasks(fn: Callable[[Any], set[Any]]) -> None:
     """Let ``asyncio.all_tasks`` be another function, for asyncio too."""
     asyncio.all_tasks = fn  # type: ignore[assignment]
     _tasks.all_tasks = fn
+    _originals.update({(asyncio, "all_tasks"): fn, (_tasks, "all_tasks"): fn})
 
 
 _tasks: Any = import_module("asyncio.tasks")
+#: What asyncio is made of, against libraries that patch it and must not.
+_originals: dict[tuple[Any, str], Any] = {
+    (module, name): value
+    for module in map(
+        import_module, ("asyncio", "asyncio.events", "asyncio.futures", "asyncio.tasks")
+    )
+    for name, value in vars(module).items()
+    if not name.startswith("__")
+}
+
+
+def restore_asyncio() -> None:
+    """Take back what was put into asyncio's modules since they were imported."""
+    for (module, name), value in _originals.items():
+        if getattr(module, name, None) is not value:
+            setattr(module, name, value)
+    for module in {module for module, _ in _originals}:
+        for name in [n for n in vars(module) if not n.startswith("__")]:
+            if (module, name) not in _originals and not isinstance(
+                getattr(module, name), ModuleType
+            ):
+                delattr(module, name)
+
+
 #: A task of ours is a C Task by class; of its parts only the future is begun.
 future_init: Callable[..., None] = asyncio.Future.__init__
 
@@ -303,6 +329,7 @@ __all__ = [
     "missing",
     "register_task",
     "replace_all_tasks",
+    "restore_asyncio",
     "running_loop",
     "set_running_loop",
     "swap_current_task",

@@ -39,6 +39,7 @@ from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
+from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import p_state
@@ -72,7 +73,7 @@ def _check(max_ms: int) -> None:
         )
 
 
-class Loop(SelectorEventLoop):
+class Loop(SelectorEventLoop, metaclass=Sealed):
     """One P. ``max_ms`` bounds its threads."""
 
     #: Keeps jobs from each other where they share the loop.

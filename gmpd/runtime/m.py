@@ -23,6 +23,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gmpd.runtime.frames import own_state
 from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class M:
         "outcome",
         "preempt",
         "start_ns",
+        "state",
         "takeover",
         "tick",
         "tid",
@@ -74,6 +76,8 @@ class M:
         self.cpuclock = 0
         #: The kernel's own number of the thread.
         self.tid = 0
+        #: For ``frames``.
+        self.state = 0
         #: Parks the M while locked (Go's note).
         self.note = allocate_lock()
         self.note.acquire()
@@ -99,6 +103,7 @@ class M:
         self.ident = get_ident()
         self.cpuclock = time.pthread_getcpuclockid(self.ident)
         self.tid = get_native_id()
+        self.state = own_state()
         _current.m = self
 
     def cpu_ns(self) -> int:
@@ -192,6 +197,8 @@ class Ms:
         holding P.
         """
         with self.lock:
+            if self.m0 is not None:
+                self.m0.state = 0
             self.m0 = self.owner = None
         _current.m = previous
 
@@ -391,9 +398,12 @@ class Ms:
     def _mstart(self, m: M) -> None:
         """The life of an M other than M0: park, run the loop while it holds P, park again."""
         m.minit()
-        while self._park(m):
-            if m.takeover is None or self.take_over(m):
-                self._loop.schedule(m)
+        try:
+            while self._park(m):
+                if m.takeover is None or self.take_over(m):
+                    self._loop.schedule(m)
+        finally:
+            m.state = 0
 
     def _park(self, m: M) -> bool:
         """Wait until P is given to ``m``. False: it was idle for long, or the loop is closed; it

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmpd.runtime import steps
+from gmpd.runtime.frames import frame_of
 from gmpd.runtime.steps import Steps
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, is_blocked
 
@@ -77,7 +78,7 @@ class Overruns:
         """A step on ``m`` lasts longer than a slice. Counted always, named if it goes on."""
         loop = self._loop
         current = running(loop)
-        if current is None or not _is_in_step(sys._current_frames().get(m.ident)):
+        if current is None or not _is_in_step(frame_of(m)):
             return  # between two steps
         loop.stats.overruns += 1
         if not _is_own(current):
@@ -102,7 +103,7 @@ class Overruns:
         """In the log, if it is a user's doing and is not there yet."""
         loop = self._loop
         current = running(loop)
-        frame = sys._current_frames().get(m.ident)
+        frame = frame_of(m)
         if current is None or not _is_in_step(frame) or not _is_users(frame):
             return
         place = innermost(frame)

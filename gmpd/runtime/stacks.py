@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gmpd.runtime.frames import frame_of
 from gmpd.runtime.g import Away, G
 from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.jobg import JobG
@@ -147,7 +147,7 @@ def _of_m(m: M, g: Any) -> list[str]:
     runs = m.loop.ms.owner is m or m.trait is Trait.HOG
     state = m.wait_reason or ("running" if runs else "syscall")
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
-    frame = sys._current_frames().get(m.ident)
+    frame = frame_of(m)
     if frame is not None:
         lines += _frame_lines([f for f in traceback.walk_stack(frame) if not _is_runtime(f[0])])
     return lines

@@ -78,3 +78,34 @@ def test_tasks_of_a_job_are_forgotten_with_it(boot: Boot) -> None:
         assert one(client, "own_factory") == "1"
     assert time.monotonic() - start < 20
     assert one(client, "what_am_i")[0] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nested", "nest_asyncio.apply() would change this worker"),
+        ("patched_plainly", "nest_asyncio.apply() would change this worker"),
+        ("patch_by_hand", "Loop._run_once cannot be replaced"),
+        ("greenlets", "gevent.monkey.patch_all() would change this worker"),
+    ],
+)
+def test_what_would_patch_the_worker_is_refused_in_its_job(
+    boot: Boot, name: str, words: str
+) -> None:
+    if name in ("nested", "patched_plainly"):
+        pytest.importorskip("nest_asyncio")
+    if name == "greenlets":
+        pytest.importorskip("gevent")
+    _, client = boot(**{"daemon.procs": 1})
+    ((outcome, error, _),) = client.outcomes(client.submit(f"jobs_neighbours:{name}", ()))
+    assert outcome is Outcome.ERROR
+    assert words in error.message
+    assert one(client, "asyncio_is_whole") == ["well", "asyncio.runners", False]
+
+
+def test_an_isolated_job_may_patch_its_process(boot: Boot) -> None:
+    pytest.importorskip("gevent")
+    _, client = boot(**{"daemon.procs": 1})
+    job = client.submit("jobs_neighbours:greenlets", (), options={"isolate": True})
+    ((outcome, value, _),) = client.outcomes(job)
+    assert (outcome, value) == (Outcome.OK, "patched")

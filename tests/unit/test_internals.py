@@ -139,6 +139,16 @@ def test_every_private_attribute_that_gmpd_does_not_define_is_listed() -> None:
     assert found == []
 
 
+def test_frames_of_threads_have_one_door() -> None:
+    """``sys._current_frames`` aborts the process beside sub-interpreters."""
+    assert [
+        f"{path}:{node.lineno}"
+        for path in OTHERS
+        for node in nodes_of(path)
+        if isinstance(node, ast.Attribute) and node.attr == "_current_frames"
+    ] == []
+
+
 def test_whatever_is_listed_is_used() -> None:
     used = {name for path in OTHERS for name, _ in asked(nodes_of(path))}
     used |= {name for path in OTHERS for name in owned(nodes_of(path))}
