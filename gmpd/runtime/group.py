@@ -161,6 +161,8 @@ class Group(Queueing):
             except CancelledError:
                 await self._cancel_and_wait()
                 raise
+        elif isinstance(error, GeneratorExit):  # the G is dropped, and must not wait
+            self._stop()
         else:
             await self._cancel_and_wait()
 

@@ -33,6 +33,7 @@ from gmpd.runtime.internals import (
     DEBUG_STACK_DEPTH,
     SelectorEventLoop,
     clear_current_task,
+    running_loop,
     set_running_loop,
 )
 from gmpd.runtime.jobg import JobG
@@ -299,18 +300,39 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         main returns in Go.
         """
         already = self.is_closed()
-        if not already and hasattr(self, "unheard"):
+        if not already and hasattr(self, "unheard") and not self.is_running():
             self.unheard.tell_all()
+            self._unwind()
         super().close()
         if not already and hasattr(self, "ms"):
-            self.dropped = None
             self.ms.close()
             self.sysmon.stop()
             if self.collector is not None:
                 self.collector.stop()
                 self.collector = None
-            self.gs.clear()
             self.fresh.held.clear()
+
+    def _unwind(self) -> None:
+        """The frames of Gs that have not ended are closed. They clean up, and may use what is at
+        home here while they do: unlock, close, release.
+        """
+        left = [*(self.dropped or ()), *self.gs.some(len(self.gs))]
+        self.dropped = None
+        self.gs.clear()
+        running = running_loop()
+        set_running_loop(self)
+        try:
+            while left:
+                g = left.pop()
+                try:
+                    if (coro := g.get_coro()) is not None:
+                        coro.close()
+                except BaseException as error:  # noqa: BLE001 - of the user's cleaning up
+                    self.call_exception_handler(
+                        {"message": f"{g!r} raised when the loop was closed", "exception": error}
+                    )
+        finally:
+            set_running_loop(running)
 
     def wake(self) -> None:
         """Get P out of select, if it is there. Thread-safe."""

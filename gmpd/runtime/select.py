@@ -344,8 +344,11 @@ def _order(cases: tuple[Case, ...]) -> Iterable[int]:
     """In which order to queue up: shuffled, as in Go, where it can be told, which is when a channel
     stands in several cases.
     """
-    if len({id(case.ch) for case in cases}) == len(cases):
-        return range(len(cases))
+    count = len(cases)
+    if count < 2 or (count == 2 and cases[0].ch is not cases[1].ch):
+        return range(count)
+    if len({id(case.ch) for case in cases}) == count:
+        return range(count)
     order = list(range(len(cases)))
     for at in range(len(order) - 1, 0, -1):
         other = _dice(cases, at + 1)

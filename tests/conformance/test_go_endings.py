@@ -341,6 +341,49 @@ def test_a_plain_child_that_runs_when_main_returns_is_left_to_itself() -> None:
     assert ended.wait(20)
 
 
+@pytest.mark.filterwarnings("error")
+def test_row_42_dropped_children_end_without_a_word_wherever_they_wait() -> None:
+    """Their frames are closed with the loop: what cleans up must not wait there."""
+    told: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        cond, rw = gmpd.Cond(gmpd.Mutex()), gmpd.RWMutex()
+        reading = gmpd.Cond(rw.rlocker())
+
+        async def in_cond(cond: Any) -> None:
+            await cond.lock.lock()
+            try:
+                await cond.wait()
+            finally:
+                cond.lock.unlock()
+
+        async def in_group() -> None:
+            async with gmpd.Group() as group:
+                group.go(gmpd.sleep, 60)
+
+        async def in_locks() -> None:
+            async with gmpd.Mutex(), gmpd.Semaphore(1), rw.rlocker():
+                await gmpd.select(gmpd.recv(gmpd.Chan()), gmpd.recv(gmpd.after(60)))
+
+        async def in_flight() -> None:
+            await gmpd.SingleFlight().do(1, gmpd.sleep, 60)
+
+        for fn in (in_group, in_locks, in_flight, gmpd.WaitGroup().wait, gmpd.Chan().recv):
+            gmpd.go(fn)
+        gmpd.go(in_cond, cond)
+        gmpd.go(in_cond, reading)
+        await gmpd.sleep(0.01)
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, told.append
+    try:
+        run(main())
+        gc.collect()
+    finally:
+        sys.unraisablehook = unraisable
+    assert told == []
+
+
 # ---- SIGQUIT ------------------------------------------------------------------------------------
 
 WAITS_ON_ANOTHER_M = """

@@ -53,8 +53,13 @@ class Cond(Queueing):
             raise
         try:
             await park(sg)
-        finally:
+        except GeneratorExit:  # it is dropped, and must not wait: it unlocks on its way out
+            self.lock.try_lock()
+            raise
+        except BaseException:
             await self._relock()
+            raise
+        await self._relock()
 
     def signal(self) -> None:
         """Wake the one that waits longest, if any does. From anywhere."""

@@ -166,6 +166,10 @@ class RLocker:
         """``rlock``."""
         await self._rw.rlock()
 
+    def try_lock(self) -> bool:
+        """``try_rlock``."""
+        return self._rw.try_rlock()
+
     def unlock(self) -> None:
         """``runlock``."""
         self._rw.runlock()
