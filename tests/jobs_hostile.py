@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +199,39 @@ async def hog_and_neighbour(path: str) -> str:
     finally:
         Path(path).touch()
         await hog
+
+
+def _raise(kind: type[BaseException]) -> None:
+    raise kind
+
+
+class Unpickles:
+    """Its unpickling, elsewhere than in a worker, runs what it says."""
+
+    def __init__(self, fn: Callable[..., object], *args: object) -> None:
+        self.what = fn, args
+
+    def __reduce__(self) -> Any:
+        return self.what
+
+
+def unpickles_with(kind: type[BaseException]) -> Unpickles:
+    return Unpickles(_raise, kind)
+
+
+class Slow:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        time.sleep(self.seconds)
+
+
+def unpickles_in(seconds: float) -> Slow:
+    return Slow(seconds)
+
+
+def endless() -> Iterator[int]:
+    while True:
+        yield 1

@@ -18,7 +18,8 @@ from gmpd.cli.app import App
 from gmpd.cli.ls import daemons
 from gmpd.client.core import Ended
 from gmpd.client.discovery import reach, start_private
-from gmpd.client.futures import JobFuture, describe
+from gmpd.client.futures import JobFuture
+from gmpd.client.outcomes import describe
 from gmpd.client.streams import Incoming, Stream
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
@@ -55,20 +56,20 @@ class PlainFuture(JobFuture):
     details: dict[str, Any]
 
     def ended(self, event: Ended) -> None:
-        """The outcome has come. Never raises."""
+        """The outcome has come."""
         self.outcome, self.ran_us, self.details = event.outcome, event.ran_us, event.details
+        super().ended(event)
+
+    def _open(self, event: Ended) -> tuple[Any, BaseException | None]:
         if event.outcome is Outcome.OK:
             try:
-                value = to_plain(event.payload)
+                return to_plain(event.payload), None
             except GmpdError as error:
                 self.outcome = Outcome.ERROR
-                self.finish_error(error)
-            else:
-                self.finish_value(value)
-        elif event.outcome is Outcome.ERROR and "error" not in event.details:
-            self.finish_error(self._remote(event))
-        else:
-            super().ended(event)
+                return None, error
+        if event.outcome is Outcome.ERROR and "error" not in event.details:
+            return None, self._remote(event)
+        return super()._open(event)
 
     def _remote(self, event: Ended) -> GmpdError:
         return remote_error(event, self.job_id, self._fn_name)
@@ -76,6 +77,8 @@ class PlainFuture(JobFuture):
     def record(self) -> dict[str, Any]:
         """How it ended, for --json; only once it is done."""
         details = getattr(self, "details", {})
+        if not self.cancelled():
+            self.exception()  # what came is opened, and may be what cannot be shown
         out: dict[str, Any] = {"job": self.job_id, "outcome": self.outcome.name.lower()}
         if self.cancelled():
             return out

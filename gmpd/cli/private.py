@@ -20,5 +20,5 @@ def private_client(app: App, procs: int | None, imports: Sequence[str] = ()) -> 
 
     config = app.config({"daemon.procs": procs, "daemon.imports": tuple(imports)})
     daemon = PrivateDaemon(config)
-    with Client(target=Target(daemon.endpoint, config.client.connect_timeout, daemon)) as client:
+    with Client(target=Target.of(daemon.endpoint, config, daemon)) as client:
         yield client

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self, TypeAlias
 
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.core import (
-    INSTEAD,
-    Ended,
-    Options,
-    Yielded,
-    answer_error,
-    apply,
-    prepare,
-)
-from gmpd.client.futures import error_of
+from gmpd.client.calls import INSTEAD, answer_error, prepare
+from gmpd.client.core import Ended, Options, Yielded, apply
+from gmpd.client.futures import decoded
+from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.progress import Report
+from gmpd.client.session import FLUSH_JOBS
+from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Incoming, Sink
-from gmpd.client.sync import FLUSH_JOBS
 from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.views import OptionsView
 from gmpd.client.wire import Wire
@@ -66,15 +62,16 @@ class AsyncJobFuture(asyncio.Future[Any]):
             return
         self.ran_us = event.ran_us
         self._nbytes = len(event.payload) + sum(map(len, event.buffers))
-        if event.outcome is Outcome.OK:
-            try:
-                self.set_result(codec.decode(event.payload, event.buffers))
-            except Exception as error:  # noqa: BLE001 - the value's own code fails this job alone
-                self.set_exception(error)
-        elif event.outcome is Outcome.CANCELLED:
+        if event.outcome is Outcome.CANCELLED:
             super().cancel()
+            return
+        value, error = decoded(event, lambda: self.job_id, self._name)
+        if self.done():  # the value's own code cancelled it
+            return
+        if error is None:
+            self.set_result(value)
         else:
-            self.set_exception(_for_asyncio(error_of(event, self.job_id, self._name)))
+            self.set_exception(_for_asyncio(error))
 
     def yielded(self, event: Yielded) -> None:
         """Nobody asked for items."""
@@ -99,6 +96,9 @@ AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIter
 class AsyncClient(Wire):
     """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
 
+    #: Whether a link was opened.
+    _hooked = False
+
     def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
         pythons.welcome()
         if key is not None:
@@ -106,12 +106,33 @@ class AsyncClient(Wire):
         self._where = endpoint
         super().__init__("", name)
         self._closed = True
+        #: Whether ``connect`` was called: a client has one session in its life.
+        self._begun = False
         self._woken = False
         self._idle: asyncio.Event = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
 
     async def connect(self) -> Self:
-        """Find the daemon, or start a private one, and greet it. ``async with`` does it."""
+        """Find the daemon, or start a private one, and greet it. ``async with`` does it.
+
+        RuntimeError the second time: a client has one session, so make another client.
+        """
+        if self._begun:
+            state = "is closed" if self._closed else "is connected"
+            raise RuntimeError(
+                f"connect: this AsyncClient {state} already, and each has one session: make a new"
+                " AsyncClient (in `async with`, which calls connect by itself)"
+            )
+        self._begun = True
+        try:
+            return await self._connect()
+        except BaseException:
+            if not self._hooked:
+                self._begun = False  # nothing came of it: it may be tried again
+            raise
+
+    async def _connect(self) -> Self:
         finding = _Finding(self._where)
         try:
             target = await asyncio.to_thread(finding.find)
@@ -119,9 +140,11 @@ class AsyncClient(Wire):
             finding.give_up()
             raise
         self.endpoint, self._daemon = target.endpoint, target.daemon
+        self._liveness = Liveness(target.liveness)
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
         self._open_link(Network())
+        self._hooked = True
         self._closed = False
         self._hook_up()
         try:
@@ -180,6 +203,7 @@ class AsyncClient(Wire):
     def _submit_ready(
         self, ref: FunctionRef, options: Options | None, blob: Blob
     ) -> AsyncJobFuture:
+        self._check_open()
         future = AsyncJobFuture(loop=self._loop)
         future._client = self
         future._name = ref.name
@@ -195,12 +219,14 @@ class AsyncClient(Wire):
         sink: Any,
     ) -> int:
         self._check_open()
-        seq = take(ref, blob, options, sink)
-        self._leash.client = self
-        if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
-            self._flush()
-        else:
-            self._wake()
+        self._core.check(ref, blob, options)
+        with SHIELD:  # a signal handler may submit, too
+            seq = take(ref, blob, options, sink)
+            self._expect()
+            if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
+                self._flush()
+            else:
+                self._wake()
         return seq
 
     def map(
@@ -266,8 +292,9 @@ class AsyncClient(Wire):
                     continue
                 item = incoming.pop()
                 if n := incoming.due():
-                    self._core.pull(seq, n)
-                    self._flush()
+                    with SHIELD:
+                        self._core.pull(seq, n)
+                        self._flush()
                 yield codec.decode(*item)
         finally:
             self.cancel_seqs([seq])
@@ -277,22 +304,36 @@ class AsyncClient(Wire):
         self._check_open()
         left_s = checked(timeout)
         sink = _CallSink(self._loop.create_future())
-        self._core.call(method, params, sink)
-        self._flush()
-        return await asyncio.wait_for(sink.future, left_s)
+        with SHIELD:
+            self._core.call(method, params, sink)
+            self._expect()
+            self._flush()
+        try:
+            return await asyncio.wait_for(sink.future, left_s)
+        finally:
+            with SHIELD:
+                self._core.forget_call(sink)
 
     def cancel_seqs(self, seqs: list[int]) -> None:
         """Cancel jobs by number; does not wait for what the daemon says."""
-        self._core.cancel(seqs)
-        if not self._closed:
-            self._wake()
+        with SHIELD:
+            self._core.cancel(seqs)
+            if not self._closed:
+                self._wake()
 
     # -- the socket ------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         self._refuse_fork()
+        if not self._hooked:
+            raise RuntimeError(
+                "this AsyncClient is not connected yet: use it inside `async with`, or await its"
+                " connect() first"
+            )
         if self._closed:
-            raise RuntimeError("the client is closed: use it inside `async with`")
+            raise RuntimeError("the client is closed: cannot submit to it; make a new AsyncClient")
+        if self._core.lost is not None:
+            raise self._core.lost
 
     def _flush(self) -> None:
         if self._send_out():
@@ -307,21 +348,59 @@ class AsyncClient(Wire):
         self._woken = False
         if self._closed:
             return
-        self._pump()
-        self._check_peer()
+        with SHIELD:
+            self._pump()
+            self._check_peer()
+        self._settle()
         core = self._core
-        while core.events:
-            apply(core.events.popleft())
         if core.busy == 0:
             self._idle.set()
+        if not core.waits:
             self._leash.client = None
+        elif self._tick is None:
+            self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
         if core.retry_s and self._retry is None:
             self._retry = self._loop.call_later(core.retry_s, self._try_again)
         if not self._welcome.done():
             if core.lost is not None:
                 self._welcome.set_exception(core.lost)
             elif core.welcome is not None:
+                self._liveness.pid = core.welcome.info.pid
                 self._welcome.set_result(None)
+
+    def _expect(self) -> None:
+        """The daemon owes something: the loop keeps this client, and looks whether that lives."""
+        self._leash.client = self
+        if self._tick is None:
+            self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
+
+    def _settle(self) -> None:
+        """Hand out what has come. A handler that raises meanwhile leaves the rest where it is."""
+        events = self._core.events
+        while events:
+            event = events[0]
+            try:
+                apply(event)
+            except BaseException:
+                self._wake()
+                raise
+            with SHIELD:
+                if events and events[0] is event:  # else a handler has gone on from there
+                    events.popleft()
+
+    def check_liveness(self) -> None:
+        """A tick has passed. The last timer comes once nothing is waited for."""
+        self._tick = None
+        core = self._core
+        verdict = self._liveness.tick(core.heard, waits=core.waits)
+        if self._closed:
+            return
+        with SHIELD:
+            if verdict is Verdict.ASK:
+                core.ask_for_life()
+            elif verdict is Verdict.GIVE_UP:
+                core.lose(self._silence())
+        self._turn()
 
     def _try_again(self) -> None:
         self._retry = None
@@ -349,10 +428,13 @@ class AsyncClient(Wire):
             return None
         self._closed = True
         self._idle.set()  # for those closes that wait
+        for timer in (self._tick, self._retry):
+            if timer is not None:
+                timer.cancel()
         bye = self._core.bye("closed") if self._core.lost is None else None
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
-        while self._core.events and not self._loop.is_closed():  # else nobody awaits them
-            apply(self._core.events.popleft())
+        if not self._loop.is_closed():  # else nobody awaits them
+            self._settle()
         self._leash.client = None
         self._belongings.end(bye)
         if self._daemon is None:
@@ -365,6 +447,12 @@ class AsyncClient(Wire):
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         await self.close(wait=kind is None)
+
+
+def _tick(ref: weakref.ref[AsyncClient]) -> None:
+    client = ref()
+    if client is not None:
+        client.check_liveness()
 
 
 class _Finding:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from gmpd import protocol
 from gmpd.client.refusals import HOPELESS, Refusals, Sent
-from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import DaemonUnreachable, GmpdError, ProtocolError, Unserializable
-from gmpd.job import ATTRIBUTE, options_of
+from gmpd.codec import Blob, FunctionRef
+from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
 from gmpd.protocol import Outcome, Refusal
 from gmpd.submit.functions import FunctionTable
 
@@ -117,6 +116,8 @@ class ClientCore:
         self.lost: Exception | None = None
         #: Jobs that were taken and not sent.
         self.unsent = 0
+        #: Messages that have come.
+        self.heard = 0
         self.events: deque[Event] = deque()
         self._next_seq = 1
         self._next_request = 1
@@ -147,8 +148,6 @@ class ClientCore:
         if self.lost is not None:
             raise self.lost
         data, buffers = blob
-        if buffers or len(data) > _SMALL_BYTES or len(ref.payload) > _SMALL_BYTES:
-            self._check_size(ref, blob)
         batch = self._open
         if (
             batch is None
@@ -174,8 +173,21 @@ class ClientCore:
         """Take one generator job whose values are wanted; as ``submit``."""
         return self.submit(ref, blob, {**(options or {}), "stream": STREAM_WINDOW}, sink)
 
+    def check(self, ref: FunctionRef, blob: Blob, options: Options | None) -> None:
+        """Raises Unserializable for what no message takes, before anything of it is kept.
+
+        Needs no lock. A frame that is too large would cost the connection, and with it every job of
+        this session; what cannot be packed would fail where the job has long been taken.
+        """
+        if not ref.name.isascii():
+            _check_packs(ref, "the name of the function", ref.name.encode)
+        if options is not None:
+            _check_packs(ref, "the options of the function", lambda: _pack_options(options))
+        data, buffers = blob
+        if buffers or len(data) > _SMALL_BYTES or len(ref.payload) > _SMALL_BYTES:
+            self._check_size(ref, blob)
+
     def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
-        """A larger frame would cost the connection, and with it every job of this session."""
         limit = self.welcome.value_bytes if self.welcome is not None else 0
         if limit and blob.nbytes > limit:
             raise Unserializable(
@@ -245,13 +257,27 @@ class ClientCore:
                     room = self._room()
                     continue
                 break
-            room -= self._send_some(batch, room)
+            try:
+                room -= self._send_some(batch, room)
+            except Exception as error:  # noqa: BLE001 - the fault of these jobs, if anybody's
+                self._fail(batch, error)
             if batch.at == len(batch.payloads):
                 if batch is self._open:
                     self._close_batch()
                 self._waiting.popleft()
         if not self._waiting:
             self.unsent = self._dropped = 0  # also after a submit that was interrupted half way
+
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """No message can be made of it: its jobs end with ``error``, and others go on."""
+        for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)):
+            sink = self._jobs.pop(seq, None)
+            if sink is not None:
+                self.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+                self.unsent -= 1
+            else:
+                self._dropped -= 1
+        batch.at = len(batch.payloads)
 
     def _send_some(self, batch: Batch, room: int) -> int:
         """Send the next run of jobs of ``batch`` that were not cancelled; how many."""
@@ -264,7 +290,7 @@ class ClientCore:
             while stop < end and batch.first_seq + stop in self._jobs:
                 stop += 1
             end = stop
-        batch.at = end
+        batch.at = first
         n = end - first
         if n:
             payloads, buffers = batch.payloads, batch.buffers
@@ -287,6 +313,7 @@ class ClientCore:
                 self._refusals.sent(jobs, again=batch.again)
             self._sent += n
             self.unsent -= n
+        batch.at = end
         return n
 
     @property
@@ -381,8 +408,18 @@ class ClientCore:
         request = self._next_request
         question = protocol.Call(request, method, _scalars(method, params))
         self._next_request += 1
-        self._calls[request] = sink
         self._say(question)
+        self._calls[request] = sink
+
+    def forget_call(self, sink: Any) -> None:
+        """Nobody waits for its answer any more."""
+        self._calls = {
+            request: other for request, other in self._calls.items() if other is not sink
+        }
+
+    def ask_for_life(self) -> None:
+        """Have the daemon say something; its answer is for nobody."""
+        self._say(protocol.Call(0, "ping", {}))
 
     def bye(self, reason: str) -> list[Any]:
         """The last message."""
@@ -407,6 +444,11 @@ class ClientCore:
         return len(self._jobs)
 
     @property
+    def waits(self) -> bool:
+        """Whether the daemon owes an answer."""
+        return bool(self._jobs or self._calls)
+
+    @property
     def in_flight(self) -> int:
         """Jobs that were sent and have no outcome."""
         return len(self._jobs) - self.unsent
@@ -421,6 +463,7 @@ class ClientCore:
         Raises ProtocolError for what a coordinator never sends; nothing has changed then.
         """
         message = protocol.unpack(frames[0], protocol.TO_CLIENT)
+        self.heard += 1
         match message:
             case protocol.Done():
                 self._done(message, frames[1:])
@@ -527,21 +570,17 @@ class ClientCore:
         self.unsent = self._dropped = 0
 
 
-#: What this version does not do yet, why, and what to do instead.
-INSTEAD = {
-    "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
-    " submit again what has no outcome when a future raises DaemonUnreachable",
-    "unique": "this version does not look for a job with the same key: leave it out, and keep the"
-    " futures of what you submitted in a dict by key",
-    "enqueue": "this version keeps jobs in the daemon's memory, and a job ends with its client: use"
-    " submit() and keep the client open until the future is done",
-    "job": "in this version only the client that submitted a job knows it: keep the future that"
-    " submit() returned, its job_id names it in logs",
-    "key": "this version has no keys, for a daemon serves its own machine and user only: leave it"
-    " out, and run the client there (over ssh, for example)",
-    "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
-    " for example), with an ipc:// address, a runtime directory, or nothing at all",
-}
+def _check_packs(ref: FunctionRef, what: str, pack: Callable[[], object]) -> None:
+    try:
+        pack()
+    except Exception as error:
+        raise Unserializable(
+            f"{what} {ref.name!a} cannot be sent: {type(error).__name__}: {str(error)!a}"
+        ) from error
+
+
+def _pack_options(options: Options) -> None:
+    protocol.pack(protocol.Submit(0, 1, protocol.options(options), [], None))
 
 
 def raise_refused(message: protocol.Refused) -> None:
@@ -570,48 +609,12 @@ def raise_refused(message: protocol.Refused) -> None:
             assert_never(message.code)
 
 
-def prepare(
-    fn: Callable[..., Any],
-    overrides: dict[str, Any] | None,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[FunctionRef, Options | None, Blob]:
-    """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
-    ref = describe_function(fn)
-    options, plain = None, False
-    if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
-        options, plain = wire_options(fn, overrides)
-    blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
-    needs = blob.needs
-    return ref.needing(needs) if needs else ref, options, blob
-
-
 def _scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:
     """Parameters of a question. TypeError for what the daemon would refuse."""
     for name, value in params.items():
         if type(value) not in (type(None), bool, int, float, str):
             raise TypeError(f"{method}({name}={value!r}): must be a number, a text, a flag or None")
     return params
-
-
-def answer_error(value: Any) -> Exception:
-    """What a call raises whose Reply is not ok, or that the loss of the daemon ended."""
-    return value if isinstance(value, Exception) else GmpdError(str(value))
-
-
-def wire_options(
-    fn: Callable[..., Any], overrides: dict[str, Any] | None
-) -> tuple[Options | None, bool]:
-    """The job options for the wire, and whether arguments must be plain.
-
-    Raises NotImplementedError for an option that the daemon does not keep yet: a promise that is
-    taken and not kept would be worse.
-    """
-    options = options_of(fn).merged(**(overrides or {}))
-    for name, value in (("durable", options.durable), ("unique", options.unique)):
-        if value:
-            raise NotImplementedError(f"{name}={value!r}: {INSTEAD[name]}")
-    return options.to_wire(), options.plain
 
 
 def apply(event: Event) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gmpd import rundir
-from gmpd.client.core import INSTEAD
+from gmpd.client.calls import INSTEAD
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
@@ -25,6 +25,14 @@ class Target:
     endpoint: str
     connect_timeout: float
     daemon: PrivateDaemon | None = None
+    #: Seconds after which whoever waits on a silent daemon is told.
+    liveness: float = 10.0
+
+    @classmethod
+    def of(cls, endpoint: str, config: Config, daemon: PrivateDaemon | None = None) -> Target:
+        """With the times that the settings say."""
+        client = config.client
+        return cls(endpoint, client.connect_timeout, daemon, client.liveness)
 
 
 def find(
@@ -41,13 +49,12 @@ def find(
     run, or none may be started; NotImplementedError for one on another machine.
     """
     config = config or Config.load()
-    wait = config.client.connect_timeout
     if endpoint is not None and endpoint.startswith("tcp://"):
         raise NotImplementedError(f"{endpoint}: {INSTEAD['tcp']}")
     if endpoint is not None and "://" in endpoint:
-        return Target(endpoint, wait)
+        return Target.of(endpoint, config)
     if endpoint is None and (around := _around(config)):
-        return Target(around, wait)
+        return Target.of(around, config)
     try:
         record = rundir.read_discovery(endpoint or config.daemon.runtime_dir)
     except DaemonUnreachable as missing:
@@ -75,7 +82,7 @@ def reach(record: rundir.Discovery, config: Config) -> Target:
     address = record.endpoints.get(CLIENTS) or next(iter(record.endpoints.values()), "")
     if not address:
         raise DaemonUnreachable(f"the daemon (pid {record.pid}) listens for no clients: restart it")
-    return Target(address, config.client.connect_timeout)
+    return Target.of(address, config)
 
 
 def start_private(
@@ -95,7 +102,7 @@ def start_private(
     daemon = PrivateDaemon(config, stdout=stdout, modules=modules)
     if config.client.announce:
         _announce(daemon.pid, why.partition(": start ")[0], say)
-    return Target(daemon.endpoint, config.client.connect_timeout, daemon)
+    return Target.of(daemon.endpoint, config, daemon)
 
 
 def _announce(pid: int, missing: str, say: Callable[[str], object] | None) -> None:

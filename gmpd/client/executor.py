@@ -199,7 +199,7 @@ def _pool(
         changes["daemon.procs"] = min(max_workers, procs_max())
     config = Config.load().override(changes)
     daemon = PrivateDaemon(config, initializer, initargs)
-    return Target(daemon.endpoint, config.client.connect_timeout, daemon)
+    return Target.of(daemon.endpoint, config, daemon)
 
 
 def _results(

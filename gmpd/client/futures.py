@@ -1,33 +1,34 @@
-"""``JobFuture``: a ``concurrent.futures.Future`` that pays for a lock only if somebody waits on it.
+"""``JobFuture``: a ``concurrent.futures.Future`` that is decoded by whoever asks for it.
+
+Settling a future runs no user's code and waits for nothing: the outcome is put into it as it came,
+sleepers are woken, and callbacks are left to the client's delivery thread. The value is unpickled
+by the first thread that asks for it, so a slow one holds up only those who want it.
 
 A Condition is most of what a standard Future costs. Here it is built by the first waiter. Building
 it and settling without one exclude each other, so a state is only ever written under the condition,
-or where there is none. Exactly one finisher exists per future (see ``core``: who popped its job).
-
-A finisher that is interrupted (Ctrl-C) leaves the future either as it was or settled; it may then
-be finished a second time with the same outcome, which changes nothing.
+or where there is none. A condition that is held is not waited for: whoever holds it may be
+interrupted by a signal handler that needs the settler. It is settled later (``settle_later``).
 """
 
 from __future__ import annotations
 
 import _thread
 import concurrent.futures
+import logging
+import sys
+import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd import codec
 from gmpd.client.core import Ended
-from gmpd.errors import (
-    GmpdError,
-    JobCancelled,
-    JobPoisoned,
-    JobTimeout,
-    ProtocolError,
-    QueueFull,
-    WorkerLost,
-)
+from gmpd.client.outcomes import error_of
+from gmpd.client.shield import SHIELD
 from gmpd.protocol import Outcome
 from gmpd.runtime.internals import (
     CANCELLED,
@@ -41,12 +42,6 @@ from gmpd.timeouts import checked
 #: Held while a future is settled without a condition, or given one. No call is made meanwhile, so
 #: nobody ever waits for it; reentrant since a finalizer may run anywhere.
 _CLAIM = _thread.RLock()
-#: ``concurrent.futures.wait`` takes the conditions of all its futures, holds them for microseconds,
-#: and when it is interrupted in the middle it keeps those that it has, for ever. After so long
-#: (seconds) the finisher goes on without: nobody is there any more. The next ones are then not
-#: waited for at all, until one was free again.
-HOLD_S = 1.0
-_patience_s = HOLD_S
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
@@ -55,52 +50,75 @@ class Owner(Protocol):
 
     def lead(self, future: Any, timeout: float | None) -> None: ...
     def cancel_job(self, future: Any) -> bool: ...
-    def job_id(self, seq: int) -> str: ...
+    def job_id_of(self, future: Any) -> str: ...
+    def call_back(self, future: Any) -> None: ...
+    def settle_later(self, future: Any, event: Ended) -> None: ...
 
 
 _RLock: Any = _thread.RLock  # typeshed says that it is final
 
 
-class Condition(_RLock):  # type: ignore[misc]
-    """What a future needs of ``threading.Condition``, at a third of its price.
+class Sleepers:
+    """Threads that sleep until something is so; nothing is locked, so nothing is ever left locked.
 
-    Entered and left in one C call each, and nobody sleeps inside: an interrupt (Ctrl-C) never
-    leaves it locked.
+    A predicate is looked at once more after its sleeper has been put in: so what has changed before
+    ``notify_all`` is seen.
     """
 
     def __init__(self) -> None:
-        self._sleepers: list[Any] = []
+        self._asleep: deque[Any] = deque()
+
+    def any(self) -> bool:
+        """Whether one sleeps."""
+        return bool(self._asleep)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        """Until ``predicate()``; its last value. To be called *outside* of the ``with``."""
+        """Until ``predicate()``; its last value."""
         end = None if timeout is None else time.monotonic() + timeout
-        sleeper = _thread.allocate_lock()
-        sleeper.acquire()
-        while True:
-            with self:
-                value = predicate()
-                left = -1 if end is None else end - time.monotonic()
-                if value or (end is not None and left <= 0):
-                    if sleeper in self._sleepers:
-                        self._sleepers.remove(sleeper)
-                    return value
-                if sleeper not in self._sleepers:
-                    self._sleepers.append(sleeper)
-            sleeper.acquire(True, left)
-
-    def hold(self) -> bool:
-        """As ``acquire``, but for the finisher, who must not wait for ever; whether it has it."""
-        global _patience_s
-        held: bool = self.acquire(True, _patience_s)
-        _patience_s = HOLD_S if held else 0.0
-        return held
+        while not (value := predicate()):
+            left = -1.0 if end is None else min(end - time.monotonic(), threading.TIMEOUT_MAX)
+            if end is not None and left <= 0:
+                break
+            sleeper: Any = _thread.allocate_lock()
+            sleeper.acquire()
+            self._asleep.append(sleeper)
+            try:
+                if not predicate() and sleeper.acquire(True, left):
+                    sleeper = None  # it was taken out by who woke it
+            finally:
+                if sleeper in self._asleep:
+                    with suppress(ValueError):  # it is woken just now
+                        self._asleep.remove(sleeper)
+        return value
 
     def notify_all(self) -> None:
-        """Wake all that wait."""
-        if self._sleepers:
-            sleepers, self._sleepers = self._sleepers, []
-            for sleeper in sleepers:
-                sleeper.release()
+        """Wake all that sleep."""
+        asleep = self._asleep
+        for _ in range(len(asleep)):
+            try:
+                asleep.popleft().release()
+            except IndexError:
+                return  # another waker had it
+
+
+class Condition(Sleepers, _RLock):  # type: ignore[misc]
+    """What a future needs of ``threading.Condition``, at a third of its price.
+
+    Entered and left in one C call each: an interrupt never leaves it locked.
+    """
+
+    def hold(self) -> bool:
+        """For the settler, who waits for nobody; False also in a thread that is inside."""
+        return not self._is_owned() and self.acquire(False)
+
+
+def _is_busy(waiter: Any) -> bool:
+    """Whether telling a waiter of ``concurrent.futures`` would wait: a thread is inside of it, and
+    stays there for as long as a signal handler runs that interrupted it."""
+    own = getattr(waiter, "lock", None)
+    condition = getattr(getattr(waiter, "event", None), "_cond", None)
+    inner = getattr(condition, "_lock", None)
+    return any(lock is not None and lock.locked() for lock in (own, inner))
 
 
 class JobFuture(concurrent.futures.Future[Any]):
@@ -110,6 +128,8 @@ class JobFuture(concurrent.futures.Future[Any]):
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
+    #: The outcome as it came, until somebody has asked for what is in it.
+    _event: Ended | None = None
     _made: Any = None
     _seq = 0
     _owner: Owner | None = None
@@ -130,11 +150,6 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def _new_condition(self) -> Any:
         return Condition()
-
-    @property
-    def watched(self) -> bool:
-        """Whether anybody waits, or left a callback."""
-        return self._made is not None
 
     if not TYPE_CHECKING:  # for whom they stay the attributes that the standard Future has
 
@@ -162,15 +177,11 @@ class JobFuture(concurrent.futures.Future[Any]):
     @property
     def job_id(self) -> str:
         """The job's id, in hex: the client's session and the job's number in it."""
-        return "" if self._owner is None else self._owner.job_id(self._seq)
+        return "" if self._owner is None else self._owner.job_id_of(self)
 
     def result(self, timeout: float | None = None) -> Any:
         """As ``concurrent.futures.Future.result``; who waits helps the client meanwhile."""
-        if self._state not in _OVER:
-            self.wait_over(timeout)
-        # Over, so nothing changes any more: no condition is needed.
-        if self._state != FINISHED:
-            raise CancelledError
+        self._await_decoded(timeout)
         if self._exception is None:
             return self._result
         try:
@@ -180,11 +191,18 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``concurrent.futures.Future.exception``."""
+        self._await_decoded(timeout)
+        return self._exception
+
+    def _await_decoded(self, timeout: float | None) -> None:
+        """Until value or exception are there. Raises TimeoutError, CancelledError."""
         if self._state not in _OVER:
             self.wait_over(timeout)
+        # Over, so the state changes no more: no condition is needed.
         if self._state != FINISHED:
             raise CancelledError
-        return self._exception
+        if self._event is not None:
+            self._decode()
 
     def wait_over(self, timeout: float | None) -> None:
         """Wait for the end, whatever it is. Raises TimeoutError."""
@@ -213,61 +231,73 @@ class JobFuture(concurrent.futures.Future[Any]):
         """Whether it is over."""
         return self._state in _OVER
 
-    # -- the finisher's side ---------------------------------------------------------------------
+    def run_callbacks(self) -> None:
+        """Call each callback that has not been called: once, by the delivery thread."""
+        callbacks = self.__dict__.pop("_callbacks", ())
+        for fn in callbacks:
+            try:
+                fn(self)
+            except BaseException as error:  # noqa: BLE001 - also SystemExit: it ends no program
+                _log_safely(self, error)
 
-    def finish_value(self, value: Any) -> None:
-        """The job returned ``value``."""
-        self._result = value
-        self._settle(FINISHED, "add_result")
+    def __repr__(self) -> str:
+        """Runs no code of a value or an error."""
+        state = self._state.replace("_AND_NOTIFIED", "").lower()
+        how = f" raised {type(self._exception).__name__}" if self._exception is not None else ""
+        name = f" {self._fn_name}()" if self._fn_name else ""
+        return f"<{type(self).__name__} at {id(self):#x}{name} state={state}{how}>"
 
-    def finish_error(self, error: BaseException) -> None:
-        """The job failed."""
-        self._exception = error
-        self._settle(FINISHED, "add_exception")
+    # -- the settler's side: a sink of the core ---------------------------------------------------
 
-    def finish_cancelled(self) -> None:
-        """The job was cancelled."""
-        self._settle(CANCELLED_AND_NOTIFIED, "add_cancelled")
+    streams = False
 
-    def _settle(self, state: str, tell: str) -> None:
+    def ended(self, event: Ended) -> None:
+        """The job's outcome has come. Waits for nothing and runs no user's code."""
+        cancelled = event.outcome is Outcome.CANCELLED
+        state, kept = (CANCELLED_AND_NOTIFIED, None) if cancelled else (FINISHED, event)
         with _CLAIM:
             made = self._made
             if made is None:
+                self._event = kept
                 self._state = state
                 return
-        held = made.acquire(False) or made.hold()
+        if not self.settle(event) and self._owner is not None:
+            self._owner.settle_later(self, event)
+
+    def settle(self, event: Ended, *, force: bool = False) -> bool:
+        """Take the outcome, if nobody is inside of the condition or a waiter.
+
+        ``force``: all the same. ``concurrent.futures.wait`` takes the conditions of all its
+        futures, and keeps those that it has when a signal handler raises in the middle.
+        """
+        made: Any = self._condition
+        held = made.hold()
         try:
+            waiting = self.__dict__.get("_waiting", ())
+            if not force and (not held or any(map(_is_busy, waiting))):
+                return False
             if self._state not in _OVER:
-                for waiter in self._waiters:
+                self._take(event)
+                tell = _TELLS.get(event.outcome, "add_exception")
+                for waiter in waiting:
                     getattr(waiter, tell)(self)
-            self._state = state
             made.notify_all()
         finally:
             if held:
                 made.release()
         if "_callbacks" in self.__dict__:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
-            del self._callbacks
+            if self._owner is not None:
+                self._owner.call_back(self)
+            else:
+                self.run_callbacks()
+        return True
 
-    # -- a sink of the core ----------------------------------------------------------------------
-
-    streams = False
-
-    def ended(self, event: Ended) -> None:
-        """The job's outcome has come. Never raises."""
-        self._ran_us = event.ran_us
-        self._nbytes = len(event.payload) + sum(map(len, event.buffers))
-        if event.outcome is Outcome.OK:
-            try:
-                value = codec.decode(event.payload, event.buffers)
-            except Exception as error:  # noqa: BLE001 - the value's own code: it fails this job alone
-                self.finish_error(error)
-                return
-            self.finish_value(value)
-        elif event.outcome is Outcome.CANCELLED:
-            self.finish_cancelled()
+    def _take(self, event: Ended) -> None:
+        if event.outcome is Outcome.CANCELLED:
+            self._state = CANCELLED_AND_NOTIFIED
         else:
-            self.finish_error(error_of(event, self.job_id, self._fn_name))
+            self._event = event
+            self._state = FINISHED
 
     def yielded(self, event: object) -> None:
         """Nobody asked for items: a generator job was submitted, not streamed."""
@@ -279,13 +309,14 @@ class JobFuture(concurrent.futures.Future[Any]):
             if made is None:
                 self._mark(what)
                 return
-        held = made.acquire(False) or made.hold()
-        try:
-            self._mark(what)
-            made.notify_all()
-        finally:
-            if held:
+        if made.hold():
+            try:
+                self._mark(what)
+            finally:
                 made.release()
+        elif what == "kept":
+            self._kept = True  # "running" is for the eye only: it is not worth a second try
+        made.notify_all()
 
     def _mark(self, what: str) -> None:
         if what == "kept":
@@ -293,78 +324,73 @@ class JobFuture(concurrent.futures.Future[Any]):
         elif self._state == PENDING:
             self._state = RUNNING
 
+    # -- decoding --------------------------------------------------------------------------------
 
-def error_of(event: Ended, job_id: str, name: str) -> BaseException:
-    """The exception that stands for how a job ended."""
-    details = event.details
-    error = details.get("error")
-    if isinstance(error, BaseException):
-        return _copy(error)
-    where = describe(event, job_id, name)
-    text = str(details.get("text") or "")
-    match event.outcome:
-        case Outcome.ERROR:
-            try:
-                own = codec.decode_error(event.payload)
-            except Exception as broken:  # noqa: BLE001 - whatever the error's own code does
-                return broken if isinstance(broken, GmpdError) else ProtocolError(str(broken))
-            codec.add_job_note(own, where)
-            return own
-        case Outcome.TIMEOUT:
-            return JobTimeout(f"{where}: ended by its timeout{_colon(text)}")
-        case Outcome.LOST:
-            return _lost(details, where, text, job_id)
-        case Outcome.REJECTED:
-            room, wait = int(details.get("room") or 0), float(details.get("retry_after") or 0.1)
-            return QueueFull(f"{where}: not accepted{_colon(text)}", room, wait)
-        case _:
-            return JobCancelled(f"{where}: cancelled{_colon(text)}")
+    def _decode(self) -> None:
+        """Make value or exception of what came; other threads that want it wait meanwhile.
 
+        Whatever the value's own code raises is the job's outcome. What a signal handler raises
+        meanwhile is not: it goes on to the caller, and the next who asks decodes anew.
+        """
+        event = self._event
+        if event is not None and event.outcome is Outcome.OK and codec.is_plain(event.payload):
+            self._keep(event)  # no user's code, and done twice it does no harm
+            return
+        # Reentrant: a handler that asks for the value that this thread decodes makes its own.
+        lock = self.__dict__.setdefault("_decoding", _thread.RLock())
+        with lock:
+            event = self._event
+            if event is not None:
+                self._keep(event)
 
-def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdError:
-    if details.get("poisoned"):
-        return JobPoisoned(f"{where}: it was running when several workers died{_colon(text)}")
-    signal = str(details.get("signal") or "")
-    code = details.get("exitcode")
-    if details.get("unstarted"):
-        return WorkerLost(f"{where}: not begun{_colon(text)}", job_id, 0, signal, code)
-    pid = int(details.get("pid") or 0)
-    how = text or (f"died by {signal}" if signal else f"died with exit status {code}")
-    message = f"{where}: the worker (pid {pid}) {how}"
-    culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
-    return WorkerLost(message, job_id, pid, signal, code, culprit, blamed)
+    def _keep(self, event: Ended) -> None:
+        value, error = self._open(event)
+        if self._event is None:
+            return  # the first value is everybody's
+        self._ran_us = event.ran_us
+        self._nbytes = len(event.payload) + sum(map(len, event.buffers))
+        if error is None:
+            self._result = value
+        else:
+            self._exception = error
+        self._event = None
+        self.__dict__.pop("_decoding", None)
+
+    def _open(self, event: Ended) -> tuple[Any, BaseException | None]:
+        """Value or exception; raises only what a signal handler raised."""
+        return decoded(event, lambda: self.job_id, self._fn_name)
 
 
-def describe(event: Ended, job_id: str, name: str) -> str:
-    """One line on a job's way, for notes and messages."""
-    details = event.details
-    parts = [f"job {job_id} {name!r}"]
-    pid = f" (pid {details['pid']})" if details.get("pid") else ""
-    if "p" in details:
-        parts[0] += f" on P{details['p']}{pid}"
-    elif details.get("isolated"):
-        parts[0] += f" in a worker of its own{pid}"
-    if "attempt" in details:
-        parts.append(f"attempt {details['attempt']}")
-    if "waited_us" in details:
-        parts.append(f"waited {_for_people(details['waited_us'])}")
-    if event.ran_us:
-        parts.append(f"ran {_for_people(event.ran_us)}")
-    return ", ".join(parts)
+_TELLS = {Outcome.OK: "add_result", Outcome.CANCELLED: "add_cancelled"}
 
 
-def _colon(text: str) -> str:
-    return f": {text}" if text else ""
-
-
-def _copy(error: BaseException) -> BaseException:
-    # Each future its own: tracebacks and notes gather on an exception that is raised.
+def decoded(event: Ended, job_id: Callable[[], str], name: str) -> tuple[Any, BaseException | None]:
+    """Value or exception of how a job ended. Raises only what a signal handler raised."""
+    payload = event.payload
+    is_value = event.outcome is Outcome.OK
+    if is_value and codec.is_plain(payload):
+        try:
+            return codec.decode(payload, event.buffers), None
+        except Exception as error:  # noqa: BLE001 - it fails this job alone
+            return None, error
+    watch = SHIELD.watch()
     try:
-        return type(error)(*error.args)
-    except Exception:  # noqa: BLE001 - an unusual constructor: share it
-        return error
+        with watch:
+            if is_value:
+                return codec.decode(payload, event.buffers), None
+            return None, error_of(event, job_id(), name)
+    except BaseException as error:  # noqa: BLE001 - the value's own code fails this job alone
+        watch.reraise()
+        return None, error
 
 
-def _for_people(us: int) -> str:
-    """Microseconds with the unit that reads best."""
-    return f"{us / 1000:.3g} ms" if us < 1_000_000 else f"{us / 1e6:.2f} s"
+def _log_safely(future: JobFuture, error: BaseException) -> None:
+    """The error may be one whose own text cannot be made, and handlers are the user's code."""
+    try:
+        log = logging.getLogger("concurrent.futures")
+        log.error("exception calling callback for %r", future, exc_info=error)
+    except BaseException:  # noqa: BLE001 - as above
+        try:
+            traceback.print_exception(error, file=sys.__stderr__)
+        except BaseException:  # noqa: BLE001, S110 - nothing is left to say it with
+            pass

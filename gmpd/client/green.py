@@ -8,14 +8,13 @@ of a thread, the hub watches the socket. It keeps a client only while jobs of it
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import gevent
 import gevent.event
-import gevent.queue
 
-from gmpd.client.core import apply
 from gmpd.client.futures import JobFuture
 from gmpd.client.streams import Gone, Stream
 from gmpd.client.sync import Client as _Client
@@ -40,7 +39,13 @@ class Condition:
     def release(self) -> None:
         """The counterpart of ``acquire``."""
 
-    hold = acquire
+    def hold(self) -> bool:
+        """Nothing to do, either."""
+        return True
+
+    def any(self) -> bool:
+        """Whether one waits."""
+        return bool(self._waiters)
 
     def __enter__(self) -> bool:
         return True
@@ -60,10 +65,13 @@ class Condition:
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         """Wait until ``predicate()``; its last value."""
-        with gevent.Timeout(timeout, False):
-            while not predicate():
-                self.wait()
-        return predicate()
+        end = None if timeout is None else time.monotonic() + timeout
+        while not (value := predicate()):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            self.wait(left)
+        return value
 
     def notify_all(self) -> None:
         """Wake all that wait."""
@@ -84,33 +92,22 @@ class GreenFuture(JobFuture):
 class Client(_Client):
     """``gmpd.Client`` for greenlets. All of them in one thread."""
 
+    _woken = False
+    #: The greenlet that waits for the next turn, and until when.
+    _timer: Any = None
+    _timer_at = 0.0
+
     def _new_future(self) -> JobFuture:
         return GreenFuture()
 
     def _new_network(self) -> Network:
         return Network(green=True)
 
-    def _new_lock(self) -> Any:
-        return Condition()  # nothing that the lock guards gives way to another greenlet
-
-    def _new_room(self) -> Any:
+    def _new_bell(self) -> Any:
         return Condition()
-
-    def _new_event(self) -> Any:
-        return gevent.event.Event()
-
-    def new_queue(self) -> Any:
-        """A queue on which greenlets may wait."""
-        return gevent.queue.Queue()
 
     def lead(self, future: JobFuture, timeout: float | None) -> None:
         """Nothing: a greenlet that spins would keep the others from running."""
-
-    def _deliver(self) -> None:
-        events = self._core.events
-        while events:
-            apply(events.popleft())
-        self._notify_idle()
 
     def _take_in(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
@@ -123,6 +120,10 @@ class Client(_Client):
         stream = super().stream_with(*what)
         self._leash.client = self
         return stream
+
+    def call_back(self, future: JobFuture) -> None:
+        """A greenlet of its own for each: callbacks may wait."""
+        gevent.spawn(future.run_callbacks)
 
     def _start_io(self) -> None:
         hub = gevent.get_hub()
@@ -148,7 +149,8 @@ class Client(_Client):
         self._wake()
 
     def _wake(self) -> None:
-        # A greenlet of its own, for callbacks may wait; one at a time, or a busy socket makes many.
+        # A greenlet of its own, for the hub's must not wait; one at a time, or a busy socket makes
+        # many.
         if not self._woken:
             self._woken = True
             gevent.spawn(self._turn_green)
@@ -162,30 +164,39 @@ class Client(_Client):
 
     def _turn_green(self) -> None:
         self._woken = False
-        if self._stopping:
+        if self._stopping or not self._turn([]):
             return
-        self._cancel_forgotten()
-        self._pump()
-        self._check_peer()
-        self._deliver()
-        if not self._core.busy:
+        wait_s = self._next_turn()
+        if not self.unfinished():
             self._leash.client = None
-        if self._core.retry_s and not self._retry_at:
-            self._retry_at = time.monotonic() + self._core.retry_s
-            gevent.spawn_later(self._core.retry_s, self._try_again)
+        if wait_s is not None and (self._timer is None or self._timer_at > time.monotonic()):
+            if self._timer is not None:
+                self._timer.kill(block=False)
+            self._timer_at = time.monotonic() + wait_s
+            self._timer = gevent.spawn_later(wait_s, _due, weakref.ref(self))
 
-    def _try_again(self) -> None:
-        self._retry_at = 0.0
-        self._core.retry()
-        self._turn_green()
+    def wake_due(self) -> None:
+        """The time of the next turn has come."""
+        self._timer = None
+        self._wake()
 
     def _end_io(self) -> None:
         if self._ended:
             return
         self._stopping = self._ended = True
-        self._say_bye()
-        self._deliver()
+        with self._door:
+            self._say_bye()
+            self._number()
+            self._settle()
+        if self._timer is not None:
+            self._timer.kill(block=False)
         self._leash.client = None
         self._belongings.end(None)
         if self._daemon is not None:
             self._daemon.close()
+
+
+def _due(ref: weakref.ref[Client]) -> None:
+    client = ref()
+    if client is not None:
+        client.wake_due()

@@ -2,22 +2,23 @@
 
 Which items go together (``Sizer``), how many are out and what comes back (``Plan``, for every
 face), in which order (``Mapping``, for the blocking ones: it uses a client only through
-``submit_ref``, ``forget_jobs`` and ``new_queue``).
+``submit_ref``, ``forget_jobs`` and ``new_bell``).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import queue
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gmpd import codec
+from gmpd.client.calls import wire_options
 from gmpd.client.chunks import describe_chunk, each
-from gmpd.client.core import Options, wire_options
+from gmpd.client.core import Options
 from gmpd.client.progress import Report, reporter
 from gmpd.timeouts import checked
 
@@ -223,19 +224,17 @@ class Mapping:
             del future  # it must not keep its result while the caller works
 
     def _as_completed(self) -> Iterator[Iterator[Any]]:
-        over = self._client.new_queue()
-        while self._fill(over.put):
-            try:
-                future = over.get(timeout=self._left())
-            except queue.Empty:
-                raise TimeoutError from None
+        over = _Ended(self._client.new_bell())
+        while self._fill(over):
+            if (future := over.take(self._left())) is None:
+                raise TimeoutError
             yield self._results(future)
             del future
 
     def _results(self, future: Any) -> Iterator[Any]:
         return self._plan.results(future, future.result(0), future._ran_us)
 
-    def _fill(self, tell: Callable[[Any], object] | None) -> bool:
+    def _fill(self, over: _Ended | None) -> bool:
         """Send what the window allows; whether anything is out."""
         plan = self._plan
         while not self._over and (size := plan.room()):
@@ -244,12 +243,41 @@ class Mapping:
             if chunk:
                 future = self._client.submit_ref(*plan.call(chunk), wait=True)
                 plan.sent(future, len(chunk))
-                if tell is not None:
-                    future.add_done_callback(tell)
+                if over is not None:
+                    over.watch(future)
         return bool(plan.out)
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+class _Ended:
+    """Futures in the order in which they end. A waiter of ``concurrent.futures``, not a callback:
+    it is told by the thread that settles them."""
+
+    def __init__(self, bell: Any) -> None:
+        self._bell = bell
+        self._futures: deque[Any] = deque()
+
+    def watch(self, future: Any) -> None:
+        """Be told of its end."""
+        with future._condition:
+            if not future.done():
+                future._waiters.append(self)
+                return
+        self.add_result(future)
+
+    def take(self, timeout: float | None) -> Any:
+        """The next one; None after ``timeout`` seconds."""
+        self._bell.wait_for(lambda: self._futures, timeout)
+        return self._futures.popleft() if self._futures else None
+
+    def add_result(self, future: Any) -> None:
+        """It has ended, in whatever way."""
+        self._futures.append(future)
+        self._bell.notify_all()
+
+    add_exception = add_cancelled = add_result
 
 
 def _length(iterables: Sequence[object]) -> int | None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gmpd import codec
 from gmpd.client.core import STREAM_WINDOW, Ended, Yielded
-from gmpd.client.futures import error_of
+from gmpd.client.futures import decoded
+from gmpd.client.shield import SHIELD
+from gmpd.errors import JobCancelled
 from gmpd.protocol import Outcome
 
 if TYPE_CHECKING:
@@ -40,12 +42,19 @@ class Incoming:
         if isinstance(event, Yielded):
             self._items.extend(zip(event.payloads, event.buffers, strict=True))
             return
+        # First, for a signal handler may raise meanwhile: then the end is still to come.
+        error = self._error(event, job_id) if event.outcome is not Outcome.OK else None
         self.over = True
-        if event.outcome is not Outcome.OK:
-            raise self._error(event, job_id)
+        if error is not None:
+            raise error
 
     def _error(self, event: Ended, job_id: str) -> BaseException:
-        return error_of(event, job_id, self._name)
+        _, error = decoded(event, lambda: job_id, self._name)
+        return error or JobCancelled(f"job {job_id}: cancelled")
+
+    def first(self) -> tuple[bytes, Any]:
+        """The next value, encoded: it stays."""
+        return self._items[0]
 
     def pop(self) -> tuple[bytes, Any]:
         """The next value, encoded; ``due`` is to be asked after each."""
@@ -75,7 +84,8 @@ class Stream(Iterator[Any]):
 
     def __init__(self, client: Client, name: str) -> None:
         self._client = client
-        self._arrivals = client.new_queue()
+        self._arrived: deque[Yielded | Ended] = deque()
+        self._bell = client.new_bell()
         self._incoming = self._new_incoming(name)
 
     def _new_incoming(self, name: str) -> Incoming:
@@ -92,11 +102,45 @@ class Stream(Iterator[Any]):
         while not incoming:
             if incoming.over:
                 raise StopIteration
-            incoming.take(self._arrivals.get(), self._client.job_id(self._seq))
-        item = incoming.pop()
-        if n := incoming.due():
+            self._await_arrival()
+        return self._next_value()
+
+    def _await_arrival(self) -> None:
+        self._client.refuse_to_wait()
+        self._bell.wait_for(lambda: self._arrived)
+        event = self._arrived[0]
+        if isinstance(event, Ended):  # stays, should a handler raise while the error is decoded
+            self._incoming.take(event, self._client.job_id(self._seq))
+            return
+        with SHIELD:
+            if self._arrived and self._arrived[0] is event:  # else another reader has it
+                self._arrived.popleft()
+                self._incoming.take(event, "")
+
+    def _next_value(self) -> Any:
+        # Taken out once it is decoded: what a signal handler raises meanwhile costs no value.
+        item = self._incoming.first()
+        watch = SHIELD.watch()
+        try:
+            with watch:
+                value = self._decode(item)
+        except BaseException:
+            if watch.raised is None:
+                self._drop(item)
+            watch.reraise()
+            raise
+        if not self._drop(item):
+            return next(self)  # another thread reads this stream, too, and has had that value
+        if n := self._incoming.due():
             self._client.pull_items(self._seq, n)
-        return self._decode(item)
+        return value
+
+    def _drop(self, item: tuple[bytes, Any]) -> bool:
+        with SHIELD:
+            mine = bool(self._incoming) and self._incoming.first() is item
+            if mine:
+                self._incoming.pop()
+            return mine
 
     def close(self) -> None:
         """No more is wanted: the job is cancelled where it is."""
@@ -120,7 +164,13 @@ class Stream(Iterator[Any]):
 
     def sink(self) -> Sink:
         """What the core holds: not the stream itself, which may so be dropped."""
-        return Sink(self._arrivals.put)
+        arrived, bell = self._arrived, self._bell
+
+        def put(event: Yielded | Ended) -> None:
+            arrived.append(event)
+            bell.notify_all()
+
+        return Sink(put)
 
     def begun(self, seq: int, sink: Sink) -> None:
         """It is job ``seq`` from now on."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from gmpd import versions
 from gmpd.client.core import ClientCore
+from gmpd.client.liveness import TICKS, Liveness
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.shield import SHIELD
 from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
@@ -25,6 +26,7 @@ class Wire:
     _core: ClientCore
     _link: Dealer
     _network: Network
+    _liveness: Liveness
     _closed = True
     #: It exchanges plain data only, so that versions of Python and pickle do not matter.
     _plain = False
@@ -115,6 +117,13 @@ class Wire:
                     " start one with `gmpd up`, then make a new Client"
                 )
             )
+
+    def _silence(self) -> DaemonUnreachable:
+        return DaemonUnreachable(
+            f"the daemon at {self.endpoint} has not answered for client.liveness ="
+            f" {self._liveness.tick_s * TICKS:g} s: it was stopped, or it hangs. Its jobs are lost"
+            " to this client: see its log; `gmpd down --now` ends it"
+        )
 
     def _refuse_fork(self) -> None:
         if self._pid != os.getpid():

@@ -221,7 +221,6 @@ EXECUTOR_FUTURE: Final = {
     "_condition": "wait() and as_completed()",
     "_done_callbacks": "callbacks",
     "_exception": "its outcome",
-    "_invoke_callbacks": "callbacks",
     "_result": "its outcome",
     "_state": "its state",
     "_waiters": "wait() and as_completed()",

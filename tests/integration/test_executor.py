@@ -255,7 +255,7 @@ def test_a_callback_may_wait_for_another_result(client: gmpd.Client) -> None:
 
 
 def test_close_does_not_wait_for_ever_for_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmpd.client.sync.CLOSE_S", 0.2)
+    monkeypatch.setattr("gmpd.client.session.CLOSE_S", 0.2)
     stuck, entered = threading.Event(), threading.Event()
     client = gmpd.Client()
 
@@ -331,9 +331,7 @@ def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
     pending = pool.submit(asyncio.sleep, 0.5)
     stream = client.stream(range, 10)
     assert next(stream) == 0
-    client._room.acquire()  # as another thread would have it
-    client._delivery.acquire()
-    pool._lock.acquire()
+    client._door._lock.acquire()  # as another thread would have it
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)  # ends it, should it wait
@@ -354,9 +352,7 @@ def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
         client.close()
         pool.shutdown()
         os._exit(told)
-    pool._lock.release()
-    client._delivery.release()
-    client._room.release()
+    client._door._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
     assert list(stream) == [*range(1, 10)]
     assert pending.result(20) is None

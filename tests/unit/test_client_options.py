@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gmpd.client.aio import AsyncClient
-from gmpd.client.core import wire_options
+from gmpd.client.calls import wire_options
 from gmpd.client.sync import _FOR_GMPD, Client
 
 

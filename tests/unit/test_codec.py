@@ -806,7 +806,7 @@ def test_a_future_among_arguments_is_refused_with_the_advice_to_send_its_result(
     done: concurrent.futures.Future[int] = concurrent.futures.Future()
     done.set_result(1)
     own = JobFuture()
-    own.finish_value(2)
+    own.set_result(2)
     loop = asyncio.new_event_loop()
     pending = loop.create_future()
     loop.close()

@@ -37,6 +37,7 @@ DOCUMENTED = {"os", "sys", "ctypes"}
 ATTRIBUTE_CALLS = {"getattr", "setattr", "hasattr", "delattr"}
 
 LISTED = {
+    "_is_owned": "whether this thread has an RLock; threading.Condition asks it, too",
     **internals.LOOP,
     **internals.HANDLE,
     **internals.TIMER,

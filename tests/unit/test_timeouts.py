@@ -41,16 +41,18 @@ SAFE = {"wait_s", "wait_ms", "lock_s", "checked"}
 #: Calls with another number in that place, or with a timeout that was checked where it came in.
 CHECKED_BEFORE = {
     ("client/futures.py", "sleeper.acquire(True, left)"),  # wait_over checked it
-    ("client/futures.py", "self.acquire(True, _patience_s)"),  # HOLD_S, or 0
     ("client/futures.py", "self._condition.wait_for(self.done, left)"),  # wait_over
     ("client/green.py", "event.wait(timeout)"),  # as Condition's
-    ("client/sync.py", "sink.over.wait(timeout)"),  # call
-    ("client/sync.py", "self._room.wait_for(idle, timeout)"),  # drain
+    ("client/sync.py", "self._bell.wait_for(lambda: self._over, timeout)"),  # call
+    ("client/mapping.py", "self._bell.wait_for(lambda: self._futures, timeout)"),  # map
+    ("client/green.py", "self.wait(left)"),  # who calls it checks
+    ("client/sync.py", "sink.wait(timeout)"),  # call
+    ("client/sync.py", "self._idle.wait_for(idle, timeout)"),  # drain
     ("client/aio.py", "asyncio.wait_for(sink.future, left_s)"),  # call
     ("client/aio.py", "asyncio.wait_for(self._welcome, target.connect_timeout)"),  # config: a year
     ("client/aiomap.py", "asyncio.wait_for(self._news.wait(), left)"),  # of a checked one
-    ("client/sync.py", "epoll.poll(pause_s)"),  # _until_retry
-    ("client/sync.py", "self._link.wait(left)"),  # Dealer.wait bounds it
+    ("client/iothread.py", "epoll.poll(pause_s)"),  # _until_retry
+    ("client/session.py", "self._link.wait(left)"),  # Dealer.wait bounds it
     ("gateway/link.py", "dealer.wait(deadline - time.monotonic())"),
     ("daemon/worker.py", "self.link.wait(until - time.monotonic())"),
     ("daemon/coordinator.py", "self._poller.wait(self._timeout_s())"),

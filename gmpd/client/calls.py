@@ -1,0 +1,63 @@
+"""A call as the user wrote it, made ready for the wire; and what this version refuses, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gmpd.client.core import Options
+from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
+from gmpd.errors import GmpdError
+from gmpd.job import ATTRIBUTE, options_of
+
+#: What this version does not do yet, why, and what to do instead.
+INSTEAD = {
+    "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
+    " submit again what has no outcome when a future raises DaemonUnreachable",
+    "unique": "this version does not look for a job with the same key: leave it out, and keep the"
+    " futures of what you submitted in a dict by key",
+    "enqueue": "this version keeps jobs in the daemon's memory, and a job ends with its client: use"
+    " submit() and keep the client open until the future is done",
+    "job": "in this version only the client that submitted a job knows it: keep the future that"
+    " submit() returned, its job_id names it in logs",
+    "key": "this version has no keys, for a daemon serves its own machine and user only: leave it"
+    " out, and run the client there (over ssh, for example)",
+    "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
+    " for example), with an ipc:// address, a runtime directory, or nothing at all",
+}
+
+
+def prepare(
+    fn: Callable[..., Any],
+    overrides: dict[str, Any] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[FunctionRef, Options | None, Blob]:
+    """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
+    ref = describe_function(fn)
+    options, plain = None, False
+    if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
+        options, plain = wire_options(fn, overrides)
+    blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+    needs = blob.needs
+    return ref.needing(needs) if needs else ref, options, blob
+
+
+def answer_error(value: Any) -> Exception:
+    """What a call raises whose Reply is not ok, or that the loss of the daemon ended."""
+    return value if isinstance(value, Exception) else GmpdError(str(value))
+
+
+def wire_options(
+    fn: Callable[..., Any], overrides: dict[str, Any] | None
+) -> tuple[Options | None, bool]:
+    """The job options for the wire, and whether arguments must be plain.
+
+    Raises NotImplementedError for an option that the daemon does not keep yet: a promise that is
+    taken and not kept would be worse.
+    """
+    options = options_of(fn).merged(**(overrides or {}))
+    for name, value in (("durable", options.durable), ("unique", options.unique)):
+        if value:
+            raise NotImplementedError(f"{name}={value!r}: {INSTEAD[name]}")
+    return options.to_wire(), options.plain

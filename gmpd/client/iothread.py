@@ -1,0 +1,87 @@
+"""The IO thread of a blocking client, and who looks after clients that are dropped or left open.
+
+It has only a weak reference to its client while it sleeps. What it does when it wakes is the
+session's (``session``).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import select
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from gmpd.client.private import PrivateDaemon
+from gmpd.client.unclosed import LINGER_MS
+from gmpd.netpoll import Dealer, Network
+
+if TYPE_CHECKING:
+    from gmpd.client.session import Session
+
+#: How long the thread waits for a client that is being dropped, seconds: the other thread has some
+#: lines of Python to run, and may wait for the GIL.
+DROP_S = 5.0
+
+#: Clients that were opened and not collected.
+open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def serve(
+    ref: weakref.ref[Session],
+    dropped: list[Session],
+    epoll: select.epoll,
+    bell: io.FileIO,
+    *owned: Any,
+) -> None:
+    """A client's IO thread."""
+    try:
+        _serve_turns(ref, dropped, epoll)
+    except BaseException as error:
+        logging.getLogger("gmpd.client").critical("the client's thread ends", exc_info=True)
+        client = dropped[0] if dropped else ref()
+        if client is not None:
+            client._die(error)
+    dropped.clear()
+    epoll.close()
+    bell.close()
+    _close_link(*owned)
+
+
+def _serve_turns(ref: weakref.ref[Session], dropped: list[Session], epoll: select.epoll) -> None:
+    """Until the client is to end. No name here may keep it while the thread sleeps."""
+    client = ref()
+    assert client is not None  # whoever makes it has it
+    client._io = threading.get_ident()
+    pause_s: float | None = None
+    while True:
+        del client
+        ready = epoll.poll(pause_s)
+        client = dropped[0] if dropped else ref()
+        if client is None:  # it is being dropped just now, and comes in the next moment
+            client = _await_drop(dropped)
+        if client is None:
+            return
+        if dropped:
+            open_sessions.add(client)  # the collector has taken it out
+        if not client._turn(ready) or client._unwanted():
+            client._finish()
+            return
+        pause_s = client._next_turn()
+
+
+def _await_drop(dropped: list[Session]) -> Session | None:
+    """None when its finalizer was interrupted at once (Ctrl-C): it will never come."""
+    end = time.monotonic() + DROP_S
+    while not dropped and time.monotonic() < end:
+        time.sleep(0.001)  # another thread is between the end of its references and __del__
+    return dropped[0] if dropped else None
+
+
+def _close_link(link: Dealer, network: Network, daemon: PrivateDaemon | None) -> None:
+    link.close(LINGER_MS)
+    network.close()
+    if daemon is not None:
+        daemon.close()

@@ -1,0 +1,96 @@
+"""Why a job has no value: the exception that stands for how it ended, in words for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gmpd import codec
+from gmpd.client.core import Ended
+from gmpd.errors import (
+    GmpdError,
+    JobCancelled,
+    JobPoisoned,
+    JobTimeout,
+    ProtocolError,
+    QueueFull,
+    WorkerLost,
+)
+from gmpd.protocol import Outcome
+
+
+def error_of(event: Ended, job_id: str, name: str) -> BaseException:
+    """The exception that stands for how a job ended."""
+    details = event.details
+    error = details.get("error")
+    if isinstance(error, BaseException):
+        return _copy(error)
+    where = describe(event, job_id, name)
+    text = str(details.get("text") or "")
+    match event.outcome:
+        case Outcome.ERROR:
+            try:
+                own = codec.decode_error(event.payload)
+            except Exception as broken:  # noqa: BLE001 - whatever the error's own code does
+                return broken if isinstance(broken, GmpdError) else ProtocolError(str(broken))
+            codec.add_job_note(own, where)
+            return own
+        case Outcome.TIMEOUT:
+            return JobTimeout(f"{where}: ended by its timeout{_colon(text)}")
+        case Outcome.LOST:
+            return _lost(details, where, text, job_id)
+        case Outcome.REJECTED:
+            room, wait = int(details.get("room") or 0), float(details.get("retry_after") or 0.1)
+            return QueueFull(f"{where}: not accepted{_colon(text)}", room, wait)
+        case _:
+            return JobCancelled(f"{where}: cancelled{_colon(text)}")
+
+
+def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdError:
+    if details.get("poisoned"):
+        return JobPoisoned(f"{where}: it was running when several workers died{_colon(text)}")
+    signal = str(details.get("signal") or "")
+    code = details.get("exitcode")
+    if details.get("unstarted"):
+        return WorkerLost(f"{where}: not begun{_colon(text)}", job_id, 0, signal, code)
+    pid = int(details.get("pid") or 0)
+    how = text or (f"died by {signal}" if signal else f"died with exit status {code}")
+    message = f"{where}: the worker (pid {pid}) {how}"
+    culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
+    return WorkerLost(message, job_id, pid, signal, code, culprit, blamed)
+
+
+def describe(event: Ended, job_id: str, name: str) -> str:
+    """One line on a job's way, for notes and messages."""
+    details = event.details
+    parts = [f"job {job_id} {name!r}"]
+    pid = f" (pid {details['pid']})" if details.get("pid") else ""
+    if "p" in details:
+        parts[0] += f" on P{details['p']}{pid}"
+    elif details.get("isolated"):
+        parts[0] += f" in a worker of its own{pid}"
+    if "attempt" in details:
+        parts.append(f"attempt {details['attempt']}")
+    if "waited_us" in details:
+        parts.append(f"waited {_for_people(details['waited_us'])}")
+    if event.ran_us:
+        parts.append(f"ran {_for_people(event.ran_us)}")
+    return ", ".join(parts)
+
+
+def _colon(text: str) -> str:
+    return f": {text}" if text else ""
+
+
+def _copy(error: BaseException) -> BaseException:
+    # Each future its own: tracebacks and notes gather on an exception that is raised.
+    try:
+        copy = type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - an unusual constructor: share it
+        return error
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def _for_people(us: int) -> str:
+    """Microseconds with the unit that reads best."""
+    return f"{us / 1000:.3g} ms" if us < 1_000_000 else f"{us / 1e6:.2f} s"

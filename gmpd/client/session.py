@@ -1,0 +1,560 @@
+"""A blocking client's session: its core and socket, by whatever thread needs them just now.
+
+**Who does what.** ``submit`` appends to a deque, which takes no lock; the rest is done behind the
+``door``. One daemon thread, the IO thread, sleeps on the socket's descriptor, on the monitor's and
+on an eventfd by which others wake it. A thread that waits for a result leads for a moment instead:
+it reads the socket itself, spinning, since the answer to a short job comes sooner than a sleeping
+thread wakes. Whoever has read settles futures at once: that runs no user's code. Callbacks run in a
+thread of their own (``delivery``), values are unpickled by who asks for them (``futures``).
+
+**Signals.** Handlers of any signal may use the client, or raise: none runs behind the door. What a
+thread leaves half done in front of it is in the deque, where the IO thread finds it.
+
+**Finalizers** run in any thread at any point, also behind the door. There they may submit, cancel
+and close, which is noted and done later; whatever waits is refused in words.
+
+**The IO thread** does not keep a client alive: while it sleeps it has only a weak reference. One
+that is dropped unclosed is handed to it, and ends when its jobs have. Should the thread itself end
+by an error, everything that waits is told so.
+
+Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever leaves
+without having read to the end wakes the IO thread.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import operator
+import os
+import select
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gmpd.client import iothread
+from gmpd.client.core import Ended, apply
+from gmpd.client.delivery import Delivery
+from gmpd.client.discovery import Target
+from gmpd.client.door import Door
+from gmpd.client.futures import JobFuture, Sleepers
+from gmpd.client.liveness import Liveness, Verdict
+from gmpd.client.shield import SHIELD
+from gmpd.client.streams import Gone, Stream
+from gmpd.client.wire import Wire
+from gmpd.codec import Blob, FunctionRef
+from gmpd.errors import DaemonUnreachable, QueueFull
+from gmpd.netpoll import Network
+from gmpd.protocol import Outcome
+from gmpd.timeouts import wait_s
+
+#: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
+FLUSH_JOBS = 64
+#: How long a waiting thread spins before it sleeps: a little over a round trip through coordinator
+#: and worker (0.38 ms; 0.7 ms when it spins for less than that and then sleeps).
+SPIN_NS = 500_000
+#: How long cancel() waits for the daemon's word, seconds.
+CANCEL_WAIT_S = 0.25
+#: How long close() waits for the IO thread to end, seconds: more than the last messages
+#: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
+CLOSE_S = 15.0
+#: A future whose condition is held is looked at so often, and settled all the same after so long,
+#: seconds: then it is held by nobody any more (see ``JobFuture.settle``).
+HELD_S, HELD_MAX_S = 0.005, 1.0
+#: What an eventfd takes.
+_ONE = (1).to_bytes(8, sys.byteorder)
+#: Rings the bell of a stream's weak reference, without a step of Python.
+_RING = operator.methodcaller("write", _ONE)
+
+#: A job that was taken and has no number yet.
+Request = tuple[FunctionRef, dict[str, Any] | None, Blob, Any]
+
+
+class Session(Wire):
+    """What ``Client`` is made of, but for its verbs."""
+
+    #: Whether to be dropped without ``close`` is worth a ResourceWarning.
+    _warns = True
+
+    def __init__(self, target: Target, name: str, *, on_full: str, pending_max: int) -> None:
+        # Until all is there: close() of a half-made client has nothing to do.
+        self._closed = self._ended = True
+        self._on_full, self._pending_max = on_full, pending_max
+        self._door = Door()
+        #: Jobs on their way to the core: appended by anybody, taken out behind the door.
+        self._requests: deque[Request] = deque()
+        #: Who waits for room, and for the end of all jobs.
+        self._room, self._idle = self._new_bell(), self._new_bell()
+        self._delivery = Delivery(self._idle.notify_all)
+        #: Outcomes of futures whose condition was held, and since when.
+        self._unsettled: deque[tuple[JobFuture, Ended, float]] = deque()
+        self._leading = False
+        #: The IO thread sleeps, or is about to: it is to be woken.
+        self._asleep = True
+        #: It does not even wake by itself to see whether the daemon lives.
+        self._unarmed = True
+        #: Jobs that nobody wants any more: noted by anybody. None: all streams.
+        self._forgotten: deque[Iterable[Any] | Gone | None] = deque()
+        #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
+        self._retry_at = 0.0
+        self._tick_at = 0.0
+        self._stopping = False
+        #: The thread that owns the socket when nobody else does.
+        self._io = 0
+        self._thread: threading.Thread | None = None
+        #: Where its thread finds a client that everybody else has dropped.
+        self._dropped: list[Session] = []
+        self._daemon = target.daemon
+        super().__init__(target.endpoint, name, resend=on_full == "wait")
+        self._core.explain = self._loss
+        self._liveness = Liveness(target.liveness)
+        try:
+            self._connect(target.connect_timeout)
+        except BaseException:
+            if self._daemon is not None:
+                self._daemon.close()
+            raise
+        self._closed = self._ended = False
+        iothread.open_sessions.add(self)
+
+    # -- jobs come in ----------------------------------------------------------------------------
+
+    def _take_in(
+        self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
+    ) -> None:
+        self._admit(wait)
+        if blob.buffers:  # the caller may change its array as soon as submit has returned
+            blob = Blob(blob.data, tuple(map(bytes, blob.buffers)))
+        core, requests = self._core, self._requests
+        core.check(ref, blob, options)
+        try:
+            requests.append((ref, options, blob, sink))
+            self._hand_over(len(requests) >= FLUSH_JOBS or core.in_flight == 0)
+        except BaseException:  # interrupted: the IO thread sends what has been taken
+            self._ring()
+            raise
+
+    def _hand_over(self, now: bool) -> None:
+        """See that what was appended is sent: ``now``, or soon."""
+        if (now or self._ended) and not self._door.inside:
+            self._exchange()
+        elif self._asleep:
+            self._ring()
+
+    def _admit(self, wait: bool) -> None:
+        if self._closed or self._pid != os.getpid():
+            self._refuse()
+        if self._core.lost is not None:
+            raise self._core.lost
+        if wait and self._pending() > self._pending_max:
+            self._await_room()
+
+    def _refuse(self) -> None:
+        self._refuse_fork()
+        raise RuntimeError("the client is closed: cannot submit to it")
+
+    def _pending(self) -> int:
+        """Jobs that wait here for the daemon's window."""
+        return self._core.unsent + len(self._requests)
+
+    def _await_room(self) -> None:
+        if self._on_full == "raise":
+            raise QueueFull(f"{self._pending()} jobs wait for the daemon already", 0)
+        if self._cannot_wait():
+            return  # a finalizer: its job is one too many
+        self._exchange()
+        self._room.wait_for(
+            lambda: self._pending() <= self._pending_max or self._core.lost or self._closed
+        )
+        self._admit(False)
+
+    def _exchange(self) -> None:
+        """Number what was taken in, and send what may go."""
+        with self._door:
+            self._send_all()
+
+    def _send_all(self) -> None:
+        """Behind the door. Wakes the IO thread there, too: after it, a handler may raise."""
+        self._number()
+        if not self._ended and (self._send_out() or self._unarmed):
+            self._ring()
+        self._settle()
+
+    def _number(self) -> None:
+        """Give the core what was taken in."""
+        requests, core = self._requests, self._core
+        while requests:
+            ref, options, blob, sink = requests.popleft()
+            try:
+                sink._seq = core.submit(ref, blob, options, sink)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
+                core.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _cannot_wait(self) -> bool:
+        """Whether this thread would wait for itself: a finalizer in the middle of the client."""
+        return self._door.inside or self._io == threading.get_ident()
+
+    def refuse_to_wait(self) -> None:
+        """Raises RuntimeError where waiting would never end: in a fork, or for itself."""
+        self._refuse_fork()
+        if self._cannot_wait():
+            raise RuntimeError(
+                "a finalizer (__del__ or a weak reference's callback) waits for a client in the"
+                " middle of that client's own work: it would wait for itself. Let it only submit,"
+                " or hand the rest to another thread"
+            )
+
+    def lead(self, future: JobFuture, timeout: float | None) -> None:
+        """Read the socket in the calling thread for a moment, until ``future`` is done."""
+        self.refuse_to_wait()
+        spin_ns = SPIN_NS if timeout is None else min(SPIN_NS, int(timeout * 1e9))
+        end = time.perf_counter_ns() + spin_ns
+        while not (future.done() or self._stopping or self._leading):
+            self._spin(future, end)
+            if time.perf_counter_ns() > end:
+                return
+
+    def _spin(self, future: JobFuture, end: int) -> None:
+        """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
+        fd = self._link.fd
+        with SHIELD:
+            with self._door:
+                if self._stopping:
+                    return
+                self._leading = True
+                self._epoll.modify(fd, 0)
+            try:
+                while self._look() and not future.done() and time.perf_counter_ns() < end:
+                    pass
+            finally:
+                with self._door:
+                    self._leading = False
+                    if not self._stopping:
+                        self._epoll.modify(fd, select.EPOLLIN)
+                        if self._requests or self._core.unsent or self._link.readable:
+                            self._ring()
+
+    def _look(self) -> bool:
+        with self._door:
+            if self._stopping:
+                return False
+            # A look costs a fifth of a pump that finds nothing.
+            core = self._core
+            if self._link.readable or self._requests or core.unsent or core.outgoing:
+                self._number()
+                self._pump()
+                self._settle()
+            return True
+
+    # -- futures and streams ask -----------------------------------------------------------------
+
+    def job_id_of(self, future: JobFuture) -> str:
+        """The id of a future's job; it is numbered first, if need be."""
+        if not future._seq and not self._cannot_wait() and self._pid == os.getpid():
+            self._exchange()
+        return self.job_id(future._seq)
+
+    def cancel_job(self, future: JobFuture) -> bool:
+        """See ``JobFuture.cancel``."""
+        self._refuse_fork()
+        future._kept = False
+        if self._cannot_wait():
+            self.forget_jobs([future])
+            return False
+        unsent = self._cancel(lambda: self._core.cancel([future._seq]))
+        if not future.done():
+            future._condition.wait_for(lambda: future.done() or future._kept, CANCEL_WAIT_S)
+        return unsent > 0 or future.cancelled()
+
+    def cancel_pending(self) -> int:
+        """Cancel everything that has not started; how many were cancelled before they were sent."""
+        return self._cancel(self._core.cancel_all)
+
+    def _cancel(self, how: Callable[[], int]) -> int:
+        if self._pid != os.getpid():
+            return 0
+        with self._door:
+            self._number()
+            unsent = how()
+            self._send_all()
+        return unsent
+
+    def forget_jobs(self, futures: Iterable[JobFuture]) -> None:
+        """Cancel these soon; see ``forget_seqs``."""
+        if jobs := list(futures):
+            self._forget(jobs)
+
+    def forget_seqs(self, seqs: list[int]) -> None:
+        """Cancel jobs by number, soon. Takes no lock: finalizers may call it. Once or often."""
+        self._forget(seqs)
+
+    def _forget(self, jobs: list[Any]) -> None:
+        if self._pid == os.getpid():
+            self._forgotten.append(jobs)
+            self._ring()
+
+    def _cancel_forgotten(self) -> None:
+        while self._forgotten:
+            what = self._forgotten.popleft()
+            if what is None:
+                self._core.cancel_streams()
+                continue
+            jobs = what.seqs if isinstance(what, Gone) else what
+            self._core.cancel([job if isinstance(job, int) else job._seq for job in jobs])
+
+    def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
+        """What has job ``seq`` cancelled when ``stream`` is dropped, as long as it is kept."""
+        bell = self._watch_bell(stream)
+        gone = Gone(stream, self._forgotten.append)  # the younger one is called first
+        gone.seqs = [seq]
+        return bell, gone
+
+    def _watch_bell(self, stream: Stream) -> Gone:
+        bell = Gone(stream, _RING)
+        bell.write = self._bell.write
+        return bell
+
+    def new_bell(self) -> Any:
+        """Where this face's threads sleep until they are woken."""
+        return self._new_bell()
+
+    def _new_bell(self) -> Any:
+        return Sleepers()
+
+    # -- outcomes, behind the door ---------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Hand what has come to those it is for. Runs no user's code."""
+        core = self._core
+        events = core.events
+        while events:
+            event = events.popleft()
+            try:
+                apply(event)
+            except Exception:
+                logging.getLogger("gmpd.client").exception("an outcome could not be handed over")
+            del event
+        if self._room.any() and (core.lost or self._pending() <= self._pending_max):
+            self._room.notify_all()
+        if not core.busy and self._idle.any():
+            self._idle.notify_all()
+
+    def settle_later(self, future: JobFuture, event: Ended) -> None:
+        """Somebody is inside of its condition: it is settled by the IO thread."""
+        self._unsettled.append((future, event, time.monotonic()))
+        self._ring()
+
+    def _settle_held(self) -> None:
+        for _ in range(len(self._unsettled)):
+            future, event, since = self._unsettled.popleft()
+            force = time.monotonic() - since > HELD_MAX_S
+            if not future.settle(event, force=force):
+                self._unsettled.append((future, event, since))
+        if not self._unsettled:
+            self._idle.notify_all()
+
+    def call_back(self, future: JobFuture) -> None:
+        """Its callbacks are due."""
+        self._delivery.put(future)
+        self._ring()  # for the IO thread to start the other one, if it is the first
+
+    # -- the socket; the caller is behind the door -----------------------------------------------
+
+    def _connect(self, timeout_s: float) -> None:
+        self._open_link(self._new_network())
+        try:
+            deadline = time.monotonic() + timeout_s
+            while self._core.welcome is None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._no_answer(timeout_s)
+                if not self._link.wait(left):
+                    continue
+                self._read()
+                if self._core.lost is not None:
+                    raise self._core.lost
+        except BaseException:
+            self._drop_link()
+            raise
+        self._liveness.pid = self._core.welcome.info.pid
+        self._start_io()
+
+    @staticmethod
+    def _loss(error: Exception) -> Exception:
+        return error
+
+    def _new_network(self) -> Network:
+        return Network()
+
+    def _ring(self) -> None:
+        """Wake the IO thread; needs no lock."""
+        try:
+            self._bell.write(_ONE)
+        except ValueError:
+            pass  # closed: the client has ended, and every job with it
+
+    # -- the IO thread ---------------------------------------------------------------------------
+
+    def _start_io(self) -> None:
+        # As a file it knows when it is closed: a finalizer may ring at any time, and the number of
+        # a closed descriptor may be another's.
+        self._bell = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
+        self._epoll = select.epoll()
+        for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
+            self._epoll.register(fd, select.EPOLLIN)
+        # What closes itself when the collector finds it is the thread's: the client may come back.
+        owned = (self._bell, self._link, self._network, self._daemon)
+        args = (weakref.ref(self), self._dropped, self._epoll, *owned)
+        self._thread = threading.Thread(
+            target=iothread.serve, args=args, name="gmpd-io", daemon=True
+        )
+        self._ended = False
+        self._thread.start()
+        self._ring()  # what came together with the Welcome has used up its edge
+
+    def _turn(self, ready: list[tuple[int, int]]) -> bool:
+        """What there is to do now; False when the client is to end."""
+        self._asleep = False
+        for fd, _ in ready:
+            if fd == self._bell.fileno():
+                self._bell.read(8)
+        with self._door:
+            if self._stopping:
+                return False
+            if self._retry_at and time.monotonic() >= self._retry_at:
+                self._retry_at = 0.0
+                self._core.retry()
+            self._number()
+            self._cancel_forgotten()
+            self._pump()
+            self._check_peer()
+            self._check_liveness()
+            self._settle()
+            self._settle_held()
+        self._delivery.start()
+        return True
+
+    def _check_liveness(self) -> None:
+        core, now = self._core, time.monotonic()
+        due, self._tick_at = self._tick_at, self._tick_at or now + self._liveness.tick_s
+        if not due or now < due:
+            return
+        self._tick_at = now + self._liveness.tick_s
+        match self._liveness.tick(core.heard, waits=core.waits):
+            case Verdict.ASK:
+                core.ask_for_life()
+                self._send_out()
+            case Verdict.GIVE_UP:
+                core.lose(self._silence())
+            case Verdict.NOTHING:
+                pass
+
+    def _unwanted(self) -> bool:
+        """It was dropped, and no job of it is left."""
+        return bool(self._dropped) and not self._core.busy and not self._requests
+
+    def _next_turn(self) -> float | None:
+        """Seconds until there is something to do even if nobody wakes the thread; None: never."""
+        with self._door:
+            self._asleep = True
+            core, now = self._core, time.monotonic()
+            if self._requests or self._forgotten:
+                return 0.0
+            due = [self._tick_at - now]
+            self._unarmed = not core.waits and self._liveness.is_quiet(core.heard)
+            if self._unarmed:
+                self._tick_at = 0.0
+                due = []
+            if self._unsettled:
+                due.append(HELD_S)
+            if core.retry_s:
+                self._retry_at = self._retry_at or now + core.retry_s
+                due.append(self._retry_at - now)
+            else:
+                self._retry_at = 0.0
+            return wait_s(min(due)) if due else None
+
+    def _finish(self) -> None:
+        """The end, in this thread: whoever waits for it may be interrupted and is not needed."""
+        with self._door:
+            self._stopping = self._ended = True
+            self._say_bye()
+            self._number()
+            self._settle()
+            self._epoll.close()
+        while self._unsettled:
+            with self._door:
+                self._settle_held()
+            time.sleep(HELD_S)
+        self._delivery.start()
+        self._delivery.end()
+        for bell in (self._room, self._idle):
+            bell.notify_all()
+        self._bell.close()  # no stream rings it any more: all have ended
+        self._io = 0  # another thread may get the same number
+
+    def _die(self, error: BaseException) -> None:
+        """The thread cannot go on: whoever waits for it is told why."""
+        told = DaemonUnreachable(
+            f"the client's own thread ended by {type(error).__name__}: {error}. Its jobs may run"
+            " on, but their results are lost: make a new Client"
+        )
+        told.__cause__ = error
+        with self._door:
+            self._core.lose(told)
+        self._closed = True
+        self._finish()
+
+    def _say_bye(self) -> None:
+        if self._core.lost is None:
+            self._link.send(self._core.bye("closed"))
+        self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
+
+    def _end_io(self) -> None:
+        self._stopping = True
+        self._ring()
+        if self._thread is None or self._cannot_wait():
+            return
+        end = time.monotonic() + CLOSE_S
+        self._thread.join(CLOSE_S)
+        if not self._delivery.join(wait_s(end - time.monotonic())) or self._thread.is_alive():
+            warnings.warn(
+                f"the client did not end within {CLOSE_S:g} s, for a callback of one of its"
+                " futures has not returned",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def unfinished(self) -> int:
+        """Jobs that have no outcome yet."""
+        return self._core.busy + len(self._requests)
+
+    def __del__(self) -> None:
+        """Nobody can use it any more, but its jobs may still have callbacks: its thread ends it."""
+        if getattr(self, "_ended", True) or self._thread is None or self._pid != os.getpid():
+            return
+        if sys.is_finalizing():
+            return
+        text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
+        self._forgotten.append(None)  # whoever had a stream of it is gone, too
+        self._dropped.append(self)
+        self._ring()
+        if self._warns:
+            warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+
+
+def _in_fork() -> None:
+    """In a fork there are no threads: what was locked stays so, and the socket is the parent's."""
+    for client in list(iothread.open_sessions):
+        client._door = Door()
+        client._closed = client._ended = client._stopping = True
+
+
+os.register_at_fork(after_in_child=_in_fork)
