@@ -22,6 +22,7 @@ import sys
 import threading
 import types
 import typing
+import weakref
 from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
@@ -30,8 +31,14 @@ from gmpd.codec import guests, rebuild
 
 _OVERWRITE: Any = cloudpickle._class_setstate
 _LRU = type(functools.lru_cache(lambda: None))
-_LOCK_TYPES = (_thread.LockType, _thread.RLock)
+#: What a process that has just imported a module has afresh.
+_FRESH = (
+    _thread.LockType, _thread.RLock, threading.local,
+    weakref.WeakKeyDictionary, weakref.WeakValueDictionary,
+)  # fmt: skip
 _DEFERRED = sys.version_info >= (3, 14)
+_OF_MEMBERS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
+_CLASS_NAMES = "__classdict__"
 _DYNAMIC = "<dynamic-code>"
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 #: Things other than functions and classes whose pickle is a name.
@@ -83,7 +90,7 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _reduce_code(cloudpickle._code_reduce(obj), obj)
         if kind is types.ModuleType and self._names.refer_module(obj):
             return rebuild.stand_in_module, (obj.__name__,)
-        if self._fresh_locks and isinstance(obj, (*_LOCK_TYPES, threading.local)):
+        if self._fresh_locks and isinstance(obj, _FRESH):
             return _reduce_lock(obj)
         return _reduce_other(obj)
 
@@ -99,6 +106,14 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         module = self._names.uses(obj)
         if module is not None:
             return _reduce_function(obj, module)
+        if obj.__globals__ is vars(functools) and hasattr(obj, "registry"):
+            # Its closure holds a cache of weak references.
+            made: Any = obj
+            known = dict(made.registry), vars(made.__wrapped__)
+            return (
+                functools.singledispatch, (made.__wrapped__,), known, None, None,
+                rebuild.set_registry,
+            )  # fmt: skip
         if not cloudpickle._should_pickle_by_reference(obj):
             # Its globals are no module's that others have: a copy of what it uses goes along.
             _evaluate_annotations(obj)
@@ -127,11 +142,21 @@ def _reduce_class(cls: Any, reduced: Any) -> Any:
         early += [key for key, value in state.items() if type(value) in _PLAIN]
         first = {**first, **{key: state.pop(key) for key in early if key in state}}
         make, args = rebuild.make_class, (meta, name, bases, first, *tracked)
+    elif make is cloudpickle._make_skeleton_enum:
+        # Aliases and combined flags are members, too; what __init__ and __new__ gave each comes
+        # along, for they cannot be called again.
+        args = (*args[:3], {key: each.value for key, each in cls.__members__.items()}, *args[4:])
+        slots = {key: _of_member(each) for key, each in cls.__members__.items()}
+        state = {key: value for key, value in state.items() if key not in slots}
     return make, args, (state, slots), None, None, rebuild.set_class_state
 
 
+def _of_member(member: Any) -> dict[str, Any]:
+    return {key: value for key, value in vars(member).items() if key not in _OF_MEMBERS}
+
+
 def _reduce_function(fn: types.FunctionType, module: str) -> Any:
-    closure = fn.__closure__
+    closure = _closure(fn)
     cells = None if closure is None else tuple(cloudpickle._make_empty_cell() for _ in closure)
     values = [] if closure is None else list(map(cloudpickle._get_cell_contents, closure))
     found = [fn.__globals__[n] for n in fn.__code__.co_names if n in fn.__globals__]
@@ -154,6 +179,20 @@ def _reduce_function(fn: types.FunctionType, module: str) -> Any:
         None,
         rebuild.set_function_state,
     )
+
+
+def _closure(fn: types.FunctionType) -> tuple[types.CellType, ...] | None:
+    """Its cells. That in which annotations look up names of their class holds all that the class
+    has: of it, what they name is enough."""
+    names = fn.__code__.co_freevars
+    if fn.__closure__ is None or _CLASS_NAMES not in names:
+        return fn.__closure__
+    cells = list(fn.__closure__)
+    at = names.index(_CLASS_NAMES)
+    every = dict(cells[at].cell_contents)
+    used = {name: every[name] for name in fn.__code__.co_names if name in every}
+    cells[at] = types.CellType(used)
+    return tuple(cells)
 
 
 def _annotations(fn: Any) -> dict[str, Any]:
@@ -207,7 +246,10 @@ def _reduce_kin(obj: Any) -> Any:
         return rebuild.make_cached, (made.__wrapped__, made.cache_parameters()), extra
     if isinstance(obj, typing.NewType):
         return rebuild.make_new_type, (obj.__name__, obj.__supertype__, obj.__module__)
-    return rebuild.make_alias, (obj.__name__, obj.__value__, obj.__type_params__, obj.__module__)
+    name = obj.__name__, obj.__module__
+    if obj.__type_params__:
+        return rebuild.make_generic_alias, (*name, obj.__value__, obj.__type_params__)
+    return rebuild.make_alias, name, obj.__value__, None, None, rebuild.set_alias
 
 
 def _reduce_other(obj: Any) -> Any:
@@ -215,6 +257,8 @@ def _reduce_other(obj: Any) -> Any:
     kind = type(obj)
     if kind is memoryview:
         return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)
+    if kind is functools.partialmethod:  # since Python 3.14 it does not load again by itself
+        return rebuild.make_partial_method, (obj.func, obj.args, obj.keywords)
     if kind is contextvars.ContextVar:
         return _reduce_context_var(obj)
     if isinstance(obj, io.TextIOWrapper) and obj not in (sys.stdout, sys.stderr):
@@ -233,6 +277,6 @@ def _reduce_context_var(var: Any) -> Any:
 def _reduce_lock(obj: Any) -> Any:
     if isinstance(obj, _thread.RLock):
         return threading.RLock, ()
-    if isinstance(obj, threading.local):
+    if not isinstance(obj, _thread.LockType):
         return type(obj), ()
     return threading.Lock, ()

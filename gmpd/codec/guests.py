@@ -105,11 +105,9 @@ class Guest:
         """The number of the newest part that defines a name."""
         return self._versions.get((module, name))
 
-    def forget(self, part: GuestPart) -> None:
+    def forget(self, part: GuestPart) -> bool:
         """No job will need this part any more. What nothing newer replaced goes with it, if it is
-        plain data; functions and classes may still be called by others."""
-        if part.stays:
-            return
+        plain data; functions and classes may still be called by others. Whether it was the last."""
         self.parts.pop(part.number, None)
         for (module, name), value in (part.objects or {}).items():
             space = self.namespaces.get(module)
@@ -118,6 +116,7 @@ class Guest:
         part.objects = None
         if not self.parts:
             self._end()
+        return not self.parts
 
     def _end(self) -> None:
         _guests.pop(self.id, None)
@@ -180,6 +179,10 @@ class GuestPart:
         self.stays = False
         #: By module and name, once it is loaded.
         self.objects: dict[tuple[str, str], Any] | None = None
+
+    def forget(self) -> bool:
+        """No job will need it any more; whether that is the end of its program here."""
+        return not self.stays and self.guest.forget(self)
 
     @property
     def superseded(self) -> bool:

@@ -90,12 +90,27 @@ def set_class_state(cls: type, state: Any) -> type:
 
         foreign_classes.add(cls)
         cloudpickle._class_setstate(cls, state)
+        for name, attributes in state[1].items():  # of an enumeration
+            vars(cls.__members__[name]).update(attributes)  # type: ignore[attr-defined]
     return cls
 
 
 def make_cached(fn: Any, parameters: dict[str, Any]) -> Any:
     """A function of ``functools.lru_cache`` with an empty cache."""
     return functools.lru_cache(**parameters)(fn)
+
+
+def set_registry(fn: Any, known: tuple[dict[type, Any], dict[str, Any]]) -> None:
+    """What a function of ``functools.singledispatch`` calls for which class."""
+    registry, attributes = known
+    fn.__dict__.update(attributes)
+    for cls, implementation in registry.items():
+        fn.register(cls, implementation)
+
+
+def make_partial_method(fn: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """A ``functools.partialmethod``."""
+    return functools.partialmethod(fn, *args, **keywords)
 
 
 def make_new_type(name: str, supertype: Any, module: str) -> Any:
@@ -106,8 +121,25 @@ def make_new_type(name: str, supertype: Any, module: str) -> Any:
     return made
 
 
-def make_alias(name: str, value: Any, parameters: tuple[Any, ...], module: str) -> Any:
-    """What a ``type`` statement makes."""
+def make_alias(name: str, module: str) -> Any:
+    """What a ``type`` statement makes; it may refer to itself, so its value comes later."""
+    space: dict[str, Any] = {"__name__": module, "value": []}
+    exec(f"type {name} = value[0]", space)  # noqa: S102 - only this makes one that is lazy
+    _values[id(space[name])] = space["value"]
+    return space[name]
+
+
+def set_alias(alias: Any, value: Any) -> None:
+    """What the alias stands for."""
+    _values.pop(id(alias)).append(value)
+
+
+#: Of aliases in the making.
+_values: dict[int, list[Any]] = {}
+
+
+def make_generic_alias(name: str, module: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    """As ``make_alias``, with type parameters."""
     kind: Any = typing.TypeAliasType  # type: ignore[attr-defined,unused-ignore]
     return kind(name, value, type_params=parameters)
 

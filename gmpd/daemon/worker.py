@@ -297,6 +297,9 @@ class Worker:
             self._sent += rows
             self.page.sent(self._sent)
             self._send(message, frames)
+        self._beat_soon()
+
+    def _beat_soon(self) -> None:
         if not self._beat_due:
             self._beat_due = True
             self.loop.call_later(BEAT_S, self._beat)
@@ -362,8 +365,10 @@ class Worker:
             case protocol.Undefine(fids):
                 for fid in fids:
                     self.functions.pop(fid, None)
-                    if (part := self.parts.pop(fid, None)) is not None:
-                        part.guest.forget(part)
+                    if (part := self.parts.pop(fid, None)) is not None and part.forget():
+                        # A program has ended: what it held goes back to the system.
+                        self._moved += TRIM_BYTES + 1
+                        self._beat_soon()
             case protocol.Cancel(tokens):
                 self._cancel(tokens)
             case protocol.Ask(request, "stacks", params):

@@ -440,3 +440,93 @@ def test_options_of_the_interpreter_reach_the_workers(tmp_path: Path) -> None:
     lines = run(tmp_path, script, command=(*options, "script.py"))
     told = "(['UserWarning'], '5', ['error::UserWarning', 'ignore::FutureWarning'], 1, False)"
     assert lines == ["True", told]
+
+
+def test_whatever_a_script_defines(tmp_path: Path) -> None:
+    """Dispatching and cached functions, descriptors, metaclasses, enumerations of each kind, slots,
+    protocols, decorators, conditions and queues, and since Python 3.12 aliases and parameters."""
+    lines = run(tmp_path, (ROOT / "tests" / "script_by_value.txt").read_text())
+    expected = [
+        "True",
+        "True True True True True 1 2 3 True True",
+        "(3, 1) (3, 2) 2 3",
+        "MyErr (1,) 2",
+        "('Holder', 1) 2",
+        "4 True",
+    ]
+    if sys.version_info >= (3, 12):
+        expected.append("('Alias', 3, 3, 4) 1 True")
+    assert lines == [*expected, "True 4"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_job_may_start_processes_that_know_the_scripts_classes(
+    tmp_path: Path, method: str
+) -> None:
+    lines = run(
+        tmp_path,
+        """
+        import concurrent.futures, gmpd, multiprocessing, sys, warnings
+
+        class Thing:
+            def __init__(self, n):
+                self.n = n
+
+        def double(thing):
+            return Thing(thing.n * 2)
+
+        def in_processes(method):
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
+            context = multiprocessing.get_context(method)
+            with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+                thing = pool.submit(double, Thing(3)).result()
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                return type(thing) is Thing, pool.submit(double, thing).result().n
+
+        if __name__ == "__main__":
+            with gmpd.Client() as client:
+                print(client.submit(in_processes, METHOD).result())
+        """.replace("METHOD", repr(method)),
+    )
+    assert lines == ["(True, 12)"]
+
+
+def test_a_programs_memory_comes_back_when_it_ends(tmp_path: Path) -> None:
+    """What it sent, and what its jobs made."""
+    (tmp_path / "memory.py").write_text(
+        "def resident_mb():\n"
+        "    with open('/proc/self/statm') as file:\n"
+        "        return int(file.read().split()[1]) * 4096 // 1_000_000\n"
+    )
+    lines = run(
+        tmp_path,
+        """
+        import gmpd, time
+        from gmpd.client.private import PrivateDaemon
+        from gmpd.config import Config
+        from memory import resident_mb
+
+        data = [bytes(1000) + i.to_bytes(8, "big") for i in range(40_000)]
+        made = None
+
+        def use():
+            global made
+            made = made or bytearray(b"x") * 60_000_000
+            return len(data), len(made)
+
+        daemon = PrivateDaemon(Config.load())
+        with gmpd.Client(daemon.endpoint) as client:
+            client.submit(len, ()).result()
+            before = client.submit(resident_mb).result()
+            print(client.submit(use).result())
+            during = client.submit(resident_mb).result()
+        with gmpd.Client(daemon.endpoint) as client:
+            end = time.monotonic() + 20
+            while (after := client.submit(resident_mb).result()) > before + 25:
+                assert time.monotonic() < end, (before, during, after)
+                time.sleep(0.6)
+        print(during - before > 90)
+        daemon.close()
+        """,
+    )
+    assert lines == ["(40000, 60000000)", "True"]

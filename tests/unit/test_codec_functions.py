@@ -221,7 +221,7 @@ def test_a_module_that_the_user_sends_by_value_goes_by_value(
         assert own.run(codec.resolve_function, ref._replace(needs=learned))() == 5
     finally:
         for part in learned:
-            part.guest.forget(part)
+            part.forget()
 
 
 # --------------------------------------------------------------------- what is kept, and not
