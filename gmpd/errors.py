@@ -84,6 +84,10 @@ class LimitPassed(JobTimeout):
     """Raised in a function whose time limit has passed, wherever it is at that moment."""
 
 
+class ResultRefused(JobError):
+    """A result that its client did not take, and that there was no room to keep for it."""
+
+
 class JobCancelled(JobError):
     """The job was cancelled after it had been accepted."""
 

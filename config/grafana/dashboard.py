@@ -390,6 +390,7 @@ PS: Final = Row(
                 (gauge("gmpd_p_fresh_jobs", "p"), "P{{p}} fresh"),
                 (gauge("gmpd_p_started_jobs", "p"), "P{{p}} started"),
                 (gauge("gmpd_p_overrunning_jobs", "p"), "P{{p}} past their timeout"),
+                (gauge("gmpd_p_withheld_results", "p"), "P{{p}} whose client takes no results"),
             ],
         ),
         Panel(

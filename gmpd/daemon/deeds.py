@@ -58,6 +58,8 @@ class Deeds:
                 self._collect(p)
             case do.Revoke():
                 self._revoke(what)
+            case do.Withhold(p, tokens, on):
+                workers.tell(p, protocol.Withhold(tokens, on))
             case do.CancelAt(p, tokens):
                 workers.tell(p, protocol.Cancel(tokens))
             case do.PullAt(p, token, n):

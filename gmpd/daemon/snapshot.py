@@ -160,6 +160,7 @@ def _lease(record: PRecord) -> dict[str, Any]:
         "fresh": len(record.fresh),
         "started": len(record.started),
         "overrunning": len(record.overrunning),
+        "withheld": len(record.withheld),
         "jobs_finished": record.finished,
         "steals": {"hit": record.hits, "empty": record.misses},
         "stolen": record.stolen,

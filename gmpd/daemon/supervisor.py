@@ -194,6 +194,7 @@ class Supervisor:
             "initializer": around.initializer,
             "max_ms": config.limits.max_ms,
             "value_bytes": config.limits.value_bytes,
+            "worker_results": config.limits.worker_results,
             "umask": around.inherited.umask,
             "variables": dict(around.inherited.variables),
             "warnings": list(around.warnings),

@@ -37,6 +37,7 @@ from gmpd.daemon.initialized import Base, InitializedCall
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
+from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
@@ -114,6 +115,7 @@ class Worker:
         self.calls: dict[int, Call] = {}
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Call] = {}
+        self._withheld = Withheld(settings["worker_results"])
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
@@ -183,6 +185,9 @@ class Worker:
         if self.calls.pop(call.token, None) is None:
             self.overrunning.pop(call.token, None)
         self._unreported.pop(call.token, None)
+        if self._withheld and self._withheld.keep(call):
+            self._send(protocol.Withheld([call.token]))
+            return
         self._settle(call)
         gathered = len(self._tokens)
         if (
@@ -356,7 +361,7 @@ class Worker:
             sys.stderr.flush()
             os._exit(EXIT_CUT)
 
-    def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:  # noqa: C901 - a case per message
+    def _handle(self, message: protocol.ToWorker, frames: list[Any]) -> None:  # noqa: C901, PLR0915 - a case per message
         match message:
             case protocol.Assign():
                 self._assign(message, frames)
@@ -370,7 +375,13 @@ class Worker:
                         self._moved += TRIM_BYTES + 1
                         self._beat_soon()
             case protocol.Cancel(tokens):
+                self._report(self._withheld.end(tokens))
                 self._cancel(tokens)
+            case protocol.Withhold(tokens, on):
+                if on:
+                    self._withheld.begin(self.calls.keys() & set(tokens))
+                else:
+                    self._report(self._withheld.end(tokens))
             case protocol.Ask(request, "stacks", params):
                 dump = stacks(self.loop, params["limit"], params["nbytes"])
                 value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
@@ -424,6 +435,15 @@ class Worker:
             self.loop.fresh.put(call)
             token += 1
 
+    def _report(self, calls: list[Call]) -> None:
+        """Outcomes that were withheld until now."""
+        for call in calls:
+            self._settle(call)
+            if self._nbytes > protocol.GATHER_BYTES:
+                self.flush()
+        if calls:
+            self.flush()
+
     def _cancel(self, tokens: list[int]) -> None:
         kept: list[int] = []
         for token in tokens:
@@ -440,6 +460,7 @@ class Worker:
         if not drain:
             self.stop()
             return
+        self._report(self._withheld.end_all())
         self._draining = True  # what is fresh was revoked, and is dropped when it comes up
         if not self.calls:
             self.stop()

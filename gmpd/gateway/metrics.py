@@ -460,6 +460,12 @@ _PS: Final = (
     ),
     _gauge("gmpd_p_started_jobs", "Jobs started on a P and not finished.", per_p("started"), "p"),
     _gauge(
+        "gmpd_p_withheld_results",
+        "Results that a P's worker keeps for clients that take none.",
+        per_p("withheld"),
+        "p",
+    ),
+    _gauge(
         "gmpd_p_overrunning_jobs",
         "Functions on a P that run on past their time limits.",
         per_p("overrunning"),

@@ -35,10 +35,11 @@ changes nothing.
     client ◀─── coordinator
       Welcome Refused Done Items Running Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Expired Kept Items Fault Bye Children Define Undefine Submit Cancel
-      Answer Route
+      Hello Finished Started Expired Kept Items Fault Bye Withheld Children Define Undefine
+      Submit Cancel Answer Route
     worker ◀─── coordinator
-      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Done Ask Route Lost
+      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done Ask
+      Route Lost
 
 A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
 Submit and Cancel, and the Done that it gets, are about them. Route is a letter from one worker to
@@ -137,6 +138,8 @@ from gmpd.protocol.messages import (
     Undefine,
     Waive,
     Welcome,
+    Withheld,
+    Withhold,
 )
 
 __all__ = [
@@ -215,6 +218,8 @@ __all__ = [
     "Values",
     "Waive",
     "Welcome",
+    "Withheld",
+    "Withhold",
     "agree",
     "drawing",
     "hello",

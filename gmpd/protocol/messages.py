@@ -261,6 +261,15 @@ class Assign(Envelope, tag=18):
         _check_counts(self, len(self.payloads))
 
 
+class Withhold(Envelope, tag=35):
+    """Keep what these hand-outs give, for their client takes no results; ``on`` false: send it."""
+
+    since: ClassVar[int] = 2
+
+    tokens: Numbers
+    on: bool
+
+
 class StealChildren(Envelope, tag=30):
     """Give up to ``n`` fresh children of your Gs, the older half of them: Define and Submit, then
     Children with ``asked``, even if none were given."""
@@ -331,6 +340,15 @@ class Expired(Envelope, tag=34):
     tokens: Numbers
 
 
+class Withheld(Envelope, tag=36):
+    """These have ended, and what they gave is kept here, as Withhold asked. ``Finished`` follows
+    when it is asked for."""
+
+    since: ClassVar[int] = 2
+
+    tokens: Numbers
+
+
 class Children(Envelope, tag=31):
     """So many fresh children wait here. Sent when that turns from none to some and back, not per
     child; ``asked``: in answer to StealChildren."""
@@ -383,11 +401,11 @@ FromClient: TypeAlias = (
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Expired | Kept | Items | Fault | Bye
-    | Children | Define | Undefine | Submit | Cancel | Answer | Route
+    | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Done | Ask | Route | Lost
+    | StealChildren | Withhold | Done | Ask | Route | Lost
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ def audit(sched: Sched) -> None:
     for record in (*sched.ps.values(), *sched.isolated.ps.values()):
         places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
         places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
+        places.see(record.withheld.values(), JobState.STARTED, f"P{record.p} withheld")
         waits = [each.waits for each in record.overrunning.values() if each.waits is not None]
         places.see(waits, JobState.OVERRUNNING, f"P{record.p} overrunning")
         if record.used_ns != sum(job.est_ns for job in record.fresh.values()):

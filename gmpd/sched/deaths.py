@@ -59,7 +59,8 @@ class Deaths:
         overran = None if culprit is None else record.overrunning.get(culprit)
         if overran is not None:
             guilty = overran.job
-        lost = list(record.started.values())
+        lost = [*record.started.values(), *record.withheld.values()]
+        record.withheld.clear()
         for token, job in record.fresh.items():
             (lost if token in executing or token == culprit else back).append(job)
         record.fresh.clear()
@@ -97,6 +98,7 @@ class Deaths:
             job.attempt += 1
             job.spared += spared
             job.p = None
+            job.withheld = False
             transition(job, JobState.QUEUED)
             return False
         text, culprit = end.text, ""

@@ -104,8 +104,8 @@ class HandOut:
         suspects = self._ledger.suspects
         if not suspects.may_go(now):
             return
-        # Free ones first, as for a thief: it would take the job back from any other.
-        for record in sorted(self._ps.all.values(), key=_begun_and_used):
+        # In the order of a deal: a thief would take the job back from any other.
+        for record in sorted(self._ps.all.values(), key=_in_turn):
             head = suspects.queue.head(record.own_children())
             if head is not None and self._room(record, head) > 0:
                 jobs = suspects.queue.pop_run(1, record.own_children())
@@ -192,5 +192,5 @@ def _used(record: PRecord) -> int:
     return record.used_ns
 
 
-def _begun_and_used(record: PRecord) -> tuple[bool, int]:
-    return record.begun > 0, record.used_ns
+def _in_turn(record: PRecord) -> tuple[bool, bool, int]:
+    return bool(record.fresh), record.begun > 0, record.used_ns

@@ -76,6 +76,15 @@ class AskChildren(NamedTuple):
     n: int
 
 
+class Withhold(NamedTuple):
+    """Let a worker keep what these hand-outs give, for their client takes no results; or, with
+    ``on`` false, send it."""
+
+    p: PRecord
+    tokens: list[int]
+    on: bool
+
+
 class CancelAt(NamedTuple):
     """Ask a worker to end these hand-outs."""
 
@@ -147,7 +156,7 @@ class Kill(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | CancelAt | PullAt
+    Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | Withhold | CancelAt | PullAt
     | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire | StartIsolated | Kill
 )  # fmt: skip
 

@@ -52,6 +52,8 @@ class Ledger:
         #: Accepted and not final: in heap, queue or lease; and the bytes of their payloads.
         self.unfinished = 0
         self.jobs_nbytes = 0
+        #: Sessions that have become full, or are so no more, until workers are told.
+        self.turned: list[Session] = []
         self._next_sid = 1
 
     @property
@@ -63,6 +65,7 @@ class Ledger:
         """It is full: its jobs stay in the queues; or it is so no more."""
         for queue in self.queues:
             (queue.hold if session.full else queue.release)(session.sid)
+        self.turned.append(session)
 
     def open_session(self, link: Any, name: str, *, waits: bool = False, key: str = "") -> Session:
         """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
@@ -98,6 +101,7 @@ class Ledger:
         back = []
         for job in jobs:
             job.p = None
+            job.withheld = False
             if job.cancelling or not self.is_open(job.session):
                 self.finish(job, Outcome.CANCELLED, {}, now)
             else:
@@ -128,6 +132,7 @@ class Ledger:
         wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
         job.attempt += 1
         job.p = None
+        job.withheld = False
         transition(job, JobState.DELAYED)
         self.delays.add([job], now + wait)
         return True

@@ -111,7 +111,7 @@ class Limits:
             if overrun is not None:
                 if overrun.waits is not None and overrun.until_ns <= now:
                     self._tell(overrun.waits, NO_RETRY, now)
-            elif record.job(token) is None:
+            elif record.job(token) is None or token in record.withheld:
                 continue
             elif looked:
                 self.passed(record, token, now)

@@ -90,7 +90,7 @@ class Job:
     __slots__ = (
         "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "leased_ns",
         "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session", "spared", "state",
-        "streamed", "suspected", "token",
+        "streamed", "suspected", "token", "withheld",
     )  # fmt: skip
 
     def __init__(
@@ -132,6 +132,8 @@ class Job:
         self.moves = 0
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
+        #: What it gives stays in its worker, for its client takes no results.
+        self.withheld = False
 
     @property
     def may_retry(self) -> bool:
@@ -270,7 +272,7 @@ class PRecord:
     __slots__ = (
         "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining", "epoch",
         "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token", "overrunning", "p",
-        "pause_ns", "ready", "session", "started", "stolen", "used_ns",
+        "pause_ns", "ready", "session", "started", "stolen", "used_ns", "withheld",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -283,6 +285,8 @@ class PRecord:
         self.started: dict[int, Job] = {}
         #: Hand-outs that left the lease at their time limit, and whose frames have not ended.
         self.overrunning: dict[int, Overrun] = {}
+        #: Hand-outs that have ended, and whose results their worker keeps: nobody takes them.
+        self.withheld: dict[int, Job] = {}
         #: Sum of est_ns over ``fresh``: what it has been given and not yet begun.
         self.used_ns = 0
         #: Tokens are per P and rise over its whole life, epochs included: none is ever used twice.
@@ -317,8 +321,8 @@ class PRecord:
         return self.deaf and now - self.deaf_ns >= ns
 
     def job(self, token: int) -> Job | None:
-        """The job of a hand-out that has not ended."""
-        return self.started.get(token) or self.fresh.get(token)
+        """The job of a hand-out whose outcome is not known."""
+        return self.started.get(token) or self.fresh.get(token) or self.withheld.get(token)
 
     @property
     def begun(self) -> int:
@@ -347,4 +351,4 @@ class PRecord:
         if job is not None:
             self.used_ns -= job.est_ns
             return job
-        return self.started.pop(token, None)
+        return self.started.pop(token, None) or self.withheld.pop(token, None)

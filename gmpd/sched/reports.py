@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from gmpd.protocol import Finished, Outcome
-from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellKept, TellRunning
+from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellKept, TellRunning, Withhold
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -106,6 +106,22 @@ class Reports:
             if record.job(token) is None and token not in record.overrunning:
                 self._tally.dropped["unknown_token"] += 1
             self._limits.passed(record, token, now)
+        self._ps.rest(record)
+
+    def withheld(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
+        """These have ended, and their worker keeps what they gave until it is asked for."""
+        if epoch != record.epoch:
+            self._tally.dropped["stale_epoch"] += len(tokens)
+            return
+        self._begin(record, [token for token in tokens if token in record.fresh], now)
+        for token in tokens:
+            job = record.started.pop(token, None)
+            if job is None:
+                self._tally.dropped["unknown_token"] += 1
+            else:
+                record.withheld[token] = job
+                if not job.withheld:  # its client went on meanwhile
+                    self._out.append(Withhold(record, [token], False))
         self._ps.rest(record)
 
     def claimed(self, record: PRecord, tokens: Sequence[int], now: int) -> None:

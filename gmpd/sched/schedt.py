@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from gmpd.sched.acceptance import Acceptance
 from gmpd.sched.audit import audit
+from gmpd.sched.backpressure import Backpressure
 from gmpd.sched.cancels import Cancels
 from gmpd.sched.children import Children
 from gmpd.sched.deaths import Deaths
@@ -57,6 +58,7 @@ class Sched:
         self._stealing = Stealing(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
         self._waiting = Waiting(ledger)
+        self._backpressure = Backpressure(ledger, self._out)
 
         # What may happen, and who sees to it. Clients come, ask and go:
         self.open_session = ledger.open_session
@@ -79,6 +81,7 @@ class Sched:
         self.heard = ps.heard
         self.started = reports.started
         self.expired = reports.expired
+        self.withheld = reports.withheld
         self.finished = reports.finished
         self.kept = reports.kept
         self.items = streams.items
@@ -118,6 +121,8 @@ class Sched:
         if not self.isolated.quiet:
             self._handout.isolate(now)
         self._ledger.outboxes.flush(self._out)
+        if self._ledger.turned:
+            self._backpressure.tell()
         if self._waiting:
             self._out.extend(self._waiting.tell(now))
         taken = self._out.copy()

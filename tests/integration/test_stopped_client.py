@@ -101,3 +101,56 @@ def test_a_client_that_dies_stopped_leaves_nothing(
         )
         wait_until(lambda: client.call("status")["results"]["bytes"] < 1 << 20, "and results")
         assert client.submit(abs, -1).result(20) == 1
+
+
+PARKED = """
+import asyncio, sys, gmpd
+
+async def later(n):
+    await asyncio.sleep(3)
+    return bytes(n)
+
+with gmpd.Client(sys.argv[1], name="hog") as client:
+    futures = [client.submit(later, 100_000) for _ in range(400)]
+    print("submitted", flush=True)
+    while sum(future.running() for future in futures) < 400: pass
+    print("parked", flush=True)
+    ends = [future.exception(60) for future in futures]
+    print(*sorted({str(type(end).__name__) for end in ends}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("kept", [256 << 20, 1 << 20])
+def test_what_had_begun_is_kept_by_its_worker_or_refused_by_name(
+    short_tmp: Path, kept: int
+) -> None:
+    """Coroutines that wake while their client is stopped: forty megabytes in two workers."""
+    daemon = RawDaemon(short_tmp, **{**SETTINGS, "limits.worker_results": kept})
+    hog = subprocess.Popen(
+        [sys.executable, "-c", PARKED, daemon.endpoint], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline() + hog.stdout.readline() == "submitted\nparked\n"
+        os.kill(hog.pid, signal.SIGSTOP)
+        with gmpd.Client(daemon.endpoint) as client:
+            wait_until(
+                lambda: not any(p["started"] for p in client.call("status")["ps"]), "all have ended"
+            )
+            status = client.call("status")
+            assert status["results"]["bytes"] < 3 * LIMIT
+            withheld = sum(p["withheld"] for p in status["ps"])
+            assert 0 < withheld <= 2 * kept // 100_000
+            assert [client.submit(abs, -i).result(20) for i in range(50)] == list(range(50))
+            os.kill(hog.pid, signal.SIGCONT)
+            kinds = hog.stdout.readline().split()
+            assert kinds == (["NoneType"] if kept > LIMIT else ["NoneType", "ResultRefused"])
+            assert hog.wait(20) == 0
+            assert not client.call("status")["results"]["full"]
+            assert sum(p["withheld"] for p in client.call("status")["ps"]) == 0
+    finally:
+        hog.kill()
+        hog.wait()
+        if hog.stdout is not None:
+            hog.stdout.close()
+        daemon.end()

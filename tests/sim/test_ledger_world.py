@@ -30,6 +30,7 @@ from gmpd.sched.instructions import (
     Revoke,
     Teach,
     TellRunning,
+    Withhold,
 )
 from gmpd.sched.limits import Limits
 from gmpd.sched.records import Overrun, PRecord, Session
@@ -69,6 +70,9 @@ class Worker:
         self.children = 0
         self.asked_children = 0
         self.cancels: list[int] = []
+        #: What it is to keep, and keeps.
+        self.to_withhold: set[int] = set()
+        self.withheld: set[int] = set()
         self.retired = False
         #: Rounds that it does nothing at all: stopped, or deaf in C code.
         self.stopped = 0
@@ -107,6 +111,7 @@ class World:
         self.told_running: set[tuple[int, int]] = set()
         self.children_given = 0
         self.held_back = 0
+        self.n_withheld = 0
         self.revoked = self.collected = 0
         #: Hand-outs that a worker found revoked when it came to them.
         self.dropped = 0
@@ -168,9 +173,12 @@ class World:
             held = worker.record
             idle = not held.fresh and held.ready and not held.draining
             assert idle == self.sched.is_idle(held), "an idle P is not known to be idle"
-            ended = worker.unsent.keys() - worker.collected
+            ended = (worker.unsent.keys() - worker.collected) | worker.withheld
             assert worker.offered | worker.begun.keys() | ended == (
-                held.fresh.keys() | held.started.keys() | held.overrunning.keys()
+                held.fresh.keys()
+                | held.started.keys()
+                | held.overrunning.keys()
+                | held.withheld.keys()
             )
             assert worker.offered <= worker.fresh.keys()
 
@@ -214,6 +222,9 @@ class World:
                 assert p.children, "asked for children that it did not tell of"
                 assert not self.workers[p.p].asked_children, "asked twice"
                 self.workers[p.p].asked_children = n
+            case Withhold(p, tokens, on):
+                if p.p in self.workers:
+                    self.withhold(self.workers[p.p], tokens, on)
             case CancelAt(p, tokens):
                 self.workers[p.p].cancels += tokens
             case Retire(p):
@@ -350,6 +361,11 @@ class World:
             )
             del worker.begun[token]
             self.frames.discard(worker.frames.pop(token))
+            if token in worker.to_withhold and self.dice.random() < 0.8:
+                worker.withheld.add(token)
+                self.n_withheld += 1
+                self.sched.withheld(worker.record, worker.epoch, [token], self.desk.now)
+                continue
             if self.dice.random() < 0.3:
                 worker.unsent[token] = outcome
             else:
@@ -384,10 +400,22 @@ class World:
             self.sched.p_died(worker.record.p, (), None, KILLED, self.desk.now)
             self.sched.remove_p(worker.record.p)
 
+    def withhold(self, worker: Worker, tokens: list[int], on: bool) -> None:
+        if on:
+            worker.to_withhold |= set(tokens) & (worker.begun.keys() | worker.fresh.keys())
+            return
+        worker.to_withhold -= set(tokens)
+        for token in worker.withheld.intersection(tokens):
+            worker.withheld.remove(token)
+            worker.unsent[token] = Outcome.OK  # it leaves in the worker's own time
+
     def answer_cancel(self) -> None:
         if (worker := self.awake()) is None:
             return
         self.says(worker)
+        for token in worker.withheld.intersection(worker.cancels):
+            worker.withheld.remove(token)
+            self._end(worker, token, Outcome.OK)
         for token in worker.cancels:
             assert token not in worker.offered, "what was not claimed is revoked, not asked for"
             if token in worker.begun and self.dice.random() < 0.5:
@@ -431,6 +459,7 @@ class World:
         self.sched.heard(record, stale, self.desk.now)
         self.desk.finish(record, tokens, epoch=stale)
         live = record.fresh.keys() | record.started.keys() | record.overrunning.keys()
+        live |= record.withheld.keys()
         ended = [token for token in tokens if token not in live]
         self.desk.finish(record, ended)
 
@@ -558,6 +587,7 @@ def moves(world: World) -> dict[str, int]:
         "collected": world.collected,
         "children": world.children_given,
         "held back": world.held_back,
+        "withheld": world.n_withheld,
         "overran": world.sched.tally.overran,
         "tried again after that": world.sched.tally.retried["timeout"],
     }
@@ -567,7 +597,7 @@ def moves(world: World) -> dict[str, int]:
 def test_every_job_ends_exactly_once(first: int) -> None:
     total = live_all(first, live, moves)
     seen = ["stolen", "revoked", "dropped", "collected", "children"]
-    seen += ["held back", "overran", "tried again after that"]
+    seen += ["held back", "withheld", "overran", "tried again after that"]
     for each in ("ok", "error", "timeout", "cancelled", "lost", *seen):
         assert total[each], f"the worlds are too tame: nothing was {each}"
 

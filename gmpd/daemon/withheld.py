@@ -1,0 +1,82 @@
+"""Results of clients that take none: kept in the worker that made them, until they are asked for.
+
+The coordinator hands out no more jobs of such a client; but thousands may have begun, as coroutines
+that wait, and each gives its result when its time comes. So the memory that they take is spread
+over the workers, bounded in each, and counted as theirs: a job whose result is withheld is one that
+has started and not ended. Beyond the bound a result is refused by name.
+
+A result that is withheld is lost with its worker, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gmpd.codec import encode_error
+from gmpd.errors import ResultRefused
+from gmpd.protocol import Outcome
+
+if TYPE_CHECKING:
+    from gmpd.daemon.call import Call
+
+#: Smaller ones cost the coordinator no more than the job itself does.
+SMALL_BYTES = 1024
+
+
+class Withheld:
+    """``most``: bytes that are kept here, ``limits.worker_results``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._nbytes = 0
+        #: Hand-outs whose results are to be withheld, once there are some; and those that are.
+        self._tokens: set[int] = set()
+        self._calls: dict[int, Call] = {}
+
+    def __bool__(self) -> bool:
+        """Whether results are to be withheld, or are."""
+        return bool(self._tokens or self._calls)
+
+    def begin(self, tokens: Iterable[int]) -> None:
+        """What these hand-outs give is to be withheld."""
+        self._tokens.update(tokens)
+
+    def keep(self, call: Call) -> bool:
+        """Whether the outcome of ``call`` is withheld; it may have been replaced by a refusal."""
+        if call.token not in self._tokens:
+            return False
+        self._tokens.discard(call.token)
+        nbytes = _nbytes(call)
+        if nbytes <= SMALL_BYTES:
+            return False
+        if self._nbytes + nbytes > self._most:
+            refusal = ResultRefused(
+                f"{call.fn_name}() gave a result of {nbytes} bytes, but its client takes none, and"
+                f" its worker keeps {self._nbytes} bytes of such already: limits.worker_results"
+                f" allows {self._most}. Read results as they come, or let jobs write them to files"
+            )
+            call.outcome, call.data, call.out_buffers = Outcome.ERROR, encode_error(refusal), ()
+            return False
+        self._nbytes += nbytes
+        self._calls[call.token] = call
+        return True
+
+    def end(self, tokens: Iterable[int]) -> list[Call]:
+        """These are asked for: those that are there, to be reported."""
+        found = []
+        for token in tokens:
+            self._tokens.discard(token)
+            call = self._calls.pop(token, None)
+            if call is not None:
+                self._nbytes -= _nbytes(call)
+                found.append(call)
+        return found
+
+    def end_all(self) -> list[Call]:
+        """All that are there: the worker is about to end."""
+        return self.end([*self._tokens, *self._calls])
+
+
+def _nbytes(call: Call) -> int:
+    return len(call.data) + sum(map(len, call.out_buffers))
