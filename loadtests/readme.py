@@ -90,6 +90,16 @@ def makespan(report: Report) -> list[str]:
 USERS = "the user's coroutine"
 
 
+def fuzz(report: Report) -> list[str]:
+    """How long fuzz.py ran, and what it found."""
+    lines = [_row(["", "rounds", "messages"]), _row(["---", "---:", "---:"])]
+    for name, rounds in report["rounds"].items():
+        lines.append(_row([name, f"{rounds:,}", f"{report['messages'][name]:,}"]))
+    found = report["found"] or "nothing"
+    seconds, first = report["seconds"], report["first seed"]
+    return [*lines, "", f"{seconds:,} s from seed {first:,} on, found: {found}."]
+
+
 def _both(run: Report, kind: str) -> str:
     seen = run["pings"]["parked"][kind]
     return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"

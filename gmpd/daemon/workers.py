@@ -87,7 +87,7 @@ class Workers:
         """End a worker one of whose messages was not handled: what it said of its jobs is unknown,
         and they would be waited for in vain."""
         child = self._children.get(peer)
-        if child is not None:
+        if child is not None and not child.expected:  # else it is ending already
             log.error("%s is replaced, for a message of it was not handled: %s", child, why)
             self._roster.supervisor.kill(child)
 

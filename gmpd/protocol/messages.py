@@ -5,6 +5,7 @@ A number (``tag``) is never used again. The unions at the end say who may send w
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta, Struct
@@ -30,6 +31,9 @@ from gmpd.protocol.fields import (
     Stage,
     Values,
 )
+
+#: How ``codec`` names a part: the program in hex, and the part's number there.
+_PART_NAME = re.compile(r"(?:[0-9a-f]{2}){1,64}:[0-9]{1,18}", re.ASCII)
 
 
 def _check_counts(message: Any, rows: int) -> None:
@@ -106,6 +110,10 @@ class Define(Envelope, tag=4):
     name: str
     payload: bytes
     needs: Numbers = []
+
+    def check(self) -> None:
+        if self.kind == "part" and not _PART_NAME.fullmatch(self.name):
+            raise ProtocolError(f"Define.name: {self.name[:80]!r} is no part of a program")
 
 
 class Submit(Envelope, tag=6):

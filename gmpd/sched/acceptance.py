@@ -10,6 +10,7 @@ from typing import Any
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome, Reason, Submit
+from gmpd.sched.functions import PART
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
 from gmpd.sched.states import JobState
@@ -34,7 +35,7 @@ class Acceptance:
         Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
         """
         fn = session.functions.get(message.fid)
-        if fn is None:
+        if fn is None or fn.kind == PART:
             raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
         seqs = range(message.first_seq, message.first_seq + len(message.payloads))
         if not session.jobs.keys().isdisjoint(seqs):

@@ -140,7 +140,7 @@ def test_a_session_that_cannot_even_be_closed_is_forgotten(
 
 
 class FakeChild:
-    p, epoch, peer = 0, 1, b"w"
+    p, epoch, peer, expected = 0, 1, b"w", False
 
     def heard(self) -> None:
         raise TypeError("a bug")

@@ -1,0 +1,43 @@
+"""A short run of the fuzzer, always with the same seeds: nothing but a counter may come of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from loadtests.fuzz import Daemon, fuzz_core, fuzz_policy, fuzz_sockets
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """What is refused is told in a log; a thousand of them a second say nothing."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_policy_and_its_doors_stand_it(seed: int) -> None:
+    """With an audit of the ledger after each message."""
+    dropped = fuzz_policy(seed, 1500)
+    assert dropped["bad_client_message"] > 100
+    assert dropped["bad_worker_message"] > 100
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_core_of_a_client_stands_it(seed: int) -> None:
+    heard = fuzz_core(seed, 2000)
+    assert heard["taken"] > 100
+    assert heard["refused"] > 100
+
+
+def test_a_daemon_stands_it_at_every_door() -> None:
+    daemon = Daemon()
+    try:
+        dropped = fuzz_sockets(daemon, 1, 400)
+        assert dropped["bad_client_message"] > 50
+        assert dropped["bad_worker_message"] > 50
+    finally:
+        daemon.close()

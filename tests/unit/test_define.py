@@ -1,0 +1,31 @@
+"""What a client may define and submit reaches workers only as what they can read."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmpd import protocol
+from gmpd.errors import ProtocolError
+from gmpd.protocol import Define, Submit
+from tests.desk import Desk
+
+
+@pytest.mark.parametrize("name", ["status", "xyz:1", "abc:1", "00:", "00:x", ":1", "00:1\n"])
+def test_a_part_of_no_program_is_refused_at_the_door(name: str) -> None:
+    """Its worker would end for it, with the jobs of all others."""
+    frame = protocol.pack(Define(1, "part", name, b"p"))
+    with pytest.raises(ProtocolError, match=r"Define\.name"):
+        protocol.unpack(frame, protocol.FROM_CLIENT)
+
+
+def test_a_part_is_read_and_is_no_function(desk: Desk) -> None:
+    frame = protocol.pack(Define(1, "part", "00ff:12", b"p"))
+    client = desk.client()
+    desk.sched.define(client, protocol.unpack(frame, protocol.FROM_CLIENT), b"d")
+    with pytest.raises(ProtocolError, match="names function 1"):
+        desk.sched.submit(client, Submit(1, 1, None, [b""], None), [()], desk.now)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
