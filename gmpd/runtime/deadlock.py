@@ -64,7 +64,8 @@ class Checkdead:
         """
         known = {thread.native_id for thread in threading.enumerate()}
         return any(
-            tid not in known and self._before.get(tid) != runs for tid, runs in _kernel_threads()
+            tid not in known and (self._before.get(tid) != runs or _is_runnable(tid))
+            for tid, runs in _kernel_threads()
         )
 
 
@@ -141,6 +142,15 @@ def _waits_for_event(g: Any) -> bool:
             return True
         coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
     return False
+
+
+def _is_runnable(tid: int) -> bool:
+    """Whether a thread waits for a CPU, or for a disk: it was just woken, and has not run yet."""
+    try:
+        with open(f"{_TASKS}/{tid}/stat", "rb") as stat:
+            return stat.read().rpartition(b") ")[2][:1] in b"RD"
+    except OSError:  # it has just ended
+        return True
 
 
 def _kernel_threads() -> Iterator[tuple[int, bytes]]:

@@ -97,7 +97,19 @@ else:
 
 
 #: All tasks of a loop that have not ended, whoever asks.
-all_tasks: Callable[[Any], set[Any]] = asyncio.all_tasks
+_all_tasks: Callable[[Any], set[Any]] = asyncio.all_tasks
+
+
+def all_tasks(loop: Any) -> set[Any]:
+    """asyncio's own. Since 3.14 it tells the thread on which the loop runs only of tasks that were
+    made on that thread, and any other of all.
+    """
+    running = running_loop()
+    set_running_loop(None)
+    try:
+        return _all_tasks(loop)
+    finally:
+        set_running_loop(running)
 
 
 def replace_all_tasks(fn: Callable[[Any], set[Any]]) -> None:

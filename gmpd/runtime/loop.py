@@ -361,6 +361,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     def _end_with(self, m: M, exc: BaseException) -> bool:
         """KeyboardInterrupt, SystemExit: leave the loop through M0, as asyncio does."""
         self._fatal = exc
+        self.unheard.leaves(exc)
         self._stopping = True
         if self.ms.owner is m or self.ms.exitsyscall(m):
             m.g = None

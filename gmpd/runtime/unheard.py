@@ -27,6 +27,9 @@ class Unheard:
         """Somebody has got it."""
         self._exc = None
 
+    def is_of(self, exc: BaseException) -> bool:
+        return self._exc is exc
+
     def tell(self) -> None:
         """Nobody has: say so, once."""
         exc, self._exc = self._exc, None
@@ -52,6 +55,12 @@ class UnheardErrors:
         unheard = Unheard(what, exc, self._loop)
         self._errors.add(unheard)
         return unheard
+
+    def leaves(self, exc: BaseException) -> None:
+        """It ends the loop, and so is heard by whoever runs that."""
+        for unheard in list(self._errors):
+            if unheard.is_of(exc):
+                unheard.heard()
 
     def tell_all(self) -> None:
         """The loop ends."""

@@ -191,6 +191,24 @@ def test_a_program_says_what_its_plain_children_raised() -> None:
     assert "line 5, in broken" in done.stderr
 
 
+def test_who_ends_the_program_is_not_told_of_besides() -> None:
+    done = script(
+        """
+        import sys, gmpd
+
+        async def leaves():
+            sys.exit(7)
+
+        async def main():
+            gmpd.go(leaves)
+            await gmpd.sleep(20)
+
+        gmpd.run(main())
+        """
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 # ---- main returns -------------------------------------------------------------------------------
 
 
