@@ -87,7 +87,7 @@ class Clients:
                 return
             peer, frames = received
             try:
-                message = protocol.unpack(frames[0], protocol.FROM_CLIENT)
+                message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
                 self._traffic.came(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:

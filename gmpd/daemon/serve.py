@@ -232,8 +232,8 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         initializer,
         settings.get("stdout"),
         inherited.settle(),
-        tuple(settings["options"]),
-        tuple(settings["warnings"]),
+        tuple(settings.get("options", ())),
+        tuple(settings.get("warnings", ())),
     )
     with rundir.Lock.acquire(directory) as lock:
         coordinator = Coordinator(config, endpoints, around, procs_of(config))

@@ -69,7 +69,7 @@ class Workers:
                 return False
             peer, frames = received
             try:
-                message = protocol.unpack(frames[0], protocol.FROM_WORKER)
+                message = protocol.unpack(frames[0], protocol.FROM_WORKER, len(frames) - 1)
                 self._traffic.came(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:

@@ -108,8 +108,8 @@ def pack_refusal(code: Refusal, reason: str) -> bytes:
     return _encode(refused)
 
 
-def unpack(frame: Any, direction: Direction) -> Any:
-    """The message in an envelope frame, checked field by field.
+def unpack(frame: Any, direction: Direction, buffers: int = 0) -> Any:
+    """The message in an envelope frame, checked field by field; so many frames came with it.
 
     Raises ProtocolError saying what is wrong; it never raises anything else, and allocates at most
     a small multiple of the frame's size.
@@ -120,6 +120,10 @@ def unpack(frame: Any, direction: Direction) -> Any:
     except Exception as error:  # noqa: BLE001 - also RecursionError, for what nests too deeply
         raise direction.explain(frame, error) from None
     message.check()
+    if buffers and not message.carries:
+        raise ProtocolError(
+            f"{type(message).__name__} came with {buffers} frames, it has no values"
+        )
     return message
 
 

@@ -52,6 +52,8 @@ class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
     #: The version of the protocol that brought it.
     since: ClassVar[int] = 1
+    #: Frames may follow the envelope: out-of-band buffers of its values.
+    carries: ClassVar[bool] = False
 
     def check(self) -> None:
         """What types cannot say: raises ProtocolError."""
@@ -122,6 +124,8 @@ class Submit(Envelope, tag=6):
     ``options``: None when all are default.
     """
 
+    carries: ClassVar[bool] = True
+
     fid: Number
     first_seq: Number
     options: Options | None
@@ -184,6 +188,8 @@ class Done(Envelope, tag=7):
     ``specials``: index -> ``(outcome, details)`` for all that are not plainly OK.
     """
 
+    carries: ClassVar[bool] = True
+
     jobs: Numbers
     payloads: Values
     ran_us: Numbers
@@ -200,6 +206,8 @@ class Done(Envelope, tag=7):
 
 class Items(Envelope, tag=14):
     """Values yielded by a generator job, in order."""
+
+    carries: ClassVar[bool] = True
 
     job: Number
     payloads: Values
@@ -258,6 +266,8 @@ class Assign(Envelope, tag=18):
     """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function.
     ``stolen`` of them, counted as the first ones, were another P's before."""
 
+    carries: ClassVar[bool] = True
+
     fid: Number
     first_token: Number
     options: Options | None
@@ -314,6 +324,8 @@ class Finished(Envelope, tag=24):
     ``occupied_us``: how long each job kept P from others (a coroutine that waits does not, nor does
     a blocked job once P was handed off): the measure of credit.
     """
+
+    carries: ClassVar[bool] = True
 
     tokens: Numbers
     payloads: Values
@@ -377,6 +389,8 @@ class Route(Envelope, tag=32):
 
     About channel ``chan`` of one of them: see ``ChanOp``. ``payload`` and the frames are a value.
     """
+
+    carries: ClassVar[bool] = True
 
     p: Number
     epoch: Number

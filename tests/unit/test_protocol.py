@@ -341,3 +341,13 @@ def test_no_line_of_the_package_packs_an_outcome_as_a_text() -> None:
     """Outcomes, refusals and endings are numbers with names."""
     for cls in (Outcome, protocol.Refusal, protocol.Ending, protocol.Stage, protocol.ChanOp):
         assert all(isinstance(each, int) for each in cls)
+
+
+def test_frames_come_only_with_values() -> None:
+    for direction, cls in EVERY:
+        frame = msgpack.packb(whole(cls))
+        if cls.carries:
+            assert type(protocol.unpack(frame, direction, 2)) is cls
+        else:
+            with pytest.raises(ProtocolError, match="came with 2 frames"):
+                protocol.unpack(frame, direction, 2)
