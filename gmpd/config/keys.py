@@ -95,6 +95,12 @@ class Limits:
     worker_results: int = _size(
         "256MiB", "results kept by one worker for clients that take none; more are refused by name"
     )
+    worker_memory: int = _key(
+        "0",
+        Kind.SIZE,
+        "a worker that uses more, once its jobs ended, is replaced; 0: no limit",
+        low=0,
+    )
     value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
     batch_jobs: int = _count(4_096, "jobs", "in one message", high=65_536)
     client_window: int = _count(65_536, "jobs", "of one client, unfinished; then its submit waits")

@@ -23,6 +23,7 @@ from gmpd.codec import (
     encode_result,
     resolve_function,
 )
+from gmpd.daemon.fitness import is_want
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.steps import leave_fork
@@ -83,6 +84,7 @@ class Call:
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
         "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
         "payload", "room", "room_waiter", "slow", "task", "thread", "timer", "token", "unopened",
+        "want",
         "worker",
     )  # fmt: skip
 
@@ -123,6 +125,8 @@ class Call:
         self.gift: Sequence[Any] = ()
         #: Such a one, whose function or arguments cannot be had here: it goes home.
         self.unopened = False
+        #: It failed as if its process lacked something.
+        self.want: BaseException | None = None
         #: It is not known to be quick: outcomes before it are not held back for it.
         self.slow = not fn.quick and not self.child
         self.room = 0
@@ -386,6 +390,8 @@ class Call:
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
         self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
+        if is_want(exc):
+            self.want = exc
         self.data, self.out_buffers, self.gift = encode_error(exc, plain=plain), (), ()
 
     def _fail_waiting(self, exc: BaseException) -> None:

@@ -71,6 +71,8 @@ class Roster:
         self._unstarted: list[tuple[int, str]] = []
         #: Neither ready nor dead.
         self._starting: dict[int, Child] = {}
+        #: Unfit, and not dead.
+        self._retiring: dict[int, Child] = {}
         self._announced = False
         self._stopping = False
 
@@ -89,6 +91,10 @@ class Roster:
         while self._unstarted:
             p, why = self._unstarted.pop()
             self._sched.isolated_died(p, (), _NO_PROCESS, now, why)
+        for child in list(self._retiring.values()):
+            if child.retire_by_ns <= now and not child.expected:
+                log.warning("%s is ended: it holds jobs for too long to retire", child)
+                self.supervisor.kill(child)
         for child in self._awaited():
             if child.start_by_ns <= now:
                 child.fault = "it was not ready within daemon.start_timeout"
@@ -101,13 +107,16 @@ class Roster:
             return None
         if self._unstarted:
             return 0
-        starts = [child.start_by_ns for child in self._awaited()]
+        starts = [child.retire_by_ns for child in self._retiring.values() if not child.expected]
+        starts += [child.start_by_ns for child in self._awaited()]
         return earliest(*starts, *self._respawn.values())
 
     @property
     def _is_settled(self) -> bool:
         """Nothing is wanted, or to be waited for: as ever but in a daemon's first second."""
-        return not (self._starting or self.wanted or self._respawn or self._unstarted)
+        return not (
+            self._retiring or self._starting or self.wanted or self._respawn or self._unstarted
+        )
 
     def _awaited(self) -> list[Child]:
         """Those that ought to become ready."""
@@ -176,6 +185,17 @@ class Roster:
                 text, Ending.INITIALIZER
             )  # the pool is broken, as the standard library has it
 
+    def retire(self, child: Child, why: str, now: int) -> None:
+        """Something is wrong with its process: it gets nothing more, ends what it has begun (within
+        ``daemon.drain_timeout``), and has a successor."""
+        if child.unfit or child.isolated:
+            return
+        log.warning("%s retires: %s", child, why)
+        child.unfit = why
+        child.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
+        self._retiring[child.p] = child
+        self._sched.drain_p(child.p, now)
+
     # -- how many ----------------------------------------------------------------------------------
 
     def resize(self, procs: int) -> int:
@@ -213,6 +233,8 @@ class Roster:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
         end = self.supervisor.reap(child)
         self._starting.pop(child.p, None)
+        if self._retiring.get(child.p) is child:
+            del self._retiring[child.p]
         now = time.monotonic_ns()
         record = self._sched.record(child.p)
         culprit = None
@@ -252,8 +274,14 @@ class Roster:
         return self._sched.p_died(child.p, claimed, current or None, end, now)
 
     def _replace(self, child: Child, end: Exit, culprit: Job | None, now: int) -> None:
-        reason = "signal" if end.signal else "exit"
-        self.restart_counts.setdefault(child.p, Counter())[reason] += 1
+        counts = self.restart_counts.setdefault(child.p, Counter())
+        if not child.unfit:
+            counts["signal" if end.signal else "exit"] += 1
+        if child.unfit:
+            self.restart_counts[child.p]["unfit"] += 1
+            log.info("%s has retired", child)
+            self._respawn[child.p] = now
+            return
         if not child.ready:
             self._not_begun(child.p, child.fault or f"{child} {end.text}", now)
             return

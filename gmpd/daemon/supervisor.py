@@ -57,6 +57,9 @@ class Child:
     called_deaf: bool = False
     #: CPU time of the process, once it is gone.
     cpu_s: float = 0.0
+    #: It retires, for it is unfit: why, and when it is ended whatever it holds.
+    unfit: str = ""
+    retire_by_ns: int = 0
     #: What it said was wrong before it ended.
     fault: str = ""
 
@@ -195,6 +198,7 @@ class Supervisor:
             "max_ms": config.limits.max_ms,
             "value_bytes": config.limits.value_bytes,
             "worker_results": config.limits.worker_results,
+            "worker_memory": config.limits.worker_memory,
             "umask": around.inherited.umask,
             "variables": dict(around.inherited.variables),
             "warnings": list(around.warnings),

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import Any, assert_never
 
@@ -33,6 +34,7 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.call import Call, Known
+from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedCall
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.offspring import Offspring
@@ -126,12 +128,13 @@ class Worker:
         self._moved = 0
         #: Hand-outs that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
-        self._was_robbed = False
-        self._beat_due = False
+        self._was_robbed = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
         self._ran = 0
         self._flushed_ns = self._published_ns = 0
-        self._draining = False
+        #: Takes up a hand-out, unless it was revoked.
+        self._claim: Callable[[int, int], bool] = page.begin
+        self._fitness = Fitness(lambda: self.loop.sysmon.thread, settings["worker_memory"])
         self._clear()
 
     def _clear(self) -> None:
@@ -153,7 +156,7 @@ class Worker:
         self._fresh -= 1
         self._slow_fresh -= call.slow
         now = time.monotonic_ns()
-        if not self.page.begin(call.token, now):
+        if not self._claim(call.token, now):
             return False
         call.began_ns = now
         self._unreported[call.token] = call
@@ -162,6 +165,18 @@ class Worker:
         if call.options is not None and "timeout" in call.options:
             call.timer = self.loop.call_later(call.options["timeout"], call.expire)
         return True
+
+    def check_fitness(self, error: BaseException | None = None) -> None:
+        """Look whether this process still does what jobs need; ``error``: one has just failed of
+        it. If not, take up nothing more."""
+        if self._claim is _claim_nothing or self.isolated:
+            return
+        flaw = self._fitness.flaw()
+        if not flaw and isinstance(error, RuntimeError):
+            flaw = no_thread()
+        if flaw:
+            self._claim = _claim_nothing
+            self._send(protocol.Unfit(flaw))
 
     def _count_stolen(self, call: Call) -> None:
         if call.token in self._stolen:
@@ -189,6 +204,9 @@ class Worker:
             self._send(protocol.Withheld([call.token]))
             return
         self._settle(call)
+        if call.want is not None:
+            self.check_fitness(call.want)
+            call.want = None
         gathered = len(self._tokens)
         if (
             gathered >= (min(GATHER_MAX, self._fresh) if call.child else GATHER_MAX)
@@ -310,6 +328,7 @@ class Worker:
             self.loop.call_later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
+        self.check_fitness()
         # An async job may be busy for long without an outcome: go on while Gs run.
         ran = self.loop.runq.schedtick + self.loop.runq.inherited
         self._beat_due = ran != self._ran
@@ -533,6 +552,10 @@ def _initialize(
     fn = resolve_function(FunctionRef(kind, name, payload, needs))
     args, kwargs = decode_call(data)
     fn(*args, **kwargs)
+
+
+def _claim_nothing(_token: int, _now_ns: int) -> bool:
+    return False
 
 
 def _how_many(blobs: list[Blob]) -> int:

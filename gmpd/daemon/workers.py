@@ -120,6 +120,8 @@ class Workers:
                 sched.started(record, epoch, tokens, now)
             case protocol.Withheld(tokens):
                 sched.withheld(record, epoch, tokens, now)
+            case protocol.Unfit(reason):
+                self._roster.retire(child, reason, now)
             case protocol.Expired(tokens):
                 sched.expired(record, epoch, tokens, now)
             case protocol.Kept(tokens):

@@ -35,8 +35,8 @@ changes nothing.
     client ◀─── coordinator
       Welcome Refused Done Items Running Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Expired Kept Items Fault Bye Withheld Children Define Undefine
-      Submit Cancel Answer Route
+      Hello Finished Started Unfit Expired Kept Items Fault Bye Withheld Children Define
+      Undefine Submit Cancel Answer Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done Ask
       Route Lost
@@ -136,6 +136,7 @@ from gmpd.protocol.messages import (
     ToClient,
     ToWorker,
     Undefine,
+    Unfit,
     Waive,
     Welcome,
     Withheld,
@@ -215,6 +216,7 @@ __all__ = [
     "ToClient",
     "ToWorker",
     "Undefine",
+    "Unfit",
     "Values",
     "Waive",
     "Welcome",

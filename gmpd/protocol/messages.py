@@ -351,6 +351,13 @@ class Started(Envelope, tag=19):
     tokens: Numbers
 
 
+class Unfit(Envelope, tag=42):
+    """Something is wrong with the worker's own process: it takes up nothing more, ends what it has
+    begun, and wants a successor."""
+
+    reason: str
+
+
 class Expired(Envelope, tag=34):
     """The time limits of these have passed and their frames have not ended: their clients need not
     wait. ``Finished`` follows for each when its frame has ended, whatever that gave."""
@@ -422,7 +429,7 @@ FromClient: TypeAlias = (
 )
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Expired | Kept | Items | Fault | Bye
+    Hello | Finished | Started | Unfit | Expired | Kept | Items | Fault | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (

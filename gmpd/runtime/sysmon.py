@@ -85,6 +85,11 @@ class Sysmon:
         #: How often it looked: stands still while the worker is idle.
         self.passes = 0
 
+    @property
+    def thread(self) -> threading.Thread | None:
+        """None before there was anything to watch."""
+        return self._thread
+
     def wake(self) -> None:
         """P leaves idle. Only the M that holds P calls this, when it sees ``asleep``."""
         self.asleep = False

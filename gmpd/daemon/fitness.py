@@ -1,0 +1,88 @@
+"""Whether a worker can still do what its jobs need of the process: open a file, start a thread, be
+watched by sysmon, keep within its memory.
+
+What one job takes and does not give back, all that come after it lack. A worker that finds this of
+itself retires: it takes up nothing more, ends what it has begun, and another takes its place.
+
+It is looked at when a job failed for such a want, and now and then while there is work: each look
+is a few system calls. It knows no jobs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from collections.abc import Callable
+
+#: So many descriptors below the limit are wanted: a job that opens a connection has a few.
+FILES_SPARE = 16
+
+_WANTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+_PAGE = resource.getpagesize()
+
+
+class Fitness:
+    """``sysmon`` is its thread, once there is one; ``memory`` in bytes, 0: not limited."""
+
+    def __init__(self, sysmon: Callable[[], threading.Thread | None], memory: int) -> None:
+        self._sysmon = sysmon
+        self._memory = memory
+
+    def flaw(self) -> str:
+        """What is wrong, in words; empty when nothing is."""
+        return self._files() or self._watch() or self._size()
+
+    def _files(self) -> str:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            fd = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)  # the lowest that is free
+        except OSError as error:
+            return f"it can open no file ({error.strerror}): a job has left too many open"
+        os.close(fd)
+        if limit != resource.RLIM_INFINITY and fd >= limit - FILES_SPARE:
+            return f"{fd} of {limit} descriptors are open: a job has left too many open"
+        return ""
+
+    def _watch(self) -> str:
+        thread = self._sysmon()
+        if thread is not None and not thread.is_alive():
+            return "its sysmon has died, so a job that blocks would keep all others waiting"
+        return ""
+
+    def _size(self) -> str:
+        if not self._memory:
+            return ""
+        with open("/proc/self/statm", "rb") as statm:
+            used = int(statm.read().split()[1]) * _PAGE
+        if used <= self._memory:
+            return ""
+        return f"it uses {used >> 20} MB of memory, limits.worker_memory is {self._memory >> 20} MB"
+
+
+def is_want(error: BaseException) -> bool:
+    """Whether a job may have failed because its process lacks something; children of a wrapper
+    (``raise … from``) count."""
+    seen = 0
+    each: BaseException | None = error
+    while each is not None and seen < 10:
+        if isinstance(each, OSError) and each.errno in _WANTS:
+            return True
+        if isinstance(each, MemoryError):
+            return True
+        if isinstance(each, RuntimeError) and "start new thread" in str(each):
+            return True
+        each, seen = each.__cause__ or each.__context__, seen + 1
+    return False
+
+
+def no_thread() -> str:
+    """Why no thread can be started, if so."""
+    try:
+        thread = threading.Thread(target=int, name="gmpd-fitness", daemon=True)
+        thread.start()
+    except RuntimeError as error:
+        return f"it can start no thread ({error}): a job has left too many, or the limit is low"
+    thread.join()
+    return ""

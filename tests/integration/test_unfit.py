@@ -1,0 +1,56 @@
+"""A worker whose own process lacks what jobs need is replaced, and costs nobody but those who found
+it so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gmpd.protocol import Outcome
+from tests.rawclient import Boot, RawClient
+
+
+def restarts(client: RawClient) -> dict[str, Any]:
+    return dict(client.call("status")["ps"][0]["restarts"])
+
+
+def retired(client: RawClient) -> bool:
+    seen = client.call("status")["ps"][0]
+    return bool(seen["up"]) and seen["restarts"] == {"unfit": 1}
+
+
+def test_a_worker_without_descriptors_retires(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_for_tests:pid", ()))
+    (leak,) = client.outcomes(client.submit("jobs_unfit:leak_files", ()))
+    assert leak[0] is Outcome.OK
+    ended = client.outcomes(client.submit("jobs_unfit:read_a_file", *[()] * 300))
+    failed = sum(outcome is not Outcome.OK for outcome, _, _ in ended)
+    assert failed < 30, "the worker stayed in service"
+    client.until(lambda: retired(client))
+
+
+def test_a_worker_that_can_start_no_thread_retires(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_unfit:forbid_threads", ()))
+    (lost,) = client.outcomes(client.submit("jobs_unfit:start_a_thread", ()))
+    assert lost[0] is Outcome.ERROR
+    client.until(lambda: retired(client))
+    assert client.outcomes(client.submit("jobs_unfit:start_a_thread", ()))[0][0] is Outcome.OK
+
+
+def test_a_worker_that_has_grown_too_large_retires_after_what_it_holds(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1, "limits.worker_memory": 200 << 20})
+    parked = client.submit("asyncio:sleep", (1.0, "rested"))
+    client.until(lambda: set(parked) <= client.running)
+    client.outcomes(client.submit("jobs_unfit:grow", (300,)))
+    assert client.outcomes(parked)[0][:2] == (Outcome.OK, "rested")
+    client.until(lambda: retired(client))
+    assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
+
+
+def test_a_healthy_failure_is_no_reason(boot: Boot) -> None:
+    """Errors that look like a want, and are none of this process."""
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_unfit:raise_want", *[()] * 3))
+    client.outcomes(client.submit("time:sleep", (0.3,)))
+    assert restarts(client) == {}

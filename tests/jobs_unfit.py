@@ -1,0 +1,49 @@
+"""Jobs that take from their process what others need."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from pathlib import Path
+
+_kept: list[object] = []
+
+
+def leak_files() -> int:
+    """Open files until none can be opened."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            _kept.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return len(_kept)
+
+
+def read_a_file() -> str:
+    return Path("/proc/self/comm").read_text()
+
+
+def forbid_threads() -> None:
+    """As a limit of processes does it."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = refuse  # type: ignore[method-assign]
+
+
+def start_a_thread() -> None:
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+
+
+def grow(megabytes: int) -> int:
+    _kept.append(bytearray(os.urandom(1 << 20)) * megabytes)
+    return megabytes
+
+
+def raise_want() -> None:
+    raise OSError(errno.EMFILE, "as if")
