@@ -158,7 +158,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             made = self._made
             if made is None:
                 fresh = self._new_condition()
-                with _CLAIM:
+                with SHIELD, _CLAIM:
                     made = self._made
                     if made is None:
                         made = self._made = fresh

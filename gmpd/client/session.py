@@ -397,8 +397,8 @@ class Session(Wire):
         """Wake the IO thread; needs no lock."""
         try:
             self._bell.write(_ONE)
-        except ValueError:
-            pass  # closed: the client has ended, and every job with it
+        except (ValueError, OSError):
+            pass  # closed, or just now: the client has ended, and every job with it
 
     # -- the IO thread ---------------------------------------------------------------------------
 

@@ -38,11 +38,11 @@ class Shield:
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
         self._depth = 0
+        #: A swap was begun and not ended.
+        self._swapping = False
         #: Whose place ``_note`` has. A handler that raises may keep a swap from being undone: then
         #: ``_note`` passes signals on until the next block has undone it.
         self._own: dict[int, Handler] = {}
-        #: Per block that swapped handlers: which.
-        self._swapped: list[int] = []
         self._came: list[Came] = []
         #: Of the block that is watched; gone with its frame, should its end have been interrupted.
         self._watch: Callable[[], Watch | None] = _no_watch
@@ -61,17 +61,27 @@ class Shield:
     def __enter__(self) -> None:
         if threading.get_ident() != self._main:
             return
-        if not self._depth:
-            self._swap()
-        self._depth += 1
+        before = self._depth
+        try:
+            # First: a handler that runs between two swaps, and uses a client, undoes none of them.
+            self._depth = before + 1
+            if not before or self._swapping:
+                self._swap()
+        except BaseException:  # of a handler whose turn to be swapped had not come
+            self._depth = before
+            if not before:
+                self._end()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if not self._depth or threading.get_ident() != self._main:
             return
         # At 0, what comes is passed on at once, whether its own handler is back or not.
         self._depth -= 1
-        if self._depth:
-            return
+        if not self._depth:
+            self._end()
+
+    def _end(self) -> None:
         try:
             if self._watch() is None:
                 self._restore()
@@ -83,29 +93,30 @@ class Shield:
     def _swap(self) -> None:
         """Put ``_note`` in the place of every handler that is written in Python."""
         noting = self._noting
-        try:
-            for number, handler in zip(_SIGNALS, map(_getsignal, _SIGNALS), strict=True):
-                if callable(handler) and handler is not noting:
-                    self._own[number] = handler
-                    self._swapped.append(number)
-                    _signal_set(number, noting)  # may call what is pending, which may raise
-        except ValueError:  # a subinterpreter's main thread, which runs no handlers either
-            self._swapped.clear()
-        except BaseException:
-            self._restore()
-            raise
+        self._swapping = True
+        for number, handler in zip(_SIGNALS, map(_getsignal, _SIGNALS), strict=True):
+            if callable(handler) and handler is not noting:
+                self._own[number] = handler
+                try:
+                    _signal_set(number, noting)  # calls what is pending, which may raise
+                except ValueError as error:
+                    if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                        raise  # a handler did
+                    self._own.clear()  # a subinterpreter, which runs no handlers
+                    break
+        self._swapping = False
 
     def _restore(self) -> None:
-        noting, swapped = self._noting, self._swapped
-        while swapped:
-            number = swapped[-1]
-            if _getsignal(number) is noting:
-                _signal_set(number, self._own[number])
-            del swapped[-1:]
+        """At any point of it a handler may run, and use a client, and so do all of this."""
+        for number in tuple(self._own):
+            own = self._own.get(number)
+            if own is not None and _getsignal(number) is self._noting:
+                _signal_set(number, own)
             self._own.pop(number, None)  # it may hold a whole event loop
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        came = [(self._own[number], number, frame)]
+        own = self._own.get(number) or _getsignal(number)  # that is back by now
+        came = [(own, number, frame)]
         if self._depth:
             self._came += came
             return

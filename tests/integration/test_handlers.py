@@ -1,0 +1,293 @@
+"""Signal handlers that use the client which they interrupt, or raise: at every line of it.
+
+The signal is real, and comes while a given line of a given verb is about to run in the main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import gmpd
+import gmpd.client
+from tests.support import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_daemon")
+
+HOME = str(Path(gmpd.client.__file__).parent)
+DEADLINE_S = 20.0
+SIGNAL = signal.SIGUSR1
+
+Line = tuple[str, int]
+Action = Callable[[gmpd.Client, list[Any]], object]
+
+
+def one(client: gmpd.Client, out: list[Any]) -> None:
+    out.append(client.submit(abs, -1))
+    assert out[-1].result(DEADLINE_S) == 1
+
+
+def many(client: gmpd.Client, out: list[Any]) -> None:
+    mine = [client.submit(abs, -1) for _ in range(70)]
+    out += mine
+    assert not wait(mine, DEADLINE_S).not_done
+    assert {f.result(0) for f in as_completed(mine, DEADLINE_S)} == {1}
+
+
+def pickled(client: gmpd.Client, out: list[Any]) -> None:
+    assert client.submit(divmod, 7, 2).result(DEADLINE_S) == (3, 1)
+
+
+def mapped(client: gmpd.Client, out: list[Any]) -> None:
+    assert list(client.map(abs, [-1] * 20, chunksize=2)) == [1] * 20
+    assert list(client.map(abs, [-1] * 20, ordered=False)) == [1] * 20
+
+
+def streamed(client: gmpd.Client, out: list[Any]) -> None:
+    assert list(client.stream(range, 40)) == list(range(40))
+
+
+def asked(client: gmpd.Client, out: list[Any]) -> None:
+    assert client.call("ping")["unfinished"] >= 0
+
+
+def cancelled(client: gmpd.Client, out: list[Any]) -> None:
+    out.append(client.submit(asyncio.sleep, 0.01, 1))
+    out[-1].cancel()
+
+
+def called_back(client: gmpd.Client, out: list[Any]) -> None:
+    called: list[object] = []
+    out.append(client.submit(abs, -1))
+    out[-1].add_done_callback(called.append)
+    wait_until(lambda: called, "the callback")
+
+
+def only_submitted(client: gmpd.Client, out: list[Any]) -> None:
+    out.append(client.submit(abs, -1))
+
+
+VERBS: list[Action] = [one, many, pickled, mapped, streamed, asked, cancelled, called_back]
+#: What a handler does.
+ACTIONS: list[Action] = [only_submitted, one, mapped, streamed, asked, cancelled]
+
+
+class Raised(TimeoutError):
+    """What a handler raises."""
+
+
+class At:
+    """Raises the signal at the n-th coming of one line; remembers all lines that came."""
+
+    def __init__(self, line: Line | None, times: int = 1) -> None:
+        self.line, self.times = line, times
+        self.seen: dict[Line, int] = {}
+
+    def __enter__(self) -> At:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if not frame.f_code.co_filename.startswith(HOME):
+            return None
+        if event == "line":
+            line = frame.f_code.co_filename, frame.f_lineno
+            self.seen[line] = self.seen.get(line, 0) + 1
+            if line == self.line and self.seen[line] == self.times:
+                sys.settrace(None)
+                signal.raise_signal(SIGNAL)
+        return self._trace
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gmpd.Client]:
+    before = signal.getsignal(SIGNAL)
+    try:
+        with gmpd.Client() as made:
+            yield made
+    finally:
+        signal.signal(SIGNAL, before)
+
+
+def check(client: gmpd.Client, out: list[Any], where: str) -> None:
+    left = wait(out, DEADLINE_S).not_done
+    assert not left, f"{where}: {len(left)} futures never ended"
+    assert {f.result(0) for f in out if not f.cancelled()} <= {1}, where
+    wait_until(lambda: client.unfinished() == 0, f"{where}: no job is left over")
+    assert client.submit(abs, -2).result(DEADLINE_S) == 2, where
+
+
+@pytest.mark.timeout(40)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_handler_uses_the_client_at_every_line(client: gmpd.Client, verb: Action) -> None:
+    dice = random.Random(verb.__name__)
+    with At(None) as survey:
+        verb(client, [])
+    for number, line in enumerate(sorted(survey.seen)):
+        action = ACTIONS[number % len(ACTIONS)]
+        ran: list[Any] = []
+        out: list[Any] = []
+
+        def handler(*_: object, action: Action = action, ran: Any = ran, out: Any = out) -> None:
+            action(client, out)
+            ran.append(action)
+
+        signal.signal(SIGNAL, handler)
+        at = At(line, dice.randint(1, survey.seen[line]))
+        with at:
+            verb(client, out)
+        where = f"{action.__name__} in {verb.__name__} at {line}"
+        assert bool(ran) == (at.seen.get(line, 0) >= at.times), where
+        if number % 20 == 0:
+            check(client, out, where)
+    assert len(survey.seen) > 30
+
+
+@pytest.mark.timeout(40)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_handler_that_raises_at_any_moment_loses_nothing(
+    client: gmpd.Client, verb: Action
+) -> None:
+    """A timer's handler raises an ordinary exception, as programs do to bound a call."""
+    dice = random.Random(verb.__name__)
+
+    def handler(*_: object) -> None:
+        raise Raised
+
+    signal.signal(signal.SIGALRM, handler)
+    kept = [client.submit(divmod, 7, 2) for _ in range(5)]
+    hit = 0
+    try:
+        for _ in range(60):
+            out: list[Any] = []
+            try:
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00005, 0.002))
+                while True:
+                    del out[:]
+                    verb(client, out)
+                    for future in kept:
+                        future.result(DEADLINE_S)
+            except Raised:
+                hit += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            check(client, out, verb.__name__)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert {f.result(0) for f in kept} == {(3, 1)}
+    assert hit == 60
+    assert signal.getsignal(SIGNAL) is not None
+
+
+TERMINATED = """
+import os, random, signal, sys, threading, time
+import gmpd
+
+how = sys.argv[1]
+executor = gmpd.Executor(2)
+client = executor._client
+futures = []
+
+def stop(*_):
+    if how == "shutdown":
+        executor.shutdown(wait=False, cancel_futures=True)
+    elif how == "cancel":
+        for f in futures[-20:]: f.cancel()
+    elif how == "wait":
+        executor.shutdown(wait=True, cancel_futures=True)
+    elif how == "close":
+        client.close(wait=False)
+    sys.exit(7)
+
+signal.signal(signal.SIGTERM, stop)
+timer = threading.Timer(random.Random(int(sys.argv[2])).uniform(0, 0.1), os.kill,
+                        (os.getpid(), signal.SIGTERM))
+timer.start()
+while True:
+    futures.append(executor.submit(abs, -1))
+    if len(futures) % 50 == 0:
+        futures[-1].result()
+"""
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel", "wait", "close"])
+def test_a_program_that_ends_in_its_handler_ends(how: str) -> None:
+    for seed in range(2):
+        ran = subprocess.run(
+            [sys.executable, "-c", TERMINATED, how, str(seed)],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert ran.returncode == 7, ran.stderr
+
+
+FORKS = """
+import multiprocessing, os, sys, threading, time
+import gmpd
+
+def child(client, future):
+    for use in (lambda: client.submit(abs, 1), future.result, future.cancel, client.drain,
+                lambda: client.call("ping"), lambda: list(client.map(abs, [1]))):
+        try:
+            use()
+        except RuntimeError as error:
+            assert "fork" in str(error), error
+        else:
+            os._exit(3)
+    client.close()
+
+def main():
+    client = gmpd.Client()
+    future = client.submit(time.sleep, 60)
+    over = threading.Event()
+    def busy():
+        while not over.is_set():
+            client.submit(abs, -1).result()
+    threads = [threading.Thread(target=busy) for _ in range(2)]
+    for t in threads: t.start()
+    context = multiprocessing.get_context("fork")
+    codes = []
+    def fork():
+        for _ in range(8):
+            process = context.Process(target=child, args=(client, future))
+            process.start()
+            process.join(20)
+            codes.append(process.exitcode)
+            if process.exitcode is None: process.kill()
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(0)  # the ordinary way out, with all that runs at exit
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    if "thread" in sys.argv:
+        t = threading.Thread(target=fork); t.start(); t.join()
+    else:
+        fork()
+    over.set()
+    for t in threads: t.join()
+    assert client.submit(abs, -2).result(20) == 2
+    client.close(wait=False)
+    print(set(codes))
+
+main()
+"""
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_forks_at_any_moment_are_told_and_end(where: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, where],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert ran.stdout.strip() == "{0}", ran.stderr
