@@ -127,6 +127,13 @@ class FreshGs:
             return True
         return self._runq.runqremove(g)
 
+    def drop(self) -> None:
+        """The program is over: calls that have not begun never do, and who awaits one is told."""
+        runq = self._runq
+        for g in [*self.held, *runq.ring, *runq.global_, runq.runnext]:
+            if g.__class__ is SyncCall:
+                g.future.cancel()
+
     @property
     def stealable(self) -> int:
         """Gs queued here, without ``runnext``: an upper bound of what could be given away."""

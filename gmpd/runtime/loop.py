@@ -294,6 +294,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         self.dropped = self.gs.some(len(self.gs))
         for g in self.dropped:
             g.drop()
+        self.fresh.drop()
 
     def close(self) -> None:
         """Also ends idle Ms and sysmon. A G that blocks on another M is left to itself, as when

@@ -171,7 +171,8 @@ class Call:
 
     def _fire(self) -> None:
         self._handle = None
-        spawn(self._loop, *self._call)
+        if getattr(self._loop, "dropped", None) is None:  # else main has returned
+            spawn(self._loop, *self._call)
 
 
 class Timer:

@@ -73,7 +73,7 @@ def beside_ns(hogs: int) -> int:
     Not for ever: they may spin until it has started. (Go preempts each after a slice, and all get
     their turn.)
     """
-    return SLICE_NS * (hogs if hogs < CROWD else hogs * hogs)
+    return SLICE_NS * hogs * max(1, hogs - CROWD + 2)
 
 
 def relook_ns(interval_ns: int) -> int:

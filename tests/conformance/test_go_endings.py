@@ -231,6 +231,8 @@ def test_row_42_children_that_had_not_started_never_do(seed: int | None) -> None
         for _ in range(300):
             gmpd.go(child)
             gmpd.go(begun.append, "plain")
+        after_func(0, begun.append, "after_func")
+        gmpd.blocking(begun.append, "blocking")
 
     run(main(), deterministic_seed=seed)
     gc.collect()
