@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable
 from itertools import count
-from math import inf
+from math import inf, ulp
 from typing import Any
 
 from gmpd.errors import Deadlock
@@ -45,6 +45,9 @@ CHAIN_MAX = 40_000
 ROUNDS_PER_POLL = 8
 #: Real seconds between two looks whether what is outside has ended, so that the clock can jump.
 LOOK_S = 0.01
+
+#: How far ahead of the clock a timer is due, at least: asyncio's resolution of the real one.
+RESOLUTION_S = 1e-9
 
 
 class DeterministicLoop(Loop):
@@ -211,6 +214,8 @@ class Jumper(Poller):
             assert when is not None
             if when < inf:
                 loop.now = when
+                # Of what is due, by a clock whose steps grow with it: at 1e9 s they are 0.1 us.
+                loop._clock_resolution = max(RESOLUTION_S, ulp(when))
                 return
             if loop.checkdead is not None and loop.checkdead.is_dead(loop):
                 raise Deadlock(deadlock_text(loop))  # all that is left are sleeps without an end

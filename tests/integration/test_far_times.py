@@ -147,6 +147,18 @@ def test_a_timer_at_nan_does_not_stop_those_behind_it() -> None:
     assert done.stdout == "cannot wait until nan: it is not a number\nwoke\n"
 
 
+@pytest.mark.parametrize("seconds", [1e9, 1e18, 1e300])
+def test_a_fake_clock_jumps_as_far(seconds: float) -> None:
+    """Where the clock's next number is further away than its resolution, too."""
+
+    async def main() -> float:
+        await gmpd.sleep(seconds)
+        await asyncio.sleep(seconds)
+        return asyncio.get_running_loop().time()
+
+    assert gmpd.run(main(), deterministic_seed=1) == 2 * seconds
+
+
 def test_a_plain_g_may_wait_so_long_for_another() -> None:
     async def main() -> int:
         def wait() -> int:
