@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from gmpd.codec import guests, rebuild
+from gmpd.codec import guests, origins, rebuild
 
 _OVERWRITE: Any = cloudpickle._class_setstate
 _LRU = type(functools.lru_cache(lambda: None))
@@ -114,9 +114,12 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 functools.singledispatch, (made.__wrapped__,), known, None, None,
                 rebuild.set_registry,
             )  # fmt: skip
-        if not cloudpickle._should_pickle_by_reference(obj):
-            # Its globals are no module's that others have: a copy of what it uses goes along.
-            _evaluate_annotations(obj)
+        if cloudpickle._should_pickle_by_reference(obj):
+            return NotImplemented
+        if imported := guests.imported_as(obj):
+            return _reduce_function(obj, imported, by_value=False)
+        # Its globals are no module's that others have: a copy of what it uses goes along.
+        _evaluate_annotations(obj)
         return super().reducer_override(obj)
 
 
@@ -155,7 +158,7 @@ def _of_member(member: Any) -> dict[str, Any]:
     return {key: value for key, value in vars(member).items() if key not in _OF_MEMBERS}
 
 
-def _reduce_function(fn: types.FunctionType, module: str) -> Any:
+def _reduce_function(fn: types.FunctionType, module: str, *, by_value: bool = True) -> Any:
     closure = _closure(fn)
     cells = None if closure is None else tuple(cloudpickle._make_empty_cell() for _ in closure)
     values = [] if closure is None else list(map(cloudpickle._get_cell_contents, closure))
@@ -171,14 +174,17 @@ def _reduce_function(fn: types.FunctionType, module: str) -> Any:
         **_annotations(fn),
     }
     submodules = cloudpickle._find_imported_submodules(fn.__code__, [*found, *values])
-    return (
-        rebuild.make_function,
-        (fn.__code__, module, cells),
-        (dict(fn.__dict__), state, closure, submodules),
-        None,
-        None,
-        rebuild.set_function_state,
-    )
+    make: Any = rebuild.make_function
+    args: tuple[Any, ...] = (fn.__code__, module, cells)
+    if not by_value:
+        plain = {
+            name: value
+            for name in fn.__code__.co_names
+            if type(value := fn.__globals__.get(name)) in _PLAIN
+        }
+        make, args = rebuild.make_module_function, (*args, origins.said_of(module), plain)
+    whole = dict(fn.__dict__), state, closure, submodules
+    return make, args, whole, None, None, rebuild.set_function_state
 
 
 def _closure(fn: types.FunctionType) -> tuple[types.CellType, ...] | None:

@@ -80,15 +80,14 @@ def describe_function(fn: _Fn) -> FunctionRef:
     known = _known.get(id(fn))
     if known is not None and known.fn() is fn:
         if known.names is not None:
-            if home.still_holds(known.names) and (
-                known.state is None or home.state_of(fn) == known.state
-            ):
+            same = known.state is None or home.state_of(fn) == known.state
+            if same and home.still_holds(known.names) and (known.names or not _is_back(known, fn)):
                 return known.ref
         elif known.watch is None:
             module = sys.modules.get(known.module)
             if module is not None and module.__dict__.get(known.qualname) is fn:
                 return known.ref
-        elif stability.still_holds(known.watch) and not _found_again(known, fn):
+        elif stability.still_holds(known.watch) and not _is_back(known, fn):
             return known.ref
     return _describe(fn)
 
@@ -139,12 +138,19 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
         ref = FunctionRef("name", name, origins.said_of(module))
         _remember(fn, ref, module, qualname, None)
         return ref
+    return _describe_value(fn, module, qualname)
+
+
+def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
     try:
         payload, needs, names = pickles.dump_function(fn)
     except Exception as exc:
         raise _unsendable(fn, qualname, exc) from exc
-    ref = FunctionRef("pickle", name, payload, needs)
-    if isinstance(fn, types.FunctionType) and home.module_of(fn) is not None:
+    ref = FunctionRef("pickle", f"{module}:{qualname}", payload, needs)
+    if isinstance(fn, types.FunctionType) and (
+        home.module_of(fn) is not None or (guests.imported_as(fn) and not needs)
+    ):
+        # Its globals are where it goes, or are watched by name.
         if stability.is_steady(fn):
             _remember(fn, ref, module, qualname, None, names, home.state_of(fn))
         return ref
@@ -207,7 +213,7 @@ def _unsendable(fn: Any, qualname: str, exc: Exception) -> Unserializable:
     return Unserializable(f"the function {qualname}() cannot be sent: {text}")
 
 
-def _found_again(known: _Known, fn: _Fn) -> bool:
+def _is_back(known: _Known, fn: _Fn) -> bool:
     """Whether a function that went by value has (again) a name that finds it."""
     return known.module != "__main__" and find(known.module, known.qualname) is fn
 

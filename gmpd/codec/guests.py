@@ -340,6 +340,16 @@ def find(module: str, qualname: str) -> Any:
     return target
 
 
+def imported_as(fn: types.FunctionType) -> str | None:
+    """The module among whose globals a function was defined, if others can import that, too."""
+    name = fn.__globals__.get("__name__")
+    module = sys.modules.get(name) if type(name) is str and name != MAIN else None
+    if module is None or isinstance(module, StandIn) or vars(module) is not fn.__globals__:
+        return None
+    spec = getattr(module, "__spec__", None)
+    return name if spec is not None and spec.name == name and spec.has_location else None
+
+
 class StandIn(types.ModuleType):
     """Stands for a module that travels by value: shows each program its own.
 

@@ -5,8 +5,10 @@ The receiving side of ``cloud``; these names are part of what travels.
 
 from __future__ import annotations
 
+import builtins
 import contextvars
 import functools
+import importlib
 import sys
 import threading
 import types
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gmpd.codec import guests
+from gmpd.codec import guests, origins
 
 #: Classes that this process defined and has sent by value.
 home_classes: weakref.WeakSet[type] = weakref.WeakSet()
@@ -30,6 +32,24 @@ def make_function(
 ) -> types.FunctionType:
     """A function among the shared globals of its module."""
     return types.FunctionType(code, guests.namespace(module), None, None, closure)
+
+
+def make_module_function(
+    code: types.CodeType,
+    module: str,
+    closure: tuple[types.CellType, ...] | None,
+    said: bytes,
+    plain: dict[str, Any],
+) -> types.FunctionType:
+    """A function among the globals of a module that this process imports, too. Where it cannot, the
+    function has but the ``plain`` ones of its globals. Raises NotRegistered for another module."""
+    if said:
+        origins.compare(said, before=module not in sys.modules)
+    try:
+        space = vars(importlib.import_module(module))
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever the module's own code raises
+        space = {"__name__": module, "__builtins__": builtins, **plain}
+    return types.FunctionType(code, space, None, None, closure)
 
 
 def set_function_state(fn: types.FunctionType, whole: Any) -> None:

@@ -530,3 +530,61 @@ def test_a_programs_memory_comes_back_when_it_ends(tmp_path: Path) -> None:
         """,
     )
     assert lines == ["(40000, 60000000)", "True"]
+
+
+def test_lambdas_of_a_module_share_its_globals_too(tmp_path: Path) -> None:
+    """Also a test module's, under whatever import mode of pytest; and wrappers of a library."""
+    (tmp_path / "library.py").write_text(
+        textwrap.dedent(
+            """
+            import functools, threading
+
+            lock, calls = threading.Lock(), 0
+
+            def counted(fn):
+                @functools.wraps(fn)
+                def wrapper(*args):
+                    global calls
+                    with lock:
+                        calls += 1
+                    return fn(*args), calls
+                return wrapper
+
+            def reader():
+                return lambda: calls
+            """
+        )
+    )
+    (tmp_path / "test_mine.py").write_text(
+        textwrap.dedent(
+            """
+            import gmpd, library, pickle
+
+            seen = []
+
+            class Thing:
+                pass
+
+            @library.counted
+            def decorated(x):
+                return x
+
+            def test_it():
+                with gmpd.Client() as client:
+                    def note(thing):
+                        seen.append(type(pickle.loads(pickle.dumps(thing))) is Thing)
+                        return len(seen)
+
+                    assert [client.submit(note, Thing()).result() for _ in range(2)] == [1, 2]
+                    assert client.submit(lambda: seen).result() == [True, True]
+                    assert [client.submit(decorated, 7).result() for _ in range(2)] == [
+                        (7, 1), (7, 2),
+                    ]
+                    assert client.submit(library.reader()).result() == 2
+                    assert not seen and not library.calls
+            """
+        )
+    )
+    for mode in ("prepend", "importlib"):
+        quiet = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}", "test_mine.py")
+        assert "1 passed" in run(tmp_path, "", command=("-m", "pytest", *quiet))[-1]
