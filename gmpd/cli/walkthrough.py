@@ -2,7 +2,7 @@
 
 Three short stories run on one P, pinned to one core. Each is recorded by the runtime's own tracer;
 what is printed of the queues is what the trace says, event by event, and nothing else. The rival
-that makes the operating system preempt M1 is another process on the same core.
+that makes the operating system preempt M0 is another process on the same core.
 
 Runs the stories and reads their traces; what switches cost is measured in ``switch_costs``.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 #: How long the rival computes when it is provoked: several slices of Linux's scheduler (about 3 ms
 #: each), so that it takes the core at least once even if it is not preferred when it wakes.
 RIVAL_S = 0.02
-#: Provoked again after so long, while M1 was not preempted.
+#: Provoked again after so long, while M0 was not preempted.
 PROVOKE_S = 0.05
 #: A rival that had the core for less has only been woken.
 RAN_MS = 0.1
@@ -63,7 +63,7 @@ while os.read(0, 1):
 
 
 class Preemption(NamedTuple):
-    """What the kernel counted of M1's thread, before and after the rival wanted its core.
+    """What the kernel counted of M0's thread, before and after the rival wanted its core.
 
     ``off_core_ms``: how long the thread was runnable and did not run. It and ``rival_cpu_ms`` are
     None where the kernel does not count them.
@@ -183,17 +183,17 @@ def recording(loop: Loop) -> Iterator[Tracer]:
 
 
 class Elsewhere(Exception):
-    """P is with another M than M1 already, before the story has begun."""
+    """P has been on more threads than M0 and M1 already, before the story has begun."""
 
 
-async def at_m1() -> Loop:
-    """The first sync G brings P from the main thread to M1, as the first job of a worker does.
+async def with_m1() -> Loop:
+    """A plain G has run: M1 waits for the next one.
 
     Elsewhere if this machine is so busy that it took a slice, and sysmon has handed P on.
     """
     loop = this_loop("the walkthrough")
     await loop.call_sync(lambda: None)
-    if loop.ms.owner is None or loop.ms.owner.id != 1:
+    if [m.id for m in loop.ms.idle] != [1]:
         raise Elsewhere
     return loop
 
@@ -202,7 +202,7 @@ async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
     """G1 waits for what G2 gives; the operating system interferes. All three are tasks, whose queue
     is first in, first out.
     """
-    loop = await at_m1()
+    loop = this_loop("the walkthrough")
     answer: asyncio.Future[None] = loop.create_future()
     seen: list[Preemption] = []
 
@@ -228,7 +228,7 @@ async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
 
 async def by_channel() -> Story:
     """The same with children and a channel: whom a partner wakes is next."""
-    loop = await at_m1()
+    loop = this_loop("the walkthrough")
     ch = Chan[str]()
 
     async def g1() -> None:
@@ -249,7 +249,8 @@ async def by_channel() -> Story:
 
 async def by_syscall() -> Story:
     """G1 blocks its thread: what it waits for comes from G3, which can run only if P moves on."""
-    loop = await at_m1()
+    loop = await with_m1()
+    loop.batches.past_max = 1  # the coroutines wait for their turn behind G1
     reading, writing = os.pipe()
 
     def g1() -> bytes:
@@ -390,11 +391,11 @@ E = GEvent
 Plan = Sequence[tuple[str, Sequence[tuple[GEvent, str]]]]
 
 SIX: Plan = [
-    ("P holds G1, G2 and G3 in its queue; M1 runs G1", [(E.CREATE, "G3"), (E.START, "G1")]),
+    ("P holds G1, G2 and G3 in its queue; M0 runs G1", [(E.CREATE, "G3"), (E.START, "G1")]),
     ("G1 has to wait for an answer: it is parked", [(E.BLOCK, "G1")]),
-    ("M1 did not wait: it goes on with G2", [(E.START, "G2")]),
+    ("M0 did not wait: it goes on with G2", [(E.START, "G2")]),
     (
-        "the operating system preempts M1 and brings it back: P is as it was",
+        "the operating system preempts M0 and brings it back: P is as it was",
         [(E.LOG, "G2"), (E.LOG, "G2")],
     ),
     ("G1 is ready, as G2 has the answer: it joins the queue behind G3", [(E.UNBLOCK, "G1")]),
@@ -407,9 +408,12 @@ CHANNEL: Plan = [
 ]
 SYSCALL: Plan = [
     ("M1 runs G1, a plain function, which reads from an empty pipe", [(E.START, "G1")]),
-    ("sysmon sees M1 blocked and hands P to M2", [(E.SYSCALL_BEGIN, "G1")]),
-    ("M2 runs the others; G3 writes to the pipe", [(E.START, "G2"), (E.START, "G3")]),
-    ("M1 comes back without P: it leaves G1's result to M2, and parks", [(E.END, "G1")]),
+    ("sysmon sees M1 blocked and hands P to M0", [(E.SYSCALL_BEGIN, "G1")]),
+    (
+        "M0, the thread of all coroutines, runs the others; G3 writes to the pipe",
+        [(E.START, "G2"), (E.START, "G3")],
+    ),
+    ("M1 comes back without P: it leaves G1's result to M0, and parks", [(E.END, "G1")]),
 ]
 
 
@@ -492,7 +496,9 @@ def on_a_p(main: Callable[[], Any]) -> Any:
                 return runner.run(main())
             except Elsewhere:
                 continue
-    raise GmpdError(f"P did not stay with M1 in {TRIES} tries: this machine is too busy to show it")
+    raise GmpdError(
+        f"P did not stay with two threads in {TRIES} tries: this machine is too busy to show it"
+    )
 
 
 def run(app: App) -> None:
@@ -569,9 +575,9 @@ def _handed_off(told: Sequence[Step]) -> list[str]:
 
 def _preempted(seen: Preemption) -> list[str]:
     if not seen.happened:
-        return [f"it did not: no involuntary switch of M1's thread in {seen.took_ms / 1e3:.1f} s"]
+        return [f"it did not: no involuntary switch of M0's thread in {seen.took_ms / 1e3:.1f} s"]
     counts = f"{seen.involuntary_before} -> {seen.involuntary_after}"
-    told = [f"M1's thread: involuntary switches {counts}"]
+    told = [f"M0's thread: involuntary switches {counts}"]
     if seen.off_core_ms is not None and seen.rival_cpu_ms is not None:
         told[0] += ","
         told.append(

@@ -26,7 +26,7 @@ from gmpd.codec import (
 from gmpd.daemon.fitness import is_want
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
-from gmpd.runtime.steps import leave_fork
+from gmpd.runtime.steps import Place, leave_fork
 
 if TYPE_CHECKING:
     from gmpd.daemon.worker import Worker
@@ -36,6 +36,9 @@ QUICK_NS = 200_000
 
 #: Results up to this size are below any limit that can be set.
 SMALL_BYTES = 1024
+
+#: A coroutine's arguments up to this size are unpacked on the thread of all coroutines.
+HOME_BYTES = 16 * 1024
 
 #: What a function mostly returns, and nobody can await.
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict, set})
@@ -61,13 +64,15 @@ Step: TypeAlias = tuple[list[Any], bool]
 class Known:
     """A function that the coordinator has told this worker about; resolved by its first job."""
 
-    __slots__ = ("fid", "quick_ns", "ref")
+    __slots__ = ("fid", "is_async", "quick_ns", "ref")
 
     def __init__(self, fid: int, ref: FunctionRef) -> None:
         self.fid = fid
         self.ref = ref
         #: Running average of its time; None while unknown.
         self.quick_ns: int | None = None
+        #: A call of it only makes a coroutine, or an async generator. Its first call tells.
+        self.is_async = False
 
     @property
     def quick(self) -> bool:
@@ -80,12 +85,14 @@ class Known:
 class Call:
     """A fresh G (``runtime.fresh.FreshG``): one attempt of one job."""
 
+    #: Whether a call that only makes a coroutine may be made where that will run.
+    may_be_home = True
+
     __slots__ = (
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
         "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
-        "payload", "room", "room_waiter", "slow", "task", "thread", "timer", "token", "unopened",
-        "want",
-        "worker",
+        "payload", "place", "room", "room_waiter", "slow", "task", "thread", "timer", "token",
+        "unopened", "want", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +136,10 @@ class Call:
         self.want: BaseException | None = None
         #: It is not known to be quick: outcomes before it are not held back for it.
         self.slow = not fn.quick and not self.child
+        #: A first call may import modules, a large value may take long to unpack.
+        self.place = Place.AWAY
+        if fn.is_async and self.may_be_home and len(payload) <= HOME_BYTES and not buffers:
+            self.place = Place.HOME
         self.room = 0
         self.room_waiter: asyncio.Future[None] | None = None
 
@@ -209,6 +220,8 @@ class Call:
         else:
             fn = resolve_function(self.fn.ref)
             args, kwargs = decode_call(self.payload, self.buffers)
+        if self.fn.quick_ns is None:  # its first call: asking takes a microsecond
+            self.fn.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
         self.payload, self.buffers = b"", ()
         return fn(*args, **kwargs)
 
@@ -406,7 +419,7 @@ class Call:
         """The job's time is over: end it where it waits, or interrupt its thread."""
         self.expired = True
         if self.task is not None:
-            self.task.cancel()
+            self._cancel_soon(self.task)
         with self.worker.interrupts:
             if self.thread is not None:
                 _interrupt(self.thread, LimitPassed)
@@ -422,7 +435,13 @@ class Call:
         self.cancelling = True
         if not self.adopted:
             return False
-        return self.task is None or self.task.cancel()
+        if self.task is not None:
+            self._cancel_soon(self.task)
+        return True
+
+    def _cancel_soon(self, task: asyncio.Task[Any]) -> None:
+        """On the thread of all coroutines: what it waits for may be the user's, and be told."""
+        self.worker.loop.call_soon(task.cancel)
 
 
 class _Metered:

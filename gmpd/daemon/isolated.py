@@ -4,7 +4,8 @@ Go's locked goroutines are often about the main thread: signal handlers can be s
 libraries and toolkits insist on it. An ordinary worker keeps it free, to end in time; a worker that
 ends with its job anyway, and is killed if that takes too long, need not.
 
-Coroutines are driven by the loop, on whichever M holds P, as everywhere. Counterpart: ``call``.
+Coroutines are driven by the loop, on its home M, as everywhere: that is the main thread, unless it
+is lent to a plain function that starts some. Counterpart: ``call``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class IsolatedCall(Call):
     """A fresh G; see ``call.Call``."""
 
     __slots__ = ()
+
+    may_be_home = False  # the main thread is lent to it, from another one
 
     def _invoke(self) -> Any:
         return self.worker.loop.on_main_thread(partial(self._end_forks, super()._invoke))

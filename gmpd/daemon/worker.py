@@ -163,7 +163,7 @@ class Worker:
         if self._stolen:
             self._count_stolen(call)
         if call.options is not None and "timeout" in call.options:
-            call.timer = self.loop.call_later(call.options["timeout"], call.expire)
+            call.timer = self.loop.own.later(call.options["timeout"], call.expire)
         return True
 
     def check_fitness(self, error: BaseException | None = None) -> None:
@@ -325,7 +325,7 @@ class Worker:
     def _beat_soon(self) -> None:
         if not self._beat_due:
             self._beat_due = True
-            self.loop.call_later(BEAT_S, self._beat)
+            self.loop.own.later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
         self.check_fitness()
@@ -334,7 +334,7 @@ class Worker:
         self._beat_due = ran != self._ran
         self._ran = ran
         if self._beat_due:
-            self.loop.call_later(BEAT_S, self._beat)
+            self.loop.own.later(BEAT_S, self._beat)
         else:
             self.page.rest()
             if self._moved > TRIM_BYTES:
@@ -354,7 +354,7 @@ class Worker:
             leave_fork(1)
         self.link.send([protocol.pack(message), *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
-            self.loop.call_soon(self.on_readable)
+            self.loop.own.soon(self.on_readable)
 
     # -- the wire in -------------------------------------------------------------------------------
 
@@ -538,8 +538,8 @@ class Worker:
     def run(self, settings: dict[str, Any]) -> None:
         """Serve until told to stop."""
         self.loop.mind_garbage()
-        self.loop.add_reader(self.link.fd, self.on_readable)
-        self.loop.add_reader(self.link.monitor_fd, self._on_monitor)
+        self.loop.own.reader(self.link.fd, self.on_readable)
+        self.loop.own.reader(self.link.monitor_fd, self._on_monitor)
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
         self.loop.run_forever()

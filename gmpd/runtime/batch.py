@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.g import G
 from gmpd.runtime.internals import clear_current_task
 from gmpd.runtime.jobg import JobG
+from gmpd.runtime.steps import Place
 from gmpd.runtime.task import Task
 from gmpd.runtime.watch import is_watched, run_watched
 
@@ -29,6 +29,8 @@ BATCH_NS = 2_000_000
 CLOCK_EVERY = 16
 #: A sync G that took so long ends its handful: the next ones would keep P from its sockets.
 LONG_NS = 1_000_000
+#: So many Gs of the other kind are looked past in a batch: it ends then, and P goes to their M.
+PAST_MAX = 64
 #: A probe that did not come up again for so long was stolen: another is chosen.
 PROBE_NS_MAX = 1_000_000_000
 
@@ -36,7 +38,17 @@ PROBE_NS_MAX = 1_000_000_000
 class Batches:
     """Runs Gs of one P, and follows one at a time to see how long they wait."""
 
-    __slots__ = ("_long_ns", "_loop", "_probe", "_probe_ns", "clock", "preempt")
+    __slots__ = (
+        "_long_ns",
+        "_loop",
+        "_probe",
+        "_probe_ns",
+        "aside",
+        "clock",
+        "left",
+        "past_max",
+        "preempt",
+    )
 
     def __init__(
         self, loop: Loop, clock: Callable[[], int] = time.monotonic_ns, long_ns: float = LONG_NS
@@ -45,6 +57,12 @@ class Batches:
         self._long_ns = long_ns
         #: What ends batches, in ns.
         self.clock = clock
+        #: Gs of the other kind, in their order, while a batch runs.
+        self.aside: list[Any] = []
+        #: How many there may be.
+        self.past_max = PAST_MAX
+        #: How many of them the last batch left for another M.
+        self.left = 0
         #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
         self.preempt = False
         #: The G whose wait in the ring is being measured, and since when.
@@ -55,17 +73,17 @@ class Batches:
         """Run Gs until none is left or it is time to poll. False when this M lost P in one of them.
 
         The first of a handful is picked by all of Go's rules; the others from ``runnext`` and ring
-        alone, up to the next look at the global queue.
+        alone, up to the next look at the global queue. Those of the other kind, which run on
+        another M, are set aside and stay in front.
         """
         loop = self._loop
-        runq, fresh = loop.runq, loop.fresh
+        runq, fresh, aside = loop.runq, loop.fresh, self.aside
         get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
-        clock = self.clock
-        end = clock() + BATCH_NS
-        watched, probe, hidden = is_watched(loop), self._probe, False
-        main, handful = m is loop.ms.m0, 0
+        end = (clock := self.clock)() + BATCH_NS
+        watched, probe = is_watched(loop), self._probe
+        home, handful, past_max = m is loop.ms.home, 0, self.past_max
         ran = 0
-        while (g := get()) is not None:
+        while (not aside or self._look_past()) and (g := get()) is not None:
             # Small at first: the Gs of this batch may be long, and each is given its own look.
             left = total = min(runq.unchecked(), handful)
             handful = min(2 * handful + 1, CLOCK_EVERY)
@@ -74,15 +92,16 @@ class Batches:
                 if g is probe:
                     probe = self._latency()
                 kind = type(g)
-                if kind is G or kind is JobG or kind is Task:
-                    if hidden:
-                        hidden = loop.show(True)
+                if home and (kind is G or kind is JobG or kind is Task):
                     g._run() if not watched else run_watched(loop, g)
-                elif main and self._leave_main(g, total - left - inherited, inherited):
-                    return False
+                elif (place := getattr(g, "place", Place.AWAY)) is not Place.ANY and home is (
+                    place is Place.AWAY
+                ):
+                    aside.append(g)
+                    if len(aside) >= past_max:
+                        break
                 else:
-                    hidden = True
-                    took = fresh.run(m, g)
+                    took = fresh.run(m, g) if place is not Place.HOME else fresh.begin(g)
                     if took < 0:
                         runq.picked(total - left - inherited, inherited)
                         g = None  # the traceback of its error leads here: no cycle
@@ -103,23 +122,28 @@ class Batches:
             runq.picked(total - left - inherited, inherited)
             ran += total - left + 1
             # At the tick that looks at the global queue a handful is one G: not all of a round.
-            waiting = loop._ready or loop.inbox
+            # What another M has to run is worth a whole batch: P changes its M for that.
+            waiting = home and not aside and (loop._ready or loop.inbox or loop.own.ready)
             if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
                 break
         self._end()
         return True
 
-    def _leave_main(self, g: Any, ticks: int, inherited: int) -> bool:
-        """Whether P has gone to another M, ``g`` with it; this thread has no current task then."""
-        if self._loop.shown:
-            clear_current_task(self._loop)
-        return self._loop.ms.leave_main(partial(self._put_back, g, ticks, inherited))
-
-    def _put_back(self, g: Any, ticks: int, inherited: int) -> None:
-        """As if ``g`` had not been picked, and nothing after it: P goes to another M."""
+    def _look_past(self) -> bool:
+        """Whether Gs behind those that were set aside may run before them: those of the ring, and
+        few. In the global queue are those that yielded to them.
+        """
         runq = self._loop.runq
-        runq.picked(ticks, inherited)
-        runq.putback(g)
+        return (
+            len(self.aside) < self.past_max
+            and (runq.runnext is not None or bool(runq.ring))
+            and (runq.unchecked() > 0 or not runq.global_)
+        )
+
+    def restore(self) -> None:
+        """What was set aside is next again, in its order."""
+        self._loop.runq.ring.extendleft(reversed(self.aside))
+        self.aside.clear()
 
     def _end(self) -> None:
         loop = self._loop
@@ -128,6 +152,9 @@ class Batches:
             clear_current_task(loop)
         else:
             loop.show(True)
+        self.left = len(self.aside)
+        if self.left:
+            self._leave()
         runq = loop.runq
         if self.preempt:  # sysmon: a chain of runnext has used up its slice
             self.preempt = False
@@ -135,6 +162,20 @@ class Batches:
         if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < loop.polled_ns):
             self._probe = runq.ring[-1]
             self._probe_ns = time.monotonic_ns()
+
+    def _leave(self) -> None:
+        """What was set aside goes back into the queue; plain Gs wait elsewhere while no M is left
+        to run them.
+        """
+        loop = self._loop
+        ms, owner = loop.ms, loop.ms.owner
+        if owner is ms.home and not ms.spare():
+            loop.stats.max_ms_waits += self.left
+            loop.fresh.held.extend(self.aside)
+            self.aside.clear()
+            self.left = 0
+        else:
+            self.restore()
 
     def _latency(self) -> Any:
         """The probe, once the last in the ring, is about to run."""

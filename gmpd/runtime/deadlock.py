@@ -74,7 +74,7 @@ def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
 
     ``looks``: how often threads are looked at again that wait for Gs, and may just be woken.
     """
-    if loop.inbox or loop._ready or len(loop._selector.get_map()) > 1:
+    if loop.inbox or loop._ready or loop.own.ready or len(loop._selector.get_map()) > 1:
         return False
     if loop.ms.detached and not waits_for_gs(loop, looks):
         return False
@@ -94,7 +94,9 @@ def waits_for_gs(loop: Loop, looks: int = 0) -> bool:
     for look in range(looks + 1):
         if not all(m.wait_reason and m.wait_reason != "syscall" for m in loop.ms.detached[:]):
             return False
-        if loop.inbox or loop._ready or (look < looks and loop._selector.select(QUIET_S)):
+        if loop.inbox or loop._ready or loop.own.ready:
+            return False
+        if look < looks and loop._selector.select(QUIET_S):
             return False
     return True
 

@@ -31,6 +31,7 @@ from gmpd.runtime.m import M
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import WAKE_MAX, Sleeper, Sleepers
 from gmpd.runtime.stacks import deadlock_text
+from gmpd.runtime.steps import Place
 from gmpd.runtime.sudog import Sudog
 from gmpd.runtime.sync.waiting import serve
 from gmpd.runtime.syncg import SyncG
@@ -90,6 +91,8 @@ class Woken:
 
     __slots__ = ("id", "m", "wake")
 
+    place = Place.ANY
+
     def __init__(self, m: M, wake: Callable[[], None]):
         self.id = m.g.id
         self.m = m
@@ -135,7 +138,14 @@ class CountedBatches(Batches):
 
     def __init__(self, loop: DeterministicLoop):
         super().__init__(loop, count(0, BATCH_NS // LOOKS_PER_BATCH).__next__, long_ns=inf)
+        self.past_max = 1  # none is looked past: Go's order, whatever the threads
         self._chain = 0
+
+    def restore(self) -> None:
+        """The one of the other kind was not picked, but for its tick."""
+        for g in self.aside:
+            self._loop.runq.putback(g)
+        self.aside.clear()
 
     def _end(self) -> None:
         runq = self._loop.runq

@@ -1,9 +1,9 @@
 """Fresh Gs: calls that have not started. How they are queued, taken back, started, and ended.
 
-A sync one runs to its end here, on the M that holds P when it starts; an async one becomes a
-``JobG`` that the loop drives. Two kinds wait in ``held`` beside the run queue until they may start:
-known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms are in
-use.
+A sync one runs to its end here, on an M with P that is not the home M; an async one becomes a
+``JobG`` that the home M drives. Two kinds wait in ``held`` beside the run queue until they may
+start: known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms
+are in use.
 
 Only the M that holds P calls this, except what is said to be thread-safe. It knows nothing of
 sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (what becomes of an M that
@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.g import G
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import leave_fork
+from gmpd.runtime.steps import Place, leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent
-from gmpd.sched.sysmon import LEARNED_MAX, Trait, beside_ns
+from gmpd.sched.sysmon import Trait, beside_ns
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -56,8 +56,9 @@ class FreshG(Protocol):
     def fn_name(self) -> str:
         """The same in words: for stacks, warnings, traces."""
 
-    # It may have ``driven``: the user's coroutine inside the one that ``start`` gave, for stacks;
-    # and ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``.
+    # It may have ``place``, if that is not ``Place.AWAY``; ``driven``: the user's coroutine inside
+    # the one that ``start`` gave, for stacks; and ``is_unwanted``: whether it was asked to end, for
+    # ``gmpd.cancelled``.
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
@@ -72,7 +73,6 @@ class FreshGs:
     """The fresh Gs of one P. Their number is ``len``, the global segment included."""
 
     __slots__ = (
-        "_async_keys",
         "_beside",
         "_beside_timer",
         "_handoffs",
@@ -94,8 +94,6 @@ class FreshGs:
         #: One of them whose time has come: it starts beside the hogs.
         self._beside: Any = None
         self._beside_timer: asyncio.TimerHandle | None = None
-        #: Functions that gave a coroutine: they need no M of their own.
-        self._async_keys: set[Hashable] = set()
 
     # ---- queued, and taken back ------------------------------------------------------------------
 
@@ -140,6 +138,12 @@ class FreshGs:
         runq = self._runq
         return len(self.held) + len(runq) - (runq.runnext is not None)
 
+    def is_next(self) -> bool:
+        """Whether the next G is one that runs on another M than the home M. Any thread may look."""
+        runq = self._runq
+        g = runq.runnext or _first(runq.ring) or _first(runq.global_)
+        return g is not None and getattr(g, "place", Place.AWAY) is Place.AWAY
+
     def __len__(self) -> int:
         return len(self.held) + self._runq.count_fresh(COUNT_MAX)
 
@@ -151,8 +155,7 @@ class FreshGs:
         loop, ms = self._loop, self._ms
         learned = self._handoffs.learned
         trait = learned.get(g.fn_key) if learned.traits else None
-        full = ms.count >= ms.max_ms and not ms.idle
-        if (full or trait is not None) and self._must_wait(g, trait):
+        if trait is not None and self._must_wait(g, trait):
             self._hold(g, trait)
             return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
@@ -195,21 +198,36 @@ class FreshGs:
         g = None  # as above
         return took
 
-    def _must_wait(self, g: Any, trait: Trait | None) -> bool:
-        """A G of a known hog waits while a hog competes for the GIL, for a while; any sync G while
-        no M is left to take P.
+    def begin(self, g: Any) -> int:
+        """Start one that gives a coroutine, on the home M; how long that took, in ns. P stays: what
+        runs is a coroutine's beginning.
         """
+        start_ns = time.monotonic_ns()
+        context = Context()
+        coro = context.run(g.start)
+        if self._loop.forked:
+            leave_fork(0)
+        took = time.monotonic_ns() - start_ns
+        stats = self._stats
+        stats.slice[took.bit_length()] += 1
+        stats.slice_sum_ns += took
+        if coro is not None:
+            self._adopt(g, coro, context)
+        else:
+            stats.finished += 1
+            g.finished()
+        return took
+
+    def _must_wait(self, g: Any, trait: Trait | None) -> bool:
+        """A G of a known hog waits while a hog competes for the GIL, for a while."""
         if g is self._beside:
             self._beside = None
         elif trait is Trait.HOG and (hogs := self._handoffs.hogs()):
             if self._beside_timer is None:
                 delay_s = beside_ns(hogs) / 1e9
-                self._beside_timer = self._loop.call_later(delay_s, self._start_beside)
+                self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
             return True
-        if self._ms.spare() or g.fn_key in self._async_keys:
-            return False
-        self._stats.max_ms_waits += 1
-        return True
+        return False
 
     def _start_beside(self) -> None:
         """The hogs had their slices, and have not ended: the next one starts beside them. It may be
@@ -221,7 +239,7 @@ class FreshGs:
             self._runq.ring.appendleft(g)
             if self.held:
                 delay_s = beside_ns(self._handoffs.hogs() + 1) / 1e9
-                self._beside_timer = self._loop.call_later(delay_s, self._start_beside)
+                self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
 
     def _hold(self, g: Any, trait: Trait | None) -> None:
         """It has to wait. The children behind it that call the same function would have to, too:
@@ -242,9 +260,6 @@ class FreshGs:
         """An async job has started: drive its coroutine. It runs next, as it would have without
         this detour.
         """
-        key = job.fn_key
-        if key not in self._async_keys and len(self._async_keys) < LEARNED_MAX:
-            self._async_keys.add(key)
         loop = self._loop
         g = JobG(loop, job, coro, context)
         if loop.tracer is not None:
@@ -281,7 +296,14 @@ class FreshGs:
     def readmit_soon(self) -> None:
         """Those that wait for a hog to end may try again. Thread-safe."""
         if self.held:
-            self._loop.call_soon_threadsafe(self.readmit)
+            self._loop.own.threadsafe(self.readmit)
+
+
+def _first(queue: deque[Any]) -> Any:
+    try:
+        return queue[0]
+    except IndexError:
+        return None
 
 
 class SyncCall:

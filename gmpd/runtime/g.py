@@ -191,7 +191,7 @@ class G(Steps):
             else:
                 entry.ready()
 
-    def wake_when_done(self, g: Steps) -> None:
+    def wake_when_done(self, g: Steps | _Joiner) -> None:
         """``g``, on the same P, waits for this one, which has not ended."""
         if self._callbacks is None:
             self._callbacks = [g]
@@ -292,10 +292,17 @@ class G(Steps):
         over: Callable[[], None] = ended.release
         if timeout is None and m.loop.ms.owner is m:
             over = partial(m.loop.handoffs.over, m, over)
-        self._p.call_soon_threadsafe(self.add_done_callback, lambda _: over())
+        self._p.own.threadsafe(self._joined, _Joiner(over))
         with entersyscallblock("chan receive"):
             if not ended.acquire(timeout=lock_s(timeout)):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")
+
+    def _joined(self, waiter: _Joiner) -> None:
+        """A thread waits for it. P holder only."""
+        if self._state == PENDING:
+            self.wake_when_done(waiter)
+        else:
+            waiter.ready()
 
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: Context | None = None
@@ -323,6 +330,15 @@ class G(Steps):
     def __repr__(self) -> str:
         state = ("pending", "returned", "failed", "cancelled")[self._state]
         return f"<G {self.id} {self.fn_name} {state}>"
+
+
+class _Joiner:
+    """A sync G, or its thread, that waits for a G."""
+
+    __slots__ = ("ready",)
+
+    def __init__(self, ready: Callable[[], None]):
+        self.ready = ready
 
 
 class Away:

@@ -23,6 +23,7 @@ from gmpd.runtime.go import go, is_async
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
+from gmpd.runtime.own import soon_threadsafe
 from gmpd.runtime.sudog import Sudog, Wait
 
 R = TypeVar("R")
@@ -103,7 +104,7 @@ def at_home(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: 
     if not done:
         note = Note()
         errand = Errand(lambda _note: operation(*args), note)
-        loop.call_soon_threadsafe(errand)
+        soon_threadsafe(loop, errand)
         note.sleep()
         outcome = errand.outcome()
     return outcome  # type: ignore[no-any-return]
@@ -124,7 +125,7 @@ def wait_at_home(
     done, outcome = _with_p(loop, attempt, note)
     if not done:
         errand = Errand(attempt, note)
-        loop.call_soon_threadsafe(errand)
+        soon_threadsafe(loop, errand)
         _sleep(loop, reason, note, errand.recall)
         return errand.outcome()
     if isinstance(outcome, Wait):
@@ -175,7 +176,7 @@ def _sleep(loop: AbstractEventLoop, reason: str, note: Note, recall: Callable[[]
         with entersyscallblock(reason):
             note.sleep()
     except BaseException:
-        loop.call_soon_threadsafe(recall)
+        soon_threadsafe(loop, recall)
         raise
 
 

@@ -177,6 +177,7 @@ FINISHED: str = _take("concurrent.futures._base", "FINISHED", "states of a job's
 
 #: Of ``asyncio.SelectorEventLoop``, from which a P is made.
 LOOP: Final = {
+    "_add_callback": "callbacks of sockets that are gmpd's own",
     "_asyncgen_finalizer_hook": "async generators that are dropped",
     "_asyncgen_firstiter_hook": "async generators that must be closed with the loop",
     "_check_closed": "refusals in asyncio's words",
@@ -198,6 +199,7 @@ LOOP: Final = {
     "_task_factory": "task factories of users",
     "_thread_id": "which thread the loop runs on",
     "_timer_cancelled_count": "cancelled timers in the heap",
+    "_ssock": "wake-ups that any thread of P may take",
     "_write_to_self": "waking P from another thread",
 }
 #: Of ``asyncio.Handle``.
@@ -268,6 +270,7 @@ if TYPE_CHECKING:  # typeshed leaves the private names of a loop out
         """asyncio's loop, with the names of ``LOOP``."""
 
         _csock: Any
+        _ssock: Any
         _clock_resolution: float
         _current_handle: Any
         _closed: bool

@@ -5,8 +5,10 @@ Any asyncio library runs on it. Beside asyncio's callbacks it has a Go run queue
 Here are the rounds, how a loop begins and ends, and what asyncio asks of one; the steps of a round
 are in the parts that it owns: ``poller``, ``fresh``, ``batch``.
 
-Whichever M holds P runs the loop. Everything here is called by that M alone, except what is said to
-be thread-safe.
+Whichever M holds P runs the loop. Its home M runs callbacks and Gs of coroutines, the others plain
+Gs, and P passes between the two when the kind of work changes: once each way in a round at most.
+gmpd's own callbacks (``own``) are run by either. Everything here is called by the M that holds P
+alone, except what is said to be thread-safe.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
+from gmpd.runtime.own import OwnHandle, OwnWork
 from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import Sleepers
@@ -112,8 +115,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         self.tracer: Tracer | None = None
         #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
         self.on_poll: Callable[[int], None] | None = None
-        #: Report a deadlock when no G can ever become ready (``gmpd.run`` sets it; a worker's P
-        #: waits for jobs).
+        #: Report a deadlock when no G can ever become ready: under ``gmpd.run``.
         self.checkdead: Checkdead | None = None
         #: The coroutine whose end is that of the program: ``gmpd.run`` sets it.
         self.main: Coroutine[Any, Any, Any] | None = None
@@ -133,6 +135,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         #: When sockets were looked at last: a clock that costs nothing to read.
         self.polled_ns = 0
         # Its parts, each with what it alone knows.
+        self.own = OwnWork(self)
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         self.overruns = Overruns(self)
@@ -236,6 +239,11 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def _add_callback(self, handle: asyncio.Handle) -> None:
+        """What a socket makes ready: gmpd's own callbacks have a queue for themselves."""
+        if not handle._cancelled:
+            (self.own.ready if handle.__class__ is OwnHandle else self._ready).append(handle)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -358,6 +366,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             return self._end_with(m, exc)
         finally:
             self._releasep()
+            if m.heir is not None:
+                self.ms.wake_heir(m)
 
     def _end_with(self, m: M, exc: BaseException) -> bool:
         """KeyboardInterrupt, SystemExit: leave the loop through M0, as asyncio does."""
@@ -411,6 +421,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
 
     def _acquirep(self, m: M) -> None:
         self._thread_id = m.ident
+        if self.batches.aside:
+            self.batches.restore()
         if m is not self.ms.m0:  # asyncio sets it once, for the thread of run_forever
             depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
@@ -440,8 +452,18 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             self.poller.wake_due()
         if self.inbox:
             self.fresh.readmit()
-        self._run_ready()
-        return not self.runq or m is None or self.batches.run(m)
+        if self.own.ready:
+            self.own.run()
+        if m is None or m is self.ms.home:
+            self._run_ready()
+            if not self.runq or m is None:
+                return True
+            return self.batches.run(m) and not (self.batches.left and self.ms.leave_home(m))
+        if not self.runq:
+            self.batches.left = 0
+        elif not self.batches.run(m):
+            return False
+        return not ((self._ready or self.batches.left) and self.ms.go_home(m))
 
     def mind_garbage(self) -> None:
         """Bound the pauses of Python's garbage collector; for a process that is gmpd's own."""

@@ -53,6 +53,7 @@ class M:
         "context",
         "cpuclock",
         "g",
+        "heir",
         "id",
         "ident",
         "loop",
@@ -93,6 +94,8 @@ class M:
         self.trait: Trait | None = None
         #: Where the G waits, when it said so by ``entersyscallblock``.
         self.wait_reason = ""
+        #: Who has P next and is woken when this M has left the loop.
+        self.heir: M | None = None
         #: (M, tick): take P from that M if its G of that tick still runs.
         self.takeover: tuple[M, int] | None = None
         #: The context of the next sync G; renewed when a G left something in it.
@@ -159,10 +162,13 @@ class Ms:
         #: Reentrant: a finalizer may run wherever Python allocates, and may come back here.
         self.lock = threading.RLock()
         self.max_ms = max_ms
-        #: The thread that called ``run_forever``, which must be the one that returns from it. It
-        #: runs the loop until the first fresh G comes, then waits for the end: a sync G on it could
-        #: block the end of the program, and signals are handled there. It is never in ``idle``.
+        #: The thread that called ``run_forever``, which must be the one that returns from it. No
+        #: plain G runs on it: it could block the end of the program, and signals are handled there.
+        #: It is never in ``idle``.
         self.m0: M | None = None
+        #: The M that runs callbacks and Gs of coroutines, all of them: M0, unless the main thread
+        #: is lent to a plain G when such work comes up. Never in ``idle`` either.
+        self.home: M | None = None
         self.owner: M | None = None
         self._errands: deque[_Errand] = deque()
         self.idle: list[M] = []
@@ -171,8 +177,8 @@ class Ms:
         self.count = 0
         self._number = 0
         self.closed = False
-        #: The main thread runs a part of a sync G: see ``lend_main``.
-        self.lent = False
+        #: Parts of sync Gs that the main thread runs or is to run: see ``lend_main``.
+        self.lent = 0
 
     def spare(self) -> bool:
         """Whether P could be handed off now: an M is idle, or one more is allowed."""
@@ -186,7 +192,7 @@ class Ms:
 
     def attach_main(self) -> M:
         """The calling thread becomes M0 and takes P."""
-        m = self.m0 = M(self._loop, 0)
+        m = self.m0 = self.home = M(self._loop, 0)
         m.minit()
         with self.lock:
             self.owner = m
@@ -199,7 +205,7 @@ class Ms:
         with self.lock:
             if self.m0 is not None:
                 self.m0.state = 0
-            self.m0 = self.owner = None
+            self.m0 = self.home = self.owner = None
         _current.m = previous
 
     def handoff(self, m: M, tick: int, trait: Trait | None) -> bool:
@@ -212,7 +218,7 @@ class Ms:
             if self.owner is not m:
                 return False
             m.preempt = True
-            heir = self._mget() if m.g is not None and m.tick == tick else None
+            heir = self._mheir() if m.g is not None and m.tick == tick else None
             if heir is None:
                 m.preempt = False
                 return False
@@ -260,20 +266,36 @@ class Ms:
             self.idle.append(heir)
         return False
 
-    def leave_main(self, putback: Callable[[], None]) -> bool:
-        """A fresh G is about to start and M0 holds P: give P to another M, after ``putback`` of the
-        G.
-
-        False when all Ms are in use: then the G may start on M0 only if it is known not to block.
+    def leave_home(self, m: M) -> bool:
+        """Plain Gs are to run and the home M holds P: give it to another one. False when all are in
+        use.
         """
         with self.lock:
             heir = self._mget()
             if heir is None:
                 return False
-            putback()
-            self.owner = heir
-        self._wake(heir)
+            self.owner = m.heir = heir
         return True
+
+    def go_home(self, m: M) -> bool:
+        """Callbacks or coroutines are to run and ``m`` holds P: give it to the home M. False when
+        ``m`` is that from now on, since the main thread is lent to a plain G.
+        """
+        with self.lock:
+            if self.home is self.m0 and self.lent:
+                self.home = m
+                return False
+            self.owner = m.heir = self.home
+            self.idle.append(m)
+        return True
+
+    def wake_heir(self, m: M) -> None:
+        """``m``, about to park, has left the loop: now the one that has P is woken. Earlier, it
+        would only wait for the GIL.
+        """
+        heir, m.heir = m.heir, None
+        if heir is not None:
+            self._wake(heir)
 
     def park_main(self, m: M) -> None:
         """M0 waits until it is given P, at the end. Meanwhile it is there for what only the main
@@ -316,19 +338,31 @@ class Ms:
 
         def run() -> Any:
             own, _current.m = _current.m, m
-            self.lent = True
             try:
                 return fn()
             except BaseException as exc:  # noqa: BLE001 - the caller's, on its own thread
                 raised.append(exc)
             finally:
-                self.lent = False
+                with self.lock:
+                    self.lent -= 1
                 _current.m = own
 
+        with self.lock:  # before P can be given to it
+            self.lent += 1
         outcome = self.on_main(run)
         if raised:
             raise raised[0]
         return outcome  # type: ignore[no-any-return]
+
+    def _mheir(self) -> M | None:
+        """Who gets P from a plain G: the home M if nothing else is for another one, or all others
+        are in use. The lock is held.
+        """
+        loop = self._loop
+        home = None if self.lent and self.home is self.m0 else self.home
+        if home is not None and (loop._ready or loop.batches.aside or not loop.fresh.is_next()):
+            return home
+        return self._mget() or home
 
     def _mget(self) -> M | None:
         """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""
@@ -382,7 +416,7 @@ class Ms:
             waiter.wait_reason = ""
             waiter.trait = None
             self.owner = waiter
-            if m is not self.m0:
+            if m is not self.m0 and m is not self.home:
                 self.idle.append(m)
         return True
 
@@ -392,7 +426,8 @@ class Ms:
         assert main is not None
         with self.lock:
             self.owner = main
-            self.idle.append(m)
+            if m is not self.home:
+                self.idle.append(m)
         self._wake(main)
 
     def _mstart(self, m: M) -> None:
@@ -462,7 +497,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
         m.loop.handoffs.known(m)
         # A hog competes no more: what waited for its end may start, also what begins to wait now.
         if m.trait is Trait.HOG and not m.loop.is_closed():
-            m.loop.call_soon_threadsafe(m.loop.fresh.readmit)
+            m.loop.own.threadsafe(m.loop.fresh.readmit)
 
     def __exit__(
         self,

@@ -14,6 +14,7 @@ from time import sleep as nap
 from typing import TYPE_CHECKING, Any
 
 from gmpd.errors import Deadlock
+from gmpd.runtime.own import OwnTimer
 from gmpd.runtime.peek import peeker
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
@@ -55,7 +56,7 @@ class Poller:
         loop = self._loop
         if loop._timer_cancelled_count > SWEEP_MIN:
             self._sweep_timers()
-        if loop._ready or loop._stopping or loop.runq or loop.inbox:
+        if loop._ready or loop.own.ready or loop._stopping or loop.runq or loop.inbox:
             return 0
         when = self.next_timer()
         return None if when is None else wait_s(when - loop.time())
@@ -91,7 +92,8 @@ class Poller:
         board[0] = loop.rounds << 1 | 1
         board[1] = start = time.monotonic_ns()
         # What came in before is_idle could be seen did not wake us.
-        self._netpoll(0 if loop.inbox or loop._ready or loop.runq else timeout)
+        came = loop.inbox or loop._ready or loop.own.ready or loop.runq
+        self._netpoll(0 if came else timeout)
         loop.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
         board[2] = stats.idle_ns
@@ -146,11 +148,11 @@ class Poller:
         """Make ready whose time has come: timers of asyncio, and sleeping Gs."""
         loop = self._loop
         end = loop.time() + loop._clock_resolution
-        scheduled, ready, stats = loop._scheduled, loop._ready, loop.stats
+        scheduled, stats = loop._scheduled, loop.stats
         while scheduled and scheduled[0]._when < end:
             handle = heappop(scheduled)
             handle._scheduled = False
-            ready.append(handle)
+            (loop.own.ready if handle.__class__ is OwnTimer else loop._ready).append(handle)
             stats.timer += 1
         if loop.sleepers:
             stats.timer += loop.sleepers.wake(end)

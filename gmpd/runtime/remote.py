@@ -40,6 +40,7 @@ from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
 from gmpd.runtime.home import Note, wait_at_home
 from gmpd.runtime.internals import running_loop
+from gmpd.runtime.own import soon, soon_threadsafe
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class Served:
 
     def ready(self, _sg: Sudog, /) -> None:
         # Whoever serves it may hold a lock, and packing a value runs user code: a little later.
-        self._exchange.loop.call_soon(self._exchange.answer, self)
+        soon(self._exchange.loop, self._exchange.answer, self)
 
 
 class Exchange:
@@ -208,7 +209,7 @@ class Exchange:
     def _let_go(self, home: Address, number: int) -> None:
         """A handle was collected, on whatever thread."""
         try:
-            self.loop.call_soon_threadsafe(self._release, home, number)
+            soon_threadsafe(self.loop, self._release, home, number)
         except RuntimeError:  # the loop is closed: this worker ends
             pass
 
@@ -540,7 +541,7 @@ class RemoteChan(Chan[T]):
         if running_loop() is self._loop:
             exchange.tell(self, ChanOp.CLOSE)
         else:
-            self._loop.call_soon_threadsafe(exchange.tell, self, ChanOp.CLOSE)
+            soon_threadsafe(self._loop, exchange.tell, self, ChanOp.CLOSE)
 
     # ---- in a select -------------------------------------------------------------------------
 
@@ -575,7 +576,7 @@ class RemoteChan(Chan[T]):
             if running_loop() is self._loop:
                 self._exchange.accept(sg.c)
             else:  # a sync G: P may be elsewhere by now
-                self._loop.call_soon_threadsafe(self._exchange.accept, sg.c)
+                soon_threadsafe(self._loop, self._exchange.accept, sg.c)
             return sg.elem, True
         if sg.elem is not None:
             raise sg.elem
@@ -625,7 +626,7 @@ class RemoteSyncChan(SyncChan[T]):
     def recv_ok(self) -> tuple[T | None, bool]:
         sg = self._wait(RemoteReceiver, ChanOp.RECV)
         if sg.ok:  # P may be elsewhere by now
-            self._ch._loop.call_soon_threadsafe(self._ch._exchange.accept, sg.c)
+            soon_threadsafe(self._ch._loop, self._ch._exchange.accept, sg.c)
             return sg.elem, True
         if sg.elem is not None:
             raise sg.elem

@@ -69,7 +69,7 @@ def p_state(loop: Loop) -> PState:
     return PState(
         m=None if owner is None else owner.id,
         runnext=None if nxt is None else nxt.id,
-        local=tuple(g.id for g in [*woken, *list(runq.ring)]),
+        local=tuple(g.id for g in [*woken, *list(loop.batches.aside), *list(runq.ring)]),
         global_=tuple(g.id for g in list(runq.global_)),
     )
 

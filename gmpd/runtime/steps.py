@@ -21,6 +21,7 @@ from _thread import get_ident
 from asyncio import CancelledError
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from enum import Enum
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TextIO
 
@@ -63,12 +64,25 @@ GOSCHED: Final = object()
 YIELD: Final = _Gosched((GOSCHED,))
 
 
+class Place(Enum):
+    """Where a G may run."""
+
+    #: On an M that is not the home M: it may block.
+    AWAY = "away"
+    #: On the home M alone: it is a coroutine, or a call that gives one and runs nothing else of
+    #: the user's.
+    HOME = "home"
+    #: Wherever P is: it runs nothing itself.
+    ANY = "any"
+
+
 class Steps:
     """How a coroutine is resumed, waits and is cancelled. The storage is in the two subclasses."""
 
     if not TYPE_CHECKING:  # a type checker sees the names of the subclasses' slots instead
         __slots__ = ()
 
+    place = Place.HOME
     #: The loop runs Gs and Handles alike; nobody cancels a G as a handle.
     _cancelled = False
 

@@ -9,12 +9,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from gmpd.runtime.g import CANCELLED, PENDING, RETURNED, G, started
+from gmpd.runtime.steps import Place
 
 
 class SyncG(G):
     """What ``gmpd.go`` makes of a plain function: a sync G, as ``FreshG`` of the loop."""
 
     __slots__ = ()
+
+    place = Place.AWAY
 
     def start(self) -> Coroutine[Any, Any, None] | None:
         """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""

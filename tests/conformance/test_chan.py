@@ -22,6 +22,7 @@ import gmpd
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import CLOSE_MAX, Chan, Receiver
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.m import current_m
 from gmpd.runtime.select import recv, select, send
 from gmpd.runtime.sudog import SWEEP_MIN
 from tests.on_loops import Run, parked, run_p, spawn
@@ -811,13 +812,11 @@ def test_a_sync_operation_that_need_not_wait_keeps_its_p() -> None:
         assert isinstance(loop, Loop)
         ch: Chan[int] = Chan(1)
 
-        def use() -> tuple[Any, int]:
+        def use() -> tuple[Any, bool]:
             ch.sync.send(1)
-            return ch.sync.recv_ok(), threading.get_ident()
+            return ch.sync.recv_ok(), loop.ms.owner is current_m()
 
-        got, ident = await in_sync_g(use)
-        assert got == (1, True)
-        assert ident == threading.get_ident()
+        assert await in_sync_g(use) == ((1, True), True)
         assert loop.stats.handoff_known == 0
 
     run_p(main())

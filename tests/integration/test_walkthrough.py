@@ -40,7 +40,7 @@ def test_a_rival_that_does_not_run_preempts_nobody(
         os.kill(rival.pid, signal.SIGSTOP)
         wait_until(lambda: state_of(rival.pid) == "T", "the rival is stopped")
         seen = rival.preempt()
-    # Others on this core may have preempted M1; that is not what was asked for.
+    # Others on this core may have preempted M0; that is not what was asked for.
     assert seen.rival_cpu_ms == 0
     assert seen.took_ms >= 200
     assert not seen.happened
@@ -77,7 +77,7 @@ def test_a_walk_with_a_busy_core_tells_the_same_story(core: int) -> None:
             other.provoke()
         wait_until(lambda: walkthrough.sched_ns(busy)[0] != before, "the other one computes")
         told = walk(core)
-    assert [moment.holder for step in told.steps for moment in step.moments] == ["M1"] * 10
+    assert [moment.holder for step in told.steps for moment in step.moments] == ["M0"] * 10
     before_it, after_it = told.steps[3].moments
     assert before_it.p() == after_it.p()
-    assert [step.moments[-1].holder for step in told.syscall] == ["M1", "M2", "M2", "M2"]
+    assert [step.moments[-1].holder for step in told.syscall] == ["M1", "M0", "M0", "M0"]

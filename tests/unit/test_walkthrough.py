@@ -63,26 +63,26 @@ def test_the_six_steps_are_those_that_are_told() -> None:
     told = steps(six(), SIX)
     assert [step.number for step in told] == [1, 2, 3, 4, 5, 6]
     assert [[shown(moment) for moment in step.moments] for step in told] == [
-        ["G3 create: M1 main - (G1 G2 G3) ", "G1 start: M1 G1 - (G2 G3) "],
-        ["G1 block: M1 None - (G2 G3) G1[IO wait]"],
-        ["G2 start: M1 G2 - (G3) G1[IO wait]"],
-        ["G2 log: M1 G2 - (G3) G1[IO wait]", "G2 log: M1 G2 - (G3) G1[IO wait]"],
-        ["G1 unblock: M1 G2 - (G3 G1) "],
-        ["G3 start: M1 G3 - (G1) ", "G1 start: M1 G1 - () ", "G1 end: M1 None - () "],
+        ["G3 create: M0 main - (G1 G2 G3) ", "G1 start: M0 G1 - (G2 G3) "],
+        ["G1 block: M0 None - (G2 G3) G1[IO wait]"],
+        ["G2 start: M0 G2 - (G3) G1[IO wait]"],
+        ["G2 log: M0 G2 - (G3) G1[IO wait]", "G2 log: M0 G2 - (G3) G1[IO wait]"],
+        ["G1 unblock: M0 G2 - (G3 G1) "],
+        ["G3 start: M0 G3 - (G1) ", "G1 start: M0 G1 - () ", "G1 end: M0 None - () "],
     ]
 
 
 def test_p_is_as_it_was_before_the_preemption() -> None:
     before, after = steps(six(), SIX)[3].moments
-    assert before.p() == after.p() == ("M1", "G2", None, ("G3",))
+    assert before.p() == after.p() == ("M0", "G2", None, ("G3",))
 
 
 def test_whom_a_channel_wakes_is_runnext_and_overtakes() -> None:
     told = steps(run(by_channel(), deterministic_seed=1), CHANNEL)
     assert [[shown(moment) for moment in step.moments] for step in told] == [
-        ["G1 start: M1 G1 - (G2 G3) ", "G1 block: M1 None - (G2 G3) G1[chan receive]"],
-        ["G1 unblock: M1 G2 G1 (G3) "],
-        ["G1 start: M1 G1 - (G3) ", "G3 start: M1 G3 - () "],
+        ["G1 start: M0 G1 - (G2 G3) ", "G1 block: M0 None - (G2 G3) G1[chan receive]"],
+        ["G1 unblock: M0 G2 G1 (G3) "],
+        ["G1 start: M0 G1 - (G3) ", "G3 start: M0 G3 - () "],
     ]
 
 
@@ -93,7 +93,7 @@ def test_a_story_that_went_otherwise_is_not_told() -> None:
         if event.event is GEvent.START and story.names.get(event.g) == "G2"
     )  # fmt: skip
     broken = Story(story.events[:g2_starts], story.names)
-    with pytest.raises(GmpdError, match=r"step 3, “M1 did not wait.*G2 start did not happen"):
+    with pytest.raises(GmpdError, match=r"step 3, “M0 did not wait.*G2 start did not happen"):
         steps(broken, SIX)
 
 
@@ -216,5 +216,5 @@ def test_what_the_kernel_does_not_count_is_not_told() -> None:
 
 def test_a_preemption_that_did_not_happen_is_not_claimed() -> None:
     text = "\n".join(walkthrough(Preemption(3, 3, 0.0, None, 1000.0)))
-    assert "it did not: no involuntary switch of M1's thread in 1.0 s" in text
+    assert "it did not: no involuntary switch of M0's thread in 1.0 s" in text
     assert "->" not in text
