@@ -104,16 +104,16 @@ def test_a_client_that_dies_stopped_leaves_nothing(
 
 
 PARKED = """
-import asyncio, sys, gmpd
+import asyncio, sys, time, gmpd
 
-async def later(n):
-    await asyncio.sleep(3)
+async def later(n, i):
+    await asyncio.sleep(2.5 + i * 0.006)
     return bytes(n)
 
 with gmpd.Client(sys.argv[1], name="hog") as client:
-    futures = [client.submit(later, 100_000) for _ in range(400)]
+    futures = [client.submit(later, 100_000, i) for i in range(400)]
     print("submitted", flush=True)
-    while sum(future.running() for future in futures) < 400: pass
+    while not all(future.running() or future.done() for future in futures): time.sleep(0.01)
     print("parked", flush=True)
     ends = [future.exception(60) for future in futures]
     print(*sorted({str(type(end).__name__) for end in ends}), flush=True)
@@ -124,7 +124,8 @@ with gmpd.Client(sys.argv[1], name="hog") as client:
 def test_what_had_begun_is_kept_by_its_worker_or_refused_by_name(
     short_tmp: Path, kept: int
 ) -> None:
-    """Coroutines that wake while their client is stopped: forty megabytes in two workers."""
+    """Coroutines that wake while their client is stopped: forty megabytes in two workers. One
+    after the other: what ends before a worker has been told is sent, and the daemon has it."""
     daemon = RawDaemon(short_tmp, **{**SETTINGS, "limits.worker_results": kept})
     hog = subprocess.Popen(
         [sys.executable, "-c", PARKED, daemon.endpoint], stdout=subprocess.PIPE, text=True
