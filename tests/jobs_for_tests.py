@@ -205,3 +205,16 @@ def linger_and_die(seconds: float) -> None:
     """Lose P first: it is executing all the same."""
     spin(seconds)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_and_die(how: str, seconds: float) -> None:
+    """Blocks first, so that it runs beside P."""
+    time.sleep(seconds)
+    die(how)
+
+
+async def spin_async(seconds: float) -> None:
+    """P is busy with it, in steps."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await gmpd.gosched()

@@ -64,11 +64,13 @@ Step: TypeAlias = tuple[list[Any], bool]
 class Known:
     """A function that the coordinator has told this worker about; resolved by its first job."""
 
-    __slots__ = ("fid", "is_async", "quick_ns", "ref")
+    __slots__ = ("fid", "here", "is_async", "quick_ns", "ref")
 
     def __init__(self, fid: int, ref: FunctionRef) -> None:
         self.fid = fid
         self.ref = ref
+        #: It was found here before: its module is imported.
+        self.here = ref.kind != "name"
         #: Running average of its time; None while unknown.
         self.quick_ns: int | None = None
         #: A call of it only makes a coroutine, or an async generator. Its first call tells.
@@ -218,7 +220,12 @@ class Call:
         if self.child:
             fn, args, kwargs = self._open_child()
         else:
-            fn = resolve_function(self.fn.ref)
+            ref = self.fn.ref
+            if self.fn.here:
+                fn = resolve_function(ref)
+            else:
+                fn = self.worker.firsts.resolve(self.token, ref.name, lambda: resolve_function(ref))
+                self.fn.here = True
             args, kwargs = decode_call(self.payload, self.buffers)
         if self.fn.quick_ns is None:  # its first call: asking takes a microsecond
             self.fn.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)

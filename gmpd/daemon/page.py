@@ -54,6 +54,10 @@ class Slot(IntEnum):
     SPILL = 34
     #: Written by the coordinator: outcomes of this epoch that it has.
     OUT_ACKED = 40
+    #: The hand-out that ends the process on purpose; see ``lastwords``.
+    DYING = 41
+    #: Hand-outs that were taken up and wait for an import, up to COUNTERS; 0: a free place.
+    WAITING = 42
     #: From here on ``runtime.stats.COUNTERS``; and its histograms, the sum of each behind it.
     COUNTERS = 64
     HISTOGRAMS = 128
@@ -204,6 +208,19 @@ class Page:
         """Nothing of a job runs now."""
         self.slots[_CURRENT] = 0
 
+    def queue_up(self, token: int) -> int | None:
+        """A claimed hand-out waits, and has not begun. Gives its place; None when all are taken:
+        then it counts as begun. One thread at a time."""
+        for place in range(Slot.WAITING, Slot.COUNTERS):
+            if not self.slots[place]:
+                self.slots[place] = token
+                return place
+        return None
+
+    def waits_no_more(self, place: int) -> None:
+        """It begins."""
+        self.slots[place] = 0
+
     def publish(self, counters: Sequence[int], now_ns: int) -> None:
         """What the run loop has counted so far, for anybody who looks."""
         at = int(Slot.COUNTERS)
@@ -235,6 +252,10 @@ class Page:
             out["hist"][name] = {"buckets": buckets, "sum_ns": sum_ns, "count": sum(buckets)}
             at += BUCKETS + 1
         return out
+
+    def waiting(self) -> set[int]:
+        """Hand-outs that were claimed and had not begun."""
+        return {token for token in self.slots[Slot.WAITING : Slot.COUNTERS] if token}
 
     def acknowledge(self, outcomes: int) -> None:
         """The coordinator has this many outcomes of the page's epoch."""

@@ -15,7 +15,8 @@ from typing import Any
 from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import starts_at_once
-from gmpd.daemon.page import Slot
+from gmpd.daemon.lastwords import NO_JOB
+from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.snapshot import merge_totals
 from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
@@ -270,8 +271,10 @@ class Roster:
         if child.isolated:
             self._sched.isolated_died(child.p, claimed, end, now, child.fault)
             return None
-        current = child.page.slots[Slot.CURRENT]
-        return self._sched.p_died(child.p, claimed, current or None, end, now)
+        waiting = child.page.waiting()
+        begun = claimed | record.started.keys()
+        culprit = _culprit(child.page, begun, waiting)
+        return self._sched.p_died(child.p, claimed, culprit, end, now, unbegun=waiting)
 
     def _replace(self, child: Child, end: Exit, culprit: Job | None, now: int) -> None:
         counts = self.restart_counts.setdefault(child.p, Counter())
@@ -337,6 +340,18 @@ class Roster:
         self.kill_all()
         for child in list(self.supervisor.children.values()):
             self.supervisor.reap(child)
+
+
+def _culprit(page: Page, begun: set[int], waiting: set[int]) -> int | None:
+    """The hand-out that ended its worker, if one is known to: it said so, or P ran it. One that
+    only waited for an import is none; if a single other one had begun, that imports."""
+    if dying := page.slots[Slot.DYING]:
+        return dying if dying != NO_JOB else None
+    current = page.slots[Slot.CURRENT]
+    if current not in waiting:
+        return current or None
+    others = begun - waiting
+    return others.pop() if len(others) == 1 else None
 
 
 def _restart_policy(config: Config) -> RestartPolicy:

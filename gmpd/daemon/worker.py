@@ -34,9 +34,11 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.call import Call, Known
+from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedCall
 from gmpd.daemon.isolated import IsolatedCall
+from gmpd.daemon.lastwords import NO_JOB, leave_words
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.withheld import Withheld
@@ -45,6 +47,7 @@ from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.m import current_m
 from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, Exchange, Letter
@@ -130,10 +133,10 @@ class Worker:
         self._fresh = self._slow_fresh = 0
         self._was_robbed = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
-        self._ran = 0
-        self._flushed_ns = self._published_ns = 0
+        self._ran = self._flushed_ns = self._published_ns = 0
         #: Takes up a hand-out, unless it was revoked.
         self._claim: Callable[[int, int], bool] = page.begin
+        self.firsts = Firsts(page)
         self._fitness = Fitness(lambda: self.loop.sysmon.thread, settings["worker_memory"])
         self._clear()
 
@@ -177,6 +180,17 @@ class Worker:
         if flaw:
             self._claim = _claim_nothing
             self._send(protocol.Unfit(flaw))
+
+    def note_dying(self) -> None:
+        """The calling thread is about to end the process: which job is it?"""
+        m = current_m()
+        slots = self.page.slots
+        if m is None:
+            slots[Slot.DYING] = NO_JOB
+        elif isinstance(m.g, Call):
+            slots[Slot.DYING] = m.g.token
+        else:
+            slots[Slot.DYING] = slots[Slot.CURRENT] or NO_JOB
 
     def _count_stolen(self, call: Call) -> None:
         if call.token in self._stolen:
@@ -581,6 +595,7 @@ def main(argv: list[str]) -> int:
     page.slots[Slot.PID] = os.getpid()
     network = Network()
     worker = Worker(settings, page, network)
+    leave_words(worker.note_dying)
     try:
         if not worker.prepare(settings):
             return EXIT_FAULT

@@ -39,14 +39,22 @@ class Deaths:
         self._ledger.stalled = why
 
     def p_died(
-        self, p: int, executing: Collection[int], culprit: int | None, end: Exit, now: int
+        self,
+        p: int,
+        executing: Collection[int],
+        culprit: int | None,
+        end: Exit,
+        now: int,
+        *,
+        unbegun: Collection[int] = (),
     ) -> Job | None:
         """The kernel confirmed that the worker of P ``p`` is gone. Gives the job that ended it.
 
         ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
         was running at the moment of death. What it had not begun moves on, attempt unchanged; what
         it had begun is lost, or tried again if its options allow. Results that it left behind must
-        have been given to ``finished`` before.
+        have been given to ``finished`` before. ``unbegun``: of those that it had taken up, the
+        ones that waited for an import: no line of their functions has run.
         """
         record = self._ps.all.get(p)
         if record is None:
@@ -59,10 +67,15 @@ class Deaths:
         overran = None if culprit is None else record.overrunning.get(culprit)
         if overran is not None:
             guilty = overran.job
+        waited = [job for token, job in record.started.items() if token in unbegun]
+        back += waited
+        for job in waited:
+            del record.started[job.token]
         lost = [*record.started.values(), *record.withheld.values()]
         record.withheld.clear()
         for token, job in record.fresh.items():
-            (lost if token in executing or token == culprit else back).append(job)
+            begun = token in executing and token not in unbegun
+            (lost if begun or token == culprit else back).append(job)
         record.fresh.clear()
         record.started.clear()
         record.defined.clear()

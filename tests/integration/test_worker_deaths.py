@@ -97,3 +97,48 @@ def test_a_neighbour_of_a_crash_is_told_whose_it_was(boot: Boot) -> None:
     assert lost[0] is Outcome.LOST
     assert (lost[2]["culprit"], lost[2]["blamed"]) == ("jobs_for_tests:die", False)
     assert client.outcomes(patient)[0][:2] == (Outcome.OK, "rested")
+
+
+SLOW_MODULE = """
+import os, pathlib, time
+pathlib.Path(os.environ["MARKS"], "importing").touch()
+while not pathlib.Path(os.environ["MARKS"], "go").exists():
+    time.sleep(0.01)
+if not pathlib.Path(os.environ["MARKS"], "crashed").exists():
+    pathlib.Path(os.environ["MARKS"], "crashed").touch()
+    os._exit(9)
+def first(): return "first"
+def second(n): return n
+"""
+
+
+def test_who_waits_for_anothers_import_has_not_begun(
+    boot: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import ends the worker: the job that imported is lost and blamed, the others run."""
+    (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    _, client = boot(**{"daemon.procs": 1})
+    importer = client.submit("slow_module:first", ())
+    client.until((tmp_path / "importing").exists)
+    waiting = client.submit("slow_module:second", (1,), (2,), (3,))
+    client.until(lambda: set(waiting) <= client.running)
+    (tmp_path / "go").touch()
+    (lost,) = client.outcomes(importer)
+    assert lost[0] is Outcome.LOST
+    assert (lost[2]["culprit"], lost[2]["blamed"]) == ("slow_module:first", True)
+    assert [value for _, value, _ in client.outcomes(waiting)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["exit", "kill", "abort"])
+def test_a_job_that_ends_the_process_beside_p_is_blamed_itself(boot: Boot, how: str) -> None:
+    """It has blocked, so P runs others when it does so."""
+    _, client = boot(**{"daemon.procs": 1})
+    killer = client.submit("jobs_for_tests:sleep_and_die", (how, 0.5))
+    client.until(lambda: set(killer) <= client.running)
+    busy = client.submit("jobs_for_tests:spin_async", (5.0,))
+    (lost,) = client.outcomes(killer)
+    assert (lost[2]["culprit"], lost[2]["blamed"]) == ("jobs_for_tests:sleep_and_die", True)
+    (beside,) = client.outcomes(busy)
+    assert (beside[2]["culprit"], beside[2]["blamed"]) == ("jobs_for_tests:sleep_and_die", False)
