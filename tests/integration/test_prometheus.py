@@ -147,7 +147,7 @@ def test_every_alert_has_a_test_and_a_page_of_what_to_do() -> None:
     alerts = re.findall(r"alert: (\w+)", (CONFIG / "rules/gmpd.alerts.yml").read_text())
     tested = re.findall(r"alertname: (\w+)", (CONFIG / "tests/gmpd.test.yml").read_text())
     runbook = (CONFIG / "runbook.md").read_text()
-    assert len(alerts) == 9
+    assert len(alerts) == 10
     assert set(alerts) == set(tested) == set(re.findall(r"^## (\w+)", runbook, re.MULTILINE))
     for alert in alerts:
         assert f"#{alert.lower()}\n" in (CONFIG / "rules/gmpd.alerts.yml").read_text() + "\n"
