@@ -131,6 +131,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "handoff": handoff,
     "makespan": makespan,
     "million": million,
+    "fuzz": fuzz,
 }
 
 
