@@ -165,7 +165,8 @@ class Router:
 
     ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
     as far as a message (garbage, HTTP, another user). ``connections_max``: with so many connections
-    its door is shut, see ``Doorman``; None: nobody counts them.
+    its door is shut, see ``Doorman``; None: nobody counts them. ``messages_max``: with so many
+    waiting inside libzmq for one peer that does not read, it counts as gone; 0: no limit.
     """
 
     def __init__(
@@ -175,11 +176,12 @@ class Router:
         *,
         value_bytes: int = -1,
         connections_max: int | None = None,
+        messages_max: int = 0,
     ) -> None:
         socket = network.context.socket(zmq.ROUTER)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.SNDHWM, messages_max)
         socket.set(zmq.RCVHWM, RECV_MESSAGES_MAX)
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

@@ -92,6 +92,9 @@ class Limits:
         " jobs are begun",
         low=4 << 20,
     )
+    client_messages: int = _count(
+        262_144, "messages", "that wait for one client that reads none; then it counts as gone"
+    )
     worker_results: int = _size(
         "256MiB", "results kept by one worker for clients that take none; more are refused by name"
     )

@@ -88,7 +88,11 @@ class Coordinator:
         self._gate = Gatekeeper(self._network)
         of_clients, of_workers = most_connections(self.config.limits.sessions)
         self._client_link = Router(
-            self._network, endpoints["client"], value_bytes=limit, connections_max=of_clients
+            self._network,
+            endpoints["client"],
+            value_bytes=limit,
+            connections_max=of_clients,
+            messages_max=self.config.limits.client_messages,
         )
         self._worker_link = Router(
             self._network, endpoints["worker"], value_bytes=limit, connections_max=of_workers

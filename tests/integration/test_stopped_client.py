@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 import gmpd
+from gmpd.netpoll import Dealer, Network, Router
 from tests.rawclient import RawDaemon
 from tests.support import wait_until
 
@@ -155,3 +157,35 @@ def test_what_had_begun_is_kept_by_its_worker_or_refused_by_name(
         if hog.stdout is not None:
             hog.stdout.close()
         daemon.end()
+
+
+def test_messages_for_a_peer_that_never_reads_have_a_limit(short_tmp: Path) -> None:
+    """However small they are. Another peer of the same socket gets all of its own."""
+    network = Network()
+    router = Router(network, f"ipc://{short_tmp}/r", messages_max=50)
+    reader = Dealer(network, router.endpoint)
+    deaf = network.context.socket(zmq.DEALER)
+    try:
+        deaf.set(zmq.RCVHWM, 1)
+        deaf.connect(router.endpoint)
+        deaf.send(b"deaf")
+        reader.send([b"reader"])
+        peers: dict[bytes, bytes] = {}
+        while len(peers) < 2:
+            if (received := wait_until(router.recv, "it says something")) is not None:
+                peers[bytes(received[1][0])] = received[0]
+        sent = 0
+        while router.send(peers[b"deaf"], [bytes(50_000)]):
+            sent += 1
+            assert sent < 500, "fifty, and what the kernel takes"
+        assert router.unreachable == 1
+        for _ in range(30):
+            assert router.send(peers[b"reader"], [b"x"])
+        for _ in range(30):
+            assert reader.wait(20_000)
+            assert reader.recv() is not None
+    finally:
+        deaf.close(0)
+        reader.close()
+        router.close()
+        network.close()
