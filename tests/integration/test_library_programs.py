@@ -30,8 +30,6 @@ SERVERS = {
     "sqlalchemy": "postgresql",
     "redis": "redis-server",
 }
-#: Greenlets, and ``signal.signal``: they need one thread for all of their coroutines.
-ON_ONE_THREAD = ("sqlalchemy", "fastapi")
 NAMES = (
     "aiohttp", "anyio", "asyncpg", "fastapi", "grpc", "psycopg", "redis", "sqlalchemy", "tornado",
     "websockets",
@@ -134,12 +132,7 @@ def test_it_works_beside_functions_that_block(
     run: Callable[[str, str], subprocess.CompletedProcess[str]],
     name: str,
     mode: str,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if name in ON_ONE_THREAD:
-        request.applymarker(
-            pytest.mark.xfail(strict=False, reason="a coroutine still changes threads with its P")
-        )
     done = run(mode, name)
     assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
 
