@@ -24,6 +24,7 @@ This file knows nothing of the rest. Errors that cross a process survive picklin
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 
@@ -64,7 +65,7 @@ class QueueFull(GmpdError):
         return type(self), (str(self), self.room, self.retry_after)
 
 
-class Unserializable(GmpdError, TypeError):
+class Unserializable(GmpdError, pickle.PicklingError, TypeError):
     """A value cannot be sent. The text names the argument, or the path inside the result."""
 
 

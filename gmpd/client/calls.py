@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from gmpd.client.core import Options
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import GmpdError
+from gmpd.errors import GmpdError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
+
+T = TypeVar("T")
 
 #: What this version does not do yet, why, and what to do instead.
 INSTEAD = {
@@ -27,6 +29,20 @@ INSTEAD = {
 }
 
 
+def insist(make: Callable[[], T]) -> T:
+    """What ``make`` gives. Where it says that something cannot be sent, it is asked once more: what
+    a signal handler raised in the middle of a value's own code is raised as it was.
+    """
+    try:
+        return make()
+    except Unserializable as error:
+        cause = error.__cause__
+        if cause is None:
+            raise
+    make()
+    raise cause
+
+
 def prepare(
     fn: Callable[..., Any],
     overrides: dict[str, Any] | None,
@@ -34,6 +50,15 @@ def prepare(
     kwargs: dict[str, Any],
 ) -> tuple[FunctionRef, Options | None, Blob]:
     """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
+    return insist(lambda: _prepare(fn, overrides, args, kwargs))
+
+
+def _prepare(
+    fn: Callable[..., Any],
+    overrides: dict[str, Any] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[FunctionRef, Options | None, Blob]:
     ref = describe_function(fn)
     options, plain = None, False
     if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):

@@ -19,18 +19,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from gmpd import pythons
 from gmpd.client.chunks import each, run_rows_async, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
-from gmpd.client.sync import Client
+from gmpd.client.sync import Client, View
+from gmpd.client.views import OptionsView
 from gmpd.codec import OrElse
 from gmpd.config import Config
 from gmpd.cpus import procs_max
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import DaemonUnreachable, Unserializable
 from gmpd.job import ATTRIBUTE, DEFAULTS, options_of
 from gmpd.timeouts import checked
 
@@ -42,8 +43,15 @@ class Executor(concurrent.futures.Executor):
 
     ``max_workers``: default as many as the process may use cores. ``initializer(*initargs)`` runs
     in each worker first; when it fails, the executor is broken: futures and submit raise
-    BrokenExecutor. ``client``: use this one instead of an own daemon; it is left open.
+    BrokenExecutor. ``client``: use this one, or its ``options(...)``, instead of an own daemon; it
+    is left open.
+
+    At most ``max_workers`` plain calls run at once, one per worker, as in a process pool;
+    ``max_concurrent`` allows more of them in all. Coroutines run thousands at once, beside them.
     """
+
+    #: Until all is there.
+    _down = True
 
     def __init__(
         self,
@@ -52,18 +60,30 @@ class Executor(concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
-        client: Client | None = None,
+        client: Client | View | None = None,
+        max_concurrent: int | None = None,
     ) -> None:
         pythons.welcome()
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._lock = threading.Lock()
-        self._down = False
+        if max_concurrent is not None and max_concurrent <= 0:
+            raise ValueError("max_concurrent must be greater than 0")
+        if max_concurrent is not None and client is not None:
+            raise ValueError(
+                "max_concurrent is for a pool of its own: client= has its daemon's limits"
+            )
         self._own = client is None
+        self._overrides: dict[str, Any] | None = None
+        if isinstance(client, OptionsView):
+            whole, self._overrides = client.whole
+            client = cast("Client", whole)
         self._pending: weakref.WeakSet[JobFuture] = weakref.WeakSet()
-        self._client = client or _PoolClient(target=_pool(max_workers, initializer, initargs))
+        if client is None:
+            client = _PoolClient(target=_pool(max_workers, initializer, initargs, max_concurrent))
+        self._client: Client = client
+        self._down = False
         self._max_workers = max_workers or len(self._client.call("status").get("ps", ())) or 1
         _executors.add(self)
 
@@ -74,16 +94,23 @@ class Executor(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
         """Run ``fn(*args, **kwargs)`` in the pool; never blocks."""
-        with self._lock:
-            if self._down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            try:
-                future = self._client.submit_with(None, fn, args, kwargs, wait=False)
-            except DaemonUnreachable as error:
-                raise (broken(error) or error) from None
-            if not self._own:
-                self._pending.add(future)
-            return future
+        # No lock: a signal handler may shut the pool down in the middle of this.
+        if self._down:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        try:
+            future = self._client.submit_with(self._overrides, fn, args, kwargs, wait=False)
+        except DaemonUnreachable as error:
+            raise (broken(error) or error) from None
+        except Unserializable as error:  # where the standard pools have it
+            future = JobFuture()
+            future.set_exception(error)
+        except RuntimeError:
+            if self._down:  # just now
+                raise RuntimeError("cannot schedule new futures after shutdown") from None
+            raise
+        if not self._own:
+            self._pending.add(future)
+        return future
 
     def map(
         self,
@@ -123,8 +150,7 @@ class Executor(concurrent.futures.Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more; ``wait`` for what was taken; ``cancel_futures`` what has not begun."""
-        with self._lock:
-            first, self._down = not self._down, True
+        first, self._down = not self._down, True
         if not self._own:
             self._leave_borrowed(wait, cancel_futures)
         elif wait:
@@ -191,9 +217,14 @@ def broken(error: Exception) -> BrokenExecutor | None:
 
 
 def _pool(
-    max_workers: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    max_concurrent: int | None,
 ) -> Target:
     changes: dict[str, object] = {"http.enabled": False}
+    each = 1 if max_concurrent is None else -(-max_concurrent // (max_workers or procs_max()))
+    changes["limits.plain_calls"] = each
     if max_workers is not None:
         # At most so many, as the standard pools have it; more Ps than that would help nobody.
         changes["daemon.procs"] = min(max_workers, procs_max())
@@ -265,7 +296,6 @@ atexit.register(_at_exit)
 def _in_fork() -> None:
     """In a fork nobody brings outcomes: none is waited for."""
     for executor in list(_executors):
-        executor._lock = threading.Lock()
         executor._pending = weakref.WeakSet()
 
 

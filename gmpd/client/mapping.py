@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gmpd import codec
-from gmpd.client.calls import wire_options
+from gmpd.client.calls import insist, wire_options
 from gmpd.client.chunks import describe_chunk, each
 from gmpd.client.core import Options
 from gmpd.client.progress import Report, reporter
@@ -140,6 +140,9 @@ class Plan:
 
     def call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
         """A chunk as a job, ready for the wire."""
+        return insist(lambda: self._call(chunk))
+
+    def _call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
         if len(chunk) == 1:
             ref, args = self._ref, chunk[0] if self._rows else (chunk[0],)
         else:

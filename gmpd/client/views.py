@@ -53,6 +53,11 @@ class OptionsView(Generic[Future, Results, Values]):
         """More options on top."""
         return type(self)(self._client, {**self._options, **options})
 
+    @property
+    def whole(self) -> tuple[Any, Options]:
+        """The client, and the options."""
+        return self._client, self._options
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """As the client's."""
         return self._client.submit_with(self._options, fn, args, kwargs)

@@ -113,6 +113,13 @@ class Limits:
     max_ms: int = _count(
         1_000, "threads", "of one worker; then a job that blocks waits", high=30_000
     )
+    plain_calls: int = _count(
+        0,
+        "jobs",
+        "that are plain functions, at once in one worker; 0: no limit",
+        low=0,
+        high=30_000,
+    )
     isolated: int = _count(
         0,
         "jobs",

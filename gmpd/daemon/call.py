@@ -216,6 +216,15 @@ class Call:
             return self._stream(result)
         return self._taken(result)
 
+    def runs_beside(self) -> bool:
+        """See ``runtime.fresh``; of a function that cannot be found, its start tells."""
+        if self.child:
+            return True
+        try:
+            return inspect.iscoroutinefunction(resolve_function(self.fn.ref))
+        except Exception:  # noqa: BLE001 - the user's module; it fails where the job is run
+            return True
+
     def _invoke(self) -> Any:
         if self.child:
             fn, args, kwargs = self._open_child()

@@ -196,6 +196,7 @@ class Supervisor:
             "imports": list(config.daemon.imports),
             "initializer": around.initializer,
             "max_ms": config.limits.max_ms,
+            "plain_calls": config.limits.plain_calls,
             "value_bytes": config.limits.value_bytes,
             "worker_results": config.limits.worker_results,
             "worker_memory": config.limits.worker_memory,

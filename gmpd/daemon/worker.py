@@ -93,7 +93,7 @@ class Worker:
             self._new_call = InitializedCall
         #: What the initializer left for each job's context.
         self.base = Base()
-        self.loop = Loop(max_ms=settings["max_ms"])
+        self.loop = _new_loop(settings)
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
         #: Guards interrupts of threads: see Call._leave_guarded.
@@ -656,3 +656,10 @@ if __name__ == "__main__":
     sys.stderr.flush()
     # Threads that block for ever in a job must not keep the process: it ends here.
     os._exit(code)
+
+
+def _new_loop(settings: dict[str, Any]) -> Loop:
+    loop = Loop(max_ms=settings["max_ms"])
+    if settings["plain_calls"] and not settings["isolated"]:
+        loop.ms.plain_calls = settings["plain_calls"]
+    return loop

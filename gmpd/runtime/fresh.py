@@ -65,6 +65,9 @@ class FreshG(Protocol):
         and returns None, or returns a coroutine that the loop then drives. Never raises. P may be
         gone when it returns: it may touch only its own G after the user's code."""
 
+    # Where ``Ms.plain_calls`` is set, a job has ``runs_beside``: whether any number of its kind may
+    # run at once, as it is a coroutine, or a child of a G in another worker.
+
     def finished(self) -> None:
         """Called once, on the M that holds P then, after the G ended. Never raises."""
 
@@ -155,7 +158,8 @@ class FreshGs:
         loop, ms = self._loop, self._ms
         learned = self._handoffs.learned
         trait = learned.get(g.fn_key) if learned.traits else None
-        if trait is not None and self._must_wait(g, trait):
+        crowded = len(ms.detached) >= ms.plain_calls
+        if (crowded or trait is not None) and self._must_wait(g, trait):
             self._hold(g, trait)
             return 0
         heir = ms.reserve() if trait is Trait.BLOCKED else None
@@ -219,7 +223,9 @@ class FreshGs:
         return took
 
     def _must_wait(self, g: Any, trait: Trait | None) -> bool:
-        """A G of a known hog waits while a hog competes for the GIL, for a while."""
+        """A G of a known hog waits while a hog competes for the GIL, for a while; a plain job while
+        as many run as may (``Ms.plain_calls``).
+        """
         if g is self._beside:
             self._beside = None
         elif trait is Trait.HOG and (hogs := self._handoffs.hogs()):
@@ -227,7 +233,9 @@ class FreshGs:
                 delay_s = beside_ns(hogs) / 1e9
                 self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
             return True
-        return False
+        if len(self._ms.detached) < self._ms.plain_calls or g.__class__ is SyncG:
+            return False
+        return not g.runs_beside()
 
     def _start_beside(self) -> None:
         """The hogs had their slices, and have not ended: the next one starts beside them. It may be

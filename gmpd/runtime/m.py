@@ -162,6 +162,8 @@ class Ms:
         #: Reentrant: a finalizer may run wherever Python allocates, and may come back here.
         self.lock = threading.RLock()
         self.max_ms = max_ms
+        #: So many sync jobs at most run at once; their children are not counted.
+        self.plain_calls = 1 << 30
         #: The thread that called ``run_forever``, which must be the one that returns from it. No
         #: plain G runs on it: it could block the end of the program, and signals are handled there.
         #: It is never in ``idle``.

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import operator
 import os
+import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -552,3 +554,68 @@ def test_what_a_source_gave_before_it_raised_comes_first(
                 assert sorted(got, reverse=True) == [0, -1, -2, -3, -4]
 
     asyncio.run(main())
+
+
+def seeded(i: int) -> float:
+    random.seed(i)
+    time.sleep(0.01)
+    return random.random()
+
+
+async def napping() -> int:
+    await asyncio.sleep(0.1)
+    return 1
+
+
+def child_of(x: int) -> int:
+    return int(gmpd.go(operator.add, x, 1).result())
+
+
+def test_plain_calls_of_a_pool_run_one_per_worker_and_coroutines_beside_them() -> None:
+    with gmpd.Executor(2) as pool:
+        expected = []
+        for i in range(40):
+            random.seed(i)
+            expected.append(random.random())
+        assert list(pool.map(seeded, range(40))) == expected
+        # A long one keeps none but its own worker; its own children run.
+        long = pool.submit(time.sleep, 3)
+        began = time.monotonic()
+        wait([pool.submit(time.sleep, 0.05) for _ in range(6)], 20)
+        assert sum(f.result(20) for f in [pool.submit(napping) for _ in range(500)]) == 500
+        assert pool.submit(child_of, 1).result(20) == 2
+        assert not long.done(), time.monotonic() - began
+
+
+def test_a_pool_may_be_told_to_run_more_at_once() -> None:
+    with gmpd.Executor(1, max_concurrent=8) as pool:
+        pool.submit(abs, 1).result(20)
+        began = time.monotonic()
+        wait([pool.submit(time.sleep, 0.5) for _ in range(8)], 20)
+        assert time.monotonic() - began < 3
+    for bad in (0, -1):
+        with pytest.raises(ValueError, match="max_concurrent"):
+            gmpd.Executor(1, max_concurrent=bad)
+
+
+def test_an_argument_that_cannot_be_sent_is_the_futures_error(executor: gmpd.Executor) -> None:
+    future = executor.submit(abs, threading.Lock())
+    assert isinstance(future.exception(0), Unserializable)
+    assert isinstance(future.exception(0), pickle.PicklingError)
+
+
+def test_an_executor_has_the_options_of_its_view(client: gmpd.Client) -> None:
+    with gmpd.Executor(client=client.options(timeout=0.2)) as pool:
+        assert isinstance(pool.submit(asyncio.sleep, 30).exception(20), TimeoutError)
+
+
+def test_a_constructor_that_fails_leaves_no_noise() -> None:
+    script = (
+        "import gmpd, gc\n"
+        "for kw in ({'max_workers': 0}, {'initializer': 5}, {'max_concurrent': -1}):\n"
+        "    try: gmpd.Executor(**kw)\n"
+        "    except (ValueError, TypeError): pass\n"
+        "gc.collect()\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -170,8 +170,10 @@ def test_a_handler_that_raises_at_any_moment_loses_nothing(
     signal.signal(signal.SIGALRM, handler)
     kept = [client.submit(divmod, 7, 2) for _ in range(5)]
     hit = 0
+    # `concurrent.futures.wait` keeps conditions that it has when a handler raises in it: a second.
+    rounds = 5 if verb in (many, mapped) else 25
     try:
-        for _ in range(60):
+        for _ in range(rounds):
             out: list[Any] = []
             try:
                 signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00005, 0.002))
@@ -188,7 +190,7 @@ def test_a_handler_that_raises_at_any_moment_loses_nothing(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     assert {f.result(0) for f in kept} == {(3, 1)}
-    assert hit == 60
+    assert hit == rounds
     assert signal.getsignal(SIGNAL) is not None
 
 
