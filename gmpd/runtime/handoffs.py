@@ -40,8 +40,8 @@ class Handoffs:
         if loop.ms.owner is m and loop.ms.handoff(m, m.tick, None):
             loop.stats.handoff_known += 1
 
-    def taken(self, m: M, tick: int, trait: Trait) -> None:
-        """Sysmon took P from ``m``."""
+    def taken(self, m: M, tick: int, trait: Trait, *, learn: bool = True) -> None:
+        """Sysmon took P from ``m``; ``learn``: what it does says something of its function."""
         stats = self._loop.stats
         if trait is Trait.HOG:
             stats.handoff_hog += 1
@@ -49,7 +49,9 @@ class Handoffs:
             stats.handoff_blocked += 1
             stats.blocked_ns += time.monotonic_ns() - m.start_ns
         g = m.g
-        if g is not None and m.tick == tick:  # in this order: it ends by counting up, then goes
+        if (
+            learn and g is not None and m.tick == tick
+        ):  # in this order: it ends by counting up, then goes
             self.learned.found(g.fn_key, trait)
 
     def taken_over(self, m: M) -> None:

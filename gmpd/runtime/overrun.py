@@ -146,6 +146,15 @@ def _is_own(current: Any) -> bool:
     return code is not None and code.co_filename.startswith(_GMPD)
 
 
+def is_import(frame: FrameType | None) -> bool:
+    """Whether a thread imports a module."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_IMPORT):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_users(frame: FrameType | None) -> bool:
     """Whether a thread in a step runs a user's code, or the standard library for one: not gmpd for
     itself, as when it packs a result, nor an import.

@@ -12,6 +12,9 @@ import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING
 
+from gmpd.runtime.frames import frame_of
+from gmpd.runtime.overrun import is_import
+from gmpd.runtime.turns import TURNS
 from gmpd.sched.sysmon import (
     BURNT_NS,
     LOOK_NS,
@@ -114,6 +117,7 @@ class Sysmon:
             self.passes += 1
             pause_ns = self._retake(now)
             pause_ns = min(pause_ns, self._relook(now))
+            TURNS.see(id(self), self._loop.handoffs.hogs() if self._ms.detached else 0)
             if self._loop.is_idle:
                 self._idle_passes += 1
             else:
@@ -122,6 +126,8 @@ class Sysmon:
                 self._sleep_deeply()
             else:
                 self._note.acquire(timeout=pause_ns / 1e9)
+
+        TURNS.see(id(self), 0)
 
     def _sleep_deeply(self) -> None:
         self._look = None
@@ -153,7 +159,8 @@ class Sysmon:
             self._look = Look(m, now)
             return LOOK_NS + 1
         if self._ms.handoff(m, look.tick, trait):
-            self._loop.handoffs.taken(m, look.tick, trait)
+            imports = trait is Trait.HOG and is_import(frame_of(m))
+            self._loop.handoffs.taken(m, look.tick, trait, learn=not imports)
             look.due_ns = now + SLICE_NS
             self._detached.append(look)
         self._look = None

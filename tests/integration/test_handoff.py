@@ -383,6 +383,29 @@ def test_on_a_crowded_core_a_hog_is_not_taken_for_blocked() -> None:
     assert handoffs["blocked"] == 0
 
 
+def test_a_first_import_makes_no_hog_of_a_function_that_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "heavy_for_test.py"
+    module.write_text(
+        "import time\nend = time.thread_time() + 0.1\nwhile time.thread_time() < end: pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def blocking() -> None:
+        __import__("heavy_for_test")
+        time.sleep(0.1)
+
+    async def main(loop: Loop) -> tuple[int, list[Trait]]:
+        await loop.call_sync(blocking)
+        return loop.stats.handoff_hog, [trait for trait, _ in loop.handoffs.learned.traits.values()]
+
+    hogs, learned = run(main)
+    sys.modules.pop("heavy_for_test", None)
+    assert hogs == 1, "P was handed off"
+    assert Trait.HOG not in learned
+
+
 @pytest.mark.usefixtures("_held_for_long")
 def test_held_hogs_can_still_be_stolen() -> None:
     async def main(loop: Loop) -> int:
