@@ -117,6 +117,9 @@ class FakeRoster:
     def ready(self, _child: FakeChild) -> None:
         """It said Hello."""
 
+    def retire(self, _child: FakeChild, _why: str, _now: int) -> None:
+        """It wishes to be replaced once it has ended what it holds."""
+
     def faulted(self, _child: FakeChild, _fault: protocol.Fault) -> None:
         """It cannot serve."""
 
