@@ -157,7 +157,7 @@ def test_a_handler_uses_the_client_at_every_line(client: gmpd.Client, verb: Acti
 
 
 @pytest.mark.timeout(40)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb is not mapped])
 def test_a_handler_that_raises_at_any_moment_loses_nothing(
     client: gmpd.Client, verb: Action
 ) -> None:
@@ -171,7 +171,7 @@ def test_a_handler_that_raises_at_any_moment_loses_nothing(
     kept = [client.submit(divmod, 7, 2) for _ in range(5)]
     hit = 0
     # `concurrent.futures.wait` keeps conditions that it has when a handler raises in it: a second.
-    rounds = 5 if verb in (many, mapped) else 25
+    rounds = 5 if verb is many else 25
     try:
         for _ in range(rounds):
             out: list[Any] = []
