@@ -40,7 +40,7 @@ class RawDaemon:
         call = None
         if initializer is not None:
             name, args = initializer
-            call = ["name", name, b"", codec.encode_call(name, args, {}).data]
+            call = ["name", name, b"", codec.encode_call(name, args, {}).data, []]
         settings = {
             "config": Config().override({"daemon.procs": 2, **config}).to_wire(),
             "private": True,
