@@ -8,6 +8,7 @@ import time
 import types
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 
 #: A G blocks for this long: twice a slice, so that sysmon finds it.
 BLOCK_S = 0.02
@@ -66,7 +67,8 @@ async def serve(port: int) -> int:
 
 
 async def handoffs(kind: str, times: int) -> list[int]:
-    """Nanoseconds from a sync G's blocking to the first step of the G behind it, so many times.
+    """Nanoseconds from a sync G's blocking to the first step of a coroutine that it has just
+    started, ``times`` times: P is handed off, and comes to the thread of coroutines.
 
     ``unknown``: the function has never been seen to block, so sysmon has to find out. ``learned``:
     it has. ``known``: it says so itself, by receiving from a channel.
@@ -77,14 +79,17 @@ async def handoffs(kind: str, times: int) -> list[int]:
     seen: list[int] = []
     began = 0
     answers = Chan[None]()
+    followers: list[Any] = []
 
     def sleeper() -> None:
         nonlocal began
+        followers.append(go(behind))
         began = time.monotonic_ns()
         time.sleep(BLOCK_S)
 
     def receiver() -> None:
         nonlocal began
+        followers.append(go(behind))
         began = time.monotonic_ns()
         answers.sync.recv()
 
@@ -97,10 +102,8 @@ async def handoffs(kind: str, times: int) -> list[int]:
         blocker = receiver if kind == "known" else sleeper
         if kind == "unknown":
             blocker = stranger(sleeper, number)
-        follower = go(behind)
-        leader = go(blocker)  # started last, it runs first
-        await follower
-        await leader
+        await go(blocker)
+        await followers.pop()
     return seen[1:]  # the first one started the threads
 
 

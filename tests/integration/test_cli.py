@@ -300,7 +300,7 @@ def test_the_walkthrough_shows_what_really_happened(bare: Shell) -> None:
     told = json.loads(done.stdout)
     step = {each["number"]: each["moments"] for each in told["steps"]}
     assert step[1][0]["queue"] == ["G1", "G2", "G3"]
-    assert [step[1][1][key] for key in ("holder", "running", "queue")] == ["M1", "G1", ["G2", "G3"]]
+    assert [step[1][1][key] for key in ("holder", "running", "queue")] == ["M0", "G1", ["G2", "G3"]]
     assert (step[2][0]["running"], step[2][0]["parked"]) == (None, {"G1": "IO wait"})
     assert (step[3][0]["running"], step[3][0]["queue"]) == ("G2", ["G3"])
     before, after = ({k: v for k, v in m.items() if k not in ("ms", "detail")} for m in step[4])
@@ -308,15 +308,15 @@ def test_the_walkthrough_shows_what_really_happened(bare: Shell) -> None:
     assert step[5][0]["queue"] == ["G3", "G1"]
     assert [moment["g"] for moment in step[6]] == ["G3", "G1", "G1"]
 
-    # The kernel really took M1's core, for a process that ran there meanwhile.
+    # The kernel really took M0's core, for a process that ran there meanwhile.
     seen = told["preemption"]
     assert seen["happened"]
     assert seen["involuntary_after"] > seen["involuntary_before"]
     assert seen["rival_cpu_ms"] > 0
 
-    # And G3 could write what G1 was blocked for: P had gone on to M2.
+    # And G3 could write what G1 was blocked for: P had gone on to M0, the thread of coroutines.
     at = {each["number"]: each["moments"] for each in told["syscall"]}
-    assert [at[1][0]["holder"], at[2][0]["holder"]] == ["M1", "M2"]
+    assert [at[1][0]["holder"], at[2][0]["holder"]] == ["M1", "M0"]
     assert at[2][0]["syscall"] == at[3][1]["syscall"] == {"G1": "M1"}
     assert (at[3][1]["running"], at[4][0]["syscall"]) == ("G3", {})
 
