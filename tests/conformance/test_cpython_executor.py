@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 import time
 import unittest
 from typing import Any
@@ -54,6 +55,12 @@ class Pool(unittest.TestCase):
         self._threads = threading_helper.threading_setup()
         if not hasattr(self, "executor_kwargs"):  # else the mixin makes one, and ends it
             self.executor = gmpd.Executor(max_workers=2)
+
+    def create_event(self) -> Any:
+        """An event that travels to a worker: tests ask for one since 3.14."""
+        manager = multiprocessing.get_context("spawn").Manager()  # leaves no fork server
+        self.addCleanup(manager.shutdown)
+        return manager.Event()
 
     def tearDown(self) -> None:
         if self.executor is not None:
