@@ -94,7 +94,7 @@ class Call:
         "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
         "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
         "payload", "place", "room", "room_waiter", "slow", "task", "thread", "timer", "token",
-        "unopened", "want", "worker",
+        "unopened", "waits", "want", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,8 @@ class Call:
         self.timer: asyncio.TimerHandle | None = None
         #: It gave a coroutine, which the loop drives; its first step may still be to come.
         self.adopted = False
+        #: The coordinator knows, or is about to, that it waits while others begin.
+        self.waits = False
         self.cancelling = False
         self.expired = False
         #: A child of a G in another worker.

@@ -111,8 +111,7 @@ class Worker:
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
-        self.loop.board = page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
-        self.loop.on_poll = self._on_poll
+        self._listen()
         self.functions: dict[int, Known] = {}
         #: Parts of programs, which functions need.
         self.parts: dict[int, GuestPart] = {}
@@ -131,6 +130,8 @@ class Worker:
         self._moved = 0
         #: Hand-outs that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
+        #: Set aside, and the coordinator does not know yet.
+        self._aside: list[Call] = []
         self._was_robbed = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
         self._ran = self._flushed_ns = self._published_ns = 0
@@ -139,6 +140,12 @@ class Worker:
         self.firsts = Firsts(page)
         self._fitness = Fitness(lambda: self.loop.sysmon.thread, settings["worker_memory"])
         self._clear()
+
+    def _listen(self) -> None:
+        """What the run loop tells of itself."""
+        self.loop.board = self.page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+        self.loop.on_poll = self._on_poll
+        self.loop.fresh.on_hold = self._set_aside
 
     def _clear(self) -> None:
         self._tokens: list[int] = []
@@ -198,6 +205,12 @@ class Worker:
             stats = self.loop.stats
             stats.steal += 1
             stats.children_in += call.child
+
+    def _set_aside(self, g: Any) -> None:
+        """A G waits while others begin: as a hand-out, it must not use up the credit of those."""
+        if isinstance(g, Call) and not g.waits:
+            g.waits = True
+            self._aside.append(g)
 
     def revoked(self, call: Call) -> None:
         """A call was taken back before it began: it is dropped. The coordinator may think that we
@@ -307,7 +320,7 @@ class Worker:
         """
         if not self.isolated:  # else its children stay with their job
             self.offspring.look(now_ns)
-        if self._unreported or self._was_robbed or (self._tokens and not now_ns):
+        if self._unreported or self._was_robbed or self._aside or (self._tokens and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
@@ -323,6 +336,9 @@ class Worker:
             running = [t for t, call in self._unreported.items() if call.began_ns]
             self._unreported.clear()
             self._send(protocol.Started(running))
+        if self._aside:
+            aside, self._aside = self._aside, []
+            self._send(protocol.Aside([call.token for call in aside if not call.began_ns]))
         if rows := len(self._tokens):
             counts, frames = protocol.join_buffers(self._buffers)
             message = protocol.Finished(

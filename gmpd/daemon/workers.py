@@ -118,6 +118,8 @@ class Workers:
                 child.page.acknowledge(child.finished)
             case protocol.Started(tokens):
                 sched.started(record, epoch, tokens, now)
+            case protocol.Aside(tokens):
+                sched.set_aside(record, epoch, tokens)
             case protocol.Withheld(tokens):
                 sched.withheld(record, epoch, tokens, now)
             case protocol.Unfit(reason):

@@ -35,7 +35,7 @@ changes nothing.
     client ◀─── coordinator
       Welcome Refused Done Items Running Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Unfit Expired Kept Items Fault Bye Withheld Children Define
+      Hello Finished Started Aside Unfit Expired Kept Items Fault Bye Withheld Children Define
       Undefine Submit Cancel Answer Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done Ask
@@ -103,6 +103,7 @@ from gmpd.protocol.messages import (
     RETIRED,
     Ack,
     Answer,
+    Aside,
     Ask,
     Assign,
     Bye,
@@ -161,6 +162,7 @@ __all__ = [
     "VERSION_MIN",
     "Ack",
     "Answer",
+    "Aside",
     "Ask",
     "Assign",
     "BatchValues",

@@ -358,6 +358,15 @@ class Unfit(Envelope, tag=42):
     reason: str
 
 
+class Aside(Envelope, tag=43):
+    """These have not begun, and their worker begins others before them: functions like theirs keep
+    its GIL, or as many plain calls run there as may. ``Started`` follows when they begin."""
+
+    since: ClassVar[int] = 2
+
+    tokens: Numbers
+
+
 class Expired(Envelope, tag=34):
     """The time limits of these have passed and their frames have not ended: their clients need not
     wait. ``Finished`` follows for each when its frame has ended, whatever that gave."""
@@ -429,7 +438,7 @@ FromClient: TypeAlias = (
 )
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Unfit | Expired | Kept | Items | Fault | Bye
+    Hello | Finished | Started | Aside | Unfit | Expired | Kept | Items | Fault | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (

@@ -84,6 +84,7 @@ class FreshGs:
         "_runq",
         "_stats",
         "held",
+        "on_hold",
     )
 
     def __init__(self, loop: Loop):
@@ -94,6 +95,8 @@ class FreshGs:
         self._handoffs = loop.handoffs
         #: Those that may not start now.
         self.held: deque[Any] = deque()
+        #: Told of each that is held, whenever it is.
+        self.on_hold: Callable[[Any], None] | None = None
         #: One of them whose time has come: it starts beside the hogs.
         self._beside: Any = None
         self._beside_timer: asyncio.TimerHandle | None = None
@@ -255,6 +258,8 @@ class FreshGs:
         """
         hold = self.held.append
         hold(g)
+        if self.on_hold is not None:
+            self.on_hold(g)
         if g.__class__ is not SyncG or trait is not Trait.HOG:
             return
         fn = g.fn

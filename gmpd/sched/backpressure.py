@@ -24,7 +24,8 @@ class Backpressure:
         turned = dict.fromkeys(self._ledger.turned)
         self._ledger.turned.clear()
         for session in turned:
-            self._tell(session)
+            if self._ledger.is_open(session):  # else its jobs are being cancelled
+                self._tell(session)
 
     def _tell(self, session: Session) -> None:
         at: dict[PRecord, list[int]] = {}

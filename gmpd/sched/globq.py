@@ -11,9 +11,13 @@ The queue holds jobs in state QUEUED and nothing else; it never looks inside one
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from gmpd.sched.records import Job
+
+#: Whether a P has room for a job.
+Fits: TypeAlias = Callable[[Job], bool]
 
 
 class GlobalQueue:
@@ -92,26 +96,30 @@ class GlobalQueue:
         """The first of every FIFO: the oldest job is among them."""
         return [fifo[0] for level in self._levels.values() for fifo in level.values()]
 
-    def head(self, skip: int | None = None) -> Job | None:
-        """The job that pop would give; ``skip`` is a session to pass over."""
-        turn = self._turn(skip)
+    def head(self, skip: int | None = None, fits: Fits | None = None) -> Job | None:
+        """The job that pop would give; ``skip`` is a session to pass over, and so is each whose
+        next job does not fit.
+        """
+        turn = self._turn(skip, fits)
         return None if turn is None else turn[2][0]
 
-    def _turn(self, skip: int | None) -> tuple[int, int, deque[Job]] | None:
+    def _turn(
+        self, skip: int | None, fits: Fits | None = None
+    ) -> tuple[int, int, deque[Job]] | None:
         """Whose turn it is: (priority, session, its FIFO)."""
         for priority in self._order:
             for sid, fifo in self._levels[priority].items():
-                if sid != skip:
+                if sid != skip and (fits is None or fits(fifo[0])):
                     return priority, sid, fifo
         return None
 
-    def pop_run(self, limit: int, skip: int | None = None) -> list[Job]:
+    def pop_run(self, limit: int, skip: int | None = None, fits: Fits | None = None) -> list[Job]:
         """Up to ``limit`` jobs, alike in function and options, that are next in turn.
 
         More than one only while a single session is served at this priority; else the turn passes
         on after each job. Alike, because they travel as one message.
         """
-        turn = self._turn(skip)
+        turn = self._turn(skip, fits)
         assert turn is not None
         priority, sid, fifo = turn
         level = self._levels[priority]

@@ -1,15 +1,21 @@
 """Who gets how much of the queue, and when: hand-outs to Ps, and to workers of isolated jobs.
 
 Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
-that a job occupies P), at least one job. A hand-out is named by its token, and tokens rise for
-ever: a message about an old one finds nothing and changes nothing.
+that a job occupies P), at least one job. What its worker has set aside (a hog's like, beside the
+hog) counts only against its like: others are begun before it, and pass it in the queue.
+
+A hand-out is named by its token, and tokens rise for ever: a message about an old one finds nothing
+and changes nothing.
 
 It never takes a job from where it lies: that is ``stealing``'s.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from gmpd.protocol import Options, Outcome
+from gmpd.sched.globq import Fits
 from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
 from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
 from gmpd.sched.ledger import Ledger
@@ -65,14 +71,16 @@ class HandOut:
     def _fill(self, record: PRecord, now: int) -> bool:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         skip = record.own_children()
-        head = self._queue.head(skip)
-        while head is not None and head.fn.kills and self._divert(head, skip, now):
-            head = self._queue.head(skip)
+        # Others than what is set aside there need not wait behind more of its like.
+        fits = partial(self._fits, record) if record.set_aside() else None
+        head = self._queue.head(skip, fits)
+        while head is not None and head.fn.kills and self._divert(head, skip, fits, now):
+            head = self._queue.head(skip, fits)
         room = 0 if head is None else self._room(record, head)
         if room <= 0:
             return False
         share = self._queue.length // max(1, len(self._ps.all)) + 1
-        jobs = self._queue.pop_run(min(room, share), skip)
+        jobs = self._queue.pop_run(min(room, share), skip, fits)
         self._ps.watch(record, now)
         for job in jobs:
             job.leased_ns = now
@@ -88,12 +96,12 @@ class HandOut:
                 for job in queue.pop_run(queue.length):
                     ledger.finish(job, Outcome.LOST, dict(details), now)
 
-    def _divert(self, head: Job, skip: int | None, now: int) -> bool:
+    def _divert(self, head: Job, skip: int | None, fits: Fits | None, now: int) -> bool:
         """Whether ``head``, and what is like it behind it, was put among the suspects."""
         suspects = self._ledger.suspects
         if not suspects.is_suspect(head.fn, now):
             return False
-        jobs = self._queue.pop_run(self._queue.length, skip)
+        jobs = self._queue.pop_run(self._queue.length, skip, fits)
         for job in jobs:
             job.suspected = True
         suspects.queue.put(head.option("priority", 0), jobs)
@@ -127,10 +135,22 @@ class HandOut:
             return 0
         credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
         est = credit_ns if fn.est_ns is None else fn.est_ns
-        by_time = (credit_ns - record.used_ns) // max(1, est)
+        used_ns = record.used_ns
+        if (tokens := record.set_aside()) and (aside := self._aside_for(record, tokens, head)):
+            held -= len(aside)
+            used_ns -= sum(job.est_ns for job in aside)
+        by_time = (credit_ns - used_ns) // max(1, est)
         if by_time < 1:
             return 0 if held else 1
         return min(by_time, most)
+
+    def _aside_for(self, record: PRecord, tokens: set[int], head: Job) -> list[Job]:
+        """What is set aside there and gives way to ``head``: all, unless its like is among it."""
+        aside = [record.fresh[token] for token in tokens]
+        return [] if any(job.fn is head.fn for job in aside) else aside
+
+    def _fits(self, record: PRecord, job: Job) -> bool:
+        return self._room(record, job) > 0
 
     def _lease(self, record: PRecord, jobs: list[Job], options: Options | None) -> None:
         fn = jobs[0].fn

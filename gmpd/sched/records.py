@@ -270,9 +270,10 @@ class PRecord:
     """
 
     __slots__ = (
-        "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining", "epoch",
-        "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token", "overrunning", "p",
-        "pause_ns", "ready", "session", "started", "stolen", "used_ns", "withheld",
+        "aside", "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining",
+        "epoch", "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token",
+        "overrunning", "p", "pause_ns", "ready", "session", "started", "stolen", "used_ns",
+        "withheld",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -283,6 +284,8 @@ class PRecord:
         self.draining = False
         self.fresh: dict[int, Job] = {}
         self.started: dict[int, Job] = {}
+        #: Of ``fresh``: what its worker has set aside, and begins after others. Read ``set_aside``.
+        self.aside: set[int] = set()
         #: Hand-outs that left the lease at their time limit, and whose frames have not ended.
         self.overrunning: dict[int, Overrun] = {}
         #: Hand-outs that have ended, and whose results their worker keeps: nobody takes them.
@@ -319,6 +322,12 @@ class PRecord:
     def is_deaf_for(self, ns: int, now: int) -> bool:
         """Whether it has been deaf for ``ns``."""
         return self.deaf and now - self.deaf_ns >= ns
+
+    def set_aside(self) -> set[int]:
+        """Hand-outs that have not begun, and that its worker begins after others."""
+        if self.aside:
+            self.aside &= self.fresh.keys()
+        return self.aside
 
     def job(self, token: int) -> Job | None:
         """The job of a hand-out whose outcome is not known."""

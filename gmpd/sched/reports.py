@@ -108,6 +108,13 @@ class Reports:
             self._limits.passed(record, token, now)
         self._ps.rest(record)
 
+    def set_aside(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+        """These wait in their worker, while it begins others. One that ended meanwhile does not."""
+        if epoch != record.epoch:
+            self._tally.dropped["stale_epoch"] += len(tokens)
+            return
+        record.aside.update(token for token in tokens if token in record.fresh)
+
     def withheld(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
         """These have ended, and their worker keeps what they gave until it is asked for."""
         if epoch != record.epoch:

@@ -82,6 +82,7 @@ class Sched:
         self.started = reports.started
         self.expired = reports.expired
         self.withheld = reports.withheld
+        self.set_aside = reports.set_aside
         self.finished = reports.finished
         self.kept = reports.kept
         self.items = streams.items

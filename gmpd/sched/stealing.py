@@ -10,12 +10,17 @@ It only chooses victim and loot; it never moves a job itself.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from gmpd.sched.instructions import Instruction, Revoke
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job, PRecord, earliest
 from gmpd.sched.runq import half_up
 from gmpd.sched.steal import STALE_DOUBLINGS, STALE_NS, WORTH_NS, RandomOrder
+
+#: So many of what a thief has begun are compared with what is set aside.
+ALIKE_LOOKS = 64
 
 
 class Stealing:
@@ -52,9 +57,16 @@ class Stealing:
         oldest = victim.oldest(skip)
         if oldest is None:
             return []
-        if victim.deaf or self._has_spare(victim, free=not thief.begun):
-            tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
-            return tokens if victim.deaf else tokens[: half_up(len(tokens))]
+        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+        if victim.deaf:
+            return tokens
+        if aside := victim.set_aside():
+            # First what would wait there longest, but not to where it would be set aside as well.
+            alike = {job.fn for job in islice(reversed(thief.started.values()), ALIKE_LOOKS)}
+            tokens = [t for t in tokens if t not in aside or victim.fresh[t].fn not in alike]
+            tokens.sort(key=lambda token: token not in aside)
+        if tokens and self._has_spare(victim, len(tokens), free=not thief.begun):
+            return tokens[: half_up(len(tokens))]
         if now >= (stale := _stale_ns(oldest)):
             return [oldest.token]
         self.next_stale = earliest(self.next_stale, stale)
@@ -70,13 +82,13 @@ class Stealing:
                 latest = latest or p
         return latest
 
-    def _has_spare(self, victim: PRecord, *, free: bool) -> bool:
-        """Whether it has something beside what it runs, or runs something long.
+    def _has_spare(self, victim: PRecord, n: int, *, free: bool) -> bool:
+        """Whether it has something beside what it runs, or runs something long; ``n`` may go.
 
         A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
         between two Ps that both run something long it would be carried to and fro.
         """
-        if len(victim.fresh) > 1 and victim.used_ns >= WORTH_NS:
+        if n > 1 and victim.used_ns >= WORTH_NS:
             return True
         return free and victim.begun > 0
 

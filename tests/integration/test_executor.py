@@ -619,3 +619,31 @@ def test_a_constructor_that_fails_leaves_no_noise() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def open_gate(path: str) -> None:
+    with open(path, "w") as gate:
+        gate.write("open")
+
+
+def wait_at_gate(path: str) -> str:
+    with open(path) as gate:  # a fifo: until the other side opens it
+        return gate.read()
+
+
+def test_what_waits_in_a_worker_keeps_no_coroutine_from_it(tmp_path: Any) -> None:
+    """A second plain call waits there for the first: as a hand-out it must not use up the credit of
+    those that may run."""
+    gates = [str(tmp_path / name) for name in ("one", "two")]
+    for gate in gates:
+        os.mkfifo(gate)
+    with gmpd.Executor(1) as pool:
+        blocked = [pool.submit(wait_at_gate, gate) for gate in gates]
+        try:
+            wait_until(blocked[0].running, "the first to block")
+            assert pool.submit(inverse, 2).result(20) == 0.5
+            assert not blocked[1].running()
+        finally:
+            for gate in gates:
+                open_gate(gate)
+        assert [each.result(20) for each in blocked] == ["open", "open"]

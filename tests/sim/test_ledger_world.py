@@ -112,7 +112,7 @@ class World:
         self.children_given = 0
         self.held_back = 0
         self.n_withheld = 0
-        self.revoked = self.collected = 0
+        self.revoked = self.collected = self.aside = 0
         #: Hand-outs that a worker found revoked when it came to them.
         self.dropped = 0
 
@@ -134,6 +134,7 @@ class World:
             (self.join, 1),
             (self.submit, 8),
             (self.begin, 10),
+            (self.set_aside, 4),
             (self.finish, 12),
             (self.expire, 3),
             (self.have_children, 1),
@@ -332,6 +333,14 @@ class World:
         self.says(worker)
         self.sched.started(worker.record, worker.epoch, told, self.desk.now)
 
+    def set_aside(self) -> None:
+        """Some wait while others begin; of some that is no news, or too late."""
+        if (worker := self.awake()) is not None:
+            tokens = self.some([*worker.fresh, *worker.begun, *worker.unsent])
+            self.says(worker)
+            self.sched.set_aside(worker.record, worker.epoch, tokens)
+            self.aside += len(worker.record.set_aside())
+
     def _begin(self, worker: Worker, token: int) -> None:
         payload = worker.fresh.pop(token)
         if token not in worker.offered:
@@ -413,6 +422,7 @@ class World:
         if (worker := self.awake()) is None:
             return
         self.says(worker)
+        worker.to_withhold -= set(worker.cancels)
         for token in worker.withheld.intersection(worker.cancels):
             worker.withheld.remove(token)
             self._end(worker, token, Outcome.OK)
@@ -456,6 +466,7 @@ class World:
         tokens = list(range(max(0, record.next_token - 5), record.next_token + 3))
         self.sched.started(record, stale, tokens, self.desk.now)
         self.sched.expired(record, stale, tokens, self.desk.now)
+        self.sched.set_aside(record, stale, tokens)
         self.sched.heard(record, stale, self.desk.now)
         self.desk.finish(record, tokens, epoch=stale)
         live = record.fresh.keys() | record.started.keys() | record.overrunning.keys()
@@ -588,6 +599,7 @@ def moves(world: World) -> dict[str, int]:
         "children": world.children_given,
         "held back": world.held_back,
         "withheld": world.n_withheld,
+        "set aside": world.aside,
         "overran": world.sched.tally.overran,
         "tried again after that": world.sched.tally.retried["timeout"],
     }
@@ -597,7 +609,7 @@ def moves(world: World) -> dict[str, int]:
 def test_every_job_ends_exactly_once(first: int) -> None:
     total = live_all(first, live, moves)
     seen = ["stolen", "revoked", "dropped", "collected", "children"]
-    seen += ["held back", "withheld", "overran", "tried again after that"]
+    seen += ["held back", "withheld", "set aside", "overran", "tried again after that"]
     for each in ("ok", "error", "timeout", "cancelled", "lost", *seen):
         assert total[each], f"the worlds are too tame: nothing was {each}"
 

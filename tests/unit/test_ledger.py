@@ -163,6 +163,64 @@ def test_credit_is_refilled_as_jobs_start(desk: Desk) -> None:
     assert (len(p.started), len(p.fresh)) == (2, 2)
 
 
+def test_what_a_p_has_set_aside_counts_only_against_its_like(desk: Desk) -> None:
+    """A hog's like waits in its worker beside the hog, which begins short jobs meanwhile."""
+    p, hogs, other = desk.sched.p_ready(0, 1), desk.client("hogs"), desk.client("other")
+    desk.teach(p, hogs, "m:hog", 2_000)
+    desk.teach(p, other, "m:short", 0.5)
+    desk.submit(hogs, 10, "m:hog")
+    desk.take()
+    desk.start(p)
+    desk.take()
+    assert (len(p.started), len(p.fresh)) == (1, 1)
+    desk.submit(other, 9, "m:short")
+    assert handed(desk.take()) == [], "its worker may be about to begin the second"
+    desk.sched.set_aside(p, 1, list(p.fresh))
+    assert sum(n for _, n in handed(desk.take())) == 4, "past the head of the other session"
+    assert [job.fn.name for job in p.fresh.values()] == ["m:hog", *["m:short"] * 4]
+    desk.start(p, list(p.fresh)[1:])
+    desk.take()
+    assert [job.fn.name for job in p.fresh.values()] == ["m:hog", *["m:short"] * 4]
+    desk.start(p, list(p.fresh))
+    desk.take()
+    assert [job.fn.name for job in p.fresh.values()].count("m:hog") == 1, "the next of its like"
+
+
+def test_a_thief_without_work_takes_what_is_set_aside_first(desk: Desk) -> None:
+    one, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(one, client, "m:f", 0.5)
+    desk.submit(client, 4)
+    desk.take()
+    *_, last = one.fresh
+    desk.sched.set_aside(one, 1, [last])
+    desk.sched.p_ready(1, 1)
+    (robbed,) = only(desk.take(), Revoke)
+    assert robbed.tokens[0] == last
+
+
+def test_what_is_set_aside_goes_to_no_p_that_runs_something_long(desk: Desk) -> None:
+    """It might set it aside, too, and the next thief would carry it back."""
+    one, client = desk.sched.p_ready(0, 1), desk.client()
+    desk.teach(one, client, "m:f", 0.5)
+    desk.submit(client, 1)
+    desk.take()
+    desk.start(one)
+    two = desk.sched.p_ready(1, 1)
+    desk.submit(client, 1)
+    desk.take()
+    desk.start(two)
+    desk.sched.drain_p(1, desk.now)
+    desk.submit(client, 2)
+    desk.take()
+    assert len(one.fresh) == 2
+    two.draining = False
+    desk.sched.set_aside(one, 1, list(one.fresh))
+    desk.sched._ps.rest(two)
+    assert only(desk.take(), Revoke) == []
+    one.aside.clear()
+    assert len(only(desk.take(), Revoke)) == 1
+
+
 def test_started_jobs_are_bounded(desks: Callable[..., Desk]) -> None:
     desk = desks(started_max=3)
     p, client = desk.sched.p_ready(0, 1), desk.client()
