@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,11 +37,16 @@ def insist(make: Callable[[], T]) -> T:
     try:
         return make()
     except Unserializable as error:
-        cause = error.__cause__
-        if cause is None:
-            raise
+        raise _blamed(error, make) from error.__cause__
+
+
+def _blamed(error: Unserializable, make: Callable[[], object]) -> BaseException:
+    """``error`` if it comes again, else the exception of a signal handler that led to it."""
+    cause = error.__cause__
+    if cause is None:
+        return error
     make()
-    raise cause
+    return cause
 
 
 def prepare(
@@ -50,7 +56,11 @@ def prepare(
     kwargs: dict[str, Any],
 ) -> tuple[FunctionRef, Options | None, Blob]:
     """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
-    return insist(lambda: _prepare(fn, overrides, args, kwargs))
+    try:
+        return _prepare(fn, overrides, args, kwargs)
+    except Unserializable as error:  # as ``insist``, whose closure would cost every call
+        again = functools.partial(_prepare, fn, overrides, args, kwargs)
+        raise _blamed(error, again) from error.__cause__
 
 
 def _prepare(

@@ -32,7 +32,7 @@ STREAM_WINDOW = 64
 
 
 #: Arguments up to this size are below any limit that can be set.
-_SMALL_BYTES = 1024
+SMALL_BYTES = 1024
 
 _NOTHING: dict[str, Any] = {}
 #: Stands among outcomes for a job that is sent again.
@@ -184,7 +184,7 @@ class ClientCore:
         if options is not None:
             _check_packs(ref, "the options of the function", lambda: _pack_options(options))
         data, buffers = blob
-        if buffers or len(data) > _SMALL_BYTES or len(ref.payload) > _SMALL_BYTES:
+        if buffers or len(data) > SMALL_BYTES or len(ref.payload) > SMALL_BYTES:
             self._check_size(ref, blob)
 
     def _check_size(self, ref: FunctionRef, blob: Blob) -> None:

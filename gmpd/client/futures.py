@@ -4,10 +4,11 @@ Settling a future runs no user's code and waits for nothing: the outcome is put 
 sleepers are woken, and callbacks are left to the client's delivery thread. The value is unpickled
 by the first thread that asks for it, so a slow one holds up only those who want it.
 
-A Condition is most of what a standard Future costs. Here it is built by the first waiter. Building
-it and settling without one exclude each other, so a state is only ever written under the condition,
-or where there is none. A condition that is held is not waited for: whoever holds it may be
-interrupted by a signal handler that needs the settler. It is settled later (``settle_later``).
+A Condition is most of what a standard Future costs. Here it is built by the first waiter. Who
+settles a future without one writes the state first and looks for a condition after; who builds one
+looks at the state after. So one of them sees the other, and no lock is needed. A condition that is
+held is not waited for: whoever holds it may be interrupted by a signal handler that needs the
+settler. It is settled later (``settle_later``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd import codec
@@ -38,9 +38,6 @@ from gmpd.runtime.internals import (
 )
 from gmpd.timeouts import checked
 
-#: Held while a future is settled without a condition, or given one. No call is made meanwhile, so
-#: nobody ever waits for it; reentrant since a finalizer may run anywhere.
-_CLAIM = _thread.RLock()
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
@@ -64,8 +61,9 @@ class Sleepers:
     ``notify_all`` is seen.
     """
 
-    def __init__(self) -> None:
-        self._asleep: list[Any] = []  # a deque takes 0.6 kB, and many futures have one of these
+    #: By themselves, so that one is taken out in one step of C that cannot fail: an ``except`` for
+    #: a missing one would also catch what a signal handler raises. Most futures need none.
+    _asleep: dict[Any, Any] | None = None
 
     def any(self) -> bool:
         """Whether one sleeps."""
@@ -80,24 +78,23 @@ class Sleepers:
                 break
             sleeper: Any = _thread.allocate_lock()
             sleeper.acquire()
-            self._asleep.append(sleeper)
+            asleep = self.__dict__.setdefault("_asleep", {})
             try:
-                if not predicate() and sleeper.acquire(True, left):
-                    sleeper = None  # it was taken out by who woke it
+                asleep[sleeper] = sleeper
+                if not predicate():
+                    sleeper.acquire(True, left)
             finally:
-                if sleeper in self._asleep:
-                    with suppress(ValueError):  # it is woken just now
-                        self._asleep.remove(sleeper)
+                asleep.pop(sleeper, None)  # whoever woke it has taken it out
         return value
 
     def notify_all(self) -> None:
         """Wake all that sleep."""
         asleep = self._asleep
-        for _ in range(len(asleep)):
-            try:
-                asleep.pop().release()
-            except IndexError:
-                return  # another waker had it
+        if asleep:
+            for each in tuple(asleep):
+                sleeper = asleep.pop(each, None)
+                if sleeper is not None:  # else another waker had it
+                    sleeper.release()
 
 
 class Condition(Sleepers, _RLock):  # type: ignore[misc]
@@ -114,6 +111,8 @@ class Condition(Sleepers, _RLock):  # type: ignore[misc]
 def _is_busy(waiter: Any) -> bool:
     """Whether telling a waiter of ``concurrent.futures`` would wait: a thread is inside of it, and
     stays there for as long as a signal handler runs that interrupted it."""
+    if getattr(waiter, "num_pending_calls", 1) > 1 and not waiter.stop_on_exception:
+        return False  # of ``wait(fs)``, who holds no lock until the last one is told
     own = getattr(waiter, "lock", None)
     condition = getattr(getattr(waiter, "event", None), "_cond", None)
     inner = getattr(condition, "_lock", None)
@@ -156,11 +155,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         def _condition(self):
             made = self._made
             if made is None:
-                fresh = self._new_condition()
-                with SHIELD, _CLAIM:
-                    made = self._made
-                    if made is None:
-                        made = self._made = fresh
+                made = self.__dict__.setdefault("_made", self._new_condition())
             return made
 
         @property
@@ -180,7 +175,8 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """As ``concurrent.futures.Future.result``; who waits helps the client meanwhile."""
-        self._await_decoded(timeout)
+        if self._state != FINISHED or self._event is not None:
+            self._await_decoded(timeout)
         if self._exception is None:
             return self._result
         try:
@@ -254,11 +250,10 @@ class JobFuture(concurrent.futures.Future[Any]):
         """The job's outcome has come. Waits for nothing and runs no user's code."""
         cancelled = event.outcome is Outcome.CANCELLED
         state, kept = (CANCELLED_AND_NOTIFIED, None) if cancelled else (FINISHED, event)
-        with _CLAIM:
-            made = self._made
-            if made is None:
-                self._event = kept
-                self._state = state
+        if self._made is None:
+            self._event = kept
+            self._state = state
+            if self._made is None:
                 return
         if not self.settle(event) and self._owner is not None:
             self._owner.settle_later(self, event)
@@ -273,13 +268,17 @@ class JobFuture(concurrent.futures.Future[Any]):
         held = made.hold()
         try:
             waiting = self.__dict__.get("_waiting", ())
-            if not force and (not held or any(map(_is_busy, waiting))):
-                return False
+            if not force:
+                if not held:
+                    return False
+                for waiter in waiting:
+                    if _is_busy(waiter):
+                        return False
             if self._state not in _OVER:
                 self._take(event)
-                tell = _TELLS.get(event.outcome, "add_exception")
-                for waiter in waiting:
-                    getattr(waiter, tell)(self)
+            tell = _TELLS.get(event.outcome, "add_exception")
+            for waiter in waiting:
+                getattr(waiter, tell)(self)
             made.notify_all()
         finally:
             if held:
@@ -303,25 +302,13 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""
-        with _CLAIM:
-            made = self._made
-            if made is None:
-                self._mark(what)
-                return
-        if made.hold():
-            try:
-                self._mark(what)
-            finally:
-                made.release()
-        elif what == "kept":
-            self._kept = True  # "running" is for the eye only: it is not worth a second try
-        made.notify_all()
-
-    def _mark(self, what: str) -> None:
+        # Without the condition: who waits for an end takes PENDING and RUNNING alike.
         if what == "kept":
             self._kept = True
         elif self._state == PENDING:
             self._state = RUNNING
+        if self._made is not None:
+            self._made.notify_all()
 
     # -- decoding --------------------------------------------------------------------------------
 
@@ -332,9 +319,28 @@ class JobFuture(concurrent.futures.Future[Any]):
         meanwhile is not: it goes on to the caller, and the next who asks decodes anew.
         """
         event = self._event
-        if event is not None and event.outcome is Outcome.OK and codec.is_plain(event.payload):
-            self._keep(event)  # no user's code, and done twice it does no harm
+        if event is None:
             return
+        if event.outcome is Outcome.OK and codec.is_plain(event.payload):
+            # No user's code, and done twice it does no harm.
+            buffers = event.buffers
+            try:
+                value = codec.decode(event.payload, buffers)
+            except Exception:
+                self._decode_again()
+                if self._exception is None:
+                    raise  # a signal handler did, not the value
+                return
+            self._ran_us = event.ran_us
+            self._nbytes = len(event.payload)
+            if buffers:
+                self._nbytes += sum(map(len, buffers))
+            self._result = value
+            self._event = None
+        else:
+            self._decode_again()
+
+    def _decode_again(self) -> None:
         # Reentrant: a handler that asks for the value that this thread decodes makes its own.
         lock = self.__dict__.setdefault("_decoding", _thread.RLock())
         with lock:
@@ -367,11 +373,6 @@ def decoded(event: Ended, job_id: Callable[[], str], name: str) -> tuple[Any, Ba
     """Value or exception of how a job ended. Raises only what a signal handler raised."""
     payload = event.payload
     is_value = event.outcome is Outcome.OK
-    if is_value and codec.is_plain(payload):
-        try:
-            return codec.decode(payload, event.buffers), None
-        except Exception as error:  # noqa: BLE001 - it fails this job alone
-            return None, error
     watch = SHIELD.watch()
     try:
         with watch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import select
 import threading
 import time
@@ -29,14 +30,36 @@ DROP_S = 5.0
 open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
+class Bell(io.FileIO):
+    """An eventfd that wakes the IO thread: ``write(ONE)``, from any thread at any time.
+
+    Its last reference closes it, and no call does: a thread in ``write`` has let go of the GIL, and
+    would write to a closed descriptor, or to another file that has got its number.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class NoBell:
+    """In the place of the bell of a client that has ended: there is no thread to wake."""
+
+    def write(self, _what: bytes) -> None:
+        """Nothing."""
+
+
 def serve(
     ref: weakref.ref[Session],
     dropped: list[Session],
     epoll: select.epoll,
-    bell: io.FileIO,
+    _bell: Bell,
     *owned: Any,
 ) -> None:
-    """A client's IO thread."""
+    """A client's IO thread. It has ``_bell`` for the client, which may come back when the collector
+    has closed what only garbage refers to."""
     try:
         _serve_turns(ref, dropped, epoll)
     except BaseException as error:
@@ -46,7 +69,6 @@ def serve(
             client._die(error)
     dropped.clear()
     epoll.close()
-    bell.close()
     _close_link(*owned)
 
 

@@ -23,7 +23,6 @@ without having read to the end wakes the IO thread.
 
 from __future__ import annotations
 
-import io
 import logging
 import operator
 import os
@@ -38,7 +37,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
-from gmpd.client.core import Ended, apply
+from gmpd.client.core import SMALL_BYTES, Ended, apply
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.door import Door
@@ -96,6 +95,10 @@ class Session(Wire):
         self._leading = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
+        #: Turns that it has begun, and the turn in which it was rung last: once a turn is enough.
+        self._turns, self._rung = 0, -1
+        #: The function that was submitted last: what is checked of it needs no second look.
+        self._checked: FunctionRef | None = None
         #: It does not even wake by itself to see whether the daemon lives.
         self._unarmed = True
         #: Jobs that nobody wants any more: noted by anybody. None: all streams.
@@ -127,27 +130,50 @@ class Session(Wire):
     def _take_in(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
     ) -> None:
-        self._admit(wait)
-        if blob.buffers:  # the caller may change its array as soon as submit has returned
-            blob = Blob(blob.data, tuple(map(bytes, blob.buffers)))
         core, requests = self._core, self._requests
-        core.check(ref, blob, options)
+        waiting = core.unsent + len(requests)
+        if self._closed or core.lost is not None or (wait and waiting > self._pending_max):
+            self._admit(wait)
+        if (
+            ref is not self._checked
+            or options is not None
+            or blob.buffers
+            or len(blob.data) > SMALL_BYTES
+        ):
+            if blob.buffers:  # the caller may change its array as soon as submit has returned
+                blob = Blob(blob.data, tuple(map(bytes, blob.buffers)))
+            core.check(ref, blob, options)
+            self._checked = ref
         try:
             requests.append((ref, options, blob, sink))
-            self._hand_over(len(requests) >= FLUSH_JOBS or core.in_flight == 0)
+            if len(requests) >= FLUSH_JOBS or not core.in_flight or self._ended:
+                self._hand_over()
+            elif self._asleep and self._rung != self._turns:
+                self._nudge()
         except BaseException:  # interrupted: the IO thread sends what has been taken
             self._ring()
             raise
 
-    def _hand_over(self, now: bool) -> None:
-        """See that what was appended is sent: ``now``, or soon."""
-        if (now or self._ended) and not self._door.inside:
+    def _hand_over(self) -> None:
+        """Send what was appended; a finalizer that is behind the door already leaves it there."""
+        if not self._door.inside:
             self._exchange()
         elif self._asleep:
+            self._nudge()
+
+    def _nudge(self) -> None:
+        """Have the IO thread take another turn, unless it has been rung since the last began.
+
+        Each write lets go of the GIL, so one has to do for all that is submitted until the thread
+        runs. The turn is read first: a ring that comes too early for it is only one too many.
+        """
+        turn = self._turns
+        if self._rung != turn:
             self._ring()
+            self._rung = turn
 
     def _admit(self, wait: bool) -> None:
-        if self._closed or self._pid != os.getpid():
+        if self._closed:  # so is, in a fork, every client of the parent
             self._refuse()
         if self._core.lost is not None:
             raise self._core.lost
@@ -182,7 +208,7 @@ class Session(Wire):
         """Behind the door. Wakes the IO thread there, too: after it, a handler may raise."""
         self._number()
         if not self._ended and (self._send_out() or self._unarmed):
-            self._ring()
+            self._nudge()
         self._settle()
 
     def _number(self) -> None:
@@ -239,7 +265,7 @@ class Session(Wire):
                     if not self._stopping:
                         self._epoll.modify(fd, select.EPOLLIN)
                         if self._requests or self._core.unsent or self._link.readable:
-                            self._ring()
+                            self._nudge()
 
     def _look(self) -> bool:
         with self._door:
@@ -395,17 +421,13 @@ class Session(Wire):
 
     def _ring(self) -> None:
         """Wake the IO thread; needs no lock."""
-        try:
-            self._bell.write(_ONE)
-        except (ValueError, OSError):
-            pass  # closed, or just now: the client has ended, and every job with it
+        # Nothing is caught: it would be what a signal handler raised in here.
+        self._bell.write(_ONE)
 
     # -- the IO thread ---------------------------------------------------------------------------
 
     def _start_io(self) -> None:
-        # As a file it knows when it is closed: a finalizer may ring at any time, and the number of
-        # a closed descriptor may be another's.
-        self._bell = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+")
+        self._bell: Any = iothread.Bell()
         self._epoll = select.epoll()
         for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
@@ -425,6 +447,7 @@ class Session(Wire):
         for fd, _ in ready:
             if fd == self._bell.fileno():
                 self._bell.read(8)
+        self._turns += 1  # after it has read: what rings from now on is heard by the next turn
         with self._door:
             if self._stopping:
                 return False
@@ -497,7 +520,7 @@ class Session(Wire):
         self._delivery.end()
         for bell in (self._room, self._idle):
             bell.notify_all()
-        self._bell.close()  # no stream rings it any more: all have ended
+        self._bell = iothread.NoBell()
         self._io = 0  # another thread may get the same number
 
     def _die(self, error: BaseException) -> None:
