@@ -32,6 +32,29 @@ def runtime(report: Report) -> list[str]:
     return [*lines, "", _from(report)]
 
 
+def pythons(report: Report) -> list[str]:
+    """What a G costs on each version, by asyncio on the same one; the collector's pauses."""
+    figures = ("switch", "spawn", "channel", "memory")
+    units = next(iter(report.values()))["figures"]
+    heads = [f"{name}, {units[name]['unit']}" for name in figures]
+    lines = [
+        _row(["Python", *heads, "longest pause, ms: minded, bare"]),
+        _row(["---", *["---:"] * (len(figures) + 1)]),
+    ]
+    for version, each in report.items():
+        cells = [version]
+        for name in figures:
+            seen = each["figures"][name]["by"]["gmpd"]
+            ratio = each["figures"][name]["by"]["asyncio"]["gmpd_by_it"]
+            cells.append(f"{seen['median']:,.0f} (x{ratio:.2f})")
+        pauses = [f"{each['collector'][kind]['longest_ms']:.0f}" for kind in ("minded", "bare")]
+        lines.append(_row([*cells, ", ".join(pauses)]))
+    last = next(reversed(report.values()))
+    gs = last["collector"]["gs"]
+    lines += ["", f"The pause is the collector's longest beside {gs:,} parked Gs, in CPU time."]
+    return [*lines, "", _from(last)]
+
+
 def handoff(report: Report) -> list[str]:
     """The percentiles of handoff_figures.py."""
     lines = [_row(["", "p50, ms", "p99, ms", "worst, ms", "of"]), _row(["---", *["---:"] * 4])]
@@ -128,6 +151,7 @@ def _machine(report: Report) -> str:
 TABLES: dict[str, Callable[[Report], list[str]]] = {
     "bench": bench,
     "runtime": runtime,
+    "pythons": pythons,
     "handoff": handoff,
     "makespan": makespan,
     "million": million,
