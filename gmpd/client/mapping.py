@@ -20,6 +20,7 @@ from gmpd.client.calls import insist, wire_options
 from gmpd.client.chunks import describe_chunk, each
 from gmpd.client.core import Options
 from gmpd.client.progress import Report, reporter
+from gmpd.codec.interrupts import pass_on
 from gmpd.timeouts import checked
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ class Plan:
         try:
             taken.extend(islice(source, n))  # keeps what it got before an error
         except Exception as error:  # noqa: BLE001 - the caller's own source
+            pass_on(error)
             self.source_error = error
         return taken
 

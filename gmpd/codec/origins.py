@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from gmpd.codec import interrupts
 from gmpd.errors import NotRegistered
 
 #: Modules of a project that are compared for one function.
@@ -119,7 +120,8 @@ def _of_file(name: str, path: str) -> Origin | None:
         with open(path, "rb") as file:
             # A library of machine code may be large; its size tells versions apart.
             data = file.read() if path.endswith(".py") else b"%d" % os.fstat(file.fileno()).st_size
-    except OSError:
+    except OSError as error:
+        interrupts.pass_on(error)
         return None
     return Origin(name, path, blake2b(data, digest_size=16).digest())
 

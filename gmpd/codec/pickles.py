@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from gmpd.codec import guests, home
+from gmpd.codec import guests, home, interrupts
 from gmpd.errors import ProtocolError, Unserializable
 
 Buffer = bytes | bytearray | memoryview
@@ -69,7 +69,8 @@ def dump_needing(
     callback = None if in_band else keep_inside
     try:
         data = pickle.dumps(value, _PROTOCOL, buffer_callback=callback)
-    except Exception:  # noqa: BLE001 - user code; cloudpickle has the last word
+    except Exception as error:  # noqa: BLE001 - user code; cloudpickle has the last word
+        interrupts.pass_on(error)
         data = b""
     if data and not (_MAIN in data or _has_managers(data) or _sends_modules_by_value()):
         return _summed(data), tuple(buffers), ()

@@ -14,6 +14,8 @@ import types
 import weakref
 from typing import Any, NamedTuple
 
+from gmpd.codec import interrupts
+
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: A longer text among the globals is not worth keeping a copy of.
 _TEXT_MAX = 1024
@@ -84,7 +86,8 @@ def find(module_name: str, qualname: str) -> Any:
             return None
         try:
             target = getattr(target, part, None)
-        except Exception:  # noqa: BLE001 - a module's own __getattr__
+        except Exception as error:  # noqa: BLE001 - a module's own __getattr__
+            interrupts.pass_on(error)
             return None
     return target
 

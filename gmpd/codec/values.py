@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from gmpd.codec import blame, detached, pickles, plain
+from gmpd.codec import blame, detached, interrupts, pickles, plain
 from gmpd.codec.pickles import PICKLE_TAG, Buffer
 from gmpd.errors import ProtocolError, Unserializable
 
@@ -153,7 +153,8 @@ def encode_call(
                 return _encode_pickled_call(fn_name, args, kwargs, fn)
     try:
         data = _pack((args, kwargs))
-    except _REFUSED_BY_PACK:
+    except _REFUSED_BY_PACK as error:
+        interrupts.pass_on(error)
         return _encode_pickled_call(fn_name, args, kwargs, fn)
     if len(data) > _PACKER_KEEPS:
         _shrink_packer()
@@ -171,7 +172,8 @@ def _encode_large_call(
         return _encode_pickled_call(fn_name, args, kwargs, fn)
     try:
         return _blob(detached.call(args, kwargs))
-    except _REFUSED_BY_PACK:
+    except _REFUSED_BY_PACK as error:
+        interrupts.pass_on(error)
         return _encode_pickled_call(fn_name, args, kwargs, fn)
 
 
@@ -268,7 +270,8 @@ def _encode_msgpack(value: Any, plain: bool = False) -> Blob | None:
         if (kind is bytes or kind is str) and len(value) > _LARGE and not plain:
             return _blob(detached.scalar(value))
         data = _pack(value)
-    except _REFUSED_BY_PACK:
+    except _REFUSED_BY_PACK as error:
+        interrupts.pass_on(error)
         return None
     if len(data) > _PACKER_KEEPS:
         _shrink_packer()
