@@ -4,9 +4,9 @@ Settling a future runs no user's code and waits for nothing: the outcome is put 
 sleepers are woken, and callbacks are left to the client's delivery thread. The value is unpickled
 by the first thread that asks for it, so a slow one holds up only those who want it.
 
-A Condition is most of what a standard Future costs. Here it is built by the first waiter. Who
-settles a future without one writes the state first and looks for a condition after; who builds one
-looks at the state after. So one of them sees the other, and no lock is needed. A condition that is
+A Condition is most of what a standard Future costs. Here it is built by the first waiter,
+in one step of C; to see that there is none and to write the state is one step, too. So a state is
+only ever written under the condition, or where there is none, without a lock. A condition that is
 held is not waited for: whoever holds it may be interrupted by a signal handler that needs the
 settler. It is settled later (``settle_later``).
 """
@@ -38,6 +38,7 @@ from gmpd.runtime.internals import (
 )
 from gmpd.timeouts import checked
 
+_store = object.__setattr__
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
@@ -250,11 +251,11 @@ class JobFuture(concurrent.futures.Future[Any]):
         """The job's outcome has come. Waits for nothing and runs no user's code."""
         cancelled = event.outcome is Outcome.CANCELLED
         state, kept = (CANCELLED_AND_NOTIFIED, None) if cancelled else (FINISHED, event)
-        if self._made is None:
-            self._event = kept
-            self._state = state
-            if self._made is None:
-                return
+        self._event = kept  # looked at by nobody before the state is FINISHED
+        # The look and the store are one step for other threads: between them there is no call or
+        # jump, after which alone the GIL may change hands, and no new line, if they are traced.
+        if self._made is None and _store(self, "_state", state) is None:
+            return
         if not self.settle(event) and self._owner is not None:
             self._owner.settle_later(self, event)
 
