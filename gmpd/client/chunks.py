@@ -21,6 +21,7 @@ from gmpd.codec import (
     describe_function,
     encode_error,
     encode_result,
+    own_error,
     too_large,
 )
 from gmpd.errors import LimitPassed, Unserializable
@@ -122,12 +123,12 @@ def _fitting(
     yield from _fitting(results[half:], first + half, errors, limit)
 
 
-def _refusal(result: Any, limit: int | None) -> Unserializable | None:
+def _refusal(result: Any, limit: int | None) -> BaseException | None:
     """Why one result cannot be sent."""
     try:
         nbytes = encode_result(result).nbytes
     except Unserializable as error:
-        return error
+        return own_error(error)
     return None if limit is None or nbytes <= limit else Unserializable(too_large(nbytes, limit))
 
 

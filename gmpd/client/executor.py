@@ -28,7 +28,7 @@ from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client, View
 from gmpd.client.views import OptionsView
-from gmpd.codec import OrElse
+from gmpd.codec import OrElse, own_error
 from gmpd.config import Config
 from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable, Unserializable
@@ -103,7 +103,7 @@ class Executor(concurrent.futures.Executor):
             raise (broken(error) or error) from None
         except Unserializable as error:  # where the standard pools have it
             future = JobFuture()
-            future.set_exception(error)
+            future.set_exception(own_error(error))
         except RuntimeError:
             if self._down:  # just now
                 raise RuntimeError("cannot schedule new futures after shutdown") from None
@@ -169,7 +169,10 @@ class Executor(concurrent.futures.Executor):
             for future in pending:
                 future.cancel()
         if wait:
-            concurrent.futures.wait(pending)
+            # Not ``concurrent.futures.wait``: a handler that waits inside of it holds the futures'
+            # own locks against the thread that is to settle them.
+            for future in pending:
+                future.wait_over(None)
 
     def __del__(self) -> None:
         if getattr(self, "_down", True) is False and self._own:
@@ -225,6 +228,10 @@ def _pool(
     changes: dict[str, object] = {"http.enabled": False}
     each = 1 if max_concurrent is None else -(-max_concurrent // (max_workers or procs_max()))
     changes["limits.plain_calls"] = each
+    # As large as memory allows, as standard pools have it: it serves this program alone.
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    changes["limits.value_bytes"] = memory
+    changes["limits.queue_bytes"] = max(memory, Config.load().limits.queue_bytes)
     if max_workers is not None:
         # At most so many, as the standard pools have it; more Ps than that would help nobody.
         changes["daemon.procs"] = min(max_workers, procs_max())

@@ -11,7 +11,6 @@ from gmpd.errors import (
     JobCancelled,
     JobPoisoned,
     JobTimeout,
-    ProtocolError,
     QueueFull,
     WorkerLost,
 )
@@ -31,7 +30,7 @@ def error_of(event: Ended, job_id: str, name: str) -> BaseException:
             try:
                 own = codec.decode_error(event.payload)
             except Exception as broken:  # noqa: BLE001 - whatever the error's own code does
-                return broken if isinstance(broken, GmpdError) else ProtocolError(str(broken))
+                return broken
             codec.add_job_note(own, where)
             return own
         case Outcome.TIMEOUT:

@@ -16,7 +16,7 @@ from gmpd.codec.failures import (
 from gmpd.codec.functions import FunctionRef, describe_function, resolve_function
 from gmpd.codec.guests import GuestPart, stand_in
 from gmpd.codec.guests import learn as learn_part
-from gmpd.codec.pickles import Buffer
+from gmpd.codec.pickles import Buffer, own_error
 from gmpd.codec.values import (
     Blob,
     OrElse,
@@ -50,6 +50,7 @@ __all__ = [
     "error_summary",
     "is_plain",
     "learn_part",
+    "own_error",
     "resolve_function",
     "stand_in",
     "to_plain",

@@ -12,7 +12,9 @@ who means harm; that is a question of transports.
 
 from __future__ import annotations
 
+import copyreg
 import io
+import os
 import pickle
 import sys
 import zlib
@@ -39,6 +41,11 @@ OUT_OF_BAND_MAX = 64
 #: How protocol 5 writes the module name of anything that ``__main__`` defines. A value that merely
 #: contains this text takes the slower way for nothing, which is harmless.
 _MAIN = b"\x8c\x08__main__"
+
+#: Where this package is: its own classes refuse to be sent, too.
+_OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+#: What the unpickler raises for bytes that are no pickle; a value's own code may, too.
+_REFUSED_BY_LOADS = (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError)
 
 #: Parts of a program (``home.Part``, ``guests.GuestPart``) that must be loaded before a pickle is.
 Needs = tuple[Any, ...]
@@ -69,9 +76,11 @@ def dump_needing(
     callback = None if in_band else keep_inside
     try:
         data = pickle.dumps(value, _PROTOCOL, buffer_callback=callback)
-    except Exception as error:  # noqa: BLE001 - user code; cloudpickle has the last word
+    except Exception as error:
         interrupts.pass_on(error)
-        data = b""
+        if is_own_error(error):
+            raise
+        data = b""  # cloudpickle has the last word
     if data and not (_MAIN in data or _has_managers(data) or _sends_modules_by_value()):
         return _summed(data), tuple(buffers), ()
     guest = guests.current()
@@ -130,7 +139,8 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
 
     A buffer that the sender could write is writable here: a read-only one is copied, a writable
     one becomes the value's own memory. Raises ProtocolError when the bytes are not what ``dump``
-    makes, Unserializable when they are but the value cannot be rebuilt here.
+    makes, Unserializable when they are but the value cannot be rebuilt here; an UnpicklingError
+    of the value's own code as it is.
     """
     _check(data)
     supply = iter([_writable(buffer) for buffer in buffers])
@@ -140,7 +150,11 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
             value = pickle.loads(data, buffers=supply)
         else:
             value = _load_as(ident, data, supply)
-    except (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError) as exc:
+    except _REFUSED_BY_LOADS as exc:
+        if _is_of_user_code(exc):  # the bytes are as they were sent, and the value's own code ran
+            if isinstance(exc, pickle.UnpicklingError):
+                raise
+            raise Unserializable(cannot_rebuild(exc)) from exc
         raise ProtocolError(f"a pickle of {len(data)} bytes does not load: {exc}") from exc
     except MemoryError as exc:
         raise Unserializable(f"a value of {len(data)} bytes does not fit into memory here") from exc
@@ -149,6 +163,46 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     if next(supply, None) is not None:
         raise ProtocolError(f"{len(buffers)} buffers came with a value that needs fewer")
     return value
+
+
+def is_own_error(exc: BaseException | None) -> bool:
+    """Whether a value's own method raised it while it was pickled, or the handler of a signal.
+
+    What the pickler itself refuses, cloudpickle may know how to take apart; and so it may where a
+    class refuses by PicklingError, as loggers do.
+    """
+    return (
+        isinstance(exc, Exception)
+        and not isinstance(exc, pickle.PicklingError)
+        and _is_of_user_code(exc)
+    )
+
+
+def own_error(refusal: BaseException) -> BaseException:
+    """For a refusal to send something, the error of the value's own method that led to it, with the
+    refusal's words as a note. Everything else as it is."""
+    own = refusal.__cause__
+    if own is None or not isinstance(refusal, Unserializable) or not is_own_error(own):
+        return refusal
+    try:
+        own.add_note(str(refusal))
+    except Exception:  # noqa: BLE001 - the user's class, which may refuse notes
+        return own
+    return own
+
+
+def _is_of_user_code(exc: BaseException) -> bool:
+    """Whether it was raised in a Python frame that is no pickler's: theirs are written in C."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    file = trace.tb_frame.f_code.co_filename
+    cloudpickle = getattr(sys.modules.get("cloudpickle"), "__file__", None)
+    return not file.startswith(
+        (_OURS, copyreg.__file__, os.path.dirname(cloudpickle) if cloudpickle else _OURS)
+    )
 
 
 def _load_as(ident: bytes, data: Buffer, supply: Any) -> Any:

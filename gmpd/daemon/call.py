@@ -21,6 +21,7 @@ from gmpd.codec import (
     decode_call,
     encode_error,
     encode_result,
+    own_error,
     resolve_function,
 )
 from gmpd.daemon.fitness import is_want
@@ -91,10 +92,10 @@ class Call:
     may_be_home = True
 
     __slots__ = (
-        "adopted", "began_ns", "buffers", "cancelling", "child", "data", "driven", "ended_ns",
-        "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options", "out_buffers", "outcome",
-        "payload", "place", "room", "room_waiter", "slow", "task", "thread", "timer", "token",
-        "unopened", "waits", "want", "worker",
+        "adopted", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
+        "ended_ns", "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options",
+        "out_buffers", "outcome", "payload", "place", "room", "room_waiter", "slow", "task",
+        "thread", "timer", "token", "unopened", "waits", "want", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +113,8 @@ class Call:
         self.fn_key = fn.fid
         self.options = options
         self.payload = payload
+        #: They live until the result is encoded: it may refer to them weakly.
+        self.args: tuple[Any, ...] = ()
         self.buffers = buffers
         self.id = 0
         self.driven: Any = None
@@ -180,6 +183,7 @@ class Call:
         if self.worker.loop.forked:
             leave_fork(self.outcome is not Outcome.OK)
         if coro is None:
+            self.args = ()
             self.ended_ns = time.monotonic_ns()
             self.occupied_ns = self.ended_ns - self.began_ns
         else:
@@ -241,6 +245,7 @@ class Call:
         if self.fn.quick_ns is None:  # its first call: asking takes a microsecond
             self.fn.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
         self.payload, self.buffers = b"", ()
+        self.args = args, kwargs
         return fn(*args, **kwargs)
 
     def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -308,6 +313,7 @@ class Call:
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail_waiting(exc)
         finally:
+            self.args = ()
             self.ended_ns = time.monotonic_ns()
 
     def _end_early(self, unbegun: Any) -> None:
@@ -334,6 +340,7 @@ class Call:
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail_waiting(exc)
         finally:
+            self.args = ()
             self.ended_ns = time.monotonic_ns()
 
     async def _stream_async(self, source: Any) -> None:
@@ -421,6 +428,7 @@ class Call:
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
         self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
+        exc = own_error(exc)
         if is_want(exc):
             self.want = exc
         self.data, self.out_buffers, self.gift = encode_error(exc, plain=plain), (), ()

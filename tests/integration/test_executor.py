@@ -647,3 +647,77 @@ def test_what_waits_in_a_worker_keeps_no_coroutine_from_it(tmp_path: Any) -> Non
             for gate in gates:
                 open_gate(gate)
         assert [each.result(20) for each in blocked] == ["open", "open"]
+
+
+class Refuses:
+    """Its own methods raise, in whichever process it is pickled or unpickled."""
+
+    def __init__(self, packs: type[Exception] | None = None, unpacks: bool = False) -> None:
+        self.packs, self.unpacks = packs, unpacks
+
+    def __getstate__(self) -> Any:
+        if self.packs is not None:
+            raise self.packs("as it was told to")
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["unpacks"]:
+            raise pickle.UnpicklingError("as it was told to")
+        self.__dict__.update(state)
+
+
+@pytest.mark.parametrize(
+    "kind", [ValueError, KeyError, pickle.UnpicklingError, NotImplementedError]
+)
+def test_errors_of_getstate_keep_their_class(
+    executor: gmpd.Executor, kind: type[Exception]
+) -> None:
+    error = executor.submit(abs, Refuses(kind)).exception(20)
+    assert type(error) is kind
+    assert "argument" in error.__notes__[0]  # which one
+    assert type(executor.submit(Refuses, kind).exception(20)) is kind
+    with pytest.raises(kind):
+        list(executor.map(Refuses, [kind] * 4, chunksize=2))
+
+
+def test_a_users_unpickling_error_keeps_its_class(executor: gmpd.Executor) -> None:
+    assert type(executor.submit(id, Refuses(None, True)).exception(20)) is pickle.UnpicklingError
+    assert type(executor.submit(Refuses, None, True).exception(20)) is pickle.UnpicklingError
+
+
+def give_proxy(value: Tracked) -> Any:
+    return Weakly(weakref.ref(value))
+
+
+async def give_proxy_later(value: Tracked) -> Any:
+    ref = weakref.ref(value)
+    del value
+    await asyncio.sleep(0)
+    return Weakly(ref)
+
+
+class Weakly:
+    """Is pickled as what it refers to."""
+
+    def __init__(self, ref: weakref.ref[Tracked]) -> None:
+        self.ref = ref
+
+    def __reduce__(self) -> Any:
+        return type, (self.ref(),)
+
+
+def test_arguments_live_until_the_result_is_encoded(executor: gmpd.Executor) -> None:
+    for fn in (give_proxy, give_proxy_later):
+        assert executor.submit(fn, Tracked()).result(20) is Tracked
+
+
+def test_values_in_a_pool_have_no_limit_but_memory() -> None:
+    # In a process of its own: the first large argument starts a thread of pyzmq, which stays.
+    script = (
+        "import gmpd\n"
+        "with gmpd.Executor(1) as pool:\n"
+        "    assert len(pool.submit(bytes, 5 << 20).result(20)) == 5 << 20\n"
+        "    assert pool.submit(len, bytes(5 << 20)).result(20) == 5 << 20\n"
+    )
+    small = {"GMPD_LIMITS__VALUE_BYTES": "1MiB", "GMPD_LIMITS__QUEUE_BYTES": "2MiB"}
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=50, env=os.environ | small)

@@ -6,6 +6,7 @@ The signal is real, and comes while a given line of a given verb is about to run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import subprocess
@@ -77,9 +78,16 @@ def only_submitted(client: gmpd.Client, out: list[Any]) -> None:
     out.append(client.submit(abs, -1))
 
 
-VERBS: list[Action] = [one, many, pickled, mapped, streamed, asked, cancelled, called_back]
+def pooled(client: gmpd.Client, out: list[Any]) -> None:
+    with gmpd.Executor(client=client) as pool:
+        out.append(pool.submit(abs, -1))
+        assert list(pool.map(abs, [-1] * 4, chunksize=2, buffersize=1)) == [1] * 4
+        pool.submit(abs, -1).cancel()
+
+
+VERBS: list[Action] = [one, many, pickled, mapped, streamed, asked, cancelled, called_back, pooled]
 #: What a handler does.
-ACTIONS: list[Action] = [only_submitted, one, mapped, streamed, asked, cancelled]
+ACTIONS: list[Action] = [only_submitted, one, mapped, streamed, asked, cancelled, pooled]
 
 
 class Raised(TimeoutError, ValueError, KeyError, IndexError, RuntimeError):
@@ -153,6 +161,30 @@ def test_a_handler_uses_the_client_at_every_line(client: gmpd.Client, verb: Acti
         assert bool(ran) == (at.seen.get(line, 0) >= at.times), where
         if number % 20 == 0:
             check(client, out, where)
+    assert len(survey.seen) > 30
+
+
+@pytest.mark.timeout(40)
+@pytest.mark.parametrize("how", [{"wait": False, "cancel_futures": True}, {"wait": True}])
+def test_a_handler_ends_the_executor_at_every_line_of_it(
+    client: gmpd.Client, how: dict[str, bool]
+) -> None:
+    def use(pool: gmpd.Executor, out: list[Any]) -> None:
+        out.append(pool.submit(abs, -1))
+        out.append(pool.submit(divmod, 7, 2))
+        pool.shutdown()
+
+    with At(None) as survey:
+        use(gmpd.Executor(client=client), [])
+    for line in sorted(survey.seen):
+        pool = gmpd.Executor(client=client)
+        out: list[Any] = []
+        signal.signal(SIGNAL, lambda *_, pool=pool: pool.shutdown(**how))
+        with contextlib.suppress(RuntimeError), At(line):  # it cannot be used after shutdown
+            use(pool, out)
+        assert not wait(out, DEADLINE_S).not_done, line
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(abs, -1)
     assert len(survey.seen) > 30
 
 
