@@ -236,6 +236,7 @@ class AsyncClient(Wire):
         *iterables: Source,
         ordered: bool = True,
         chunksize: int | str = "auto",
+        buffersize: int | None = None,
         timeout: float | None = None,
         progress: bool | Report = False,
     ) -> AsyncIterator[Any]:
@@ -250,6 +251,7 @@ class AsyncClient(Wire):
             iterables,
             ordered=ordered,
             chunksize=chunksize,
+            buffersize=buffersize,
             timeout=timeout,
             progress=progress,
         )

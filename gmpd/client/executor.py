@@ -25,6 +25,7 @@ from gmpd import pythons
 from gmpd.client.chunks import each, run_rows_async, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
+from gmpd.client.mapping import checked_buffersize
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client, View
 from gmpd.client.views import OptionsView
@@ -127,10 +128,7 @@ class Executor(concurrent.futures.Executor):
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        checked_buffersize(buffersize)
         left_s = checked(timeout)
         end = None if left_s is None else time.monotonic() + left_s
         if chunksize == 1:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 #: Items that are out at most: enough to keep a thousand requests in flight.
 WINDOW_ITEMS = 1024
+#: Of coroutines, which wait together and cost little meanwhile; as long as they are small.
+WINDOW_COROUTINES = 16_384
+#: So many bytes of them, arguments or results, by what one had so far.
+WINDOW_BYTES = 16 << 20
 #: Chunks that may be out however large they are, or few cores' worth would starve many.
 WINDOW_CHUNKS = 64
 #: While nothing has come back, and so nobody knows how long an item takes, so many are out: a
@@ -49,12 +53,17 @@ PARTS = 32
 class Sizer:
     """How many items the next chunk has."""
 
-    def __init__(self, chunksize: int | str, total: int | None, alone: bool) -> None:
+    def __init__(
+        self, chunksize: int | str, total: int | None, alone: bool, bound: int | None = None
+    ) -> None:
         if chunksize != "auto" and (not isinstance(chunksize, int) or chunksize < 1):
             raise ValueError(f"chunksize={chunksize!r}: must be 'auto' or at least 1")
         self._auto = chunksize == "auto" and not alone
         self.size = chunksize if isinstance(chunksize, int) else 1
         self._most = CHUNK_ITEMS_MAX if total is None else max(1, total // PARTS)
+        if bound is not None:  # some chunks of so few items, or one worker would have them all
+            self.size = min(self.size, bound)
+            self._most = min(self._most, max(1, bound // PROBES))
         self._item_us: float | None = None
         self._item_bytes = 0.0
 
@@ -62,6 +71,11 @@ class Sizer:
     def probing(self) -> bool:
         """Nobody knows yet how long an item takes."""
         return self._auto and self._item_us is None
+
+    @property
+    def item_bytes(self) -> float:
+        """What an item had lately, arguments or result, whichever is more."""
+        return self._item_bytes
 
     def weigh(self, items: int, nbytes: int) -> None:
         """``items`` had arguments, or results, of so many bytes together."""
@@ -90,8 +104,10 @@ class Plan:
         iterables: Sequence[object],
         *,
         chunksize: int | str = "auto",
+        buffersize: int | None = None,
         progress: bool | Report = False,
     ) -> None:
+        checked_buffersize(buffersize)
         self._fn = fn
         self._ref = codec.describe_function(fn)
         self._options, self._plain = wire_options(fn, overrides)
@@ -102,10 +118,12 @@ class Plan:
         # Of isolated jobs, each item is to have a worker of its own. A time limit and retries are
         # an attempt's, and so is an item's only if each is a job.
         own = bool(self._options and not _PER_ATTEMPT.isdisjoint(self._options))
-        alone = self._plain or own or inspect.iscoroutinefunction(fn)
-        self._sizer = Sizer(chunksize, total, alone)
+        self._waits = inspect.iscoroutinefunction(fn)
+        self._sizer = Sizer(chunksize, total, self._plain or own or self._waits, buffersize)
+        #: Items that may be out, or have results that nobody took yet, where the caller said so.
+        self._bound = buffersize
         #: How many items a chunk has, where the caller said so.
-        self.fixed = chunksize if isinstance(chunksize, int) else None
+        self.fixed = self._sizer.size if isinstance(chunksize, int) else None
         self._report = reporter(progress, total)
         #: Futures in order of submission, and their numbers of items.
         self.out: dict[Any, int] = {}
@@ -135,9 +153,17 @@ class Plan:
         """Items of the next chunk; 0 while the window is full."""
         size = self._sizer.size
         chunks = len(self.out)
-        full = self._items_out + size > WINDOW_ITEMS and chunks >= WINDOW_CHUNKS
+        items = self._items_out + size
+        if self._bound is not None:
+            full = items > self._bound
+        else:
+            full = items > self._window(items) and chunks >= WINDOW_CHUNKS
         full = full or (self._sizer.probing and chunks >= PROBES)
         return 0 if self.out and full else size
+
+    def _window(self, items: int) -> int:
+        small = items * self._sizer.item_bytes <= WINDOW_BYTES
+        return WINDOW_COROUTINES if self._waits and small else WINDOW_ITEMS
 
     def call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
         """A chunk as a job, ready for the wire."""
@@ -283,6 +309,14 @@ class _Ended:
         self._bell.notify_all()
 
     add_exception = add_cancelled = add_result
+
+
+def checked_buffersize(buffersize: int | None) -> None:
+    """In the words of ``concurrent.futures``."""
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
 
 
 def _length(iterables: Sequence[object]) -> int | None:

@@ -110,13 +110,16 @@ class Client(Session):
         *iterables: Iterable[Any],
         ordered: bool = True,
         chunksize: int | str = "auto",
+        buffersize: int | None = None,
         timeout: float | None = None,
         progress: bool | Report = False,
     ) -> Iterator[Any]:
         """``fn`` over the items, lazily: a window of them is out at a time, so any length works.
 
         ``ordered=False`` gives results as they come. ``chunksize="auto"`` puts so many into one
-        job that it takes some milliseconds. ``timeout``: seconds from now to the last result.
+        job that it takes some milliseconds. ``buffersize``: so many items at most are out, or have
+        results that were not taken yet; by default about a thousand, of coroutines about 16,000
+        while they are small. ``timeout``: seconds from now to the last result.
         ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).
         Closing the iterator cancels what has not started.
         """
@@ -126,6 +129,7 @@ class Client(Session):
             iterables,
             ordered=ordered,
             chunksize=chunksize,
+            buffersize=buffersize,
             timeout=timeout,
             progress=progress,
         )

@@ -721,3 +721,23 @@ def test_values_in_a_pool_have_no_limit_but_memory() -> None:
     )
     small = {"GMPD_LIMITS__VALUE_BYTES": "1MiB", "GMPD_LIMITS__QUEUE_BYTES": "2MiB"}
     subprocess.run([sys.executable, "-c", script], check=True, timeout=50, env=os.environ | small)
+
+
+def test_a_map_of_what_waits_has_it_wait_together_or_as_told(client: gmpd.Client) -> None:
+    began = time.monotonic()
+    assert len(list(client.map(asyncio.sleep, [1] * 4000))) == 4000  # four windows of old
+    assert time.monotonic() - began < 3.9
+    taken = itertools.count()
+    results = client.map(asyncio.sleep, (next(taken) * 0 for _ in range(100)), buffersize=4)
+    assert next(results) is None
+    assert next(taken) <= 5  # four out, and the one that was given
+
+    async def main() -> None:
+        async with gmpd.AsyncClient() as c:
+            some = itertools.count()
+            more = c.map(abs, some, buffersize=4)
+            assert await anext(more) == 0
+            assert next(some) <= 5
+            await more.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(main())

@@ -409,3 +409,42 @@ def test_the_limit_of_a_chunk_ends_the_chunk() -> None:
     with pytest.raises(LimitPassed):
         run_chunk(item, [0, 1, 2])
     assert seen == [0, 1]
+
+
+async def napping(_: int) -> None: ...
+
+
+def filled(plan: Plan) -> int:
+    """How many items it sends while nothing comes back."""
+    items = 0
+    while (size := plan.room()) and items < 100_000:
+        plan.sent(object(), size)
+        items += size
+    return items
+
+
+@pytest.mark.parametrize("fn", [len, napping])
+@pytest.mark.parametrize("chunksize", ["auto", 1, 3, 50])
+@pytest.mark.parametrize("bound", [1, 2, 10, 3000])
+def test_a_map_sends_as_much_as_its_buffersize_allows(
+    fn: Any, chunksize: int | str, bound: int
+) -> None:
+    plan = Plan({}, fn, [iter(())], chunksize=chunksize, buffersize=bound)
+    plan._sizer.learn(1, 1)
+    sent = filled(plan)
+    assert sent <= bound
+    assert sent + plan._sizer.size > bound
+
+
+def test_more_coroutines_than_plain_calls_are_out_by_default() -> None:
+    assert filled(Plan({}, napping, [iter(())])) == 16_384
+    assert filled(Plan({}, len, [iter(())], chunksize=1)) == 1024
+    plan = Plan({}, napping, [iter(())])
+    plan._sizer.weigh(1, 1 << 14)  # large ones
+    assert filled(plan) == 1024
+
+
+def test_a_bad_buffersize_is_refused() -> None:
+    for bad, kind in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("auto", TypeError)):
+        with pytest.raises(kind, match="buffersize must be"):
+            Plan({}, len, [[1]], buffersize=bad)  # type: ignore[arg-type]
