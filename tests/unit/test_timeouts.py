@@ -63,7 +63,6 @@ CHECKED_BEFORE = {
     ("runtime/go.py", "asyncio.sleep(seconds)"),  # the loop's own limit
     ("gateway/latest.py", "asyncio.wait({asking}, timeout=self._wait_s)"),  # WAIT_S
     ("client/private.py", "process.wait(wait_s)"),  # a constant
-    ("client/executor.py", "concurrent.futures.wait(pending)"),  # none
 }
 #: Programs that show or measure; their numbers are their own.
 LESSONS = {"demo", "demo_jobs", "walkthrough", "bench", "cpu_bound", "switch_costs"}
