@@ -47,7 +47,7 @@ from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import current_m
+from gmpd.runtime.m import COMPUTING, current_m
 from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, Exchange, Letter
@@ -55,7 +55,6 @@ from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
 from gmpd.runtime.steps import leave_fork
 from gmpd.sched.functions import PART
-from gmpd.sched.sysmon import Trait
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
@@ -254,7 +253,7 @@ class Worker:
         self.page.pause()
         if detached := self.loop.ms.detached[:]:
             calls = [(m.g, m.trait) for m in detached if isinstance(m.g, Call)]
-            hogs = [call for call, trait in calls if trait is Trait.HOG]
+            hogs = [call for call, trait in calls if trait in COMPUTING]
             alone = hogs or [call for call, _ in calls]
             if len(alone) == 1:
                 self.page.resume(alone[0].token, alone[0].began_ns)

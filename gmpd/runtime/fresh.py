@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: What the run queue holds beside fresh Gs.
 STARTED = frozenset({G, JobG, Task})
+#: Gs that let go of the GIL for long have another M stand by for P.
+STANDBY = frozenset({Trait.BLOCKED, Trait.NATIVE})
 #: ``len`` looks at so many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
 
@@ -165,7 +167,7 @@ class FreshGs:
         if (crowded or trait is not None) and self._must_wait(g, trait):
             self._hold(g, trait)
             return 0
-        heir = ms.reserve() if trait is Trait.BLOCKED else None
+        heir = ms.reserve() if trait in STANDBY else None
         if loop.shown:
             loop.show(False)
         m.start_ns = start_ns = time.monotonic_ns()
@@ -226,14 +228,14 @@ class FreshGs:
         return took
 
     def _must_wait(self, g: Any, trait: Trait | None) -> bool:
-        """A G of a known hog waits while a hog competes for the GIL, for a while; a plain job while
-        as many run as may (``Ms.plain_calls``).
+        """A G of a known hog waits while a hog competes for the GIL, for a while, and a native one
+        while others have all cores; a plain job while as many run as may (``Ms.plain_calls``).
         """
         if g is self._beside:
             self._beside = None
-        elif trait is Trait.HOG and (hogs := self._handoffs.hogs()):
+        elif rivals := self._handoffs.rivals(trait):
             if self._beside_timer is None:
-                delay_s = beside_ns(hogs) / 1e9
+                delay_s = beside_ns(rivals) / 1e9
                 self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
             return True
         if len(self._ms.detached) < self._ms.plain_calls or g.__class__ is SyncG:
@@ -249,7 +251,7 @@ class FreshGs:
             self._beside = g = self.held.popleft()
             self._runq.ring.appendleft(g)
             if self.held:
-                delay_s = beside_ns(self._handoffs.hogs() + 1) / 1e9
+                delay_s = beside_ns(len(self._ms.detached) + 1) / 1e9
                 self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
 
     def _hold(self, g: Any, trait: Trait | None) -> None:

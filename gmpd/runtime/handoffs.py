@@ -8,6 +8,7 @@ decided here. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ from gmpd.sched.sysmon import SLICE_NS, Learned, Trait
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
+
+#: So many native Gs run beside each other in any case.
+CORES_MIN = 2
 
 
 class Handoffs:
@@ -64,11 +68,11 @@ class Handoffs:
         A standby M takes P whenever the G lets go of the GIL, be it for a microsecond: so time
         decides.
         """
-        if m.trait is Trait.BLOCKED:
+        if m.trait is Trait.BLOCKED or m.trait is Trait.NATIVE:
             if time.monotonic_ns() - m.start_ns < SLICE_NS:
                 self.learned.ended_in_time(m.g.fn_key)
             else:
-                self.learned.found(m.g.fn_key, Trait.BLOCKED)
+                self.learned.found(m.g.fn_key, m.trait)
 
     def judged_again(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon looked again at a G that runs without P."""
@@ -78,7 +82,7 @@ class Handoffs:
         if m.trait is not trait:
             m.trait = trait
             self.learned.found(g.fn_key, trait)
-            if trait is Trait.BLOCKED:
+            if trait is not Trait.HOG:
                 self._loop.fresh.readmit_soon()
 
     def over(self, _m: M, wake: Callable[[], None]) -> None:
@@ -88,6 +92,17 @@ class Handoffs:
     def hogs(self) -> int:
         """How many Gs without P compete with it for the GIL. One that waits now does not."""
         return sum(m.trait is Trait.HOG and not m.wait_reason for m in self._loop.ms.detached[:])
+
+    def rivals(self, trait: Trait | None) -> int:
+        """How many Gs without P one with this trait would compete with: hogs for the GIL; native
+        ones for a core, once each has one.
+        """
+        if trait is Trait.HOG:
+            return self.hogs()
+        if trait is not Trait.NATIVE:
+            return 0
+        native = sum(m.trait is Trait.NATIVE for m in self._loop.ms.detached[:])
+        return native if native >= max(CORES_MIN, len(os.sched_getaffinity(0))) else 0
 
     def passed(self, m: M) -> None:
         """P has left ``m``, whoever took it; its heir does not run yet. ``ms.lock`` is held."""

@@ -38,6 +38,9 @@ IDLE_S_MAX = 10.0
 #: Threads of a P beside the Ms that are counted: M0 and sysmon.
 OWN_THREADS = 2
 
+#: A G without P that is found so has a thread that computes.
+COMPUTING = frozenset({Trait.HOG, Trait.NATIVE})
+
 
 class _Current(threading.local):
     m: M | None = None
@@ -260,8 +263,10 @@ class Ms:
         with self.lock:
             if self.owner is m:
                 m.preempt = True
-                if m.g is not None and m.tick == tick:
-                    self._pass(m, heir, Trait.BLOCKED)
+                g = m.g
+                if g is not None and m.tick == tick:
+                    native = self._loop.handoffs.learned.get(g.fn_key) is Trait.NATIVE
+                    self._pass(m, heir, Trait.NATIVE if native else Trait.BLOCKED)
                     self._loop.handoffs.taken_over(m)
                     return True
                 m.preempt = False
@@ -498,7 +503,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
         m.wait_reason = self._reason
         m.loop.handoffs.known(m)
         # A hog competes no more: what waited for its end may start, also what begins to wait now.
-        if m.trait is Trait.HOG and not m.loop.is_closed():
+        if m.trait in COMPUTING and not m.loop.is_closed():
             m.loop.own.threadsafe(m.loop.fresh.readmit)
 
     def __exit__(

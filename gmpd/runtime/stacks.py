@@ -20,12 +20,12 @@ from gmpd.runtime.frames import frame_of
 from gmpd.runtime.g import Away, G
 from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.jobg import JobG
+from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.steps import Steps
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import PState
-from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -144,7 +144,7 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
 
 def _of_m(m: M, g: Any) -> list[str]:
     """A sync G on its thread: with P, or computing beside it, it runs."""
-    runs = m.loop.ms.owner is m or m.trait is Trait.HOG
+    runs = m.loop.ms.owner is m or m.trait in COMPUTING
     state = m.wait_reason or ("running" if runs else "syscall")
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = frame_of(m)

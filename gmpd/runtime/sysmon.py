@@ -7,12 +7,14 @@ It never runs user code.
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from _thread import allocate_lock
 from typing import TYPE_CHECKING
 
 from gmpd.runtime.frames import frame_of
+from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.overrun import is_import
 from gmpd.runtime.turns import TURNS
 from gmpd.sched.sysmon import (
@@ -21,6 +23,7 @@ from gmpd.sched.sysmon import (
     SLICE_NS,
     Trait,
     is_blocked,
+    is_native,
     judge,
     relook_ns,
 )
@@ -30,10 +33,15 @@ if TYPE_CHECKING:
     from gmpd.runtime.m import M
 
 
+def _sleeps() -> int:
+    """How often the calling thread has given its core away to wait for something."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
 class Look:
     """What sysmon saw of one M: the G of that tick had used ``cpu_ns`` at ``at_ns``."""
 
-    __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "tick", "waited_ns")
+    __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "seen", "tick", "waited_ns")
 
     def __init__(self, m: M, now: int):
         self.m = m
@@ -42,10 +50,13 @@ class Look:
         self.cpu_ns = m.cpu_ns()
         #: In the kernel's run queue; asked for only when it looks blocked.
         self.waited_ns = 0
+        #: How often sysmon had woken, and had slept for the GIL then; None before it was found to
+        #: compute.
+        self.seen: tuple[int, int] | None = None
         self.interval_ns = SLICE_NS
         self.due_ns = now + SLICE_NS
 
-    def again(self, now: int) -> Trait | None:
+    def again(self, now: int, passes: int, waits: int) -> Trait | None:
         """What it has done since the last look, which this one replaces; None: that did not show.
 
         Without a CPU it did not compute, but on a busy machine that is not to be blocked.
@@ -54,11 +65,30 @@ class Look:
         wall_ns, ran_ns = now - self.at_ns, cpu_ns - self.cpu_ns
         self.at_ns, self.cpu_ns = now, cpu_ns
         trait = judge(ran_ns, wall_ns)
-        if trait is not Trait.BLOCKED:
-            return trait
+        if trait is Trait.HOG:
+            return self._computes(passes, waits)
+        if trait is None:
+            return None
+        self.seen = None
         waited_ns, runnable = self.m.queued()
         queued_ns, self.waited_ns = waited_ns - self.waited_ns, waited_ns
         return trait if is_blocked(ran_ns, queued_ns, wall_ns, runnable=runnable) else None
+
+    def _computes(self, passes: int, waits: int) -> Trait | None:
+        """With the GIL, as who has just lost P to a slice, or without it; None: as before.
+
+        Whose GIL sysmon waited for is not known: beside hogs, native stays what it is.
+        """
+        before, self.seen = self.seen, (passes, waits)
+        trait = self.m.trait
+        native = None
+        if before is not None:
+            native = is_native(waits - before[1], passes - before[0])
+        if native:
+            return Trait.NATIVE
+        if trait is Trait.NATIVE and (native is None or self.m.loop.handoffs.hogs()):
+            return None
+        return Trait.HOG
 
     def is_current(self) -> bool:
         return self.m.g is not None and self.m.tick == self.tick
@@ -87,6 +117,8 @@ class Sysmon:
         self._idle_passes = 0
         #: How often it looked: stands still while the worker is idle.
         self.passes = 0
+        #: How often it had to wait for the GIL after a pause.
+        self._waits = 0
 
     @property
     def thread(self) -> threading.Thread | None:
@@ -125,9 +157,17 @@ class Sysmon:
             if self._idle_passes > 1 and not self._detached and not self._ms.detached:
                 self._sleep_deeply()
             else:
-                self._note.acquire(timeout=pause_ns / 1e9)
+                self._pause(pause_ns)
 
         TURNS.see(id(self), 0)
+
+    def _pause(self, pause_ns: int) -> None:
+        """Sleep so long, and see whether the GIL was there to be had afterwards: that takes a sleep
+        of its own if not.
+        """
+        before = _sleeps()
+        self._note.acquire(timeout=pause_ns / 1e9)
+        self._waits += _sleeps() - before > 1
 
     def _sleep_deeply(self) -> None:
         self._look = None
@@ -215,11 +255,11 @@ class Sysmon:
             looks.extend(Look(m, now) for m in self._ms.detached[:] if m not in known)
         for look in looks:
             if look.due_ns <= now:
-                trait = look.again(now)
+                trait = look.again(now, self.passes, self._waits)
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns
                 if trait is not None:
                     self._loop.handoffs.judged_again(look.m, look.tick, trait)
-        if self._loop.is_idle and looks:
+        if self._loop.is_idle and looks and not any(look.m.trait in COMPUTING for look in looks):
             return max(min(look.due_ns for look in looks) - now, LOOK_NS)
         return SLICE_NS

@@ -3,12 +3,15 @@ here.
 
 A sync G keeps its P for one slice. After that P goes to another M in any case; *why* the G held it
 matters for what follows: a blocked one costs its worker nothing any more, a hog competes for the
-GIL. The two are told apart by the CPU clock of the G's thread between two looks.
+GIL, a native one computes in C code that has let go of it and competes for a core alone. Blocked is
+told by the CPU clock of the G's thread between two looks; hogs and native ones by whether sysmon
+has to sleep for the GIL when it wakes.
 
 A step of async code keeps its P. It is told of when it computed for a slice, or blocks; a thread
 that was merely preempted, on a machine with more to run than cores, has done nothing wrong.
 
-Rejected: counting a G as blocked by its wait channel in /proc (a thread that waits for the GIL
+Rejected: how often the G's thread sleeps (one that is preempted by who waits for its GIL does not);
+counting a G as blocked by its wait channel in /proc (a thread that waits for the GIL
 looks the same); an own timer per G (most end within microseconds). Counterpart:
 ``gmpd.runtime.sysmon``, which looks and acts.
 """
@@ -42,6 +45,11 @@ LEARNED_MAX: Final = 4096
 #: While so many hogs or fewer run without P, their like waits for one slice of each before the next
 #: one starts. Beyond, ever longer: every thread that competes for the GIL delays P by 5 ms a turn.
 CROWD: Final = 8
+#: Sysmon must have woken so often before it says anything of the GIL.
+PASSES_MIN: Final = 3
+#: Native code takes the GIL back between two calls, and P has it at times: sysmon waits less often
+#: than at every fourth wake-up.
+NATIVE_SHARE: Final = 4
 
 
 class Trait(Enum):
@@ -49,6 +57,7 @@ class Trait(Enum):
 
     BLOCKED = "blocked"
     HOG = "hog"
+    NATIVE = "native"
 
 
 def judge(cpu_ns: int, wall_ns: int) -> Trait | None:
@@ -65,6 +74,13 @@ def is_blocked(cpu_ns: int, waited_ns: int, wall_ns: int, *, runnable: bool) -> 
     stands there now, or runs; such a wait is in no counter before it is over.
     """
     return not runnable and max(cpu_ns, waited_ns) * BUSY_SHARE < wall_ns
+
+
+def is_native(waits: int, passes: int) -> bool | None:
+    """Whether a thread computed without the GIL, while sysmon woke ``passes`` times and slept for
+    the GIL at ``waits`` of them; None: too few to tell.
+    """
+    return None if passes < PASSES_MIN else waits * NATIVE_SHARE < passes
 
 
 def beside_ns(hogs: int) -> int:

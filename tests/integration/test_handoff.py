@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import importlib
 import json
 import os
@@ -33,6 +34,14 @@ from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import Trait
 
 T = TypeVar("T")
+
+
+async def until(fact: Callable[[], bool], what: str) -> None:
+    """Wait on the loop for it, generously."""
+    end = time.monotonic() + 20
+    while not fact():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        await asyncio.sleep(0.001)
 
 
 def run(main: Callable[[Loop], Coroutine[Any, Any, T]], **options: Any) -> T:
@@ -946,3 +955,69 @@ def test_debug_mode_follows_p_to_its_threads_and_leaves_the_main_thread_clean() 
     here, there = run(main)
     assert here == there > 0
     assert sys.get_coroutine_origin_tracking_depth() == 0
+
+
+class NativeHogs(Hogs):
+    """Their C code lets go of the GIL, for some ten milliseconds at a time."""
+
+    at_once = most = 0
+
+    def __call__(self) -> None:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        while not self.over.is_set():
+            hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 30_000)
+        self.at_once -= 1
+
+
+def traits(loop: Loop) -> list[Trait | None]:
+    return [m.trait for m in loop.ms.detached[:]]
+
+
+@pytest.mark.usefixtures("_held_for_long")
+def test_a_g_that_computes_without_the_gil_is_no_hog() -> None:
+    """Its like begins beside it at once, while cores are left."""
+
+    async def main(loop: Loop) -> None:
+        hog = NativeHogs(loop)
+        gs = [loop.call_sync(hog)]
+        await until(lambda: Trait.NATIVE in traits(loop), "the first to be known for native")
+        gs += [loop.call_sync(hog)]
+        await until(lambda: hog.at_once == 2, "the second to run beside it")
+        hog.over.set()
+        await asyncio.gather(*gs)
+
+    run(main)
+
+
+@pytest.mark.usefixtures("_held_for_long")
+def test_native_gs_run_beside_each_other_on_as_many_threads_as_there_are_cores() -> None:
+    cores = max(2, len(os.sched_getaffinity(0)))
+
+    async def main(loop: Loop) -> None:
+        hog = NativeHogs(loop)
+        gs = [loop.call_sync(hog)]
+        await until(lambda: Trait.NATIVE in traits(loop), "the first to be known for native")
+        gs += [loop.call_sync(hog) for _ in range(cores + 1)]
+        await until(lambda: len(loop.fresh.held) == 2, "two of them to wait")
+        assert await loop.call_sync(lambda: 1) == 1
+        hog.over.set()
+        await asyncio.gather(*gs)
+        assert hog.most == cores
+
+    run(main)
+
+
+def test_a_hog_of_pure_python_is_not_taken_for_native() -> None:
+    async def main(loop: Loop) -> None:
+        hog = Hogs(loop)
+        g = await hog.start()
+        seen = set()
+        for _ in range(30):
+            seen.update(traits(loop))
+            await asyncio.sleep(0.02)
+        hog.over.set()
+        await g
+        assert seen == {Trait.HOG}
+
+    run(main)

@@ -15,6 +15,7 @@ from gmpd.sched.sysmon import (
     Trait,
     beside_ns,
     is_blocked,
+    is_native,
     judge,
     relook_ns,
 )
@@ -104,3 +105,13 @@ def test_the_like_of_hogs_start_beside_them_after_a_slice_of_each_and_more_slowl
     assert beside_ns(CROWD) == SLICE_NS * CROWD * 2
     assert beside_ns(4 * CROWD) > 5_000_000_000
     assert all(beside_ns(hogs) <= beside_ns(hogs + 1) for hogs in range(1, 50))
+
+
+@pytest.mark.parametrize(
+    ("waits", "passes", "native"),
+    [(0, 2, None), (2, 2, None), (0, 3, True), (1, 3, False), (1, 8, True), (2, 8, False)],
+)
+def test_who_computes_while_the_gil_is_there_to_be_had_has_let_go_of_it(
+    waits: int, passes: int, native: bool | None
+) -> None:
+    assert is_native(waits, passes) is native
