@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import collections
 import concurrent.futures
+import contextlib
 import inspect
 import logging
 import os
+import signal
 import threading
 import time
 import weakref
@@ -160,6 +162,34 @@ class Executor(concurrent.futures.Executor):
                 self._client.cancel_pending()
             client = self._client
             threading.Thread(target=client.close, name="gmpd-shutdown").start()
+
+    def terminate_workers(self) -> None:
+        """End the pool and what runs in it, now: SIGTERM to each worker. As in Python 3.14."""
+        self._end_workers(signal.SIGTERM, "terminate_workers")
+
+    def kill_workers(self) -> None:
+        """As ``terminate_workers``, by SIGKILL."""
+        self._end_workers(signal.SIGKILL, "kill_workers")
+
+    def _end_workers(self, number: signal.Signals, name: str) -> None:
+        if not self._own:
+            raise RuntimeError(
+                f"{name}() is for a pool of its own: workers of client= serve others, too; use"
+                " shutdown(wait=False, cancel_futures=True)"
+            )
+        if self._down:
+            return
+        self._down = True
+        client = self._client
+        try:
+            client.cancel_pending()
+            workers = [p["pid"] for p in client.call("status")["ps"] if p["pid"]]
+            client.lose(BrokenExecutor(f"the workers of the pool were ended by {name}()"))
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        finally:
+            client.close(wait=False)
 
     def _leave_borrowed(self, wait: bool, cancel_futures: bool) -> None:
         pending = list(self._pending)

@@ -523,6 +523,13 @@ class Session(Wire):
         self._bell = iothread.NoBell()
         self._io = 0  # another thread may get the same number
 
+    def lose(self, error: Exception) -> None:
+        """Let go of all jobs: they end with ``error``, and so does every later one."""
+        with self._door:
+            self._number()
+            self._core.lose(error)
+            self._settle()
+
     def _die(self, error: BaseException) -> None:
         """The thread cannot go on: whoever waits for it is told why."""
         told = DaemonUnreachable(

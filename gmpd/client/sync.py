@@ -32,7 +32,7 @@ PENDING_MAX = 100_000
 _FOR_GMPD = frozenset(
     {
         "call_back", "cancel_job", "cancel_pending", "forget_jobs", "forget_seqs", "job_id_of",
-        "lead", "map_with", "new_bell", "pull_items", "refuse_to_wait", "settle_later",
+        "lead", "lose", "map_with", "new_bell", "pull_items", "refuse_to_wait", "settle_later",
         "stream_with", "submit_ref", "submit_with", "watch_stream",
     }
 )  # fmt: skip

@@ -741,3 +741,24 @@ def test_a_map_of_what_waits_has_it_wait_together_or_as_told(client: gmpd.Client
             await more.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("verb", ["terminate_workers", "kill_workers"])
+def test_the_workers_of_a_pool_can_be_ended(verb: str, client: gmpd.Client) -> None:
+    pool = gmpd.Executor(2)
+    running = pool.submit(time.sleep, 60)
+    waiting = [pool.submit(time.sleep, 60) for _ in range(5)]
+    wait_until(running.running, "the first to run")
+    getattr(pool, verb)()
+    with pytest.raises(BrokenExecutor, match=verb):
+        running.result(20)
+    for future in waiting:
+        assert future.cancelled() or isinstance(future.exception(20), BrokenExecutor)
+    getattr(pool, verb)()
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(abs, 1)
+    with gmpd.Executor(client=client) as borrowed:
+        with pytest.raises(RuntimeError, match="serve others"):
+            getattr(borrowed, verb)()
+        assert borrowed.submit(abs, -1).result(20) == 1
