@@ -10,6 +10,7 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
+from gmpd.cli.remote import stacks_of
 
 #: What the way to the daemon and back may take beside the workers' time (seconds).
 LINK_S = 10.0
@@ -29,8 +30,9 @@ LINK_S = 10.0
 def command(app: App, p: int | None, limit: int, timeout: float) -> int:
     """Print the stack of every G of P, or of all Ps, parked ones too.
 
-    A worker that does not answer in time is named, with what its status says; the command then ends
-    with 5.
+    A worker that does not answer in time is named, with what its status says; from Python 3.14 on
+    its threads' stacks are read from outside, unless it sits in C code. The command then ends with
+    5.
     """
     with connect(app) as client:
         told = client.call("stacks", p=p, limit=limit, wait_s=timeout, timeout=timeout + LINK_S)[
@@ -43,15 +45,17 @@ def command(app: App, p: int | None, limit: int, timeout: float) -> int:
         app.json({"ps": told})
     else:
         for each in told:
-            _show(app, each)
+            _show(app, each, timeout)
     return Exit.OK if all(each["answered"] for each in told) else Exit.TIMEOUT
 
 
-def _show(app: App, each: Mapping[str, Any]) -> None:
+def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
     status = each["status"]
     who = f"P{each['p']}, worker {status.get('pid', '-')}"
     if not each["answered"]:
         app.say(f"{who}: {silence(status)}", level=-1)
+        if text := stacks_of(status.get("pid") or 0, timeout):
+            app.data(f"{who}: what its threads run, read from outside\n\n{text}")
         return
     gs = each["gs"]
     count = f"{gs:,} goroutine{'' if gs == 1 else 's'}" if gs else "no goroutines"

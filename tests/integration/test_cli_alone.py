@@ -164,3 +164,28 @@ def test_doctor_asks_a_daemon_how_it_is(bare: Shell) -> None:
         assert ", running\n" in bare("doctor").stdout
     finally:
         assert bare("down").returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="sys.remote_exec came with Python 3.14")
+def test_stacks_of_a_worker_that_does_not_answer_are_read_from_outside(bare: Shell) -> None:
+    (bare.directory / "busy.py").write_text(
+        "import pathlib, time\n"
+        "async def compute(path):\n"
+        "    pathlib.Path(path).touch()\n"
+        "    end = time.monotonic() + 60\n"
+        "    while time.monotonic() < end: pass\n"
+    )
+    assert bare("up", "--procs", "1").returncode == 0
+    began = bare.directory / "began"
+    try:
+        with bare.start("submit", "busy:compute", str(began)) as submit:
+            wait_until(began.exists, "the coroutine computes", timeout=30)
+            done = bare("stacks", "--timeout", "3")
+            assert done.returncode == Exit.TIMEOUT, done.stderr
+            assert "did not answer" in done.stderr
+            assert "read from outside" in done.stdout
+            assert f'{bare.directory / "busy.py"}", line 5 in compute' in done.stdout
+            assert bare("down", "--now").returncode == 0
+            submit.communicate(timeout=30)
+    finally:
+        bare("down", "--now")
