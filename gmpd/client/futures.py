@@ -38,7 +38,6 @@ from gmpd.runtime.internals import (
 )
 from gmpd.timeouts import checked
 
-_store = object.__setattr__
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
@@ -254,7 +253,8 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._event = kept  # looked at by nobody before the state is FINISHED
         # The look and the store are one step for other threads: between them there is no call or
         # jump, after which alone the GIL may change hands, and no new line, if they are traced.
-        if self._made is None and _store(self, "_state", state) is None:
+        self._state = state if self._made is None else self._state
+        if self._state is state:
             return
         if not self.settle(event) and self._owner is not None:
             self._owner.settle_later(self, event)
