@@ -28,6 +28,7 @@ from gmpd import codec
 from gmpd.client.core import Ended
 from gmpd.client.outcomes import error_of
 from gmpd.client.shield import SHIELD
+from gmpd.codec.interrupts import pass_on
 from gmpd.protocol import Outcome
 from gmpd.runtime.internals import (
     CANCELLED,
@@ -382,6 +383,7 @@ def decoded(event: Ended, job_id: Callable[[], str], name: str) -> tuple[Any, Ba
             return None, error_of(event, job_id(), name)
     except BaseException as error:  # noqa: BLE001 - the value's own code fails this job alone
         watch.reraise()
+        pass_on(error)  # of a handler that ran before the block, or after it
         return None, error
 
 

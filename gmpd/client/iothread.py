@@ -69,6 +69,7 @@ def serve(
             client._die(error)
     dropped.clear()
     epoll.close()
+    del _bell  # what ended the thread may be kept, and this frame with it
     _close_link(*owned)
 
 
