@@ -51,6 +51,7 @@ class Executor(concurrent.futures.Executor):
 
     At most ``max_workers`` plain calls run at once, one per worker, as in a process pool;
     ``max_concurrent`` allows more of them in all. Coroutines run thousands at once, beside them.
+    ``max_tasks_per_child``: a worker that has begun this many calls is replaced by a new one.
     """
 
     #: Until all is there.
@@ -65,6 +66,7 @@ class Executor(concurrent.futures.Executor):
         *,
         client: Client | View | None = None,
         max_concurrent: int | None = None,
+        max_tasks_per_child: int | None = None,
     ) -> None:
         pythons.welcome()
         if max_workers is not None and max_workers <= 0:
@@ -73,10 +75,13 @@ class Executor(concurrent.futures.Executor):
             raise TypeError("initializer must be a callable")
         if max_concurrent is not None and max_concurrent <= 0:
             raise ValueError("max_concurrent must be greater than 0")
-        if max_concurrent is not None and client is not None:
-            raise ValueError(
-                "max_concurrent is for a pool of its own: client= has its daemon's limits"
-            )
+        if max_tasks_per_child is not None and not isinstance(max_tasks_per_child, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child is not None and max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
+        if client is not None and (max_concurrent or max_tasks_per_child):
+            name = "max_concurrent" if max_concurrent else "max_tasks_per_child"
+            raise ValueError(f"{name} is for a pool of its own: client= has its daemon's limits")
         self._own = client is None
         self._overrides: dict[str, Any] | None = None
         if isinstance(client, OptionsView):
@@ -84,7 +89,9 @@ class Executor(concurrent.futures.Executor):
             client = cast("Client", whole)
         self._pending: weakref.WeakSet[JobFuture] = weakref.WeakSet()
         if client is None:
-            client = _PoolClient(target=_pool(max_workers, initializer, initargs, max_concurrent))
+            changes: dict[str, object] = {"limits.worker_calls": max_tasks_per_child or 0}
+            target = _pool(max_workers, initializer, initargs, max_concurrent, changes)
+            client = _PoolClient(target=target)
         self._client: Client = client
         self._down = False
         self._max_workers = max_workers or len(self._client.call("status").get("ps", ())) or 1
@@ -100,6 +107,8 @@ class Executor(concurrent.futures.Executor):
         # No lock: a signal handler may shut the pool down in the middle of this.
         if self._down:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if not threading.main_thread().is_alive():  # as the standard pools: in atexit handlers, too
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         try:
             future = self._client.submit_with(self._overrides, fn, args, kwargs, wait=False)
         except DaemonUnreachable as error:
@@ -252,8 +261,9 @@ def _pool(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     max_concurrent: int | None,
+    changes: dict[str, object],
 ) -> Target:
-    changes: dict[str, object] = {"http.enabled": False}
+    changes["http.enabled"] = False
     each = 1 if max_concurrent is None else -(-max_concurrent // (max_workers or procs_max()))
     changes["limits.plain_calls"] = each
     # As large as memory allows, as standard pools have it: it serves this program alone.

@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgpack
@@ -205,11 +206,27 @@ def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> lis
     and bytes of each part of this program that they need."""
     if fn is None:
         return None
-    ref = describe_function(fn)
-    blob = encode_call(ref.name, args, {}, fn=fn)
-    if blob.buffers:  # the first message has no frames for them: arguments go within the function
-        ref = describe_function(functools.partial(fn, *args))
-        blob = encode_call(ref.name, (), {})
-    ref = ref.needing(blob.needs)
-    parts = [[part.name, part.data()] for part in ref.needs]
+    with _spawning():
+        ref = describe_function(fn)
+        blob = encode_call(ref.name, args, {}, fn=fn)
+        if blob.buffers:  # the first message has no frames for them: arguments go in the function
+            ref = describe_function(functools.partial(fn, *args))
+            blob = encode_call(ref.name, (), {})
+        ref = ref.needing(blob.needs)
+        parts = [[part.name, part.data()] for part in ref.needs]
     return [ref.kind, ref.name, ref.payload, blob.data, parts]
+
+
+@contextmanager
+def _spawning() -> Iterator[None]:
+    """Locks and queues of ``multiprocessing`` may be pickled only while a process is spawned, as
+    arguments of one: here they are. Those of a fork context refuse even then, in their own words.
+    """
+    from multiprocessing import context
+
+    before = context.get_spawning_popen()
+    context.set_spawning_popen(object())  # type: ignore[arg-type]  # on Unix only asked whether there is one
+    try:
+        yield
+    finally:
+        context.set_spawning_popen(before)

@@ -98,6 +98,9 @@ class Limits:
     worker_results: int = _size(
         "256MiB", "results kept by one worker for clients that take none; more are refused by name"
     )
+    worker_calls: int = _count(
+        0, "jobs", "begun by one worker, which a new one then replaces; 0 sets no limit", low=0
+    )
     worker_memory: int = _key(
         "0",
         Kind.SIZE,

@@ -24,11 +24,16 @@ _PAGE = resource.getpagesize()
 
 
 class Fitness:
-    """``sysmon`` is its thread, once there is one; ``memory`` in bytes, 0: not limited."""
+    """``sysmon`` is its thread, once there is one; ``memory`` in bytes and ``calls`` in jobs that
+    may begin, 0: not limited."""
 
-    def __init__(self, sysmon: Callable[[], threading.Thread | None], memory: int) -> None:
+    def __init__(
+        self, sysmon: Callable[[], threading.Thread | None], memory: int, calls: int
+    ) -> None:
         self._sysmon = sysmon
         self._memory = memory
+        #: Jobs that may still begin, if they are limited.
+        self.calls_left = calls
 
     def flaw(self) -> str:
         """What is wrong, in words; empty when nothing is."""

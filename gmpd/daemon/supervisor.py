@@ -200,6 +200,7 @@ class Supervisor:
             "value_bytes": config.limits.value_bytes,
             "worker_results": config.limits.worker_results,
             "worker_memory": config.limits.worker_memory,
+            "worker_calls": config.limits.worker_calls,
             "umask": around.inherited.umask,
             "variables": dict(around.inherited.variables),
             "warnings": list(around.warnings),

@@ -137,7 +137,9 @@ class Worker:
         #: Takes up a hand-out, unless it was revoked.
         self._claim: Callable[[int, int], bool] = page.begin
         self.firsts = Firsts(page)
-        self._fitness = Fitness(lambda: self.loop.sysmon.thread, settings["worker_memory"])
+        self._fitness = Fitness(
+            lambda: self.loop.sysmon.thread, settings["worker_memory"], settings["worker_calls"]
+        )
         self._clear()
 
     def _listen(self) -> None:
@@ -169,6 +171,8 @@ class Worker:
             return False
         call.began_ns = now
         self._unreported[call.token] = call
+        if self._fitness.calls_left:
+            self._count_down()
         if self._stolen:
             self._count_stolen(call)
         if call.options is not None and "timeout" in call.options:
@@ -184,8 +188,17 @@ class Worker:
         if not flaw and isinstance(error, RuntimeError):
             flaw = no_thread()
         if flaw:
-            self._claim = _claim_nothing
-            self._send(protocol.Unfit(flaw))
+            self._retire(flaw)
+
+    def _count_down(self) -> None:
+        self._fitness.calls_left -= 1
+        if not self._fitness.calls_left and not self.isolated:
+            self._retire("it has begun as many jobs as limits.worker_calls allows")
+
+    def _retire(self, why: str) -> None:
+        """Take up nothing more; the coordinator revokes what has not begun."""
+        self._claim = _claim_nothing
+        self._send(protocol.Unfit(why))
 
     def note_dying(self) -> None:
         """The calling thread is about to end the process: which job is it?"""

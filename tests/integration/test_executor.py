@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, as_completed, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -762,3 +763,72 @@ def test_the_workers_of_a_pool_can_be_ended(verb: str, client: gmpd.Client) -> N
         with pytest.raises(RuntimeError, match="serve others"):
             getattr(borrowed, verb)()
         assert borrowed.submit(abs, -1).result(20) == 1
+
+
+def _own_pid(_n: int) -> int:
+    return os.getpid()
+
+
+def test_a_worker_is_replaced_after_as_many_tasks_as_it_may_have() -> None:
+    with gmpd.Executor(1, max_tasks_per_child=3) as pool:
+        pids = [future.result(40) for future in [pool.submit(_own_pid, n) for n in range(7)]]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), ("3", TypeError)])
+def test_a_bad_number_of_tasks_is_refused(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_tasks_per_child must be"):
+        gmpd.Executor(1, max_tasks_per_child=wrong)
+
+
+AT_EXIT = """
+import atexit, gmpd
+pool = gmpd.Executor(1)
+assert pool.submit(abs, -1).result(30) == 1
+def late():
+    try:
+        pool.submit(abs, -2)
+    except RuntimeError as error:
+        print(error)
+atexit.register(late)
+"""
+
+
+def test_a_pool_takes_nothing_once_the_interpreter_shuts_down() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=50, check=False
+    )
+    said = "cannot schedule new futures after interpreter shutdown\n"
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
+
+
+LOCKS = """
+import multiprocessing, gmpd
+held = None
+def init(lock):
+    global held
+    held = lock
+def use():
+    with held:
+        return True
+if __name__ == "__main__":
+    lock = multiprocessing.get_context("spawn").RLock()
+    with gmpd.Executor(2, initializer=init, initargs=(lock,)) as pool:
+        with lock:
+            future = pool.submit(use)
+            try:
+                future.result(0.3)
+            except TimeoutError:
+                print("waits")
+        print(future.result(30))
+"""
+
+
+def test_locks_of_multiprocessing_go_to_an_initializer(tmp_path: Path) -> None:
+    """As tqdm's ``process_map`` hands one on."""
+    script = tmp_path / "locks.py"
+    script.write_text(LOCKS)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "waits\nTrue\n"), done.stderr
