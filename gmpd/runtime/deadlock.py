@@ -94,11 +94,22 @@ def waits_for_gs(loop: Loop, looks: int = 0) -> bool:
     for look in range(looks + 1):
         if not all(m.wait_reason and m.wait_reason != "syscall" for m in loop.ms.detached[:]):
             return False
-        if loop.inbox or loop._ready or loop.own.ready:
+        if look < looks and _is_woken(loop):
             return False
-        if look < looks and loop._selector.select(QUIET_S):
-            return False
-    return True
+    return not (loop.inbox or loop._ready or loop.own.ready)
+
+
+def _is_woken(loop: Loop) -> bool:
+    """Whether something comes within ``QUIET_S``. P counts as idle meanwhile: else other threads
+    would not wake it, and each of their operations would wait for the end of the look.
+    """
+    loop.is_idle = True
+    try:
+        # What came in before is_idle could be seen did not wake us.
+        came = loop.inbox or loop._ready or loop.own.ready
+        return bool(came or loop._selector.select(QUIET_S))
+    finally:
+        loop.is_idle = False
 
 
 def _signal_may_come(loop: Loop) -> bool:

@@ -337,3 +337,31 @@ def test_TestNumGoroutine() -> None:
 
     before, during, after = run(main())
     assert (during - before, after) == (100, before)
+
+
+def test_plain_gs_that_pass_values_wait_for_no_look_at_deadlocks() -> None:
+    """Each of their operations wakes P, also while P looks whether the program is dead."""
+
+    async def main() -> float:
+        ch, got = gmpd.Chan[int](1), gmpd.Chan[int](1000)
+
+        def send(first: int) -> None:
+            for value in range(first, first + 50):
+                ch.sync.send(value)
+
+        def receive() -> None:
+            for value in ch.sync:
+                got.sync.send(value)
+
+        began = time.monotonic()
+        sending = [gmpd.go(send, n * 50) for n in range(4)]
+        receiving = [gmpd.go(receive) for _ in range(3)]
+        for g in sending:
+            await g
+        ch.close()
+        for g in receiving:
+            await g
+        return time.monotonic() - began
+
+    # 0.1 s alone; 1.4 s when each look delayed them by its 10 ms.
+    assert min(run(main()) for _ in range(5)) < 0.7
