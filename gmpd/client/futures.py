@@ -190,6 +190,16 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._await_decoded(timeout)
         return self._exception
 
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """(done, cancelled, result, exception), as ``asyncio`` asks since Python 3.15: the base class
+        would read the attributes themselves, which are empty until the outcome is decoded.
+        """
+        if self._state == FINISHED:
+            self._decode()
+            return True, False, self._result, self._exception
+        over = self._state in _OVER
+        return over, over, None, None
+
     def _await_decoded(self, timeout: float | None) -> None:
         """Until value or exception are there. Raises TimeoutError, CancelledError."""
         if self._state not in _OVER:
