@@ -191,7 +191,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         return self._exception
 
     def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
-        """(done, cancelled, result, exception), as ``asyncio`` asks since Python 3.15: the base class
+        """(done, cancelled, result, exception), as asyncio asks since Python 3.15: the base class
         would read the attributes themselves, which are empty until the outcome is decoded.
         """
         if self._state == FINISHED:
