@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TypeVar
@@ -68,6 +68,19 @@ def pytest_collection_finish() -> None:
     them takes longer than most tests, and several passes belong to each test with processes."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """What the tests of one file leave alive (modules, reports, caches) lives to the end, too: it
+    is frozen, so that the passes of later tests do not look at it again."""
+    told = yield
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return told
 
 
 def _directory(item: pytest.Item) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dis
 import io
+import itertools
 import linecache
 import os
 import sys
@@ -131,7 +132,8 @@ class Home:
     def __init__(self) -> None:
         self.id = os.urandom(guests.ID_BYTES)
         self._lock = threading.RLock()
-        self._next = 0
+        #: Numbers of parts: taken in one step, since a signal handler may make a part in between.
+        self._numbers = itertools.count()
         self._entries: dict[Key, _Entry] = {}
         #: Names that functions which were sent assign.
         self._assigned: set[Key] = set()
@@ -212,9 +214,9 @@ class Home:
     def _commit(
         self, made: dict[Key, _Entry], payload: bytes, again: Callable[[], bytes] | None
     ) -> None:
-        part = Part(guests.part_name(self.id, self._next), self._next, payload)
+        number = next(self._numbers)
+        part = Part(guests.part_name(self.id, number), number, payload)
         part.again = again
-        self._next += 1
         for key, entry in made.items():
             old = self._entries.get(key)
             if old is not None and old.part is not None:
@@ -262,7 +264,9 @@ class Collector:
             return False
         self.keys.update((name, key) for key in _OF_MODULE)
         if name != MAIN:
-            self.keys.update((name, key) for key in vars(module) if not key.startswith("__"))
+            # A copy: a handler or another thread may add a global meanwhile.
+            keys = tuple(vars(module))
+            self.keys.update((name, key) for key in keys if not key.startswith("__"))
         return True
 
 
