@@ -55,6 +55,8 @@ class Checkdead:
             and not _signal_may_come(loop)
             and not self._unknown_thread_runs()
             and not _event_may_be_set(loop)
+            # A thread may have woken P and ended since the first look.
+            and not (loop.inbox or loop._ready or loop.own.ready or loop.runq)
         )
 
     def _unknown_thread_runs(self) -> bool:

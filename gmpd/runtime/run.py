@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TypeVar
@@ -66,20 +66,22 @@ def run(
 
 def _speak_go() -> None:
     """Let an uncaught Deadlock look and end as it does in Go."""
-    before = sys.excepthook
-    if before is not _fatal_error:
-        _before.append(before)
-        sys.excepthook = _fatal_error
+    if not isinstance(sys.excepthook, _FatalError):
+        sys.excepthook = _FatalError(sys.excepthook)
 
 
-_before: list[Any] = []
+class _FatalError:
+    """An excepthook. Each knows its own predecessor: a program may put one of its own around it,
+    and run again."""
 
+    def __init__(self, before: Callable[..., object]) -> None:
+        self._before = before
 
-def _fatal_error(
-    kind: type[BaseException], error: BaseException, where: TracebackType | None
-) -> None:
-    if not issubclass(kind, Deadlock):
-        _before[-1](kind, error, where)
-        return
-    sys.stderr.write(f"fatal error: {error}\n")
-    raise SystemExit(FATAL_STATUS)
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, where: TracebackType | None
+    ) -> None:
+        if not issubclass(kind, Deadlock):
+            self._before(kind, error, where)
+            return
+        sys.stderr.write(f"fatal error: {error}\n")
+        raise SystemExit(FATAL_STATUS)

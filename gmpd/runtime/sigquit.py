@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gmpd.runtime.stacks import stacks
@@ -22,6 +21,22 @@ if TYPE_CHECKING:
 
 #: Go's exit status for it.
 QUIT_STATUS = 2
+#: Seconds that stdout gets to take what was printed before.
+FLUSH_S = 0.5
+
+
+def _flush_stdout() -> None:
+    """By a thread that need not end: stdout may be a pipe that is full, or be locked by the print
+    that the signal came into."""
+
+    def flush() -> None:
+        with suppress(OSError, ValueError):
+            if sys.stdout is not None:
+                sys.stdout.flush()
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    thread.join(FLUSH_S)
 
 
 @contextmanager
@@ -29,10 +44,14 @@ def dumps_on_quit(loop: Loop) -> Iterator[None]:
     """While this lasts, on the main thread."""
 
     def quit_(_number: int, _frame: object) -> None:
-        sys.stdout.flush()
-        sys.stderr.write(f"SIGQUIT: quit\n\n{stacks(loop).text}")
-        sys.stderr.flush()
-        os._exit(QUIT_STATUS)
+        # Not by sys.stderr: the signal may have come in the middle of a print.
+        try:
+            text = f"SIGQUIT: quit\n\n{stacks(loop).text}".encode(errors="backslashreplace")
+            while text:
+                text = text[os.write(2, text) :]
+            _flush_stdout()
+        finally:
+            os._exit(QUIT_STATUS)
 
     if (
         threading.current_thread() is not threading.main_thread()

@@ -468,3 +468,27 @@ def test_a_handler_of_the_programs_own_for_sigquit_stays() -> None:
         """
     )
     assert (done.stdout, done.returncode) == ("mine\nTrue\n", 0), done.stderr
+
+
+def test_an_excepthook_around_that_of_a_run_is_called_once_however_often_it_runs(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import sys, gmpd\n"
+        "async def main(): pass\n"
+        "gmpd.run(main())\n"
+        "old = sys.excepthook\n"
+        "def hook(*told):\n"
+        "    print('hook')\n"
+        "    old(*told)\n"
+        "sys.excepthook = hook\n"
+        "gmpd.run(main())\n"
+        "raise ValueError('mine')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "hook\n"), done.stderr
+    assert done.stderr.count("ValueError: mine") == 1
+    assert "RecursionError" not in done.stderr
