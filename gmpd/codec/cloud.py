@@ -101,6 +101,8 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind in NAMED:
             return _reduce_kin(obj)
+        if obj is _TYPED_DICT:  # no name leads to it: typing.TypedDict is the function beside it
+            return rebuild.typed_dict, ()
         if kind is not types.FunctionType:
             return _reduce_class(obj, super().reducer_override(obj))
         module = self._names.uses(obj)
@@ -121,6 +123,11 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         # Its globals are no module's that others have: a copy of what it uses goes along.
         _evaluate_annotations(obj)
         return super().reducer_override(obj)
+
+
+#: The class that every TypedDict descends from while it is made; since Python 3.15 annotations
+#: refer to it.
+_TYPED_DICT = rebuild.typed_dict()
 
 
 # -- taken apart -----------------------------------------------------------------------------------

@@ -66,6 +66,12 @@ def set_function_state(fn: types.FunctionType, whole: Any) -> None:
             setattr(fn, name, value)
 
 
+def typed_dict() -> type:
+    """The hidden base class of every TypedDict."""
+    base: type = types.resolve_bases((typing.TypedDict,))[0]
+    return base
+
+
 def make_class(
     meta: Any, name: str, bases: tuple[Any, ...], kwargs: dict[str, Any], *tracked: Any
 ) -> Any:
