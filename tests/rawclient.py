@@ -160,8 +160,9 @@ class RawClient:
                 self.running.update(jobs)
             case protocol.Kept(jobs):
                 self.kept.update(jobs)
-            case protocol.Items(job, payloads, _):
-                self.items.setdefault(job, []).extend(map(codec.decode, payloads))
+            case protocol.Items(job, payloads, counts):
+                buffers = protocol.split_buffers(counts, len(payloads), frames)
+                self.items.setdefault(job, []).extend(map(codec.decode, payloads, buffers))
             case protocol.Reply(request):
                 self.replies[request] = message
             case protocol.Gone(reason):

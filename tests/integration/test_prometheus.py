@@ -147,7 +147,7 @@ def test_every_alert_has_a_test_and_a_page_of_what_to_do() -> None:
     alerts = re.findall(r"alert: (\w+)", (CONFIG / "rules/gmpd.alerts.yml").read_text())
     tested = re.findall(r"alertname: (\w+)", (CONFIG / "tests/gmpd.test.yml").read_text())
     runbook = (CONFIG / "runbook.md").read_text()
-    assert len(alerts) == 10
+    assert alerts
     assert set(alerts) == set(tested) == set(re.findall(r"^## (\w+)", runbook, re.MULTILINE))
     for alert in alerts:
         assert f"#{alert.lower()}\n" in (CONFIG / "rules/gmpd.alerts.yml").read_text() + "\n"
@@ -210,7 +210,9 @@ def test_every_query_has_an_answer_and_every_rule_can_be_evaluated(whole: Promet
 
     wait_until(lambda: not unanswered(), "every query of the dashboard has an answer", timeout=40)
     rules = [rule for group in whole.api("rules")["groups"] for rule in group["rules"]]
-    assert len(rules) == 16
+    written = "".join(path.read_text() for path in (CONFIG / "rules").glob("*.yml"))
+    names = re.findall(r"^ *(?:- )?(?:alert|record): (\S+)", written, re.MULTILINE)
+    assert sorted(rule["name"] for rule in rules) == sorted(names)
     assert {(rule["name"], rule["health"]) for rule in rules if rule["health"] != "ok"} == set()
     recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
     wait_until(lambda: all(map(whole.values, recorded)), "every recorded series has a value")
