@@ -16,7 +16,8 @@ DOCUMENTS = sorted(
     path
     for pattern in (
         "README.md", "docker-compose.yml", "Dockerfile", "config/**/*.md", "config/**/*.yml",
-        "config/**/*.service", "loadtests/*.md", "gmpd/*.md", "gmpd/runtime/*.md",
+        "config/**/*.service", "loadtests/*.md", "gmpd/*.md", "gmpd/decisions/*.md",
+        "gmpd/runtime/*.md",
     )
     for path in ROOT.glob(pattern)
 )  # fmt: skip
