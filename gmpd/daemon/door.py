@@ -1,8 +1,8 @@
 """How many connections the daemon takes, and what it does when somebody takes all of them.
 
 libzmq aborts the process when it accepts a connection and no descriptor is left. So each socket has
-a limit far below; at it, its door is shut (``netpoll.Doorman``), and those who never said who they
-are have to leave. Others are not disturbed.
+a limit far below; at it, its door is shut (``netpoll.monitor.Doorman``), and connections without a
+hello are ended. Others are not disturbed.
 """
 
 from __future__ import annotations

@@ -56,8 +56,11 @@ CHECKED_BEFORE = {
     ("gateway/link.py", "dealer.wait(deadline - time.monotonic())"),
     ("daemon/worker.py", "self.link.wait(until - time.monotonic())"),
     ("daemon/coordinator.py", "self._poller.wait(self._timeout_s())"),
-    ("netpoll.py", "link.wait(timeout_s)"),
-    ("netpoll.py", "self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)"),  # bounded above
+    ("netpoll/links.py", "link.wait(timeout_s)"),
+    (  # bounded above
+        "netpoll/poller.py",
+        "self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)",
+    ),
     ("runtime/sysmon.py", "self._note.acquire(timeout=pause_ns / 1000000000.0)"),  # a slice at most
     ("runtime/poller.py", "selector.select(timeout)"),  # Poller.timeout bounds it
     ("runtime/go.py", "asyncio.sleep(seconds)"),  # the loop's own limit

@@ -1,0 +1,32 @@
+"""ZeroMQ, and the only package that imports it: links, their gatekeeper, and waiting for them.
+
+Frames go in and out as ``bytes`` and ``memoryview``; their meaning is ``protocol``'s, and this
+package does not know which role a peer has in scheduling.
+
+Three facts of libzmq shape it. A ROUTER drops messages that it cannot deliver unless
+``ROUTER_MANDATORY`` is set. A NULL-security socket accepts ZMTP 1 and 2 greetings, and so a
+browser's POST, unless a ZAP domain is set. And the readiness of ``Socket.FD`` is edge-triggered
+and consumed by *any* call on the socket, sends included: after each call the owner has to look at
+``readable`` again before it sleeps on the descriptor.
+"""
+
+from __future__ import annotations
+
+from gmpd.netpoll.gatekeeper import Gatekeeper
+from gmpd.netpoll.links import Dealer, Router, probe
+from gmpd.netpoll.monitor import Connection
+from gmpd.netpoll.poller import Poller, Source
+from gmpd.netpoll.sockets import Frame, Frames, Network
+
+__all__ = [
+    "Connection",
+    "Dealer",
+    "Frame",
+    "Frames",
+    "Gatekeeper",
+    "Network",
+    "Poller",
+    "Router",
+    "Source",
+    "probe",
+]

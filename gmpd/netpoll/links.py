@@ -1,0 +1,282 @@
+"""The two ends of a link: ``Dealer`` connects, ``Router`` listens."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from functools import partial
+from typing import Any
+
+import zmq
+
+from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.netpoll.files import inode_at, remove_file
+from gmpd.netpoll.monitor import DROPPED, Connection, Doorman, inode_of, shut_down
+from gmpd.netpoll.sockets import (
+    MORE,
+    NOBLOCK,
+    Frames,
+    Network,
+    is_readable,
+    number_of,
+    recv_rest,
+    send_frames,
+)
+from gmpd.timeouts import wait_ms
+
+#: Whole messages that wait inside libzmq per peer. Ours are batches of up to thousands of jobs and
+#: credit bounds them, so this is only what a misbehaving peer may pile up before its kernel
+#: buffer pushes back.
+RECV_MESSAGES_MAX = 64
+
+#: A peer that does not finish the ZMTP handshake in this many ms is dropped (libzmq: 30,000).
+HANDSHAKE_MS = 5_000
+
+#: Connections that wait in the kernel to be accepted, and are accepted yet when the door is shut
+#: (libzmq: 100). Who finds the line full tries again after RECONNECT_IVL.
+BACKLOG = 32
+
+#: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
+#: libzmq ask the gatekeeper, and refuse greetings that are older than ZMTP 3.
+ZAP_DOMAIN = b"gmpd"
+
+
+class Dealer:
+    """The connecting end of a link: clients and workers. Not for two threads at once."""
+
+    def __init__(
+        self, network: Network, endpoint: str, *, value_bytes: int = -1, linger_ms: int = 0
+    ) -> None:
+        socket = network.context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, linger_ms)
+        socket.set(zmq.SNDHWM, 0)  # bounded by the window of jobs, in the application
+        socket.set(zmq.RCVHWM, 0)  # bounded by the credit given to the peer
+        socket.set(zmq.MAXMSGSIZE, value_bytes)
+        socket.set(zmq.RECONNECT_IVL, 20)  # ms: a daemon that is just binding is found at once
+        self._monitor = socket.get_monitor_socket(DROPPED)
+        self._socket = socket
+        self.endpoint = endpoint
+        socket.connect(os.fsencode(endpoint))
+        self.fd = number_of(socket, zmq.FD)
+        self.monitor_fd = number_of(self._monitor, zmq.FD)
+        self._waiting = iter(partial(socket.recv, NOBLOCK, False), None)
+
+    def send(self, frames: Frames) -> None:
+        """Queue one message; never blocks (there is no limit here, the window is the limit)."""
+        send_frames(self._socket, frames)
+
+    def recv(self) -> list[Any] | None:
+        """One message, or None when none waits."""
+        if not self.readable:
+            return None
+        return recv_rest(self._socket)
+
+    def take(self, inbox: deque[Any]) -> None:
+        """Append all frames that wait; each has ``.buffer``, and ``.more`` if another follows.
+
+        One C call moves them, so an exception thrown into this thread (Ctrl-C) finds each frame
+        still in libzmq or already in ``inbox``: none is lost between the two.
+        """
+        try:
+            inbox.extend(self._waiting)
+        except zmq.Again:
+            pass
+
+    @property
+    def readable(self) -> bool:
+        """Whether a message waits: to be asked after every other call before sleeping on ``fd``."""
+        return is_readable(self._socket)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block this thread until a message waits; for a day at most."""
+        return bool(self._socket.poll(wait_ms(timeout_s)))
+
+    def take_disconnect(self) -> bool:
+        """Whether the peer's end has been closed since the last question."""
+        lost = False
+        while is_readable(self._monitor):
+            self._monitor.recv_multipart(NOBLOCK)
+            lost = True
+        return lost
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close; what was sent is still delivered for up to ``linger_ms``."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._socket.close(linger_ms)
+
+
+class Router:
+    """The listening end: many peers, each known by the routing id of its connection.
+
+    ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
+    as far as a message (garbage, HTTP, another user). ``connections_max``: with so many connections
+    its door is shut, see ``Doorman``; None: nobody counts them. ``messages_max``: with so many
+    waiting inside libzmq for one peer that does not read, it counts as gone; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        endpoint: str,
+        *,
+        value_bytes: int = -1,
+        connections_max: int | None = None,
+        messages_max: int = 0,
+    ) -> None:
+        socket = network.context.socket(zmq.ROUTER)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.SNDHWM, messages_max)
+        socket.set(zmq.RCVHWM, RECV_MESSAGES_MAX)
+        socket.set(zmq.MAXMSGSIZE, value_bytes)
+        socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.set(zmq.BACKLOG, BACKLOG)
+        socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        self.doorman: Doorman | None = None
+        self._socket = socket
+        self._last: memoryview | None = None
+        self._disconnects = 0
+        self.fd = number_of(socket, zmq.FD)
+        self.stirred = True
+        self.endpoint = endpoint
+        self._bound = 0, 0
+        self.unreachable = 0
+        try:
+            if connections_max is not None:
+                self.doorman = Doorman(socket, endpoint, connections_max)
+            self._bind()
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}") from None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its file is the one that it has bound, or has another name for a while."""
+        return self.is_shut or inode_at(self.endpoint) == self._bound
+
+    def bind_again(self) -> None:
+        """Its file was removed: who is connected notices nothing, and others find it again.
+
+        By a second listener. The first goes on without a file: its end would be the end of all
+        connections that it has accepted.
+        """
+        try:
+            self._bind()
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot listen on {self.endpoint}: {error.strerror}") from None
+
+    def _bind(self) -> None:
+        _bind_private(self._socket, self.endpoint)
+        self._bound = inode_at(self.endpoint)
+        self.stirred = True
+
+    def send(self, peer: bytes, frames: Frames) -> bool:
+        """Queue one message for a peer; False (and counted) when it is not there any more."""
+        self.stirred = True
+        try:
+            self._socket.send(peer, MORE)
+            send_frames(self._socket, frames)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.unreachable += 1
+            return False
+        return True
+
+    def recv(self) -> tuple[bytes, list[Any]] | None:
+        """One message with its sender's routing id, or None when none waits."""
+        # Asking is 1 us; an Again raised and caught is 3, and there is one in every turn.
+        if not self.readable:
+            return None
+        self.stirred = True
+        # Copied, which for a few bytes is cheaper than a view; a message always follows.
+        peer = self._socket.recv(NOBLOCK)
+        frames = recv_rest(self._socket)
+        self._last = frames[0]
+        return peer, frames
+
+    @property
+    def readable(self) -> bool:
+        """Whether a message waits; see ``Source``."""
+        found = is_readable(self._socket)
+        self.stirred = found
+        return found
+
+    def take_disconnects(self) -> bool:
+        """Whether connections have ended since the last question (of whom, nobody can say)."""
+        if self.doorman is None:
+            return False
+        before, self._disconnects = self._disconnects, self.doorman.hear()
+        return self._disconnects != before
+
+    @property
+    def bad_handshakes(self) -> int:
+        return 0 if self.doorman is None else self.doorman.bad_handshakes
+
+    @property
+    def connections(self) -> int:
+        return 0 if self.doorman is None else len(self.doorman)
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody can connect, for there are too many connections."""
+        return self.doorman is not None and self.doorman.is_shut
+
+    def greet(self) -> None:
+        """The sender of the last message is welcome: ``turn_out`` is not for it."""
+        if self.doorman is not None and self._last is not None:
+            frame: Any = self._last.obj
+            self.doorman.greeted(int(frame.get(zmq.SRCFD)))
+
+    def last_connection(self) -> Connection:
+        """The connection that the last message came over; for ``cut``."""
+        assert self._last is not None
+        frame: Any = self._last.obj
+        fd = int(frame.get(zmq.SRCFD))
+        return Connection(fd, inode_of(fd))
+
+    def cut(self, connection: Connection) -> None:
+        """End a connection, unless it has ended."""
+        shut_down(*connection)
+
+    def turn_out(self, before_ns: int) -> None:
+        """End the connections of who came before that time and was not greeted."""
+        if self.doorman is not None:
+            self.doorman.turn_out(before_ns)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
+        if not self._socket.closed:
+            if self.doorman is not None:
+                self.doorman.close()
+            self._socket.close(linger_ms)
+        remove_file(self.endpoint)
+
+
+def _bind_private(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Bind under a umask that makes the socket's file this user's alone from the first moment."""
+    remove_file(endpoint)
+    before = os.umask(0o177)
+    address: Any = os.fsencode(endpoint)  # a path may be any bytes
+    try:
+        socket.bind(address)
+    finally:
+        os.umask(before)
+
+
+def probe(endpoint: str, frames: Frames, timeout_s: float) -> list[Any]:
+    """Ask one question on a link of its own: for commands that check on a daemon.
+
+    Raises DaemonUnreachable when no answer comes within ``timeout_s`` seconds.
+    """
+    network = Network()
+    try:
+        link = Dealer(network, endpoint)
+        link.send(frames)
+        if not link.wait(timeout_s):
+            raise DaemonUnreachable(f"nothing answered at {endpoint} within {timeout_s:g} s")
+        return link.recv() or []
+    finally:
+        network.close()
