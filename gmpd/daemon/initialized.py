@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any
 
+from gmpd.codec import FunctionRef, decode_call, learn_part, resolve_function
 from gmpd.daemon.call import Call
 from gmpd.daemon.isolated import IsolatedCall
 
@@ -55,3 +56,13 @@ class InitializedCall(IsolatedCall):
         """All on the main thread: that is the one to interrupt."""
         self.worker.base.enter()
         return self.worker.loop.on_main_thread(super()._invoke_guarded)
+
+
+def run_initializer(
+    kind: str, name: str, payload: bytes, data: bytes, parts: list[tuple[str, bytes]]
+) -> None:
+    """Run the initializer that the settings of a worker carry. Raises what it raises."""
+    needs = tuple(learn_part(*part, stays=True) for part in parts)
+    fn = resolve_function(FunctionRef(kind, name, payload, needs))
+    args, kwargs = decode_call(data)
+    fn(*args, **kwargs)

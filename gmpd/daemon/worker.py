@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import threading
 import time
@@ -20,30 +19,27 @@ from typing import Any, assert_never
 
 import msgpack
 
-from gmpd import cpus, inherited, protocol, rundir, versions
+from gmpd import inherited, protocol, versions
 from gmpd.allocator import TRIM_BYTES, give_back
 from gmpd.codec import (
     Blob,
-    FunctionRef,
-    GuestPart,
-    decode_call,
     encode_error,
-    learn_part,
-    resolve_function,
     stand_in,
     too_large,
 )
-from gmpd.daemon.call import Call, Known
+from gmpd.daemon.call import Call
+from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
-from gmpd.daemon.initialized import Base, InitializedCall
+from gmpd.daemon.initialized import Base, InitializedCall, run_initializer
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.lastwords import NO_JOB, leave_words
 from gmpd.daemon.offspring import Offspring
+from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.page import Page, Slot
+from gmpd.daemon.process import settle_process
 from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
-from gmpd.interpreter import jobs_path
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
@@ -54,7 +50,6 @@ from gmpd.runtime.remote import Address, Exchange, Letter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
 from gmpd.runtime.steps import leave_fork
-from gmpd.sched.functions import PART
 
 #: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
 #: coordinator tops it up before it runs dry.
@@ -111,9 +106,7 @@ class Worker:
         )
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
         self._listen()
-        self.functions: dict[int, Known] = {}
-        #: Parts of programs, which functions need.
-        self.parts: dict[int, GuestPart] = {}
+        self.definitions = Definitions()
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
         #: Those whose time limit has passed and whose frames have not ended.
@@ -123,7 +116,9 @@ class Worker:
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
         self._unreported: dict[int, Call] = {}
-        #: Outcomes that were sent so far.
+        #: Outcomes that have not been sent.
+        self._outcomes = OutcomeBatch()
+        #: How many were sent so far.
         self._sent = 0
         #: Bytes of values that went through since memory was given back.
         self._moved = 0
@@ -140,22 +135,12 @@ class Worker:
         self._fitness = Fitness(
             lambda: self.loop.sysmon.thread, settings["worker_memory"], settings["worker_calls"]
         )
-        self._clear()
 
     def _listen(self) -> None:
         """What the run loop tells of itself."""
         self.loop.board = self.page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
         self.loop.fresh.on_hold = self._set_aside
-
-    def _clear(self) -> None:
-        self._tokens: list[int] = []
-        self._payloads: list[bytes] = []
-        self._ran_us: list[int] = []
-        self._occupied_us: list[int] = []
-        self._specials: dict[int, tuple[Outcome, protocol.Report | None]] = {}
-        self._buffers: list[Any] = []
-        self._nbytes = 0
 
     def _in_fork(self) -> None:
         self.loop.forked = True
@@ -246,10 +231,10 @@ class Worker:
         if call.want is not None:
             self.check_fitness(call.want)
             call.want = None
-        gathered = len(self._tokens)
+        gathered = len(self._outcomes)
         if (
             gathered >= (min(GATHER_MAX, self._fresh) if call.child else GATHER_MAX)
-            or self._nbytes > protocol.GATHER_BYTES
+            or self._outcomes.nbytes > protocol.GATHER_BYTES
             or self._slow_fresh
             or not self._fresh
             or call.ended_ns - self._flushed_ns > (GATHER_CHILDREN_NS if call.child else GATHER_NS)
@@ -272,25 +257,16 @@ class Worker:
                 self.page.resume(alone[0].token, alone[0].began_ns)
 
     def _settle(self, call: Call) -> None:
-        ran_ns = max(0, call.ended_ns - call.began_ns)
-        ran_us, occupied_us = ran_ns // 1000, call.occupied_ns // 1000
         call.fn.learn(call.occupied_ns)
+        report: protocol.Report | None = None
         if call.outcome is not Outcome.OK:
-            report: protocol.Report | None = {"unopened": True} if call.unopened else None
-            self._specials[len(self._tokens)] = call.outcome, report
+            if call.unopened:
+                report = {"unopened": True}
         elif call.gift:
             assert call.options is not None
             p, epoch = call.options["child"]
-            gift = self.exchange.give((p, epoch), list(call.gift))
-            self._specials[len(self._tokens)] = Outcome.OK, {"gift": gift}
-        self._tokens.append(call.token)
-        self._payloads.append(call.data)
-        self._ran_us.append(ran_us)
-        self._occupied_us.append(occupied_us)
-        self._buffers.append(call.out_buffers)
-        self._nbytes += len(call.data)
-        if call.out_buffers:
-            self._nbytes += sum(map(len, call.out_buffers))
+            report = {"gift": self.exchange.give((p, epoch), list(call.gift))}
+        ran_us, occupied_us = self._outcomes.add(call, report)
         if call.may_be_kept:
             self.page.store(
                 call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
@@ -312,11 +288,8 @@ class Worker:
         """Items of a generator job."""
         for blob in blobs:
             self.check_size(blob)
-        while blobs:
-            n = _how_many(blobs)
-            some, blobs = blobs[:n], blobs[n:]
-            counts, frames = protocol.join_buffers([blob.buffers for blob in some])
-            self._send(protocol.Items(call.token, [blob.data for blob in some], counts), frames)
+        for message, frames in items(call.token, blobs):
+            self._send(message, frames)
 
     def check_size(self, blob: Blob) -> None:
         """Raise Unserializable for a result over the limit: an error of that job alone."""
@@ -332,7 +305,7 @@ class Worker:
         """
         if not self.isolated:  # else its children stay with their job
             self.offspring.look(now_ns)
-        if self._unreported or self._was_robbed or self._aside or (self._tokens and not now_ns):
+        if self._unreported or self._was_robbed or self._aside or (self._outcomes and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
@@ -351,17 +324,12 @@ class Worker:
         if self._aside:
             aside, self._aside = self._aside, []
             self._send(protocol.Aside([call.token for call in aside if not call.began_ns]))
-        if rows := len(self._tokens):
-            counts, frames = protocol.join_buffers(self._buffers)
-            message = protocol.Finished(
-                self._tokens, self._payloads, self._ran_us, self._occupied_us,
-                self._specials or None, counts,
-            )  # fmt: skip
-            self._moved += self._nbytes
-            self._clear()
-            self._sent += rows
+        if self._outcomes:
+            outcomes, self._outcomes = self._outcomes, OutcomeBatch()
+            self._moved += outcomes.nbytes
+            self._sent += len(outcomes)
             self.page.sent(self._sent)
-            self._send(message, frames)
+            self._send(*outcomes.message())
         self._beat_soon()
 
     def _beat_soon(self) -> None:
@@ -427,14 +395,12 @@ class Worker:
             case protocol.Assign():
                 self._assign(message, frames)
             case protocol.Define():
-                self._define(message)
+                self.definitions.define(message)
             case protocol.Undefine(fids):
-                for fid in fids:
-                    self.functions.pop(fid, None)
-                    if (part := self.parts.pop(fid, None)) is not None and part.forget():
-                        # A program has ended: what it held goes back to the system.
-                        self._moved += TRIM_BYTES + 1
-                        self._beat_soon()
+                if self.definitions.undefine(fids):
+                    # A program has ended: the memory that it held goes back to the system.
+                    self._moved += TRIM_BYTES + 1
+                    self._beat_soon()
             case protocol.Cancel(tokens):
                 self._report(self._withheld.end(tokens))
                 self._cancel(tokens)
@@ -469,17 +435,8 @@ class Worker:
             case _:
                 assert_never(message)
 
-    def _define(self, message: protocol.Define) -> None:
-        fid, kind, name = message.fid, message.kind, message.name
-        payload, needs = message.payload, message.needs
-        if kind == PART:
-            self.parts[fid] = learn_part(name, payload)
-        else:
-            parts = tuple(self.parts[each] for each in needs)
-            self.functions[fid] = Known(fid, FunctionRef(kind, name, payload, parts))
-
     def _assign(self, message: protocol.Assign, frames: list[Any]) -> None:
-        fn = self.functions[message.fid]
+        fn = self.definitions.functions[message.fid]
         payloads, options = message.payloads, message.options
         token = message.first_token
         self._stolen.update(range(token, token + message.stolen))
@@ -500,7 +457,7 @@ class Worker:
         """Outcomes that were withheld until now."""
         for call in calls:
             self._settle(call)
-            if self._nbytes > protocol.GATHER_BYTES:
+            if self._outcomes.nbytes > protocol.GATHER_BYTES:
                 self.flush()
         if calls:
             self.flush()
@@ -549,7 +506,7 @@ class Worker:
                 importlib.import_module(name)
             if settings["initializer"] is not None:
                 stage = protocol.Stage.INITIALIZER
-                self.base.run(partial(_initialize, *settings["initializer"]))
+                self.base.run(partial(run_initializer, *settings["initializer"]))
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings, serves=False))])
             self.link.send([protocol.pack(protocol.Fault(stage, name, encode_error(exc)))])
@@ -587,27 +544,15 @@ class Worker:
         self.loop.run_forever()
 
 
-def _initialize(
-    kind: str, name: str, payload: bytes, data: bytes, parts: list[tuple[str, bytes]]
-) -> None:
-    needs = tuple(learn_part(*part, stays=True) for part in parts)
-    fn = resolve_function(FunctionRef(kind, name, payload, needs))
-    args, kwargs = decode_call(data)
-    fn(*args, **kwargs)
-
-
 def _claim_nothing(_token: int, _now_ns: int) -> bool:
     return False
 
 
-def _how_many(blobs: list[Blob]) -> int:
-    """The first of them that go into one message."""
-    nbytes = 0
-    for n, blob in enumerate(blobs, 1):
-        nbytes += len(blob.data)
-        if nbytes > protocol.GATHER_BYTES:
-            return n
-    return len(blobs)
+def _new_loop(settings: dict[str, Any]) -> Loop:
+    loop = Loop(max_ms=settings["max_ms"])
+    if settings["plain_calls"] and not settings["isolated"]:
+        loop.ms.plain_calls = settings["plain_calls"]
+    return loop
 
 
 def main(argv: list[str]) -> int:
@@ -616,7 +561,7 @@ def main(argv: list[str]) -> int:
     settings = msgpack.unpackb(
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
-    _settle_process(settings)
+    settle_process(settings)
     page = Page(int(argv[1]))
     os.close(int(argv[1]))
     page.slots[Slot.EPOCH] = settings["epoch"]
@@ -637,43 +582,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _settle_process(settings: dict[str, Any]) -> None:
-    """What a worker is to the system: pinned, ended with its parent, deaf to the terminal."""
-    _end_with_parent(settings["parent"])
-    # Ctrl-C is the client's and the coordinator's. Not SIG_IGN: what jobs start would inherit that.
-    signal.signal(signal.SIGINT, _leave_alone)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    if settings["core"] is not None:
-        cpus.pin(settings["core"])
-    inherited.yield_memory_first()
-    if settings["cwd"]:
-        try:
-            os.chdir(settings["cwd"])
-        except OSError as error:
-            where = f"in / and not in {settings['cwd']!r}: {error.strerror}"
-            print(f"gmpd worker P{settings['p']}: jobs run {where}", file=sys.stderr)  # noqa: T201
-            os.chdir("/")
-    sys.path[:] = jobs_path(sys.path, settings["sys_path"])
-    os.environ[rundir.AROUND] = settings["client_endpoint"]
-    aside = inherited.Inherited(settings["umask"], settings["variables"])
-    inherited.restore(aside, settings["warnings"])
-
-
-def _leave_alone(number: int, frame: object) -> None:
-    pass
-
-
-def _end_with_parent(parent: int) -> None:
-    import ctypes  # only here; prctl has no other door in the standard library
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(0)
-
-
 if __name__ == "__main__":
     # By its name, so that what is defined here is not `__main__`'s, which is the program's.
     from gmpd.daemon import worker
@@ -684,10 +592,3 @@ if __name__ == "__main__":
     sys.stderr.flush()
     # Threads that block for ever in a job must not keep the process: it ends here.
     os._exit(code)
-
-
-def _new_loop(settings: dict[str, Any]) -> Loop:
-    loop = Loop(max_ms=settings["max_ms"])
-    if settings["plain_calls"] and not settings["isolated"]:
-        loop.ms.plain_calls = settings["plain_calls"]
-    return loop

@@ -1,0 +1,82 @@
+"""Outcomes and items of a worker as messages: column by column, as many as one message takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gmpd import protocol
+from gmpd.codec import Blob
+from gmpd.daemon.call import Call
+from gmpd.protocol import Outcome
+
+
+class OutcomeBatch:
+    """Outcomes that go into one Finished, in the order in which they came about."""
+
+    __slots__ = (
+        "_buffers",
+        "_occupied_us",
+        "_payloads",
+        "_ran_us",
+        "_specials",
+        "_tokens",
+        "nbytes",
+    )
+
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._payloads: list[bytes] = []
+        self._ran_us: list[int] = []
+        self._occupied_us: list[int] = []
+        self._specials: dict[int, tuple[Outcome, protocol.Report | None]] = {}
+        self._buffers: list[Any] = []
+        #: Bytes of all values in it.
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def add(self, call: Call, report: protocol.Report | None) -> tuple[int, int]:
+        """Add the outcome of a call; how long it ran and occupied P, in microseconds."""
+        ran_us = max(0, call.ended_ns - call.began_ns) // 1000
+        occupied_us = call.occupied_ns // 1000
+        if report is not None or call.outcome is not Outcome.OK:
+            self._specials[len(self._tokens)] = call.outcome, report
+        self._tokens.append(call.token)
+        self._payloads.append(call.data)
+        self._ran_us.append(ran_us)
+        self._occupied_us.append(occupied_us)
+        self._buffers.append(call.out_buffers)
+        self.nbytes += len(call.data)
+        if call.out_buffers:
+            self.nbytes += sum(map(len, call.out_buffers))
+        return ran_us, occupied_us
+
+    def message(self) -> tuple[protocol.Finished, list[Any]]:
+        """The message and its further frames."""
+        counts, frames = protocol.join_buffers(self._buffers)
+        message = protocol.Finished(
+            self._tokens, self._payloads, self._ran_us, self._occupied_us,
+            self._specials or None, counts,
+        )  # fmt: skip
+        return message, frames
+
+
+def items(token: int, blobs: list[Blob]) -> Iterator[tuple[protocol.Items, list[Any]]]:
+    """The items of a generator job, as messages with their further frames."""
+    while blobs:
+        n = _fitting(blobs)
+        some, blobs = blobs[:n], blobs[n:]
+        counts, frames = protocol.join_buffers([blob.buffers for blob in some])
+        yield protocol.Items(token, [blob.data for blob in some], counts), frames
+
+
+def _fitting(blobs: list[Blob]) -> int:
+    """How many of the first blobs go into one message."""
+    nbytes = 0
+    for n, blob in enumerate(blobs, 1):
+        nbytes += len(blob.data)
+        if nbytes > protocol.GATHER_BYTES:
+            return n
+    return len(blobs)

@@ -1,0 +1,48 @@
+"""The process around a worker: pinned, ended with the coordinator, deaf to the terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from gmpd import cpus, inherited, rundir
+from gmpd.interpreter import jobs_path
+
+
+def settle_process(settings: dict[str, Any]) -> None:
+    """Give this process the core, signals, directory and variables that a worker has."""
+    _end_with_parent(settings["parent"])
+    # Ctrl-C is the client's and the coordinator's. Not SIG_IGN: what jobs start would inherit that.
+    signal.signal(signal.SIGINT, _leave_alone)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if settings["core"] is not None:
+        cpus.pin(settings["core"])
+    inherited.yield_memory_first()
+    if settings["cwd"]:
+        try:
+            os.chdir(settings["cwd"])
+        except OSError as error:
+            where = f"in / and not in {settings['cwd']!r}: {error.strerror}"
+            print(f"gmpd worker P{settings['p']}: jobs run {where}", file=sys.stderr)  # noqa: T201
+            os.chdir("/")
+    sys.path[:] = jobs_path(sys.path, settings["sys_path"])
+    os.environ[rundir.AROUND] = settings["client_endpoint"]
+    aside = inherited.Inherited(settings["umask"], settings["variables"])
+    inherited.restore(aside, settings["warnings"])
+
+
+def _leave_alone(number: int, frame: object) -> None:
+    pass
+
+
+def _end_with_parent(parent: int) -> None:
+    import ctypes  # only here; prctl has no other door in the standard library
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(0)
