@@ -1,4 +1,4 @@
-"""The README's examples run, as a reader would run them: from a file, on a private daemon."""
+"""The examples of README and GUIDE run as a reader would run them: a file, a private daemon."""
 
 from __future__ import annotations
 
@@ -11,32 +11,47 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2]
-README = (TOP / "README.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
-#: Some line that an example prints, in their order.
-PRINTED = [
-    "2432902008176640000",
-    "42",
-    "division by zero",
-    "[3, 2, 1]",
-    "sum of roots: 661650",
-    "[1, 2, 3]",
-    "timeout",
-    "45",
-    "/",
-    "[0, 1, 4, 9, 16]",
-    "total: 30",
-    "parts: [0, 1, 2, 3]",
-    "6210999",
-]
+#: Some line that each example prints, in the order of the document.
+PRINTED = {
+    "README.md": [
+        "2432902008176640000",
+        "42",
+        "[1, 2, 3]",
+        "45",
+        "sum of roots: 661650",
+        "[3, 2, 1]",
+        "timeout",
+        "[0, 1, 4, 9, 16]",
+    ],
+    "gmpd/GUIDE.md": [
+        "division by zero",
+        "/",
+        "total: 30",
+        "parts: [0, 1, 2, 3]",
+        "6210999",
+    ],
+}
+DOCUMENTS = {name: (TOP / name).read_text() for name in PRINTED}
 
 
-def test_each_example_has_its_expectation() -> None:
-    assert len(EXAMPLES) == len(PRINTED)
+def examples(name: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", DOCUMENTS[name], re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("code", "printed"), [*zip(EXAMPLES, PRINTED, strict=False)], ids=PRINTED)
+@pytest.mark.parametrize("name", PRINTED)
+def test_each_example_has_its_expectation(name: str) -> None:
+    assert len(examples(name)) == len(PRINTED[name])
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        pytest.param(code, printed, id=printed)
+        for name, lines in PRINTED.items()
+        for code, printed in zip(examples(name), lines, strict=False)
+    ],
+)
 def test_an_example_runs(code: str, printed: str, tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(code)
@@ -54,6 +69,6 @@ def test_the_command_line_in_it_exists() -> None:
     from gmpd.cli import COMMANDS, _is_here
 
     known = {name for commands in COMMANDS.values() for name in commands if _is_here(name)}
-    used = set(re.findall(r"^\$ (?:.*[|&] )?gmpd (\w+)", README, re.MULTILINE))
+    used = set(re.findall(r"^\$ (?:.*[|&] )?gmpd (\w+)", DOCUMENTS["README.md"], re.MULTILINE))
     assert used
     assert used <= known

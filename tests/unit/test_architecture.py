@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 TOP = Path(__file__).parents[2]
 MAP = (TOP / "gmpd/ARCHITECTURE.md").read_text()
 
@@ -39,8 +41,19 @@ def test_every_proof_exists() -> None:
     assert cited <= contracts
 
 
-def test_links_between_documents_lead_somewhere() -> None:
-    for document in ("README.md", "gmpd/ARCHITECTURE.md", "gmpd/DECISIONS.md"):
-        path = TOP / document
-        links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
-        assert [link for link in links if not (path.parent / link).exists()] == [], document
+def anchor(heading: str) -> str:
+    """How GitHub names a heading in a link."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "gmpd/GUIDE.md", "gmpd/ARCHITECTURE.md", "gmpd/DECISIONS.md"]
+)
+def test_links_between_documents_lead_somewhere(document: str) -> None:
+    path = TOP / document
+    for file, part in re.findall(r"\]\(([^)#:]*)(?:#([\w-]+))?\)", path.read_text()):
+        target = path.parent / file if file else path
+        assert target.exists(), file
+        if part:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert part in map(anchor, headings), f"{file}#{part}"
