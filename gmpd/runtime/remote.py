@@ -28,65 +28,24 @@ from __future__ import annotations
 import threading
 import weakref
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from gmpd.codec import Blob, decode, encode
-from gmpd.errors import ChanClosed, Panic, Unserializable, WorkerLost
+from gmpd.errors import Panic, Unserializable
 from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
-from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
-from gmpd.runtime.home import Note, wait_at_home
-from gmpd.runtime.internals import running_loop
+from gmpd.runtime.chan import Chan, Sender
 from gmpd.runtime.own import soon, soon_threadsafe
-from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
+from gmpd.runtime.remotechan import NOTHING, Address, Letter, RemoteChan, home_lost
+from gmpd.runtime.sudog import Sudog
 
-T = TypeVar("T")
-
-#: A worker: (P, epoch).
-Address: TypeAlias = tuple[int, int]
-
-_NOTHING = Blob(b"")
-
-
-class Letter(NamedTuple):
-    """What one worker tells another about a channel of one of them.
-
-    ``chan`` is the home's number, ``req`` the asker's number of an operation; ``length`` is the
-    channel's, told with every answer.
-    """
-
-    op: ChanOp
-    chan: int
-    req: int = 0
-    length: int = 0
-    blob: Blob = _NOTHING
+__all__ = ["Address", "Exchange", "Letter", "Post", "RemoteChan", "Request", "Served", "home_lost"]
 
 
 Post: TypeAlias = Callable[[Address, Letter], None]
-
-
-class RemoteReceiver(Receiver):
-    """A G that receives from afar. ``c`` is its operation."""
-
-    __slots__ = ()
-
-    def unlink(self) -> None:
-        self.c.cancel()
-
-    def undo(self) -> None:
-        self.c.cancel()
-
-
-class RemoteSender(Sender):
-    """A G that sends to afar."""
-
-    __slots__ = ()
-
-    def unlink(self) -> None:
-        self.c.cancel()
 
 
 class Request:
@@ -237,7 +196,7 @@ class Exchange:
 
     # ---- asking -------------------------------------------------------------------------------
 
-    def ask(self, ch: RemoteChan[Any], op: ChanOp, sg: Sudog, blob: Blob = _NOTHING) -> None:
+    def ask(self, ch: RemoteChan[Any], op: ChanOp, sg: Sudog, blob: Blob = NOTHING) -> None:
         """Send an operation to the home; ``sg`` waits for its answer. WorkerLost if it is dead."""
         self.check(ch)
         self._last_req += 1
@@ -393,7 +352,7 @@ class Exchange:
     def _refuse(self, served: Served, text: str) -> None:
         self._reply(served, ChanOp.REFUSED, encode(text))
 
-    def _reply(self, served: Served, op: ChanOp, blob: Blob = _NOTHING) -> None:
+    def _reply(self, served: Served, op: ChanOp, blob: Blob = NOTHING) -> None:
         ch = self._at_home(served.number)
         length = 0 if ch is None else len(ch)
         self._post(served.far, Letter(op, served.number, served.req, length, blob))
@@ -445,211 +404,9 @@ class Exchange:
             self._wake(sg)
 
 
-def home_lost(ch: RemoteChan[Any]) -> WorkerLost:
-    """What who uses a channel of a dead worker gets."""
-    p, epoch = ch.home
-    return WorkerLost(
-        f"channel {ch.number} is gone: its home, the worker of P{p} (epoch {epoch}), died"
-    )
-
-
 def import_chan(p: int, epoch: int, number: int, cap: int) -> Chan[Any]:
     """Called by pickle where a channel arrives."""
     exchange: Exchange | None = getattr(chans.border, "exchange", None)
     if exchange is None:
         raise Unserializable("a channel can be unpacked in a worker only, by a child of its Gs")
     return exchange.find((p, epoch), number, cap)
-
-
-class RemoteChan(Chan[T]):
-    """A channel whose home is another worker, as children find it among their arguments.
-
-    As ``Chan``, with these differences. Each operation is a message to the home and back. ``len``
-    and ``closed`` are as the home told them last; ``len(ch.sync)`` in a sync G asks. ``close``
-    does not wait, so closing what another worker has closed is no Panic; ``ch.sync.close()`` in a
-    sync G waits, and is. Values are copied, so they must be such that a job could return them.
-    A ``select`` may receive from it, not send on it. WorkerLost when the home's worker has died.
-    """
-
-    __slots__ = ("_exchange", "_length", "home", "number")
-
-    is_far: ClassVar[bool] = True
-
-    def __init__(self, exchange: Exchange, home: Address, number: int, cap: int):
-        self._exchange = exchange
-        self.home = home
-        self.number = number
-        self._cap = cap
-        self._loop = exchange.loop
-        self._length = 0
-        self._closed = False
-
-    def __reduce__(self) -> Any:
-        return chans.export(self)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __repr__(self) -> str:
-        return f"<Chan {self.number} of P{self.home[0]} {self._length}/{self._cap}>"
-
-    @property
-    def sync(self) -> RemoteSyncChan[T]:
-        return RemoteSyncChan(self)
-
-    def told(self, letter: Letter) -> None:
-        """The home answered."""
-        self._length = letter.length
-        if letter.op in (ChanOp.END, ChanOp.PANIC):
-            self._closed = True
-
-    async def send(self, value: T) -> None:
-        blob = self._exchange.pack(value)
-        sg = RemoteSender(None, self._loop, value)
-        self._exchange.ask(self, ChanOp.SEND, sg, blob)
-        await _served(sg)
-        _check_sent(sg)
-
-    async def recv(self, _end: type[Exception] = ChanClosed) -> T:
-        sg = RemoteReceiver(None, self._loop)
-        self._exchange.ask(self, ChanOp.RECV, sg)
-        await _served(sg)
-        if sg.ok:
-            self._exchange.accept(sg.c)
-            value: T = sg.elem
-            return value
-        if sg.c is None:
-            raise sg.cancelled_error()
-        if sg.elem is not None:
-            raise sg.elem
-        raise _end("receive from a channel that is closed and drained")
-
-    async def recv_ok(self) -> tuple[T | None, bool]:
-        try:
-            return await self.recv(), True
-        except ChanClosed:
-            return None, False
-
-    def close(self) -> None:
-        """Close; does not wait for the home, which closes once what was sent before has arrived.
-        Panic if it is known here to be closed."""
-        if self._closed:
-            raise Panic("close of closed channel")
-        self._closed = True
-        exchange = self._exchange
-        exchange.check(self)
-        if running_loop() is self._loop:
-            exchange.tell(self, ChanOp.CLOSE)
-        else:
-            soon_threadsafe(self._loop, exchange.tell, self, ChanOp.CLOSE)
-
-    # ---- in a select -------------------------------------------------------------------------
-
-    def _recv_ready(self) -> bool:
-        return True  # perhaps: its home has to be asked
-
-    def _recv_now(self) -> None:
-        """It has to be asked."""
-
-    def _send_ready(self) -> bool:
-        raise RuntimeError(
-            f"a send on {self!r} is a case of a select, and its home is another worker: what was"
-            " sent there cannot be taken back should another case be chosen. Let a G receive from"
-            " a channel that is made here, and send on"
-        )
-
-    def _enqueue_recv(self, g: Waker | None) -> Sudog:
-        return self._ask_for(g, ChanOp.RECV)
-
-    def try_for(self, g: Waker) -> Sudog:
-        """Receive if there is something; else ``elem`` becomes EMPTY_HANDED."""
-        return self._ask_for(g, ChanOp.TRY_RECV)
-
-    def _ask_for(self, g: Waker | None, op: ChanOp) -> Sudog:
-        sg = RemoteReceiver(None, self._loop)
-        sg.g = g
-        self._exchange.ask(self, op, sg)
-        return sg
-
-    def _received(self, sg: Sudog) -> tuple[Any, bool]:
-        if sg.ok:
-            if running_loop() is self._loop:
-                self._exchange.accept(sg.c)
-            else:  # a sync G: P may be elsewhere by now
-                soon_threadsafe(self._loop, self._exchange.accept, sg.c)
-            return sg.elem, True
-        if sg.elem is not None:
-            raise sg.elem
-        return None, False
-
-
-@parks
-def _served(sg: Sudog) -> Generator[Wait, None, None]:
-    """Wait for the home's answer."""
-    try:
-        yield sg
-    except BaseException:
-        sg.abandon()
-        raise
-
-
-def _check_sent(sg: Sudog) -> None:
-    if sg.ok:
-        return
-    if sg.c is None:
-        raise sg.cancelled_error()
-    raise sg.elem
-
-
-class _Asked(Sudog):
-    """A sync G that asks the home something."""
-
-    __slots__ = ()
-    reason: ClassVar[str] = "chan receive"
-
-    def unlink(self) -> None:
-        self.c.cancel()
-
-
-class RemoteSyncChan(SyncChan[T]):
-    """``ch.sync`` of a channel whose home is another worker."""
-
-    __slots__ = ()
-
-    _ch: RemoteChan[T]
-
-    def send(self, value: T) -> None:
-        ch = self._ch
-        blob = ch._exchange.pack(value)
-        _check_sent(self._wait(RemoteSender, ChanOp.SEND, value, blob))
-
-    def recv_ok(self) -> tuple[T | None, bool]:
-        sg = self._wait(RemoteReceiver, ChanOp.RECV)
-        if sg.ok:  # P may be elsewhere by now
-            soon_threadsafe(self._ch._loop, self._ch._exchange.accept, sg.c)
-            return sg.elem, True
-        if sg.elem is not None:
-            raise sg.elem
-        return None, False
-
-    def close(self) -> None:
-        _check_sent(self._wait(_Asked, ChanOp.CLOSE_ASKED))
-        self._ch._closed = True
-
-    def __len__(self) -> int:
-        _check_sent(self._wait(_Asked, ChanOp.LEN))
-        return len(self._ch)
-
-    def _wait(
-        self, kind: type[Sudog], op: ChanOp, value: Any = None, blob: Blob = _NOTHING
-    ) -> Sudog:
-        ch = self._ch
-
-        def attempt(note: Note) -> Sudog:
-            sg = kind(None, ch._loop, value)
-            sg.g = note
-            ch._exchange.ask(ch, op, sg, blob)
-            return sg
-
-        sg: Sudog = wait_at_home(ch._loop, kind.reason, attempt)
-        return sg
