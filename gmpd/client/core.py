@@ -60,7 +60,6 @@ class Batch:
 class Ended(NamedTuple):
     """The end of one job, for its sink."""
 
-    sink: Any
     outcome: Outcome
     payload: bytes
     buffers: protocol.Buffers
@@ -71,7 +70,6 @@ class Ended(NamedTuple):
 class Yielded(NamedTuple):
     """Items of a generator job, for its sink."""
 
-    sink: Any
     payloads: list[bytes]
     buffers: list[protocol.Buffers]
 
@@ -79,19 +77,19 @@ class Yielded(NamedTuple):
 class Note(NamedTuple):
     """Something else for a sink: ``what`` is "running" or "kept"."""
 
-    sink: Any
     what: str
 
 
 class Answered(NamedTuple):
     """The reply to a call, for its sink."""
 
-    sink: Any
     ok: bool
     value: Any
 
 
-Event: TypeAlias = Ended | Yielded | Note | Answered
+#: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
+#: refer to itself, and live on with its value until the collector passes.
+Event: TypeAlias = tuple[Any, Ended | Yielded | Note | Answered]
 
 
 class ClientCore:
@@ -273,7 +271,7 @@ class ClientCore:
         for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)):
             sink = self._jobs.pop(seq, None)
             if sink is not None:
-                self.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+                self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
                 self.unsent -= 1
             else:
                 self._dropped -= 1
@@ -360,7 +358,7 @@ class ClientCore:
             if sink is None:
                 continue
             if seq >= unsent_from or seq in held:
-                self.events.append(Ended(sink, Outcome.CANCELLED, b"", (), 0, _NOTHING))
+                self.events.append((sink, Ended(Outcome.CANCELLED, b"", (), 0, _NOTHING)))
                 del self._jobs[seq]
                 self.unsent -= 1
                 self._dropped += 1
@@ -493,12 +491,12 @@ class ClientCore:
         buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
         sink = self._jobs.get(message.job)
         if sink is not None:
-            self.events.append(Yielded(sink, message.payloads, buffers))
+            self.events.append((sink, Yielded(message.payloads, buffers)))
 
     def _reply(self, message: protocol.Reply) -> None:
         sink = self._calls.pop(message.request, None)
         if sink is not None:
-            self.events.append(Answered(sink, message.ok, message.value))
+            self.events.append((sink, Answered(message.ok, message.value)))
 
     def _welcomed(self, message: protocol.Welcome) -> None:
         self.welcome = message
@@ -509,7 +507,7 @@ class ClientCore:
         for seq in jobs:
             sink = self._jobs.get(seq)
             if sink is not None:
-                self.events.append(Note(sink, what))
+                self.events.append((sink, Note(what)))
 
     def _done(self, message: protocol.Done, frames: list[Any]) -> None:
         payloads, ran = message.payloads, message.ran_us
@@ -528,10 +526,10 @@ class ClientCore:
             if sink is None:
                 continue
             if special is None:
-                add(Ended(sink, Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))
+                add((sink, Ended(Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING)))
             else:
                 outcome, details = special
-                add(Ended(sink, outcome, payloads[i], buffers[i], ran[i], details or _NOTHING))
+                add((sink, Ended(outcome, payloads[i], buffers[i], ran[i], details or _NOTHING)))
         self._received += len(payloads)
         self._bytes_since_ack += sum(map(len, payloads)) + sum(len(f) for f in frames)
         due = self._received - self._acked
@@ -559,9 +557,9 @@ class ClientCore:
             return
         self.lost = error = self.explain(error)
         for sink in self._jobs.values():
-            self.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+            self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
         for sink in self._calls.values():
-            self.events.append(Answered(sink, False, error))
+            self.events.append((sink, Answered(False, error)))
         self._jobs.clear()
         self._calls.clear()
         self._waiting.clear()
@@ -618,12 +616,13 @@ def _scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:
 
 
 def apply(event: Event) -> None:
-    """Hand an event to its sink. The commonest first."""
-    if isinstance(event, Ended):
-        event.sink.ended(event)
-    elif isinstance(event, Yielded):
-        event.sink.yielded(event)
-    elif isinstance(event, Answered):
-        event.sink.answered(event.ok, event.value)
+    """Hand news to its sink. The commonest first."""
+    sink, news = event
+    if isinstance(news, Ended):
+        sink.ended(news)
+    elif isinstance(news, Yielded):
+        sink.yielded(news)
+    elif isinstance(news, Answered):
+        sink.answered(news.ok, news.value)
     else:
-        event.sink.noted(event.what)
+        sink.noted(news.what)

@@ -219,7 +219,7 @@ class Session(Wire):
             try:
                 sink._seq = core.submit(ref, blob, options, sink)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
-                core.events.append(Ended(sink, Outcome.LOST, b"", (), 0, {"error": error}))
+                core.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
 
     # -- waiting ---------------------------------------------------------------------------------
 

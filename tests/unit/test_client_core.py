@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from gmpd import codec, protocol
 from gmpd.client.chunks import run_chunk
-from gmpd.client.core import ClientCore, Ended, Note
+from gmpd.client.core import ClientCore, Ended, Note, apply
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import CHUNK_ITEMS_MAX, Plan, Sizer
 from gmpd.codec import FunctionRef
@@ -96,7 +98,7 @@ def test_every_job_has_one_end() -> None:
     receive(client, done(seqs[:1]))  # repeated: dropped
     client.lose(DaemonUnreachable("gone"))
     client.lose(DaemonUnreachable("again"))
-    ends = [event for event in client.events if isinstance(event, Ended)]
+    ends = [news for _, news in client.events if isinstance(news, Ended)]
     assert [end.outcome for end in ends] == [Outcome.OK, Outcome.LOST, Outcome.LOST]
     assert client.busy == 0
     with pytest.raises(DaemonUnreachable, match="gone"):
@@ -231,9 +233,9 @@ def test_what_the_daemon_has_no_room_for_is_sent_again_in_order() -> None:
     assert client.retry_s == 0.0, "nothing waits"
     receive(client, done([seqs[i] for i in (2, 4, 3, 5, 6)] + more))
     assert client.busy == client.unsent == 0
-    ends = [event for event in client.events if isinstance(event, Ended)]
-    assert [end.outcome for end in ends] == [Outcome.OK] * 9
-    assert len({id(end.sink) for end in ends}) == 9
+    ends = [(id(sink), news) for sink, news in client.events if isinstance(news, Ended)]
+    assert [end.outcome for _, end in ends] == [Outcome.OK] * 9
+    assert len({sink for sink, _ in ends}) == 9
 
 
 def test_what_was_refused_keeps_its_buffers_and_its_function() -> None:
@@ -276,7 +278,7 @@ def test_refused_jobs_end_when_nobody_asked_to_send_them_again() -> None:
     (seq,) = submit(client)
     sent(client)
     refuse(client, [seq], room=3)
-    (end,) = client.events
+    ((_, end),) = client.events
     assert isinstance(end, Ended)
     assert (end.outcome, end.details["room"]) == (Outcome.REJECTED, 3)
 
@@ -297,11 +299,44 @@ def test_running_and_kept_reach_the_job() -> None:
     (seq,) = submit(client)
     receive(client, protocol.Running([seq, 999]))
     receive(client, protocol.Kept([seq]))
-    assert [event.what for event in client.events if isinstance(event, Note)] == ["running", "kept"]
+    assert [news.what for _, news in client.events if isinstance(news, Note)] == ["running", "kept"]
+
+
+class Box:
+    """A sink of whose end a weak reference tells."""
+
+    streams = False
+    news: Ended | None = None
+
+    def ended(self, news: Ended) -> None:
+        self.news = news
+
+
+@pytest.mark.parametrize("outcome", [None, *Outcome])
+@pytest.mark.parametrize("make", [JobFuture, Box])
+def test_a_sink_that_keeps_its_news_ends_with_its_last_reference(
+    make: type[Any], outcome: Outcome | None
+) -> None:
+    """It does not wait for the collector, and with it a large value, and a client that nobody
+    closed."""
+    client, sink = core(), make()
+    gone = weakref.ref(sink)
+    client.submit(F, codec.Blob(b"x", ()), None, sink)
+    sent(client)
+    details: protocol.Details | None = {"reason": "too_large"}
+    specials = None if outcome is None else {0: (outcome, details)}
+    gc.disable()
+    try:
+        receive(client, protocol.Done([1], [b"a value"], [1], specials, None))
+        apply(client.events.popleft())
+        del sink
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def end(future: JobFuture, outcome: Outcome, payload: bytes = b"", **details: Any) -> None:
-    future.ended(Ended(future, outcome, payload, (), 1500, details))
+    future.ended(Ended(outcome, payload, (), 1500, details))
 
 
 @pytest.mark.parametrize(

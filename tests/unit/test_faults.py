@@ -227,7 +227,7 @@ def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     wire._read()
     assert isinstance(core.lost, InvariantError)
     assert "IndexError: a bug" in str(core.lost)
-    assert [event.sink for event in core.events] == ["sink"]
+    assert [sink for sink, _ in core.events] == ["sink"]
 
 
 def test_a_worker_of_another_version_is_not_let_serve(
