@@ -10,15 +10,14 @@ timers, and Ctrl-C for who waits for an ``asyncio.Event``, as programs do that e
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
-
-from gmpd.runtime.internals import all_tasks
-from gmpd.runtime.steps import Steps
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -139,24 +138,21 @@ def _is_heard(handler: Any) -> bool:
 
 
 def _event_may_be_set(loop: Loop) -> bool:
-    """Whether something waits for an ``asyncio.Event``: it goes on, or ends, by Ctrl-C. Each Event
-    that is waited for has a Future; what waits for gmpd's own things has none.
+    """Whether something waits for an ``asyncio.Event`` of ``loop``: it goes on, or ends, by Ctrl-C.
+
+    Every such wait is a coroutine of ``Event.wait``, and the collector knows all of them. Rejected:
+    to follow each task down to it, as a generator's iterator, a wrapper with ``__await__`` written
+    in C or a task of another kind on the way shows nothing of what it awaits.
     """
-    waiting = (g for g in [*loop.gs.some(len(loop.gs)), *all_tasks(loop)])
-    return any(
-        isinstance(g, Steps) and isinstance(g._fut_waiter, asyncio.Future) and _waits_for_event(g)
-        for g in waiting
-    )
+    return any(_waits(coro, loop) for coro in gc.get_referrers(_EVENT_WAIT))
 
 
-def _waits_for_event(g: Any) -> bool:
-    coro = g.get_coro()
-    while coro is not None:
-        code = getattr(coro, "cr_code", None)
-        if code is _EVENT_WAIT:
-            return True
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None)
-    return False
+def _waits(coro: object, loop: Loop) -> bool:
+    """Whether it is a coroutine of ``Event.wait`` whose future on ``loop`` has no result yet."""
+    if not isinstance(coro, CoroutineType) or coro.cr_frame is None:
+        return False
+    waiter = coro.cr_frame.f_locals.get("fut")
+    return isinstance(waiter, asyncio.Future) and not waiter.done() and waiter.get_loop() is loop
 
 
 def _is_runnable(tid: int) -> bool:

@@ -64,7 +64,8 @@ def _clock(loop: DeterministicLoop, name: str, real: Callable[[], Any]) -> Calla
 
 def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
     """Whether who called ``time`` is a G of ``loop``, and in none of these modules."""
-    module = str(sys._getframe(2).f_globals.get("__name__", ""))
+    caller = sys._getframe(1).f_back  # None: a thread that runs a function of ``time`` alone
+    module = "" if caller is None else str(caller.f_globals.get("__name__", ""))
     if module.partition(".")[0] in real:
         return False
     running = running_loop()

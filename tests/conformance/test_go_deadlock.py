@@ -227,6 +227,43 @@ def test_TestSimpleDeadlock(reason: str, text: str) -> None:
     assert complained.startswith(FATAL + f"[{reason}")
 
 
+#: What may stand between a task and the Event.
+WAITS = """
+import contextlib, types
+
+async def items():
+    await asyncio.Event().wait()
+    yield 1
+
+class Wrapped:
+    def __await__(self):
+        yield from asyncio.Event().wait().__await__()
+
+class Attribute:
+    def __await__(self):
+        return asyncio.Event().wait().__await__()
+
+class Steps:
+    def __init__(self, inner): self.send = inner.send
+    def __iter__(self): return self
+    def __next__(self): return self.send(None)
+
+class Delegating:
+    def __await__(self):
+        return Steps(asyncio.Event().wait())
+
+@contextlib.asynccontextmanager
+async def managed():
+    async for item in items():
+        yield item
+
+def eager(loop, coro, **more):
+    more.setdefault("name", None)
+    return asyncio.Task(coro, loop=loop, **more)
+
+"""
+
+
 @pytest.mark.parametrize(
     "main",
     [
@@ -234,11 +271,20 @@ def test_TestSimpleDeadlock(reason: str, text: str) -> None:
         "await gmpd.go(asyncio.Event().wait)",
         "await asyncio.gather(asyncio.Event().wait(), gmpd.Chan().recv())",
         "await asyncio.wait_for(asyncio.Event().wait(), None)",
+        "async for _ in items(): pass",
+        "[_ async for _ in items()]",
+        "await Wrapped()",
+        "await Attribute()",
+        "async with managed(): pass",
+        "await Delegating()",
+        "asyncio.get_running_loop().set_task_factory(eager)\n    await asyncio.create_task("
+        "items().__anext__())",
+        "gmpd.go(lambda: gmpd.go(asyncio.Event().wait).result())\n    await gmpd.Chan().recv()",
     ],
 )
 def test_who_waits_for_an_event_waits_until_interrupted(main: str) -> None:
     """As programs do that serve until Ctrl-C, or ask for nothing but their threads and children."""
-    program = start(f"async def main():\n    print('up', flush=True)\n    {main}")
+    program = start(WAITS + f"async def main():\n    print('up', flush=True)\n    {main}")
     assert program.stdout is not None
     assert program.stdout.readline() == "up\n"
     time.sleep(0.2)  # a report would have come meanwhile; on a slow machine it passes too

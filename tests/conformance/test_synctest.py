@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -107,3 +110,22 @@ def test_TestNow_other_threads_and_other_runs_have_the_real_time() -> None:
     with pytest.raises(ValueError, match="needs a deterministic_seed"):
         run(nap_not_begun := nap(), fake_time=True)
     nap_not_begun.close()
+
+
+def test_a_thread_that_runs_a_function_of_time_alone_has_the_real_one() -> None:
+    async def main() -> float:
+        ended = threading.Event()
+        failed: list[object] = []
+        hook, sys.unraisablehook = sys.unraisablehook, failed.append
+        try:
+            bare: list[tuple[Any, tuple[Any, ...]]] = [(time.sleep, (0.01,)), (time.monotonic, ())]
+            for fn, args in bare:
+                _thread.start_new_thread(fn, args)
+            threading.Timer(0.05, ended.set).start()
+            await asyncio.to_thread(ended.wait)
+        finally:
+            sys.unraisablehook = hook
+        assert failed == []
+        return asyncio.get_running_loop().time()
+
+    run(main(), deterministic_seed=1, fake_time=True)
