@@ -133,8 +133,7 @@ class Desk:
         self.sched = Sched(Policy(queue_jobs=200, window=100, seed=seed))
         faults = Faults(self.sched)
         roster: Any = FakeRoster()
-        self.of_clients: Any = Line()
-        self.of_workers: Any = Line()
+        self.of_clients, self.of_workers = Line(), Line()
         traffic = Traffic()
         self.clients = Clients(
             Config(), 1, self.sched, self.of_clients, traffic, lambda: WORKERS, _answer, faults

@@ -45,11 +45,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_configure() -> None:
     os.environ[BADGE] = f"{os.getpid()}.{time.time_ns()}"
     # A shell starts what it puts into the background so, and nohup does: commands under test would
-    # inherit it, and neither Ctrl-C nor a hangup end them.
+    # inherit it, and neither Ctrl-C, Ctrl-\ nor a hangup would end them.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     # No test finds a daemon that happens to run on this machine: there is none in this place.
     os.environ["GMPD_RUNTIME_DIR"] = f"/tmp/gmpd-tests-{os.getpid()}/none"
 

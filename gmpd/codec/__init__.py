@@ -6,6 +6,7 @@ gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
 from gmpd.codec.blame import too_large
+from gmpd.codec.error_texts import load_formatter
 from gmpd.codec.failures import (
     ErrorSummary,
     add_job_note,
@@ -50,6 +51,7 @@ __all__ = [
     "error_summary",
     "is_plain",
     "learn_part",
+    "load_formatter",
     "own_error",
     "resolve_function",
     "stand_in",

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import builtins
 import copyreg
-import os
-import traceback
-from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -21,35 +18,31 @@ import msgpack
 
 from gmpd import errors
 from gmpd.codec import guests, pickles
+from gmpd.codec.error_texts import (
+    CHAIN_MAX,
+    NAME_MAX,
+    TEXT_MAX,
+    attribute_text,
+    clean,
+    is_modest,
+    name_of,
+    notes_of,
+    text_of,
+    traceback_text,
+)
 from gmpd.codec.pickles import Buffer
 from gmpd.errors import GmpdError, ProtocolError, RemoteError, RemoteTraceback
 
-#: Bytes of any one text: enough for a deep traceback, small beside a frame.
-TEXT_MAX = 64 * 1024
 #: An exception that carries more than this is sent as its texts only.
 _PICKLE_MAX = 1024 * 1024
 #: As is a group whose members together are larger.
 _PARTS_MAX = 4 * _PICKLE_MAX
-_NOTES_MAX = 100
-#: Exceptions shown of a chain or a group; a traceback of each costs about 100 µs.
-_CHAIN_MAX = 100
-#: A longer message is cut before the traceback module would copy it several times over.
-_MESSAGE_MAX = 1024 * 1024
 #: Groups within groups that are sent part by part.
 _GROUP_DEPTH_MAX = 16
-#: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
-_FRAMES_MAX = 2000
-_NAME_MAX = 256
 _REPR_MAX = 1024
 _TEXT_NOTE = "(an argument of it cannot be sent, and came as its text)"
 _CUT_NOTE = "(a text of it was too long to be sent, and is cut in the middle)"
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: What lies between a worker's start and the user's function. Jobs of gmpd's own (`gmpd run`,
-#: `gmpd demo`) are a user's like any.
-_OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
-#: The one frame that calls what the user submitted.
-_CALLER = os.path.join(_PACKAGE, "daemon", "call.py"), "_invoke"
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Modules whose exceptions are rebuilt by name from scalar arguments, without pickle.
 _BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}
@@ -89,12 +82,12 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
 def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
     kind = type(exc)
     error: dict[str, Any] = {
-        "type": _name_of(kind),
-        "module": _attribute_text(kind, "__module__"),
-        "qualname": _attribute_text(kind, "__qualname__"),
-        "message": _text(exc),
-        "traceback": _traceback_text(exc),
-        "notes": _notes(exc),
+        "type": name_of(kind),
+        "module": attribute_text(kind, "__module__"),
+        "qualname": attribute_text(kind, "__qualname__"),
+        "message": text_of(exc),
+        "traceback": traceback_text(exc),
+        "notes": notes_of(exc),
     }
     parts = _parts(exc, plain, depth)
     args = _plain_args(exc) if parts is None else None
@@ -124,7 +117,7 @@ def _pickle_somehow(exc: BaseException, error: dict[str, Any]) -> None:
         if (bare := _bare(exc, how)) is not None:
             error["bare"], lost = bare
             if lost:
-                names = _clean(", ".join(lost), _NAME_MAX)
+                names = clean(", ".join(lost), NAME_MAX)
                 error["notes"].append(f"(came without attributes that cannot be sent: {names})")
             if how is _Args.CUT:
                 error["notes"].append(_CUT_NOTE)
@@ -166,7 +159,7 @@ def add_job_note(exc: BaseException, text: str) -> None:
     try:
         BaseException.add_note(exc, text)
     except Exception:  # noqa: BLE001 - __notes__ is no list, or __setattr__ refuses
-        _set(exc, "__notes__", [*_notes(exc), text])
+        _set(exc, "__notes__", [*notes_of(exc), text])
 
 
 def _unpack(data: Buffer) -> dict[str, Any]:
@@ -189,7 +182,7 @@ def _parts(exc: BaseException, plain: bool, depth: int) -> list[bytes] | None:
     """The members of a group, each by itself: one that cannot be sent costs only itself."""
     if not isinstance(exc, BaseExceptionGroup):
         return None
-    if depth >= _GROUP_DEPTH_MAX or len(exc.exceptions) > _CHAIN_MAX or not _is_modest(exc):
+    if depth >= _GROUP_DEPTH_MAX or len(exc.exceptions) > CHAIN_MAX or not is_modest(exc):
         return None
     parts = [_encode(member, plain, depth + 1) for member in exc.exceptions]
     return parts if sum(map(len, parts)) <= _PARTS_MAX else None
@@ -283,7 +276,7 @@ def _remote_message(error: dict[str, Any]) -> str:
 def _plain_args(exc: BaseException, *, cut: bool = False) -> list[Any] | None:
     """The arguments that make ``exc`` again, if it is a known class and they are scalars."""
     kind = type(exc)
-    namespace = _BY_NAME.get(_attribute_text(kind, "__module__"))
+    namespace = _BY_NAME.get(attribute_text(kind, "__module__"))
     if namespace is None or namespace.get(kind.__qualname__) is not kind:
         return None
     try:
@@ -328,7 +321,7 @@ def _cut(args: Any) -> Any:
 
 def _cut_one(text: str | bytes) -> str | bytes:
     if isinstance(text, str):
-        return _clean(text)
+        return clean(text)
     if len(text) <= TEXT_MAX:
         return text
     half = TEXT_MAX // 2 - 32
@@ -364,9 +357,9 @@ def _as_texts(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _repr(value: object) -> str:
     try:
-        return _clean(repr(value), _REPR_MAX)
+        return clean(repr(value), _REPR_MAX)
     except BaseException:  # noqa: BLE001 - user code
-        return f"<{_attribute_text(type(value), '__qualname__')}>"
+        return f"<{attribute_text(type(value), '__qualname__')}>"
 
 
 def _bare(exc: BaseException, how: _Args) -> tuple[bytes, list[str]] | None:
@@ -437,131 +430,6 @@ def _can_be_sent(value: object) -> bool:
     return len(data) <= _PICKLE_MAX
 
 
-def _notes(exc: BaseException) -> list[str]:
-    try:
-        notes: Any = exc.__notes__
-        if type(notes) is not list:
-            return []
-        return [_clean(note) for note in notes[:_NOTES_MAX] if isinstance(note, str)]
-    except Exception:  # noqa: BLE001 - no notes, or a property
-        return []
-
-
-def _name_of(kind: type) -> str:
-    module = _attribute_text(kind, "__module__")
-    qualname = _attribute_text(kind, "__qualname__")
-    return qualname if module == "builtins" else f"{module}.{qualname}"
-
-
-def _attribute_text(kind: type, name: str) -> str:
-    try:
-        return _clean(getattr(kind, name), _NAME_MAX)
-    except Exception:  # noqa: BLE001 - a metaclass
-        return "?"
-
-
-def _text(exc: BaseException) -> str:
-    try:
-        return _clean(str(exc))
-    except BaseException as second:  # noqa: BLE001 - the job's error must arrive
-        return (
-            f"(its text cannot be read: __str__ raised {_attribute_text(type(second), '__name__')})"
-        )
-
-
 def _group_text(exc: BaseException) -> str:
     # str(group) ends in "(2 sub-exceptions)", which the group rebuilt adds again.
-    return _clean(exc.message) if isinstance(exc, BaseExceptionGroup) else ""
-
-
-def _clean(text: str, limit: int = TEXT_MAX) -> str:
-    """``text`` as an exact str of at most ``limit`` bytes, its middle cut out if need be."""
-    length = str.__len__(text)
-    if length > limit:
-        half = limit // 2 - 32
-        head = str.__getitem__(text, slice(0, half))
-        tail = str.__getitem__(text, slice(length - half, length))
-        text = f"{head}\n… {length - 2 * half} characters left out …\n{tail}"
-    data = str.encode(text, "utf-8", "backslashreplace")
-    if len(data) > limit:
-        half = limit // 2 - 32
-        data = data[:half] + "\n… cut …\n".encode() + data[-half:]
-    return data.decode("utf-8", "ignore")
-
-
-def _traceback_text(exc: BaseException) -> str:
-    try:
-        if _is_modest(exc):
-            return _clean("".join(_format(exc)))
-    except BaseException:  # noqa: BLE001, S110 - user code again; the short form runs less of it
-        pass
-    return _clean("".join(_format_alone(exc)))
-
-
-def _is_modest(exc: BaseException) -> bool:
-    """Whether chain and groups together are small enough for the traceback module."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [exc]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        if len(seen) > _CHAIN_MAX or _message_length(one) > _MESSAGE_MAX:
-            return False
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            if len(one.exceptions) > _CHAIN_MAX:
-                return False
-            waiting += one.exceptions
-    return True
-
-
-def _message_length(exc: BaseException) -> int:
-    try:
-        return len(str(exc))
-    except BaseException:  # noqa: BLE001 - the traceback module says so in its place
-        return 0
-
-
-def _format(exc: BaseException) -> Iterator[str]:
-    whole = traceback.TracebackException(
-        type(exc), exc, exc.__traceback__, limit=-_FRAMES_MAX, compact=True
-    )
-    seen: set[int] = set()
-    waiting: list[traceback.TracebackException | None] = [whole]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        _hide_own_frames(one.stack, keep_all=one is whole and not isinstance(exc, GmpdError))
-        waiting += [one.__cause__, one.__context__, *(one.exceptions or ())]
-    return whole.format()
-
-
-def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
-    """Drop gmpd's own frames before the first of the user's.
-
-    A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``. Unless
-    it ends where gmpd called the user's function: that is a built-in one, which has no frame.
-    """
-    if stack and stack[-1].filename == _CALLER[0] and stack[-1].name == _CALLER[1]:
-        keep_all = False
-    foreign = (i for i, frame in enumerate(stack) if not frame.filename.startswith(_OWN_CODE))
-    first = next(foreign, 0 if keep_all else len(stack))
-    del stack[:first]
-
-
-def _format_alone(exc: BaseException) -> Iterator[str]:
-    """Type, message and frames of ``exc`` alone, without its chain and without its code."""
-    yield "Traceback (most recent call last):\n"
-    walk = traceback.walk_tb(exc.__traceback__)
-    frames = traceback.StackSummary.extract(walk, limit=-_FRAMES_MAX)
-    _hide_own_frames(frames, keep_all=True)
-    yield from frames.format()
-    yield f"{_name_of(type(exc))}: {_text(exc)}\n"
-    for note in _notes(exc):
-        yield f"{note}\n"
-    if exc.__cause__ is not None or exc.__context__ is not None:
-        yield "(what it came from is too long to show)\n"
+    return clean(exc.message) if isinstance(exc, BaseExceptionGroup) else ""

@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any
 
-from gmpd import cpus, inherited, rundir
+from gmpd import codec, cpus, inherited, rundir
 from gmpd.interpreter import jobs_path
 
 
@@ -30,6 +30,7 @@ def settle_process(settings: dict[str, Any]) -> None:
             print(f"gmpd worker P{settings['p']}: jobs run {where}", file=sys.stderr)  # noqa: T201
             os.chdir("/")
     sys.path[:] = jobs_path(sys.path, settings["sys_path"])
+    codec.load_formatter()
     os.environ[rundir.AROUND] = settings["client_endpoint"]
     aside = inherited.Inherited(settings["umask"], settings["variables"])
     inherited.restore(aside, settings["warnings"])

@@ -96,6 +96,9 @@ class Prometheus:
         try:
             with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=1):
                 return True
+        except urllib.error.HTTPError as error:
+            error.close()  # since 3.15 its file warns when it is left open
+            return False
         except OSError:
             return False
 

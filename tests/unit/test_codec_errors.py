@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
 import textwrap
 import threading
+import traceback
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 import gmpd
 from gmpd import codec, errors
 from gmpd.codec import pickles
-from gmpd.codec.failures import TEXT_MAX
+from gmpd.codec.error_texts import TEXT_MAX
 from gmpd.errors import GmpdError, ProtocolError, QueueFull, RemoteError, RemoteTraceback
 
 OWN_CODE = Path(gmpd.__file__).parent
@@ -496,6 +498,21 @@ def test_a_cause_that_leads_back_to_its_start_ends() -> None:
 class Verbose(Exception):
     def __str__(self) -> str:
         return "x" * 50_000_000
+
+
+def test_a_traceback_that_cannot_be_formatted_still_names_its_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Since 3.15 the traceback module imports lazily: without a descriptor that fails."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(traceback, "TracebackException", refuse)
+    monkeypatch.setattr(traceback.StackSummary, "format", refuse)
+    data = codec.encode_error(raising(OSError(errno.EMFILE, "no more")))
+    assert "in user_function" in codec.error_summary(data).traceback
+    assert type(codec.decode_error(data)) is OSError
 
 
 def test_a_gigantic_text_is_cut_without_many_copies() -> None:
