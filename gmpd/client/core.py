@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, assert_never
 
 from gmpd import protocol
@@ -90,6 +91,10 @@ class Answered(NamedTuple):
 #: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
 #: refer to itself, and live on with its value until the collector passes.
 Event: TypeAlias = tuple[Any, Ended | Yielded | Note | Answered]
+
+#: An ``Ended`` of its fields, without a step of Python: there is one for each job.
+_ended: Callable[[tuple[Outcome, bytes, protocol.Buffers, int, dict[str, Any]]], Ended]
+_ended = partial(tuple.__new__, Ended)
 
 
 class ClientCore:
@@ -526,7 +531,7 @@ class ClientCore:
             if sink is None:
                 continue
             if special is None:
-                add((sink, Ended(Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING)))
+                add((sink, _ended((Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))))
             else:
                 outcome, details = special
                 add((sink, Ended(outcome, payloads[i], buffers[i], ran[i], details or _NOTHING)))

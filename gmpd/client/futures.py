@@ -1,8 +1,9 @@
 """``JobFuture``: a ``concurrent.futures.Future`` that is decoded by whoever asks for it.
 
 Settling a future runs no user's code and waits for nothing: the outcome is put into it as it came,
-sleepers are woken, and callbacks are left to the client's delivery thread. The value is unpickled
-by the first thread that asks for it, so a slow one holds up only those who want it.
+sleepers are woken, and callbacks are left to the client's delivery thread. A value is unpickled
+by the first thread that asks for it, so a slow one holds up only those who want it; a small one
+that is no pickle is opened at once.
 
 A Condition is most of what a standard Future costs. Here it is built by the first waiter,
 in one step of C; to see that there is none and to write the state is one step, too. So a state is
@@ -22,13 +23,14 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gmpd import codec
-from gmpd.client.core import Ended
+from gmpd.client.core import SMALL_BYTES, Ended
 from gmpd.client.outcomes import error_of
 from gmpd.client.shield import SHIELD
 from gmpd.codec.interrupts import pass_on
+from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.runtime.internals import (
     CANCELLED,
@@ -259,9 +261,22 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def ended(self, event: Ended) -> None:
         """The job's outcome has come. Waits for nothing and runs no user's code."""
-        cancelled = event.outcome is Outcome.CANCELLED
-        state, kept = (CANCELLED_AND_NOTIFIED, None) if cancelled else (FINISHED, event)
-        self._event = kept  # looked at by nobody before the state is FINISHED
+        outcome, payload, buffers, ran_us, _ = event
+        state, kept = FINISHED, cast("Ended | None", event)
+        if outcome is Outcome.OK:
+            # A small one is opened at once: no user's code takes part in it, and it costs less than
+            # to keep it for later.
+            if not buffers and len(payload) <= SMALL_BYTES and codec.is_plain(payload):
+                try:
+                    self._result = codec.decode(payload)
+                except ProtocolError:
+                    pass  # whoever asks is told
+                else:
+                    self._ran_us, self._nbytes, kept = ran_us, len(payload), None
+        elif outcome is Outcome.CANCELLED:
+            state, kept = CANCELLED_AND_NOTIFIED, None
+        if kept is not None:
+            self._event = kept  # looked at by nobody before the state is FINISHED
         # The look and the store are one step for other threads: between them there is no call or
         # jump, after which alone the GIL may change hands, and no new line, if they are traced.
         self._state = state if self._made is None else self._state
@@ -333,11 +348,10 @@ class JobFuture(concurrent.futures.Future[Any]):
         event = self._event
         if event is None:
             return
-        if event.outcome is Outcome.OK and codec.is_plain(event.payload):
+        if event.outcome is Outcome.OK and not event.buffers and codec.is_plain(event.payload):
             # No user's code, and done twice it does no harm.
-            buffers = event.buffers
             try:
-                value = codec.decode(event.payload, buffers)
+                value = codec.decode(event.payload)
             except Exception:
                 self._decode_again()
                 if self._exception is None:
@@ -345,8 +359,6 @@ class JobFuture(concurrent.futures.Future[Any]):
                 return
             self._ran_us = event.ran_us
             self._nbytes = len(event.payload)
-            if buffers:
-                self._nbytes += sum(map(len, buffers))
             self._result = value
             self._event = None
         else:
