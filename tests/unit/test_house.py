@@ -6,6 +6,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import re
 import tokenize
 import tomllib
 from collections.abc import Iterator
@@ -178,3 +179,84 @@ def test_each_contract_of_the_design_is_checked() -> None:
 
 def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
+
+
+# ------------------------------------------------------------------------------------------ words
+
+#: What people read that is no program.
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "gmpd/**/*.md", "config/**/*", "loadtests/*.md", "*.yml", "Dockerfile")
+    for path in ROOT.glob(pattern)
+    if path.is_file() and path.suffix not in {".svg", ".json"}
+)
+
+#: Words and phrases that are not to be used: how many are left in documents, and in sources. A
+#: number may only fall: write plainly what you add, and lower the number when you mend some.
+FORBIDDEN = {
+    # name the subject: the client, the caller, the kernel
+    r"\b(?:no|some)body\b": (17, 148),
+    r"\bwhoever\b": (11, 54),
+    r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (5, 58),
+    r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (21, 368),
+    # name the amount
+    r"\bso (?:many|long|often)\b": (2, 93),
+    # "because", or a colon
+    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (5, 59),
+    # the glossary's words: lease; steal; effect; "of the same function"
+    r"\b[Hh]and(?:-| )?outs?\b": (8, 80),
+    r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (5, 14),
+    r"\b[Dd]eeds?\b": (2, 14),
+    r"(?:\b[Ii]ts|'s) like\b": (8, 16),
+    # "report", "know", "the only module that uses it"
+    r"\btold of\b": (6, 27),
+    r"\b(?:only|one) door\b": (3, 13),
+}
+
+
+@pytest.mark.parametrize("phrase", FORBIDDEN)
+def test_forbidden_phrases_become_fewer(phrase: str) -> None:
+    for files, at_most in zip((DOCUMENTS, SOURCES), FORBIDDEN[phrase], strict=True):
+        found = [
+            f"{name_of(path)}:{text.count(chr(10), 0, match.start()) + 1}"
+            for path in files
+            for text in [path.read_text()]
+            for match in re.finditer(phrase, text)
+        ]
+        assert len(found) <= at_most, (
+            f"{len(found)} of {phrase!r}, {at_most} are allowed: {' '.join(found)}"
+        )
+
+
+def glossary() -> dict[str, str]:
+    text = (PACKAGE / "ARCHITECTURE.md").read_text()
+    rows = text.partition("\n## Glossary\n")[2].partition("\n## ")[0]
+    return dict(re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", rows, re.MULTILINE))
+
+
+def test_each_term_is_defined_once_and_in_one_place() -> None:
+    terms = glossary()
+    assert {"job", "attempt", "lease", "claim", "revoke", "credit", "probe"} <= terms.keys()
+    assert all(terms.values())
+    rows = re.findall(
+        r"^\| \*\*(.+?)\*\* \|", (PACKAGE / "ARCHITECTURE.md").read_text(), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(terms), "a term is defined twice, or outside of the glossary"
+    elsewhere = [
+        (name_of(path), term)
+        for path in DOCUMENTS
+        if path.name != "ARCHITECTURE.md"
+        for term in re.findall(r"^\| \*\*(.+?)\*\* \|", path.read_text(), re.MULTILINE)
+        if term in terms
+    ]
+    assert not elsewhere
+
+
+def test_each_term_of_the_glossary_is_in_use() -> None:
+    text = "\n".join(path.read_text() for path in [*SOURCES, *DOCUMENTS])
+    unused = [
+        term
+        for term in glossary()
+        if len(re.findall(rf"\b{re.escape(term)}", text, re.IGNORECASE)) < 2
+    ]
+    assert not unused
