@@ -16,7 +16,6 @@ import click
 from gmpd import rundir
 from gmpd.cli.app import App
 from gmpd.cli.ls import daemons
-from gmpd.client.core import Ended
 from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe
@@ -28,6 +27,7 @@ from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered, RemoteError
 from gmpd.interpreter import current_directory
 from gmpd.job import JobOptions
 from gmpd.protocol import ADMIN, Outcome
+from gmpd.submit.events import Ended
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -16,7 +16,6 @@ from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.calls import INSTEAD, answer_error, prepare
-from gmpd.client.core import Ended, Options, Yielded, apply
 from gmpd.client.futures import decoded
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.progress import Report
@@ -30,6 +29,8 @@ from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
+from gmpd.submit.batch import Options
+from gmpd.submit.events import Ended, Yielded, apply
 from gmpd.timeouts import checked
 
 

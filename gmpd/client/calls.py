@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gmpd.client.core import Options
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import GmpdError, Unserializable
 from gmpd.job import ATTRIBUTE, options_of
+from gmpd.submit.batch import Options
 
 T = TypeVar("T")
 

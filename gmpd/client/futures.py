@@ -26,7 +26,6 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gmpd import codec
-from gmpd.client.core import SMALL_BYTES, Ended
 from gmpd.client.outcomes import error_of
 from gmpd.client.shield import SHIELD
 from gmpd.codec.interrupts import pass_on
@@ -39,6 +38,8 @@ from gmpd.runtime.internals import (
     PENDING,
     RUNNING,
 )
+from gmpd.submit.core import SMALL_BYTES
+from gmpd.submit.events import Ended
 from gmpd.timeouts import checked
 
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})

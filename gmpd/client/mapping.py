@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from gmpd import codec
 from gmpd.client.calls import insist, wire_options
 from gmpd.client.chunks import describe_chunk, each
-from gmpd.client.core import Options
 from gmpd.client.progress import Report, reporter
 from gmpd.codec.interrupts import pass_on
+from gmpd.submit.batch import Options
 from gmpd.timeouts import checked
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gmpd import codec
-from gmpd.client.core import Ended
 from gmpd.errors import (
     GmpdError,
     JobCancelled,
@@ -15,6 +14,7 @@ from gmpd.errors import (
     WorkerLost,
 )
 from gmpd.protocol import Outcome
+from gmpd.submit.events import Ended
 
 
 def error_of(event: Ended, job_id: str, name: str) -> BaseException:

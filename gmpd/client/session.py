@@ -37,7 +37,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
-from gmpd.client.core import SMALL_BYTES, Ended, apply
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.door import Door
@@ -50,6 +49,8 @@ from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
+from gmpd.submit.core import SMALL_BYTES
+from gmpd.submit.events import Ended, apply
 from gmpd.timeouts import wait_s
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.

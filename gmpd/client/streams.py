@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gmpd import codec
-from gmpd.client.core import STREAM_WINDOW, Ended, Yielded
 from gmpd.client.futures import decoded
 from gmpd.client.shield import SHIELD
 from gmpd.errors import JobCancelled
 from gmpd.protocol import Outcome
+from gmpd.submit.core import STREAM_WINDOW
+from gmpd.submit.events import Ended, Yielded
 
 if TYPE_CHECKING:
     from gmpd.client.sync import Client

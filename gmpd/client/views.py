@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from gmpd.client.core import Options
 from gmpd.job import JobOptions
+from gmpd.submit.batch import Options
 
 Future = TypeVar("Future", covariant=True)
 Results = TypeVar("Results", covariant=True)

@@ -45,7 +45,7 @@ class Sent(NamedTuple):
         return self.first_seq + len(self.payloads)
 
 
-class Refusals:
+class ResendBuffer:
     """What was sent, and how much may be sent now."""
 
     def __init__(self) -> None:

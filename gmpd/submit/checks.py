@@ -1,0 +1,59 @@
+"""What no message can carry, refused before it is kept; and the errors behind a Refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from gmpd import protocol
+from gmpd.codec import FunctionRef
+from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
+from gmpd.protocol import Refusal
+from gmpd.submit.batch import Options
+
+
+def check_packs(ref: FunctionRef, what: str, pack: Callable[[], object]) -> None:
+    try:
+        pack()
+    except Exception as error:
+        raise Unserializable(
+            f"{what} {ref.name!a} cannot be sent: {type(error).__name__}: {str(error)!a}"
+        ) from error
+
+
+def pack_options(options: Options) -> None:
+    protocol.pack(protocol.Submit(0, 1, protocol.options(options), [], None))
+
+
+def raise_refused(message: protocol.Refused) -> None:
+    """Raise what a Refused means: DaemonUnreachable where there is no room, else ProtocolError."""
+    match message.code:
+        case Refusal.VERSION:
+            raise ProtocolError(
+                f"the daemon refused this client: {message.reason} (it speaks protocol versions"
+                f" {message.version_min} to {message.version_max}, this gmpd {protocol.VERSION_MIN}"
+                f" to {protocol.VERSION}): install the same gmpd on both sides, and restart the"
+                " daemon (`gmpd down` ends one of any version)"
+            )
+        case Refusal.SESSIONS:
+            raise DaemonUnreachable(
+                f"the daemon takes no more clients: {message.reason}: close some, or raise it"
+            )
+        case Refusal.INCOMPATIBLE:
+            raise ProtocolError(f"the daemon refused this client: {message.reason}")
+        case Refusal.MALFORMED:
+            raise ProtocolError(f"the daemon refused a message of this client: {message.reason}")
+        case Refusal.FAILED:
+            raise ProtocolError(
+                f"the daemon disconnected this client: {message.reason}. Its log says more"
+            )
+        case _:
+            assert_never(message.code)
+
+
+def check_scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:
+    """Parameters of a question. TypeError for what the daemon would refuse."""
+    for name, value in params.items():
+        if type(value) not in (type(None), bool, int, float, str):
+            raise TypeError(f"{method}({name}={value!r}): must be a number, a text, a flag or None")
+    return params

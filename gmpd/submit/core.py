@@ -1,0 +1,519 @@
+"""One submitting session, sans-IO: jobs waiting and sent, functions, credit, calls, streams.
+
+Messages go out as lists of frames and come in as lists of frames; no socket, clock, thread or
+waiting lives here, and nothing here is thread-safe: a face calls it under its own lock. What came
+back is handed over as ``Outcome`` rows, to be applied to futures by the face, outside that lock.
+
+**Ownership.** A job's sink is in ``_jobs`` from submit until somebody pops it: who pops it is the
+only one who may finish it. So an outcome, a cancel and the loss of the daemon never meet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gmpd import protocol
+from gmpd.codec import Blob, FunctionRef
+from gmpd.errors import DaemonUnreachable, Unserializable
+from gmpd.protocol import Outcome
+from gmpd.submit.batch import Batch, Options
+from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
+from gmpd.submit.events import Answered, Ended, Event, Note, Yielded
+from gmpd.submit.functions import FunctionTable
+from gmpd.submit.resend import HOPELESS, ResendBuffer, Sent
+
+#: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
+ACK_BYTES = 1 << 20
+#: Items that a generator job may be ahead of its reader; topped up when half are used.
+STREAM_WINDOW = 64
+
+
+#: Arguments up to this size are below any limit that can be set.
+SMALL_BYTES = 1024
+
+_NOTHING: dict[str, Any] = {}
+#: Stands among outcomes for a job that is sent again.
+_AGAIN = object()
+
+
+#: An ``Ended`` of its fields, without a step of Python: there is one for each job.
+_ended: Callable[[tuple[Outcome, bytes, protocol.Buffers, int, dict[str, Any]]], Ended]
+_ended = partial(tuple.__new__, Ended)
+
+
+class SubmitCore:
+    """One session with a coordinator."""
+
+    def __init__(
+        self,
+        session: bytes,
+        info: dict[str, Any],
+        *,
+        role: str,
+        functions_max: int,
+        resend: bool = True,
+    ) -> None:
+        """``functions_max``: how many functions the daemon is told to remember; beyond, it forgets
+        the one unused for longest. ``resend``: jobs for which the daemon has no room are sent
+        again, see ``retry``."""
+        self.session = session
+        self.info = info
+        self.role = role
+        self.welcome: protocol.Welcome | None = None
+        self.window = 0
+        self.batch_jobs = 0
+        #: Why nothing comes any more, once that is so.
+        self.lost: Exception | None = None
+        #: Jobs that were taken and not sent.
+        self.unsent = 0
+        #: Messages that have come.
+        self.heard = 0
+        self.events: deque[Event] = deque()
+        self._next_seq = 1
+        self._next_request = 1
+        self._jobs: dict[int, Any] = {}
+        self._calls: dict[int, Any] = {}
+        self._functions = FunctionTable(functions_max, self._say)
+        #: To be sent, in order; those that were refused before are in front.
+        self._waiting: deque[Batch] = deque()
+        self._refusals = ResendBuffer() if resend else None
+        self._open: Batch | None = None
+        self._messages: list[list[Any]] = []
+        self._sent = 0
+        self._received = 0
+        self._acked = 0
+        self._bytes_since_ack = 0
+        self._dropped = 0
+        #: Turns the reason of a loss into the error that callers see.
+        self.explain: Callable[[Exception], Exception] = lambda error: error
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def hello(self) -> list[Any]:
+        """The first message."""
+        return [protocol.pack(protocol.hello(self.role, self.session, self.info))]
+
+    def submit(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
+        """Take one job; its number. Raises what ended the session."""
+        if self.lost is not None:
+            raise self.lost
+        data, buffers = blob
+        batch = self._open
+        if (
+            batch is None
+            or batch.ref != ref
+            or batch.options != options
+            or len(batch.payloads) >= self.batch_jobs
+            or batch.nbytes > protocol.GATHER_BYTES
+        ):
+            batch = self._open_batch(ref, options)
+        payloads = batch.payloads
+        seq = batch.first_seq + len(payloads)
+        if buffers or batch.buffers is not None:
+            self._add_buffers(batch, buffers)
+        # Its place in the batch is its number. An interrupt after this leaves a job that nobody
+        # waits for, one before it none.
+        payloads.append(data)
+        self._jobs[seq] = sink
+        self.unsent += 1
+        batch.nbytes += len(data)
+        return seq
+
+    def begin_stream(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
+        """Take one generator job whose values are wanted; as ``submit``."""
+        return self.submit(ref, blob, {**(options or {}), "stream": STREAM_WINDOW}, sink)
+
+    def check(self, ref: FunctionRef, blob: Blob, options: Options | None) -> None:
+        """Raises Unserializable for what no message takes, before anything of it is kept.
+
+        Needs no lock. A frame that is too large would cost the connection, and with it every job of
+        this session; what cannot be packed would fail where the job has long been taken.
+        """
+        if not ref.name.isascii():
+            check_packs(ref, "the name of the function", ref.name.encode)
+        if options is not None:
+            check_packs(ref, "the options of the function", lambda: pack_options(options))
+        data, buffers = blob
+        if buffers or len(data) > SMALL_BYTES or len(ref.payload) > SMALL_BYTES:
+            self._check_size(ref, blob)
+
+    def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
+        limit = self.welcome.value_bytes if self.welcome is not None else 0
+        if limit and blob.nbytes > limit:
+            raise Unserializable(
+                f"the arguments of {ref.name}() have {blob.nbytes} bytes, limits.value_bytes allows"
+                f" {limit}: write them to a file and send the path"
+            )
+        if limit and len(ref.payload) > limit:
+            raise Unserializable(
+                f"the function {ref.name}() with what it refers to has {len(ref.payload)} bytes,"
+                f" limits.value_bytes allows {limit}: let it load what it needs"
+            )
+
+    def _open_batch(self, ref: FunctionRef, options: Options | None) -> Batch:
+        self._close_batch()
+        batch = Batch(ref, self._next_seq, options)
+        self._waiting.append(batch)
+        self._open = batch
+        return batch
+
+    def _close_batch(self) -> None:
+        """The open batch, if there is one, takes no more."""
+        batch = self._open
+        if batch is not None:
+            self._next_seq = batch.first_seq + len(batch.payloads)
+            self._open = None
+
+    def _add_buffers(self, batch: Batch, buffers: protocol.Buffers) -> None:
+        if batch.buffers is None:
+            batch.buffers = [()] * len(batch.payloads)
+        del batch.buffers[len(batch.payloads) :]  # of a job whose submit was interrupted
+        # Copied: the caller may change its array as soon as submit has returned.
+        own = tuple(bytes(buffer) for buffer in buffers)
+        batch.buffers.append(own)
+        batch.nbytes += sum(map(len, own))
+
+    def _room(self) -> int:
+        """How many jobs may be sent now."""
+        room = self.window - (self._sent - self._acked)
+        allowed = None if self._refusals is None else self._refusals.allowed
+        return room if allowed is None else min(room, allowed)
+
+    def take_outgoing(self) -> list[list[Any]]:
+        """Messages to be sent now: as much as the window allows."""
+        self._send_waiting()
+        refusals = self._refusals
+        if refusals is not None and refusals.told:
+            refusals.stirred = False
+            if not self._holds_refused():
+                if refusals.over():
+                    self._say(protocol.Waive())
+                self._send_waiting()
+        if not self._messages:
+            return []
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _holds_refused(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].again
+
+    def _send_waiting(self) -> None:
+        room = self._room()
+        while self._waiting:
+            batch = self._waiting[0]
+            if room <= 0:
+                if self._received > self._acked:
+                    self._ack()
+                    room = self._room()
+                    continue
+                break
+            try:
+                room -= self._send_some(batch, room)
+            except Exception as error:  # noqa: BLE001 - the fault of these jobs, if anybody's
+                self._fail(batch, error)
+            if batch.at == len(batch.payloads):
+                if batch is self._open:
+                    self._close_batch()
+                self._waiting.popleft()
+        if not self._waiting:
+            self.unsent = self._dropped = 0  # also after a submit that was interrupted half way
+
+    def _fail(self, batch: Batch, error: Exception) -> None:
+        """No message can be made of it: its jobs end with ``error``, and others go on."""
+        for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)):
+            sink = self._jobs.pop(seq, None)
+            if sink is not None:
+                self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
+                self.unsent -= 1
+            else:
+                self._dropped -= 1
+        batch.at = len(batch.payloads)
+
+    def _send_some(self, batch: Batch, room: int) -> int:
+        """Send the next run of jobs of ``batch`` that were not cancelled; how many."""
+        first, end = batch.at, min(len(batch.payloads), batch.at + room)
+        if self._dropped:
+            while first < end and batch.first_seq + first not in self._jobs:
+                first += 1
+                self._dropped -= 1
+            stop = first
+            while stop < end and batch.first_seq + stop in self._jobs:
+                stop += 1
+            end = stop
+        batch.at = first
+        n = end - first
+        if n:
+            payloads, buffers = batch.payloads, batch.buffers
+            if n != len(payloads):
+                payloads = payloads[first:end]
+                buffers = None if buffers is None else buffers[first:end]
+            jobs = Sent(batch.ref, batch.first_seq + first, batch.options, payloads, buffers)
+            counts, frames = (None, None) if buffers is None else protocol.join_buffers(buffers)
+            self._say(
+                protocol.Submit(
+                    self._functions.number(batch.ref),
+                    jobs.first_seq,
+                    protocol.options(jobs.options),
+                    payloads,
+                    counts,
+                ),
+                frames,
+            )
+            if self._refusals is not None:
+                self._refusals.sent(jobs, again=batch.again)
+            self._sent += n
+            self.unsent -= n
+        batch.at = end
+        return n
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds after which ``retry`` is to be called; 0 when nothing was refused."""
+        return 0.0 if self._refusals is None else self._refusals.wait_s
+
+    def retry(self) -> None:
+        """``retry_s`` have passed: some of what was refused goes out again."""
+        if self._refusals is not None:
+            self._refusals.retry(waiting=bool(self._waiting))
+
+    def _send_again(self, seqs: list[int], details: dict[str, Any]) -> set[int]:
+        """The daemon had no room for these: back to the front of what waits, in order.
+
+        Gives those that are known.
+        """
+        assert self._refusals is not None
+        batches = [batch for batch in self._waiting if batch.again]
+        known: set[int] = set()
+        for part in self._refusals.refused(seqs, details):
+            batch = Batch(part.ref, part.first_seq, part.options)
+            batch.payloads, batch.buffers, batch.again = part.payloads, part.buffers, True
+            batches.append(batch)
+            known.update(range(part.first_seq, part.end_seq))
+        batches.sort(key=lambda batch: batch.first_seq + batch.at)
+        self._waiting = deque([*batches, *(b for b in self._waiting if not b.again)])
+        self.unsent += len(known)
+        return known
+
+    def _say(self, message: protocol.Message, frames: list[Any] | None = None) -> None:
+        self._messages.append([protocol.pack(message), *(frames or ())])
+
+    def cancel(self, seqs: list[int]) -> int:
+        """Cancel jobs; how many of them had not been sent, and so are over now.
+
+        The others are asked for. What becomes of each is an ``Ended`` or a ``Note`` "kept".
+        """
+        unsent, asked = 0, []
+        unsent_from = self._first_unsent()
+        held = self._held_seqs()
+        for seq in seqs:
+            sink = self._jobs.get(seq)
+            if sink is None:
+                continue
+            if seq >= unsent_from or seq in held:
+                self.events.append((sink, Ended(Outcome.CANCELLED, b"", (), 0, _NOTHING)))
+                del self._jobs[seq]
+                self.unsent -= 1
+                self._dropped += 1
+                unsent += 1
+            else:
+                asked.append(seq)
+        if asked and self.lost is None:
+            self._say(protocol.Cancel(asked))
+        return unsent
+
+    def _first_unsent(self) -> int:
+        """Jobs from this number on were never sent."""
+        for batch in self._waiting:
+            if not batch.again:
+                return batch.first_seq + batch.at
+        return self._next_seq
+
+    def _held_seqs(self) -> set[int]:
+        """Jobs that were refused and wait to be sent again."""
+        return {
+            seq
+            for batch in self._waiting
+            if batch.again
+            for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads))
+        }
+
+    def cancel_all(self) -> int:
+        """Cancel every job of this session; see ``cancel``."""
+        return self.cancel(list(self._jobs))
+
+    def cancel_streams(self) -> int:
+        """Cancel every generator job whose values are wanted; see ``cancel``. One that nobody reads
+        would never end."""
+        return self.cancel([seq for seq, sink in self._jobs.items() if sink.streams])
+
+    def pull(self, seq: int, n: int) -> None:
+        """Room for ``n`` more items of the generator job ``seq``."""
+        if seq in self._jobs:
+            self._say(protocol.Pull(seq, n))
+
+    def call(self, method: str, params: dict[str, Any], sink: Any) -> None:
+        """Ask an administrative question."""
+        if self.lost is not None:
+            raise self.lost
+        request = self._next_request
+        question = protocol.Call(request, method, check_scalars(method, params))
+        self._next_request += 1
+        self._say(question)
+        self._calls[request] = sink
+
+    def forget_call(self, sink: Any) -> None:
+        """Nobody waits for its answer any more."""
+        self._calls = {
+            request: other for request, other in self._calls.items() if other is not sink
+        }
+
+    def ask_for_life(self) -> None:
+        """Have the daemon say something; its answer is for nobody."""
+        self._say(protocol.Call(0, "ping", {}))
+
+    def bye(self, reason: str) -> list[Any]:
+        """The last message."""
+        return [protocol.pack(protocol.Bye(reason))]
+
+    def _ack(self) -> None:
+        if self._received > self._acked:
+            self._say(protocol.Ack(self._received))
+            self._acked = self._received
+            self._bytes_since_ack = 0
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether a message waits beside jobs that the window holds back."""
+        return bool(self._messages) or (self._refusals is not None and self._refusals.stirred)
+
+    # -- in --------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> int:
+        """Jobs without an outcome."""
+        return len(self._jobs)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the daemon owes an answer."""
+        return bool(self._jobs or self._calls)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that were sent and have no outcome."""
+        return len(self._jobs) - self.unsent
+
+    def receive(self, frames: list[Any]) -> None:  # noqa: C901 - a case per message
+        """Apply one message: what came of it is appended to ``events``.
+
+        Raises ProtocolError for what a coordinator never sends; nothing has changed then.
+        """
+        message = protocol.unpack(frames[0], protocol.TO_CLIENT)
+        self.heard += 1
+        match message:
+            case protocol.Done():
+                self._done(message, frames[1:])
+            case protocol.Running():
+                self._note(message.jobs, "running")
+            case protocol.Kept():
+                self._note(message.jobs, "kept")
+            case protocol.Items():
+                self._items(message, frames[1:])
+            case protocol.Room(jobs):
+                if self._refusals is not None:
+                    self._refusals.granted(jobs)
+            case protocol.Reply():
+                self._reply(message)
+            case protocol.Welcome():
+                self._welcomed(message)
+            case protocol.Refused():
+                raise_refused(message)
+            case protocol.Gone():
+                gone = DaemonUnreachable(f"the daemon stopped: {message.reason}")
+                gone.code = message.code.name.lower()
+                self.lose(gone)
+            case _:
+                raise AssertionError("TO_CLIENT holds no other message")
+
+    def _items(self, message: protocol.Items, frames: list[Any]) -> None:
+        buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+        sink = self._jobs.get(message.job)
+        if sink is not None:
+            self.events.append((sink, Yielded(message.payloads, buffers)))
+
+    def _reply(self, message: protocol.Reply) -> None:
+        sink = self._calls.pop(message.request, None)
+        if sink is not None:
+            self.events.append((sink, Answered(message.ok, message.value)))
+
+    def _welcomed(self, message: protocol.Welcome) -> None:
+        self.welcome = message
+        self.window = message.window
+        self.batch_jobs = min(message.batch_jobs, protocol.BATCH_JOBS_MAX)
+
+    def _note(self, jobs: list[int], what: str) -> None:
+        for seq in jobs:
+            sink = self._jobs.get(seq)
+            if sink is not None:
+                self.events.append((sink, Note(what)))
+
+    def _done(self, message: protocol.Done, frames: list[Any]) -> None:
+        payloads, ran = message.payloads, message.ran_us
+        specials: dict[int, Any] = message.specials or {}
+        buffers = protocol.split_buffers(message.buffer_counts, len(payloads), frames)
+        if self._refusals is not None and message.jobs:
+            if specials:
+                specials = self._keep_refused(message.jobs, specials)
+            self._refusals.news(max(message.jobs), self._jobs)
+        pop, add = self._jobs.pop, self.events.append
+        for i, seq in enumerate(message.jobs):
+            special = specials.get(i)
+            if special is _AGAIN:
+                continue
+            sink = pop(seq, None)
+            if sink is None:
+                continue
+            if special is None:
+                add((sink, _ended((Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))))
+            else:
+                outcome, details = special
+                add((sink, Ended(outcome, payloads[i], buffers[i], ran[i], details or _NOTHING)))
+        self._received += len(payloads)
+        self._bytes_since_ack += sum(map(len, payloads)) + sum(len(f) for f in frames)
+        due = self._received - self._acked
+        if due > self.window >> 3 or self._bytes_since_ack > ACK_BYTES:
+            self._ack()
+
+    def _keep_refused(self, jobs: list[int], specials: dict[int, Any]) -> dict[int, Any]:
+        """Take back what may be sent again; ``specials`` with a mark for each of those."""
+        again = {
+            i: special
+            for i, special in specials.items()
+            if special[0] == Outcome.REJECTED
+            and (special[1] or {}).get("reason") not in HOPELESS
+            and jobs[i] in self._jobs
+        }
+        if not again:
+            return specials
+        details = [special[1] or {} for special in again.values()]
+        known = self._send_again([jobs[i] for i in again], details[-1])
+        return {**specials, **{i: _AGAIN for i in again if jobs[i] in known}}
+
+    def lose(self, error: Exception) -> None:
+        """The daemon is gone: jobs and calls end with ``error``, and later ones are refused."""
+        if self.lost is not None:
+            return
+        self.lost = error = self.explain(error)
+        for sink in self._jobs.values():
+            self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
+        for sink in self._calls.values():
+            self.events.append((sink, Answered(False, error)))
+        self._jobs.clear()
+        self._calls.clear()
+        self._waiting.clear()
+        self._messages.clear()
+        self._close_batch()
+        self.unsent = self._dropped = 0

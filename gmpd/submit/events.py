@@ -1,0 +1,56 @@
+"""Events of a session, for the sinks of its jobs and calls: applied outside the session's lock."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from gmpd import protocol
+from gmpd.protocol import Outcome
+
+
+class Ended(NamedTuple):
+    """The end of one job, for its sink."""
+
+    outcome: Outcome
+    payload: bytes
+    buffers: protocol.Buffers
+    ran_us: int
+    details: dict[str, Any]
+
+
+class Yielded(NamedTuple):
+    """Items of a generator job, for its sink."""
+
+    payloads: list[bytes]
+    buffers: list[protocol.Buffers]
+
+
+class Note(NamedTuple):
+    """Something else for a sink: ``what`` is "running" or "kept"."""
+
+    what: str
+
+
+class Answered(NamedTuple):
+    """The reply to a call, for its sink."""
+
+    ok: bool
+    value: Any
+
+
+#: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
+#: refer to itself, and live on with its value until the collector passes.
+Event: TypeAlias = tuple[Any, Ended | Yielded | Note | Answered]
+
+
+def apply(event: Event) -> None:
+    """Hand news to its sink. The commonest first."""
+    sink, news = event
+    if isinstance(news, Ended):
+        sink.ended(news)
+    elif isinstance(news, Yielded):
+        sink.yielded(news)
+    elif isinstance(news, Answered):
+        sink.answered(news.ok, news.value)
+    else:
+        sink.noted(news.what)
