@@ -9,12 +9,18 @@ from gmpd.sched.functions import PART
 
 
 class Definitions:
-    """By the number that jobs name them with."""
+    """Functions by the number that jobs name them with, and the parts that they need."""
 
     def __init__(self) -> None:
-        self.functions: dict[int, Known] = {}
+        self._functions: dict[int, Known] = {}
         #: Parts of programs, which functions need.
         self._parts: dict[int, GuestPart] = {}
+
+    def __getitem__(self, fid: int) -> Known:
+        return self._functions[fid]
+
+    def __len__(self) -> int:
+        return len(self._functions)
 
     def define(self, message: protocol.Define) -> None:
         """Remember a function or a part."""
@@ -23,13 +29,13 @@ class Definitions:
             self._parts[fid] = learn_part(name, message.payload)
         else:
             parts = tuple(self._parts[each] for each in message.needs)
-            self.functions[fid] = Known(fid, FunctionRef(kind, name, message.payload, parts))
+            self._functions[fid] = Known(fid, FunctionRef(kind, name, message.payload, parts))
 
     def undefine(self, fids: list[int]) -> bool:
         """Forget them; whether a program has ended with the last of its parts."""
         ended = False
         for fid in fids:
-            self.functions.pop(fid, None)
+            self._functions.pop(fid, None)
             part = self._parts.pop(fid, None)
             if part is not None and part.forget():
                 ended = True

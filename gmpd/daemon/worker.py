@@ -106,7 +106,7 @@ class Worker:
         )
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
         self._listen()
-        self.definitions = Definitions()
+        self.functions = Definitions()
         #: Hand-outs that have not ended, by token.
         self.calls: dict[int, Call] = {}
         #: Those whose time limit has passed and whose frames have not ended.
@@ -395,9 +395,9 @@ class Worker:
             case protocol.Assign():
                 self._assign(message, frames)
             case protocol.Define():
-                self.definitions.define(message)
+                self.functions.define(message)
             case protocol.Undefine(fids):
-                if self.definitions.undefine(fids):
+                if self.functions.undefine(fids):
                     # A program has ended: the memory that it held goes back to the system.
                     self._moved += TRIM_BYTES + 1
                     self._beat_soon()
@@ -436,7 +436,7 @@ class Worker:
                 assert_never(message)
 
     def _assign(self, message: protocol.Assign, frames: list[Any]) -> None:
-        fn = self.definitions.functions[message.fid]
+        fn = self.functions[message.fid]
         payloads, options = message.payloads, message.options
         token = message.first_token
         self._stolen.update(range(token, token + message.stolen))
