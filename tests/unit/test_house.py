@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 import importlib.util
 import re
@@ -16,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import gmpd
+from tests.trees import nodes_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gmpd"
@@ -34,12 +34,6 @@ PROGRAMS = {"__main__"}
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-@functools.cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    """All of its syntax tree, walked once for all rules."""
-    return list(ast.walk(ast.parse(path.read_text(), str(path))))
 
 
 def functions(nodes: list[ast.AST]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

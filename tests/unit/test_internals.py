@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from gmpd.errors import UnsupportedPython
 from gmpd.runtime import internals
+from tests.trees import nodes_of
 
 PACKAGE = Path(__file__).parents[2] / "gmpd"
 DOOR = PACKAGE / "runtime" / "internals.py"
@@ -49,11 +49,6 @@ LISTED = {
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
-
-
-@cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(), str(path))))
 
 
 def owned(nodes: list[ast.AST]) -> Iterator[str]:
@@ -89,7 +84,7 @@ def theirs() -> set[str]:
         assert package.__file__ is not None
         file = Path(package.__file__)
         for path in file.parent.glob("*.py") if file.stem == "__init__" else [file]:
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes_of(path):
                 if isinstance(node, ast.Attribute):
                     found.add(node.attr)
                 elif isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -104,10 +104,10 @@ def test_what_grows_is_looked_at_in_small_parts(
 
     monkeypatch.setattr(mgc, "TENURE_NS", 0)
     monkeypatch.setattr(Collector, "_tenure", lambda _self: tenured())
-    kept = [[each] for each in range(200_000)]
-    assert len(seen) > 200_000 / 25_000
+    kept = [[each] for each in range(100_000)]
+    assert len(seen) > 100_000 / 25_000
     assert max(seen) < 25_000
-    assert len(kept) == 200_000
+    assert len(kept) == 100_000
 
 
 def test_a_pass_is_long_by_the_work_in_it(

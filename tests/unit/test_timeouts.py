@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gmpd import timeouts
+from tests.trees import nodes_of
 
 PACKAGE = Path(timeouts.__file__).parent
 
@@ -76,7 +77,7 @@ def sleeping_calls() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.stem in LESSONS or path.name == "timeouts.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             place = SLEEPS.get(node.func.attr)

@@ -1,0 +1,13 @@
+"""Syntax trees of source files, parsed once for all tests that read the sources."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+
+
+@functools.cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Every node of the file's syntax tree, breadth first."""
+    return list(ast.walk(ast.parse(path.read_text(), str(path))))
