@@ -124,12 +124,12 @@ def command(
         )
     if walkthrough:
         _refuse("is not for --walkthrough", procs=procs, files=files, pages=pages, work=work)
-        from gmpd.cli import walkthrough as stories
+        from gmpd.cli.teach import walkthrough as stories
 
         stories.run(app)
     elif cpu_bound:
         _refuse("is not for --cpu-bound", files=files, pages=pages)
-        from gmpd.cli import cpu_bound as crowd
+        from gmpd.cli.teach import cpu_bound as crowd
 
         crowd.run(app, procs, WORK_S if work is None else work)
     else:

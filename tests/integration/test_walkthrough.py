@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from gmpd.cli import walkthrough
-from gmpd.cli.walkthrough import Rival, pinned, walk
+from gmpd.cli.teach import walkthrough
+from gmpd.cli.teach.walkthrough import Rival, pinned, walk
 from gmpd.errors import GmpdError
 from tests.support import wait_until
 

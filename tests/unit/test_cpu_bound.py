@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import click
 
-from gmpd.cli.cpu_bound import Case, Run, case_of, conclusion, tell
+from gmpd.cli.teach.cpu_bound import Case, Run, case_of, conclusion, tell
 
 PROCS = 2
 ONE = Case(1, 2, 2, 1.90, 0.97, 1.96, 20_000.0, 500.0, 600.0, 60_000_000)

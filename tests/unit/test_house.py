@@ -25,6 +25,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 #: A function that cannot be seen at once is not read.
 FUNCTION_LINES_MAX = 60
 
+#: A file is read from the top in one sitting.
+FILE_LINES_MAX = 600
+
 #: Names under which code is put that nobody has thought about.
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
 
@@ -75,6 +78,15 @@ def test_no_file_is_shapeless() -> None:
         for path in SOURCES
         if path.stem in SHAPELESS or SHAPELESS & set(path.relative_to(PACKAGE).parts[:-1])
     ]
+
+
+def test_every_file_can_be_read_in_one_sitting() -> None:
+    long = {
+        name_of(path): lines
+        for path in SOURCES
+        if (lines := len(path.read_text().splitlines())) > FILE_LINES_MAX
+    }
+    assert not long, "split it by responsibility"
 
 
 def test_every_function_can_be_read_at_once() -> None:

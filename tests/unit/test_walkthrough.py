@@ -11,8 +11,8 @@ from dataclasses import replace
 import click
 import pytest
 
-from gmpd.cli.switch_costs import Cost, Costs
-from gmpd.cli.walkthrough import (
+from gmpd.cli.teach.switch_costs import Cost, Costs
+from gmpd.cli.teach.walkthrough import (
     CHANNEL,
     SIX,
     TRIES,

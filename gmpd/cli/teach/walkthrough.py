@@ -33,7 +33,7 @@ from gmpd.sched.sysmon import SLICE_NS
 
 if TYPE_CHECKING:
     from gmpd.cli.app import App
-    from gmpd.cli.switch_costs import Costs
+    from gmpd.cli.teach.switch_costs import Costs
     from gmpd.runtime.trace import TraceEvent, Tracer
 
 #: How long the rival computes when it is provoked: several slices of Linux's scheduler (about 3 ms
@@ -503,7 +503,7 @@ def on_a_p(main: Callable[[], Any]) -> Any:
 
 def run(app: App) -> None:
     """The command: stories, costs, and both printed."""
-    from gmpd.cli.switch_costs import measure
+    from gmpd.cli.teach.switch_costs import measure
 
     core = max(os.sched_getaffinity(0))  # the first ones have more interrupts to serve
     with pinned(core), overruns_unsaid():
