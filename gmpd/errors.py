@@ -32,6 +32,21 @@ class GmpdError(Exception):
     """The root: ``except gmpd.errors.GmpdError`` catches what gmpd raises on purpose."""
 
 
+def another(error: Exception) -> Exception:
+    """An error like this one, to be raised where it may be raised again: each time that one and the
+    same exception is raised, its traceback grows, and keeps what the frames on its way held.
+    """
+    try:
+        like = type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - an unusual constructor: it is shared
+        return error.with_traceback(None)
+    vars(like).update(vars(error))
+    if notes := getattr(error, "__notes__", None):
+        like.__notes__ = list(notes)
+    like.__cause__ = error.__cause__
+    return like
+
+
 class ConfigError(GmpdError):
     """A configuration value is wrong. The text names the value, where it came from and the mend."""
 

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.calls import INSTEAD, answer_error, prepare
+from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
 from gmpd.client.futures import decoded
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.progress import Report
@@ -26,7 +26,7 @@ from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.views import OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import DaemonUnreachable, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
@@ -102,6 +102,7 @@ class AsyncClient(Wire):
 
     def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
         pythons.welcome()
+        check_client(name)
         if key is not None:
             raise NotImplementedError(f"key=...: {INSTEAD['key']}")
         self._where = endpoint
@@ -336,7 +337,7 @@ class AsyncClient(Wire):
         if self._closed:
             raise RuntimeError("the client is closed: cannot submit to it; make a new AsyncClient")
         if self._core.lost is not None:
-            raise self._core.lost
+            raise another(self._core.lost)
 
     def _flush(self) -> None:
         if self._send_out():

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import GmpdError, Unserializable
-from gmpd.job import ATTRIBUTE, options_of
+from gmpd.job import ATTRIBUTE, TEXT_MAX, options_of
 from gmpd.submit.batch import Options
 
 T = TypeVar("T")
@@ -28,6 +28,18 @@ INSTEAD = {
     "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
     " for example), with an ipc:// address, a runtime directory, or nothing at all",
 }
+
+
+def check_client(name: Any, pending_max: Any = 1) -> None:
+    """Refuse what a client cannot be made with, before anything is looked for or started."""
+    if not isinstance(name, str):
+        raise TypeError(f"name={name!r}: must be a text")
+    if len(name) > TEXT_MAX or not name.isprintable():
+        raise ValueError(f"name={name!a:.80}: must be at most {TEXT_MAX} printable characters")
+    if isinstance(pending_max, bool) or not isinstance(pending_max, int):
+        raise TypeError(f"pending_max={pending_max!r}: must be a whole number of jobs")
+    if pending_max < 1:
+        raise ValueError(f"pending_max={pending_max}: must be at least 1, or no job would go out")
 
 
 def insist(make: Callable[[], T]) -> T:

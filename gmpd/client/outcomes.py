@@ -12,6 +12,7 @@ from gmpd.errors import (
     JobTimeout,
     QueueFull,
     WorkerLost,
+    another,
 )
 from gmpd.protocol import Outcome
 from gmpd.submit.events import Ended
@@ -21,8 +22,8 @@ def error_of(event: Ended, job_id: str, name: str) -> BaseException:
     """The exception that stands for how a job ended."""
     details = event.details
     error = details.get("error")
-    if isinstance(error, BaseException):
-        return _copy(error)
+    if isinstance(error, Exception):
+        return another(error)  # each future its own
     where = describe(event, job_id, name)
     text = str(details.get("text") or "")
     match event.outcome:
@@ -78,16 +79,6 @@ def describe(event: Ended, job_id: str, name: str) -> str:
 
 def _colon(text: str) -> str:
     return f": {text}" if text else ""
-
-
-def _copy(error: BaseException) -> BaseException:
-    # Each future its own: tracebacks and notes gather on an exception that is raised.
-    try:
-        copy = type(error)(*error.args)
-    except Exception:  # noqa: BLE001 - an unusual constructor: share it
-        return error
-    copy.__cause__ = error.__cause__
-    return copy
 
 
 def _for_people(us: int) -> str:

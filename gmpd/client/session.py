@@ -46,7 +46,7 @@ from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Gone, Stream
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, QueueFull
+from gmpd.errors import DaemonUnreachable, QueueFull, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.core import SMALL_BYTES
@@ -177,7 +177,7 @@ class Session(Wire):
         if self._closed:  # so is, in a fork, every client of the parent
             self._refuse()
         if self._core.lost is not None:
-            raise self._core.lost
+            raise another(self._core.lost)
         if wait and self._pending() > self._pending_max:
             self._await_room()
 
@@ -406,7 +406,7 @@ class Session(Wire):
                     continue
                 self._read()
                 if self._core.lost is not None:
-                    raise self._core.lost
+                    raise another(self._core.lost)
         except BaseException:
             self._drop_link()
             raise

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
-from gmpd.client.calls import INSTEAD, answer_error, prepare
+from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
@@ -67,6 +67,7 @@ class Client(Session):
         pythons.welcome()
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
+        check_client(name, pending_max)
         if key is not None:
             raise NotImplementedError(f"key=...: {INSTEAD['key']}")
         super().__init__(target or find(endpoint), name, on_full=on_full, pending_max=pending_max)

@@ -17,7 +17,7 @@ from typing import Any
 
 from gmpd import protocol
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, Unserializable
+from gmpd.errors import DaemonUnreachable, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
@@ -99,7 +99,7 @@ class SubmitCore:
     def submit(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
         """Take one job; its number. Raises what ended the session."""
         if self.lost is not None:
-            raise self.lost
+            raise another(self.lost)
         data, buffers = blob
         batch = self._open
         if (
@@ -357,7 +357,7 @@ class SubmitCore:
     def call(self, method: str, params: dict[str, Any], sink: Any) -> None:
         """Ask an administrative question."""
         if self.lost is not None:
-            raise self.lost
+            raise another(self.lost)
         request = self._next_request
         question = protocol.Call(request, method, check_scalars(method, params))
         self._next_request += 1

@@ -105,6 +105,24 @@ def test_every_job_has_one_end() -> None:
         submit(client)
 
 
+def test_a_loss_is_raised_anew_each_time() -> None:
+    """One exception that is raised again and again grows, and keeps the frames on its way."""
+    client = core()
+    lost = DaemonUnreachable("gone")
+    lost.code = "stopped"
+    lost.add_note("a note")
+    client.lose(lost)
+    told: list[DaemonUnreachable] = []
+    for _ in range(3):
+        for ask in (lambda: submit(client), lambda: client.call("status", {}, object())):
+            with pytest.raises(DaemonUnreachable, match="gone") as raised:
+                ask()
+            told.append(raised.value)
+    assert len({id(error) for error in told}) == 6
+    assert {(error.code, *error.__notes__) for error in told} == {("stopped", "a note")}
+    assert lost.__traceback__ is None
+
+
 def test_nonsense_changes_nothing() -> None:
     client = core()
     submit(client)

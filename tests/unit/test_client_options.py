@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,32 @@ def test_options_reach_the_wire() -> None:
         True,
     )
     assert wire_options(math.sqrt, None) == (None, False)
+
+
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"name": 5}, TypeError, "name=5: must be a text"),
+        ({"name": None}, TypeError, "name=None"),
+        ({"name": b"x"}, TypeError, "name=b'x'"),
+        ({"name": "\ud800"}, ValueError, "printable"),
+        ({"name": "two\nlines"}, ValueError, "printable"),
+        ({"name": "n" * 300}, ValueError, "at most 256"),
+        ({"pending_max": 0}, ValueError, "at least 1"),
+        ({"pending_max": True}, TypeError, "whole number"),
+        ({"pending_max": 1.5}, TypeError, "whole number"),
+    ],
+)
+def test_a_client_that_cannot_be_made_starts_no_daemon(
+    make: Any,
+    wrong: dict[str, Any],
+    error: type[Exception],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if make is AsyncClient and "name" not in wrong:
+        pytest.skip("it has no such argument")
+    monkeypatch.setattr("gmpd.client.sync.find", lambda *_: pytest.fail("looked for a daemon"))
+    with pytest.raises(error, match=text):
+        make(**wrong)
