@@ -44,6 +44,9 @@ LOST_NAMED = 5
 
 #: How long a child may take to end after Stop before it is killed (s).
 STOP_S = 2.0
+#: And how long the kernel may take to end one that was killed, before the daemon ends without it: a
+#: process that waits for a lost disk or file server, or that is being traced, may stay for ever.
+KILL_S = 8.0
 
 #: Once they are done the policy knows more, and decides again.
 _ANSWERED = (do.Revoke, do.Look)
@@ -68,6 +71,7 @@ class Coordinator:
         self.tick_s: float | None = None
         self._drain_until: int | None = None
         self._kill_at: int | None = None
+        self._leave_at = 0
         self._ended = False
         self._reason = "the daemon was stopped"
         #: Why it could not come up; empty when it did.
@@ -229,7 +233,7 @@ class Coordinator:
             if now >= self._kill_at:
                 self.roster.kill_all()
                 self._kill_at = now + int(STOP_S * 1e9)
-            self._ended = not self.supervisor.children
+            self._ended = not self.supervisor.children or now >= self._leave_at
 
     def _timeout_s(self) -> float | None:
         due = earliest(
@@ -268,6 +272,8 @@ class Coordinator:
 
     def drain(self, reason: str, *, at_once: bool = False) -> None:
         """Take no more jobs; end when all are done, or after ``daemon.drain_timeout``."""
+        if self._kill_at is not None:
+            return
         if self._drain_until is None:
             log.info("draining: %s", reason)
             self.sched.drain()
@@ -288,7 +294,9 @@ class Coordinator:
         self.clients.farewell(reason, code)
         self.workers.stop()
         self.roster.kill_unready()
+        self._drain_until = None  # it was due, and would have the loop turn without a rest
         self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)
+        self._leave_at = self._kill_at + int(KILL_S * 1e9)
 
     def _tell_lost(self) -> None:
         """Jobs that are not finished, and will not be: to the log, and to whoever ended it."""

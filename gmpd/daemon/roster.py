@@ -29,6 +29,9 @@ from gmpd.sched.schedt import Sched
 
 log = logging.getLogger("gmpd.coordinator")
 
+#: How long workers that were killed are waited for when the daemon closes (s).
+REAP_S = 2.0
+
 #: How it went with a worker that there never was.
 _NO_PROCESS = Exit(0, "", None, "could not be started")
 
@@ -336,10 +339,19 @@ class Roster:
             self.supervisor.kill(child)
 
     def close(self) -> None:
-        """No process is left."""
+        """No process is left, but one that the kernel cannot end."""
         self.kill_all()
+        by = time.monotonic() + REAP_S
         for child in list(self.supervisor.children.values()):
-            self.supervisor.reap(child)
+            if self.supervisor.has_ended(child, within_s=by - time.monotonic()):
+                self.supervisor.reap(child)
+            else:
+                log.error(
+                    "%s was killed and does not end: it hangs in the kernel (see its state in"
+                    " /proc/%d/status); the daemon ends without it",
+                    child,
+                    child.process.pid,
+                )
 
 
 def _culprit(page: Page, begun: set[int], waiting: set[int]) -> int | None:

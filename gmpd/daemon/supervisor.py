@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import signal
 import subprocess
 import time
@@ -24,6 +25,7 @@ from gmpd.daemon.reaper import Reaper
 from gmpd.inherited import Inherited
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.timeouts import wait_ms
 
 # A plain int: it is read with every message, and an enum's member costs as much as the read.
 _ROUND = int(Slot.ROUND)
@@ -228,6 +230,12 @@ class Supervisor:
                 text += " (not by gmpd: perhaps the system was out of memory)"
             return Exit(child.process.pid, name, None, text)
         return Exit(child.process.pid, "", status, f"ended with exit status {status}")
+
+    def has_ended(self, child: Child, *, within_s: float) -> bool:
+        """Whether a child that was killed ends in time."""
+        poll = select.poll()
+        poll.register(child.pidfd, select.POLLIN)
+        return bool(poll.poll(wait_ms(within_s)))
 
     def _wait(self, child: Child) -> int:
         """Its exit status, as subprocess has it; and what it used, with all that it waited for."""

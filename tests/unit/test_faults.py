@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.roster import Roster
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.errors import InvariantError
@@ -205,6 +208,51 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
         coordinator._failed(do.StartIsolated(1), ValueError("nobody's"))
     assert desk.failed == 2
     assert len(caplog.records) == 1, "seldom: the second is counted, and told with a later one"
+
+
+def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
+    """As far as its end needs it; the workers are these."""
+    made: Any = Coordinator.__new__(Coordinator)
+    idle = SimpleNamespace(
+        due=lambda _now: None, next_due=lambda: None, stop=lambda *_: None, kill_all=lambda: None,
+        kill_unready=lambda: None, farewell=lambda *_: None, ending=lambda *_: None,
+    )  # fmt: skip
+    made.sched, made.config = desk.sched, Config()
+    made.premises = made._drain_until = made._kill_at = made.tick_s = None
+    made.roster = made.clients = made.workers = made._questions = idle
+    made._doors, made._ended, made._trimming = (), False, SimpleNamespace(next_due=None)
+    made.supervisor = SimpleNamespace(children=children)
+    made._decide = lambda: None
+    return made
+
+
+def test_a_daemon_that_waits_for_its_workers_ends_rests_meanwhile() -> None:
+    coordinator = coordinator_that_stops(Desk(), ["worker 7"])
+    coordinator.drain("asked to", at_once=True)
+    coordinator._due(time.monotonic_ns())
+    assert coordinator._timeout_s() > 1.0
+    coordinator.drain("once more")
+    assert coordinator._timeout_s() > 1.0
+    assert not coordinator._ended
+
+
+def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    coordinator = coordinator_that_stops(Desk(), ["worker 7"])
+    coordinator.stop("asked to")
+    now = time.monotonic_ns()
+    coordinator._due(now + 5_000_000_000)
+    assert not coordinator._ended
+    coordinator._due(now + 15_000_000_000)
+    assert coordinator._ended
+    roster: Any = Roster.__new__(Roster)
+    child = SimpleNamespace(process=SimpleNamespace(pid=7))
+    roster.supervisor = SimpleNamespace(
+        children={0: child}, kill=lambda _child: None, has_ended=lambda _child, within_s: False
+    )
+    roster.close()
+    assert "does not end" in caplog.text
 
 
 def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
