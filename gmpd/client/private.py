@@ -17,9 +17,8 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -28,6 +27,9 @@ from gmpd.codec import describe_function, encode_call
 from gmpd.config import Config, Layer
 from gmpd.errors import DaemonUnreachable
 from gmpd.timeouts import wait_s
+
+if TYPE_CHECKING:
+    from gmpd.lent import Lender
 
 #: Seconds for an orderly end; then it is killed.
 END_S = 10.0
@@ -47,7 +49,14 @@ class PrivateDaemon:
         stdout: int = 1,
         modules: Sequence[str] = (),
     ) -> None:
-        first = _initializer(initializer, initargs)
+        #: What initializers use of this program.
+        self._lender: Lender | None = None
+        first = None
+        if initializer is not None:
+            from gmpd.lent import Lender  # 5 ms that nothing else needs
+
+            self._lender = Lender()
+            first = _initializer(initializer, initargs, self._lender)
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = _new_directory()
         try:
@@ -75,6 +84,7 @@ class PrivateDaemon:
                 raise
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
+            self._take_back()
             raise
         self.endpoint: str = answer["endpoint"]
         self.pid = self._process.pid
@@ -139,7 +149,12 @@ class PrivateDaemon:
     def close(self) -> None:
         """End it, wait for its end, remove its directory. Once or often."""
         self._end(END_S)
+        self._take_back()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _take_back(self) -> None:
+        if self._lender is not None:
+            self._lender.close()
 
     def _end(self, wait_s: float) -> None:
         process = self._process
@@ -201,12 +216,12 @@ def _duplicate(descriptor: int) -> int | None:
         return None
 
 
-def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> list[Any] | None:
+def _initializer(fn: Callable[..., object], args: tuple[Any, ...], lender: Lender) -> list[Any]:
     """``[kind, name, payload, call, parts]``: a FunctionRef, the bytes of its arguments, and name
     and bytes of each part of this program that they need."""
-    if fn is None:
-        return None
-    with _spawning():
+    from gmpd.lent import lending
+
+    with lending(lender):
         ref = describe_function(fn)
         blob = encode_call(ref.name, args, {}, fn=fn)
         if blob.buffers:  # the first message has no frames for them: arguments go in the function
@@ -215,18 +230,3 @@ def _initializer(fn: Callable[..., object] | None, args: tuple[Any, ...]) -> lis
         ref = ref.needing(blob.needs)
         parts = [[part.name, part.data()] for part in ref.needs]
     return [ref.kind, ref.name, ref.payload, blob.data, parts]
-
-
-@contextmanager
-def _spawning() -> Iterator[None]:
-    """Locks and queues of ``multiprocessing`` may be pickled only while a process is spawned, as
-    arguments of one: here they are. Those of a fork context refuse even then, in their own words.
-    """
-    from multiprocessing import context
-
-    before = context.get_spawning_popen()
-    context.set_spawning_popen(object())  # type: ignore[arg-type]  # on Unix only asked whether there is one
-    try:
-        yield
-    finally:
-        context.set_spawning_popen(before)

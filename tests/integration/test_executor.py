@@ -810,7 +810,7 @@ def test_a_pool_takes_nothing_once_the_interpreter_shuts_down() -> None:
 
 
 LOCKS = """
-import multiprocessing, gmpd
+import multiprocessing, sys, gmpd
 held = None
 def init(lock):
     global held
@@ -819,7 +819,7 @@ def use():
     with held:
         return True
 if __name__ == "__main__":
-    lock = multiprocessing.get_context("spawn").RLock()
+    lock = multiprocessing.get_context(sys.argv[1]).RLock()
     with gmpd.Executor(2, initializer=init, initargs=(lock,)) as pool:
         with lock:
             future = pool.submit(use)
@@ -831,11 +831,74 @@ if __name__ == "__main__":
 """
 
 
-def test_locks_of_multiprocessing_go_to_an_initializer(tmp_path: Path) -> None:
-    """As tqdm's ``process_map`` hands one on."""
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_locks_of_multiprocessing_go_to_an_initializer(tmp_path: Path, method: str) -> None:
+    """As tqdm's ``process_map`` hands one on, of the default context: fork before Python 3.14."""
     script = tmp_path / "locks.py"
     script.write_text(LOCKS)
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, str(script), method],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "waits\nTrue\n"), done.stderr
+
+
+LENT = """
+import multiprocessing, threading, gmpd
+from functools import partial
+lent = {}
+def init(**objects):
+    lent.update(objects)
+def use(i):
+    with lent["value"].get_lock():
+        lent["value"].value += 1
+    with lent["rlock"], lent["rlock"], lent["semaphore"], lent["condition"]:
+        lent["condition"].notify_all()
+    lent["array"][0] += 1
+    lent["array"][1:3] = [7, 8]
+    lent["queue"].put((i, lent["event"].wait(5), len(lent["array"]), list(lent["array"])[1:]))
+    lent["simple"].put(i)
+    try:
+        lent["semaphore"].release()
+    except ValueError:
+        return "too often"
+def hold():
+    lent["connection"].send("holds")
+    with lent["rlock"]:
+        return True
+if __name__ == "__main__":
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    objects = {
+        "value": fork.Value("i", 0), "array": fork.Array("i", 4, lock=True), "rlock": fork.RLock(),
+        "semaphore": fork.BoundedSemaphore(2), "condition": fork.Condition(),
+        "event": fork.Event(), "queue": fork.Queue(), "simple": fork.SimpleQueue(),
+        "connection": writer,
+    }
+    objects["event"].set()
+    with gmpd.Executor(2, initializer=partial(init, **objects)) as pool:
+        print(set(pool.map(use, range(10))))
+        last = sorted(objects["queue"].get() for _ in range(10))[9]
+        print(objects["value"].value, objects["array"][1], last)
+        print(sorted(objects["simple"].get() for _ in range(10)) == list(range(10)))
+        with objects["rlock"]:
+            waits = pool.submit(hold)
+            print(reader.recv())
+        print(waits.result(30))
+    objects["queue"].close()
+    print([t.name for t in threading.enumerate() if t.name.startswith("gmpd")])
+"""
+
+
+def test_what_multiprocessing_shares_by_fork_goes_to_an_initializer(tmp_path: Path) -> None:
+    """Values, queues, pipes, events: the program keeps them, workers use them through it."""
+    script = tmp_path / "lent.py"
+    script.write_text(LENT)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False
+    )
+    said = "{'too often'}\n10 7 (9, True, 4, [7, 8, 0])\nTrue\nholds\nTrue\n[]\n"
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
