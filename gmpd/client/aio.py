@@ -270,7 +270,7 @@ class AsyncClient(Wire):
     ) -> AsyncIterator[Any]:
         """``map`` with job options that override the function's."""
         return AsyncMapping(
-            self, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
+            self._submit_ready, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
         ).run()
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:

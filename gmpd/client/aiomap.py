@@ -9,14 +9,26 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from gmpd.client.mapping import Plan
+from gmpd.codec import Blob, FunctionRef
 from gmpd.timeouts import checked
 
-if TYPE_CHECKING:
-    from gmpd.client.aio import AsyncClient, AsyncJobFuture
 
+class Submitted(Protocol):
+    """A future of the asyncio client."""
+
+    ran_us: int
+
+    def done(self) -> bool: ...
+    def result(self) -> Any: ...
+    def cancel(self) -> bool: ...
+    def add_done_callback(self, fn: Callable[[Any], None], /) -> None: ...
+
+
+#: Submits a prepared call.
+Submit = Callable[[FunctionRef, dict[str, Any] | None, Blob], Submitted]
 Source = Iterable[Any] | AsyncIterable[Any]
 
 
@@ -25,7 +37,7 @@ class AsyncMapping:
 
     def __init__(
         self,
-        client: AsyncClient,
+        submit: Submit,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         iterables: tuple[Source, ...],
@@ -34,7 +46,7 @@ class AsyncMapping:
         timeout: float | None,
         **how: Any,
     ) -> None:
-        self._client = client
+        self._submit = submit
         self._plan = Plan(overrides, fn, iterables, **how)
         self._ordered = ordered
         left_s = checked(timeout)
@@ -44,8 +56,8 @@ class AsyncMapping:
             self._async = self._plan.rows_async([_as_async(each) for each in iterables])
         else:
             self._sync = self._plan.rows_sync(cast("tuple[Iterable[Any], ...]", iterables))
-        self._out: dict[AsyncJobFuture, None] = {}
-        self._done: deque[AsyncJobFuture] = deque()
+        self._out: dict[Submitted, None] = {}
+        self._done: deque[Submitted] = deque()
         self._news = asyncio.Event()
         self._reading: asyncio.Task[list[Any]] | None = None
         self._over = False
@@ -99,12 +111,12 @@ class AsyncMapping:
         return taken
 
     def _send(self, chunk: list[Any]) -> None:
-        future = self._client._submit_ready(*self._plan.call(chunk))
+        future = self._submit(*self._plan.call(chunk))
         self._plan.sent(future, len(chunk))
         self._out[future] = None
         future.add_done_callback(self._ended)
 
-    def _ended(self, future: AsyncJobFuture) -> None:
+    def _ended(self, future: Submitted) -> None:
         if not self._ordered:
             self._done.append(future)
         self._news.set()
@@ -112,7 +124,7 @@ class AsyncMapping:
     def _tell(self, _: object) -> None:
         self._news.set()
 
-    def _next(self) -> AsyncJobFuture | None:
+    def _next(self) -> Submitted | None:
         """The next future whose results are due, if there is one."""
         if not self._ordered:
             return self._done.popleft() if self._done else None

@@ -13,21 +13,31 @@ import select
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.unclosed import LINGER_MS
 from gmpd.netpoll import Dealer, Network
 
-if TYPE_CHECKING:
-    from gmpd.client.session import Session
-
 #: How long the thread waits for a client that is being dropped, seconds: the other thread has some
 #: lines of Python to run, and may wait for the GIL.
 DROP_S = 5.0
 
+
+class Served(Protocol):
+    """A client, as its IO thread needs it. ``_io`` is the thread's identifier."""
+
+    _io: int
+
+    def _turn(self, ready: list[tuple[int, int]]) -> bool: ...
+    def _unwanted(self) -> bool: ...
+    def _next_turn(self) -> float | None: ...
+    def _finish(self) -> None: ...
+    def _die(self, error: BaseException) -> None: ...
+
+
 #: Clients that were opened and not collected.
-open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+open_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Bell(io.FileIO):
@@ -52,8 +62,8 @@ class NoBell:
 
 
 def serve(
-    ref: weakref.ref[Session],
-    dropped: list[Session],
+    ref: weakref.ref[Served],
+    dropped: list[Served],
     epoll: select.epoll,
     _bell: Bell,
     *owned: Any,
@@ -73,7 +83,7 @@ def serve(
     _close_link(*owned)
 
 
-def _serve_turns(ref: weakref.ref[Session], dropped: list[Session], epoll: select.epoll) -> None:
+def _serve_turns(ref: weakref.ref[Served], dropped: list[Served], epoll: select.epoll) -> None:
     """Until the client is to end. No name here may keep it while the thread sleeps."""
     client = ref()
     assert client is not None  # whoever makes it has it
@@ -95,7 +105,7 @@ def _serve_turns(ref: weakref.ref[Session], dropped: list[Session], epoll: selec
         pause_s = client._next_turn()
 
 
-def _await_drop(dropped: list[Session]) -> Session | None:
+def _await_drop(dropped: list[Served]) -> Served | None:
     """None when its finalizer was interrupted at once (Ctrl-C): it will never come."""
     end = time.monotonic() + DROP_S
     while not dropped and time.monotonic() < end:

@@ -13,18 +13,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gmpd import codec
 from gmpd.client.calls import insist, wire_options
 from gmpd.client.chunks import describe_chunk, each
+from gmpd.client.futures import JobFuture
 from gmpd.client.progress import Report, reporter
+from gmpd.codec import Blob, FunctionRef
 from gmpd.codec.interrupts import pass_on
 from gmpd.submit.batch import Options
 from gmpd.timeouts import checked
-
-if TYPE_CHECKING:
-    from gmpd.client.sync import Client
 
 #: Items that are out at most: enough to keep a thousand requests in flight.
 WINDOW_ITEMS = 1024
@@ -48,6 +47,16 @@ CHUNK_BYTES = 1 << 18
 GROWTH = 8
 #: Of a source whose length is known, a chunk is at most this part: the last ones must spread.
 PARTS = 32
+
+
+class Submitter(Protocol):
+    """A blocking client, as a mapping needs it."""
+
+    def submit_ref(
+        self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
+    ) -> JobFuture: ...
+    def forget_jobs(self, futures: Iterable[JobFuture]) -> None: ...
+    def new_bell(self) -> Any: ...
 
 
 class Sizer:
@@ -219,7 +228,7 @@ class Mapping:
 
     def __init__(
         self,
-        client: Client,
+        client: Submitter,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],

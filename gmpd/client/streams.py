@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from gmpd import codec
 from gmpd.client.futures import decoded
@@ -20,8 +20,16 @@ from gmpd.protocol import Outcome
 from gmpd.submit.core import STREAM_WINDOW
 from gmpd.submit.events import Ended, Yielded
 
-if TYPE_CHECKING:
-    from gmpd.client.sync import Client
+
+class Owner(Protocol):
+    """A blocking client, as a stream needs it."""
+
+    def refuse_to_wait(self) -> None: ...
+    def job_id(self, seq: int) -> str: ...
+    def new_bell(self) -> Any: ...
+    def pull_items(self, seq: int, n: int) -> None: ...
+    def forget_seqs(self, seqs: list[int]) -> None: ...
+    def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]: ...
 
 
 class Incoming:
@@ -83,7 +91,7 @@ class Stream(Iterator[Any]):
     #: The job's number, once it has been submitted.
     _seq = 0
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Owner, name: str) -> None:
         self._client = client
         self._arrived: deque[Yielded | Ended] = deque()
         self._bell = client.new_bell()

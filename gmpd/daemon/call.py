@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from gmpd.codec import (
+    Blob,
     FunctionRef,
     OrElse,
     decode_call,
@@ -24,13 +25,14 @@ from gmpd.codec import (
     own_error,
     resolve_function,
 )
+from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
+from gmpd.daemon.page import Page
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
+from gmpd.runtime.loop import Loop
+from gmpd.runtime.remote import Exchange
 from gmpd.runtime.steps import Place, leave_fork
-
-if TYPE_CHECKING:
-    from gmpd.daemon.worker import Worker
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000
@@ -85,6 +87,26 @@ class Known:
         self.quick_ns = ran_ns if self.quick_ns is None else (self.quick_ns * 7 + ran_ns) >> 3
 
 
+class Host(Protocol):
+    """The worker, as its calls need it."""
+
+    loop: Loop
+    exchange: Exchange
+    firsts: Firsts
+    page: Page
+    #: Guards interrupts of threads.
+    interrupts: threading.Lock
+    value_bytes: int
+
+    def begin(self, call: Call) -> bool: ...
+    def revoked(self, call: Call) -> None: ...
+    def ended(self, call: Call) -> None: ...
+    def overruns(self, call: Call) -> None: ...
+    def yielded(self, call: Call, blobs: list[Blob]) -> None: ...
+    def check_size(self, blob: Blob) -> None: ...
+    def paused(self) -> None: ...
+
+
 class Call:
     """A fresh G (``runtime.fresh.FreshG``): one attempt of one job."""
 
@@ -100,7 +122,7 @@ class Call:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: Host,
         token: int,
         fn: Known,
         options: Options | None,

@@ -13,10 +13,10 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from gmpd.codec import FunctionRef, decode_call, learn_part, resolve_function
-from gmpd.daemon.call import Call
+from gmpd.daemon.call import Call, Host
 from gmpd.daemon.isolated import IsolatedCall
 
 
@@ -41,10 +41,18 @@ class Base:
             var.set(value)
 
 
+class InitializedHost(Host, Protocol):
+    """A worker that ran an initializer."""
+
+    base: Base
+
+
 class InitializedCall(IsolatedCall):
     """A fresh G; see ``call.Call``."""
 
     __slots__ = ()
+
+    worker: InitializedHost
 
     def _invoke(self) -> Any:
         if threading.current_thread() is threading.main_thread():

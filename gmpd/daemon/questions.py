@@ -7,16 +7,15 @@ asked for (``inquiry``); of who does not answer, its status is told.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gmpd import protocol
+from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.daemon.inquiry import Inquiries, Inquiry
-from gmpd.daemon.snapshot import p_status, snapshot
+from gmpd.daemon.snapshot import Observed, p_status, snapshot
+from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
-
-if TYPE_CHECKING:
-    from gmpd.daemon.coordinator import Coordinator
 
 #: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
 STACKS_GS = 1000
@@ -28,11 +27,20 @@ STACKS_WAIT_S = 2.0
 STACKS_WAIT_S_MAX = 20.0
 
 
+class Administered(Observed, Protocol):
+    """A daemon, as its administration needs it."""
+
+    config: Config
+    workers: Workers
+
+    def drain(self, reason: str, *, at_once: bool = False) -> None: ...
+
+
 class Questions:
     """Those of all clients. ``inquiries`` are the ones that wait for workers."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._c = coordinator
+    def __init__(self, daemon: Administered) -> None:
+        self._c = daemon
         self.inquiries = Inquiries()
         #: Questions that are answered when the daemon ends.
         self._end_watchers: list[tuple[bytes, int]] = []

@@ -17,9 +17,9 @@ from gmpd.config import Config
 from gmpd.cpus import starts_at_once
 from gmpd.daemon.lastwords import NO_JOB
 from gmpd.daemon.page import Page, Slot
-from gmpd.daemon.snapshot import merge_totals
 from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
+from gmpd.daemon.totals import merge_totals
 from gmpd.protocol import Ending, Fault, Stage
 from gmpd.sched.instructions import Exit
 from gmpd.sched.isolated import ISOLATED_FROM

@@ -10,24 +10,26 @@ import os
 import platform
 import resource
 import time
+from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gmpd
+from gmpd.daemon.clients import Clients
 from gmpd.daemon.page import Slot
+from gmpd.daemon.roster import Roster
+from gmpd.daemon.supervisor import Supervisor
+from gmpd.daemon.totals import merge_totals, sum_of
+from gmpd.daemon.traffic import Traffic
 from gmpd.sched.isolated import Stage
+from gmpd.sched.schedt import Sched
+from gmpd.sched.tally import Histogram
 
 if TYPE_CHECKING:
-    from gmpd.daemon.coordinator import Coordinator
     from gmpd.sched.isolated import IsolatedP
     from gmpd.sched.records import PRecord
 
-#: Keys of a worker's stats that only ever rise; the others say what is now.
-_TOTALS = frozenset({
-    "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
-    "finished", "children", "state_s", "gc", "hist",
-})  # fmt: skip
 #: A P is called deaf after so long. It is robbed long before; but one whose long job is just being
 #: handed off stands still for a moment too, on a busy machine.
 DEAF_SHOWN_NS = 250_000_000
@@ -39,7 +41,25 @@ _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
 
 
-def snapshot(c: Coordinator) -> dict[str, Any]:
+class Observed(Protocol):
+    """The parts of a daemon that its snapshot shows."""
+
+    epoch: int
+    started_at: float
+    loop_lag: Histogram
+    sched: Sched
+    supervisor: Supervisor
+    roster: Roster
+    clients: Clients
+    traffic: Traffic
+
+    @property
+    def procs(self) -> int: ...
+    @property
+    def dropped(self) -> Counter[str]: ...
+
+
+def snapshot(c: Observed) -> dict[str, Any]:
     """The map described in ARCHITECTURE.md, section "The snapshot"."""
     now = time.monotonic_ns()
     tally, queue = c.sched.tally, c.sched.queue
@@ -94,7 +114,7 @@ def snapshot(c: Coordinator) -> dict[str, Any]:
     }
 
 
-def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
+def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
     """What is known of one P without asking it."""
     child = c.supervisor.children.get(p)
     record = c.sched.ps.get(p)
@@ -120,7 +140,7 @@ def p_status(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     return out
 
 
-def _isolated(c: Coordinator, now: int) -> dict[str, Any]:
+def _isolated(c: Observed, now: int) -> dict[str, Any]:
     isolated = c.sched.isolated
     oldest = min((job.accepted_ns for job in isolated.queue.heads()), default=now)
     return {
@@ -133,7 +153,7 @@ def _isolated(c: Coordinator, now: int) -> dict[str, Any]:
     }
 
 
-def _isolated_worker(c: Coordinator, record: IsolatedP, now: int) -> dict[str, Any]:
+def _isolated_worker(c: Observed, record: IsolatedP, now: int) -> dict[str, Any]:
     out: dict[str, Any] = {"state": record.stage.value, "running": None, "running_s": 0.0}
     child = c.supervisor.children.get(record.p)
     if child is not None:
@@ -203,7 +223,7 @@ def _process(pid: int) -> dict[str, Any]:
     }
 
 
-def _stats(c: Coordinator, p: int, now: int) -> dict[str, Any]:
+def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
     child = c.supervisor.children.get(p)
     current = child.page.stats(now) if child is not None else {}
@@ -212,29 +232,11 @@ def _stats(c: Coordinator, p: int, now: int) -> dict[str, Any]:
     return merged
 
 
-def _worker_histograms(c: Coordinator, now: int) -> dict[str, Any]:
+def _worker_histograms(c: Observed, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for p in {*c.supervisor.children, *c.roster.past_stats}:
         child = c.supervisor.children.get(p)
         current = child.page.stats(now) if child is not None else {}
         merged = merge_totals(c.roster.past_stats.get(p, {}), current)
-        total = _sum(total, merged.get("hist", {}))
+        total = sum_of(total, merged.get("hist", {}))
     return total
-
-
-def merge_totals(past: dict[str, Any], current: dict[str, Any]) -> dict[str, Any]:
-    """``current``, with the rising values of ``past`` added."""
-    out = dict(current)
-    for key in _TOTALS & past.keys():
-        out[key] = _sum(past[key], current[key]) if key in current else past[key]
-    return out
-
-
-def _sum(a: Any, b: Any) -> Any:
-    if isinstance(a, dict):
-        return {
-            k: _sum(a[k], b[k]) if k in a and k in b else a.get(k, b.get(k)) for k in {**a, **b}
-        }
-    if isinstance(a, list):
-        return [x + y for x, y in zip(a, b, strict=True)]
-    return a + b

@@ -6,18 +6,37 @@ For tests, and after a handler has failed: it looks at every job.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gmpd.errors import InvariantError
-from gmpd.sched.isolated import Stage
-from gmpd.sched.records import Job
+from gmpd.sched.delays import Delays
+from gmpd.sched.functions import Functions
+from gmpd.sched.globq import GlobalQueue
+from gmpd.sched.isolated import Isolation, Stage
+from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState
-
-if TYPE_CHECKING:
-    from gmpd.sched.schedt import Sched
+from gmpd.sched.suspects import Suspects
 
 
-def audit(sched: Sched) -> None:
+class Audited(Protocol):
+    """The parts of the policy that hold jobs."""
+
+    queue: GlobalQueue
+    suspects: Suspects
+    isolated: Isolation
+    delays: Delays
+    ps: dict[int, PRecord]
+    functions: Functions
+    started_max: int
+
+    @property
+    def unfinished(self) -> int: ...
+
+    def is_idle(self, record: PRecord) -> bool: ...
+    def could_run(self) -> bool: ...
+
+
+def audit(sched: Audited) -> None:
     """Raise InvariantError for the first thing that is wrong."""
     places = _Places()
     places.see(sched.queue, JobState.QUEUED, "queue")
