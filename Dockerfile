@@ -8,7 +8,7 @@ ENV PATH=/opt/gmpd/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY gmpd gmpd
-# What jobs import beside gmpd: --build-arg EXTRA="pandas sqlalchemy".
+# Packages that jobs import: --build-arg EXTRA="pandas sqlalchemy".
 ARG EXTRA=""
 RUN pip install . ${EXTRA}
 

@@ -26,7 +26,7 @@ def runtime(report: Report) -> list[str]:
             ratio = f" (x{seen['gmpd_by_it']:.2f})" if seen and "gmpd_by_it" in seen else ""
             cells.append(f"{seen['median']:,.0f}{ratio}" if seen else "–")
         lines.append(_row(cells))
-    lines += ["", "In brackets: gmpd's number by the peer's. What each row is:", ""]
+    lines += ["", "In brackets: gmpd's number divided by the peer's. The rows:", ""]
     lines += [f"- *{figure}*: {row['what']};" for figure, row in report["figures"].items()]
     lines[-1] = lines[-1].rstrip(";") + "."
     return [*lines, "", _from(report)]

@@ -41,7 +41,7 @@ from gmpd.gateway.metrics import BY_NAME, Kind
 
 TARGET: Final = Path(__file__).parent / "dashboards" / "gmpd-overview.json"
 
-#: What prometheus_client's ProcessCollector names for the coordinator; not in gmpd's description.
+#: Names of prometheus_client's ProcessCollector for the coordinator; gmpd does not define them.
 PROCESS: Final = "gmpd_coordinator_process"
 
 DATASOURCE: Final = DataSourceRef("prometheus", "$datasource")
@@ -112,7 +112,7 @@ def _sum(by: Sequence[str]) -> str:
 
 
 class Shape(Enum):
-    """What a panel looks like."""
+    """The visual options of a panel."""
 
     STAT = "stat"
     LINES = "lines"
@@ -205,7 +205,7 @@ JOBS: Final = Row(
     [
         Panel(
             "Jobs finished, by outcome",
-            "Cancelled jobs are somebody's wish; error, timeout and lost are failures.",
+            "Cancelled jobs were cancelled on request; error, timeout and lost are failures.",
             [(rate("gmpd_jobs_finished_total", "outcome"), "{{outcome}}")],
             Shape.STACK,
             "ops",

@@ -59,7 +59,7 @@ class Source:
         self.step = (self.end - self.start) / POINTS
 
     def series(self, expression: str, legend: str) -> list[Series]:
-        """What the server answers, every series on the same points in time."""
+        """The server's answer: every series on the same points in time."""
         window = f"{max(10, math.ceil(self.step * 4))}s"
         for variable in ("$__rate_interval", "$__range"):
             expression = expression.replace(variable, window)
@@ -99,7 +99,7 @@ def draw(panel: dict[str, Any], source: Source, x: int, y: int) -> str:
         custom = panel["fieldConfig"]["defaults"].get("custom", {})
         stacking = custom.get("stacking", {}).get("mode", "none")
         unit = "percentunit" if stacking == "percent" else unit
-        # What is nothing all the time is left out: its legend would only take room.
+        # A series of zeros is left out: its legend would only take room.
         found = [series for series in found if any(v > 0 for v in series.values)] or found
         body, top = _lines(found, stacking, unit)
         legends = [series.legend for series in found]

@@ -64,8 +64,12 @@ class Daemon:
     )
     imports: tuple[str, ...] = _key((), Kind.LIST, "modules that every worker imports at start")
     pin: bool = _flag(False, "pin each worker to one core, if there are as many Ps as cores")
-    start_timeout: float = _time("30s", "a worker not ready by then is started again", low=0.1)
-    drain_timeout: float = _time("30s", "after TERM or `gmpd drain`, running jobs get this long")
+    start_timeout: float = _time(
+        "30s", "a worker that is not ready by then is killed and started again", low=0.1
+    )
+    drain_timeout: float = _time(
+        "30s", "time for running jobs to end after SIGTERM or `gmpd drain`"
+    )
     runtime_dir: str = _text("", "sockets and gmpd.json live here; empty chooses a place")
     state_dir: str = _text("", "durable jobs live here; empty chooses a place")
     log_level: str = _text(
@@ -80,53 +84,61 @@ class Daemon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is beyond them is refused, never dropped silently."""
+    """A job beyond a limit is refused; nothing is dropped silently."""
 
     queue_jobs: int = _count(1_000_000, "jobs", "accepted and not yet finished")
     queue_bytes: int = _size(
-        "1GiB", "their arguments, together; one client may hold as much as it leaves free"
+        "1GiB", "their arguments in total; one client may hold as much as it leaves free"
     )
     client_results: int = _size(
         "64MiB",
-        "results that one client has not taken, a quarter of them on their way; then no more of its"
-        " jobs are begun",
+        "results that one client has not taken, at most a quarter of them in transit; beyond it no"
+        " more of its jobs are started",
         low=4 << 20,
     )
     client_messages: int = _count(
-        262_144, "messages", "that wait for one client that reads none; then it counts as gone"
+        262_144,
+        "messages",
+        "queued for one client that does not read; beyond it the client is disconnected",
     )
     worker_results: int = _size(
-        "256MiB", "results kept by one worker for clients that take none; more are refused by name"
+        "256MiB",
+        "results that one worker keeps for such clients; more end with ResultRefused",
     )
     worker_calls: int = _count(
-        0, "jobs", "begun by one worker, which a new one then replaces; 0 sets no limit", low=0
+        0,
+        "jobs",
+        "started by one worker; after that many a new worker replaces it; 0: no limit",
+        low=0,
     )
     worker_memory: int = _key(
         "0",
         Kind.SIZE,
-        "a worker that uses more, once its jobs ended, is replaced; 0: no limit",
+        "a worker that uses more is replaced after its jobs have ended; 0: no limit",
         low=0,
     )
     value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
     batch_jobs: int = _count(4_096, "jobs", "in one message", high=65_536)
-    client_window: int = _count(65_536, "jobs", "of one client, unfinished; then its submit waits")
-    client_grace: float = _time("10s", "a vanished client's volatile jobs are kept this long")
+    client_window: int = _count(
+        65_536, "jobs", "unfinished ones of one client; beyond it its submit waits"
+    )
+    client_grace: float = _time("10s", "how long the jobs of a client that vanished are kept")
     sessions: int = _count(512, "clients", "connected at once", high=100_000)
     max_gs: int = _count(10_000, "jobs", "started and unfinished on one P, also past their timeout")
     max_ms: int = _count(
-        1_000, "threads", "of one worker; then a job that blocks waits", high=30_000
+        1_000, "threads", "of one worker; beyond it plain functions wait for a thread", high=30_000
     )
     plain_calls: int = _count(
         0,
         "jobs",
-        "that are plain functions, at once in one worker; 0: no limit",
+        "plain functions that run at once in one worker; 0: no limit",
         low=0,
         high=30_000,
     )
     isolated: int = _count(
         0,
         "jobs",
-        "isolated ones that run at once, beside the others; 0 takes as many as there are Ps",
+        "isolated ones that run at once; 0 takes as many as there are Ps",
         low=0,
         high=4_096,  # as daemon.procs: each is a process
     )
@@ -136,12 +148,14 @@ class Limits:
 class Dispatch:
     """How work reaches the Ps."""
 
-    credit_work: float = _time("2ms", "fresh work held by a worker, by running averages")
-    credit_max: int = _count(256, "jobs", "fresh ones held by a worker, at most", high=4_096)
+    credit_work: float = _time(
+        "2ms", "fresh work that a worker holds, estimated by running averages"
+    )
+    credit_max: int = _count(256, "jobs", "fresh ones that a worker holds, at most", high=4_096)
     isolated_spares: int = _count(
         1,
         "workers",
-        "kept ready for isolated jobs, from the first of those on; each takes about 30 MB",
+        "kept ready for isolated jobs, after the first such job; each takes about 30 MB",
         low=0,
         high=256,
     )
@@ -149,12 +163,12 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """What happens when workers die."""
+    """Restarts of workers that died."""
 
     backoff_min: float = _time("100ms", "wait before a worker's second start in a row")
     backoff_max: float = _time("10s", "the wait doubles up to this")
     storm_deaths: int = _count(
-        10, "deaths", "of workers within storm_window: the daemon is degraded"
+        10, "deaths", "of workers within storm_window after which the daemon is degraded"
     )
     storm_window: float = _time("60s", "see storm_deaths", low=1)
 
@@ -166,7 +180,7 @@ class Http:
     enabled: bool = _flag(True, "start the gateway")
     listen: str = _key("127.0.0.1:7412", Kind.ADDRESS, "host:port; port 0 takes a free one")
     hosts: tuple[str, ...] = _key(
-        (), Kind.LIST, "Host headers answered to beside loopback's, as host:port"
+        (), Kind.LIST, "Host headers that are accepted besides loopback's, as host:port"
     )
 
 
@@ -174,10 +188,16 @@ class Http:
 class Client:
     """Programs that submit, and the command line."""
 
-    autostart: bool = _flag(True, "no daemon runs: start a private one that ends with the client")
+    autostart: bool = _flag(
+        True, "if no daemon runs, start a private one that ends with the client"
+    )
     announce: bool = _flag(True, "say on stderr that a private one was started")
-    connect_timeout: float = _time("5s", "no answer within this: unreachable", low=0.01)
-    liveness: float = _time("10s", "whoever waits on a silent daemon is told after this", low=0.5)
+    connect_timeout: float = _time(
+        "5s", "a daemon that has not answered within this is unreachable", low=0.01
+    )
+    liveness: float = _time(
+        "10s", "a client that waits for a silent daemon gives it up after this", low=0.5
+    )
 
 
 class Key(NamedTuple):
