@@ -39,6 +39,7 @@ from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
 from gmpd.errors import GmpdError, ProtocolError  # noqa: E402
 from gmpd.netpoll import Connection, Dealer, Network  # noqa: E402
+from gmpd.sched import events  # noqa: E402
 from gmpd.sched import instructions as do  # noqa: E402
 from gmpd.sched.records import Policy  # noqa: E402
 from gmpd.sched.schedt import Sched  # noqa: E402
@@ -192,15 +193,17 @@ class Desk:
         again = True
         while again:
             again = False
-            for what in self.sched.take(self.now):
+            for what in self.sched.handle(events.TurnEnded(), self.now):
                 match what:
                     case do.Look(p):
-                        self.sched.looked(p, moves=True, asleep=False, now=self.now)
+                        self.sched.handle(events.Probed(p.p, True, False), self.now)
                     case do.Collect():
                         pass
                     case do.Revoke():
                         got = [t for t in what.tokens if self.dice.random() < 0.5]
-                        self.sched.revoked(what, got, self.now)
+                        thief = None if what.thief is None else what.thief.p
+                        revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
+                        self.sched.handle(revoked, self.now)
                     case do.Deliver(_, out):
                         specials: Any = out.specials or None
                         protocol.pack(

@@ -17,8 +17,11 @@ WIDTH = 80
 
 @click.command(short_help="Show what runs where.")
 @standard
-def command(app: App) -> None:
+@click.option("--events", is_flag=True, help="The last events that the scheduler saw instead.")
+def command(app: App, events: bool) -> None:
     """Show what runs where: the daemon, its queue, and each P. --json prints all that it knows.
+    --events shows the last events and decisions of the scheduler for bug reports: numbers,
+    function and client names, no values.
 
     \b
     FRESH    jobs it has been given and not begun: they can still be stolen
@@ -31,6 +34,9 @@ def command(app: App) -> None:
     RUNS     what is on the P now, and for how long
     """
     with connect(app) as client:
+        if events:
+            _show_events(app, client.call("history"))
+            return
         seen: dict[str, Any] = client.call("status")
     if app.as_json:
         app.json(seen)
@@ -46,6 +52,14 @@ def command(app: App) -> None:
     if line := children_line(seen.get("ps", [])):
         app.data(line)
     for line in table(seen.get("ps", []), isolated.get("workers", [])):
+        app.data(line)
+
+
+def _show_events(app: App, history: Mapping[str, Any]) -> None:
+    if app.as_json:
+        app.json(history)
+        return
+    for line in history["events"]:
         app.data(line)
 
 

@@ -23,6 +23,7 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Connection, Router
 from gmpd.protocol import Refusal
+from gmpd.sched import events
 from gmpd.sched.records import Session, earliest
 from gmpd.sched.schedt import Sched
 
@@ -129,19 +130,20 @@ class Clients:
             raise ProtocolError("the first message must be Hello")
         if peer in self._admins and not isinstance(message, protocol.Call | protocol.Bye):
             raise ProtocolError(f"{type(message).__name__} of one that said it would only ask")
+        sched, sid, now = self._sched, session.sid, time.monotonic_ns()
         match message:
             case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
-                about_jobs.said(self._sched, session, message, frames, time.monotonic_ns())
+                about_jobs.said(sched, session, message, frames, now)
             case protocol.Ack(outcomes):
-                self._sched.ack(session, outcomes)
+                sched.handle(events.Acknowledged(sid, outcomes), now)
             case protocol.Pull(seq, n):
-                self._sched.pull(session, seq, n)
+                sched.handle(events.Pulled(sid, seq, n), now)
             case protocol.Call(request, method, params):
                 reply = self._ask(peer, request, method, params)
                 if reply is not None:
                     self.send(peer, reply)
             case protocol.Waive():
-                self._sched.waive(session)
+                sched.handle(events.RoomDeclined(sid), now)
             case protocol.Bye():
                 self._drop(peer)
             case _:
@@ -166,15 +168,18 @@ class Clients:
             self._refuse(peer, Refusal.SESSIONS, text)
             return
         if peer not in self._sessions:
-            info = message.info
-            key = message.session[:12].hex()
-            self._sessions[peer] = self._sched.open_session(
-                peer, info.name[:64], waits=info.waits, key=key
-            )
+            self._sessions[peer] = self._open(peer, message)
             if message.role == protocol.ADMIN:
                 self._admins.add(peer)
         self._router.greet()
         self.send(peer, self.welcome(version))
+
+    def _open(self, peer: bytes, message: protocol.Hello) -> Session:
+        sched, info = self._sched, message.info
+        key = message.session[:12].hex()
+        opened = events.SessionOpened(sched.next_sid, peer, info.name[:64], info.waits, key)
+        sched.handle(opened, time.monotonic_ns())
+        return sched.sessions[opened.sid]
 
     def welcome(self, version: int = protocol.VERSION) -> protocol.Welcome:
         """The answer to a Hello; a worker, as the client of its Gs' children, gets the same."""
@@ -223,7 +228,7 @@ class Clients:
         while self._cutting and self._cutting[0][0] <= now:
             self._router.cut(self._cutting.popleft()[1])
         while self._lost and self._lost[0][0] <= now:
-            self._sched.close_session(self._lost.popleft()[1], now)
+            self._close(self._lost.popleft()[1], now)
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do."""
@@ -251,7 +256,10 @@ class Clients:
         self._admins.discard(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:
-            self._sched.close_session(session, time.monotonic_ns())
+            self._close(session, time.monotonic_ns())
+
+    def _close(self, session: Session, now: int) -> None:
+        self._sched.handle(events.SessionClosed(session.sid), now)
 
 
 def _kind(envelope: bytes) -> str:

@@ -30,6 +30,7 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.sched import instructions as do
+from gmpd.sched.events import Draining, TurnEnded
 from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched
 from gmpd.sched.tally import Histogram
@@ -50,6 +51,8 @@ KILL_S = 8.0
 
 #: Once they are done the policy knows more, and decides again.
 _ANSWERED = (do.Revoke, do.Look)
+
+_TURN_ENDED = TurnEnded()
 
 
 class Coordinator:
@@ -192,7 +195,7 @@ class Coordinator:
         again = True
         while again:
             again = False
-            for instruction in self.sched.take(time.monotonic_ns()):
+            for instruction in self.sched.handle(_TURN_ENDED, time.monotonic_ns()):
                 try:
                     self._deeds.carry_out(instruction)
                 except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
@@ -276,7 +279,7 @@ class Coordinator:
             return
         if self._drain_until is None:
             log.info("draining: %s", reason)
-            self.sched.drain()
+            self.sched.handle(Draining(), time.monotonic_ns())
             self._reason = reason
             self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
         if at_once:
@@ -287,7 +290,7 @@ class Coordinator:
         if self._kill_at is not None:
             return
         log.info("stopping: %s", reason)
-        self.sched.drain()
+        self.sched.handle(Draining(), time.monotonic_ns())
         self.roster.stop()
         self._decide()
         self._tell_lost()

@@ -18,6 +18,7 @@ from gmpd.daemon.snapshot import DEAF_SHOWN_NS
 from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child
 from gmpd.daemon.workers import Workers
+from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.records import PRecord
@@ -115,7 +116,7 @@ class Deeds:
         self._workers.tell(p, assign, frames)
         if displaced:
             now = time.monotonic_ns()
-            self._sched.revoked(do.Revoke(p, displaced, None, now), displaced, now)
+            self._sched.handle(events.Revoked(p.p, displaced, displaced, None, now), now)
 
     # -- in the memory that a worker shares --------------------------------------------------------
 
@@ -125,7 +126,9 @@ class Deeds:
     def _revoke(self, what: do.Revoke) -> None:
         child = self._housing(what.p)
         got = child.page.claims.revoke(what.tokens) if child is not None else []
-        self._sched.revoked(what, got, time.monotonic_ns())
+        thief = None if what.thief is None else what.thief.p
+        revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
+        self._sched.handle(revoked, time.monotonic_ns())
 
     def _collect(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""
@@ -134,7 +137,8 @@ class Deeds:
         left = child.page.collect(held) if child is not None else []
         if left:
             buffers = [each.buffers for each in left]
-            self._sched.collected(p, as_finished(left), buffers, time.monotonic_ns())
+            recovered = events.OutcomesRecovered(p.p, as_finished(left), buffers)
+            self._sched.handle(recovered, time.monotonic_ns())
 
     def _look(self, p: PRecord) -> None:
         """Whether a worker's run loop moves: by its page, nobody is asked."""
@@ -151,11 +155,12 @@ class Deeds:
             if not (moves or asleep or child.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
                 child.called_deaf = True
                 log.warning("%s is deaf: %s", child, _what_runs(p, child, now))
-        self._sched.looked(p, moves=moves, asleep=asleep, now=now)
+        self._sched.handle(events.Probed(p.p, moves, asleep), now)
         if child is not None and p.deaf and p.fresh:
             # What it has begun it cannot tell; but time limits count from now on.
             is_claimed = child.page.claims.is_claimed
-            self._sched.claimed(p, [token for token in p.fresh if is_claimed(token)], now)
+            claimed = [token for token in p.fresh if is_claimed(token)]
+            self._sched.handle(events.Claimed(p.p, claimed), now)
 
 
 def _what_runs(p: PRecord, child: Child, now: int) -> str:

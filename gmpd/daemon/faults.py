@@ -2,8 +2,8 @@
 
 The policy validates before it changes anything and raises ProtocolError for what it refuses. Any
 other exception is a bug of gmpd. Its peer loses its connection (a worker: its process), for what
-was half done concerns that peer; all others go on. The log gets the traceback, and what the audit
-of the ledger finds afterwards.
+was half done concerns that peer; all others go on. The log gets the traceback, the last events
+of the policy, and what the audit of the ledger finds afterwards.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Faults:
     def failed(self, whose: str, doing: str, error: BaseException) -> None:
         """``whose`` peer loses its connection, for ``doing`` that raised ``error``."""
         self._sched.tally.dropped["failed_handler"] += 1
+        if not getattr(error, "__notes__", ()):  # raised outside of the policy, which adds its own
+            error.add_note(self._sched.story())
         self._tell(
             time.monotonic_ns(),
             "%s failed with %s: %s. This is a bug in gmpd, please report it with this log."

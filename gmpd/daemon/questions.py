@@ -67,6 +67,8 @@ class Questions:
                 return {"unfinished": self._c.sched.unfinished, "drain_timeout": limit_s}
             case "snapshot" | "status":
                 return snapshot(self._c)
+            case "history":
+                return {"events": self._c.sched.history.lines()}
             case "procs":
                 n = params.get("n")
                 if type(n) is not int or n < 1:
@@ -80,7 +82,7 @@ class Questions:
                 self._c.drain("asked to stop", at_once=True)
                 return {}
             case _:
-                known = "ping, status, stacks, procs, drain, stop"
+                known = "ping, status, history, stacks, procs, drain, stop"
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
     def ending(self, lost: int, functions: list[str]) -> None:

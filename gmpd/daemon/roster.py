@@ -21,7 +21,8 @@ from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child, Supervisor
 from gmpd.daemon.totals import merge_totals
 from gmpd.protocol import Ending, Fault, Stage
-from gmpd.sched.instructions import Exit
+from gmpd.sched import events
+from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.records import Job, PRecord, earliest
 from gmpd.sched.restart import Death, RestartPolicy, Restarts
@@ -94,7 +95,7 @@ class Roster:
             self.start_some()
         while self._unstarted:
             p, why = self._unstarted.pop()
-            self._sched.isolated_died(p, (), _NO_PROCESS, now, why)
+            self._sched.handle(events.IsolatedDied(p, (), _NO_PROCESS, why), now)
         for child in list(self._retiring.values()):
             if child.retire_by_ns <= now and not child.expected:
                 log.warning("%s is ended: it holds jobs for too long to retire", child)
@@ -167,7 +168,7 @@ class Roster:
         self._starting.pop(child.p, None)
         if not child.isolated:
             self.restarts.serves(child.p)
-            self._sched.stall("")
+            self._sched.handle(events.Stalled(""), time.monotonic_ns())
         log.info("%s is ready, epoch %d", child, child.epoch)
         if not (self._announced or self.wanted) and all(c.ready for c in self._of_ps()):
             self._announced = True
@@ -181,7 +182,7 @@ class Roster:
         log.error("%s\n%s", text, summary.traceback)
         if child.isolated:
             child.fault = text
-            self._sched.isolated.broken(child.p)
+            self._sched.handle(events.IsolatedUnfit(child.p), time.monotonic_ns())
             return
         child.fault = text
         if fault.stage is Stage.INITIALIZER:
@@ -198,7 +199,7 @@ class Roster:
         child.unfit = why
         child.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
         self._retiring[child.p] = child
-        self._sched.drain_p(child.p, now)
+        self._sched.handle(events.Drained(child.p), now)
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -209,7 +210,8 @@ class Roster:
         """
         before, self.procs = self.procs, procs
         self.supervisor.procs = procs
-        self._sched.isolated.limit = self._config.limits.isolated or procs
+        limit = self._config.limits.isolated or procs
+        self._sched.handle(events.IsolatedLimited(limit), time.monotonic_ns())
         for p in range(procs):
             if p not in self.supervisor.children and p not in self._respawn:
                 self.wanted[p] = None
@@ -219,7 +221,7 @@ class Roster:
                 self._leaving.add(p)
                 child.expected = True
                 if child.ready:
-                    self._sched.drain_p(p, time.monotonic_ns())
+                    self._sched.handle(events.Drained(p), time.monotonic_ns())
                 else:
                     self.supervisor.kill(child)
         for waiting in (self._respawn, self.wanted):
@@ -254,7 +256,7 @@ class Roster:
             log.info("%s %s", child, end.text)
         elif child.p in self._leaving:
             self._leaving.discard(child.p)
-            self._sched.remove_p(child.p)
+            self._sched.handle(events.Removed(child.p), now)
             self.restarts.forget(child.p)
             if child.p < self.procs and not self._stopping:  # it was called back meanwhile
                 self.wanted[child.p] = None
@@ -269,15 +271,18 @@ class Roster:
         if left:
             child.finished += len(left)
             buffers = [each.buffers for each in left]
-            self._sched.finished(record, child.epoch, as_finished(left), buffers, now)
+            recovered = events.OutcomesRecovered(child.p, as_finished(left), buffers)
+            self._sched.handle(recovered, now)
         claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
         if child.isolated:
-            self._sched.isolated_died(child.p, claimed, end, now, child.fault)
+            self._sched.handle(events.IsolatedDied(child.p, claimed, end, child.fault), now)
             return None
         waiting = child.page.waiting()
         begun = claimed | record.started.keys()
         culprit = _culprit(child.page, begun, waiting)
-        return self._sched.p_died(child.p, claimed, culprit, end, now, unbegun=waiting)
+        guilty = None if culprit is None else record.job_of(culprit)
+        self._sched.handle(events.WorkerDied(child.p, claimed, culprit, end, waiting), now)
+        return guilty
 
     def _replace(self, child: Child, end: Exit, culprit: Job | None, now: int) -> None:
         counts = self.restart_counts.setdefault(child.p, Counter())
@@ -311,7 +316,7 @@ class Roster:
             self._broken(hopeless, Ending.NO_WORKERS)
         elif hopeless:
             log.error("jobs are refused: %s", hopeless)
-            self._sched.stall(hopeless)
+            self._sched.handle(events.Stalled(hopeless), now)
 
     def _serve_some(self) -> bool:
         return any(child.ready for child in self._of_ps())

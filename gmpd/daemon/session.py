@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any, TypeAlias, assert_never
 
 from gmpd import protocol
+from gmpd.sched import events
 from gmpd.sched.functions import PART
 from gmpd.sched.records import Session
 from gmpd.sched.schedt import Sched
@@ -20,15 +21,15 @@ def said(sched: Sched, session: Session, message: AboutJobs, frames: list[Any], 
     match message:
         case protocol.Submit():
             buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
-            sched.submit(session, message, buffers, now)
+            sched.handle(events.Submitted(session.sid, message, buffers), now)
         case protocol.Define(kind=kind, payload=payload):
             # A part has a name of its own, and may be large.
             hashed = payload and kind != PART
             digest = blake2b(payload, digest_size=16).digest() if hashed else b""
-            sched.define(session, message, digest)
+            sched.handle(events.Defined(session.sid, message, digest), now)
         case protocol.Undefine(fids):
-            sched.undefine(session, fids)
+            sched.handle(events.Undefined(session.sid, fids), now)
         case protocol.Cancel(seqs):
-            sched.cancel(session, seqs, now)
+            sched.handle(events.Cancelled(session.sid, seqs), now)
         case _:
             assert_never(message)

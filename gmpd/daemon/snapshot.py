@@ -191,10 +191,8 @@ def _lease(record: PRecord) -> dict[str, Any]:
 def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
     token, since = slots[Slot.CURRENT], slots[Slot.CURRENT_NS]
     running_s = max(0, now - since) / 1e9
-    if (job := record.job(token)) is not None:
+    if (job := record.job_of(token)) is not None:
         return {"running": job.fn.name, "running_s": running_s}
-    if (overrun := record.overrunning.get(token)) is not None:
-        return {"running": overrun.job.fn.name, "running_s": running_s}
     return {"running": None, "running_s": 0.0}
 
 

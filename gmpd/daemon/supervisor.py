@@ -23,7 +23,7 @@ from gmpd.cpus import core_of
 from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.reaper import Reaper
 from gmpd.inherited import Inherited
-from gmpd.sched.instructions import Exit
+from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.timeouts import wait_ms
 

@@ -24,6 +24,7 @@ from gmpd.daemon.supervisor import Child
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Router
+from gmpd.sched import events
 from gmpd.sched.records import PRecord
 from gmpd.sched.schedt import Sched
 
@@ -106,41 +107,44 @@ class Workers:
         if child is None or record is None:
             self._sched.tally.dropped["unknown_worker"] += 1
             return
-        sched, epoch, now = self._sched, child.epoch, time.monotonic_ns()
+        p, epoch, now = child.p, child.epoch, time.monotonic_ns()
         child.heard()
-        sched.heard(record, epoch, now)
+        handle = self._sched.handle
         match message:
             case protocol.Finished():
                 rows = len(message.tokens)
                 child.finished += rows
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
-                sched.finished(record, epoch, message, buffers, now)
+                handle(events.Finished(p, epoch, message, buffers), now)
                 child.page.acknowledge(child.finished)
             case protocol.Started(tokens):
-                sched.started(record, epoch, tokens, now)
+                handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):
-                sched.set_aside(record, epoch, tokens)
+                handle(events.SetAside(p, epoch, tokens), now)
             case protocol.Withheld(tokens):
-                sched.withheld(record, epoch, tokens, now)
+                handle(events.Withheld(p, epoch, tokens), now)
             case protocol.Unfit(reason):
+                handle(events.Heard(p, epoch), now)
                 self._roster.retire(child, reason, now)
             case protocol.Expired(tokens):
-                sched.expired(record, epoch, tokens, now)
+                handle(events.Expired(p, epoch, tokens), now)
             case protocol.Kept(tokens):
-                sched.kept(record, epoch, tokens)
+                handle(events.NotCancelled(p, epoch, tokens), now)
             case protocol.Answer(request, value):
-                self._inquiries.answered(request, child.p, value)
+                handle(events.Heard(p, epoch), now)
+                self._inquiries.answered(request, p, value)
             case protocol.Children(n, asked):
-                sched.children(record, epoch, n, asked=asked)
+                handle(events.ChildrenCounted(p, epoch, n, asked), now)
             case protocol.Route():
+                handle(events.Heard(p, epoch), now)
                 self._route(child, message, frames)
             case protocol.Define() | protocol.Undefine() | protocol.Submit() | protocol.Cancel():
-                session = sched.parent_session(record, epoch)
-                about_jobs.said(sched, session, message, frames, now)
-            case protocol.Items():
-                rows = len(message.payloads)
-                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
-                sched.items(record, epoch, message.job, message.payloads, buffers)
+                handle(events.ParentOpened(p, epoch), now)
+                assert record.session is not None  # else that was refused
+                about_jobs.said(self._sched, record.session, message, frames, now)
+            case protocol.Items(job, payloads, counts):
+                buffers = protocol.split_buffers(counts, len(payloads), frames)
+                handle(events.ItemsYielded(p, epoch, job, payloads, buffers), now)
             case protocol.Fault():
                 pass  # dealt with above: it may come of a worker that has no P yet
             case protocol.Bye():
@@ -162,9 +166,10 @@ class Workers:
         if not serves:
             pass  # it is only here to say why
         elif child.isolated:
-            self._sched.isolated.ready(child.p)
+            self._sched.handle(events.IsolatedReady(child.p), time.monotonic_ns())
         else:
-            self._sched.p_ready(child.p, child.epoch)
+            ready = events.WorkerReady(child.p, child.epoch)
+            self._sched.handle(ready, time.monotonic_ns())
         child.peer = peer
         self._children[peer] = child
         self._router.greet()

@@ -15,7 +15,7 @@ from gmpd.sched.cancels import Cancels
 from gmpd.sched.instructions import AskChildren, Instruction
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
-from gmpd.sched.records import PRecord, Session
+from gmpd.sched.records import PRecord
 from gmpd.sched.steal import CHILDREN_LOW_NS, CHILDREN_MAX, RandomOrder
 
 
@@ -38,24 +38,22 @@ class Children:
         #: Ps whose workers said that they have fresh children, by number.
         self._parents: dict[int, PRecord] = {}
 
-    def session(self, record: PRecord, epoch: int) -> Session:
-        """A worker as the client of its children that run elsewhere.
+    def open_parent(self, p: int, epoch: int, now: int) -> None:
+        """A worker becomes the client of its children that run elsewhere, unless it is already.
 
         Raises ProtocolError for one that is dead, or was replaced.
         """
-        if epoch != record.epoch or not record.ready:
-            raise ProtocolError(f"children from epoch {epoch} of P{record.p}, which is no more")
+        record = self._ps.all.get(p)
+        if record is None or epoch != record.epoch or not record.ready:
+            raise ProtocolError(f"children from epoch {epoch} of P{p}, which is no more")
+        self._ps.heard(record, now)
         if record.session is None:
-            record.session = self._ledger.open_session(record, f"P{record.p}")
+            record.session = self._ledger.open_session(record, f"P{p}")
             record.session.parent = record
-        return record.session
 
-    def told(self, record: PRecord, epoch: int, n: int, *, asked: bool = False) -> None:
+    def counted(self, record: PRecord, n: int, *, asked: bool = False) -> None:
         """A worker has ``n`` fresh children; ``asked``: this answers AskChildren, and what it gives
         has been submitted before."""
-        if epoch != record.epoch:
-            self._ledger.tally.dropped["stale_epoch"] += 1
-            return
         record.children = n
         if asked:
             record.asked = False
@@ -67,7 +65,7 @@ class Children:
     def orphan(self, record: PRecord, now: int) -> None:
         """Nobody awaits the children of a dead worker: they end like the jobs of a client that
         left."""
-        self.told(record, record.epoch, 0)
+        self.counted(record, 0)
         record.asked = False
         if record.session is not None:
             self._cancels.close_session(record.session, now)

@@ -1,19 +1,18 @@
 """What becomes of the jobs that a dead worker held.
 
-Nothing started is run again before the kernel confirmed the death of its worker, so ``p_died`` and
-``isolated_died`` are the only way back for a STARTED job whose function did not end by itself. What
-a worker had not begun moves on; what it had begun is lost, or tried again if its options allow.
+Nothing started is run again before the kernel confirmed the death of its worker, so
+``worker_died`` and ``isolated_died`` are the only way back for a STARTED job whose function did not
+end by itself. Jobs that a worker had not begun move on; those that it had begun are lost, or tried
+again if their options allow.
 
 It does not know when, or whether, a new worker starts: that is ``restart``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from gmpd.protocol import Outcome
 from gmpd.sched.children import Children
-from gmpd.sched.instructions import Exit
+from gmpd.sched.events import Exit, IsolatedDied, WorkerDied
 from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Stage
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -38,35 +37,21 @@ class Deaths:
         """No P can get a worker, for this reason; empty: one has, or may again."""
         self._ledger.stalled = why
 
-    def p_died(
-        self,
-        p: int,
-        executing: Collection[int],
-        culprit: int | None,
-        end: Exit,
-        now: int,
-        *,
-        unbegun: Collection[int] = (),
-    ) -> Job | None:
-        """The kernel confirmed that the worker of P ``p`` is gone. Gives the job that ended it.
-
-        ``executing``: tokens that it had begun (from its claim table); ``culprit``: the one that
-        was running at the moment of death. What it had not begun moves on, attempt unchanged; what
-        it had begun is lost, or tried again if its options allow. Results that it left behind must
-        have been given to ``finished`` before. ``unbegun``: of those that it had taken up, the
-        ones that waited for an import: no line of their functions has run.
-        """
-        record = self._ps.all.get(p)
+    def worker_died(self, event: WorkerDied, now: int) -> None:
+        """What the worker had not begun moves on, attempt unchanged; what it had begun is lost, or
+        tried again if its options allow."""
+        executing, culprit, end, unbegun = (
+            event.executing, event.culprit, event.end, event.unbegun
+        )  # fmt: skip
+        record = self._ps.all.get(event.p)
         if record is None:
-            return None
+            return
         record.ready = False
         self._ps.not_idle(record)
         self._children.orphan(record, now)
         back: list[Job] = []
-        guilty = None if culprit is None else record.job(culprit)
+        guilty = None if culprit is None else record.job_of(culprit)
         overran = None if culprit is None else record.overrunning.get(culprit)
-        if overran is not None:
-            guilty = overran.job
         waited = [job for token, job in record.started.items() if token in unbegun]
         back += waited
         for job in waited:
@@ -90,7 +75,6 @@ class Deaths:
             if not self._lost(waits, end, guilty, now):
                 self._ledger.queue.put_back([waits])
         self._limits.died(record, now)
-        return guilty
 
     def _lost(self, job: Job, end: Exit, guilty: Job | None, now: int) -> bool:
         """Whether that was its end; else it is to be queued again.
@@ -126,27 +110,22 @@ class Deaths:
 
     # -- workers of isolated jobs ------------------------------------------------------------------
 
-    def isolated_died(
-        self, p: int, begun: Collection[int], end: Exit, now: int, why: str = ""
-    ) -> None:
-        """The kernel confirmed that the isolated worker ``p`` is gone, or it could not be started.
-
-        ``begun``: tokens that it had begun; ``why``: what it said was wrong before it ended.
-        """
-        record = self._ledger.isolated.remove(p)
+    def isolated_died(self, event: IsolatedDied, now: int) -> None:
+        """Its job is lost, or tried again; one that it had not begun moves on."""
+        record, end = self._ledger.isolated.remove(event.p), event.end
         if record is None:
             return
         jobs = [*record.started.items(), *record.fresh.items()]
         unused = record.stage in (Stage.STARTING, Stage.SPARE)
         ready = record.stage is not Stage.STARTING
         for token, job in jobs:
-            unused = not self._isolated_lost(record, job, token in begun, end, now)
+            unused = not self._isolated_lost(record, job, token in event.begun, end, now)
         record.fresh.clear()
         record.started.clear()
         record.used_ns = 0
         self._limits.died(record, now)
         if unused and (not ready or self._ledger.isolated.died_idle(now)):
-            self._isolated_failed(why or f"it {end.text}", end, now)
+            self._isolated_failed(event.why or f"it {end.text}", end, now)
 
     def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
         """What becomes of the job of a dead worker; False when nothing was wrong but the worker."""

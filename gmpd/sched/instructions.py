@@ -40,7 +40,8 @@ class Dispatch(NamedTuple):
 
 
 class Look(NamedTuple):
-    """See in this P's page whether its run loop moves. The shell answers at once: ``Sched.looked``.
+    """See in this P's page whether its run loop moves. The shell answers at once, with
+    ``events.Probed``.
 
     The P holds something and was not heard of for a while.
     """
@@ -51,7 +52,7 @@ class Look(NamedTuple):
 class Collect(NamedTuple):
     """Take the outcomes that lie in this P's page: its worker does not send them.
 
-    The shell answers at once, with ``Sched.collected``.
+    The shell answers at once, with ``events.OutcomesRecovered``.
     """
 
     p: PRecord
@@ -60,7 +61,7 @@ class Collect(NamedTuple):
 class Revoke(NamedTuple):
     """Take back those of these hand-outs that the worker has not claimed, without its help.
 
-    The shell answers at once, with ``Sched.revoked``. ``thief``: for whom, when it is a steal.
+    The shell answers at once, with ``events.Revoked``. ``thief``: for whom, when it is a steal.
     """
 
     p: PRecord
@@ -159,12 +160,3 @@ Instruction: TypeAlias = (
     Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | Withhold | CancelAt | PullAt
     | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire | StartIsolated | Kill
 )  # fmt: skip
-
-
-class Exit(NamedTuple):
-    """How a worker ended, as the kernel told it. ``signal`` is a name like SIGKILL, or empty."""
-
-    pid: int
-    signal: str
-    exitcode: int | None
-    text: str

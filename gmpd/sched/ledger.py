@@ -54,7 +54,8 @@ class Ledger:
         self.jobs_nbytes = 0
         #: Sessions that have become full, or are so no more, until workers are told.
         self.turned: list[Session] = []
-        self._next_sid = 1
+        #: The number of the next session.
+        self.next_sid = 1
 
     @property
     def nbytes(self) -> int:
@@ -69,8 +70,8 @@ class Ledger:
 
     def open_session(self, link: Any, name: str, *, waits: bool = False, key: str = "") -> Session:
         """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
-        session = Session(self._next_sid, link, name, waits=waits, key=key)
-        self._next_sid += 1
+        session = Session(self.next_sid, link, name, waits=waits, key=key)
+        self.next_sid += 1
         self.sessions[session.sid] = session
         return session
 
@@ -147,11 +148,8 @@ class Ledger:
             and self.is_open(job.session)
         )
 
-    def handed_out(self, record: PRecord, epoch: int, token: int) -> Job | None:
+    def handed_out(self, record: PRecord, token: int) -> Job | None:
         """The job of a live hand-out; None for any other, and counted unless it overruns."""
-        if epoch != record.epoch:
-            self.tally.dropped["stale_epoch"] += 1
-            return None
         job = record.job(token)
         if job is None and token not in record.overrunning:
             self.tally.dropped["unknown_token"] += 1

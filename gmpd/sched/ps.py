@@ -93,12 +93,11 @@ class Ps:
 
     # -- silence ---------------------------------------------------------------------------------
 
-    def heard(self, record: PRecord, epoch: int, now: int) -> None:
+    def heard(self, record: PRecord, now: int) -> None:
         """Any message of a worker: its run loop lives."""
-        if epoch == record.epoch:
-            record.look_ns = now + SILENT_NS
-            record.pause_ns = SILENT_NS
-            record.deaf = False
+        record.look_ns = now + SILENT_NS
+        record.pause_ns = SILENT_NS
+        record.deaf = False
 
     def watch(self, record: PRecord, now: int) -> None:
         """It is about to get work: if it held nothing, its silence counts from now on."""

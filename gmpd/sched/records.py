@@ -333,6 +333,11 @@ class PRecord:
         """The job of a hand-out whose outcome is not known."""
         return self.started.get(token) or self.fresh.get(token) or self.withheld.get(token)
 
+    def job_of(self, token: int) -> Job | None:
+        """The job of a lease whose frame has not ended, be its outcome known or not."""
+        overrun = self.overrunning.get(token)
+        return self.job(token) if overrun is None else overrun.job
+
     @property
     def begun(self) -> int:
         """Hand-outs that its worker began and has not ended."""

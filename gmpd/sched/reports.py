@@ -1,15 +1,16 @@
 """What workers say of their hand-outs, and what the shell found in the memory it shares with them.
 
-A message of an old epoch, or about a hand-out that has ended, changes nothing but a counter. It
-does not decide what comes next: that is for the next ``take``.
+A message about a lease that has ended changes nothing but a counter; one of an old epoch does
+not come here (``schedt``). The next step is decided at the end of the turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from gmpd.protocol import Finished, Outcome
-from gmpd.sched.instructions import CancelAt, Instruction, Revoke, TellKept, TellRunning, Withhold
+from gmpd.sched.events import Revoked
+from gmpd.sched.instructions import CancelAt, Instruction, TellKept, TellRunning, Withhold
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -31,12 +32,9 @@ class Reports:
     # -- outcomes --------------------------------------------------------------------------------
 
     def finished(
-        self, record: PRecord, epoch: int, message: Finished, buffers: Sequence[Buffers], now: int
+        self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
     ) -> None:
         """Outcomes of hand-outs; those of an unknown token are dropped and counted."""
-        if epoch != record.epoch:
-            self._tally.dropped["stale_epoch"] += len(message.tokens)
-            return
         if isinstance(record, IsolatedP) and record.is_late(message.ran_us):
             return  # it is being killed for that: its death says the rest
         jobs = [record.end_lease(token) for token in message.tokens]
@@ -55,11 +53,11 @@ class Reports:
             self._finish_each(jobs, message, buffers, now)
         self._ps.rest(record)
 
-    def collected(
+    def recovered(
         self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
     ) -> None:
-        """Outcomes that a deaf worker could not send. Its own message, later, is no news."""
-        self.finished(record, record.epoch, message, buffers, now)
+        """Outcomes that a deaf or dead worker did not send. Its own message, later, is no news."""
+        self.finished(record, message, buffers, now)
         record.collected.update(message.tokens)
 
     def _unknown(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
@@ -89,37 +87,25 @@ class Reports:
 
     # -- beginnings ------------------------------------------------------------------------------
 
-    def started(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
+    def started(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
         """Hand-outs that began and did not end at once."""
-        if epoch != record.epoch:
-            self._tally.dropped["stale_epoch"] += len(tokens)
-            return
         self._begin(record, tokens, now)
         self._ps.rest(record)
 
-    def expired(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
+    def expired(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
         """The time limits of these have passed, and their frames have not ended."""
-        if epoch != record.epoch:
-            self._tally.dropped["stale_epoch"] += len(tokens)
-            return
         for token in tokens:
             if record.job(token) is None and token not in record.overrunning:
                 self._tally.dropped["unknown_token"] += 1
             self._limits.passed(record, token, now)
         self._ps.rest(record)
 
-    def set_aside(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+    def set_aside(self, record: PRecord, tokens: Sequence[int]) -> None:
         """These wait in their worker, while it begins others. One that ended meanwhile does not."""
-        if epoch != record.epoch:
-            self._tally.dropped["stale_epoch"] += len(tokens)
-            return
         record.aside.update(token for token in tokens if token in record.fresh)
 
-    def withheld(self, record: PRecord, epoch: int, tokens: Sequence[int], now: int) -> None:
+    def withheld(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
         """These have ended, and their worker keeps what they gave until it is asked for."""
-        if epoch != record.epoch:
-            self._tally.dropped["stale_epoch"] += len(tokens)
-            return
         self._begin(record, [token for token in tokens if token in record.fresh], now)
         for token in tokens:
             job = record.started.pop(token, None)
@@ -159,19 +145,15 @@ class Reports:
 
     # -- what was asked of them ------------------------------------------------------------------
 
-    def revoked(self, what: Revoke, got: Collection[int], now: int) -> None:
-        """The shell did ``what``: ``got`` was not claimed, and never will be under these tokens.
-
-        The rest is claimed: it runs, or ended a moment ago. So each revocation leaves fewer fresh
-        jobs than before, and the next ``take`` may go on from there.
-        """
-        record, thief = what.p, what.thief
-        jobs = [job for token in got if (job := record.fresh.pop(token, None)) is not None]
-        claimed = [token for token in what.tokens if token in record.fresh]
+    def revoked(self, record: PRecord, event: Revoked, thief: PRecord | None, now: int) -> None:
+        """Some leases were revoked, the others are claimed. So each revocation leaves fewer
+        fresh jobs than before, and the next turn may go on from there."""
+        jobs = [job for token in event.got if (job := record.fresh.pop(token, None)) is not None]
+        claimed = [token for token in event.tokens if token in record.fresh]
         record.used_ns -= sum(job.est_ns for job in jobs)
         self._begin(record, claimed, now)
         # With a cancel, also what its worker said to have started since it was to be revoked.
-        begun = claimed if thief is not None else what.tokens
+        begun = claimed if event.thief is not None else event.tokens
         cancels = [
             token
             for token in begun
@@ -179,23 +161,22 @@ class Reports:
         ]
         if cancels:
             self._out.append(CancelAt(record, cancels))
-        if thief is not None:
-            self._tally.steal.add(now - what.asked_ns)
-            if jobs:
-                thief.hits += 1
-            else:
-                thief.misses += 1
+        if event.thief is not None:
+            self._tally.steal.add(now - event.asked_ns)
             record.lost += len(jobs)
             for job in jobs:
                 job.moved = True
                 job.moves += 1
+        if thief is not None:
+            thief.hits += bool(jobs)
+            thief.misses += not jobs
         self._ledger.take_back(jobs, now)
         self._ps.rest(record)
 
-    def kept(self, record: PRecord, epoch: int, tokens: Sequence[int]) -> None:
+    def not_cancelled(self, record: PRecord, tokens: Sequence[int]) -> None:
         """A cancel came too late for these."""
         for token in tokens:
-            job = self._ledger.handed_out(record, epoch, token)
+            job = self._ledger.handed_out(record, token)
             if job is None or job.session.parent is not None:
                 continue
             if self._ledger.is_open(job.session):

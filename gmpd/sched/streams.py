@@ -18,10 +18,10 @@ class Streams:
         self._out = out
 
     def items(
-        self, record: PRecord, epoch: int, token: int, payloads: list[bytes], buffers: list[Buffers]
+        self, record: PRecord, token: int, payloads: list[bytes], buffers: list[Buffers]
     ) -> None:
         """A generator job yielded."""
-        job = self._ledger.handed_out(record, epoch, token)
+        job = self._ledger.handed_out(record, token)
         if job is None:
             return
         job.streamed = True

@@ -66,6 +66,7 @@ def test_a_life(bare: Shell) -> None:
     assert bare("procs", "2").stdout == "2\n"
     assert bare("procs").stdout == "2\n"
     assert "P1" in bare("status").stdout
+    assert "SessionOpened(sid=" in bare("status", "--events").stdout
     assert bare("down").returncode == 0
     assert bare("down").returncode == 0
     named = bare("--runtime-dir", str(bare.directory / "run"), "submit", "math:sqrt", "4")

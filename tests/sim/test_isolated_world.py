@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, StartIsolated
+from gmpd.sched.events import Exit
+from gmpd.sched.instructions import Dispatch, Instruction, Kill, StartIsolated
 from gmpd.sched.isolated import ISOLATED_FROM, IsolatedP, Stage
 from tests.desk import KILLED
 from tests.sim.test_ledger_world import Worker, World, assert_repeats, live_all
@@ -109,9 +110,9 @@ class IsolatedWorld(World):
     def greet(self) -> None:
         process = self.any_process()
         if process is not None and process.record.stage is Stage.STARTING and not process.killed:
-            self.sched.isolated.ready(process.record.p)
+            self.desk.isolated_ready(process.record.p)
             if self.dice.random() < 0.1:
-                self.sched.isolated.broken(process.record.p)
+                self.desk.isolated_unfit(process.record.p)
                 self.end(process)
 
     def run_isolated(self) -> None:
@@ -124,7 +125,7 @@ class IsolatedWorld(World):
         for token, told in list(process.begun.items()):
             if not told and self.dice.random() < 0.5:
                 process.begun[token] = True
-                self.sched.started(process.record, 1, [token], self.desk.now)
+                self.desk.start(process.record, [token], 1)
             elif self.dice.random() < 0.5:
                 del process.begun[token]
                 self.frames.discard(process.frames.pop(token))
@@ -146,14 +147,14 @@ class IsolatedWorld(World):
         del self.processes[process.record.p]
         self.frames -= set(process.frames.values())
         end = KILLED if self.dice.random() < 0.9 else SLOW
-        self.sched.isolated_died(process.record.p, set(process.begun), end, self.desk.now)
+        self.desk.isolated_died(process.record.p, set(process.begun), end)
 
     def settle(self) -> None:
         for _ in range(3000):
             for process in list(self.processes.values()):
                 self.finish_isolated(process)
             for client in self.clients:
-                self.sched.ack(client, client.delivered)
+                self.desk.ack(client, client.delivered)
             self.decide(50)
             waiting = self.sched.isolated.queue or self.sched.held_back or self.sched.delays
             if not waiting and not any(p.had_one for p in self.processes.values()):
@@ -166,7 +167,7 @@ class IsolatedWorld(World):
 
     def finish_isolated(self, process: Process) -> None:
         if process.record.stage is Stage.STARTING:
-            self.sched.isolated.ready(process.record.p)
+            self.desk.isolated_ready(process.record.p)
         for token in list(process.fresh):
             self._begin(process, token)
         for token in list(process.begun):

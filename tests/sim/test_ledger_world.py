@@ -3,7 +3,8 @@
 Workers take up their hand-outs late, stop in the middle of anything and go on; what was not claimed
 by then may have been revoked. Whatever happens, every accepted job ends exactly once, nothing
 without retries runs twice, and the invariants hold after each step. A failure prints its seed; the
-same seed repeats it exactly.
+same seed repeats it exactly. The history of a world, told to another policy, leads to the same
+decisions.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from gmpd.sched.instructions import (
 )
 from gmpd.sched.limits import Limits
 from gmpd.sched.records import Overrun, PRecord, Session
-from tests.desk import KILLED, MS, Desk
+from tests.desk import MS, Desk, replay
 
 SEEDS = 200
 STEPS = 120
+#: Every so many worlds, its history is replayed: half as long again as to live it.
+REPLAYED = 3
 OPTIONS: tuple[dict[str, float], ...] = (
     {},
     {},
@@ -120,12 +123,17 @@ class World:
 
     def live(self, steps: int) -> None:
         """So many things happen; then all comes to rest, and must be as it ought to be."""
-        self.join()
-        self.spawn()
-        for _ in range(steps):
-            self.step()
-        self.settle()
-        self.check()
+        try:
+            self.join()
+            self.spawn()
+            for _ in range(steps):
+                self.step()
+            self.settle()
+            self.check()
+        except BaseException as error:
+            if not hasattr(error, "__notes__"):  # else the policy's own, with the story
+                error.add_note(self.sched.story())
+            raise
 
     def acts(self) -> list[tuple[Callable[[], None], float]]:
         """All that may happen, and how often it does."""
@@ -206,7 +214,7 @@ class World:
                 watched = self.workers.get(p.p)
                 moves = watched is not None and not watched.stopped
                 asleep = moves and self.dice.random() < 0.3
-                self.sched.looked(p, moves=moves and not asleep, asleep=asleep, now=self.desk.now)
+                self.desk.probed(p, moves=moves and not asleep, asleep=asleep)
             case Collect(p):
                 if p.p in self.workers:
                     self.collect(self.workers[p.p])
@@ -218,7 +226,7 @@ class World:
                 if robbed:
                     robbed.offered -= set(got)
                 self.revoked += len(got)
-                self.sched.revoked(instruction, got, self.desk.now)
+                self.desk.revoked(instruction, got)
             case AskChildren(p, n):
                 assert p.children, "asked for children that it did not tell of"
                 assert not self.workers[p.p].asked_children, "asked twice"
@@ -249,7 +257,7 @@ class World:
         p = self.dice.randrange(4)
         if p not in self.workers:
             self.epochs[p] += 1
-            self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
+            self.workers[p] = Worker(self.desk.ready(p, self.epochs[p]))
 
     # -- children of their Gs
 
@@ -258,7 +266,7 @@ class World:
         if (worker := self.any_worker()) is None:
             return
         worker.children = 0 if worker.children else self.dice.randint(1, 40)
-        self.sched.children(worker.record, worker.epoch, worker.children)
+        self.desk.children(worker.record, worker.children)
 
     def give_children(self) -> None:
         asked = [worker for worker in self.workers.values() if worker.asked_children]
@@ -275,13 +283,13 @@ class World:
             self.submitted.setdefault(parent.sid, {}).update(dict.fromkeys(seqs, 1))
             self.children_given += n
         left = worker.children if n else 0
-        self.sched.children(worker.record, worker.epoch, left, asked=True)
+        self.desk.children(worker.record, left, asked=True)
 
     def cancel_children(self) -> None:
         if (worker := self.any_worker()) is None or worker.record.session is None:
             return
         session = worker.record.session
-        self.sched.cancel(session, self.some(list(self.submitted[session.sid]))[:10], self.desk.now)
+        self.desk.cancel(session, self.some(list(self.submitted[session.sid]))[:10])
 
     def awake(self) -> Worker | None:
         """Some worker; None when it is stopped, or there is none."""
@@ -307,7 +315,7 @@ class World:
             }
             columns = [b"r"] * len(tokens), [10] * len(tokens), [10] * len(tokens)
             message = Finished(tokens, *columns, specials or None, None)
-            self.sched.collected(worker.record, message, [()] * len(tokens), self.desk.now)
+            self.desk.recovered(worker.record, message)
 
     def flush(self, worker: Worker) -> None:
         """It sends what it had gathered; of what was collected that is no news."""
@@ -321,7 +329,7 @@ class World:
 
     def says(self, worker: Worker) -> None:
         """As the shell: any message shows that its loop lives."""
-        self.sched.heard(worker.record, worker.epoch, self.desk.now)
+        self.desk.heard(worker.record)
 
     def begin(self) -> None:
         if (worker := self.awake()) is None:
@@ -331,14 +339,14 @@ class World:
         told = self.some([token for token, known in worker.begun.items() if not known])
         worker.begun |= dict.fromkeys(told, True)
         self.says(worker)
-        self.sched.started(worker.record, worker.epoch, told, self.desk.now)
+        self.desk.start(worker.record, told)
 
     def set_aside(self) -> None:
         """Some wait while others begin; of some that is no news, or too late."""
         if (worker := self.awake()) is not None:
             tokens = self.some([*worker.fresh, *worker.begun, *worker.unsent])
             self.says(worker)
-            self.sched.set_aside(worker.record, worker.epoch, tokens)
+            self.desk.set_aside(worker.record, tokens)
             self.aside += len(worker.record.set_aside())
 
     def _begin(self, worker: Worker, token: int) -> None:
@@ -373,7 +381,7 @@ class World:
             if token in worker.to_withhold and self.dice.random() < 0.8:
                 worker.withheld.add(token)
                 self.n_withheld += 1
-                self.sched.withheld(worker.record, worker.epoch, [token], self.desk.now)
+                self.desk.withheld(worker.record, [token])
                 continue
             if self.dice.random() < 0.3:
                 worker.unsent[token] = outcome
@@ -391,7 +399,7 @@ class World:
         ]
         self.says(worker)
         self.expired += len(late)
-        self.sched.expired(worker.record, worker.epoch, self.some(late), self.desk.now)
+        self.desk.expired(worker.record, self.some(late))
 
     def _end(self, worker: Worker, token: int, outcome: Outcome) -> None:
         job = worker.record.job(token)
@@ -406,8 +414,8 @@ class World:
             self.flush(worker)
             del self.workers[worker.record.p]
             self._orphan(worker)
-            self.sched.p_died(worker.record.p, (), None, KILLED, self.desk.now)
-            self.sched.remove_p(worker.record.p)
+            self.desk.died(worker.record.p)
+            self.desk.remove_p(worker.record.p)
 
     def withhold(self, worker: Worker, tokens: list[int], on: bool) -> None:
         if on:
@@ -433,7 +441,7 @@ class World:
                 self.frames.discard(worker.frames.pop(token))
                 self._end(worker, token, Outcome.CANCELLED)
             else:
-                self.sched.kept(worker.record, worker.epoch, [token])
+                self.desk.not_cancelled(worker.record, [token])
         worker.cancels.clear()
 
     def die(self) -> None:
@@ -446,9 +454,9 @@ class World:
         del self.workers[p]
         self.frames -= set(worker.frames.values())
         self._orphan(worker)
-        self.sched.p_died(p, set(begun), culprit, KILLED, self.desk.now)
+        self.desk.died(p, set(begun), culprit)
         if worker.retired:
-            self.sched.remove_p(p)
+            self.desk.remove_p(p)
 
     def _orphan(self, worker: Worker) -> None:
         if worker.record.session is not None:
@@ -456,7 +464,7 @@ class World:
 
     def retire(self) -> None:
         if (worker := self.any_worker()) is not None:
-            self.sched.drain_p(worker.record.p, self.desk.now)
+            self.desk.drain_p(worker.record.p)
 
     def lie(self) -> None:
         """Late messages of a worker that is no more, and of hand-outs that have ended."""
@@ -464,10 +472,10 @@ class World:
             return
         record, stale = worker.record, worker.epoch - 1
         tokens = list(range(max(0, record.next_token - 5), record.next_token + 3))
-        self.sched.started(record, stale, tokens, self.desk.now)
-        self.sched.expired(record, stale, tokens, self.desk.now)
-        self.sched.set_aside(record, stale, tokens)
-        self.sched.heard(record, stale, self.desk.now)
+        self.desk.start(record, tokens, stale)
+        self.desk.expired(record, tokens, stale)
+        self.desk.set_aside(record, tokens, stale)
+        self.desk.heard(record, stale)
         self.desk.finish(record, tokens, epoch=stale)
         live = record.fresh.keys() | record.started.keys() | record.overrunning.keys()
         live |= record.withheld.keys()
@@ -495,20 +503,20 @@ class World:
     def cancel(self) -> None:
         if (client := self.any_client()) is not None:
             seqs = self.some(list(self.submitted[client.sid]))[:10]
-            self.sched.cancel(client, seqs + seqs[:2], self.desk.now)
+            self.desk.cancel(client, seqs + seqs[:2])
 
     def ack(self) -> None:
         if (client := self.any_client()) is not None:
-            self.sched.ack(client, self.dice.randint(client.acked, client.delivered))
+            self.desk.ack(client, self.dice.randint(client.acked, client.delivered))
             if self.dice.random() < 0.1:
                 with pytest.raises(ProtocolError, match="were sent"):
-                    self.sched.ack(client, client.delivered + 1)
+                    self.desk.ack(client, client.delivered + 1)
 
     def leave(self) -> None:
         if (client := self.any_client()) is not None:
             self.clients.remove(client)
             self.gone.add(client.sid)
-            self.sched.close_session(client, self.desk.now)
+            self.desk.leave(client)
 
     # -- the end
 
@@ -520,13 +528,13 @@ class World:
             for p in range(4):
                 if p not in self.workers:
                     self.epochs[p] += 1
-                    self.workers[p] = Worker(self.sched.p_ready(p, self.epochs[p]))
+                    self.workers[p] = Worker(self.desk.ready(p, self.epochs[p]))
             self.finish()
             self.end_retired()
             self.give_children()
             self.answer_cancel()
             for client in self.clients:
-                self.sched.ack(client, client.delivered)
+                self.desk.ack(client, client.delivered)
             self.decide(50)
         pytest.fail(f"{self.sched.unfinished} jobs never ended")
 
@@ -537,7 +545,7 @@ class World:
                 assert len(self.desk.outcomes[client.sid, seq]) == 1
         for parent in parents:
             assert (parent.unacked_bytes, parent.owed) == (0, 0)
-            self.sched.close_session(parent, self.desk.now)
+            self.desk.leave(parent)
         for (sid, seq), got in self.desk.outcomes.items():
             assert len(got) == 1, f"{len(got)} outcomes of {sid}/{seq}"
             if got[0][0] is Outcome.OK:
@@ -545,9 +553,9 @@ class World:
             if got[0][0] is Outcome.REJECTED:
                 assert not self.runs[sid, seq]
         for client in list(self.clients):
-            self.sched.ack(client, client.delivered)
+            self.desk.ack(client, client.delivered)
             assert (client.unacked_bytes, client.owed) == (0, 0)
-            self.sched.close_session(client, self.desk.now)
+            self.desk.leave(client)
         self.decide(0)
         tally = self.sched.tally
         assert tally.submitted == sum(tally.finished.values())
@@ -571,6 +579,8 @@ def live_all(
         except Exception as exc:
             exc.add_note(f"seed {seed}: live({seed}) repeats it")
             raise
+        if not seed % REPLAYED:
+            assert replay(world.desk) == world.desk.decisions, f"seed {seed} decides anew"
         total += world.sched.tally.finished
         total.update(more(world))
     return total
@@ -616,6 +626,14 @@ def test_every_job_ends_exactly_once(first: int) -> None:
 
 def test_a_seed_repeats_its_world_exactly() -> None:
     assert_repeats(live, 5)
+
+
+def test_a_world_that_fails_tells_the_last_events() -> None:
+    world = World(3)
+    world.step = lambda: pytest.fail("a fault") if world.sched.unfinished else World.step(world)  # type: ignore[method-assign]
+    with pytest.raises(pytest.fail.Exception) as failed:
+        world.live(STEPS)
+    assert "Submitted(session" in failed.value.__notes__[0]
 
 
 def test_a_limit_that_is_taken_for_an_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

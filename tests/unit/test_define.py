@@ -21,9 +21,9 @@ def test_a_part_of_no_program_is_refused_at_the_door(name: str) -> None:
 def test_a_part_is_read_and_is_no_function(desk: Desk) -> None:
     frame = protocol.pack(Define(1, "part", "00ff:12", b"p"))
     client = desk.client()
-    desk.sched.define(client, protocol.unpack(frame, protocol.FROM_CLIENT), b"d")
+    desk.defined(client, protocol.unpack(frame, protocol.FROM_CLIENT), b"d")
     with pytest.raises(ProtocolError, match="names function 1"):
-        desk.sched.submit(client, Submit(1, 1, None, [b""], None), [()], desk.now)
+        desk.submitted(client, Submit(1, 1, None, [b""], None))
 
 
 @pytest.fixture

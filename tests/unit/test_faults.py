@@ -22,6 +22,8 @@ from gmpd.daemon.workers import Workers
 from gmpd.errors import InvariantError
 from gmpd.netpoll import Connection
 from gmpd.sched import instructions as do
+from gmpd.sched.cancels import Cancels
+from gmpd.sched.events import WorkerReady
 from gmpd.sched.records import Policy
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
@@ -111,6 +113,8 @@ def test_one_clients_message_costs_that_client_its_connection(
     assert desk.clients.next_due() is None
     (told,) = caplog.records
     assert told.exc_info is not None
+    (story,) = told.exc_info[1].__notes__  # type: ignore[union-attr]
+    assert "Submitted(session 2, 1 rows from 1, function 1)" in story
     assert "Call of client 'c1' failed with IndexError: a bug" in told.getMessage()
     assert "the ledger was audited and is consistent" in told.getMessage()
 
@@ -134,7 +138,7 @@ def test_a_session_that_cannot_even_be_closed_is_forgotten(
     def broken(*_: Any) -> None:
         raise KeyError("half done")
 
-    monkeypatch.setattr(desk.sched, "close_session", broken)
+    monkeypatch.setattr(Cancels, "close_session", broken)
     desk.router.say(b"1", protocol.Call(1, "raise", {}))
     desk.clients.receive()
     assert len(desk.clients) == 1
@@ -155,7 +159,7 @@ class FakeChild:
 def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     desk, killed = Desk(), []
     child: Any = FakeChild()
-    desk.sched.p_ready(0, 1)
+    desk.sched.handle(WorkerReady(0, 1), 1)
 
     class Supervisor:
         def kill(self, child: Any) -> None:
@@ -184,7 +188,7 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     desk, killed = Desk(), []
-    desk.sched.p_ready(0, 1)
+    desk.sched.handle(WorkerReady(0, 1), 1)
     coordinator: Any = Coordinator.__new__(Coordinator)
     coordinator.sched, coordinator._faults, coordinator.clients = (
         desk.sched, desk.faults, desk.clients,

@@ -8,7 +8,8 @@ import pytest
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Options, Outcome
-from gmpd.sched.instructions import Dispatch, Exit, Instruction, Kill, Retire, StartIsolated
+from gmpd.sched.events import Exit, IsolatedLimited
+from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated
 from gmpd.sched.isolated import (
     END_NS,
     FAILURES_MAX,
@@ -44,7 +45,7 @@ class Scene:
         return [each.p for each in only(self.take(after_ms), StartIsolated)]
 
     def ready(self, p: int) -> IsolatedP:
-        self.sched.isolated.ready(p)
+        self.desk.isolated_ready(p)
         self.take()
         return self.sched.isolated.ps[p]
 
@@ -55,7 +56,7 @@ class Scene:
 
     def died(self, p: IsolatedP, end: Exit = OUR_KILL, *, begun: bool = True) -> None:
         tokens = list(p.fresh) if begun else []
-        self.sched.isolated_died(p.p, tokens, end, self.desk.now)
+        self.desk.isolated_died(p.p, tokens, end)
         self.take()
 
     def ended(self, seq: int) -> Outcome | None:
@@ -69,11 +70,11 @@ def scene() -> Scene:
 
 def test_a_job_gets_a_worker_that_is_started_for_it(scene: Scene) -> None:
     """The Ps are not asked, and keep their room."""
-    scene.desk.sched.p_ready(0, 1)
+    scene.desk.ready(0)
     (seq,) = scene.submit(timeout=5.0, retries=1)
     (p,) = scene.starts()
     assert p >= ISOLATED_FROM
-    scene.sched.isolated.ready(p)
+    scene.desk.isolated_ready(p)
     (dispatch,) = only(scene.take(), Dispatch)
     assert dispatch.p.p == p
     assert dispatch.payloads == [b"%d" % seq]
@@ -121,7 +122,7 @@ def test_no_more_run_than_may(scene: Scene) -> None:
 
 
 def test_ordinary_jobs_pass_isolated_ones_and_the_other_way_round(scene: Scene) -> None:
-    p = scene.desk.sched.p_ready(0, 1)
+    p = scene.desk.ready(0)
     scene.submit(50)
     scene.desk.submit(scene.client, 1, "m:g")
     assert handed(scene.take()) == [(0, 1)]
@@ -151,19 +152,19 @@ def test_an_idle_p_never_steals_an_isolated_job(scene: Scene) -> None:
     scene.submit(3)
     for p in scene.starts():
         scene.ready(p)
-    scene.desk.sched.p_ready(0, 1)
+    scene.desk.ready(0)
     assert scene.take(100) == []
 
 
 def test_a_cancelled_job_that_waits_leaves_no_worker_behind(scene: Scene) -> None:
     (seq,) = scene.submit()
     (p,) = scene.starts()
-    scene.sched.cancel(scene.client, [seq], scene.desk.now)
+    scene.desk.cancel(scene.client, [seq])
     scene.take()
     assert scene.ended(seq) is Outcome.CANCELLED
-    scene.sched.isolated.ready(p)
+    scene.desk.isolated_ready(p)
     (kill,) = only(scene.take(), Kill)
-    scene.sched.isolated_died(kill.p.p, (), OUR_KILL, scene.desk.now)
+    scene.desk.isolated_died(kill.p.p, (), OUR_KILL)
     assert scene.starts() == []
     assert scene.sched.isolated.failures == 0
     assert scene.sched.next_deadline() is None
@@ -176,7 +177,7 @@ def test_a_running_job_is_cancelled_by_a_kill(scene: Scene, told: bool) -> None:
     p = scene.running()
     if told:
         scene.desk.start(p)
-    scene.sched.cancel(scene.client, [seq], scene.desk.now)
+    scene.desk.cancel(scene.client, [seq])
     assert only(scene.take(), Kill) == [Kill(p)]
     assert scene.ended(seq) is None, "not before the process is dead"
     scene.died(p)
@@ -186,7 +187,7 @@ def test_a_running_job_is_cancelled_by_a_kill(scene: Scene, told: bool) -> None:
 def test_an_outcome_that_was_faster_than_the_kill_counts(scene: Scene) -> None:
     (seq,) = scene.submit()
     p = scene.running()
-    scene.sched.cancel(scene.client, [seq], scene.desk.now)
+    scene.desk.cancel(scene.client, [seq])
     scene.take()
     scene.desk.finish(p)
     scene.died(p)
@@ -275,7 +276,7 @@ def test_when_no_worker_starts_those_who_wait_are_told(scene: Scene) -> None:
     while scene.ended(seqs[0]) is None:
         for p in scene.starts(60_000):
             tries += 1
-            scene.sched.isolated_died(p, (), FAULT, scene.desk.now, "import of x failed")
+            scene.desk.isolated_died(p, (), FAULT, "import of x failed")
         scene.take()
     assert FAILURES_MAX <= tries <= FAILURES_MAX + 1
     assert [scene.ended(seq) for seq in seqs] == [Outcome.LOST] * 2
@@ -294,15 +295,15 @@ def test_when_no_worker_starts_those_who_wait_are_told(scene: Scene) -> None:
 def test_a_worker_that_says_it_cannot_serve_gets_no_job(scene: Scene) -> None:
     scene.submit()
     (p,) = scene.starts()
-    scene.sched.isolated.ready(p)
-    scene.sched.isolated.broken(p)
+    scene.desk.isolated_ready(p)
+    scene.desk.isolated_unfit(p)
     assert not only(scene.take(), Dispatch)
 
 
 def test_a_client_that_left_has_its_running_job_killed(scene: Scene) -> None:
     scene.submit(3)
     p, _ = [scene.ready(each) for each in scene.starts()]
-    scene.sched.close_session(scene.client, scene.desk.now)
+    scene.desk.leave(scene.client)
     assert Kill(p) in scene.take()
     for record in list(scene.sched.isolated.ps.values()):
         scene.died(record)
@@ -330,7 +331,7 @@ def test_spares_wait_for_the_next_job_but_not_before_the_first() -> None:
 def test_a_draining_daemon_starts_no_spares() -> None:
     scene = Scene(isolated_spares=1)
     scene.submit()
-    scene.sched.drain()
+    scene.desk.drain()
     assert len(scene.starts()) == 1
 
 
@@ -339,7 +340,7 @@ def test_an_unexpected_hello_changes_nothing(scene: Scene) -> None:
     p = scene.running()
     for number in (p.p, p.p + 1, 0):
         with pytest.raises(ProtocolError, match="not waited for"):
-            scene.sched.isolated.ready(number)
+            scene.desk.isolated_ready(number)
     assert p.stage is Stage.RUNNING
 
 
@@ -352,5 +353,5 @@ def test_a_delayed_job_waits_in_the_right_queue(scene: Scene) -> None:
 def test_procs_change_the_limit_at_once(scene: Scene) -> None:
     scene.submit(9)
     assert len(scene.starts()) == 2
-    scene.sched.isolated.limit = 5
+    scene.desk.tell(IsolatedLimited(5))
     assert len(scene.starts()) == 3

@@ -26,7 +26,7 @@ from gmpd.sched.instructions import (
 )
 from gmpd.sched.records import Session
 from gmpd.sched.states import JobState
-from tests.desk import KILLED, MS, Desk, handed, only, payloads
+from tests.desk import MS, Desk, handed, only, payloads
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def desk(desks: Callable[..., Desk]) -> Desk:
 
 
 def test_a_job_for_an_idle_p_is_handed_out_at_once(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     (seq,) = desk.submit(client)
     teach, dispatch = desk.take()
     assert isinstance(teach, Teach)
@@ -71,24 +71,24 @@ def test_jobs_wait_for_the_first_p(desk: Desk) -> None:
     client = desk.client()
     desk.submit(client)
     assert desk.take() == []
-    desk.sched.p_ready(0, 1)
+    desk.ready(0)
     assert handed(desk.take()) == [(0, 1)]
 
 
 def test_a_worker_is_taught_a_function_once_per_epoch(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     for expected in (1, 0):
         desk.submit(client)
         assert len(only(desk.take(), Teach)) == expected
         desk.finish(p)
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
-    desk.sched.p_ready(0, 2)
+    desk.died(0)
+    desk.ready(0, 2)
     desk.submit(client)
     assert len(only(desk.take(), Teach)) == 1
 
 
 def test_the_p_that_became_idle_last_gets_the_work(desk: Desk) -> None:
-    ps = [desk.sched.p_ready(i, 1) for i in range(3)]
+    ps = [desk.ready(i) for i in range(3)]
     client = desk.client()
     desk.submit(client, 3)
     desk.take()
@@ -100,7 +100,7 @@ def test_the_p_that_became_idle_last_gets_the_work(desk: Desk) -> None:
 
 
 def test_a_p_without_started_jobs_comes_before_one_with(desk: Desk) -> None:
-    one, two = desk.sched.p_ready(1, 1), desk.sched.p_ready(2, 1)
+    one, two = desk.ready(1), desk.ready(2)
     client = desk.client()
     desk.submit(client, 2)
     desk.take()
@@ -112,7 +112,7 @@ def test_a_p_without_started_jobs_comes_before_one_with(desk: Desk) -> None:
 
 
 def test_who_is_told_that_a_job_runs(desk: Desk) -> None:
-    p, one, two = desk.sched.p_ready(0, 1), desk.client("one"), desk.client("two")
+    p, one, two = desk.ready(0), desk.client("one"), desk.client("two")
     desk.teach(p, one, "m:f", 0.01)
     desk.submit(one, 2)
     desk.submit(two, 1)
@@ -126,7 +126,7 @@ def test_who_is_told_that_a_job_runs(desk: Desk) -> None:
 
 
 def test_an_unknown_function_goes_out_one_at_a_time(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 100)
     assert handed(desk.take()) == [(0, 1)]
     assert desk.take() == []
@@ -138,7 +138,7 @@ def test_an_unknown_function_goes_out_one_at_a_time(desk: Desk) -> None:
 def test_a_p_holds_two_milliseconds_of_fresh_work(
     desk: Desk, occupied_ms: float, held: int
 ) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", occupied_ms)
     desk.submit(client, 1000)
     desk.take()
@@ -146,7 +146,7 @@ def test_a_p_holds_two_milliseconds_of_fresh_work(
 
 
 def test_fresh_work_is_bounded_in_number(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 0)
     desk.submit(client, 1000)
     desk.take()
@@ -154,7 +154,7 @@ def test_fresh_work_is_bounded_in_number(desk: Desk) -> None:
 
 
 def test_credit_is_refilled_as_jobs_start(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 1)
     desk.submit(client, 10)
     desk.take()
@@ -165,7 +165,7 @@ def test_credit_is_refilled_as_jobs_start(desk: Desk) -> None:
 
 def test_what_a_p_has_set_aside_counts_only_against_its_like(desk: Desk) -> None:
     """A hog's like waits in its worker beside the hog, which begins short jobs meanwhile."""
-    p, hogs, other = desk.sched.p_ready(0, 1), desk.client("hogs"), desk.client("other")
+    p, hogs, other = desk.ready(0), desk.client("hogs"), desk.client("other")
     desk.teach(p, hogs, "m:hog", 2_000)
     desk.teach(p, other, "m:short", 0.5)
     desk.submit(hogs, 10, "m:hog")
@@ -175,7 +175,7 @@ def test_what_a_p_has_set_aside_counts_only_against_its_like(desk: Desk) -> None
     assert (len(p.started), len(p.fresh)) == (1, 1)
     desk.submit(other, 9, "m:short")
     assert handed(desk.take()) == [], "its worker may be about to begin the second"
-    desk.sched.set_aside(p, 1, list(p.fresh))
+    desk.set_aside(p, list(p.fresh), 1)
     assert sum(n for _, n in handed(desk.take())) == 4, "past the head of the other session"
     assert [job.fn.name for job in p.fresh.values()] == ["m:hog", *["m:short"] * 4]
     desk.start(p, list(p.fresh)[1:])
@@ -187,34 +187,34 @@ def test_what_a_p_has_set_aside_counts_only_against_its_like(desk: Desk) -> None
 
 
 def test_a_thief_without_work_takes_what_is_set_aside_first(desk: Desk) -> None:
-    one, client = desk.sched.p_ready(0, 1), desk.client()
+    one, client = desk.ready(0), desk.client()
     desk.teach(one, client, "m:f", 0.5)
     desk.submit(client, 4)
     desk.take()
     *_, last = one.fresh
-    desk.sched.set_aside(one, 1, [last])
-    desk.sched.p_ready(1, 1)
+    desk.set_aside(one, [last], 1)
+    desk.ready(1)
     (robbed,) = only(desk.take(), Revoke)
     assert robbed.tokens[0] == last
 
 
 def test_what_is_set_aside_goes_to_no_p_that_runs_something_long(desk: Desk) -> None:
     """It might set it aside, too, and the next thief would carry it back."""
-    one, client = desk.sched.p_ready(0, 1), desk.client()
+    one, client = desk.ready(0), desk.client()
     desk.teach(one, client, "m:f", 0.5)
     desk.submit(client, 1)
     desk.take()
     desk.start(one)
-    two = desk.sched.p_ready(1, 1)
+    two = desk.ready(1)
     desk.submit(client, 1)
     desk.take()
     desk.start(two)
-    desk.sched.drain_p(1, desk.now)
+    desk.drain_p(1)
     desk.submit(client, 2)
     desk.take()
     assert len(one.fresh) == 2
     two.draining = False
-    desk.sched.set_aside(one, 1, list(one.fresh))
+    desk.set_aside(one, list(one.fresh), 1)
     desk.sched._ps.rest(two)
     assert only(desk.take(), Revoke) == []
     one.aside.clear()
@@ -223,7 +223,7 @@ def test_what_is_set_aside_goes_to_no_p_that_runs_something_long(desk: Desk) -> 
 
 def test_started_jobs_are_bounded(desks: Callable[..., Desk]) -> None:
     desk = desks(started_max=3)
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 5)
     for _ in range(5):
         desk.take()
@@ -237,7 +237,7 @@ def test_a_p_never_holds_more_jobs_than_may_be_started_on_it(
 ) -> None:
     """Not even quick ones, of which credit would allow hundreds: each may turn out to be long."""
     desk = desks(started_max=most)
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 0)
     desk.submit(client, 50)
     for _ in range(20):
@@ -249,9 +249,9 @@ def test_a_p_never_holds_more_jobs_than_may_be_started_on_it(
 
 
 def test_short_work_is_shared_among_all_ps(desk: Desk) -> None:
-    one, client = desk.sched.p_ready(1, 1), desk.client()
+    one, client = desk.ready(1), desk.client()
     desk.teach(one, client, "m:f", 0)
-    two = desk.sched.p_ready(2, 1)
+    two = desk.ready(2)
     desk.submit(client, 10)
     desk.take()
     assert len(one.fresh) + len(two.fresh) == 10
@@ -259,7 +259,7 @@ def test_short_work_is_shared_among_all_ps(desk: Desk) -> None:
 
 
 def test_an_average_follows_what_a_function_takes(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 8)
     fn = desk.sched.functions.all()[0]
     assert fn.est_ns == 8 * MS
@@ -271,7 +271,7 @@ def test_an_average_follows_what_a_function_takes(desk: Desk) -> None:
 
 
 def test_a_client_with_many_jobs_does_not_delay_anothers_one(desk: Desk) -> None:
-    p, greedy, modest = desk.sched.p_ready(0, 1), desk.client("greedy"), desk.client("modest")
+    p, greedy, modest = desk.ready(0), desk.client("greedy"), desk.client("modest")
     desk.submit(greedy, 1000)
     (seq,) = desk.submit(modest)
     desk.serve(p, 3, occupied_ms=2)
@@ -279,7 +279,7 @@ def test_a_client_with_many_jobs_does_not_delay_anothers_one(desk: Desk) -> None
 
 
 def test_a_higher_priority_goes_first(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 1)
     desk.submit(client, 1, priority=-1)
     desk.submit(client, 1, priority=5)
@@ -291,7 +291,7 @@ def test_a_higher_priority_goes_first(desk: Desk) -> None:
 
 
 def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 1, delay=0.5)
     assert desk.take() == []
     assert desk.sched.next_deadline() == desk.now + 500 * MS
@@ -303,11 +303,11 @@ def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
 
 def test_nothing_is_waited_for_once_no_job_is_left(desk: Desk) -> None:
     """The time of a delayed job that was cancelled wakes nobody."""
-    desk.sched.p_ready(0, 1)
+    desk.ready(0)
     client = desk.client()
     (seq,) = desk.submit(client, 1, delay=5)
     desk.take()
-    desk.sched.cancel(client, [seq], desk.now)
+    desk.cancel(client, [seq])
     desk.take()
     assert desk.sched.next_deadline() is None
     desk.submit(client, 1)
@@ -338,11 +338,11 @@ def test_a_full_window_refuses_all_of_a_batch(desks: Callable[..., Desk]) -> Non
 
 def test_the_window_opens_with_acknowledgements_only(desks: Callable[..., Desk]) -> None:
     desk = desks(window=2)
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 2)
     desk.serve(p, 2)
     assert client.owed == 2
-    desk.sched.ack(client, 2)
+    desk.ack(client, 2)
     (seq,) = desk.submit(client)
     desk.take()
     assert desk.ended(client, seq) is None
@@ -357,8 +357,8 @@ def test_a_job_that_no_queue_holds_is_refused_for_good(desks: Callable[..., Desk
 def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
     client = desk.client()
     (seq,) = desk.submit(client, 1, "lambda", kind="pickle")
-    desk.sched.undefine(client, [0])
-    p = desk.sched.p_ready(0, 1)
+    desk.undefine(client, [0])
+    p = desk.ready(0)
     desk.take()
     desk.finish(p)
     instructions = desk.take()
@@ -366,7 +366,7 @@ def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
     assert desk.sched.functions.all() == [], "and is then forgotten everywhere"
     assert only(desk.log + instructions, Forget)
     with pytest.raises(ProtocolError, match="never defined"):
-        desk.sched.undefine(client, [0])
+        desk.undefine(client, [0])
 
 
 def test_a_session_that_names_functions_without_end_is_refused(
@@ -375,12 +375,12 @@ def test_a_session_that_names_functions_without_end_is_refused(
     monkeypatch.setattr("gmpd.sched.functions.FUNCTIONS_MAX", 3)
     client = desk.client()
     for i in range(3):
-        desk.sched.define(client, Define(i, "pickle", "f", b"%d" % i), b"%d" % i)
+        desk.defined(client, Define(i, "pickle", "f", b"%d" % i), b"%d" % i)
     with pytest.raises(ProtocolError, match="3 already, and must Undefine"):
-        desk.sched.define(client, Define(9, "pickle", "f", b"9"), b"9")
-    desk.sched.define(client, Define(2, "pickle", "f", b"new"), b"new")
-    desk.sched.undefine(client, [0])
-    desk.sched.define(client, Define(9, "pickle", "f", b"9"), b"9")
+        desk.defined(client, Define(9, "pickle", "f", b"9"), b"9")
+    desk.defined(client, Define(2, "pickle", "f", b"new"), b"new")
+    desk.undefine(client, [0])
+    desk.defined(client, Define(9, "pickle", "f", b"9"), b"9")
     assert len(desk.sched.functions) == 3
 
 
@@ -399,7 +399,7 @@ def told(instructions: list[Instruction]) -> list[tuple[str, int]]:
 
 def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_jobs=2)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     first, one, two = (
         desk.client("first"),
         desk.client("1", waits=True),
@@ -422,7 +422,7 @@ def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
 
 def test_room_that_somebody_was_told_of_is_kept_for_a_while(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_jobs=1)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     slow, quick = desk.client("slow", waits=True), desk.client("quick", waits=True)
     desk.submit(slow)
     desk.submit(slow, 2)
@@ -443,7 +443,7 @@ def test_who_is_told_and_does_not_come_costs_the_others_one_wait(
 ) -> None:
     """A client that is stopped, in a line with one that is not, as many jobs as it may want."""
     desk = desks(queue_jobs=2)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     stopped, alive = desk.client("stopped", waits=True), desk.client("alive", waits=True)
     desk.submit(alive, 2)
     desk.submit(stopped, 1000)
@@ -465,7 +465,7 @@ def test_who_is_told_and_does_not_come_costs_the_others_one_wait(
 
 def test_who_comes_late_is_told_again(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_jobs=1)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     first, late = desk.client("first"), desk.client("late", waits=True)
     desk.submit(first)
     desk.submit(late, 3)
@@ -478,7 +478,7 @@ def test_who_comes_late_is_told_again(desks: Callable[..., Desk]) -> None:
     desk.finish(p)
     assert told(desk.take()) == [("late", 1)]
     assert told(desk.take(after_ms=200)) == []
-    desk.sched.close_session(late, desk.now)
+    desk.leave(late)
     desk.take()
     assert not desk.sched._waiting, "it left, and is forgotten"
 
@@ -487,22 +487,22 @@ def test_nobody_waits_for_a_client_that_left_or_a_daemon_that_drains(
     desks: Callable[..., Desk],
 ) -> None:
     desk = desks(queue_jobs=1)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     first, left, last = desk.client("1"), desk.client("2", waits=True), desk.client("3", waits=True)
     desk.submit(first)
     desk.submit(left)
     desk.submit(last, 5)
     desk.take()
-    desk.sched.close_session(left, desk.now)
+    desk.leave(left)
     desk.finish(p)
     assert told(desk.take()) == [("3", 1)]
-    desk.sched.drain()
+    desk.drain()
     assert told(desk.take()) == [("3", 4)], "they come, and learn that it takes no more"
 
 
 def test_who_waits_for_memory_is_told_of_as_many_as_fit(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_bytes=6)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     client = desk.client("c", waits=True)
     desk.submit(client, 3)
     refused(desk, client, desk.submit(client, 3), "queue_bytes")
@@ -523,9 +523,9 @@ def test_full_memory_refuses(desks: Callable[..., Desk]) -> None:
 def test_a_draining_daemon_refuses(desk: Desk) -> None:
     client = desk.client()
     (before,) = desk.submit(client)
-    desk.sched.drain()
+    desk.drain()
     refused(desk, client, desk.submit(client, 2), "draining")
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     desk.take()
     desk.end(p)
     assert desk.ended(client, before) is Outcome.OK
@@ -536,7 +536,7 @@ def test_what_no_client_may_send_changes_nothing(desk: Desk) -> None:
     desk.submit(client, 2)
     for message in (Submit(99, 5, None, [b""], None), Submit(0, 1, None, [b""], None)):
         with pytest.raises(ProtocolError, match=r"function 99|repeats a seq"):
-            desk.sched.submit(client, message, [()], desk.now)
+            desk.submitted(client, message)
     assert desk.sched.unfinished == 2
 
 
@@ -546,7 +546,7 @@ def test_what_no_client_may_send_changes_nothing(desk: Desk) -> None:
 def test_cancel_of_a_queued_and_of_a_delayed_job_ends_it_at_once(desk: Desk) -> None:
     client = desk.client()
     seqs = [*desk.submit(client, 3), *desk.submit(client, 1, delay=10)]
-    desk.sched.cancel(client, [seqs[1], seqs[3]], desk.now)
+    desk.cancel(client, [seqs[1], seqs[3]])
     desk.take()
     assert [desk.ended(client, seq) for seq in seqs] == [
         None,
@@ -554,7 +554,7 @@ def test_cancel_of_a_queued_and_of_a_delayed_job_ends_it_at_once(desk: Desk) -> 
         None,
         Outcome.CANCELLED,
     ]
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     desk.take(after_ms=20_000)
     desk.finish(p)
     assert payloads(desk.log) == [b"0"]
@@ -563,14 +563,14 @@ def test_cancel_of_a_queued_and_of_a_delayed_job_ends_it_at_once(desk: Desk) -> 
 def test_cancel_of_the_same_job_twice_in_one_message(desk: Desk) -> None:
     client = desk.client()
     (seq,) = desk.submit(client)
-    desk.sched.cancel(client, [seq, seq, 12345], desk.now)
+    desk.cancel(client, [seq, seq, 12345])
     desk.take()
     assert desk.ended(client, seq) is Outcome.CANCELLED
 
 
 def test_cancel_of_a_started_job_asks_its_worker(desk: Desk) -> None:
     p, client, seq = desk.begun()
-    desk.sched.cancel(client, [seq], desk.now)
+    desk.cancel(client, [seq])
     assert CancelAt(p, [1]) in desk.take()
     assert desk.ended(client, seq) is None
     desk.end(p, [1], Outcome.CANCELLED)
@@ -579,21 +579,21 @@ def test_cancel_of_a_started_job_asks_its_worker(desk: Desk) -> None:
 
 def test_a_cancel_that_came_too_late_is_told_and_the_job_goes_on(desk: Desk) -> None:
     p, client, seq = desk.begun()
-    desk.sched.cancel(client, [seq], desk.now)
-    desk.sched.kept(p, p.epoch, [1, 99])
+    desk.cancel(client, [seq])
+    desk.not_cancelled(p, [1, 99])
     assert TellKept(client, [seq]) in desk.take()
     desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
-    desk.sched.cancel(client, [seq], desk.now)  # it is over: no answer but its outcome
+    desk.cancel(client, [seq])  # it is over: no answer but its outcome
     assert desk.take() == []
 
 
 def test_a_cancelled_job_that_is_given_back_is_not_handed_out_again(desk: Desk) -> None:
     p, client, seq = desk.leased()
-    desk.sched.cancel(client, [seq], desk.now)
+    desk.cancel(client, [seq])
     (revoke,) = only(desk.take(), Revoke)
     assert (revoke.p, revoke.tokens, revoke.thief) == (p, [1], None)
-    desk.sched.revoked(revoke, [1], desk.now)
+    desk.revoked(revoke, [1])
     assert handed(desk.take()) == []
     assert desk.ended(client, seq) is Outcome.CANCELLED
 
@@ -602,7 +602,7 @@ def test_cancelled_delayed_jobs_leave_nothing_behind(desk: Desk) -> None:
     client = desk.client()
     desk.submit(client, 1, delay=1000)
     for _ in range(2000):
-        desk.sched.cancel(client, desk.submit(client, 1, delay=30_000), desk.now)
+        desk.cancel(client, desk.submit(client, 1, delay=30_000))
     assert len(desk.sched.delays._heap) < 200
     assert desk.sched.unfinished == 1
     assert desk.sched.next_deadline() == desk.now + 1_000_000 * MS
@@ -613,14 +613,14 @@ def test_cancelled_delayed_jobs_leave_nothing_behind(desk: Desk) -> None:
 
 def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
     p, client, seq = desk.leased()
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
-    desk.sched.p_ready(0, 2)
+    desk.died(0)
+    desk.ready(0, 2)
     desk.take()
     (token,) = p.fresh
     desk.finish(p, [token], epoch=1)
-    desk.sched.started(p, 1, [token], desk.now)
-    desk.sched.items(p, 1, token, [b"i"], [()])
-    desk.sched.kept(p, 1, [token])
+    desk.start(p, [token], 1)
+    desk.items(p, token, [b"i"], 1)
+    desk.not_cancelled(p, [token], 1)
     assert desk.take() == []
     assert desk.sched.tally.dropped == {"stale_epoch": 4}
     assert list(p.fresh) == [token]
@@ -631,8 +631,8 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
 def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
     p, client, seq = desk.leased()
     desk.finish(p, [1, 1, 7])
-    desk.sched.started(p, 1, [1], desk.now)
-    desk.sched.items(p, 1, 1, [b"i"], [()])
+    desk.start(p, [1], 1)
+    desk.items(p, 1, [b"i"], 1)
     desk.take()
     assert desk.sched.tally.dropped == {"unknown_token": 4}
     assert desk.ended(client, seq) is Outcome.OK
@@ -640,18 +640,18 @@ def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_hello_of_a_dead_worker_is_refused(desk: Desk, epoch: int) -> None:
-    desk.sched.p_ready(0, 1)
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.ready(0)
+    desk.died(0)
     with pytest.raises(ProtocolError, match="epoch 1"):
-        desk.sched.p_ready(0, epoch)
+        desk.ready(0, epoch)
     desk.submit(desk.client())
     assert handed(desk.take()) == []
 
 
 def test_a_p_is_not_ready_anew_before_its_worker_is_confirmed_dead(desk: Desk) -> None:
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     with pytest.raises(ProtocolError, match="ready already"):
-        desk.sched.p_ready(0, 2)
+        desk.ready(0, 2)
     assert p.epoch == 1
 
 
@@ -659,14 +659,14 @@ def test_a_p_is_not_ready_anew_before_its_worker_is_confirmed_dead(desk: Desk) -
 
 
 def test_what_a_dead_worker_had_not_begun_moves_on(desk: Desk) -> None:
-    one, client = desk.sched.p_ready(1, 1), desk.client()
+    one, client = desk.ready(1), desk.client()
     desk.teach(one, client, "m:f", 0.5)
     desk.submit(client, 4)
     desk.take()
     begun, claimed, *_ = one.fresh
     desk.start(one, [begun])
-    desk.sched.p_died(1, {claimed}, claimed, KILLED, desk.now)
-    desk.sched.p_ready(2, 1)
+    desk.died(1, {claimed}, claimed)
+    desk.ready(2)
     assert payloads(desk.take()) == [b"3", b"4"]
     assert desk.ended(client, 1) is Outcome.LOST
     assert desk.ended(client, 2) is Outcome.LOST
@@ -679,23 +679,23 @@ def test_what_a_dead_worker_had_not_begun_moves_on(desk: Desk) -> None:
 def test_who_was_running_is_lost_even_if_the_claims_do_not_say_so(desk: Desk) -> None:
     p, client, seq = desk.leased()
     (token,) = p.fresh
-    desk.sched.p_died(0, (), token, KILLED, desk.now)
+    desk.died(0, (), token)
     desk.take()
     assert desk.ended(client, seq) is Outcome.LOST
 
 
 def test_lost_jobs_with_retries_run_again_in_their_order(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 0.1)
     desk.submit(client, 4, retries=1)
     desk.take()
     desk.start(p, list(p.fresh)[:2])
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
-    desk.sched.p_ready(0, 2)
+    desk.died(0)
+    desk.ready(0, 2)
     assert payloads(desk.take()) == [b"1", b"2", b"3", b"4"]
     assert {job.attempt for job in p.fresh.values()} == {1, 2}
     desk.start(p)
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.died(0)
     desk.take()
     assert desk.ended(client, 1) is Outcome.LOST
     assert desk.sched.tally.retried["lost"] == 4
@@ -707,12 +707,12 @@ def test_a_job_that_kills_its_workers_is_poisoned(desk: Desk) -> None:
     epochs = 0
     while desk.ended(client, killer) is None:
         epochs += 1
-        p = desk.sched.p_ready(0, epochs)
+        p = desk.ready(0, epochs)
         while len(p.started) < 2:
             desk.take()
             desk.start(p)
         culprit = next(t for t, job in p.started.items() if job.seq == killer)
-        desk.sched.p_died(0, set(p.started), culprit, KILLED, desk.now)
+        desk.died(0, set(p.started), culprit)
         desk.take()
     assert epochs == 3
     assert desk.details(client, killer)["poisoned"]
@@ -720,27 +720,27 @@ def test_a_job_that_kills_its_workers_is_poisoned(desk: Desk) -> None:
 
 
 def test_a_stream_that_has_begun_is_not_repeated(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     first, second = desk.submit(client, 2, retries=5, stream=8)
     desk.take()
-    desk.sched.items(p, 1, 1, [b"a", b"b"], [(), ()])
+    desk.items(p, 1, [b"a", b"b"], 1)
     assert only(desk.take(), Yielded) == [Yielded(client, first, [b"a", b"b"], [(), ()])]
     desk.end(p, [1], Outcome.ERROR)
     assert desk.ended(client, first) is Outcome.ERROR
-    desk.sched.items(p, 1, 2, [b"a"], [()])
+    desk.items(p, 2, [b"a"], 1)
     desk.start(p)
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.died(0)
     desk.take()
     assert desk.ended(client, second) is Outcome.LOST
 
 
 def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     waiting = desk.submit(client, 2, stream=8)[1]
     desk.take()
-    desk.sched.pull(client, 0, 5)
-    desk.sched.pull(client, waiting, 5)
-    desk.sched.pull(client, 99, 5)
+    desk.pull(client, 0, 5)
+    desk.pull(client, waiting, 5)
+    desk.pull(client, 99, 5)
     assert only(desk.take(), PullAt) == [PullAt(p, 1, 5)]
 
 
@@ -770,7 +770,7 @@ def test_a_job_that_succeeds_at_last_has_one_outcome(desk: Desk) -> None:
 
 def test_a_cancelled_job_is_not_tried_again(desk: Desk) -> None:
     p, client, seq = desk.leased(retries=9)
-    desk.sched.cancel(client, [seq], desk.now)
+    desk.cancel(client, [seq])
     desk.end(p, outcome=Outcome.ERROR)
     assert desk.ended(client, seq) is Outcome.ERROR
 
@@ -779,7 +779,7 @@ def test_a_cancelled_job_is_not_tried_again(desk: Desk) -> None:
 
 
 def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
-    p, client, other = desk.sched.p_ready(0, 1), desk.client("leaves"), desk.client("stays")
+    p, client, other = desk.ready(0), desk.client("leaves"), desk.client("stays")
     desk.submit(client, 3, retries=5)
     desk.submit(client, 1, delay=5)
     desk.submit(other, 1)
@@ -787,8 +787,8 @@ def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
     desk.start(p)
     (token,) = p.started
     desk.take()
-    desk.sched.close_session(client, desk.now)
-    desk.sched.close_session(client, desk.now)
+    desk.leave(client)
+    desk.leave(client)
     assert CancelAt(p, [token]) in [
         CancelAt(each.p, [t]) for each in only(desk.take(), CancelAt) for t in each.tokens
     ]
@@ -801,10 +801,10 @@ def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
 
 
 def test_a_function_by_value_is_forgotten_with_its_last_user_and_job(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 2, "m:<lambda>", kind="pickle")
     desk.take()
-    desk.sched.close_session(client, desk.now)
+    desk.leave(client)
     assert not only(desk.take(), Forget)
     desk.finish(p)
     (forget,) = only(desk.take(), Forget)
@@ -816,9 +816,9 @@ def test_a_function_by_value_is_forgotten_with_its_last_user_and_job(desk: Desk)
 def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk) -> None:
     client = desk.client()
     desk.submit(client, 3, "m:old", kind="pickle")
-    desk.sched.define(client, Define(0, "pickle", "m:new", b"new"), b"new")
+    desk.defined(client, Define(0, "pickle", "m:new", b"new"), b"new")
     assert len(desk.sched.functions) == 2
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     desk.serve(p, 3)
     assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
     assert len(only(desk.log, Forget)) == 1
@@ -826,9 +826,9 @@ def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk
 
 
 def test_what_was_learned_of_a_named_function_outlives_its_client(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 1)
-    desk.sched.close_session(client, desk.now)
+    desk.leave(client)
     desk.submit(desk.client(), 5)
     assert sum(n for _, n in handed(desk.take())) == 2
 
@@ -840,7 +840,7 @@ def test_named_functions_that_nobody_uses_are_bounded(desk: Desk) -> None:
         client = desk.client()
         for j in range(250):
             desk.define(client, f"m:f{i}_{j}")
-        desk.sched.close_session(client, desk.now)
+        desk.leave(client)
     names = {fn.name for fn in desk.sched.functions.all()}
     assert len(names) <= 4100
     assert {"m:used", "m:f39_249"} <= names
@@ -857,25 +857,25 @@ def test_the_same_function_of_two_clients_is_one(desk: Desk) -> None:
 
 def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[..., Desk]) -> None:
     desk = desks(outbox_bytes=10)
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 3)
     desk.serve(p, 3, payload=b"x" * 11)
     assert client.delivered == 1
     assert (client.unacked_bytes, desk.sched.nbytes) == (11, 22)
-    desk.sched.ack(client, 1)
+    desk.ack(client, 1)
     desk.take()
     assert client.delivered == 3
     assert (client.unacked_bytes, desk.sched.nbytes) == (22, 0)
-    desk.sched.ack(client, 2)  # half of a batch
+    desk.ack(client, 2)  # half of a batch
     assert client.unacked_bytes == 22
-    desk.sched.ack(client, 3)
+    desk.ack(client, 3)
     assert (client.unacked_bytes, client.owed, len(client.batches)) == (0, 0, 0)
 
 
 def test_of_who_takes_no_results_no_job_is_begun(desks: Callable[..., Desk]) -> None:
     """Nor do its results, waiting, keep others out."""
     desk = desks(outbox_bytes=10, results_bytes=30, credit_max=1)
-    p, client, other = desk.sched.p_ready(0, 1), desk.client(), desk.client()
+    p, client, other = desk.ready(0), desk.client(), desk.client()
     desk.submit(client, 9)
     desk.serve(p, 9, payload=b"x" * 11)
     assert desk.sched.full == [client]
@@ -885,19 +885,19 @@ def test_of_who_takes_no_results_no_job_is_begun(desks: Callable[..., Desk]) -> 
     seqs = desk.submit(other, 50)
     desk.serve(p, 50, payload=b"")
     assert all(desk.ended(other, seq) is Outcome.OK for seq in seqs)
-    desk.sched.ack(client, 1)
+    desk.ack(client, 1)
     assert desk.sched.full, "22 of 30 bytes are too many yet"
     desk.take()
-    desk.sched.ack(client, client.delivered)
+    desk.ack(client, client.delivered)
     assert desk.sched.full == []
     for _ in range(9):
         desk.serve(p, 1, payload=b"x" * 11)
-        desk.sched.ack(client, client.delivered)
+        desk.ack(client, client.delivered)
     assert client.delivered == 9
 
 
 def test_outcomes_of_megabytes_go_in_messages_of_megabytes(desk: Desk) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 0.01)
     seqs = desk.submit(client, 8)
     desk.take()
@@ -928,7 +928,7 @@ def test_a_client_holds_as_many_bytes_of_arguments_as_it_leaves_free(
 
 def test_who_waits_for_its_own_bytes_keeps_nobody_waiting(desks: Callable[..., Desk]) -> None:
     desk = desks(queue_bytes=40)
-    p = desk.sched.p_ready(0, 1)
+    p = desk.ready(0)
     large, small = desk.client("large", waits=True), desk.client("small", waits=True)
     while not large.outcomes.seqs:
         desk.submit(large, 1)
@@ -948,12 +948,12 @@ def test_who_waits_for_its_own_bytes_keeps_nobody_waiting(desks: Callable[..., D
 
 @pytest.mark.parametrize("outcomes", [0, 3])
 def test_an_impossible_ack_changes_nothing(desk: Desk, outcomes: int) -> None:
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     desk.submit(client, 2)
     desk.serve(p, 2)
-    desk.sched.ack(client, 1)
+    desk.ack(client, 1)
     with pytest.raises(ProtocolError, match="2 were sent"):
-        desk.sched.ack(client, outcomes)
+        desk.ack(client, outcomes)
     assert client.acked == 1
 
 
@@ -961,27 +961,27 @@ def test_an_impossible_ack_changes_nothing(desk: Desk, outcomes: int) -> None:
 
 
 def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) -> None:
-    one, client = desk.sched.p_ready(1, 1), desk.client()
+    one, client = desk.ready(1), desk.client()
     desk.teach(one, client, "m:f", 1)
     desk.submit(client, 3)
     desk.take()
     begun, fresh = one.fresh
     desk.start(one, [begun])
     desk.take()
-    desk.sched.drain_p(1, desk.now)
+    desk.drain_p(1)
     asked = desk.take()
     assert only(asked, Retire) == [Retire(one)]
     (revoke,) = only(asked, Revoke)
     assert asked.index(revoke) < asked.index(Retire(one)), "or it would wait for what it lost"
-    two = desk.sched.p_ready(2, 1)
-    desk.sched.revoked(revoke, revoke.tokens, desk.now)
+    two = desk.ready(2)
+    desk.revoked(revoke, revoke.tokens)
     assert {p for p, _ in handed(desk.take())} == {2}
-    desk.sched.remove_p(1)
+    desk.remove_p(1)
     assert 1 in desk.sched.ps  # what it had started is not lost
     desk.end(one, [begun])
     assert not one.fresh
-    desk.sched.p_died(1, (), None, KILLED, desk.now)
-    desk.sched.remove_p(1)
+    desk.died(1)
+    desk.remove_p(1)
     assert list(desk.sched.ps) == [2]
     assert fresh not in two.fresh or two.next_token > 1
     desk.end(two)
@@ -989,9 +989,9 @@ def test_a_p_that_is_shrunk_away_gets_nothing_more_and_gives_back(desk: Desk) ->
 
 
 def test_retiring_twice_is_asked_once(desk: Desk) -> None:
-    desk.sched.p_ready(1, 1)
-    desk.sched.drain_p(1, desk.now)
-    desk.sched.drain_p(1, desk.now)
+    desk.ready(1)
+    desk.drain_p(1)
+    desk.drain_p(1)
     assert len(only(desk.take(), Retire)) == 1
 
 
@@ -1000,7 +1000,7 @@ def test_the_state_of_a_job_says_where_it_is(desk: Desk) -> None:
     desk.submit(client)
     job = client.jobs[0]
     assert job.state is JobState.QUEUED
-    p = desk.sched.p_ready(0, 3)
+    p = desk.ready(0, 3)
     desk.take()
     assert job.story() == "job c/0 m:f is LEASED, attempt 1, P0 epoch 3 token 1"
     desk.start(p)

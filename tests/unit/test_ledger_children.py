@@ -11,20 +11,20 @@ from gmpd.protocol import Outcome
 from gmpd.sched.instructions import AskChildren, CancelAt, Deliver, Dispatch, TellRunning
 from gmpd.sched.records import PRecord
 from gmpd.sched.steal import CHILDREN_LOW_NS
-from tests.desk import KILLED, MS, Desk, handed, only, payloads
+from tests.desk import MS, Desk, handed, only, payloads
 
 
 def two(desk: Desk) -> tuple[PRecord, PRecord]:
     """A P that runs a root job and told of 100 children, and an idle one."""
-    home, thief = desk.sched.p_ready(0, 1), desk.sched.p_ready(1, 1)
-    desk.sched.children(home, 1, 100)
+    home, thief = desk.ready(0), desk.ready(1)
+    desk.children(home, 100)
     return home, thief
 
 
 def give(desk: Desk, home: PRecord, n: int, left: int = 50) -> list[int]:
     """The home answers: ``n`` children leave."""
     seqs = desk.submit(desk.parent(home), n, "m:child")
-    desk.sched.children(home, home.epoch, left, asked=True)
+    desk.children(home, left, asked=True)
     return seqs
 
 
@@ -40,24 +40,24 @@ def test_an_idle_p_has_the_other_asked_once() -> None:
     assert _is_stealing(desk)
     assert ask.p is home
     assert only(desk.take(), AskChildren) == []
-    desk.sched.children(home, 1, 0, asked=True)
+    desk.children(home, 0, asked=True)
     assert not _is_stealing(desk)
     assert only(desk.take(), AskChildren) == [], "it has none"
-    desk.sched.children(home, 1, 5)
+    desk.children(home, 5)
     assert len(only(desk.take(), AskChildren)) == 1
 
 
 @pytest.mark.parametrize("trouble", ["alone", "all have children", "draining", "jobs wait"])
 def test_nobody_is_asked_for_nothing(trouble: str) -> None:
     desk = Desk()
-    home = desk.sched.p_ready(0, 1)
-    desk.sched.children(home, 1, 100)
-    other = None if trouble == "alone" else desk.sched.p_ready(1, 1)
+    home = desk.ready(0)
+    desk.children(home, 100)
+    other = None if trouble == "alone" else desk.ready(1)
     if trouble == "all have children":
         assert other is not None
-        desk.sched.children(other, 1, 1)
+        desk.children(other, 1)
     if trouble == "draining":
-        desk.sched.drain()
+        desk.drain()
     if trouble == "jobs wait":
         desk.submit(desk.client(), 100)
     assert only(desk.take(), AskChildren) == []
@@ -102,7 +102,7 @@ def test_they_return_to_their_home_only_when_it_has_no_others() -> None:
     give(desk, home, 60)
     assert {p for p, _ in handed(desk.take())} == {1}
     assert not home.fresh
-    desk.sched.children(home, 1, 0)
+    desk.children(home, 0)
     assert {p for p, _ in handed(desk.take())} == {0}
 
 
@@ -143,14 +143,14 @@ def test_children_of_a_dead_worker_end_with_it() -> None:
     give(desk, home, 5)
     desk.take()
     running = desk.start(thief)
-    desk.sched.p_died(0, (), None, KILLED, desk.now)
+    desk.died(0)
     taken = desk.take()
     assert [(each.p, each.tokens) for each in only(taken, CancelAt)] == [(thief, running)]
     assert len(desk.sched.queue) == 0
     desk.finish(thief, outcome=Outcome.CANCELLED)
     assert only(desk.take(), Deliver) == []
     assert desk.sched.unfinished == 0
-    assert desk.sched.p_ready(0, 2).session is None
+    assert desk.ready(0, 2).session is None
 
 
 def test_a_dead_thief_loses_what_it_had_begun_and_nothing_else() -> None:
@@ -161,12 +161,12 @@ def test_a_dead_thief_loses_what_it_had_begun_and_nothing_else() -> None:
     seqs = give(desk, home, 2)
     desk.take()
     begun, _ = list(thief.fresh)
-    desk.sched.p_died(1, [begun], begun, KILLED, desk.now)
+    desk.died(1, [begun], begun)
     desk.take()
     assert home.session is not None
     assert desk.ended(home.session, seqs[0]) is Outcome.LOST
     assert desk.details(home.session, seqs[0])["signal"] == "SIGKILL"
-    third = desk.sched.p_ready(1, 2)
+    third = desk.ready(1, 2)
     desk.take()
     desk.end(third)
     assert desk.ended(home.session, seqs[1]) is Outcome.OK
@@ -189,7 +189,7 @@ def test_nothing_is_believed_of_a_worker_that_is_gone() -> None:
     desk = Desk()
     home, _ = two(desk)
     with pytest.raises(ProtocolError, match="is no more"):
-        desk.sched.parent_session(home, 0)
-    desk.sched.children(home, 0, 7)
+        desk.parent(home, 0)
+    desk.children(home, 7, epoch=0)
     assert home.children == 100
     assert desk.sched.tally.dropped["stale_epoch"] == 1

@@ -9,7 +9,7 @@ from gmpd.sched.instructions import Collect, Dispatch
 from gmpd.sched.limits import LOOK_NS, TELL_NS
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.states import JobState
-from tests.desk import KILLED, MS, Desk, handed, only
+from tests.desk import MS, Desk, handed, only
 
 LIMIT_MS = 1000
 #: When the policy's own clock says that a limit has passed.
@@ -31,7 +31,7 @@ def begun(desk: Desk, **options: float) -> tuple[PRecord, Session, int, int]:
 
 def expire(desk: Desk, p: PRecord, token: int) -> None:
     """Its worker says that the limit has passed."""
-    desk.sched.expired(p, p.epoch, [token], desk.now)
+    desk.expired(p, [token])
 
 
 def test_without_another_attempt_it_is_told_at_the_limit(desk: Desk) -> None:
@@ -101,7 +101,7 @@ def test_what_ended_in_time_and_lies_in_the_page_counts(desk: Desk) -> None:
 
 def test_what_a_deaf_worker_has_begun_has_a_limit_too(desk: Desk) -> None:
     p, client, seq = desk.leased(timeout=LIMIT_MS / 1000)
-    desk.sched.claimed(p, list(p.fresh), desk.now)
+    desk.claimed(p, list(p.fresh))
     desk.take(after_ms=LIMIT_MS + TELL_NS // MS)
     desk.take(after_ms=LOOK_NS / MS)
     assert desk.ended(client, seq) is Outcome.TIMEOUT
@@ -120,7 +120,7 @@ def test_the_limit_may_be_reported_before_the_beginning(desk: Desk) -> None:
 def test_a_cancel_ends_the_wait_for_the_frame(desk: Desk) -> None:
     p, client, seq, token = begun(desk, retries=3)
     expire(desk, p, token)
-    desk.sched.cancel(client, [seq], desk.now)
+    desk.cancel(client, [seq])
     desk.take()
     assert desk.ended(client, seq) is Outcome.CANCELLED
     assert list(p.overrunning) == [token]
@@ -131,7 +131,7 @@ def test_a_cancel_ends_the_wait_for_the_frame(desk: Desk) -> None:
 def test_a_client_that_leaves_ends_it_too(desk: Desk) -> None:
     p, client, _, token = begun(desk, retries=3)
     expire(desk, p, token)
-    desk.sched.close_session(client, desk.now)
+    desk.leave(client)
     desk.take()
     assert (desk.sched.unfinished, list(p.overrunning)) == (0, [token])
     desk.end(p, [token])
@@ -143,12 +143,12 @@ def test_a_confirmed_death_ends_every_frame(desk: Desk, blamed: bool) -> None:
     p, client, seq, token = begun(desk, retries=2)
     expire(desk, p, token)
     desk.take()
-    desk.sched.p_died(0, (), token if blamed else None, KILLED, desk.now)
+    desk.died(0, (), token if blamed else None)
     desk.take()
     assert not p.overrunning
     job = client.jobs[seq]
     assert (job.attempt, job.deaths) == (2, int(blamed))
-    desk.sched.p_ready(0, 2)
+    desk.ready(0, 2)
     assert handed(desk.take(after_ms=100)) == [(0, 1)]
 
 
@@ -164,7 +164,7 @@ def test_an_overrun_counts_as_started_on_its_p() -> None:
 
 def test_limits_of_what_has_ended_are_forgotten(desk: Desk) -> None:
     """A thousand jobs that may take a year each, and end at once."""
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     for _ in range(1000):
         desk.submit(client, 1, timeout=366 * 86400)
         desk.take()

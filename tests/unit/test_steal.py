@@ -20,7 +20,7 @@ from gmpd.sched.instructions import (
 )
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS, STALE_NS, RandomOrder, coprimes
-from tests.desk import KILLED, MS, Desk, handed, only, payloads
+from tests.desk import MS, Desk, handed, only, payloads
 
 # ------------------------------------------------------------------------------ whom to ask
 
@@ -71,7 +71,7 @@ class Scene:
     def __init__(self) -> None:
         self.desk = Desk()
         self.client: Session = self.desk.client()
-        self.victim: PRecord = self.desk.sched.p_ready(1, 1)
+        self.victim: PRecord = self.desk.ready(1)
         self.desk.teach(self.victim, self.client, "m:f", 0.5)
         self.seqs = self.desk.submit(self.client, 4, "m:f")
         self.desk.take()
@@ -79,12 +79,12 @@ class Scene:
         assert len(self.tokens) == 4
 
     def thief(self) -> tuple[PRecord, Revoke]:
-        record = self.desk.sched.p_ready(2, 1)
+        record = self.desk.ready(2)
         (revoke,) = only(self.desk.take(), Revoke)
         return record, revoke
 
     def revoked(self, revoke: Revoke, got: list[int]) -> None:
-        self.desk.sched.revoked(revoke, got, self.desk.now)
+        self.desk.revoked(revoke, got)
 
 
 @pytest.fixture
@@ -152,8 +152,8 @@ def test_what_was_claimed_shows_as_started_and_the_rest_is_tried(scene: Scene) -
 
 def test_a_steal_that_meets_a_cancel_takes_nothing_twice(scene: Scene) -> None:
     """Both in one batch: the second finds tokens that are gone, and concludes nothing from that."""
-    thief = scene.desk.sched.p_ready(2, 1)
-    scene.desk.sched.cancel(scene.client, scene.seqs[:3], scene.desk.now)
+    thief = scene.desk.ready(2)
+    scene.desk.cancel(scene.client, scene.seqs[:3])
     cancel, steal = only(scene.desk.take(), Revoke)
     assert (cancel.tokens, cancel.thief) == (scene.tokens[:3], None)
     assert (steal.tokens, steal.thief) == (scene.tokens[:2], thief)
@@ -167,7 +167,7 @@ def test_a_steal_that_meets_a_cancel_takes_nothing_twice(scene: Scene) -> None:
 
 
 def test_a_cancel_of_what_was_claimed_goes_to_the_worker(scene: Scene) -> None:
-    scene.desk.sched.cancel(scene.client, scene.seqs[:2], scene.desk.now)
+    scene.desk.cancel(scene.client, scene.seqs[:2])
     (revoke,) = only(scene.desk.take(), Revoke)
     scene.revoked(revoke, scene.tokens[1:2])
     assert only(scene.desk.take(), CancelAt) == [CancelAt(scene.victim, scene.tokens[:1])]
@@ -177,7 +177,7 @@ def test_a_cancel_of_what_was_claimed_goes_to_the_worker(scene: Scene) -> None:
 
 def test_a_cancel_is_not_lost_when_its_job_is_said_to_have_started_meanwhile(scene: Scene) -> None:
     """The Cancel, then a worker's Started, in one turn; then the revocation that finds it taken."""
-    scene.desk.sched.cancel(scene.client, scene.seqs[:1], scene.desk.now)
+    scene.desk.cancel(scene.client, scene.seqs[:1])
     scene.desk.start(scene.victim, scene.tokens[:1])
     (revoke,) = only(scene.desk.take(), Revoke)
     scene.revoked(revoke, [])
@@ -186,11 +186,11 @@ def test_a_cancel_is_not_lost_when_its_job_is_said_to_have_started_meanwhile(sce
 
 def test_a_little_work_stays_unless_something_long_is_before_it() -> None:
     desk = Desk()
-    client, victim = desk.client(), desk.sched.p_ready(1, 1)
+    client, victim = desk.client(), desk.ready(1)
     desk.teach(victim, client, "m:tiny", 0.01)
     desk.submit(client, 5, "m:tiny")
     desk.take()
-    desk.sched.p_ready(2, 1)
+    desk.ready(2)
     assert not only(desk.take(), Revoke)
     desk.start(victim, list(victim.fresh)[:1])  # the first turns out to be long
     (revoke,) = only(desk.take(), Revoke)
@@ -199,7 +199,7 @@ def test_a_little_work_stays_unless_something_long_is_before_it() -> None:
 
 def test_the_last_fresh_job_is_not_carried_between_two_that_run_something_long() -> None:
     desk = Desk()
-    client, one, two = desk.client(), desk.sched.p_ready(1, 1), desk.sched.p_ready(2, 1)
+    client, one, two = desk.client(), desk.ready(1), desk.ready(2)
     desk.submit(client, 2, "m:long")
     desk.take()
     desk.start(one)
@@ -211,8 +211,8 @@ def test_the_last_fresh_job_is_not_carried_between_two_that_run_something_long()
 
 
 def test_a_draining_or_dead_p_is_not_robbed(scene: Scene) -> None:
-    scene.desk.sched.drain_p(1, scene.desk.now)
-    scene.desk.sched.p_ready(2, 1)
+    scene.desk.drain_p(1)
+    scene.desk.ready(2)
     assert [each.thief for each in only(scene.desk.take(), Revoke)] == [None]
     assert not only(scene.desk.take(after_ms=1000), Revoke)
 
@@ -234,26 +234,26 @@ class Silence:
     def __init__(self) -> None:
         self.desk = Desk()
         self.client: Session = self.desk.client()
-        self.one: PRecord = self.desk.sched.p_ready(1, 1)
+        self.one: PRecord = self.desk.ready(1)
         self.desk.teach(self.one, self.client, "m:tiny", 0.01)
         self.seqs = self.desk.submit(self.client, 5, "m:tiny")
         self.desk.take()
         self.tokens = list(self.one.fresh)
-        self.two: PRecord = self.desk.sched.p_ready(2, 1)
+        self.two: PRecord = self.desk.ready(2)
         assert not only(self.desk.take(), Revoke)
 
     def look(self, *, moves: bool = False, asleep: bool = False) -> None:
         """The next look is due, and this is seen."""
         due = self.one.look_ns - self.desk.now
         (look,) = only(self.desk.take(after_ms=due / MS), Look)
-        self.desk.sched.looked(look.p, moves=moves, asleep=asleep, now=self.desk.now)
+        self.desk.probed(look.p, moves=moves, asleep=asleep)
 
     def rob(self, claimed: int = 1) -> None:
         """As the shell would: all but the first ``claimed`` is given back."""
         self.look()
         (revoke,) = only(self.desk.take(), Revoke)
         assert revoke.tokens == list(self.one.fresh)
-        self.desk.sched.revoked(revoke, revoke.tokens[claimed:], self.desk.now)
+        self.desk.revoked(revoke, revoke.tokens[claimed:])
 
 
 @pytest.fixture
@@ -266,12 +266,12 @@ def test_a_deaf_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
     assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Look)
     (look,) = only(silence.desk.take(after_ms=0.5), Look)
     assert look.p is silence.one
-    silence.desk.sched.looked(silence.one, moves=False, asleep=False, now=silence.desk.now)
+    silence.desk.probed(silence.one, moves=False, asleep=False)
     instructions = silence.desk.take()
     assert only(instructions, Collect) == [Collect(silence.one)]
     (revoke,) = only(instructions, Revoke)
     assert revoke.tokens == silence.tokens
-    silence.desk.sched.revoked(revoke, revoke.tokens[1:], silence.desk.now)
+    silence.desk.revoked(revoke, revoke.tokens[1:])
     assert given(silence.desk.take()) == {2: 4}
     assert list(silence.one.started) == silence.tokens[:1]
 
@@ -280,9 +280,9 @@ def test_what_it_stored_and_could_not_send_is_used_once(silence: Silence) -> Non
     silence.look()
     took = [10, 10]
     message = Finished(silence.tokens[:2], [b"a", b"b"], took, took, None, None)
-    silence.desk.sched.collected(silence.one, message, [(), ()], silence.desk.now)
+    silence.desk.recovered(silence.one, message)
     (revoke,) = only(silence.desk.take(), Revoke)
-    silence.desk.sched.revoked(revoke, [], silence.desk.now)
+    silence.desk.revoked(revoke, [])
     silence.desk.finish(silence.one, silence.tokens[:3], payload=b"late")
     silence.desk.take()
     got = silence.desk.outcomes
@@ -297,7 +297,7 @@ def test_without_an_idle_thief_the_jobs_stay(silence: Silence) -> None:
     other = silence.desk.submit(silence.client, 1, "m:other")
     silence.desk.take()
     assert len(silence.two.fresh) == 1
-    silence.desk.sched.looked(silence.one, moves=False, asleep=False, now=silence.desk.now)
+    silence.desk.probed(silence.one, moves=False, asleep=False)
     assert not only(silence.desk.take(after_ms=10_000), Revoke)
     assert silence.desk.ended(silence.client, other[0]) is None
 
@@ -311,9 +311,9 @@ def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silenc
         assert not silence.one.deaf
     assert looks[:4] == [10, 20, 40, 80]
     assert silence.one.pause_ns == LOOK_NS_MAX
-    silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+    silence.desk.heard(silence.one, 1)
     assert silence.one.pause_ns == SILENT_NS
-    silence.desk.sched.heard(silence.one, 0, silence.desk.now + 10**9)  # of an epoch that is over
+    silence.desk.heard(silence.one, 0)  # of an epoch that is over
     assert silence.one.look_ns == silence.desk.now + SILENT_NS
 
 
@@ -346,14 +346,14 @@ def test_what_lies_for_long_is_taken_one_by_one_and_has_longer_each_time(silence
     silence.desk.take()
     assert silence.desk.sched.next_deadline() is not None
     for record in (silence.one, silence.two):
-        silence.desk.sched.looked(record, moves=False, asleep=True, now=silence.desk.now)
+        silence.desk.probed(record, moves=False, asleep=True)
     silence.desk.take()
     oldest = next(iter(silence.one.fresh.values()))
     assert silence.desk.sched.next_deadline() == oldest.leased_ns + STALE_NS
     assert not only(silence.desk.take(after_ms=STALE_NS / MS - 1), Revoke)
     (revoke,) = only(silence.desk.take(after_ms=1), Revoke)
     assert revoke.tokens == [oldest.token]
-    silence.desk.sched.revoked(revoke, revoke.tokens, silence.desk.now)
+    silence.desk.revoked(revoke, revoke.tokens)
     assert given(silence.desk.take()) == {2: 1}
     assert oldest.moves == 1
     assert busy
@@ -367,14 +367,14 @@ def test_a_deaf_p_gets_nothing_while_another_hears(silence: Silence) -> None:
     assert handed(silence.desk.take()) == []
     silence.desk.finish(silence.two)
     assert given(silence.desk.take()).keys() == {2}
-    silence.desk.sched.heard(silence.one, 1, silence.desk.now)
+    silence.desk.heard(silence.one, 1)
     assert given(silence.desk.take()).keys() == {1}
 
 
 def test_a_deaf_p_is_better_than_none(silence: Silence) -> None:
     silence.rob(claimed=0)
     silence.desk.take()
-    silence.desk.sched.p_died(2, (), None, KILLED, silence.desk.now)
+    silence.desk.died(2)
     assert given(silence.desk.take()) == {1: 5}
 
 
@@ -385,7 +385,7 @@ def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
     before = len(only(silence.desk.log, Revoke))
     for _ in range(20):
         for look in only(silence.desk.take(after_ms=1000), Look):
-            silence.desk.sched.looked(look.p, moves=False, asleep=False, now=silence.desk.now)
+            silence.desk.probed(look.p, moves=False, asleep=False)
     assert silence.one.deaf
     assert silence.two.deaf
     assert len(only(silence.desk.log, Revoke)) == before
@@ -394,6 +394,6 @@ def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
 def test_a_new_worker_is_not_deaf(silence: Silence) -> None:
     silence.rob()
     silence.desk.take()
-    silence.desk.sched.p_died(1, (), None, KILLED, silence.desk.now)
-    silence.desk.sched.p_ready(1, 2)
+    silence.desk.died(1)
+    silence.desk.ready(1, 2)
     assert not silence.one.deaf

@@ -5,14 +5,14 @@ from __future__ import annotations
 from gmpd.protocol import Outcome
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.suspects import KILLS, MEMORY_NS, PAUSE_MAX_NS
-from tests.desk import KILLED, MS, Desk, payloads
+from tests.desk import MS, Desk, payloads
 
 
 def kill(desk: Desk, p: PRecord, token: int) -> None:
     """The worker of ``p`` dies while it runs that hand-out, and has a successor at once."""
-    guilty = desk.sched.p_died(p.p, {token}, token, KILLED, desk.now)
+    guilty = desk.died(p.p, {token}, token)
     assert guilty is not None
-    desk.sched.p_ready(p.p, p.epoch + 1)
+    desk.ready(p.p, p.epoch + 1)
 
 
 def make_suspect(desk: Desk, p: PRecord, client: Session, fn: str) -> None:
@@ -24,7 +24,7 @@ def make_suspect(desk: Desk, p: PRecord, client: Session, fn: str) -> None:
 
 def test_its_jobs_go_one_by_one_after_a_pause_and_nobody_waits_behind_them() -> None:
     desk = Desk()
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     make_suspect(desk, p, client, "m:killer")
     seqs = desk.submit(client, 3, "m:killer")
     other = desk.submit(client, 1, "m:innocent")
@@ -44,7 +44,7 @@ def test_its_jobs_go_one_by_one_after_a_pause_and_nobody_waits_behind_them() -> 
 
 def test_suspicion_ends() -> None:
     desk = Desk()
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     make_suspect(desk, p, client, "m:killer")
     desk.take(MEMORY_NS / MS)
     desk.teach(p, client, "m:killer", 0.01)
@@ -54,16 +54,16 @@ def test_suspicion_ends() -> None:
 
 def test_what_waits_there_is_cancelled_and_goes_with_its_client() -> None:
     desk = Desk()
-    p, client, other = desk.sched.p_ready(0, 1), desk.client(), desk.client("d")
+    p, client, other = desk.ready(0), desk.client(), desk.client("d")
     make_suspect(desk, p, client, "m:killer")
     (mine,) = desk.submit(client, 1, "m:killer")
     desk.submit(other, 2, "m:killer")
     desk.take()
     assert len(desk.sched.suspects.queue) == 3
-    desk.sched.cancel(client, [mine], desk.now)
+    desk.cancel(client, [mine])
     desk.take()
     assert desk.ended(client, mine) is Outcome.CANCELLED
-    desk.sched.close_session(other, desk.now)
+    desk.leave(other)
     desk.take()
     assert not desk.sched.suspects.queue
     assert desk.sched.next_deadline() is None
@@ -71,7 +71,7 @@ def test_what_waits_there_is_cancelled_and_goes_with_its_client() -> None:
 
 def test_a_neighbour_is_told_the_culprit_and_its_rerun_costs_no_retry() -> None:
     desk = Desk()
-    p, client = desk.sched.p_ready(0, 1), desk.client()
+    p, client = desk.ready(0), desk.client()
     (plain,) = desk.submit(client, 1, "m:plain")
     desk.take()
     desk.start(p)
@@ -107,14 +107,14 @@ def test_a_daemon_without_any_worker_tells_who_waits_why() -> None:
     client = desk.client()
     (early,) = desk.submit(client, 1, "m:f")
     desk.take()
-    desk.sched.stall("no worker can start: no memory")
+    desk.stall("no worker can start: no memory")
     (late,) = desk.submit(client, 1, "m:f")
     desk.take()
     for seq in (early, late):
         assert desk.ended(client, seq) is Outcome.LOST
         assert desk.details(client, seq)["text"] == "no worker can start: no memory"
-    desk.sched.stall("")
-    p = desk.sched.p_ready(0, 1)
+    desk.stall("")
+    p = desk.ready(0)
     (fine,) = desk.submit(client, 1, "m:f")
     desk.take()
     desk.finish(p)
