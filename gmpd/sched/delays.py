@@ -29,6 +29,9 @@ class Delays:
     def __len__(self) -> int:
         return len(self._heap) - self._dead
 
+    def __repr__(self) -> str:
+        return f"<Delays of {len(self)} jobs, the next due at {self.next_due} ns>"
+
     def __iter__(self) -> Iterator[Job]:
         return (job for _, _, job in self._heap if job.state is JobState.DELAYED)
 

@@ -35,6 +35,9 @@ class Functions:
     def __len__(self) -> int:
         return len(self._by_fid)
 
+    def __repr__(self) -> str:
+        return f"<Functions: {len(self)}, {len(self._resting)} of them unused>"
+
     def all(self) -> list[Function]:
         """Every function that is remembered."""
         return list(self._by_fid.values())

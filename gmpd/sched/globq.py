@@ -41,6 +41,9 @@ class GlobalQueue:
     def __len__(self) -> int:
         return self.length
 
+    def __repr__(self) -> str:
+        return f"<GlobalQueue of {self.length} jobs, {self.held_back} held back>"
+
     def __iter__(self) -> Iterator[Job]:
         for priority in self._order:
             for fifo in self._levels[priority].values():

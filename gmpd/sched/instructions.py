@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypeAlias
 
 from gmpd.protocol import Options
-from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session
+from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session, some
 
 
 class Teach(NamedTuple):
@@ -25,6 +25,9 @@ class Forget(NamedTuple):
     p: PRecord
     fids: list[int]
 
+    def __repr__(self) -> str:
+        return f"Forget({self.p!r}, {some(self.fids)})"
+
 
 class Dispatch(NamedTuple):
     """Hand out jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
@@ -37,6 +40,12 @@ class Dispatch(NamedTuple):
     payloads: list[bytes]
     buffers: list[Buffers]
     stolen: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Dispatch({self.p!r}, {self.fn!r}, {len(self.payloads)} jobs from token"
+            f" {self.first_token}, {self.stolen} stolen)"
+        )
 
 
 class Look(NamedTuple):
@@ -69,6 +78,9 @@ class Revoke(NamedTuple):
     thief: PRecord | None
     asked_ns: int
 
+    def __repr__(self) -> str:
+        return f"Revoke({self.p!r}, {some(self.tokens)}, for {self.thief!r})"
+
 
 class AskChildren(NamedTuple):
     """Steal: ask a P for up to ``n`` fresh children of its Gs."""
@@ -85,12 +97,18 @@ class Withhold(NamedTuple):
     tokens: list[int]
     on: bool
 
+    def __repr__(self) -> str:
+        return f"Withhold({self.p!r}, {some(self.tokens)}, {self.on})"
+
 
 class CancelAt(NamedTuple):
     """Ask a worker to end these hand-outs."""
 
     p: PRecord
     tokens: list[int]
+
+    def __repr__(self) -> str:
+        return f"CancelAt({self.p!r}, {some(self.tokens)})"
 
 
 class PullAt(NamedTuple):
@@ -116,6 +134,9 @@ class Yielded(NamedTuple):
     payloads: list[bytes]
     buffers: list[Buffers]
 
+    def __repr__(self) -> str:
+        return f"Yielded({self.session!r}, seq {self.seq}, {len(self.payloads)} items)"
+
 
 class TellRunning(NamedTuple):
     """Tell a client that these jobs have started."""
@@ -123,12 +144,18 @@ class TellRunning(NamedTuple):
     session: Session
     seqs: list[int]
 
+    def __repr__(self) -> str:
+        return f"TellRunning({self.session!r}, {some(self.seqs)})"
+
 
 class TellKept(NamedTuple):
     """Tell a client that these cancels came too late."""
 
     session: Session
     seqs: list[int]
+
+    def __repr__(self) -> str:
+        return f"TellKept({self.session!r}, {some(self.seqs)})"
 
 
 class TellRoom(NamedTuple):

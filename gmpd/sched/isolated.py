@@ -75,6 +75,10 @@ class IsolatedP(PRecord):
         self.expired = False
         self.limit_ns = 0
 
+    def __repr__(self) -> str:
+        expired = ", expired" if self.expired else ""
+        return f"<isolated worker {self.p} {self.stage.value}{expired}: {super().__repr__()}>"
+
     def is_late(self, ran_us: Sequence[int]) -> bool:
         """Whether an outcome comes from after the limit: its worker is being killed."""
         return self.expired and any(each * 1000 > self.limit_ns for each in ran_us)
@@ -100,6 +104,9 @@ class Isolation:
         self.idle_deaths = 0
         self._next_p = ISOLATED_FROM
         self._start_after_ns = 0
+
+    def __repr__(self) -> str:
+        return f"<Isolation: {self.queue!r}, {self.used} of {self.limit} places used>"
 
     def count(self, *stages: Stage) -> int:
         return sum(p.stage in stages for p in self.ps.values())

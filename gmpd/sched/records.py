@@ -1,13 +1,15 @@
-"""What the coordinator's policy remembers: jobs, functions, sessions, Ps. No rules live here.
+"""The records of the coordinator's policy: jobs, functions, sessions, Ps. No rules live here.
 
-A record never knows a socket, a frame's meaning or the time; payloads are opaque bytes.
+A record never knows a socket, a frame's meaning or the time; payloads are opaque bytes. Each record
+has a bounded ``repr`` for bug reports: numbers and names, no users' values.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 from gmpd.protocol import Options, Outcome
@@ -37,6 +39,17 @@ class Policy:
     isolated: int = 1
     isolated_spares: int = 0
     seed: int = 1
+
+
+#: Characters of a name, and rows of a collection, in a record's ``repr``.
+NAME_SHOWN = 60
+ROWS_SHOWN = 5
+
+
+def some(rows: Collection[object]) -> str:
+    """A collection in a record's ``repr``: the first rows, and how many there are."""
+    shown = ", ".join(str(each) for each in islice(rows, ROWS_SHOWN))
+    return f"[{shown}]" if len(rows) <= ROWS_SHOWN else f"[{shown}, ... {len(rows)} in all]"
 
 
 def earliest(*times: int | None) -> int | None:
@@ -75,6 +88,13 @@ class Function:
         self.jobs = 0
         #: When jobs of it ended their workers, the last few times: see ``suspects``.
         self.kills: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        est = "unknown" if self.est_ns is None else f"{self.est_ns / 1e6:.3f} ms"
+        return (
+            f"<Function {self.fid} {self.kind} {self.name[:NAME_SHOWN]!r} takes {est},"
+            f" {self.jobs} jobs, {self.users} users, {len(self.kills)} kills>"
+        )
 
     def learn(self, occupied_ns: int) -> None:
         """Exponential average, 1/8 of each new value (as TCP's round trip: quick, not jumpy)."""
@@ -151,10 +171,16 @@ class Job:
 
     def story(self) -> str:
         where = f"P{self.p.p} epoch {self.p.epoch} token {self.token}" if self.p else "no P"
-        return (
-            f"job {self.session.name}/{self.seq} {self.fn.name} is {self.state.name}, "
-            f"attempt {self.attempt}, {where}"
-        )
+        name, fn = self.session.name[:NAME_SHOWN], self.fn.name[:NAME_SHOWN]
+        return f"job {name}/{self.seq} {fn} is {self.state.name}, attempt {self.attempt}, {where}"
+
+    def __repr__(self) -> str:
+        flags = [each for each in _FLAGS if getattr(self, each)]
+        return f"<{self.story()}{', ' if flags else ''}{', '.join(flags)}>"
+
+
+#: Flags of a job that its ``repr`` names when they are set.
+_FLAGS = ("cancelling", "moved", "streamed", "suspected", "withheld")
 
 
 class Overrun:
@@ -173,6 +199,10 @@ class Overrun:
         #: The job waits until then.
         self.until_ns = 0
 
+    def __repr__(self) -> str:
+        waits = "nothing waits for its end" if self.waits is None else "another attempt waits"
+        return f"<Overrun since {self.since_ns} ns, {waits}: {self.job.story()}>"
+
 
 class Outcomes:
     """Outcomes that wait to be sent to one session, in the columns of protocol.Done."""
@@ -186,6 +216,10 @@ class Outcomes:
         self.specials: dict[int, tuple[Outcome, dict[str, Any]]] = {}
         self.buffers: list[Buffers] = []
         self.nbytes = 0
+
+    def __repr__(self) -> str:
+        special = f", {len(self.specials)} not plainly OK" if self.specials else ""
+        return f"<Outcomes of seqs {some(self.seqs)}, {self.nbytes} bytes{special}>"
 
     def split(self, most: int) -> Outcomes:
         """Take the first of them, up to ``most`` bytes, at least one."""
@@ -221,8 +255,15 @@ class Failure(NamedTuple):
     text: str
     payload: bytes
 
+    def __repr__(self) -> str:
+        again = ", tried again" if self.again else ""
+        return (
+            f"<Failure {self.outcome.name} of job {self.id} {self.fn[:NAME_SHOWN]} of"
+            f" {self.client[:NAME_SHOWN]!r}, attempt {self.attempt}{again}>"
+        )
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, repr=False)
 class Session:
     """One client. ``link`` is the shell's name for the way to it; opaque here. ``key`` is how the
     ids of its jobs begin.
@@ -251,6 +292,14 @@ class Session:
     unacked_bytes: int = 0
     #: Sizes of delivered batches, so that an Ack gives the right number of bytes back.
     batches: deque[tuple[int, int]] = field(default_factory=deque)
+
+    def __repr__(self) -> str:
+        flags = f"{', takes no results' if self.full else ''}{', waits' if self.waits else ''}"
+        return (
+            f"<Session {self.sid} {self.name[:NAME_SHOWN]!r}: {len(self.jobs)} jobs,"
+            f" {len(self.functions)} functions, {self.delivered} outcomes sent,"
+            f" {self.acked} acknowledged, {self.untaken} bytes not{flags}>"
+        )
 
     @property
     def untaken(self) -> int:
@@ -318,6 +367,21 @@ class PRecord:
         self.lost = 0
         self.hits = 0
         self.misses = 0
+
+    def __repr__(self) -> str:
+        flags = [each for each in ("ready", "draining", "deaf", "asked") if getattr(self, each)]
+        held = {
+            "fresh": self.fresh,
+            "started": self.started,
+            "aside": self.aside,
+            "overrunning": self.overrunning,
+            "withheld": self.withheld,
+        }
+        leases = "".join(f", {name} {some(tokens)}" for name, tokens in held.items() if tokens)
+        return (
+            f"<P{self.p} epoch {self.epoch} {' '.join(flags) or 'without a worker'}{leases},"
+            f" {self.used_ns / 1e6:.3f} ms of credit used, next token {self.next_token}>"
+        )
 
     def is_deaf_for(self, ns: int, now: int) -> bool:
         """Whether it has been deaf for ``ns``."""

@@ -90,6 +90,12 @@ class Sched:
         self.tally = ledger.tally
         self.started_max = policy.started_max
 
+    def __repr__(self) -> str:
+        return (
+            f"<Sched: {len(self.ps)} Ps, {len(self.sessions)} sessions, {self.unfinished} jobs"
+            f" unfinished, {self.queue!r}>"
+        )
+
     # -- events ----------------------------------------------------------------------------------
 
     def handle(self, event: AnyEvent, now: int) -> list[Instruction]:

@@ -38,6 +38,9 @@ class Suspects:
         #: When to look at them even if nothing happens until then: as hand-outs saw it last.
         self.next_due: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<Suspects: {self.queue!r}, none before {self.after_ns} ns>"
+
     def ended_worker(self, fn: Function, now: int) -> None:
         """A worker died while it ran a job of ``fn``."""
         recent = [at for at in fn.kills if at > now - MEMORY_NS]

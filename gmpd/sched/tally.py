@@ -31,6 +31,9 @@ class Histogram:
             self.buckets[-1] += 1
         self.sum_ns += value_ns
 
+    def __repr__(self) -> str:
+        return f"<Histogram of {self.count} values, {self.sum_ns} ns in all>"
+
     @property
     def count(self) -> int:
         """How many values were counted."""
@@ -71,3 +74,11 @@ class Tally:
         self.run = Histogram()
         self.occupied = Histogram()
         self.steal = Histogram()
+
+    def __repr__(self) -> str:
+        names = ("submitted", "children", "overran", "finished", "rejected", "retried", "dropped")
+        return f"<Tally {', '.join(f'{name} {_plain(getattr(self, name))}' for name in names)}>"
+
+
+def _plain(count: int | Counter[str]) -> str:
+    return str(count if isinstance(count, int) else dict(count))
