@@ -96,15 +96,12 @@ class PrivateDaemon:
         stdout: int | None,
         modules: Sequence[str],
     ) -> None:
-        main = sys.modules.get("__main__")
         message = msgpack.packb(
             {
                 "config": config.to_wire(),
-                "private": True,
                 "runtime_dir": self.directory,
                 "sys_path": interpreter.absolute([*sys.path, *modules]),
                 "cwd": "".join(interpreter.current_directory()),
-                "main_path": getattr(main, "__file__", None),
                 "initializer": initializer,
                 "options": interpreter.options(),
                 "warnings": list(sys.warnoptions),
