@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import ClassVar
 
 from gmpd.errors import Panic
 from gmpd.runtime.home import at_home, wait_at_home
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
+from gmpd.runtime.sync.locker import Locker, SyncLock
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve
 
 #: A waiter that could not get a Mutex for so long is handed it at the next unlock (Go:
@@ -85,7 +86,7 @@ class Turn:
         return loop.time() - self._since > STARVING_S
 
 
-class Mutex(Queueing):
+class Mutex(Queueing, Locker):
     """A lock for Gs with Go's two modes: whoever comes first takes it, until somebody starved for
     1 ms; then strictly in turn.
 
@@ -140,12 +141,6 @@ class Mutex(Queueing):
         """The face for sync Gs and threads."""
         return SyncLock(self._lock_sync, self.unlock)
 
-    async def __aenter__(self) -> None:
-        await self.lock()
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self.unlock()
-
     def _lock_sync(self) -> None:
         turn = Turn(self)
         while True:
@@ -178,27 +173,3 @@ class Mutex(Queueing):
             self._woken = True
             sg.elem = False
             serve(sg)
-
-
-class SyncLock:
-    """A lock's face for sync Gs and threads: ``with mutex.sync:``; P is handed off for the wait."""
-
-    __slots__ = ("_lock", "_unlock")
-
-    def __init__(self, lock: Callable[[], None], unlock: Callable[[], None]):
-        self._lock = lock
-        self._unlock = unlock
-
-    def lock(self) -> None:
-        """As the lock's own ``lock``; blocks the caller."""
-        self._lock()
-
-    def unlock(self) -> None:
-        """As the lock's own ``unlock``."""
-        self._unlock()
-
-    def __enter__(self) -> None:
-        self._lock()
-
-    def __exit__(self, *_exc: object) -> None:
-        self._unlock()

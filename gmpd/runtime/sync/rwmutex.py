@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import ClassVar
 
 from gmpd.errors import Panic
 from gmpd.runtime.home import at_home, wait_at_home
 from gmpd.runtime.sudog import Sudog, Waker, park
-from gmpd.runtime.sync.mutex import Mutex, SyncLock
+from gmpd.runtime.sync.locker import Locker, SyncLock
+from gmpd.runtime.sync.mutex import Mutex
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
 
 
@@ -35,7 +37,7 @@ class RWWriter(Sudog):
         self.c._release()
 
 
-class RWMutex(Queueing):
+class RWMutex(Queueing, Locker):
     """Many readers or one writer (Go: ``sync.RWMutex``). A writer that waits keeps new readers
     out, so it cannot starve.
 
@@ -98,12 +100,6 @@ class RWMutex(Queueing):
         """The face for sync Gs and threads; for writing."""
         return SyncLock(self._lock_sync, self.unlock)
 
-    async def __aenter__(self) -> None:
-        await self.lock()
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self.unlock()
-
     def _rlock_sync(self) -> None:
         wait_at_home(self._home(), RWReader.reason, self._try_read)
 
@@ -154,7 +150,7 @@ class RWMutex(Queueing):
         self._turns._unlock()
 
 
-class RLocker:
+class RLocker(Locker):
     """The reading side of an RWMutex (Go: ``RLocker``)."""
 
     __slots__ = ("_rw",)
@@ -162,9 +158,9 @@ class RLocker:
     def __init__(self, rw: RWMutex):
         self._rw = rw
 
-    async def lock(self) -> None:
+    def lock(self) -> Awaitable[None]:
         """``rlock``."""
-        await self._rw.rlock()
+        return self._rw.rlock()
 
     def try_lock(self) -> bool:
         """``try_rlock``."""
@@ -181,9 +177,3 @@ class RLocker:
     def sync(self) -> SyncLock:
         """The face for sync Gs and threads."""
         return SyncLock(self._rw._rlock_sync, self._rw.runlock)
-
-    async def __aenter__(self) -> None:
-        await self._rw.rlock()
-
-    async def __aexit__(self, *_exc: object) -> None:
-        self._rw.runlock()
