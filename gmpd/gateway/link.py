@@ -1,8 +1,8 @@
 """The gateway's way to the coordinator: one link, one question at a time, on a thread of its own.
 
-It speaks ``gmpd.protocol`` as a client that submits nothing. It must never unpickle: a snapshot is
-plain msgpack, inside a Reply. All of the link's life happens on one thread, as ZeroMQ's sockets
-want, and the gateway's event loop only awaits that thread.
+It is a submitting session (``gmpd.submit``) that submits nothing. It must never unpickle: a
+snapshot is plain msgpack, inside a Reply. The link lives on one thread, as ZeroMQ demands of its
+sockets; the event loop of the gateway only awaits that thread.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gmpd import protocol, versions
 from gmpd.errors import DaemonUnreachable, ProtocolError
 from gmpd.netpoll import Dealer, Network
+from gmpd.submit.core import SubmitCore
+from gmpd.submit.events import apply
 
 #: Longest that one question may take before the link is taken for broken and made anew. Requests
 #: stop waiting long before (latest.WAIT_S); this only bounds how long a lost answer can block the
@@ -33,8 +36,7 @@ class CoordinatorLink:
         self._endpoint = endpoint
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coordinator-link")
         self._network: Network | None = None
-        self._dealer: Dealer | None = None
-        self._request = 0
+        self._session: tuple[Dealer, SubmitCore] | None = None
 
     async def snapshot(self) -> dict[str, Any]:
         """The coordinator's snapshot; DaemonUnreachable or ProtocolError when it gives none."""
@@ -47,54 +49,64 @@ class CoordinatorLink:
 
     def _ask(self) -> dict[str, Any]:
         deadline = time.monotonic() + ANSWER_S
+        answer = _Answer()
         try:
-            dealer = self._dealer or self._join(deadline)
-            self._request += 1
-            dealer.send([protocol.pack(protocol.Call(self._request, "snapshot", {}))])
-            reply = self._await_reply(dealer, deadline)
+            dealer, core = self._session or self._join(deadline)
+            core.call("snapshot", {}, answer)
+            self._exchange(dealer, core, deadline, lambda: answer.over)
+            if core.lost is not None:
+                raise core.lost
         except (DaemonUnreachable, ProtocolError):
             self._drop()
             raise
-        if not reply.ok or not isinstance(reply.value, dict):
-            raise ProtocolError(f"the coordinator gives no snapshot: {reply.value!r}")
-        return reply.value
+        if not answer.ok or not isinstance(answer.value, dict):
+            raise ProtocolError(f"the coordinator gives no snapshot: {answer.value!r}")
+        return answer.value
 
-    def _join(self, deadline: float) -> Dealer:
+    def _join(self, deadline: float) -> tuple[Dealer, SubmitCore]:
         self._network = Network()
         dealer = Dealer(self._network, self._endpoint, value_bytes=SNAPSHOT_BYTES_MAX)
-        self._dealer = dealer
         info = {"pid": os.getpid(), "name": "gateway", **versions.own()}
-        dealer.send([protocol.pack(protocol.hello(protocol.ADMIN, os.urandom(16), info))])
-        answer = self._next(dealer, deadline)
-        if isinstance(answer, protocol.Refused):
-            raise ProtocolError(f"the coordinator refuses the gateway: {answer.reason}")
-        if not isinstance(answer, protocol.Welcome):
-            raise ProtocolError(f"the coordinator greets with {type(answer).__name__}")
-        return dealer
+        core = SubmitCore(os.urandom(16), info, role=protocol.ADMIN, functions_max=0, resend=False)
+        self._session = dealer, core
+        dealer.send(core.hello())
+        self._exchange(dealer, core, deadline, lambda: core.welcome is not None)
+        return dealer, core
 
-    def _await_reply(self, dealer: Dealer, deadline: float) -> protocol.Reply:
-        while True:
-            message = self._next(dealer, deadline)
-            if isinstance(message, protocol.Gone):
-                raise DaemonUnreachable(f"the daemon stops: {message.reason}")
-            if isinstance(message, protocol.Reply) and message.request == self._request:
-                return message
-
-    def _next(self, dealer: Dealer, deadline: float) -> Any:
-        if not dealer.wait(deadline - time.monotonic()):
-            raise DaemonUnreachable(f"no answer from {self._endpoint} within {ANSWER_S:g} s")
-        frames = dealer.recv()
-        assert frames is not None, "readable, yet nothing there"
-        return protocol.unpack(bytes(frames[0]), protocol.TO_CLIENT)
+    def _exchange(
+        self, dealer: Dealer, core: SubmitCore, deadline: float, over: Callable[[], bool]
+    ) -> None:
+        """Send, and receive until it is ``over`` or the session is."""
+        for frames in core.take_outgoing():
+            dealer.send(frames)
+        while not over() and core.lost is None:
+            if not dealer.wait(deadline - time.monotonic()):
+                raise DaemonUnreachable(f"no answer from {self._endpoint} within {ANSWER_S:g} s")
+            came = dealer.recv()
+            assert came is not None, "readable, yet nothing there"
+            core.receive(came)
+            while core.events:
+                apply(core.events.popleft())
 
     def _leave(self) -> None:
-        if self._dealer is not None:
-            self._dealer.send([protocol.pack(protocol.Bye("the gateway ends"))])
-            self._dealer.close(linger_ms=100)
-            self._dealer = None
+        if self._session is not None:
+            dealer, core = self._session
+            dealer.send(core.bye("the gateway ends"))
+            dealer.close(linger_ms=100)
         self._drop()
 
     def _drop(self) -> None:
         if self._network is not None:
             self._network.close()
-        self._network = self._dealer = None
+        self._network = self._session = None
+
+
+class _Answer:
+    """The sink of one question."""
+
+    def __init__(self) -> None:
+        self.over = self.ok = False
+        self.value: Any = None
+
+    def answered(self, ok: bool, value: Any) -> None:
+        self.over, self.ok, self.value = True, ok, value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmpd import protocol
-from gmpd.codec import FunctionRef
+
+if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
+    from gmpd.codec import FunctionRef
 
 Options = dict[str, Any]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from gmpd import protocol
-from gmpd.codec import FunctionRef
 from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
 from gmpd.protocol import Refusal
 from gmpd.submit.batch import Options
+
+if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
+    from gmpd.codec import FunctionRef
 
 
 def check_packs(ref: FunctionRef, what: str, pack: Callable[[], object]) -> None:

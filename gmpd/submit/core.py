@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmpd import protocol
-from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Batch, Options
@@ -24,6 +23,9 @@ from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_r
 from gmpd.submit.events import Answered, Ended, Event, Note, Yielded
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.resend import HOPELESS, ResendBuffer, Sent
+
+if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
+    from gmpd.codec import Blob, FunctionRef
 
 #: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
 ACK_BYTES = 1 << 20

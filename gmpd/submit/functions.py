@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmpd import protocol
-from gmpd.codec import FunctionRef
+
+if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
+    from gmpd.codec import FunctionRef
 
 #: The kind of a part, which is no function but what functions need.
 PART = "part"

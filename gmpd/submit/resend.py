@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.codec import FunctionRef
 from gmpd.protocol import Buffers
+
+if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
+    from gmpd.codec import FunctionRef
 
 #: Shortest wait before jobs are sent again, seconds, whatever the daemon says.
 WAIT_MIN_S = 0.01
