@@ -11,11 +11,11 @@ from gmpd.errors import (
     JobPoisoned,
     JobTimeout,
     QueueFull,
-    WorkerLost,
     another,
 )
 from gmpd.protocol import Outcome
 from gmpd.submit.events import Ended
+from gmpd.submit.losses import death_of, worker_lost
 
 
 def error_of(event: Ended, job_id: str, name: str) -> BaseException:
@@ -48,15 +48,12 @@ def error_of(event: Ended, job_id: str, name: str) -> BaseException:
 def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdError:
     if details.get("poisoned"):
         return JobPoisoned(f"{where}: it was running when several workers died{_colon(text)}")
-    signal = str(details.get("signal") or "")
-    code = details.get("exitcode")
     if details.get("unstarted"):
-        return WorkerLost(f"{where}: not begun{_colon(text)}", job_id, 0, signal, code)
+        told = {name: details.get(name) for name in ("signal", "exitcode")}
+        return worker_lost(f"{where}: not begun{_colon(text)}", job_id, told)
     pid = int(details.get("pid") or 0)
-    how = text or (f"died by {signal}" if signal else f"died with exit status {code}")
-    message = f"{where}: the worker (pid {pid}) {how}"
-    culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
-    return WorkerLost(message, job_id, pid, signal, code, culprit, blamed)
+    message = f"{where}: the worker (pid {pid}) {text or death_of(details)}"
+    return worker_lost(message, job_id, details)
 
 
 def describe(event: Ended, job_id: str, name: str) -> str:

@@ -33,14 +33,16 @@ from gmpd.codec import (
     describe_function,
     encode_call,
 )
-from gmpd.errors import Unserializable, WorkerLost
+from gmpd.errors import Unserializable
 from gmpd.protocol import Outcome
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
 from gmpd.sched.runq import half_up
+from gmpd.submit.batch import Batch
 from gmpd.submit.functions import FunctionTable
+from gmpd.submit.losses import death_of, worker_lost
 
 #: Packing for one thief ends after so long (ns of CPU time, so that a core that others use as well
 #: gives no less): P does nothing else meanwhile.
@@ -149,7 +151,8 @@ class Offspring:
     def _pack(self, gs: list[G], now_ns: int) -> list[G]:
         """Send them, in order, alike ones in one message; gives back those that stay."""
         stayed: list[G] = []
-        batch = _Batch()
+        batch: Batch | None = None
+        leaving: list[G] = []
         total = 0
         until_ns = time.thread_time_ns() + PACK_NS
         for at, g in enumerate(gs):
@@ -162,12 +165,13 @@ class Offspring:
                 stayed.append(g)
                 continue
             ref, blob = packed
-            if batch.ref != ref or batch.nbytes > protocol.GATHER_BYTES:
-                self._submit(batch)
-                batch = _Batch(ref)
-            batch.add(g, blob)
+            if batch is None or batch.ref != ref or batch.nbytes > protocol.GATHER_BYTES:
+                self._submit(batch, leaving)
+                batch, leaving = Batch(ref, self._next_seq, None), []
+            batch.add(blob)
+            leaving.append(g)
             total += blob.nbytes
-        self._submit(batch)
+        self._submit(batch, leaving)
         return stayed
 
     def _packed(self, g: G) -> tuple[FunctionRef, Blob] | None:
@@ -193,19 +197,20 @@ class Offspring:
         pause = min(STAY_MAX_NS, max(STAY_MIN_NS, 2 * before))
         self._staying[key] = time.monotonic_ns() + pause, pause
 
-    def _submit(self, batch: _Batch) -> None:
-        if batch.ref is None:
+    def _submit(self, batch: Batch | None, gs: list[G]) -> None:
+        if batch is None:
             return
         fid = self._functions.number(batch.ref)
-        first = self._next_seq
-        self._next_seq += len(batch.gs)
-        for seq, g in enumerate(batch.gs, first):
+        self._next_seq += len(gs)
+        for seq, g in enumerate(gs, batch.first_seq):
             g.leave(self._cancelled)
             self.away[seq] = g
             self._seqs[g] = seq
-        self._loop.stats.children_out += len(batch.gs)
-        counts, frames = protocol.join_buffers(batch.buffers)
-        self._send(protocol.Submit(fid, first, self.options, batch.payloads, counts), frames)
+        self._loop.stats.children_out += len(gs)
+        counts, frames = protocol.join_buffers(batch.buffers or [])
+        self._send(
+            protocol.Submit(fid, batch.first_seq, self.options, batch.payloads, counts), frames
+        )
 
     # -- ending ------------------------------------------------------------------------------------
 
@@ -266,26 +271,6 @@ class Offspring:
 
 #: How far ``look`` looks into each queue for a child that may leave.
 LOOK_MAX = 16
-
-
-class _Batch:
-    """Children of one function that travel together."""
-
-    __slots__ = ("buffers", "gs", "nbytes", "payloads", "ref")
-
-    def __init__(self, ref: FunctionRef | None = None) -> None:
-        self.ref = ref
-        self.gs: list[G] = []
-        self.payloads: list[bytes] = []
-        self.buffers: list[Sequence[Any]] = []
-        self.nbytes = 0
-
-    def add(self, g: G, blob: Blob) -> None:
-        self.gs.append(g)
-        self.payloads.append(blob.data)
-        # Copied: the parent may change its arrays as soon as P runs it again.
-        self.buffers.append([bytes(buffer) for buffer in blob.buffers])
-        self.nbytes += blob.nbytes
 
 
 def kind_of(fn: Any) -> Hashable:
@@ -355,12 +340,8 @@ def _error(g: G, outcome: Outcome, payload: bytes, details: dict[str, Any]) -> B
         add_job_note(exc, f"child G {g.id} {name!r}: ran {where}")
         return exc
     if outcome is Outcome.LOST:
-        signal, code = str(details.get("signal") or ""), details.get("exitcode")
-        how = f"by {signal}" if signal else f"with exit status {code}"
-        text = f"child G {g.id} {name!r}: the worker that ran it {where} died {how}"
-        culprit, blamed = str(details.get("culprit") or ""), details.get("blamed") is True
-        if culprit and not blamed:
-            text += f" while it ran {culprit}"
-        pid = int(details.get("pid") or 0)
-        return WorkerLost(text, str(g.id), pid, signal, code, culprit, blamed)
+        text = f"child G {g.id} {name!r}: the worker that ran it {where} {death_of(details)}"
+        if details.get("culprit") and details.get("blamed") is not True:
+            text += f" while it ran {details['culprit']}"
+        return worker_lost(text, str(g.id), details)
     return CancelledError(f"child G {g.id} {name!r}: cancelled {where}")

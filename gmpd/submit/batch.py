@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gmpd import protocol
 
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
-    from gmpd.codec import FunctionRef
+    from gmpd.codec import Blob, FunctionRef
 
 Options = dict[str, Any]
 
@@ -28,3 +28,21 @@ class Batch:
         self.at = 0
         #: The daemon had no room for them before.
         self.again = False
+
+    def add(self, blob: Blob) -> None:
+        """One more call."""
+        data, buffers = blob
+        if buffers or self.buffers is not None:
+            self.add_buffers(buffers)
+        self.payloads.append(data)
+        self.nbytes += len(data)
+
+    def add_buffers(self, buffers: protocol.Buffers) -> None:
+        """The buffers of the next call; its payload follows."""
+        if self.buffers is None:
+            self.buffers = [()] * len(self.payloads)
+        del self.buffers[len(self.payloads) :]  # of a call whose submit was interrupted
+        # Copied: the caller may change its array as soon as submit has returned.
+        own = tuple(bytes(buffer) for buffer in buffers)
+        self.buffers.append(own)
+        self.nbytes += sum(map(len, own))

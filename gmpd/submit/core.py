@@ -115,7 +115,7 @@ class SubmitCore:
         payloads = batch.payloads
         seq = batch.first_seq + len(payloads)
         if buffers or batch.buffers is not None:
-            self._add_buffers(batch, buffers)
+            batch.add_buffers(buffers)
         # Its place in the batch is its number. An interrupt after this leaves a job that nobody
         # waits for, one before it none.
         payloads.append(data)
@@ -168,15 +168,6 @@ class SubmitCore:
         if batch is not None:
             self._next_seq = batch.first_seq + len(batch.payloads)
             self._open = None
-
-    def _add_buffers(self, batch: Batch, buffers: protocol.Buffers) -> None:
-        if batch.buffers is None:
-            batch.buffers = [()] * len(batch.payloads)
-        del batch.buffers[len(batch.payloads) :]  # of a job whose submit was interrupted
-        # Copied: the caller may change its array as soon as submit has returned.
-        own = tuple(bytes(buffer) for buffer in buffers)
-        batch.buffers.append(own)
-        batch.nbytes += sum(map(len, own))
 
     def _room(self) -> int:
         """How many jobs may be sent now."""
