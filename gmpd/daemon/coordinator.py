@@ -137,7 +137,7 @@ class Coordinator:
             assert link.doorman is not None  # it counts its connections
             self._poller.add(left, link.doorman.fd)
 
-    def live_in(self, lock: rundir.Lock, publish: Callable[[], None]) -> None:
+    def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""
         routers = self._client_link, self._worker_link
         self.premises = Premises(lock, routers, publish, self._displaced)

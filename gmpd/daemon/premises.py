@@ -26,13 +26,14 @@ LOOK_NS = 2_000_000_000
 
 
 class Premises:
-    """``publish`` writes the discovery file; ``displaced`` is called once, with the reason."""
+    """``publish`` writes the discovery file, and says whether it is time for one; ``displaced`` is
+    called once, with the reason."""
 
     def __init__(
         self,
         lock: rundir.Lock,
         routers: tuple[Router, ...],
-        publish: Callable[[], None],
+        publish: Callable[[], bool],
         displaced: Callable[[str], None],
     ) -> None:
         self._lock = lock
@@ -84,5 +85,6 @@ class Premises:
                 again = True
         if again or not rundir.is_published(self._lock.directory):
             with suppress(FileNotFoundError):
-                self._publish()
+                again = self._publish() or again
+            if again:
                 log.warning("put back what was removed from %s", self._lock.directory)

@@ -132,10 +132,10 @@ class Front:
         elif self._http_problem:
             self._announce(f"no metrics: {self._http_problem}")
 
-    def publish(self) -> None:
-        """Write the record by which clients find the daemon, once it is there for them."""
+    def publish(self) -> bool:
+        """Write the record by which clients find the daemon; False before it is there for them."""
         if not self._ready:
-            return
+            return False
         record = rundir.Discovery.of_this_process(
             version=gmpd.__version__,
             started_at=self._coordinator.started_at,
@@ -151,6 +151,7 @@ class Front:
                 self._directory / rundir.DISCOVERY,
                 error.strerror,
             )
+        return True
 
     def _status(self) -> str:
         sched = self._coordinator.sched
@@ -261,7 +262,7 @@ def _leave_place(coordinator: Coordinator) -> None:
         os._exit(0)
 
 
-def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -> None:
+def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -> bool:
     """For `gmpd ls` and `gmpd --runtime-dir DIR status`; no other client looks here unasked."""
     record = rundir.Discovery.of_this_process(
         version=gmpd.__version__,
@@ -272,6 +273,7 @@ def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -
         owner_pid=os.getppid(),
     )
     rundir.write_discovery(directory, record)
+    return True
 
 
 def _run(coordinator: Coordinator, notifier: Notifier) -> None:
