@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
+import sys
 import threading
+import time
 from pathlib import Path
 
 _kept: list[object] = []
@@ -47,3 +50,24 @@ def grow(megabytes: int) -> int:
 
 def raise_want() -> None:
     raise OSError(errno.EMFILE, "as if")
+
+
+def break_python(what: str) -> None:
+    """As a monkeypatch that nobody takes back."""
+    match what:
+        case "modules":
+            sys.modules.clear()
+        case "path":
+            sys.path.clear()
+        case "asyncio":
+            asyncio.sleep = None  # type: ignore[assignment]
+        case "time":
+            time.sleep = None  # type: ignore[assignment]
+        case _:
+            raise ValueError(what)
+
+
+def replace_clock() -> None:
+    """As a library that freezes time: what it puts there can be called."""
+    real = time.time
+    time.time = lambda: real()

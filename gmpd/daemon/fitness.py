@@ -1,5 +1,5 @@
 """Whether a worker can still do what its jobs need of the process: open a file, start a thread, be
-watched by sysmon, keep within its memory.
+watched by sysmon, keep within its memory, import, and call what every program calls.
 
 What one job takes and does not give back, all that come after it lack. A worker that finds this of
 itself retires: it takes up nothing more, ends what it has begun, and another takes its place.
@@ -10,16 +10,31 @@ is a few system calls. It knows no jobs.
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import errno
 import os
 import resource
+import sys
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 #: So many descriptors below the limit are wanted: a job that opens a connection has a few.
 FILES_SPARE = 16
 
 _WANTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+#: Jobs cannot do without these. A library may put another function into their place, which serves:
+#: it is only seen whether there is something to call.
+_CALLED: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (asyncio, ("sleep", "gather", "wait_for", "create_task", "get_running_loop", "run")),
+    (asyncio, ("Future", "Task", "Event", "Lock", "Queue")),
+    (threading, ("Thread", "Lock", "Event", "current_thread")),
+    (time, ("sleep", "time", "monotonic")),
+    (os, ("open", "read", "write", "getpid")),
+    (builtins, ("__import__", "__build_class__", "open", "print", "len", "isinstance", "getattr")),
+)
 _PAGE = resource.getpagesize()
 
 
@@ -37,7 +52,7 @@ class Fitness:
 
     def flaw(self) -> str:
         """What is wrong, in words; empty when nothing is."""
-        return self._files() or self._watch() or self._size()
+        return self._files() or self._watch() or self._size() or _python()
 
     def _files(self) -> str:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -64,6 +79,18 @@ class Fitness:
         if used <= self._memory:
             return ""
         return f"it uses {used >> 20} MB of memory, limits.worker_memory is {self._memory >> 20} MB"
+
+
+def _python() -> str:
+    if sys.modules.get("sys") is not sys or __name__ not in sys.modules:
+        return "a job has emptied sys.modules, so no import works as it should"
+    if not sys.path or not sys.meta_path or not sys.path_hooks:
+        return "a job has emptied sys.path or its like, so no module is found"
+    for module, names in _CALLED:
+        for name in names:
+            if not callable(getattr(module, name, None)):
+                return f"a job has put something else into the place of {module.__name__}.{name}"
+    return ""
 
 
 def is_want(error: BaseException) -> bool:

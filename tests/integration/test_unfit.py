@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gmpd.protocol import Outcome
 from tests.rawclient import Boot, RawClient
 
@@ -46,6 +48,16 @@ def test_a_worker_that_has_grown_too_large_retires_after_what_it_holds(boot: Boo
     assert client.outcomes(parked)[0][:2] == (Outcome.OK, "rested")
     client.until(lambda: retired(client))
     assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
+
+
+@pytest.mark.parametrize("what", ["modules", "path", "asyncio", "time"])
+def test_a_worker_whose_python_is_broken_retires(boot: Boot, what: str) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    client.outcomes(client.submit("jobs_unfit:replace_clock", ()))
+    client.outcomes(client.submit("jobs_unfit:break_python", (what,)))
+    client.until(lambda: retired(client))
+    ended = client.outcomes(client.submit("asyncio:sleep", (0.01, "rested")))
+    assert ended[0][:2] == (Outcome.OK, "rested")
 
 
 def test_a_healthy_failure_is_no_reason(boot: Boot) -> None:
