@@ -53,7 +53,7 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
 def _seconds(name: str, value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool | str):
+    if isinstance(value, bool | str | bytes | bytearray):  # float() would read the digits of these
         raise TypeError(f"{name}={value!r}: must be seconds, or a timedelta")
     try:
         seconds = float(value)
@@ -127,6 +127,18 @@ class JobOptions:
 _DEFAULTS = tuple((field.name, field.default) for field in dataclasses.fields(JobOptions))
 _NAMES = frozenset(name for name, _ in _DEFAULTS)
 
+#: What other job queues have under these names, and what does it here.
+INSTEAD = {
+    "kill_after": "isolate=True has timeout= end a function together with its process",
+    "backoff": "retries= tries again at once; submit with delay= to wait before",
+    "retry_on": "retries= tries again after any error: catch in the function what is final",
+    "at": "delay= takes the seconds until then",
+    "expires": "cancel the future of what is no longer wanted",
+    "keep": "a result is kept by its future",
+    "limit": "an Executor(max_concurrent=...) of its own bounds what runs at once",
+    "once": "keep the futures of what you submitted in a dict",
+}
+
 #: The options of a function that declares none.
 DEFAULTS = JobOptions()
 
@@ -185,6 +197,8 @@ def _declare(fn: Any, options: JobOptions) -> Any:
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
     for name in options:
+        if name in INSTEAD:
+            raise TypeError(f"this version has no job option {name!r}: {INSTEAD[name]}")
         if name not in _NAMES:
             close = difflib.get_close_matches(str(name), _NAMES, n=1)
             hint = (

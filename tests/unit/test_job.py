@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from gmpd.job import ATTRIBUTE, DEFAULTS, RETRIES_MAX, SECONDS_MAX, JobOptions, job, options_of
+from gmpd.job import (
+    ATTRIBUTE,
+    DEFAULTS,
+    INSTEAD,
+    RETRIES_MAX,
+    SECONDS_MAX,
+    JobOptions,
+    job,
+    options_of,
+)
 
 EACH: dict[str, Any] = {
     "name": "fetch",
@@ -150,3 +159,16 @@ def test_options_are_frozen_and_can_be_compared_and_hashed() -> None:
     with pytest.raises(AttributeError):
         DEFAULTS.retries = 1  # type: ignore[misc]
     assert len({JobOptions(retries=1), JobOptions(retries=1), DEFAULTS}) == 2
+
+
+@pytest.mark.parametrize("name", sorted(INSTEAD))
+def test_an_option_that_other_queues_have_is_refused_with_what_does_it_here(name: str) -> None:
+    with pytest.raises(TypeError, match=f"this version has no job option '{name}': .{{20}}"):
+        job(**{name: 1})  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("value", [b"1", bytearray(b"1")])
+@pytest.mark.parametrize("name", ["delay", "timeout"])
+def test_bytes_are_no_seconds(name: str, value: bytes) -> None:
+    with pytest.raises(TypeError, match="must be seconds"):
+        job(**{name: value})  # type: ignore[call-overload]
