@@ -35,9 +35,16 @@ log = logging.getLogger("gmpd.serve")
 class Signals:
     """TERM, INT and HUP (its terminal has closed) as readable bytes on a pipe: handlers do nothing
     but write. One that is ignored, as nohup does it, stays so. Every other signal that has a Python
-    handler shows up there as well, and is that handler's business alone."""
+    handler shows up there as well, and is that handler's business alone.
+
+    ``STRAY`` ones would end the process at once, with all its jobs, and mean something to other
+    servers (to open their logs again, for example): they are told of in the log, and change
+    nothing."""
 
     ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    STRAY = frozenset(
+        {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF}
+    )
 
     def __init__(self) -> None:
         self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -45,13 +52,20 @@ class Signals:
         for number in self.ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)
+        self._stray = {n for n in self.STRAY if signal.getsignal(n) is signal.SIG_DFL}
+        for number in self._stray:
+            signal.signal(number, lambda *_: None)
 
     def take(self) -> list[int]:
         """The signals that came since the last call, and that end the daemon."""
         try:
-            return [number for number in os.read(self.fd, 64) if number in self.ENDING]
+            came = os.read(self.fd, 64)
         except BlockingIOError:
             return []
+        for number in self._stray.intersection(came):
+            name = signal.Signals(number).name
+            log.warning("%s came, and means nothing to a daemon; SIGTERM ends it", name)
+        return [number for number in came if number in self.ENDING]
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
