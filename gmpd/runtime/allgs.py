@@ -12,18 +12,23 @@ G is.
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from gmpd.runtime.g import G
-    from gmpd.runtime.jobg import JobG
+from typing import Any, Generic, Protocol, TypeVar
 
 #: Entries of a full set: with one more, CPython would make its table four times as large. It takes
 #: 27 bytes for each now, and a third of a millisecond to be made.
 FULL = 4914
 
 
-class AllGs:
+class Listed(Protocol):
+    """What the sets need of a G."""
+
+    _among: set[Any]
+
+
+T = TypeVar("T", bound=Listed)
+
+
+class AllGs(Generic[T]):
     """The sets. A G that is made is put into ``young`` and remembers that as ``_among``, from which
     it is taken when it ends.
     """
@@ -32,7 +37,7 @@ class AllGs:
 
     def __init__(self) -> None:
         #: Where new ones go, until it is full.
-        self.young: set[G] = set()
+        self.young: set[T] = set()
         self._sets = [self.young]
 
     def __len__(self) -> int:
@@ -41,9 +46,9 @@ class AllGs:
     def __contains__(self, g: Any) -> bool:
         return any(g in gs for gs in self._sets)
 
-    def add(self, g: G | JobG) -> None:
+    def add(self, g: T) -> None:
         """A G was made; ``go`` has this written out."""
-        among: set[Any] = self.young
+        among = self.young
         g._among = among
         among.add(g)
         if len(among) >= FULL:
@@ -59,9 +64,9 @@ class AllGs:
             self.young = set()
             self._sets.append(self.young)
 
-    def some(self, limit: int) -> list[G]:
+    def some(self, limit: int) -> list[T]:
         """All, or any ``limit`` of very many: to sort a million takes a second."""
-        found: list[G] = []
+        found: list[T] = []
         for gs in self._sets:
             found += _some(gs, max(0, limit - len(found)))
         return found
@@ -72,7 +77,7 @@ class AllGs:
         self._sets = [self.young]
 
 
-def _some(gs: set[G], limit: int) -> list[G]:
+def _some(gs: set[T], limit: int) -> list[T]:
     while True:
         try:
             return list(islice(gs, limit))

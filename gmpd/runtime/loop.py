@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from gmpd import pythons
 from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
+from gmpd.runtime.counts import Stats
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G
@@ -47,7 +48,6 @@ from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import p_state
-from gmpd.runtime.stats import Stats
 from gmpd.runtime.steps import is_started, leave_fork
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.task import Task
@@ -96,7 +96,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
         self.made = 0
         #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
-        self.gs = AllGs()
+        self.gs: AllGs[Any] = AllGs()
         #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
         self.sleepers = Sleepers()
         #: Gs that ended without P: (G, coroutine or None, its context). From any M.

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gmpd.runtime.stats import BUCKETS
+from gmpd.runtime.counts import BUCKETS
 
 #: A full pass that takes longer, in CPU time, tenures what it found alive: a third of a slice of a
 #: G. Not by the wall: on a busy machine one of 1 ms lasted 79.

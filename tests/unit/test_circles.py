@@ -17,8 +17,8 @@ FACE = "gmpd"
 
 #: The loop and its parts know each other. Take off what no circle holds any more; add nothing.
 RUNTIME = frozenset({
-    "allgs", "batch", "deadlock", "fresh", "g", "handoffs", "jobg", "loop", "m", "mgc",
-    "neighbours", "overrun", "own", "poller", "stacks", "stats", "steps", "syncg", "sysmon",
+    "batch", "deadlock", "fresh", "g", "handoffs", "jobg", "loop", "m",
+    "neighbours", "overrun", "own", "poller", "stacks", "steps", "syncg", "sysmon",
     "task", "watch",
 })  # fmt: skip
 
