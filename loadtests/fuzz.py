@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -134,7 +134,8 @@ class Desk:
         self.sched = Sched(Policy(queue_jobs=200, window=100, seed=seed))
         faults = Faults(self.sched)
         roster: Any = FakeRoster()
-        self.of_clients, self.of_workers = Line(), Line()
+        #: Any: they stand in for a Router.
+        self.of_clients, self.of_workers = cast("Any", Line()), cast("Any", Line())
         traffic = Traffic()
         self.clients = Clients(
             Config(), 1, self.sched, self.of_clients, traffic, lambda: WORKERS, _answer, faults
