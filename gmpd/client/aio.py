@@ -18,12 +18,11 @@ from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
 from gmpd.client.futures import decoded
 from gmpd.client.liveness import Liveness, Verdict
-from gmpd.client.progress import Report
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Incoming, Sink
 from gmpd.client.unclosed import Belongings, Leash, end_aside
-from gmpd.client.views import OptionsView
+from gmpd.client.views import Face, OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, another
@@ -91,10 +90,10 @@ def _for_asyncio(error: BaseException) -> BaseException:
 
 
 #: An AsyncClient seen through job options.
-AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any]]
+AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]
 
 
-class AsyncClient(Wire):
+class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]):
     """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
 
     #: Whether a link was opened.
@@ -184,14 +183,6 @@ class AsyncClient(Wire):
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJobFuture:
-        """Run ``fn(*args, **kwargs)`` on the daemon: await the future that this returns."""
-        return self.submit_with(None, fn, args, kwargs)
-
-    def options(self, **options: Any) -> AsyncView:
-        """A view of this client that submits with job options."""
-        return OptionsView(self, options)
-
     def submit_with(
         self,
         overrides: dict[str, Any] | None,
@@ -231,33 +222,6 @@ class AsyncClient(Wire):
                 self._wake()
         return seq
 
-    def map(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *iterables: Source,
-        ordered: bool = True,
-        chunksize: int | str = "auto",
-        buffersize: int | None = None,
-        timeout: float | None = None,
-        progress: bool | Report = False,
-    ) -> AsyncIterator[Any]:
-        """As ``Client.map``, for ``async for``; each source is an iterable or an async iterator.
-
-        Closing the generator (``aclose``, or an error in the loop's body) cancels what has not
-        ended.
-        """
-        return self.map_with(
-            None,
-            fn,
-            iterables,
-            ordered=ordered,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            timeout=timeout,
-            progress=progress,
-        )
-
     def map_with(
         self,
         overrides: dict[str, Any] | None,
@@ -272,10 +236,6 @@ class AsyncClient(Wire):
         return AsyncMapping(
             self._submit_ready, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
         ).run()
-
-    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """``async for``: the values that the generator function ``fn`` yields, as they come."""
-        return self.stream_with(None, fn, args, kwargs)
 
     async def stream_with(
         self,

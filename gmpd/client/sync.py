@@ -17,10 +17,9 @@ from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
 from gmpd.client.mapping import Mapping
-from gmpd.client.progress import Report
 from gmpd.client.session import Session
 from gmpd.client.streams import Stream
-from gmpd.client.views import OptionsView
+from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable
 from gmpd.timeouts import checked
@@ -39,10 +38,10 @@ _FOR_GMPD = frozenset(
 
 
 #: A client seen through job options.
-View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream]
+View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream, Iterable[Any]]
 
 
-class Client(Session):
+class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     """A connection to a daemon: ``submit``, ``map``, ``stream``, ``call``.
 
     ``endpoint`` is an address or a runtime directory; without one the running daemon is found, and
@@ -74,14 +73,6 @@ class Client(Session):
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> JobFuture:
-        """Run ``fn(*args, **kwargs)`` on the daemon; its future.
-
-        Raises Unserializable naming what cannot be sent, QueueFull (``on_full="raise"``),
-        DaemonUnreachable, RuntimeError when closed.
-        """
-        return self.submit_with(None, fn, args, kwargs)
-
     def submit_with(
         self,
         overrides: dict[str, Any] | None,
@@ -104,37 +95,6 @@ class Client(Session):
         self._take_in(ref, options, blob, future, wait)
         return future
 
-    def map(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *iterables: Iterable[Any],
-        ordered: bool = True,
-        chunksize: int | str = "auto",
-        buffersize: int | None = None,
-        timeout: float | None = None,
-        progress: bool | Report = False,
-    ) -> Iterator[Any]:
-        """``fn`` over the items, lazily: a window of them is out at a time, so any length works.
-
-        ``ordered=False`` gives results as they come. ``chunksize="auto"`` puts so many into one
-        job that it takes some milliseconds. ``buffersize``: so many items at most are out, or have
-        results that were not taken yet; by default about a thousand, of coroutines about 16,000
-        while they are small. ``timeout``: seconds from now to the last result.
-        ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).
-        Closing the iterator cancels what has not started.
-        """
-        return self.map_with(
-            None,
-            fn,
-            iterables,
-            ordered=ordered,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            timeout=timeout,
-            progress=progress,
-        )
-
     def map_with(
         self,
         overrides: dict[str, Any] | None,
@@ -144,10 +104,6 @@ class Client(Session):
     ) -> Iterator[Any]:
         """``map`` with job options that override the function's."""
         return Mapping(self, overrides, fn, iterables, **how).run()
-
-    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream:
-        """The values that the generator function ``fn`` yields, as they come."""
-        return self.stream_with(None, fn, args, kwargs)
 
     def stream_with(
         self,
@@ -186,10 +142,6 @@ class Client(Session):
     def job(self, job_id: str) -> Any:
         """Not in this version: raises NotImplementedError that says what to do instead."""
         raise NotImplementedError(f"job({job_id!r}): {INSTEAD['job']}")
-
-    def options(self, **options: Any) -> View:
-        """A view of this client that submits with job options (see ``gmpd.job``)."""
-        return OptionsView(self, options)
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer. GmpdError with what it says."""

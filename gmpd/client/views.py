@@ -1,50 +1,108 @@
-"""A client seen through job options: the same for every face, whatever its methods give."""
+"""The verbs of every client, and a client seen through job options."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from gmpd.client.progress import Report
 from gmpd.job import JobOptions
 from gmpd.submit.batch import Options
 
-Future = TypeVar("Future", covariant=True)
-Results = TypeVar("Results", covariant=True)
-Values = TypeVar("Values", covariant=True)
+Future = TypeVar("Future")
+Results = TypeVar("Results")
+Values = TypeVar("Values")
+#: What ``map`` reads items from.
+Source = TypeVar("Source")
 
 
-class Face(Protocol[Future, Results, Values]):
-    """What a view needs of its client."""
+class Face(ABC, Generic[Future, Results, Values, Source]):
+    """The verbs of a client, the same for every way to wait: what they give is the client's own."""
 
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run ``fn(*args, **kwargs)`` on the daemon; its future, to be awaited in an AsyncClient.
+
+        Raises Unserializable naming what cannot be sent, QueueFull (``on_full="raise"``),
+        DaemonUnreachable, RuntimeError when closed.
+        """
+        return self.submit_with(None, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Source,
+        ordered: bool = True,
+        chunksize: int | str = "auto",
+        buffersize: int | None = None,
+        timeout: float | None = None,
+        progress: bool | Report = False,
+    ) -> Results:
+        """``fn`` over the items, lazily: a window of them is out at a time, so any length works.
+
+        ``ordered=False`` gives results as they come. ``chunksize="auto"`` puts so many into one
+        job that it takes some milliseconds. ``buffersize``: so many items at most are out, or have
+        results that were not taken yet; by default about a thousand, of coroutines about 16,000
+        while they are small. ``timeout``: seconds from now to the last result.
+        ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).
+        Closing the iterator cancels what has not started. An AsyncClient takes async iterators too,
+        and its results are for ``async for``.
+        """
+        return self.map_with(
+            None,
+            fn,
+            iterables,
+            ordered=ordered,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Values:
+        """The values that the generator function ``fn`` yields, as they come."""
+        return self.stream_with(None, fn, args, kwargs)
+
+    def options(self, **options: Any) -> OptionsView[Future, Results, Values, Source]:
+        """A view of this client that submits with job options (see ``gmpd.job``)."""
+        return OptionsView(self, options)
+
+    @abstractmethod
     def submit_with(
         self,
         overrides: Options | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Future: ...
+    ) -> Future:
+        """``submit`` with job options that override the function's."""
 
+    @abstractmethod
     def map_with(
         self,
         overrides: Options | None,
         fn: Callable[..., Any],
-        iterables: tuple[Any, ...],
+        iterables: tuple[Source, ...],
         **how: Any,
-    ) -> Results: ...
+    ) -> Results:
+        """``map`` with job options that override the function's."""
 
+    @abstractmethod
     def stream_with(
         self,
         overrides: Options | None,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Values: ...
+    ) -> Values:
+        """``stream`` with job options that override the function's."""
 
 
-class OptionsView(Generic[Future, Results, Values]):
+class OptionsView(Generic[Future, Results, Values, Source]):
     """Shares everything but the options with its client."""
 
-    def __init__(self, client: Face[Future, Results, Values], options: Options) -> None:
+    def __init__(self, client: Face[Future, Results, Values, Source], options: Options) -> None:
         JobOptions().merged(**options)
         self._client = client
         self._options = options
@@ -62,7 +120,7 @@ class OptionsView(Generic[Future, Results, Values]):
         """As the client's."""
         return self._client.submit_with(self._options, fn, args, kwargs)
 
-    def map(self, fn: Callable[..., Any], /, *iterables: Any, **how: Any) -> Results:
+    def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> Results:
         """As the client's."""
         return self._client.map_with(self._options, fn, iterables, **how)
 
