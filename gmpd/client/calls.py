@@ -6,6 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+# Not when the first function goes by value: a signal handler that submits would find it half
+# imported, and one that raises would break it.
+import gmpd.codec.cloud  # noqa: F401
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import GmpdError, Unserializable
 from gmpd.job import ATTRIBUTE, TEXT_MAX, options_of

@@ -5,7 +5,8 @@ are not copied but belong to a namespace that all of a program shares (``guests`
 its lines are, ``__slots__`` stay slots, a cached function has a cache again, annotations that
 cannot be evaluated yet wait, and a class that comes home is left as it is.
 
-Importing this costs more than the rest of the package: it is imported when it is first needed.
+Importing this costs more than the rest of the package: a worker imports it when it is first
+needed, a client at once.
 ``Names`` says of each thing whether it is sent by its name; it is asked, and never imports this.
 """
 
@@ -28,6 +29,9 @@ from typing import Any, Protocol
 from cloudpickle import cloudpickle
 
 from gmpd.codec import guests, origins, rebuild
+
+#: cloudpickle holds it over some lines of Python, where a signal handler may pickle a class, too.
+cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
 
 _OVERWRITE: Any = cloudpickle._class_setstate
 _LRU = type(functools.lru_cache(lambda: None))

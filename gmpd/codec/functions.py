@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import types
@@ -17,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import blame, guests, home, origins, pickles, stability
+from gmpd.codec import blame, guests, home, interrupts, origins, pickles, stability
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -67,8 +68,10 @@ class _Kept(NamedTuple):
     watch: Watch
 
 
-#: By id, with a weak reference beside it: the entry goes when the function goes.
+#: By id, with a weak reference beside it: the entry goes when the function goes. Of this process:
+#: a fork is another program, with parts of its own.
 _known: dict[int, _Known] = {}
+os.register_at_fork(after_in_child=_known.clear)
 _kept: dict[bytes, _Kept] = {}
 
 
@@ -142,20 +145,22 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
 
 
 def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
+    # Before it is pickled: what is exchanged meanwhile is found to be another.
+    state = home.state_of(fn) if isinstance(fn, types.FunctionType) else None
+    shared = isinstance(fn, types.FunctionType) and home.module_of(fn) is not None
+    watch = None if shared else stability.watch(fn)
     try:
         payload, needs, names = pickles.dump_function(fn)
     except Exception as exc:
+        interrupts.pass_on(exc)
         raise _unsendable(fn, qualname, exc) from exc
     ref = FunctionRef("pickle", f"{module}:{qualname}", payload, needs)
-    if isinstance(fn, types.FunctionType) and (
-        home.module_of(fn) is not None or (guests.imported_as(fn) and not needs)
-    ):
+    if isinstance(fn, types.FunctionType) and (shared or (guests.imported_as(fn) and not needs)):
         # Its globals are where it goes, or are watched by name.
         if stability.is_steady(fn):
-            _remember(fn, ref, module, qualname, None, names, home.state_of(fn))
+            _remember(fn, ref, module, qualname, None, names, state)
         return ref
-    watch = None if needs else stability.watch(fn)
-    if watch is not None:
+    if watch is not None and not needs:
         _remember(fn, ref, module, qualname, watch)
     return ref
 
@@ -167,14 +172,14 @@ def _describe_named(fn: Any) -> FunctionRef | None:
         return None
     module, qualname = found
     key = module, qualname.partition(".")[0]
+    state = home.state_of(fn) if type(fn) is types.FunctionType else None
     try:
-        needs, used = home.HOME.require([key])
+        required = home.HOME.require([key])
     except home.Undefinable as exc:
         raise _unsendable(fn, qualname, exc) from exc
-    number = home.HOME.defining_part(key)
-    ref = FunctionRef("main", f"{module}:{qualname}", str(number).encode(), needs)
-    state = home.state_of(fn) if type(fn) is types.FunctionType else None
-    _remember(fn, ref, module, qualname, None, home.HOME.watch(used), state)
+    number = str(required.defining_part(key)).encode()
+    ref = FunctionRef("main", f"{module}:{qualname}", number, required.needs)
+    _remember(fn, ref, module, qualname, None, required.watch(), state)
     return ref
 
 
@@ -201,6 +206,7 @@ def _describe_guest(fn: Any, guest: guests.Guest, name: str) -> FunctionRef:
         with guests.entering(guest):
             payload, needs, _ = pickles.dump_function(fn)
     except Exception as exc:
+        interrupts.pass_on(exc)
         raise _unsendable(fn, name.partition(":")[2], exc) from exc
     return FunctionRef("pickle", name, payload, needs)
 

@@ -11,6 +11,11 @@ again when it was bound to another object since (a function defined anew, a cons
 Changes *inside* an object are not seen, as with any pool whose workers have started. A name that a
 function assigns (``global``) is the workers' own once it was sent, and is not sent again.
 
+**At any moment.** A value is pickled by its own code; signal handlers and other threads run in
+between, and may define the same names, bind them anew, or raise. So all that was sent is one state
+that never changes: a draft is made beside it and follows it in one step, or is made again if its
+names were sent meanwhile.
+
 It never sends anything itself. Thread-safe.
 """
 
@@ -18,7 +23,6 @@ from __future__ import annotations
 
 import dis
 import io
-import itertools
 import linecache
 import os
 import sys
@@ -26,12 +30,13 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
-from gmpd.codec import guests, origins
+from gmpd.codec import guests, interrupts, origins
 from gmpd.codec.guests import AUTHKEY, MAIN, ORIGINS, SOURCES
+from gmpd.errors import Unserializable
 
 #: A module that travels by value, and a name in it.
 Key = tuple[str, str]
@@ -39,6 +44,8 @@ Key = tuple[str, str]
 ALONE_BYTES = 16 * 1024
 #: Source text of one cell or of what was typed.
 _SOURCE_MAX = 1 << 20
+#: How long a thread waits for another to pickle what both need, seconds.
+_TURN_S = 1.0
 _ABSENT: Any = object()
 #: What every module has: sent with the first of its names.
 _OF_MODULE = ("__file__", "__package__", "__spec__", "__doc__")
@@ -61,28 +68,28 @@ class Undefinable(Exception):
 class Part:
     """Names with their values, on the way to other processes."""
 
-    def __init__(self, name: str, number: int, payload: bytes) -> None:
-        self.name = name
+    def __init__(self, home: Home, number: int, drawn: _Drawn) -> None:
+        self.name = guests.part_name(home.id, number)
         self.number = number
-        self._payload: bytes | None = payload
+        self._home = home
+        self._keys = tuple(key for key, entry in drawn.made.items() if entry.value is not _ABSENT)
+        self._payload: bytes | None = drawn.payload
         #: Makes the payload of a large value again.
-        self.again: Callable[[], bytes] | None = None
-        #: Names of it that nothing newer has replaced.
-        self.current: set[Key] = set()
+        self._again = drawn.again
 
     @property
     def superseded(self) -> bool:
         """Whether all that it defines is defined anew by other parts."""
-        return not self.current
+        return not self._home.has_names_of(self, self._keys)
 
     def data(self) -> bytes:
-        """What is sent of it. A large value is not kept beside its pickle: a second session is sent
-        the value as it is by then."""
+        """The bytes that are sent of it. A large value is not kept beside its pickle: a second
+        session is sent the value as it is by then, and its own code may run here."""
         payload = self._payload
         if payload is None:
-            assert self.again is not None
-            return self.again()
-        if self.again is not None:
+            assert self._again is not None
+            return self._again()
+        if self._again is not None:
             self._payload = None
         return payload
 
@@ -95,6 +102,14 @@ class _Entry(NamedTuple):
     #: Code and defaults of a function.
     state: tuple[Any, ...] | None
     uses: frozenset[Key]
+
+
+class _Drawn(NamedTuple):
+    """A part that has no number yet."""
+
+    made: dict[Key, _Entry]
+    payload: bytes
+    again: Callable[[], bytes] | None
 
 
 class Check(NamedTuple):
@@ -126,57 +141,27 @@ def state_of(fn: Any) -> tuple[Any, ...]:
     return fn.__code__, fn.__defaults__, fn.__kwdefaults__
 
 
-class Home:
-    """This program."""
+class _State:
+    """All that a program has sent, at one moment. It never changes: a newer one follows it."""
 
-    def __init__(self) -> None:
-        self.id = os.urandom(guests.ID_BYTES)
-        self._lock = threading.RLock()
-        #: Numbers of parts: taken in one step, since a signal handler may make a part in between.
-        self._numbers = itertools.count()
-        self._entries: dict[Key, _Entry] = {}
+    __slots__ = ("assigned", "entries", "follower", "number")
+
+    def __init__(self, entries: dict[Key, _Entry], assigned: frozenset[Key], number: int) -> None:
+        self.entries = entries
         #: Names that functions which were sent assign.
-        self._assigned: set[Key] = set()
-
-    def require(self, keys: Iterable[Key]) -> tuple[tuple[Part, ...], frozenset[Key]]:
-        """The parts that define these names and all that they use, in the order of their making;
-        and all those names. Raises Undefinable."""
-        with self._lock:
-            while True:
-                used = self._closure(keys)
-                stale = sorted(key for key in used if self._is_stale(key))
-                if not stale:
-                    break
-                self._define(stale)
-            parts = {part for key in used if (part := self._entries[key].part) is not None}
-            return tuple(sorted(parts, key=lambda part: part.number)), used
-
-    def watch(self, keys: Iterable[Key]) -> Watch:
-        """What to check before these names are taken for sent."""
-        found = []
-        for key in keys:
-            module, name = key
-            if key in self._assigned or module in (SOURCES, AUTHKEY) or name in _OF_MODULE:
-                continue
-            entry = self._entries[key]
-            space = sys.modules[module].__dict__
-            found.append(Check(space, name, entry.value, entry.weak, entry.state))
-        return tuple(found)
+        self.assigned = assigned
+        #: Of the next part.
+        self.number = number
+        #: At ``_NEXT`` the state after this one. ``setdefault`` puts it there in one step, which
+        #: neither threads nor signal handlers can divide.
+        self.follower: dict[int, _State] = {}
 
     def knows(self, key: Key) -> bool:
         """Whether a name is defined elsewhere as it is now."""
-        return key in self._entries and not self._is_stale(key)
+        return key in self.entries and not self.is_stale(key)
 
-    def defining_part(self, key: Key) -> int:
-        """The number of the part that defines a name that was required."""
-        part = self._entries[key].part
-        return -1 if part is None else part.number
-
-    def assigns(self, keys: Iterable[Key]) -> None:
-        """Functions on their way assign these names."""
-        self._assigned.update(keys)
-
-    def _closure(self, keys: Iterable[Key]) -> frozenset[Key]:
+    def closure(self, keys: Iterable[Key]) -> frozenset[Key]:
+        """These names, and those that they use."""
         found: set[Key] = set()
         waiting = list(keys)
         while waiting:
@@ -184,56 +169,155 @@ class Home:
             if key in found:
                 continue
             found.add(key)
-            entry = self._entries.get(key)
+            entry = self.entries.get(key)
             if entry is not None:
                 waiting.extend(entry.uses)
             if key[0] not in (SOURCES, AUTHKEY):
                 waiting.extend((key[0], name) for name in _OF_MODULE)
         return frozenset(found)
 
-    def _is_stale(self, key: Key) -> bool:
-        entry = self._entries.get(key)
+    def is_stale(self, key: Key) -> bool:
+        """Whether a name has to be sent, for the first time or again."""
+        entry = self.entries.get(key)
         if entry is None:
             return True
-        if key in self._assigned or key[0] in (SOURCES, AUTHKEY) or key[1] in _OF_MODULE:
+        if key in self.assigned or key[0] in (SOURCES, AUTHKEY) or key[1] in _OF_MODULE:
             return False
         value = _value_of(key)
         if value is not (entry.value() if entry.weak else entry.value):
             return True
         return entry.state is not None and state_of(value) != entry.state
 
-    def _define(self, keys: list[Key]) -> None:
-        """Put names into new parts, with what they use and is not sent yet."""
-        draft = _Draft(self, keys)
-        draft.write()
-        for key, payload, again in draft.large:
-            self._commit({key: draft.made[key]}, payload, again)
-            del draft.made[key]
-        self._commit(draft.made, draft.payload(), None)
 
-    def _commit(
-        self, made: dict[Key, _Entry], payload: bytes, again: Callable[[], bytes] | None
-    ) -> None:
-        number = next(self._numbers)
-        part = Part(guests.part_name(self.id, number), number, payload)
-        part.again = again
-        for key, entry in made.items():
-            old = self._entries.get(key)
-            if old is not None and old.part is not None:
-                old.part.current.discard(key)
-            if entry.value is not _ABSENT:
-                part.current.add(key)
-                entry = entry._replace(part=part)
-            self._entries[key] = entry
+_NEXT = 0
+
+
+class Required(NamedTuple):
+    """Names that were required, as they were sent."""
+
+    state: _State
+    keys: frozenset[Key]
+
+    @property
+    def needs(self) -> tuple[Part, ...]:
+        """The parts that define the names, in the order of their making."""
+        entries = self.state.entries
+        parts = {part for key in self.keys if (part := entries[key].part) is not None}
+        return tuple(sorted(parts, key=lambda part: part.number))
+
+    def defining_part(self, key: Key) -> int:
+        """The number of the part that defines a name."""
+        part = self.state.entries[key].part
+        return -1 if part is None else part.number
+
+    def watch(self) -> Watch:
+        """Facts to check before the names are taken for sent."""
+        found = []
+        for key in self.keys:
+            module, name = key
+            if key in self.state.assigned or module in (SOURCES, AUTHKEY) or name in _OF_MODULE:
+                continue
+            entry = self.state.entries[key]
+            space = sys.modules[module].__dict__
+            found.append(Check(space, name, entry.value, entry.weak, entry.state))
+        return tuple(found)
+
+
+class Home:
+    """This program."""
+
+    def __init__(self) -> None:
+        self.id = os.urandom(guests.ID_BYTES)
+        self._latest = _State({}, frozenset(), 0)
+        #: Saves threads the work of pickling the same names at the same time, and no more than
+        #: that: see ``_take_turn``.
+        self._turn = threading.RLock()
+
+    def require(self, keys: Iterable[Key], assigned: Iterable[Key] = ()) -> Required:
+        """Define these names and all that they use where that is not done yet. ``assigned``: names
+        that belong to the workers from now on. Raises Undefinable."""
+        names, own = tuple(keys), frozenset(assigned)
+        required = self._sent(names, own)
+        if required is None:
+            turn = self._take_turn()
+            try:
+                while required is None:
+                    self._define(names, own)
+                    required = self._sent(names, own)
+            finally:
+                turn.release()
+        return required
+
+    def has_names_of(self, part: Part, keys: Iterable[Key]) -> bool:
+        """Whether ``part`` still is the newest to define any of its names."""
+        entries = self._state().entries
+        return any(entries[key].part is part for key in keys)
+
+    def _state(self) -> _State:
+        state = self._latest
+        while (newer := state.follower.get(_NEXT)) is not None:
+            state = newer
+        self._latest = state  # perhaps over a newer one, to which this leads
+        return state
+
+    def _take_turn(self) -> Any:
+        """Values are pickled by their own code, which may wait for another thread that is here,
+        too; and a signal handler may raise between the lock and its release. So the lock is given
+        up after a moment: the pickling is only done twice then."""
+        while True:
+            turn = self._turn
+            if turn.acquire(timeout=_TURN_S):
+                return turn
+            if self._turn is turn:
+                self._turn = threading.RLock()
+
+    def _sent(self, keys: tuple[Key, ...], assigned: frozenset[Key]) -> Required | None:
+        state = self._state()
+        used = state.closure(keys)
+        if assigned <= state.assigned and not any(map(state.is_stale, used)):
+            return Required(state, used)
+        return None
+
+    def _define(self, keys: tuple[Key, ...], assigned: frozenset[Key]) -> None:
+        """Put names into new parts, with what they use and is not sent yet.
+
+        Values' own code, signal handlers and other threads may do the same meanwhile. The first one
+        to be done wins: nothing that a job may have assigned since is sent a second time."""
+        seen = self._state()
+        draft = _Draft(seen, sorted(filter(seen.is_stale, seen.closure(keys))))
+        drawn = draft.draw()
+        assigned |= draft.assigned
+        while True:
+            state = self._state()
+            made = [key for each in drawn for key in each.made]
+            if any(state.entries.get(key) is not seen.entries.get(key) for key in made):
+                return
+            mine = self._after(state, drawn, assigned)
+            if state.follower.setdefault(_NEXT, mine) is mine:
+                return
+
+    def _after(self, state: _State, drawn: list[_Drawn], assigned: frozenset[Key]) -> _State:
+        entries = dict(state.entries)
+        number = state.number
+        for each in drawn:
+            part = Part(self, number, each)
+            number += 1
+            for key, entry in each.made.items():
+                entries[key] = entry if entry.value is _ABSENT else entry._replace(part=part)
+        return _State(entries, state.assigned | assigned, number)
 
 
 class Collector:
-    """``cloud.Names`` of one pickle: gathers which names it uses."""
+    """``cloud.Names`` of one pickle: gathers which names it uses.
 
-    def __init__(self, home: Home, *, defining: bool = False) -> None:
-        self._home = home
-        self._defining = defining
+    ``knows``: the names are defined just now. What is not known elsewhere goes as a whole where it
+    is met first."""
+
+    def __init__(self, knows: Callable[[Key], bool] | None = None) -> None:
+        self._knows = knows
         self.keys: set[Key] = set()
+        #: Names that functions in it assign.
+        self.assigned: set[Key] = set()
 
     def refer(self, obj: Any) -> tuple[str, str] | None:
         found = named(obj)
@@ -242,8 +326,7 @@ class Collector:
         module, qualname = found
         key = module, qualname.partition(".")[0]
         self.keys.add(key)
-        # What is defined just now goes as a whole where it is met first.
-        return None if self._defining and not self._home.knows(key) else found
+        return None if self._knows is not None and not self._knows(key) else found
 
     def uses(self, fn: types.FunctionType) -> str | None:
         module = module_of(fn)
@@ -251,7 +334,7 @@ class Collector:
             read, assigned = names_in(fn.__code__)
             self.keys.update((module, name) for name in read | assigned if name not in _NEVER)
             self.keys.update((module, name) for name in _OF_MODULE)
-            self._home.assigns((module, name) for name in assigned)
+            self.assigned.update((module, name) for name in assigned)
         return module
 
     def shows(self, code: types.CodeType) -> None:
@@ -271,35 +354,44 @@ class Collector:
 
 
 class _Draft:
-    """A part in the making."""
+    """Parts in the making, beside what was sent by then."""
 
-    def __init__(self, home: Home, keys: list[Key]) -> None:
-        self._home = home
+    def __init__(self, seen: _State, keys: list[Key]) -> None:
+        self._seen = seen
         self._waiting = list(keys)
         self._users: dict[Key, str] = {}
-        self._names = Collector(home, defining=True)
+        self._names = Collector(seen.knows)
         self._sink = io.BytesIO()
         self._pickler = _pickler(self._sink, self._names)
-        _write_key(self._pickler)
-        self.made: dict[Key, _Entry] = {}
-        self.large: list[tuple[Key, bytes, Callable[[], bytes]]] = []
+        self._made: dict[Key, _Entry] = {}
+        self._large: list[_Drawn] = []
         #: Where a thing was written that came up inside another.
         self._inside: dict[Key, Key] = {}
 
-    def payload(self) -> bytes:
-        self._pickler.dump(None)
-        return self._sink.getvalue()
+    @property
+    def assigned(self) -> set[Key]:
+        """Names that its functions assign."""
+        return self._names.assigned
 
-    def write(self) -> None:
-        """Write all that wait, and what they use."""
+    def draw(self) -> list[_Drawn]:
+        """Write all that wait, and what they use. Raises Undefinable."""
+        _write_key(self._pickler)
         while self._waiting:
             key = self._waiting.pop()
-            if key in self.made or self._home.knows(key):
+            if key in self._made or self._seen.knows(key):
                 continue
             self._write(key)
+        self._pickler.dump(None)
+        for each in self._large:
+            for key in each.made:
+                each.made[key] = self._made.pop(key)
+        if not self._made:
+            return self._large
+        return [*self._large, _Drawn(self._made, self._sink.getvalue(), None)]
 
     def _write(self, key: Key) -> None:
         value = _value_of(key)
+        entry = _entry(value)
         uses: set[Key] = set()
         if value is not _ABSENT:
             self._names.keys = uses
@@ -308,14 +400,15 @@ class _Draft:
                 if not self._write_alone(key, value):
                     self._pickler.dump((*key, value))
             except Exception as exc:
+                interrupts.pass_on(exc)
                 raise Undefinable(key, value, self._users.get(key, "")) from exc
         uses.discard(key)
         host = self._inside.get(key)
-        if host is not None and host in self.made:
-            uses |= self.made[host].uses - {key}
-        self.made[key] = _entry(value, frozenset(uses))
+        if host is not None and host in self._made:
+            uses |= self._made[host].uses - {key}
+        self._made[key] = entry._replace(uses=frozenset(uses))
         for used in sorted(uses):
-            if used not in self.made:
+            if used not in self._made:
                 self._users.setdefault(used, key[1])
                 self._inside.setdefault(used, key)
                 self._waiting.append(used)
@@ -332,21 +425,30 @@ class _Draft:
         """Whether it is a large value, which is a part of its own."""
         if type(value) in _SMALL or callable(value) or isinstance(value, types.ModuleType):
             return False
-
-        def again() -> bytes:
-            sink = io.BytesIO()
-            pickler = _pickler(sink, self._names)
-            _write_key(pickler)
-            held = _value_of(key)
-            pickler.dump((*key, value if held is _ABSENT else held))
-            pickler.dump(None)
-            return sink.getvalue()
-
-        payload = again()
+        payload = _alone(key, value, self._names)
         if len(payload) < ALONE_BYTES or self._names.keys:
             return False  # what refers to others stays with them
-        self.large.append((key, payload, again))
+        self._large.append(_Drawn({key: _entry(value)}, payload, partial(_alone_again, key, value)))
         return True
+
+
+def _alone(key: Key, value: Any, names: Collector) -> bytes:
+    sink = io.BytesIO()
+    pickler = _pickler(sink, names)
+    _write_key(pickler)
+    pickler.dump((*key, value))
+    pickler.dump(None)
+    return sink.getvalue()
+
+
+def _alone_again(key: Key, before: Any) -> bytes:
+    """What it has come to refer to goes along as a whole: the part needs no others."""
+    value = _value_of(key)
+    try:
+        return _alone(key, before if value is _ABSENT else value, Collector(lambda _: False))
+    except Exception as exc:
+        interrupts.pass_on(exc)
+        raise Unserializable(f"the global {key[1]!r} cannot be sent a second time: {exc}") from exc
 
 
 def _pickler(sink: io.BytesIO, names: Collector) -> Any:
@@ -365,12 +467,13 @@ def _write_key(pickler: Any) -> None:
         pickler.dump((AUTHKEY, "", _value_of((AUTHKEY, ""))))
 
 
-def _entry(value: Any, uses: frozenset[Key]) -> _Entry:
+def _entry(value: Any) -> _Entry:
+    """For a value that is about to be pickled; the names that it uses come later."""
     state = state_of(value) if isinstance(value, types.FunctionType) else None
     try:
-        return _Entry(None, weakref.ref(value), True, state, uses)
+        return _Entry(None, weakref.ref(value), True, state, frozenset())
     except TypeError:
-        return _Entry(None, value, False, state, uses)
+        return _Entry(None, value, False, state, frozenset())
 
 
 def _value_of(key: Key) -> Any:

@@ -8,10 +8,13 @@ whose handler raises would go on for ever.
 from __future__ import annotations
 
 import functools
+import inspect
 import signal
+from types import FrameType
 from typing import Any
 
 _SIGNALS = tuple(signal.valid_signals())
+_NUMBERS = frozenset(map(int, _SIGNALS))
 
 
 def pass_on(error: BaseException) -> None:
@@ -22,9 +25,21 @@ def pass_on(error: BaseException) -> None:
         return  # nothing of Python ran below: the commonest
     codes = {id(_code(signal.getsignal(number))) for number in _SIGNALS}
     while trace is not None:
-        if id(trace.tb_frame.f_code) in codes:
+        if id(trace.tb_frame.f_code) in codes or _is_called_as_handler(trace.tb_frame):
             raise error
         trace = trace.tb_next
+
+
+def _is_called_as_handler(frame: FrameType) -> bool:
+    """Whether its last two arguments are a signal and a frame: a handler that puts another in its
+    own place before it raises is no handler any more."""
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount]
+    found = [frame.f_locals.get(name) for name in names]
+    if code.co_flags & inspect.CO_VARARGS:
+        found += frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+    number, where = found[-2:] if len(found) > 1 else (None, None)
+    return isinstance(where, FrameType) and type(number) is int and number in _NUMBERS
 
 
 def _code(handler: Any) -> object:

@@ -90,15 +90,8 @@ def dump_needing(
             data = _by_hand(value, guests.GuestNames(guest), callback)
         return _summed(guests.mark(data, guest.id)), tuple(buffers), tuple(guest.parts.values())
     buffers.clear()
-    program = home.HOME
-    names = home.Collector(program)
-    data = _by_hand(value, names, callback)
-    if _has_managers(data):
-        names.keys.add((guests.AUTHKEY, ""))
-    if not names.keys:
-        return _summed(data), tuple(buffers), ()
-    needs, _ = program.require(names.keys)
-    return _summed(guests.mark(data, program.id)), tuple(buffers), needs
+    data, required = _by_value(value, callback)
+    return data, tuple(buffers), () if required is None else required.needs
 
 
 def dump_function(fn: object) -> tuple[bytes, Needs, home.Watch]:
@@ -107,15 +100,21 @@ def dump_function(fn: object) -> tuple[bytes, Needs, home.Watch]:
     if guest is not None:
         data, _, needs = dump_needing(fn, in_band=True)
         return data, needs, ()
+    data, required = _by_value(fn, None)
+    return (data, (), ()) if required is None else (data, required.needs, required.watch())
+
+
+def _by_value(value: object, callback: Any) -> tuple[bytes, home.Required | None]:
+    """A pickle with the names of this program that it uses, defined."""
     program = home.HOME
-    names = home.Collector(program)
-    data = _by_hand(fn, names, None)
+    names = home.Collector()
+    data = _by_hand(value, names, callback)
     if _has_managers(data):
         names.keys.add((guests.AUTHKEY, ""))
     if not names.keys:
-        return _summed(data), (), ()
-    needs, used = program.require(names.keys)
-    return _summed(guests.mark(data, program.id)), needs, program.watch(used)
+        return _summed(data), None
+    required = program.require(names.keys, names.assigned)
+    return _summed(guests.mark(data, program.id)), required
 
 
 def _by_hand(value: object, names: Any, callback: Any) -> bytes:

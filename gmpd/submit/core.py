@@ -129,7 +129,8 @@ class SubmitCore:
         return self.submit(ref, blob, {**(options or {}), "stream": STREAM_WINDOW}, sink)
 
     def check(self, ref: FunctionRef, blob: Blob, options: Options | None) -> None:
-        """Raises Unserializable for what no message takes, before anything of it is kept.
+        """Raises Unserializable for what no message takes, before anything of it is kept; and has
+        ready what the function needs.
 
         Needs no lock. A frame that is too large would cost the connection, and with it every job of
         this session; what cannot be packed would fail where the job has long been taken.
@@ -141,6 +142,8 @@ class SubmitCore:
         data, buffers = blob
         if buffers or len(data) > SMALL_BYTES or len(ref.payload) > SMALL_BYTES:
             self._check_size(ref, blob)
+        if ref.needs:
+            self._functions.prepare(ref)
 
     def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
         limit = self.welcome.value_bytes if self.welcome is not None else 0

@@ -32,6 +32,8 @@ class FunctionTable:
         self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
         #: By the part (``codec.home.Part`` or ``codec.guests.GuestPart``).
         self._parts: dict[Any, int] = {}
+        #: What is sent of parts that were made ready for it.
+        self._ready: dict[Any, bytes] = {}
         self._next = 1
 
     def number(self, ref: FunctionRef) -> int:
@@ -53,10 +55,23 @@ class FunctionTable:
             self._drop(old.difference(ref.needs))
         return fid
 
+    def prepare(self, ref: FunctionRef) -> None:
+        """Have ready the parts that ``number`` will send: a large value may have to be pickled
+        again, by code of its own, which must not run where ``number`` is called. Any thread may
+        call this at any time."""
+        for part in ref.needs:
+            if part in self._parts or part in self._ready:
+                continue
+            self._ready[part] = part.data()
+            if part in self._parts:  # another thread was faster
+                self._ready.pop(part, None)
+
     def _part(self, part: Any) -> int:
         fid = self._parts.get(part)
         if fid is None:
-            payload = part.data() if self._brings else b""
+            payload = self._ready.pop(part, None)
+            if payload is None:
+                payload = part.data() if self._brings else b""
             fid = self._parts[part] = self._take_number()
             self._say(protocol.Define(fid, PART, part.name, payload, []))
         return fid

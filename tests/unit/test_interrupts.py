@@ -35,9 +35,14 @@ def function(*_: object) -> None:
     raise Raised
 
 
+def once(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Raised
+
+
 @pytest.fixture(
-    params=[function, Handler(), Handler().raises, functools.partial(function, 1)],
-    ids=["function", "object", "method", "partial"],
+    params=[function, once, Handler(), Handler().raises, functools.partial(function, 1)],
+    ids=["function", "once", "object", "method", "partial"],
 )
 def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
     before = signal.signal(signal.SIGUSR1, request.param)
