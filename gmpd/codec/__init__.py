@@ -6,7 +6,7 @@ gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
 from gmpd.codec.blame import too_large
-from gmpd.codec.error_texts import load_formatter
+from gmpd.codec.error_texts import load_formatter, readable
 from gmpd.codec.failures import (
     ErrorSummary,
     add_job_note,
@@ -53,6 +53,7 @@ __all__ = [
     "learn_part",
     "load_formatter",
     "own_error",
+    "readable",
     "resolve_function",
     "stand_in",
     "to_plain",

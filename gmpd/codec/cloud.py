@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from gmpd.codec import guests, origins, rebuild
+from gmpd.codec import guests, interrupts, origins, rebuild
 
 #: cloudpickle holds it over some lines of Python, where a signal handler may pickle a class, too.
 cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
@@ -225,7 +225,8 @@ def _evaluate_annotations(fn: types.FunctionType) -> None:
     if _DEFERRED:
         try:
             _ = fn.__annotations__
-        except Exception:  # noqa: BLE001 - names that are not there yet, or only for type checkers
+        except Exception as error:  # noqa: BLE001 - names that are not there yet, or only for type checkers
+            interrupts.pass_on(error)
             lib: Any = importlib.import_module("annotationlib")
             fn.__annotations__ = lib.get_annotations(fn, format=lib.Format.STRING)
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from gmpd.errors import GmpdError
+from gmpd.errors import GmpdError, RemoteError
 
 #: Bytes of any one text: enough for a deep traceback, small beside a frame.
 TEXT_MAX = 64 * 1024
@@ -23,6 +23,7 @@ _NOTES_MAX = 100
 CHAIN_MAX = 100
 #: A longer message is cut before the traceback module would copy it several times over.
 _MESSAGE_MAX = 1024 * 1024
+_READ = ("__class__", "__dict__", "__traceback__", "__cause__", "__context__", "args")
 #: Innermost frames shown of each: far above any honest stack, below a raised recursion limit.
 _FRAMES_MAX = 2000
 
@@ -102,6 +103,23 @@ def traceback_text(exc: BaseException) -> str:
         return clean("".join(_format_places(exc)))
 
 
+def readable(exc: BaseException) -> BaseException:
+    """``exc``, or an error in its place if its class forbids to read the attributes that every
+    exception has: even ``isinstance`` would raise."""
+    kind = type(exc)
+    if kind.__getattribute__ is BaseException.__getattribute__:
+        return exc
+    try:
+        for name in _READ:
+            getattr(exc, name)
+    except BaseException as error:  # noqa: BLE001 - a job may raise what it likes here too
+        name = attribute_text(type(error), "__name__")
+        text = f"{name_of(kind)} (it cannot be read: __getattribute__ raised {name})"
+        trace = BaseException.__dict__["__traceback__"].__get__(exc)
+        return RemoteError(text, name_of(kind), "").with_traceback(trace)
+    return exc
+
+
 def is_modest(exc: BaseException) -> bool:
     """Whether chain and groups together are small enough for the traceback module."""
     seen: set[int] = set()
@@ -111,6 +129,7 @@ def is_modest(exc: BaseException) -> bool:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
+        one = readable(one)
         if len(seen) > CHAIN_MAX or _message_length(one) > _MESSAGE_MAX:
             return False
         waiting += [one.__cause__, one.__context__]

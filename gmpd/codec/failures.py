@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from gmpd import errors
-from gmpd.codec import guests, pickles
+from gmpd.codec import guests, interrupts, pickles
 from gmpd.codec.error_texts import (
     CHAIN_MAX,
     NAME_MAX,
@@ -27,6 +27,7 @@ from gmpd.codec.error_texts import (
     is_modest,
     name_of,
     notes_of,
+    readable,
     text_of,
     traceback_text,
 )
@@ -76,7 +77,7 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
     """
     if (guest := guests.current()) is not None:
         guest.show_sources()
-    return _encode(exc, plain, 0)
+    return _encode(readable(exc), plain, 0)
 
 
 def _encode(exc: BaseException, plain: bool, depth: int) -> bytes:
@@ -166,6 +167,7 @@ def _unpack(data: Buffer) -> dict[str, Any]:
     try:
         error = msgpack.unpackb(data)
     except Exception as exc:
+        interrupts.pass_on(exc)
         raise ProtocolError(f"{len(data)} bytes are not an error: {exc}") from exc
     if type(error) is not dict:
         raise ProtocolError(f"{len(data)} bytes are not an error but a {type(error).__name__}")
@@ -184,7 +186,7 @@ def _parts(exc: BaseException, plain: bool, depth: int) -> list[bytes] | None:
         return None
     if depth >= _GROUP_DEPTH_MAX or len(exc.exceptions) > CHAIN_MAX or not is_modest(exc):
         return None
-    parts = [_encode(member, plain, depth + 1) for member in exc.exceptions]
+    parts = [_encode(readable(member), plain, depth + 1) for member in exc.exceptions]
     return parts if sum(map(len, parts)) <= _PARTS_MAX else None
 
 
@@ -209,7 +211,8 @@ def _own_group(pickled: bytes, text: str, members: list[BaseException]) -> BaseE
     try:
         kind, state = pickles.load(pickled)
         group: BaseException = BaseExceptionGroup.__new__(kind, text, members)
-    except Exception:  # noqa: BLE001 - not what _group_kind made, or the class has changed
+    except Exception as error:  # noqa: BLE001 - not what _group_kind made, or the class has changed
+        interrupts.pass_on(error)
         return None
     return group if _give_state(group, state) else None
 
@@ -235,7 +238,8 @@ def _from_args(error: dict[str, Any]) -> BaseException | None:
         return None
     try:
         return kind(*args)
-    except Exception:  # noqa: BLE001 - another version of the class
+    except Exception as error:  # noqa: BLE001 - another version of the class
+        interrupts.pass_on(error)
         return None
 
 
@@ -263,7 +267,8 @@ def _set(exc: BaseException, name: str, value: object) -> bool:
     # Past a __setattr__ of its own: a frozen dataclass may be an exception.
     try:
         object.__setattr__(exc, name, value)
-    except Exception:  # noqa: BLE001 - user code
+    except Exception as error:  # noqa: BLE001 - user code
+        interrupts.pass_on(error)
         return False
     return True
 
@@ -407,18 +412,20 @@ def _from_bare(data: bytes) -> BaseException | None:
         exc: BaseException = base.__new__(kind, *made_with)
         base.__init__(exc, *made_with)
         BaseException.args.__set__(exc, args)  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - not what _bare made, or the class has changed
+    except Exception as error:  # noqa: BLE001 - not what _bare made, or the class has changed
+        interrupts.pass_on(error)
         return None
     return exc if _give_state(exc, state) else None
 
 
 def _builtin_base(kind: Any) -> type[BaseException] | None:
-    """The builtin that ``kind`` derives from; None for what makes its instances in its own way."""
+    """The builtin that ``kind`` derives from; None for a group, which needs its members. A
+    ``__new__`` of its own is not called, as little as ``__init__``: it may need more than is kept.
+    """
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         return None
     base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
-    plain = kind.__new__ is base.__new__ and not issubclass(base, BaseExceptionGroup)
-    return base if plain else None
+    return None if issubclass(base, BaseExceptionGroup) else base
 
 
 def _can_be_sent(value: object) -> bool:

@@ -368,6 +368,7 @@ def _enter(ref: FunctionRef) -> None:
     except NotRegistered as exc:
         raise NotRegistered(f"no function {ref.name}: {exc}") from exc
     except (Exception, SystemExit) as exc:
+        interrupts.pass_on(exc)
         raise NotRegistered(
             f"the function {ref.name} cannot be rebuilt: {pickles.cannot_rebuild(exc)}"
         ) from exc

@@ -71,16 +71,13 @@ class Part:
     def __init__(self, home: Home, number: int, drawn: _Drawn) -> None:
         self.name = guests.part_name(home.id, number)
         self.number = number
-        self._home = home
-        self._keys = tuple(key for key, entry in drawn.made.items() if entry.value is not _ABSENT)
+        #: All that it defines is defined anew by other parts.
+        self.superseded = False
+        #: The names that it defines.
+        self.keys = tuple(key for key, entry in drawn.made.items() if entry.value is not _ABSENT)
         self._payload: bytes | None = drawn.payload
         #: Makes the payload of a large value again.
         self._again = drawn.again
-
-    @property
-    def superseded(self) -> bool:
-        """Whether all that it defines is defined anew by other parts."""
-        return not self._home.has_names_of(self, self._keys)
 
     def data(self) -> bytes:
         """The bytes that are sent of it. A large value is not kept beside its pickle: a second
@@ -188,6 +185,12 @@ class _State:
             return True
         return entry.state is not None and state_of(value) != entry.state
 
+    def tell_superseded(self, replaced: Iterable[_Entry]) -> None:
+        """Let sessions forget the parts of which nothing is left. Only an economy: a signal handler
+        that raises may end it half way."""
+        for part in {entry.part for entry in replaced if entry.part is not None}:
+            part.superseded = all(self.entries[key].part is not part for key in part.keys)
+
 
 _NEXT = 0
 
@@ -248,11 +251,6 @@ class Home:
                 turn.release()
         return required
 
-    def has_names_of(self, part: Part, keys: Iterable[Key]) -> bool:
-        """Whether ``part`` still is the newest to define any of its names."""
-        entries = self._state().entries
-        return any(entries[key].part is part for key in keys)
-
     def _state(self) -> _State:
         state = self._latest
         while (newer := state.follower.get(_NEXT)) is not None:
@@ -294,6 +292,7 @@ class Home:
                 return
             mine = self._after(state, drawn, assigned)
             if state.follower.setdefault(_NEXT, mine) is mine:
+                mine.tell_superseded(state.entries[key] for key in made if key in state.entries)
                 return
 
     def _after(self, state: _State, drawn: list[_Drawn], assigned: frozenset[Key]) -> _State:

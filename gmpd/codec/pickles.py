@@ -150,14 +150,17 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
         else:
             value = _load_as(ident, data, supply)
     except _REFUSED_BY_LOADS as exc:
+        interrupts.pass_on(exc)
         if _is_of_user_code(exc):  # the bytes are as they were sent, and the value's own code ran
             if isinstance(exc, pickle.UnpicklingError):
                 raise
             raise Unserializable(cannot_rebuild(exc)) from exc
         raise ProtocolError(f"a pickle of {len(data)} bytes does not load: {exc}") from exc
     except MemoryError as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(f"a value of {len(data)} bytes does not fit into memory here") from exc
     except (Exception, SystemExit) as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(cannot_rebuild(exc)) from exc
     if next(supply, None) is not None:
         raise ProtocolError(f"{len(buffers)} buffers came with a value that needs fewer")

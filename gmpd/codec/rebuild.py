@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gmpd.codec import guests, origins
+from gmpd.codec import guests, interrupts, origins
 
 #: Classes that this process defined and has sent by value.
 home_classes: weakref.WeakSet[type] = weakref.WeakSet()
@@ -47,7 +47,8 @@ def make_module_function(
         origins.compare(said, before=module not in sys.modules)
     try:
         space = vars(importlib.import_module(module))
-    except (Exception, SystemExit):  # noqa: BLE001 - whatever the module's own code raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the module's own code raises
+        interrupts.pass_on(error)
         space = {"__name__": module, "__builtins__": builtins, **plain}
     return types.FunctionType(code, space, None, None, closure)
 

@@ -196,6 +196,7 @@ def decode_call(
             if type(args) is tuple and type(kwargs) is dict:
                 return args, kwargs
     except _REFUSED_BY_UNPACK as exc:
+        interrupts.pass_on(exc)
         raise _not_msgpack(data, exc) from exc
     return _decode_other_call(data, buffers)
 
@@ -303,6 +304,7 @@ def _encode_pickle(value: object, root: str, what: str) -> Blob:
     try:
         return Blob(*detached.whole(*pickles.dump(value)))
     except Exception as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(f"{what} cannot be sent: {blame.explain(value, root, exc)}") from exc
 
 
@@ -316,6 +318,7 @@ def _encode_pickled_call(
         packed, views, needs = pickles.dump_needing((args, kwargs))
         data, buffers = detached.whole(packed, views)
     except Exception as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(blame.explain_call(fn_name, fn, args, kwargs, exc)) from exc
     if not needs:
         return Blob(data, buffers)
@@ -340,6 +343,7 @@ def _encode_plain_call(
     try:
         return Blob(msgpack.packb((plain_args, plain_kwargs, True)))
     except _REFUSED_BY_PACK as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(f"the arguments of {fn_name}() cannot be sent plain: {exc}") from exc
 
 
@@ -356,6 +360,7 @@ def _pack_plain(value: object, root: str, what: str) -> bytes:
     try:
         data: bytes = msgpack.packb(tree)
     except _REFUSED_BY_PACK as exc:
+        interrupts.pass_on(exc)
         raise Unserializable(f"{what} cannot be sent plain: {exc}") from exc
     return data if data[0] != PICKLE_TAG else _EMPTY_MAP
 
@@ -379,6 +384,7 @@ def _attach(data: Buffer, buffers: Sequence[Buffer]) -> Any:
     try:
         return detached.read(data, buffers)
     except _REFUSED_BY_UNPACK as exc:
+        interrupts.pass_on(exc)
         raise _not_msgpack(data, exc) from exc
 
 
@@ -386,6 +392,7 @@ def _unpack_value(data: Buffer) -> Any:
     try:
         return _unpack(data, ext_hook=_refuse_extension)
     except _REFUSED_BY_UNPACK as exc:
+        interrupts.pass_on(exc)
         raise _not_msgpack(data, exc) from exc
 
 

@@ -23,6 +23,7 @@ from gmpd.codec import (
     encode_error,
     encode_result,
     own_error,
+    readable,
     resolve_function,
 )
 from gmpd.daemon.firsts import Firsts
@@ -450,12 +451,13 @@ class Call:
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
         self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
-        exc = own_error(exc)
+        exc = own_error(readable(exc))
         if is_want(exc):
             self.want = exc
         self.data, self.out_buffers, self.gift = encode_error(exc, plain=plain), (), ()
 
     def _fail_waiting(self, exc: BaseException) -> None:
+        exc = readable(exc)
         if isinstance(exc, asyncio.CancelledError) and (self.expired or self.cancelling):
             self.outcome = Outcome.TIMEOUT if self.expired else Outcome.CANCELLED
         else:

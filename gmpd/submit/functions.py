@@ -1,8 +1,8 @@
 """The functions that a submitter has told the daemon of, by the numbers that it gave them.
 
 A function is defined before its first job, after the parts of its program that it needs. The daemon
-is told to forget the one unused for longest, and what a newer part has replaced. Numbers are never
-used again.
+is told to forget the one unused for longest, of parts likewise, and what a newer part has replaced.
+Numbers are never used again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
 
 #: The kind of a part, which is no function but what functions need.
 PART = "part"
+#: Parts that the daemon is told to remember. With FUNCTIONS_MAX of a client it is less than what a
+#: session may define (``sched.functions``).
+PARTS_MAX = 2048
 
 
 class FunctionTable:
@@ -31,7 +34,7 @@ class FunctionTable:
         self._brings = brings
         self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
         #: By the part (``codec.home.Part`` or ``codec.guests.GuestPart``).
-        self._parts: dict[Any, int] = {}
+        self._parts: OrderedDict[Any, int] = OrderedDict()
         #: What is sent of parts that were made ready for it.
         self._ready: dict[Any, bytes] = {}
         self._next = 1
@@ -53,6 +56,10 @@ class FunctionTable:
         if news:
             old = {part for part in self._parts if part.superseded}
             self._drop(old.difference(ref.needs))
+            # The daemon remembers a bounded number for a session, and ends one that passes it.
+            if len(self._parts) > PARTS_MAX:  # a quarter at once: each drop looks at all functions
+                unused = [part for part in self._parts if part not in ref.needs]
+                self._drop(unused[: PARTS_MAX // 4])
         return fid
 
     def prepare(self, ref: FunctionRef) -> None:
@@ -68,7 +75,9 @@ class FunctionTable:
 
     def _part(self, part: Any) -> int:
         fid = self._parts.get(part)
-        if fid is None:
+        if fid is not None:
+            self._parts.move_to_end(part)
+        else:
             payload = self._ready.pop(part, None)
             if payload is None:
                 payload = part.data() if self._brings else b""

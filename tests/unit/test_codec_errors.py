@@ -74,10 +74,13 @@ class GreedyOS(OSError):
 
 
 class OwnNew(Exception):
-    """Makes its instances in its own way: rebuilding it without would not be safe."""
+    one: int
+    """Its ``__new__`` needs more than it keeps."""
 
     def __new__(cls, one: int, two: int) -> OwnNew:
-        return super().__new__(cls, one, two)
+        made = super().__new__(cls, one, two)
+        made.one = one
+        return made
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one}{two}")
@@ -154,10 +157,25 @@ def test_what_a_builtin_base_keeps_comes_back_and_what_cannot_be_sent_is_named()
     assert back.__notes__ == ["(came without attributes that cannot be sent: lock)"]
 
 
-def test_a_class_that_makes_its_instances_itself_keeps_its_texts() -> None:
+def test_a_class_that_makes_its_instances_itself_is_rebuilt_without() -> None:
     back = there_and_back(raising(OwnNew(1, 2)))
-    assert type(back) is RemoteError
-    assert str(back) == f"{__name__}.OwnNew: 12"
+    assert type(back) is OwnNew
+    assert (str(back), back.one) == ("12", 1)
+
+
+class Unreadable(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_error_that_cannot_even_be_read_arrives_as_a_text(grouped: bool) -> None:
+    exc = Unreadable(1)
+    back = there_and_back(ExceptionGroup("", [exc, KeyError(2)]) if grouped else exc)
+    members = back.exceptions if isinstance(back, ExceptionGroup) else (back,)
+    assert type(members[0]) is RemoteError
+    assert "Unreadable (it cannot be read: __getattribute__ raised RuntimeError)" in str(members[0])
+    assert [type(each) for each in members[1:]] in ([], [KeyError])
 
 
 def test_parts_that_are_no_exception_are_texts() -> None:

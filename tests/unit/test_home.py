@@ -18,11 +18,12 @@ import pytest
 from cloudpickle import cloudpickle as inner
 
 from gmpd import protocol
-from gmpd.client.core import ClientCore
+from gmpd.client.core import FUNCTIONS_MAX, ClientCore
 from gmpd.codec import describe_function, encode_call, guests, home
 from gmpd.codec.functions import FunctionRef
 from gmpd.errors import Unserializable
-from gmpd.submit.functions import FunctionTable
+from gmpd.sched import functions
+from gmpd.submit.functions import PARTS_MAX, FunctionTable
 
 SOURCE = """
 count, LIMIT = 0, 1
@@ -70,7 +71,7 @@ def parts_of(ref: FunctionRef) -> dict[str, list[int]]:
     """By name the numbers of the parts that define it."""
     found: dict[str, list[int]] = {}
     for part in ref.needs:
-        for _, name in part._keys:
+        for _, name in part.keys:
             found.setdefault(name, []).append(part.number)
     return found
 
@@ -100,7 +101,7 @@ def test_what_a_handler_binds_anew_is_what_is_sent_last(program: Any) -> None:
 
     program.value = Hooked(handler)
     ref = describe_function(program.g)
-    last = [part for part in ref.needs if (program.__name__, "LIMIT") in part._keys][-1]
+    last = [part for part in ref.needs if (program.__name__, "LIMIT") in part.keys][-1]
     assert [value for _, name, value in _entries(last) if name == "LIMIT"] == [2]
     assert describe_function(program.g) == ref
 
@@ -217,6 +218,34 @@ def test_a_large_value_that_cannot_be_sent_again_is_named(program: Any) -> None:
     broken.append(1)
     with pytest.raises(Unserializable, match=r"'value'.*gone"):
         ClientCore(b"s" * 16, {}).check(ref, encode_call("g", (), {}), None)
+
+
+def test_a_program_may_define_more_than_a_session_remembers(program: Any) -> None:
+    """Parts unused for longest are forgotten, with the functions that need them."""
+    program.value = 0
+    known: set[int] = set()
+    most = 0
+
+    def say(message: protocol.Message) -> None:
+        nonlocal most
+        if isinstance(message, protocol.Define):
+            assert known.issuperset(message.needs)
+            known.add(message.fid)
+        else:
+            assert isinstance(message, protocol.Undefine)
+            known.difference_update(message.fids)
+        most = max(most, len(known))
+
+    table = FunctionTable(FUNCTIONS_MAX, say)
+    first = describe_function(program.g)
+    before = table.number(first)
+    for n in range(PARTS_MAX + 10):
+        made = types.FunctionType(program.late.__code__, vars(program), f"made_{n}")
+        setattr(program, f"made_{n}", made)
+        assert table.number(describe_function(made)) in known
+    assert most <= PARTS_MAX + FUNCTIONS_MAX + 2 < functions.FUNCTIONS_MAX
+    assert table.number(first) != before
+    assert known.issuperset(table._parts.values())
 
 
 def test_a_fork_is_another_program_from_its_first_function_on(program: Any) -> None:
