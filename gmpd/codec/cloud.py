@@ -92,7 +92,7 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is types.CodeType:
             self._names.shows(obj)
             return _reduce_code(cloudpickle._code_reduce(obj), obj)
-        if kind is types.ModuleType and self._names.refer_module(obj):
+        if issubclass(kind, types.ModuleType) and self._names.refer_module(obj):
             return rebuild.stand_in_module, (obj.__name__,)
         if self._fresh_locks and isinstance(obj, _FRESH):
             return _reduce_lock(obj)

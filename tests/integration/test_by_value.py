@@ -43,7 +43,7 @@ def test_functions_share_the_globals_of_their_script(tmp_path: Path) -> None:
     lines = run(
         tmp_path,
         """
-        import contextvars, functools, gmpd, threading
+        import contextvars, functools, gmpd, sys, threading
 
         _model, calls, seen = None, 0, []
         lock, local = threading.RLock(), threading.local()
@@ -84,6 +84,8 @@ def test_functions_share_the_globals_of_their_script(tmp_path: Path) -> None:
             print(client.submit(lambda: (calls, len(seen), var.get())).result())
             print([client.submit(hits, 1).result() for _ in range(2)])
             print(client.submit(slow, 5).result(), client.submit(fib, 90).result())
+            main = sys.modules["__main__"]
+            print(client.submit(lambda: sys.modules["__main__"]).result() is main)
             print(client.submit(is_even, 9).result(), calls, seen, _model)
         """,
     )
@@ -92,6 +94,7 @@ def test_functions_share_the_globals_of_their_script(tmp_path: Path) -> None:
         "(1, 3, 7)",
         "[(2, 0, 10), (2, 1, 10)]",
         "6 2880067194370816120",
+        "True",
         "False 0 [] None",
     ]
 
