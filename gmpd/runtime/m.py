@@ -14,6 +14,7 @@ This file knows nothing of queues and tasks. Counterparts: ``loop`` (what an M w
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from _thread import allocate_lock, get_ident, get_native_id
@@ -384,8 +385,9 @@ class Ms:
     def _start(self, m: M) -> None:
         if not m.ident:
             m.ident = -1  # the thread fills in its own
+            mask = self._loop.sysmon.mask_for_child()
             threading.Thread(
-                target=self._mstart, args=(m,), name=f"gmpd-M{m.id}", daemon=True
+                target=self._mstart, args=(m, mask), name=f"gmpd-M{m.id}", daemon=True
             ).start()
 
     def _wake(self, m: M) -> None:
@@ -437,8 +439,12 @@ class Ms:
                 self.idle.append(m)
         self._wake(main)
 
-    def _mstart(self, m: M) -> None:
-        """The life of an M other than M0: park, run the loop while it holds P, park again."""
+    def _mstart(self, m: M, mask: set[int] | None) -> None:
+        """The life of an M other than M0: park, run the loop while it holds P, park again. It runs
+        users' code, whose children inherit its signal mask.
+        """
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         m.minit()
         try:
             while self._park(m):

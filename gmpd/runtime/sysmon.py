@@ -8,9 +8,10 @@ It never runs user code.
 from __future__ import annotations
 
 import resource
+import signal
 import threading
 import time
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from typing import TYPE_CHECKING
 
 from gmpd.runtime.frames import frame_of
@@ -31,6 +32,16 @@ from gmpd.sched.sysmon import (
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
+
+#: What this thread is never to be sent: all but what a fault in it raises.
+_DEAF_TO = frozenset(signal.valid_signals()) - {
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGTRAP,
+}
 
 
 def _sleeps() -> int:
@@ -119,11 +130,17 @@ class Sysmon:
         self.passes = 0
         #: How often it had to wait for the GIL after a pause.
         self._waits = 0
+        self._ident = 0
+        self._mask: set[int] = set()
 
     @property
     def thread(self) -> threading.Thread | None:
         """None before there was anything to watch."""
         return self._thread
+
+    def mask_for_child(self) -> set[int] | None:
+        """The signal mask that a thread is to have which the caller starts; None: the caller's."""
+        return self._mask if get_ident() == self._ident else None
 
     def wake(self) -> None:
         """P leaves idle. Only the M that holds P calls this, when it sees ``asleep``."""
@@ -144,6 +161,10 @@ class Sysmon:
         self._thread.join()
 
     def _run(self) -> None:
+        # A program that blocks a signal to wait for it (``sigwait``) knows nothing of this thread:
+        # the kernel would send it here, and its default would end the process.
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
+        self._ident = get_ident()
         while not self._stopped:
             now = time.monotonic_ns()
             self.passes += 1

@@ -79,6 +79,23 @@ ALIVE = {
             later()
             print((await gmpd.select(gmpd.recv(ch)))[1])
         """,
+    "a thread in sigwait": """
+        async def main():
+            signal.pthread_sigmask(signal.SIG_BLOCK, [10])
+            ch = gmpd.Chan()
+            threading.Thread(target=lambda: (signal.sigwait([10]), ch.sync.send("came"))).start()
+            later()
+            print(await ch.recv())
+        """,
+    "a handler, children of plain functions hear signals": """
+        async def main():
+            # sysmon, which hears none, starts the thread that takes P while the first one sleeps.
+            gmpd.go(time.sleep, 1)
+            await gmpd.sleep(0.1)
+            status = "import signal; print(signal.pthread_sigmask(0, []))"
+            ask = lambda: subprocess.check_output([sys.executable, "-c", status], text=True)
+            print("came" if await gmpd.go(ask) == "set()\\n" else "blocked")
+        """,
     "setitimer": """
         async def main():
             loop = asyncio.get_running_loop()
