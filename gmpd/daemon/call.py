@@ -33,7 +33,7 @@ from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import Exchange
-from gmpd.runtime.steps import Place, leave_fork
+from gmpd.runtime.steps import AWAY, HOME, leave_fork
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000
@@ -167,9 +167,9 @@ class Call:
         #: It is not known to be quick: outcomes before it are not held back for it.
         self.slow = not fn.quick and not self.child
         #: A first call may import modules, a large value may take long to unpack.
-        self.place = Place.AWAY
+        self.place = AWAY
         if fn.is_async and self.may_be_home and len(payload) <= HOME_BYTES and not buffers:
-            self.place = Place.HOME
+            self.place = HOME
         self.room = 0
         self.room_waiter: asyncio.Future[None] | None = None
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.g import G
-from gmpd.runtime.internals import clear_current_task
+from gmpd.runtime.internals import clear_current_task, set_running_loop
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import Place
+from gmpd.runtime.steps import ANY, AWAY, HOME
 from gmpd.runtime.task import Task
 from gmpd.runtime.watch import is_watched, run_watched
 
@@ -94,14 +94,12 @@ class Batches:
                 kind = type(g)
                 if home and (kind is G or kind is JobG or kind is Task):
                     g._run() if not watched else run_watched(loop, g)
-                elif (place := getattr(g, "place", Place.AWAY)) is not Place.ANY and home is (
-                    place is Place.AWAY
-                ):
+                elif (place := getattr(g, "place", AWAY)) is not ANY and home is (place is AWAY):
                     aside.append(g)
                     if len(aside) >= past_max:
                         break
                 else:
-                    took = fresh.run(m, g) if place is not Place.HOME else fresh.begin(g)
+                    took = fresh.run(m, g) if place is not HOME else fresh.begin(g)
                     if took < 0:
                         runq.picked(total - left - inherited, inherited)
                         g = None  # the traceback of its error leads here: no cycle
@@ -126,7 +124,7 @@ class Batches:
             waiting = home and not aside and (loop._ready or loop.inbox or loop.own.ready)
             if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
                 break
-        self._end()
+        self._end(home)
         return True
 
     def _look_past(self) -> bool:
@@ -145,13 +143,14 @@ class Batches:
         self._loop.runq.ring.extendleft(reversed(self.aside))
         self.aside.clear()
 
-    def _end(self) -> None:
+    def _end(self, home: bool) -> None:
         loop = self._loop
         loop.current = None
-        if loop.shown:
+        if home:
             clear_current_task(loop)
-        else:
-            loop.show(True)
+        elif not loop.shown:
+            loop.shown = True
+            set_running_loop(loop)
         self.left = len(self.aside)
         if self.left:
             self._leave()

@@ -75,11 +75,10 @@ class DeterministicLoop(Loop):
         """Seconds on the fake clock."""
         return self.now
 
-    def _releasep(self) -> None:
-        m = self.ms.owner
-        super()._releasep()
+    def _releasep(self, m: M) -> None:
+        super()._releasep(m)
         woken, self.heir = self.heir, None
-        if woken is not None and m is not None:
+        if woken is not None and self.ms.owner is m:
             self._thread_id = woken.m.ident
             self.shown = False  # it is inside its sync G
             self.ms.give_back(m, woken.m)
@@ -147,7 +146,7 @@ class CountedBatches(Batches):
             self._loop.runq.putback(g)
         self.aside.clear()
 
-    def _end(self) -> None:
+    def _end(self, home: bool) -> None:
         runq = self._loop.runq
         if runq.inherit:
             self._chain += CLOCK_EVERY * LOOKS_PER_BATCH
@@ -156,7 +155,7 @@ class CountedBatches(Batches):
             self._chain = 0
         if self.preempt:
             self._chain = 0
-        super()._end()
+        super()._end(home)
 
 
 class TossedSleepers(Sleepers):

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.g import G
+from gmpd.runtime.internals import set_running_loop
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import Place, leave_fork
+from gmpd.runtime.steps import AWAY, leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent
@@ -150,7 +151,7 @@ class FreshGs:
         """Whether the next G is one that runs on another M than the home M. Any thread may look."""
         runq = self._runq
         g = runq.runnext or _first(runq.ring) or _first(runq.global_)
-        return g is not None and getattr(g, "place", Place.AWAY) is Place.AWAY
+        return g is not None and getattr(g, "place", AWAY) is AWAY
 
     def __len__(self) -> int:
         return len(self.held) + self._runq.count_fresh(COUNT_MAX)
@@ -168,8 +169,9 @@ class FreshGs:
             self._hold(g, trait)
             return 0
         heir = ms.reserve() if trait in STANDBY else None
-        if loop.shown:
-            loop.show(False)
+        if loop.shown:  # as ``show`` does: no task has run on this thread
+            loop.shown = False
+            set_running_loop(None)
         m.start_ns = start_ns = time.monotonic_ns()
         context = m.context
         m.g = g

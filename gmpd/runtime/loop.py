@@ -365,7 +365,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         except BaseException as exc:  # noqa: BLE001 - leaves run_forever on M0
             return self._end_with(m, exc)
         finally:
-            self._releasep()
+            self._releasep(m)
             if m.heir is not None:
                 self.ms.wake_heir(m)
 
@@ -426,15 +426,24 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         if m is not self.ms.m0:  # asyncio sets it once, for the thread of run_forever
             depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
+        if m is self.ms.home:
+            self.mind_generators()
+        self.shown = True
+        set_running_loop(self)
+
+    def mind_generators(self) -> None:
+        """The calling M is the home M: async generators that begin there are this loop's to close.
+        Those of plain functions, on the others, are theirs alone.
+        """
         sys.set_asyncgen_hooks(
             firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
         )
-        self.show(True)
 
-    def _releasep(self) -> None:
+    def _releasep(self, m: M) -> None:
         # These belong to the thread, not to the loop: whoever has P now has set its own.
         set_running_loop(None)
-        sys.set_asyncgen_hooks(None, None)
+        if m is self.ms.home:
+            sys.set_asyncgen_hooks(None, None)
 
     def _run_once(self) -> bool:
         """One round: sockets, timers, callbacks, a batch of Gs. False when this M lost P."""

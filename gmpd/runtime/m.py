@@ -292,6 +292,7 @@ class Ms:
         with self.lock:
             if self.home is self.m0 and self.lent:
                 self.home = m
+                self._loop.mind_generators()
                 return False
             self.owner = m.heir = self.home
             self.idle.append(m)
@@ -391,7 +392,8 @@ class Ms:
             ).start()
 
     def _wake(self, m: M) -> None:
-        self._start(m)
+        if not m.ident:
+            self._start(m)
         if m.note.locked():  # else an interrupted M0 has not consumed the last wake-up yet
             m.note.release()
 

@@ -81,6 +81,10 @@ class RunQueue(Generic[T]):
         """All that is runnable here, ``runnext`` included (Go's ``runqsize`` leaves that out)."""
         return len(self.ring) + len(self.global_) + (self.runnext is not None)
 
+    def __bool__(self) -> bool:
+        """Whether anything is: asked several times a round."""
+        return self.runnext is not None or bool(self.ring) or bool(self.global_)
+
     def runqput(self, g: T, next_: bool = False) -> None:
         """Queue ``g`` at the tail of the ring, or in ``runnext``, whose old occupant goes to the
         tail.
