@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
+from heapq import heappush
 from typing import Any, TypeVar
 
 from gmpd import pythons
@@ -245,15 +246,35 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         if not handle._cancelled:
             (self.own.ready if handle.__class__ is OwnHandle else self._ready).append(handle)
 
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, but for nan."""
+        return self._call_at(self.time() + delay, callback, args, context)
+
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """As asyncio's, but for nan, which it takes: no timer behind that in the heap would ever
-        fire, whoever's it is.
+        """As asyncio's, but for nan."""
+        return self._call_at(when, callback, args, context)
+
+    def _call_at(
+        self, when: float, callback: Callable[..., Any], args: Any, context: Context | None
+    ) -> asyncio.TimerHandle:
+        """Refuses nan, which asyncio takes: no timer behind that in the heap would ever fire,
+        whoever's it is.
         """
         if when != when:
             raise ValueError("cannot wait until nan: it is not a number")
-        return super().call_at(when, callback, *args, context=context)
+        if self._debug or self._closed or when is None:
+            slow = super().call_at(when, callback, *args, context=context)
+            if slow._source_traceback:  # type: ignore[attr-defined]
+                del slow._source_traceback[-2:]  # type: ignore[attr-defined]
+            return slow
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
 
     def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         """As asyncio's, from whichever thread holds P: the main thread does it."""
@@ -408,6 +429,18 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             "a sync G" if current is None else in_words(current),
             innermost(sys._getframe(1)),
         )
+
+    @property
+    def slow_callback_duration(self) -> float:
+        """As asyncio's; of a loop that jobs share, none of them can set it."""
+        return self._slow_s
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, seconds: float) -> None:
+        if self.neighbours is None:
+            self._slow_s = seconds
+        else:
+            self.neighbours.refuse(f"slow_callback_duration = {seconds}")
 
     def end(self) -> None:
         """Stop, whoever shares it: the worker's own word."""

@@ -122,7 +122,7 @@ class Neighbours:
         settings = self.settings.get(family.get())
         executor = None if settings is None else settings.executor
         if settings is None or executor is None:
-            self._refuse("shutdown_default_executor()")
+            self.refuse("a call of shutdown_default_executor()")
             return
         settings.executor = None
         ended = self._run_in_executor(None, partial(executor.shutdown, wait=True))
@@ -130,7 +130,7 @@ class Neighbours:
 
     async def shutdown_asyncgens(self) -> None:
         """Generators of other jobs are among them."""
-        self._refuse("shutdown_asyncgens()")
+        self.refuse("a call of shutdown_asyncgens()")
 
     # ---- the rest --------------------------------------------------------------------------------
 
@@ -165,14 +165,15 @@ class Neighbours:
 
     def set_debug(self, enabled: bool) -> None:
         """It would slow all jobs down."""
-        self._refuse(f"set_debug({enabled})")
+        self.refuse(f"a call of set_debug({enabled})")
 
     def _mine(self) -> Settings:
         return self.settings.setdefault(family.get(), Settings())
 
-    def _refuse(self, what: str) -> None:
+    def refuse(self, what: str) -> None:
+        """A job did ``what`` to the loop, and changed nothing."""
         log.warning(
-            "a job called %s of its worker's event loop at %s: ignored, other jobs run on it. "
+            "%s on its worker's event loop by a job at %s: ignored, other jobs run on it. "
             "With isolate=True a job has a loop and a process of its own",
             what,
             innermost(sys._getframe(2)),
