@@ -120,6 +120,7 @@ def replace_all_tasks(fn: Callable[[Any], set[Any]]) -> None:
 
 
 _tasks: Any = import_module("asyncio.tasks")
+_base_events: Any = import_module("asyncio.base_events")
 #: What asyncio is made of, against libraries that patch it and must not.
 _originals: dict[tuple[Any, str], Any] = {
     (module, name): value
@@ -161,7 +162,13 @@ task_print_stack: Callable[[Any, int | None, Any], None] = _take(
 DEBUG_STACK_DEPTH: int = _take(
     "asyncio.constants", "DEBUG_STACK_DEPTH", "origins of coroutines in debug mode"
 )
-asyncio_logger: Any = _take("asyncio.log", "logger", "asyncio's own warnings in debug mode")
+_take("asyncio.base_events", "logger", "asyncio's own warnings in debug mode")
+
+
+def asyncio_logger() -> Any:
+    """What asyncio's own loop logs to now: its users' tests put another one in its place."""
+    return _base_events.logger
+
 
 #: States of a ``concurrent.futures.Future``.
 PENDING: str = _take("concurrent.futures._base", "PENDING", "states of a job's future")

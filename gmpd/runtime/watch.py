@@ -39,7 +39,7 @@ def run_watched(loop: Loop, handle: Any) -> None:
         handle._run()
         took = loop.time() - start
         if took >= loop.slow_callback_duration:
-            asyncio_logger.warning("Executing %s took %.3f seconds", _shown(handle), took)
+            asyncio_logger().warning("Executing %s took %.3f seconds", _shown(handle), took)
     finally:
         loop._current_handle = handle = None  # a traceback may lead here: no cycle
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from math import nan
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -56,3 +57,17 @@ def test_in_debug_mode_a_handle_comes_from_the_line_that_made_it(
         return handle._source_traceback[-1].filename
 
     assert gmpd.run(main(), debug=True) == __file__
+
+
+def test_a_slow_callback_is_told_to_the_logger_that_stands_in_asyncio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Mock()
+    monkeypatch.setattr("asyncio.base_events.logger", told)
+
+    async def main() -> None:
+        asyncio.get_running_loop().slow_callback_duration = 0.0
+        await asyncio.sleep(0)
+
+    gmpd.run(main(), debug=True)
+    assert told.warning.call_args[0][0].startswith("Executing %s took")
