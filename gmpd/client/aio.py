@@ -15,8 +15,8 @@ from typing import Any, Self, TypeAlias
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
+from gmpd.client.aside import Aside
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
-from gmpd.client.futures import decoded
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.shield import SHIELD
@@ -25,7 +25,7 @@ from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.views import Face, OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, another
+from gmpd.errors import DaemonUnreachable, ProtocolError, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
@@ -60,13 +60,25 @@ class AsyncJobFuture(asyncio.Future[Any]):
         """The job's outcome has come."""
         if self.done():
             return
-        self.ran_us = event.ran_us
-        self._nbytes = len(event.payload) + sum(map(len, event.buffers))
-        if event.outcome is Outcome.CANCELLED:
+        outcome, payload, buffers, self.ran_us, _ = event
+        self._nbytes = len(payload) + sum(map(len, buffers))
+        if outcome is Outcome.CANCELLED:
             super().cancel()
             return
-        value, error = decoded(event, lambda: self.job_id, self._name)
-        if self.done():  # the value's own code cancelled it
+        if outcome is Outcome.OK and not buffers and codec.is_plain(payload):
+            try:
+                self.set_result(codec.decode(payload))  # no user's code
+            except ProtocolError as error:
+                self.set_exception(error)
+            return
+        aside = self._client.aside
+        if aside.belongs(event, self._name):
+            aside.put(event, lambda: self.job_id, self._name, self._opened)
+        else:
+            self._opened(*aside.open(event, lambda: self.job_id, self._name))
+
+    def _opened(self, value: Any, error: BaseException | None) -> None:
+        if self.done():  # cancelled meanwhile, if only by the value's own code
             return
         if error is None:
             self.set_result(value)
@@ -98,6 +110,8 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
 
     #: Whether a link was opened.
     _hooked = False
+    #: Once it is connected.
+    aside: Aside
 
     def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
         pythons.welcome()
@@ -144,6 +158,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         self._liveness = Liveness(target.liveness)
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
+        self.aside = Aside(self._loop, self._look_idle)
         self._open_link(Network())
         self._hooked = True
         self._closed = False
@@ -317,8 +332,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
             self._check_peer()
         self._settle()
         core = self._core
-        if core.busy == 0:
-            self._idle.set()
+        self._look_idle()
         if not core.waits:
             self._leash.client = None
         elif self._tick is None:
@@ -331,6 +345,10 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
             elif core.welcome is not None:
                 self._liveness.pid = core.welcome.info.pid
                 self._welcome.set_result(None)
+
+    def _look_idle(self) -> None:
+        if not (self._core.busy or self.aside.busy):
+            self._idle.set()
 
     def _expect(self) -> None:
         """The daemon owes something: the loop keeps this client, and looks whether that lives."""
@@ -378,7 +396,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         if wait and self._core.cancel_streams():
             self._wake()
         try:
-            while wait and self._core.busy and not self._loop.is_closed():
+            while wait and (self._core.busy or self.aside.busy) and not self._loop.is_closed():
                 self._idle.clear()
                 await self._idle.wait()
         finally:  # also for who is cancelled: a socket that is left open hangs its context's end

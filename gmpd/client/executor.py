@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import logging
+import operator
 import os
 import signal
 import threading
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gmpd import pythons
 from gmpd.client.chunks import each, run_rows_async, sendable
@@ -37,6 +38,9 @@ from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable, Unserializable
 from gmpd.job import ATTRIBUTE, DEFAULTS, options_of
 from gmpd.timeouts import checked
+
+if TYPE_CHECKING:
+    from gmpd.client.broken import BrokenPool
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 
@@ -69,6 +73,7 @@ class Executor(concurrent.futures.Executor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         pythons.welcome()
+        max_workers = None if max_workers is None else operator.index(max_workers)
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -111,8 +116,6 @@ class Executor(concurrent.futures.Executor):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         try:
             future = self._client.submit_with(self._overrides, fn, args, kwargs, wait=False)
-        except DaemonUnreachable as error:
-            raise (broken(error) or error) from None
         except Unserializable as error:  # where the standard pools have it
             future = JobFuture()
             future.set_exception(own_error(error))
@@ -193,7 +196,7 @@ class Executor(concurrent.futures.Executor):
         try:
             client.cancel_pending()
             workers = [p["pid"] for p in client.call("status")["ps"] if p["pid"]]
-            client.lose(BrokenExecutor(f"the workers of the pool were ended by {name}()"))
+            client.lose(_broken(f"the workers of the pool were ended by {name}()"))
             for pid in workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -217,17 +220,23 @@ class Executor(concurrent.futures.Executor):
 
 
 class _PoolClient(Client):
-    """Says BrokenExecutor when its daemon is gone because the initializer failed."""
+    """Says BrokenPool when its daemon has ended otherwise than by ``shutdown``."""
 
     _warns = False  # the standard pools say nothing either
 
     @staticmethod
     def _loss(error: Exception) -> Exception:
-        failed = broken(error)
-        if failed is not None:
+        code = getattr(error, "code", "")
+        if code == "initializer":
             # Where the standard pools say it too.
             logging.getLogger("concurrent.futures").critical("Exception in initializer: %s", error)
-        return failed or error
+        return _broken(str(error), error) if code else error
+
+    def _gone(self) -> DaemonUnreachable:
+        return _broken(str(super()._gone()))
+
+    def _silence(self) -> DaemonUnreachable:
+        return _broken(str(super()._silence()))
 
 
 class _Chunk:
@@ -249,11 +258,12 @@ class _Rows(_Chunk):
         return sendable([fn(*args) for args in chunk], {})
 
 
-def broken(error: Exception) -> BrokenExecutor | None:
-    """The pool's error for a daemon that ended because its initializer failed, else None."""
-    if getattr(error, "code", "") == "initializer":
-        return BrokenExecutor(str(error))
-    return None
+def _broken(text: str, cause: Exception | None = None) -> BrokenPool:
+    from gmpd.client.broken import BrokenPool
+
+    failed = BrokenPool(text)
+    failed.__cause__ = cause
+    return failed
 
 
 def _pool(

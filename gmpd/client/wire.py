@@ -111,12 +111,13 @@ class Wire:
 
     def _check_peer(self) -> None:
         if self._link.take_disconnect():
-            self._core.lose(
-                DaemonUnreachable(
-                    f"the daemon at {self.endpoint} went away; jobs that it held are lost:"
-                    " start one with `gmpd up`, then make a new Client"
-                )
-            )
+            self._core.lose(self._gone())
+
+    def _gone(self) -> DaemonUnreachable:
+        return DaemonUnreachable(
+            f"the daemon at {self.endpoint} went away; jobs that it held are lost:"
+            " start one with `gmpd up`, then make a new Client"
+        )
 
     def _silence(self) -> DaemonUnreachable:
         return DaemonUnreachable(

@@ -106,6 +106,32 @@ def test_whatever_unpickling_raises_an_async_client_goes_on() -> None:
     asyncio.run(main())
 
 
+def test_a_slow_value_holds_up_no_loop() -> None:
+    """Neither its timers nor the values of other jobs; and close() waits for it."""
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        async with gmpd.AsyncClient() as client:
+            warm = "import time, tests.jobs_hostile; time.sleep(0.1)"
+            await asyncio.gather(*(client.submit(exec, warm) for _ in range(4)))
+            slow = [client.submit(jobs_hostile.unpickles_in, 1.5) for _ in range(2)]
+            dropped = client.submit(jobs_hostile.unpickles_in, 1.5)
+            late, ticks = 0.0, 0
+            while not all(future.done() for future in slow):
+                due = loop.time() + 0.05
+                assert await client.submit(abs, -2) == 2
+                assert await client.submit(complex, ticks) == ticks
+                await asyncio.sleep(due - loop.time())
+                late, ticks = max(late, loop.time() - due), ticks + 1
+                if ticks == 5:
+                    dropped.cancel()
+            assert (late < 1.0, ticks > 5, dropped.cancelled()) == (True, True, True)
+            slow.append(client.submit(jobs_hostile.unpickles_in, 0.5))
+        return [future.result() for future in slow]
+
+    assert len(asyncio.run(main())) == 3
+
+
 def test_a_slow_value_holds_up_nobody_else(client: gmpd.Client) -> None:
     slow = client.submit(jobs_hostile.unpickles_in, 2.0)
     readers = [threading.Thread(target=slow.result) for _ in range(2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import operator
 import os
@@ -16,6 +17,8 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,24 @@ def test_a_failing_initializer_breaks_the_pool() -> None:
     pool = gmpd.Executor(1, initializer=operator.truediv, initargs=(1, 0))
     wait_until(lambda: pool._client._core.lost, "the pool is known to be broken")
     with pytest.raises(BrokenExecutor, match="initializer failed"):
+        pool.submit(abs, 1)
+    pool.shutdown()
+
+
+@pytest.mark.kills_daemon
+@pytest.mark.parametrize("how", ["exit", "kill"])
+def test_a_pool_that_is_gone_is_a_broken_process_pool(how: str) -> None:
+    """For programs that catch what the standard pool raises; True is a number, as NumPy's are."""
+    pool = gmpd.Executor(True, initializer=partial(os._exit, 7) if how == "exit" else None)
+    with contextlib.suppress(BrokenExecutor):
+        future = pool.submit(time.sleep, 60)
+        if how == "kill":
+            os.kill(pool._client._daemon.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        with pytest.raises(BrokenProcessPool) as caught:
+            future.result(20)
+        assert isinstance(caught.value, DaemonUnreachable)
+    wait_until(lambda: pool._broken, "the pool is broken")
+    with pytest.raises(BrokenProcessPool):
         pool.submit(abs, 1)
     pool.shutdown()
 

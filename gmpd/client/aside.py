@@ -1,0 +1,116 @@
+"""Values that take long to unpickle: beside an asyncio loop, in threads.
+
+Unpickling runs users' code, and while it runs in the loop's thread the program's loop stands still.
+A change of threads costs more than most values take. So each function's first value is opened
+aside, and the next ones where the last one was quick in the loop itself; large ones always aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gmpd.client.core import Ended
+from gmpd.client.futures import decoded
+from gmpd.protocol import Outcome
+
+#: What takes longer is opened aside the next time, seconds; and what is larger, bytes.
+QUICK_S = 0.002
+LARGE_BYTES = 1 << 20
+#: Functions whose values are known to be quick; then all are learned anew.
+KNOWN_MAX = 1024
+#: Threads at once: a slow value holds up no other but by its use of the interpreter.
+THREADS_MAX = 8
+
+
+class Aside:
+    """Of one client: which values are opened aside, and the threads that do so."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[], None]) -> None:
+        """``idle`` is called in the loop when none is open any more."""
+        self._loop = loop
+        self._idle = idle
+        self._quick: set[str] = set()
+        self._lock = threading.Lock()
+        self._due: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        #: Values that are being opened.
+        self.busy = 0
+
+    def belongs(self, event: Ended, name: str) -> bool:
+        """Whether the outcome of a job of function ``name`` is to be opened aside."""
+        if event.outcome is not Outcome.OK and event.outcome is not Outcome.ERROR:
+            return False  # there is nothing to unpickle
+        size = len(event.payload) + sum(map(len, event.buffers))
+        return name not in self._quick or size > LARGE_BYTES
+
+    def open(
+        self, event: Ended, job_id: Callable[[], str], name: str
+    ) -> tuple[Any, BaseException | None]:
+        """Here and now; learns how long it took."""
+        began = time.perf_counter()
+        outcome = decoded(event, job_id, name)
+        if time.perf_counter() - began > QUICK_S:
+            self._quick.discard(name)
+        elif name not in self._quick:
+            if len(self._quick) >= KNOWN_MAX:
+                self._quick.clear()
+            self._quick.add(name)
+        return outcome
+
+    def put(
+        self,
+        event: Ended,
+        job_id: Callable[[], str],
+        name: str,
+        then: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Open it in a thread; ``then`` is called in the loop with what came of it."""
+        self.busy += 1
+
+        def work() -> None:
+            value, error = self.open(event, job_id, name)
+            self._tell(lambda: self._over(value, error, then))
+
+        with self._lock:
+            self._due.append(work)
+            if self._threads >= THREADS_MAX:
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._serve, name="gmpd-aside", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            self._serve()
+
+    def _over(
+        self,
+        value: Any,
+        error: BaseException | None,
+        then: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        self.busy -= 1
+        try:
+            then(value, error)
+        finally:
+            if not self.busy:
+                self._idle()
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:  # the loop is closed: nobody waits
+            self.busy -= 1
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                if not self._due:
+                    self._threads -= 1
+                    return
+                work = self._due.popleft()
+            work()
+            del work  # it has the value
