@@ -316,6 +316,7 @@ class Call:
             self._succeed(result)
             return None
         if inspect.iscoroutine(result):
+            self.driven = result
             return self._drive(result)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
             raise Unserializable(

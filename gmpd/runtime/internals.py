@@ -148,6 +148,49 @@ def restore_asyncio() -> None:
 #: A task of ours is a C Task by class; of its parts only the future is begun.
 future_init: Callable[..., None] = asyncio.Future.__init__
 
+#: Begins a task's C fields too, since 3.14, where other processes read them: ``python -m asyncio
+#: ps`` and ``pstree``, profilers. It calls ``call_soon`` with a ``FIRST_STEP``. None before 3.14.
+task_init: Callable[..., None] | None = None
+#: Tell a future which task awaits it, and take that back: asyncio's call graph, since 3.14. Both
+#: names are public.
+await_begins: Callable[[Any, Any], None] | None = getattr(asyncio, "future_add_to_awaited_by", None)
+await_ends: Callable[[Any, Any], None] | None = getattr(
+    asyncio, "future_discard_from_awaited_by", None
+)
+#: The class of what a C task gives to ``call_soon`` to be begun.
+FIRST_STEP: type | None = None
+
+
+class _Catcher:
+    """Stands for a loop, to see what a task gives to ``call_soon``."""
+
+    caught: Any = None
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Any, context: Any = None) -> None:
+        self.caught = callback
+
+
+def _first_step() -> type:
+    async def nothing() -> None: ...
+
+    stand_in: Any = _Catcher()
+    task: Any = asyncio.Task(nothing(), loop=stand_in, name="counts in no program")
+    task._log_destroy_pending = False
+    task.get_coro().close()
+    if getattr(stand_in.caught, "__self__", None) is not task:
+        raise UnsupportedPython(
+            missing("way from a task's first step to the task", "python -m asyncio ps")
+        )
+    return type(stand_in.caught)
+
+
+if await_begins is not None:
+    task_init = asyncio.Task.__init__
+    FIRST_STEP = _first_step()
+
 #: How asyncio shows tasks.
 task_repr: Callable[[Any], str] = _take(
     "asyncio.base_tasks", "_task_repr", "repr() of a task to be asyncio's"
@@ -338,12 +381,15 @@ __all__ = [
     "CANCELLED_AND_NOTIFIED",
     "DEBUG_STACK_DEPTH",
     "FINISHED",
+    "FIRST_STEP",
     "PENDING",
     "RUNNING",
     "SelectorEventLoop",
     "absent",
     "all_tasks",
     "asyncio_logger",
+    "await_begins",
+    "await_ends",
     "clear_current_task",
     "current_tasks",
     "future_init",
@@ -355,6 +401,7 @@ __all__ = [
     "set_running_loop",
     "swap_current_task",
     "task_get_stack",
+    "task_init",
     "task_print_stack",
     "task_repr",
 ]

@@ -10,14 +10,13 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Coroutine
 from contextvars import Context
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from gmpd.runtime.internals import (
-    current_tasks,
     future_init,
-    register_task,
     task_get_stack,
+    task_init,
     task_print_stack,
 )
 from gmpd.runtime.neighbours import family
@@ -40,7 +39,13 @@ class JobG(Task):
 
     def __init__(self, p: Loop, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
         # As Task.__init__, written out: one per async job.
-        future_init(self, loop=p)
+        if task_init is None:
+            future_init(self, loop=p)
+        else:
+            # What other processes see is the user's coroutine; what is resumed meters its steps.
+            driven = getattr(job, "driven", None)
+            seen = driven if driven.__class__ is CoroutineType else coro
+            task_init(self, seen, loop=p, name=f"G-{job.id}", context=context)
         self._p = p
         self._job = job
         self._cancelled_exc: CancelledError | None = None
@@ -53,8 +58,8 @@ class JobG(Task):
         self.id = job.id
         self._log_destroy_pending = False  # it is dropped with its worker
         context.run(family.set, job.id)
-        if current_tasks is None:  # else it is a third of its making, and all_tasks finds it in gs
-            register_task(self)
+        # Up to 3.13 it is not registered: that is a third of its making, and all_tasks finds it in
+        # ``gs``.
         if p._debug and self._source_traceback:  # type: ignore[attr-defined]
             self._source_traceback.clear()  # type: ignore[attr-defined]  # a message made it
 

@@ -35,6 +35,7 @@ from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.internals import (
     DEBUG_STACK_DEPTH,
+    FIRST_STEP,
     SelectorEventLoop,
     clear_current_task,
     running_loop,
@@ -207,7 +208,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """A task is a G. A task factory that was set is asked instead, as asyncio does."""
         self._check_closed()
         if self._task_factory is not None:
-            return super().create_task(coro, name=name, context=context, **more)
+            given = {"name": name, "context": context, **more}  # a factory may know none of them
+            return super().create_task(coro, **{k: v for k, v in given.items() if v is not None})
         return self.make_task(coro, name=name, context=context, **more)
 
     def make_task(
@@ -229,9 +231,14 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """A G that waits for a future is its callback: it is queued as it is."""
         if callback.__class__ in STARTED:
             self._ready.append(callback)
+            ends = callback.await_ends  # type: ignore[attr-defined]
+            if ends is not None and args:
+                ends(args[0], callback)
             if self.tracer is not None:
                 self.tracer(GEvent.UNBLOCK, callback)
             return callback  # type: ignore[return-value]  # a future does not look at it
+        if callback.__class__ is FIRST_STEP and callback.__self__.__class__ in STARTED:  # type: ignore[attr-defined]
+            return callback  # type: ignore[return-value]  # one of ours: it queues itself
         if self._debug or self._closed:
             slow = super().call_soon(callback, *args, context=context)
             if slow._source_traceback:  # type: ignore[attr-defined]

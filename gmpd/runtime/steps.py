@@ -92,6 +92,10 @@ class Steps:
     place = Place.HOME
     #: The loop runs Gs and Handles alike; nobody cancels a G as a handle.
     _cancelled = False
+    #: Tell a future that this task awaits it, and, when the future wakes it, that it does no longer
+    #: (``Loop.call_soon``). None where asyncio takes no note of that: of a child, and up to 3.13.
+    await_begins: Any = None
+    await_ends: Any = None
 
     if TYPE_CHECKING:
         id: int
@@ -209,6 +213,9 @@ class Steps:
                 result.wake_when_done(self)
             else:
                 result.add_done_callback(self, context=EMPTY)
+                begins = self.await_begins
+                if begins is not None:
+                    begins(result, self)
             self._fut_waiter = result
             self.since_ns = self._p.polled_ns
             if self._must_cancel and result.cancel(msg=_message(self._must_cancel)):
@@ -223,6 +230,8 @@ class Steps:
         p = self._p
         outer = running_loop()
         set_running_loop(p)
+        if self.await_ends is not None:
+            self.await_ends(_future, self)
         try:
             self._run()
         finally:

@@ -7,10 +7,18 @@ import os
 from asyncio import CancelledError
 from collections.abc import Coroutine, Generator
 from contextvars import Context, copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.internals import future_init, register_task, task_repr
-from gmpd.runtime.steps import Steps, _message, sender
+from gmpd.runtime.internals import (
+    await_begins,
+    await_ends,
+    future_init,
+    register_task,
+    task_init,
+    task_repr,
+)
+from gmpd.runtime.steps import EMPTY, SEND, Steps, _message, send_other
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -30,7 +38,11 @@ _MAKERS = frozenset({"create_task", "ensure_future", "_ensure_future"})
 
 
 class Task(Steps, asyncio.Task[Any]):
-    """What ``loop.create_task`` makes: a C Task by class, of which only the future is used."""
+    """What ``loop.create_task`` makes: a C Task by class, of which only the future is used.
+
+    Since Python 3.14 other processes read the C fields of coroutine and name (``python -m asyncio
+    ps``), so they are begun too. The step that asyncio would take is not: see ``Loop.call_soon``.
+    """
 
     __slots__ = (
         "_cancelled_exc",
@@ -46,6 +58,12 @@ class Task(Steps, asyncio.Task[Any]):
         "since_ns",
     )
 
+    await_begins = await_begins
+    await_ends = await_ends
+    if task_init is not None:
+        get_name = asyncio.Task.get_name
+        set_name: Any = asyncio.Task.set_name
+
     def __init__(
         self,
         coro: Coroutine[Any, Any, Any],
@@ -54,22 +72,25 @@ class Task(Steps, asyncio.Task[Any]):
         name: object = None,
         context: Context | None = None,
     ):
-        future_init(self, loop=loop)
-        if not asyncio.iscoroutine(coro):
-            raise TypeError(f"a coroutine was expected, got {coro!r}")
+        if task_init is not None:
+            task_init(self, coro, loop=loop, name=name, context=EMPTY)
+        else:
+            future_init(self, loop=loop)
+            if not asyncio.iscoroutine(coro):
+                raise TypeError(f"a coroutine was expected, got {coro!r}")
+            if name is not None:
+                self._name = str(name)
+            self._log_destroy_pending = True
+            register_task(self)
         self._p = loop
         self._cancelled_exc: CancelledError | None = None
-        self._send = sender(coro)
+        self._send = SEND if coro.__class__ is CoroutineType else send_other
         self._coro_or_args = coro
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
-        if name is not None:
-            self._name = str(name)
         loop.made = self.id = loop.made + 1
-        self._log_destroy_pending = True
         loop._ready.append(self)
-        register_task(self)
 
     def forget_own_frames(self) -> None:
         """In debug mode: the line that made it is the user's, not the loop's nor asyncio's."""
