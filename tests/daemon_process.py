@@ -61,8 +61,12 @@ class Daemon:
 
     def get(self, path: str) -> str:
         """What the gateway answers; URLError when it is no 200."""
-        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as response:
-            return str(response.read().decode())
+        try:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as response:
+                return str(response.read().decode())
+        except urllib.error.HTTPError as error:
+            error.close()  # since 3.15 its file warns when it is left open
+            raise
 
     def close(self) -> None:
         """Drain it, as systemd would."""

@@ -363,7 +363,11 @@ def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
     stream = client.stream(range, 10)
     assert next(stream) == 0
     client._door._lock.acquire()  # as another thread would have it
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BaseException:
+        client._door._lock.release()  # else nothing in this process ends any more
+        raise
     if pid == 0:
         signal.alarm(20)  # ends it, should it wait
         told = 0

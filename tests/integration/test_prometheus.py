@@ -86,7 +86,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=10) as response:
                 body = json.load(response)
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
+            with error:
+                raise AssertionError(f"{parameters}: {error.read().decode()}") from None
         assert body["status"] == "success", body
         return body["data"]
 
