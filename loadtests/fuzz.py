@@ -33,6 +33,7 @@ from gmpd import protocol, rundir  # noqa: E402
 from gmpd.client.core import ClientCore  # noqa: E402
 from gmpd.config import Config  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
+from gmpd.daemon.deadlines import Deadlines  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.inquiry import Inquiries  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
@@ -133,12 +134,21 @@ class Desk:
         self.now = time.monotonic_ns()
         self.sched = Sched(Policy(queue_jobs=200, window=100, seed=seed))
         faults = Faults(self.sched)
+        self.deadlines = Deadlines()
         roster: Any = FakeRoster()
         #: Any: they stand in for a Router.
         self.of_clients, self.of_workers = cast("Any", Line()), cast("Any", Line())
         traffic = Traffic()
         self.clients = Clients(
-            Config(), 1, self.sched, self.of_clients, traffic, lambda: WORKERS, _answer, faults
+            Config(),
+            1,
+            self.sched,
+            self.of_clients,
+            traffic,
+            lambda: WORKERS,
+            _answer,
+            faults,
+            self.deadlines,
         )
         self.workers = Workers(
             self.sched, roster, self.of_workers, Inquiries(), traffic, self.clients.welcome, faults
@@ -190,7 +200,7 @@ class Desk:
 
     def _decide(self) -> None:
         self.now += self.dice.choice((1_000, 1_000_000, 1_000_000_000))
-        self.clients.due(time.monotonic_ns())
+        self.deadlines.run(time.monotonic_ns())
         again = True
         while again:
             again = False

@@ -18,6 +18,7 @@ import gmpd
 from gmpd import protocol, versions
 from gmpd.config import Config
 from gmpd.daemon import session as about_jobs
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
@@ -56,6 +57,7 @@ class Clients:
         procs: Callable[[], int],
         ask: Callable[[bytes, int, str, dict[str, Any]], protocol.Reply | None],
         faults: Faults,
+        deadlines: Deadlines,
     ) -> None:
         self._limits = config.limits
         self._epoch = epoch
@@ -65,6 +67,7 @@ class Clients:
         self._procs = procs
         self._ask = ask
         self._faults = faults
+        self._deadline = deadlines.new(self._due)
         #: Connections to be cut, and when.
         self._cutting: deque[tuple[int, Connection]] = deque()
         self._sessions: dict[bytes, Session] = {}
@@ -108,6 +111,7 @@ class Clients:
             f"its handling failed ({type(error).__name__}: {error}): see its log",
         )
         self._cutting.append((time.monotonic_ns() + READ_WHY_NS, self._router.last_connection()))
+        self._set_deadline()
         self.disconnect(peer)
 
     def disconnect(self, peer: bytes) -> None:
@@ -218,9 +222,10 @@ class Clients:
         """Some client's connection ended: an empty probe finds which ones cannot be reached."""
         if self._router.take_disconnects():
             self._probe_at = time.monotonic_ns() + PROBE_AGAIN_NS
+            self._set_deadline()
             self._probe()
 
-    def due(self, now: int) -> None:
+    def _due(self, now: int) -> None:
         """What time brings: vanished clients are looked for again, and forgotten."""
         if self._probe_at is not None and self._probe_at <= now:
             self._probe_at = None
@@ -229,14 +234,16 @@ class Clients:
             self._router.cut(self._cutting.popleft()[1])
         while self._lost and self._lost[0][0] <= now:
             self._close(self._lost.popleft()[1], now)
+        self._set_deadline()
 
-    def next_due(self) -> int | None:
-        """When ``due`` has something to do."""
-        return earliest(
+    def _set_deadline(self) -> None:
+        """To be called when one of these has changed."""
+        due = earliest(
             self._probe_at,
             self._lost[0][0] if self._lost else None,
             self._cutting[0][0] if self._cutting else None,
         )
+        self._deadline.set(due)
 
     def _probe(self) -> None:
         nothing = [protocol.pack(protocol.Running([]))]
@@ -251,6 +258,7 @@ class Clients:
         if session is not None:
             grace_ns = int(self._limits.client_grace * 1e9)
             self._lost.append((time.monotonic_ns() + grace_ns, session))
+            self._set_deadline()
 
     def _drop(self, peer: bytes) -> None:
         self._admins.discard(peer)

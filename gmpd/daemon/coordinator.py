@@ -12,11 +12,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from gmpd import protocol, rundir
 from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
 from gmpd.daemon.failures import FailureLog
@@ -80,12 +82,15 @@ class Coordinator:
         #: Why it could not come up; empty when it did.
         self.failure = ""
         self._poller = Poller()
+        self.deadlines = Deadlines()
         self.sched = Sched(_policy(config, procs))
         #: The place where it lives, once somebody watches it.
         self.premises: Premises | None = None
         self.reaper = Reaper()  # a fork: while this process has but one thread
         self.supervisor = Supervisor(config, surroundings, procs, self.reaper)
-        self.roster = Roster(config, self.sched, self.supervisor, self._started, self._broken)
+        self.roster = Roster(
+            config, self.sched, self.supervisor, self._started, self._broken, self.deadlines
+        )
         self.roster.start_some()  # they take longest: before anything else
         self._open(endpoints)
 
@@ -104,7 +109,6 @@ class Coordinator:
         self._worker_link = Router(
             self._network, endpoints["worker"], value_bytes=limit, connections_max=of_workers
         )
-        self._doors = Door(self._client_link, "clients"), Door(self._worker_link, "workers")
         self._questions = Questions(self)
         self._faults = Faults(self.sched)
         self.clients = Clients(
@@ -116,6 +120,7 @@ class Coordinator:
             lambda: self.procs,
             self._questions.answer,
             self._faults,
+            self.deadlines,
         )
         self.workers = Workers(
             self.sched,
@@ -130,17 +135,18 @@ class Coordinator:
         self._poller.add(self._gate.answer, self._gate)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
-        for link, left in (
-            (self._client_link, self.clients.someone_left),
-            (self._worker_link, self.workers.take_disconnects),
+        for link, whose, left in (
+            (self._client_link, "clients", self.clients.someone_left),
+            (self._worker_link, "workers", self.workers.take_disconnects),
         ):
             assert link.doorman is not None  # it counts its connections
-            self._poller.add(left, link.doorman.fd)
+            door = Door(link, whose, self.deadlines)
+            self._poller.add(partial(_rung, left, door), link.doorman.fd)
 
     def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""
         routers = self._client_link, self._worker_link
-        self.premises = Premises(lock, routers, publish, self._displaced)
+        self.premises = Premises(lock, routers, publish, self._displaced, self.deadlines)
         self.roster.obstacle = self.premises.look
 
     def _displaced(self, why: str) -> None:
@@ -221,13 +227,7 @@ class Coordinator:
 
     def _due(self, now: int) -> None:
         """What time brings, and what waited for the turn's events."""
-        if self.premises is not None:
-            self.premises.due(now)
-        self.roster.due(now)
-        self.clients.due(now)
-        for door in self._doors:
-            door.due(now)
-        self._questions.due(now)
+        self.deadlines.run(now)
         if self._drain_until is not None and (
             not self.sched.unfinished or now >= self._drain_until
         ):
@@ -241,11 +241,7 @@ class Coordinator:
     def _timeout_s(self) -> float | None:
         due = earliest(
             self.sched.next_deadline(),
-            self.roster.next_due(),
-            self.clients.next_due(),
-            self._questions.next_due(),
-            None if self.premises is None else self.premises.next_due(),
-            *(door.next_due() for door in self._doors),
+            self.deadlines.next(),
             self._trimming.next_due,
             self._drain_until,
             self._kill_at,
@@ -270,6 +266,7 @@ class Coordinator:
         self._poller.remove(child.pidfd)
         self.workers.gone(child)
         self.roster.bury(child)
+        self._questions.worker_died()
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -349,6 +346,12 @@ def _policy(config: Config, procs: int) -> Policy:
         isolated_spares=dispatch.isolated_spares,
         seed=int.from_bytes(os.urandom(4), "big"),
     )
+
+
+def _rung(left: Callable[[], None], door: Door) -> None:
+    """The doorman's bell: connections ended, or their limit was reached or left."""
+    left()
+    door.look()
 
 
 def _no_tick(_now_ns: int) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.netpoll import Router
 
 log = logging.getLogger("gmpd.coordinator")
@@ -43,30 +44,30 @@ def most_connections(sessions: int) -> tuple[int, int]:
 class Door:
     """Of one socket; ``whose`` is for the log."""
 
-    def __init__(self, router: Router, whose: str) -> None:
+    def __init__(self, router: Router, whose: str, deadlines: Deadlines) -> None:
         self._router = router
         self._whose = whose
-        self._look_at: int | None = None
+        self._is_shut = False
+        self._deadline = deadlines.new(self._due)
 
-    def due(self, now: int) -> None:
-        """To be called in each turn: the doorman's bell begins one."""
+    def look(self) -> None:
+        """To be called when the doorman rings: it may have been shut, or opened."""
+        if self._router.is_shut or self._is_shut:
+            self._deadline.now()
+
+    def _due(self, now: int) -> None:
         if not self._router.is_shut:
-            if self._look_at is not None:
-                self._look_at = None
+            if self._is_shut:
+                self._is_shut = False
                 log.info("%s may connect again", self._whose)
             return
-        if self._look_at is None:
+        if not self._is_shut:
             log.warning(
                 "there are %d connections, as many as %s may have (limits.sessions, and a share of"
                 " the limit of descriptors, see ulimit -n): no more until some end",
                 self._router.connections,
                 self._whose,
             )
-            self._look_at = now
-        if self._look_at <= now:
-            self._look_at = now + LOOK_NS
-            self._router.turn_out(now - SILENT_NS)
-
-    def next_due(self) -> int | None:
-        """When ``due`` has something to do."""
-        return self._look_at
+            self._is_shut = True
+        self._deadline.set(now + LOOK_NS)
+        self._router.turn_out(now - SILENT_NS)

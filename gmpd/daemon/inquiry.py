@@ -6,7 +6,7 @@ silence is the answer, at the latest when the time is over. Knows no socket, no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,10 @@ from gmpd.errors import ConfigError
 
 #: Questions that may wait for workers at a time: people ask them, and each answer may be large.
 OPEN_MAX = 64
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -29,9 +33,11 @@ class Inquiry:
 
 
 class Inquiries:
-    """All that wait for workers, by the number under which those were asked."""
+    """All that wait for workers, by the number under which those were asked. ``changed`` is called
+    when one was asked or answered: it may be over."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None] = _nothing) -> None:
+        self._changed = changed
         self._open: dict[int, Inquiry] = {}
         self._next = 1
 
@@ -42,6 +48,7 @@ class Inquiries:
         number = self._next
         self._next += 1
         self._open[number] = Inquiry(peer, request, due_ns, set(ps))
+        self._changed()
         return number
 
     def answered(self, number: int, p: int, value: Any) -> None:
@@ -50,6 +57,7 @@ class Inquiries:
         if inquiry is not None and p in inquiry.silent:
             inquiry.silent.remove(p)
             inquiry.answers[p] = value
+            self._changed()
 
     def take(self, now: int, alive: Iterable[int]) -> list[Inquiry]:
         """Those that are over: all have answered, or are not ``alive``, or the time has passed."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gmpd import rundir
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.errors import ConfigError
 from gmpd.netpoll import Router
 
@@ -35,25 +36,22 @@ class Premises:
         routers: tuple[Router, ...],
         publish: Callable[[], bool],
         displaced: Callable[[str], None],
+        deadlines: Deadlines,
     ) -> None:
         self._lock = lock
         self._routers = routers
         self._publish = publish
         self._displaced = displaced
-        self._look_at = 0
+        self._deadline = deadlines.new(self._look_again)
+        self._deadline.now()
         #: Another daemon lives there.
         self.is_lost = False
         #: Why a worker would not find the daemon now; empty when it would.
         self.problem = ""
 
-    def due(self, now: int) -> None:
-        """Look, when it is time for it."""
-        if now >= self._look_at:
-            self._look_at = now + LOOK_NS
-            self.look()
-
-    def next_due(self) -> int | None:
-        return None if self.is_lost else self._look_at
+    def _look_again(self, now: int) -> None:
+        self.look()
+        self._deadline.set(None if self.is_lost else now + LOOK_NS)
 
     def look(self) -> str:
         """Put back what is missing. Gives why a worker would not find the daemon now."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.cpus import check_procs
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.inquiry import Inquiries, Inquiry
 from gmpd.daemon.snapshot import Observed, p_status, snapshot
 from gmpd.daemon.workers import Workers
@@ -32,6 +33,7 @@ class Administered(Observed, Protocol):
 
     config: Config
     workers: Workers
+    deadlines: Deadlines
 
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
 
@@ -41,7 +43,8 @@ class Questions:
 
     def __init__(self, daemon: Administered) -> None:
         self._c = daemon
-        self.inquiries = Inquiries()
+        self._deadline = daemon.deadlines.new(self._due)
+        self.inquiries = Inquiries(self._deadline.now)
         #: Questions that are answered when the daemon ends.
         self._end_watchers: list[tuple[bytes, int]] = []
 
@@ -114,16 +117,17 @@ class Questions:
                 self._c.workers.tell(record, protocol.Ask(number, "stacks", question))
         return True
 
-    def due(self, now: int) -> None:
-        """Questions whose workers have answered, or whose time is over, get their replies."""
+    def worker_died(self) -> None:
+        """A worker that was asked may be among the dead."""
         if self.inquiries:
-            able = [p for p, record in self._c.sched.ps.items() if record.ready]
-            for inquiry in self.inquiries.take(now, able):
-                self._c.clients.send(inquiry.peer, self._told(inquiry))
+            self._deadline.now()
 
-    def next_due(self) -> int | None:
-        """When ``due`` has something to do if no worker answers."""
-        return self.inquiries.next_due() if self.inquiries else None
+    def _due(self, now: int) -> None:
+        """Questions whose workers have answered, or whose time is over, get their replies."""
+        able = [p for p, record in self._c.sched.ps.items() if record.ready]
+        for inquiry in self.inquiries.take(now, able):
+            self._c.clients.send(inquiry.peer, self._told(inquiry))
+        self._deadline.set(self.inquiries.next_due())
 
     def _told(self, inquiry: Inquiry) -> protocol.Reply:
         """What workers answered; of who did not, what its status says."""

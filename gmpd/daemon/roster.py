@@ -15,6 +15,7 @@ from typing import Any
 from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import starts_at_once
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.lastwords import NO_JOB
 from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.spill import as_finished
@@ -51,6 +52,7 @@ class Roster:
         supervisor: Supervisor,
         started: Callable[[Child], None],
         broken: Callable[[str, Ending], None],
+        deadlines: Deadlines,
     ) -> None:
         self._config = config
         self._sched = sched
@@ -80,13 +82,13 @@ class Roster:
         self._retiring: dict[int, Child] = {}
         self._announced = False
         self._stopping = False
+        #: Due in this turn, or the next, after each change of what is wanted or waited for.
+        self._deadline = deadlines.new(self._due)
 
     # -- starts ------------------------------------------------------------------------------------
 
-    def due(self, now: int) -> None:
+    def _due(self, now: int) -> None:
         """What is wanted, and what time brings: starts, and ends of starts that take too long."""
-        if self._is_settled:
-            return
         for p, at in list(self._respawn.items()):
             if at <= now:
                 del self._respawn[p]
@@ -105,23 +107,14 @@ class Roster:
                 child.fault = "it was not ready within daemon.start_timeout"
                 log.error("%s did not start in time", child)
                 self.supervisor.kill(child)
+        self._deadline.set(self._next_due())
 
-    def next_due(self) -> int | None:
-        """When ``due`` has something to do."""
-        if self._is_settled:
-            return None
+    def _next_due(self) -> int | None:
         if self._unstarted:
             return 0
         starts = [child.retire_by_ns for child in self._retiring.values() if not child.expected]
         starts += [child.start_by_ns for child in self._awaited()]
         return earliest(*starts, *self._respawn.values())
-
-    @property
-    def _is_settled(self) -> bool:
-        """Nothing is wanted, or to be waited for: as ever but in a daemon's first second."""
-        return not (
-            self._retiring or self._starting or self.wanted or self._respawn or self._unstarted
-        )
 
     def _awaited(self) -> list[Child]:
         """Those that ought to become ready."""
@@ -129,6 +122,7 @@ class Roster:
 
     def start_some(self) -> None:
         """Start workers that are wanted, a few at a time: the next when one is ready or gone."""
+        self._deadline.now()
         room = self._starts_at_once - sum(not child.isolated for child in self._awaited())
         for p in list(self.wanted)[: max(0, room)]:
             del self.wanted[p]
@@ -148,6 +142,7 @@ class Roster:
 
     def start_isolated(self, p: int) -> None:
         """A worker for an isolated job, which is told as dead if there is no process for it."""
+        self._deadline.now()
         if self._stopping:
             return
         if why := self.obstacle():
@@ -165,6 +160,7 @@ class Roster:
     def ready(self, child: Child) -> None:
         """It said Hello."""
         child.ready = True
+        self._deadline.now()
         self._starting.pop(child.p, None)
         if not child.isolated:
             self.restarts.serves(child.p)
@@ -199,6 +195,7 @@ class Roster:
         child.unfit = why
         child.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
         self._retiring[child.p] = child
+        self._deadline.now()
         self._sched.handle(events.Drained(child.p), now)
 
     # -- how many ----------------------------------------------------------------------------------
@@ -209,6 +206,7 @@ class Roster:
         Does not wait for workers that are to come: they start a few at a time.
         """
         before, self.procs = self.procs, procs
+        self._deadline.now()
         self.supervisor.procs = procs
         limit = self._config.limits.isolated or procs
         self._sched.handle(events.IsolatedLimited(limit), time.monotonic_ns())
@@ -238,6 +236,7 @@ class Roster:
     def bury(self, child: Child) -> None:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
         end = self.supervisor.reap(child)
+        self._deadline.now()
         self._starting.pop(child.p, None)
         if self._retiring.get(child.p) is child:
             del self._retiring[child.p]

@@ -15,6 +15,7 @@ from gmpd.client.wire import Wire
 from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.roster import Roster
 from gmpd.daemon.traffic import Traffic
@@ -67,8 +68,17 @@ class Desk:
         self.router = router
         self.sched = Sched(Policy())
         self.faults = Faults(self.sched)
+        self.deadlines = Deadlines()
         self.clients = Clients(
-            Config(), 1, self.sched, self.router, Traffic(), lambda: 1, self.ask, self.faults
+            Config(),
+            1,
+            self.sched,
+            self.router,
+            Traffic(),
+            lambda: 1,
+            self.ask,
+            self.faults,
+            self.deadlines,
         )
         for peer in (b"1", b"2"):
             self.router.say(peer, protocol.hello("client", b"", {"name": f"c{peer.decode()}"}))
@@ -104,13 +114,13 @@ def test_one_clients_message_costs_that_client_its_connection(
     assert "IndexError: a bug" in refused[1].reason
     assert reply == (b"2", protocol.Reply(2, True, {}))
     assert (len(desk.clients), desk.failed, desk.sched.unfinished) == (1, 1, 1)
-    due = desk.clients.next_due()
+    due = desk.deadlines.next()
     assert due is not None
-    desk.clients.due(due - READ_WHY_NS)
+    desk.deadlines.run(due - READ_WHY_NS)
     assert not desk.router.were_cut, "it can read why, first"
-    desk.clients.due(due)
+    desk.deadlines.run(due)
     assert desk.router.were_cut == [Connection(1, 0)]
-    assert desk.clients.next_due() is None
+    assert desk.deadlines.next() is None
     (told,) = caplog.records
     assert told.exc_info is not None
     (story,) = told.exc_info[1].__notes__  # type: ignore[union-attr]
@@ -224,7 +234,7 @@ def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
     made.sched, made.config = desk.sched, Config()
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
     made.roster = made.clients = made.workers = made._questions = idle
-    made._doors, made._ended, made._trimming = (), False, SimpleNamespace(next_due=None)
+    made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
     made.supervisor = SimpleNamespace(children=children)
     made._decide = lambda: None
     return made
