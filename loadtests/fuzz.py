@@ -206,9 +206,9 @@ class Desk:
             again = False
             for what in self.sched.handle(events.TurnEnded(), self.now):
                 match what:
-                    case do.Look(p):
+                    case do.Probe(p):
                         self.sched.handle(events.Probed(p.p, True, False), self.now)
-                    case do.Collect():
+                    case do.RecoverOutcomes():
                         pass
                     case do.Revoke():
                         got = [t for t in what.tokens if self.dice.random() < 0.5]
@@ -222,7 +222,7 @@ class Desk:
                         )
                     case _:
                         pass
-                again = again or isinstance(what, do.Look | do.Revoke)
+                again = again or isinstance(what, do.Probe | do.Revoke)
 
 
 def _answer(_peer: bytes, request: int, _method: str, _params: Any) -> protocol.Reply:

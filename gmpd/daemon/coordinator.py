@@ -52,7 +52,7 @@ STOP_S = 2.0
 KILL_S = 8.0
 
 #: Once they are done the policy knows more, and decides again.
-_ANSWERED = (do.Revoke, do.Look)
+_ANSWERED = (do.Revoke, do.Probe)
 
 _TURN_ENDED = TurnEnded()
 

@@ -46,17 +46,17 @@ class Deeds:
                 self._deliver(what)
             case do.Dispatch():
                 self._dispatch(what)
-            case do.Teach(p, fn):
+            case do.DefineAt(p, fn):
                 needs = [part.fid for part in fn.needs]
                 workers.tell(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload, needs))
-            case do.Forget(p, fids):
+            case do.UndefineAt(p, fids):
                 workers.tell(p, protocol.Undefine(fids))
             case do.AskChildren(p, n):
                 workers.tell(p, protocol.StealChildren(n))
-            case do.Look(p):
-                self._look(p)
-            case do.Collect(p):
-                self._collect(p)
+            case do.Probe(p):
+                self._probe(p)
+            case do.RecoverOutcomes(p):
+                self._recover(p)
             case do.Revoke():
                 self._revoke(what)
             case do.Withhold(p, tokens, on):
@@ -130,7 +130,7 @@ class Deeds:
         revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
         self._sched.handle(revoked, time.monotonic_ns())
 
-    def _collect(self, p: PRecord) -> None:
+    def _recover(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""
         child = self._housing(p)
         held = p.fresh.keys() | p.started.keys()
@@ -140,7 +140,7 @@ class Deeds:
             recovered = events.OutcomesRecovered(p.p, as_finished(left), buffers)
             self._sched.handle(recovered, time.monotonic_ns())
 
-    def _look(self, p: PRecord) -> None:
+    def _probe(self, p: PRecord) -> None:
         """Whether a worker's run loop moves: by its page, nobody is asked."""
         now = time.monotonic_ns()
         child = self._housing(p)

@@ -16,7 +16,7 @@ from functools import partial
 
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.globq import Fits
-from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated, Teach
+from gmpd.sched.instructions import DefineAt, Dispatch, Instruction, Kill, Retire, StartIsolated
 from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -158,7 +158,7 @@ class HandOut:
             for each in (*fn.needs, fn):
                 if each.fid not in record.defined:
                     record.defined.add(each.fid)
-                    self._out.append(Teach(record, each))
+                    self._out.append(DefineAt(record, each))
         credit_ns = self._policy.credit_ns
         est = min(credit_ns, credit_ns if fn.est_ns is None else fn.est_ns)
         first = token = record.next_token

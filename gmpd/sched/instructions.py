@@ -12,21 +12,21 @@ from gmpd.protocol import Options
 from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session, some
 
 
-class Teach(NamedTuple):
+class DefineAt(NamedTuple):
     """Tell a worker about a function before its first job arrives."""
 
     p: PRecord
     fn: Function
 
 
-class Forget(NamedTuple):
+class UndefineAt(NamedTuple):
     """Tell a worker that a function is gone."""
 
     p: PRecord
     fids: list[int]
 
     def __repr__(self) -> str:
-        return f"Forget({self.p!r}, {some(self.fids)})"
+        return f"UndefineAt({self.p!r}, {some(self.fids)})"
 
 
 class Dispatch(NamedTuple):
@@ -48,7 +48,7 @@ class Dispatch(NamedTuple):
         )
 
 
-class Look(NamedTuple):
+class Probe(NamedTuple):
     """See in this P's page whether its run loop moves. The shell answers at once, with
     ``events.Probed``.
 
@@ -58,7 +58,7 @@ class Look(NamedTuple):
     p: PRecord
 
 
-class Collect(NamedTuple):
+class RecoverOutcomes(NamedTuple):
     """Take the outcomes that lie in this P's page: its worker does not send them.
 
     The shell answers at once, with ``events.OutcomesRecovered``.
@@ -184,6 +184,7 @@ class Kill(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    Teach | Forget | Dispatch | Look | Collect | Revoke | AskChildren | Withhold | CancelAt | PullAt
-    | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire | StartIsolated | Kill
+    DefineAt | UndefineAt | Dispatch | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
+    | CancelAt | PullAt | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire
+    | StartIsolated | Kill
 )  # fmt: skip

@@ -21,7 +21,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Collect, Instruction
+from gmpd.sched.instructions import Instruction, RecoverOutcomes
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Job, Overrun, PRecord
@@ -116,7 +116,7 @@ class Limits:
             elif looked:
                 self.passed(record, token, now)
             else:  # it may have ended in time, and its worker stands still since
-                self._out.append(Collect(record))
+                self._out.append(RecoverOutcomes(record))
                 self._push(now + LOOK_NS, record, token, looked=True)
 
     def next_due(self) -> int | None:

@@ -10,7 +10,7 @@ It does not know jobs, nor who should get which: only whether a P holds any.
 from __future__ import annotations
 
 from gmpd.errors import ProtocolError
-from gmpd.sched.instructions import Collect, Forget, Instruction, Look, Retire, Revoke
+from gmpd.sched.instructions import Instruction, Probe, RecoverOutcomes, Retire, Revoke, UndefineAt
 from gmpd.sched.records import Function, PRecord, earliest
 from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS
 
@@ -24,8 +24,8 @@ class Ps:
         #: and leaves the others asleep (Go's idle P list).
         self.idle: list[PRecord] = []
         self._out = out
-        #: When the next P is to be looked at; as ``look`` saw it.
-        self.next_look: int | None = None
+        #: When the next P is to be looked at; as ``probe`` saw it.
+        self.next_probe: int | None = None
 
     # -- they come and go ------------------------------------------------------------------------
 
@@ -47,7 +47,7 @@ class Ps:
         record.draining = False
         record.defined.clear()
         record.deaf = False
-        record.look_ns = 0
+        record.probe_at_ns = 0
         record.collected.clear()
         self.idle.append(record)
         return record
@@ -75,7 +75,7 @@ class Ps:
         for p in self.all.values():
             if fn.fid in p.defined:
                 p.defined.discard(fn.fid)
-                self._out.append(Forget(p, [fn.fid]))
+                self._out.append(UndefineAt(p, [fn.fid]))
 
     def rest(self, record: PRecord) -> None:
         """A P without fresh work goes to the idle list."""
@@ -95,36 +95,36 @@ class Ps:
 
     def heard(self, record: PRecord, now: int) -> None:
         """Any message of a worker: its run loop lives."""
-        record.look_ns = now + SILENT_NS
+        record.probe_at_ns = now + SILENT_NS
         record.pause_ns = SILENT_NS
         record.deaf = False
 
     def watch(self, record: PRecord, now: int) -> None:
         """It is about to get work: if it held nothing, its silence counts from now on."""
-        if not record.look_ns or not record.is_holding:
-            record.look_ns = now + SILENT_NS
+        if not record.probe_at_ns or not record.is_holding:
+            record.probe_at_ns = now + SILENT_NS
 
-    def look(self, now: int) -> bool:
+    def probe(self, now: int) -> bool:
         """See after Ps that hold something and have not been heard of; whether there are any."""
         found, later = False, None
         for p in self.all.values():
-            if not p.look_ns or not p.is_holding:
+            if not p.probe_at_ns or not p.is_holding:
                 continue
-            if p.look_ns <= now:
-                self._out.append(Look(p))
+            if p.probe_at_ns <= now:
+                self._out.append(Probe(p))
                 found = True
             else:
-                later = earliest(later, p.look_ns)
-        self.next_look = later
+                later = earliest(later, p.probe_at_ns)
+        self.next_probe = later
         return found
 
-    def looked(self, record: PRecord, *, moves: bool, asleep: bool, now: int) -> None:
-        """The shell did ``Look``: the P's run loop moves, or it sleeps as it may, or it is deaf."""
+    def probed(self, record: PRecord, *, moves: bool, asleep: bool, now: int) -> None:
+        """Answers ``Probe``: the run loop moves, or sleeps as it may, or the P is deaf."""
         deaf = not moves and not asleep
         if deaf and not record.deaf:
             record.deaf_ns = now
         record.deaf = deaf
-        record.look_ns = 0 if asleep else now + record.pause_ns
+        record.probe_at_ns = 0 if asleep else now + record.pause_ns
         record.pause_ns = min(LOOK_NS_MAX, record.pause_ns * 2)
         if record.deaf:
-            self._out.append(Collect(record))
+            self._out.append(RecoverOutcomes(record))

@@ -320,9 +320,9 @@ class PRecord:
 
     __slots__ = (
         "aside", "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining",
-        "epoch", "finished", "fresh", "hits", "look_ns", "lost", "misses", "next_token",
-        "overrunning", "p", "pause_ns", "ready", "session", "started", "stolen", "used_ns",
-        "withheld",
+        "epoch", "finished", "fresh", "hits", "lost", "misses", "next_token",
+        "overrunning", "p", "pause_ns", "probe_at_ns", "ready", "session", "started", "stolen",
+        "used_ns", "withheld",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -353,7 +353,7 @@ class PRecord:
         self.asked = False
         #: When to look whether it lives, and how long after that again; 0: not before it is heard
         #: of or given work. Only while it holds something.
-        self.look_ns = 0
+        self.probe_at_ns = 0
         self.pause_ns = SILENT_NS
         #: Its run loop stood still when it was looked at: it is stopped, or in C code, or in a step
         #: of a coroutine that lasts. It gets nothing more while another P hears, and takes nothing.

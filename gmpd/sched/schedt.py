@@ -212,7 +212,7 @@ class Sched:
             return
         match event:
             case events.Probed():
-                self._ps.looked(record, moves=event.moves, asleep=event.asleep, now=now)
+                self._ps.probed(record, moves=event.moves, asleep=event.asleep, now=now)
             case events.Claimed():
                 self._reports.claimed(record, event.tokens, now)
             case events.OutcomesRecovered():
@@ -231,7 +231,7 @@ class Sched:
             self._ledger.wake_delayed(now)
             self._limits.due(now)
             self._handout.pump(now)
-            if not self._ps.look(now):  # else there is another turn, that knows who is deaf
+            if not self._ps.probe(now):  # else there is another turn, that knows who is deaf
                 self._stealing.steal(now)
         self._children.ask()
         if not self.isolated.quiet:
@@ -261,7 +261,7 @@ class Sched:
             self.suspects.next_due,
             self.delays.next_due,
             self._limits.next_due(),
-            self._ps.next_look,
+            self._ps.next_probe,
             self._stealing.next_stale,
         )
 

@@ -21,16 +21,16 @@ from gmpd.protocol import Finished, Outcome, Report
 from gmpd.sched.instructions import (
     AskChildren,
     CancelAt,
-    Collect,
+    DefineAt,
     Deliver,
     Dispatch,
-    Forget,
     Instruction,
-    Look,
+    Probe,
+    RecoverOutcomes,
     Retire,
     Revoke,
-    Teach,
     TellRunning,
+    UndefineAt,
     Withhold,
 )
 from gmpd.sched.limits import Limits
@@ -175,7 +175,7 @@ class World:
             instructions = self.desk.take(after_ms if not rounds else 0)
             for instruction in instructions:
                 self.obey(instruction)
-            again = any(isinstance(each, Revoke | Look) for each in instructions)
+            again = any(isinstance(each, Revoke | Probe) for each in instructions)
             rounds += 1
             assert rounds < 200, "the policy and its revocations never come to rest"
         for worker in self.workers.values():
@@ -193,15 +193,15 @@ class World:
 
     def obey(self, instruction: Instruction) -> None:
         if (
-            isinstance(instruction, Forget | CancelAt | Retire)
+            isinstance(instruction, UndefineAt | CancelAt | Retire)
             and instruction.p.p not in self.workers
         ):
             return  # decided before its worker died, in the same batch of events
         match instruction:
-            case Teach(p, fn):
+            case DefineAt(p, fn):
                 assert fn.fid not in self.workers[p.p].taught, "taught twice"
                 self.workers[p.p].taught.add(fn.fid)
-            case Forget(p, fids):
+            case UndefineAt(p, fids):
                 self.workers[p.p].taught -= set(fids)
             case Dispatch(p, fn, _, first, payloads, _):
                 worker = self.workers[p.p]
@@ -210,12 +210,12 @@ class World:
                 assert not worker.record.fresh[first].session.full, "for who takes no results"
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
                 worker.offered |= set(range(first, first + len(payloads)))
-            case Look(p):
+            case Probe(p):
                 watched = self.workers.get(p.p)
                 moves = watched is not None and not watched.stopped
                 asleep = moves and self.dice.random() < 0.3
                 self.desk.probed(p, moves=moves and not asleep, asleep=asleep)
-            case Collect(p):
+            case RecoverOutcomes(p):
                 if p.p in self.workers:
                     self.collect(self.workers[p.p])
             case Revoke(p, tokens, thief):

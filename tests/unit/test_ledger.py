@@ -11,17 +11,17 @@ from gmpd.errors import ProtocolError
 from gmpd.protocol import Define, Outcome, Submit
 from gmpd.sched.instructions import (
     CancelAt,
+    DefineAt,
     Deliver,
     Dispatch,
-    Forget,
     Instruction,
     PullAt,
     Retire,
     Revoke,
-    Teach,
     TellKept,
     TellRoom,
     TellRunning,
+    UndefineAt,
     Yielded,
 )
 from gmpd.sched.records import Session
@@ -56,7 +56,7 @@ def test_a_job_for_an_idle_p_is_handed_out_at_once(desk: Desk) -> None:
     p, client = desk.ready(0), desk.client()
     (seq,) = desk.submit(client)
     teach, dispatch = desk.take()
-    assert isinstance(teach, Teach)
+    assert isinstance(teach, DefineAt)
     assert teach.fn.name == "m:f"
     assert isinstance(dispatch, Dispatch)
     assert (dispatch.p, dispatch.payloads) == (p, [b"0"])
@@ -79,12 +79,12 @@ def test_a_worker_is_taught_a_function_once_per_epoch(desk: Desk) -> None:
     p, client = desk.ready(0), desk.client()
     for expected in (1, 0):
         desk.submit(client)
-        assert len(only(desk.take(), Teach)) == expected
+        assert len(only(desk.take(), DefineAt)) == expected
         desk.finish(p)
     desk.died(0)
     desk.ready(0, 2)
     desk.submit(client)
-    assert len(only(desk.take(), Teach)) == 1
+    assert len(only(desk.take(), DefineAt)) == 1
 
 
 def test_the_p_that_became_idle_last_gets_the_work(desk: Desk) -> None:
@@ -364,7 +364,7 @@ def test_a_function_can_be_forgotten_while_its_jobs_go_on(desk: Desk) -> None:
     instructions = desk.take()
     assert desk.ended(client, seq) is Outcome.OK
     assert desk.sched.functions.all() == [], "and is then forgotten everywhere"
-    assert only(desk.log + instructions, Forget)
+    assert only(desk.log + instructions, UndefineAt)
     with pytest.raises(ProtocolError, match="never defined"):
         desk.undefine(client, [0])
 
@@ -805,9 +805,9 @@ def test_a_function_by_value_is_forgotten_with_its_last_user_and_job(desk: Desk)
     desk.submit(client, 2, "m:<lambda>", kind="pickle")
     desk.take()
     desk.leave(client)
-    assert not only(desk.take(), Forget)
+    assert not only(desk.take(), UndefineAt)
     desk.finish(p)
-    (forget,) = only(desk.take(), Forget)
+    (forget,) = only(desk.take(), UndefineAt)
     assert (forget.p, forget.fids) == (p, [1])
     assert not desk.sched.functions
     assert not p.defined
@@ -821,7 +821,7 @@ def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk
     p = desk.ready(0)
     desk.serve(p, 3)
     assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
-    assert len(only(desk.log, Forget)) == 1
+    assert len(only(desk.log, UndefineAt)) == 1
     assert [fn.name for fn in desk.sched.functions.all()] == ["m:new"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Collect, Dispatch
+from gmpd.sched.instructions import Dispatch, RecoverOutcomes
 from gmpd.sched.limits import LOOK_NS, TELL_NS
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.states import JobState
@@ -78,8 +78,8 @@ def test_it_is_told_when_the_frame_takes_as_long_again(desk: Desk) -> None:
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_worker_that_reports_nothing_is_not_waited_for(desk: Desk, retries: int) -> None:
     p, client, seq, token = begun(desk, retries=retries)
-    assert not only(desk.take(after_ms=LIMIT_MS + TELL_NS // MS - 1), Collect)
-    assert only(desk.take(after_ms=1), Collect) == [Collect(p)]
+    assert not only(desk.take(after_ms=LIMIT_MS + TELL_NS // MS - 1), RecoverOutcomes)
+    assert only(desk.take(after_ms=1), RecoverOutcomes) == [RecoverOutcomes(p)]
     assert not p.overrunning
     desk.take(after_ms=LOOK_NS / MS)
     assert list(p.overrunning) == [token]

@@ -11,10 +11,10 @@ import pytest
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.instructions import (
     CancelAt,
-    Collect,
     Dispatch,
     Instruction,
-    Look,
+    Probe,
+    RecoverOutcomes,
     Revoke,
     TellRunning,
 )
@@ -244,8 +244,8 @@ class Silence:
 
     def look(self, *, moves: bool = False, asleep: bool = False) -> None:
         """The next look is due, and this is seen."""
-        due = self.one.look_ns - self.desk.now
-        (look,) = only(self.desk.take(after_ms=due / MS), Look)
+        due = self.one.probe_at_ns - self.desk.now
+        (look,) = only(self.desk.take(after_ms=due / MS), Probe)
         self.desk.probed(look.p, moves=moves, asleep=asleep)
 
     def rob(self, claimed: int = 1) -> None:
@@ -263,12 +263,12 @@ def silence() -> Silence:
 
 def test_a_deaf_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
     assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
-    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Look)
-    (look,) = only(silence.desk.take(after_ms=0.5), Look)
+    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Probe)
+    (look,) = only(silence.desk.take(after_ms=0.5), Probe)
     assert look.p is silence.one
     silence.desk.probed(silence.one, moves=False, asleep=False)
     instructions = silence.desk.take()
-    assert only(instructions, Collect) == [Collect(silence.one)]
+    assert only(instructions, RecoverOutcomes) == [RecoverOutcomes(silence.one)]
     (revoke,) = only(instructions, Revoke)
     assert revoke.tokens == silence.tokens
     silence.desk.revoked(revoke, revoke.tokens[1:])
@@ -314,7 +314,7 @@ def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silenc
     silence.desk.heard(silence.one, 1)
     assert silence.one.pause_ns == SILENT_NS
     silence.desk.heard(silence.one, 0)  # of an epoch that is over
-    assert silence.one.look_ns == silence.desk.now + SILENT_NS
+    assert silence.one.probe_at_ns == silence.desk.now + SILENT_NS
 
 
 def test_who_sleeps_is_not_looked_at_again_before_it_is_given_work(silence: Silence) -> None:
@@ -333,7 +333,7 @@ def test_who_holds_nothing_is_not_looked_at(silence: Silence) -> None:
     silence.desk.finish(silence.one)
     silence.desk.take()
     assert silence.desk.sched.next_deadline() is None
-    assert not only(silence.desk.take(after_ms=10_000), Look)
+    assert not only(silence.desk.take(after_ms=10_000), Probe)
 
 
 def test_what_lies_for_long_is_taken_one_by_one_and_has_longer_each_time(silence: Silence) -> None:
@@ -384,7 +384,7 @@ def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
     silence.desk.take()
     before = len(only(silence.desk.log, Revoke))
     for _ in range(20):
-        for look in only(silence.desk.take(after_ms=1000), Look):
+        for look in only(silence.desk.take(after_ms=1000), Probe):
             silence.desk.probed(look.p, moves=False, asleep=False)
     assert silence.one.deaf
     assert silence.two.deaf
