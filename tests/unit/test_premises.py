@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gmpd import rundir
+from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.premises import Premises
 
 
@@ -28,7 +29,7 @@ def premises(directory: Path, ready: list[bool]) -> tuple[Premises, FakeLock]:
             (directory / rundir.DISCOVERY).touch()
         return ready[0]
 
-    return Premises(lock, (), publish, pytest.fail), lock
+    return Premises(lock, (), publish, pytest.fail, Deadlines()), lock
 
 
 def test_a_daemon_that_starts_has_lost_nothing(
