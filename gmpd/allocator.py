@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 
-#: Values of so many bytes went through: it is worth it.
+#: Bytes of values since the last trim that make one worthwhile.
 TRIM_BYTES = 32 << 20
 #: It waits until less than that goes through in so long, but not more often than ``WAITS_MAX``.
 QUIET_NS = 500_000_000

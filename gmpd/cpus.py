@@ -36,7 +36,7 @@ STARTS_PER_CPU = 2
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rule is made from."""
+    """The inputs of the rule."""
 
     cpus: int  # online in the machine
     allowed: tuple[int, ...]  # of the affinity mask, sorted

@@ -2,14 +2,14 @@
 
     GmpdError
     ├── ConfigError            a file, flag or variable is wrong (the operator's fault)
-    ├── DaemonUnreachable      no daemon there, or it went away (nobody's fault)
+    ├── DaemonUnreachable      no daemon there, or it ended (no party's fault)
     ├── ProtocolError          the other side speaks another version, or nonsense (the peer's fault)
     ├── QueueFull              a named limit refused the job; it was not accepted (try again later)
     ├── Unserializable         a value cannot travel (the caller's fault)
     ├── NotRegistered          no such function where the job was to run (the caller's fault)
     ├── JobError               how a job ended that has no exception of its own
     │   ├── JobTimeout         it ran longer than its own limit
-    │   ├── JobCancelled       somebody cancelled it
+    │   ├── JobCancelled       it was cancelled
     │   ├── WorkerLost         the worker that ran it died
     │   ├── JobPoisoned        it killed several workers and is quarantined
     │   └── RemoteError        its own exception could not be rebuilt here; the texts are kept

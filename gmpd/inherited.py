@@ -1,4 +1,4 @@
-"""What a process inherits from its starter, made sane: the one place for it.
+"""Repairs the state that a process inherits from its starter, in one place.
 
 Any program starts gmpd's processes, from any thread, at any moment of its life, and a process
 inherits more than its command line: signals that are ignored or blocked, descriptors, limits, a
@@ -6,7 +6,7 @@ umask, timers, a directory that may be gone, variables that change how Python ru
 processes calls ``settle`` first. What is put aside there belongs to jobs; workers give it back to
 them (``restore``).
 
-Left as it is, for its author meant it: niceness and scheduling class, affinity, cgroup, hard
+Left as it is, because it was meant: niceness and scheduling class, affinity, cgroup, hard
 limits, SIGHUP and SIGINT that are ignored (``nohup``, ``&`` of a shell).
 
 It knows nothing of daemons and workers.
@@ -69,7 +69,7 @@ _OOM_MAX = 1000
 
 @dataclass(frozen=True)
 class Inherited:
-    """What is for jobs, and not for gmpd's own code."""
+    """Settings for jobs, not for gmpd's own code."""
 
     umask: int = 0o022
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def settle() -> Inherited:
         _raise_limits()
         _stand_somewhere()
         before = os.umask(0o077)
-        # Who may not read what he has just written has mistyped.
+        # A umask that hides files from their own author is a mistake.
         _settled = Inherited(before & ~0o700, _variables_aside(os.environ))
     return _settled
 
@@ -187,7 +187,7 @@ def _stream(fd: int, mode: str) -> IO[str]:
 
 
 def _unblock_output() -> None:
-    """Output that does not block raises BlockingIOError at whoever prints much. It is a property of
+    """Output that does not block raises BlockingIOError when much is printed. It is a property of
     the open file, which others share, so a new one is opened where that goes."""
     for fd in (1, 2):
         if os.get_blocking(fd):
@@ -195,7 +195,7 @@ def _unblock_output() -> None:
         try:
             access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
             new = os.open(f"/proc/self/fd/{fd}", access | os.O_NONBLOCK | os.O_APPEND)
-        except OSError:  # a socket, or nobody reads
+        except OSError:  # a socket, or a pipe without reader
             os.set_blocking(fd, True)
             continue
         os.set_blocking(new, True)
@@ -214,7 +214,7 @@ def above_standard(fd: int) -> int:
 
 def _settle_signals() -> None:
     """A mask of an odd thread, SIGCHLD that is ignored (then no child can be waited for), SIGTERM
-    that is ignored (then nothing but SIGKILL ends it); alarms of whoever called exec."""
+    that is ignored (then nothing but SIGKILL ends it); alarms set before exec."""
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
         signal.setitimer(timer, 0)
     for number in signal.valid_signals() - _MAY_BE_IGNORED:

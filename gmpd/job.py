@@ -1,4 +1,4 @@
-"""What the author of a job declares: ``@gmpd.job(...)`` and its options.
+"""The options that the author of a job declares: ``@gmpd.job(...)``.
 
 Knows nothing of clients and workers; its counterpart is ``Client.options(...)``, which overrides
 what is declared here for one submission.
@@ -110,7 +110,7 @@ class JobOptions:
         return dataclasses.replace(self, **overrides)
 
     def to_wire(self) -> dict[str, Any] | None:
-        """What differs from the defaults; None when nothing does."""
+        """The options that differ from the defaults; None when none does."""
         if self is DEFAULTS:
             return None
         wire = {}
@@ -171,7 +171,7 @@ def job(fn: Any = None, /, **options: Any) -> Any:
 
 
 def options_of(fn: object) -> JobOptions:
-    """What ``@job`` declared for ``fn`` (or for the function of a partial), else the defaults."""
+    """The options that ``@job`` set on ``fn`` (or on a partial's function), else the defaults."""
     declared = getattr(fn, ATTRIBUTE, None)
     if declared is None:
         declared = getattr(getattr(fn, "func", None), ATTRIBUTE, None)

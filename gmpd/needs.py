@@ -1,4 +1,4 @@
-"""What a daemon of some size needs of the system, compared before it starts.
+"""The resources that a daemon of some size needs, compared before it starts.
 
 A daemon that starts with too little does not fail at once: one worker of four never comes up, a
 thread cannot be made an hour later, the kernel ends a process for its memory. So it is said first,
@@ -29,7 +29,7 @@ BYTES, BYTES_PER_WORKER = 80 << 20, 36 << 20
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What this process may have more of; None: not limited, or not known."""
+    """How much more this process may have; None: not limited, or not known."""
 
     files: int | None = None
     tasks: int | None = None
@@ -80,7 +80,7 @@ def read_given(root: Path = Path("/")) -> Given:
 
 
 def _left(root: Path, what: str) -> int | None:
-    """What the cgroup (v2) and those above it leave of something: the least of ``max - used``."""
+    """The share that the cgroup (v2) and its parents leave: the least of ``max - used``."""
     try:
         text = (root / "proc/self/cgroup").read_text()
     except OSError:
@@ -103,7 +103,7 @@ def _left(root: Path, what: str) -> int | None:
 
 
 def _reclaimable(group: Path, what: str) -> int:
-    """Memory that only caches files: it is counted, and given back when somebody needs it."""
+    """Memory that only caches files: it is counted, and given back under pressure."""
     if what != "memory":
         return 0
     for line in (group / "memory.stat").read_text().splitlines():

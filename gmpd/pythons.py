@@ -1,6 +1,6 @@
 """Which Pythons gmpd runs on: those that it was tried on, and what becomes of the others.
 
-A newer one than any that was tried is told of once, and used: what it lacks is refused by name
+A newer one than any that was tried is used, with one warning: what it lacks is refused by name
 where it is needed (``runtime.internals``). One without the GIL is refused, since a P's right to
 run Gs is the GIL by another name: ARCHITECTURE lists the places that rely on it.
 """
@@ -31,7 +31,7 @@ def has_gil() -> bool:
 
 
 def untried() -> str:
-    """What is to be said of this interpreter if it is newer than any that was tried; else ""."""
+    """The warning about this interpreter if it is newer than any that was tried; else ""."""
     if sys.version_info[:2] <= NEWEST:
         return ""
     return (

@@ -36,7 +36,7 @@ AROUND = "_GMPD_DAEMON"
 #: libzmq's ipc_path_max_len: sizeof(sockaddr_un.sun_path) - 1 on Linux.
 IPC_PATH_MAX = 107
 
-#: What must fit into a directory: discovery file, lock, and the first lines of a log.
+#: Bytes that must fit into a directory: discovery file, lock, and the first lines of a log.
 ROOM_BYTES = 16_384
 
 #: A discovery file has about 400 bytes; what is longer was not written by a daemon.
@@ -199,7 +199,7 @@ class Lock:
             return
         if self.is_held:  # else it was removed, and what is there now is another daemon's
             self.clear_stale()
-            with suppress(FileNotFoundError):  # somebody tidied by hand
+            with suppress(FileNotFoundError):  # removed by hand
                 os.unlink(self.directory / LOCK)
         os.close(self._fd)
         self._fd = -1
@@ -237,7 +237,7 @@ class Holder:
         return _started_ticks(self.pid) != self.started_ticks
 
     def kill(self, number: signal.Signals) -> None:
-        """Send it a signal: to that process or, when it is dead, to nobody.
+        """Send it a signal: to that process or, when it is dead, to none.
 
         Raises PermissionError when it is not ours.
         """
@@ -255,7 +255,7 @@ class Holder:
 
 
 def find_holder(directory: str | os.PathLike[str]) -> Holder | None:
-    """The daemon that has the directory, also one that answers nobody; None when there is none.
+    """The daemon that has the directory, also one that answers no call; None when there is none.
 
     The pid in the lock is believed only of a process that has this very file open: it might be one
     of another container. Raises HiddenHolder for a daemon whose process cannot be seen, and as
@@ -444,7 +444,7 @@ def _is_record(raw: Any) -> bool:
     return all(isinstance(address, str) for address in raw["endpoints"].values())
 
 
-#: What JSON must hold for each field of a `Discovery`, where it is there.
+#: The JSON types of each field of a `Discovery`, where it is present.
 _RECORD_TYPES: dict[str, Any] = {
     "pid": int,
     "pid_namespace": int,

@@ -6,7 +6,7 @@ reaches the kernel but through here:
 
 - ``wait_s`` and ``wait_ms`` bound one wait inside a loop that looks at its own deadline again. An
   early return costs one turn of that loop a day.
-- ``checked`` reads what a caller passed to ``result(timeout=...)`` and its like, before anything
+- ``checked`` reads a caller's argument of ``result(timeout=...)`` and others, before anything
   happens: nan is refused, and what exceeds every lock is the same as no timeout.
 
 It knows no clock: deadlines belong to those who wait.

@@ -5,7 +5,7 @@ into an error. Pickles name the internals of cloudpickle and of gmpd that rebuil
 sides tell their versions in Hello and Welcome, and a pair that would be unsafe is refused with both
 named, unless only plain data (msgpack) goes between them.
 
-It knows no message: whoever sends these puts them into its own.
+It knows no message: each sender puts them into its own.
 """
 
 from __future__ import annotations

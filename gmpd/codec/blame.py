@@ -154,7 +154,7 @@ def _descend(value: object, path: str, exc: BaseException) -> tuple[str, object,
 
 
 def _is_future(value: object) -> bool:
-    """What is wrong with one is that it was sent, not what is in it."""
+    """The fault is that one was sent, not its content."""
     kinds = [getattr(sys.modules.get(m), name, None) for m, name, _ in _MENDS[:_FUTURES]]
     return any(isinstance(kind, type) and isinstance(value, kind) for kind in kinds)
 
@@ -226,7 +226,7 @@ def _function_parts(fn: types.FunctionType, path: str) -> Iterator[tuple[str, ob
 
 
 def _reduced_parts(value: Any, path: str) -> _Children:
-    """What pickle would ask of an object: its state first, then how it is rebuilt."""
+    """The parts that pickle takes of an object: its state first, then how it is rebuilt."""
     try:
         by_hand = copyreg.dispatch_table.get(type(value))
         reduced = by_hand(value) if by_hand else value.__reduce_ex__(5)
@@ -264,7 +264,7 @@ def _is_too_deep(exc: BaseException) -> bool:
 
 
 def name_kind(value: object) -> str:
-    """What ``value`` is, for a sentence: "a generator", "the class Foo"."""
+    """``value`` named for a sentence: "a generator", "the class Foo"."""
     kind = type(value)
     if isinstance(value, types.FunctionType | type):
         noun = "function" if isinstance(value, types.FunctionType) else "class"

@@ -1,4 +1,4 @@
-"""What travels by value: functions, classes and other things that no import finds elsewhere.
+"""Pickling by value: functions, classes and other objects that no import finds elsewhere.
 
 cloudpickle knows how to take functions and classes apart. Here is what it does not keep: globals
 are not copied but belong to a namespace that all of a program shares (``guests``), code says where
@@ -35,7 +35,7 @@ cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
 
 _OVERWRITE: Any = cloudpickle._class_setstate
 _LRU = type(functools.lru_cache(lambda: None))
-#: What a process that has just imported a module has afresh.
+#: Attributes that a process gets anew by importing the module.
 _FRESH = (
     _thread.LockType, _thread.RLock, threading.local,
     weakref.WeakKeyDictionary, weakref.WeakValueDictionary,
@@ -54,7 +54,7 @@ NAMED: tuple[type, ...] = tuple(
 
 
 class Names(Protocol):
-    """Who knows which things have a name that the other side finds, or will find."""
+    """Knows which objects have a name that the other side finds, or will find."""
 
     def refer(self, obj: Any) -> tuple[str, str] | None:
         """Module and qualified name of what goes by name; None: it goes by value."""
@@ -152,7 +152,7 @@ def _reduce_class(cls: Any, reduced: Any) -> Any:
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             # Its first base was a function, typing.NamedTuple, which has done its work.
             bases, early = cls.__bases__, ["__slots__", "__orig_bases__"]
-        # What a base's __init_subclass__ may look at.
+        # Attributes that a base's __init_subclass__ may look at.
         early += [key for key, value in state.items() if type(value) in _PLAIN]
         first = {**first, **{key: state.pop(key) for key in early if key in state}}
         make, args = rebuild.make_class, (meta, name, bases, first, *tracked)
@@ -213,7 +213,7 @@ def _closure(fn: types.FunctionType) -> tuple[types.CellType, ...] | None:
 
 
 def _annotations(fn: Any) -> dict[str, Any]:
-    """Since Python 3.14 they are a function that is called when somebody asks."""
+    """Since Python 3.14 they are a function that is called on access."""
     if _DEFERRED and isinstance(fn.__annotate__, types.FunctionType):
         return {"__annotate__": fn.__annotate__}
     annotations = fn.__annotations__
@@ -257,7 +257,7 @@ def _reduce_code(reduced: Any, code: types.CodeType) -> Any:
 
 
 def _reduce_kin(obj: Any) -> Any:
-    """What has a name like functions and classes, and is made of them."""
+    """Objects that have a name as functions and classes do, and are made of them."""
     if type(obj) is _LRU:
         made: Any = obj
         extra = {key: value for key, value in vars(made).items() if key != "__wrapped__"}
@@ -271,7 +271,7 @@ def _reduce_kin(obj: Any) -> Any:
 
 
 def _reduce_other(obj: Any) -> Any:
-    """What cloudpickle sends as something else, or not at all."""
+    """Objects that cloudpickle sends as something else, or not at all."""
     kind = type(obj)
     if kind is memoryview:
         return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)

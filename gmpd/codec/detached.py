@@ -1,4 +1,4 @@
-"""Large values in frames of their own: bytes that nobody on the way has to copy.
+"""Large values in frames of their own: bytes that no process on the way copies.
 
 Inside an envelope, a value of 300 MB is copied by whoever packs and unpacks that: six times between
 a client and a worker, and the coordinator needs four times its size. Beside it, as a frame, it is
@@ -17,7 +17,7 @@ import msgpack
 
 from gmpd.codec.pickles import Buffer
 
-#: A frame costs some 10 us at each of four ends, as much as the copies of so many bytes.
+#: A frame costs some 10 us at each of four ends, as much as copying this many bytes.
 LARGE = 128 * 1024
 
 _MARK = b"\xc1\xc1"
@@ -61,7 +61,7 @@ def call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bytes, tuple
 
 
 def whole(data: bytes, buffers: tuple[Buffer, ...]) -> tuple[bytes, tuple[Buffer, ...]]:
-    """What an encoder made, with ``data`` as the first frame if it is large."""
+    """The output of an encoder, with ``data`` as the first frame if it is large."""
     return (data, buffers) if len(data) <= LARGE else (_MARK + _DATA, (data, *buffers))
 
 
@@ -92,7 +92,7 @@ def _read_call(data: Buffer, frames: Sequence[Buffer]) -> tuple[tuple[Any, ...],
 
 
 class Rest:
-    """What is still to be decoded."""
+    """The part that is still to be decoded."""
 
     __slots__ = ("buffers", "data")
 

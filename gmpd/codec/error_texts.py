@@ -28,8 +28,8 @@ _READ = ("__class__", "__dict__", "__traceback__", "__cause__", "__context__", "
 _FRAMES_MAX = 2000
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-#: What lies between a worker's start and the user's function. Jobs of gmpd's own (`gmpd run`,
-#: `gmpd demo`) are a user's like any.
+#: Files of the frames between a worker's start and the user's function. Jobs of gmpd itself
+#: (`gmpd run`, `gmpd demo`) count as a user's.
 _OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
 #: The one frame that calls what the user submitted.
 _CALLER = os.path.join(_PACKAGE, "daemon", "call.py"), "_invoke"

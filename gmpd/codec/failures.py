@@ -50,7 +50,7 @@ _BY_NAME = {"builtins": vars(builtins), errors.__name__: vars(errors)}
 
 
 class _Args(Enum):
-    """What is sent of an exception's arguments, the best first."""
+    """The forms in which an exception's arguments may be sent, the best first."""
 
     WHOLE = auto()
     #: Long texts without their middle.
@@ -60,7 +60,7 @@ class _Args(Enum):
 
 
 class ErrorSummary(NamedTuple):
-    """What can be shown of an error without running any code of it.
+    """The texts of an error that can be had without running its code.
 
     ``type`` is the class with its module (builtins without), ``traceback`` includes the last line.
     """

@@ -76,7 +76,7 @@ _kept: dict[bytes, _Kept] = {}
 
 
 def describe_function(fn: _Fn) -> FunctionRef:
-    """How to name or send ``fn``; a FunctionRef, for who has only a name, is itself.
+    """How to name or send ``fn``; a FunctionRef (of a caller that has only a name) is itself.
 
     Raises Unserializable when it is no callable, or cannot be sent (with the path inside).
     """
@@ -166,7 +166,7 @@ def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
 
 
 def _describe_named(fn: Any) -> FunctionRef | None:
-    """What the script, or another module that goes by value, has under its own name."""
+    """The names that the script, or another module that goes by value, defines itself."""
     found = home.named(fn)
     if found is None:
         return None

@@ -191,7 +191,7 @@ class GuestPart:
 
     @property
     def name(self) -> str:
-        """Under which the daemon knows it, whoever speaks of it."""
+        """The name under which the daemon knows it, in every session."""
         return part_name(self.guest.id, self.number)
 
     def data(self) -> bytes:
@@ -328,7 +328,7 @@ def namespace(module: str) -> dict[str, Any]:
 
 
 def find(module: str, qualname: str) -> Any:
-    """What ``module`` of the current program calls ``qualname``. Raises AttributeError."""
+    """The object ``qualname`` of ``module`` of the current program. Raises AttributeError."""
     space = namespace(module)
     head, *rest = qualname.split(".")
     try:
@@ -384,7 +384,7 @@ class StandIn(types.ModuleType):
         return f"<module {_space_of(self).get('__name__', MAIN)!r} (stands for a program's)>"
 
 
-#: What Python itself asks of any module.
+#: Attributes that Python itself reads of any module.
 _OWN = frozenset({"__repr__", "__dir__", "__reduce_ex__", "__reduce__", "__sizeof__", "__hash__"})
 
 

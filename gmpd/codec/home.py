@@ -1,4 +1,4 @@
-"""What this program's script defines, as far as other processes have been sent it.
+"""The definitions of this program's script, as far as they were sent to other processes.
 
 ``__main__``, and each module for which ``cloudpickle.register_pickle_by_value`` was called, goes
 by value: in *parts*, pickles of names and their values, each sent once per session. A pickle then
@@ -47,7 +47,7 @@ _SOURCE_MAX = 1 << 20
 #: How long a thread waits for another to pickle what both need, seconds.
 _TURN_S = 1.0
 _ABSENT: Any = object()
-#: What every module has: sent with the first of its names.
+#: Attributes of every module: sent with the first of its names.
 _OF_MODULE = ("__file__", "__package__", "__spec__", "__doc__")
 _NEVER = frozenset({"__builtins__", "__loader__", "__cached__", "__name__"})
 _SMALL = frozenset({type(None), bool, int, float})
@@ -134,7 +134,7 @@ def still_holds(watch: Watch) -> bool:
 
 
 def state_of(fn: Any) -> tuple[Any, ...]:
-    """What can be exchanged in a function without its being another."""
+    """The attributes of a function that can be replaced while it stays the same function."""
     return fn.__code__, fn.__defaults__, fn.__kwdefaults__
 
 

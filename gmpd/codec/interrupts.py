@@ -1,4 +1,4 @@
-"""What a signal handler raised in the middle of a value's own code is not the value's fault.
+"""An exception of a signal handler that interrupts a value's own code is not the value's.
 
 Python runs a handler in whatever the main thread does. Where the codec catches what a value's code
 raises, to try another way, it would catch that, too: a program that bounds its calls by a timer

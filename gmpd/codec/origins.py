@@ -38,13 +38,13 @@ class Origin(NamedTuple):
 
 #: By name, with the module and its spec, which a reload exchanges.
 _said: dict[str, tuple[object, object, bytes]] = {}
-#: What modules of this process were loaded from, as it was found soon after.
+#: The files from which modules of this process were loaded, as found soon after.
 _loaded: dict[str, tuple[object, Origin | None]] = {}
 _agreed: set[bytes] = set()
 
 
 def said_of(name: str) -> bytes:
-    """What goes along with a function of module ``name``; empty when nothing need be compared."""
+    """The digests sent with a function of module ``name``; empty if none need be compared."""
     module = sys.modules.get(name)
     if module is None:
         return b""

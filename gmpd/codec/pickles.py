@@ -44,7 +44,7 @@ _MAIN = b"\x8c\x08__main__"
 
 #: Where this package is: its own classes refuse to be sent, too.
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-#: What the unpickler raises for bytes that are no pickle; a value's own code may, too.
+#: Errors of the unpickler for bytes that are no pickle; a value's own code may raise them too.
 _REFUSED_BY_LOADS = (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError)
 
 #: Parts of a program (``home.Part``, ``guests.GuestPart``) that must be loaded before a pickle is.

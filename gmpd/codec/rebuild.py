@@ -1,4 +1,4 @@
-"""What pickles of ``cloud`` name to be put together again: functions, classes, and other things.
+"""Rebuilds objects that ``cloud`` took apart; its pickles name these functions.
 
 The receiving side of ``cloud``; these names are part of what travels.
 """
@@ -128,7 +128,7 @@ def make_cached(fn: Any, parameters: dict[str, Any]) -> Any:
 
 
 def set_registry(fn: Any, known: tuple[dict[type, Any], dict[str, Any]]) -> None:
-    """What a function of ``functools.singledispatch`` calls for which class."""
+    """The implementations of a ``functools.singledispatch`` function, by class."""
     registry, attributes = known
     fn.__dict__.update(attributes)
     for cls, implementation in registry.items():
@@ -149,7 +149,7 @@ def make_new_type(name: str, supertype: Any, module: str) -> Any:
 
 
 def make_alias(name: str, module: str) -> Any:
-    """What a ``type`` statement makes; it may refer to itself, so its value comes later."""
+    """The alias of a ``type`` statement; it may refer to itself, so its value comes later."""
     space: dict[str, Any] = {"__name__": module, "value": []}
     exec(f"type {name} = value[0]", space)  # noqa: S102 - only this makes one that is lazy
     _values[id(space[name])] = space["value"]
@@ -157,7 +157,7 @@ def make_alias(name: str, module: str) -> Any:
 
 
 def set_alias(alias: Any, value: Any) -> None:
-    """What the alias stands for."""
+    """The value of the alias."""
     _values.pop(id(alias)).append(value)
 
 

@@ -39,7 +39,7 @@ Watch = tuple[_Watched, ...]
 
 
 def watch(fn: object) -> Watch | None:
-    """What to check before bytes made from ``fn`` now are used again; None: never use them."""
+    """The checks before bytes made from ``fn`` now are used again; None: never use them."""
     if not isinstance(fn, types.FunctionType):
         return None
     found: dict[int, _Watched] = {}
@@ -76,7 +76,7 @@ def still_holds(watched: Watch) -> bool:
 
 
 def find(module_name: str, qualname: str) -> Any:
-    """What ``module:qualname`` names in the modules loaded now, or None.
+    """The object ``module:qualname`` among the modules loaded now, or None.
 
     Goes through classes only: ``f.__globals__.get`` names nothing.
     """

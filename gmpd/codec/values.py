@@ -53,7 +53,7 @@ class _NeedyBlob(Blob):
         return self.parts
 
 
-#: What msgpack brings back exactly; subclasses (bool's own subclasses cannot exist) are not it.
+#: Types that msgpack restores exactly; subclasses (bool can have none) do not count.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Flat containers up to this length are proved item by item: beyond it pickle is as fast.
 _FLAT_MAX = 64
@@ -69,7 +69,7 @@ _CALL = 0x92
 _PLAIN_CALL = 0x93
 #: First byte of values in parts: msgpack never uses it.
 _PARTS = 0xC1
-#: An empty map in msgpack's long form, for its short form is PICKLE_TAG.
+#: An empty map in msgpack's long form, as its short form is PICKLE_TAG.
 _EMPTY_MAP = b"\xde\x00\x00"
 
 _REFUSED_BY_PACK = (OverflowError, UnicodeEncodeError, ValueError)
@@ -223,7 +223,7 @@ class OrElse:
 
 
 def encode_result(value: object, *, plain: bool = False) -> Blob:
-    """What a job returned, as bytes. Raises Unserializable with the path to the bad item."""
+    """A job's return value as bytes. Raises Unserializable with the path to the bad item."""
     if value is None:
         return _NONE
     blob = _encode_msgpack(value, plain)

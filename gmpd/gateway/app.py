@@ -30,7 +30,7 @@ from gmpd.gateway.slow import FIRST_REQUESTS, HEADER_S, FirstRequests, note_requ
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: What ``/`` links to, and says of it.
+#: The links of ``/``, with their texts.
 PLACES: Final = (
     ("/metrics", "metrics, for Prometheus"),
     ("/api/v1/snapshot", "everything the daemon knows of itself now, as JSON"),
@@ -151,7 +151,7 @@ class Site:
         return web.Response(text=f"ready: {state}\n")
 
     async def index(self, _request: web.Request) -> web.StreamResponse:
-        """What is here."""
+        """The index page."""
         await self._latest.refresh()
         reading = self._latest.reading()
         lines = [f"<li><a href={path}>{path}</a> {html.escape(what)}" for path, what in PLACES]

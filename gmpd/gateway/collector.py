@@ -2,7 +2,7 @@
 
 It holds what must outlive a snapshot, and nothing else: the highest value of every total, so that
 no total goes down when a worker dies, and the label values seen, so that no peer can make the
-number of series grow without bound. It asks nobody anything: ``latest()`` hands it the snapshot
+number of series grow without bound. It does no IO: ``latest()`` hands it the snapshot
 that the gateway has. It must never know HTTP, nor what any metric means (``metrics.py`` does).
 
 ``prometheus_client``'s multiprocess mode was rejected: it needs files per process and forbids
@@ -44,7 +44,7 @@ LABEL_CHARS_MAX: Final = 64
 #: Where values go whose label has its most already.
 OTHER: Final = "_other"
 
-#: What reading a snapshot of an unknown daemon can raise. Anything else is a bug and may surface.
+#: Errors of reading a snapshot of an unknown daemon. Anything else is a bug and may surface.
 _UNREADABLE: Final = (TypeError, ValueError, LookupError, AttributeError, OverflowError)
 
 _Key: TypeAlias = tuple[str, tuple[str, ...]]
@@ -106,7 +106,7 @@ class Totals:
 
 
 class LabelCap:
-    """At most so many values per label; the first ones seen keep their series."""
+    """Bounds the number of values per label; the first ones seen keep their series."""
 
     def __init__(self) -> None:
         self._admitted: dict[tuple[str, str], set[str]] = {}

@@ -33,7 +33,7 @@ REUSE_S: Final = 0.1
 
 
 class Latest:
-    """The newest snapshot that the coordinator gave, refreshed by who asks for it."""
+    """The newest snapshot of the coordinator, refreshed by the requests for it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Latest:
             self.trouble = f"the coordinator did not answer within {self._wait_s * 1000:.0f} ms"
 
     def reading(self) -> Reading:
-        """What there is, at once."""
+        """The present snapshot, without waiting."""
         age_s = max(0.0, self._clock() - self._taken_at)
         return Reading(self._snapshot, age_s, self._up, dict(self._fetches))
 

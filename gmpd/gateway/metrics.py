@@ -51,7 +51,7 @@ __all__ = [
 
 
 class Kind(Enum):
-    """What Prometheus calls a metric's type."""
+    """Prometheus' types of metrics."""
 
     COUNTER = "counter"
     GAUGE = "gauge"

@@ -36,7 +36,7 @@ ReadBuckets: TypeAlias = Callable[[Snapshot], Buckets | None]
 
 
 def _at(snapshot: Snapshot, path: str) -> Any:
-    """What lies at the dotted ``path``, None when some part of it is missing."""
+    """The value at the dotted ``path``, None when some part of it is missing."""
     value: Any = snapshot
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:

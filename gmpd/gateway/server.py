@@ -53,7 +53,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the daemon tells its gateway."""
+    """The settings that the daemon gives its gateway."""
 
     client_endpoint: str
     listen: str = "127.0.0.1:7412"
@@ -101,7 +101,7 @@ def bind(listen: str) -> socket.socket:
         sock = socket.socket(family, kind)
     except OSError as error:
         raise ConfigError(f"the gateway cannot listen on {listen}: {error.strerror}") from None
-    # Only TIME_WAIT is overruled: Linux still refuses a port that somebody listens on.
+    # Only TIME_WAIT is overruled: Linux still refuses a port on which a process listens.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(address)
@@ -119,7 +119,7 @@ def bind(listen: str) -> socket.socket:
 
 
 def holder_of(port: int) -> str:
-    """Who listens on a TCP port of this machine, in words."""
+    """The process that listens on a TCP port of this machine, in words."""
     inodes = set(_listening_inodes(port))
     for fd in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):  # processes end, and others' are not ours to look into

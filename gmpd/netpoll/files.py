@@ -6,7 +6,7 @@ import os
 
 
 def inode_at(endpoint: str) -> tuple[int, int]:
-    """What names the file of an ipc endpoint; (0, 0) when there is none, or it is no ipc."""
+    """Device and inode of an ipc endpoint's file; (0, 0) if there is none, or it is no ipc."""
     try:
         info = os.stat(endpoint.removeprefix("ipc://"), follow_symlinks=False)
     except OSError:
@@ -15,7 +15,7 @@ def inode_at(endpoint: str) -> tuple[int, int]:
 
 
 def rename_file(old: str, new: str) -> bool:
-    """Whether it could be; somebody may have removed the whole directory."""
+    """Whether it could be; the whole directory may have been removed."""
     try:
         os.rename(old, new)
     except OSError:

@@ -157,7 +157,7 @@ class Router:
         return self.is_shut or inode_at(self.endpoint) == self._bound
 
     def bind_again(self) -> None:
-        """Its file was removed: who is connected notices nothing, and others find it again.
+        """Its file was removed: restore it for new clients; connected ones are unaffected.
 
         By a second listener. The first goes on without a file: its end would be the end of all
         connections that it has accepted.
@@ -205,7 +205,7 @@ class Router:
         return found
 
     def take_disconnects(self) -> bool:
-        """Whether connections have ended since the last question (of whom, nobody can say)."""
+        """Whether connections have ended since the last call (libzmq does not say which)."""
         if self.doorman is None:
             return False
         before, self._disconnects = self._disconnects, self.doorman.hear()
@@ -221,7 +221,7 @@ class Router:
 
     @property
     def is_shut(self) -> bool:
-        """Whether nobody can connect, for there are too many connections."""
+        """Whether new connections are refused because there are too many."""
         return self.doorman is not None and self.doorman.is_shut
 
     def greet(self) -> None:

@@ -17,7 +17,7 @@ from gmpd.netpoll.files import remove_file, rename_file
 #: How long a listening socket that closes waits for its doorman, seconds: some lines of Python.
 DOORMAN_S = 5.0
 
-#: What a monitor says first: event and value (zmq_socket_monitor(3)). pyzmq's own reader of it
+#: A monitor's first frame: event and value (zmq_socket_monitor(3)). pyzmq's own reader of it
 #: imports asyncio: 3 MB and 10 ms that the coordinator does not need.
 _EVENT = struct.Struct("=HI")
 _ACCEPTED = int(zmq.Event.ACCEPTED)
@@ -50,9 +50,9 @@ class _Met(NamedTuple):
 class Doorman:
     """Watches the connections of a listening socket, and shuts its door when there are too many.
 
-    In a thread of its own: libzmq accepts whoever knocks, in its own thread too, and aborts the
+    In a thread of its own: libzmq accepts every connection, in its own thread too, and aborts the
     process when no descriptor is left; a busy owner would come too late. Shut, the socket's file
-    has another name: who connects finds nothing, and who is there already notices nothing.
+    has another name: new connects get ENOENT, established connections are unaffected.
     ``fd`` is readable when something has changed.
     """
 
@@ -112,7 +112,7 @@ class Doorman:
         return self.disconnects
 
     def greeted(self, fd: int) -> None:
-        """Who is at this connection has said who it is."""
+        """The peer of this connection has identified itself."""
         self._known.add(inode_of(fd))
 
     def turn_out(self, before_ns: int) -> None:

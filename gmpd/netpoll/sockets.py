@@ -20,7 +20,7 @@ _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 
 class Network:
-    """One ZeroMQ context: made and closed explicitly by whoever owns the process's links.
+    """One ZeroMQ context: made and closed explicitly by the owner of the process's links.
 
     ``green``: its sockets give way to other greenlets where they wait (needs gevent).
     """

@@ -57,11 +57,11 @@ class Direction:
 
     @cached_property
     def decode(self) -> Any:
-        """From a frame to a message; built when first used, for a process reads one direction."""
+        """From a frame to a message; built on first use, as a process reads one direction."""
         return msgspec.msgpack.Decoder(self._messages).decode
 
     def explain(self, frame: Any, error: Exception) -> ProtocolError:
-        """What is wrong with a frame, in words that name message and field."""
+        """The fault of a frame, in words that name message and field."""
         if not isinstance(error, msgspec.ValidationError):
             return ProtocolError(f"not a message: {type(error).__name__}: {error}")
         try:
@@ -96,7 +96,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def pack(message: Message) -> bytes:
-    """The envelope frame of ``message``. What it holds is not checked: whoever reads it does."""
+    """The envelope frame of ``message``. Its content is not checked: the reader does that."""
     return _encode(message)
 
 
@@ -109,7 +109,7 @@ def pack_refusal(code: Refusal, reason: str) -> bytes:
 
 
 def unpack(frame: Any, direction: Direction, buffers: int = 0) -> Any:
-    """The message in an envelope frame, checked field by field; so many frames came with it.
+    """The message in an envelope frame, checked field by field; ``frames`` others came with it.
 
     Raises ProtocolError saying what is wrong; it never raises anything else, and allocates at most
     a small multiple of the frame's size.
@@ -165,7 +165,7 @@ def options(wire: dict[str, Any] | None) -> Options | None:
 
 
 def drawing() -> str:
-    """Who says what to whom, in lines of 100 columns; a test holds the docstring above to it."""
+    """All messages by direction, in lines of 100 columns; a test compares the docstring above."""
     return "\n".join(
         _arrow(who, direction, to)
         for who, direction, to in (

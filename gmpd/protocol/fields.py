@@ -1,4 +1,4 @@
-"""What the fields of messages hold: limits, codes, and types with their ranges.
+"""The fields of messages: limits, codes, and types with their ranges.
 
 Its counterpart is ``messages``, which is made of these.
 """
@@ -33,7 +33,7 @@ BATCH_JOBS_MAX = 4096
 #: and the connection with it.
 ENVELOPE_SLACK = 1 << 20
 
-#: Whoever gathers values into one message sends it once it has so many bytes of them: with one more
+#: A sender that gathers values into one message sends it at this many bytes of them: with one more
 #: value, and the columns (4,096 jobs, 40 bytes each), that stays below the slack.
 GATHER_BYTES = 1 << 19
 
@@ -61,7 +61,7 @@ class Outcome(IntEnum):
 
 
 class ChanOp(IntEnum):
-    """What one worker tells another about a channel; see ``runtime.remote``."""
+    """Operations on a channel between workers; see ``runtime.remote``."""
 
     #: To the home, without an answer.
     HOLD = 1
@@ -129,7 +129,7 @@ Values: TypeAlias = Annotated[list[bytes], Meta(max_length=ROWS_MAX)]
 BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
 #: How many frames belong to each value of a message.
 Counts: TypeAlias = Numbers | None
-#: What an administrative question may have as parameters.
+#: Parameters of administrative calls.
 Scalar: TypeAlias = bool | int | float | str | None
 ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
 #: How a function travels (by a name to import, a name of its program, or by value), or a part of
@@ -140,7 +140,7 @@ Reason: TypeAlias = Literal["draining", "window", "queue_jobs", "queue_bytes", "
 
 
 class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
-    """What a peer tells of itself in Hello. Other keys may come in later versions."""
+    """A peer's description of itself in Hello. Later versions may add keys."""
 
     pid: Number = 0
     #: Versions; see ``gmpd.versions``.
@@ -148,7 +148,7 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     gmpd: str = ""
     pickle: Number = 0
     cloudpickle: str = ""
-    #: Of a client: its name, that it holds what is refused until it is told of room, and that it
+    #: Of a client: its name, that it holds refused jobs until it is offered room, and that it
     #: exchanges plain data only.
     name: str = ""
     waits: bool = False
@@ -162,7 +162,7 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
-    """What a daemon tells of itself in Welcome. Other keys may come in later versions."""
+    """A daemon's description of itself in Welcome. Later versions may add keys."""
 
     procs: Number = 0
     pid: Number = 0
@@ -184,7 +184,7 @@ class Options(
     durable: bool = False
     isolate: bool = False
     plain: bool = False
-    #: A generator job: so many items may be ahead of its reader.
+    #: A generator job: how many items may be ahead of its reader.
     stream: Number | None = None
     #: A child of a G in another worker: ``(p, epoch)`` of its home.
     child: tuple[Number, Number] | None = None
@@ -202,7 +202,7 @@ class Options(
 
 
 class Report(TypedDict, total=False):
-    """What a worker says of an outcome beside its value."""
+    """Details of an outcome beside its value, from the worker."""
 
     #: A child whose function or arguments could not be had there: it goes home.
     unopened: bool
@@ -211,7 +211,7 @@ class Report(TypedDict, total=False):
 
 
 class Details(Report, total=False):
-    """What a client is told of an outcome. ``text`` is for people; all else is for programs."""
+    """Details of an outcome, for the client. ``text`` is for people; all else for programs."""
 
     p: Number
     pid: Number

@@ -48,7 +48,7 @@ def _check_specials(specials: dict[int, Any] | None, rows: int) -> None:
 
 
 class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """What every message is: an array of its kind and fields."""
+    """The base of every message: an array of its kind and fields."""
 
     #: The version of the protocol that brought it.
     since: ClassVar[int] = 1
@@ -56,7 +56,7 @@ class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     carries: ClassVar[bool] = False
 
     def check(self) -> None:
-        """What types cannot say: raises ProtocolError."""
+        """Checks that types cannot express. Raises ProtocolError."""
 
 
 # -- both ways, the handshake --------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Call(Envelope, tag=10):
 
 
 class Waive(Envelope, tag=27):
-    """Of the Room that you told of I need no more than I have used, and wait for none."""
+    """I decline the rest of the offered room, and am no longer waiting."""
 
 
 class Bye(Envelope, tag=12):
@@ -230,7 +230,7 @@ class Kept(Envelope, tag=17):
 
 
 class Room(Envelope, tag=26):
-    """There is room for so many of the jobs that were refused (``told`` in the details of their
+    """There is room for ``n`` of the jobs that were refused (``told`` in the details of their
     outcomes): it is kept for you for a moment. Only to a client whose Hello has ``waits``, and to
     be answered by Submit, or by Waive."""
 
@@ -280,7 +280,7 @@ class Assign(Envelope, tag=18):
 
 
 class Withhold(Envelope, tag=35):
-    """Keep what these hand-outs give, for their client takes no results; ``on`` false: send it."""
+    """Keep the results of these leases, as their client takes none; ``on`` false: send them."""
 
     since: ClassVar[int] = 2
 
