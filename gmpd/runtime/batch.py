@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
 
-#: A batch of Gs ends after so long, so that sockets and timers are polled.
+#: A batch of Gs ends after this time, so that sockets and timers are polled.
 BATCH_NS = 2_000_000
-#: The clock is read after so many Gs: one read is a fifth of a G switch. As many run in a round
-#: even if callbacks of asyncio are always ready.
+#: The clock is read once for this many Gs: one read is a fifth of a G switch. As many run in a
+#: round even if callbacks of asyncio are always ready.
 CLOCK_EVERY = 16
-#: A sync G that took so long ends its handful: the next ones would keep P from its sockets.
+#: A sync G that took this long ends its handful: the next ones would keep P from its sockets.
 LONG_NS = 1_000_000
 #: So many Gs of the other kind are looked past in a batch: it ends then, and P goes to their M.
 PAST_MAX = 64
-#: A probe that did not come up again for so long was stolen: another is chosen.
+#: A probe that did not come up again within this time was stolen: another is chosen.
 PROBE_NS_MAX = 1_000_000_000
 
 
@@ -55,7 +55,7 @@ class Batches:
     ):
         self._loop = loop
         self._long_ns = long_ns
-        #: What ends batches, in ns.
+        #: When batches end, in ns.
         self.clock = clock
         #: Gs of the other kind, in their order, while a batch runs.
         self.aside: list[Any] = []
@@ -120,7 +120,7 @@ class Batches:
             runq.picked(total - left - inherited, inherited)
             ran += total - left + 1
             # At the tick that looks at the global queue a handful is one G: not all of a round.
-            # What another M has to run is worth a whole batch: P changes its M for that.
+            # Work for another M is worth a whole batch: P changes its M for it.
             waiting = home and not aside and (loop._ready or loop.inbox or loop.own.ready)
             if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
                 break
@@ -139,7 +139,7 @@ class Batches:
         )
 
     def restore(self) -> None:
-        """What was set aside is next again, in its order."""
+        """Gs that were set aside are next again, in their order."""
         self._loop.runq.ring.extendleft(reversed(self.aside))
         self.aside.clear()
 
@@ -163,7 +163,7 @@ class Batches:
             self._probe_ns = time.monotonic_ns()
 
     def _leave(self) -> None:
-        """What was set aside goes back into the queue; plain Gs wait elsewhere while no M is left
+        """Gs that were set aside return to the queue; plain Gs wait elsewhere while no M is left
         to run them.
         """
         loop = self._loop

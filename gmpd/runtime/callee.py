@@ -1,4 +1,4 @@
-"""What a call is of: the key under which the traits of a function are learned, and its name.
+"""The function behind a call: the key under which its traits are learned, and its name.
 
 The key is that of what the user calls. A decorator's wrapper is one code object for all functions
 that it wraps, and so is a trampoline (``partial(context.run, fn)``, an object that calls the
@@ -21,7 +21,7 @@ from typing import Any
 
 #: A wrapper of a wrapper of … is followed so far.
 DEPTH_MAX = 6
-#: Of what one callable reaches, so many callables count.
+#: How many of the callables that one callable reaches count.
 REACHED_MAX = 8
 
 

@@ -32,7 +32,7 @@ from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
 T = TypeVar("T")
 
-#: Stands for a deque that nobody needed yet: an empty one takes 760 bytes, and a channel would
+#: Stands for a deque that is not needed yet: an empty one takes 760 bytes, and a channel would
 #: have three.
 NOTHING: Any = ()
 #: Receivers that a close wakes in one go: about half a millisecond. And then in each round of the
@@ -42,8 +42,8 @@ CLOSE_MORE = 64
 
 
 class _Border(threading.local):
-    """Who packs values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker, and
-    ``packed`` are the channels that it was asked to pack.
+    """The packer of values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker,
+    and ``packed`` are the channels that it was asked to pack.
     """
 
     exchange: Any = None
@@ -54,7 +54,7 @@ border = _Border()
 
 
 def export(ch: Chan[Any]) -> Any:
-    """What pickle writes for a channel: its address, where that means something."""
+    """The pickled form of a channel: its address, where that means something."""
     if border.exchange is None:
         raise TypeError("only children of a G can use a channel from another worker")
     address = border.exchange.export(ch)
@@ -116,7 +116,7 @@ class Chan(Generic[T]):
         self._cap = cap
         #: Home; None until the first wait if it was made where no loop runs.
         self._loop: Any = find_home()
-        #: Values that nobody was handed: at most ``cap`` sent ones, after those that cancelled
+        #: Values that no receiver was handed: at most ``cap`` sent ones, after those that cancelled
         #: receivers gave back.
         self._buf: Any = deque() if cap else NOTHING
         #: Serial numbers of the values that were given back, for those still at the front of
@@ -377,7 +377,7 @@ class Chan(Generic[T]):
         return True
 
     def _received(self, sg: Sudog) -> tuple[Any, bool]:
-        """What came of a receive in a ``select`` that waited. Any thread."""
+        """The result of a receive in a ``select`` that waited. Any thread."""
         return sg.elem, bool(sg.ok)
 
     def _enqueue_recv(self, g: Waker | None) -> Sudog:

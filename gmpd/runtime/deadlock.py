@@ -4,7 +4,7 @@ which counts running Ms).
 Asked by the M that holds P, when it has nothing to run and no timer to wait for. A report that is
 wrong ends a program that would have gone on, so whatever may still come counts: sockets, Ms in a
 call, foreign threads, also those that Python does not know, signals with a handler, interval
-timers, and Ctrl-C for who waits for an ``asyncio.Event``, as programs do that end by it.
+timers, and Ctrl-C for a G that waits for an ``asyncio.Event``, as programs do that end by it.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
-#: Threads that wait for Gs are looked at so often, this long apart, before the program is called
+#: Threads that wait for Gs are looked at this often, this long apart, before the program is called
 #: dead.
 QUIET_LOOKS = 3
 QUIET_S = 0.01
 
-#: Who installs handlers that wake no G: asyncio.Runner's own for Ctrl-C, which cancels main,
-#: pytest-timeout's, which ends the test, and gmpd's own for SIGQUIT.
+#: Modules that install handlers that wake no G: asyncio.Runner's own for Ctrl-C, which cancels
+#: main, pytest-timeout's, which ends the test, and gmpd's own for SIGQUIT.
 _WATCHDOGS = ("asyncio.runners", "pytest_timeout", "gmpd.runtime.sigquit")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 #: Names of the threads of a P, which do nothing by themselves.
@@ -106,7 +106,7 @@ def _is_woken(loop: Loop) -> bool:
     """
     loop.is_idle = True
     try:
-        # What came in before is_idle could be seen did not wake us.
+        # Work queued before is_idle was set has not woken us.
         came = loop.inbox or loop._ready or loop.own.ready
         return bool(came or loop._selector.select(QUIET_S))
     finally:

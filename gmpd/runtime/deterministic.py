@@ -37,12 +37,12 @@ from gmpd.runtime.sync.waiting import serve
 from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent
 
-#: A batch ends after so many looks at the clock, instead of 2 ms.
+#: A batch ends after this many looks at the clock, instead of 2 ms.
 LOOKS_PER_BATCH = 8
-#: A chain of ``runnext`` loses its turn after so many picks: at 250 ns a switch this is Go's slice
-#: of 10 ms.
+#: A chain of ``runnext`` loses its turn after this many picks: at 250 ns a switch this is Go's
+#: slice of 10 ms.
 CHAIN_MAX = 40_000
-#: Sockets are looked at after so many rounds while Gs are ready.
+#: Sockets are polled after this many rounds while Gs are ready.
 ROUNDS_PER_POLL = 8
 #: Real seconds between two looks whether what is outside has ended, so that the clock can jump.
 LOOK_S = 0.01
@@ -67,7 +67,7 @@ class DeterministicLoop(Loop):
         self.poller = Jumper(self)
         #: The G that waits for all others to wait: see ``synctest``.
         self.settled: Sudog | None = None
-        #: Who has P next, when the M that has it has left the loop.
+        #: The M that gets P next, when the M that has it has left the loop.
         self.heir: Woken | None = None
         self.sysmon.asleep = False  # never to be woken
 
@@ -192,7 +192,7 @@ class Jumper(Poller):
         self._looks = 0
 
     def look(self) -> None:
-        """Sockets, among them the one by which threads wake P: every so many rounds."""
+        """Sockets, among them the one by which threads wake P: every few rounds."""
         self._looks += 1
         if not self._fake.runq or self._looks % ROUNDS_PER_POLL == 0:
             self._poll(time.monotonic_ns())
@@ -230,7 +230,7 @@ class Jumper(Poller):
                 raise Deadlock(deadlock_text(loop))  # all that is left are sleeps without an end
             super().idle(None, m)
         elif timeout is None or loop.ms.detached:
-            # What runs without P takes real time, and the fake one stands still for it.
+            # A G without P takes real time, during which the fake clock stands still.
             super().idle(None, m)
         else:
             step = min(timeout, LOOK_S)

@@ -22,7 +22,7 @@ from gmpd.runtime.sleepers import Sleeper, from_now
 if TYPE_CHECKING:
     from gmpd.runtime.deterministic import DeterministicLoop
 
-#: Who measures and waits for itself: the loop, and what it is made of.
+#: Modules that measure and wait for themselves: the loop and its parts.
 _REAL = ("asyncio", "threading", "concurrent", "queue", "selectors", "subprocess")
 _NAMES = ("sleep", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
 

@@ -1,4 +1,4 @@
-"""What another thread of this interpreter runs: the one door to frames of threads.
+"""The frames of other threads of this interpreter; no other module reads them.
 
 ``sys._current_frames`` looks at the threads of all interpreters of the process, and makes frame
 objects of those of others without their GIL: beside ``concurrent.interpreters`` (any
@@ -22,7 +22,7 @@ _frame_of: Any = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p)(
 class Thread(Protocol):
     """A thread that can be looked at."""
 
-    #: What ``own_state`` gave on the thread itself; 0 before it begins and once it ends.
+    #: The result of ``own_state`` on the thread itself; 0 before it begins and once it ends.
     state: int
 
 

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
 
-#: What the run queue holds beside fresh Gs.
+#: The kinds that the run queue holds beside fresh Gs.
 STARTED = frozenset({G, JobG, Task})
 #: Gs that let go of the GIL for long have another M stand by for P.
 STANDBY = frozenset({Trait.BLOCKED, Trait.NATIVE})
-#: ``len`` looks at so many queued Gs, one by one, for started ones.
+#: ``len`` looks at this many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
 
 
@@ -114,14 +114,14 @@ class FreshGs:
         self._runq.runqput(g)
 
     def grab(self, n: int) -> list[FreshG]:
-        """Take up to ``n`` of the oldest back, for a thief."""
+        """Take up to ``n`` of the oldest back: a thief gets them."""
         taken: list[FreshG] = []
         while self.held and len(taken) < n:
             taken.append(self.held.popleft())
         return taken + self._runq.runqgrab(n - len(taken))
 
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
-        """Take up to ``n`` Gs that ``may_leave`` out, the oldest first, for a thief."""
+        """Take up to ``n`` Gs that ``may_leave`` out, the oldest first: a thief gets them."""
         taken = list(islice(filter(may_leave, self.held), n))
         for g in taken:
             self.held.remove(g)
@@ -230,8 +230,9 @@ class FreshGs:
         return took
 
     def _must_wait(self, g: Any, trait: Trait | None) -> bool:
-        """A G of a known hog waits while a hog competes for the GIL, for a while, and a native one
-        while others have all cores; a plain job while as many run as may (``Ms.plain_calls``).
+        """A G of a known hog waits while a hog competes for the GIL, but not without bound, and a
+        native one while others have all cores; a plain job while as many run as may
+        (``Ms.plain_calls``).
         """
         if g is self._beside:
             self._beside = None

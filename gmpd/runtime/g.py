@@ -24,7 +24,7 @@ from gmpd.timeouts import checked, lock_s
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
-#: What a G is in until it is in ``p.gs``. Nothing is ever added.
+#: The set of a G until it is in ``p.gs``. Nothing is ever added.
 NOWHERE: Final[set[G]] = set()
 
 #: States of a ``G`` as a future.
@@ -32,7 +32,7 @@ PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
 
 class G(Steps):
-    """What ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
+    """The G that ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
 
     Fresh, it is a function and its arguments, and may leave for another worker. Started, it is
     bound to its P.
@@ -68,8 +68,8 @@ class G(Steps):
         self._coro_or_args = args
         self._value = kwargs
         self._send = self._fut_waiter = None
-        #: Who waits for it: Gs, and callbacks with their contexts. Once it has failed: an
-        #: ``Unheard`` until somebody asks.
+        #: Its awaiters: Gs, and callbacks with their contexts. Once it has failed: an
+        #: ``Unheard`` until the error is retrieved.
         self._callbacks: Any = None
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
@@ -83,7 +83,7 @@ class G(Steps):
 
     @property
     def fn(self) -> Callable[..., Any]:
-        """What it calls."""
+        """The function that it calls."""
         return self._fn
 
     @property
@@ -130,7 +130,7 @@ class G(Steps):
 
     @property
     def may_leave(self) -> bool:
-        """Whether it is fresh, and nobody has asked it to end."""
+        """Whether it is fresh, and was not asked to end."""
         return self._send is None and self._state == PENDING and not self._must_cancel
 
     def come_back(self) -> bool:
@@ -241,7 +241,7 @@ class G(Steps):
         return True
 
     def result(self, timeout: float | None = None) -> Any:
-        """What it returned; its exception is raised.
+        """Its return value; its exception is raised.
 
         In a sync G this waits up to ``timeout`` seconds (TimeoutError), while P does other work. In
         async code it does not wait: InvalidStateError if it has not ended; use ``await``.
@@ -342,7 +342,7 @@ class _Joiner:
 
 
 class Away:
-    """What a G waits for that runs in another worker."""
+    """The future of a child that runs in another worker."""
 
     __slots__ = ("_g", "_on_cancel")
 

@@ -1,4 +1,4 @@
-"""What a job calls: ``go``, ``gosched``, ``sleep``, ``blocking``, and questions about its P.
+"""The calls of jobs: ``go``, ``gosched``, ``sleep``, ``blocking``, and queries of their P.
 
 All of it works in async and in sync Gs of a gmpd loop, where that makes sense; outside of one it
 says so.
@@ -166,7 +166,7 @@ def gosched() -> Awaitable[None]:
 
 @parks
 def sleep(seconds: float) -> Generator[Wait, None, None]:
-    """Wait at least so long; not at all, and without a yield, if ``seconds`` <= 0 (Go:
+    """Wait at least ``seconds``; not at all, and without a yield, if ``seconds`` <= 0 (Go:
     ``time.Sleep``).
 
     ``inf``, and what no float can hold, is for ever. ValueError for nan, TypeError for what is no

@@ -43,7 +43,7 @@ class GroupGo(Sudog):
 
 
 class Unawaited:
-    """The ``g`` of a ``Group.go`` that nobody awaits (yet)."""
+    """The ``g`` of a ``Group.go`` that is not awaited (yet)."""
 
     __slots__ = ()
 
@@ -52,7 +52,7 @@ class Unawaited:
 
 
 class Admission:
-    """What ``Group.go`` returns: awaited, it waits until the call has started."""
+    """The result of ``Group.go``: awaited, it waits until the call has started."""
 
     __slots__ = ("_sg",)
 
@@ -97,7 +97,7 @@ class Group(Queueing):
         self._active = 0
         self._children: set[Any] = set()
         self._error: BaseException | None = None
-        #: Tells of it, if nobody asks.
+        #: Reports it if it is not retrieved.
         self._unheard: Unheard | None = None
         #: Cancelled: starts nothing more.
         self._stopped = False

@@ -1,4 +1,4 @@
-"""What P remembers when it is taken from a G: how often and why, which functions block or hog, and
+"""P's memory of hand-offs from Gs: how often and why, which functions block or hog, and
 who may try again.
 
 Called by sysmon's thread and by Ms, some of it under ``ms.lock``. Who gets P, and when, is not
@@ -33,13 +33,13 @@ class Handoffs:
 
     def __init__(self, loop: Loop):
         self._loop = loop
-        #: What the functions of sync Gs were found to do.
+        #: Learned traits of the functions of sync Gs.
         self.learned = Learned()
 
     def known(self, m: M) -> None:
         """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
         loop = self._loop
-        if loop.forked:  # nobody is there to give P to, nor to end the wait
+        if loop.forked:  # no thread is there to take P, nor to end the wait
             leave_fork(1)
         if loop.ms.owner is m and loop.ms.handoff(m, m.tick, None):
             loop.stats.handoff_known += 1
@@ -86,7 +86,7 @@ class Handoffs:
                 self._loop.fresh.readmit_soon()
 
     def over(self, _m: M, wake: Callable[[], None]) -> None:
-        """What the sync G on ``_m`` gave P away for has come: it goes on, beside P."""
+        """The wait for which the sync G on ``_m`` gave P away is over: it goes on, beside P."""
         wake()
 
     def hogs(self) -> int:
@@ -105,7 +105,7 @@ class Handoffs:
         return native if native >= max(CORES_MIN, len(os.sched_getaffinity(0))) else 0
 
     def passed(self, m: M) -> None:
-        """P has left ``m``, whoever took it; its heir does not run yet. ``ms.lock`` is held."""
+        """P has left ``m``; the M that took it does not run yet. ``ms.lock`` is held."""
         tracer, g = self._loop.tracer, m.g
         if tracer is not None and g.__class__ is SyncG:
             tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")

@@ -6,7 +6,7 @@ loop) touches its state; so async Gs need no lock. A sync G still holds P until 
 here: hold ``ms.lock``, under which P changes hands, and see that the owner is you; else send the
 operation home and wait for it. An operation runs no user code and never blocks, so the lock is
 held for microseconds. Proof that the fast path is safe: P cannot leave while the lock is held, and
-whoever has P and is inside a sync G is not running the loop.
+the M that has P and is inside a sync G is not running the loop.
 
 Counterpart: ``sudog`` (how a G that holds P waits).
 """

@@ -1,4 +1,4 @@
-"""The one door to the private names of asyncio, threading and concurrent.futures.
+"""The private names of asyncio, threading and concurrent.futures; no other module uses any.
 
 A P is built from parts that asyncio does not promise. Each is taken here, once, by feature, with
 what it is for; no other module of gmpd names one that is not listed here. A Python that lacks one
@@ -96,7 +96,7 @@ else:
             swap_current_task(loop, None)
 
 
-#: All tasks of a loop that have not ended, whoever asks.
+#: All tasks of a loop that have not ended, for any caller.
 _all_tasks: Callable[[Any], set[Any]] = asyncio.all_tasks
 
 
@@ -268,7 +268,7 @@ TIMER: Final = {
 #: Of ``asyncio.Future``: what tasks ask of what they await, and what a Task of ours takes from it.
 FUTURE: Final = {
     "_asyncio_future_blocking": "telling what is awaited from what is yielded",
-    "_log_traceback": "errors that nobody retrieved",
+    "_log_traceback": "errors that were not retrieved",
     "_loop": "which loop a future belongs to",
     "_make_cancelled_error": "the error of a cancelled future",
     "_source_traceback": "where it was made, in debug mode",

@@ -1,4 +1,4 @@
-"""The Gs of async jobs: a worker's own kind, an ``asyncio.Task`` to whoever asks.
+"""The Gs of async jobs: a worker's own kind, an ``asyncio.Task`` to all other code.
 
 A child of ``gmpd.go`` is a plain object, as programs make millions of them. A job is one message at
 least, and its code may ask for anything that ``asyncio.current_task()`` promises: so it is a Task,
@@ -26,7 +26,7 @@ from gmpd.runtime.task import Task
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
-#: What it is in until it is in ``p.gs``. Nothing is ever added.
+#: Its set until it is in ``p.gs``. Nothing is ever added.
 _NOWHERE: set[Any] = set()
 
 

@@ -70,7 +70,7 @@ MAX_MS_MIN = 2
 
 
 def _check(max_ms: int) -> None:
-    """Whether a P can be here, and with so many threads."""
+    """Whether a P can be here, with this many threads."""
     pythons.require()
     if max_ms < MAX_MS_MIN:
         raise ValueError(
@@ -113,7 +113,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         #: Minds the garbage of the process, where that is gmpd's own.
         self.collector: Collector | None = None
         self._fatal: BaseException | None = None
-        #: Records what happens to Gs, while somebody listens.
+        #: Records what happens to Gs, while a tracer listens.
         self.tracer: Tracer | None = None
         #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
         self.on_poll: Callable[[int], None] | None = None
@@ -249,7 +249,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         return handle
 
     def _add_callback(self, handle: asyncio.Handle) -> None:
-        """What a socket makes ready: gmpd's own callbacks have a queue for themselves."""
+        """A socket is ready: queue its callback; gmpd's own have a queue for themselves."""
         if not handle._cancelled:
             (self.own.ready if handle.__class__ is OwnHandle else self._ready).append(handle)
 
@@ -450,7 +450,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             self.neighbours.refuse(f"slow_callback_duration = {seconds}")
 
     def end(self) -> None:
-        """Stop, whoever shares it: the worker's own word."""
+        """Stop, although jobs share it: for the worker itself."""
         super().stop()
 
     def interrupt(self, exc: BaseException) -> None:

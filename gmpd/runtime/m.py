@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: An M that found nothing to do for so long ends. Long enough to bridge the gaps of a bursty load,
-#: short enough that a thousand threads of one burst are not kept for hours.
+#: An M that found nothing to do for this long ends. Long enough to bridge the gaps of a bursty
+#: load, short enough that a thousand threads of one burst are not kept for hours.
 IDLE_S_MAX = 10.0
 
 #: Threads of a P beside the Ms that are counted: M0 and sysmon.
@@ -88,17 +88,17 @@ class M:
         self.note.acquire()
         #: The sync G that runs here, or None: also None while this M runs the loop itself.
         self.g: Any = None
-        #: What ``start`` of a G gave that ended without P.
+        #: The result of ``start`` of a G that ended without P.
         self.outcome: Any = None
         self.start_ns = 0
         #: +1 at the end of every sync G; see the delicate dance.
         self.tick = 0
         self.preempt = False
-        #: What sysmon found about the G that runs here without P.
+        #: What sysmon found about the G here, which runs without P.
         self.trait: Trait | None = None
         #: Where the G waits, when it said so by ``entersyscallblock``.
         self.wait_reason = ""
-        #: Who has P next and is woken when this M has left the loop.
+        #: The M that has P next, woken when this M has left the loop.
         self.heir: M | None = None
         #: (M, tick): take P from that M if its G of that tick still runs.
         self.takeover: tuple[M, int] | None = None
@@ -257,7 +257,7 @@ class Ms:
         heir.note.release()
 
     def take_over(self, heir: M) -> bool:
-        """What a standby M does when it runs: take P if the G is still at it, else be idle."""
+        """A standby M runs: it takes P if the G is still at it, else becomes idle."""
         assert heir.takeover is not None
         m, tick = heir.takeover
         heir.takeover = None
@@ -364,8 +364,8 @@ class Ms:
         return outcome  # type: ignore[no-any-return]
 
     def _mheir(self) -> M | None:
-        """Who gets P from a plain G: the home M if nothing else is for another one, or all others
-        are in use. The lock is held.
+        """The M that gets P from a plain G: the home M if nothing else is for another one, or all
+        others are in use. The lock is held.
         """
         loop = self._loop
         home = None if self.lent and self.home is self.m0 else self.home

@@ -36,7 +36,7 @@ from gmpd.runtime.counts import BUCKETS
 #: G. Not by the wall: on a busy machine one of 1 ms lasted 79.
 TENURE_NS = 3_000_000
 #: CPython's thresholds, for 3.11 (3.13 has 2,000 for the first), but for the last: there may be a
-#: full pass after more than so many middle ones. What two of them leave is looked at in 3 ms.
+#: full pass after more than this many middle ones. What two of them leave is looked at in 3 ms.
 THRESHOLDS = (700, 10, 1)
 #: Memory blocks that a parked G accounts for: itself, number, context, coroutine, what it waits
 #: with (6 for one that receives from a channel), and a few of the user's.
@@ -95,7 +95,7 @@ class Collector:
         self.tenures = self.majors = 0
 
     def start(self) -> None:
-        """What is there now, modules most of all, lives as long as the process."""
+        """The objects that exist now, mostly modules, live as long as the process."""
         self._freeze_all()
         self._heap.collected(sys.getallocatedblocks(), self._gs())
         gc.callbacks.append(self._note)

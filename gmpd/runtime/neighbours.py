@@ -34,7 +34,7 @@ family: ContextVar[int] = ContextVar("gmpd-job", default=0)
 
 
 class Settings:
-    """What a job has set for itself."""
+    """The settings of one job."""
 
     __slots__ = ("executor", "factory", "handler")
 
@@ -157,7 +157,7 @@ class Neighbours:
             settings.handler(self._loop, context)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a job's handler ends nobody else's callback
+        except BaseException as error:  # noqa: BLE001 - a job's handler ends no callback of others
             self._call_exception_handler(
                 {"message": "Unhandled error in exception handler", "exception": error}
             )

@@ -1,8 +1,8 @@
-"""Who keeps P too long: sysmon sees that a step of async code lasts; here it is counted, and one
-that goes on for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
+"""Steps that keep P too long: sysmon sees that a step of async code lasts; here it is counted, and
+one that goes on for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
 
-What it needs is where P is, and the frames of the thread that holds it. It takes P from nobody:
-asyncio code relies on that. Not named are imports, which nobody can make shorter, and gmpd's own
+What it needs is where P is, and the frames of the thread that holds it. It takes P from no G:
+asyncio code relies on that. Not named are imports, which cannot be made shorter, and gmpd's own
 work: who reads the warning could mend neither. Counterpart: ``sysmon``.
 """
 
@@ -59,7 +59,7 @@ class Overruns:
         self._named: set[str] = set()
 
     def step(self) -> object:
-        """What P is at, to compare: while it stays equal, no other callback or G has begun."""
+        """P's position, to compare: while it stays equal, no other callback or G has begun."""
         step = self._step()
         lasting = self._lasting
         if lasting is not None:
@@ -86,7 +86,7 @@ class Overruns:
             self._lasting = Lasting(self._step(), m, now, cpu_ns, waited_ns)
 
     def _is_long(self, lasting: Lasting) -> bool:
-        """Whether it has computed, or been blocked, for so long that it is worth a warning."""
+        """Whether it has computed, or been blocked, long enough to be worth a warning."""
         long_ns = int(self._loop.slow_callback_duration * 1e9)
         m, wall_ns = lasting.m, time.monotonic_ns() - lasting.at_ns + SLICE_NS
         if wall_ns < long_ns:
@@ -172,7 +172,7 @@ def _is_users(frame: FrameType | None) -> bool:
 
 
 def _begins_step(frame: FrameType) -> bool:
-    """What is below it has nothing to do with the step."""
+    """Frames below it do not belong to the step."""
     return frame.f_code.co_name == "_run" and frame.f_code.co_filename in _STEPS
 
 

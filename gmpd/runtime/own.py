@@ -1,7 +1,7 @@
 """gmpd's own callbacks of a P: served by whichever M holds it.
 
 asyncio's callbacks, and all coroutines, belong to one thread, the P's home M: libraries keep things
-there. What gmpd does for itself (its link, operations that threads send home, time limits) touches
+there. Work of gmpd itself (its link, operations that threads send home, time limits) touches
 nothing of a thread. In the ready queue of asyncio it would bring P home for each message; so it has
 a queue of its own, and a load of plain Gs stays on one M.
 
@@ -67,7 +67,7 @@ class OwnWork:
         self.claim(fd)
 
     def claim(self, fd: int) -> None:
-        """What is called when ``fd`` can be read is gmpd's own."""
+        """The callback for ``fd`` is gmpd's own."""
         handle, _ = self._loop._selector.get_key(fd).data
         handle.__class__ = OwnHandle
 

@@ -31,7 +31,7 @@ _GREENLETS_INSTEAD = "submit the job with isolate=True: it has a process for its
 
 
 class Sealed(type):
-    """The class of a loop's class: nobody patches it, as one P runs what many have written."""
+    """The class of a loop's class: it refuses patches, as one P runs code of many authors."""
 
     def __setattr__(cls, name: str, value: object) -> None:
         restore_asyncio()  # what was patched just before belongs to the same attempt

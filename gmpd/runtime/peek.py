@@ -23,7 +23,7 @@ EVENT_BYTES = 16
 
 
 def peeker(selector: Any) -> Callable[[], int] | None:
-    """What tells, with the GIL held, whether ``selector`` has events: 0 when it has none.
+    """A function that tells, with the GIL held, whether ``selector`` has events: 0 if none.
 
     None for a selector other than the standard library's epoll: its ``select`` may do more.
     """

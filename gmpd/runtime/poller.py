@@ -1,4 +1,4 @@
-"""What P waits for between two batches: sockets, timers, and wake-ups of other threads.
+"""P's waits between two batches: for sockets, timers, and wake-ups by other threads.
 
 One wait serves all three: the loop's selector, until the next timer is due. asyncio's timers are in
 the heap that asyncio keeps, sleeping Gs in one of their own (``sleepers``). It runs no G and no
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
     from gmpd.runtime.m import M
 
-#: Sockets are polled at most so often while Gs are ready (Go polls every 10 ms while every P is
+#: Sockets are polled at most this often while Gs are ready (Go polls every 10 ms while every P is
 #: busy). A poll that finds something lets go of the GIL, and wakes sysmon if that waits for it.
 POLL_NS = 1_000_000
-#: While other threads run in this process, a busy P hands the GIL over at least so often: between
+#: While other threads run in this process, a busy P hands the GIL over at least this often: between
 #: two of its polls it may have been let go of for microseconds only, by a user's socket or file.
 SHARE_NS = 3_000_000
-#: P sleeps for so long, in seconds, and the kernel's timer slack (50 us): enough for a thread on
+#: P sleeps for this long, in seconds, and the kernel's timer slack (50 us): enough for a thread on
 #: another core to wake and take the GIL.
 NAP_S = 5e-6
 #: Fewer cancelled timers than this are left to come up by themselves (asyncio's own limit).
@@ -46,7 +46,7 @@ class Poller:
         #: Tells whether the selector that was peeked at has events, without letting go of the GIL.
         self._peek: Callable[[], int] | None = None
         self._peeked: Any = None
-        #: When P let go of the GIL for so long that whoever waited for it had it.
+        #: When P last released the GIL long enough for a waiting thread to get it.
         self._shared_ns = 0
 
     def timeout(self) -> float | None:
@@ -91,7 +91,7 @@ class Poller:
             loop.on_poll(0)
         board[0] = loop.rounds << 1 | 1
         board[1] = start = time.monotonic_ns()
-        # What came in before is_idle could be seen did not wake us.
+        # Work queued before is_idle was set has not woken us; poll without blocking.
         came = loop.inbox or loop._ready or loop.own.ready or loop.runq
         self._netpoll(0 if came else timeout)
         loop.polled_ns = self._shared_ns = now = time.monotonic_ns()

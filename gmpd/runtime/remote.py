@@ -13,7 +13,7 @@ not confirmed. If the home dies, all who wait get WorkerLost.
 **Who holds what.** A worker tells the home with HOLD that it has a handle and with RELEASE that the
 last is gone. What is on its way is held by its sender: a child that is away keeps its arguments, a
 send keeps its value until it is answered, a receive as above; channels in a child's result are a
-gift, kept until THANKS, which is sent for a result that nobody wants too. So the home's table of
+gift, kept until THANKS, which is sent for a result that is not wanted too. So the home's table of
 channels needs only weak references beside the holders.
 
 Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
@@ -77,7 +77,7 @@ class Served:
         self.sg: Sudog | None = None
 
     def ready(self, _sg: Sudog, /) -> None:
-        # Whoever serves it may hold a lock, and packing a value runs user code: a little later.
+        # The serving thread may hold a lock, and packing a value runs user code: a little later.
         soon(self._exchange.loop, self._exchange.answer, self)
 
 
@@ -106,7 +106,7 @@ class Exchange:
         self._handles: weakref.WeakValueDictionary[tuple[Address, int], RemoteChan[Any]] = (
             weakref.WeakValueDictionary()
         )
-        #: Who waits here for an answer; ``c`` is a Request.
+        #: Waiters for an answer; ``c`` is a Request.
         self._requests: dict[int, Sudog] = {}
         #: Channels in results that are on their way, by receiver and number.
         self._gifts: dict[tuple[Address, int], list[Chan[Any]]] = {}
@@ -130,7 +130,7 @@ class Exchange:
             border.exchange, border.packed = before
 
     def export(self, ch: Chan[Any]) -> tuple[Any, tuple[int, int, int, int]]:
-        """What pickle is to write for a channel. TypeError for one of another loop. Thread-safe."""
+        """The pickled form of a channel. TypeError for one of another loop. Thread-safe."""
         if isinstance(ch, RemoteChan):
             return import_chan, (*ch.home, ch.number, ch.cap)
         with self._lock:
@@ -151,7 +151,9 @@ class Exchange:
         if home == self.me:
             ch = self._at_home(number)
             if ch is None:
-                raise Unserializable(f"channel {number} of P{home[0]} is gone: nobody held it")
+                raise Unserializable(
+                    f"channel {number} of P{home[0]} is gone: no handle of it was left"
+                )
             return ch
         handle = self._handles.get((home, number))
         if handle is None:
@@ -264,7 +266,7 @@ class Exchange:
                 if not held[1]:
                     del self._held[letter.chan]
         elif ch is None:
-            return  # whoever asks through that handle is told
+            return  # later operations through that handle get the error
         elif letter.op is ChanOp.HOLD:
             self._held.setdefault(letter.chan, (ch, set()))[1].add(source)
         elif not ch.closed:
@@ -307,7 +309,7 @@ class Exchange:
                     self.answer(served)
 
     def answer(self, served: Served) -> None:
-        """What a G elsewhere asked for has come about."""
+        """The operation of a G elsewhere has succeeded."""
         key = served.far, served.req
         sg = served.sg
         if sg is None or self._served.get(key) is not served:
@@ -329,7 +331,7 @@ class Exchange:
             blob = self.pack(sg.elem)
         except Unserializable as exc:
             del self._served[served.far, served.req]
-            sg.abandon()  # it goes back: somebody at home can receive it
+            sg.abandon()  # it goes back: a G at home can receive it
             self._refuse(served, str(exc))
             return
         self._reply(served, ChanOp.VALUE, blob)

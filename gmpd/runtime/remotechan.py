@@ -28,7 +28,7 @@ NOTHING = Blob(b"")
 
 
 class Letter(NamedTuple):
-    """What one worker tells another about a channel of one of them.
+    """One worker's message to another about a channel of one of them.
 
     ``chan`` is the home's number, ``req`` the asker's number of an operation; ``length`` is the
     channel's, told with every answer.
@@ -75,7 +75,7 @@ class RemoteSender(Sender):
 
 
 def home_lost(ch: RemoteChan[Any]) -> WorkerLost:
-    """What who uses a channel of a dead worker gets."""
+    """The error of operations on a channel of a dead worker."""
     p, epoch = ch.home
     return WorkerLost(
         f"channel {ch.number} is gone: its home, the worker of P{p} (epoch {epoch}), died"

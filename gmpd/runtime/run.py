@@ -42,7 +42,7 @@ def run(
     With ``deterministic_seed`` the clock is fake and every choice is seeded. errors.Deadlock when
     every G waits for another: uncaught, it prints Go's text and ends the process with status 2; so
     does SIGQUIT (Ctrl-\\), with every G. ``fake_time``: in a seeded run ``time.sleep``,
-    ``time.monotonic`` and ``time.perf_counter`` go by its clock, too, for the Gs that call them.
+    ``time.monotonic`` and ``time.perf_counter`` go by its clock, too, in the Gs that call them.
     """
     if fake_time and deterministic_seed is None:
         raise ValueError("fake_time needs a deterministic_seed: only a seeded run has such a clock")

@@ -33,7 +33,7 @@ T = TypeVar("T")
 #: closed channel.
 Chosen: TypeAlias = tuple[int, Any, bool]
 
-#: What ``default=True`` gives when nothing is ready.
+#: The result with ``default=True`` when nothing is ready.
 DEFAULT: Chosen = (-1, None, False)
 
 
@@ -64,7 +64,7 @@ class RecvCase(Generic[T]):
         return None if self.ch is None else self.ch._enqueue_recv(g)
 
     def served(self, sg: Sudog) -> tuple[Any, bool]:
-        """What came of it after a wait. What the home of a far channel says is raised."""
+        """Its result after a wait. Errors from the home of a far channel are raised."""
         assert self.ch is not None
         return self.ch._received(sg)
 
@@ -111,7 +111,7 @@ class SendCase(Generic[T]):
         return None if self.ch is None else self.ch._enqueue_send(g, self.value)
 
     def served(self, sg: Sudog) -> tuple[Any, bool]:
-        """What came of it after a wait. Panic if the channel was closed meanwhile."""
+        """Its result after a wait. Panic if the channel was closed meanwhile."""
         assert self.ch is not None
         if not sg.ok:
             raise self.ch._send_error(sg)

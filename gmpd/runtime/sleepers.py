@@ -74,7 +74,7 @@ class Sleepers:
         return sleeper
 
     def next(self) -> float | None:
-        """When the next one wakes; None while nobody sleeps."""
+        """When the next one wakes; None while none sleeps."""
         heap = self._heap
         while heap and heap[0].ok is False:
             heappop(heap)

@@ -1,8 +1,8 @@
 """Every G of a P in words: where it is, what it waits for and how long, its frames, who made it.
 Go's goroutine dump.
 
-Reads, and changes nothing; costs only whoever asks. Any thread may: what it sees of Gs that run
-meanwhile may be a step apart.
+Reads, and changes nothing; costs only the caller. Any thread may call it: what it sees of Gs that
+run meanwhile may be a step apart.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def wait_reason(waiter: Any) -> str:
 
 
 def p_state(loop: Loop) -> PState:
-    """Who holds P, and its queues in the order in which they run. Any thread may look."""
+    """The holder of P, and its queues in the order in which they run. Any thread may look."""
     runq, owner = loop.runq, loop.ms.owner
     woken = [g for g in list(loop._ready) if isinstance(g, Steps)]
     nxt = runq.runnext
@@ -108,7 +108,7 @@ def deadlock_text(loop: Loop) -> str:
 
 
 def _tasks(loop: Loop) -> list[Any]:
-    """What ``loop.create_task`` made."""
+    """Tasks of ``loop.create_task``."""
     return [task for task in all_tasks(loop) if type(task) is Task]
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUCKETS", "COUNTERS", "HISTOGRAMS", "counters", "histograms", "snapshot", "unfold"]
 
-#: What ``counters`` gives, in its order. A dot makes a group; ``ns`` and ``gs.live`` are what
+#: The names of ``counters``, in its order. A dot makes a group; ``ns`` and ``gs.live`` are what
 #: ``unfold`` computes the rest from.
 COUNTERS = (
     "schedtick", "syscalltick", "runq", "held", "ms", "idle_ms", "max_ms_waits", "overruns",

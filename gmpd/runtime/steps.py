@@ -58,7 +58,7 @@ class _Gosched(tuple[Any]):
     __await__ = tuple.__iter__
 
 
-#: What a G yields to let others run: it goes to the tail of the global queue (Go: ``Gosched``).
+#: Yielded by a G to let others run: it goes to the tail of the global queue (Go: ``Gosched``).
 GOSCHED: Final = object()
 #: ``await YIELD`` yields that.
 YIELD: Final = _Gosched((GOSCHED,))
@@ -90,7 +90,7 @@ class Steps:
         __slots__ = ()
 
     place = Place.HOME
-    #: The loop runs Gs and Handles alike; nobody cancels a G as a handle.
+    #: The loop runs Gs and Handles alike; a G is never cancelled as a handle.
     _cancelled = False
     #: Tell a future that this task awaits it, and, when the future wakes it, that it does no longer
     #: (``Loop.call_soon``). None where asyncio takes no note of that: of a child, and up to 3.13.
@@ -102,22 +102,22 @@ class Steps:
         _p: Loop
         #: How to resume it: ``SEND``, or ``send_other``. None: it has not begun.
         _send: Any
-        #: What is resumed. Of a child that has not begun, or has no coroutine: its positional
-        #: arguments, a tuple.
+        #: The coroutine that is resumed. Of a child that has not begun, or has no coroutine: its
+        #: positional arguments, a tuple.
         _coro_or_args: Any
         _context: Context
         _fut_waiter: Any
-        #: What to call; only children are made without their coroutine.
+        #: The function to call; only children are made without their coroutine.
         _fn: Callable[..., Any]
         #: Its outcome; of a child that has not begun: its keyword arguments, or None.
         _value: Any
-        #: What is thrown into the coroutine at its next step, if anything.
+        #: Thrown into the coroutine at its next step, if anything.
         _must_cancel: BaseException | Literal[False]
         #: Since when it waits, to a few ms; unset until it does.
         since_ns: int
         #: Unset until the first cancel.
         _cancels: int
-        #: Unset until somebody names it.
+        #: Unset until it is named.
         _name: str
 
         def done(self) -> bool: ...
@@ -239,7 +239,7 @@ class Steps:
             set_running_loop(outer)
 
     def ready(self, _sg: Wait | None = None, /) -> None:
-        """What it waited for is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
+        """Its wait is over: into ``runnext`` of P (Go: ``goready``). P holder only."""
         p = self._p
         runq = p.runq
         kicked, runq.runnext = runq.runnext, self
@@ -321,7 +321,7 @@ class Steps:
 
 
 class Child(Steps):
-    """What another G on its P may wait for without a callback."""
+    """The object for which another G on its P may wait without a callback."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
@@ -366,7 +366,7 @@ def _loop_of(future: Any) -> Any:
 
 
 def _misuse(g: Any, result: Any, blocking: bool | None) -> RuntimeError:
-    """What to throw into a coroutine that yielded nonsense: asyncio's own words."""
+    """The error for a coroutine that yielded nonsense, in asyncio's own words."""
     if blocking is not None:
         if _loop_of(result) is not g._p:
             return RuntimeError(f"Task {g!r} got Future {result!r} attached to a different loop")

@@ -1,8 +1,8 @@
 """A G in a queue of waiters, and the contract by which it parks and is made ready.
 
-Go's ``sudog``: one small object per wait of a G on a channel, lock or timer. Whoever ends the wait
-fills in ``elem`` and ``ok``, clears ``g``, and calls ``g.ready(sg)``; nothing is allocated and no
-callback runs on that way.
+Go's ``sudog``: one small object per wait of a G on a channel, lock or timer. The G that ends the
+wait fills in ``elem`` and ``ok``, clears ``g``, and calls ``g.ready(sg)``; nothing is allocated and
+no callback runs on that way.
 
 What a runtime does with it: a coroutine yields its ``Sudog`` (see ``parks``). A G of our own loop
 sees that (``isinstance(res, Wait)``, and ``res._loop`` is its own, else it is refused), sets
@@ -37,13 +37,13 @@ from gmpd.runtime.internals import running_loop
 Args = ParamSpec("Args")
 R = TypeVar("R")
 
-#: A queue of waiters is swept when more than half of it is dead and at least so many are: below
+#: A queue of waiters is swept when more than half of it is dead and at least this many are: below
 #: that, skipping them one by one is cheaper than the sweep.
 SWEEP_MIN = 16
 
 
 class Waker(Protocol):
-    """What a Sudog calls ``g``: a G, a thread that waits, a ``select``."""
+    """The ``g`` of a Sudog: a G, a thread that waits, a ``select``."""
 
     def ready(self, sg: Any, /) -> None:
         """Make the waiter runnable. ``sg.elem`` and ``sg.ok`` are filled in. Called once, by the P
@@ -72,7 +72,7 @@ def parks(fn: Callable[Args, Generator[Wait, None, R]]) -> Callable[Args, Corout
 
 
 class Wait:
-    """What a Sudog is to whoever parks on it, without its storage: ``Sudog`` and ``Sleeper``."""
+    """The interface of a Sudog to the G that parks on it: ``Sudog`` and ``Sleeper``."""
 
     if not TYPE_CHECKING:  # a type checker sees the names of the subclasses' slots instead
         __slots__ = ()
@@ -88,7 +88,7 @@ class Wait:
         ok: bool | None
         #: The value on its way; the cancel message after a cancel.
         elem: Any
-        #: What it waits on. None once it was abandoned.
+        #: The object it waits on. None once it was abandoned.
         c: Any
         _loop: AbstractEventLoop
 
@@ -141,7 +141,7 @@ class Wait:
 
     def cancelled_error(self) -> BaseException:
         """For the waiting coroutine to raise when it is resumed and was not served."""
-        if self.ok is None:  # two await one coroutine: nobody else resumes who still waits
+        if self.ok is None:  # two await one coroutine: only this resumes the one that waits
             self.cancel()
             return RuntimeError("coroutine is being awaited already")
         return CancelledError() if self.elem is None else CancelledError(self.elem)
@@ -149,11 +149,11 @@ class Wait:
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: Context | None = None
     ) -> None:
-        """What an asyncio Task calls when its coroutine yields this."""
+        """Called by an asyncio Task when its coroutine yields this."""
         self.g = TaskWaker(self._loop, callback, context)
 
     def result(self) -> None:
-        """What an asyncio Task asks for when woken: the coroutine itself looks at what came."""
+        """Called by an asyncio Task when woken: the coroutine itself reads the result."""
 
     def __repr__(self) -> str:
         if self.g is not None:
@@ -227,7 +227,7 @@ class WaitQueue(deque[Any]):
         leave.
         """
         if not self:
-            return  # who resumed it by hand did not park it: a taker found nobody, and dropped it
+            return  # it was resumed by hand, not parked: a taker found no G, and dropped it
         if self[-1] is sg:
             self.pop()
         elif self[0] is sg:

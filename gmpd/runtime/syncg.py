@@ -13,7 +13,7 @@ from gmpd.runtime.steps import Place
 
 
 class SyncG(G):
-    """What ``gmpd.go`` makes of a plain function: a sync G, as ``FreshG`` of the loop."""
+    """The G that ``gmpd.go`` makes of a plain function: a sync G, a ``FreshG`` of the loop."""
 
     __slots__ = ()
 
@@ -46,8 +46,8 @@ class SyncG(G):
             self = None  # type: ignore[assignment]
 
     def finished(self) -> None:
-        """P is here: tell who waits."""
-        if self._state != PENDING:  # cancelled meanwhile: nobody wants it
+        """P is here: notify the waiters."""
+        if self._state != PENDING:  # cancelled meanwhile: not wanted
             return
         value = self._value
         if isinstance(value, tuple):

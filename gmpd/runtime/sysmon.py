@@ -50,7 +50,7 @@ def _sleeps() -> int:
 
 
 class Look:
-    """What sysmon saw of one M: the G of that tick had used ``cpu_ns`` at ``at_ns``."""
+    """Sysmon's view of one M: the G of that tick had used ``cpu_ns`` at ``at_ns``."""
 
     __slots__ = ("at_ns", "cpu_ns", "due_ns", "interval_ns", "m", "seen", "tick", "waited_ns")
 
@@ -68,7 +68,7 @@ class Look:
         self.due_ns = now + SLICE_NS
 
     def again(self, now: int, passes: int, waits: int) -> Trait | None:
-        """What it has done since the last look, which this one replaces; None: that did not show.
+        """Its activity since the last look, which this one replaces; None: that did not show.
 
         Without a CPU it did not compute, but on a busy machine that is not to be blocked.
         """
@@ -86,7 +86,7 @@ class Look:
         return trait if is_blocked(ran_ns, queued_ns, wall_ns, runnable=runnable) else None
 
     def _computes(self, passes: int, waits: int) -> Trait | None:
-        """With the GIL, as who has just lost P to a slice, or without it; None: as before.
+        """With the GIL, as a G that has just lost P to a slice, or without it; None: as before.
 
         Whose GIL sysmon waited for is not known: beside hogs, native stays what it is.
         """
@@ -183,8 +183,8 @@ class Sysmon:
         TURNS.see(id(self), 0)
 
     def _pause(self, pause_ns: int) -> None:
-        """Sleep so long, and see whether the GIL was there to be had afterwards: that takes a sleep
-        of its own if not.
+        """Sleep for that time, and see whether the GIL was there to be had afterwards: that takes a
+        sleep of its own if not.
         """
         before = _sleeps()
         self._note.acquire(timeout=pause_ns / 1e9)

@@ -132,7 +132,7 @@ class TimerChan(Chan[float]):
         return when
 
     def _arm(self) -> None:
-        """Have the loop's timer run if, and only if, somebody waits for a time that will come."""
+        """Have the loop's timer run if, and only if, a G waits for a time that will come."""
         if self._handle is None and self._when is not None and self._recvq and self._when < inf:
             self._handle = self._loop.call_at(self._when, self._fire)
 
@@ -228,7 +228,7 @@ class Ticker:
         return self._chan
 
     def stop(self) -> None:
-        """No tick can be received any more. The channel is not closed: who waits on it goes on
+        """No tick can be received any more. The channel is not closed: a G that waits on it goes on
         waiting (Go's rule).
         """
         at_home(self._loop, self._chan.set, None, 0)

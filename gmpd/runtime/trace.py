@@ -1,4 +1,4 @@
-"""What happened to which G, in order: a bounded list of events, kept while somebody listens.
+"""The events of Gs, in order: a bounded list, kept while a tracer listens.
 
 Off by default: a G switch costs a few hundred nanoseconds, an event about as much. Every event
 moves its G through the table of ``gmpd.sched.g``, so a trace is also a check of the runtime. The
@@ -96,7 +96,7 @@ class Tracer:
                 self(GEvent.UNBLOCK, g)
 
     def story(self, number: int) -> list[TraceEvent]:
-        """What is known of one G, oldest first."""
+        """The recorded events of one G, oldest first."""
         return [event for event in self.events if event.g == number]
 
     def lines(self) -> list[str]:

@@ -21,7 +21,7 @@ TURN_S_MIN: Final = 0.0005
 
 
 def turn_s(hogs: int, usual_s: float) -> float:
-    """The switch interval beside so many hogs."""
+    """The switch interval beside ``hogs`` hogs."""
     return usual_s if hogs == 0 else min(usual_s, max(TURN_S_MIN, ROUND_S / (hogs + 1)))
 
 
@@ -30,14 +30,14 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: Who sees how many hogs.
+        #: The number of hogs, by observer.
         self._hogs: dict[int, int] = {}
         self._usual_s = 0.0
-        #: What was set here last; 0: nothing is.
+        #: The interval set here last; 0: none is.
         self._set_s = 0.0
 
     def see(self, who: int, hogs: int) -> None:
-        """``who`` has so many hogs now."""
+        """``who`` has ``hogs`` hogs now."""
         if self._hogs.get(who, 0) == hogs:
             return
         with self._lock:

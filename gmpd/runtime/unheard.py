@@ -1,4 +1,4 @@
-"""Errors that nobody has asked for: each is told once, when what had it is forgotten, and at the
+"""Errors that were not retrieved: each is reported once, when its owner is forgotten, and at the
 latest when the loop ends.
 
 As asyncio does for tasks: through the loop's exception handler, which logs unless another was set.
@@ -51,13 +51,14 @@ class UnheardErrors:
         self._errors: WeakSet[Unheard] = WeakSet()
 
     def add(self, what: Any, exc: BaseException) -> Unheard:
-        """``what`` ended with ``exc``, and keeps what this returns until somebody asks."""
+        """``what`` ended with ``exc``, and keeps the returned object until its error is
+        retrieved."""
         unheard = Unheard(what, exc, self._loop)
         self._errors.add(unheard)
         return unheard
 
     def leaves(self, exc: BaseException) -> None:
-        """It ends the loop, and so is heard by whoever runs that."""
+        """It ends the loop, and so reaches the caller that runs that."""
         for unheard in list(self._errors):
             if unheard.is_of(exc):
                 unheard.heard()

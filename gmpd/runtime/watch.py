@@ -1,5 +1,5 @@
-"""Steps that somebody watches: in debug mode slow ones are named, as asyncio does; under a tracer
-what happens to the G is recorded. While nobody does, nothing here runs.
+"""Steps under observation: in debug mode slow ones are named, as asyncio does; under a tracer
+what happens to the G is recorded. Otherwise nothing here runs.
 """
 
 from __future__ import annotations

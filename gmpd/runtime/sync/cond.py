@@ -11,7 +11,7 @@ from gmpd.runtime.sync.mutex import Mutex
 from gmpd.runtime.sync.rwmutex import RLocker, RWMutex
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
 
-#: What a Cond may be made for. No lock of others: it is unlocked where no user code may run.
+#: The locks that a Cond accepts. No lock of others: it is unlocked where no user code may run.
 Locker: TypeAlias = Mutex | RWMutex | RLocker
 
 
@@ -75,7 +75,7 @@ class Cond(Queueing):
         return SyncCond(self)
 
     async def _relock(self) -> None:
-        """Whoever called ``wait`` will unlock: so lock, however often it is cancelled, and pass
+        """The caller of ``wait`` will unlock: so lock, however often it is cancelled, and pass
         the cancel on then.
         """
         cancelled: CancelledError | None = None

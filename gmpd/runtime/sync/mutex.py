@@ -12,7 +12,7 @@ from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 from gmpd.runtime.sync.locker import Locker, SyncLock
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve
 
-#: A waiter that could not get a Mutex for so long is handed it at the next unlock (Go:
+#: A waiter that could not get a Mutex for this long is handed it at the next unlock (Go:
 #: ``starvationThresholdNs``).
 STARVING_S = 0.001
 
@@ -61,7 +61,7 @@ class Turn:
             mutex._locked = True
             return None
         loop = mutex._here()
-        sg = MutexWaiter(mutex, loop)  # not by _enqueue: who comes again is put in front
+        sg = MutexWaiter(mutex, loop)  # not by _enqueue: a waiter that comes again is put in front
         sg.g = g
         if again:
             mutex._starving = mutex._starving or self._starves(loop)
@@ -87,7 +87,7 @@ class Turn:
 
 
 class Mutex(Queueing, Locker):
-    """A lock for Gs with Go's two modes: whoever comes first takes it, until somebody starved for
+    """A lock for Gs with Go's two modes: the first to come takes it, until a waiter starved for
     1 ms; then strictly in turn.
 
     ``async with mutex:`` and, in sync Gs, ``with mutex.sync:``. It belongs to no G: any may unlock
@@ -103,12 +103,12 @@ class Mutex(Queueing, Locker):
         self._locked = False
         #: A woken waiter is on its way to compete: no need to wake another.
         self._woken = False
-        #: ``unlock`` hands the lock over; there is somebody in the queue then.
+        #: ``unlock`` hands the lock over; the queue is not empty then.
         self._starving = False
 
     @parks
     def lock(self) -> Generator[Wait, None, None]:
-        """Lock, waiting as long as somebody else holds it."""
+        """Lock, waiting while it is held."""
         if not self._locked:
             self._locked = True
             return
@@ -125,7 +125,7 @@ class Mutex(Queueing, Locker):
                 return
 
     def try_lock(self) -> bool:
-        """Lock if nobody holds it. From anywhere."""
+        """Lock if it is free. True if so. From anywhere."""
         return at_home(self._home(), self._try_lock)
 
     def unlock(self) -> None:
@@ -133,7 +133,7 @@ class Mutex(Queueing, Locker):
         at_home(self._home(), self._unlock)
 
     def locked(self) -> bool:
-        """Whether somebody holds it now."""
+        """Whether it is held now."""
         return self._locked
 
     @property

@@ -78,7 +78,7 @@ class RWMutex(Queueing, Locker):
         return at_home(self._home(), self._try_rlock)
 
     def try_lock(self) -> bool:
-        """Lock for writing if nobody holds it. From anywhere."""
+        """Lock for writing if it is free. True if so. From anywhere."""
         return at_home(self._home(), self._try_lock)
 
     def runlock(self) -> None:

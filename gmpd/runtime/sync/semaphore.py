@@ -44,7 +44,7 @@ class Semaphore(Queueing):
 
     @parks
     def acquire(self, n: int = 1) -> Generator[Wait, None, None]:
-        """Take ``n``, waiting until there are so many. More than there ever are: for ever, as in
+        """Take ``n``, waiting until they are free. More than there ever are: for ever, as in
         Go, but without keeping others waiting.
         """
         sg = self._attempt(None, _number(n))
@@ -59,7 +59,7 @@ class Semaphore(Queueing):
             raise sg.cancelled_error()
 
     def try_acquire(self, n: int = 1) -> bool:
-        """Take ``n`` if there are so many and nobody waits. From anywhere."""
+        """Take ``n`` if they are free and no G waits. True if so. From anywhere."""
         return at_home(self._home(), self._try_acquire, _number(n))
 
     def release(self, n: int = 1) -> None:

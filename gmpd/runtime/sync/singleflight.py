@@ -18,12 +18,12 @@ class Flight:
 
     def __init__(self, child: Any):
         self.child = child
-        #: Who has asked for it, and who still waits.
+        #: How many callers it had, and how many still wait.
         self.asked = self.waiting = 0
 
 
 class SingleFlight(Homed):
-    """Calls by key: who asks while one is under way waits for that one, and gets its value
+    """Calls by key: a caller that comes during a call waits for that one, and gets its value
     (``golang.org/x/sync/singleflight.Group``).
     """
 
@@ -38,7 +38,7 @@ class SingleFlight(Homed):
     ) -> tuple[Any, bool]:
         """(what ``fn(*args, **kwargs)`` gave, whether others got it too); its error goes to all.
 
-        It runs in a child G: if one who waits is cancelled the others get it nevertheless, if all
+        It runs in a child G: if one waiter is cancelled the others get it nevertheless, if all
         are, so is the call.
         """
         flight = self._flights.get(key)
@@ -58,7 +58,7 @@ class SingleFlight(Homed):
         return value, flight.asked > 1
 
     def forget(self, key: Hashable) -> None:
-        """Who asks from now on gets a new call, whether one is under way or not. From anywhere."""
+        """Later callers start a new call, whether one is under way or not. From anywhere."""
         at_home(self._home(), self._flights.pop, key, None)
 
     @property

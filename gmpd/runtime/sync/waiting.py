@@ -1,4 +1,4 @@
-"""What all of ``sync`` is made of: something that has a home, and Gs that queue up for it."""
+"""The base of ``sync``: an object that has a home, and Gs that queue up for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
 
 
 class Homed:
-    """What belongs to a loop: the one where it was made or first waited on."""
+    """An object that belongs to a loop: the one where it was made or first waited on."""
 
     __slots__ = ("__weakref__", "_loop")
 
@@ -26,7 +26,7 @@ class Homed:
         return self._loop
 
     def _here(self) -> AbstractEventLoop:
-        """Home, for one who is to wait."""
+        """The home, for a waiter."""
         loop = self._home()
         if loop is None:
             raise RuntimeError(
@@ -46,7 +46,7 @@ class Queued(Sudog):
 
 
 class Queueing(Homed):
-    """What has a queue of Gs that wait for it."""
+    """An object with a queue of waiting Gs."""
 
     __slots__ = ("_queue",)
 
