@@ -1,7 +1,10 @@
 """gmpd: Go's scheduler for Python, as a daemon.
 
-Public names, nothing else. They are looked up on first use (PEP 562), so that ``import gmpd``, and
-with it ``gmpd --help`` and the start of every worker, pays only for what it uses.
+Submit jobs to a daemon: ``Client`` (blocking), ``AsyncClient`` (asyncio), ``Executor`` (a pool as
+in ``concurrent.futures``); ``@job`` declares options of a function; ``errors`` has every error.
+Go's tools, in jobs and under ``run``: ``go``, ``Chan``, ``select``, ``Group``, ``WaitGroup``,
+``Mutex``, ``Timer`` and others. Times are seconds. The names in ``__all__`` are public; all modules
+below this package are internal.
 """
 
 import sys
@@ -82,7 +85,8 @@ __all__ = [
     "synctest_wait",
 ]
 
-#: Where each public name lives; its module is imported when the name is first asked for.
+#: Where each public name lives. Its module is imported on first use (PEP 562), so that ``import
+#: gmpd``, and with it ``gmpd --help`` and the start of every worker, pays only for what it uses.
 _HOMES = {
     "AsyncClient": "gmpd.client.aio",
     "Chan": "gmpd.runtime.chan",

@@ -27,16 +27,6 @@ from gmpd.timeouts import checked
 #: Jobs that may wait in the client for the daemon's window before submit waits.
 PENDING_MAX = 100_000
 
-#: What futures, maps, streams and the command line call, and ``dir`` leaves out.
-_FOR_GMPD = frozenset(
-    {
-        "call_back", "cancel_job", "cancel_pending", "forget_jobs", "forget_seqs", "job_id_of",
-        "lead", "lose", "map_with", "new_bell", "pull_items", "refuse_to_wait", "settle_later",
-        "stream_with", "submit_ref", "submit_with", "watch_stream",
-    }
-)  # fmt: skip
-
-
 #: A client seen through job options.
 View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream, Iterable[Any]]
 
@@ -44,13 +34,16 @@ View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream, Iterable[Any]]
 class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     """A connection to a daemon: ``submit``, ``map``, ``stream``, ``call``.
 
-    ``endpoint`` is an address or a runtime directory; without one the running daemon is found, and
-    when none runs a private one starts and ends with this client. ``on_full`` says what is done
-    when the daemon has no room, and when more than ``pending_max`` jobs wait here for it: "wait"
-    holds submit back, and sends again what was refused; "raise" raises QueueFull, from submit or
-    as a job's outcome, with the room and a fair wait.
+    ``endpoint``: an address or a runtime directory. Without one the client finds the running
+    daemon; if none runs, it starts a private one, which ends with the client.
+    ``name``: shown by ``gmpd status``.
+    ``on_full``: what happens when the daemon has no room, or more than ``pending_max`` jobs are
+    queued in the client. "wait": ``submit`` blocks, and the client sends refused jobs again.
+    "raise": QueueFull, from ``submit`` or as a job's outcome, with the room and a fair wait in
+    seconds.
 
-    Raises DaemonUnreachable when nobody answers, ProtocolError for a daemon of another version.
+    A context manager; thread-safe. Raises DaemonUnreachable if no daemon answers, ProtocolError if
+    the daemon's version does not fit.
     """
 
     def __init__(
@@ -144,7 +137,11 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         raise NotImplementedError(f"job({job_id!r}): {INSTEAD['job']}")
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
-        """Ask the daemon an administrative question; its answer. GmpdError with what it says."""
+        """Make an administrative call (``"status"``, …) and return its answer, plain data.
+
+        ``timeout``: seconds; None: no limit. Raises DaemonUnreachable if no answer comes in time,
+        GmpdError with the daemon's reason if it refuses.
+        """
         self.refuse_to_wait()
         timeout = checked(timeout)
         if self._closed:
@@ -187,14 +184,14 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         return bool(self._idle.wait_for(idle, timeout))
 
     def close(self, *, wait: bool = True, cancel: bool = False) -> None:
-        """End: ``wait`` for all jobs, or let go of them; ``cancel`` what has not started first.
+        """Close: ``wait`` for all jobs, or abandon them; ``cancel`` those that have not started.
 
-        Open streams are cancelled: one that nobody reads would never end. Who reads one in another
-        thread gets what has come, then JobCancelled. As with any job, what is in a blocking call is
-        waited for.
-        Once or often: a close that was interrupted is finished by the next. Beside the jobs, it
-        waits no longer than CLOSE_S, and then warns of the callback that it waited for. A callback
-        may close its own client; a finalizer lets go of the jobs.
+        Open streams are cancelled, as a stream without a reader would never end. A reader in
+        another thread gets the values that have arrived, then JobCancelled. A job in a blocking
+        call is waited for.
+        May be called again: that finishes a close that was interrupted. Besides the jobs, it waits
+        at most CLOSE_S, and then warns about the callback that still runs. A callback may close its
+        own client; a finalizer abandons the jobs.
         """
         if self._pid != os.getpid():
             return
@@ -216,10 +213,6 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error nobody is there to want the results of what has not even started.
         self.close(wait=kind is None, cancel=kind is not None)
-
-    def __dir__(self) -> list[str]:
-        """For completion in a shell: what a user is meant to call."""
-        return sorted({*super().__dir__()} - _FOR_GMPD)
 
 
 class _CallSink:

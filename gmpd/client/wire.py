@@ -15,12 +15,13 @@ from gmpd import versions
 from gmpd.client.core import ClientCore
 from gmpd.client.liveness import TICKS, Liveness
 from gmpd.client.private import PrivateDaemon
+from gmpd.client.reference import Documented, public
 from gmpd.client.shield import SHIELD
 from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
 from gmpd.netpoll import Dealer, Network
 
 
-class Wire:
+class Wire(metaclass=Documented):
     """The part of a client that knows its link and its core."""
 
     _core: ClientCore
@@ -47,6 +48,10 @@ class Wire:
     def job_id(self, seq: int) -> str:
         """The id of this client's job ``seq``."""
         return f"{self._head}{seq & 0xFFFFFFFF:08x}"
+
+    def __dir__(self) -> list[str]:
+        """The names that ``help`` shows."""
+        return public(super().__dir__())
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "lost" if self._core.lost else "open"

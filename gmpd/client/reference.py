@@ -1,0 +1,28 @@
+"""``help``, ``dir`` and completion of a client show the methods for programs, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+#: Methods without an underscore that other parts of gmpd call: futures, maps, streams, views, the
+#: command line.
+_FOR_GMPD = frozenset(
+    {
+        "call_back", "cancel_job", "cancel_pending", "cancel_seqs", "check_liveness",
+        "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lead", "lose", "map_with",
+        "new_bell", "pull_items", "refuse_to_wait", "settle_later", "stream_with", "submit_ref",
+        "submit_with", "wake_due", "watch_stream",
+    }
+)  # fmt: skip
+
+
+class Documented(type):
+    """The class of the clients' classes: ``pydoc`` asks it for the names to show."""
+
+    def __dir__(cls) -> list[str]:
+        return public(super().__dir__())
+
+
+def public(names: Iterable[str]) -> list[str]:
+    """``names`` without those that are for gmpd itself, sorted."""
+    return sorted({*names} - _FOR_GMPD)

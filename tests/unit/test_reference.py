@@ -1,0 +1,52 @@
+"""`help(gmpd)` is an API reference: public names with their docstrings, no internals."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+import re
+
+import pytest
+
+import gmpd
+
+#: What a program may call of each client.
+METHODS = {
+    "Client": {
+        "call", "close", "drain", "enqueue", "job", "map", "options", "stream", "submit",
+        "unfinished",
+    },
+    "AsyncClient": {"call", "close", "connect", "map", "options", "stream", "submit"},
+    "Executor": {"kill_workers", "map", "shutdown", "submit", "terminate_workers"},
+}  # fmt: skip
+
+
+def shown(name: str) -> set[str]:
+    """The methods that pydoc shows."""
+    text = pydoc.render_doc(getattr(gmpd, name), renderer=pydoc.plaintext)
+    return {
+        method
+        for method in re.findall(r"^ \|  (?:async )?([a-z]\w*)\(", text, re.MULTILINE)
+        if not method.startswith("_")
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_help_shows_the_methods_for_programs_and_no_others(name: str) -> None:
+    assert shown(name) == METHODS[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(gmpd.__all__) - {"__version__", "errors"}))
+def test_every_public_name_is_documented(name: str) -> None:
+    thing = getattr(gmpd, name)
+    assert inspect.getdoc(thing), name
+    if inspect.isclass(thing):
+        silent = [
+            attribute
+            for attribute, value in vars(thing).items()
+            if not attribute.startswith("_")
+            and callable(value)
+            and attribute in dir(thing)
+            and not inspect.getdoc(getattr(thing, attribute))
+        ]
+        assert not silent
