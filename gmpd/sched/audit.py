@@ -1,4 +1,4 @@
-"""What must be true of the ledger between two events, checked across all of its records.
+"""The invariants of the ledger between two events, checked across all of its records.
 
 For tests, and after a handler has failed: it looks at every job.
 """

@@ -1,4 +1,4 @@
-"""What workers are told when a client takes no results, and when it does again.
+"""Messages to workers when a client takes no results, and when it does again.
 
 No more of its jobs are handed out then (``ledger``); workers keep the results of those that were.
 It does not know how full is full: that is ``outboxes``'.

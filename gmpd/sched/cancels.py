@@ -1,4 +1,4 @@
-"""Jobs that nobody wants any more: cancelled one by one, or left behind by their client.
+"""Jobs that are no longer wanted: cancelled one by one, or left behind by their client.
 
 What waits ends here and now; what was handed out is taken back where it was not claimed, and else
 its worker is asked to end it. It does not know what a worker makes of that.
@@ -42,8 +42,8 @@ class Cancels:
         self._cancel_held(held, now)
 
     def close_session(self, session: Session, now: int) -> None:
-        """A client is gone: nobody waits for its jobs. Queued ones are dropped, running ones asked
-        to end; their outcomes will find no session and be dropped too."""
+        """A client is gone, and its jobs are not wanted. Queued ones are dropped, running ones
+        asked to end; their outcomes will find no session and be dropped too."""
         ledger = self._ledger
         if ledger.sessions.pop(session.sid, None) is None:
             return
@@ -67,8 +67,8 @@ class Cancels:
         for job in jobs:
             record = job.p
             assert record is not None
-            # What a dead worker held is dealt with by its death.
-            if isinstance(record, IsolatedP):  # it can always be ended: nobody else is in there
+            # Jobs of a dead worker are dealt with by its death.
+            if isinstance(record, IsolatedP):  # it can always be ended: it has no other job
                 self._out.append(Kill(record))
             elif record.ready:
                 at = fresh if job.state is JobState.LEASED else started

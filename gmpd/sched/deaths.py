@@ -1,4 +1,4 @@
-"""What becomes of the jobs that a dead worker held.
+"""Recovery of the jobs that a dead worker held.
 
 Nothing started is run again before the kernel confirmed the death of its worker, so
 ``worker_died`` and ``isolated_died`` are the only way back for a STARTED job whose function did not
@@ -128,7 +128,7 @@ class Deaths:
             self._isolated_failed(event.why or f"it {end.text}", end, now)
 
     def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
-        """What becomes of the job of a dead worker; False when nothing was wrong but the worker."""
+        """Settle the job of a dead worker; False when nothing was wrong but the worker."""
         ledger = self._ledger
         if job.cancelling or not ledger.is_open(job.session):
             ledger.finish(job, Outcome.CANCELLED, {"pid": end.pid}, now)

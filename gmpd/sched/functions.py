@@ -1,4 +1,4 @@
-"""Functions that jobs call: one for all sessions that mean the same, forgotten when nobody does.
+"""Functions that jobs call: one for all sessions that mean the same, forgotten when unused.
 
 It knows nothing of what a function is, nor where its jobs are; who must forget one is told by the
 caller's ``forget``.
@@ -13,7 +13,7 @@ from gmpd.errors import ProtocolError
 from gmpd.protocol import Define
 from gmpd.sched.records import Function, Session
 
-#: Named functions that nobody uses now and what was learned of them: about 1 MB.
+#: Named functions without users, with what was learned of them: about 1 MB.
 RESTING_MAX = 4096
 #: The kind of what is no function itself, but what functions of a program need.
 PART = "part"
@@ -29,7 +29,7 @@ class Functions:
         self._next_fid = 1
         self._by_fid: dict[int, Function] = {}
         self._by_key: dict[tuple[Any, ...], Function] = {}
-        #: Named functions that nobody uses, the longest unused first.
+        #: Named functions without users, the longest unused first.
         self._resting: dict[int, Function] = {}
 
     def __len__(self) -> int:

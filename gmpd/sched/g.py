@@ -6,9 +6,9 @@
                       └──── ready ──── waiting <┘ gopark(reason)          │
                       (a G that lost its P ends in syscall) dead <────────┘
 
-The runtime does not store a state: where a G is says it (in a queue, on an M, in somebody's list of
-waiters), and a store per switch would cost a tenth of it. Whoever follows a G by its events, the
-tracer, moves it through this table, and a move that is not in it is a bug of the runtime, shown
+The runtime does not store a state: where a G is says it (in a queue, on an M, in a list of
+waiters), and a store per switch would cost a tenth of it. The only follower of a G by its events,
+the tracer, moves it through this table, and a move that is not in it is a bug of the runtime, shown
 with the G's story.
 
 This file knows no G, only its states.
@@ -26,7 +26,7 @@ from gmpd.errors import InvariantError
 class GStatus(IntEnum):
     """The numbers are Go's: ``scheddetail`` prints them. Each says who owns the G."""
 
-    #: Made, known to nobody yet.
+    #: Made, and not shared yet.
     IDLE = 0
     #: In exactly one run queue, which owns it.
     RUNNABLE = 1

@@ -1,10 +1,10 @@
-"""Who gets how much of the queue, and when: hand-outs to Ps, and to workers of isolated jobs.
+"""Which P gets how much of the queue, and when: leases to Ps, and to isolated workers.
 
 Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
 that a job occupies P), at least one job. What its worker has set aside (a hog's like, beside the
-hog) counts only against its like: others are begun before it, and pass it in the queue.
+hog) counts only against its function: others are begun before it, and pass it in the queue.
 
-A hand-out is named by its token, and tokens rise for ever: a message about an old one finds nothing
+A lease is named by its token, and tokens rise for ever: a message about an old one finds nothing
 and changes nothing.
 
 It never takes a job from where it lies: that is ``stealing``'s.
@@ -38,7 +38,7 @@ class HandOut:
         self._out = out
 
     def pump(self, now: int) -> None:
-        """Hand out while there is work and a P with room: idle Ps first, then by what they hold."""
+        """Lease while there is work and a P with room: idle Ps first, then by what they hold."""
         queue = self._queue
         if self._ledger.stalled:
             self._refuse_all(now)
@@ -71,7 +71,7 @@ class HandOut:
     def _fill(self, record: PRecord, now: int) -> bool:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
         skip = record.own_children()
-        # Others than what is set aside there need not wait behind more of its like.
+        # Other functions than those set aside there need not wait behind more calls of these.
         fits = partial(self._fits, record) if record.set_aside() else None
         head = self._queue.head(skip, fits)
         while head is not None and head.fn.kills and self._divert(head, skip, fits, now):
@@ -88,7 +88,7 @@ class HandOut:
         return True
 
     def _refuse_all(self, now: int) -> None:
-        """No P can get a worker: whoever waits is told, instead of waiting on."""
+        """No P can get a worker: queued jobs fail with the reason, instead of waiting."""
         ledger = self._ledger
         details = {"text": ledger.stalled, "unstarted": True}
         for queue in (ledger.queue, ledger.suspects.queue):
@@ -145,7 +145,8 @@ class HandOut:
         return min(by_time, most)
 
     def _aside_for(self, record: PRecord, tokens: set[int], head: Job) -> list[Job]:
-        """What is set aside there and gives way to ``head``: all, unless its like is among it."""
+        """The leases set aside there that give way to ``head``: all, unless one has its
+        function."""
         aside = [record.fresh[token] for token in tokens]
         return [] if any(job.fn is head.fn for job in aside) else aside
 
@@ -183,7 +184,8 @@ class HandOut:
         self._out.append(Dispatch(record, fn, options, first, payloads, buffers, stolen))
 
     def isolate(self, now: int) -> None:
-        """Isolated jobs and their workers: end what is over, hand out, start what is missing."""
+        """Isolated jobs and their workers: end those that are done, lease, start those that are
+        missing."""
         isolated, draining = self._ledger.isolated, self._ledger.draining
         self._out.extend(Retire(record) for record in isolated.retire(now))
         for late in isolated.overdue(now):

@@ -1,4 +1,4 @@
-"""What the policy wants done: the shell (daemon.deeds) does it, in this order.
+"""The instructions of the policy: the shell executes them, in this order.
 
 The counterpart is schedt.Sched, which emits them. An instruction is complete: the shell never has
 to ask back.
@@ -30,7 +30,7 @@ class UndefineAt(NamedTuple):
 
 
 class Dispatch(NamedTuple):
-    """Hand out jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
+    """Lease jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
     counted as the first ones, were another P's before."""
 
     p: PRecord
@@ -68,7 +68,7 @@ class RecoverOutcomes(NamedTuple):
 
 
 class Revoke(NamedTuple):
-    """Take back those of these hand-outs that the worker has not claimed, without its help.
+    """Revoke those of these leases that the worker has not claimed, in shared memory.
 
     The shell answers at once, with ``events.Revoked``. ``thief``: for whom, when it is a steal.
     """
@@ -90,7 +90,7 @@ class AskChildren(NamedTuple):
 
 
 class Withhold(NamedTuple):
-    """Let a worker keep what these hand-outs give, for their client takes no results; or, with
+    """Have a worker keep the results of these leases, as their client takes none; or, with
     ``on`` false, send it."""
 
     p: PRecord
@@ -102,7 +102,7 @@ class Withhold(NamedTuple):
 
 
 class CancelAt(NamedTuple):
-    """Ask a worker to end these hand-outs."""
+    """Ask a worker to end these leases."""
 
     p: PRecord
     tokens: list[int]

@@ -11,7 +11,7 @@ cancelled, nor this one another that is ready sooner.
 
 **Chosen.** Extra workers beside those of the Ps. They have records as Ps have, but in no list that
 is searched for room or for something to steal. Jobs wait in a queue of their own, as fair as the
-global one: they hold up nobody behind them, and nobody holds them up. Whichever worker is ready
+global one: they hold up no job behind them, and no job holds them up. Whichever worker is ready
 first takes the job whose turn it is. A record is used for one worker, its number for one record:
 messages of a dead one find nothing.
 
@@ -100,7 +100,8 @@ class Isolation:
         self.started = 0
         #: In a row.
         self.failures = 0
-        #: In a row, of workers that were ready and had not begun a job: somebody killed them.
+        #: In a row, of workers that were ready and had not begun a job: they were killed from
+        #: outside.
         self.idle_deaths = 0
         self._next_p = ISOLATED_FROM
         self._start_after_ns = 0
@@ -183,13 +184,13 @@ class Isolation:
     def _wants(self, draining: bool) -> int:
         """Workers that ought to be there without a job.
 
-        Not the sum: a spare starts when those are under way that somebody waits for.
+        Not the sum: a spare starts when those are under way for which jobs wait.
         """
         jobs = min(len(self.queue), max(0, self.limit - self.used))
         return max(jobs, 0 if draining or not self.started else self.spares)
 
     def surplus(self, draining: bool) -> list[IsolatedP]:
-        """Ready ones that nobody needs: what they were started for was cancelled."""
+        """Ready ones that are not needed: the jobs they were started for were cancelled."""
         ready = [p for p in self.ps.values() if p.stage is Stage.SPARE]
         over = self.count(Stage.STARTING, Stage.SPARE) - self._wants(draining)
         gone = ready[: max(0, over)]
@@ -248,6 +249,6 @@ class Isolation:
 
 
 def options_for_worker(options: Options | None) -> Options | None:
-    """What an isolated worker is told: its time limit is kept here, by a kill."""
+    """The options sent to an isolated worker: its time limit is kept here, by a kill."""
     told = None if options is None else replace(options, isolate=False, timeout=None)
     return None if told == Options() else told

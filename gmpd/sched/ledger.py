@@ -76,7 +76,7 @@ class Ledger:
         return session
 
     def is_open(self, session: Session) -> bool:
-        """Whether somebody waits for its outcomes."""
+        """Whether a client waits for its outcomes."""
         return session.sid in self.sessions
 
     # -- moves -----------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Ledger:
         )
 
     def handed_out(self, record: PRecord, token: int) -> Job | None:
-        """The job of a live hand-out; None for any other, and counted unless it overruns."""
+        """The job of a live lease; None for any other, and counted unless it overruns."""
         job = record.job(token)
         if job is None and token not in record.overrunning:
             self.tally.dropped["unknown_token"] += 1
@@ -219,12 +219,12 @@ class Ledger:
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
-        """It ends, and nobody is told. Whoever held it has let go of it."""
+        """It ends without a message. Its holder has let go of it."""
         before = job.state
         transition(job, JobState.FINAL)
         if before is JobState.DELAYED:
             self.delays.ended()
-        elif before is JobState.OVERRUNNING:  # its frame runs on, and nobody waits for its end
+        elif before is JobState.OVERRUNNING:  # its frame runs on, and its end is not waited for
             assert job.p is not None
             if (overrun := job.p.overrunning.get(job.token)) is not None:
                 overrun.waits = None

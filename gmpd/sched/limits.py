@@ -7,7 +7,7 @@ cancellation or computes in C, so the two moments may lie far apart.
 **Rejected.** To try again at the limit: attempts of one job ran beside each other in one process.
 To tell the outcome only when the frame has ended: a client then waits for ever for what never ends.
 
-**Chosen.** The limit ends the *wait*. Its hand-out leaves the lease and is *overrunning* until its
+**Chosen.** The limit ends the *wait*. Its attempt leaves the lease and is *overrunning* until its
 frame has ended (its worker reports that) or its worker is confirmed dead. A job without a further
 attempt gets its outcome at the limit. One with retries waits for that end, at most for as long
 again as its limit; then it gets its outcome too, for no attempt could start.
@@ -61,7 +61,7 @@ class Limits:
             self._push(now + limit_ns + TELL_NS, record, job.token)
 
     def passed(self, record: PRecord, token: int, now: int) -> None:
-        """The limit of a hand-out has passed, and its frame has not ended."""
+        """The limit of an attempt has passed, and its frame has not ended."""
         job = record.end_lease(token)
         if job is None:
             return
@@ -78,7 +78,7 @@ class Limits:
         self._push(overrun.until_ns, record, token)
 
     def ended(self, record: PRecord, token: int, now: int) -> bool:
-        """Whether this hand-out was overrunning; its frame has ended now, whatever it gave."""
+        """Whether this attempt was overrunning; its frame has ended now, with any result."""
         overrun = record.overrunning.pop(token, None)
         if overrun is None:
             return False
@@ -141,6 +141,6 @@ def _limit_ns(job: Job) -> int | None:
 
 
 def _is_over(record: PRecord, token: int) -> bool:
-    """Nothing can become due for this hand-out any more."""
+    """Nothing can become due for this attempt any more."""
     overrun = record.overrunning.get(token)
     return overrun.waits is None if overrun is not None else record.job(token) is None

@@ -1,7 +1,7 @@
 """Outcomes on their way to sessions: gathered in columns, held back from who does not read.
 
 A session that takes none is *full* beyond a limit: its jobs are not handed out until it has taken
-half of what there is. What was handed out before still ends, and its results are held here.
+half of what there is. Jobs that were leased before still end, and their results are held here.
 
 It knows nothing of jobs; what an outcome's payload means is not known in the whole policy.
 """
@@ -16,7 +16,7 @@ from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Deliver, Instruction
 from gmpd.sched.records import Buffers, Outcomes, Session
 
-#: Outcomes of so many bytes go in one message: a larger one would be copied as a whole.
+#: Most bytes of outcomes in one message: a larger one would be copied as a whole.
 MESSAGE_BYTES = 1 << 20
 
 
@@ -81,7 +81,7 @@ class Outboxes:
         session.outcomes = Outcomes()
 
     def ack(self, session: Session, outcomes: int) -> None:
-        """The client has so many outcomes: its window and the bytes on the way shrink.
+        """The client has acknowledged outcomes: its window and the bytes in transit shrink.
 
         Raises ProtocolError, nothing changed, for a number that cannot be.
         """
@@ -98,7 +98,7 @@ class Outboxes:
             self._dirty[session.sid] = session
 
     def flush(self, out: list[Instruction]) -> None:
-        """What is to be sent now."""
+        """The outcomes to send now."""
         for session in self._dirty.values():
             while session.outcomes.seqs and session.unacked_bytes <= self._unacked_max:
                 outcomes = self._take(session)
@@ -113,7 +113,7 @@ class Outboxes:
         self._dirty.clear()
 
     def _take(self, session: Session) -> Outcomes:
-        """What goes in the next message."""
+        """The outcomes of the next message."""
         outcomes = session.outcomes
         if outcomes.nbytes > MESSAGE_BYTES and len(outcomes.seqs) > 1:
             return outcomes.split(MESSAGE_BYTES)

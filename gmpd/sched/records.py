@@ -140,10 +140,10 @@ class Job:
         self.spared = 0
         #: It waits among the jobs of suspect functions.
         self.suspected = False
-        #: The P that holds the lease and the token of the hand-out; meaningless unless leased.
+        #: The P that holds the lease, and its token; meaningless unless leased.
         self.p: PRecord | None = None
         self.token = 0
-        #: What this hand-out costs its P's credit.
+        #: The cost of this lease, of its P's credit.
         self.est_ns = 0
         self.cancelling = False
         self.leased_ns = 0
@@ -152,7 +152,7 @@ class Job:
         self.moves = 0
         #: Items already went to the client: a second attempt would repeat them.
         self.streamed = False
-        #: What it gives stays in its worker, for its client takes no results.
+        #: Its result stays in its worker, as its client takes none.
         self.withheld = False
 
     @property
@@ -184,7 +184,7 @@ _FLAGS = ("cancelling", "moved", "streamed", "suspected", "withheld")
 
 
 class Overrun:
-    """A hand-out of ``job`` whose time limit has passed and whose frame has not ended.
+    """An attempt of ``job`` whose time limit has passed and whose frame has not ended.
 
     ``waits``: the job, when it gets another attempt once the frame has ended. Its outcome was
     told otherwise, and what the frame gives is nobody's.
@@ -315,7 +315,7 @@ class Session:
 class PRecord:
     """The coordinator's side of one P: its leases and what it is worth asking for.
 
-    ``fresh`` and ``started`` map tokens to jobs in hand-out order; together they are the lease.
+    ``fresh`` and ``started`` map tokens to jobs in order of lease; together they are its leases.
     """
 
     __slots__ = (
@@ -335,9 +335,9 @@ class PRecord:
         self.started: dict[int, Job] = {}
         #: Of ``fresh``: what its worker has set aside, and begins after others. Read ``set_aside``.
         self.aside: set[int] = set()
-        #: Hand-outs that left the lease at their time limit, and whose frames have not ended.
+        #: Attempts that left their lease at their time limit, and whose frames have not ended.
         self.overrunning: dict[int, Overrun] = {}
-        #: Hand-outs that have ended, and whose results their worker keeps: nobody takes them.
+        #: Leases that have ended, and whose results their worker keeps: their client takes none.
         self.withheld: dict[int, Job] = {}
         #: Sum of est_ns over ``fresh``: what it has been given and not yet begun.
         self.used_ns = 0
@@ -360,7 +360,7 @@ class PRecord:
         self.deaf = False
         #: Since when, or when it was so last.
         self.deaf_ns = 0
-        #: Hand-outs whose outcomes were taken from the page of a silent worker.
+        #: Leases whose outcomes were read from the shared memory of a silent worker.
         self.collected: set[int] = set()
         self.finished = 0
         self.stolen = 0
@@ -388,13 +388,13 @@ class PRecord:
         return self.deaf and now - self.deaf_ns >= ns
 
     def set_aside(self) -> set[int]:
-        """Hand-outs that have not begun, and that its worker begins after others."""
+        """Leases that have not begun, and that its worker begins after others."""
         if self.aside:
             self.aside &= self.fresh.keys()
         return self.aside
 
     def job(self, token: int) -> Job | None:
-        """The job of a hand-out whose outcome is not known."""
+        """The job of a lease whose outcome is not known."""
         return self.started.get(token) or self.fresh.get(token) or self.withheld.get(token)
 
     def job_of(self, token: int) -> Job | None:
@@ -404,7 +404,7 @@ class PRecord:
 
     @property
     def begun(self) -> int:
-        """Hand-outs that its worker began and has not ended."""
+        """Leases that its worker began and has not ended."""
         return len(self.started) + len(self.overrunning)
 
     @property
@@ -424,7 +424,7 @@ class PRecord:
         return None
 
     def end_lease(self, token: int) -> Job | None:
-        """Let go of a hand-out, and of the credit that it used; None when it is not held."""
+        """Let go of a lease, and of the credit that it used; None when it is not held."""
         job = self.fresh.pop(token, None)
         if job is not None:
             self.used_ns -= job.est_ns

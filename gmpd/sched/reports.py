@@ -1,4 +1,4 @@
-"""What workers say of their hand-outs, and what the shell found in the memory it shares with them.
+"""Reports of workers on their leases, and what the shell found in the memory it shares with them.
 
 A message about a lease that has ended changes nothing but a counter; one of an old epoch does
 not come here (``schedt``). The next step is decided at the end of the turn.
@@ -34,7 +34,7 @@ class Reports:
     def finished(
         self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
     ) -> None:
-        """Outcomes of hand-outs; those of an unknown token are dropped and counted."""
+        """Outcomes of leases; those of an unknown token are dropped and counted."""
         if isinstance(record, IsolatedP) and record.is_late(message.ran_us):
             return  # it is being killed for that: its death says the rest
         jobs = [record.end_lease(token) for token in message.tokens]
@@ -61,7 +61,7 @@ class Reports:
         record.collected.update(message.tokens)
 
     def _unknown(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
-        """Outcomes of hand-outs that ended: old ones, or collected from the page before; and of
+        """Outcomes of leases that ended: old ones, or collected from the page before; and of
         such as ran on past their time limit."""
         tokens = [token for token in tokens if not self._limits.ended(record, token, now)]
         late = record.collected.intersection(tokens)
@@ -88,7 +88,7 @@ class Reports:
     # -- beginnings ------------------------------------------------------------------------------
 
     def started(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
-        """Hand-outs that began and did not end at once."""
+        """Leases that began and did not end at once."""
         self._begin(record, tokens, now)
         self._ps.rest(record)
 

@@ -28,7 +28,7 @@ FAULTS_MAX = 3
 
 
 class Death(Enum):
-    """What was known of a worker when it died."""
+    """The facts about a worker at its death."""
 
     #: It never said that it is ready.
     UNBEGUN = "unbegun"

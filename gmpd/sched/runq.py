@@ -1,9 +1,10 @@
 """The run queue of one P, with Go's rules: which runnable G is next.
 
-``runnext`` is a slot in front of a ring of 256. Who wakes or starts a G through ``runnext`` gives
-it the rest of its own time slice, so a pair that plays ping-pong stays on one P without a detour
-through the ring. Behind the ring stands the worker's segment of the global queue: what overflows
-the ring goes there, and it is looked at once in 61 ticks, so that a busy ring cannot starve it.
+``runnext`` is a slot in front of a ring of 256. A G that wakes or starts a G through ``runnext``
+gives it the rest of its own time slice, so a pair that plays ping-pong stays on one P without a
+detour through the ring. Behind the ring stands the worker's segment of the global queue: what
+overflows the ring goes there, and it is looked at once in 61 ticks, so that a busy ring cannot
+starve it.
 
 Rejected: one FIFO for all (a producer and its consumer would wait a whole round for each
 message); one global queue (its lock, or here its message to the coordinator, would be paid per G).
@@ -27,7 +28,7 @@ RING = 256
 GLOBAL_EVERY = 61
 #: At most half a ring is taken from the global queue at once (Go: ``globrunqgetbatch``).
 BATCH_MAX = RING // 2
-#: Who looks for fresh Gs looks at so many: a million started ones may be queued before them.
+#: A search for fresh Gs looks at this many: a million started ones may be queued before them.
 SCAN_MAX = 4 * RING
 
 

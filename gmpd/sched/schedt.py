@@ -5,15 +5,15 @@ and it should never wait behind something long while another P is idle, so it wa
 
 **Rejected.** One queue that workers pull from, a job at a time: fair, but every job costs a round
 trip (0.2 ms here) with an idle P in it. Dealing everything out on arrival: no round trips, but a
-long job hides all that was dealt behind it until somebody steals it back. Fixed batches: too
+long job hides all that was dealt behind it until it is stolen back. Fixed batches: too
 long for slow jobs and too short for fast ones, always.
 
 **Chosen.** Credit by *time* (``handout``): a P holds about 2 ms of fresh work. The rest waits in
-one queue that is fair between clients (``globq``). What hides all the same behind an unexpectedly
-long job is stolen back as soon as another P has nothing (``stealing``). Children of Gs stay in
-their worker until another P has nothing (``children``). Isolated jobs wait in a queue of their own,
-for workers of their own (``isolated``); and so do jobs of functions that keep ending their workers
-(``suspects``).
+one queue that is fair between clients (``globq``). A job queued behind an unexpectedly
+long one is stolen as soon as another P has nothing (``stealing``). Children of Gs
+stay in their worker until another P has nothing (``children``). Isolated jobs wait in a queue of
+their own, for workers of their own (``isolated``); and so do jobs of functions that keep ending
+their workers (``suspects``).
 
 Here is only which part handles which event (``events``), and the order of the decisions. It never
 reads a clock, rolls dice, does IO or logs.
@@ -69,7 +69,7 @@ class Sched:
         self._acceptance = Acceptance(ledger, self._waiting)
         self._backpressure = Backpressure(ledger, self._out)
 
-        # What there is, to look at.
+        # Queries.
         self.history = History()
         self._keep = self.history.add
         #: For each class of event the method that handles its union. One look-up: isinstance of a
@@ -310,7 +310,7 @@ class Sched:
 
     @property
     def full(self) -> list[Session]:
-        """Clients of which no jobs are handed out, for they take no results."""
+        """Clients whose jobs are not leased, as they take no results."""
         return [session for session in self._ledger.sessions.values() if session.full]
 
     @property

@@ -6,9 +6,9 @@
        └──────────────────────────────┴── OVERRUNNING   only after its frame has ended: `retries`
 
 QUEUED is owned by the global queue, LEASED and STARTED by one lease of one P and epoch, DELAYED by
-the timer heap. OVERRUNNING is owned by the hand-out of which the job waits to be let go: its time
+the timer heap. OVERRUNNING is owned by the attempt whose frame the job waits for: its time
 limit has passed, its frame has not ended, and a further attempt may not start beside it. FINAL is
-owned by nobody: the record is forgotten as soon as the outcome is on its way to the session's
+owned by no part: the record is forgotten as soon as the outcome is on its way to the session's
 outbox. Any state may end in FINAL.
 """
 
@@ -48,7 +48,7 @@ _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.STARTED: frozenset(
         {JobState.QUEUED, JobState.DELAYED, JobState.OVERRUNNING, JobState.FINAL}
     ),
-    # Its frame has ended, its worker is confirmed dead, or nobody waits for it any longer.
+    # Its frame has ended, its worker is confirmed dead, or its client no longer waits for it.
     JobState.OVERRUNNING: frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FINAL}),
     JobState.FINAL: frozenset(),
 }

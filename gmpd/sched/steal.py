@@ -1,4 +1,4 @@
-"""Whom an idle P robs: Go's random order (runtime.randomOrder), without dice.
+"""The order in which an idle P tries victims: Go's runtime.randomOrder, without dice.
 
 Each search starts at a random P and goes on in steps of a random stride that is coprime to their
 number, so every P is visited exactly once and no two searches favour the same victim. The
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import gcd
 
-#: A steal costs a hand-out and its way back (about 0.2 ms): less work is not worth moving.
+#: A steal costs a lease and its way back (about 0.2 ms): less work is not worth moving.
 WORTH_NS = 300_000
 
-#: A P that holds something and is not heard of for so long is looked at: a G's time slice (Go:
+#: A P that holds work and is silent for this long is probed: a G's time slice (Go:
 #: ``forcePreemptNS``), so that one that hands a long G off speaks in time. While it moves, the
 #: looks get rarer up to the second value.
 SILENT_NS = 10_000_000
 LOOK_NS_MAX = 1_000_000_000
 
-#: A fresh job that was handed out so long ago is taken to any idle P, and at its next P has twice
+#: A fresh job that was leased this long ago is moved to any idle P, and at its next P has twice
 #: as long: behind two hogs it is not carried to and fro for ever.
 STALE_NS = 50_000_000
 #: So often it doubles at most: 3.2 s.
@@ -33,7 +33,7 @@ CHILDREN_MAX = 512
 #: a victim answers after the child that it runs, or after a slice (10 ms), and then packs.
 CHILDREN_LOW_NS = 30_000_000
 #: A thief holds children worth so much: what counts is when the last of them ends, not each by
-#: itself, and a round trip for every 2 ms of them cost a tenth of two cores. What lies behind a
+#: itself, and a round trip for every 2 ms of them cost a tenth of two cores. Jobs queued behind a
 #: long one is taken back as soon as another P has nothing.
 CHILDREN_CREDIT_NS = 40_000_000
 

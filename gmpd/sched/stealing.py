@@ -2,10 +2,10 @@
 
 What hides behind an unexpectedly long job is stolen back as soon as another P has nothing: first
 revoked, in memory shared with the victim, which need not answer and cannot claim it any more; then,
-and only then, handed out anew under a new token. What the victim had claimed already shows itself
+and only then, leased anew under a new token. A lease that the victim had claimed shows itself
 as started by that (``reports.revoked``).
 
-It only chooses victim and loot; it never moves a job itself.
+It only chooses victim and leases; it never moves a job itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Stealing:
                 return
 
     def _loot(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
-        """The hand-outs to take from ``victim``. Not a thief's own children, which are nothing for
+        """The leases to revoke from ``victim``. Not a thief's own children, which are nothing for
         it while it has others of them at home."""
         skip = thief.own_children()
         oldest = victim.oldest(skip)

@@ -5,7 +5,7 @@ three times within a minute will do it again; but most of its jobs may be innoce
 crashes on one input in twenty), and their client waits for them.
 
 **Rejected.** To refuse the function's jobs for a while: the innocent ones fail too, and a client
-sees failures that depend on who else ran what when. To stop hand-outs, or the daemon: then one
+sees failures that depend on who else ran what when. To stop leasing, or the daemon: then one
 function ends everybody's work. To isolate its jobs: an option that their author chooses, for they
 find another process and lose what they share.
 
@@ -35,7 +35,7 @@ class Suspects:
         self.queue = GlobalQueue()
         #: None of them is handed out before.
         self.after_ns = 0
-        #: When to look at them even if nothing happens until then: as hand-outs saw it last.
+        #: When to look at them even if nothing happens until then: as leasing saw it last.
         self.next_due: int | None = None
 
     def __repr__(self) -> str:

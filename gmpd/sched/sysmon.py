@@ -1,4 +1,4 @@
-"""What sysmon decides from what it sees: hand P off, wait, or look again. No thread, no clock in
+"""The rules of sysmon: hand P off, wait, or look again. No thread, no clock in
 here.
 
 A sync G keeps its P for one slice. After that P goes to another M in any case; *why* the G held it
@@ -10,7 +10,7 @@ has to sleep for the GIL when it wakes.
 A step of async code keeps its P. It is told of when it computed for a slice, or blocks; a thread
 that was merely preempted, on a machine with more to run than cores, has done nothing wrong.
 
-Rejected: how often the G's thread sleeps (one that is preempted by who waits for its GIL does not);
+Rejected: how often the G's thread sleeps (one that is preempted by a waiter for its GIL does not);
 counting a G as blocked by its wait channel in /proc (a thread that waits for the GIL
 looks the same); an own timer per G (most end within microseconds). Counterpart:
 ``gmpd.runtime.sysmon``, which looks and acts.
@@ -36,16 +36,18 @@ BURNT_NS: Final = SLICE_NS * 3 // 4
 #: A G without P is looked at again after 10, 20, 40 ... ms, at most every minute (Go doubles its
 #: sleep too).
 RELOOK_NS_MAX: Final = 60_000_000_000
-#: Evidence needed to forget: so many ends in a row without the trait.
+#: Evidence needed to forget: this many ends in a row without the trait.
 TRUST: Final = 3
-#: At most so many functions are remembered; the oldest goes first. Only functions with a trait are.
+#: At most this many functions are remembered; the oldest goes first. Only functions with a trait
+#: are.
 LEARNED_MAX: Final = 4096
 
 
-#: While so many hogs or fewer run without P, their like waits for one slice of each before the next
-#: one starts. Beyond, ever longer: every thread that competes for the GIL delays P by 5 ms a turn.
+#: While this many hogs or fewer run without P, a further call waits one slice of each before the
+#: next one starts. Beyond, ever longer: every thread that competes for the GIL delays P by 5 ms a
+#: turn.
 CROWD: Final = 8
-#: Sysmon must have woken so often before it says anything of the GIL.
+#: Sysmon must have woken this often before it concludes anything about the GIL.
 PASSES_MIN: Final = 3
 #: Native code takes the GIL back between two calls, and P has it at times: sysmon waits less often
 #: than at every fourth wake-up.
@@ -84,7 +86,7 @@ def is_native(waits: int, passes: int) -> bool | None:
 
 
 def beside_ns(hogs: int) -> int:
-    """How long one more of a hog's like waits while ``hogs`` compete for the GIL.
+    """How long one more call of a hog's function waits while ``hogs`` compete for the GIL.
 
     Not for ever: they may spin until it has started. (Go preempts each after a slice, and all get
     their turn.)
@@ -105,7 +107,7 @@ class Learned:
     __slots__ = ("traits",)
 
     def __init__(self) -> None:
-        #: Key to (trait, trust); whoever only wants to know whether there is any looks here.
+        #: Key to (trait, trust); callers that only need to know whether there is any look here.
         self.traits: dict[Hashable, tuple[Trait, int]] = {}
 
     def __len__(self) -> int:

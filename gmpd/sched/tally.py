@@ -1,4 +1,4 @@
-"""What the coordinator counts: plain integers, cumulative since it began.
+"""The coordinator's counters: plain integers, cumulative since it began.
 
 Nothing here knows Prometheus; the gateway makes metrics of it. A log2 bucket costs 80 ns, a
 client library's histogram fifteen times that.

@@ -1,6 +1,6 @@
-"""Clients that were refused for lack of room and wait: who is told of how much when there is some.
+"""Clients that were refused for lack of room and wait: which is offered how much room, and when.
 
-Whoever waits longest is served first, in turns. What one is told of is kept for it, so that no
+The client that has waited longest is served first, in turns. Offered room is reserved, so that no
 newcomer is quicker; for a while only, since it may have died, or may want it no more (``waive``).
 
 Who lets that while pass is not told again until it submits something: a client that is stopped
@@ -15,14 +15,14 @@ from gmpd.sched.instructions import TellRoom
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import Session
 
-#: How long room is kept for a client that was told of it: far above the way there and back, far
+#: How long offered room is reserved for a client: far above the way there and back, far
 #: below what others would notice. It may come later all the same, if there still is room then.
 KEEP_NS = 100_000_000
 
 
 class _Want(NamedTuple):
     jobs: int
-    #: What one of them has on average.
+    #: Their average size.
     nbytes: int
 
 
@@ -40,7 +40,7 @@ class Waiting:
         self._ledger = ledger
         self._line: dict[Session, _Want] = {}
         self._kept: dict[Session, _Kept] = {}
-        #: Who was told and did not come.
+        #: Clients that let an offer expire.
         self._absent: dict[Session, _Want] = {}
 
     def __bool__(self) -> bool:
@@ -48,7 +48,7 @@ class Waiting:
         return bool(self._line or self._kept or self._absent)
 
     def refused(self, session: Session, jobs: int, nbytes: int) -> None:
-        """There was no room for so many; they are held by their client until it is told."""
+        """There was no room for ``n`` jobs; their client holds them until it is offered room."""
         self._is_back(session)
         before = self._line.get(session, _Want(0, 0))
         self._line[session] = _Want(before.jobs + jobs, max(before.nbytes, nbytes // jobs))
@@ -71,7 +71,7 @@ class Waiting:
         self._absent.pop(session, None)
 
     def kept_from(self, session: Session) -> int:
-        """Room that this session may not use, for it is kept for others."""
+        """Room that this session may not use, as it is reserved for others."""
         if not self._kept:
             return 0
         return sum(kept.jobs for other, kept in self._kept.items() if other is not session)
@@ -90,7 +90,7 @@ class Waiting:
         return max(0, (free - session.nbytes) // 2 if session.nbytes else free)
 
     def tell(self, now: int) -> list[TellRoom]:
-        """Who is to be told of room that there is."""
+        """The offers of room to make now."""
         self._let_lapse(now)
         told: list[TellRoom] = []
         first: dict[Session, _Want] = {}  # those who have to wait for their own jobs to end
@@ -136,7 +136,7 @@ class Waiting:
         return max(0, -(-free // (len(self._line) + 1)))
 
     def _fitting(self, session: Session, nbytes: int) -> int:
-        """Jobs of so many bytes each that this session may bring, beside what it was told of."""
+        """How many jobs of average size this session may bring, beside what it was offered."""
         own = self._kept.get(session)
         room = self.bytes_for(session) - (0 if own is None else own.jobs * own.nbytes)
         return max(0, room // max(1, nbytes))
