@@ -53,7 +53,7 @@ class App:
         return config
 
     def data(self, text: str) -> None:
-        """A line for whoever reads stdout."""
+        """A line for the reader of stdout."""
         click.echo(text, color=color_of())
 
     def json(self, value: object, *, indent: int | None = 2) -> None:

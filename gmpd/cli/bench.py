@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a daemon takes of the machine."""
+    """The resources that a daemon uses."""
 
     what: str
     unit: str
@@ -197,7 +197,7 @@ def _resident(pid: int) -> int:
 @click.command(short_help="Measure this machine, with peers beside.")
 @click.option(
     "--scale", type=click.FloatRange(0.001, 100), default=1.0, metavar="X", show_default=True,
-    help="More or less work: so many times the usual.",
+    help="A factor for the amount of work.",
 )  # fmt: skip
 @click.option(
     "--rounds", type=click.IntRange(1, 100), default=5, metavar="N", show_default=True,

@@ -98,7 +98,7 @@ class Site:
 @click.option(
     "--cpu-bound",
     is_flag=True,
-    help="Instead: why more CPU-bound Gs than Ps help nobody, measured.",
+    help="Instead: measure why more CPU-bound Gs than Ps do not help.",
 )
 @click.option(
     "--work",

@@ -1,4 +1,4 @@
-"""What `gmpd demo` runs in workers: ordinary functions, such as anybody would write."""
+"""The jobs of `gmpd demo`: ordinary functions, as a user would write them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def _checked(port: int) -> int:
 
 
 async def crowd(gs: int, turns: int, rounds: int) -> tuple[int, int, int]:
-    """Compute by so many child Gs at once: rounds done, Gs alive at once, G switches of this P."""
+    """Compute by this many child Gs at once: rounds done, Gs alive at once, G switches of this
+    P."""
     from gmpd.runtime.go import go, this_loop
 
     runq = this_loop("the demo").runq

@@ -32,7 +32,8 @@ from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError, UnsupportedPy
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
 FILES_BESIDES = 256
 
-#: What reads the time without a system call. With another one every timestamp costs about 1 µs.
+#: Clock sources that are read without a system call. With another one a timestamp costs
+#: about 1 µs.
 FAST_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
 
 #: As long as any socket's name in the runtime directory.
@@ -175,7 +176,7 @@ def _daemon(config: Config) -> Iterator[Finding]:
 
 
 def _state_of(record: rundir.Discovery, config: Config) -> Finding:
-    """What the daemon itself says."""
+    """The daemon's own status."""
     who = f"pid {record.pid}, version {record.version}"
     try:
         with PlainClient(name="gmpd", target=reach(record, config)) as client:

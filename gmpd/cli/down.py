@@ -29,7 +29,7 @@ FAREWELL_S = 15.0
 ANSWER_S = 5.0
 #: With --now, seconds to end by itself: workers get 2 s and the gateway 5 s. Then it is killed.
 NOW_S = 10.0
-#: What the kernel takes to end a killed process, and those that end with it.
+#: The time that the kernel takes to end a killed process, and those that end with it.
 KILL_S = 5.0
 
 
@@ -66,7 +66,7 @@ def command(app: App, now: bool) -> int:
 
 
 class Wish:
-    """What the daemon was asked, and what it answered."""
+    """The request to the daemon, and its answer."""
 
     def __init__(self, app: App, now: bool) -> None:
         self._app = app

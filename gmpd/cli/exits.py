@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a command ended with."""
+    """The exit codes of commands."""
 
     meaning: str
 

@@ -43,7 +43,7 @@ PROGRESS_S = 0.2
 
 @dataclass
 class Tally:
-    """What has been printed so far."""
+    """The progress of printing."""
 
     done: int = 0
     failed: int = 0

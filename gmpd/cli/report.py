@@ -18,7 +18,7 @@ from gmpd.cli.app import color_of
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.errors import GmpdError, InvariantError
 
-#: What no program can mend, and no bug of one is.
+#: Errors of the machine, which are no bugs of a program.
 MACHINE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 )

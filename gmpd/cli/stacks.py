@@ -12,7 +12,7 @@ from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.cli.remote import stacks_of
 
-#: What the way to the daemon and back may take beside the workers' time (seconds).
+#: Seconds that the way to the daemon and back may take beside the workers' time.
 LINK_S = 10.0
 
 

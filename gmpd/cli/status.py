@@ -11,7 +11,7 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
 
-#: Columns of a terminal that nobody has made wider.
+#: Columns of a terminal by default.
 WIDTH = 80
 
 
@@ -67,7 +67,7 @@ def headline(seen: Mapping[str, Any]) -> str:
     """The daemon and its jobs, in two lines or a few more of 80 columns."""
     jobs, queue = seen.get("jobs", {}), seen.get("queue", {})
     finished = ", ".join(f"{n:,} {name}" for name, n in jobs.get("finished", {}).items() if n)
-    others = seen.get("sessions", 0) - 1  # whoever asks is one
+    others = seen.get("sessions", 0) - 1  # this command is one
     clients = "no client" if others < 1 else f"{others:,} client{'s' if others > 1 else ''}"
     lines: tuple[str, ...] = (
         f"gmpd {seen.get('version', '')} {seen.get('state', '')}, pid {seen.get('pid', 0)},"
@@ -121,7 +121,7 @@ def full_line(results: Mapping[str, Any]) -> str:
 
 
 def overruns(ps: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What runs on past its time limit, by name; nothing as long as nothing does."""
+    """Overrunning functions by name; empty while there are none."""
     n = sum(p.get("overrunning", 0) for p in ps)
     if not n:
         return []

@@ -120,6 +120,6 @@ def show_error(error: BaseException) -> None:
 
 
 def code_of(error: BaseException) -> Exit:
-    """What a job's own end makes of the command: NOT_FOUND, TIMEOUT, ..., else JOB_FAILED."""
+    """The command's exit code for a job's end: NOT_FOUND, TIMEOUT, ..., else JOB_FAILED."""
     code = exit_of(error)
     return Exit.JOB_FAILED if code in (Exit.BUG, Exit.USAGE) else code

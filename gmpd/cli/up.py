@@ -21,7 +21,7 @@ from gmpd.errors import ConfigError, DaemonUnreachable
 #: Seconds between two looks for the new daemon: starting one takes about half a second.
 LOOK_S = 0.02
 #: Seconds that the gateway gets, beyond the workers, to say where it serves: it takes no work, so
-#: nobody but the person at the terminal waits for it.
+#: only the person at the terminal waits for it.
 GATEWAY_S = 5.0
 #: Of a daemon that could not start, the last bytes of what it said are shown.
 TAIL_BYTES = 2000
@@ -146,7 +146,7 @@ def _say_up(app: App, record: rundir.Discovery, log: Path) -> None:
 
 
 def _reason(lines: list[str]) -> list[str]:
-    """What it said last, from the word that begins an error; all of it when there is none."""
+    """Its last output, from the word that begins an error; all of it when there is none."""
     at = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     return lines[at[-1] :] if at else lines
 

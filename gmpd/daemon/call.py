@@ -1,4 +1,4 @@
-"""One hand-out in a worker: a job's call as a fresh G of its P, from arguments to outcome.
+"""One attempt in a worker: a job's call as a fresh G of its P, from arguments to outcome.
 
 ``start`` may end on an M that has lost P, so it touches nothing but its own call after the user's
 code began; ``finished`` is always called by the M that holds P and passes the outcome on. This
@@ -44,24 +44,24 @@ SMALL_BYTES = 1024
 #: A coroutine's arguments up to this size are unpacked on the thread of all coroutines.
 HOME_BYTES = 16 * 1024
 
-#: What a function mostly returns, and nobody can await.
+#: Common types of results, which cannot be awaited.
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict, set})
 
-#: What holds no channel.
+#: Types of values that hold no channel.
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 
-#: A frame that ends within so many seconds of being interrupted at its time limit has not overrun.
+#: Seconds: a frame that ends this soon after its interrupt at the time limit has not overrun.
 END_S = 0.02
 
 #: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
-#: A step of a sync generator ends after so long, so that its items leave while they are fresh.
+#: A step of a sync generator ends after this time, so that its items leave while they are fresh.
 STEP_NS = 2_000_000
 
 
 T = TypeVar("T")
 
-#: What one step of a sync generator gave, and whether it was the last.
+#: The items of one step of a sync generator, and whether it was the last.
 Step: TypeAlias = tuple[list[Any], bool]
 
 
@@ -179,7 +179,7 @@ class Call:
 
     @property
     def is_unwanted(self) -> bool:
-        """What ``gmpd.cancelled()`` tells it."""
+        """The answer of ``gmpd.cancelled()``."""
         return self.cancelling or self.expired
 
     @property
@@ -228,8 +228,8 @@ class Call:
         self.worker.ended(self)
 
     def _judge(self, limit_s: float | None) -> None:
-        """What ends after its limit has timed out, whatever it gave: it may have swallowed its
-        cancellation, or held the interpreter so that nothing could come in time."""
+        """An attempt that ends after its limit has timed out, with any result: it may have
+        swallowed its cancellation, or held the interpreter so that nothing could come in time."""
         if limit_s is None or self.outcome is Outcome.TIMEOUT:
             return
         if self.expired or self.ended_ns - self.began_ns > limit_s * 1e9:
@@ -272,7 +272,7 @@ class Call:
         return fn(*args, **kwargs)
 
     def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """What a child calls, channels included; should that fail, it can still run at home."""
+        """The call of a child, channels included; should that fail, it can still run at home."""
         try:
             with self.worker.exchange.open():
                 return (
@@ -311,7 +311,7 @@ class Call:
             return
 
     def _taken(self, result: Any) -> Coroutine[Any, Any, Any] | None:
-        """What the function gave: a value, or something to drive."""
+        """The function's return: a value, or an awaitable to drive."""
         if type(result) in _VALUES:
             self._succeed(result)
             return None
@@ -410,7 +410,7 @@ class Call:
         return partial(self._guarded, step)
 
     async def _has_room(self) -> None:
-        if self.expired:  # it swallowed its cancellation, and nobody takes what it yields
+        if self.expired:  # it swallowed its cancellation, and its items are not wanted
             raise asyncio.CancelledError
         while self.room <= 0:
             self.room_waiter = asyncio.get_running_loop().create_future()
@@ -441,7 +441,7 @@ class Call:
         self.data, buffers = blob
         if buffers or len(self.data) > SMALL_BYTES:
             if isinstance(value, OrElse) and blob.nbytes > self.worker.value_bytes:
-                # What is too large only together goes in parts.
+                # Items that are too large only together go in parts.
                 self.data, buffers = encode_result(value.other(self.worker.value_bytes))
             else:
                 self.worker.check_size(blob)

@@ -1,6 +1,6 @@
-"""Claims: whose a hand-out is, the worker's that has it or the coordinator's again.
+"""Claims: a lease is its worker's once claimed, or the coordinator's again once revoked.
 
-A hand-out that has not begun may be taken back from a worker that cannot be asked: one that is
+A lease that has not begun may be revoked from a worker that cannot answer: one that is
 stopped, or whose GIL is held by C code. So both sides decide it in shared memory, by one atomic
 test-and-set of the hand-out's word: who finds it free has the hand-out for good. The worker takes
 the word to *claim* (it runs the job next), the coordinator to *revoke* (the job goes elsewhere,
@@ -86,13 +86,13 @@ class Claims:
         self._view.release()
 
     def offer(self, first: int, n: int) -> list[int]:
-        """Put ``n`` hand-outs from token ``first`` on up for claiming; before the worker is told.
+        """Put ``n`` leases from token ``first`` on up for claiming; before the worker gets them.
 
-        Gives the tokens of hand-outs that lay there ``CLAIMS`` tokens ago and were not claimed in
+        Gives the tokens of leases that lay there ``CLAIMS`` tokens ago and were not claimed in
         all that time: they are revoked now. Raises ValueError for more than ``CLAIMS`` at once.
         """
         if n > CLAIMS:
-            raise ValueError(f"{n} hand-outs at once, there are {CLAIMS} places")
+            raise ValueError(f"{n} leases at once, there are {CLAIMS} places")
         start = first & _MASK
         head = min(n, CLAIMS - start)
         displaced = self._offer(start, first, head)
@@ -125,7 +125,7 @@ class Claims:
         return displaced
 
     def revoke(self, tokens: Iterable[int]) -> list[int]:
-        """Take hand-outs back; gives those that were not claimed, and now never will be."""
+        """Revoke leases; gives those that were not claimed, and now never will be."""
         words = self._address
         return [token for token in tokens if not _take(words + 4 * (token & _MASK))]
 
@@ -136,9 +136,9 @@ class Claims:
             return False
         if self._owners[place] == token & _LOW:
             return True
-        self._words[place] = _FREE  # it belongs to a later hand-out: as if never touched
+        self._words[place] = _FREE  # it belongs to a later lease: as if never touched
         return False
 
     def is_claimed(self, token: int) -> bool:
-        """For a hand-out that the coordinator has not revoked: whether its worker took it."""
+        """For a lease that the coordinator has not revoked: whether its worker claimed it."""
         return self._words[token & _MASK] != _FREE

@@ -1,4 +1,4 @@
-"""The clients' side of the coordinator: who is connected, what they say, and who has vanished.
+"""The clients' side of the coordinator: connections, their messages, and vanished clients.
 
 It never unpacks a user's value, and knows no worker: jobs go to the policy, questions to
 ``questions``.
@@ -212,7 +212,7 @@ class Clients:
             self._lose(peer)
 
     def farewell(self, reason: str, code: protocol.Ending) -> None:
-        """The daemon ends: whoever waits is told."""
+        """The daemon ends: tell all clients."""
         for peer in list(self._sessions):
             self.send(peer, protocol.Gone(reason, code))
 
@@ -271,7 +271,7 @@ class Clients:
 
 
 def _kind(envelope: bytes) -> str:
-    """What kind of message it was, as far as that can be told."""
+    """The kind of a message, as far as it can be told."""
     try:
         return type(protocol.unpack(envelope, protocol.FROM_CLIENT)).__name__
     except ProtocolError:

@@ -84,7 +84,7 @@ class Coordinator:
         self._poller = Poller()
         self.deadlines = Deadlines()
         self.sched = Sched(_policy(config, procs))
-        #: The place where it lives, once somebody watches it.
+        #: The guard of its directory, once there is one.
         self.premises: Premises | None = None
         self.reaper = Reaper()  # a fork: while this process has but one thread
         self.supervisor = Supervisor(config, surroundings, procs, self.reaper)
@@ -299,7 +299,8 @@ class Coordinator:
         self._leave_at = self._kill_at + int(KILL_S * 1e9)
 
     def _tell_lost(self) -> None:
-        """Jobs that are not finished, and will not be: to the log, and to whoever ended it."""
+        """Jobs that are not finished, and will not be: to the log, and to the command that ended
+        it."""
         held = [
             job.fn.name
             for record in (*self.sched.ps.values(), *self.sched.isolated.ps.values())

@@ -157,7 +157,7 @@ class Deeds:
                 log.warning("%s is deaf: %s", child, _what_runs(p, child, now))
         self._sched.handle(events.Probed(p.p, moves, asleep), now)
         if child is not None and p.deaf and p.fresh:
-            # What it has begun it cannot tell; but time limits count from now on.
+            # It cannot report the jobs that it began; but time limits count from now on.
             is_claimed = child.page.claims.is_claimed
             claimed = [token for token in p.fresh if is_claimed(token)]
             self._sched.handle(events.Claimed(p.p, claimed), now)

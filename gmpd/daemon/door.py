@@ -1,4 +1,4 @@
-"""How many connections the daemon takes, and what it does when somebody takes all of them.
+"""The limit of connections, and the daemon's behaviour at it.
 
 libzmq aborts the process when it accepts a connection and no descriptor is left. So each socket has
 a limit far below; at it, its door is shut (``netpoll.monitor.Doorman``), and connections without a
@@ -24,7 +24,7 @@ SPARE = 64
 WORKERS_MAX = 1024
 #: Who has not said Hello for so long (ns) leaves while the door is shut.
 SILENT_NS = 5_000_000_000
-#: While it is shut, they are looked for so often (ns).
+#: While it is shut, they are looked for this often (ns).
 LOOK_NS = 1_000_000_000
 
 

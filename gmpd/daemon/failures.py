@@ -1,6 +1,6 @@
 """The log's lines about jobs that failed: which function, whose, how; and that it is tried again.
 
-A client has the traceback; the log is for whoever watches the daemon. Of a function that fails by
+A client has the traceback; the log is for the operator of the daemon. Of a function that fails by
 the thousand a line a second is enough: the lines say how many there were.
 """
 

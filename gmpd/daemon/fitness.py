@@ -51,7 +51,7 @@ class Fitness:
         self.calls_left = calls
 
     def flaw(self) -> str:
-        """What is wrong, in words; empty when nothing is."""
+        """The fault, in words; empty when there is none."""
         return self._files() or self._watch() or self._size() or _python()
 
     def _files(self) -> str:

@@ -1,4 +1,4 @@
-"""Hand-outs of a worker that ran an initializer: they find what it left behind.
+"""Attempts in a worker that ran an initializer: they find its thread and context.
 
 As in the standard library's process pool, one thread, the main one, runs the initializer and then
 all plain calls, one after the other: so what belongs to a thread (a connection of sqlite3, a
@@ -21,7 +21,7 @@ from gmpd.daemon.isolated import IsolatedCall
 
 
 class Base:
-    """What an initializer left in its context."""
+    """The context that an initializer left."""
 
     def __init__(self) -> None:
         self._context = Context()

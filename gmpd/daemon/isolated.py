@@ -1,4 +1,4 @@
-"""The hand-out of an isolated job: the user's code has the main thread.
+"""The attempt of an isolated job: the user's code has the main thread.
 
 Go's locked goroutines are often about the main thread: signal handlers can be set there only, some
 libraries and toolkits insist on it. An ordinary worker keeps it free, to end in time; a worker that
@@ -35,7 +35,7 @@ class IsolatedCall(Call):
         return partial(self.worker.loop.on_main_thread, step)
 
     def _end_forks(self, part: Callable[[], T]) -> T:
-        """A child of the job's own fork ends here: in it, nobody waits for the main thread."""
+        """A child of the job's own fork ends here: in it, no thread waits for the main thread."""
         try:
             outcome = part()
         except BaseException:

@@ -16,7 +16,8 @@ import socket
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
-#: What systemd sets for the main process; workers must not have them (see ``take_environment``).
+#: Variables that systemd sets for the main process; workers must not have them (see
+#: ``take_environment``).
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 

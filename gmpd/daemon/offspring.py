@@ -62,7 +62,7 @@ STAY_MAX_NS = 60_000_000_000
 STAY_KEYS_MAX = 1024
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
-#: They would pickle, and then wait for nobody.
+#: They would pickle, and then wait without a partner.
 _BOUND_HERE = (
     asyncio.Future, asyncio.Event, asyncio.Lock, asyncio.Condition, asyncio.Semaphore,
     asyncio.Barrier, asyncio.Queue, asyncio.AbstractEventLoop, G,
@@ -79,7 +79,7 @@ class Offspring:
         self._send = send
         self._exchange = exchange
         self._value_bytes = value_bytes
-        #: What the thief and the coordinator see of a child's options: whose it is.
+        #: The option of a child that thief and coordinator see: its owner.
         self.options = protocol.Options(child=exchange.me)
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
@@ -88,7 +88,7 @@ class Offspring:
         self._functions = FunctionTable(
             FUNCTIONS_MAX, lambda message: self._send(message, ()), brings=False
         )
-        #: What the coordinator was told last.
+        #: The last report to the coordinator.
         self._told = 0
         self._tell_after_ns = 0
         self._tell_pause_ns = TELL_MIN_NS
@@ -98,7 +98,7 @@ class Offspring:
     # -- what the coordinator knows ----------------------------------------------------------------
 
     def look(self, now_ns: int) -> None:
-        """Tell when there are children that somebody could take, and when there are none any more.
+        """Report when there are children that could migrate, and when there are none any more.
         ``now_ns`` is 0 when P is about to sleep."""
         loop = self._loop
         if not loop.gs:
@@ -175,7 +175,7 @@ class Offspring:
         return stayed
 
     def _packed(self, g: G) -> tuple[FunctionRef, Blob] | None:
-        """A child as bytes, or None: then its like are not tried again for a while."""
+        """A child as bytes, or None: then calls of its function are not tried again for a while."""
         try:
             ref = describe_function(g.fn)
             if travels(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
@@ -239,7 +239,7 @@ class Offspring:
         self._let_go()
 
     def _let_go(self) -> None:
-        """What programs define is to be forgotten when they end, and no later."""
+        """Definitions of programs are to be forgotten when these end, and no later."""
         if not self.away:
             self._functions.drop_needy()
 
@@ -292,7 +292,7 @@ def travels(fn: Callable[..., Any], ref: FunctionRef) -> bool:
 
 
 def _shares_nothing(value: Any) -> bool:
-    """Whether nobody can tell a copy of ``value`` from the original."""
+    """Whether a copy of ``value`` cannot be told from the original."""
     if type(value) in _SCALARS or isinstance(value, type | types.ModuleType):
         return True
     if isinstance(value, Chan):
@@ -330,7 +330,7 @@ def _bound_here(values: Any) -> bool:
 
 
 def _error(g: G, outcome: Outcome, payload: bytes, details: dict[str, Any]) -> BaseException:
-    """What whoever awaits ``g`` gets for an outcome that is no value."""
+    """The error for the awaiter of ``g``, for an outcome that is no value."""
     where = f"on P{details.get('p')}"
     if details.get("pid"):
         where += f" (pid {details['pid']})"

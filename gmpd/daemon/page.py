@@ -32,11 +32,11 @@ from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
 
 
 class Slot(IntEnum):
-    """What each integer of the status block means. Times: CLOCK_MONOTONIC, nanoseconds."""
+    """The integers of the status block. Times: CLOCK_MONOTONIC, nanoseconds."""
 
     EPOCH = 0
     PID = 1
-    #: The hand-out that P executes now, 0 when none; and since when.
+    #: The lease that P executes now, 0 when none; and since when.
     CURRENT = 2
     CURRENT_NS = 3
     #: Rounds of the run loop, falling asleep counted too; and since when it sleeps (0: it does
@@ -54,9 +54,9 @@ class Slot(IntEnum):
     SPILL = 34
     #: Written by the coordinator: outcomes of this epoch that it has.
     OUT_ACKED = 40
-    #: The hand-out that ends the process on purpose; see ``lastwords``.
+    #: The lease whose job ends the process on purpose; see ``lastwords``.
     DYING = 41
-    #: Hand-outs that were taken up and wait for an import, up to COUNTERS; 0: a free place.
+    #: Leases that were claimed and wait for an import, up to COUNTERS; 0: a free place.
     WAITING = 42
     #: From here on ``runtime.stats.COUNTERS``; and its histograms, the sum of each behind it.
     COUNTERS = 64
@@ -126,7 +126,7 @@ class Page:
     # -- the worker writes -------------------------------------------------------------------------
 
     def begin(self, token: int, now_ns: int) -> bool:
-        """Claim a hand-out that is about to run; False when it was revoked: it runs elsewhere."""
+        """Claim a lease that is about to run; False when it was revoked: the job runs elsewhere."""
         if not self.claims.claim(token):
             return False
         slots = self.slots
@@ -175,7 +175,7 @@ class Page:
         """
         self._sent.append((outcomes, self._head))
         self.spill.sent(outcomes)
-        self._free()  # so that little lies there when somebody has to look through it
+        self._free()  # so that little lies there when it must be searched
 
     def rest(self) -> None:
         """P has little to do: memory of large results that have arrived is given back."""
@@ -209,7 +209,7 @@ class Page:
         self.slots[_CURRENT] = 0
 
     def queue_up(self, token: int) -> int | None:
-        """A claimed hand-out waits, and has not begun. Gives its place; None when all are taken:
+        """A claimed lease waits, and has not begun. Gives its place; None when all are taken:
         then it counts as begun. One thread at a time."""
         for place in range(Slot.WAITING, Slot.COUNTERS):
             if not self.slots[place]:
@@ -222,7 +222,7 @@ class Page:
         self.slots[place] = 0
 
     def publish(self, counters: Sequence[int], now_ns: int) -> None:
-        """What the run loop has counted so far, for anybody who looks."""
+        """The counters of the run loop so far, for any reader."""
         at = int(Slot.COUNTERS)
         self.slots[at : at + len(counters)] = memoryview(array("q", counters))
         self.slots[_BEAT_NS] = now_ns
@@ -238,7 +238,7 @@ class Page:
     # -- the coordinator reads ---------------------------------------------------------------------
 
     def stats(self, now_ns: int) -> dict[str, Any]:
-        """What the worker has counted so far, as the snapshot has it; nothing before it began."""
+        """The worker's counters so far, in the snapshot's form; nothing before it began."""
         slots = self.slots
         if not slots[_BEAT_NS]:
             return {}
@@ -254,7 +254,7 @@ class Page:
         return out
 
     def waiting(self) -> set[int]:
-        """Hand-outs that were claimed and had not begun."""
+        """Leases that were claimed and had not begun."""
         return {token for token in self.slots[Slot.WAITING : Slot.COUNTERS] if token}
 
     def acknowledge(self, outcomes: int) -> None:
@@ -263,7 +263,7 @@ class Page:
 
     def left(self, owed: Container[int] | None = None) -> list[Left]:
         """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first.
-        For a dead worker: nobody writes any more."""
+        For a dead worker: no process writes any more."""
         found: list[Left] = []
         at, head = self.slots[_OUT_TAIL], self.slots[_OUT_HEAD]
         while at < head:

@@ -1,4 +1,4 @@
-"""What clients ask of the daemon, and the answers: its state, its size, its end, its workers' Gs.
+"""Administrative calls of clients, and the answers: state, size and end of the daemon, its Gs.
 
 A question changes nothing but by the coordinator's own methods. What only workers know they are
 asked for (``inquiry``); of who does not answer, its status is told.
@@ -130,7 +130,7 @@ class Questions:
         self._deadline.set(self.inquiries.next_due())
 
     def _told(self, inquiry: Inquiry) -> protocol.Reply:
-        """What workers answered; of who did not, what its status says."""
+        """The answers of workers; of one that did not answer, its status."""
         now = time.monotonic_ns()
         answers: list[dict[str, Any]] = []
         for p in sorted(inquiry.silent | inquiry.answers.keys()):

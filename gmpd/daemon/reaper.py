@@ -1,4 +1,4 @@
-"""What is left of jobs when the daemon is killed: ended by a process that only waits for that.
+"""Ends the processes of jobs when the daemon is killed: a process that only waits for that.
 
 The kernel ends a worker with its coordinator (``PR_SET_PDEATHSIG``), at once and without a line of
 its code; what its jobs have started lives on. So the coordinator forks, before it has threads, a
@@ -61,7 +61,7 @@ class Reaper:
             return
         try:
             os.write(self._out, _WORD.pack(word))
-        except BrokenPipeError:  # somebody killed it
+        except BrokenPipeError:  # it was killed
             log.warning("the reaper was killed: no other takes its place")
             os.close(self._out)
             self._out = -1

@@ -63,7 +63,7 @@ class Roster:
         #: Why a worker that is started now would not find the daemon; empty when it would.
         self.obstacle: Callable[[], str] = str
         self.procs = supervisor.procs
-        #: Ps that want a worker, in order: so many start at a time.
+        #: Ps that want a worker, in order: a few start at a time.
         self.wanted: dict[int, None] = dict.fromkeys(range(self.procs))
         self.restarts = Restarts(_restart_policy(config))
         self.restart_counts: dict[int, Counter[str]] = {}
@@ -359,7 +359,7 @@ class Roster:
 
 
 def _culprit(page: Page, begun: set[int], waiting: set[int]) -> int | None:
-    """The hand-out that ended its worker, if one is known to: it said so, or P ran it. One that
+    """The lease whose job ended its worker, if one is known to: it said so, or P ran it. One that
     only waited for an import is none; if a single other one had begun, that imports."""
     if dying := page.slots[Slot.DYING]:
         return dying if dying != NO_JOB else None

@@ -94,10 +94,10 @@ class Ending:
 
 
 class Front:
-    """What the outside sees of a daemon: discovery file, gateway, words to systemd and the starter.
+    """The outside of a daemon: discovery file, gateway, words to systemd and the starter.
 
     The daemon is there once all its workers are; where its gateway serves may become known before
-    or after that, and nobody waits for it.
+    or after that, and is not waited for.
     """
 
     def __init__(
@@ -181,8 +181,8 @@ class Front:
 def procs_of(config: Config) -> int:
     """How many Ps: as configured, else what the machine gives (Go's default GOMAXPROCS).
 
-    Fewer when this process may not have what so many need. Raises ConfigError for more than the
-    machine can use, and when there is too little for one.
+    Fewer when this process may not have the resources for them. Raises ConfigError for more than
+    the machine can use, and when there is too little for one.
     """
     check_procs(config.daemon.procs)
     wanted = config.daemon.procs or read_facts().procs
@@ -232,7 +232,7 @@ def serve_private(settings: dict[str, Any]) -> int:
     try:
         return _serve_private(config, directory, settings)
     finally:
-        with suppress(OSError):  # somebody else put something into it
+        with suppress(OSError):  # another program put a file into it
             os.rmdir(directory)
 
 

@@ -1,4 +1,4 @@
-"""What a session may say about jobs: clients about theirs, workers about their Gs' children that
+"""Messages about jobs: of clients about theirs, of workers about their Gs' children that
 run elsewhere. Who it is, and how its message came, is not known here.
 """
 

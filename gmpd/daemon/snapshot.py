@@ -1,4 +1,4 @@
-"""What the daemon knows about itself, as one plain map: for metrics, status and the page.
+"""The snapshot of the daemon as one plain map: for metrics, status and the web page.
 
 It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative
 over the life of the daemon: what a dead worker had counted is added to its successor's.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 DEAF_SHOWN_NS = 250_000_000
 #: So many functions of a P that run on past their time limits are named.
 OVERRUNS_SHOWN = 10
-#: And so many clients that take no results.
+#: And this many clients that take no results.
 FULL_SHOWN = 10
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
@@ -115,7 +115,7 @@ def snapshot(c: Observed) -> dict[str, Any]:
 
 
 def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
-    """What is known of one P without asking it."""
+    """The snapshot of one P, made without asking it."""
     child = c.supervisor.children.get(p)
     record = c.sched.ps.get(p)
     out: dict[str, Any] = {
@@ -197,7 +197,7 @@ def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
 
 
 def _overrunning(record: PRecord, now: int) -> list[dict[str, Any]]:
-    """What runs on past its time limit, the longest first."""
+    """Overrunning jobs, the longest first."""
     return [
         {
             "name": each.job.fn.name,

@@ -47,7 +47,7 @@ class Left(NamedTuple):
 
 
 def as_finished(left: list[Left]) -> Finished:
-    """What a worker would have said of them; their buffers go beside it."""
+    """The report that a worker would have made of them; their buffers go beside it."""
     specials: dict[int, tuple[Outcome, Report | None]] = {
         i: (Outcome(each.outcome), None)
         for i, each in enumerate(left)
@@ -103,7 +103,7 @@ class Spill:
         return True
 
     def sent(self, outcomes: int) -> None:
-        """All that was kept has left; an acknowledgement of so many outcomes frees it."""
+        """All that was kept has been sent; an acknowledgement of that many outcomes frees it."""
         for log in (0, 1):
             if self._unsent[log]:
                 self._unsent[log] = False
@@ -157,8 +157,8 @@ class Spill:
         return turns
 
     def left(self, owed: Container[int] | None) -> list[Left]:
-        """What lies here of the tokens ``owed`` (None: all). Of a living worker it may be nonsense,
-        if ``turns`` has risen meanwhile; it ends early then, and raises nothing."""
+        """The outcomes kept here of the tokens ``owed`` (None: all). Of a living worker it may be
+        nonsense, if ``turns`` has risen meanwhile; it ends early then, and raises nothing."""
         found: list[Left] = []
         for log, base in enumerate(_BASES):
             at, end = base, base + self._shared[log]

@@ -62,7 +62,7 @@ class Child:
     #: It retires, for it is unfit: why, and when it is ended whatever it holds.
     unfit: str = ""
     retire_by_ns: int = 0
-    #: What it said was wrong before it ended.
+    #: The fault that it reported before it ended.
     fault: str = ""
 
     def heard(self) -> None:
@@ -86,7 +86,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What every worker is given beside the configuration."""
+    """The settings of every worker beside the configuration."""
 
     endpoint: str
     client_endpoint: str = ""
@@ -96,7 +96,7 @@ class Surroundings:
     initializer: Any = None
     #: The descriptor on which jobs print; None: the daemon's standard error.
     stdout: int | None = None
-    #: What is for jobs of what the daemon inherited.
+    #: The part of the daemon's inherited state that is for jobs.
     inherited: Inherited = field(default_factory=Inherited)
     #: Options of the program's interpreter for theirs; and its ``-W``, which apply to jobs alone.
     options: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ class Supervisor:
             os.close(fd)
         try:
             pidfd = os.pidfd_open(process.pid)
-        except OSError:  # without it nobody would ever learn of the process's death
+        except OSError:  # without it the process's death would never be noticed
             assert process.stdin is not None
             process.stdin.close()
             _kill_group(process.pid)
@@ -241,7 +241,7 @@ class Supervisor:
         """Its exit status, as subprocess has it; and what it used, with all that it waited for."""
         try:
             _, status, used = os.wait4(child.process.pid, 0)
-        except ChildProcessError:  # whoever waits for any child took it: how it ended is lost
+        except ChildProcessError:  # another wait for any child took it: how it ended is lost
             child.process.returncode = 0
             return 0
         child.cpu_s = used.ru_utime + used.ru_stime
@@ -258,7 +258,7 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        pass  # nobody is left in it
+        pass  # no process is left in it
 
 
 def _signal_name(number: int) -> str:

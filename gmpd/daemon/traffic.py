@@ -23,7 +23,7 @@ class Traffic:
             self.bytes_in += len(frame)
 
     def went(self, message: Any, nbytes: int) -> None:
-        """A message of so many bytes was sent; buffers beside it are not counted."""
+        """A message of ``nbytes`` bytes was sent; buffers beside it are not counted."""
         self._out[type(message)] += 1
         self.bytes_out += nbytes
 

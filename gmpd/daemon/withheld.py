@@ -30,7 +30,7 @@ class Withheld:
     def __init__(self, most: int) -> None:
         self._most = most
         self._nbytes = 0
-        #: Hand-outs whose results are to be withheld, once there are some; and those that are.
+        #: Leases whose results are to be withheld, once there are some; and those that are.
         self._tokens: set[int] = set()
         self._calls: dict[int, Call] = {}
 
@@ -39,7 +39,7 @@ class Withheld:
         return bool(self._tokens or self._calls)
 
     def begin(self, tokens: Iterable[int]) -> None:
-        """What these hand-outs give is to be withheld."""
+        """The results of these leases are to be withheld."""
         self._tokens.update(tokens)
 
     def keep(self, call: Call) -> bool:

@@ -1,4 +1,4 @@
-"""The worker process: one P in it, its link to the coordinator, its hand-outs.
+"""The worker process: one P in it, its link to the coordinator, its leases.
 
 The run loop is ``runtime.loop.Loop``; this module feeds it fresh Gs from the wire and sends
 their outcomes back: at once when nothing is left to do, gathered while there is. It never decides
@@ -75,7 +75,7 @@ FAULT_S = 10.0
 
 
 class Worker:
-    """What the M that holds P knows; other Ms touch only the Call that they run."""
+    """The state of the M that holds P; other Ms touch only the Call that they run."""
 
     def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
         self.page = page
@@ -85,7 +85,7 @@ class Worker:
         self._new_call: type[Call] = IsolatedCall if self.isolated else Call
         if settings["initializer"] is not None:
             self._new_call = InitializedCall
-        #: What the initializer left for each job's context.
+        #: The initializer's context for each job.
         self.base = Base()
         self.loop = _new_loop(settings)
         self.loop.runq.procs = settings["procs"]
@@ -107,7 +107,7 @@ class Worker:
         self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
         self._listen()
         self.functions = Definitions()
-        #: Hand-outs that have not ended, by token.
+        #: Leases that have not ended, by token.
         self.calls: dict[int, Call] = {}
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Call] = {}
@@ -122,14 +122,14 @@ class Worker:
         self._sent = 0
         #: Bytes of values that went through since memory was given back.
         self._moved = 0
-        #: Hand-outs that have not begun; and those of them that are not known to be quick.
+        #: Leases that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
         #: Set aside, and the coordinator does not know yet.
         self._aside: list[Call] = []
         self._was_robbed = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
         self._ran = self._flushed_ns = self._published_ns = 0
-        #: Takes up a hand-out, unless it was revoked.
+        #: Claims a lease, unless it was revoked.
         self._claim: Callable[[int, int], bool] = page.begin
         self.firsts = Firsts(page)
         self._fitness = Fitness(
@@ -137,7 +137,7 @@ class Worker:
         )
 
     def _listen(self) -> None:
-        """What the run loop tells of itself."""
+        """The run loop's reports."""
         self.loop.board = self.page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
         self.loop.fresh.on_hold = self._set_aside
@@ -355,7 +355,7 @@ class Worker:
     def _post(self, to: Address, letter: Letter) -> None:
         """A letter to another worker, about a channel."""
         op, chan, req, length, blob = letter
-        # Copied: a value's buffers are the memory of whoever sent it.
+        # Copied: a value's buffers are the memory of its sender.
         frames = [bytes(buffer) for buffer in blob.buffers]
         self._send(protocol.Route(*to, op, chan, req, length, blob.data), frames)
 
