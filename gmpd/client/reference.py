@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 #: Methods without an underscore that other parts of gmpd call: futures, maps, streams, views, the
 #: command line.
-_FOR_GMPD = frozenset(
+FOR_GMPD = frozenset(
     {
         "call_back", "cancel_job", "cancel_pending", "cancel_seqs", "check_liveness",
         "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lead", "lose", "map_with",
@@ -25,4 +25,4 @@ class Documented(type):
 
 def public(names: Iterable[str]) -> list[str]:
     """``names`` without those that are for gmpd itself, sorted."""
-    return sorted({*names} - _FOR_GMPD)
+    return sorted({*names} - FOR_GMPD)

@@ -23,7 +23,7 @@ METHODS = {
 
 def shown(name: str) -> set[str]:
     """The methods that pydoc shows."""
-    text = pydoc.render_doc(getattr(gmpd, name), renderer=pydoc.plaintext)
+    text = pydoc.plain(pydoc.render_doc(getattr(gmpd, name)))
     return {
         method
         for method in re.findall(r"^ \|  (?:async )?([a-z]\w*)\(", text, re.MULTILINE)
