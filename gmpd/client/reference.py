@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Iterable
 
 #: Methods without an underscore that other parts of gmpd call: futures, maps, streams, views, the
@@ -16,7 +17,7 @@ FOR_GMPD = frozenset(
 )  # fmt: skip
 
 
-class Documented(type):
+class Documented(ABCMeta):  # as that of the abstract base that the clients share
     """The class of the clients' classes: ``pydoc`` asks it for the names to show."""
 
     def __dir__(cls) -> list[str]:
