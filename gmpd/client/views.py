@@ -13,7 +13,7 @@ from gmpd.submit.batch import Options
 Future = TypeVar("Future")
 Results = TypeVar("Results")
 Values = TypeVar("Values")
-#: What ``map`` reads items from.
+#: ``map`` reads items from these.
 Source = TypeVar("Source")
 
 

@@ -20,7 +20,7 @@ FULL = 4914
 
 
 class Listed(Protocol):
-    """What the sets need of a G."""
+    """A G, as the sets need it."""
 
     _among: set[Any]
 

@@ -1,4 +1,4 @@
-"""What no message can carry, refused before it is kept; and the errors behind a Refused."""
+"""Refuses calls that no message can carry, before they are kept; the errors behind a Refused."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def metric(text: str, series: str) -> float:
 
 
 def answered(gateway: Gateway, path: str, said: str) -> tuple[int, str, HTTPMessage]:
-    """What it serves once the coordinator has answered in time: on a busy machine an answer may
+    """The page once the coordinator has answered in time: on a busy machine an answer may
     take longer than the gateway waits, and the next question finds it."""
     found: list[tuple[int, str, HTTPMessage]] = []
 

@@ -1,1 +1,1 @@
-"""What G, M and P are, shown and measured: behind `gmpd demo --walkthrough` and `--cpu-bound`."""
+"""G, M and P, shown and measured: behind `gmpd demo --walkthrough` and `--cpu-bound`."""
