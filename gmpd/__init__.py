@@ -10,7 +10,9 @@ below this package are internal.
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
+
+#: For type checkers, as in ``typing``; that module takes longer to import than all else here.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from gmpd import errors

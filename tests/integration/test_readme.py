@@ -66,7 +66,7 @@ def test_an_example_runs(code: str, printed: str, tmp_path: Path) -> None:
 
 
 def test_the_command_line_in_it_exists() -> None:
-    from gmpd.cli import COMMANDS, _is_here
+    from gmpd.cli.commands import COMMANDS, _is_here
 
     known = {name for commands in COMMANDS.values() for name in commands if _is_here(name)}
     used = set(re.findall(r"^\$ (?:.*[|&] )?gmpd (\w+)", DOCUMENTS["README.md"], re.MULTILINE))

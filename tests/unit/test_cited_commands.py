@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gmpd.cli import COMMANDS, _is_here
+from gmpd.cli.commands import COMMANDS, _is_here
 
 ROOT = Path(__file__).parents[2]
 #: Where commands are cited: in backquotes, after a prompt, in unit and compose files.

@@ -15,7 +15,8 @@ import click
 import pytest
 
 from gmpd import errors
-from gmpd.cli import COMMANDS, app, cli, doctor, main, report, status
+from gmpd.cli import app, doctor, main, report, status
+from gmpd.cli.commands import COMMANDS, cli
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.config import KEYS, Config
 
@@ -80,7 +81,10 @@ def test_help_loads_nothing_but_click() -> None:
         "gmpd.errors",
         "gmpd.inherited",
         "gmpd.job",
-        *(f"gmpd.cli{part}" for part in ("", ".app", ".exits", ".report")),
+        *(
+            f"gmpd.cli{part}"
+            for part in ("", ".app", ".commands", ".exits", ".interrupt", ".report")
+        ),
     }
     assert all(name in done.stdout for name in HERE)
 
