@@ -201,22 +201,22 @@ DOCUMENTS = sorted(
 #: number may only fall: write plainly what you add, and lower the number when you mend some.
 FORBIDDEN = {
     # name the subject: the client, the caller, the kernel
-    r"\b(?:no|some)body\b": (0, 70),
-    r"\bwhoever\b": (0, 40),
-    r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (0, 45),
-    r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (0, 115),
+    r"\b(?:no|some)body\b": (0, 48),
+    r"\bwhoever\b": (0, 18),
+    r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (0, 23),
+    r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (0, 100),
     # name the amount
-    r"\bso (?:many|long|often)\b": (0, 51),
+    r"\bso (?:many|long|often)\b": (0, 29),
     # "because", or a colon
-    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 67),
+    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 44),
     # the glossary's words: lease; steal; effect; "of the same function"
-    r"\b[Hh]and[- ]outs?\b": (0, 33),
-    r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (0, 28),
-    r"\b[Dd]eeds?\b(?!\.py)": (0, 29),
-    r"(?:\b[Ii]ts|'s) like\b": (0, 26),
+    r"\b[Hh]and[- ]outs?\b": (0, 9),
+    r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (0, 4),
+    r"\b[Dd]eeds?\b(?!\.py)": (0, 5),
+    r"(?:\b[Ii]ts|'s) like\b": (0, 2),
     # "report", "know", "the only module that uses it"
-    r"\btold of\b": (0, 34),
-    r"\b(?:only|one) door\b": (0, 27),
+    r"\btold of\b": (0, 11),
+    r"\b(?:only|one) door\b": (0, 3),
 }
 
 
