@@ -28,7 +28,7 @@ ORDER = ("unit", "sim", "conformance", "integration")
 #: Tests in these directories start processes and are watched for what they leave.
 WATCHED = ("conformance", "integration")
 
-UNIT_TIMEOUT_S = 20
+UNIT_TIMEOUT_S = 40  # a busy machine gives a test a twentieth of a core
 
 #: Everything that this run starts inherits it, also what has lost its parent. Not GMPD_...: the
 #: daemon takes those out of the environment of jobs.
