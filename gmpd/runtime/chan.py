@@ -3,7 +3,7 @@
 A waiting peer is handed the value directly; waiters are served first come, first served; a closed
 channel still gives what it holds, then its end; sending on it is a Panic. A channel has a home,
 the event loop where it was made or first waited on, and its state is touched there alone: no
-locks. ``Chan.sync`` goes through ``home``.
+locks. ``Chan.sync`` goes through ``owner``.
 
 Go cannot cancel a G; asyncio can. The rule: **a cancelled receive has received nothing.** A value
 that had already been handed to the receiver goes back as it was cancelled: to the receiver that
@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from gmpd.errors import ChanClosed, Panic
-from gmpd.runtime.home import Note, at_home, find_home, wait_at_home
+from gmpd.runtime.owner import Parker, owner_loop, run_on_owner, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class Chan(Generic[T]):
             raise Panic(f"makechan: size out of range: {cap}")
         self._cap = cap
         #: Home; None until the first wait if it was made where no loop runs.
-        self._loop: Any = find_home()
+        self._loop: Any = owner_loop()
         #: Values that no receiver was handed: at most ``cap`` sent ones, after those that cancelled
         #: receivers gave back.
         self._buf: Any = deque() if cap else NOTHING
@@ -288,7 +288,7 @@ class Chan(Generic[T]):
         """Close: receivers get what is left, then the end; waiting senders get a Panic. Twice is a
         Panic (Go: ``closechan``).
         """
-        at_home(self._home(), self._close)
+        run_on_owner(self._home(), self._close)
 
     def _close(self) -> None:
         if self._closed:
@@ -434,7 +434,7 @@ class Chan(Generic[T]):
     def _home(self) -> AbstractEventLoop | None:
         """The loop that the channel belongs to: the caller's, if it had none so far."""
         if self._loop is None:
-            self._loop = find_home()
+            self._loop = owner_loop()
         return self._loop  # type: ignore[no-any-return]
 
     def _send_error(self, sg: Sudog) -> BaseException:
@@ -462,10 +462,10 @@ class SyncChan(Generic[T]):
         """As ``Chan.send``: Panic on a closed channel."""
         ch = self._ch
 
-        def attempt(note: Note) -> Sudog | None:
-            return None if ch._send_now(value) else ch._enqueue_send(note, value)
+        def attempt(parker: Parker) -> Sudog | None:
+            return None if ch._send_now(value) else ch._enqueue_send(parker, value)
 
-        sg = wait_at_home(ch._home(), Sender.reason, attempt)
+        sg = wait_on_owner(ch._home(), Sender.reason, attempt)
         if sg is not None and not sg.ok:
             raise Panic("send on closed channel")
 
@@ -480,10 +480,10 @@ class SyncChan(Generic[T]):
         """As ``Chan.recv_ok``: (None, False) once the channel is closed and drained."""
         ch = self._ch
 
-        def attempt(note: Note) -> Sudog | tuple[Any, bool]:
-            return ch._recv_now() or ch._enqueue_recv(note)
+        def attempt(parker: Parker) -> Sudog | tuple[Any, bool]:
+            return ch._recv_now() or ch._enqueue_recv(parker)
 
-        got = wait_at_home(ch._home(), Receiver.reason, attempt)
+        got = wait_on_owner(ch._home(), Receiver.reason, attempt)
         if isinstance(got, Sudog):
             return got.elem, bool(got.ok)
         return got  # type: ignore[no-any-return]

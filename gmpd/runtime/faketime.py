@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.home import Note, wait_at_home
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.m import current_m
+from gmpd.runtime.owner import Parker, wait_on_owner
 from gmpd.runtime.sleepers import Sleeper, from_now
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def _sleep(loop: DeterministicLoop, seconds: float) -> None:
         loop.now = from_now(loop.now, seconds)
         return
 
-    def attempt(note: Note) -> Sleeper:
+    def attempt(parker: Parker) -> Sleeper:
         sleeper = loop.sleepers.add(loop, from_now(loop.now, seconds))
-        sleeper.g = note
+        sleeper.g = parker
         return sleeper
 
-    wait_at_home(loop, Sleeper.reason, attempt)
+    wait_on_owner(loop, Sleeper.reason, attempt)

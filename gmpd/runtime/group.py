@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from gmpd.errors import Panic
 from gmpd.runtime.g import G
-from gmpd.runtime.home import Note, at_home, spawn, wait_at_home
+from gmpd.runtime.owner import Parker, run_on_owner, spawn, wait_on_owner
 from gmpd.runtime.sudog import Sudog, WaitQueue, Waker, park
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
 from gmpd.runtime.unheard import Unheard
@@ -108,7 +108,7 @@ class Group(Queueing):
         """At most ``n`` Gs at once; 0 refuses all, below 0 is no limit. Panic while Gs are active.
         From anywhere.
         """
-        at_home(self._home(), self._set_limit, n)
+        run_on_owner(self._home(), self._set_limit, n)
 
     def go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Admission:
         """Call ``fn`` in a child G, as soon as the limit has room for it.
@@ -117,14 +117,14 @@ class Group(Queueing):
         queues up by itself.
         """
         call = fn, args, kwargs
-        sg = at_home(self._here(), self._reserve, call, NOBODY)
+        sg = run_on_owner(self._here(), self._reserve, call, NOBODY)
         if sg is None:
             self._start(call)
         return Admission(sg)
 
     def try_go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
         """Call ``fn`` in a child G if the limit has room; else False, and it never runs."""
-        room = at_home(self._here(), self._try_reserve)
+        room = run_on_owner(self._here(), self._try_reserve)
         if room:
             self._start((fn, args, kwargs))
         return room
@@ -137,7 +137,7 @@ class Group(Queueing):
 
     def cancel(self) -> None:
         """Cancel the Gs and drop the calls that wait for room. From anywhere."""
-        at_home(self._home(), self._stop)
+        run_on_owner(self._home(), self._stop)
 
     @property
     def error(self) -> BaseException | None:
@@ -212,10 +212,10 @@ class Group(Queueing):
         """
         loop = self._here()
         if self._stopped:
-            at_home(loop, self._leave)
+            run_on_owner(loop, self._leave)
             return
         child = spawn(loop, *call)
-        at_home(loop, self._adopt, child)
+        run_on_owner(loop, self._adopt, child)
 
     def _adopt(self, child: Any) -> None:
         self._children.add(child)
@@ -265,17 +265,17 @@ class SyncGroup:
         """As ``Group.go``; blocks until there is room."""
         group = self._group
         call = fn, args, kwargs
-        if wait_at_home(group._here(), GroupGo.reason, partial(group._reserve, call)) is None:
+        if wait_on_owner(group._here(), GroupGo.reason, partial(group._reserve, call)) is None:
             group._start(call)
 
     def wait(self) -> None:
         """As ``Group.wait``; P is handed off for the wait."""
         group = self._group
 
-        def attempt(note: Note) -> Sudog | None:
-            return group._enqueue(note) if group._busy() else None
+        def attempt(parker: Parker) -> Sudog | None:
+            return group._enqueue(parker) if group._busy() else None
 
-        wait_at_home(group._here(), GroupWaiter.reason, attempt)
+        wait_on_owner(group._here(), GroupWaiter.reason, attempt)
         group._raise()
 
 

@@ -61,8 +61,8 @@ class M:
         "id",
         "ident",
         "loop",
-        "note",
         "outcome",
+        "park_lock",
         "preempt",
         "start_ns",
         "state",
@@ -84,8 +84,8 @@ class M:
         #: For ``frames``.
         self.state = 0
         #: Parks the M while locked (Go's note).
-        self.note = allocate_lock()
-        self.note.acquire()
+        self.park_lock = allocate_lock()
+        self.park_lock.acquire()
         #: The sync G that runs here, or None: also None while this M runs the loop itself.
         self.g: Any = None
         #: The result of ``start`` of a G that ended without P.
@@ -254,7 +254,7 @@ class Ms:
         that does not block ends before ``heir`` comes to look.
         """
         heir.takeover = m, m.tick
-        heir.note.release()
+        heir.park_lock.release()
 
     def take_over(self, heir: M) -> bool:
         """A standby M runs: it takes P if the G is still at it, else becomes idle."""
@@ -312,7 +312,7 @@ class Ms:
         """
         while True:
             try:
-                m.note.acquire()
+                m.park_lock.acquire()
             except BaseException as exc:  # noqa: BLE001 - run_forever raises it, once M0 has P
                 self._loop.interrupt(exc)
             while self._errands:
@@ -394,8 +394,8 @@ class Ms:
     def _wake(self, m: M) -> None:
         if not m.ident:
             self._start(m)
-        if m.note.locked():  # else an interrupted M0 has not consumed the last wake-up yet
-            m.note.release()
+        if m.park_lock.locked():  # else an interrupted M0 has not consumed the last wake-up yet
+            m.park_lock.release()
 
     def exitsyscall(self, m: M) -> bool:
         """The sync G of ``m`` ended and sysmon was at it: does ``m`` still hold P?
@@ -459,13 +459,13 @@ class Ms:
         """Wait until P is given to ``m``. False: it was idle for long, or the loop is closed; it
         ends.
         """
-        if not m.note.acquire(timeout=IDLE_S_MAX):
+        if not m.park_lock.acquire(timeout=IDLE_S_MAX):
             with self.lock:
                 if m in self.idle:
                     self.idle.remove(m)
                     self.count -= 1
                     return False
-            m.note.acquire()  # P was given away to it in this very moment
+            m.park_lock.acquire()  # P was given away to it in this very moment
         return not self.closed
 
     def close(self) -> None:
@@ -475,7 +475,7 @@ class Ms:
             idle, self.idle = self.idle, []
             self.count -= len(idle)
         for m in idle:
-            m.note.release()
+            m.park_lock.release()
 
 
 def current_loop() -> Loop | None:

@@ -14,9 +14,9 @@ from gmpd.errors import ChanClosed, Panic, WorkerLost
 from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
-from gmpd.runtime.home import Note, wait_at_home
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.own import soon_threadsafe
+from gmpd.runtime.owner import Parker, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
@@ -266,11 +266,11 @@ class RemoteSyncChan(SyncChan[T]):
     ) -> Sudog:
         ch = self._ch
 
-        def attempt(note: Note) -> Sudog:
+        def attempt(parker: Parker) -> Sudog:
             sg = kind(None, ch._loop, value)
-            sg.g = note
+            sg.g = parker
             ch._exchange.ask(ch, op, sg, blob)
             return sg
 
-        sg: Sudog = wait_at_home(ch._loop, kind.reason, attempt)
+        sg: Sudog = wait_on_owner(ch._loop, kind.reason, attempt)
         return sg

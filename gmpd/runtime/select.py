@@ -24,7 +24,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeAlias, TypeVar
 
 from gmpd.runtime.chan import EMPTY_HANDED, Chan
-from gmpd.runtime.home import Note, find_home, wait_at_home
+from gmpd.runtime.owner import Parker, owner_loop, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")
@@ -242,25 +242,25 @@ def select_sync(*cases: Case, default: bool = False) -> Chosen:
     once if it has to wait.
     """
 
-    def attempt(note: Note) -> Chosen | Selection:
+    def attempt(parker: Parker) -> Chosen | Selection:
         index = _pick(cases)
         if index < 0:
-            return waiting(note)
+            return waiting(parker)
         got = cases[index].now()
         if got is not None:
             return index, *got
-        return _tried(cases, index, note, default=default) or without_far(note)
+        return _tried(cases, index, parker, default=default) or without_far(parker)
 
-    def without_far(note: Note) -> Chosen | Selection:
-        return _do_near(cases) or waiting(note)
+    def without_far(parker: Parker) -> Chosen | Selection:
+        return _do_near(cases) or waiting(parker)
 
-    def waiting(note: Note) -> Chosen | Selection:
-        return DEFAULT if default else _enqueue(cases, note)
+    def waiting(parker: Parker) -> Chosen | Selection:
+        return DEFAULT if default else _enqueue(cases, parker)
 
     home = _home(cases)
-    outcome = wait_at_home(home, Selection.reason, attempt)
+    outcome = wait_on_owner(home, Selection.reason, attempt)
     if isinstance(outcome, Trial) and outcome.elem is None:
-        outcome = wait_at_home(home, Selection.reason, without_far)
+        outcome = wait_on_owner(home, Selection.reason, without_far)
     return _served(cases, outcome) if isinstance(outcome, Selection) else outcome
 
 
@@ -371,4 +371,4 @@ def _home(cases: tuple[Case, ...]) -> AbstractEventLoop | None:
             "select over channels of different event loops: one P cannot decide for another; "
             "make the channels in one loop, or let a G there pass the values on"
         )
-    return homes.pop() if homes else find_home()
+    return homes.pop() if homes else owner_loop()

@@ -19,7 +19,7 @@ from typing import Any
 
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import Chan, Receiver
-from gmpd.runtime.home import at_home, find_home, spawn
+from gmpd.runtime.owner import owner_loop, run_on_owner, spawn
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
@@ -200,11 +200,11 @@ class Timer:
         True if that was still to come; False if it had fired or been stopped before. A function of
         ``after_func`` that has started is neither stopped nor waited for. From anywhere.
         """
-        return at_home(self._loop, self._core.set, None, 0)
+        return run_on_owner(self._loop, self._core.set, None, 0)
 
     def reset(self, seconds: float) -> bool:
         """Set it to ``seconds`` from now, whatever its state; returns what ``stop`` would."""
-        return at_home(self._loop, self._core.set, from_now(self._loop.time(), seconds), 0)
+        return run_on_owner(self._loop, self._core.set, from_now(self._loop.time(), seconds), 0)
 
 
 class Ticker:
@@ -231,13 +231,13 @@ class Ticker:
         """No tick can be received any more. The channel is not closed: a G that waits on it goes on
         waiting (Go's rule).
         """
-        at_home(self._loop, self._chan.set, None, 0)
+        run_on_owner(self._loop, self._chan.set, None, 0)
 
     def reset(self, seconds: float) -> None:
         """Tick every ``seconds`` from now on. Panic if that is not positive."""
         if not seconds > 0:
             raise Panic("non-positive interval for Ticker.Reset")
-        at_home(self._loop, self._chan.set, from_now(self._loop.time(), seconds), seconds)
+        run_on_owner(self._loop, self._chan.set, from_now(self._loop.time(), seconds), seconds)
 
 
 def after(seconds: float) -> Chan[float]:
@@ -258,7 +258,7 @@ def after_func(seconds: float, fn: Callable[..., Any], *args: Any, **kwargs: Any
 
 
 def _this_loop(what: str) -> AbstractEventLoop:
-    loop = find_home()
+    loop = owner_loop()
     if loop is None:
         raise RuntimeError(f"{what} needs the clock of an event loop: make it inside a G")
     return loop

@@ -49,8 +49,8 @@ def test_what_a_job_does_to_the_loop_it_does_to_itself(boot: Boot, tmp_path: Pat
 
 def test_the_current_task_of_a_job_is_a_task(boot: Boot) -> None:
     _, client = boot(**{"daemon.procs": 1})
-    task, future, printed, frames, name, at_home, over = one(client, "what_am_i")
-    assert (task, future, printed, at_home, over) == (True, True, True, True, False)
+    task, future, printed, frames, name, run_on_owner, over = one(client, "what_am_i")
+    assert (task, future, printed, run_on_owner, over) == (True, True, True, True, False)
     assert frames[-1] == "what_am_i"
     assert name == "renamed"
     files = one(client, "origins")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from typing import ClassVar, TypeAlias
 
-from gmpd.runtime.home import Note, at_home, wait_at_home
+from gmpd.runtime.owner import Parker, run_on_owner, wait_on_owner
 from gmpd.runtime.sudog import Sudog, park
 from gmpd.runtime.sync.mutex import Mutex
 from gmpd.runtime.sync.rwmutex import RLocker, RWMutex
@@ -63,11 +63,11 @@ class Cond(Queueing):
 
     def signal(self) -> None:
         """Wake the one that waits longest, if any does. From anywhere."""
-        at_home(self._home(), self._signal)
+        run_on_owner(self._home(), self._signal)
 
     def broadcast(self) -> None:
         """Wake all that wait now. From anywhere."""
-        at_home(self._home(), serve_all, self._queue)
+        run_on_owner(self._home(), serve_all, self._queue)
 
     @property
     def sync(self) -> SyncCond:
@@ -107,14 +107,14 @@ class SyncCond:
         cond = self._cond
         unlocked = False
 
-        def attempt(note: Note) -> Sudog:
+        def attempt(parker: Parker) -> Sudog:
             nonlocal unlocked
             cond.lock._unlock()
             unlocked = True
-            return cond._enqueue(note)
+            return cond._enqueue(parker)
 
         try:
-            wait_at_home(cond._here(), CondWaiter.reason, attempt)
+            wait_on_owner(cond._here(), CondWaiter.reason, attempt)
         finally:
             if unlocked:
                 cond.lock.sync.lock()

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import ClassVar
 
 from gmpd.errors import Panic
-from gmpd.runtime.home import at_home, wait_at_home
+from gmpd.runtime.owner import run_on_owner, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 from gmpd.runtime.sync.locker import Locker, SyncLock
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve
@@ -126,11 +126,11 @@ class Mutex(Queueing, Locker):
 
     def try_lock(self) -> bool:
         """Lock if it is free. True if so. From anywhere."""
-        return at_home(self._home(), self._try_lock)
+        return run_on_owner(self._home(), self._try_lock)
 
     def unlock(self) -> None:
         """Unlock. Panic if it is not locked. From anywhere."""
-        at_home(self._home(), self._unlock)
+        run_on_owner(self._home(), self._unlock)
 
     def locked(self) -> bool:
         """Whether it is held now."""
@@ -144,8 +144,8 @@ class Mutex(Queueing, Locker):
     def _lock_sync(self) -> None:
         turn = Turn(self)
         while True:
-            sg = wait_at_home(self._home(), MutexWaiter.reason, turn.attempt)
-            if sg is None or at_home(self._home(), turn.owns, sg):
+            sg = wait_on_owner(self._home(), MutexWaiter.reason, turn.attempt)
+            if sg is None or run_on_owner(self._home(), turn.owns, sg):
                 return
 
     def _try_lock(self) -> bool:

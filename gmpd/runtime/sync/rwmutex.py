@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import ClassVar
 
 from gmpd.errors import Panic
-from gmpd.runtime.home import at_home, wait_at_home
+from gmpd.runtime.owner import run_on_owner, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Waker, park
 from gmpd.runtime.sync.locker import Locker, SyncLock
 from gmpd.runtime.sync.mutex import Mutex
@@ -75,21 +75,21 @@ class RWMutex(Queueing, Locker):
 
     def try_rlock(self) -> bool:
         """Lock for reading if no writer holds it or waits. From anywhere."""
-        return at_home(self._home(), self._try_rlock)
+        return run_on_owner(self._home(), self._try_rlock)
 
     def try_lock(self) -> bool:
         """Lock for writing if it is free. True if so. From anywhere."""
-        return at_home(self._home(), self._try_lock)
+        return run_on_owner(self._home(), self._try_lock)
 
     def runlock(self) -> None:
         """Undo one ``rlock``. Panic if there is none. From anywhere."""
-        at_home(self._home(), self._runlock)
+        run_on_owner(self._home(), self._runlock)
 
     def unlock(self) -> None:
         """Undo ``lock``; readers that waited go first. Panic if it is not locked for writing. From
         anywhere.
         """
-        at_home(self._home(), self._unlock)
+        run_on_owner(self._home(), self._unlock)
 
     def rlocker(self) -> RLocker:
         """The reading side as a lock of its own (for ``Cond``, ``async with``)."""
@@ -101,11 +101,11 @@ class RWMutex(Queueing, Locker):
         return SyncLock(self._lock_sync, self.unlock)
 
     def _rlock_sync(self) -> None:
-        wait_at_home(self._home(), RWReader.reason, self._try_read)
+        wait_on_owner(self._home(), RWReader.reason, self._try_read)
 
     def _lock_sync(self) -> None:
         self._turns._lock_sync()
-        wait_at_home(self._home(), RWWriter.reason, self._announce)
+        wait_on_owner(self._home(), RWWriter.reason, self._announce)
 
     def _try_rlock(self) -> bool:
         if self._writing:

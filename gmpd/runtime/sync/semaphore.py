@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import ClassVar
 
 from gmpd.errors import Panic
-from gmpd.runtime.home import Note, at_home, wait_at_home
+from gmpd.runtime.owner import Parker, run_on_owner, wait_on_owner
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve
 
@@ -60,11 +60,11 @@ class Semaphore(Queueing):
 
     def try_acquire(self, n: int = 1) -> bool:
         """Take ``n`` if they are free and no G waits. True if so. From anywhere."""
-        return at_home(self._home(), self._try_acquire, _number(n))
+        return run_on_owner(self._home(), self._try_acquire, _number(n))
 
     def release(self, n: int = 1) -> None:
         """Give ``n`` back. Panic if they were not taken. From anywhere."""
-        at_home(self._home(), self._release, _number(n))
+        run_on_owner(self._home(), self._release, _number(n))
 
     @property
     def free(self) -> int:
@@ -128,10 +128,10 @@ class SyncSemaphore:
         """As ``Semaphore.acquire``; blocks the caller."""
         semaphore, wanted = self._semaphore, _number(n)
 
-        def attempt(note: Note) -> Sudog | None:
-            return semaphore._attempt(note, wanted)
+        def attempt(parker: Parker) -> Sudog | None:
+            return semaphore._attempt(parker, wanted)
 
-        wait_at_home(semaphore._home(), SemaphoreWaiter.reason, attempt)
+        wait_on_owner(semaphore._home(), SemaphoreWaiter.reason, attempt)
 
     def try_acquire(self, n: int = 1) -> bool:
         """As ``Semaphore.try_acquire``."""

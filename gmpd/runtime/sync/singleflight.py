@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
-from gmpd.runtime.home import at_home, spawn
+from gmpd.runtime.owner import run_on_owner, spawn
 from gmpd.runtime.sync.waiting import Homed
 
 
@@ -59,7 +59,7 @@ class SingleFlight(Homed):
 
     def forget(self, key: Hashable) -> None:
         """Later callers start a new call, whether one is under way or not. From anywhere."""
-        at_home(self._home(), self._flights.pop, key, None)
+        run_on_owner(self._home(), self._flights.pop, key, None)
 
     @property
     def sync(self) -> SyncSingleFlight:

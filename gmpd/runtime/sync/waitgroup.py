@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from gmpd.errors import Panic
-from gmpd.runtime.home import Note, at_home, spawn, wait_at_home
+from gmpd.runtime.owner import Parker, run_on_owner, spawn, wait_on_owner
 from gmpd.runtime.sudog import Sudog, park
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve_all
 
@@ -31,11 +31,11 @@ class WaitGroup(Queueing):
 
     def add(self, delta: int) -> None:
         """Add to the counter; at 0 all who wait go on. Panic if it falls below. From anywhere."""
-        at_home(self._home(), self._add, delta)
+        run_on_owner(self._home(), self._add, delta)
 
     def done(self) -> None:
         """``add(-1)``."""
-        at_home(self._home(), self._add, -1)
+        run_on_owner(self._home(), self._add, -1)
 
     def go(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``fn`` in a child G that the group counts, and return that G.
@@ -44,9 +44,9 @@ class WaitGroup(Queueing):
         stays in the child.
         """
         loop = self._here()
-        at_home(loop, self._add, 1)
+        run_on_owner(loop, self._add, 1)
         child = spawn(loop, fn, args, kwargs)
-        at_home(loop, child.add_done_callback, self._member_ended)
+        run_on_owner(loop, child.add_done_callback, self._member_ended)
         return child
 
     async def wait(self) -> None:
@@ -90,8 +90,8 @@ class SyncWaitGroup:
         """As ``WaitGroup.wait``; P is handed off for the wait."""
         wg = self._wg
 
-        def attempt(note: Note) -> Sudog | None:
-            return wg._enqueue(note) if wg._n else None
+        def attempt(parker: Parker) -> Sudog | None:
+            return wg._enqueue(parker) if wg._n else None
 
-        if wait_at_home(wg._home(), WaitGroupWaiter.reason, attempt) is not None:
+        if wait_on_owner(wg._home(), WaitGroupWaiter.reason, attempt) is not None:
             wg._check_reuse()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop
 from typing import Any, ClassVar
 
-from gmpd.runtime.home import find_home
+from gmpd.runtime.owner import owner_loop
 from gmpd.runtime.sudog import Sudog, WaitQueue, Waker
 
 
@@ -15,14 +15,14 @@ class Homed:
     __slots__ = ("__weakref__", "_loop")
 
     def __init__(self) -> None:
-        self._loop = find_home()
+        self._loop = owner_loop()
 
     def __reduce__(self) -> Any:
         raise TypeError(f"a {type(self).__name__} belongs to the worker where it was made")
 
     def _home(self) -> AbstractEventLoop | None:
         if self._loop is None:
-            self._loop = find_home()
+            self._loop = owner_loop()
         return self._loop
 
     def _here(self) -> AbstractEventLoop:

@@ -1,12 +1,12 @@
 """How a thread without P uses what belongs to a P: channels, locks, timers from sync Gs.
 
-Such a thing has a home, one event loop, and only the M that holds P of it (the thread of a plain
+Such a thing has an owner, one event loop, and only the M that holds P of it (the thread of a plain
 loop) touches its state; so async Gs need no lock. A sync G still holds P until sysmon or
 ``entersyscallblock`` takes it, which can happen between any two bytecodes. Hence the one rule
-here: hold ``ms.lock``, under which P changes hands, and see that the owner is you; else send the
-operation home and wait for it. An operation runs no user code and never blocks, so the lock is
-held for microseconds. Proof that the fast path is safe: P cannot leave while the lock is held, and
-the M that has P and is inside a sync G is not running the loop.
+here: hold ``ms.lock``, under which P changes hands, and see that you hold P; else send the
+operation to the owner and wait for it. An operation runs no user code and never blocks, so the lock
+is held for microseconds. Proof that the fast path is safe: P cannot leave while the lock is held,
+and the M that has P and is inside a sync G is not running the loop.
 
 Counterpart: ``sudog`` (how a G that holds P waits).
 """
@@ -29,13 +29,13 @@ from gmpd.runtime.sudog import Sudog, Wait
 R = TypeVar("R")
 
 
-def find_home() -> AbstractEventLoop | None:
+def owner_loop() -> AbstractEventLoop | None:
     """The loop of the calling G, async or sync; None outside of any."""
     return running_loop() or current_loop()
 
 
-class Note:
-    """A thread that waits for one Sudog, or for one operation sent home (Go's ``note``)."""
+class Parker:
+    """A thread that waits for one Sudog, or for one operation sent to the owner (Go's ``note``)."""
 
     __slots__ = ("_lock", "m")
 
@@ -57,14 +57,14 @@ class Note:
         self._lock.acquire()
 
 
-class Errand:
-    """An operation on its way home, and back."""
+class OwnerCall:
+    """An operation that another thread sends to the owner, and its outcome."""
 
-    __slots__ = ("_attempt", "_error", "_note", "_outcome", "_recalled")
+    __slots__ = ("_attempt", "_error", "_outcome", "_parker", "_recalled")
 
-    def __init__(self, attempt: Callable[[Note], Any], note: Note):
+    def __init__(self, attempt: Callable[[Parker], Any], parker: Parker):
         self._attempt = attempt
-        self._note = note
+        self._parker = parker
         self._outcome: Any = None
         self._error: Exception | None = None
         self._recalled = False
@@ -74,11 +74,11 @@ class Errand:
         if self._recalled:
             return
         try:
-            self._outcome = self._attempt(self._note)
+            self._outcome = self._attempt(self._parker)
         except Exception as exc:  # noqa: BLE001 - it is the caller's, on the other thread
             self._error = exc
         if not isinstance(self._outcome, Wait):
-            self._note.ready()
+            self._parker.ready()
 
     def outcome(self) -> Any:
         if self._error is not None:
@@ -92,7 +92,7 @@ class Errand:
             self._outcome.abandon()
 
 
-def at_home(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: Any) -> R:
+def run_on_owner(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: Any) -> R:
     """Run an operation that never waits where ``loop``'s things may be touched, from any thread.
 
     Raises what it raises; RuntimeError when the loop is closed. With no loop (nothing runs yet) it
@@ -102,34 +102,35 @@ def at_home(loop: AbstractEventLoop | None, operation: Callable[..., R], *args: 
         return operation(*args)
     done, outcome = _with_p(loop, operation, *args)
     if not done:
-        note = Note()
-        errand = Errand(lambda _note: operation(*args), note)
-        soon_threadsafe(loop, errand)
-        note.sleep()
-        outcome = errand.outcome()
+        parker = Parker()
+        call = OwnerCall(lambda _parker: operation(*args), parker)
+        soon_threadsafe(loop, call)
+        parker.sleep()
+        outcome = call.outcome()
     return outcome  # type: ignore[no-any-return]
 
 
-def wait_at_home(
-    loop: AbstractEventLoop | None, reason: str, attempt: Callable[[Note], Any]
+def wait_on_owner(
+    loop: AbstractEventLoop | None, reason: str, attempt: Callable[[Parker], Any]
 ) -> Any:
     """Run an operation that may have to wait, from a sync G or a foreign thread; P is handed off
     for the wait.
 
-    ``attempt(note)`` runs at home. It does the operation and returns the outcome, or puts a Sudog
-    with ``g`` = ``note`` into a queue and returns that; then this returns it when it was served.
+    ``attempt(parker)`` runs on the owner. It does the operation and returns the outcome, or puts a
+    Sudog with ``g`` = ``parker`` into a queue and returns that; then this returns it when it was
+    served.
     """
-    note = Note()
+    parker = Parker()
     if loop is None or running_loop() is loop:
-        return _must_not_wait(loop, attempt(note))
-    done, outcome = _with_p(loop, attempt, note)
+        return _must_not_wait(loop, attempt(parker))
+    done, outcome = _with_p(loop, attempt, parker)
     if not done:
-        errand = Errand(attempt, note)
-        soon_threadsafe(loop, errand)
-        _sleep(loop, reason, note, errand.recall)
-        return errand.outcome()
+        call = OwnerCall(attempt, parker)
+        soon_threadsafe(loop, call)
+        _sleep(loop, reason, parker, call.recall)
+        return call.outcome()
     if isinstance(outcome, Wait):
-        _sleep(loop, reason, note, outcome.abandon)
+        _sleep(loop, reason, parker, outcome.abandon)
     return outcome
 
 
@@ -143,10 +144,10 @@ def spawn(
     one thread and no Ms, a plain function runs in the default executor.
     """
     if isinstance(loop, Loop):
-        if find_home() is loop:
+        if owner_loop() is loop:
             return go(fn, *args, **kwargs)
-        return at_home(loop, partial(go, fn, *args, **kwargs))
-    return at_home(loop, _spawn_plain, loop, partial(fn, *args, **kwargs))
+        return run_on_owner(loop, partial(go, fn, *args, **kwargs))
+    return run_on_owner(loop, _spawn_plain, loop, partial(fn, *args, **kwargs))
 
 
 def _spawn_plain(loop: AbstractEventLoop, call: Callable[[], Any]) -> Any:
@@ -167,14 +168,16 @@ def _with_p(loop: AbstractEventLoop, operation: Callable[..., Any], *args: Any) 
     return False, None
 
 
-def _sleep(loop: AbstractEventLoop, reason: str, note: Note, recall: Callable[[], object]) -> None:
+def _sleep(
+    loop: AbstractEventLoop, reason: str, parker: Parker, recall: Callable[[], object]
+) -> None:
     """Wait without P. An interrupt (Ctrl-C on the main thread) takes the operation back."""
     m = current_m()
     if m is not None and m.loop.ms.owner is m:
-        note.m = m
+        parker.m = m
     try:
         with entersyscallblock(reason):
-            note.sleep()
+            parker.sleep()
     except BaseException:
         soon_threadsafe(loop, recall)
         raise
