@@ -27,14 +27,14 @@ from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered, RemoteError
 from gmpd.interpreter import current_directory
 from gmpd.job import JobOptions
 from gmpd.protocol import ADMIN, Outcome
-from gmpd.submit.events import Ended
+from gmpd.submit.events import JobDone
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NOT_REGISTERED = f"{NotRegistered.__module__}.{NotRegistered.__qualname__}"
 
 
-def remote_error(event: Ended, job_id: str, fn_name: str) -> GmpdError:
+def remote_error(event: JobDone, job_id: str, fn_name: str) -> GmpdError:
     """A job's own exception by its texts."""
     try:
         summary = error_summary(event.payload)
@@ -55,12 +55,12 @@ class PlainFuture(JobFuture):
     ran_us = 0
     details: dict[str, Any]
 
-    def ended(self, event: Ended) -> None:
+    def ended(self, event: JobDone) -> None:
         """The outcome has come."""
         self.outcome, self.ran_us, self.details = event.outcome, event.ran_us, event.details
         super().ended(event)
 
-    def _open(self, event: Ended) -> tuple[Any, BaseException | None]:
+    def _open(self, event: JobDone) -> tuple[Any, BaseException | None]:
         if event.outcome is Outcome.OK:
             try:
                 return to_plain(event.payload), None
@@ -71,7 +71,7 @@ class PlainFuture(JobFuture):
             return None, self._remote(event)
         return super()._open(event)
 
-    def _remote(self, event: Ended) -> GmpdError:
+    def _remote(self, event: JobDone) -> GmpdError:
         return remote_error(event, self.job_id, self._fn_name)
 
     def record(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class PlainFuture(JobFuture):
 class PlainIncoming(Incoming):
     """Of a stream whose job's exception is told by its texts."""
 
-    def _error(self, event: Ended, job_id: str) -> BaseException:
+    def _error(self, event: JobDone, job_id: str) -> BaseException:
         if event.outcome is Outcome.ERROR and "error" not in event.details:
             return remote_error(event, job_id, self._name)
         return super()._error(event, job_id)

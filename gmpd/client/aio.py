@@ -29,7 +29,7 @@ from gmpd.errors import DaemonUnreachable, ProtocolError, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
-from gmpd.submit.events import Ended, Yielded, apply
+from gmpd.submit.events import ItemsReceived, JobDone, apply
 from gmpd.timeouts import checked
 
 
@@ -56,7 +56,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
             self._client.cancel_seqs([self._seq])
         return cancelled
 
-    def ended(self, event: Ended) -> None:
+    def ended(self, event: JobDone) -> None:
         """The job's outcome has come."""
         if self.done():
             return
@@ -85,7 +85,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
         else:
             self.set_exception(_for_asyncio(error))
 
-    def yielded(self, event: Yielded) -> None:
+    def yielded(self, event: ItemsReceived) -> None:
         """Nobody asked for items."""
 
     def noted(self, what: str) -> None:
@@ -261,7 +261,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
     ) -> AsyncIterator[Any]:
         """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
-        arrivals: asyncio.Queue[Yielded | Ended] = asyncio.Queue()
+        arrivals: asyncio.Queue[ItemsReceived | JobDone] = asyncio.Queue()
         incoming = Incoming(ref.name)
         seq = self._take_in(self._core.begin_stream, ref, options, blob, Sink(arrivals.put_nowait))
         try:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from gmpd.client.core import Ended
+from gmpd.client.core import JobDone
 from gmpd.client.futures import decoded
 from gmpd.protocol import Outcome
 
@@ -41,7 +41,7 @@ class Aside:
         #: Values that are being opened.
         self.busy = 0
 
-    def belongs(self, event: Ended, name: str) -> bool:
+    def belongs(self, event: JobDone, name: str) -> bool:
         """Whether the outcome of a job of function ``name`` is to be opened aside."""
         if event.outcome is not Outcome.OK and event.outcome is not Outcome.ERROR:
             return False  # there is nothing to unpickle
@@ -49,7 +49,7 @@ class Aside:
         return name not in self._quick or size > LARGE_BYTES
 
     def open(
-        self, event: Ended, job_id: Callable[[], str], name: str
+        self, event: JobDone, job_id: Callable[[], str], name: str
     ) -> tuple[Any, BaseException | None]:
         """Here and now; learns how long it took."""
         began = time.perf_counter()
@@ -64,7 +64,7 @@ class Aside:
 
     def put(
         self,
-        event: Ended,
+        event: JobDone,
         job_id: Callable[[], str],
         name: str,
         then: Callable[[Any, BaseException | None], None],

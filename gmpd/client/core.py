@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gmpd.submit.core import SubmitCore
-from gmpd.submit.events import Answered, Ended, Event, Note, Yielded, apply
+from gmpd.submit.events import CallReply, Event, ItemsReceived, JobDone, JobNotice, apply
 
-__all__ = ["Answered", "ClientCore", "Ended", "Event", "Note", "Yielded", "apply"]
+__all__ = ["CallReply", "ClientCore", "Event", "ItemsReceived", "JobDone", "JobNotice", "apply"]
 
 #: Functions that the daemon is told to remember; beyond, it forgets the one unused for longest.
 FUNCTIONS_MAX = 1024

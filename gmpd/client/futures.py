@@ -39,7 +39,7 @@ from gmpd.runtime.internals import (
     RUNNING,
 )
 from gmpd.submit.core import SMALL_BYTES
-from gmpd.submit.events import Ended
+from gmpd.submit.events import JobDone
 from gmpd.timeouts import checked
 
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
@@ -52,7 +52,7 @@ class Owner(Protocol):
     def cancel_job(self, future: Any) -> bool: ...
     def job_id_of(self, future: Any) -> str: ...
     def call_back(self, future: Any) -> None: ...
-    def settle_later(self, future: Any, event: Ended) -> None: ...
+    def settle_later(self, future: Any, event: JobDone) -> None: ...
 
 
 _RLock: Any = _thread.RLock  # typeshed says that it is final
@@ -131,7 +131,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     _result: Any = None
     _exception: BaseException | None = None
     #: The outcome as it came, until somebody has asked for what is in it.
-    _event: Ended | None = None
+    _event: JobDone | None = None
     _made: Any = None
     _seq = 0
     _owner: Owner | None = None
@@ -260,10 +260,10 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     streams = False
 
-    def ended(self, event: Ended) -> None:
+    def ended(self, event: JobDone) -> None:
         """The job's outcome has come. Waits for nothing and runs no user's code."""
         outcome, payload, buffers, ran_us, _ = event
-        state, kept = FINISHED, cast("Ended | None", event)
+        state, kept = FINISHED, cast("JobDone | None", event)
         if outcome is Outcome.OK:
             # A small one is opened at once: no user's code takes part in it, and it costs less than
             # to keep it for later.
@@ -286,7 +286,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         if not self.settle(event) and self._owner is not None:
             self._owner.settle_later(self, event)
 
-    def settle(self, event: Ended, *, force: bool = False) -> bool:
+    def settle(self, event: JobDone, *, force: bool = False) -> bool:
         """Take the outcome, if nobody is inside of the condition or a waiter.
 
         ``force``: all the same. ``concurrent.futures.wait`` takes the conditions of all its
@@ -318,7 +318,7 @@ class JobFuture(concurrent.futures.Future[Any]):
                 self.run_callbacks()
         return True
 
-    def _take(self, event: Ended) -> None:
+    def _take(self, event: JobDone) -> None:
         if event.outcome is Outcome.CANCELLED:
             self._state = CANCELLED_AND_NOTIFIED
         else:
@@ -373,7 +373,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             if event is not None:
                 self._keep(event)
 
-    def _keep(self, event: Ended) -> None:
+    def _keep(self, event: JobDone) -> None:
         value, error = self._open(event)
         if self._event is None:
             return  # the first value is everybody's
@@ -386,7 +386,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         self._event = None
         self.__dict__.pop("_decoding", None)
 
-    def _open(self, event: Ended) -> tuple[Any, BaseException | None]:
+    def _open(self, event: JobDone) -> tuple[Any, BaseException | None]:
         """Value or exception; raises only what a signal handler raised."""
         return decoded(event, lambda: self.job_id, self._fn_name)
 
@@ -394,7 +394,9 @@ class JobFuture(concurrent.futures.Future[Any]):
 _TELLS = {Outcome.OK: "add_result", Outcome.CANCELLED: "add_cancelled"}
 
 
-def decoded(event: Ended, job_id: Callable[[], str], name: str) -> tuple[Any, BaseException | None]:
+def decoded(
+    event: JobDone, job_id: Callable[[], str], name: str
+) -> tuple[Any, BaseException | None]:
     """Value or exception of how a job ended. Raises only what a signal handler raised."""
     payload = event.payload
     is_value = event.outcome is Outcome.OK

@@ -14,11 +14,11 @@ from gmpd.errors import (
     another,
 )
 from gmpd.protocol import Outcome
-from gmpd.submit.events import Ended
+from gmpd.submit.events import JobDone
 from gmpd.submit.losses import death_of, worker_lost
 
 
-def error_of(event: Ended, job_id: str, name: str) -> BaseException:
+def error_of(event: JobDone, job_id: str, name: str) -> BaseException:
     """The exception that stands for how a job ended."""
     details = event.details
     error = details.get("error")
@@ -56,7 +56,7 @@ def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdEr
     return worker_lost(message, job_id, details)
 
 
-def describe(event: Ended, job_id: str, name: str) -> str:
+def describe(event: JobDone, job_id: str, name: str) -> str:
     """One line on a job's way, for notes and messages."""
     details = event.details
     parts = [f"job {job_id} {name!r}"]

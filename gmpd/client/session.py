@@ -50,7 +50,7 @@ from gmpd.errors import DaemonUnreachable, QueueFull, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.core import SMALL_BYTES
-from gmpd.submit.events import Ended, apply
+from gmpd.submit.events import JobDone, apply
 from gmpd.timeouts import wait_s
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
@@ -92,7 +92,7 @@ class Session(Wire):
         self._room, self._idle = self._new_bell(), self._new_bell()
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
-        self._unsettled: deque[tuple[JobFuture, Ended, float]] = deque()
+        self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
         self._leading = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
@@ -220,7 +220,7 @@ class Session(Wire):
             try:
                 sink._seq = core.submit(ref, blob, options, sink)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this job's alone
-                core.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
+                core.events.append((sink, JobDone(Outcome.LOST, b"", (), 0, {"error": error})))
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -373,7 +373,7 @@ class Session(Wire):
         if not core.busy and self._idle.any():
             self._idle.notify_all()
 
-    def settle_later(self, future: JobFuture, event: Ended) -> None:
+    def settle_later(self, future: JobFuture, event: JobDone) -> None:
         """Somebody is inside of its condition: it is settled by the IO thread."""
         self._unsettled.append((future, event, time.monotonic()))
         self._ring()

@@ -18,7 +18,7 @@ from gmpd.client.shield import SHIELD
 from gmpd.errors import JobCancelled
 from gmpd.protocol import Outcome
 from gmpd.submit.core import STREAM_WINDOW
-from gmpd.submit.events import Ended, Yielded
+from gmpd.submit.events import ItemsReceived, JobDone
 
 
 class Owner(Protocol):
@@ -46,9 +46,9 @@ class Incoming:
         """Whether a value is there."""
         return bool(self._items)
 
-    def take(self, event: Yielded | Ended, job_id: str) -> None:
+    def take(self, event: ItemsReceived | JobDone, job_id: str) -> None:
         """Something has come. Raises what the generator raised, or what ended its job."""
-        if isinstance(event, Yielded):
+        if isinstance(event, ItemsReceived):
             self._items.extend(zip(event.payloads, event.buffers, strict=True))
             return
         # First, for a signal handler may raise meanwhile: then the end is still to come.
@@ -57,7 +57,7 @@ class Incoming:
         if error is not None:
             raise error
 
-    def _error(self, event: Ended, job_id: str) -> BaseException:
+    def _error(self, event: JobDone, job_id: str) -> BaseException:
         _, error = decoded(event, lambda: job_id, self._name)
         return error or JobCancelled(f"job {job_id}: cancelled")
 
@@ -93,7 +93,7 @@ class Stream(Iterator[Any]):
 
     def __init__(self, client: Owner, name: str) -> None:
         self._client = client
-        self._arrived: deque[Yielded | Ended] = deque()
+        self._arrived: deque[ItemsReceived | JobDone] = deque()
         self._bell = client.new_bell()
         self._incoming = self._new_incoming(name)
 
@@ -118,7 +118,7 @@ class Stream(Iterator[Any]):
         self._client.refuse_to_wait()
         self._bell.wait_for(lambda: self._arrived)
         event = self._arrived[0]
-        if isinstance(event, Ended):  # stays, should a handler raise while the error is decoded
+        if isinstance(event, JobDone):  # stays, should a handler raise while the error is decoded
             self._incoming.take(event, self._client.job_id(self._seq))
             return
         with SHIELD:
@@ -175,7 +175,7 @@ class Stream(Iterator[Any]):
         """What the core holds: not the stream itself, which may so be dropped."""
         arrived, bell = self._arrived, self._bell
 
-        def put(event: Yielded | Ended) -> None:
+        def put(event: ItemsReceived | JobDone) -> None:
             arrived.append(event)
             bell.notify_all()
 
@@ -206,10 +206,10 @@ class Sink:
         #: Weak references to the stream: their callbacks come only while they live.
         self.watching: tuple[Gone, ...] = ()
 
-    def yielded(self, event: Yielded) -> None:
+    def yielded(self, event: ItemsReceived) -> None:
         self._put(event)
 
-    def ended(self, event: Ended) -> None:
+    def ended(self, event: JobDone) -> None:
         self.watching = ()
         self._put(event)
 

@@ -20,7 +20,7 @@ from gmpd.errors import DaemonUnreachable, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
-from gmpd.submit.events import Answered, Ended, Event, Note, Yielded
+from gmpd.submit.events import CallReply, Event, ItemsReceived, JobDone, JobNotice
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.resend import HOPELESS, ResendBuffer, Sent
 
@@ -41,9 +41,9 @@ _NOTHING: dict[str, Any] = {}
 _AGAIN = object()
 
 
-#: An ``Ended`` of its fields, without a step of Python: there is one for each job.
-_ended: Callable[[tuple[Outcome, bytes, protocol.Buffers, int, dict[str, Any]]], Ended]
-_ended = partial(tuple.__new__, Ended)
+#: A ``JobDone`` of its fields, without a step of Python: there is one for each job.
+_job_done: Callable[[tuple[Outcome, bytes, protocol.Buffers, int, dict[str, Any]]], JobDone]
+_job_done = partial(tuple.__new__, JobDone)
 
 
 class SubmitCore:
@@ -222,7 +222,7 @@ class SubmitCore:
         for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)):
             sink = self._jobs.pop(seq, None)
             if sink is not None:
-                self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
+                self.events.append((sink, JobDone(Outcome.LOST, b"", (), 0, {"error": error})))
                 self.unsent -= 1
             else:
                 self._dropped -= 1
@@ -299,7 +299,7 @@ class SubmitCore:
     def cancel(self, seqs: list[int]) -> int:
         """Cancel jobs; how many of them had not been sent, and so are over now.
 
-        The others are asked for. What becomes of each is an ``Ended`` or a ``Note`` "kept".
+        The others are asked for. What becomes of each is a ``JobDone`` or a ``JobNotice`` "kept".
         """
         unsent, asked = 0, []
         unsent_from = self._first_unsent()
@@ -309,7 +309,7 @@ class SubmitCore:
             if sink is None:
                 continue
             if seq >= unsent_from or seq in held:
-                self.events.append((sink, Ended(Outcome.CANCELLED, b"", (), 0, _NOTHING)))
+                self.events.append((sink, JobDone(Outcome.CANCELLED, b"", (), 0, _NOTHING)))
                 del self._jobs[seq]
                 self.unsent -= 1
                 self._dropped += 1
@@ -438,12 +438,12 @@ class SubmitCore:
         buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
         sink = self._jobs.get(message.job)
         if sink is not None:
-            self.events.append((sink, Yielded(message.payloads, buffers)))
+            self.events.append((sink, ItemsReceived(message.payloads, buffers)))
 
     def _reply(self, message: protocol.Reply) -> None:
         sink = self._calls.pop(message.request, None)
         if sink is not None:
-            self.events.append((sink, Answered(message.ok, message.value)))
+            self.events.append((sink, CallReply(message.ok, message.value)))
 
     def _welcomed(self, message: protocol.Welcome) -> None:
         self.welcome = message
@@ -454,7 +454,7 @@ class SubmitCore:
         for seq in jobs:
             sink = self._jobs.get(seq)
             if sink is not None:
-                self.events.append((sink, Note(what)))
+                self.events.append((sink, JobNotice(what)))
 
     def _done(self, message: protocol.Done, frames: list[Any]) -> None:
         payloads, ran = message.payloads, message.ran_us
@@ -473,10 +473,10 @@ class SubmitCore:
             if sink is None:
                 continue
             if special is None:
-                add((sink, _ended((Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))))
+                add((sink, _job_done((Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))))
             else:
                 outcome, details = special
-                add((sink, Ended(outcome, payloads[i], buffers[i], ran[i], details or _NOTHING)))
+                add((sink, JobDone(outcome, payloads[i], buffers[i], ran[i], details or _NOTHING)))
         self._received += len(payloads)
         self._bytes_since_ack += sum(map(len, payloads)) + sum(len(f) for f in frames)
         due = self._received - self._acked
@@ -504,9 +504,9 @@ class SubmitCore:
             return
         self.lost = error = self.explain(error)
         for sink in self._jobs.values():
-            self.events.append((sink, Ended(Outcome.LOST, b"", (), 0, {"error": error})))
+            self.events.append((sink, JobDone(Outcome.LOST, b"", (), 0, {"error": error})))
         for sink in self._calls.values():
-            self.events.append((sink, Answered(False, error)))
+            self.events.append((sink, CallReply(False, error)))
         self._jobs.clear()
         self._calls.clear()
         self._waiting.clear()

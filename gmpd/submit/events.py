@@ -8,7 +8,7 @@ from gmpd import protocol
 from gmpd.protocol import Outcome
 
 
-class Ended(NamedTuple):
+class JobDone(NamedTuple):
     """The end of one job, for its sink."""
 
     outcome: Outcome
@@ -18,20 +18,20 @@ class Ended(NamedTuple):
     details: dict[str, Any]
 
 
-class Yielded(NamedTuple):
+class ItemsReceived(NamedTuple):
     """Items of a generator job, for its sink."""
 
     payloads: list[bytes]
     buffers: list[protocol.Buffers]
 
 
-class Note(NamedTuple):
+class JobNotice(NamedTuple):
     """Something else for a sink: ``what`` is "running" or "kept"."""
 
     what: str
 
 
-class Answered(NamedTuple):
+class CallReply(NamedTuple):
     """The reply to a call, for its sink."""
 
     ok: bool
@@ -40,17 +40,17 @@ class Answered(NamedTuple):
 
 #: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
 #: refer to itself, and live on with its value until the collector passes.
-Event: TypeAlias = tuple[Any, Ended | Yielded | Note | Answered]
+Event: TypeAlias = tuple[Any, JobDone | ItemsReceived | JobNotice | CallReply]
 
 
 def apply(event: Event) -> None:
     """Hand news to its sink. The commonest first."""
     sink, news = event
-    if isinstance(news, Ended):
+    if isinstance(news, JobDone):
         sink.ended(news)
-    elif isinstance(news, Yielded):
+    elif isinstance(news, ItemsReceived):
         sink.yielded(news)
-    elif isinstance(news, Answered):
+    elif isinstance(news, CallReply):
         sink.answered(news.ok, news.value)
     else:
         sink.noted(news.what)

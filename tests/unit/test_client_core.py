@@ -12,7 +12,7 @@ import pytest
 
 from gmpd import codec, protocol
 from gmpd.client.chunks import run_chunk
-from gmpd.client.core import ClientCore, Ended, Note, apply
+from gmpd.client.core import ClientCore, JobDone, JobNotice, apply
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import CHUNK_ITEMS_MAX, Plan, Sizer
 from gmpd.codec import FunctionRef
@@ -98,7 +98,7 @@ def test_every_job_has_one_end() -> None:
     receive(client, done(seqs[:1]))  # repeated: dropped
     client.lose(DaemonUnreachable("gone"))
     client.lose(DaemonUnreachable("again"))
-    ends = [news for _, news in client.events if isinstance(news, Ended)]
+    ends = [news for _, news in client.events if isinstance(news, JobDone)]
     assert [end.outcome for end in ends] == [Outcome.OK, Outcome.LOST, Outcome.LOST]
     assert client.busy == 0
     with pytest.raises(DaemonUnreachable, match="gone"):
@@ -251,7 +251,7 @@ def test_what_the_daemon_has_no_room_for_is_sent_again_in_order() -> None:
     assert client.retry_s == 0.0, "nothing waits"
     receive(client, done([seqs[i] for i in (2, 4, 3, 5, 6)] + more))
     assert client.busy == client.unsent == 0
-    ends = [(id(sink), news) for sink, news in client.events if isinstance(news, Ended)]
+    ends = [(id(sink), news) for sink, news in client.events if isinstance(news, JobDone)]
     assert [end.outcome for _, end in ends] == [Outcome.OK] * 9
     assert len({sink for sink, _ in ends}) == 9
 
@@ -297,7 +297,7 @@ def test_refused_jobs_end_when_nobody_asked_to_send_them_again() -> None:
     sent(client)
     refuse(client, [seq], room=3)
     ((_, end),) = client.events
-    assert isinstance(end, Ended)
+    assert isinstance(end, JobDone)
     assert (end.outcome, end.details["room"]) == (Outcome.REJECTED, 3)
 
 
@@ -317,16 +317,19 @@ def test_running_and_kept_reach_the_job() -> None:
     (seq,) = submit(client)
     receive(client, protocol.Running([seq, 999]))
     receive(client, protocol.Kept([seq]))
-    assert [news.what for _, news in client.events if isinstance(news, Note)] == ["running", "kept"]
+    assert [news.what for _, news in client.events if isinstance(news, JobNotice)] == [
+        "running",
+        "kept",
+    ]
 
 
 class Box:
     """A sink of whose end a weak reference tells."""
 
     streams = False
-    news: Ended | None = None
+    news: JobDone | None = None
 
-    def ended(self, news: Ended) -> None:
+    def ended(self, news: JobDone) -> None:
         self.news = news
 
 
@@ -354,7 +357,7 @@ def test_a_sink_that_keeps_its_news_ends_with_its_last_reference(
 
 
 def end(future: JobFuture, outcome: Outcome, payload: bytes = b"", **details: Any) -> None:
-    future.ended(Ended(outcome, payload, (), 1500, details))
+    future.ended(JobDone(outcome, payload, (), 1500, details))
 
 
 @pytest.mark.parametrize(
