@@ -17,9 +17,9 @@ from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.aside import Aside
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
-from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Incoming, Sink
 from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.views import Face, OptionsView
@@ -228,7 +228,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
     ) -> int:
         self._check_open()
         self._core.check(ref, blob, options)
-        with SHIELD:  # a signal handler may submit, too
+        with DEFER_SIGNALS:  # a signal handler may submit, too
             seq = take(ref, blob, options, sink)
             self._expect()
             if self._core.unsent >= FLUSH_JOBS or self._core.in_flight == 0:
@@ -271,7 +271,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
                     continue
                 item = incoming.pop()
                 if n := incoming.due():
-                    with SHIELD:
+                    with DEFER_SIGNALS:
                         self._core.pull(seq, n)
                         self._flush()
                 yield codec.decode(*item)
@@ -283,19 +283,19 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         self._check_open()
         left_s = checked(timeout)
         sink = _CallSink(self._loop.create_future())
-        with SHIELD:
+        with DEFER_SIGNALS:
             self._core.call(method, params, sink)
             self._expect()
             self._flush()
         try:
             return await asyncio.wait_for(sink.future, left_s)
         finally:
-            with SHIELD:
+            with DEFER_SIGNALS:
                 self._core.forget_call(sink)
 
     def cancel_seqs(self, seqs: list[int]) -> None:
         """Cancel jobs by number; does not wait for what the daemon says."""
-        with SHIELD:
+        with DEFER_SIGNALS:
             self._core.cancel(seqs)
             if not self._closed:
                 self._wake()
@@ -327,7 +327,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         self._woken = False
         if self._closed:
             return
-        with SHIELD:
+        with DEFER_SIGNALS:
             self._pump()
             self._check_peer()
         self._settle()
@@ -366,7 +366,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
             except BaseException:
                 self._wake()
                 raise
-            with SHIELD:
+            with DEFER_SIGNALS:
                 if events and events[0] is event:  # else a handler has gone on from there
                     events.popleft()
 
@@ -377,7 +377,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         verdict = self._liveness.tick(core.heard, waits=core.waits)
         if self._closed:
             return
-        with SHIELD:
+        with DEFER_SIGNALS:
             if verdict is Verdict.ASK:
                 core.ask_for_life()
             elif verdict is Verdict.GIVE_UP:

@@ -1,8 +1,9 @@
 """The door to a client's core and socket: one thread at a time, held up by no signal handler.
 
-What is done behind it is done whole: signal handlers wait for its end (``shield``), so they find it
-open. Only a finalizer (``__del__``, a weak reference's callback) may run in a thread that is inside
-already, since the collector runs anywhere: it is refused, for it can neither go on nor wait.
+What is done behind it is done whole: signal handlers wait for its end (``defer_signals``), so they
+find it open. Only a finalizer (``__del__``, a weak reference's callback) may run in a thread that
+is inside already, since the collector runs anywhere: it is refused, for it can neither go on nor
+wait.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import _thread
 from typing import Any
 
-from gmpd.client.shield import SHIELD
+from gmpd.client.defer_signals import DEFER_SIGNALS
 
 
 class Door:
@@ -27,9 +28,9 @@ class Door:
         return bool(self._lock._is_owned())
 
     def __enter__(self) -> None:
-        SHIELD.__enter__()
+        DEFER_SIGNALS.__enter__()
         if self._lock._is_owned():
-            SHIELD.__exit__()
+            DEFER_SIGNALS.__exit__()
             raise RuntimeError(
                 "a finalizer (__del__ or a weak reference's callback) used a client in the middle"
                 " of that client's own work, where it can wait for nothing: let the finalizer only"
@@ -39,4 +40,4 @@ class Door:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-        SHIELD.__exit__()
+        DEFER_SIGNALS.__exit__()

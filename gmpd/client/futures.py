@@ -26,8 +26,8 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gmpd import codec
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.outcomes import error_of
-from gmpd.client.shield import SHIELD
 from gmpd.codec.interrupts import pass_on
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
@@ -400,7 +400,7 @@ def decoded(
     """Value or exception of how a job ended. Raises only what a signal handler raised."""
     payload = event.payload
     is_value = event.outcome is Outcome.OK
-    watch = SHIELD.watch()
+    watch = DEFER_SIGNALS.watch()
     try:
         with watch:
             if is_value:

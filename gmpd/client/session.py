@@ -37,12 +37,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.door import Door
 from gmpd.client.futures import JobFuture, Sleepers
 from gmpd.client.liveness import Liveness, Verdict
-from gmpd.client.shield import SHIELD
 from gmpd.client.streams import Gone, Stream
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
@@ -251,7 +251,7 @@ class Session(Wire):
     def _spin(self, future: JobFuture, end: int) -> None:
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
         fd = self._link.fd
-        with SHIELD:
+        with DEFER_SIGNALS:
             with self._door:
                 if self._stopping:
                     return

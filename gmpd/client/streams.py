@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self
 
 from gmpd import codec
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.futures import decoded
-from gmpd.client.shield import SHIELD
 from gmpd.errors import JobCancelled
 from gmpd.protocol import Outcome
 from gmpd.submit.core import STREAM_WINDOW
@@ -121,7 +121,7 @@ class Stream(Iterator[Any]):
         if isinstance(event, JobDone):  # stays, should a handler raise while the error is decoded
             self._incoming.take(event, self._client.job_id(self._seq))
             return
-        with SHIELD:
+        with DEFER_SIGNALS:
             if self._arrived and self._arrived[0] is event:  # else another reader has it
                 self._arrived.popleft()
                 self._incoming.take(event, "")
@@ -129,7 +129,7 @@ class Stream(Iterator[Any]):
     def _next_value(self) -> Any:
         # Taken out once it is decoded: what a signal handler raises meanwhile costs no value.
         item = self._incoming.first()
-        watch = SHIELD.watch()
+        watch = DEFER_SIGNALS.watch()
         try:
             with watch:
                 value = self._decode(item)
@@ -145,7 +145,7 @@ class Stream(Iterator[Any]):
         return value
 
     def _drop(self, item: tuple[bytes, Any]) -> bool:
-        with SHIELD:
+        with DEFER_SIGNALS:
             mine = bool(self._incoming) and self._incoming.first() is item
             if mine:
                 self._incoming.pop()

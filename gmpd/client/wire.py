@@ -13,10 +13,10 @@ from typing import Any
 
 from gmpd import versions
 from gmpd.client.core import ClientCore
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.liveness import TICKS, Liveness
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.reference import Documented, public
-from gmpd.client.shield import SHIELD
 from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
 from gmpd.netpoll import Dealer, Network
 
@@ -76,7 +76,7 @@ class Wire(metaclass=Documented):
     def _send_out(self) -> bool:
         """Send what may go; whether something has come in meanwhile."""
         link = self._link
-        with SHIELD:
+        with DEFER_SIGNALS:
             for frames in self._core.take_outgoing():
                 link.send(frames)
             return link.readable
@@ -84,7 +84,7 @@ class Wire(metaclass=Documented):
     def _pump(self) -> None:
         """Send what may go, read all that has come, until the descriptor's edge is whole."""
         link, core = self._link, self._core
-        with SHIELD:
+        with DEFER_SIGNALS:
             while True:
                 for frames in core.take_outgoing():
                     link.send(frames)

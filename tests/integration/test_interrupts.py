@@ -23,8 +23,8 @@ import pytest
 
 import gmpd
 import gmpd.client
+from gmpd.client.defer_signals import DEFER_SIGNALS, SignalDeferral
 from gmpd.client.futures import JobFuture
-from gmpd.client.shield import SHIELD, Shield
 from gmpd.errors import DaemonUnreachable
 from tests.support import wait_until
 
@@ -280,8 +280,8 @@ def test_a_shield_passes_the_signal_on_when_it_ends() -> None:
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with SHIELD:
-            with SHIELD:
+        with DEFER_SIGNALS:
+            with DEFER_SIGNALS:
                 signal.raise_signal(signal.SIGINT)
             seen.append("inside")
         assert seen == ["inside", "handled"]
@@ -293,7 +293,7 @@ def test_a_shield_passes_the_signal_on_when_it_ends() -> None:
 def test_a_shield_leaves_an_ignored_signal_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with Shield():
+        with SignalDeferral():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:

@@ -1,4 +1,4 @@
-"""Signal handlers wait while a client is in the middle of something: ``with SHIELD:``.
+"""Signal handlers wait while a client is in the middle of something: ``with DEFER_SIGNALS:``.
 
 Python runs the handler of a signal between any two instructions of the main thread. There it may
 call the very client that the thread is inside of, or raise. So in the main thread every Python
@@ -9,8 +9,8 @@ comparison.
 Handlers are swapped for a note of our own, not blocked: a signal that Python has taken already is
 not held back by any mask. A block costs 2 µs.
 
-``SHIELD.watch()`` holds nothing back. It tells an exception that a handler raised in the block from
-one that the block's own code raised: what was interrupted can then be done again.
+``DEFER_SIGNALS.watch()`` holds nothing back. It tells an exception that a handler raised in the
+block from one that the block's own code raised: what was interrupted can then be done again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SIGNALS = tuple(sorted(_signal.valid_signals()))
 _getsignal, _signal_set = _signal.getsignal, _signal.signal
 
 
-class Shield:
+class SignalDeferral:
     """One for the process, since there is one main thread; blocks nest."""
 
     def __init__(self) -> None:
@@ -144,30 +144,36 @@ class Shield:
 
 
 class Watch:
-    """See ``Shield.watch``. ``raised``: what a handler raised in the block, if that ended it."""
+    """See ``SignalDeferral.watch``. ``raised``: what a handler raised in the block, if that ended
+    it.
+    """
 
-    def __init__(self, shield: Shield) -> None:
-        self._shield = shield
+    def __init__(self, deferral: SignalDeferral) -> None:
+        self._deferral = deferral
         #: The id of what a handler raised last. Not itself: it may hold the frame that holds this.
         self.last = 0
         self.raised: BaseException | None = None
 
     def __enter__(self) -> Watch:
-        shield = self._shield
-        if threading.get_ident() == shield._main and not shield._depth and shield._watch() is None:
-            shield._watch = weakref.ref(self)
-            shield._swap()
+        deferral = self._deferral
+        if (
+            threading.get_ident() == deferral._main
+            and not deferral._depth
+            and deferral._watch() is None
+        ):
+            deferral._watch = weakref.ref(self)
+            deferral._swap()
         return self
 
     def __exit__(
         self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        shield = self._shield
+        deferral = self._deferral
         if error is not None and self.last:
             self.raised = _in_chain(error, self.last)  # the block may have made another of it
-        if shield._watch() is self:
-            shield._watch = _no_watch
-            shield._restore()
+        if deferral._watch() is self:
+            deferral._watch = _no_watch
+            deferral._restore()
 
     def reraise(self) -> None:
         """Raise what a handler raised, if one did."""
@@ -192,4 +198,4 @@ def _no_watch() -> None:
     return None
 
 
-SHIELD = Shield()
+DEFER_SIGNALS = SignalDeferral()
