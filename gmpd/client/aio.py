@@ -1,7 +1,7 @@
 """``AsyncClient``: the asyncio face. One loop, no threads, no locks.
 
 The loop watches the socket; what is submitted within one turn of the loop leaves together. It keeps
-a client only while jobs of it are out (see ``unclosed``).
+a client only while jobs of it are out (see ``finalize``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.aside import Aside
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
 from gmpd.client.defer_signals import DEFER_SIGNALS
+from gmpd.client.finalize import ClientResources, LoopCallback, end_aside
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.streams import Incoming, Sink
-from gmpd.client.unclosed import Belongings, Leash, end_aside
 from gmpd.client.views import Face, OptionsView
 from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
@@ -190,11 +190,13 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
                 pass
             return False
 
-        self._leash = Leash(self, AsyncClient._turn)
-        self._belongings = Belongings(self, self._link, self._network, self._daemon, unhook, there)
+        self._loop_callback = LoopCallback(self, AsyncClient._turn)
+        self._resources = ClientResources(
+            self, self._link, self._network, self._daemon, unhook, there
+        )
         for fd in fds:
-            loop.add_reader(fd, self._leash)
-        loop.call_soon(self._leash)
+            loop.add_reader(fd, self._loop_callback)
+        loop.call_soon(self._loop_callback)
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -334,7 +336,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         core = self._core
         self._look_idle()
         if not core.waits:
-            self._leash.client = None
+            self._loop_callback.client = None
         elif self._tick is None:
             self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
         if core.retry_s and self._retry is None:
@@ -352,7 +354,7 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
 
     def _expect(self) -> None:
         """The daemon owes something: the loop keeps this client, and looks whether that lives."""
-        self._leash.client = self
+        self._loop_callback.client = self
         if self._tick is None:
             self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
 
@@ -417,8 +419,8 @@ class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[A
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
         if not self._loop.is_closed():  # else nobody awaits them
             self._settle()
-        self._leash.client = None
-        self._belongings.end(bye)
+        self._loop_callback.client = None
+        self._resources.end(bye)
         if self._daemon is None:
             return None
         # In the thread's hands from here on, whether or not anybody awaits it.

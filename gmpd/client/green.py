@@ -2,7 +2,7 @@
 
 Works with and without gevent's monkey patches. Whoever waits gives way to other greenlets; instead
 of a thread, the hub watches the socket. It keeps a client only while jobs of it are out (see
-``unclosed``).
+``finalize``).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import gevent
 import gevent.event
 
+from gmpd.client.finalize import ClientResources, LoopCallback
 from gmpd.client.futures import JobFuture
 from gmpd.client.streams import Gone, Stream
 from gmpd.client.sync import Client as _Client
-from gmpd.client.unclosed import Belongings, Leash
 from gmpd.codec import Blob, FunctionRef
 from gmpd.netpoll import Network
 
@@ -113,12 +113,12 @@ class Client(_Client):
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
     ) -> None:
         super()._take_in(ref, options, blob, sink, wait)
-        self._leash.client = self
+        self._loop_callback.client = self
 
     def stream_with(self, *what: Any) -> Stream:
         """As the blocking face's."""
         stream = super().stream_with(*what)
-        self._leash.client = self
+        self._loop_callback.client = self
         return stream
 
     def call_back(self, future: JobFuture) -> None:
@@ -142,10 +142,12 @@ class Client(_Client):
             return True
 
         self._there = there
-        self._leash = Leash(self, Client._wake)
-        self._belongings = Belongings(self, self._link, self._network, self._daemon, unhook, there)
+        self._loop_callback = LoopCallback(self, Client._wake)
+        self._resources = ClientResources(
+            self, self._link, self._network, self._daemon, unhook, there
+        )
         for watcher in watchers:
-            watcher.start(self._leash)
+            watcher.start(self._loop_callback)
         self._wake()
 
     def _wake(self) -> None:
@@ -157,7 +159,7 @@ class Client(_Client):
 
     def _ring(self) -> None:
         if not self._stopping:
-            self._there(self._leash)
+            self._there(self._loop_callback)
 
     def _watch_bell(self, stream: Stream) -> Gone:
         return Gone(stream, lambda _: self._ring())
@@ -168,7 +170,7 @@ class Client(_Client):
             return
         wait_s = self._next_turn()
         if not self.unfinished():
-            self._leash.client = None
+            self._loop_callback.client = None
         if wait_s is not None and (self._timer is None or self._timer_at > time.monotonic()):
             if self._timer is not None:
                 self._timer.kill(block=False)
@@ -190,8 +192,8 @@ class Client(_Client):
             self._settle()
         if self._timer is not None:
             self._timer.kill(block=False)
-        self._leash.client = None
-        self._belongings.end(None)
+        self._loop_callback.client = None
+        self._resources.end(None)
         if self._daemon is not None:
             self._daemon.close()
 

@@ -15,8 +15,8 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from gmpd.client.finalize import LINGER_MS
 from gmpd.client.private import PrivateDaemon
-from gmpd.client.unclosed import LINGER_MS
 from gmpd.netpoll import Dealer, Network
 
 #: How long the thread waits for a client that is being dropped, seconds: the other thread has some

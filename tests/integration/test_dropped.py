@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import gmpd
-from gmpd.client import unclosed
+from gmpd.client import finalize
 from tests.rawclient import DEADLINE_S, Boot
 from tests.support import wait_until
 
@@ -245,7 +245,7 @@ def test_many_async_clients_are_dropped_while_they_work(boot: Boot) -> None:
             if i % 3 == 0:
                 gc.collect()
         gc.collect()
-        await soon(lambda: not unclosed._all)
+        await soon(lambda: not finalize._all)
 
     asyncio.run(main())
     raw.until(lambda: raw.call("status")["sessions"] == 1)
@@ -282,7 +282,7 @@ def test_an_async_client_that_is_kept_hangs_no_interpreter(
 GREEN = """
 import gevent, gc, os, time, sys
 from gmpd.client.green import Client
-from gmpd.client.unclosed import _all
+from gmpd.client.finalize import _all
 
 def until(fact):
     end = time.monotonic() + 20

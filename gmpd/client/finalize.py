@@ -1,9 +1,10 @@
 """What becomes of a client that nobody closes, where no thread of its own could end it.
 
 The asyncio and gevent faces live on somebody else's loop. What the loop holds of a client is a
-``Leash``: it keeps the client only while jobs of it are out. What must be ended in order (the link,
-then its network, then a private daemon) are its ``Belongings``: kept here until they are, for the
-collector calls finalizers in any order, and that of a network waits for its links for ever.
+``LoopCallback``: it keeps the client only while jobs of it are out. What must be ended in order
+(the link, then its network, then a private daemon) are its ``ClientResources``: kept here until
+they are, for the collector calls finalizers in any order, and that of a network waits for its links
+for ever.
 
 It knows no client: a face says how its loop lets go of the link, and how a call gets there.
 """
@@ -26,7 +27,7 @@ from gmpd.netpoll import Dealer, Network
 LINGER_MS = 500
 
 
-class Leash:
+class LoopCallback:
     """The loop's end of a client; ``client`` is set while jobs of it are out, and keeps it."""
 
     def __init__(self, client: Any, turn: Callable[[Any], None]) -> None:
@@ -41,7 +42,7 @@ class Leash:
             self._turn(client)
 
 
-class Belongings:
+class ClientResources:
     """Of one open client: ends once, by ``end``, ``dropped`` or with the interpreter.
 
     ``unhook`` takes the link out of its loop, in the loop's thread. ``there`` has a function called
@@ -117,7 +118,7 @@ def end_aside(daemon: PrivateDaemon) -> None:
     threading.Thread(target=daemon.close, name="gmpd-end").start()
 
 
-_all: set[Belongings] = set()
+_all: set[ClientResources] = set()
 
 
 def _at_exit() -> None:
