@@ -17,13 +17,13 @@ from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.aside import Aside
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
+from gmpd.client.connection import ClientConnection
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.finalize import ClientResources, LoopCallback, end_aside
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.streams import Incoming, Sink
 from gmpd.client.views import Face, OptionsView
-from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, ProtocolError, another
 from gmpd.netpoll import Network
@@ -105,7 +105,9 @@ def _for_asyncio(error: BaseException) -> BaseException:
 AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]
 
 
-class AsyncClient(Wire, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]):
+class AsyncClient(
+    ClientConnection, Face[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]
+):
     """``async with AsyncClient() as c: await c.submit(fn, x)``. Arguments as ``Client``'s."""
 
     #: Whether a link was opened.

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
+from gmpd.client.connection import ClientConnection
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
@@ -44,7 +45,6 @@ from gmpd.client.door import Door
 from gmpd.client.futures import JobFuture, Sleepers
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.streams import Gone, Stream
-from gmpd.client.wire import Wire
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull, another
 from gmpd.netpoll import Network
@@ -75,7 +75,7 @@ _RING = operator.methodcaller("write", _ONE)
 Request = tuple[FunctionRef, dict[str, Any] | None, Blob, Any]
 
 
-class Session(Wire):
+class Session(ClientConnection):
     """What ``Client`` is made of, but for its verbs."""
 
     #: Whether to be dropped without ``close`` is worth a ResourceWarning.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gmpd import protocol, versions
-from gmpd.client.wire import Wire
+from gmpd.client.connection import ClientConnection
 from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
@@ -271,8 +271,8 @@ def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
 
 def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     """No thread ends silently: every job's future gets an error that says what happened."""
-    wire: Any = Wire("ipc://nowhere", "c")
-    core = wire._core
+    connection: Any = ClientConnection("ipc://nowhere", "c")
+    core = connection._core
 
     def broken(_frames: Any) -> None:
         raise IndexError("a bug")
@@ -285,8 +285,8 @@ def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
             inbox.append(Frame())
 
     core.call("status", {}, "sink")
-    core.receive, wire._link = broken, Link()
-    wire._read()
+    core.receive, connection._link = broken, Link()
+    connection._read()
     assert isinstance(core.lost, InvariantError)
     assert "IndexError: a bug" in str(core.lost)
     assert [sink for sink, _ in core.events] == ["sink"]

@@ -21,7 +21,7 @@ from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
 from gmpd.netpoll import Dealer, Network
 
 
-class Wire(metaclass=Documented):
+class ClientConnection(metaclass=Documented):
     """The part of a client that knows its link and its core."""
 
     _core: ClientCore
