@@ -5,7 +5,7 @@ unpickles (``decode``, ``decode_call``, ``resolve_function``, ``decode_error``);
 gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
-from gmpd.codec.blame import too_large
+from gmpd.codec.diagnose import too_large
 from gmpd.codec.error_texts import load_formatter, readable
 from gmpd.codec.failures import (
     ErrorSummary,

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import blame, guests, home, interrupts, origins, pickles, stability
+from gmpd.codec import diagnose, guests, home, interrupts, origins, pickles, stability
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -213,9 +213,9 @@ def _describe_guest(fn: Any, guest: guests.Guest, name: str) -> FunctionRef:
 
 def _unsendable(fn: Any, qualname: str, exc: Exception) -> Unserializable:
     if isinstance(exc, home.Undefinable):
-        text = blame.explain_global(fn, exc.name, exc.value, exc.user, exc)
+        text = diagnose.explain_global(fn, exc.name, exc.value, exc.user, exc)
     else:
-        text = blame.explain(fn, qualname, exc)
+        text = diagnose.explain(fn, qualname, exc)
     return Unserializable(f"the function {qualname}() cannot be sent: {text}")
 
 
@@ -294,7 +294,7 @@ def _not_callable(fn: object) -> str:
             "and its arguments, submit(fetch, url) instead of submit(fetch(url))"
         )
     return (
-        f"a function is needed, not {blame.name_kind(fn)}: pass the function and its arguments, "
+        f"a function is needed, not {diagnose.name_kind(fn)}: pass the function and its arguments, "
         "submit(f, x) instead of submit(f(x))"
     )
 
@@ -327,7 +327,7 @@ def _import_failed(name: str, module_name: str, exc: BaseException) -> str:
         return f"no function {name}: importing {module_name!r} called sys.exit({exc.code!r})"
     return (
         f"no function {name}: importing {module_name!r} raised {type(exc).__name__}: "
-        f"{blame.text_of(exc)}"
+        f"{diagnose.text_of(exc)}"
     )
 
 
@@ -337,7 +337,7 @@ def _is_within(missing: str, module_name: str) -> bool:
 
 def _no_such_attribute(name: str, module: types.ModuleType, qualname: str, found: object) -> str:
     if found is not None:
-        return f"{name} is not callable: it is {blame.name_kind(found)}"
+        return f"{name} is not callable: it is {diagnose.name_kind(found)}"
     head, _, last = qualname.rpartition(".")
     owner: Any = find(module.__name__, head) if head else module
     if not isinstance(owner, type | types.ModuleType):
@@ -400,7 +400,7 @@ def _load_function(ref: FunctionRef) -> _Fn:
     except Unserializable as exc:
         raise NotRegistered(f"the function {ref.name} cannot be rebuilt: {exc}") from exc
     if not callable(fn):
-        raise NotRegistered(f"{ref.name} is not callable: it is {blame.name_kind(fn)}")
+        raise NotRegistered(f"{ref.name} is not callable: it is {diagnose.name_kind(fn)}")
     if ref.needs:
         if _is_plain_function(fn) and len(own) < _KEPT_MAX:
             fn = own.setdefault(ref.payload, fn)

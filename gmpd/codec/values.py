@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from gmpd.codec import blame, detached, interrupts, pickles, plain
+from gmpd.codec import detached, diagnose, interrupts, pickles, plain
 from gmpd.codec.pickles import PICKLE_TAG, Buffer
 from gmpd.errors import ProtocolError, Unserializable
 
@@ -305,7 +305,9 @@ def _encode_pickle(value: object, root: str, what: str) -> Blob:
         return Blob(*detached.whole(*pickles.dump(value)))
     except Exception as exc:
         interrupts.pass_on(exc)
-        raise Unserializable(f"{what} cannot be sent: {blame.explain(value, root, exc)}") from exc
+        raise Unserializable(
+            f"{what} cannot be sent: {diagnose.explain(value, root, exc)}"
+        ) from exc
 
 
 def _encode_pickled_call(
@@ -319,7 +321,7 @@ def _encode_pickled_call(
         data, buffers = detached.whole(packed, views)
     except Exception as exc:
         interrupts.pass_on(exc)
-        raise Unserializable(blame.explain_call(fn_name, fn, args, kwargs, exc)) from exc
+        raise Unserializable(diagnose.explain_call(fn_name, fn, args, kwargs, exc)) from exc
     if not needs:
         return Blob(data, buffers)
     blob = _NeedyBlob(data, buffers)
@@ -336,7 +338,7 @@ def _encode_plain_call(
     plain_args: list[Any] = []
     plain_kwargs: dict[str, Any] = {}
     for position, value in enumerate(args):
-        name, what = blame.name_argument(fn_name, fn, position)
+        name, what = diagnose.name_argument(fn_name, fn, position)
         plain_args.append(_to_plain_tree(value, name, what))
     for key, value in kwargs.items():
         plain_kwargs[key] = _to_plain_tree(value, key, f"argument {key!r} of {fn_name}()")
@@ -351,7 +353,7 @@ def _to_plain_tree(value: object, root: str, what: str) -> Any:
     try:
         return plain.simplify(value)
     except plain.NotPlain as exc:
-        path = blame.shorten(root + "".join(exc.path))
+        path = diagnose.shorten(root + "".join(exc.path))
         raise Unserializable(f"{what} cannot be sent plain: {path} {exc.reason}") from None
 
 

@@ -1,4 +1,4 @@
-"""Why a value cannot be sent, in a sentence: which argument, which item inside, and the mend.
+"""Why a value cannot be sent, in a sentence: which argument, which item inside, and a hint.
 
 Runs only after pickling failed. It finds the innermost part that fails by itself: among the parts
 of a value by halving (one bad item in a million costs twenty trial pickles), then inside that part.
@@ -37,7 +37,7 @@ _ITERATOR = "Send list(...) of it, or make the function itself a generator and u
 
 #: By module and class, the first that fits. Looked up among loaded modules: an object of a class
 #: proves its module loaded, and asyncio alone would double the start-up time of the command line.
-_MENDS = (
+_HINTS = (
     ("concurrent.futures", "Future", "Send its result: submit(f, future.result())"),
     ("asyncio", "Future", "Send its result: submit(f, await future)"),
     ("gmpd.runtime.g", "G", "Send its result: submit(f, await g)"),
@@ -63,7 +63,7 @@ _MENDS = (
 )
 #: So many of the first are about futures.
 _FUTURES = 3
-_MEND_OTHER = (
+_HINT_OTHER = (
     "Make it inside the function, send the plain data it is made of, "
     "or give its class __getstate__ or __reduce__"
 )
@@ -77,7 +77,7 @@ def explain(value: object, root: str, exc: BaseException) -> str:
             "other). Send it as a flat list"
         )
     path, culprit, reason = _descend(value, root, exc)
-    return f"{_strip(path)} is {name_kind(culprit)}{_because(reason)}. {_mend(culprit)}"
+    return f"{_strip(path)} is {name_kind(culprit)}{_because(reason)}. {_hint(culprit)}"
 
 
 def explain_global(fn: object, name: str, value: object, user: str, exc: Exception) -> str:
@@ -155,7 +155,7 @@ def _descend(value: object, path: str, exc: BaseException) -> tuple[str, object,
 
 def _is_future(value: object) -> bool:
     """The fault is that one was sent, not its content."""
-    kinds = [getattr(sys.modules.get(m), name, None) for m, name, _ in _MENDS[:_FUTURES]]
+    kinds = [getattr(sys.modules.get(m), name, None) for m, name, _ in _HINTS[:_FUTURES]]
     return any(isinstance(kind, type) and isinstance(value, kind) for kind in kinds)
 
 
@@ -284,12 +284,12 @@ def _because(exc: BaseException) -> str:
     return f", which cannot be pickled ({text})"
 
 
-def _mend(value: object) -> str:
-    for module, name, advice in _MENDS:
+def _hint(value: object) -> str:
+    for module, name, advice in _HINTS:
         kind = getattr(sys.modules.get(module), name, None)
         if isinstance(kind, type) and isinstance(value, kind):
             return advice
-    return _MEND_OTHER
+    return _HINT_OTHER
 
 
 def _strip(path: str) -> str:
