@@ -32,7 +32,7 @@ from gmpd.daemon.page import Page
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.remote import Exchange
+from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.steps import AWAY, HOME, leave_fork
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
@@ -92,7 +92,7 @@ class Host(Protocol):
     """The worker, as its calls need it."""
 
     loop: Loop
-    exchange: Exchange
+    router: ChanRouter
     firsts: Firsts
     page: Page
     #: Guards interrupts of threads.
@@ -116,9 +116,9 @@ class Call:
 
     __slots__ = (
         "adopted", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
-        "ended_ns", "expired", "fn", "fn_key", "gift", "id", "occupied_ns", "options",
-        "out_buffers", "outcome", "payload", "place", "room", "room_waiter", "slow", "task",
-        "thread", "timer", "token", "unopened", "waits", "want", "worker",
+        "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options",
+        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room", "room_waiter", "slow",
+        "task", "thread", "timer", "token", "unopened", "waits", "want", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -159,7 +159,7 @@ class Call:
         #: A child of a G in another worker.
         self.child = options is not None and "child" in options
         #: The channels in its value.
-        self.gift: Sequence[Any] = ()
+        self.pinned_chans: Sequence[Any] = ()
         #: Such a one, whose function or arguments cannot be had here: it goes home.
         self.unopened = False
         #: It failed as if its process lacked something.
@@ -186,9 +186,9 @@ class Call:
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
         stream must not overtake the items: it would say that they are all there. And the page has
-        no words for what could not be opened, nor for channels that somebody must thank for.
+        no words for what could not be opened, nor for channels that the receiver must unpin.
         """
-        return not (self.unopened or self.gift) and (
+        return not (self.unopened or self.pinned_chans) and (
             self.options is None or "stream" not in self.options
         )
 
@@ -234,7 +234,7 @@ class Call:
             return
         if self.expired or self.ended_ns - self.began_ns > limit_s * 1e9:
             self.outcome = Outcome.TIMEOUT
-            self.data, self.out_buffers, self.gift = b"", (), ()
+            self.data, self.out_buffers, self.pinned_chans = b"", (), ()
 
     def _call_as_told(self) -> Coroutine[Any, Any, Any] | None:
         """As its options want it."""
@@ -274,7 +274,7 @@ class Call:
     def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The call of a child, channels included; should that fail, it can still run at home."""
         try:
-            with self.worker.exchange.open():
+            with self.worker.router.open():
                 return (
                     resolve_function(self.fn.ref),
                     *decode_call(self.payload, self.buffers),
@@ -434,7 +434,7 @@ class Call:
     def _succeed(self, value: Any) -> None:
         options = self.options
         if self.child and type(value) not in _SCALARS:
-            with self.worker.exchange.open() as self.gift:
+            with self.worker.router.open() as self.pinned_chans:
                 blob = encode_result(value)
         else:
             blob = encode_result(value, plain=options is not None and bool(options.get("plain")))
@@ -455,7 +455,7 @@ class Call:
         exc = own_error(readable(exc))
         if is_want(exc):
             self.want = exc
-        self.data, self.out_buffers, self.gift = encode_error(exc, plain=plain), (), ()
+        self.data, self.out_buffers, self.pinned_chans = encode_error(exc, plain=plain), (), ()
 
     def _fail_waiting(self, exc: BaseException) -> None:
         exc = readable(exc)

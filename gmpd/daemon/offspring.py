@@ -38,7 +38,7 @@ from gmpd.protocol import Outcome
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.remote import Exchange
+from gmpd.runtime.remote import ChanRouter
 from gmpd.sched.runq import half_up
 from gmpd.submit.batch import Batch
 from gmpd.submit.functions import FunctionTable
@@ -74,13 +74,13 @@ Send = Callable[[protocol.Message, Sequence[Any]], None]
 class Offspring:
     """Children of this worker, away and about to leave. ``value_bytes`` bounds one's arguments."""
 
-    def __init__(self, loop: Loop, send: Send, exchange: Exchange, value_bytes: int) -> None:
+    def __init__(self, loop: Loop, send: Send, router: ChanRouter, value_bytes: int) -> None:
         self._loop = loop
         self._send = send
-        self._exchange = exchange
+        self._router = router
         self._value_bytes = value_bytes
         #: The option of a child that thief and coordinator see: its owner.
-        self.options = protocol.Options(child=exchange.me)
+        self.options = protocol.Options(child=router.me)
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
@@ -134,7 +134,7 @@ class Offspring:
         loop = self._loop
         count = min(n, half_up(loop.fresh.stealable))
         taken = loop.fresh.grab_if(count, partial(self._may_leave, now_ns))
-        with self._exchange.open():
+        with self._router.open():
             stayed = self._pack(taken, now_ns)
         loop.runq.global_.extendleft(reversed(stayed))
         gave = len(stayed) < len(taken)
@@ -235,7 +235,7 @@ class Offspring:
                 del self._seqs[g]
                 self._end(g, Outcome(outcome), message.payloads[i], buffers[i], details)
             if "gift" in details:
-                self._exchange.thank(details["gift"])
+                self._router.unpin(details["gift"])
         self._let_go()
 
     def _let_go(self) -> None:
@@ -259,7 +259,7 @@ class Offspring:
             return
         try:
             if "gift" in details:
-                with self._exchange.open():
+                with self._router.open():
                     g.settle(decode(payload, buffers))
             elif outcome is Outcome.OK:
                 g.settle(decode(payload, buffers))

@@ -46,7 +46,7 @@ from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING, current_m
 from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
 from gmpd.runtime.patches import Guard
-from gmpd.runtime.remote import Address, Exchange, Letter
+from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
 from gmpd.runtime.steps import leave_fork
@@ -101,10 +101,10 @@ class Worker:
             self.loop.neighbours.move_in()
             give_plain_jobs_loops()
         os.register_at_fork(after_in_child=self._in_fork)
-        self.exchange = Exchange(
+        self.router = ChanRouter(
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
-        self.offspring = Offspring(self.loop, self._send, self.exchange, self.value_bytes)
+        self.offspring = Offspring(self.loop, self._send, self.router, self.value_bytes)
         self._listen()
         self.functions = Definitions()
         #: Leases that have not ended, by token.
@@ -262,10 +262,10 @@ class Worker:
         if call.outcome is not Outcome.OK:
             if call.unopened:
                 report = {"unopened": True}
-        elif call.gift:
+        elif call.pinned_chans:
             assert call.options is not None
             p, epoch = call.options["child"]
-            report = {"gift": self.exchange.give((p, epoch), list(call.gift))}
+            report = {"gift": self.router.pin((p, epoch), list(call.pinned_chans))}
         ran_us, occupied_us = self._outcomes.add(call, report)
         if call.may_be_kept:
             self.page.store(
@@ -352,9 +352,9 @@ class Worker:
                 give_back()
         self.page.publish_histograms(histograms(self.loop))
 
-    def _post(self, to: Address, letter: Letter) -> None:
-        """A letter to another worker, about a channel."""
-        op, chan, req, length, blob = letter
+    def _post(self, to: Address, message: ChanMessage) -> None:
+        """A message to another worker, about a channel."""
+        op, chan, req, length, blob = message
         # Copied: a value's buffers are the memory of its sender.
         frames = [bytes(buffer) for buffer in blob.buffers]
         self._send(protocol.Route(*to, op, chan, req, length, blob.data), frames)
@@ -417,9 +417,9 @@ class Worker:
                 self.offspring.give(n)
             case protocol.Route(p, epoch, op, chan, req, length, payload):
                 blob = Blob(payload, tuple(frames))
-                self.exchange.received((p, epoch), Letter(op, chan, req, length, blob))
+                self.router.received((p, epoch), ChanMessage(op, chan, req, length, blob))
             case protocol.Lost(p, epoch):
-                self.exchange.lost((p, epoch))
+                self.router.lost((p, epoch))
             case protocol.Done():
                 self.offspring.ended(message, frames)
             case protocol.Pull(token, n):

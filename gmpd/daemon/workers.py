@@ -177,13 +177,13 @@ class Workers:
         if serves:
             self._roster.ready(child)
 
-    def _route(self, child: Child, letter: protocol.Route, frames: Sequence[Any]) -> None:
-        """Pass a letter on; its sender learns it if the worker that it is for is gone."""
-        to = self._roster.supervisor.housing(letter.p, letter.epoch)
+    def _route(self, child: Child, message: protocol.Route, frames: Sequence[Any]) -> None:
+        """Pass a message on; its sender learns it if the worker that it is for is gone."""
+        to = self._roster.supervisor.housing(message.p, message.epoch)
         if to is not None and to.peer in self._children:
-            self._send(to, msgspec.structs.replace(letter, p=child.p, epoch=child.epoch), frames)
+            self._send(to, msgspec.structs.replace(message, p=child.p, epoch=child.epoch), frames)
         else:
-            self._send(child, protocol.Lost(letter.p, letter.epoch))
+            self._send(child, protocol.Lost(message.p, message.epoch))
 
     # -- they are told -----------------------------------------------------------------------------
 

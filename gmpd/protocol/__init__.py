@@ -42,7 +42,7 @@ changes nothing.
       Route Lost
 
 A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
-Submit and Cancel, and the Done that it gets, are about them. Route is a letter from one worker to
+Submit and Cancel, and the Done that it gets, are about them. Route is a message from one worker to
 another about a channel, passed on unread.
 """
 

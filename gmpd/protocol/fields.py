@@ -64,13 +64,13 @@ class ChanOp(IntEnum):
     """Operations on a channel between workers; see ``runtime.remote``."""
 
     #: To the home, without an answer.
-    HOLD = 1
-    RELEASE = 2
+    INCREF = 1
+    DECREF = 2
     CLOSE = 3
     ACK = 4
     CANCEL = 5
-    #: To who gave a channel as a child's result: it has arrived.
-    THANKS = 15
+    #: To the sender of a channel in a child's result: it has arrived.
+    UNPIN = 15
     #: To the home, answered.
     RECV = 6
     SEND = 7

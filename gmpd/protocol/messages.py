@@ -401,7 +401,7 @@ class Answer(Envelope, tag=41):
 
 
 class Route(Envelope, tag=32):
-    """A letter of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
+    """A message of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
 
     About channel ``chan`` of one of them: see ``ChanOp``. ``payload`` and the frames are a value.
     """

@@ -42,11 +42,11 @@ CLOSE_MORE = 64
 
 
 class _Border(threading.local):
-    """The packer of values on this thread: ``exchange`` is the ``remote.Exchange`` of its worker,
+    """The packer of values on this thread: ``router`` is the ``remote.ChanRouter`` of its worker,
     and ``packed`` are the channels that it was asked to pack.
     """
 
-    exchange: Any = None
+    router: Any = None
     packed: Any = NOTHING
 
 
@@ -55,9 +55,9 @@ border = _Border()
 
 def export(ch: Chan[Any]) -> Any:
     """The pickled form of a channel: its address, where that means something."""
-    if border.exchange is None:
+    if border.router is None:
         raise TypeError("only children of a G can use a channel from another worker")
-    address = border.exchange.export(ch)
+    address = border.router.export(ch)
     border.packed.append(ch)
     return address
 

@@ -10,11 +10,11 @@ hand-over are those of one channel.
 it goes back as for a cancelled local receive. If the receiver's worker dies, so do all that it had
 not confirmed. If the home dies, all who wait get WorkerLost.
 
-**Who holds what.** A worker tells the home with HOLD that it has a handle and with RELEASE that the
-last is gone. What is on its way is held by its sender: a child that is away keeps its arguments, a
-send keeps its value until it is answered, a receive as above; channels in a child's result are a
-gift, kept until THANKS, which is sent for a result that is not wanted too. So the home's table of
-channels needs only weak references beside the holders.
+**Who holds what.** A worker tells the home with INCREF that it has a handle and with DECREF that
+the last is gone. What is on its way is held by its sender: a child that is away keeps its
+arguments, a send keeps its value until it is answered, a receive as above; channels in a child's
+result are pinned until UNPIN, which is sent for a result that is not wanted too. So the home's
+table of channels needs only weak references beside the holders.
 
 Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
 leave by ``post`` and come in by ``received``. **In a ``select``** each receive is asked for at its
@@ -39,38 +39,47 @@ from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Sender
 from gmpd.runtime.own import soon, soon_threadsafe
-from gmpd.runtime.remotechan import NOTHING, Address, Letter, RemoteChan, home_lost
+from gmpd.runtime.remotechan import NOTHING, Address, ChanMessage, RemoteChan, home_lost
 from gmpd.runtime.sudog import Sudog
 
-__all__ = ["Address", "Exchange", "Letter", "Post", "RemoteChan", "Request", "Served", "home_lost"]
+__all__ = [
+    "Address",
+    "ChanMessage",
+    "ChanRouter",
+    "Post",
+    "RemoteChan",
+    "Request",
+    "Served",
+    "home_lost",
+]
 
 
-Post: TypeAlias = Callable[[Address, Letter], None]
+Post: TypeAlias = Callable[[Address, ChanMessage], None]
 
 
 class Request:
     """An operation of this worker at the home of its channel: ``c`` of the Sudog that waits."""
 
-    __slots__ = ("_exchange", "ch", "number")
+    __slots__ = ("_router", "ch", "number")
 
-    def __init__(self, exchange: Exchange, ch: RemoteChan[Any], number: int):
-        self._exchange = exchange
+    def __init__(self, router: ChanRouter, ch: RemoteChan[Any], number: int):
+        self._router = router
         #: The handle lives at least as long as what was asked through it.
         self.ch = ch
         self.number = number
 
     def cancel(self) -> None:
         """Nobody waits for it any more, or will have what came."""
-        self._exchange.withdraw(self)
+        self._router.withdraw(self)
 
 
 class Served:
     """An operation of another worker's G, at home: the ``g`` of its Sudog."""
 
-    __slots__ = ("_exchange", "far", "number", "req", "sg")
+    __slots__ = ("_router", "far", "number", "req", "sg")
 
-    def __init__(self, exchange: Exchange, far: Address, number: int, req: int):
-        self._exchange = exchange
+    def __init__(self, router: ChanRouter, far: Address, number: int, req: int):
+        self._router = router
         self.far = far
         self.number = number
         self.req = req
@@ -78,13 +87,13 @@ class Served:
 
     def ready(self, _sg: Sudog, /) -> None:
         # The serving thread may hold a lock, and packing a value runs user code: a little later.
-        soon(self._exchange.loop, self._exchange.answer, self)
+        soon(self._router.loop, self._router.answer, self)
 
 
-class Exchange:
+class ChanRouter:
     """Channels of this worker that others hold, and those of others that are held here.
 
-    ``me`` is this worker, ``post`` sends a letter to another one; no value may have more than
+    ``me`` is this worker, ``post`` sends a message to another one; no value may have more than
     ``value_bytes``.
     """
 
@@ -109,8 +118,8 @@ class Exchange:
         #: Waiters for an answer; ``c`` is a Request.
         self._requests: dict[int, Sudog] = {}
         #: Channels in results that are on their way, by receiver and number.
-        self._gifts: dict[tuple[Address, int], list[Chan[Any]]] = {}
-        self._last_gift = 0
+        self._pinned: dict[tuple[Address, int], list[Chan[Any]]] = {}
+        self._last_pin = 0
         self._dead: set[Address] = set()
 
     # ---- packing ------------------------------------------------------------------------------
@@ -121,13 +130,13 @@ class Exchange:
         gather in the list. Thread-safe.
         """
         border = chans.border
-        before = border.exchange, border.packed
+        before = border.router, border.packed
         packed: list[Chan[Any]] = []
-        border.exchange, border.packed = self, packed
+        border.router, border.packed = self, packed
         try:
             yield packed
         finally:
-            border.exchange, border.packed = before
+            border.router, border.packed = before
 
     def export(self, ch: Chan[Any]) -> tuple[Any, tuple[int, int, int, int]]:
         """The pickled form of a channel. TypeError for one of another loop. Thread-safe."""
@@ -160,7 +169,7 @@ class Exchange:
             handle = self._handles[home, number] = RemoteChan(self, home, number, cap)
             weakref.finalize(handle, self._let_go, home, number).atexit = False
             if home not in self._dead:
-                self._post(home, Letter(ChanOp.HOLD, number))
+                self._post(home, ChanMessage(ChanOp.INCREF, number))
         return handle
 
     def _at_home(self, number: int) -> Chan[Any] | None:
@@ -176,25 +185,25 @@ class Exchange:
 
     def _release(self, home: Address, number: int) -> None:
         if (home, number) not in self._handles and home not in self._dead:
-            self._post(home, Letter(ChanOp.RELEASE, number))
+            self._post(home, ChanMessage(ChanOp.DECREF, number))
 
-    def give(self, to: Address, channels: list[Chan[Any]]) -> list[int]:
-        """Keep the channels of a result until it has arrived at ``to``: what ``thank`` there needs
+    def pin(self, to: Address, channels: list[Chan[Any]]) -> list[int]:
+        """Keep the channels of a result until it has arrived at ``to``: what ``unpin`` there needs
         to be told.
         """
-        self._last_gift += 1
+        self._last_pin += 1
         if to not in self._dead:
-            self._gifts[to, self._last_gift] = channels
-        return [*self.me, self._last_gift]
+            self._pinned[to, self._last_pin] = channels
+        return [*self.me, self._last_pin]
 
-    def thank(self, gift: list[int]) -> None:
+    def unpin(self, pinned: list[int]) -> None:
         """A result with channels has arrived, and is unpacked, or never will be."""
-        p, epoch, number = gift
-        giver = p, epoch
-        if giver == self.me:
-            self._gifts.pop((giver, number), None)
-        elif giver not in self._dead:
-            self._post(giver, Letter(ChanOp.THANKS, 0, number))
+        p, epoch, number = pinned
+        owner = p, epoch
+        if owner == self.me:
+            self._pinned.pop((owner, number), None)
+        elif owner not in self._dead:
+            self._post(owner, ChanMessage(ChanOp.UNPIN, 0, number))
 
     # ---- asking -------------------------------------------------------------------------------
 
@@ -204,12 +213,12 @@ class Exchange:
         self._last_req += 1
         sg.c = Request(self, ch, self._last_req)
         self._requests[self._last_req] = sg
-        self._post(ch.home, Letter(op, ch.number, self._last_req, 0, blob))
+        self._post(ch.home, ChanMessage(op, ch.number, self._last_req, 0, blob))
 
     def tell(self, ch: RemoteChan[Any], op: ChanOp) -> None:
         """Send an operation that is not answered."""
         if ch.home not in self._dead:
-            self._post(ch.home, Letter(op, ch.number))
+            self._post(ch.home, ChanMessage(op, ch.number))
 
     def check(self, ch: RemoteChan[Any]) -> None:
         if ch.home in self._dead:
@@ -218,31 +227,31 @@ class Exchange:
     def accept(self, request: Request) -> None:
         """The G has what it received: the home may forget it."""
         if request.ch.home not in self._dead:
-            letter = Letter(ChanOp.ACK, request.ch.number, request.number)
-            self._post(request.ch.home, letter)
+            message = ChanMessage(ChanOp.ACK, request.ch.number, request.number)
+            self._post(request.ch.home, message)
 
     def withdraw(self, request: Request) -> None:
         """The G was cancelled, with or without an answer."""
         self._requests.pop(request.number, None)
         home = request.ch.home
         if home not in self._dead:
-            self._post(home, Letter(ChanOp.CANCEL, request.ch.number, request.number))
+            self._post(home, ChanMessage(ChanOp.CANCEL, request.ch.number, request.number))
 
-    # ---- letters ------------------------------------------------------------------------------
+    # ---- messages ------------------------------------------------------------------------------
 
-    def received(self, source: Address, letter: Letter) -> None:
-        """A letter came: something to do at home, or an answer."""
-        match letter.op:
-            case ChanOp.HOLD | ChanOp.RELEASE | ChanOp.CLOSE:
-                self._about(source, letter)
+    def received(self, source: Address, message: ChanMessage) -> None:
+        """A message came: something to do at home, or an answer."""
+        match message.op:
+            case ChanOp.INCREF | ChanOp.DECREF | ChanOp.CLOSE:
+                self._about(source, message)
             case ChanOp.RECV | ChanOp.TRY_RECV | ChanOp.SEND | ChanOp.LEN | ChanOp.CLOSE_ASKED:
-                self._serve(source, letter)
-            case ChanOp.THANKS:
-                self._gifts.pop((source, letter.req), None)
+                self._serve(source, message)
+            case ChanOp.UNPIN:
+                self._pinned.pop((source, message.req), None)
             case ChanOp.ACK:
-                self._served.pop((source, letter.req), None)
+                self._served.pop((source, message.req), None)
             case ChanOp.CANCEL:
-                served = self._served.pop((source, letter.req), None)
+                served = self._served.pop((source, message.req), None)
                 if served is not None and served.sg is not None:
                     served.sg.abandon()
             case (
@@ -253,48 +262,48 @@ class Exchange:
                 | ChanOp.PANIC
                 | ChanOp.REFUSED
             ):
-                self._answered(letter)
+                self._answered(message)
             case _:
-                assert_never(letter.op)
+                assert_never(message.op)
 
-    def _about(self, source: Address, letter: Letter) -> None:
-        ch = self._at_home(letter.chan)
-        if letter.op is ChanOp.RELEASE:
-            held = self._held.get(letter.chan)
+    def _about(self, source: Address, message: ChanMessage) -> None:
+        ch = self._at_home(message.chan)
+        if message.op is ChanOp.DECREF:
+            held = self._held.get(message.chan)
             if held is not None:
                 held[1].discard(source)
                 if not held[1]:
-                    del self._held[letter.chan]
+                    del self._held[message.chan]
         elif ch is None:
             return  # later operations through that handle get the error
-        elif letter.op is ChanOp.HOLD:
-            self._held.setdefault(letter.chan, (ch, set()))[1].add(source)
+        elif message.op is ChanOp.INCREF:
+            self._held.setdefault(message.chan, (ch, set()))[1].add(source)
         elif not ch.closed:
             ch._close()
 
-    def _serve(self, source: Address, letter: Letter) -> None:
+    def _serve(self, source: Address, message: ChanMessage) -> None:
         """Do what a G elsewhere asks for, or let it wait in the channel's queue."""
-        ch = self._at_home(letter.chan)
-        served = Served(self, source, letter.chan, letter.req)
+        ch = self._at_home(message.chan)
+        served = Served(self, source, message.chan, message.req)
         if ch is None:
-            self._refuse(served, f"channel {letter.chan} of P{self.me[0]} is gone")
+            self._refuse(served, f"channel {message.chan} of P{self.me[0]} is gone")
             return
         try:
-            self._begin(ch, served, letter)
+            self._begin(ch, served, message)
         except Panic as panic:
             self._reply(served, ChanOp.PANIC, encode(str(panic)))
         except Exception as exc:  # noqa: BLE001 - user code rebuilds the value
             self._refuse(served, f"the value cannot be rebuilt on P{self.me[0]}: {exc}")
 
-    def _begin(self, ch: Chan[Any], served: Served, letter: Letter) -> None:
-        match letter.op:
+    def _begin(self, ch: Chan[Any], served: Served, message: ChanMessage) -> None:
+        match message.op:
             case ChanOp.LEN:
                 self._reply(served, ChanOp.DONE)
             case ChanOp.CLOSE_ASKED:
                 ch._close()
                 self._reply(served, ChanOp.DONE)
             case ChanOp.SEND:
-                value = self._unpack(letter.blob)
+                value = self._unpack(message.blob)
                 if ch._send_now(value):
                     self._reply(served, ChanOp.DONE)
                 else:
@@ -357,27 +366,27 @@ class Exchange:
     def _reply(self, served: Served, op: ChanOp, blob: Blob = NOTHING) -> None:
         ch = self._at_home(served.number)
         length = 0 if ch is None else len(ch)
-        self._post(served.far, Letter(op, served.number, served.req, length, blob))
+        self._post(served.far, ChanMessage(op, served.number, served.req, length, blob))
 
-    def _answered(self, letter: Letter) -> None:
-        sg = self._requests.pop(letter.req, None)
+    def _answered(self, message: ChanMessage) -> None:
+        sg = self._requests.pop(message.req, None)
         if sg is None:
             return  # cancelled: the home knows, or will
         request: Request = sg.c
-        request.ch.told(letter)
-        sg.ok = letter.op in (ChanOp.VALUE, ChanOp.DONE)
+        request.ch.told(message)
+        sg.ok = message.op in (ChanOp.VALUE, ChanOp.DONE)
         try:
-            sg.elem = self._unpack(letter.blob) if letter.blob.data else None
+            sg.elem = self._unpack(message.blob) if message.blob.data else None
         except Exception as exc:  # noqa: BLE001 - user code rebuilds the value
             # It cannot be received here: elsewhere perhaps.
             self.withdraw(request)
             sg.elem, sg.ok = exc, False
         else:
-            if letter.op is ChanOp.PANIC:
+            if message.op is ChanOp.PANIC:
                 sg.elem = Panic(sg.elem)
-            elif letter.op is ChanOp.REFUSED:
+            elif message.op is ChanOp.REFUSED:
                 sg.elem = Unserializable(sg.elem)
-            elif letter.op is ChanOp.EMPTY:
+            elif message.op is ChanOp.EMPTY:
                 sg.elem = chans.EMPTY_HANDED
         self._wake(sg)
 
@@ -392,14 +401,14 @@ class Exchange:
     def lost(self, who: Address) -> None:
         """That worker is no more: its Gs wait for nothing, and its channels are gone."""
         self._dead.add(who)
-        for gift in [gift for gift in self._gifts if gift[0] == who]:
-            del self._gifts[gift]
+        for pin in [pin for pin in self._pinned if pin[0] == who]:
+            del self._pinned[pin]
         for key in [key for key in self._served if key[0] == who]:
             served = self._served.pop(key)
             if served.sg is not None:
                 served.sg.abandon()
         for number in [n for n, (_, holders) in self._held.items() if who in holders]:
-            self._about(who, Letter(ChanOp.RELEASE, number))
+            self._about(who, ChanMessage(ChanOp.DECREF, number))
         for sg in [sg for sg in self._requests.values() if sg.c.ch.home == who]:
             del self._requests[sg.c.number]
             sg.elem, sg.ok = home_lost(sg.c.ch), False
@@ -408,7 +417,7 @@ class Exchange:
 
 def import_chan(p: int, epoch: int, number: int, cap: int) -> Chan[Any]:
     """Called by pickle where a channel arrives."""
-    exchange: Exchange | None = getattr(chans.border, "exchange", None)
-    if exchange is None:
+    router: ChanRouter | None = getattr(chans.border, "router", None)
+    if router is None:
         raise Unserializable("a channel can be unpacked in a worker only, by a child of its Gs")
-    return exchange.find((p, epoch), number, cap)
+    return router.find((p, epoch), number, cap)

@@ -1,6 +1,6 @@
 """The handle of a channel whose home is another worker: an operation is a message and its answer.
 
-``remote.Exchange`` carries the messages; a handle knows it as an ``Asker`` only.
+``remote.ChanRouter`` carries the messages; a handle knows it as an ``Asker`` only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Address: TypeAlias = tuple[int, int]
 NOTHING = Blob(b"")
 
 
-class Letter(NamedTuple):
+class ChanMessage(NamedTuple):
     """One worker's message to another about a channel of one of them.
 
     ``chan`` is the home's number, ``req`` the asker's number of an operation; ``length`` is the
@@ -42,7 +42,7 @@ class Letter(NamedTuple):
 
 
 class Asker(Protocol):
-    """Carries operations to the homes of channels; see ``remote.Exchange``."""
+    """Carries operations to the homes of channels; see ``remote.ChanRouter``."""
 
     loop: AbstractEventLoop
 
@@ -92,16 +92,16 @@ class RemoteChan(Chan[T]):
     A ``select`` may receive from it, not send on it. WorkerLost when the home's worker has died.
     """
 
-    __slots__ = ("_exchange", "_length", "home", "number")
+    __slots__ = ("_length", "_router", "home", "number")
 
     is_far: ClassVar[bool] = True
 
-    def __init__(self, exchange: Asker, home: Address, number: int, cap: int):
-        self._exchange = exchange
+    def __init__(self, router: Asker, home: Address, number: int, cap: int):
+        self._router = router
         self.home = home
         self.number = number
         self._cap = cap
-        self._loop = exchange.loop
+        self._loop = router.loop
         self._length = 0
         self._closed = False
 
@@ -118,25 +118,25 @@ class RemoteChan(Chan[T]):
     def sync(self) -> RemoteSyncChan[T]:
         return RemoteSyncChan(self)
 
-    def told(self, letter: Letter) -> None:
+    def told(self, message: ChanMessage) -> None:
         """The home answered."""
-        self._length = letter.length
-        if letter.op in (ChanOp.END, ChanOp.PANIC):
+        self._length = message.length
+        if message.op in (ChanOp.END, ChanOp.PANIC):
             self._closed = True
 
     async def send(self, value: T) -> None:
-        blob = self._exchange.pack(value)
+        blob = self._router.pack(value)
         sg = RemoteSender(None, self._loop, value)
-        self._exchange.ask(self, ChanOp.SEND, sg, blob)
+        self._router.ask(self, ChanOp.SEND, sg, blob)
         await _served(sg)
         _check_sent(sg)
 
     async def recv(self, _end: type[Exception] = ChanClosed) -> T:
         sg = RemoteReceiver(None, self._loop)
-        self._exchange.ask(self, ChanOp.RECV, sg)
+        self._router.ask(self, ChanOp.RECV, sg)
         await _served(sg)
         if sg.ok:
-            self._exchange.accept(sg.c)
+            self._router.accept(sg.c)
             value: T = sg.elem
             return value
         if sg.c is None:
@@ -157,12 +157,12 @@ class RemoteChan(Chan[T]):
         if self._closed:
             raise Panic("close of closed channel")
         self._closed = True
-        exchange = self._exchange
-        exchange.check(self)
+        router = self._router
+        router.check(self)
         if running_loop() is self._loop:
-            exchange.tell(self, ChanOp.CLOSE)
+            router.tell(self, ChanOp.CLOSE)
         else:
-            soon_threadsafe(self._loop, exchange.tell, self, ChanOp.CLOSE)
+            soon_threadsafe(self._loop, router.tell, self, ChanOp.CLOSE)
 
     # ---- in a select -------------------------------------------------------------------------
 
@@ -189,15 +189,15 @@ class RemoteChan(Chan[T]):
     def _ask_for(self, g: Waker | None, op: ChanOp) -> Sudog:
         sg = RemoteReceiver(None, self._loop)
         sg.g = g
-        self._exchange.ask(self, op, sg)
+        self._router.ask(self, op, sg)
         return sg
 
     def _received(self, sg: Sudog) -> tuple[Any, bool]:
         if sg.ok:
             if running_loop() is self._loop:
-                self._exchange.accept(sg.c)
+                self._router.accept(sg.c)
             else:  # a sync G: P may be elsewhere by now
-                soon_threadsafe(self._loop, self._exchange.accept, sg.c)
+                soon_threadsafe(self._loop, self._router.accept, sg.c)
             return sg.elem, True
         if sg.elem is not None:
             raise sg.elem
@@ -241,13 +241,13 @@ class RemoteSyncChan(SyncChan[T]):
 
     def send(self, value: T) -> None:
         ch = self._ch
-        blob = ch._exchange.pack(value)
+        blob = ch._router.pack(value)
         _check_sent(self._wait(RemoteSender, ChanOp.SEND, value, blob))
 
     def recv_ok(self) -> tuple[T | None, bool]:
         sg = self._wait(RemoteReceiver, ChanOp.RECV)
         if sg.ok:  # P may be elsewhere by now
-            soon_threadsafe(self._ch._loop, self._ch._exchange.accept, sg.c)
+            soon_threadsafe(self._ch._loop, self._ch._router.accept, sg.c)
             return sg.elem, True
         if sg.elem is not None:
             raise sg.elem
@@ -269,7 +269,7 @@ class RemoteSyncChan(SyncChan[T]):
         def attempt(parker: Parker) -> Sudog:
             sg = kind(None, ch._loop, value)
             sg.g = parker
-            ch._exchange.ask(ch, op, sg, blob)
+            ch._router.ask(ch, op, sg, blob)
             return sg
 
         sg: Sudog = wait_on_owner(ch._loop, kind.reason, attempt)

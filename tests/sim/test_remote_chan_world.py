@@ -1,6 +1,6 @@
 """Channels between workers in a seeded world: no value is lost or doubled, whoever is cancelled.
 
-Several workers' exchanges live in one event loop; letters between two of them arrive in order,
+Several workers' exchanges live in one event loop; messages between two of them arrive in order,
 after seeded turns of the loop. Gs on all of them send, receive and are cancelled at seeded moments;
 in some worlds a worker dies. A failure prints its seed.
 """
@@ -20,49 +20,49 @@ from gmpd.codec import decode, encode
 from gmpd.errors import ChanClosed, WorkerLost
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.remote import Address, Exchange, Letter, RemoteChan
+from gmpd.runtime.remote import Address, ChanMessage, ChanRouter, RemoteChan
 
 SEEDS = 60
 
 
 class World:
-    """Workers, the letters between them, and dice."""
+    """Workers, the messages between them, and dice."""
 
     def __init__(self, seed: int, workers: int = 3) -> None:
         self.dice = random.Random(seed)
         self.loop = asyncio.get_running_loop()
-        self.exchanges: dict[Address, Exchange] = {}
-        self.letters: dict[tuple[Address, Address], deque[Letter]] = {}
+        self.routers: dict[Address, ChanRouter] = {}
+        self.messages: dict[tuple[Address, Address], deque[ChanMessage]] = {}
         self.posted = Counter[str]()
         for p in range(workers):
             me = (p, 1)
-            self.exchanges[me] = Exchange(me, self.loop, self._poster(me), 1 << 20)
+            self.routers[me] = ChanRouter(me, self.loop, self._poster(me), 1 << 20)
         self.postman = self.loop.create_task(self._deliver())
 
-    def _poster(self, me: Address) -> Callable[[Address, Letter], None]:
-        def post(to: Address, letter: Letter) -> None:
-            self.posted[letter.op.name] += 1
-            if me in self.exchanges:
-                self.letters.setdefault((me, to), deque()).append(letter)
+    def _poster(self, me: Address) -> Callable[[Address, ChanMessage], None]:
+        def post(to: Address, message: ChanMessage) -> None:
+            self.posted[message.op.name] += 1
+            if me in self.routers:
+                self.messages.setdefault((me, to), deque()).append(message)
 
         return post
 
     async def _deliver(self) -> None:
         while True:
             await asyncio.sleep(0)
-            waiting = [way for way, letters in self.letters.items() if letters]
+            waiting = [way for way, messages in self.messages.items() if messages]
             if waiting and self.dice.random() < 0.7:
                 source, to = self.dice.choice(waiting)
-                letter = self.letters[source, to].popleft()
-                if to in self.exchanges:
-                    self.exchanges[to].received(source, letter)
-                elif source in self.exchanges:
-                    self.exchanges[source].lost(to)
+                message = self.messages[source, to].popleft()
+                if to in self.routers:
+                    self.routers[to].received(source, message)
+                elif source in self.routers:
+                    self.routers[source].lost(to)
 
     def handle(self, p: int, ch: Chan[Any]) -> Chan[Any]:
         """The channel as worker ``p`` finds it among a child's arguments."""
-        blob = encode_with(self.exchanges[0, 1], ch)
-        with self.exchanges[p, 1].open():
+        blob = encode_with(self.routers[0, 1], ch)
+        with self.routers[p, 1].open():
             found: Chan[Any] = decode(*blob)
         return found
 
@@ -70,34 +70,34 @@ class World:
         """A channel of worker ``home`` as worker ``p`` has it."""
         if p == home:
             return ch
-        blob = encode_with(self.exchanges[home, 1], ch)
-        with self.exchanges[p, 1].open():
+        blob = encode_with(self.routers[home, 1], ch)
+        with self.routers[p, 1].open():
             found: Chan[Any] = decode(*blob)
         return found
 
     def kill(self, p: int) -> None:
-        """A worker dies: its last letters may still arrive, and everybody else is told after."""
+        """A worker dies: its last messages may still arrive, and everybody else is told after."""
         me = (p, 1)
-        del self.exchanges[me]
-        for way in list(self.letters):
+        del self.routers[me]
+        for way in list(self.messages):
             if me in way:
-                del self.letters[way]
-        for other in self.exchanges.values():
+                del self.messages[way]
+        for other in self.routers.values():
             other.lost(me)
 
     async def settle(self) -> None:
-        """Until no letter is under way."""
+        """Until no message is under way."""
         quiet = 0
         while quiet < 20:
             await asyncio.sleep(0)
-            quiet = 0 if any(self.letters.values()) else quiet + 1
+            quiet = 0 if any(self.messages.values()) else quiet + 1
 
     def end(self) -> None:
         self.postman.cancel()
 
 
-def encode_with(exchange: Exchange, value: object) -> Any:
-    with exchange.open():
+def encode_with(router: ChanRouter, value: object) -> Any:
+    with router.open():
         return encode(value)
 
 
@@ -144,7 +144,7 @@ async def bustle(world: World, *, die: bool = False) -> None:
             sent.add(value)
 
     async def receive(at: int) -> None:
-        there = die and at == victim and (victim, 1) in world.exchanges
+        there = die and at == victim and (victim, 1) in world.routers
         async for value in faces[at]:
             (buried if there else got).append(value)
 
@@ -159,7 +159,7 @@ async def bustle(world: World, *, die: bool = False) -> None:
             receivers[at] = asyncio.ensure_future(receive(at % 3))
         elif dice.random() < 0.1:
             dice.choice(senders).cancel()
-        if die and dice.random() < 0.05 and (victim, 1) in world.exchanges:
+        if die and dice.random() < 0.05 and (victim, 1) in world.routers:
             world.kill(victim)
             for task in (*senders[victim::3], *receivers[victim::3]):
                 task.cancel()  # they died with it
@@ -176,8 +176,8 @@ async def bustle(world: World, *, die: bool = False) -> None:
     received = counted.keys() | set(buried)
     assert sent <= received, f"lost: {sorted(sent - received)}"
     assert received <= sent | unsure
-    assert not world.exchanges[0, 1]._served
-    assert not world.exchanges[1, 1]._requests
+    assert not world.routers[0, 1]._served
+    assert not world.routers[1, 1]._requests
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
@@ -262,10 +262,10 @@ def test_order_survives_cancels_of_one_receiver() -> None:
 def test_those_who_wait_for_a_dead_home_are_told() -> None:
     async def story(world: World) -> None:
         # The home is worker 1 here: worker 0 holds the handle.
-        exchange = world.exchanges[1, 1]
+        router = world.routers[1, 1]
         ch: Chan[int] = Chan()
-        blob = encode_with(exchange, ch)
-        with world.exchanges[0, 1].open():
+        blob = encode_with(router, ch)
+        with world.routers[0, 1].open():
             far: Chan[int] = decode(*blob)
         receiving = asyncio.ensure_future(far.recv())
         sending = asyncio.ensure_future(far.send(1))
@@ -286,7 +286,7 @@ def test_a_home_forgets_what_nobody_holds() -> None:
     """It keeps a channel as long as another worker has a handle, and no longer."""
 
     async def story(world: World) -> None:
-        home = world.exchanges[0, 1]
+        home = world.routers[0, 1]
         ch: Chan[int] | None = Chan(3)
         assert ch is not None
         far: Chan[int] | None = world.handle(1, ch)
@@ -328,48 +328,48 @@ def test_channels_travel_through_channels() -> None:
         play(story, seed)
 
 
-@pytest.mark.parametrize("fate", ["wanted", "unwanted", "receiver dies", "giver dies"])
+@pytest.mark.parametrize("fate", ["wanted", "unwanted", "receiver dies", "sender dies"])
 def test_channels_in_a_childs_result_arrive_or_are_forgotten(fate: str) -> None:
     """Nobody else holds them while the result is on its way; afterwards who has them does."""
 
     async def story(world: World) -> None:
-        home, thief = world.exchanges[0, 1], world.exchanges[1, 1]
+        home, thief = world.routers[0, 1], world.routers[1, 1]
         given: Chan[int] = Chan(1)
-        blob, gift = await _result(world, thief, given)
+        blob, pinned = await _result(world, thief, given)
         await world.settle()
         if fate == "receiver dies":
             world.kill(0)
-            assert not thief._gifts
+            assert not thief._pinned
             return
-        if fate == "giver dies":
+        if fate == "sender dies":
             world.kill(1)
         if fate != "unwanted":
             with home.open():
                 own, back = decode(*blob)
             assert back is given, "home again it is the very channel"
-            if fate == "giver dies":
+            if fate == "sender dies":
                 with pytest.raises(WorkerLost):
                     await own.recv()
             else:
                 assert await own.recv() == 7
             del own
-        home.thank(gift)
+        home.unpin(pinned)
         await world.settle()
         assert not home._held
-        left = thief._gifts, thief._exported, thief._held
-        assert fate == "giver dies" or not any(left)
+        left = thief._pinned, thief._exported, thief._held
+        assert fate == "sender dies" or not any(left)
 
     for seed in range(10):
         play(story, seed)
 
 
-async def _result(world: World, thief: Exchange, given: Chan[int]) -> tuple[Any, list[int]]:
+async def _result(world: World, thief: ChanRouter, given: Chan[int]) -> tuple[Any, list[int]]:
     """What a child returns: a channel of its own, with a value in it, and one that it was given."""
     own: Chan[int] = Chan(3)
     await own.send(7)
     with thief.open() as packed:
         blob = encode((own, world.handle(1, given)))
-    return blob, thief.give((0, 1), packed)
+    return blob, thief.pin((0, 1), packed)
 
 
 async def selecting(world: World, *, die: bool = False) -> None:
@@ -396,7 +396,7 @@ async def selecting(world: World, *, die: bool = False) -> None:
             sent.add(value)
 
     async def receive(at: int) -> None:
-        there = die and at == victim and (victim, 1) in world.exchanges
+        there = die and at == victim and (victim, 1) in world.routers
         while True:
             cases = [gmpd.recv(face) for face in faces[at]]
             dice.shuffle(cases)
@@ -416,7 +416,7 @@ async def selecting(world: World, *, die: bool = False) -> None:
         if dice.random() < 0.5:
             receivers[at].cancel()
             receivers[at] = asyncio.ensure_future(receive(at % 3))
-        if die and dice.random() < 0.05 and (victim, 1) in world.exchanges:
+        if die and dice.random() < 0.05 and (victim, 1) in world.routers:
             world.kill(victim)
             for task in (*senders[victim::3], *receivers[victim::3]):
                 task.cancel()
@@ -434,9 +434,9 @@ async def selecting(world: World, *, die: bool = False) -> None:
     received = counted.keys() | set(buried)
     assert sent <= received, f"lost: {sorted(sent - received)}"
     assert received <= sent | unsure
-    for exchange in world.exchanges.values():
-        assert not exchange._served
-        assert not exchange._requests
+    for router in world.routers.values():
+        assert not router._served
+        assert not router._requests
 
 
 @pytest.mark.parametrize("die", [False, True])

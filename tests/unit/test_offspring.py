@@ -20,7 +20,7 @@ from gmpd.errors import WorkerLost
 from gmpd.protocol import Children, Define, Done, Options, Outcome, Submit, Undefine
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.remote import Exchange
+from gmpd.runtime.remote import ChanRouter
 
 
 class Home:
@@ -29,9 +29,9 @@ class Home:
     def __init__(self) -> None:
         self.loop = Loop()
         self.sent: list[Any] = []
-        exchange = Exchange((0, 1), self.loop, lambda _to, _letter: None, 10_000)
+        router = ChanRouter((0, 1), self.loop, lambda _to, _message: None, 10_000)
         self.offspring = Offspring(
-            self.loop, lambda message, _: self.sent.append(message), exchange, 10_000
+            self.loop, lambda message, _: self.sent.append(message), router, 10_000
         )
 
     def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
