@@ -103,7 +103,7 @@ class Returns(Handoffs):
 
     __slots__ = ()
 
-    def over(self, m: M, wake: Callable[[], None]) -> None:
+    def on_wait_done(self, m: M, wake: Callable[[], None]) -> None:
         self._loop.runq.runqput(Woken(m, wake), True)
 
 

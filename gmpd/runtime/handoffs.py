@@ -36,7 +36,7 @@ class Handoffs:
         #: Learned traits of the functions of sync Gs.
         self.learned = Learned()
 
-    def known(self, m: M) -> None:
+    def on_entersyscall(self, m: M) -> None:
         """The sync G on ``m`` is about to block: hand P off now (Go: ``entersyscallblock``)."""
         loop = self._loop
         if loop.forked:  # no thread is there to take P, nor to end the wait
@@ -44,7 +44,7 @@ class Handoffs:
         if loop.ms.owner is m and loop.ms.handoff(m, m.tick, None):
             loop.stats.handoff_known += 1
 
-    def taken(self, m: M, tick: int, trait: Trait, *, learn: bool = True) -> None:
+    def on_retake(self, m: M, tick: int, trait: Trait, *, learn: bool = True) -> None:
         """Sysmon took P from ``m``; ``learn``: what it does says something of its function."""
         stats = self._loop.stats
         if trait is Trait.HOG:
@@ -58,11 +58,11 @@ class Handoffs:
         ):  # in this order: it ends by counting up, then goes
             self.learned.found(g.fn_key, trait)
 
-    def taken_over(self, m: M) -> None:
+    def on_standby_took(self, m: M) -> None:
         """A standby M took P from ``m``: its G is known to block. ``ms.lock`` is held."""
         self._loop.stats.handoff_learned += 1
 
-    def ended_without_p(self, m: M) -> None:
+    def on_exitsyscall(self, m: M) -> None:
         """The G on ``m`` ended after it had lost P; was it worth it? ``ms.lock`` is held.
 
         A standby M takes P whenever the G lets go of the GIL, be it for a microsecond: so time
@@ -74,7 +74,7 @@ class Handoffs:
             else:
                 self.learned.found(m.g.fn_key, m.trait)
 
-    def judged_again(self, m: M, tick: int, trait: Trait) -> None:
+    def on_rejudged(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon looked again at a G that runs without P."""
         g = m.g
         if g is None or m.tick != tick or m.wait_reason:
@@ -85,7 +85,7 @@ class Handoffs:
             if trait is not Trait.HOG:
                 self._loop.fresh.readmit_soon()
 
-    def over(self, _m: M, wake: Callable[[], None]) -> None:
+    def on_wait_done(self, _m: M, wake: Callable[[], None]) -> None:
         """The wait for which the sync G on ``_m`` gave P away is over: it goes on, beside P."""
         wake()
 
@@ -104,7 +104,7 @@ class Handoffs:
         native = sum(m.trait is Trait.NATIVE for m in self._loop.ms.detached[:])
         return native if native >= max(CORES_MIN, len(os.sched_getaffinity(0))) else 0
 
-    def passed(self, m: M) -> None:
+    def on_handoffp(self, m: M) -> None:
         """P has left ``m``; the M that took it does not run yet. ``ms.lock`` is held."""
         tracer, g = self._loop.tracer, m.g
         if tracer is not None and g.__class__ is SyncG:

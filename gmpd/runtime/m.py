@@ -237,7 +237,7 @@ class Ms:
         m.trait = trait
         self.detached.append(m)
         self.owner = heir
-        self._loop.handoffs.passed(m)
+        self._loop.handoffs.on_handoffp(m)
 
     def reserve(self) -> M | None:
         """An M for ``standby``, its thread running; None at ``max_ms``."""
@@ -268,7 +268,7 @@ class Ms:
                 if g is not None and m.tick == tick:
                     native = self._loop.handoffs.learned.get(g.fn_key) is Trait.NATIVE
                     self._pass(m, heir, Trait.NATIVE if native else Trait.BLOCKED)
-                    self._loop.handoffs.taken_over(m)
+                    self._loop.handoffs.on_standby_took(m)
                     return True
                 m.preempt = False
             self.idle.append(heir)
@@ -408,7 +408,7 @@ class Ms:
                 return True
             self.detached.remove(m)
             m.wait_reason = ""
-            self._loop.handoffs.ended_without_p(m)
+            self._loop.handoffs.on_exitsyscall(m)
             self._loop.inbox.append((m.g, m.outcome, m.context))
             m.context = Context()
             m.g = m.outcome = m.trait = None
@@ -509,7 +509,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
             return
         self._m = m
         m.wait_reason = self._reason
-        m.loop.handoffs.known(m)
+        m.loop.handoffs.on_entersyscall(m)
         # A hog competes no more: what waited for its end may start, also what begins to wait now.
         if m.trait in COMPUTING and not m.loop.is_closed():
             m.loop.own.threadsafe(m.loop.fresh.readmit)

@@ -50,7 +50,7 @@ class Parker:
         if m is None:
             self._lock.release()
         else:
-            m.loop.handoffs.over(m, self._lock.release)
+            m.loop.handoffs.on_wait_done(m, self._lock.release)
 
     def sleep(self) -> None:
         """Until ``ready``, which may have been called before."""

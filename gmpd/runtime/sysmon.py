@@ -221,7 +221,7 @@ class Sysmon:
             return LOOK_NS + 1
         if self._ms.handoff(m, look.tick, trait):
             imports = trait is Trait.HOG and is_import(frame_of(m))
-            self._loop.handoffs.taken(m, look.tick, trait, learn=not imports)
+            self._loop.handoffs.on_retake(m, look.tick, trait, learn=not imports)
             look.due_ns = now + SLICE_NS
             self._detached.append(look)
         self._look = None
@@ -280,7 +280,7 @@ class Sysmon:
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns
                 if trait is not None:
-                    self._loop.handoffs.judged_again(look.m, look.tick, trait)
+                    self._loop.handoffs.on_rejudged(look.m, look.tick, trait)
         if self._loop.is_idle and looks and not any(look.m.trait in COMPUTING for look in looks):
             return max(min(look.due_ns for look in looks) - now, LOOK_NS)
         return SLICE_NS
