@@ -116,7 +116,7 @@ class Offspring:
     def _has_some(self, now_ns: int) -> bool:
         """Whether one of the oldest in the queue is a child that may leave."""
         runq = self._loop.runq
-        for queue in (runq.global_, runq.ring, self._loop.fresh.held):
+        for queue in (runq.global_, runq.ring, self._loop.fresh.deferred):
             for g, _ in zip(queue, range(LOOK_MAX), strict=False):
                 if self._may_leave(now_ns, g):
                     return True

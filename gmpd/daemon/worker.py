@@ -140,7 +140,7 @@ class Worker:
         """The run loop's reports."""
         self.loop.board = self.page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
-        self.loop.fresh.on_hold = self._set_aside
+        self.loop.fresh.on_defer = self._set_aside
 
     def _in_fork(self) -> None:
         self.loop.forked = True

@@ -170,7 +170,7 @@ class Batches:
         ms, owner = loop.ms, loop.ms.owner
         if owner is ms.home and not ms.spare():
             loop.stats.max_ms_waits += self.left
-            loop.fresh.held.extend(self.aside)
+            loop.fresh.deferred.extend(self.aside)
             self.aside.clear()
             self.left = 0
         else:

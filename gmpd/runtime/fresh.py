@@ -1,7 +1,7 @@
 """Fresh Gs: calls that have not started. How they are queued, taken back, started, and ended.
 
 A sync one runs to its end here, on an M with P that is not the home M; an async one becomes a
-``JobG`` that the home M drives. Two kinds wait in ``held`` beside the run queue until they may
+``JobG`` that the home M drives. Two kinds wait in ``deferred`` beside the run queue until they may
 start: known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms
 are in use.
 
@@ -86,8 +86,8 @@ class FreshGs:
         "_ms",
         "_runq",
         "_stats",
-        "held",
-        "on_hold",
+        "deferred",
+        "on_defer",
     )
 
     def __init__(self, loop: Loop):
@@ -97,9 +97,9 @@ class FreshGs:
         self._stats = loop.stats
         self._handoffs = loop.handoffs
         #: Those that may not start now.
-        self.held: deque[Any] = deque()
+        self.deferred: deque[Any] = deque()
         #: Told of each that is held, whenever it is.
-        self.on_hold: Callable[[Any], None] | None = None
+        self.on_defer: Callable[[Any], None] | None = None
         #: One of them whose time has come: it starts beside the hogs.
         self._beside: Any = None
         self._beside_timer: asyncio.TimerHandle | None = None
@@ -116,28 +116,28 @@ class FreshGs:
     def grab(self, n: int) -> list[FreshG]:
         """Take up to ``n`` of the oldest back: a thief gets them."""
         taken: list[FreshG] = []
-        while self.held and len(taken) < n:
-            taken.append(self.held.popleft())
+        while self.deferred and len(taken) < n:
+            taken.append(self.deferred.popleft())
         return taken + self._runq.runqgrab(n - len(taken))
 
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
         """Take up to ``n`` Gs that ``may_leave`` out, the oldest first: a thief gets them."""
-        taken = list(islice(filter(may_leave, self.held), n))
+        taken = list(islice(filter(may_leave, self.deferred), n))
         for g in taken:
-            self.held.remove(g)
+            self.deferred.remove(g)
         return taken + self._runq.grab_if(n - len(taken), may_leave)
 
     def remove(self, g: FreshG) -> bool:
         """Take one back; False once it has started."""
-        if g in self.held:
-            self.held.remove(g)
+        if g in self.deferred:
+            self.deferred.remove(g)
             return True
         return self._runq.runqremove(g)
 
     def drop(self) -> None:
         """The program is over: calls that have not begun never do, and who awaits one is told."""
         runq = self._runq
-        for g in [*self.held, *runq.ring, *runq.global_, runq.runnext]:
+        for g in [*self.deferred, *runq.ring, *runq.global_, runq.runnext]:
             if g.__class__ is SyncCall:
                 g.future.cancel()
 
@@ -145,7 +145,7 @@ class FreshGs:
     def stealable(self) -> int:
         """Gs queued here, without ``runnext``: an upper bound of what could be given away."""
         runq = self._runq
-        return len(self.held) + len(runq) - (runq.runnext is not None)
+        return len(self.deferred) + len(runq) - (runq.runnext is not None)
 
     def is_next(self) -> bool:
         """Whether the next G is one that runs on another M than the home M. Any thread may look."""
@@ -154,7 +154,7 @@ class FreshGs:
         return g is not None and getattr(g, "place", AWAY) is AWAY
 
     def __len__(self) -> int:
-        return len(self.held) + self._runq.count_fresh(COUNT_MAX)
+        return len(self.deferred) + self._runq.count_fresh(COUNT_MAX)
 
     # ---- started ---------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class FreshGs:
         trait = learned.get(g.fn_key) if learned.traits else None
         crowded = len(ms.detached) >= ms.plain_calls
         if (crowded or trait is not None) and self._must_wait(g, trait):
-            self._hold(g, trait)
+            self._defer(g, trait)
             return 0
         heir = ms.reserve() if trait in STANDBY else None
         if loop.shown:  # as ``show`` does: no task has run on this thread
@@ -250,27 +250,27 @@ class FreshGs:
         what they wait for.
         """
         self._beside_timer = None
-        if self.held:
-            self._beside = g = self.held.popleft()
+        if self.deferred:
+            self._beside = g = self.deferred.popleft()
             self._runq.ring.appendleft(g)
-            if self.held:
+            if self.deferred:
                 delay_s = beside_ns(len(self._ms.detached) + 1) / 1e9
                 self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
 
-    def _hold(self, g: Any, trait: Trait | None) -> None:
+    def _defer(self, g: Any, trait: Trait | None) -> None:
         """It has to wait. The children behind it that call the same function would have to, too:
         looking at each of thousands by itself took 2 µs apiece, again for every hog among them.
         """
-        hold = self.held.append
-        hold(g)
-        if self.on_hold is not None:
-            self.on_hold(g)
+        defer = self.deferred.append
+        defer(g)
+        if self.on_defer is not None:
+            self.on_defer(g)
         if g.__class__ is not SyncG or trait is not Trait.HOG:
             return
         fn = g.fn
         for queue in (self._runq.ring, self._runq.global_):
             while queue and (first := queue[0]).__class__ is SyncG and first._fn is fn:
-                hold(queue.popleft())
+                defer(queue.popleft())
             if queue:
                 return
 
@@ -289,9 +289,9 @@ class FreshGs:
         else:
             runq.runqput(g, True)
 
-    # ---- ended without P, or held ----------------------------------------------------------------
+    # ---- ended without P, or deferred ------------------------------------------------------------
 
-    def readmit(self) -> None:
+    def requeue_deferred(self) -> None:
         """Finish what ended without P, and let those try again that had to wait for it."""
         loop = self._loop
         inbox = loop.inbox
@@ -306,15 +306,15 @@ class FreshGs:
                 if loop.tracer is not None and g.__class__ is SyncG:
                     loop.tracer(GEvent.END, g)
                 g.finished()
-        held = self.held
-        if held:
-            self._runq.ring.extendleft(reversed(held))
-            held.clear()
+        deferred = self.deferred
+        if deferred:
+            self._runq.ring.extendleft(reversed(deferred))
+            deferred.clear()
 
-    def readmit_soon(self) -> None:
+    def requeue_deferred_soon(self) -> None:
         """Those that wait for a hog to end may try again. Thread-safe."""
-        if self.held:
-            self._loop.own.threadsafe(self.readmit)
+        if self.deferred:
+            self._loop.own.threadsafe(self.requeue_deferred)
 
 
 def _first(queue: deque[Any]) -> Any:

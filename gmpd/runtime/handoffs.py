@@ -83,7 +83,7 @@ class Handoffs:
             m.trait = trait
             self.learned.found(g.fn_key, trait)
             if trait is not Trait.HOG:
-                self._loop.fresh.readmit_soon()
+                self._loop.fresh.requeue_deferred_soon()
 
     def on_wait_done(self, _m: M, wake: Callable[[], None]) -> None:
         """The wait for which the sync G on ``_m`` gave P away is over: it goes on, beside P."""

@@ -347,7 +347,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             if self.collector is not None:
                 self.collector.stop()
                 self.collector = None
-            self.fresh.held.clear()
+            self.fresh.deferred.clear()
 
     def _unwind(self) -> None:
         """The frames of Gs that have not ended are closed. They clean up, and may use what is at
@@ -500,7 +500,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         if self._scheduled or self.sleepers:
             self.poller.wake_due()
         if self.inbox:
-            self.fresh.readmit()
+            self.fresh.requeue_deferred()
         if self.own.ready:
             self.own.run()
         if m is None or m is self.ms.home:

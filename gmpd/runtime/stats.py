@@ -33,12 +33,12 @@ def counters(loop: Loop) -> tuple[int, ...]:
     may ask; the values of one answer may be a few Gs apart.
     """
     runq, ms, stats, collector = loop.runq, loop.ms, loop.stats, loop.collector
-    ticks, held = runq.schedtick, len(loop.fresh.held)
+    ticks, deferred = runq.schedtick, len(loop.fresh.deferred)
     blocked, known, learned = stats.handoff_blocked, stats.handoff_known, stats.handoff_learned
     passes = (0, 0, 0) if collector is None else collector.snapshot().values()
     stats.local = max(stats.local, ticks - runq.global_picks - stats.steal)
     return (
-        ticks, blocked + known + learned, len(runq) + held, held, ms.count, len(ms.idle),
+        ticks, blocked + known + learned, len(runq) + deferred, deferred, ms.count, len(ms.idle),
         stats.max_ms_waits, stats.overruns, runq.overflows, loop.made, stats.finished,
         runq.inherited, stats.local, runq.global_picks, stats.steal,
         stats.poller, stats.timer, stats.children_out, stats.children_in,

@@ -95,10 +95,10 @@ def test_a_hog_behind_a_decorator_does_not_hold_another_function_back() -> None:
         while not loop.handoffs.hogs():
             await gmpd.sleep(0.001)
         said = await gmpd.go(short)
-        held = len(loop.fresh.held)
+        deferred = len(loop.fresh.deferred)
         over.set()
         await g
-        return str(said), held
+        return str(said), deferred
 
     assert run(main()) == ("ran", 0)
 

@@ -349,7 +349,7 @@ def test_hogs_do_not_pile_up_and_short_gs_run_beside_them() -> None:
         hog = Counted(loop)
         hogs = [await hog.start()]
         hogs += [loop.call_sync(hog) for _ in range(3)]
-        while len(loop.fresh.held) < 3:
+        while len(loop.fresh.deferred) < 3:
             await asyncio.sleep(0.001)
         slowest = 0.0
         for _ in range(5):
@@ -421,7 +421,7 @@ def test_held_hogs_can_still_be_stolen() -> None:
         hog = Hogs(loop)
         hogs = [await hog.start()]
         hogs += [loop.call_sync(hog) for _ in range(3)]
-        while len(loop.fresh.held) < 3:
+        while len(loop.fresh.deferred) < 3:
             await asyncio.sleep(0.001)
         taken = loop.fresh.grab(2)
         for g in taken:
@@ -458,7 +458,7 @@ def test_children_of_a_hogs_function_are_set_aside_together() -> None:
         looks.clear()
         children = [gmpd.go(child, n) for n in range(1000)]
         others = [gmpd.go(len, "other") for _ in range(10)]
-        while len(loop.fresh.held) < 1000:
+        while len(loop.fresh.deferred) < 1000:
             await asyncio.sleep(0.001)
         assert [await other for other in others] == [5] * 10
         assert order == []
@@ -999,7 +999,7 @@ def test_native_gs_run_beside_each_other_on_as_many_threads_as_there_are_cores()
         gs = [loop.call_sync(hog)]
         await until(lambda: Trait.NATIVE in traits(loop), "the first to be known for native")
         gs += [loop.call_sync(hog) for _ in range(cores + 1)]
-        await until(lambda: len(loop.fresh.held) == 2, "two of them to wait")
+        await until(lambda: len(loop.fresh.deferred) == 2, "two of them to wait")
         assert await loop.call_sync(lambda: 1) == 1
         hog.over.set()
         await asyncio.gather(*gs)
