@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.g import G
+from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.internals import clear_current_task, set_running_loop
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.steps import ANY, AWAY, HOME
 from gmpd.runtime.task import Task
-from gmpd.runtime.watch import is_watched, run_watched
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -80,7 +80,7 @@ class Batches:
         runq, fresh, aside = loop.runq, loop.fresh, self.aside
         get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
         end = (clock := self.clock)() + BATCH_NS
-        watched, probe = is_watched(loop), self._probe
+        watched, probe = is_instrumented(loop), self._probe
         home, handful, past_max = m is loop.ms.home, 0, self.past_max
         ran = 0
         while (not aside or self._look_past()) and (g := get()) is not None:
@@ -93,7 +93,7 @@ class Batches:
                     probe = self._latency()
                 kind = type(g)
                 if home and (kind is G or kind is JobG or kind is Task):
-                    g._run() if not watched else run_watched(loop, g)
+                    g._run() if not watched else run_instrumented(loop, g)
                 elif (place := getattr(g, "place", AWAY)) is not ANY and home is (place is AWAY):
                     aside.append(g)
                     if len(aside) >= past_max:

@@ -33,6 +33,7 @@ from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import Handoffs
+from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.internals import (
     DEBUG_STACK_DEPTH,
     FIRST_STEP,
@@ -55,7 +56,6 @@ from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import EVENTS_MAX, Tracer
 from gmpd.runtime.unheard import UnheardErrors
-from gmpd.runtime.watch import is_watched, run_watched
 from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
 
@@ -533,7 +533,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """
         ready = self._ready
         popleft = ready.popleft
-        watched, dirty = is_watched(self), False
+        watched, dirty = is_instrumented(self), False
         for _ in range(len(ready)):
             self.current = handle = popleft()
             kind = handle.__class__
@@ -547,7 +547,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
                     continue
             try:
                 if watched:
-                    run_watched(self, handle)
+                    run_instrumented(self, handle)
                 else:
                     handle._run()
             except (KeyboardInterrupt, SystemExit) as leaving:

@@ -74,7 +74,7 @@ class Overruns:
         loop = self._loop
         return loop.rounds, loop.current, asyncio.current_task(loop)
 
-    def found(self, m: M) -> None:
+    def report(self, m: M) -> None:
         """A step on ``m`` lasts longer than a slice. Counted always, named if it goes on."""
         loop = self._loop
         current = running(loop)

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.steps import leave_fork
-from gmpd.runtime.watch import is_watched, run_watched
 
 if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
@@ -74,13 +74,13 @@ class OwnWork:
     def run(self) -> None:
         """Those that are ready now, not those that they add."""
         loop, ready = self._loop, self.ready
-        watched = is_watched(loop)
+        watched = is_instrumented(loop)
         for _ in range(len(ready)):
             loop.current = handle = ready.popleft()
             if handle._cancelled:
                 continue
             if watched:
-                run_watched(loop, handle)
+                run_instrumented(loop, handle)
             else:
                 handle._run()
             if loop.forked:

@@ -252,7 +252,7 @@ class Sysmon:
                 if self._loop.overruns.step() != step:  # it ended while we looked without the GIL
                     return SLICE_NS
             self._step = step, 0, 0  # counted once, however long it goes on
-            self._loop.overruns.found(m)
+            self._loop.overruns.report(m)
         return SLICE_NS
 
     def _stalled(self, m: M, now: int) -> bool:

@@ -638,9 +638,9 @@ def test_what_ran_last_is_not_named_while_p_is_on_its_way_to_another_m(
             parked.wait(50)
             m = M(loop, 1)
             m.ident = thread.ident or 0
-            loop.overruns.found(m)
+            loop.overruns.report(m)
             m.ident = -1  # not yet begun
-            loop.overruns.found(m)
+            loop.overruns.report(m)
             return loop.stats.overruns
         finally:
             over.set()

@@ -19,7 +19,7 @@ FACE = "gmpd"
 RUNTIME = frozenset({
     "batch", "deadlock", "fresh", "g", "handoffs", "jobg", "loop", "m",
     "neighbours", "overrun", "own", "poller", "stacks", "steps", "syncg", "sysmon",
-    "task", "watch",
+    "task", "instrument",
 })  # fmt: skip
 
 Graph = Mapping[str, frozenset[str]]

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
 
-def is_watched(loop: Loop) -> bool:
-    """Whether steps go through ``run_watched``."""
+def is_instrumented(loop: Loop) -> bool:
+    """Whether steps go through ``run_instrumented``."""
     return loop._debug or loop.tracer is not None
 
 
-def run_watched(loop: Loop, handle: Any) -> None:
+def run_instrumented(loop: Loop, handle: Any) -> None:
     """One step of a G, or one callback."""
     tracer = loop.tracer
     if tracer is not None and isinstance(handle, Steps):
