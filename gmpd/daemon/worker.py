@@ -161,7 +161,7 @@ class Worker:
         if self._stolen:
             self._count_stolen(call)
         if call.options is not None and "timeout" in call.options:
-            call.timer = self.loop.own.later(call.options["timeout"], call.expire)
+            call.timer = self.loop.p_callbacks.later(call.options["timeout"], call.expire)
         return True
 
     def check_fitness(self, error: BaseException | None = None) -> None:
@@ -335,7 +335,7 @@ class Worker:
     def _beat_soon(self) -> None:
         if not self._beat_due:
             self._beat_due = True
-            self.loop.own.later(BEAT_S, self._beat)
+            self.loop.p_callbacks.later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
         self.check_fitness()
@@ -344,7 +344,7 @@ class Worker:
         self._beat_due = ran != self._ran
         self._ran = ran
         if self._beat_due:
-            self.loop.own.later(BEAT_S, self._beat)
+            self.loop.p_callbacks.later(BEAT_S, self._beat)
         else:
             self.page.rest()
             if self._moved > TRIM_BYTES:
@@ -364,7 +364,7 @@ class Worker:
             leave_fork(1)
         self.link.send([protocol.pack(message), *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
-            self.loop.own.soon(self.on_readable)
+            self.loop.p_callbacks.soon(self.on_readable)
 
     # -- the wire in -------------------------------------------------------------------------------
 
@@ -537,8 +537,8 @@ class Worker:
     def run(self, settings: dict[str, Any]) -> None:
         """Serve until told to stop."""
         self.loop.mind_garbage()
-        self.loop.own.reader(self.link.fd, self.on_readable)
-        self.loop.own.reader(self.link.monitor_fd, self._on_monitor)
+        self.loop.p_callbacks.reader(self.link.fd, self.on_readable)
+        self.loop.p_callbacks.reader(self.link.monitor_fd, self._on_monitor)
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
         self.loop.run_forever()

@@ -121,7 +121,7 @@ class Batches:
             ran += total - left + 1
             # At the tick that looks at the global queue a handful is one G: not all of a round.
             # Work for another M is worth a whole batch: P changes its M for it.
-            waiting = home and not aside and (loop._ready or loop.inbox or loop.own.ready)
+            waiting = home and not aside and (loop._ready or loop.inbox or loop.p_callbacks.ready)
             if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
                 break
         self._end(home)

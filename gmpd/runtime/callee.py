@@ -67,7 +67,7 @@ def _key(fn: Any, depth: int) -> Any:
 
 
 def _with(own: Any, reached: Iterable[Any], depth: int) -> Any:
-    """``own``, and the keys of the callables among ``reached``."""
+    """``p_callbacks``, and the keys of the callables among ``reached``."""
     inner = (each for each in reached if callable(each) or isinstance(each, GeneratorType))
     keys = tuple(_key(each, depth - 1) for each in islice(inner, REACHED_MAX))
     return (own, *keys) if keys else own

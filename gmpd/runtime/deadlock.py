@@ -55,7 +55,7 @@ class Checkdead:
             and not self._unknown_thread_runs()
             and not _event_may_be_set(loop)
             # A thread may have woken P and ended since the first look.
-            and not (loop.inbox or loop._ready or loop.own.ready or loop.runq)
+            and not (loop.inbox or loop._ready or loop.p_callbacks.ready or loop.runq)
         )
 
     def _unknown_thread_runs(self) -> bool:
@@ -75,7 +75,7 @@ def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
 
     ``looks``: how often threads are looked at again that wait for Gs, and may just be woken.
     """
-    if loop.inbox or loop._ready or loop.own.ready or len(loop._selector.get_map()) > 1:
+    if loop.inbox or loop._ready or loop.p_callbacks.ready or len(loop._selector.get_map()) > 1:
         return False
     if loop.ms.detached and not waits_for_gs(loop, looks):
         return False
@@ -97,7 +97,7 @@ def waits_for_gs(loop: Loop, looks: int = 0) -> bool:
             return False
         if look < looks and _is_woken(loop):
             return False
-    return not (loop.inbox or loop._ready or loop.own.ready)
+    return not (loop.inbox or loop._ready or loop.p_callbacks.ready)
 
 
 def _is_woken(loop: Loop) -> bool:
@@ -107,7 +107,7 @@ def _is_woken(loop: Loop) -> bool:
     loop.is_idle = True
     try:
         # Work queued before is_idle was set has not woken us.
-        came = loop.inbox or loop._ready or loop.own.ready
+        came = loop.inbox or loop._ready or loop.p_callbacks.ready
         return bool(came or loop._selector.select(QUIET_S))
     finally:
         loop.is_idle = False

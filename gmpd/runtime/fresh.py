@@ -239,7 +239,7 @@ class FreshGs:
         elif rivals := self._handoffs.rivals(trait):
             if self._beside_timer is None:
                 delay_s = beside_ns(rivals) / 1e9
-                self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
+                self._beside_timer = self._loop.p_callbacks.later(delay_s, self._start_beside)
             return True
         if len(self._ms.detached) < self._ms.plain_calls or g.__class__ is SyncG:
             return False
@@ -255,7 +255,7 @@ class FreshGs:
             self._runq.ring.appendleft(g)
             if self.deferred:
                 delay_s = beside_ns(len(self._ms.detached) + 1) / 1e9
-                self._beside_timer = self._loop.own.later(delay_s, self._start_beside)
+                self._beside_timer = self._loop.p_callbacks.later(delay_s, self._start_beside)
 
     def _defer(self, g: Any, trait: Trait | None) -> None:
         """It has to wait. The children behind it that call the same function would have to, too:
@@ -314,7 +314,7 @@ class FreshGs:
     def requeue_deferred_soon(self) -> None:
         """Those that wait for a hog to end may try again. Thread-safe."""
         if self.deferred:
-            self._loop.own.threadsafe(self.requeue_deferred)
+            self._loop.p_callbacks.threadsafe(self.requeue_deferred)
 
 
 def _first(queue: deque[Any]) -> Any:

@@ -292,7 +292,7 @@ class G(Steps):
         over: Callable[[], None] = ended.release
         if timeout is None and m.loop.ms.owner is m:
             over = partial(m.loop.handoffs.on_wait_done, m, over)
-        self._p.own.threadsafe(self._joined, _Joiner(over))
+        self._p.p_callbacks.threadsafe(self._joined, _Joiner(over))
         with entersyscallblock("chan receive"):
             if not ended.acquire(timeout=lock_s(timeout)):
                 raise TimeoutError(f"{self!r} has not ended within {timeout} s")

@@ -126,7 +126,7 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
             loop.gs.add(g)
             loop.runq.runqput(g, True)
             return g
-    loop.own.threadsafe(_admit, loop, g)
+    loop.p_callbacks.threadsafe(_admit, loop, g)
     return g
 
 

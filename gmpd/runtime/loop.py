@@ -7,8 +7,8 @@ are in the parts that it owns: ``poller``, ``fresh``, ``batch``.
 
 Whichever M holds P runs the loop. Its home M runs callbacks and Gs of coroutines, the others plain
 Gs, and P passes between the two when the kind of work changes: once each way in a round at most.
-gmpd's own callbacks (``own``) are run by either. Everything here is called by the M that holds P
-alone, except what is said to be thread-safe.
+gmpd's own callbacks (``p_callbacks``) are run by either. Everything here is called by the M that
+holds P alone, except what is said to be thread-safe.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import M, Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
-from gmpd.runtime.own import OwnHandle, OwnWork
+from gmpd.runtime.p_callbacks import PCallbacks, PHandle
 from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import Sleepers
@@ -137,7 +137,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         #: When sockets were looked at last: a clock that costs nothing to read.
         self.polled_ns = 0
         # Its parts, each with what it alone knows.
-        self.own = OwnWork(self)
+        self.p_callbacks = PCallbacks(self)
         self.ms = Ms(self, max_ms)
         self.sysmon = Sysmon(self)
         self.overruns = Overruns(self)
@@ -251,7 +251,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     def _add_callback(self, handle: asyncio.Handle) -> None:
         """A socket is ready: queue its callback; gmpd's own have a queue for themselves."""
         if not handle._cancelled:
-            (self.own.ready if handle.__class__ is OwnHandle else self._ready).append(handle)
+            (self.p_callbacks.ready if handle.__class__ is PHandle else self._ready).append(handle)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -501,8 +501,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             self.poller.wake_due()
         if self.inbox:
             self.fresh.requeue_deferred()
-        if self.own.ready:
-            self.own.run()
+        if self.p_callbacks.ready:
+            self.p_callbacks.run()
         if m is None or m is self.ms.home:
             self._run_ready()
             if not self.runq or m is None:

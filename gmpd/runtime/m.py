@@ -512,7 +512,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
         m.loop.handoffs.on_entersyscall(m)
         # A hog competes no more: what waited for its end may start, also what begins to wait now.
         if m.trait in COMPUTING and not m.loop.is_closed():
-            m.loop.own.threadsafe(m.loop.fresh.requeue_deferred)
+            m.loop.p_callbacks.threadsafe(m.loop.fresh.requeue_deferred)
 
     def __exit__(
         self,

@@ -23,7 +23,7 @@ from gmpd.runtime.go import go, is_async
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
-from gmpd.runtime.own import soon_threadsafe
+from gmpd.runtime.p_callbacks import soon_threadsafe
 from gmpd.runtime.sudog import Sudog, Wait
 
 R = TypeVar("R")

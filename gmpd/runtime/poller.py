@@ -14,7 +14,7 @@ from time import sleep as nap
 from typing import TYPE_CHECKING, Any
 
 from gmpd.errors import Deadlock
-from gmpd.runtime.own import OwnTimer
+from gmpd.runtime.p_callbacks import PTimer
 from gmpd.runtime.peek import peeker
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
@@ -56,7 +56,7 @@ class Poller:
         loop = self._loop
         if loop._timer_cancelled_count > SWEEP_MIN:
             self._sweep_timers()
-        if loop._ready or loop.own.ready or loop._stopping or loop.runq or loop.inbox:
+        if loop._ready or loop.p_callbacks.ready or loop._stopping or loop.runq or loop.inbox:
             return 0
         when = self.next_timer()
         return None if when is None else wait_s(when - loop.time())
@@ -92,7 +92,7 @@ class Poller:
         board[0] = loop.rounds << 1 | 1
         board[1] = start = time.monotonic_ns()
         # Work queued before is_idle was set has not woken us; poll without blocking.
-        came = loop.inbox or loop._ready or loop.own.ready or loop.runq
+        came = loop.inbox or loop._ready or loop.p_callbacks.ready or loop.runq
         self._netpoll(0 if came else timeout)
         loop.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
@@ -152,7 +152,7 @@ class Poller:
         while scheduled and scheduled[0]._when < end:
             handle = heappop(scheduled)
             handle._scheduled = False
-            (loop.own.ready if handle.__class__ is OwnTimer else loop._ready).append(handle)
+            (loop.p_callbacks.ready if handle.__class__ is PTimer else loop._ready).append(handle)
             stats.timer += 1
         if loop.sleepers:
             stats.timer += loop.sleepers.wake(end)

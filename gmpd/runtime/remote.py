@@ -38,7 +38,7 @@ from gmpd.errors import Panic, Unserializable
 from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Sender
-from gmpd.runtime.own import soon, soon_threadsafe
+from gmpd.runtime.p_callbacks import soon, soon_threadsafe
 from gmpd.runtime.remotechan import NOTHING, Address, ChanMessage, RemoteChan, home_lost
 from gmpd.runtime.sudog import Sudog
 

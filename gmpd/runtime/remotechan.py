@@ -15,8 +15,8 @@ from gmpd.protocol import ChanOp
 from gmpd.runtime import chan as chans
 from gmpd.runtime.chan import Chan, Receiver, Sender, SyncChan
 from gmpd.runtime.internals import running_loop
-from gmpd.runtime.own import soon_threadsafe
 from gmpd.runtime.owner import Parker, wait_on_owner
+from gmpd.runtime.p_callbacks import soon_threadsafe
 from gmpd.runtime.sudog import Sudog, Wait, Waker, parks
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ FACE = "gmpd"
 #: The loop and its parts know each other. Take off what no circle holds any more; add nothing.
 RUNTIME = frozenset({
     "batch", "deadlock", "fresh", "g", "handoffs", "jobg", "loop", "m",
-    "neighbours", "overrun", "own", "poller", "stacks", "steps", "syncg", "sysmon",
+    "neighbours", "overrun", "p_callbacks", "poller", "stacks", "steps", "syncg", "sysmon",
     "task", "instrument",
 })  # fmt: skip
 

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from gmpd.runtime.loop import Loop
 
 
-class OwnHandle(asyncio.Handle):
+class PHandle(asyncio.Handle):
     """A callback that any M may run."""
 
     __slots__ = ()
 
 
-class OwnTimer(asyncio.TimerHandle):
+class PTimer(asyncio.TimerHandle):
     """One whose time has not come."""
 
     __slots__ = ()
 
 
-class OwnWork:
+class PCallbacks:
     """The callbacks of one P. Only the M that holds P calls this, but for ``threadsafe``."""
 
     __slots__ = ("_loop", "ready")
@@ -47,18 +47,18 @@ class OwnWork:
 
     def soon(self, fn: Callable[..., Any], *args: Any) -> None:
         """In the next round."""
-        self.ready.append(OwnHandle(fn, args, self._loop))
+        self.ready.append(PHandle(fn, args, self._loop))
 
     def threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
         """As ``soon``, from any thread. RuntimeError when the loop is closed."""
         loop = self._loop
         loop._check_closed()
-        self.ready.append(OwnHandle(fn, args, loop))
+        self.ready.append(PHandle(fn, args, loop))
         loop.wake()
 
     def later(self, delay_s: float, fn: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
         timer = self._loop.call_later(delay_s, fn, *args)
-        timer.__class__ = OwnTimer
+        timer.__class__ = PTimer
         return timer
 
     def reader(self, fd: int, fn: Callable[[], Any]) -> None:
@@ -69,7 +69,7 @@ class OwnWork:
     def claim(self, fd: int) -> None:
         """The callback for ``fd`` is gmpd's own."""
         handle, _ = self._loop._selector.get_key(fd).data
-        handle.__class__ = OwnHandle
+        handle.__class__ = PHandle
 
     def run(self) -> None:
         """Those that are ready now, not those that they add."""
@@ -90,17 +90,17 @@ class OwnWork:
 
 def soon(loop: asyncio.AbstractEventLoop, fn: Callable[..., Any], *args: Any) -> None:
     """Have ``loop``, on its thread, call what is gmpd's own; a plain loop has one queue for all."""
-    own = getattr(loop, "own", None)
-    if isinstance(own, OwnWork):
-        own.soon(fn, *args)
+    callbacks = getattr(loop, "p_callbacks", None)
+    if isinstance(callbacks, PCallbacks):
+        callbacks.soon(fn, *args)
     else:
         loop.call_soon(fn, *args)
 
 
 def soon_threadsafe(loop: asyncio.AbstractEventLoop, fn: Callable[..., Any], *args: Any) -> None:
     """As ``soon``, from any thread."""
-    own = getattr(loop, "own", None)
-    if isinstance(own, OwnWork):
-        own.threadsafe(fn, *args)
+    callbacks = getattr(loop, "p_callbacks", None)
+    if isinstance(callbacks, PCallbacks):
+        callbacks.threadsafe(fn, *args)
     else:
         loop.call_soon_threadsafe(fn, *args)
