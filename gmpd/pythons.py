@@ -36,7 +36,7 @@ def untried() -> str:
         return ""
     return (
         f"Python {running()} is newer than {NEWEST[0]}.{NEWEST[1]}, the newest that this gmpd was "
-        "tried on: it goes on, and refuses by name what it finds missing"
+        "tested on: gmpd continues, and names internals of Python that it finds missing"
     )
 
 

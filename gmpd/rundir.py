@@ -275,7 +275,7 @@ def find_holder(directory: str | os.PathLike[str]) -> Holder | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise HiddenHolder(
-            f"a daemon has {directory}, but its process (pid {pid}) is not to be seen from here:"
+            f"a daemon holds {directory}, but its process (pid {pid}) is not visible here:"
             f" end it where it runs, perhaps in another container"
         ) from None
     finally:

@@ -194,7 +194,7 @@ def _resident(pid: int) -> int:
         return int(file.read().split()[1])
 
 
-@click.command(short_help="Measure this machine, with peers beside.")
+@click.command(short_help="Measure gmpd beside the standard library's pools.")
 @click.option(
     "--scale", type=click.FloatRange(0.001, 100), default=1.0, metavar="X", show_default=True,
     help="A factor for the amount of work.",

@@ -24,31 +24,31 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Daemon": {
         "serve": "Run the daemon in the foreground.",
         "up": "Start the daemon in the background.",
-        "down": "Stop it: finish what runs, take no more.",
-        "status": "Show what runs where.",
-        "ls": "List every daemon of yours, private ones too.",
-        "health": "Say by the exit code whether it is well.",
+        "down": "Stop the daemon after its running jobs.",
+        "status": "Show the daemon, its queue, and each P.",
+        "ls": "List your daemons, private ones too.",
+        "health": "Report the daemon's health by the exit code.",
         "procs": "Show or change the number of Ps.",
-        "drain": "Take no more jobs; finish those that are there.",
+        "drain": "Refuse new jobs, finish running ones, end.",
     },
     "Work": {
         "submit": "Run a function as a job.",
         "map": "Run a function over the lines of stdin.",
         "run": "Run a shell command as a job.",
         "jobs": "List, show, cancel and retry jobs.",
-        "explain": "Say why a job is where it is.",
+        "explain": "Explain the state of a job.",
     },
     "Insight": {
         "top": "Watch the Ps live.",
         "stacks": "Print the stack of every G.",
         "schedtrace": "Print Go's scheduler trace.",
         "trace": "Record a trace for Perfetto.",
-        "bench": "Measure this machine, with peers beside.",
-        "demo": "See it work: a private daemon, real work, nothing left behind.",
+        "bench": "Measure gmpd beside the standard library's pools.",
+        "demo": "Run real work on a private daemon; leave nothing behind.",
     },
     "Setup": {
         "config": "Show, write and check the settings.",
-        "doctor": "Look for what is wrong with this machine.",
+        "doctor": "Check this machine for problems.",
         "completions": "Print a completion script for your shell.",
     },
 }
@@ -127,7 +127,7 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
-    help="Print the version and leave.",
+    help="Show the version and exit.",
 )  # fmt: skip
 @pass_settings
 @click.pass_context

@@ -19,7 +19,7 @@ def command(ctx: click.Context) -> None:
     """Show, write and check the settings.
 
     \b
-    A value is looked for in this order, and the first that has it wins:
+    The first of these places that sets a value wins:
       options · GMPD_SECTION__KEY · --config or $GMPD_CONFIG · ./gmpd.toml
       ~/.config/gmpd/config.toml · /etc/gmpd/config.toml · defaults
     """
@@ -105,7 +105,7 @@ def _write(path: Path, text: str, *, replace: bool) -> None:
         file.write(text)
 
 
-@command.command(short_help="Check files, or what a command here would read.")
+@command.command(short_help="Check files, by default those that commands here read.")
 @click.argument("files", nargs=-1, type=click.Path())
 @standard
 def check(app: App, files: tuple[str, ...]) -> int:

@@ -78,7 +78,7 @@ class Site:
         await runner.cleanup()
 
 
-@click.command(short_help="See it work: a private daemon, real work, nothing left behind.")
+@click.command(short_help="Run real work on a private daemon; leave nothing behind.")
 @click.option(
     "--procs", type=click.IntRange(0), metavar="N",
     help="How many Ps; 0: as the machine allows.",
@@ -117,7 +117,7 @@ def command(
     cpu_bound: bool,
     work: float | None,
 ) -> int:
-    """Start a private daemon, give it a mixed load, show who ran what, and leave nothing behind."""
+    """Start a private daemon, give it a mixed load, show which P ran which job, and clean up."""
     if walkthrough and cpu_bound:
         raise click.UsageError(
             "--walkthrough and --cpu-bound are two demos: run one after the other"

@@ -313,7 +313,7 @@ def examine(app: App) -> list[Finding]:
 _SHADE = {Level.OK: "green", Level.WARN: "yellow", Level.BAD: "red"}
 
 
-@click.command(short_help="Look for what is wrong with this machine.")
+@click.command(short_help="Check this machine for problems.")
 @standard
 def command(app: App) -> int:
     """Look for what is wrong with this machine, and say how to mend it.

@@ -33,7 +33,7 @@ NOW_S = 10.0
 KILL_S = 5.0
 
 
-@click.command(short_help="Stop it: finish what runs, take no more.")
+@click.command(short_help="Stop the daemon after its running jobs.")
 @click.option(
     "--now", is_flag=True,
     help=f"Do not wait for running jobs: they are lost. A daemon that still lives after"
@@ -41,10 +41,10 @@ KILL_S = 5.0
 )  # fmt: skip
 @standard
 def command(app: App, now: bool) -> int:
-    """Stop the daemon, and wait until it is gone: it finishes what runs and takes no more.
+    """Stop the daemon and wait for its end. It refuses new jobs and finishes running ones.
 
-    It waits for running jobs for daemon.drain_timeout, and says which ones were lost after that;
-    then it ends with 5. A daemon that does not answer, or is of another version, is sent SIGTERM.
+    Jobs that still run after daemon.drain_timeout are lost: they are named, and the exit code is 5.
+    A daemon that does not answer, or is of another version, is sent SIGTERM.
     """
     config = app.config_to_reach()
     directory = config.daemon.runtime_dir
@@ -130,7 +130,7 @@ def _see_it_end(app: App, config: Config, wish: Wish, gone: Callable[[], bool]) 
     if _is_so_within(gone, limit):
         app.say("gmpd is down")
         return Exit.TIMEOUT if wish.lost else Exit.OK
-    app.say(f"the daemon still ends after {limit:g} s; `gmpd down --now` does not wait for jobs")
+    app.say(f"the daemon has not ended after {limit:g} s; `gmpd down --now` does not wait for jobs")
     return Exit.TIMEOUT
 
 
@@ -140,7 +140,7 @@ def _see_it_end_now(app: App, directory: str, holder: rundir.Holder) -> int:
         return Exit.OK
     holder.kill(signal.SIGKILL)
     if not _is_so_within(lambda: holder.is_gone, KILL_S):
-        app.say(f"the daemon (pid {holder.pid}) lives on although it was killed: see `ps`")
+        app.say(f"the daemon (pid {holder.pid}) was killed but still exists: see `ps`")
         return Exit.TIMEOUT
     _clear(directory)
     app.say(f"gmpd is down: pid {holder.pid} did not end within {NOW_S:g} s and was killed")

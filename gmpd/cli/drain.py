@@ -11,10 +11,10 @@ from gmpd.cli.link import connect
 from gmpd.errors import DaemonUnreachable, GmpdError
 
 
-@click.command(short_help="Take no more jobs; finish those that are there.")
+@click.command(short_help="Refuse new jobs, finish running ones, end.")
 @standard
 def command(app: App) -> None:
-    """Take no more jobs, finish those that are there, and end. Does not wait for it.
+    """Refuse new jobs, finish running ones, and end. The command does not wait for the end.
 
     A daemon of another version is sent SIGTERM, which means the same.
     """

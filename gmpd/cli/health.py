@@ -9,11 +9,11 @@ from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 
 
-@click.command(short_help="Say by the exit code whether it is well.")
+@click.command(short_help="Report the daemon's health by the exit code.")
 @standard
 def command(app: App) -> int:
-    """Say whether the daemon is well: 0 if so, 3 when none answers, 6 when it takes no work or is
-    degraded: workers that it needs do not start, or die without a job being to blame."""
+    """Exit with 0 if the daemon is healthy, 3 if none answers, 6 if it takes no work or is
+    degraded: its workers do not start, or die without a job as the cause."""
     with connect(app) as client:
         seen = client.call("status", timeout=5.0)
     state = str(seen.get("state", "running"))

@@ -50,10 +50,10 @@ def daemons(first: str) -> Iterator[Found]:
             continue
 
 
-@click.command(short_help="List every daemon of yours, private ones too.")
+@click.command(short_help="List your daemons, private ones too.")
 @standard
 def command(app: App) -> int:
-    """List every daemon of yours on this machine, private ones of programs too.
+    """List your daemons on this machine, private ones of programs too.
 
     `gmpd --runtime-dir DIRECTORY status` shows what one of them does.
     """

@@ -29,9 +29,9 @@ class _Procs(click.IntRange):
 @click.argument("n", type=_Procs(), metavar="[N]", required=False)
 @standard
 def command(app: App, n: int | None) -> None:
-    """Show the number of Ps, or make it N while jobs run (Go's GOMAXPROCS).
+    """Show the number of Ps, or set it to N while jobs run (Go's GOMAXPROCS).
 
-    Does not wait for new ones: they start a few at a time, and `gmpd status` shows which are there.
+    Does not wait for new Ps: they start a few at a time, and `gmpd status` shows them.
     """
     try:
         check_procs(n or 1)

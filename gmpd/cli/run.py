@@ -34,11 +34,11 @@ def command(
     app: App, argv: tuple[str, ...],
     retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
 ) -> int:  # fmt: skip
-    """Run CMD as a job, here and with this environment, and end as it ended.
+    """Run CMD as a job in this directory and environment, and exit with its status.
 
-    What it writes is printed as it comes; with --retries or --json once it has ended, since a
-    second attempt writes everything again. Ctrl-C ends it. 127: there is no such command, 126: it
-    cannot be executed, as a shell has it.
+    Its output is printed as it arrives; with --retries or --json when it has ended, since a second
+    attempt writes everything again. Ctrl-C ends it. As in a shell, 127 means that there is no such
+    command, and 126 that it cannot be executed.
     """
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}

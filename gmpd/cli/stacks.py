@@ -30,9 +30,8 @@ LINK_S = 10.0
 def command(app: App, p: int | None, limit: int, timeout: float) -> int:
     """Print the stack of every G of P, or of all Ps, parked ones too.
 
-    A worker that does not answer in time is named, with what its status says; from Python 3.14 on
-    its threads' stacks are read from outside, unless it sits in C code. The command then ends with
-    5.
+    A worker that does not answer in time is named, with its status; from Python 3.14 on its
+    threads' stacks are read from outside, unless it is inside C code. The exit code is then 5.
     """
     with connect(app) as client:
         told = client.call("stacks", p=p, limit=limit, wait_s=timeout, timeout=timeout + LINK_S)[
@@ -70,7 +69,7 @@ def silence(status: Mapping[str, Any]) -> str:
     if runs:
         return (
             f"did not answer: it has been running {runs} for {status.get('running_s', 0):.1f} s,"
-            " which neither awaits nor lets go of the GIL; gmpd status shows when it is over"
+            " which neither awaits nor releases the GIL; gmpd status shows when it has ended"
         )
     return (
         f"did not answer, and no job is on its P; it holds {status.get('started', 0)} started"

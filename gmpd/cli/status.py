@@ -15,16 +15,16 @@ from gmpd.cli.link import connect
 WIDTH = 80
 
 
-@click.command(short_help="Show what runs where.")
+@click.command(short_help="Show the daemon, its queue, and each P.")
 @standard
-@click.option("--events", is_flag=True, help="The last events that the scheduler saw instead.")
+@click.option("--events", is_flag=True, help="Show the last events of the scheduler instead.")
 def command(app: App, events: bool) -> None:
-    """Show what runs where: the daemon, its queue, and each P. --json prints all that it knows.
+    """Show the daemon, its queue, and what runs on each P. --json prints the whole snapshot.
     --events shows the last events and decisions of the scheduler for bug reports: numbers,
     function and client names, no values.
 
     \b
-    FRESH    jobs it has been given and not begun: they can still be stolen
+    FRESH    jobs leased to it and not begun: they can still be stolen
     STARTED  jobs that run, block or wait there
     OVERRUNNING, above the table: functions that did not stop at their timeout
     MS       its threads

@@ -43,9 +43,7 @@ class Dashes(click.Command):
 @click.argument("args", nargs=-1)
 @click.option("--kw", multiple=True, metavar="NAME=VALUE", help="An argument by name.")
 @click.option("--text", is_flag=True, help="Arguments are texts, also those that read as JSON.")
-@click.option(
-    "--wait", is_flag=True, help="Wait for the result: always so until jobs can be durable."
-)
+@click.option("--wait", is_flag=True, help="Wait for the result: always on in this version.")
 @job_options
 @standard
 def command(
@@ -54,11 +52,11 @@ def command(
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
-    Ctrl-C cancels it: what has not begun, coroutines, and jobs with --isolate. A plain function
-    that runs cannot be stopped from outside: it goes on, and that is said.
+    Ctrl-C cancels the job if it has not begun, is a coroutine, or has --isolate. A running plain
+    function cannot be stopped from outside: it continues, and a message says so.
 
-    An argument that reads as JSON is that value (2, true, [1, 2]); any other is a text. Those that
-    begin with a dash come after --: gmpd submit math:fabs -- -1
+    An argument that reads as JSON is that value (2, true, [1, 2]); any other is a text. Arguments
+    that begin with a dash go behind --: gmpd submit math:fabs -- -1
     """
     read = str if text else value_of
     ref = function_named(function)
@@ -83,7 +81,7 @@ def _called_off(client: PlainClient, future: PlainFuture) -> str:
         if client.is_private:
             return f"job {future.job_id} ends with its private daemon"
         return (
-            f"job {future.job_id} goes on in the daemon: a plain function that runs cannot be"
+            f"job {future.job_id} continues in the daemon: a running plain function cannot be"
             f" stopped (one with --isolate can be killed)"
         )
     return "the job was cancelled" if future.cancelled() else "the job had ended already"

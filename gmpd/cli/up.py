@@ -34,7 +34,8 @@ TAIL_BYTES = 2000
 def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     """Start the daemon in the background and wait until it is ready.
 
-    One that runs already is left as it is: 0 when it takes work, 6 when it drains or is degraded.
+    A running daemon is left as it is; the exit code is then 0 if it takes work, 6 if it drains or
+    is degraded.
 
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
     it: start it where your code is. It logs to gmpd.log in the state directory.

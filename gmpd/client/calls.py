@@ -19,15 +19,15 @@ T = TypeVar("T")
 #: What this version does not do yet, why, and what to do instead.
 INSTEAD = {
     "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
-    " submit again what has no outcome when a future raises DaemonUnreachable",
+    " submit the jobs again whose futures raise DaemonUnreachable",
     "unique": "this version does not look for a job with the same key: leave it out, and keep the"
-    " futures of what you submitted in a dict by key",
+    " futures of the submitted jobs in a dict by key",
     "enqueue": "this version keeps jobs in the daemon's memory, and a job ends with its client: use"
     " submit() and keep the client open until the future is done",
-    "job": "in this version only the client that submitted a job knows it: keep the future that"
-    " submit() returned, its job_id names it in logs",
-    "key": "this version has no keys, for a daemon serves its own machine and user only: leave it"
-    " out, and run the client there (over ssh, for example)",
+    "job": "in this version only the client that submitted a job has its outcome: keep the future"
+    " that submit() returned; its job_id names the job in logs",
+    "key": "this version has no keys, because a daemon serves its own machine and user only: leave"
+    " it out, and run the client there (over ssh, for example)",
     "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
     " for example), with an ipc:// address, a runtime directory, or nothing at all",
 }

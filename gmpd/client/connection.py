@@ -69,8 +69,8 @@ class ClientConnection(metaclass=Documented):
 
     def _no_answer(self, timeout_s: float) -> DaemonUnreachable:
         return DaemonUnreachable(
-            f"no daemon answered at {self.endpoint} within {timeout_s:g} s: it hangs, or ends just"
-            " now. Its log says more; `gmpd down --now` ends it, `gmpd up` starts one"
+            f"no daemon answered at {self.endpoint} within {timeout_s:g} s: it hangs, or is"
+            " ending. Its log says more; `gmpd down --now` ends it, `gmpd up` starts one"
         )
 
     def _send_out(self) -> bool:

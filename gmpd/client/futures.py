@@ -146,7 +146,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         pass
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
-        raise TypeError("a future is of use only where it was made")
+        raise TypeError("a future works only in the process that made it")
 
     # -- lazily built parts, which wait() and as_completed() reach for -----------------------------
 

@@ -366,7 +366,7 @@ class Session(ClientConnection):
             try:
                 apply(event)
             except Exception:
-                logging.getLogger("gmpd.client").exception("an outcome could not be handed over")
+                logging.getLogger("gmpd.client").exception("an outcome could not be delivered")
             del event
         if self._room.any() and (core.lost or self._pending() <= self._pending_max):
             self._room.notify_all()
@@ -557,7 +557,7 @@ class Session(ClientConnection):
         self._thread.join(CLOSE_S)
         if not self._delivery.join(wait_s(end - time.monotonic())) or self._thread.is_alive():
             warnings.warn(
-                f"the client did not end within {CLOSE_S:g} s, for a callback of one of its"
+                f"the client did not end within {CLOSE_S:g} s, because a callback of one of its"
                 " futures has not returned",
                 RuntimeWarning,
                 stacklevel=3,

@@ -245,7 +245,7 @@ def _at_exit() -> None:
 def _say_left(client: Client, left: int) -> None:
     jobs = "1 job that has" if left == 1 else f"{left:,} jobs that have"
     line = (
-        f"gmpd: the program ends and drops {jobs} not ended, for {client!r} was left open:"
+        f"gmpd: the program ends and drops {jobs} not ended, because {client!r} was left open:"
         " use `with gmpd.Client() as c:`, or call close(), which waits for them\n"
     )
     if sys.stderr is not None:

@@ -305,7 +305,7 @@ def _import_function(name: str, module_name: str, qualname: str) -> _Fn:
         raise NotRegistered(f"{name!r} names no function: write it as module:function")
     if module_name == "__main__":
         raise NotRegistered(
-            f"{name} cannot be found by name, for every process has a __main__ of its own: "
+            f"{name} cannot be found by name, because every process has its own __main__: "
             "move it into a module"
         )
     try:
@@ -382,7 +382,7 @@ def _defined_function(ref: FunctionRef) -> _Fn:
     for name in rest:
         fn = getattr(fn, name, None)
     if not callable(fn):
-        raise ProtocolError(f"{ref.name} is not among what its program was said to define")
+        raise ProtocolError(f"{ref.name} is not among the names that its program defines")
     return fn  # type: ignore[no-any-return]
 
 

@@ -3,7 +3,7 @@
 The only reader of configuration files and of the environment. Everything else is handed a `Config`
 or a section of it, and must not look for itself; `gmpd.sched` gets an even smaller policy object.
 
-A value is looked for in this order, and the first that has it wins:
+The first of these places that sets a value wins:
 
     flags > GMPD_SECTION__KEY > --config or $GMPD_CONFIG > ./gmpd.toml
           > ~/.config/gmpd/config.toml > /etc/gmpd/config.toml > the defaults

@@ -65,15 +65,15 @@ class Daemon:
     imports: tuple[str, ...] = _key((), Kind.LIST, "modules that every worker imports at start")
     pin: bool = _flag(False, "pin each worker to one core, if there are as many Ps as cores")
     start_timeout: float = _time(
-        "30s", "a worker that is not ready by then is killed and started again", low=0.1
+        "30s", "time for a worker to become ready; a later one is killed and started again", low=0.1
     )
     drain_timeout: float = _time(
         "30s", "time for running jobs to end after SIGTERM or `gmpd drain`"
     )
-    runtime_dir: str = _text("", "sockets and gmpd.json live here; empty chooses a place")
-    state_dir: str = _text("", "durable jobs live here; empty chooses a place")
+    runtime_dir: str = _text("", "sockets and gmpd.json; empty chooses a directory")
+    state_dir: str = _text("", "logs and durable jobs; empty chooses a directory")
     log_level: str = _text(
-        "info", "the least that is logged", choices=("debug", "info", "warning", "error")
+        "info", "the lowest level that is logged", choices=("debug", "info", "warning", "error")
     )
     log_format: str = _text(
         "auto",
@@ -88,12 +88,12 @@ class Limits:
 
     queue_jobs: int = _count(1_000_000, "jobs", "accepted and not yet finished")
     queue_bytes: int = _size(
-        "1GiB", "their arguments in total; one client may hold as much as it leaves free"
+        "1GiB", "their arguments in total; a client may hold at most as much as remains free"
     )
     client_results: int = _size(
         "64MiB",
         "results that one client has not taken, at most a quarter of them in transit; beyond it no"
-        " more of its jobs are started",
+        " further job of it starts",
         low=4 << 20,
     )
     client_messages: int = _count(
@@ -138,7 +138,7 @@ class Limits:
     isolated: int = _count(
         0,
         "jobs",
-        "isolated ones that run at once; 0 takes as many as there are Ps",
+        "isolated ones that run at once; 0: the number of Ps",
         low=0,
         high=4_096,  # as daemon.procs: each is a process
     )
@@ -191,12 +191,12 @@ class Client:
     autostart: bool = _flag(
         True, "if no daemon runs, start a private one that ends with the client"
     )
-    announce: bool = _flag(True, "say on stderr that a private one was started")
+    announce: bool = _flag(True, "report on stderr that a private one was started")
     connect_timeout: float = _time(
-        "5s", "a daemon that has not answered within this is unreachable", low=0.01
+        "5s", "time for a daemon to answer; then it counts as unreachable", low=0.01
     )
     liveness: float = _time(
-        "10s", "a client that waits for a silent daemon gives it up after this", low=0.5
+        "10s", "a waiting client gives up a daemon that is silent for this long", low=0.5
     )
 
 

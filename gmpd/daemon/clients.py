@@ -133,7 +133,9 @@ class Clients:
         if session is None:
             raise ProtocolError("the first message must be Hello")
         if peer in self._admins and not isinstance(message, protocol.Call | protocol.Bye):
-            raise ProtocolError(f"{type(message).__name__} of one that said it would only ask")
+            raise ProtocolError(
+                f"{type(message).__name__} of a client whose Hello declared calls only"
+            )
         sched, sid, now = self._sched, session.sid, time.monotonic_ns()
         match message:
             case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():

@@ -150,7 +150,7 @@ class Coordinator:
         self.roster.obstacle = self.premises.look
 
     def _displaced(self, why: str) -> None:
-        log.error("%s; this daemon (pid %d) finishes what runs, and ends", why, os.getpid())
+        log.error("%s; this daemon (pid %d) finishes its running jobs and ends", why, os.getpid())
         self.drain(why)
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:

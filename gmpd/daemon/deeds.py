@@ -166,6 +166,6 @@ class Deeds:
 def _what_runs(p: PRecord, child: Child, now: int) -> str:
     job = p.job(child.page.slots[Slot.CURRENT])
     if job is None:
-        return "its run loop stands still, in no job"
+        return "its loop makes no rounds, and no job is on its P"
     for_s = (now - child.page.slots[Slot.CURRENT_NS]) / 1e9
-    return f"{job.fn.name} of {job.session.name!r} has kept it for {for_s:.2g} s"
+    return f"{job.fn.name} of {job.session.name!r} has held P for {for_s:.2g} s"

@@ -63,8 +63,8 @@ class Door:
             return
         if not self._is_shut:
             log.warning(
-                "there are %d connections, as many as %s may have (limits.sessions, and a share of"
-                " the limit of descriptors, see ulimit -n): no more until some end",
+                "%d connections of %s are open, as many as limits.sessions and the limit of"
+                " descriptors (ulimit -n) allow: new ones are refused until some end",
                 self._router.connections,
                 self._whose,
             )

@@ -83,13 +83,13 @@ class Fitness:
 
 def _python() -> str:
     if sys.modules.get("sys") is not sys or __name__ not in sys.modules:
-        return "a job has emptied sys.modules, so no import works as it should"
+        return "a job has emptied sys.modules, so imports fail"
     if not sys.path or not sys.meta_path or not sys.path_hooks:
-        return "a job has emptied sys.path or its like, so no module is found"
+        return "a job has emptied sys.path, sys.meta_path or sys.path_hooks, so no module is found"
     for module, names in _CALLED:
         for name in names:
             if not callable(getattr(module, name, None)):
-                return f"a job has put something else into the place of {module.__name__}.{name}"
+                return f"a job has replaced {module.__name__}.{name}"
     return ""
 
 

@@ -63,14 +63,14 @@ class Premises:
             self.problem = ""
         except rundir.Taken as taken:
             self.is_lost = True
-            self.problem = f"the place of this daemon was taken: {taken}"
+            self.problem = f"another daemon has taken the runtime directory: {taken}"
             self._displaced(self.problem)
         except (ConfigError, OSError) as error:
-            self.problem = f"the runtime directory is gone and cannot be made again: {error}"
+            self.problem = f"the runtime directory was removed and cannot be restored: {error}"
             if self.problem != before:
                 log.error("%s", self.problem)
         if before and not self.problem:
-            log.warning("the runtime directory is there again")
+            log.warning("the runtime directory is restored")
         return self.problem
 
     def _mend(self) -> None:
@@ -85,4 +85,4 @@ class Premises:
             with suppress(FileNotFoundError):
                 again = self._publish() or again
             if again:
-                log.warning("put back what was removed from %s", self._lock.directory)
+                log.warning("restored files that were removed from %s", self._lock.directory)

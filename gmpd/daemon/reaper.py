@@ -37,7 +37,7 @@ class Reaper:
             self.pid = os.fork()
         except OSError as error:
             log.warning(
-                "no reaper (%s): should the daemon be killed, what its jobs started lives on",
+                "no reaper (%s): if the daemon is killed, processes of its jobs survive it",
                 error.strerror,
             )
             os.close(end)
@@ -62,7 +62,9 @@ class Reaper:
         try:
             os.write(self._out, _WORD.pack(word))
         except BrokenPipeError:  # it was killed
-            log.warning("the reaper was killed: no other takes its place")
+            log.warning(
+                "the reaper was killed: if the daemon is killed, processes of its jobs survive it"
+            )
             os.close(self._out)
             self._out = -1
 

@@ -100,12 +100,12 @@ class Roster:
             self._sched.handle(events.IsolatedDied(p, (), _NO_PROCESS, why), now)
         for child in list(self._retiring.values()):
             if child.retire_by_ns <= now and not child.expected:
-                log.warning("%s is ended: it holds jobs for too long to retire", child)
+                log.warning("%s is killed: its jobs did not end in time for it to retire", child)
                 self.supervisor.kill(child)
         for child in self._awaited():
             if child.start_by_ns <= now:
                 child.fault = "it was not ready within daemon.start_timeout"
-                log.error("%s did not start in time", child)
+                log.error("%s was not ready within daemon.start_timeout: it is killed", child)
                 self.supervisor.kill(child)
         self._deadline.set(self._next_due())
 
@@ -135,7 +135,7 @@ class Roster:
         try:
             child = self.supervisor.spawn(p)
         except OSError as error:
-            self._not_begun(p, f"the system gives no process: {error}", time.monotonic_ns())
+            self._not_begun(p, f"the system refused a new process: {error}", time.monotonic_ns())
             return
         self._starting[p] = child
         self._started(child)

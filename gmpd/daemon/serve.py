@@ -64,7 +64,7 @@ class Signals:
             return []
         for number in self._stray.intersection(came):
             name = signal.Signals(number).name
-            log.warning("%s came, and means nothing to a daemon; SIGTERM ends it", name)
+            log.warning("%s is ignored; SIGTERM ends the daemon", name)
         return [number for number in came if number in self.ENDING]
 
     def close(self) -> None:

@@ -52,8 +52,8 @@ class Withheld:
             return False
         if self._nbytes + nbytes > self._most:
             refusal = ResultRefused(
-                f"{call.fn_name}() gave a result of {nbytes} bytes, but its client takes none, and"
-                f" its worker keeps {self._nbytes} bytes of such already: limits.worker_results"
+                f"the result of {call.fn_name}() has {nbytes} bytes, its client takes no results,"
+                f" and the worker already keeps {self._nbytes} bytes of them: limits.worker_results"
                 f" allows {self._most}. Read results as they come, or let jobs write them to files"
             )
             call.outcome, call.data, call.out_buffers = Outcome.ERROR, encode_error(refusal), ()

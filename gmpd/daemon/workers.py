@@ -89,7 +89,7 @@ class Workers:
         and they would be waited for in vain."""
         child = self._children.get(peer)
         if child is not None and not child.expected:  # else it is ending already
-            log.error("%s is replaced, for a message of it was not handled: %s", child, why)
+            log.error("%s is replaced: one of its messages was not handled: %s", child, why)
             self._roster.supervisor.kill(child)
 
     def _heard(  # noqa: C901, PLR0915 - a case per message
@@ -156,7 +156,7 @@ class Workers:
         info = message.info
         child = None if info.p is None else self._roster.supervisor.children.get(info.p)
         if child is None or not secrets.compare_digest(info.secret, child.secret):
-            raise ProtocolError("a Hello that claims to be a worker and has not its secret")
+            raise ProtocolError("a Hello for a worker, without the secret of that worker")
         if why := _changed(message):
             log.error("%s cannot serve: %s", child, why)
             child.fault = why

@@ -33,7 +33,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The links of ``/``, with their texts.
 PLACES: Final = (
     ("/metrics", "metrics, for Prometheus"),
-    ("/api/v1/snapshot", "everything the daemon knows of itself now, as JSON"),
+    ("/api/v1/snapshot", "a snapshot of the daemon, as JSON"),
     ("/readyz", "whether the daemon takes jobs"),
     ("/healthz", "whether this gateway serves"),
 )

@@ -197,7 +197,7 @@ class SnapshotCollector(Collector):
             if metric.name not in self._complained:
                 self._complained.add(metric.name)
                 log.warning(
-                    "%s is left out of /metrics: the snapshot holds what it cannot read: %r",
+                    "%s is omitted from /metrics: its value in the snapshot cannot be read: %r",
                     metric.name,
                     error,
                 )

@@ -83,7 +83,7 @@ class CoordinatorLink:
             if not dealer.wait(deadline - time.monotonic()):
                 raise DaemonUnreachable(f"no answer from {self._endpoint} within {ANSWER_S:g} s")
             came = dealer.recv()
-            assert came is not None, "readable, yet nothing there"
+            assert came is not None, "the socket was readable and held no message"
             core.receive(came)
             while core.events:
                 apply(core.events.popleft())

@@ -136,7 +136,7 @@ _DAEMON: Final = (
     _gauge("gmpd_sessions", "Clients connected now.", one("sessions")),
     _histogram(
         "gmpd_coordinator_loop_lag_seconds",
-        "How late the coordinator's loop came to what was due: its saturation.",
+        "Delay of due work in the coordinator's loop: its saturation.",
         "loop_lag",
         LATENCY_BOUNDS,
     ),
@@ -273,7 +273,7 @@ _SCHEDULER: Final = (
     ),
     _histogram(
         "gmpd_steal_duration_seconds",
-        "From the question to a victim to its answer.",
+        "From the request to a victim to its answer.",
         "steal",
         LATENCY_BOUNDS,
     ),
@@ -303,12 +303,12 @@ _PS: Final = (
     ),
     _gauge("gmpd_p_run_queue_length", "Gs in a P's local run queue.", per_p("runq"), "p"),
     _gauge(
-        "gmpd_p_fresh_jobs", "Jobs handed to a P and not started: stealable.", per_p("fresh"), "p"
+        "gmpd_p_fresh_jobs", "Jobs leased to a P and not started: stealable.", per_p("fresh"), "p"
     ),
     _gauge("gmpd_p_started_jobs", "Jobs started on a P and not finished.", per_p("started"), "p"),
     _gauge(
         "gmpd_p_withheld_results",
-        "Results that a P's worker keeps for clients that take none.",
+        "Results that a P's worker keeps for clients that take no results.",
         per_p("withheld"),
         "p",
     ),
@@ -368,7 +368,7 @@ _WORKERS: Final = (
     ),
     _counter(
         "gmpd_gc_passes_total",
-        "Passes of Python's garbage collector: over what is young, not tenured, everything.",
+        "Passes of Python's garbage collector: over young objects, untenured ones, all.",
         per_p_by("gc", GC_PASSES),
         "p",
         "generation",

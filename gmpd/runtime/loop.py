@@ -418,7 +418,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         self.default_exception_handler(
             {
                 "message": f"{in_words(handle)} raised {type(leaving).__name__}:"
-                " it ends that callback alone, the worker goes on",
+                " only that callback ends, the worker continues",
                 "exception": leaving,
                 "handle": handle,
             }

@@ -174,9 +174,9 @@ class RemoteChan(Chan[T]):
 
     def _send_ready(self) -> bool:
         raise RuntimeError(
-            f"a send on {self!r} is a case of a select, and its home is another worker: what was"
-            " sent there cannot be taken back should another case be chosen. Let a G receive from"
-            " a channel that is made here, and send on"
+            f"a send on {self!r} is a case of a select, and its home is another worker: a value"
+            " sent there cannot be taken back if another case is chosen. Send on a channel that"
+            " is made here, and let a G forward its values"
         )
 
     def _enqueue_recv(self, g: Waker | None) -> Sudog:

@@ -33,7 +33,7 @@ async def synctest_wait() -> None:
     if not isinstance(loop, DeterministicLoop):
         raise RuntimeError(  # noqa: TRY004 - nothing was passed that has a type
             "synctest_wait needs a seeded run: gmpd.run(main(), deterministic_seed=1); "
-            "elsewhere nothing says when all others have come to rest"
+            "no other run can tell when all other Gs are parked"
         )
     if loop.settled is not None:
         raise Panic("wait already in progress")

@@ -74,13 +74,17 @@ class Acceptance:
             room = max(0, free)
             return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
         if nbytes > policy.queue_bytes and n == 1:
-            return "too_large", f"it has more than limits.queue_bytes = {policy.queue_bytes}", 0
+            return (
+                "too_large",
+                f"its arguments have more than limits.queue_bytes = {policy.queue_bytes}",
+                0,
+            )
         room = self._waiting.bytes_for(session)
         if nbytes > room:
             text = (
                 f"arguments of {ledger.jobs_nbytes} bytes, {session.nbytes} of them this client's,"
-                f" are held; limits.queue_bytes = {policy.queue_bytes}, and a client may hold as"
-                " much as it leaves free for others"
+                f" are held; limits.queue_bytes = {policy.queue_bytes}, and a client may hold at"
+                " most as much as remains free"
             )
             return "queue_bytes", text, room * n // nbytes
         return None

@@ -34,9 +34,9 @@ LOOK_NS = 20_000_000
 #: So many entries of attempts that have ended may stay in the heap; more are swept at times.
 _DEAD_MAX = 64
 
-RUNS_ON = "its function does not stop and runs on in its worker"
+RUNS_ON = "its function does not stop and continues in its worker"
 NO_RETRY = (
-    "its function still ran when as long again had passed, and no attempt may start beside it"
+    "its function was still running after twice its timeout, and no attempt may start beside it"
     " (isolate=True ends a function with its process)"
 )
 

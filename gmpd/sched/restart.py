@@ -105,7 +105,7 @@ class Restarts:
         if self._is_storm(now):
             reasons.append(
                 f"{len(self._deaths)} workers died within {self.policy.storm_ns / 1e9:g} s before"
-                f" they had finished any job, and none is known to have ended them; the last was"
+                f" they had finished any job, and no job is known to be the cause; the last was"
                 f" {self._last}"
             )
         return "; ".join(reasons)

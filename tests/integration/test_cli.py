@@ -558,7 +558,7 @@ def test_up_starts_gmpd_and_nothing_that_lies_about(bare: Shell) -> None:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (("words:slower",), "goes on in the daemon"),
+        (("words:slower",), "continues in the daemon"),
         (("words:slower", "--isolate"), "the job was cancelled"),
         (("words:wait_long",), "the job was cancelled"),
     ],

@@ -289,7 +289,7 @@ def test_close_does_not_wait_for_ever_for_a_callback(monkeypatch: pytest.MonkeyP
 
     client.submit(asyncio.sleep, 0.05).add_done_callback(callback)
     assert entered.wait(20)
-    with pytest.warns(RuntimeWarning, match=r"did not end within 0\.2 s, for a callback"):
+    with pytest.warns(RuntimeWarning, match=r"did not end within 0\.2 s, because a callback"):
         client.close(wait=False)
     monkeypatch.undo()
     stuck.set()

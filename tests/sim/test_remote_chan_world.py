@@ -518,7 +518,7 @@ def test_a_select_says_what_it_cannot_do_and_what_was_lost() -> None:
     async def story(world: World) -> None:
         ch: Chan[int] = Chan(1)
         far = world.face(1, ch, 0)
-        with pytest.raises(RuntimeError, match="cannot be taken back should another case be"):
+        with pytest.raises(RuntimeError, match="cannot be taken back if another case is"):
             await gmpd.select(gmpd.send(far, 1))
         assert await gmpd.select(gmpd.recv(far), default=True) == (-1, None, False)
         await ch.send(5)

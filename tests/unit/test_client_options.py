@@ -17,7 +17,7 @@ from gmpd.client.sync import Client
 @pytest.mark.parametrize(
     ("ask", "instead"),
     [
-        (lambda c: wire_options(math.sqrt, {"durable": True}), "submit again what has no outcome"),
+        (lambda c: wire_options(math.sqrt, {"durable": True}), "submit the jobs again"),
         (lambda c: wire_options(math.sqrt, {"unique": "k"}), "in a dict by key"),
         (lambda c: c.enqueue(math.sqrt, 4), "use submit"),
         (lambda c: c.job("01ab"), "keep the future"),

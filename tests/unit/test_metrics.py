@@ -156,8 +156,8 @@ def test_a_metric_that_cannot_be_read_is_counted_and_named_once(
     daemon.names()
     assert daemon.value("gmpd_collect_errors_total") == 1
     assert daemon.value("gmpd_collect_errors_total") == 2
-    assert [record.getMessage()[:42] for record in caplog.records] == [
-        "gmpd_sessions is left out of /metrics: the"
+    assert [record.getMessage()[:43] for record in caplog.records] == [
+        "gmpd_sessions is omitted from /metrics: its"
     ]
 
 

@@ -39,7 +39,7 @@ def test_without_another_attempt_it_is_told_at_the_limit(desk: Desk) -> None:
     expire(desk, p, token)
     desk.take()
     assert desk.ended(client, seq) is Outcome.TIMEOUT
-    assert "runs on" in desk.details(client, seq)["text"]
+    assert "does not stop" in desk.details(client, seq)["text"]
     assert (desk.sched.unfinished, list(p.overrunning), p.started) == (0, [token], {})
     desk.finish(p, [token])
     desk.take()

@@ -42,7 +42,7 @@ def test_a_daemon_that_starts_has_lost_nothing(
     assert not caplog.records
     lock.is_held = False
     place.look()
-    assert "put back" in caplog.text, "its lock was removed"
+    assert "restored files" in caplog.text, "its lock was removed"
     caplog.clear()
     ready[0] = True
     place.look()

@@ -50,7 +50,7 @@ def test_the_holder_of_a_lock_is_found_and_no_other_process_taken_for_it(place: 
 def test_a_holder_that_cannot_be_seen_is_said(place: Path) -> None:
     with Lock.acquire(place):
         (place / rundir.LOCK).write_text(f"{os.getppid()}\n")  # as from another container
-        with pytest.raises(ConfigError, match="is not to be seen from here"):
+        with pytest.raises(ConfigError, match="is not visible here"):
             rundir.find_holder(place)
 
 
