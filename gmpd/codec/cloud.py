@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from gmpd.codec import guests, interrupts, origins, rebuild
+from gmpd.codec import guests, hints, interrupts, origins, rebuild
 
 #: cloudpickle holds it over some lines of Python, where a signal handler may pickle a class, too.
 cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
@@ -42,7 +42,6 @@ _FRESH = (
 )  # fmt: skip
 _DEFERRED = sys.version_info >= (3, 14)
 _OF_MEMBERS = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
-_CLASS_NAMES = "__classdict__"
 _DYNAMIC = "<dynamic-code>"
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 #: Things other than functions and classes whose pickle is a name.
@@ -89,6 +88,10 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind is types.FunctionType or issubclass(kind, type) or kind in NAMED:
             return self._reduce_named(obj)
+        if kind is hints.FORWARD_REF:
+            return hints.reduce_forward_ref(obj)
+        if kind in hints.PARAMETERS and _is_of_script(obj):
+            return hints.reduce_parameter(obj, cloudpickle._get_or_create_tracker_id(obj))
         if kind is types.CodeType:
             self._names.shows(obj)
             return _reduce_code(cloudpickle._code_reduce(obj), obj)
@@ -154,7 +157,8 @@ def _reduce_class(cls: Any, reduced: Any) -> Any:
             bases, early = cls.__bases__, ["__slots__", "__orig_bases__"]
         # Attributes that a base's __init_subclass__ may look at.
         early += [key for key, value in state.items() if type(value) in _PLAIN]
-        first = {**first, **{key: state.pop(key) for key in early if key in state}}
+        first = {**first, "__qualname__": cls.__qualname__}
+        first |= {key: state.pop(key) for key in early if key in state}
         make, args = rebuild.make_class, (meta, name, bases, first, *tracked)
     elif make is cloudpickle._make_skeleton_enum:
         # Aliases and combined flags are members, too; what __init__ and __new__ gave each comes
@@ -202,10 +206,10 @@ def _closure(fn: types.FunctionType) -> tuple[types.CellType, ...] | None:
     """Its cells. That in which annotations look up names of their class holds all that the class
     has: of it, what they name is enough."""
     names = fn.__code__.co_freevars
-    if fn.__closure__ is None or _CLASS_NAMES not in names:
+    if fn.__closure__ is None or hints.CLASS_NAMES not in names:
         return fn.__closure__
     cells = list(fn.__closure__)
-    at = names.index(_CLASS_NAMES)
+    at = names.index(hints.CLASS_NAMES)
     every = dict(cells[at].cell_contents)
     used = {name: every[name] for name in fn.__code__.co_names if name in every}
     cells[at] = types.CellType(used)
@@ -256,6 +260,12 @@ def _reduce_code(reduced: Any, code: types.CodeType) -> Any:
     return make, (*args[:at], name, *args[at + 1 :])
 
 
+def _is_of_script(parameter: Any) -> bool:
+    """Whether no import finds a type parameter."""
+    found = cloudpickle._lookup_module_and_qualname(parameter, name=parameter.__name__)
+    return found is None or cloudpickle._is_registered_pickle_by_value(found[0])
+
+
 def _reduce_kin(obj: Any) -> Any:
     """Objects that have a name as functions and classes do, and are made of them."""
     if type(obj) is _LRU:
@@ -264,15 +274,15 @@ def _reduce_kin(obj: Any) -> Any:
         return rebuild.make_cached, (made.__wrapped__, made.cache_parameters()), extra
     if isinstance(obj, typing.NewType):
         return rebuild.make_new_type, (obj.__name__, obj.__supertype__, obj.__module__)
-    name = obj.__name__, obj.__module__
-    if obj.__type_params__:
-        return rebuild.make_generic_alias, (*name, obj.__value__, obj.__type_params__)
-    return rebuild.make_alias, name, obj.__value__, None, None, rebuild.set_alias
+    trackers = map(cloudpickle._get_or_create_tracker_id, obj.__type_params__)
+    return hints.reduce_alias(obj, tuple(trackers))
 
 
 def _reduce_other(obj: Any) -> Any:
     """Objects that cloudpickle sends as something else, or not at all."""
     kind = type(obj)
+    if kind in hints.OF_PARAM_SPEC:
+        return kind, (obj.__origin__,)
     if kind is memoryview:
         return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)
     if kind is functools.partialmethod:  # since Python 3.14 it does not load again by itself

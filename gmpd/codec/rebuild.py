@@ -148,29 +148,6 @@ def make_new_type(name: str, supertype: Any, module: str) -> Any:
     return made
 
 
-def make_alias(name: str, module: str) -> Any:
-    """The alias of a ``type`` statement; it may refer to itself, so its value comes later."""
-    space: dict[str, Any] = {"__name__": module, "value": []}
-    exec(f"type {name} = value[0]", space)  # noqa: S102 - only this makes one that is lazy
-    _values[id(space[name])] = space["value"]
-    return space[name]
-
-
-def set_alias(alias: Any, value: Any) -> None:
-    """The value of the alias."""
-    _values.pop(id(alias)).append(value)
-
-
-#: Of aliases in the making.
-_values: dict[int, list[Any]] = {}
-
-
-def make_generic_alias(name: str, module: str, value: Any, parameters: tuple[Any, ...]) -> Any:
-    """As ``make_alias``, with type parameters."""
-    kind: Any = typing.TypeAliasType  # type: ignore[attr-defined,unused-ignore]
-    return kind(name, value, type_params=parameters)
-
-
 def make_context_var(name: str, *default: Any) -> contextvars.ContextVar[Any]:
     """A context variable of that name."""
     if default:

@@ -462,6 +462,15 @@ def test_whatever_a_script_defines(tmp_path: Path) -> None:
     assert lines == [*expected, "True 4"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with 3.12")
+def test_hints_that_wait_for_a_name_wait_in_a_job_too(tmp_path: Path) -> None:
+    """Bounds, defaults, aliases, and since Python 3.14 all annotations: of names that come later,
+    that are local, or that only type checkers know."""
+    lines = run(tmp_path, (ROOT / "tests" / "hints_by_value.txt").read_text())
+    said = ["[1, 1, 7, (1, 2), (1, 2)]", "hints True", "defaults True", "deferred True"]
+    assert lines == [*said, "[]", "4 5"]
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_job_may_start_processes_that_know_the_scripts_classes(
     tmp_path: Path, method: str
