@@ -114,8 +114,12 @@ class M:
         _current.m = self
 
     def cpu_ns(self) -> int:
-        """CPU time of this thread so far, from any thread."""
-        return time.clock_gettime_ns(self.cpuclock)
+        """CPU time of this thread so far, from any thread; 0 once it has ended. It may end at any
+        moment, also between the look of sysmon that found a G on it and this one."""
+        try:
+            return time.clock_gettime_ns(self.cpuclock)
+        except OSError:
+            return 0
 
     def queued(self) -> tuple[int, bool]:
         """How long this thread has stood in the kernel's run queue so far (ns; a wait that is not

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import pytest
 
+from gmpd.runtime.m import M
 from gmpd.sched.sysmon import (
     CROWD,
     LEARNED_MAX,
@@ -115,3 +120,23 @@ def test_who_computes_while_the_gil_is_there_to_be_had_has_let_go_of_it(
     waits: int, passes: int, native: bool | None
 ) -> None:
     assert is_native(waits, passes) is native
+
+
+def test_an_m_whose_thread_has_ended_used_no_cpu_that_can_be_told() -> None:
+    """It may end between two looks of sysmon, whose thread must go on."""
+    made: list[M] = []
+
+    def run() -> None:
+        m = M.__new__(M)
+        m.minit()
+        assert m.cpu_ns() > 0
+        made.append(m)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/self/task/{made[0].tid}"):  # the kernel's end of it comes later
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert made[0].cpu_ns() == 0
