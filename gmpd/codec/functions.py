@@ -237,10 +237,11 @@ def _remember(
         return  # made anew by each access
     key = id(fn)
 
-    def forget(gone: weakref.ref[Any]) -> None:
-        known = _known.get(key)
+    # At the interpreter's exit this is called when the module's names are None already.
+    def forget(gone: weakref.ref[Any], remembered: dict[int, _Known] = _known) -> None:
+        known = remembered.get(key)
         if known is not None and known.fn is gone:
-            del _known[key]
+            del remembered[key]
 
     try:
         _known[key] = _Known(weakref.ref(fn, forget), ref, module, qualname, watch, names, state)

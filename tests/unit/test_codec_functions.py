@@ -422,6 +422,21 @@ def test_describing_a_function_keeps_nothing_alive(make: Callable[[], Callable[.
     assert len(functions._known) <= before
 
 
+def test_a_function_that_dies_at_the_interpreters_exit_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Names of modules are None by then, and pytest tells of what a callback raises."""
+    remembered = functions._known
+    fn = make_lambda()
+    codec.describe_function(fn)
+    key = id(fn)
+    assert key in remembered
+    monkeypatch.setattr(functions, "_known", None)
+    del fn
+    gc.collect()
+    assert key not in remembered
+
+
 def test_a_new_function_in_the_memory_of_an_old_one_is_not_taken_for_it() -> None:
     for n in range(200):
         fn = eval(f"lambda: {n}")
