@@ -295,8 +295,10 @@ def test_row_42_an_error_of_main_ends_its_children_too() -> None:
 def test_tasks_that_clean_up_may_use_new_children_and_are_told_of_the_old_ones() -> None:
     """asyncio cancels the tasks that are left and waits for them: no child may make it wait."""
     seen: list[str] = []
+    begun: list[str] = []
 
     async def task(name: str, g: Any) -> None:
+        begun.append(name)
         try:
             await g
         except asyncio.CancelledError:
@@ -310,7 +312,8 @@ def test_tasks_that_clean_up_may_use_new_children_and_are_told_of_the_old_ones()
         spawn(task("shielded", asyncio.shield(old)))
         spawn(task("awaited", gmpd.go(gmpd.sleep, 60)))
         spawn(task("gathered", group))
-        await asyncio.sleep(0)
+        while len(begun) < 3:
+            await asyncio.sleep(0)
 
     run(main())
     assert sorted(seen) == ["awaited 3", "gathered 3", "shielded 3"]
