@@ -17,6 +17,13 @@ from typing import Any
 
 from gmpd.codec import pickles
 
+_signature: Callable[..., inspect.Signature] = inspect.signature
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    # Only names of parameters are asked for: annotations may not be evaluated.
+    _signature = functools.partial(inspect.signature, annotation_format=Format.STRING)
+
 #: Nobody reads a longer path, and a chain of a thousand objects is found out by its head.
 _DEPTH_MAX = 40
 #: Texts that user code hands us (a repr, a message) are cut to this many characters.
@@ -127,7 +134,7 @@ def _parameter_at(fn: Callable[..., Any] | None, position: int) -> str | None:
     if fn is None:
         return None
     try:
-        parameters = list(inspect.signature(fn).parameters.values())
+        parameters = list(_signature(fn).parameters.values())
     except (TypeError, ValueError):
         return None
     for index, parameter in enumerate(parameters):

@@ -1,8 +1,8 @@
-"""What annotations are made of, by value: type parameters, and references that wait for a name.
+"""Type parameters, aliases and forward references by value: the parts that annotations have.
 
 Since Python 3.12 bounds, constraints, defaults and aliases are evaluated when they are first read,
-since 3.14 all annotations are. A script names things in them that exist for type checkers only, so
-what raises at home is no reason to refuse a function: it raises the same on the other side.
+since 3.14 all annotations are. A script names things in them that exist for type checkers only: an
+expression that raises at home raises the same in a job, and the function that has it can be sent.
 
 Both sides are here; the names that begin with ``make`` and ``set`` are part of what travels.
 """
@@ -23,12 +23,12 @@ PARAMETERS: tuple[Any, ...] = (typing.TypeVar, typing.ParamSpec, typing.TypeVarT
 OF_PARAM_SPEC: tuple[Any, ...] = (typing.ParamSpecArgs, typing.ParamSpecKwargs)
 #: The cell that holds all that a class has, for annotations that look up names of their class.
 CLASS_NAMES = "__classdict__"
-#: What is made again, or is no business of the other side.
+#: Attributes of a reference that the other side makes itself.
 _NOT_OF_REFS = frozenset({"__weakref__", "__globals__", "__code__", "__ast_node__", "__cell__"})
 
 
 class Lazy:
-    """What reading an attribute gave: a value, or the error that it raises."""
+    """The result of reading an attribute: a value, or the error that it raises."""
 
     __slots__ = ("error", "value")
 
@@ -42,7 +42,7 @@ class Lazy:
             self.error = type(error).__name__, str(error)
 
     def is_given(self) -> bool:
-        """Whether there is something to read."""
+        """Whether the attribute was given at all."""
         no_default = getattr(typing, "NoDefault", None)  # since Python 3.13
         return self.error is not None or self.value not in (None, (), no_default)
 
@@ -67,7 +67,7 @@ class Declared(NamedTuple):
     default: bool
 
     def text(self, lazy: str) -> str:
-        """It evaluates nothing before it is read, and finds it in ``lazy`` then."""
+        """Its declaration, which evaluates nothing before ``lazy`` is read."""
         text = self.stars + self.name
         if self.bound:
             text += f": {lazy}['bound']()"
@@ -78,7 +78,7 @@ class Declared(NamedTuple):
 
 
 def _given(parameter: Any) -> dict[str, Lazy]:
-    """What was said of it, evaluated as far as that can be."""
+    """Bound, constraints and default, as far as they were given."""
     has = dir(parameter)
     names = [name for name in ("bound", "constraints", "default") if f"__{name}__" in has]
     read = {name: Lazy(parameter, f"__{name}__") for name in names}
@@ -124,7 +124,7 @@ def _waiting_for(tracker: str, made: Any, lazy: dict[str, Lazy]) -> Any:
 
 
 def set_parameter(parameter: Any, given: dict[str, Lazy]) -> None:
-    """What it evaluates; one that was known here has that already."""
+    """Bound, constraints and default of a new parameter; one that was known here has its own."""
     waiting = _lazy.pop(id(parameter), None)
     if waiting is not None:
         waiting.update(given)
@@ -160,8 +160,8 @@ def tracked(tracker: str, made: Any) -> Any:
 
 
 def reduce_forward_ref(ref: Any) -> Any:
-    """What stands for a name in annotations that had no value yet when a dataclass, named tuple or
-    typed dictionary was made. Its globals are sent as those of a function that reads it."""
+    """A reference stands for a name that had no value yet when a dataclass, named tuple or typed
+    dictionary was made. Its globals are sent as those of a function that reads the name."""
     state = {name: getattr(ref, name, None) for name in ref.__slots__ if name not in _NOT_OF_REFS}
     state["__arg__"] = ref.__forward_arg__
     cells = ref.__cell__
@@ -184,7 +184,7 @@ def make_forward_ref() -> Any:
 
 
 def set_forward_ref(ref: Any, whole: Any) -> None:
-    """What it refers to, and where: among the globals of ``reader``."""
+    """The name, and the globals that it is looked up in: those of ``reader``."""
     state, reader = whole
     for name in ("__code__", "__ast_node__"):
         setattr(ref, name, None)
@@ -197,7 +197,7 @@ def set_forward_ref(ref: Any, whole: Any) -> None:
 
 
 def reduce_alias(alias: Any, trackers: tuple[str, ...]) -> Any:
-    """What a ``type`` statement makes, and with it its parameters."""
+    """The alias of a ``type`` statement, with its parameters."""
     parameters = alias.__type_params__
     declared = tuple(
         tuple(_declared(each, tracker, _given(each)))
@@ -223,7 +223,7 @@ def make_alias(name: str, module: str, declared: tuple[tuple[Any, ...], ...]) ->
 
 
 def set_alias(alias: Any, state: Any) -> None:
-    """What the alias stands for. Its parameters are complete by having been unpickled."""
+    """The value of the alias. Its parameters are complete by having been unpickled."""
     value, _parameters = state
     _values.pop(id(alias)).append(value)
 

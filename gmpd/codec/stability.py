@@ -14,7 +14,7 @@ import types
 import weakref
 from typing import Any, NamedTuple
 
-from gmpd.codec import interrupts
+from gmpd.codec import hints, interrupts
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: A longer text among the globals is not worth keeping a copy of.
@@ -108,7 +108,8 @@ def _watch_one(fn: types.FunctionType, waiting: list[types.FunctionType]) -> _Wa
         return None
     if not all(map(_is_scalar, fn.__defaults__ or ())):
         return None
-    if not all(map(_is_steady_annotation, fn.__annotations__.values())):
+    annotations = hints.Lazy(fn, "__annotations__")
+    if annotations.error or not all(map(_is_steady_annotation, annotations.value.values())):
         return None
     scalars: list[tuple[str, Any]] = []
     things: list[tuple[str, weakref.ref[Any]]] = []

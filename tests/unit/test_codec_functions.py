@@ -437,6 +437,17 @@ def test_a_function_that_dies_at_the_interpreters_exit_is_forgotten(
     assert key not in remembered
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="they are evaluated at once")
+def test_annotations_that_cannot_be_evaluated_are_left_alone() -> None:
+    """Of a function inside another one of an importable module, and of one whose argument fails."""
+    source = "def make():\n def fn(x: Missing, y: Missing = 2) -> Missing: return x, y\n return fn"
+    space: dict[str, Any] = {"__name__": "elsewhere"}
+    exec(compile(source, "<elsewhere>", "exec", dont_inherit=True), space)
+    assert there_and_back(space["make"]())(1) == (1, 2)
+    with pytest.raises(Unserializable, match=r"argument 'y' of fn\(\)"):
+        codec.encode_call("elsewhere:fn", (1, sys._getframe()), {}, fn=space["make"]())
+
+
 def test_a_new_function_in_the_memory_of_an_old_one_is_not_taken_for_it() -> None:
     for n in range(200):
         fn = eval(f"lambda: {n}")
