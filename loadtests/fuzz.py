@@ -102,7 +102,7 @@ class FakeChild:
         """A message goes to it."""
 
 
-class FakeRoster:
+class FakePool:
     """Its workers never end: what would end one is counted."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Desk:
         self.sched = Sched(Policy(queue_jobs=200, window=100, seed=seed))
         faults = Faults(self.sched)
         self.deadlines = Deadlines()
-        roster: Any = FakeRoster()
+        pool: Any = FakePool()
         #: Any: they stand in for a Router.
         self.of_clients, self.of_workers = cast("Any", Line()), cast("Any", Line())
         traffic = Traffic()
@@ -151,7 +151,7 @@ class Desk:
             self.deadlines,
         )
         self.workers = Workers(
-            self.sched, roster, self.of_workers, Inquiries(), traffic, self.clients.welcome, faults
+            self.sched, pool, self.of_workers, Inquiries(), traffic, self.clients.welcome, faults
         )
         self._client_frames = Frames(protocol.FROM_CLIENT, seed)
         self._worker_frames = Frames(protocol.FROM_WORKER, seed + 1)

@@ -1,7 +1,7 @@
 """The coordinator: one loop that takes what arrives, lets the policy decide, and does what it says.
 
 All decisions are ``sched.schedt``'s; all knowledge of ZeroMQ is ``netpoll``'s. The sides of the
-daemon are ``clients`` and ``workers``; which workers there are, ``roster``'s; what instructions
+daemon are ``clients`` and ``workers``; which workers there are, ``pool``'s; what instructions
 mean, ``deeds``'s. What is left is how they are wired, the loop, and its end.
 """
 
@@ -23,10 +23,10 @@ from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
 from gmpd.daemon.questions import Questions
 from gmpd.daemon.reaper import Reaper
-from gmpd.daemon.roster import Roster
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
@@ -88,10 +88,10 @@ class Coordinator:
         self.premises: Premises | None = None
         self.reaper = Reaper()  # a fork: while this process has but one thread
         self.supervisor = Supervisor(config, surroundings, procs, self.reaper)
-        self.roster = Roster(
+        self.pool = WorkerPool(
             config, self.sched, self.supervisor, self._started, self._broken, self.deadlines
         )
-        self.roster.start_some()  # they take longest: before anything else
+        self.pool.start_some()  # they take longest: before anything else
         self._open(endpoints)
 
     def _open(self, endpoints: dict[str, str]) -> None:
@@ -124,14 +124,14 @@ class Coordinator:
         )
         self.workers = Workers(
             self.sched,
-            self.roster,
+            self.pool,
             self._worker_link,
             self._questions.inquiries,
             self.traffic,
             self.clients.welcome,
             self._faults,
         )
-        self._deeds = Deeds(self.sched, self.roster, self.workers, self.clients)
+        self._deeds = Deeds(self.sched, self.pool, self.workers, self.clients)
         self._poller.add(self._gate.answer, self._gate)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
@@ -147,7 +147,7 @@ class Coordinator:
         """Watch the place where it lives; ``publish`` writes its record there again."""
         routers = self._client_link, self._worker_link
         self.premises = Premises(lock, routers, publish, self._displaced, self.deadlines)
-        self.roster.obstacle = self.premises.look
+        self.pool.obstacle = self.premises.look
 
     def _displaced(self, why: str) -> None:
         log.error("%s; this daemon (pid %d) finishes its running jobs and ends", why, os.getpid())
@@ -163,7 +163,7 @@ class Coordinator:
     @property
     def procs(self) -> int:
         """How many Ps there are, or are to be."""
-        return self.roster.procs
+        return self.pool.procs
 
     @property
     def dropped(self) -> Counter[str]:
@@ -234,7 +234,7 @@ class Coordinator:
             self.stop(self._reason)
         if self._kill_at is not None:
             if now >= self._kill_at:
-                self.roster.kill_all()
+                self.pool.kill_all()
                 self._kill_at = now + int(STOP_S * 1e9)
             self._ended = not self.supervisor.children or now >= self._leave_at
 
@@ -265,7 +265,7 @@ class Coordinator:
         """The kernel says that a worker ended."""
         self._poller.remove(child.pidfd)
         self.workers.gone(child)
-        self.roster.bury(child)
+        self.pool.on_exit(child)
         self._questions.worker_died()
 
     # -- the end -----------------------------------------------------------------------------------
@@ -288,12 +288,12 @@ class Coordinator:
             return
         log.info("stopping: %s", reason)
         self.sched.handle(Draining(), time.monotonic_ns())
-        self.roster.stop()
+        self.pool.stop()
         self._decide()
         self._tell_lost()
         self.clients.farewell(reason, code)
         self.workers.stop()
-        self.roster.kill_unready()
+        self.pool.kill_unready()
         self._drain_until = None  # it was due, and would have the loop turn without a rest
         self._kill_at = time.monotonic_ns() + int(STOP_S * 1e9)
         self._leave_at = self._kill_at + int(KILL_S * 1e9)
@@ -318,7 +318,7 @@ class Coordinator:
         return self.premises is not None and self.premises.is_lost
 
     def _close(self) -> None:
-        self.roster.close()
+        self.pool.close()
         self.reaper.close()
         if self.is_displaced:
             # libzmq removes the files of its sockets by their names, which are another daemon's

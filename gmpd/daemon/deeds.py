@@ -13,7 +13,7 @@ from typing import Any, assert_never, cast
 from gmpd import protocol
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.page import Slot
-from gmpd.daemon.roster import Roster
+from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS
 from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child
@@ -31,10 +31,10 @@ log = logging.getLogger("gmpd.coordinator")
 class Deeds:
     """The policy's hands."""
 
-    def __init__(self, sched: Sched, roster: Roster, workers: Workers, clients: Clients) -> None:
+    def __init__(self, sched: Sched, pool: WorkerPool, workers: Workers, clients: Clients) -> None:
         self._sched = sched
-        self._roster = roster
-        self._supervisor = roster.supervisor
+        self._pool = pool
+        self._supervisor = pool.supervisor
         self._workers = workers
         self._clients = clients
 
@@ -68,7 +68,7 @@ class Deeds:
             case do.Retire(p):
                 workers.tell(p, protocol.Stop(True))
             case do.StartIsolated(number):
-                self._roster.start_isolated(number)
+                self._pool.start_isolated(number)
             case do.Kill(p):
                 if (child := self._supervisor.children.get(p.p)) is not None:
                     self._supervisor.kill(child)

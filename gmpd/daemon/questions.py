@@ -77,7 +77,7 @@ class Questions:
                 if type(n) is not int or n < 1:
                     raise ConfigError(f"procs must be a whole number from 1 on, not {n!r}")
                 check_procs(n)
-                return {"procs": n, "before": self._c.roster.resize(n)}
+                return {"procs": n, "before": self._c.pool.resize(n)}
             case "drain":
                 self._c.drain("asked to drain")
                 return {}
@@ -101,7 +101,7 @@ class Questions:
         """Ask a P, or all of them, for its Gs; False when there is no such P."""
         p, limit = params.get("p"), params.get("limit", STACKS_GS)
         wait_s = params.get("wait_s", STACKS_WAIT_S)
-        asked = [each for each in range(self._c.roster.procs) if p in (None, each)]
+        asked = [each for each in range(self._c.pool.procs) if p in (None, each)]
         if type(limit) is not int or not 1 <= limit <= STACKS_GS_MAX:
             raise ConfigError(f"limit must be 1 to {STACKS_GS_MAX}, not {limit!r}")
         if type(wait_s) not in (int, float) or not 0 < wait_s <= STACKS_WAIT_S_MAX:

@@ -117,7 +117,7 @@ class Front:
         self._http: str | None = None
         self._http_problem: str | None = None if config.http.enabled else ""
         self._gateway: Gateway | None = None
-        coordinator.roster.on_ready = self._on_ready
+        coordinator.pool.on_ready = self._on_ready
         if notifier.watchdog_s is not None:
             coordinator.tick_s = notifier.watchdog_s
             coordinator.on_tick = Watchdog(notifier, notifier.watchdog_s, self._status)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gmpd
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.page import Slot
-from gmpd.daemon.roster import Roster
+from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.supervisor import Supervisor
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
@@ -49,7 +49,7 @@ class Observed(Protocol):
     loop_lag: Histogram
     sched: Sched
     supervisor: Supervisor
-    roster: Roster
+    pool: WorkerPool
     clients: Clients
     traffic: Traffic
 
@@ -71,8 +71,8 @@ def snapshot(c: Observed) -> dict[str, Any]:
         "epoch": c.epoch,
         "started_at": c.started_at,
         "uptime_s": time.time() - c.started_at,
-        "state": "degraded" if c.roster.degraded else "draining" if c.sched.draining else "running",
-        "degraded": c.roster.degraded,
+        "state": "degraded" if c.pool.degraded else "draining" if c.sched.draining else "running",
+        "degraded": c.pool.degraded,
         "stalled": c.sched.stalled,
         "procs": c.procs,
         "sessions": len(c.clients),
@@ -122,16 +122,16 @@ def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
         "p": p,
         "up": int(child is not None and child.ready),
         "state": _state(child, record, now, c.sched.stealing),
-        "restarts": dict(c.roster.restart_counts.get(p, {})),
+        "restarts": dict(c.pool.restart_counts.get(p, {})),
     }
-    if p in c.roster.wanted:  # its turn to start has not come
+    if p in c.pool.wanted:  # its turn to start has not come
         out["state"] = "starting"
     if record is not None:
         out.update(_lease(record))
     if child is not None:
         out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
         out.update(_process(child.process.pid))
-        out["cpu_s"] = out.get("cpu_s", 0.0) + c.roster.past_cpu_s.get(p, 0.0)
+        out["cpu_s"] = out.get("cpu_s", 0.0) + c.pool.past_cpu_s.get(p, 0.0)
         out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
             out.update(_running(record, child.page.slots, now))
@@ -225,16 +225,16 @@ def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
     child = c.supervisor.children.get(p)
     current = child.page.stats(now) if child is not None else {}
-    merged = merge_totals(c.roster.past_stats.get(p, {}), current)
+    merged = merge_totals(c.pool.past_stats.get(p, {}), current)
     merged.pop("hist", None)
     return merged
 
 
 def _worker_histograms(c: Observed, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
-    for p in {*c.supervisor.children, *c.roster.past_stats}:
+    for p in {*c.supervisor.children, *c.pool.past_stats}:
         child = c.supervisor.children.get(p)
         current = child.page.stats(now) if child is not None else {}
-        merged = merge_totals(c.roster.past_stats.get(p, {}), current)
+        merged = merge_totals(c.pool.past_stats.get(p, {}), current)
         total = sum_of(total, merged.get("hist", {}))
     return total

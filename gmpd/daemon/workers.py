@@ -19,7 +19,7 @@ from gmpd.daemon import session as about_jobs
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.inquiry import Inquiries
 from gmpd.daemon.logs import Seldom
-from gmpd.daemon.roster import Roster
+from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.supervisor import Child
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
@@ -43,7 +43,7 @@ class Workers:
     def __init__(
         self,
         sched: Sched,
-        roster: Roster,
+        pool: WorkerPool,
         router: Router,
         inquiries: Inquiries,
         traffic: Traffic,
@@ -51,7 +51,7 @@ class Workers:
         faults: Faults,
     ) -> None:
         self._sched = sched
-        self._roster = roster
+        self._pool = pool
         self._router = router
         self._inquiries = inquiries
         self._traffic = traffic
@@ -90,7 +90,7 @@ class Workers:
         child = self._children.get(peer)
         if child is not None and not child.expected:  # else it is ending already
             log.error("%s is replaced: one of its messages was not handled: %s", child, why)
-            self._roster.supervisor.kill(child)
+            self._pool.supervisor.kill(child)
 
     def _heard(  # noqa: C901, PLR0915 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
@@ -101,7 +101,7 @@ class Workers:
             return
         if child is not None and isinstance(message, protocol.Fault):
             self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
-            self._roster.faulted(child, message)
+            self._pool.faulted(child, message)
             return
         record = self._sched.record(child.p) if child is not None else None
         if child is None or record is None:
@@ -125,7 +125,7 @@ class Workers:
                 handle(events.Withheld(p, epoch, tokens), now)
             case protocol.Unfit(reason):
                 handle(events.Heard(p, epoch), now)
-                self._roster.retire(child, reason, now)
+                self._pool.retire(child, reason, now)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
             case protocol.Kept(tokens):
@@ -154,13 +154,13 @@ class Workers:
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         info = message.info
-        child = None if info.p is None else self._roster.supervisor.children.get(info.p)
+        child = None if info.p is None else self._pool.supervisor.children.get(info.p)
         if child is None or not secrets.compare_digest(info.secret, child.secret):
             raise ProtocolError("a Hello for a worker, without the secret of that worker")
         if why := _changed(message):
             log.error("%s cannot serve: %s", child, why)
             child.fault = why
-            self._roster.supervisor.kill(child)
+            self._pool.supervisor.kill(child)
             return
         serves = info.serves
         if not serves:
@@ -175,11 +175,11 @@ class Workers:
         self._router.greet()
         self._router.send(peer, [protocol.pack(self._welcome())])
         if serves:
-            self._roster.ready(child)
+            self._pool.ready(child)
 
     def _route(self, child: Child, message: protocol.Route, frames: Sequence[Any]) -> None:
         """Pass a message on; its sender learns it if the worker that it is for is gone."""
-        to = self._roster.supervisor.housing(message.p, message.epoch)
+        to = self._pool.supervisor.housing(message.p, message.epoch)
         if to is not None and to.peer in self._children:
             self._send(to, msgspec.structs.replace(message, p=child.p, epoch=child.epoch), frames)
         else:
@@ -189,7 +189,7 @@ class Workers:
 
     def tell(self, p: PRecord, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
         """Send to the worker that houses this epoch of a P; nothing when that is gone."""
-        child = self._roster.supervisor.housing(p.p, p.epoch)
+        child = self._pool.supervisor.housing(p.p, p.epoch)
         if child is not None and child.peer in self._children:
             child.written_to(time.monotonic_ns())
             self._send(child, message, frames)

@@ -17,7 +17,7 @@ from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.faults import Faults
-from gmpd.daemon.roster import Roster
+from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.errors import InvariantError
@@ -175,13 +175,13 @@ def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixtu
         def kill(self, child: Any) -> None:
             killed.append(child)
 
-    class Roster:
+    class WorkerPool:
         supervisor = Supervisor()
 
-    roster: Any = Roster()
+    pool: Any = WorkerPool()
     router: Any = FakeRouter()
     workers = Workers(
-        desk.sched, roster, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
+        desk.sched, pool, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
     )  # fmt: skip
     workers._children[b"w"] = child
     router.say(b"w", protocol.Started([1]))
@@ -233,7 +233,7 @@ def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
     )  # fmt: skip
     made.sched, made.config = desk.sched, Config()
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
-    made.roster = made.clients = made.workers = made._questions = idle
+    made.pool = made.clients = made.workers = made._questions = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
     made.supervisor = SimpleNamespace(children=children)
     made._decide = lambda: None
@@ -260,12 +260,12 @@ def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
     assert not coordinator._ended
     coordinator._due(now + 15_000_000_000)
     assert coordinator._ended
-    roster: Any = Roster.__new__(Roster)
+    pool: Any = WorkerPool.__new__(WorkerPool)
     child = SimpleNamespace(process=SimpleNamespace(pid=7))
-    roster.supervisor = SimpleNamespace(
+    pool.supervisor = SimpleNamespace(
         children={0: child}, kill=lambda _child: None, has_ended=lambda _child, within_s: False
     )
-    roster.close()
+    pool.close()
     assert "does not end" in caplog.text
 
 
@@ -312,10 +312,10 @@ def test_a_worker_of_another_version_is_not_let_serve(
         def kill(self, child: Any) -> None:
             killed.append(child)
 
-    roster: Any = type("Roster", (), {"supervisor": Supervisor()})
+    pool: Any = type("WorkerPool", (), {"supervisor": Supervisor()})
     router: Any = FakeRouter()
     workers = Workers(
-        desk.sched, roster, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
+        desk.sched, pool, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
     )  # fmt: skip
     info = {**versions.own(), "p": 0, "secret": child.secret, "python": "3.2.1"}
     router.say(b"w", protocol.hello("worker", b"", info))

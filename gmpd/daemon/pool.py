@@ -38,7 +38,7 @@ REAP_S = 2.0
 _NO_PROCESS = Exit(0, "", None, "could not be started")
 
 
-class Roster:
+class WorkerPool:
     """Workers of Ps ``0`` to ``procs - 1``, and of isolated jobs.
 
     ``started`` is called with each new process, ``broken`` with the reason why the daemon cannot
@@ -233,7 +233,7 @@ class Roster:
 
     # -- ends --------------------------------------------------------------------------------------
 
-    def bury(self, child: Child) -> None:
+    def on_exit(self, child: Child) -> None:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
         end = self.supervisor.reap(child)
         self._deadline.now()
@@ -244,7 +244,7 @@ class Roster:
         record = self._sched.record(child.p)
         culprit = None
         if record is not None and record.epoch == child.epoch:
-            culprit = self._settle(record, child, end, now)
+            culprit = self._recover_outcomes(record, child, end, now)
         counted = ISOLATED_FROM if child.isolated else child.p
         self.past_stats[counted] = merge_totals(
             self.past_stats.get(counted, {}), child.page.stats(now)
@@ -262,7 +262,7 @@ class Roster:
         elif not self._stopping:
             self._replace(child, end, culprit, now)
 
-    def _settle(self, record: PRecord, child: Child, end: Exit, now: int) -> Job | None:
+    def _recover_outcomes(self, record: PRecord, child: Child, end: Exit, now: int) -> Job | None:
         """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
         job that ended the worker, if one is known to."""
         held = record.fresh.keys() | record.started.keys()
