@@ -2,7 +2,7 @@
 
 All decisions are ``sched.schedt``'s; all knowledge of ZeroMQ is ``netpoll``'s. The sides of the
 daemon are ``clients`` and ``workers``; which workers there are, ``pool``'s; what instructions
-mean, ``deeds``'s. What is left is how they are wired, the loop, and its end.
+mean, ``effects``'s. What is left is how they are wired, the loop, and its end.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.deeds import Deeds
 from gmpd.daemon.door import Door, most_connections
+from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.pool import WorkerPool
@@ -131,7 +131,7 @@ class Coordinator:
             self.clients.welcome,
             self._faults,
         )
-        self._deeds = Deeds(self.sched, self.pool, self.workers, self.clients)
+        self._effects = Effects(self.sched, self.pool, self.workers, self.clients)
         self._poller.add(self._gate.answer, self._gate)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
@@ -203,7 +203,7 @@ class Coordinator:
             again = False
             for instruction in self.sched.handle(_TURN_ENDED, time.monotonic_ns()):
                 try:
-                    self._deeds.carry_out(instruction)
+                    self._effects.execute(instruction)
                 except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
                     self._failed(instruction, error)
                 again = again or isinstance(instruction, _ANSWERED)

@@ -212,7 +212,7 @@ FORBIDDEN = {
     # the glossary's words: lease; steal; effect; "of the same function"
     r"\b[Hh]and[- ]outs?\b": (0, 9),
     r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (0, 4),
-    r"\b[Dd]eeds?\b(?!\.py)": (0, 5),
+    r"\b[Dd]eeds?\b": (0, 0),
     r"(?:\b[Ii]ts|'s) like\b": (0, 2),
     # "report", "know", "the only module that uses it"
     r"\btold of\b": (0, 11),

@@ -1,7 +1,7 @@
-"""Does what the policy says: each instruction of ``sched.instructions``, in order.
+"""Executes the policy's instructions (``sched.instructions``), in order.
 
-It decides nothing. Where an instruction is answered (Look, Collect, Revoke), the policy has the
-answer when ``carry_out`` returns.
+It decides nothing. The policy has the answer to an instruction that is answered (Probe,
+RecoverOutcomes, Revoke) when ``execute`` returns.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gmpd.sched.steal import SILENT_NS
 log = logging.getLogger("gmpd.coordinator")
 
 
-class Deeds:
-    """The policy's hands."""
+class Effects:
+    """Executes instructions on sockets, processes and shared memory."""
 
     def __init__(self, sched: Sched, pool: WorkerPool, workers: Workers, clients: Clients) -> None:
         self._sched = sched
@@ -38,8 +38,8 @@ class Deeds:
         self._workers = workers
         self._clients = clients
 
-    def carry_out(self, what: do.Instruction) -> None:  # noqa: C901, PLR0915 - a case per instruction
-        """One instruction."""
+    def execute(self, what: do.Instruction) -> None:  # noqa: C901, PLR0915 - a case per instruction
+        """Execute one instruction."""
         workers, clients = self._workers, self._clients
         match what:
             case do.Deliver():
