@@ -90,13 +90,13 @@ class FakeChild:
     def __init__(self, p: int) -> None:
         self.p, self.epoch, self.peer = p, 1, b""
         self.secret, self.fault, self.expected, self.finished = b"s" * 32, "", False, 0
-        self.page = self
+        self.shm = self
 
     def heard(self) -> None:
         """A message of it came."""
 
     def acknowledge(self, _finished: int) -> None:
-        """What its page would forget."""
+        """What its shared memory would forget."""
 
     def written_to(self, _now_ns: int) -> None:
         """A message goes to it."""

@@ -28,7 +28,7 @@ from gmpd.codec import (
 )
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
-from gmpd.daemon.page import Page
+from gmpd.daemon.shm import WorkerShm
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.loop import Loop
@@ -94,7 +94,7 @@ class Host(Protocol):
     loop: Loop
     router: ChanRouter
     firsts: Firsts
-    page: Page
+    shm: WorkerShm
     #: Guards interrupts of threads.
     interrupts: threading.Lock
     value_bytes: int
@@ -185,7 +185,7 @@ class Call:
     @property
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
-        stream must not overtake the items: it would say that they are all there. And the page has
+        stream must not overtake the items: it would say that they are all there. And the shm has
         no words for what could not be opened, nor for channels that the receiver must unpin.
         """
         return not (self.unopened or self.pinned_chans) and (
@@ -505,13 +505,13 @@ class _Metered:
         self._call = call
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        call, clock, page = self._call, time.monotonic_ns, self._call.worker.page
+        call, clock, shm = self._call, time.monotonic_ns, self._call.worker.shm
         source = self._awaitable
         steps = source if inspect.iscoroutine(source) else source.__await__()
         error: BaseException | None = None
         while True:
             began = clock()
-            page.resume(call.token, began)
+            shm.resume(call.token, began)
             try:
                 request = steps.send(None) if error is None else steps.throw(error)
             except StopIteration as stop:

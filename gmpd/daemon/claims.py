@@ -16,7 +16,7 @@ The word is a process-shared POSIX spin lock that is only ever tried: the one at
 every libc exports. Beside it stands its owner's token: after ``CLAIMS`` hand-outs a place is used
 again, and a worker that still holds an old, revoked hand-out must not take the new one's word.
 
-This module knows nothing of jobs and of the rest of the page.
+This module knows nothing of jobs and of the rest of the shared memory.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from typing import Any, assert_never, cast
 
 from gmpd import protocol
 from gmpd.daemon.clients import Clients
-from gmpd.daemon.page import Slot
+from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.pool import WorkerPool
+from gmpd.daemon.shm import Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS
-from gmpd.daemon.spill import as_finished
 from gmpd.daemon.supervisor import Child
 from gmpd.daemon.workers import Workers
 from gmpd.sched import events
@@ -110,7 +110,7 @@ class Effects:
         p, fn, options, first, payloads, buffers, stolen = what
         child = self._housing(p)
         # From now on the worker may claim these, and they may be revoked.
-        displaced = child.page.claims.offer(first, len(payloads)) if child is not None else []
+        displaced = child.shm.claims.offer(first, len(payloads)) if child is not None else []
         counts, frames = protocol.join_buffers(buffers)
         assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen)
         self._workers.tell(p, assign, frames)
@@ -125,7 +125,7 @@ class Effects:
 
     def _revoke(self, what: do.Revoke) -> None:
         child = self._housing(what.p)
-        got = child.page.claims.revoke(what.tokens) if child is not None else []
+        got = child.shm.claims.revoke(what.tokens) if child is not None else []
         thief = None if what.thief is None else what.thief.p
         revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
         self._sched.handle(revoked, time.monotonic_ns())
@@ -134,19 +134,19 @@ class Effects:
         """Outcomes that a worker stored and then could not send."""
         child = self._housing(p)
         held = p.fresh.keys() | p.started.keys()
-        left = child.page.collect(held) if child is not None else []
-        if left:
-            buffers = [each.buffers for each in left]
-            recovered = events.OutcomesRecovered(p.p, as_finished(left), buffers)
+        stored = child.shm.recover_from_living(held) if child is not None else []
+        if stored:
+            buffers = [each.buffers for each in stored]
+            recovered = events.OutcomesRecovered(p.p, as_finished(stored), buffers)
             self._sched.handle(recovered, time.monotonic_ns())
 
     def _probe(self, p: PRecord) -> None:
-        """Whether a worker's run loop moves: by its page, nobody is asked."""
+        """Whether a worker's run loop moves: by its shared memory, without a message."""
         now = time.monotonic_ns()
         child = self._housing(p)
         moves, asleep = False, False
         if child is not None:
-            slots = child.page.slots
+            slots = child.shm.slots
             round_ = slots[Slot.ROUND]
             moves = round_ != child.seen_round or now - child.sent_ns < SILENT_NS
             child.seen_round = round_
@@ -158,14 +158,14 @@ class Effects:
         self._sched.handle(events.Probed(p.p, moves, asleep), now)
         if child is not None and p.deaf and p.fresh:
             # It cannot report the jobs that it began; but time limits count from now on.
-            is_claimed = child.page.claims.is_claimed
+            is_claimed = child.shm.claims.is_claimed
             claimed = [token for token in p.fresh if is_claimed(token)]
             self._sched.handle(events.Claimed(p.p, claimed), now)
 
 
 def _what_runs(p: PRecord, child: Child, now: int) -> str:
-    job = p.job(child.page.slots[Slot.CURRENT])
+    job = p.job(child.shm.slots[Slot.CURRENT])
     if job is None:
         return "its loop makes no rounds, and no job is on its P"
-    for_s = (now - child.page.slots[Slot.CURRENT_NS]) / 1e9
+    for_s = (now - child.shm.slots[Slot.CURRENT_NS]) / 1e9
     return f"{job.fn.name} of {job.session.name!r} has held P for {for_s:.2g} s"

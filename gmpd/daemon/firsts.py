@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from gmpd.daemon.page import Page
+from gmpd.daemon.shm import WorkerShm
 
 T = TypeVar("T")
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Firsts:
     """Modules that jobs of this worker import just now."""
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, shm: WorkerShm) -> None:
+        self._shm = shm
         self._lock = threading.Lock()
         self._busy: set[str] = set()
 
@@ -34,7 +34,7 @@ class Firsts:
             waits = module in self._busy or module in sys.modules
             if not waits:
                 self._busy.add(module)
-            place = self._page.queue_up(token) if waits else None
+            place = self._shm.queue_up(token) if waits else None
         try:
             return resolve()
         finally:
@@ -42,7 +42,7 @@ class Firsts:
                 if not waits:
                     self._busy.discard(module)
                 elif place is not None:
-                    self._page.waits_no_more(place)
+                    self._shm.waits_no_more(place)
 
 
 def _is_imported(module: str) -> bool:

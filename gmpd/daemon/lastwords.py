@@ -1,8 +1,8 @@
 """Which job ends the worker's process on purpose: ``os._exit``, ``os.abort``, SIGKILL to itself.
 
-The page says what P runs; but a job that has blocked runs beside P, and what it does then would be
-another job's fault. So these calls leave the name of their job first. A crash in C code leaves
-none: it is what P ran, if anything.
+Shared memory says what P runs; but a job that has blocked runs beside P, and what it does then
+would be another job's fault. So these calls leave the name of their job first. A crash in C code
+leaves none: it is what P ran, if anything.
 """
 
 from __future__ import annotations

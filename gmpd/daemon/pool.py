@@ -17,8 +17,8 @@ from gmpd.config import Config
 from gmpd.cpus import starts_at_once
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.lastwords import NO_JOB
-from gmpd.daemon.page import Page, Slot
-from gmpd.daemon.spill import as_finished
+from gmpd.daemon.outbox_overflow import as_finished
+from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.supervisor import Child, Supervisor
 from gmpd.daemon.totals import merge_totals
 from gmpd.protocol import Ending, Fault, Stage
@@ -247,10 +247,10 @@ class WorkerPool:
             culprit = self._recover_outcomes(record, child, end, now)
         counted = ISOLATED_FROM if child.isolated else child.p
         self.past_stats[counted] = merge_totals(
-            self.past_stats.get(counted, {}), child.page.stats(now)
+            self.past_stats.get(counted, {}), child.shm.stats(now)
         )
         self.past_cpu_s[counted] += child.cpu_s
-        child.page.close()
+        child.shm.close()
         if child.isolated:
             log.info("%s %s", child, end.text)
         elif child.p in self._leaving:
@@ -266,19 +266,19 @@ class WorkerPool:
         """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
         job that ended the worker, if one is known to."""
         held = record.fresh.keys() | record.started.keys()
-        left = child.page.left(held)
-        if left:
-            child.finished += len(left)
-            buffers = [each.buffers for each in left]
-            recovered = events.OutcomesRecovered(child.p, as_finished(left), buffers)
+        stored = child.shm.recover(held)
+        if stored:
+            child.finished += len(stored)
+            buffers = [each.buffers for each in stored]
+            recovered = events.OutcomesRecovered(child.p, as_finished(stored), buffers)
             self._sched.handle(recovered, now)
-        claimed = {token for token in record.fresh if child.page.claims.is_claimed(token)}
+        claimed = {token for token in record.fresh if child.shm.claims.is_claimed(token)}
         if child.isolated:
             self._sched.handle(events.IsolatedDied(child.p, claimed, end, child.fault), now)
             return None
-        waiting = child.page.waiting()
+        waiting = child.shm.waiting()
         begun = claimed | record.started.keys()
-        culprit = _culprit(child.page, begun, waiting)
+        culprit = _culprit(child.shm, begun, waiting)
         guilty = None if culprit is None else record.job_of(culprit)
         self._sched.handle(events.WorkerDied(child.p, claimed, culprit, end, waiting), now)
         return guilty
@@ -358,12 +358,12 @@ class WorkerPool:
                 )
 
 
-def _culprit(page: Page, begun: set[int], waiting: set[int]) -> int | None:
+def _culprit(shm: WorkerShm, begun: set[int], waiting: set[int]) -> int | None:
     """The lease whose job ended its worker, if one is known to: it said so, or P ran it. One that
     only waited for an import is none; if a single other one had begun, that imports."""
-    if dying := page.slots[Slot.DYING]:
+    if dying := shm.slots[Slot.DYING]:
         return dying if dying != NO_JOB else None
-    current = page.slots[Slot.CURRENT]
+    current = shm.slots[Slot.CURRENT]
     if current not in waiting:
         return current or None
     others = begun - waiting

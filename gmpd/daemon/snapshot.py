@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gmpd
 from gmpd.daemon.clients import Clients
-from gmpd.daemon.page import Slot
 from gmpd.daemon.pool import WorkerPool
+from gmpd.daemon.shm import Slot
 from gmpd.daemon.supervisor import Supervisor
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
@@ -132,9 +132,9 @@ def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
         out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
         out.update(_process(child.process.pid))
         out["cpu_s"] = out.get("cpu_s", 0.0) + c.pool.past_cpu_s.get(p, 0.0)
-        out["beat_age_s"] = max(0, now - (child.page.slots[Slot.BEAT_NS] or now)) / 1e9
+        out["beat_age_s"] = max(0, now - (child.shm.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
-            out.update(_running(record, child.page.slots, now))
+            out.update(_running(record, child.shm.slots, now))
             out["overruns_now"] = _overrunning(record, now)
     out.update(_stats(c, p, now))
     return out
@@ -224,7 +224,7 @@ def _process(pid: int) -> dict[str, Any]:
 def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
     child = c.supervisor.children.get(p)
-    current = child.page.stats(now) if child is not None else {}
+    current = child.shm.stats(now) if child is not None else {}
     merged = merge_totals(c.pool.past_stats.get(p, {}), current)
     merged.pop("hist", None)
     return merged
@@ -234,7 +234,7 @@ def _worker_histograms(c: Observed, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for p in {*c.supervisor.children, *c.pool.past_stats}:
         child = c.supervisor.children.get(p)
-        current = child.page.stats(now) if child is not None else {}
+        current = child.shm.stats(now) if child is not None else {}
         merged = merge_totals(c.pool.past_stats.get(p, {}), current)
         total = sum_of(total, merged.get("hist", {}))
     return total

@@ -1,7 +1,7 @@
 """Processes: starts workers as fresh interpreters, learns of their deaths from the kernel.
 
-It knows pids, descriptors and pages, nothing of jobs and messages. A death is believed when its
-pidfd says so and ``waitpid`` has the status; never because of a timer or a silent socket.
+It knows pids, descriptors and shared memory, nothing of jobs and messages. A death is believed when
+its pidfd says so and ``waitpid`` has the status; never because of a timer or a silent socket.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgpack
 from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.cpus import core_of
-from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.reaper import Reaper
+from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.inherited import Inherited
 from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
@@ -39,7 +39,7 @@ class Child:
     epoch: int
     process: subprocess.Popen[bytes]
     pidfd: int
-    page: Page
+    shm: WorkerShm
     secret: bytes
     core: int | None
     #: Not ready by then: it hangs in an import, and is killed.
@@ -67,12 +67,12 @@ class Child:
 
     def heard(self) -> None:
         """A message of it came: its run loop lives."""
-        self.seen_round = self.page.slots[_ROUND]
+        self.seen_round = self.shm.slots[_ROUND]
         self.called_deaf = False
 
     def written_to(self, now_ns: int) -> None:
         """A message goes to it: if it sleeps, that wakes it."""
-        self.sent_round = self.page.slots[_ROUND]
+        self.sent_round = self.shm.slots[_ROUND]
         self.sent_ns = now_ns
 
     @property
@@ -145,7 +145,7 @@ class Supervisor:
 
     def _start(self, p: int, epoch: int, core: int | None) -> Child:
         secret = secrets.token_bytes(32)
-        page, fd = Page.create(f"gmpd-p{p}")
+        shm, fd = WorkerShm.create(f"gmpd-p{p}")
         try:
             process = subprocess.Popen(
                 interpreter.command(
@@ -158,7 +158,7 @@ class Supervisor:
                 process_group=0,
             )
         except BaseException:
-            page.close()
+            shm.close()
             raise
         finally:
             os.close(fd)
@@ -169,11 +169,11 @@ class Supervisor:
             process.stdin.close()
             _kill_group(process.pid)
             process.wait()
-            page.close()
+            shm.close()
             raise
         self._brief(process, p, epoch, secret, core)
         start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
-        child = Child(p, epoch, process, pidfd, page, secret, core, start_by_ns)
+        child = Child(p, epoch, process, pidfd, shm, secret, core, start_by_ns)
         self.children[p] = child
         if self._reaper is not None:
             self._reaper.began(process.pid)

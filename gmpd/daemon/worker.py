@@ -36,8 +36,8 @@ from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.lastwords import NO_JOB, leave_words
 from gmpd.daemon.offspring import Offspring
 from gmpd.daemon.outcomes import OutcomeBatch, items
-from gmpd.daemon.page import Page, Slot
 from gmpd.daemon.process import settle_process
+from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
@@ -77,8 +77,8 @@ FAULT_S = 10.0
 class Worker:
     """The state of the M that holds P; other Ms touch only the Call that they run."""
 
-    def __init__(self, settings: dict[str, Any], page: Page, network: Network) -> None:
-        self.page = page
+    def __init__(self, settings: dict[str, Any], shm: WorkerShm, network: Network) -> None:
+        self.shm = shm
         self.p: int = settings["p"]
         #: It is there for one job.
         self.isolated: bool = settings["isolated"]
@@ -130,15 +130,15 @@ class Worker:
         #: Gs that had run at the last beat.
         self._ran = self._flushed_ns = self._published_ns = 0
         #: Claims a lease, unless it was revoked.
-        self._claim: Callable[[int, int], bool] = page.begin
-        self.firsts = Firsts(page)
+        self._claim: Callable[[int, int], bool] = shm.begin
+        self.firsts = Firsts(shm)
         self._fitness = Fitness(
             lambda: self.loop.sysmon.thread, settings["worker_memory"], settings["worker_calls"]
         )
 
     def _listen(self) -> None:
         """The run loop's reports."""
-        self.loop.board = self.page.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+        self.loop.board = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.on_poll = self._on_poll
         self.loop.fresh.on_defer = self._set_aside
 
@@ -188,7 +188,7 @@ class Worker:
     def note_dying(self) -> None:
         """The calling thread is about to end the process: which job is it?"""
         m = current_m()
-        slots = self.page.slots
+        slots = self.shm.slots
         if m is None:
             slots[Slot.DYING] = NO_JOB
         elif isinstance(m.g, Call):
@@ -248,13 +248,13 @@ class Worker:
         it is not for want of a name."""
         if self.loop.forked:
             leave_fork(0)
-        self.page.pause()
+        self.shm.pause()
         if detached := self.loop.ms.detached[:]:
             calls = [(m.g, m.trait) for m in detached if isinstance(m.g, Call)]
             hogs = [call for call, trait in calls if trait in COMPUTING]
             alone = hogs or [call for call, _ in calls]
             if len(alone) == 1:
-                self.page.resume(alone[0].token, alone[0].began_ns)
+                self.shm.resume(alone[0].token, alone[0].began_ns)
 
     def _settle(self, call: Call) -> None:
         call.fn.learn(call.occupied_ns)
@@ -268,7 +268,7 @@ class Worker:
             report = {"gift": self.router.pin((p, epoch), list(call.pinned_chans))}
         ran_us, occupied_us = self._outcomes.add(call, report)
         if call.may_be_kept:
-            self.page.store(
+            self.shm.store(
                 call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
             )
         call.data, call.out_buffers = b"", ()
@@ -309,7 +309,7 @@ class Worker:
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
-            self.page.publish(counters(self.loop), self._published_ns)
+            self.shm.publish(counters(self.loop), self._published_ns)
 
     # -- the wire out ------------------------------------------------------------------------------
 
@@ -328,7 +328,7 @@ class Worker:
             outcomes, self._outcomes = self._outcomes, OutcomeBatch()
             self._moved += outcomes.nbytes
             self._sent += len(outcomes)
-            self.page.sent(self._sent)
+            self.shm.sent(self._sent)
             self._send(*outcomes.message())
         self._beat_soon()
 
@@ -346,11 +346,11 @@ class Worker:
         if self._beat_due:
             self.loop.p_callbacks.later(BEAT_S, self._beat)
         else:
-            self.page.rest()
+            self.shm.rest()
             if self._moved > TRIM_BYTES:
                 self._moved = 0
                 give_back()
-        self.page.publish_histograms(histograms(self.loop))
+        self.shm.publish_histograms(histograms(self.loop))
 
     def _post(self, to: Address, message: ChanMessage) -> None:
         """A message to another worker, about a channel."""
@@ -562,12 +562,12 @@ def main(argv: list[str]) -> int:
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
     settle_process(settings)
-    page = Page(int(argv[1]))
+    shm = WorkerShm(int(argv[1]))
     os.close(int(argv[1]))
-    page.slots[Slot.EPOCH] = settings["epoch"]
-    page.slots[Slot.PID] = os.getpid()
+    shm.slots[Slot.EPOCH] = settings["epoch"]
+    shm.slots[Slot.PID] = os.getpid()
     network = Network()
-    worker = Worker(settings, page, network)
+    worker = Worker(settings, shm, network)
     leave_words(worker.note_dying)
     try:
         if not worker.prepare(settings):

@@ -116,7 +116,7 @@ class Workers:
                 child.finished += rows
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 handle(events.Finished(p, epoch, message, buffers), now)
-                child.page.acknowledge(child.finished)
+                child.shm.acknowledge(child.finished)
             case protocol.Started(tokens):
                 handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):

@@ -49,7 +49,7 @@ class Dispatch(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """See in this P's page whether its run loop moves. The shell answers at once, with
+    """See in this P's shared memory whether its run loop moves. The shell answers at once, with
     ``events.Probed``.
 
     The P holds something and was not heard of for a while.
@@ -59,7 +59,7 @@ class Probe(NamedTuple):
 
 
 class RecoverOutcomes(NamedTuple):
-    """Take the outcomes that lie in this P's page: its worker does not send them.
+    """Take the outcomes that lie in this P's shared memory: its worker does not send them.
 
     The shell answers at once, with ``events.OutcomesRecovered``.
     """

@@ -29,7 +29,7 @@ from gmpd.sched.states import JobState, transition
 
 #: The policy's own clock is this much slower than the worker's.
 TELL_NS = 100_000_000
-#: Then the page of the worker is looked at, and this much later the limit counts.
+#: Then the worker's shared memory is read, and this much later the limit counts.
 LOOK_NS = 20_000_000
 #: So many entries of attempts that have ended may stay in the heap; more are swept at times.
 _DEAD_MAX = 64
@@ -47,7 +47,7 @@ class Limits:
     def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
         self._ledger = ledger
         self._out = out
-        #: (when, a count that keeps entries apart, P, token, whether its page was looked at).
+        #: (when, a count that keeps entries apart, P, token, whether its shared memory was read).
         self._heap: list[tuple[int, int, PRecord, int, bool]] = []
         self._count = 0
         self._sweep_at = _DEAD_MAX

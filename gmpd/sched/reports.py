@@ -61,7 +61,7 @@ class Reports:
         record.collected.update(message.tokens)
 
     def _unknown(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
-        """Outcomes of leases that ended: old ones, or collected from the page before; and of
+        """Outcomes of leases that ended: old ones, or recovered from shared memory before; and of
         such as ran on past their time limit."""
         tokens = [token for token in tokens if not self._limits.ended(record, token, now)]
         late = record.collected.intersection(tokens)

@@ -17,7 +17,7 @@ import pytest
 
 from gmpd import protocol
 from gmpd.daemon.claims import CLAIMS
-from gmpd.daemon.page import Page
+from gmpd.daemon.shm import WorkerShm
 from gmpd.protocol import Outcome
 from tests.rawclient import Boot, RawClient, RawDaemon
 from tests.support import wait_until
@@ -60,11 +60,11 @@ def warm(client: RawClient, name: str, *args: Any) -> None:
 
 CLAIM_ALL = """
 import sys
-from gmpd.daemon.page import Page
-page = Page(int(sys.argv[1]))
+from gmpd.daemon.shm import WorkerShm
+shm = WorkerShm(int(sys.argv[1]))
 n, stride = int(sys.argv[2]), int(sys.argv[3])
 print(flush=True)
-mine = [i * stride % n for i in range(n) if page.claims.claim(i * stride % n)]
+mine = [i * stride % n for i in range(n) if shm.claims.claim(i * stride % n)]
 print(*mine, flush=True)
 """
 
@@ -72,10 +72,10 @@ print(*mine, flush=True)
 @pytest.mark.parametrize("stride", [1, 4999, CLAIMS - 1], ids=["meeting", "mixed", "backwards"])
 def test_two_processes_never_have_the_same_one(stride: int) -> None:
     """All hand-outs are offered; one side claims and the other revokes, at the same time."""
-    page, fd = Page.create("gmpd-test")
+    shm, fd = WorkerShm.create("gmpd-test")
     n = CLAIMS
     try:
-        page.claims.offer(0, n)
+        shm.claims.offer(0, n)
         child = subprocess.Popen(
             [sys.executable, "-c", CLAIM_ALL, str(fd), str(n), str(stride)],
             pass_fds=(fd,),
@@ -84,12 +84,12 @@ def test_two_processes_never_have_the_same_one(stride: int) -> None:
         )
         assert child.stdout is not None
         child.stdout.readline()
-        taken = page.claims.revoke(range(n - 1, -1, -1))
+        taken = shm.claims.revoke(range(n - 1, -1, -1))
         claimed = [int(token) for token in child.communicate(timeout=30)[0].split()]
         assert Counter(taken) + Counter(claimed) == Counter(range(n))
-        assert all(page.claims.is_claimed(token) for token in claimed)
+        assert all(shm.claims.is_claimed(token) for token in claimed)
     finally:
-        page.close()
+        shm.close()
         os.close(fd)
 
 
@@ -410,7 +410,7 @@ def test_a_job_that_kills_after_it_lost_p_is_poison_too(boot: Boot) -> None:
 
 
 def test_what_a_dead_worker_had_counted_stays_in_the_totals(boot: Boot) -> None:
-    """CPU time by the kernel's account of the dead, counters by what lies in its page."""
+    """CPU time by the kernel's account of the dead, counters by what lies in its shared memory."""
     _, client = boot(**{"daemon.procs": 1})
     client.outcomes(client.submit("jobs_for_tests:spin", *[(0.1,)] * 3))
     client.until(lambda: client.call("status")["ps"][0]["runq"] == 0)

@@ -102,7 +102,7 @@ def test_results_that_were_on_their_way_survive_the_worker(boot: Boot, tmp_path:
 
 
 def test_large_results_that_were_on_their_way_survive_the_worker(boot: Boot) -> None:
-    """Beyond what the page's ring holds, in band and out of band, and the next job kills."""
+    """Larger than the ring in shared memory, in band and out of band; and the next job kills."""
     _, client = boot(**{"daemon.procs": 1})
     client.outcomes(client.submit("jobs_for_tests:big", (10,)))
     client.outcomes(client.submit("jobs_for_tests:big_array", (0, 10)))

@@ -39,7 +39,7 @@ def test_it_ends_when_it_was_told_that_its_fault_has_arrived(tmp_path: Path) -> 
     finally:
         supervisor.kill(child)
         end = supervisor.reap(child)
-        child.page.close()
+        child.shm.close()
         router.close()
         network.close()
     assert end.exitcode == EXIT_FAULT

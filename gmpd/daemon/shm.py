@@ -9,7 +9,7 @@ Nobody asks a worker anything through it, so it also tells about one that is sto
   without its help, and after a death only what was claimed is lost;
 - the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
   what was sent shortly before an abrupt end; a result that exists must not. Those that have no
-  room in it lie behind it in the same memory (``spill``).
+  room in it lie behind it in the same memory (``outbox_overflow``).
 
 It knows nothing of jobs, sockets or the policy. Integers are aligned, so each is stored and read
 whole; there is no lock and nothing here ever waits.
@@ -27,7 +27,7 @@ from enum import IntEnum
 from typing import Any, Self
 
 from gmpd.daemon.claims import CLAIMS_BYTES, Claims
-from gmpd.daemon.spill import Left, Spill
+from gmpd.daemon.outbox_overflow import OverflowLog, StoredOutcome
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
 
 
@@ -50,8 +50,8 @@ class Slot(IntEnum):
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33
-    #: The lengths of the two logs of ``spill``; and how often one was begun anew.
-    SPILL = 34
+    #: The lengths of the two logs of ``outbox_overflow``; and how often one was begun anew.
+    OVERFLOW = 34
     #: Written by the coordinator: outcomes of this epoch that it has.
     OUT_ACKED = 40
     #: The lease whose job ends the process on purpose; see ``lastwords``.
@@ -66,12 +66,12 @@ class Slot(IntEnum):
 #: Integers in the status block.
 SLOTS = 320
 #: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes. What
-#: finds no room here is spilled.
+#: finds no room here is appended to the overflow log.
 OUTBOX_BYTES = 1 << 20
 
 _CLAIMS_AT = SLOTS * 8
 _OUTBOX_AT = _CLAIMS_AT + CLAIMS_BYTES
-PAGE_BYTES = _OUTBOX_AT + OUTBOX_BYTES
+SHM_BYTES = _OUTBOX_AT + OUTBOX_BYTES
 
 _RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
 _RECORD_BYTES = _RECORD.size
@@ -84,16 +84,16 @@ _BEAT_NS = int(Slot.BEAT_NS)
 _OUT_HEAD, _OUT_TAIL, _OUT_ACKED = int(Slot.OUT_HEAD), int(Slot.OUT_TAIL), int(Slot.OUT_ACKED)
 
 
-class Page:
+class WorkerShm:
     """Either side's view of the shared memory. ``fd`` is the memfd; the view has its own of it."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, PAGE_BYTES)
+        self._map = mmap.mmap(fd, SHM_BYTES)
         self._view = memoryview(self._map)
         self.slots = self._view[:_CLAIMS_AT].cast("q")
         self.claims = Claims(self._map, _CLAIMS_AT)
         self._fd = os.dup(fd)
-        self.spill = Spill(self._fd, self.slots[Slot.SPILL : Slot.SPILL + 3])
+        self.overflow = OverflowLog(self._fd, self.slots[Slot.OVERFLOW : Slot.OVERFLOW + 3])
         #: (outcomes so far, ring position after them): what an acknowledgement frees.
         self._sent: deque[tuple[int, int]] = deque()
         #: The worker's own copies of OUT_HEAD and OUT_TAIL: it alone moves them.
@@ -101,23 +101,23 @@ class Page:
 
     @classmethod
     def create(cls, name: str) -> tuple[Self, int]:
-        """A new page and its descriptor, to be inherited by the worker and then closed.
+        """New shared memory and its descriptor, to be inherited by the worker and then closed.
 
         Allocated at once: a machine without memory says so here and not as SIGBUS later.
         """
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
-            os.posix_fallocate(fd, 0, PAGE_BYTES)
-            page = cls(fd)
+            os.posix_fallocate(fd, 0, SHM_BYTES)
+            shm = cls(fd)
         except BaseException:
             os.close(fd)
             raise
-        page.claims.clear()
-        return page, fd
+        shm.claims.clear()
+        return shm, fd
 
     def close(self) -> None:
         os.close(self._fd)
-        self.spill.close()
+        self.overflow.close()
         self.slots.release()
         self.claims.close()
         self._view.release()
@@ -145,8 +145,9 @@ class Page:
     ) -> None:
         """Keep an outcome until the coordinator has it.
 
-        Small ones in the ring, others spilled. One that is left out, for want of memory or because
-        the coordinator lags behind by more than ``spill.SPILL_BYTES``, is as safe as its message.
+        Small ones in the ring, others in the overflow log. One that is left out, for want of memory
+        or because the coordinator lags behind by more than ``outbox_overflow.OVERFLOW_BYTES``, is
+        as safe as its message.
         """
         if ran_us > _LOW or occupied_us > _LOW:
             ran_us, occupied_us = min(ran_us, _LOW), min(occupied_us, _LOW)
@@ -154,8 +155,8 @@ class Page:
         head = self._head
         end = head + size
         if buffers or (end - self._tail > OUTBOX_BYTES and end - self._free() > OUTBOX_BYTES):
-            left = Left(token, outcome, payload, ran_us, occupied_us, buffers)
-            self.spill.keep(left, self.slots[_OUT_ACKED])
+            stored = StoredOutcome(token, outcome, payload, ran_us, occupied_us, buffers)
+            self.overflow.append(stored, self.slots[_OUT_ACKED])
             return
         start = head % OUTBOX_BYTES
         if start + size <= OUTBOX_BYTES:
@@ -174,12 +175,12 @@ class Page:
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """
         self._sent.append((outcomes, self._head))
-        self.spill.sent(outcomes)
+        self.overflow.sent(outcomes)
         self._free()  # so that little lies there when it must be searched
 
     def rest(self) -> None:
         """P has little to do: memory of large results that have arrived is given back."""
-        self.spill.rest(self.slots[_OUT_ACKED], PAGE_BYTES)
+        self.overflow.rest(self.slots[_OUT_ACKED], SHM_BYTES)
 
     def _free(self) -> int:
         """Advance the tail over all that is acknowledged; gives the new tail."""
@@ -258,13 +259,13 @@ class Page:
         return {token for token in self.slots[Slot.WAITING : Slot.COUNTERS] if token}
 
     def acknowledge(self, outcomes: int) -> None:
-        """The coordinator has this many outcomes of the page's epoch."""
+        """The coordinator has this many outcomes of this epoch."""
         self.slots[_OUT_ACKED] = outcomes
 
-    def left(self, owed: Container[int] | None = None) -> list[Left]:
+    def recover(self, owed: Container[int] | None = None) -> list[StoredOutcome]:
         """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first.
         For a dead worker: no process writes any more."""
-        found: list[Left] = []
+        found: list[StoredOutcome] = []
         at, head = self.slots[_OUT_TAIL], self.slots[_OUT_HEAD]
         while at < head:
             length, outcome, token, ran_us, occupied_us = _RECORD.unpack(
@@ -273,16 +274,16 @@ class Page:
             at += _RECORD.size
             if owed is None or token in owed:
                 payload = self._read(at, length)
-                found.append(Left(token, outcome, payload, ran_us, occupied_us))
+                found.append(StoredOutcome(token, outcome, payload, ran_us, occupied_us))
             at += length
-        return found + self.spill.left(owed)
+        return found + self.overflow.recover(owed)
 
-    def collect(self, owed: Container[int] | None = None) -> list[Left]:
-        """As ``left``, of a worker that does not move but may at any moment: nothing, if it has
+    def recover_from_living(self, owed: Container[int] | None = None) -> list[StoredOutcome]:
+        """As ``recover``, of a worker that does not move but may at any moment: nothing, if it has
         freed some of it meanwhile, since then it may have written over what was being read."""
-        before = self.slots[_OUT_TAIL], self.spill.turns
-        found = self.left(owed)
-        return found if (self.slots[_OUT_TAIL], self.spill.turns) == before else []
+        before = self.slots[_OUT_TAIL], self.overflow.turns
+        found = self.recover(owed)
+        return found if (self.slots[_OUT_TAIL], self.overflow.turns) == before else []
 
     def _read(self, at: int, size: int) -> bytes:
         start = at % OUTBOX_BYTES

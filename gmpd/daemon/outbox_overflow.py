@@ -1,4 +1,4 @@
-"""Outcomes that have no room in the page's outbox: large ones, and small ones when it is full.
+"""Outcomes that have no room in the ring of shared memory: large ones; small ones when it is full.
 
 They lie in the same memfd, beyond what is mapped: written with ``pwritev``, so a machine without
 memory is an error of one write and not SIGBUS, and memory is used only while something is there.
@@ -7,7 +7,7 @@ in the other is acknowledged, then goes on in the other from its beginning: so t
 are used again and again, and no record is ever moved or wraps around.
 
 What lies here may have been acknowledged long ago: who reads it says which tokens are still owed.
-It knows nothing of jobs; the three integers that it shares lie in the page's status block.
+It knows nothing of jobs; the three integers that it shares lie in its status block.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gmpd.protocol import Finished, Outcome, Report
 TURN_BYTES = 4 << 20
 #: One log's limit, but for a single record that is larger: what a coordinator may lag behind by.
 #: Beyond it an outcome is as safe as its message.
-SPILL_BYTES = 128 << 20
+OVERFLOW_BYTES = 128 << 20
 
-#: Where each log begins: far beyond the page, and further apart than any value is large.
+#: Where each log begins: far beyond what is mapped, and further apart than any value is large.
 _BASES = (1 << 40, 1 << 41)
 #: Parts of one write: below IOV_MAX, which POSIX and Linux put at 1,024.
 _PARTS = 512
@@ -35,8 +35,8 @@ _RECORD = struct.Struct("<BQIIQI")  # outcome, token, ran us, occupied us, paylo
 _LENGTH = struct.Struct("<Q")
 
 
-class Left(NamedTuple):
-    """One outcome found in a worker's page."""
+class StoredOutcome(NamedTuple):
+    """One outcome found in a worker's shared memory."""
 
     token: int
     outcome: int
@@ -46,24 +46,24 @@ class Left(NamedTuple):
     buffers: Sequence[bytes] = ()
 
 
-def as_finished(left: list[Left]) -> Finished:
+def as_finished(stored: list[StoredOutcome]) -> Finished:
     """The report that a worker would have made of them; their buffers go beside it."""
     specials: dict[int, tuple[Outcome, Report | None]] = {
         i: (Outcome(each.outcome), None)
-        for i, each in enumerate(left)
+        for i, each in enumerate(stored)
         if each.outcome != Outcome.OK
     }
     return Finished(
-        [each.token for each in left],
-        [each.payload for each in left],
-        [each.ran_us for each in left],
-        [each.occupied_us for each in left],
+        [each.token for each in stored],
+        [each.payload for each in stored],
+        [each.ran_us for each in stored],
+        [each.occupied_us for each in stored],
         specials or None,
         None,
     )
 
 
-class Spill:
+class OverflowLog:
     """Either side's view. ``shared``: the two logs' lengths, and how often one was begun anew."""
 
     def __init__(self, fd: int, shared: memoryview) -> None:
@@ -78,25 +78,30 @@ class Spill:
         self._used = False
 
     def close(self) -> None:
-        """Let go of the shared memory; the descriptor is the page's."""
+        """Let go of the shared memory; the descriptor belongs to ``WorkerShm``."""
         self._shared.release()
 
     # -- the worker writes -------------------------------------------------------------------------
 
-    def keep(self, left: Left, acked: int) -> bool:
-        """Keep an outcome; False when there is no room or no memory for it."""
-        lengths = [len(buffer) for buffer in left.buffers]
+    def append(self, stored: StoredOutcome, acked: int) -> bool:
+        """Append an outcome; False when there is no room or no memory for it."""
+        lengths = [len(buffer) for buffer in stored.buffers]
         head = _RECORD.pack(
-            left.outcome, left.token, left.ran_us, left.occupied_us, len(left.payload), len(lengths)
+            stored.outcome,
+            stored.token,
+            stored.ran_us,
+            stored.occupied_us,
+            len(stored.payload),
+            len(lengths),
         )
         head += struct.pack(f"<{len(lengths)}Q", *lengths)
-        size = len(head) + len(left.payload) + sum(lengths)
+        size = len(head) + len(stored.payload) + sum(lengths)
         log = self._choose(size, acked)
         if log is None:
             return False
         at = self._lengths[log]
         self._used = True
-        if not self._write(_BASES[log] + at, [head, left.payload, *left.buffers]):
+        if not self._write(_BASES[log] + at, [head, stored.payload, *stored.buffers]):
             return False
         self._unsent[log] = True
         self._lengths[log] = self._shared[log] = at + size
@@ -124,7 +129,7 @@ class Spill:
         elif self._lengths[log] + size > TURN_BYTES and self._is_free(other, acked):
             self._begin(other)
             self._log = other
-        elif self._lengths[log] + size > SPILL_BYTES:
+        elif self._lengths[log] + size > OVERFLOW_BYTES:
             return None
         return self._log
 
@@ -156,10 +161,10 @@ class Spill:
         turns: int = self._shared[2]
         return turns
 
-    def left(self, owed: Container[int] | None) -> list[Left]:
+    def recover(self, owed: Container[int] | None) -> list[StoredOutcome]:
         """The outcomes kept here of the tokens ``owed`` (None: all). Of a living worker it may be
         nonsense, if ``turns`` has risen meanwhile; it ends early then, and raises nothing."""
-        found: list[Left] = []
+        found: list[StoredOutcome] = []
         for log, base in enumerate(_BASES):
             at, end = base, base + self._shared[log]
             while at + _RECORD.size <= end:
@@ -175,7 +180,9 @@ class Spill:
                     break
                 if owed is None or token in owed:
                     payload, *buffers = self._split(at, sizes)
-                    found.append(Left(token, outcome, payload, ran_us, occupied_us, tuple(buffers)))
+                    found.append(
+                        StoredOutcome(token, outcome, payload, ran_us, occupied_us, tuple(buffers))
+                    )
                 at = after
         return found
 

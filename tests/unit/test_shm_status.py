@@ -1,4 +1,4 @@
-"""The shared page's status block, and its outbox as a coordinator sees it of one that lives."""
+"""The shared memory's status block, and its outbox as a coordinator sees it of one that lives."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from gmpd.daemon.page import SLOTS, Page, Slot
+from gmpd.daemon.shm import SLOTS, Slot, WorkerShm
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, counters, histograms
 
 
 class Sides:
-    """One page, seen by its worker and by the coordinator."""
+    """A worker's shared memory, seen by it and by the coordinator."""
 
     def __init__(self) -> None:
-        self.coordinator, fd = Page.create("gmpd-test")
-        self.worker = Page(fd)
+        self.coordinator, fd = WorkerShm.create("gmpd-test")
+        self.worker = WorkerShm(fd)
         os.close(fd)
 
     def store(self, token: int, payload: bytes = b"r", outcome: Outcome = Outcome.OK) -> None:
@@ -139,11 +139,11 @@ def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -
 def test_what_was_stored_is_left_in_order_with_all_that_belongs_to_it(sides: Sides) -> None:
     sides.store(1, b"one")
     sides.store(2, b"", Outcome.ERROR)
-    assert [tuple(each) for each in sides.coordinator.left()] == [
+    assert [tuple(each) for each in sides.coordinator.recover()] == [
         (1, 0, b"one", 1, 7, ()),
         (2, 1, b"", 2, 7, ()),
     ]
-    assert sides.coordinator.collect() == sides.coordinator.left()
+    assert sides.coordinator.recover_from_living() == sides.coordinator.recover()
 
 
 def test_what_is_acknowledged_is_not_left(sides: Sides) -> None:
@@ -153,11 +153,11 @@ def test_what_is_acknowledged_is_not_left(sides: Sides) -> None:
     sides.store(6)
     sides.coordinator.acknowledge(5)
     sides.worker.sent(6)
-    assert [each.token for each in sides.coordinator.left()] == [6]
+    assert [each.token for each in sides.coordinator.recover()] == [6]
 
 
 def test_a_page_is_memory_from_the_beginning(sides: Sides) -> None:
     """Nothing of it is allocated on first use, when it could fail."""
     assert not any(sides.coordinator.slots)
-    assert sides.coordinator.left() == []
+    assert sides.coordinator.recover() == []
     assert not sides.coordinator.claims.claim(0)
