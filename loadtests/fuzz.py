@@ -34,8 +34,8 @@ from gmpd.client.core import ClientCore  # noqa: E402
 from gmpd.config import Config  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
+from gmpd.daemon.fanout import Fanout  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
-from gmpd.daemon.inquiry import Inquiries  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
 from gmpd.errors import GmpdError, ProtocolError  # noqa: E402
@@ -151,7 +151,7 @@ class Desk:
             self.deadlines,
         )
         self.workers = Workers(
-            self.sched, pool, self.of_workers, Inquiries(), traffic, self.clients.welcome, faults
+            self.sched, pool, self.of_workers, Fanout(), traffic, self.clients.welcome, faults
         )
         self._client_frames = Frames(protocol.FROM_CLIENT, seed)
         self._worker_frames = Frames(protocol.FROM_WORKER, seed + 1)

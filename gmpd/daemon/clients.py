@@ -1,7 +1,7 @@
 """The clients' side of the coordinator: connections, their messages, and vanished clients.
 
 It never unpacks a user's value, and knows no worker: jobs go to the policy, questions to
-``questions``.
+``admin``.
 """
 
 from __future__ import annotations

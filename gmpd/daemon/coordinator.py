@@ -17,6 +17,7 @@ from functools import partial
 from gmpd import protocol, rundir
 from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
+from gmpd.daemon.admin import AdminApi
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.door import Door, most_connections
@@ -25,7 +26,6 @@ from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
-from gmpd.daemon.questions import Questions
 from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
 from gmpd.daemon.traffic import Traffic
@@ -109,7 +109,7 @@ class Coordinator:
         self._worker_link = Router(
             self._network, endpoints["worker"], value_bytes=limit, connections_max=of_workers
         )
-        self._questions = Questions(self)
+        self._admin = AdminApi(self)
         self._faults = Faults(self.sched)
         self.clients = Clients(
             self.config,
@@ -118,7 +118,7 @@ class Coordinator:
             self._client_link,
             self.traffic,
             lambda: self.procs,
-            self._questions.answer,
+            self._admin.answer,
             self._faults,
             self.deadlines,
         )
@@ -126,7 +126,7 @@ class Coordinator:
             self.sched,
             self.pool,
             self._worker_link,
-            self._questions.inquiries,
+            self._admin.fanout,
             self.traffic,
             self.clients.welcome,
             self._faults,
@@ -266,7 +266,7 @@ class Coordinator:
         self._poller.remove(child.pidfd)
         self.workers.gone(child)
         self.pool.on_exit(child)
-        self._questions.worker_died()
+        self._admin.worker_died()
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Coordinator:
         if lost := self.sched.unfinished:
             named = f", running: {', '.join(functions)}" if functions else ""
             log.warning("%d jobs are lost: they had not finished%s", lost, named)
-        self._questions.ending(lost, functions)
+        self._admin.ending(lost, functions)
 
     @property
     def is_displaced(self) -> bool:

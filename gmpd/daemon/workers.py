@@ -16,8 +16,8 @@ import msgspec
 
 from gmpd import protocol, versions
 from gmpd.daemon import session as about_jobs
+from gmpd.daemon.fanout import Fanout
 from gmpd.daemon.faults import Faults
-from gmpd.daemon.inquiry import Inquiries
 from gmpd.daemon.logs import Seldom
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.supervisor import Child
@@ -45,7 +45,7 @@ class Workers:
         sched: Sched,
         pool: WorkerPool,
         router: Router,
-        inquiries: Inquiries,
+        fanout: Fanout,
         traffic: Traffic,
         welcome: Callable[[], protocol.Welcome],
         faults: Faults,
@@ -53,7 +53,7 @@ class Workers:
         self._sched = sched
         self._pool = pool
         self._router = router
-        self._inquiries = inquiries
+        self._fanout = fanout
         self._traffic = traffic
         self._welcome = welcome
         self._faults = faults
@@ -132,7 +132,7 @@ class Workers:
                 handle(events.NotCancelled(p, epoch, tokens), now)
             case protocol.Answer(request, value):
                 handle(events.Heard(p, epoch), now)
-                self._inquiries.answered(request, p, value)
+                self._fanout.answered(request, p, value)
             case protocol.Children(n, asked):
                 handle(events.ChildrenCounted(p, epoch, n, asked), now)
             case protocol.Route():

@@ -233,7 +233,7 @@ def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
     )  # fmt: skip
     made.sched, made.config = desk.sched, Config()
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
-    made.pool = made.clients = made.workers = made._questions = idle
+    made.pool = made.clients = made.workers = made._admin = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
     made.supervisor = SimpleNamespace(children=children)
     made._decide = lambda: None

@@ -1,4 +1,4 @@
-"""What clients ask and only workers know: who was asked, who has answered, how long to wait.
+"""Administrative calls that are passed on to workers: who was asked, who answered, until when.
 
 A worker may be deaf (a coroutine that does not await, C code that holds the GIL) or die: then its
 silence is the answer, at the latest when the time is over. Knows no socket, no clock, no status.
@@ -21,8 +21,8 @@ def _nothing() -> None:
 
 
 @dataclass(slots=True)
-class Inquiry:
-    """One question. ``peer`` and ``request`` are where its reply goes."""
+class FanoutCall:
+    """One call that was passed on. ``peer`` and ``request`` are where its reply goes."""
 
     peer: bytes
     request: int
@@ -32,13 +32,13 @@ class Inquiry:
     answers: dict[int, Any] = field(default_factory=dict)
 
 
-class Inquiries:
+class Fanout:
     """All that wait for workers, by the number under which those were asked. ``changed`` is called
     when one was asked or answered: it may be over."""
 
     def __init__(self, changed: Callable[[], None] = _nothing) -> None:
         self._changed = changed
-        self._open: dict[int, Inquiry] = {}
+        self._open: dict[int, FanoutCall] = {}
         self._next = 1
 
     def open(self, peer: bytes, request: int, ps: Iterable[int], due_ns: int) -> int:
@@ -47,31 +47,31 @@ class Inquiries:
             raise ConfigError(f"{OPEN_MAX} questions to workers wait already: ask again later")
         number = self._next
         self._next += 1
-        self._open[number] = Inquiry(peer, request, due_ns, set(ps))
+        self._open[number] = FanoutCall(peer, request, due_ns, set(ps))
         self._changed()
         return number
 
     def answered(self, number: int, p: int, value: Any) -> None:
         """A worker's answer; one that comes late, or was not asked for, changes nothing."""
-        inquiry = self._open.get(number)
-        if inquiry is not None and p in inquiry.silent:
-            inquiry.silent.remove(p)
-            inquiry.answers[p] = value
+        call = self._open.get(number)
+        if call is not None and p in call.silent:
+            call.silent.remove(p)
+            call.answers[p] = value
             self._changed()
 
-    def take(self, now: int, alive: Iterable[int]) -> list[Inquiry]:
+    def take(self, now: int, alive: Iterable[int]) -> list[FanoutCall]:
         """Those that are over: all have answered, or are not ``alive``, or the time has passed."""
         alive = set(alive)
         over = [
             number
-            for number, inquiry in self._open.items()
-            if not inquiry.silent & alive or inquiry.due_ns <= now
+            for number, call in self._open.items()
+            if not call.silent & alive or call.due_ns <= now
         ]
         return [self._open.pop(number) for number in over]
 
     def next_due(self) -> int | None:
         """When the next one ends for want of an answer."""
-        return min((inquiry.due_ns for inquiry in self._open.values()), default=None)
+        return min((call.due_ns for call in self._open.values()), default=None)
 
     def __bool__(self) -> bool:
         return bool(self._open)

@@ -1,7 +1,7 @@
 """Administrative calls of clients, and the answers: state, size and end of the daemon, its Gs.
 
-A question changes nothing but by the coordinator's own methods. What only workers know they are
-asked for (``inquiry``); of who does not answer, its status is told.
+A call changes nothing but by the coordinator's own methods. What only workers know they are asked
+for (``fanout``); the status stands in for a worker that does not answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gmpd import protocol
 from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.inquiry import Inquiries, Inquiry
+from gmpd.daemon.fanout import Fanout, FanoutCall
 from gmpd.daemon.snapshot import Observed, p_status, snapshot
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
@@ -38,13 +38,13 @@ class Administered(Observed, Protocol):
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
 
 
-class Questions:
-    """Those of all clients. ``inquiries`` are the ones that wait for workers."""
+class AdminApi:
+    """Answers all clients. ``fanout`` has the calls that wait for answers of workers."""
 
     def __init__(self, daemon: Administered) -> None:
         self._c = daemon
         self._deadline = daemon.deadlines.new(self._due)
-        self.inquiries = Inquiries(self._deadline.now)
+        self.fanout = Fanout(self._deadline.now)
         #: Questions that are answered when the daemon ends.
         self._end_watchers: list[tuple[bytes, int]] = []
 
@@ -109,7 +109,7 @@ class Questions:
         if not asked:
             return False
         due_ns = time.monotonic_ns() + int(wait_s * 1e9)
-        number = self.inquiries.open(peer, request, asked, due_ns)
+        number = self.fanout.open(peer, request, asked, due_ns)
         question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
         for each in asked:
             record = self._c.sched.ps.get(each)
@@ -119,22 +119,22 @@ class Questions:
 
     def worker_died(self) -> None:
         """A worker that was asked may be among the dead."""
-        if self.inquiries:
+        if self.fanout:
             self._deadline.now()
 
     def _due(self, now: int) -> None:
         """Questions whose workers have answered, or whose time is over, get their replies."""
         able = [p for p, record in self._c.sched.ps.items() if record.ready]
-        for inquiry in self.inquiries.take(now, able):
-            self._c.clients.send(inquiry.peer, self._told(inquiry))
-        self._deadline.set(self.inquiries.next_due())
+        for call in self.fanout.take(now, able):
+            self._c.clients.send(call.peer, self._told(call))
+        self._deadline.set(self.fanout.next_due())
 
-    def _told(self, inquiry: Inquiry) -> protocol.Reply:
+    def _told(self, call: FanoutCall) -> protocol.Reply:
         """The answers of workers; of one that did not answer, its status."""
         now = time.monotonic_ns()
         answers: list[dict[str, Any]] = []
-        for p in sorted(inquiry.silent | inquiry.answers.keys()):
-            answer = inquiry.answers.get(p)
+        for p in sorted(call.silent | call.answers.keys()):
+            answer = call.answers.get(p)
             known = {"p": p, "answered": answer is not None, "status": p_status(self._c, p, now)}
             answers.append(known | (answer or {}))
-        return protocol.Reply(inquiry.request, True, {"ps": answers})
+        return protocol.Reply(call.request, True, {"ps": answers})
