@@ -34,7 +34,7 @@ from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedCall, run_initializer
 from gmpd.daemon.isolated import IsolatedCall
 from gmpd.daemon.lastwords import NO_JOB, leave_words
-from gmpd.daemon.offspring import Offspring
+from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
 from gmpd.daemon.shm import Slot, WorkerShm
@@ -104,7 +104,7 @@ class Worker:
         self.router = ChanRouter(
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
-        self.offspring = Offspring(self.loop, self._send, self.router, self.value_bytes)
+        self.migration = ChildMigration(self.loop, self._send, self.router, self.value_bytes)
         self._listen()
         self.functions = Definitions()
         #: Leases that have not ended, by token.
@@ -304,7 +304,7 @@ class Worker:
         callback of the loop: one that is ready ends each batch of Gs after the first.
         """
         if not self.isolated:  # else its children stay with their job
-            self.offspring.look(now_ns)
+            self.migration.look(now_ns)
         if self._unreported or self._was_robbed or self._aside or (self._outcomes and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
@@ -414,14 +414,14 @@ class Worker:
                 value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
                 self._send(protocol.Answer(request, value))
             case protocol.StealChildren(n):
-                self.offspring.give(n)
+                self.migration.donate(n)
             case protocol.Route(p, epoch, op, chan, req, length, payload):
                 blob = Blob(payload, tuple(frames))
                 self.router.received((p, epoch), ChanMessage(op, chan, req, length, blob))
             case protocol.Lost(p, epoch):
                 self.router.lost((p, epoch))
             case protocol.Done():
-                self.offspring.ended(message, frames)
+                self.migration.ended(message, frames)
             case protocol.Pull(token, n):
                 if token in self.calls:
                     self.calls[token].pull(n)

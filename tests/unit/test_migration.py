@@ -14,8 +14,8 @@ import pytest
 import gmpd
 from gmpd import protocol
 from gmpd.codec import decode, decode_call, describe_function, encode, encode_call, encode_error
-from gmpd.daemon import offspring
-from gmpd.daemon.offspring import Offspring, travels
+from gmpd.daemon import migration
+from gmpd.daemon.migration import ChildMigration, is_migratable
 from gmpd.errors import WorkerLost
 from gmpd.protocol import Children, Define, Done, Options, Outcome, Submit, Undefine
 from gmpd.runtime.g import G
@@ -24,13 +24,13 @@ from gmpd.runtime.remote import ChanRouter
 
 
 class Home:
-    """A P with its offspring; messages gather in ``sent``."""
+    """A P with its migration; messages gather in ``sent``."""
 
     def __init__(self) -> None:
         self.loop = Loop()
         self.sent: list[Any] = []
         router = ChanRouter((0, 1), self.loop, lambda _to, _message: None, 10_000)
-        self.offspring = Offspring(
+        self.migration = ChildMigration(
             self.loop, lambda message, _: self.sent.append(message), router, 10_000
         )
 
@@ -45,12 +45,12 @@ class Home:
 
     def end(self, seq: int, payload: bytes, outcome: int = 0, **details: Any) -> None:
         specials: Any = {0: (Outcome(outcome), details)} if outcome or details else None
-        self.offspring.ended(Done([seq], [payload], [1], specials, None), [])
+        self.migration.ended(Done([seq], [payload], [1], specials, None), [])
 
 
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    monkeypatch.setattr(offspring, "PACK_NS", 10**10)  # a busy machine must not end it early
+    monkeypatch.setattr(migration, "PACK_NS", 10**10)  # a busy machine must not end it early
     made = Home()
     yield made
     made.loop.close()
@@ -65,7 +65,7 @@ def test_the_older_half_leaves_packed_in_order(home: Home) -> None:
 
     async def main() -> list[int]:
         children = [gmpd.go(quick, i) for i in range(7)]
-        home.offspring.give(100)
+        home.migration.donate(100)
         assert [args for args, _ in home.calls()] == [(0,), (1,), (2,)]
         assert [type(each) for each in home.sent] == [Define, Submit, Children]
         assert home.of(Children) == [Children(3, asked=True)]
@@ -76,7 +76,7 @@ def test_the_older_half_leaves_packed_in_order(home: Home) -> None:
         return [await child for child in children]
 
     assert home.run(main) == [100, 200, 300, -3, -4, -5, -6]
-    assert not home.offspring.away
+    assert not home.migration.away
 
 
 def test_the_one_that_runs_next_stays(home: Home) -> None:
@@ -84,7 +84,7 @@ def test_the_one_that_runs_next_stays(home: Home) -> None:
 
     async def main() -> None:
         child = gmpd.go(quick, 1)
-        home.offspring.give(100)
+        home.migration.donate(100)
         assert home.sent == [Children(0, asked=True)]
         assert await child == -1
 
@@ -95,8 +95,8 @@ def test_the_one_that_runs_next_stays(home: Home) -> None:
 def test_no_more_leave_than_were_asked_for(home: Home, at_once: int) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(20)]
-        home.offspring.give(at_once)
-        assert len(home.offspring.away) == at_once
+        home.migration.donate(at_once)
+        assert len(home.migration.away) == at_once
         for child in children:
             child.cancel()
 
@@ -106,7 +106,7 @@ def test_no_more_leave_than_were_asked_for(home: Home, at_once: int) -> None:
 def test_an_outcome_that_is_no_value(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(7)]
-        home.offspring.give(3)
+        home.migration.donate(3)
         home.end(1, encode_error(KeyError("gone")), Outcome.ERROR, p=1, pid=77)
         home.end(2, b"", Outcome.LOST, p=1, pid=77, signal="SIGSEGV")
         home.end(3, b"", Outcome.CANCELLED, p=1)
@@ -125,7 +125,7 @@ def test_an_outcome_that_is_no_value(home: Home) -> None:
 def test_a_value_that_cannot_be_rebuilt_is_an_error_of_that_child(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(3)]
-        home.offspring.give(1)
+        home.migration.donate(1)
         home.end(1, b"\x80 no pickle")
         with pytest.raises(gmpd.errors.GmpdError):
             await children[0]
@@ -136,13 +136,13 @@ def test_a_value_that_cannot_be_rebuilt_is_an_error_of_that_child(home: Home) ->
 def test_refused_and_unopened_ones_run_at_home(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(5)]
-        home.offspring.give(2)
+        home.migration.donate(2)
         home.end(1, b"", Outcome.REJECTED, text="full")
         home.end(2, encode_error(ImportError("no such module")), Outcome.ERROR, unopened=True)
         assert [await child for child in children] == [0, -1, -2, -3, -4]
         more = [gmpd.go(quick, i) for i in range(5)]
-        home.offspring.give(2)
-        assert not home.offspring.away, "what could not be opened is not sent again soon"
+        home.migration.donate(2)
+        assert not home.migration.away, "what could not be opened is not sent again soon"
         for child in more:
             await child
 
@@ -154,10 +154,10 @@ def test_a_cancel_ends_it_here_and_there(home: Home) -> None:
 
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(3)]
-        home.offspring.give(1)
+        home.migration.donate(1)
         assert children[0].cancel()
         assert home.of(protocol.Cancel) == [protocol.Cancel([1])]
-        assert not home.offspring.away
+        assert not home.migration.away
         with pytest.raises(asyncio.CancelledError):
             await children[0]
         home.end(1, encode(5).data)
@@ -170,7 +170,7 @@ def test_a_cancel_ends_it_here_and_there(home: Home) -> None:
 def test_one_cancelled_while_away_does_not_come_back(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(3)]
-        home.offspring.give(1)
+        home.migration.donate(1)
         assert not children[0].is_fresh()
         children[0].cancel()
         assert not children[0].come_back()
@@ -186,12 +186,12 @@ def test_what_cannot_be_packed_stays_and_is_left_alone(home: Home, monkeypatch: 
         tried.append(args)
         return encode_call(*args, **kwargs)
 
-    monkeypatch.setattr(offspring, "encode_call", counted)
+    monkeypatch.setattr(migration, "encode_call", counted)
 
     async def main() -> None:
         children = [gmpd.go(functools.partial(quick), _generator()) for _ in range(1000)]
         for _ in range(5):
-            home.offspring.give(512)
+            home.migration.donate(512)
         assert len(tried) == 1
         assert home.of(Children)[-1] == Children(0, asked=True)
         for child in children:
@@ -201,12 +201,12 @@ def test_what_cannot_be_packed_stays_and_is_left_alone(home: Home, monkeypatch: 
 
 
 def test_packing_ends_in_time_and_always_gets_somewhere(home: Home, monkeypatch: Any) -> None:
-    monkeypatch.setattr(offspring, "PACK_NS", 0)
+    monkeypatch.setattr(migration, "PACK_NS", 0)
 
     async def main() -> None:
         children = [gmpd.go(quick, i) for i in range(20)]
-        home.offspring.give(10)
-        assert len(home.offspring.away) == 1
+        home.migration.donate(10)
+        assert len(home.migration.away) == 1
         assert home.of(Children) == [Children(18, asked=True)]
         home.end(1, encode(0).data)
         assert [await child for child in children] == [-i for i in range(20)]
@@ -217,7 +217,7 @@ def test_packing_ends_in_time_and_always_gets_somewhere(home: Home, monkeypatch:
 def test_too_large_a_child_stays(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(len, b"x" * 20_000) for _ in range(3)]
-        home.offspring.give(10)
+        home.migration.donate(10)
         assert not home.of(Submit)
         assert [await child for child in children] == [20_000] * 3
 
@@ -234,7 +234,7 @@ def test_started_and_cancelled_ones_stay(home: Home) -> None:
         queued = [gmpd.go(forever) for _ in range(4)]
         for child in [*children, *queued]:
             child.cancel()
-        home.offspring.give(10)
+        home.migration.donate(10)
         assert not home.of(Submit)
 
     home.run(main)
@@ -242,7 +242,7 @@ def test_started_and_cancelled_ones_stay(home: Home) -> None:
 
 def test_what_is_told_of_them(home: Home) -> None:
     """That there are some, once; that there are none, once; nothing of a P without children."""
-    look = home.offspring.look
+    look = home.migration.look
 
     async def main() -> None:
         look(time.monotonic_ns())
@@ -261,12 +261,12 @@ def test_what_is_told_of_them(home: Home) -> None:
 
 
 def test_functions_are_named_once_until_there_are_too_many(home: Home) -> None:
-    home.offspring._functions._most = 2
+    home.migration._functions._most = 2
 
     async def main() -> None:
         for fn in (math.sqrt, math.floor, math.sqrt, math.ceil, math.sqrt, math.floor):
             children = [gmpd.go(fn, 4.0) for _ in range(3)]
-            home.offspring.give(1)
+            home.migration.donate(1)
             children[0].cancel()
             for child in children[1:]:
                 await child
@@ -344,13 +344,13 @@ def test_which_functions_are_the_same_elsewhere(kind: str, *, expected: bool) ->
     except gmpd.errors.Unserializable:
         assert not expected
         return
-    assert travels(fn, ref) is expected
+    assert is_migratable(fn, ref) is expected
 
 
 def test_a_packed_child_is_the_call_that_was_made(home: Home) -> None:
     async def main() -> None:
         children = [gmpd.go(quick, x=i) for i in range(3)]
-        home.offspring.give(10)
+        home.migration.donate(10)
         ((args, kwargs),) = home.calls()
         assert (args, kwargs) == ((), {"x": 0})
         assert decode(encode(1).data) == 1
@@ -375,7 +375,7 @@ def test_tools_of_one_worker_keep_a_child_at_home(home: Home, tool: Callable[[],
     async def main() -> None:
         thing = tool()
         children = [gmpd.go(id, thing) for _ in range(3)]
-        home.offspring.give(10)
+        home.migration.donate(10)
         assert not home.of(Submit)
         assert [await child for child in children] == [id(thing)] * 3
         if hasattr(thing, "stop"):
@@ -395,8 +395,8 @@ def test_channels_and_closures_over_them_leave(home: Home) -> None:
 
         children = [gmpd.go(closure) for _ in range(3)]
         children += [gmpd.go(id, ch) for _ in range(3)]
-        home.offspring.give(10)
-        assert len(home.offspring.away) == 3
+        home.migration.donate(10)
+        assert len(home.migration.away) == 3
         for child in children:
             child.cancel()
 

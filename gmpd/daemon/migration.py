@@ -48,7 +48,7 @@ from gmpd.submit.losses import death_of, worker_lost
 #: gives no less): P does nothing else meanwhile.
 PACK_NS = 2_000_000
 #: And all that is given at once: a thief takes as long to read it.
-GIVE_BYTES = 8 << 20
+DONATE_BYTES = 8 << 20
 #: Functions that the coordinator is told about at a time; the one unused for longest gives way.
 FUNCTIONS_MAX = 256
 #: That there are children is told at most so often, and ever more seldom while nobody takes any.
@@ -56,10 +56,10 @@ TELL_MIN_NS = 1_000_000
 TELL_MAX_NS = 64_000_000
 #: Functions whose children could not be packed are tried again after so long, twice as long each
 #: time.
-STAY_MIN_NS = 100_000_000
-STAY_MAX_NS = 60_000_000_000
+PIN_MIN_NS = 100_000_000
+PIN_MAX_NS = 60_000_000_000
 #: So many of them are remembered; then all are tried again.
-STAY_KEYS_MAX = 1024
+PIN_KEYS_MAX = 1024
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
 #: They would pickle, and then wait without a partner.
@@ -71,7 +71,7 @@ _BOUND_HERE = (
 Send = Callable[[protocol.Message, Sequence[Any]], None]
 
 
-class Offspring:
+class ChildMigration:
     """Children of this worker, away and about to leave. ``value_bytes`` bounds one's arguments."""
 
     def __init__(self, loop: Loop, send: Send, router: ChanRouter, value_bytes: int) -> None:
@@ -93,7 +93,7 @@ class Offspring:
         self._tell_after_ns = 0
         self._tell_pause_ns = TELL_MIN_NS
         #: Functions whose children stay: until when, and how long they did.
-        self._staying: dict[Any, tuple[int, int]] = {}
+        self._pinned: dict[Any, tuple[int, int]] = {}
 
     # -- what the coordinator knows ----------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Offspring:
         runq = self._loop.runq
         for queue in (runq.global_, runq.ring, self._loop.fresh.deferred):
             for g, _ in zip(queue, range(LOOK_MAX), strict=False):
-                if self._may_leave(now_ns, g):
+                if self._may_migrate(now_ns, g):
                     return True
         return False
 
@@ -128,12 +128,13 @@ class Offspring:
 
     # -- leaving -----------------------------------------------------------------------------------
 
-    def give(self, n: int) -> None:
-        """Give up to ``n`` children, the older half of what is here; answer even if it is none."""
+    def donate(self, n: int) -> None:
+        """Migrate up to ``n`` children, the older half of what is here; answer even if it is
+        none."""
         now_ns = time.monotonic_ns()
         loop = self._loop
         count = min(n, half_up(loop.fresh.stealable))
-        taken = loop.fresh.grab_if(count, partial(self._may_leave, now_ns))
+        taken = loop.fresh.grab_if(count, partial(self._may_migrate, now_ns))
         with self._router.open():
             stayed = self._pack(taken, now_ns)
         loop.runq.global_.extendleft(reversed(stayed))
@@ -142,11 +143,11 @@ class Offspring:
             self._tell_pause_ns = TELL_MIN_NS
         self._tell(loop.fresh.stealable if gave else 0, asked=True)
 
-    def _may_leave(self, now_ns: int, g: Any) -> bool:
+    def _may_migrate(self, now_ns: int, g: Any) -> bool:
         if not isinstance(g, G) or not g.may_leave:
             return False
-        staying = self._staying.get(kind_of(g.fn))
-        return staying is None or staying[0] < now_ns
+        pinned = self._pinned.get(kind_of(g.fn))
+        return pinned is None or pinned[0] < now_ns
 
     def _pack(self, gs: list[G], now_ns: int) -> list[G]:
         """Send them, in order, alike ones in one message; gives back those that stay."""
@@ -156,11 +157,11 @@ class Offspring:
         total = 0
         until_ns = time.thread_time_ns() + PACK_NS
         for at, g in enumerate(gs):
-            if at and (time.thread_time_ns() > until_ns or total > GIVE_BYTES):
+            if at and (time.thread_time_ns() > until_ns or total > DONATE_BYTES):
                 stayed += gs[at:]
                 break
             # One of its kind may just have been found to stay.
-            packed = self._packed(g) if self._may_leave(now_ns, g) else None
+            packed = self._packed(g) if self._may_migrate(now_ns, g) else None
             if packed is None:
                 stayed.append(g)
                 continue
@@ -178,24 +179,24 @@ class Offspring:
         """A child as bytes, or None: then calls of its function are not tried again for a while."""
         try:
             ref = describe_function(g.fn)
-            if travels(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
+            if is_migratable(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
                 blob = encode_call(ref.name, g.args, g.kwargs)
                 ref = ref.needing(blob.needs)
                 if blob.nbytes + len(ref.payload) <= self._value_bytes:
-                    self._staying.pop(kind_of(g.fn), None)
+                    self._pinned.pop(kind_of(g.fn), None)
                     return ref, blob
         except Unserializable:
             pass
-        self._stays(g)
+        self._pin(g)
         return None
 
-    def _stays(self, g: G) -> None:
-        if len(self._staying) >= STAY_KEYS_MAX:
-            self._staying.clear()
+    def _pin(self, g: G) -> None:
+        if len(self._pinned) >= PIN_KEYS_MAX:
+            self._pinned.clear()
         key = kind_of(g.fn)
-        _, before = self._staying.get(key, (0, 0))
-        pause = min(STAY_MAX_NS, max(STAY_MIN_NS, 2 * before))
-        self._staying[key] = time.monotonic_ns() + pause, pause
+        _, before = self._pinned.get(key, (0, 0))
+        pause = min(PIN_MAX_NS, max(PIN_MIN_NS, 2 * before))
+        self._pinned[key] = time.monotonic_ns() + pause, pause
 
     def _submit(self, batch: Batch | None, gs: list[G]) -> None:
         if batch is None:
@@ -253,7 +254,7 @@ class Offspring:
     ) -> None:
         if outcome is Outcome.REJECTED or "unopened" in details:
             if outcome is not Outcome.REJECTED:
-                self._stays(g)
+                self._pin(g)
             if g.come_back():
                 self._loop.runq.runqput(g)
             return
@@ -280,7 +281,7 @@ def kind_of(fn: Any) -> Hashable:
     return getattr(fn, "__code__", None) or (type(fn), getattr(fn, "__qualname__", None))
 
 
-def travels(fn: Callable[..., Any], ref: FunctionRef) -> bool:
+def is_migratable(fn: Callable[..., Any], ref: FunctionRef) -> bool:
     """Whether a call of ``fn`` elsewhere does what it would do here.
 
     Not a generator function, whose value is the generator; not a function that shares variables
