@@ -185,8 +185,9 @@ class Call:
     @property
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
-        stream must not overtake the items: it would say that they are all there. And the shm has
-        no words for what could not be opened, nor for channels that the receiver must unpin.
+        stream must not overtake the items: it would say that they are all there. And its record in
+        shared memory has no words for what could not be opened, nor for channels that the receiver
+        must unpin.
         """
         return not (self.unopened or self.pinned_chans) and (
             self.options is None or "stream" not in self.options
