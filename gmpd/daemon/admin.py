@@ -23,7 +23,7 @@ STACKS_GS = 1000
 STACKS_GS_MAX = 100_000
 #: Bytes of all stacks together in one reply.
 STACKS_BYTES = 8 << 20
-#: Seconds for workers to answer, unless told otherwise; and at most, for the client waits as well.
+#: Seconds for workers to answer, unless told otherwise; and at most: the client waits as well.
 STACKS_WAIT_S = 2.0
 STACKS_WAIT_S_MAX = 20.0
 

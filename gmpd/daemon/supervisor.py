@@ -59,7 +59,7 @@ class Child:
     called_deaf: bool = False
     #: CPU time of the process, once it is gone.
     cpu_s: float = 0.0
-    #: It retires, for it is unfit: why, and when it is ended whatever it holds.
+    #: It is unfit, and retires: why, and when it is ended whatever it holds.
     unfit: str = ""
     retire_by_ns: int = 0
     #: The fault that it reported before it ended.
