@@ -19,8 +19,8 @@ from gmpd.allocator import Trimming, give_back
 from gmpd.config import Config
 from gmpd.daemon.admin import AdminApi
 from gmpd.daemon.clients import Clients
+from gmpd.daemon.connection_limit import ConnectionLimit, most_connections
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.door import Door, most_connections
 from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
@@ -140,8 +140,8 @@ class Coordinator:
             (self._worker_link, "workers", self.workers.take_disconnects),
         ):
             assert link.doorman is not None  # it counts its connections
-            door = Door(link, whose, self.deadlines)
-            self._poller.add(partial(_rung, left, door), link.doorman.fd)
+            connection_limit = ConnectionLimit(link, whose, self.deadlines)
+            self._poller.add(partial(_connections_changed, left, connection_limit), link.doorman.fd)
 
     def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""
@@ -349,10 +349,10 @@ def _policy(config: Config, procs: int) -> Policy:
     )
 
 
-def _rung(left: Callable[[], None], door: Door) -> None:
-    """The doorman's bell: connections ended, or their limit was reached or left."""
+def _connections_changed(left: Callable[[], None], limit: ConnectionLimit) -> None:
+    """The monitor reports: connections ended, or their limit was reached or left."""
     left()
-    door.look()
+    limit.look()
 
 
 def _no_tick(_now_ns: int) -> None:

@@ -63,7 +63,7 @@ def test_a_flood_of_connections_takes_no_daemon_down(daemon: RawDaemon, whose: s
         finally:
             for stranger in kept:
                 stranger.close()
-        wait_until(lambda: os.path.exists(path), "the door is open again", timeout=30)
+        wait_until(lambda: os.path.exists(path), "connections are accepted again", timeout=30)
         with gmpd.Client(daemon.endpoint) as late:
             assert late.submit(pow, 2, 5).result(20) == 32
     assert descriptors(daemon) < 100
@@ -88,7 +88,7 @@ def test_who_stays_and_says_nothing_has_to_leave(daemon: RawDaemon) -> None:
 
     try:
         with gmpd.Client(daemon.endpoint) as client:
-            wait_until(is_shut, "the door is shut", timeout=30)
+            wait_until(is_shut, "connections are refused", timeout=30)
             assert client.submit(pow, 2, 4).result(20) == 16
             wait_until(path.exists, "they had to leave", timeout=30)
             with gmpd.Client(daemon.endpoint) as late:
@@ -106,7 +106,7 @@ def test_what_a_shut_door_leaves_is_removed(short_tmp: Path) -> None:
     try:
         flood(str(daemon.directory / "client.sock"), 2_000, kept)
         shut = daemon.directory / "client.sock.shut"
-        wait_until(shut.exists, "the door is shut")
+        wait_until(shut.exists, "connections are refused")
     finally:
         assert daemon.end() == 0
         for stranger in kept:
