@@ -17,7 +17,7 @@ import msgspec
 import gmpd
 from gmpd import protocol, versions
 from gmpd.config import Config
-from gmpd.daemon import session as about_jobs
+from gmpd.daemon import job_messages
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.traffic import Traffic
@@ -139,7 +139,7 @@ class Clients:
         sched, sid, now = self._sched, session.sid, time.monotonic_ns()
         match message:
             case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
-                about_jobs.said(sched, session, message, frames, now)
+                job_messages.apply(sched, session, message, frames, now)
             case protocol.Ack(outcomes):
                 sched.handle(events.Acknowledged(sid, outcomes), now)
             case protocol.Pull(seq, n):

@@ -15,7 +15,7 @@ from typing import Any, assert_never
 import msgspec
 
 from gmpd import protocol, versions
-from gmpd.daemon import session as about_jobs
+from gmpd.daemon import job_messages
 from gmpd.daemon.fanout import Fanout
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.logs import Seldom
@@ -141,7 +141,7 @@ class Workers:
             case protocol.Define() | protocol.Undefine() | protocol.Submit() | protocol.Cancel():
                 handle(events.ParentOpened(p, epoch), now)
                 assert record.session is not None  # else that was refused
-                about_jobs.said(self._sched, record.session, message, frames, now)
+                job_messages.apply(self._sched, record.session, message, frames, now)
             case protocol.Items(job, payloads, counts):
                 buffers = protocol.split_buffers(counts, len(payloads), frames)
                 handle(events.ItemsYielded(p, epoch, job, payloads, buffers), now)

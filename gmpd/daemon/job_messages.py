@@ -1,5 +1,5 @@
 """Messages about jobs: of clients about theirs, of workers about their Gs' children that
-run elsewhere. Who it is, and how its message came, is not known here.
+run elsewhere. This module knows neither the sender nor the way of a message.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from gmpd.sched.functions import PART
 from gmpd.sched.records import Session
 from gmpd.sched.schedt import Sched
 
-AboutJobs: TypeAlias = protocol.Submit | protocol.Define | protocol.Undefine | protocol.Cancel
+JobMessage: TypeAlias = protocol.Submit | protocol.Define | protocol.Undefine | protocol.Cancel
 
 
-def said(sched: Sched, session: Session, message: AboutJobs, frames: list[Any], now: int) -> None:
-    """Give it to the policy; raises ProtocolError, nothing changed, as that does."""
+def apply(sched: Sched, session: Session, message: JobMessage, frames: list[Any], now: int) -> None:
+    """Pass the message to the policy as an event. Raises its ProtocolError: nothing has changed."""
     match message:
         case protocol.Submit():
             buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
