@@ -92,7 +92,7 @@ class Clients:
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
-                self._traffic.came(message, frames)
+                self._traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.tally.dropped["bad_client_message"] += 1
@@ -209,7 +209,7 @@ class Clients:
     def send(self, peer: bytes, message: protocol.ToClient, frames: Sequence[Any] = ()) -> None:
         """Tell a client something; one that cannot be reached has vanished."""
         data = protocol.pack(message)
-        self._traffic.went(message, len(data))
+        self._traffic.count_out(message, len(data))
         if not self._router.send(peer, [data, *frames]):
             self._lose(peer)
 

@@ -16,13 +16,13 @@ class Traffic:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def came(self, message: Any, frames: Iterable[Any]) -> None:
+    def count_in(self, message: Any, frames: Iterable[Any]) -> None:
         """A message was read from these frames."""
         self._in[type(message)] += 1
         for frame in frames:
             self.bytes_in += len(frame)
 
-    def went(self, message: Any, nbytes: int) -> None:
+    def count_out(self, message: Any, nbytes: int) -> None:
         """A message of ``nbytes`` bytes was sent; buffers beside it are not counted."""
         self._out[type(message)] += 1
         self.bytes_out += nbytes

@@ -71,7 +71,7 @@ class Workers:
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_WORKER, len(frames) - 1)
-                self._traffic.came(message, frames)
+                self._traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.tally.dropped["bad_worker_message"] += 1
@@ -196,7 +196,7 @@ class Workers:
 
     def _send(self, child: Child, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
         data = protocol.pack(message)
-        self._traffic.went(message, len(data))
+        self._traffic.count_out(message, len(data))
         # One that cannot be reached is dying: its pidfd brings its leases back.
         self._router.send(child.peer, [data, *frames])
 
