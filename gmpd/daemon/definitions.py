@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gmpd import protocol
 from gmpd.codec import FunctionRef, GuestPart, learn_part
-from gmpd.daemon.call import Known
+from gmpd.daemon.attempt import RemoteFunction
 from gmpd.sched.functions import PART
 
 
@@ -12,11 +12,11 @@ class Definitions:
     """Functions by the number that jobs name them with, and the parts that they need."""
 
     def __init__(self) -> None:
-        self._functions: dict[int, Known] = {}
+        self._functions: dict[int, RemoteFunction] = {}
         #: Parts of programs, which functions need.
         self._parts: dict[int, GuestPart] = {}
 
-    def __getitem__(self, fid: int) -> Known:
+    def __getitem__(self, fid: int) -> RemoteFunction:
         return self._functions[fid]
 
     def __len__(self) -> int:
@@ -29,7 +29,8 @@ class Definitions:
             self._parts[fid] = learn_part(name, message.payload)
         else:
             parts = tuple(self._parts[each] for each in message.needs)
-            self._functions[fid] = Known(fid, FunctionRef(kind, name, message.payload, parts))
+            ref = FunctionRef(kind, name, message.payload, parts)
+            self._functions[fid] = RemoteFunction(fid, ref)
 
     def undefine(self, fids: list[int]) -> bool:
         """Forget them; whether a program has ended with the last of its parts."""

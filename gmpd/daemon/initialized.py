@@ -16,8 +16,8 @@ from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from gmpd.codec import FunctionRef, decode_call, learn_part, resolve_function
-from gmpd.daemon.call import Call, Host
-from gmpd.daemon.isolated import IsolatedCall
+from gmpd.daemon.attempt import Attempt, Host
+from gmpd.daemon.isolated import IsolatedAttempt
 
 
 class Base:
@@ -47,8 +47,8 @@ class InitializedHost(Host, Protocol):
     base: Base
 
 
-class InitializedCall(IsolatedCall):
-    """A fresh G; see ``call.Call``."""
+class InitializedAttempt(IsolatedAttempt):
+    """A fresh G; see ``attempt.Attempt``."""
 
     __slots__ = ()
 
@@ -56,7 +56,7 @@ class InitializedCall(IsolatedCall):
 
     def _invoke(self) -> Any:
         if threading.current_thread() is threading.main_thread():
-            return Call._invoke(self)
+            return Attempt._invoke(self)
         self.worker.base.enter()
         return super()._invoke()
 

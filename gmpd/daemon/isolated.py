@@ -5,7 +5,7 @@ libraries and toolkits insist on it. An ordinary worker keeps it free, to end in
 ends with its job anyway, and is killed if that takes too long, need not.
 
 Coroutines are driven by the loop, on its home M, as everywhere: that is the main thread, unless it
-is lent to a plain function that starts some. Counterpart: ``call``.
+is lent to a plain function that starts some. Counterpart: ``attempt``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from gmpd.daemon.call import Call, Step
+from gmpd.daemon.attempt import Attempt, Step
 from gmpd.runtime.steps import leave_fork
 
 T = TypeVar("T")
 
 
-class IsolatedCall(Call):
-    """A fresh G; see ``call.Call``."""
+class IsolatedAttempt(Attempt):
+    """A fresh G; see ``attempt.Attempt``."""
 
     __slots__ = ()
 

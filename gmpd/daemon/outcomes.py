@@ -7,7 +7,7 @@ from typing import Any
 
 from gmpd import protocol
 from gmpd.codec import Blob
-from gmpd.daemon.call import Call
+from gmpd.daemon.attempt import Attempt
 from gmpd.protocol import Outcome
 
 
@@ -37,20 +37,20 @@ class OutcomeBatch:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def add(self, call: Call, report: protocol.Report | None) -> tuple[int, int]:
+    def add(self, attempt: Attempt, report: protocol.Report | None) -> tuple[int, int]:
         """Add the outcome of a call; how long it ran and occupied P, in microseconds."""
-        ran_us = max(0, call.ended_ns - call.began_ns) // 1000
-        occupied_us = call.occupied_ns // 1000
-        if report is not None or call.outcome is not Outcome.OK:
-            self._specials[len(self._tokens)] = call.outcome, report
-        self._tokens.append(call.token)
-        self._payloads.append(call.data)
+        ran_us = max(0, attempt.ended_ns - attempt.began_ns) // 1000
+        occupied_us = attempt.occupied_ns // 1000
+        if report is not None or attempt.outcome is not Outcome.OK:
+            self._specials[len(self._tokens)] = attempt.outcome, report
+        self._tokens.append(attempt.token)
+        self._payloads.append(attempt.data)
         self._ran_us.append(ran_us)
         self._occupied_us.append(occupied_us)
-        self._buffers.append(call.out_buffers)
-        self.nbytes += len(call.data)
-        if call.out_buffers:
-            self.nbytes += sum(map(len, call.out_buffers))
+        self._buffers.append(attempt.out_buffers)
+        self.nbytes += len(attempt.data)
+        if attempt.out_buffers:
+            self.nbytes += sum(map(len, attempt.out_buffers))
         return ran_us, occupied_us
 
     def message(self) -> tuple[protocol.Finished, list[Any]]:

@@ -18,7 +18,7 @@ from gmpd.errors import ResultRefused
 from gmpd.protocol import Outcome
 
 if TYPE_CHECKING:
-    from gmpd.daemon.call import Call
+    from gmpd.daemon.attempt import Attempt
 
 #: Smaller ones cost the coordinator no more than the job itself does.
 SMALL_BYTES = 1024
@@ -32,51 +32,54 @@ class Withheld:
         self._nbytes = 0
         #: Leases whose results are to be withheld, once there are some; and those that are.
         self._tokens: set[int] = set()
-        self._calls: dict[int, Call] = {}
+        self._attempts: dict[int, Attempt] = {}
 
     def __bool__(self) -> bool:
         """Whether results are to be withheld, or are."""
-        return bool(self._tokens or self._calls)
+        return bool(self._tokens or self._attempts)
 
     def begin(self, tokens: Iterable[int]) -> None:
         """The results of these leases are to be withheld."""
         self._tokens.update(tokens)
 
-    def keep(self, call: Call) -> bool:
-        """Whether the outcome of ``call`` is withheld; it may have been replaced by a refusal."""
-        if call.token not in self._tokens:
+    def keep(self, attempt: Attempt) -> bool:
+        """Whether the outcome of ``attempt`` is withheld; it may have been replaced by a
+        refusal."""
+        if attempt.token not in self._tokens:
             return False
-        self._tokens.discard(call.token)
-        nbytes = _nbytes(call)
+        self._tokens.discard(attempt.token)
+        nbytes = _nbytes(attempt)
         if nbytes <= SMALL_BYTES:
             return False
         if self._nbytes + nbytes > self._most:
             refusal = ResultRefused(
-                f"the result of {call.fn_name}() has {nbytes} bytes, its client takes no results,"
-                f" and the worker already keeps {self._nbytes} bytes of them: limits.worker_results"
-                f" allows {self._most}. Read results as they come, or let jobs write them to files"
+                f"the result of {attempt.fn_name}() has {nbytes} bytes, its client takes no"
+                f" results, and the worker already keeps {self._nbytes} bytes of them:"
+                f" limits.worker_results allows {self._most}. Read results as they come, or let"
+                " jobs write them to files"
             )
-            call.outcome, call.data, call.out_buffers = Outcome.ERROR, encode_error(refusal), ()
+            attempt.outcome, attempt.data = Outcome.ERROR, encode_error(refusal)
+            attempt.out_buffers = ()
             return False
         self._nbytes += nbytes
-        self._calls[call.token] = call
+        self._attempts[attempt.token] = attempt
         return True
 
-    def end(self, tokens: Iterable[int]) -> list[Call]:
+    def end(self, tokens: Iterable[int]) -> list[Attempt]:
         """These are asked for: those that are there, to be reported."""
         found = []
         for token in tokens:
             self._tokens.discard(token)
-            call = self._calls.pop(token, None)
-            if call is not None:
-                self._nbytes -= _nbytes(call)
-                found.append(call)
+            attempt = self._attempts.pop(token, None)
+            if attempt is not None:
+                self._nbytes -= _nbytes(attempt)
+                found.append(attempt)
         return found
 
-    def end_all(self) -> list[Call]:
+    def end_all(self) -> list[Attempt]:
         """All that are there: the worker is about to end."""
-        return self.end([*self._tokens, *self._calls])
+        return self.end([*self._tokens, *self._attempts])
 
 
-def _nbytes(call: Call) -> int:
-    return len(call.data) + sum(map(len, call.out_buffers))
+def _nbytes(attempt: Attempt) -> int:
+    return len(attempt.data) + sum(map(len, attempt.out_buffers))

@@ -27,12 +27,12 @@ from gmpd.codec import (
     stand_in,
     too_large,
 )
-from gmpd.daemon.call import Call
+from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
-from gmpd.daemon.initialized import Base, InitializedCall, run_initializer
-from gmpd.daemon.isolated import IsolatedCall
+from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
+from gmpd.daemon.isolated import IsolatedAttempt
 from gmpd.daemon.lastwords import NO_JOB, leave_words
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
@@ -75,22 +75,22 @@ FAULT_S = 10.0
 
 
 class Worker:
-    """The state of the M that holds P; other Ms touch only the Call that they run."""
+    """The state of the M that holds P; other Ms touch only the Attempt that they run."""
 
     def __init__(self, settings: dict[str, Any], shm: WorkerShm, network: Network) -> None:
         self.shm = shm
         self.p: int = settings["p"]
         #: It is there for one job.
         self.isolated: bool = settings["isolated"]
-        self._new_call: type[Call] = IsolatedCall if self.isolated else Call
+        self._new_attempt: type[Attempt] = IsolatedAttempt if self.isolated else Attempt
         if settings["initializer"] is not None:
-            self._new_call = InitializedCall
+            self._new_attempt = InitializedAttempt
         #: The initializer's context for each job.
         self.base = Base()
         self.loop = _new_loop(settings)
         self.loop.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
-        #: Guards interrupts of threads: see Call._leave_guarded.
+        #: Guards interrupts of threads: see Attempt._leave_guarded.
         self.interrupts = threading.Lock()
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
@@ -108,14 +108,14 @@ class Worker:
         self._listen()
         self.functions = Definitions()
         #: Leases that have not ended, by token.
-        self.calls: dict[int, Call] = {}
+        self.attempts: dict[int, Attempt] = {}
         #: Those whose time limit has passed and whose frames have not ended.
-        self.overrunning: dict[int, Call] = {}
+        self.overrunning: dict[int, Attempt] = {}
         self._withheld = Withheld(settings["worker_results"])
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
-        self._unreported: dict[int, Call] = {}
+        self._unreported: dict[int, Attempt] = {}
         #: Outcomes that have not been sent.
         self._outcomes = OutcomeBatch()
         #: How many were sent so far.
@@ -125,7 +125,7 @@ class Worker:
         #: Leases that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
         #: Set aside, and the coordinator does not know yet.
-        self._aside: list[Call] = []
+        self._aside: list[Attempt] = []
         self._was_robbed = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
         self._ran = self._flushed_ns = self._published_ns = 0
@@ -145,23 +145,24 @@ class Worker:
     def _in_fork(self) -> None:
         self.loop.forked = True
 
-    # -- calls report ------------------------------------------------------------------------------
+    # -- attempts report
+    # -------------------------------------------------------------------------------
 
-    def begin(self, call: Call) -> bool:
-        """A call is about to run; this M holds P. False when the coordinator has revoked it."""
+    def begin(self, attempt: Attempt) -> bool:
+        """An attempt is about to run; this M holds P. False when the coordinator has revoked it."""
         self._fresh -= 1
-        self._slow_fresh -= call.slow
+        self._slow_fresh -= attempt.slow
         now = time.monotonic_ns()
-        if not self._claim(call.token, now):
+        if not self._claim(attempt.token, now):
             return False
-        call.began_ns = now
-        self._unreported[call.token] = call
+        attempt.began_ns = now
+        self._unreported[attempt.token] = attempt
         if self._fitness.calls_left:
             self._count_down()
         if self._stolen:
-            self._count_stolen(call)
-        if call.options is not None and "timeout" in call.options:
-            call.timer = self.loop.p_callbacks.later(call.options["timeout"], call.expire)
+            self._count_stolen(attempt)
+        if attempt.options is not None and "timeout" in attempt.options:
+            attempt.timer = self.loop.p_callbacks.later(attempt.options["timeout"], attempt.expire)
         return True
 
     def check_fitness(self, error: BaseException | None = None) -> None:
@@ -191,104 +192,104 @@ class Worker:
         slots = self.shm.slots
         if m is None:
             slots[Slot.DYING] = NO_JOB
-        elif isinstance(m.g, Call):
+        elif isinstance(m.g, Attempt):
             slots[Slot.DYING] = m.g.token
         else:
             slots[Slot.DYING] = slots[Slot.CURRENT] or NO_JOB
 
-    def _count_stolen(self, call: Call) -> None:
-        if call.token in self._stolen:
-            self._stolen.discard(call.token)
+    def _count_stolen(self, attempt: Attempt) -> None:
+        if attempt.token in self._stolen:
+            self._stolen.discard(attempt.token)
             stats = self.loop.stats
             stats.steal += 1
-            stats.children_in += call.child
+            stats.children_in += attempt.child
 
     def _set_aside(self, g: Any) -> None:
         """A G waits while others begin: as a hand-out, it must not use up the credit of those."""
-        if isinstance(g, Call) and not g.waits:
+        if isinstance(g, Attempt) and not g.waits:
             g.waits = True
             self._aside.append(g)
 
-    def revoked(self, call: Call) -> None:
-        """A call was taken back before it began: it is dropped. The coordinator may think that we
-        are deaf; it hears of us."""
-        del self.calls[call.token]
-        self._stolen.discard(call.token)
+    def revoked(self, attempt: Attempt) -> None:
+        """An attempt is dropped whose lease was revoked. Tells the coordinator that we are not
+        deaf."""
+        del self.attempts[attempt.token]
+        self._stolen.discard(attempt.token)
         self._was_robbed = True
-        if self._draining and not self.calls:
+        if self._draining and not self.attempts:
             self.stop()
 
-    def ended(self, call: Call) -> None:
-        """A call has its outcome; this M holds P."""
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt has its outcome; this M holds P."""
         self.paused()
-        if self.calls.pop(call.token, None) is None:
-            self.overrunning.pop(call.token, None)
-        self._unreported.pop(call.token, None)
-        if self._withheld and self._withheld.keep(call):
-            self._send(protocol.Withheld([call.token]))
+        if self.attempts.pop(attempt.token, None) is None:
+            self.overrunning.pop(attempt.token, None)
+        self._unreported.pop(attempt.token, None)
+        if self._withheld and self._withheld.keep(attempt):
+            self._send(protocol.Withheld([attempt.token]))
             return
-        self._settle(call)
-        if call.want is not None:
-            self.check_fitness(call.want)
-            call.want = None
+        self._settle(attempt)
+        if attempt.want is not None:
+            self.check_fitness(attempt.want)
+            attempt.want = None
         gathered = len(self._outcomes)
         if (
-            gathered >= (min(GATHER_MAX, self._fresh) if call.child else GATHER_MAX)
+            gathered >= (min(GATHER_MAX, self._fresh) if attempt.child else GATHER_MAX)
             or self._outcomes.nbytes > protocol.GATHER_BYTES
             or self._slow_fresh
             or not self._fresh
-            or call.ended_ns - self._flushed_ns > (GATHER_CHILDREN_NS if call.child else GATHER_NS)
+            or attempt.ended_ns - self._flushed_ns
+            > (GATHER_CHILDREN_NS if attempt.child else GATHER_NS)
         ):
             self.flush()
-        if self._draining and not self.calls:
+        if self._draining and not self.attempts:
             self.stop()
 
     def paused(self) -> None:
-        """P is between two calls. What is executed then is what lost P: should the process die now,
-        it is not for want of a name."""
+        """P is between two attempts. Another M's attempt, which lost P, runs then: should the
+        process die now, it is not for want of a name."""
         if self.loop.forked:
             leave_fork(0)
         self.shm.pause()
         if detached := self.loop.ms.detached[:]:
-            calls = [(m.g, m.trait) for m in detached if isinstance(m.g, Call)]
-            hogs = [call for call, trait in calls if trait in COMPUTING]
-            alone = hogs or [call for call, _ in calls]
+            attempts = [(m.g, m.trait) for m in detached if isinstance(m.g, Attempt)]
+            hogs = [attempt for attempt, trait in attempts if trait in COMPUTING]
+            alone = hogs or [attempt for attempt, _ in attempts]
             if len(alone) == 1:
                 self.shm.resume(alone[0].token, alone[0].began_ns)
 
-    def _settle(self, call: Call) -> None:
-        call.fn.learn(call.occupied_ns)
+    def _settle(self, attempt: Attempt) -> None:
+        attempt.fn.learn(attempt.occupied_ns)
         report: protocol.Report | None = None
-        if call.outcome is not Outcome.OK:
-            if call.unopened:
+        if attempt.outcome is not Outcome.OK:
+            if attempt.unopened:
                 report = {"unopened": True}
-        elif call.pinned_chans:
-            assert call.options is not None
-            p, epoch = call.options["child"]
-            report = {"gift": self.router.pin((p, epoch), list(call.pinned_chans))}
-        ran_us, occupied_us = self._outcomes.add(call, report)
-        if call.may_be_kept:
-            self.shm.store(
-                call.token, call.outcome, call.data, ran_us, occupied_us, call.out_buffers
-            )
-        call.data, call.out_buffers = b"", ()
+        elif attempt.pinned_chans:
+            assert attempt.options is not None
+            p, epoch = attempt.options["child"]
+            report = {"gift": self.router.pin((p, epoch), list(attempt.pinned_chans))}
+        ran_us, occupied_us = self._outcomes.add(attempt, report)
+        if attempt.may_be_kept:
+            token, outcome, data = attempt.token, attempt.outcome, attempt.data
+            self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
+        attempt.data, attempt.out_buffers = b"", ()
 
-    def overruns(self, call: Call) -> None:
+    def overruns(self, attempt: Attempt) -> None:
         """A limit has passed and the frame has not ended: its client need not wait for that. Nor
         does draining; the coordinator waits for it before another attempt."""
-        if self.calls.pop(call.token, None) is None:
+        if self.attempts.pop(attempt.token, None) is None:
             return
-        self.overrunning[call.token] = call
+        self.overrunning[attempt.token] = attempt
         self.flush()  # that it began
-        self._send(protocol.Expired([call.token]))
-        if self._draining and not self.calls:
+        self._send(protocol.Expired([attempt.token]))
+        if self._draining and not self.attempts:
             self.stop()
 
-    def yielded(self, call: Call, blobs: list[Blob]) -> None:
+    def yielded(self, attempt: Attempt, blobs: list[Blob]) -> None:
         """Items of a generator job."""
         for blob in blobs:
             self.check_size(blob)
-        for message, frames in items(call.token, blobs):
+        for message, frames in items(attempt.token, blobs):
             self._send(message, frames)
 
     def check_size(self, blob: Blob) -> None:
@@ -318,12 +319,12 @@ class Worker:
         self._flushed_ns = time.monotonic_ns()
         if self._unreported or self._was_robbed:
             self._was_robbed = False
-            running = [t for t, call in self._unreported.items() if call.began_ns]
+            running = [t for t, attempt in self._unreported.items() if attempt.began_ns]
             self._unreported.clear()
             self._send(protocol.Started(running))
         if self._aside:
             aside, self._aside = self._aside, []
-            self._send(protocol.Aside([call.token for call in aside if not call.began_ns]))
+            self._send(protocol.Aside([attempt.token for attempt in aside if not attempt.began_ns]))
         if self._outcomes:
             outcomes, self._outcomes = self._outcomes, OutcomeBatch()
             self._moved += outcomes.nbytes
@@ -406,7 +407,7 @@ class Worker:
                 self._cancel(tokens)
             case protocol.Withhold(tokens, on):
                 if on:
-                    self._withheld.begin(self.calls.keys() & set(tokens))
+                    self._withheld.begin(self.attempts.keys() & set(tokens))
                 else:
                     self._report(self._withheld.end(tokens))
             case protocol.Ask(request, "stacks", params):
@@ -423,8 +424,8 @@ class Worker:
             case protocol.Done():
                 self.migration.ended(message, frames)
             case protocol.Pull(token, n):
-                if token in self.calls:
-                    self.calls[token].pull(n)
+                if token in self.attempts:
+                    self.attempts[token].pull(n)
             case protocol.Stop(drain):
                 self._stop(drain)
             case protocol.Welcome():
@@ -446,29 +447,29 @@ class Worker:
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),
             strict=True,
         ):
-            call = self._new_call(self, token, fn, options, payload, buffers)
+            attempt = self._new_attempt(self, token, fn, options, payload, buffers)
             self._fresh += 1
-            self._slow_fresh += call.slow
-            self.calls[token] = call
-            self.loop.fresh.put(call)
+            self._slow_fresh += attempt.slow
+            self.attempts[token] = attempt
+            self.loop.fresh.put(attempt)
             token += 1
 
-    def _report(self, calls: list[Call]) -> None:
+    def _report(self, attempts: list[Attempt]) -> None:
         """Outcomes that were withheld until now."""
-        for call in calls:
-            self._settle(call)
+        for attempt in attempts:
+            self._settle(attempt)
             if self._outcomes.nbytes > protocol.GATHER_BYTES:
                 self.flush()
-        if calls:
+        if attempts:
             self.flush()
 
     def _cancel(self, tokens: list[int]) -> None:
         kept: list[int] = []
         for token in tokens:
-            call = self.calls.get(token)
-            if call is None:
+            attempt = self.attempts.get(token)
+            if attempt is None:
                 continue  # its outcome is on the way
-            if not call.cancel():  # it is claimed: what was not, the coordinator has revoked
+            if not attempt.cancel():  # it is claimed: what was not, the coordinator has revoked
                 kept.append(token)
         if kept:
             self._send(protocol.Kept(kept))
@@ -480,7 +481,7 @@ class Worker:
             return
         self._report(self._withheld.end_all())
         self._draining = True  # what is fresh was revoked, and is dropped when it comes up
-        if not self.calls:
+        if not self.attempts:
             self.stop()
 
     def _on_monitor(self) -> None:

@@ -2,7 +2,7 @@
 
 A child of ``gmpd.go`` is a plain object, as programs make millions of them. A job is one message at
 least, and its code may ask for anything that ``asyncio.current_task()`` promises: so it is a Task,
-at a few hundred ns and bytes more. Counterpart: ``daemon.call``, whose coroutine it drives.
+at a few hundred ns and bytes more. Counterpart: ``daemon.attempt``, whose coroutine it drives.
 """
 
 from __future__ import annotations

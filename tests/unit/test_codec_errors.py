@@ -304,7 +304,7 @@ def run_inside(part: str, fn: Callable[[], Any]) -> BaseException:
     return caught(lambda: step(lambda: step(fn)))
 
 
-@pytest.mark.parametrize("part", ["daemon/call.py", "runtime/loop.py", "runtime/m.py"])
+@pytest.mark.parametrize("part", ["daemon/attempt.py", "runtime/loop.py", "runtime/m.py"])
 def test_frames_of_gmpd_above_the_users_are_hidden(part: str) -> None:
     def user_function() -> None:
         raise ValueError("mine")
@@ -333,7 +333,7 @@ def test_frames_of_gmpd_below_the_users_are_shown() -> None:
 def test_a_fault_of_gmpd_itself_keeps_its_frames() -> None:
     namespace: dict[str, Any] = {"caught": caught}
     source = "def fault():\n    return 1 / 0\n"
-    exec(compile(source, str(OWN_CODE / "daemon/call.py"), "exec"), namespace)
+    exec(compile(source, str(OWN_CODE / "daemon/attempt.py"), "exec"), namespace)
     exc = caught(namespace["fault"])
     assert exc.__traceback__ is not None
     text = codec.error_summary(

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from gmpd.codec import decode_error
-from gmpd.daemon.call import Call
+from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ResultRefused
 from gmpd.protocol import Outcome
 
 
-def made(token: int, nbytes: int) -> Call:
-    call: Any = SimpleNamespace(
+def made(token: int, nbytes: int) -> Attempt:
+    attempt: Any = SimpleNamespace(
         token=token, fn_name="m:f", outcome=Outcome.OK, data=b"x", out_buffers=(bytes(nbytes),)
     )
-    return cast("Call", call)
+    return cast("Attempt", attempt)
 
 
 def test_what_is_to_be_withheld_is_kept_until_it_is_asked_for() -> None:

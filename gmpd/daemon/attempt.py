@@ -1,8 +1,8 @@
 """One attempt in a worker: a job's call as a fresh G of its P, from arguments to outcome.
 
-``start`` may end on an M that has lost P, so it touches nothing but its own call after the user's
-code began; ``finished`` is always called by the M that holds P and passes the outcome on. This
-module never touches a socket; its counterpart is ``worker``.
+``start`` may end on an M that has lost P, so it touches nothing but its own attempt after the
+user's code began; ``finished`` is always called by the M that holds P and passes the outcome on.
+This module never touches a socket; its counterpart is ``worker``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ T = TypeVar("T")
 Step: TypeAlias = tuple[list[Any], bool]
 
 
-class Known:
+class RemoteFunction:
     """A function that the coordinator has told this worker about; resolved by its first job."""
 
     __slots__ = ("fid", "here", "is_async", "quick_ns", "ref")
@@ -99,16 +99,16 @@ class Host(Protocol):
     interrupts: threading.Lock
     value_bytes: int
 
-    def begin(self, call: Call) -> bool: ...
-    def revoked(self, call: Call) -> None: ...
-    def ended(self, call: Call) -> None: ...
-    def overruns(self, call: Call) -> None: ...
-    def yielded(self, call: Call, blobs: list[Blob]) -> None: ...
+    def begin(self, attempt: Attempt) -> bool: ...
+    def revoked(self, attempt: Attempt) -> None: ...
+    def ended(self, attempt: Attempt) -> None: ...
+    def overruns(self, attempt: Attempt) -> None: ...
+    def yielded(self, attempt: Attempt, blobs: list[Blob]) -> None: ...
     def check_size(self, blob: Blob) -> None: ...
     def paused(self) -> None: ...
 
 
-class Call:
+class Attempt:
     """A fresh G (``runtime.fresh.FreshG``): one attempt of one job."""
 
     #: Whether a call that only makes a coroutine may be made where that will run.
@@ -125,7 +125,7 @@ class Call:
         self,
         worker: Host,
         token: int,
-        fn: Known,
+        fn: RemoteFunction,
         options: Options | None,
         payload: bytes,
         buffers: Sequence[Any],
@@ -499,27 +499,27 @@ class Call:
 class _Metered:
     """An awaitable that adds up the time of its steps: what the coroutine takes from its P."""
 
-    __slots__ = ("_awaitable", "_call")
+    __slots__ = ("_attempt", "_awaitable")
 
-    def __init__(self, awaitable: Any, call: Call) -> None:
+    def __init__(self, awaitable: Any, attempt: Attempt) -> None:
         self._awaitable = awaitable
-        self._call = call
+        self._attempt = attempt
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        call, clock, shm = self._call, time.monotonic_ns, self._call.worker.shm
+        attempt, clock, shm = self._attempt, time.monotonic_ns, self._attempt.worker.shm
         source = self._awaitable
         steps = source if inspect.iscoroutine(source) else source.__await__()
         error: BaseException | None = None
         while True:
             began = clock()
-            shm.resume(call.token, began)
+            shm.resume(attempt.token, began)
             try:
                 request = steps.send(None) if error is None else steps.throw(error)
             except StopIteration as stop:
                 return stop.value
             finally:
-                call.occupied_ns += clock() - began
-                call.worker.paused()
+                attempt.occupied_ns += clock() - began
+                attempt.worker.paused()
             error = None
             try:
                 yield request
