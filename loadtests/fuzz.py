@@ -82,7 +82,7 @@ class Line:
         """Nothing to cut."""
 
 
-class FakeChild:
+class FakeProcess:
     """A worker's process that is none."""
 
     isolated = False
@@ -107,22 +107,22 @@ class FakePool:
 
     def __init__(self) -> None:
         self.supervisor = self
-        self.children = {p: FakeChild(p) for p in range(WORKERS)}
+        self.processes = {p: FakeProcess(p) for p in range(WORKERS)}
         self.kills = 0
 
-    def housing(self, p: int, _epoch: int) -> FakeChild | None:
-        return self.children.get(p)
+    def worker_of(self, p: int, _epoch: int) -> FakeProcess | None:
+        return self.processes.get(p)
 
-    def kill(self, _child: FakeChild) -> None:
+    def kill(self, _worker: FakeProcess) -> None:
         self.kills += 1
 
-    def ready(self, _child: FakeChild) -> None:
+    def ready(self, _worker: FakeProcess) -> None:
         """It said Hello."""
 
-    def retire(self, _child: FakeChild, _why: str, _now: int) -> None:
+    def retire(self, _worker: FakeProcess, _why: str, _now: int) -> None:
         """It wishes to be replaced once it has ended what it holds."""
 
-    def faulted(self, _child: FakeChild, _fault: protocol.Fault) -> None:
+    def faulted(self, _worker: FakeProcess, _fault: protocol.Fault) -> None:
         """It cannot serve."""
 
 

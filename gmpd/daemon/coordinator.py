@@ -27,7 +27,7 @@ from gmpd.daemon.faults import Faults
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
 from gmpd.daemon.reaper import Reaper
-from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
+from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
@@ -45,7 +45,7 @@ FAREWELL_S = 0.5
 #: Functions of lost jobs that are named.
 LOST_NAMED = 5
 
-#: How long a child may take to end after Stop before it is killed (s).
+#: How long a worker may take to end after Stop before it is killed (s).
 STOP_S = 2.0
 #: And how long the kernel may take to end one that was killed, before the daemon ends without it: a
 #: process that waits for a lost disk or file server, or that is being traced, may stay for ever.
@@ -61,7 +61,7 @@ class Coordinator:
     """One daemon. ``run`` serves until it has stopped; everything happens on its thread."""
 
     def __init__(
-        self, config: Config, endpoints: dict[str, str], surroundings: Surroundings, procs: int
+        self, config: Config, endpoints: dict[str, str], context: SpawnContext, procs: int
     ) -> None:
         self.config = config
         #: Rises with every boot; nothing outlives a boot yet.
@@ -87,7 +87,7 @@ class Coordinator:
         #: The guard of its directory, once there is one.
         self.premises: Premises | None = None
         self.reaper = Reaper()  # a fork: while this process has but one thread
-        self.supervisor = Supervisor(config, surroundings, procs, self.reaper)
+        self.supervisor = Supervisor(config, context, procs, self.reaper)
         self.pool = WorkerPool(
             config, self.sched, self.supervisor, self._started, self._broken, self.deadlines
         )
@@ -215,9 +215,9 @@ class Coordinator:
         record = getattr(instruction, "p", None)
         if isinstance(session, Session):
             record = session.parent
-        if isinstance(record, PRecord) and (child := self.supervisor.children.get(record.p)):
-            self._faults.failed(str(child), f"{doing} for {child}", error)
-            self.supervisor.kill(child)
+        if isinstance(record, PRecord) and (worker := self.supervisor.processes.get(record.p)):
+            self._faults.failed(str(worker), f"{doing} for {worker}", error)
+            self.supervisor.kill(worker)
         elif isinstance(session, Session):
             whose = f"client {session.name!r}"
             self._faults.failed(whose, f"{doing} for {whose}", error)
@@ -236,7 +236,7 @@ class Coordinator:
             if now >= self._kill_at:
                 self.pool.kill_all()
                 self._kill_at = now + int(STOP_S * 1e9)
-            self._ended = not self.supervisor.children or now >= self._leave_at
+            self._ended = not self.supervisor.processes or now >= self._leave_at
 
     def _timeout_s(self) -> float | None:
         due = earliest(
@@ -253,19 +253,19 @@ class Coordinator:
 
     # -- workers start and end ---------------------------------------------------------------------
 
-    def _started(self, child: Child) -> None:
-        self._poller.add(lambda: self._died(child), child.pidfd)
+    def _started(self, worker: WorkerProcess) -> None:
+        self._poller.add(lambda: self._died(worker), worker.pidfd)
 
     def _broken(self, why: str, code: protocol.Ending) -> None:
         """It cannot come up."""
         self.failure = why
         self.stop(why, code)
 
-    def _died(self, child: Child) -> None:
+    def _died(self, worker: WorkerProcess) -> None:
         """The kernel says that a worker ended."""
-        self._poller.remove(child.pidfd)
-        self.workers.gone(child)
-        self.pool.on_exit(child)
+        self._poller.remove(worker.pidfd)
+        self.workers.gone(worker)
+        self.pool.on_exit(worker)
         self._admin.worker_died()
 
     # -- the end -----------------------------------------------------------------------------------

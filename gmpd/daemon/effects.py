@@ -16,7 +16,7 @@ from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS
-from gmpd.daemon.supervisor import Child
+from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.workers import Workers
 from gmpd.sched import events
 from gmpd.sched import instructions as do
@@ -70,8 +70,8 @@ class Effects:
             case do.StartIsolated(number):
                 self._pool.start_isolated(number)
             case do.Kill(p):
-                if (child := self._supervisor.children.get(p.p)) is not None:
-                    self._supervisor.kill(child)
+                if (worker := self._supervisor.processes.get(p.p)) is not None:
+                    self._supervisor.kill(worker)
             case do.Yielded(session, seq, payloads, buffers):
                 counts, frames = protocol.join_buffers(buffers)
                 clients.send(session.link, protocol.Items(seq, payloads, counts), frames)
@@ -99,18 +99,18 @@ class Effects:
 
     def _add_pids(self, specials: dict[int, tuple[protocol.Outcome, dict[str, Any]]]) -> None:
         for _, details in specials.values():
-            child = self._supervisor.children.get(details.get("p", -1))
-            if child is not None:
-                details.setdefault("pid", child.process.pid)
+            worker = self._supervisor.processes.get(details.get("p", -1))
+            if worker is not None:
+                details.setdefault("pid", worker.process.pid)
             if details.get("p", -1) >= ISOLATED_FROM:  # a number that says nothing to a client
                 del details["p"]
                 details["isolated"] = True
 
     def _dispatch(self, what: do.Dispatch) -> None:
         p, fn, options, first, payloads, buffers, stolen = what
-        child = self._housing(p)
+        worker = self._worker_of(p)
         # From now on the worker may claim these, and they may be revoked.
-        displaced = child.shm.claims.offer(first, len(payloads)) if child is not None else []
+        displaced = worker.shm.claims.offer(first, len(payloads)) if worker is not None else []
         counts, frames = protocol.join_buffers(buffers)
         assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen)
         self._workers.tell(p, assign, frames)
@@ -120,21 +120,21 @@ class Effects:
 
     # -- in the memory that a worker shares --------------------------------------------------------
 
-    def _housing(self, p: PRecord) -> Child | None:
-        return self._supervisor.housing(p.p, p.epoch)
+    def _worker_of(self, p: PRecord) -> WorkerProcess | None:
+        return self._supervisor.worker_of(p.p, p.epoch)
 
     def _revoke(self, what: do.Revoke) -> None:
-        child = self._housing(what.p)
-        got = child.shm.claims.revoke(what.tokens) if child is not None else []
+        worker = self._worker_of(what.p)
+        got = worker.shm.claims.revoke(what.tokens) if worker is not None else []
         thief = None if what.thief is None else what.thief.p
         revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
         self._sched.handle(revoked, time.monotonic_ns())
 
     def _recover(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""
-        child = self._housing(p)
+        worker = self._worker_of(p)
         held = p.fresh.keys() | p.started.keys()
-        stored = child.shm.recover_from_living(held) if child is not None else []
+        stored = worker.shm.recover_from_living(held) if worker is not None else []
         if stored:
             buffers = [each.buffers for each in stored]
             recovered = events.OutcomesRecovered(p.p, as_finished(stored), buffers)
@@ -143,29 +143,29 @@ class Effects:
     def _probe(self, p: PRecord) -> None:
         """Whether a worker's run loop moves: by its shared memory, without a message."""
         now = time.monotonic_ns()
-        child = self._housing(p)
+        worker = self._worker_of(p)
         moves, asleep = False, False
-        if child is not None:
-            slots = child.shm.slots
+        if worker is not None:
+            slots = worker.shm.slots
             round_ = slots[Slot.ROUND]
-            moves = round_ != child.seen_round or now - child.sent_ns < SILENT_NS
-            child.seen_round = round_
+            moves = round_ != worker.seen_round or now - worker.sent_ns < SILENT_NS
+            worker.seen_round = round_
             # One that sleeps is woken by what it is sent.
-            asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != child.sent_round
-            if not (moves or asleep or child.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
-                child.called_deaf = True
-                log.warning("%s is deaf: %s", child, _what_runs(p, child, now))
+            asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != worker.sent_round
+            if not (moves or asleep or worker.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
+                worker.called_deaf = True
+                log.warning("%s is deaf: %s", worker, _what_runs(p, worker, now))
         self._sched.handle(events.Probed(p.p, moves, asleep), now)
-        if child is not None and p.deaf and p.fresh:
+        if worker is not None and p.deaf and p.fresh:
             # It cannot report the jobs that it began; but time limits count from now on.
-            is_claimed = child.shm.claims.is_claimed
+            is_claimed = worker.shm.claims.is_claimed
             claimed = [token for token in p.fresh if is_claimed(token)]
             self._sched.handle(events.Claimed(p.p, claimed), now)
 
 
-def _what_runs(p: PRecord, child: Child, now: int) -> str:
-    job = p.job(child.shm.slots[Slot.CURRENT])
+def _what_runs(p: PRecord, worker: WorkerProcess, now: int) -> str:
+    job = p.job(worker.shm.slots[Slot.CURRENT])
     if job is None:
         return "its loop makes no rounds, and no job is on its P"
-    for_s = (now - child.shm.slots[Slot.CURRENT_NS]) / 1e9
+    for_s = (now - worker.shm.slots[Slot.CURRENT_NS]) / 1e9
     return f"{job.fn.name} of {job.session.name!r} has held P for {for_s:.2g} s"

@@ -19,7 +19,7 @@ from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.lastwords import NO_JOB
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.shm import Slot, WorkerShm
-from gmpd.daemon.supervisor import Child, Supervisor
+from gmpd.daemon.supervisor import Supervisor, WorkerProcess
 from gmpd.daemon.totals import merge_totals
 from gmpd.protocol import Ending, Fault, Stage
 from gmpd.sched import events
@@ -50,7 +50,7 @@ class WorkerPool:
         config: Config,
         sched: Sched,
         supervisor: Supervisor,
-        started: Callable[[Child], None],
+        started: Callable[[WorkerProcess], None],
         broken: Callable[[str, Ending], None],
         deadlines: Deadlines,
     ) -> None:
@@ -77,9 +77,9 @@ class WorkerPool:
         #: Isolated workers that the system had no process for, and why: for the next turn.
         self._unstarted: list[tuple[int, str]] = []
         #: Neither ready nor dead.
-        self._starting: dict[int, Child] = {}
+        self._starting: dict[int, WorkerProcess] = {}
         #: Unfit, and not dead.
-        self._retiring: dict[int, Child] = {}
+        self._retiring: dict[int, WorkerProcess] = {}
         self._announced = False
         self._stopping = False
         #: Due in this turn, or the next, after each change of what is wanted or waited for.
@@ -98,32 +98,32 @@ class WorkerPool:
         while self._unstarted:
             p, why = self._unstarted.pop()
             self._sched.handle(events.IsolatedDied(p, (), _NO_PROCESS, why), now)
-        for child in list(self._retiring.values()):
-            if child.retire_by_ns <= now and not child.expected:
-                log.warning("%s is killed: its jobs did not end in time for it to retire", child)
-                self.supervisor.kill(child)
-        for child in self._awaited():
-            if child.start_by_ns <= now:
-                child.fault = "it was not ready within daemon.start_timeout"
-                log.error("%s was not ready within daemon.start_timeout: it is killed", child)
-                self.supervisor.kill(child)
+        for worker in list(self._retiring.values()):
+            if worker.retire_by_ns <= now and not worker.expected:
+                log.warning("%s is killed: its jobs did not end in time for it to retire", worker)
+                self.supervisor.kill(worker)
+        for worker in self._awaited():
+            if worker.start_by_ns <= now:
+                worker.fault = "it was not ready within daemon.start_timeout"
+                log.error("%s was not ready within daemon.start_timeout: it is killed", worker)
+                self.supervisor.kill(worker)
         self._deadline.set(self._next_due())
 
     def _next_due(self) -> int | None:
         if self._unstarted:
             return 0
-        starts = [child.retire_by_ns for child in self._retiring.values() if not child.expected]
-        starts += [child.start_by_ns for child in self._awaited()]
+        starts = [worker.retire_by_ns for worker in self._retiring.values() if not worker.expected]
+        starts += [worker.start_by_ns for worker in self._awaited()]
         return earliest(*starts, *self._respawn.values())
 
-    def _awaited(self) -> list[Child]:
+    def _awaited(self) -> list[WorkerProcess]:
         """Those that ought to become ready."""
-        return [child for child in self._starting.values() if not child.expected]
+        return [worker for worker in self._starting.values() if not worker.expected]
 
     def start_some(self) -> None:
         """Start workers that are wanted, a few at a time: the next when one is ready or gone."""
         self._deadline.now()
-        room = self._starts_at_once - sum(not child.isolated for child in self._awaited())
+        room = self._starts_at_once - sum(not worker.isolated for worker in self._awaited())
         for p in list(self.wanted)[: max(0, room)]:
             del self.wanted[p]
             self._start(p)
@@ -133,12 +133,12 @@ class WorkerPool:
             self._not_begun(p, why, time.monotonic_ns())
             return
         try:
-            child = self.supervisor.spawn(p)
+            worker = self.supervisor.spawn(p)
         except OSError as error:
             self._not_begun(p, f"the system refused a new process: {error}", time.monotonic_ns())
             return
-        self._starting[p] = child
-        self._started(child)
+        self._starting[p] = worker
+        self._started(worker)
 
     def start_isolated(self, p: int) -> None:
         """A worker for an isolated job, which is told as dead if there is no process for it."""
@@ -149,54 +149,54 @@ class WorkerPool:
             self._unstarted.append((p, why))
             return
         try:
-            child = self.supervisor.spawn_isolated(p)
+            worker = self.supervisor.spawn_isolated(p)
         except OSError as error:
             log.error("no worker for an isolated job: %s", error)
             self._unstarted.append((p, str(error)))
             return
-        self._starting[p] = child
-        self._started(child)
+        self._starting[p] = worker
+        self._started(worker)
 
-    def ready(self, child: Child) -> None:
+    def ready(self, worker: WorkerProcess) -> None:
         """It said Hello."""
-        child.ready = True
+        worker.ready = True
         self._deadline.now()
-        self._starting.pop(child.p, None)
-        if not child.isolated:
-            self.restarts.serves(child.p)
+        self._starting.pop(worker.p, None)
+        if not worker.isolated:
+            self.restarts.serves(worker.p)
             self._sched.handle(events.Stalled(""), time.monotonic_ns())
-        log.info("%s is ready, epoch %d", child, child.epoch)
+        log.info("%s is ready, epoch %d", worker, worker.epoch)
         if not (self._announced or self.wanted) and all(c.ready for c in self._of_ps()):
             self._announced = True
             self.on_ready()
 
-    def faulted(self, child: Child, fault: Fault) -> None:
+    def faulted(self, worker: WorkerProcess, fault: Fault) -> None:
         """A worker cannot serve, and is about to end."""
         summary = error_summary(fault.error)
         what = "initializer" if fault.stage is Stage.INITIALIZER else f"import of {fault.name}"
         text = f"{what} failed: {summary.type}: {summary.message}"
         log.error("%s\n%s", text, summary.traceback)
-        if child.isolated:
-            child.fault = text
-            self._sched.handle(events.IsolatedUnfit(child.p), time.monotonic_ns())
+        if worker.isolated:
+            worker.fault = text
+            self._sched.handle(events.IsolatedUnfit(worker.p), time.monotonic_ns())
             return
-        child.fault = text
+        worker.fault = text
         if fault.stage is Stage.INITIALIZER:
             self._broken(
                 text, Ending.INITIALIZER
             )  # the pool is broken, as the standard library has it
 
-    def retire(self, child: Child, why: str, now: int) -> None:
+    def retire(self, worker: WorkerProcess, why: str, now: int) -> None:
         """Something is wrong with its process: it gets nothing more, ends what it has begun (within
         ``daemon.drain_timeout``), and has a successor."""
-        if child.unfit or child.isolated:
+        if worker.unfit or worker.isolated:
             return
-        log.warning("%s retires: %s", child, why)
-        child.unfit = why
-        child.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
-        self._retiring[child.p] = child
+        log.warning("%s retires: %s", worker, why)
+        worker.unfit = why
+        worker.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
+        self._retiring[worker.p] = worker
         self._deadline.now()
-        self._sched.handle(events.Drained(child.p), now)
+        self._sched.handle(events.Drained(worker.p), now)
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -211,97 +211,99 @@ class WorkerPool:
         limit = self._config.limits.isolated or procs
         self._sched.handle(events.IsolatedLimited(limit), time.monotonic_ns())
         for p in range(procs):
-            if p not in self.supervisor.children and p not in self._respawn:
+            if p not in self.supervisor.processes and p not in self._respawn:
                 self.wanted[p] = None
-        for child in self._of_ps():
-            p = child.p
+        for worker in self._of_ps():
+            p = worker.p
             if p >= procs and p not in self._leaving:
                 self._leaving.add(p)
-                child.expected = True
-                if child.ready:
+                worker.expected = True
+                if worker.ready:
                     self._sched.handle(events.Drained(p), time.monotonic_ns())
                 else:
-                    self.supervisor.kill(child)
+                    self.supervisor.kill(worker)
         for waiting in (self._respawn, self.wanted):
             for p in [p for p in waiting if p >= procs]:
                 del waiting[p]
         return before
 
-    def _of_ps(self) -> list[Child]:
+    def _of_ps(self) -> list[WorkerProcess]:
         """Workers of Ps: all but those of isolated jobs."""
-        return [child for child in self.supervisor.children.values() if not child.isolated]
+        return [worker for worker in self.supervisor.processes.values() if not worker.isolated]
 
     # -- ends --------------------------------------------------------------------------------------
 
-    def on_exit(self, child: Child) -> None:
+    def on_exit(self, worker: WorkerProcess) -> None:
         """The kernel says that a worker ended: take what it left, then tell the policy."""
-        end = self.supervisor.reap(child)
+        end = self.supervisor.reap(worker)
         self._deadline.now()
-        self._starting.pop(child.p, None)
-        if self._retiring.get(child.p) is child:
-            del self._retiring[child.p]
+        self._starting.pop(worker.p, None)
+        if self._retiring.get(worker.p) is worker:
+            del self._retiring[worker.p]
         now = time.monotonic_ns()
-        record = self._sched.record(child.p)
+        record = self._sched.record(worker.p)
         culprit = None
-        if record is not None and record.epoch == child.epoch:
-            culprit = self._recover_outcomes(record, child, end, now)
-        counted = ISOLATED_FROM if child.isolated else child.p
+        if record is not None and record.epoch == worker.epoch:
+            culprit = self._recover_outcomes(record, worker, end, now)
+        counted = ISOLATED_FROM if worker.isolated else worker.p
         self.past_stats[counted] = merge_totals(
-            self.past_stats.get(counted, {}), child.shm.stats(now)
+            self.past_stats.get(counted, {}), worker.shm.stats(now)
         )
-        self.past_cpu_s[counted] += child.cpu_s
-        child.shm.close()
-        if child.isolated:
-            log.info("%s %s", child, end.text)
-        elif child.p in self._leaving:
-            self._leaving.discard(child.p)
-            self._sched.handle(events.Removed(child.p), now)
-            self.restarts.forget(child.p)
-            if child.p < self.procs and not self._stopping:  # it was called back meanwhile
-                self.wanted[child.p] = None
+        self.past_cpu_s[counted] += worker.cpu_s
+        worker.shm.close()
+        if worker.isolated:
+            log.info("%s %s", worker, end.text)
+        elif worker.p in self._leaving:
+            self._leaving.discard(worker.p)
+            self._sched.handle(events.Removed(worker.p), now)
+            self.restarts.forget(worker.p)
+            if worker.p < self.procs and not self._stopping:  # it was called back meanwhile
+                self.wanted[worker.p] = None
         elif not self._stopping:
-            self._replace(child, end, culprit, now)
+            self._replace(worker, end, culprit, now)
 
-    def _recover_outcomes(self, record: PRecord, child: Child, end: Exit, now: int) -> Job | None:
+    def _recover_outcomes(
+        self, record: PRecord, worker: WorkerProcess, end: Exit, now: int
+    ) -> Job | None:
         """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
         job that ended the worker, if one is known to."""
         held = record.fresh.keys() | record.started.keys()
-        stored = child.shm.recover(held)
+        stored = worker.shm.recover(held)
         if stored:
-            child.finished += len(stored)
+            worker.finished += len(stored)
             buffers = [each.buffers for each in stored]
-            recovered = events.OutcomesRecovered(child.p, as_finished(stored), buffers)
+            recovered = events.OutcomesRecovered(worker.p, as_finished(stored), buffers)
             self._sched.handle(recovered, now)
-        claimed = {token for token in record.fresh if child.shm.claims.is_claimed(token)}
-        if child.isolated:
-            self._sched.handle(events.IsolatedDied(child.p, claimed, end, child.fault), now)
+        claimed = {token for token in record.fresh if worker.shm.claims.is_claimed(token)}
+        if worker.isolated:
+            self._sched.handle(events.IsolatedDied(worker.p, claimed, end, worker.fault), now)
             return None
-        waiting = child.shm.waiting()
+        waiting = worker.shm.waiting()
         begun = claimed | record.started.keys()
-        culprit = _culprit(child.shm, begun, waiting)
+        culprit = _culprit(worker.shm, begun, waiting)
         guilty = None if culprit is None else record.job_of(culprit)
-        self._sched.handle(events.WorkerDied(child.p, claimed, culprit, end, waiting), now)
+        self._sched.handle(events.WorkerDied(worker.p, claimed, culprit, end, waiting), now)
         return guilty
 
-    def _replace(self, child: Child, end: Exit, culprit: Job | None, now: int) -> None:
-        counts = self.restart_counts.setdefault(child.p, Counter())
-        if not child.unfit:
+    def _replace(self, worker: WorkerProcess, end: Exit, culprit: Job | None, now: int) -> None:
+        counts = self.restart_counts.setdefault(worker.p, Counter())
+        if not worker.unfit:
             counts["signal" if end.signal else "exit"] += 1
-        if child.unfit:
-            self.restart_counts[child.p]["unfit"] += 1
-            log.info("%s has retired", child)
-            self._respawn[child.p] = now
+        if worker.unfit:
+            self.restart_counts[worker.p]["unfit"] += 1
+            log.info("%s has retired", worker)
+            self._respawn[worker.p] = now
             return
-        if not child.ready:
-            self._not_begun(child.p, child.fault or f"{child} {end.text}", now)
+        if not worker.ready:
+            self._not_begun(worker.p, worker.fault or f"{worker} {end.text}", now)
             return
-        text, death = f"{child} {end.text}", Death.UNEXPLAINED
+        text, death = f"{worker} {end.text}", Death.UNEXPLAINED
         if culprit is not None:
             death = Death.OF_JOB
             text += f" while it ran {culprit.fn.name} of {culprit.session.name!r}"
         log.warning("%s", text)
-        at = self.restarts.died(child.p, death, text, now, finished=child.finished)
-        self._respawn[child.p] = at
+        at = self.restarts.died(worker.p, death, text, now, finished=worker.finished)
+        self._respawn[worker.p] = at
         if at > now and (why := self.restarts.degraded(now)):
             log.error("degraded: %s", why)
 
@@ -318,7 +320,7 @@ class WorkerPool:
             self._sched.handle(events.Stalled(hopeless), now)
 
     def _serve_some(self) -> bool:
-        return any(child.ready for child in self._of_ps())
+        return any(worker.ready for worker in self._of_ps())
 
     @property
     def degraded(self) -> str:
@@ -333,28 +335,28 @@ class WorkerPool:
 
     def kill_unready(self) -> None:
         """End those that no message ends: not ready, or the main thread is an isolated job's."""
-        for child in self.supervisor.children.values():
-            if not child.ready or child.isolated:
-                self.supervisor.kill(child)
+        for worker in self.supervisor.processes.values():
+            if not worker.ready or worker.isolated:
+                self.supervisor.kill(worker)
 
     def kill_all(self) -> None:
         """End every worker now."""
-        for child in self.supervisor.children.values():
-            self.supervisor.kill(child)
+        for worker in self.supervisor.processes.values():
+            self.supervisor.kill(worker)
 
     def close(self) -> None:
         """No process is left, but one that the kernel cannot end."""
         self.kill_all()
         by = time.monotonic() + REAP_S
-        for child in list(self.supervisor.children.values()):
-            if self.supervisor.has_ended(child, within_s=by - time.monotonic()):
-                self.supervisor.reap(child)
+        for worker in list(self.supervisor.processes.values()):
+            if self.supervisor.has_ended(worker, within_s=by - time.monotonic()):
+                self.supervisor.reap(worker)
             else:
                 log.error(
                     "%s was killed and does not end: it hangs in the kernel (see its state in"
                     " /proc/%d/status); the daemon ends without it",
-                    child,
-                    child.process.pid,
+                    worker,
+                    worker.process.pid,
                 )
 
 

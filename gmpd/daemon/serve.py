@@ -26,7 +26,7 @@ from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
-from gmpd.daemon.supervisor import Surroundings
+from gmpd.daemon.supervisor import SpawnContext
 from gmpd.errors import ConfigError, GmpdError
 
 log = logging.getLogger("gmpd.serve")
@@ -207,8 +207,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
         notifier = Notifier.take_environment(os.environ)
         here = interpreter.current_directory()
-        around = Surroundings(endpoints["worker"], endpoints["client"], here, inherited=own)
-        coordinator = Coordinator(config, endpoints, around, procs_of(config))
+        context = SpawnContext(endpoints["worker"], endpoints["client"], here, inherited=own)
+        coordinator = Coordinator(config, endpoints, context, procs_of(config))
         front = Front(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, front.publish)
         try:
@@ -239,7 +239,7 @@ def serve_private(settings: dict[str, Any]) -> int:
 def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) -> int:
     endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
     initializer = settings.get("initializer")
-    around = Surroundings(
+    context = SpawnContext(
         endpoints["worker"],
         endpoints["client"],
         tuple(settings["sys_path"]),
@@ -251,7 +251,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         tuple(settings.get("warnings", ())),
     )
     with rundir.Lock.acquire(directory) as lock:
-        coordinator = Coordinator(config, endpoints, around, procs_of(config))
+        coordinator = Coordinator(config, endpoints, context, procs_of(config))
         # Clients may queue work while the workers still start.
         publish = partial(_publish_private, directory, coordinator, endpoints["client"])
         publish()

@@ -116,25 +116,25 @@ def snapshot(c: Observed) -> dict[str, Any]:
 
 def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
     """The snapshot of one P, made without asking it."""
-    child = c.supervisor.children.get(p)
+    worker = c.supervisor.processes.get(p)
     record = c.sched.ps.get(p)
     out: dict[str, Any] = {
         "p": p,
-        "up": int(child is not None and child.ready),
-        "state": _state(child, record, now, c.sched.stealing),
+        "up": int(worker is not None and worker.ready),
+        "state": _state(worker, record, now, c.sched.stealing),
         "restarts": dict(c.pool.restart_counts.get(p, {})),
     }
     if p in c.pool.wanted:  # its turn to start has not come
         out["state"] = "starting"
     if record is not None:
         out.update(_lease(record))
-    if child is not None:
-        out.update(epoch=child.epoch, pid=child.process.pid, core=child.core)
-        out.update(_process(child.process.pid))
+    if worker is not None:
+        out.update(epoch=worker.epoch, pid=worker.process.pid, core=worker.core)
+        out.update(_process(worker.process.pid))
         out["cpu_s"] = out.get("cpu_s", 0.0) + c.pool.past_cpu_s.get(p, 0.0)
-        out["beat_age_s"] = max(0, now - (child.shm.slots[Slot.BEAT_NS] or now)) / 1e9
+        out["beat_age_s"] = max(0, now - (worker.shm.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
-            out.update(_running(record, child.shm.slots, now))
+            out.update(_running(record, worker.shm.slots, now))
             out["overruns_now"] = _overrunning(record, now)
     out.update(_stats(c, p, now))
     return out
@@ -155,17 +155,17 @@ def _isolated(c: Observed, now: int) -> dict[str, Any]:
 
 def _isolated_worker(c: Observed, record: IsolatedP, now: int) -> dict[str, Any]:
     out: dict[str, Any] = {"state": record.stage.value, "running": None, "running_s": 0.0}
-    child = c.supervisor.children.get(record.p)
-    if child is not None:
-        out.update(pid=child.process.pid, **_process(child.process.pid))
+    worker = c.supervisor.processes.get(record.p)
+    if worker is not None:
+        out.update(pid=worker.process.pid, **_process(worker.process.pid))
     for job in (*record.fresh.values(), *record.started.values()):
         out.update(running=job.fn.name, running_s=max(0, now - record.leased_ns) / 1e9)
     return out
 
 
-def _state(child: Any, record: PRecord | None, now: int, stealing: bool) -> str:
-    if child is None or record is None:
-        return "dead" if child is None else "starting"
+def _state(worker: Any, record: PRecord | None, now: int, stealing: bool) -> str:
+    if worker is None or record is None:
+        return "dead" if worker is None else "starting"
     if not record.ready:
         return "starting"
     if record.draining:
@@ -223,8 +223,8 @@ def _process(pid: int) -> dict[str, Any]:
 
 def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
     """The worker's own counters, with those of its predecessors added to the totals."""
-    child = c.supervisor.children.get(p)
-    current = child.shm.stats(now) if child is not None else {}
+    worker = c.supervisor.processes.get(p)
+    current = worker.shm.stats(now) if worker is not None else {}
     merged = merge_totals(c.pool.past_stats.get(p, {}), current)
     merged.pop("hist", None)
     return merged
@@ -232,9 +232,9 @@ def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
 
 def _worker_histograms(c: Observed, now: int) -> dict[str, Any]:
     total: dict[str, Any] = {}
-    for p in {*c.supervisor.children, *c.pool.past_stats}:
-        child = c.supervisor.children.get(p)
-        current = child.shm.stats(now) if child is not None else {}
+    for p in {*c.supervisor.processes, *c.pool.past_stats}:
+        worker = c.supervisor.processes.get(p)
+        current = worker.shm.stats(now) if worker is not None else {}
         merged = merge_totals(c.pool.past_stats.get(p, {}), current)
         total = sum_of(total, merged.get("hist", {}))
     return total

@@ -32,7 +32,7 @@ _ROUND = int(Slot.ROUND)
 
 
 @dataclass(eq=False)
-class Child:
+class WorkerProcess:
     """One worker process: epoch ``epoch`` of P ``p``, or the only one of isolated worker ``p``."""
 
     p: int
@@ -85,7 +85,7 @@ class Child:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SpawnContext:
     """The settings of every worker beside the configuration."""
 
     endpoint: str
@@ -109,29 +109,29 @@ class Supervisor:
     def __init__(
         self,
         config: Config,
-        surroundings: Surroundings,
+        context: SpawnContext,
         procs: int,
         reaper: Reaper | None = None,
     ) -> None:
         self.config = config
-        self.surroundings = surroundings
+        self.context = context
         self.procs = procs
-        self.children: dict[int, Child] = {}
+        self.processes: dict[int, WorkerProcess] = {}
         self._reaper = reaper
         self._epochs: dict[int, int] = {}
 
-    def housing(self, p: int, epoch: int) -> Child | None:
-        """The process that houses this epoch of a P, while it is not confirmed dead."""
-        child = self.children.get(p)
-        return child if child is not None and child.epoch == epoch else None
+    def worker_of(self, p: int, epoch: int) -> WorkerProcess | None:
+        """The process of this epoch of a P, while it is not confirmed dead."""
+        worker = self.processes.get(p)
+        return worker if worker is not None and worker.epoch == epoch else None
 
-    def spawn(self, p: int) -> Child:
+    def spawn(self, p: int) -> WorkerProcess:
         """Start a worker for P ``p``. Raises OSError when the system has no process to give."""
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
         core = core_of(p, self.procs) if self.config.daemon.pin else None
         return self._start(p, epoch, core)
 
-    def spawn_isolated(self, p: int) -> Child:
+    def spawn_isolated(self, p: int) -> WorkerProcess:
         """Start a worker for one isolated job. Raises OSError as ``spawn`` does.
 
         It is not pinned: on one core it would share that with a P's worker while another is free.
@@ -140,17 +140,15 @@ class Supervisor:
 
     def _stdout(self) -> int:
         # Not the daemon's own, which is for its starter.
-        out = self.surroundings.stdout
+        out = self.context.stdout
         return 2 if out is None else out
 
-    def _start(self, p: int, epoch: int, core: int | None) -> Child:
+    def _start(self, p: int, epoch: int, core: int | None) -> WorkerProcess:
         secret = secrets.token_bytes(32)
         shm, fd = WorkerShm.create(f"gmpd-p{p}")
         try:
             process = subprocess.Popen(
-                interpreter.command(
-                    "gmpd.daemon.worker", str(fd), options=self.surroundings.options
-                ),
+                interpreter.command("gmpd.daemon.worker", str(fd), options=self.context.options),
                 stdin=subprocess.PIPE,
                 stdout=self._stdout(),
                 pass_fds=(fd,),
@@ -173,16 +171,16 @@ class Supervisor:
             raise
         self._brief(process, p, epoch, secret, core)
         start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
-        child = Child(p, epoch, process, pidfd, shm, secret, core, start_by_ns)
-        self.children[p] = child
+        worker = WorkerProcess(p, epoch, process, pidfd, shm, secret, core, start_by_ns)
+        self.processes[p] = worker
         if self._reaper is not None:
             self._reaper.began(process.pid)
-        return child
+        return worker
 
     def _brief(
         self, process: subprocess.Popen[bytes], p: int, epoch: int, secret: bytes, core: int | None
     ) -> None:
-        config, around = self.config, self.surroundings
+        config, context = self.config, self.context
         settings = {
             "p": p,
             "epoch": epoch,
@@ -191,21 +189,21 @@ class Supervisor:
             "parent": os.getpid(),
             "procs": self.procs,
             "isolated": p >= ISOLATED_FROM,
-            "endpoint": around.endpoint,
-            "client_endpoint": around.client_endpoint,
-            "sys_path": list(around.sys_path),
-            "cwd": around.cwd,
+            "endpoint": context.endpoint,
+            "client_endpoint": context.client_endpoint,
+            "sys_path": list(context.sys_path),
+            "cwd": context.cwd,
             "imports": list(config.daemon.imports),
-            "initializer": around.initializer,
+            "initializer": context.initializer,
             "max_ms": config.limits.max_ms,
             "plain_calls": config.limits.plain_calls,
             "value_bytes": config.limits.value_bytes,
             "worker_results": config.limits.worker_results,
             "worker_memory": config.limits.worker_memory,
             "worker_calls": config.limits.worker_calls,
-            "umask": around.inherited.umask,
-            "variables": dict(around.inherited.variables),
-            "warnings": list(around.warnings),
+            "umask": context.inherited.umask,
+            "variables": dict(context.inherited.variables),
+            "warnings": list(context.warnings),
         }
         assert process.stdin is not None
         try:
@@ -214,44 +212,44 @@ class Supervisor:
         except BrokenPipeError:
             pass  # it died already: its pidfd will tell
 
-    def reap(self, child: Child) -> Exit:
-        """The child's pidfd said that it ended: collect it, and end what it left behind."""
-        status = self._wait(child)
-        _kill_group(child.process.pid)
+    def reap(self, worker: WorkerProcess) -> Exit:
+        """Its pidfd said that it ended: collect it, and end the processes that it left behind."""
+        status = self._wait(worker)
+        _kill_group(worker.process.pid)
         if self._reaper is not None:
-            self._reaper.ended(child.process.pid)
-        os.close(child.pidfd)
-        if self.children.get(child.p) is child:
-            del self.children[child.p]
+            self._reaper.ended(worker.process.pid)
+        os.close(worker.pidfd)
+        if self.processes.get(worker.p) is worker:
+            del self.processes[worker.p]
         if status < 0:
             name = _signal_name(-status)
             text = f"was killed by {name}"
-            if name == "SIGKILL" and not child.expected:
+            if name == "SIGKILL" and not worker.expected:
                 text += " (not by gmpd: perhaps the system was out of memory)"
-            return Exit(child.process.pid, name, None, text)
-        return Exit(child.process.pid, "", status, f"ended with exit status {status}")
+            return Exit(worker.process.pid, name, None, text)
+        return Exit(worker.process.pid, "", status, f"ended with exit status {status}")
 
-    def has_ended(self, child: Child, *, within_s: float) -> bool:
-        """Whether a child that was killed ends in time."""
+    def has_ended(self, worker: WorkerProcess, *, within_s: float) -> bool:
+        """Whether a worker that was killed ends in time."""
         poll = select.poll()
-        poll.register(child.pidfd, select.POLLIN)
+        poll.register(worker.pidfd, select.POLLIN)
         return bool(poll.poll(wait_ms(within_s)))
 
-    def _wait(self, child: Child) -> int:
+    def _wait(self, worker: WorkerProcess) -> int:
         """Its exit status, as subprocess has it; and what it used, with all that it waited for."""
         try:
-            _, status, used = os.wait4(child.process.pid, 0)
+            _, status, used = os.wait4(worker.process.pid, 0)
         except ChildProcessError:  # another wait for any child took it: how it ended is lost
-            child.process.returncode = 0
+            worker.process.returncode = 0
             return 0
-        child.cpu_s = used.ru_utime + used.ru_stime
-        child.process.returncode = os.waitstatus_to_exitcode(status)
-        return child.process.returncode
+        worker.cpu_s = used.ru_utime + used.ru_stime
+        worker.process.returncode = os.waitstatus_to_exitcode(status)
+        return worker.process.returncode
 
-    def kill(self, child: Child) -> None:
+    def kill(self, worker: WorkerProcess) -> None:
         """End it now, with all that it started."""
-        child.expected = True
-        _kill_group(child.process.pid)
+        worker.expected = True
+        _kill_group(worker.process.pid)
 
 
 def _kill_group(pid: int) -> None:

@@ -20,7 +20,7 @@ from gmpd.daemon.fanout import Fanout
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.logs import Seldom
 from gmpd.daemon.pool import WorkerPool
-from gmpd.daemon.supervisor import Child
+from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.traffic import Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Router
@@ -57,7 +57,7 @@ class Workers:
         self._traffic = traffic
         self._welcome = welcome
         self._faults = faults
-        self._children: dict[bytes, Child] = {}
+        self._processes: dict[bytes, WorkerProcess] = {}
         self._warn_dropped = Seldom(log.warning)
 
     # -- they speak --------------------------------------------------------------------------------
@@ -78,8 +78,8 @@ class Workers:
                 self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
                 self._replace(peer, str(error))
             except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
-                child = self._children.get(peer)
-                whose = "an unknown worker" if child is None else str(child)
+                worker = self._processes.get(peer)
+                whose = "an unknown worker" if worker is None else str(worker)
                 self._faults.failed(whose, f"a message of {whose}", error)
                 self._replace(peer, f"{type(error).__name__}: {error}")
         return True
@@ -87,36 +87,36 @@ class Workers:
     def _replace(self, peer: bytes, why: str) -> None:
         """End a worker one of whose messages was not handled: what it said of its jobs is unknown,
         and they would be waited for in vain."""
-        child = self._children.get(peer)
-        if child is not None and not child.expected:  # else it is ending already
-            log.error("%s is replaced: one of its messages was not handled: %s", child, why)
-            self._pool.supervisor.kill(child)
+        worker = self._processes.get(peer)
+        if worker is not None and not worker.expected:  # else it is ending already
+            log.error("%s is replaced: one of its messages was not handled: %s", worker, why)
+            self._pool.supervisor.kill(worker)
 
     def _heard(  # noqa: C901, PLR0915 - a case per message
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
     ) -> None:
-        child = self._children.get(peer)
+        worker = self._processes.get(peer)
         if isinstance(message, protocol.Hello):
             self._greet(peer, message)
             return
-        if child is not None and isinstance(message, protocol.Fault):
+        if worker is not None and isinstance(message, protocol.Fault):
             self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
-            self._pool.faulted(child, message)
+            self._pool.faulted(worker, message)
             return
-        record = self._sched.record(child.p) if child is not None else None
-        if child is None or record is None:
+        record = self._sched.record(worker.p) if worker is not None else None
+        if worker is None or record is None:
             self._sched.tally.dropped["unknown_worker"] += 1
             return
-        p, epoch, now = child.p, child.epoch, time.monotonic_ns()
-        child.heard()
+        p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
+        worker.heard()
         handle = self._sched.handle
         match message:
             case protocol.Finished():
                 rows = len(message.tokens)
-                child.finished += rows
+                worker.finished += rows
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 handle(events.Finished(p, epoch, message, buffers), now)
-                child.shm.acknowledge(child.finished)
+                worker.shm.acknowledge(worker.finished)
             case protocol.Started(tokens):
                 handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):
@@ -125,7 +125,7 @@ class Workers:
                 handle(events.Withheld(p, epoch, tokens), now)
             case protocol.Unfit(reason):
                 handle(events.Heard(p, epoch), now)
-                self._pool.retire(child, reason, now)
+                self._pool.retire(worker, reason, now)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
             case protocol.Kept(tokens):
@@ -137,7 +137,7 @@ class Workers:
                 handle(events.ChildrenCounted(p, epoch, n, asked), now)
             case protocol.Route():
                 handle(events.Heard(p, epoch), now)
-                self._route(child, message, frames)
+                self._route(worker, message, frames)
             case protocol.Define() | protocol.Undefine() | protocol.Submit() | protocol.Cancel():
                 handle(events.ParentOpened(p, epoch), now)
                 assert record.session is not None  # else that was refused
@@ -148,73 +148,75 @@ class Workers:
             case protocol.Fault():
                 pass  # dealt with above: it may come of a worker that has no P yet
             case protocol.Bye():
-                child.expected = True
+                worker.expected = True
             case _:
                 assert_never(message)
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         info = message.info
-        child = None if info.p is None else self._pool.supervisor.children.get(info.p)
-        if child is None or not secrets.compare_digest(info.secret, child.secret):
+        worker = None if info.p is None else self._pool.supervisor.processes.get(info.p)
+        if worker is None or not secrets.compare_digest(info.secret, worker.secret):
             raise ProtocolError("a Hello for a worker, without the secret of that worker")
         if why := _changed(message):
-            log.error("%s cannot serve: %s", child, why)
-            child.fault = why
-            self._pool.supervisor.kill(child)
+            log.error("%s cannot serve: %s", worker, why)
+            worker.fault = why
+            self._pool.supervisor.kill(worker)
             return
         serves = info.serves
         if not serves:
             pass  # it is only here to say why
-        elif child.isolated:
-            self._sched.handle(events.IsolatedReady(child.p), time.monotonic_ns())
+        elif worker.isolated:
+            self._sched.handle(events.IsolatedReady(worker.p), time.monotonic_ns())
         else:
-            ready = events.WorkerReady(child.p, child.epoch)
+            ready = events.WorkerReady(worker.p, worker.epoch)
             self._sched.handle(ready, time.monotonic_ns())
-        child.peer = peer
-        self._children[peer] = child
+        worker.peer = peer
+        self._processes[peer] = worker
         self._router.greet()
         self._router.send(peer, [protocol.pack(self._welcome())])
         if serves:
-            self._pool.ready(child)
+            self._pool.ready(worker)
 
-    def _route(self, child: Child, message: protocol.Route, frames: Sequence[Any]) -> None:
+    def _route(self, worker: WorkerProcess, message: protocol.Route, frames: Sequence[Any]) -> None:
         """Pass a message on; its sender learns it if the worker that it is for is gone."""
-        to = self._pool.supervisor.housing(message.p, message.epoch)
-        if to is not None and to.peer in self._children:
-            self._send(to, msgspec.structs.replace(message, p=child.p, epoch=child.epoch), frames)
+        to = self._pool.supervisor.worker_of(message.p, message.epoch)
+        if to is not None and to.peer in self._processes:
+            self._send(to, msgspec.structs.replace(message, p=worker.p, epoch=worker.epoch), frames)
         else:
-            self._send(child, protocol.Lost(message.p, message.epoch))
+            self._send(worker, protocol.Lost(message.p, message.epoch))
 
     # -- they are told -----------------------------------------------------------------------------
 
     def tell(self, p: PRecord, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
         """Send to the worker that houses this epoch of a P; nothing when that is gone."""
-        child = self._pool.supervisor.housing(p.p, p.epoch)
-        if child is not None and child.peer in self._children:
-            child.written_to(time.monotonic_ns())
-            self._send(child, message, frames)
+        worker = self._pool.supervisor.worker_of(p.p, p.epoch)
+        if worker is not None and worker.peer in self._processes:
+            worker.written_to(time.monotonic_ns())
+            self._send(worker, message, frames)
 
-    def _send(self, child: Child, message: protocol.ToWorker, frames: Sequence[Any] = ()) -> None:
+    def _send(
+        self, worker: WorkerProcess, message: protocol.ToWorker, frames: Sequence[Any] = ()
+    ) -> None:
         data = protocol.pack(message)
         self._traffic.count_out(message, len(data))
         # One that cannot be reached is dying: its pidfd brings its leases back.
-        self._router.send(child.peer, [data, *frames])
+        self._router.send(worker.peer, [data, *frames])
 
     def stop(self) -> None:
         """All of them end now; what they have not sent is lost."""
-        for child in self._children.values():
-            child.expected = True
-            self._router.send(child.peer, [protocol.pack(protocol.Stop(False))])
+        for worker in self._processes.values():
+            worker.expected = True
+            self._router.send(worker.peer, [protocol.pack(protocol.Stop(False))])
 
     # -- they end ----------------------------------------------------------------------------------
 
-    def gone(self, child: Child) -> None:
+    def gone(self, worker: WorkerProcess) -> None:
         """It has died: what it managed to send comes before what it left behind."""
         while self.receive():
             pass
-        self._children.pop(child.peer, None)
-        for other in self._children.values():
-            self._send(other, protocol.Lost(child.p, child.epoch))
+        self._processes.pop(worker.peer, None)
+        for other in self._processes.values():
+            self._send(other, protocol.Lost(worker.p, worker.epoch))
 
     def take_disconnects(self) -> None:
         """Ends of connections say nothing here: a death is told by the kernel."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from gmpd import protocol
 from gmpd.config import Config
-from gmpd.daemon.supervisor import Child, Supervisor, Surroundings
+from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
 from gmpd.daemon.worker import EXIT_FAULT
 from gmpd.netpoll import Network, Router
 from tests.support import wait_until
 
 
-def ended(child: Child, within_s: float) -> bool:
-    return bool(select.select([child.pidfd], [], [], within_s)[0])
+def ended(worker: WorkerProcess, within_s: float) -> bool:
+    return bool(select.select([worker.pidfd], [], [], within_s)[0])
 
 
 def test_it_ends_when_it_was_told_that_its_fault_has_arrived(tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_it_ends_when_it_was_told_that_its_fault_has_arrived(tmp_path: Path) -> 
     network = Network()
     router = Router(network, f"ipc://{tmp_path}/w")
     config = Config().override({"daemon.imports": ("no_such_module",)})
-    supervisor = Supervisor(config, Surroundings(f"ipc://{tmp_path}/w"), 1)
-    child = supervisor.spawn(0)
+    supervisor = Supervisor(config, SpawnContext(f"ipc://{tmp_path}/w"), 1)
+    worker = supervisor.spawn(0)
     try:
         peer, seen = b"", []
         while protocol.Fault not in seen:
@@ -33,13 +33,13 @@ def test_it_ends_when_it_was_told_that_its_fault_has_arrived(tmp_path: Path) -> 
             peer, frames = received
             seen.append(type(protocol.unpack(frames[0], protocol.FROM_WORKER)))
         assert seen == [protocol.Hello, protocol.Fault]
-        assert not ended(child, 0.3)
+        assert not ended(worker, 0.3)
         router.send(peer, [protocol.pack(protocol.Stop(drain=False))])
-        assert ended(child, 20)
+        assert ended(worker, 20)
     finally:
-        supervisor.kill(child)
-        end = supervisor.reap(child)
-        child.shm.close()
+        supervisor.kill(worker)
+        end = supervisor.reap(worker)
+        worker.shm.close()
         router.close()
         network.close()
     assert end.exitcode == EXIT_FAULT

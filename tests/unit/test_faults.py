@@ -156,7 +156,7 @@ def test_a_session_that_cannot_even_be_closed_is_forgotten(
     assert caplog.records[0].levelno == logging.ERROR
 
 
-class FakeChild:
+class FakeProcess:
     p, epoch, peer, expected = 0, 1, b"w", False
 
     def heard(self) -> None:
@@ -168,12 +168,12 @@ class FakeChild:
 
 def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     desk, killed = Desk(), []
-    child: Any = FakeChild()
+    worker: Any = FakeProcess()
     desk.sched.handle(WorkerReady(0, 1), 1)
 
     class Supervisor:
-        def kill(self, child: Any) -> None:
-            killed.append(child)
+        def kill(self, worker: Any) -> None:
+            killed.append(worker)
 
     class WorkerPool:
         supervisor = Supervisor()
@@ -183,12 +183,12 @@ def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixtu
     workers = Workers(
         desk.sched, pool, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
     )  # fmt: skip
-    workers._children[b"w"] = child
+    workers._processes[b"w"] = worker
     router.say(b"w", protocol.Started([1]))
     router.inbox.append((b"w", [b"\xc1"]))
     router.inbox.append((b"stranger", [b"\xc1"]))
     workers.receive()
-    assert killed == [child, child]
+    assert killed == [worker, worker]
     assert desk.failed == 1
     assert desk.sched.tally.dropped["bad_worker_message"] == 2
     assert "worker 7 of P0 is disconnected" in caplog.records[0].getMessage()
@@ -205,10 +205,10 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
     )  # fmt: skip
 
     class Supervisor:
-        children = {0: "worker 7"}
+        processes = {0: "worker 7"}
 
-        def kill(self, child: str) -> None:
-            killed.append(child)
+        def kill(self, worker: str) -> None:
+            killed.append(worker)
 
     coordinator.supervisor = Supervisor()
     desk.submit(b"1")
@@ -224,7 +224,7 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
     assert len(caplog.records) == 1, "seldom: the second is counted, and told with a later one"
 
 
-def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
+def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     """As far as its end needs it; the workers are these."""
     made: Any = Coordinator.__new__(Coordinator)
     idle = SimpleNamespace(
@@ -235,7 +235,7 @@ def coordinator_that_stops(desk: Desk, children: list[str]) -> Any:
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
     made.pool = made.clients = made.workers = made._admin = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
-    made.supervisor = SimpleNamespace(children=children)
+    made.supervisor = SimpleNamespace(processes=processes)
     made._decide = lambda: None
     return made
 
@@ -261,9 +261,9 @@ def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
     coordinator._due(now + 15_000_000_000)
     assert coordinator._ended
     pool: Any = WorkerPool.__new__(WorkerPool)
-    child = SimpleNamespace(process=SimpleNamespace(pid=7))
+    worker = SimpleNamespace(process=SimpleNamespace(pid=7))
     pool.supervisor = SimpleNamespace(
-        children={0: child}, kill=lambda _child: None, has_ended=lambda _child, within_s: False
+        processes={0: worker}, kill=lambda _worker: None, has_ended=lambda _worker, within_s: False
     )
     pool.close()
     assert "does not end" in caplog.text
@@ -298,29 +298,29 @@ def test_a_worker_of_another_version_is_not_let_serve(
     """What is installed was changed under a running daemon: that is said, not found by a crash."""
     desk, killed = Desk(), []
 
-    class Child:
+    class WorkerProcess:
         p, secret, fault = 0, b"s" * 32, ""
 
         def __str__(self) -> str:
             return "worker 7 of P0"
 
-    child = Child()
+    worker = WorkerProcess()
 
     class Supervisor:
-        children = {0: child}
+        processes = {0: worker}
 
-        def kill(self, child: Any) -> None:
-            killed.append(child)
+        def kill(self, worker: Any) -> None:
+            killed.append(worker)
 
     pool: Any = type("WorkerPool", (), {"supervisor": Supervisor()})
     router: Any = FakeRouter()
     workers = Workers(
         desk.sched, pool, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
     )  # fmt: skip
-    info = {**versions.own(), "p": 0, "secret": child.secret, "python": "3.2.1"}
+    info = {**versions.own(), "p": 0, "secret": worker.secret, "python": "3.2.1"}
     router.say(b"w", protocol.hello("worker", b"", info))
     workers.receive()
-    assert killed == [child]
-    assert "restart the daemon" in child.fault
+    assert killed == [worker]
+    assert "restart the daemon" in worker.fault
     assert "the new worker has Python 3.2.1, this daemon Python" in caplog.records[0].getMessage()
-    assert not workers._children
+    assert not workers._processes
