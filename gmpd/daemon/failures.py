@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from gmpd.codec import error_summary
-from gmpd.daemon.logs import Seldom
+from gmpd.daemon.logs import RateLimitedLog
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.sched.records import Failure
@@ -18,7 +18,7 @@ from gmpd.sched.records import Failure
 log = logging.getLogger("gmpd.jobs")
 
 #: Between two lines about one function that ends in one way (ns).
-SELDOM_NS = 1_000_000_000
+WARN_EVERY_NS = 1_000_000_000
 #: Functions that are remembered for that; then it begins anew.
 FUNCTIONS = 1000
 #: Of a job's own error, so much is shown.
@@ -31,17 +31,17 @@ class FailureLog:
     """Tells of failures, each function's and outcome's once a second."""
 
     def __init__(self) -> None:
-        self._seldom: dict[tuple[str, Outcome], Seldom] = {}
+        self._warnings: dict[tuple[str, Outcome], RateLimitedLog] = {}
 
     def tell(self, failures: Iterable[Failure], now_ns: int) -> None:
         """Write what is new to the log."""
         for failure in failures:
             key = failure.fn, failure.outcome
-            if key not in self._seldom:
-                if len(self._seldom) >= FUNCTIONS:
-                    self._seldom.clear()
-                self._seldom[key] = Seldom(log.warning, SELDOM_NS)
-            self._seldom[key](now_ns, "%s", Line(failure))
+            if key not in self._warnings:
+                if len(self._warnings) >= FUNCTIONS:
+                    self._warnings.clear()
+                self._warnings[key] = RateLimitedLog(log.warning, WARN_EVERY_NS)
+            self._warnings[key](now_ns, "%s", Line(failure))
 
 
 class Line:

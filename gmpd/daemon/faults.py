@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 
-from gmpd.daemon.logs import Seldom
+from gmpd.daemon.logs import RateLimitedLog
 from gmpd.errors import InvariantError
 from gmpd.sched.schedt import Sched
 
@@ -26,7 +26,7 @@ class Faults:
 
     def __init__(self, sched: Sched) -> None:
         self._sched = sched
-        self._tell = Seldom(log.error)
+        self._tell = RateLimitedLog(log.error)
 
     def failed(self, whose: str, doing: str, error: BaseException) -> None:
         """``whose`` peer loses its connection, for ``doing`` that raised ``error``."""

@@ -11,37 +11,37 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-#: So long after a warning of a kind the next is told, with how many were not: what comes with every
-#: message must not fill a disk.
-SELDOM_NS = 10_000_000_000
+#: The least time between two warnings of a kind; the next says how many were suppressed. A fault
+#: that comes with every message must not fill a disk.
+WARN_EVERY_NS = 10_000_000_000
 
 
-class Seldom:
-    """Tells the first of a kind of warning at once, then at most one each ``pause_ns``.
+class RateLimitedLog:
+    """Logs the first warning of a kind at once, then at most one each ``pause_ns``.
 
-    ``tell`` is a logger's method.
+    ``log`` is a logger's method.
     """
 
-    def __init__(self, tell: Callable[..., None], pause_ns: int = SELDOM_NS) -> None:
-        self._tell = tell
+    def __init__(self, log: Callable[..., None], pause_ns: int = WARN_EVERY_NS) -> None:
+        self._log = log
         self._pause_ns = pause_ns
         self._after_ns = 0
-        self._untold = 0
+        self._suppressed = 0
 
     def __call__(
         self, now_ns: int, text: str, *args: object, exc_info: BaseException | None = None
     ) -> None:
         """``now_ns``: time on any clock that goes on from a value above 0."""
         if now_ns < self._after_ns:
-            self._untold += 1
+            self._suppressed += 1
             return
-        if self._untold:
-            text, args = f"{text} (and %d more like it since the last)", (*args, self._untold)
+        if self._suppressed:
+            text, args = f"{text} (and %d more like it since the last)", (*args, self._suppressed)
         if exc_info is None:
-            self._tell(text, *args)
+            self._log(text, *args)
         else:
-            self._tell(text, *args, exc_info=exc_info)
-        self._after_ns, self._untold = now_ns + self._pause_ns, 0
+            self._log(text, *args, exc_info=exc_info)
+        self._after_ns, self._suppressed = now_ns + self._pause_ns, 0
 
 
 def set_up(level: str, form: str, stream: TextIO) -> None:

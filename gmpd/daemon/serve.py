@@ -73,7 +73,7 @@ class Signals:
         os.close(self._out)
 
 
-class Ending:
+class SignalHandler:
     """The first signal drains, the second stops now."""
 
     def __init__(self, coordinator: Coordinator, signals: Signals, notifier: Notifier) -> None:
@@ -93,7 +93,7 @@ class Ending:
                 self._coordinator.drain(f"{name}: draining")
 
 
-class Front:
+class Presence:
     """The outside of a daemon: discovery file, gateway, words to systemd and the starter.
 
     The daemon is there once all its workers are; where its gateway serves may become known before
@@ -209,12 +209,12 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         here = interpreter.current_directory()
         context = SpawnContext(endpoints["worker"], endpoints["client"], here, inherited=own)
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
-        front = Front(config, coordinator, notifier, directory, announce)
-        coordinator.live_in(lock, front.publish)
+        presence = Presence(config, coordinator, notifier, directory, announce)
+        coordinator.live_in(lock, presence.publish)
         try:
             _run(coordinator, notifier)
         finally:
-            front.close()
+            presence.close()
     _leave_place(coordinator)
     if coordinator.failure:
         raise ConfigError(coordinator.failure)
@@ -293,7 +293,7 @@ def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -
 def _run(coordinator: Coordinator, notifier: Notifier) -> None:
     signals = Signals()
     try:
-        coordinator.watch(signals.fd, Ending(coordinator, signals, notifier).on_signal)
+        coordinator.watch(signals.fd, SignalHandler(coordinator, signals, notifier).on_signal)
         coordinator.run()
     finally:
         signals.close()

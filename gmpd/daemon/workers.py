@@ -18,7 +18,7 @@ from gmpd import protocol, versions
 from gmpd.daemon import job_messages
 from gmpd.daemon.fanout import Fanout
 from gmpd.daemon.faults import Faults
-from gmpd.daemon.logs import Seldom
+from gmpd.daemon.logs import RateLimitedLog
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.traffic import Traffic
@@ -58,7 +58,7 @@ class Workers:
         self._welcome = welcome
         self._faults = faults
         self._processes: dict[bytes, WorkerProcess] = {}
-        self._warn_dropped = Seldom(log.warning)
+        self._warn_dropped = RateLimitedLog(log.warning)
 
     # -- they speak --------------------------------------------------------------------------------
 

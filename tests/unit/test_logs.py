@@ -63,11 +63,11 @@ def test_auto_looks_whether_somebody_is_there() -> None:
 def test_what_comes_with_every_message_is_told_seldom_and_counted() -> None:
     """The first at once; a million more are one line."""
     told: list[str] = []
-    warn = logs.Seldom(lambda text, *args: told.append(text % args))
+    warn = logs.RateLimitedLog(lambda text, *args: told.append(text % args))
     for now in range(1, 1001):
         warn(now, "bad: %s", now)
     assert told == ["bad: 1"]
-    warn(1 + logs.SELDOM_NS, "bad: %s", "later")
+    warn(1 + logs.WARN_EVERY_NS, "bad: %s", "later")
     assert told[1:] == ["bad: later (and 999 more like it since the last)"]
-    warn(2 * logs.SELDOM_NS + 1, "bad: %s", "alone")
+    warn(2 * logs.WARN_EVERY_NS + 1, "bad: %s", "alone")
     assert told[2:] == ["bad: alone"]
