@@ -26,7 +26,7 @@ from typing import Any, assert_never, get_args
 
 from gmpd.errors import InvariantError, ProtocolError
 from gmpd.sched import events
-from gmpd.sched.acceptance import Acceptance
+from gmpd.sched.admission import Admission, RoomQueue
 from gmpd.sched.audit import audit
 from gmpd.sched.backpressure import Backpressure
 from gmpd.sched.cancels import Cancels
@@ -44,7 +44,6 @@ from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
 from gmpd.sched.streams import Streams
-from gmpd.sched.waiting import Waiting
 
 
 class Sched:
@@ -65,8 +64,8 @@ class Sched:
         self._handout = HandOut(ledger, ps, limits, self._out)
         self._stealing = Stealing(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
-        self._waiting = Waiting(ledger)
-        self._acceptance = Acceptance(ledger, self._waiting)
+        self._rooms = RoomQueue(ledger)
+        self._admission = Admission(ledger, self._rooms)
         self._backpressure = Backpressure(ledger, self._out)
 
         # Queries.
@@ -159,7 +158,7 @@ class Sched:
             return
         match event:
             case events.Submitted():
-                self._acceptance.submit(session, event.message, event.buffers, now)
+                self._admission.submit(session, event.message, event.buffers, now)
             case events.Acknowledged():
                 ledger.outboxes.ack(session, event.outcomes)
             case events.Defined():
@@ -171,7 +170,7 @@ class Sched:
             case events.Pulled():
                 self._streams.pull(session, event.seq, event.n)
             case events.RoomDeclined():
-                self._waiting.waive(session)
+                self._rooms.waive(session)
             case events.SessionClosed():
                 self._cancels.close_session(session, now)
             case events.SessionOpened():
@@ -239,8 +238,8 @@ class Sched:
         self._ledger.outboxes.flush(self._out)
         if self._ledger.turned:
             self._backpressure.tell()
-        if self._waiting:
-            self._out.extend(self._waiting.tell(now))
+        if self._rooms:
+            self._out.extend(self._rooms.tell(now))
         taken = self._out.copy()
         self._out.clear()
         if taken:
@@ -253,7 +252,7 @@ class Sched:
         To be asked after one whose instructions were done: it has looked at all Ps.
         """
         isolated = None if self.isolated.quiet else self.isolated.deadline(self.draining)
-        due = earliest(isolated, self._waiting.next_due())
+        due = earliest(isolated, self._rooms.next_due())
         if not self._ledger.unfinished:
             return due
         return earliest(

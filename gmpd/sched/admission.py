@@ -1,0 +1,275 @@
+"""Admission: a batch of jobs is accepted whole, or refused whole with the reason; offers of room.
+
+Every limit on what is held is checked here, and nowhere else. It does not know which P will run a
+job.
+
+**Room.** A client that was refused for lack of room keeps its jobs and waits in ``RoomQueue``. The
+client that has waited longest is offered room first, in turns. Offered room is reserved, so that no
+newcomer is quicker; for a while only, since the client may have died, or may decline it.
+
+A client that lets an offer expire gets no further offers until it submits: otherwise a client that
+is stopped would cost the others one such time in each round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from gmpd.errors import ProtocolError
+from gmpd.protocol import Outcome, Reason, Submit
+from gmpd.sched.functions import PART
+from gmpd.sched.instructions import TellRoom
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
+from gmpd.sched.states import JobState
+
+#: Refusals after which a client may be told when there is room.
+_FOR_A_WHILE = frozenset({"queue_jobs", "queue_bytes"})
+#: How long offered room is reserved for a client: far above the way there and back, far
+#: below what others would notice. It may come later all the same, if there still is room then.
+KEEP_NS = 100_000_000
+
+
+class _Want(NamedTuple):
+    jobs: int
+    #: Their average size.
+    nbytes: int
+
+
+class _Kept(NamedTuple):
+    jobs: int
+    #: Of each.
+    nbytes: int
+    until_ns: int
+
+
+class RoomQueue:
+    """Clients that wait for room, in order, and the room that is reserved for offers."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._line: dict[Session, _Want] = {}
+        self._kept: dict[Session, _Kept] = {}
+        #: Clients that let an offer expire.
+        self._absent: dict[Session, _Want] = {}
+
+    def __bool__(self) -> bool:
+        """Whether ``tell`` has something to look at."""
+        return bool(self._line or self._kept or self._absent)
+
+    def refused(self, session: Session, jobs: int, nbytes: int) -> None:
+        """There was no room for ``n`` jobs; their client holds them until it is offered room."""
+        self._is_back(session)
+        before = self._line.get(session, _Want(0, 0))
+        self._line[session] = _Want(before.jobs + jobs, max(before.nbytes, nbytes // jobs))
+
+    def accepted(self, session: Session, jobs: int, now: int) -> None:
+        """So many have come in."""
+        self._is_back(session)
+        kept = self._kept.pop(session, None)
+        if kept is not None and kept.jobs > jobs:
+            self._kept[session] = _Kept(kept.jobs - jobs, kept.nbytes, now + KEEP_NS)
+
+    def _is_back(self, session: Session) -> None:
+        if session in self._absent:
+            self._line[session] = self._absent.pop(session)
+
+    def waive(self, session: Session) -> None:
+        """A client wants no more room, and gives back what is kept for it."""
+        self._line.pop(session, None)
+        self._kept.pop(session, None)
+        self._absent.pop(session, None)
+
+    def kept_from(self, session: Session) -> int:
+        """Room that this session may not use, as it is reserved for others."""
+        if not self._kept:
+            return 0
+        return sum(kept.jobs for other, kept in self._kept.items() if other is not session)
+
+    def bytes_for(self, session: Session) -> int:
+        """How many more bytes of arguments this session may hold.
+
+        Whoever holds some may hold as much as it leaves free: one client alone half of all, two a
+        third each; so there is always room for another, whatever they do. A first one may be as
+        large as there is room for.
+        """
+        free = self._ledger.policy.queue_bytes - self._ledger.jobs_nbytes
+        for other, kept in self._kept.items():
+            if other is not session:
+                free -= kept.jobs * kept.nbytes
+        return max(0, (free - session.nbytes) // 2 if session.nbytes else free)
+
+    def tell(self, now: int) -> list[TellRoom]:
+        """The offers of room to make now."""
+        self._let_lapse(now)
+        told: list[TellRoom] = []
+        first: dict[Session, _Want] = {}  # those who have to wait for their own jobs to end
+        while self._line:
+            session = next(iter(self._line))
+            want = self._line.pop(session)
+            if not self._ledger.is_open(session):
+                continue
+            jobs = want.jobs
+            if not self._ledger.draining:
+                jobs = min(jobs, self._free_jobs(), self._fitting(session, want.nbytes))
+            if not jobs:
+                first[session] = want
+                continue
+            if jobs < want.jobs:  # there is more to tell it later, after the others
+                self._line[session] = want._replace(jobs=want.jobs - jobs)
+            before = self._kept.get(session)
+            if before is None:
+                self._kept[session] = _Kept(jobs, want.nbytes, now + KEEP_NS)
+            else:  # no longer than the first of it, or it would never lapse
+                self._kept[session] = _Kept(before.jobs + jobs, want.nbytes, before.until_ns)
+            told.append(TellRoom(session, jobs))
+        self._line = first
+        return told
+
+    def _let_lapse(self, now: int) -> None:
+        is_open = self._ledger.is_open
+        for session in [session for session in self._absent if not is_open(session)]:
+            del self._absent[session]
+        for session, kept in list(self._kept.items()):
+            if not is_open(session):
+                del self._kept[session]
+            elif kept.until_ns <= now:
+                del self._kept[session]
+                if session in self._line:
+                    self._absent[session] = self._line.pop(session)
+
+    def _free_jobs(self) -> int:
+        """The share of the next in line of the jobs that there is room for."""
+        ledger = self._ledger
+        free = ledger.policy.queue_jobs - ledger.unfinished
+        free -= sum(each.jobs for each in self._kept.values())
+        return max(0, -(-free // (len(self._line) + 1)))
+
+    def _fitting(self, session: Session, nbytes: int) -> int:
+        """How many jobs of average size this session may bring, beside what it was offered."""
+        own = self._kept.get(session)
+        room = self.bytes_for(session) - (0 if own is None else own.jobs * own.nbytes)
+        return max(0, room // max(1, nbytes))
+
+    def next_due(self) -> int | None:
+        """When ``tell`` may have something to say although nothing happened."""
+        if not self._line:
+            return None
+        return min((kept.until_ns for kept in self._kept.values()), default=None)
+
+
+class Admission:
+    """Admits jobs to the ledger."""
+
+    def __init__(self, ledger: Ledger, rooms: RoomQueue) -> None:
+        self._ledger = ledger
+        self._rooms = rooms
+
+    def submit(
+        self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
+
+        Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
+        """
+        fn = session.functions.get(message.fid)
+        if fn is None or fn.kind == PART:
+            raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
+        seqs = range(message.first_seq, message.first_seq + len(message.payloads))
+        if not session.jobs.keys().isdisjoint(seqs):
+            raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
+        nbytes = sum(map(len, message.payloads))
+        if any(buffers):
+            nbytes += sum(len(b) for bs in buffers for b in bs)
+        refusal = self._refusal(session, len(message.payloads), nbytes)
+        if refusal is not None:
+            told = session.waits and refusal[0] in _FOR_A_WHILE
+            if told:
+                self._rooms.refused(session, len(seqs), nbytes)
+            self._reject(session, seqs, *refusal, told=told)
+            return
+        self._rooms.accepted(session, len(seqs), now)
+        delay_ns = 0 if message.options is None else int(message.options.delay * 1e9)
+        state = JobState.DELAYED if delay_ns else JobState.QUEUED
+        jobs = self._accept(session, fn, message, buffers, state, now)
+        self._ledger.jobs_nbytes += nbytes
+        session.nbytes += nbytes
+        if delay_ns:
+            self._ledger.delays.add(jobs, now + delay_ns)
+        else:
+            self._ledger.put(jobs)
+
+    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[Reason, str, int] | None:
+        """(reason label, text, room) when a limit refuses ``n`` more jobs."""
+        ledger, policy = self._ledger, self._ledger.policy
+        if ledger.draining:
+            return "draining", "the daemon is draining and takes no more jobs", 0
+        if session.owed + n > policy.window:
+            room = max(0, policy.window - session.owed)
+            return "window", f"this client's window of {policy.window} jobs is full", room
+        free = policy.queue_jobs - ledger.unfinished - self._rooms.kept_from(session)
+        if n > free:
+            room = max(0, free)
+            return "queue_jobs", f"limits.queue_jobs = {policy.queue_jobs} jobs are held", room
+        if nbytes > policy.queue_bytes and n == 1:
+            return (
+                "too_large",
+                f"its arguments have more than limits.queue_bytes = {policy.queue_bytes}",
+                0,
+            )
+        room = self._rooms.bytes_for(session)
+        if nbytes > room:
+            text = (
+                f"arguments of {ledger.jobs_nbytes} bytes, {session.nbytes} of them this client's,"
+                f" are held; limits.queue_bytes = {policy.queue_bytes}, and a client may hold at"
+                " most as much as remains free"
+            )
+            return "queue_bytes", text, room * n // nbytes
+        return None
+
+    def _reject(
+        self,
+        session: Session,
+        seqs: Collection[int],
+        label: Reason,
+        text: str,
+        room: int,
+        *,
+        told: bool,
+    ) -> None:
+        if session.parent is None:
+            self._ledger.tally.rejected[label] += len(seqs)
+        details: dict[str, Any] = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
+        if told:
+            details["told"] = True
+        special = Outcome.REJECTED, details
+        for seq in seqs:
+            self._ledger.outboxes.add(session, seq, b"", NO_BUFFERS, 0, special)
+
+    def _accept(
+        self,
+        session: Session,
+        fn: Function,
+        message: Submit,
+        buffers: Sequence[Buffers],
+        state: JobState,
+        now: int,
+    ) -> list[Job]:
+        jobs = []
+        options, seq, mine = message.options, message.first_seq, session.jobs
+        for payload, own in zip(message.payloads, buffers, strict=True):
+            nbytes = len(payload) + sum(len(b) for b in own) if own else len(payload)
+            job = Job(session, seq, fn, options, payload, own, nbytes, state, now)
+            job.moved = session.parent is not None
+            mine[seq] = job
+            jobs.append(job)
+            seq += 1
+        fn.jobs += len(jobs)
+        self._ledger.unfinished += len(jobs)
+        if session.parent is None:
+            self._ledger.tally.submitted += len(jobs)
+        else:
+            self._ledger.tally.children += len(jobs)
+            session.parent.lost += len(jobs)
+        return jobs
