@@ -4,7 +4,8 @@ Every accepted job is in exactly one place: the timer heap, one of the two queue
 (P, epoch); ``audit`` checks it. It leaves by ``finish`` (or ``finish_plain``, ``drop``), once.
 
 It does not know why a job moves: who gets which is decided in ``handout`` and ``stealing``, what a
-message or a death means in ``reports``, ``cancels`` and ``deaths``. All of them go through here.
+message or a death means in ``lease_events``, ``cancels`` and ``deaths``. All of them go through
+here.
 """
 
 from __future__ import annotations

@@ -36,11 +36,11 @@ from gmpd.sched.events import AnyEvent, TurnEnded
 from gmpd.sched.handout import HandOut
 from gmpd.sched.history import History
 from gmpd.sched.instructions import Instruction
+from gmpd.sched.lease_events import LeaseEvents
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
-from gmpd.sched.reports import Reports
 from gmpd.sched.steal import RandomOrder
 from gmpd.sched.stealing import Stealing
 from gmpd.sched.streams import Streams
@@ -59,7 +59,7 @@ class Sched:
         self._limits = limits = Limits(ledger, self._out)
         self._cancels = cancels
         self._deaths = Deaths(ledger, ps, children, limits)
-        self._reports = Reports(ledger, ps, limits, self._out)
+        self._lease_events = LeaseEvents(ledger, ps, limits, self._out)
         self._streams = Streams(ledger, self._out)
         self._handout = HandOut(ledger, ps, limits, self._out)
         self._stealing = Stealing(ledger, ps, order, self._out)
@@ -124,24 +124,24 @@ class Sched:
             self.tally.dropped["stale_epoch"] += event.rows
             return
         self._ps.heard(record, now)
-        reports = self._reports
+        leases = self._lease_events
         match event:
             case events.Finished():
-                reports.finished(record, event.message, event.buffers, now)
+                leases.finished(record, event.message, event.buffers, now)
             case events.Started():
-                reports.started(record, event.tokens, now)
+                leases.started(record, event.tokens, now)
             case events.ItemsYielded():
                 self._streams.items(record, event.token, event.payloads, event.buffers)
             case events.ChildrenCounted():
                 self._children.counted(record, event.n, asked=event.asked)
             case events.SetAside():
-                reports.set_aside(record, event.tokens)
+                leases.set_aside(record, event.tokens)
             case events.Withheld():
-                reports.withheld(record, event.tokens, now)
+                leases.withheld(record, event.tokens, now)
             case events.Expired():
-                reports.expired(record, event.tokens, now)
+                leases.expired(record, event.tokens, now)
             case events.NotCancelled():
-                reports.not_cancelled(record, event.tokens)
+                leases.not_cancelled(record, event.tokens)
             case events.Heard():
                 pass
             case _:
@@ -213,12 +213,12 @@ class Sched:
             case events.Probed():
                 self._ps.probed(record, moves=event.moves, asleep=event.asleep, now=now)
             case events.Claimed():
-                self._reports.claimed(record, event.tokens, now)
+                self._lease_events.claimed(record, event.tokens, now)
             case events.OutcomesRecovered():
-                self._reports.recovered(record, event.message, event.buffers, now)
+                self._lease_events.recovered(record, event.message, event.buffers, now)
             case events.Revoked():
                 thief = None if event.thief is None else self.ps.get(event.thief)
-                self._reports.revoked(record, event, thief, now)
+                self._lease_events.revoked(record, event, thief, now)
             case _:
                 assert_never(event)
 

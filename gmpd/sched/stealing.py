@@ -3,7 +3,7 @@
 What hides behind an unexpectedly long job is stolen back as soon as another P has nothing: first
 revoked, in memory shared with the victim, which need not answer and cannot claim it any more; then,
 and only then, leased anew under a new token. A lease that the victim had claimed shows itself
-as started by that (``reports.revoked``).
+as started by that (``lease_events.revoked``).
 
 It only chooses victim and leases; it never moves a job itself.
 """

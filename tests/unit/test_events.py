@@ -12,7 +12,7 @@ from gmpd.protocol import Define, Finished, Submit
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Event
 from gmpd.sched.history import EVENTS_KEPT
-from gmpd.sched.reports import Reports
+from gmpd.sched.lease_events import LeaseEvents
 from gmpd.sched.states import JobState
 from tests.desk import KILLED, Desk, replay
 
@@ -126,7 +126,7 @@ def test_a_broken_rule_carries_the_story(monkeypatch: pytest.MonkeyPatch) -> Non
     def bug(*_: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(Reports, "started", bug)
+    monkeypatch.setattr(LeaseEvents, "started", bug)
     with pytest.raises(KeyError) as failed:
         desk.start(p, [7])
     assert "tokens=[7]" in failed.value.__notes__[0]

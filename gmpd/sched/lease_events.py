@@ -1,4 +1,4 @@
-"""Reports of workers on their leases, and what the shell found in the memory it shares with them.
+"""Events about leases: reports of workers, and answers of the shell from shared memory.
 
 A message about a lease that has ended changes nothing but a counter; one of an old epoch does
 not come here (``schedt``). The next step is decided at the end of the turn.
@@ -19,7 +19,7 @@ from gmpd.sched.records import Buffers, Job, PRecord, Session
 from gmpd.sched.states import JobState, transition
 
 
-class Reports:
+class LeaseEvents:
     """``out`` takes what the shell is to do."""
 
     def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
