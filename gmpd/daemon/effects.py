@@ -21,9 +21,8 @@ from gmpd.daemon.workers import Workers
 from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
-from gmpd.sched.records import PRecord
+from gmpd.sched.records import PROBE_AFTER_NS, PRecord
 from gmpd.sched.schedt import Sched
-from gmpd.sched.steal import SILENT_NS
 
 log = logging.getLogger("gmpd.coordinator")
 
@@ -148,7 +147,7 @@ class Effects:
         if worker is not None:
             slots = worker.shm.slots
             round_ = slots[Slot.ROUND]
-            moves = round_ != worker.seen_round or now - worker.sent_ns < SILENT_NS
+            moves = round_ != worker.seen_round or now - worker.sent_ns < PROBE_AFTER_NS
             worker.seen_round = round_
             # One that sleeps is woken by what it is sent.
             asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != worker.sent_round

@@ -15,8 +15,19 @@ from gmpd.sched.cancels import Cancels
 from gmpd.sched.instructions import AskChildren, Instruction
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
+from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import PRecord
-from gmpd.sched.steal import CHILDREN_LOW_NS, CHILDREN_MAX, RandomOrder
+
+#: Children that are asked for at once; the worker gives half of what it has, and packs no longer
+#: than it may. A round of asking costs the thief a slice at worst: a few of these per second.
+CHILDREN_MAX = 512
+#: More children are asked for when those that are queued here are less work than this per thief:
+#: a victim answers after the child that it runs, or after a slice (10 ms), and then packs.
+CHILDREN_LOW_NS = 30_000_000
+#: A thief holds children worth so much: what counts is when the last of them ends, not each by
+#: itself, and a round trip for every 2 ms of them cost a tenth of two cores. Jobs queued behind a
+#: long one is taken back as soon as another P has nothing.
+CHILDREN_CREDIT_NS = 40_000_000
 
 
 class Children:

@@ -7,7 +7,7 @@ hog) counts only against its function: others are begun before it, and pass it i
 A lease is named by its token, and tokens rise for ever: a message about an old one finds nothing
 and changes nothing.
 
-It never takes a job from where it lies: that is ``stealing``'s.
+It never takes a job from where it lies: that is ``steal``'s.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import partial
 
 from gmpd.protocol import Options, Outcome
+from gmpd.sched.children import CHILDREN_CREDIT_NS
 from gmpd.sched.globq import Fits
 from gmpd.sched.instructions import DefineAt, Dispatch, Instruction, Kill, Retire, StartIsolated
 from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
@@ -23,7 +24,6 @@ from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState, transition
-from gmpd.sched.steal import CHILDREN_CREDIT_NS
 
 
 class HandOut:

@@ -3,7 +3,7 @@
 Every accepted job is in exactly one place: the timer heap, one of the two queues, or one lease
 (P, epoch); ``audit`` checks it. It leaves by ``finish`` (or ``finish_plain``, ``drop``), once.
 
-It does not know why a job moves: who gets which is decided in ``handout`` and ``stealing``, what a
+It does not know why a job moves: who gets which is decided in ``handout`` and ``steal``, what a
 message or a death means in ``lease_events``, ``cancels`` and ``deaths``. All of them go through
 here.
 """

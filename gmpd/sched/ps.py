@@ -1,8 +1,8 @@
 """The Ps that there are (Go: ``allp``), which have no fresh work (Go: ``pidle``), which are silent.
 
-**Silence** is not death. A P that holds something and is not heard of for ``SILENT_NS`` is looked
-at, in memory that it shares; if its run loop stands still it is *deaf*: robbed of what it did not
-claim, and passed over until it moves again.
+**Silence** is not death. A P that holds something and is not heard of for ``PROBE_AFTER_NS`` is
+looked at, in memory that it shares; if its run loop stands still it is *deaf*: robbed of what it
+did not claim, and passed over until it moves again.
 
 It does not know jobs, nor who should get which: only whether a P holds any.
 """
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Instruction, Probe, RecoverOutcomes, Retire, Revoke, UndefineAt
-from gmpd.sched.records import Function, PRecord, earliest
-from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS
+from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRecord, earliest
 
 
 class Ps:
@@ -95,14 +94,14 @@ class Ps:
 
     def heard(self, record: PRecord, now: int) -> None:
         """Any message of a worker: its run loop lives."""
-        record.probe_at_ns = now + SILENT_NS
-        record.pause_ns = SILENT_NS
+        record.probe_at_ns = now + PROBE_AFTER_NS
+        record.pause_ns = PROBE_AFTER_NS
         record.deaf = False
 
     def watch(self, record: PRecord, now: int) -> None:
         """It is about to get work: if it held nothing, its silence counts from now on."""
         if not record.probe_at_ns or not record.is_holding:
-            record.probe_at_ns = now + SILENT_NS
+            record.probe_at_ns = now + PROBE_AFTER_NS
 
     def probe(self, now: int) -> bool:
         """See after Ps that hold something and have not been heard of; whether there are any."""
@@ -125,6 +124,6 @@ class Ps:
             record.deaf_ns = now
         record.deaf = deaf
         record.probe_at_ns = 0 if asleep else now + record.pause_ns
-        record.pause_ns = min(LOOK_NS_MAX, record.pause_ns * 2)
+        record.pause_ns = min(PROBE_EVERY_MAX_NS, record.pause_ns * 2)
         if record.deaf:
             self._out.append(RecoverOutcomes(record))

@@ -14,7 +14,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.states import JobState
-from gmpd.sched.steal import SILENT_NS
+
+#: A P that holds work and is silent for this long is probed: a G's time slice (Go:
+#: ``forcePreemptNS``), so that one that hands a long G off speaks in time. While it moves, the
+#: looks get rarer up to the second value.
+PROBE_AFTER_NS = 10_000_000
+PROBE_EVERY_MAX_NS = 1_000_000_000
 
 Buffers: TypeAlias = Sequence[Any]
 NO_BUFFERS: Buffers = ()
@@ -354,7 +359,7 @@ class PRecord:
         #: When to look whether it lives, and how long after that again; 0: not before it is heard
         #: of or given work. Only while it holds something.
         self.probe_at_ns = 0
-        self.pause_ns = SILENT_NS
+        self.pause_ns = PROBE_AFTER_NS
         #: Its run loop stood still when it was looked at: it is stopped, or in C code, or in a step
         #: of a coroutine that lasts. It gets nothing more while another P hears, and takes nothing.
         self.deaf = False

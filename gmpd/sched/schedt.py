@@ -10,7 +10,7 @@ long for slow jobs and too short for fast ones, always.
 
 **Chosen.** Credit by *time* (``handout``): a P holds about 2 ms of fresh work. The rest waits in
 one queue that is fair between clients (``globq``). A job queued behind an unexpectedly
-long one is stolen as soon as another P has nothing (``stealing``). Children of Gs
+long one is stolen as soon as another P has nothing (``steal``). Children of Gs
 stay in their worker until another P has nothing (``children``). Isolated jobs wait in a queue of
 their own, for workers of their own (``isolated``); and so do jobs of functions that keep ending
 their workers (``suspects``).
@@ -40,9 +40,9 @@ from gmpd.sched.lease_events import LeaseEvents
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
+from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
-from gmpd.sched.steal import RandomOrder
-from gmpd.sched.stealing import Stealing
+from gmpd.sched.steal import Steals
 from gmpd.sched.streams import Streams
 
 
@@ -62,7 +62,7 @@ class Sched:
         self._lease_events = LeaseEvents(ledger, ps, limits, self._out)
         self._streams = Streams(ledger, self._out)
         self._handout = HandOut(ledger, ps, limits, self._out)
-        self._stealing = Stealing(ledger, ps, order, self._out)
+        self._steals = Steals(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
         self._rooms = RoomQueue(ledger)
         self._admission = Admission(ledger, self._rooms)
@@ -231,7 +231,7 @@ class Sched:
             self._limits.due(now)
             self._handout.pump(now)
             if not self._ps.probe(now):  # else there is another turn, that knows who is deaf
-                self._stealing.steal(now)
+                self._steals.steal(now)
         self._children.ask()
         if not self.isolated.quiet:
             self._handout.isolate(now)
@@ -261,7 +261,7 @@ class Sched:
             self.delays.next_due,
             self._limits.next_due(),
             self._ps.next_probe,
-            self._stealing.next_stale,
+            self._steals.next_stale,
         )
 
     def take_failures(self) -> list[Failure]:

@@ -1,24 +1,26 @@
-"""The order in which an idle P tries victims: Go's runtime.randomOrder, without dice.
+"""A P has nothing and nothing waits: take from another what it has not begun.
 
-Each search starts at a random P and goes on in steps of a random stride that is coprime to their
-number, so every P is visited exactly once and no two searches favour the same victim. The
-randomness is a small generator with a given seed: the same events give the same victims.
+What hides behind an unexpectedly long job is stolen back as soon as another P has nothing: first
+revoked, in memory shared with the victim, which need not answer and cannot claim it any more; then,
+and only then, leased anew under a new token. A lease that the victim had claimed shows itself
+as started by that (``lease_events.revoked``).
+
+It only chooses victim and leases; it never moves a job itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from math import gcd
+from itertools import islice
+
+from gmpd.sched.instructions import Instruction, Revoke
+from gmpd.sched.ledger import Ledger
+from gmpd.sched.ps import Ps
+from gmpd.sched.random_order import RandomOrder
+from gmpd.sched.records import Job, PRecord, earliest
+from gmpd.sched.runq import half_up
 
 #: A steal costs a lease and its way back (about 0.2 ms): less work is not worth moving.
 WORTH_NS = 300_000
-
-#: A P that holds work and is silent for this long is probed: a G's time slice (Go:
-#: ``forcePreemptNS``), so that one that hands a long G off speaks in time. While it moves, the
-#: looks get rarer up to the second value.
-SILENT_NS = 10_000_000
-LOOK_NS_MAX = 1_000_000_000
 
 #: A fresh job that was leased this long ago is moved to any idle P, and at its next P has twice
 #: as long: behind two hogs it is not carried to and fro for ever.
@@ -26,51 +28,80 @@ STALE_NS = 50_000_000
 #: So often it doubles at most: 3.2 s.
 STALE_DOUBLINGS = 6
 
-#: Children that are asked for at once; the worker gives half of what it has, and packs no longer
-#: than it may. A round of asking costs the thief a slice at worst: a few of these per second.
-CHILDREN_MAX = 512
-#: More children are asked for when those that are queued here are less work than this per thief:
-#: a victim answers after the child that it runs, or after a slice (10 ms), and then packs.
-CHILDREN_LOW_NS = 30_000_000
-#: A thief holds children worth so much: what counts is when the last of them ends, not each by
-#: itself, and a round trip for every 2 ms of them cost a tenth of two cores. Jobs queued behind a
-#: long one is taken back as soon as another P has nothing.
-CHILDREN_CREDIT_NS = 40_000_000
+#: So many of what a thief has begun are compared with what is set aside.
+ALIKE_LOOKS = 64
 
 
-@lru_cache(maxsize=64)
-def coprimes(n: int) -> tuple[int, ...]:
-    """The strides that visit all of ``n`` Ps."""
-    return tuple(k for k in range(1, n + 1) if gcd(k, n) == 1)
+class Steals:
+    """Revokes for idle Ps. ``out`` takes what the shell is to do."""
 
+    def __init__(self, ledger: Ledger, ps: Ps, order: RandomOrder, out: list[Instruction]) -> None:
+        self._queue = ledger.queue
+        self._started_max = ledger.policy.started_max
+        self._ps = ps
+        self._order = order
+        self._out = out
+        #: When something has lain so long that an idle P takes it all the same, as ``steal`` saw.
+        self.next_stale: int | None = None
 
-class RandomOrder:
-    """xorshift64*: as good as an order of victims needs, and the same in every run."""
+    def steal(self, now: int) -> None:
+        """An idle P and an empty queue: take from a busy P what it has not claimed.
 
-    __slots__ = ("_state",)
-
-    def __init__(self, seed: int) -> None:
-        self._state = (seed * 0x9E3779B97F4A7C15 + 1) & _MASK or 1
-
-    def next(self) -> int:
-        x = self._state
-        x ^= x >> 12
-        x = (x ^ (x << 25)) & _MASK
-        x ^= x >> 27
-        self._state = x
-        return ((x * 0x2545F4914F6CDD1D) & _MASK) >> 32
-
-    def positions(self, n: int) -> Iterator[int]:
-        """0 to ``n - 1``, each once."""
-        if n <= 1:  # no dice needed
-            yield from range(n)
+        The older half of it (Go: ``runqgrab``); all of it from one that is deaf; and else what has
+        lain there for long.
+        """
+        self.next_stale = None
+        if self._queue or (thief := self._thief()) is None:
             return
-        draw = self.next()
-        strides = coprimes(n)
-        at, stride = draw % n, strides[draw // n % len(strides)]
-        for _ in range(n):
-            yield at
-            at = (at + stride) % n
+        victims = [p for p in self._ps.all.values() if p.fresh and p.ready and not p.draining]
+        for at in self._order.positions(len(victims)):
+            if tokens := self._stealable(victims[at], thief, now):
+                self._out.append(Revoke(victims[at], tokens, thief, now))
+                return
+
+    def _stealable(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
+        """The leases to revoke from ``victim``. Not a thief's own children, which are nothing for
+        it while it has others of them at home."""
+        skip = thief.own_children()
+        oldest = victim.oldest(skip)
+        if oldest is None:
+            return []
+        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+        if victim.deaf:
+            return tokens
+        if aside := victim.set_aside():
+            # First what would wait there longest, but not to where it would be set aside as well.
+            alike = {job.fn for job in islice(reversed(thief.started.values()), ALIKE_LOOKS)}
+            tokens = [t for t in tokens if t not in aside or victim.fresh[t].fn not in alike]
+            tokens.sort(key=lambda token: token not in aside)
+        if tokens and self._has_spare(victim, len(tokens), free=not thief.begun):
+            return tokens[: half_up(len(tokens))]
+        if now >= (stale := _stale_ns(oldest)):
+            return [oldest.token]
+        self.next_stale = earliest(self.next_stale, stale)
+        return []
+
+    def _thief(self) -> PRecord | None:
+        """The idle P to steal for: the latest that has nothing started, else the latest."""
+        latest = None
+        for p in reversed(self._ps.idle):
+            if not p.deaf and p.begun < self._started_max:
+                if not p.begun:
+                    return p
+                latest = latest or p
+        return latest
+
+    def _has_spare(self, victim: PRecord, n: int, *, free: bool) -> bool:
+        """Whether it has something beside what it runs, or runs something long; ``n`` may go.
+
+        A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
+        between two Ps that both run something long it would be carried to and fro.
+        """
+        if n > 1 and victim.used_ns >= WORTH_NS:
+            return True
+        return free and victim.begun > 0
 
 
-_MASK = (1 << 64) - 1
+def _stale_ns(job: Job) -> int:
+    """From when on a fresh job is taken to any idle P."""
+    return job.leased_ns + (STALE_NS << min(job.moves, STALE_DOUBLINGS))

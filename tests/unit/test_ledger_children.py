@@ -8,9 +8,9 @@ import pytest
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
+from gmpd.sched.children import CHILDREN_LOW_NS
 from gmpd.sched.instructions import AskChildren, CancelAt, Deliver, Dispatch, TellRunning
 from gmpd.sched.records import PRecord
-from gmpd.sched.steal import CHILDREN_LOW_NS
 from tests.desk import MS, Desk, handed, only, payloads
 
 

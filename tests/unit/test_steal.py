@@ -18,8 +18,9 @@ from gmpd.sched.instructions import (
     Revoke,
     TellRunning,
 )
-from gmpd.sched.records import PRecord, Session
-from gmpd.sched.steal import LOOK_NS_MAX, SILENT_NS, STALE_NS, RandomOrder, coprimes
+from gmpd.sched.random_order import RandomOrder, coprimes
+from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, PRecord, Session
+from gmpd.sched.steal import STALE_NS
 from tests.desk import MS, Desk, handed, only, payloads
 
 # ------------------------------------------------------------------------------ whom to ask
@@ -262,8 +263,8 @@ def silence() -> Silence:
 
 
 def test_a_deaf_p_loses_all_that_it_did_not_claim(silence: Silence) -> None:
-    assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
-    assert not only(silence.desk.take(after_ms=SILENT_NS / MS - 0.5), Probe)
+    assert silence.desk.sched.next_deadline() == silence.desk.now + PROBE_AFTER_NS
+    assert not only(silence.desk.take(after_ms=PROBE_AFTER_NS / MS - 0.5), Probe)
     (look,) = only(silence.desk.take(after_ms=0.5), Probe)
     assert look.p is silence.one
     silence.desk.probed(silence.one, moves=False, asleep=False)
@@ -310,11 +311,11 @@ def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silenc
         looks.append((silence.desk.now - began) // MS)
         assert not silence.one.deaf
     assert looks[:4] == [10, 20, 40, 80]
-    assert silence.one.pause_ns == LOOK_NS_MAX
+    assert silence.one.pause_ns == PROBE_EVERY_MAX_NS
     silence.desk.heard(silence.one, 1)
-    assert silence.one.pause_ns == SILENT_NS
+    assert silence.one.pause_ns == PROBE_AFTER_NS
     silence.desk.heard(silence.one, 0)  # of an epoch that is over
-    assert silence.one.probe_at_ns == silence.desk.now + SILENT_NS
+    assert silence.one.probe_at_ns == silence.desk.now + PROBE_AFTER_NS
 
 
 def test_who_sleeps_is_not_looked_at_again_before_it_is_given_work(silence: Silence) -> None:
@@ -326,7 +327,7 @@ def test_who_sleeps_is_not_looked_at_again_before_it_is_given_work(silence: Sile
     assert silence.desk.sched.next_deadline() is None
     silence.desk.submit(silence.client, 2, "m:other")
     silence.desk.take()
-    assert silence.desk.sched.next_deadline() == silence.desk.now + SILENT_NS
+    assert silence.desk.sched.next_deadline() == silence.desk.now + PROBE_AFTER_NS
 
 
 def test_who_holds_nothing_is_not_looked_at(silence: Silence) -> None:
