@@ -184,7 +184,7 @@ class Desk:
             self._say(self.of_workers, peer, self._worker_frames.draw())
         self._decide()
         self.sched.validate()
-        if failed := self.sched.tally.dropped["failed_handler"]:
+        if failed := self.sched.counters.dropped["failed_handler"]:
             raise FoundError(f"{failed} handlers failed: the log says which")
 
     def _finish(self) -> None:
@@ -234,7 +234,7 @@ def fuzz_policy(seed: int, messages: int) -> Counter[str]:
     desk = Desk(seed)
     for _ in range(messages):
         desk.step()
-    return desk.sched.tally.dropped
+    return desk.sched.counters.dropped
 
 
 def fuzz_core(seed: int, messages: int) -> Counter[str]:

@@ -95,7 +95,7 @@ class Clients:
                 self._traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
-                self._sched.tally.dropped["bad_client_message"] += 1
+                self._sched.counters.dropped["bad_client_message"] += 1
                 self._refuse(peer, Refusal.MALFORMED, str(error))
             except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
                 self._failed(peer, frames[0], error)
@@ -156,7 +156,7 @@ class Clients:
                 assert_never(message)
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
-        dropped = self._sched.tally.dropped
+        dropped = self._sched.counters.dropped
         try:
             version = protocol.agree(message)
         except ProtocolError as error:

@@ -32,10 +32,10 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.netpoll import Gatekeeper, Network, Poller, Router
 from gmpd.sched import instructions as do
+from gmpd.sched.counters import Histogram
 from gmpd.sched.events import Draining, TurnEnded
 from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched
-from gmpd.sched.tally import Histogram
 
 log = logging.getLogger("gmpd.coordinator")
 
@@ -168,7 +168,7 @@ class Coordinator:
     @property
     def dropped(self) -> Counter[str]:
         """All that was refused below and at the protocol."""
-        counts = Counter(self.sched.tally.dropped)
+        counts = Counter(self.sched.counters.dropped)
         counts["bad_handshake"] += self._client_link.bad_handshakes
         counts["bad_handshake"] += self._worker_link.bad_handshakes
         counts["refused_peer"] += self._gate.refused

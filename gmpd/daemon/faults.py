@@ -30,7 +30,7 @@ class Faults:
 
     def failed(self, whose: str, doing: str, error: BaseException) -> None:
         """``whose`` peer loses its connection, for ``doing`` that raised ``error``."""
-        self._sched.tally.dropped["failed_handler"] += 1
+        self._sched.counters.dropped["failed_handler"] += 1
         if not getattr(error, "__notes__", ()):  # raised outside of the policy, which adds its own
             error.add_note(self._sched.story())
         self._tell(

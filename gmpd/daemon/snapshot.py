@@ -22,9 +22,9 @@ from gmpd.daemon.shm import Slot
 from gmpd.daemon.supervisor import Supervisor
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
+from gmpd.sched.counters import Histogram
 from gmpd.sched.isolated import Stage
 from gmpd.sched.schedt import Sched
-from gmpd.sched.tally import Histogram
 
 if TYPE_CHECKING:
     from gmpd.sched.isolated import IsolatedP
@@ -62,7 +62,7 @@ class Observed(Protocol):
 def snapshot(c: Observed) -> dict[str, Any]:
     """The map described in ARCHITECTURE.md, section "The snapshot"."""
     now = time.monotonic_ns()
-    tally, queue = c.sched.tally, c.sched.queue
+    counters, queue = c.sched.counters, c.sched.queue
     oldest = min((job.accepted_ns for job in queue.heads()), default=now)
     return {
         "version": gmpd.__version__,
@@ -91,20 +91,20 @@ def snapshot(c: Observed) -> dict[str, Any]:
             "held_back": c.sched.held_back,
         },
         "jobs": {
-            "submitted": tally.submitted,
-            "rejected": dict(tally.rejected),
-            "finished": dict(tally.finished),
-            "retried": dict(tally.retried),
-            "overran": tally.overran,
+            "submitted": counters.submitted,
+            "rejected": dict(counters.rejected),
+            "finished": dict(counters.finished),
+            "retried": dict(counters.retried),
+            "overran": counters.overran,
         },
-        "children": tally.children,
+        "children": counters.children,
         "ps": [p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         "isolated": _isolated(c, now),
         "hist": {
-            "wait": tally.wait.snapshot(),
-            "run": tally.run.snapshot(),
-            "occupied": tally.occupied.snapshot(),
-            "steal": tally.steal.snapshot(),
+            "wait": counters.wait.snapshot(),
+            "run": counters.run.snapshot(),
+            "occupied": counters.occupied.snapshot(),
+            "steal": counters.steal.snapshot(),
             "loop_lag": c.loop_lag.snapshot(),
             **_worker_histograms(c, now),
         },

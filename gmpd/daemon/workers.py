@@ -74,7 +74,7 @@ class Workers:
                 self._traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
-                self._sched.tally.dropped["bad_worker_message"] += 1
+                self._sched.counters.dropped["bad_worker_message"] += 1
                 self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
                 self._replace(peer, str(error))
             except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
@@ -105,7 +105,7 @@ class Workers:
             return
         record = self._sched.record(worker.p) if worker is not None else None
         if worker is None or record is None:
-            self._sched.tally.dropped["unknown_worker"] += 1
+            self._sched.counters.dropped["unknown_worker"] += 1
             return
         p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
         worker.heard()

@@ -239,7 +239,7 @@ class Admission:
         told: bool,
     ) -> None:
         if session.parent is None:
-            self._ledger.tally.rejected[label] += len(seqs)
+            self._ledger.counters.rejected[label] += len(seqs)
         details: dict[str, Any] = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         if told:
             details["told"] = True
@@ -268,8 +268,8 @@ class Admission:
         fn.jobs += len(jobs)
         self._ledger.unfinished += len(jobs)
         if session.parent is None:
-            self._ledger.tally.submitted += len(jobs)
+            self._ledger.counters.submitted += len(jobs)
         else:
-            self._ledger.tally.children += len(jobs)
+            self._ledger.counters.children += len(jobs)
             session.parent.lost += len(jobs)
         return jobs

@@ -90,7 +90,7 @@ class Deaths:
         may = job.option("retries", 0) > 0 if spared else job.may_retry
         retry = may and not poisoned and not job.streamed
         if retry and not job.cancelling and ledger.is_open(job.session):
-            ledger.tally.retried["lost"] += 1
+            ledger.counters.retried["lost"] += 1
             ledger.note(job, Outcome.LOST, again=True, text=end.text)
             job.attempt += 1
             job.spared += spared

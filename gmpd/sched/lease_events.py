@@ -25,7 +25,7 @@ class LeaseEvents:
     def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
         self._ledger = ledger
         self._limits = limits
-        self._tally = ledger.tally
+        self._counters = ledger.counters
         self._ps = ps
         self._out = out
 
@@ -46,7 +46,7 @@ class LeaseEvents:
         for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
             if job is not None:
                 job.fn.learn(occupied_us * 1000)
-                self._tally.occupied.add(occupied_us * 1000)
+                self._counters.occupied.add(occupied_us * 1000)
         if message.specials is None and len(found) == len(jobs) and _one_client(found):
             self._ledger.finish_plain(found, message, buffers, now)
         else:
@@ -67,7 +67,7 @@ class LeaseEvents:
         late = record.collected.intersection(tokens)
         record.collected -= late
         if len(late) < len(tokens):
-            self._tally.dropped["unknown_token"] += len(tokens) - len(late)
+            self._counters.dropped["unknown_token"] += len(tokens) - len(late)
 
     def _finish_each(
         self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
@@ -96,7 +96,7 @@ class LeaseEvents:
         """The time limits of these have passed, and their frames have not ended."""
         for token in tokens:
             if record.job(token) is None and token not in record.overrunning:
-                self._tally.dropped["unknown_token"] += 1
+                self._counters.dropped["unknown_token"] += 1
             self._limits.passed(record, token, now)
         self._ps.rest(record)
 
@@ -110,7 +110,7 @@ class LeaseEvents:
         for token in tokens:
             job = record.started.pop(token, None)
             if job is None:
-                self._tally.dropped["unknown_token"] += 1
+                self._counters.dropped["unknown_token"] += 1
             else:
                 record.withheld[token] = job
                 if not job.withheld:  # its client went on meanwhile
@@ -129,7 +129,7 @@ class LeaseEvents:
             if job is None:
                 # That it was claimed may have shown before its worker could say so.
                 if token not in record.started and token not in record.overrunning:
-                    self._tally.dropped["unknown_token"] += 1
+                    self._counters.dropped["unknown_token"] += 1
                 continue
             record.used_ns -= job.est_ns
             transition(job, JobState.STARTED)
@@ -162,7 +162,7 @@ class LeaseEvents:
         if cancels:
             self._out.append(CancelAt(record, cancels))
         if event.thief is not None:
-            self._tally.steal.add(now - event.asked_ns)
+            self._counters.steal.add(now - event.asked_ns)
             record.lost += len(jobs)
             for job in jobs:
                 job.moved = True

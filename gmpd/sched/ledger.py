@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gmpd.protocol import Finished, Outcome
+from gmpd.sched.counters import Counters
 from gmpd.sched.delays import Delays
 from gmpd.sched.functions import Functions
 from gmpd.sched.globq import GlobalQueue
@@ -22,7 +23,6 @@ from gmpd.sched.outboxes import Outboxes
 from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Policy, PRecord, Session
 from gmpd.sched.states import JobState, transition
 from gmpd.sched.suspects import Suspects
-from gmpd.sched.tally import Tally
 
 #: First wait before a failed job is tried again; doubles per attempt up to the second value.
 RETRY_MIN_NS = 100_000_000
@@ -43,7 +43,7 @@ class Ledger:
         self.outboxes = Outboxes(policy.outbox_bytes, policy.results_bytes, self._hold)
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
-        self.tally = Tally()
+        self.counters = Counters()
         #: Takes no more jobs; what it has, it finishes.
         self.draining = False
         #: Attempts that did not end well, until the shell takes them.
@@ -129,7 +129,7 @@ class Ledger:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
         if not self.may_retry(job, outcome):
             return False
-        self.tally.retried[outcome.name.lower()] += 1
+        self.counters.retried[outcome.name.lower()] += 1
         self.note(job, outcome, again=True, payload=payload)
         wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
         job.attempt += 1
@@ -153,7 +153,7 @@ class Ledger:
         """The job of a live lease; None for any other, and counted unless it overruns."""
         job = record.job(token)
         if job is None and token not in record.overrunning:
-            self.tally.dropped["unknown_token"] += 1
+            self.counters.dropped["unknown_token"] += 1
         return job
 
     # -- ends ------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ class Ledger:
         """
         waited_ns = now - job.accepted_ns - ran_us * 1000
         if job.session.parent is None:
-            self.tally.wait.add(waited_ns)
-            self.tally.run.add(ran_us * 1000)
+            self.counters.wait.add(waited_ns)
+            self.counters.run.add(ran_us * 1000)
         self.drop(job, outcome)
         if outcome in _FAILED:
             text = str(details.get("text", "")) if details else ""
@@ -198,7 +198,7 @@ class Ledger:
     ) -> None:
         """``finish`` for jobs of one client that are all OK, a column at a time: most are, and
         one by one each costs three times as much."""
-        wait, run = self.tally.wait, self.tally.run
+        wait, run = self.counters.wait, self.counters.run
         mine = jobs[0].session.jobs
         for job, ran_us in zip(jobs, message.ran_us, strict=True):
             wait.add(now - job.accepted_ns - ran_us * 1000)
@@ -213,7 +213,7 @@ class Ledger:
         nbytes = sum([job.nbytes for job in jobs])
         self.jobs_nbytes -= nbytes
         jobs[0].session.nbytes -= nbytes
-        self.tally.finished[_LABEL[Outcome.OK]] += len(jobs)
+        self.counters.finished[_LABEL[Outcome.OK]] += len(jobs)
         session = jobs[0].session
         if self.is_open(session):
             seqs = [job.seq for job in jobs]
@@ -237,7 +237,7 @@ class Ledger:
         self.jobs_nbytes -= job.nbytes
         job.session.nbytes -= job.nbytes
         if job.session.parent is None:
-            self.tally.finished[_LABEL[outcome]] += 1
+            self.counters.finished[_LABEL[outcome]] += 1
 
 
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})

@@ -68,7 +68,7 @@ class Limits:
         if job.state is JobState.LEASED:
             transition(job, JobState.STARTED)
         overrun = record.overrunning[token] = Overrun(job, now)
-        self._ledger.tally.overran += 1
+        self._ledger.counters.overran += 1
         if not self._ledger.may_retry(job, Outcome.TIMEOUT):
             self._tell(job, RUNS_ON, now)
             return

@@ -86,7 +86,7 @@ class Sched:
         self.suspects = ledger.suspects
         self.delays = ledger.delays
         self.functions = ledger.functions
-        self.tally = ledger.tally
+        self.counters = ledger.counters
         self.started_max = policy.started_max
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class Sched:
         p = event.p
         record = self.ps.get(p) or self.isolated.ps.get(p)
         if record is None or record.epoch != event.epoch:
-            self.tally.dropped["stale_epoch"] += event.rows
+            self.counters.dropped["stale_epoch"] += event.rows
             return
         self._ps.heard(record, now)
         leases = self._lease_events

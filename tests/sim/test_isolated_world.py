@@ -190,7 +190,7 @@ def live(seed: int) -> IsolatedWorld:
 
 
 def moves(world: IsolatedWorld) -> dict[str, int]:
-    retried = sum(world.sched.tally.retried.values())
+    retried = sum(world.sched.counters.retried.values())
     return {"started": world.sched.isolated.started, "retried": retried}
 
 

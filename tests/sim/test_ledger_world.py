@@ -557,8 +557,8 @@ class World:
             assert (client.unacked_bytes, client.owed) == (0, 0)
             self.desk.leave(client)
         self.decide(0)
-        tally = self.sched.tally
-        assert tally.submitted == sum(tally.finished.values())
+        counters = self.sched.counters
+        assert counters.submitted == sum(counters.finished.values())
         assert (self.sched.nbytes, len(self.sched.queue), len(self.sched.delays)) == (0, 0, 0)
         assert all(fn.kind == "name" and not fn.users for fn in self.sched.functions.all())
         assert self.sched.next_deadline() is None
@@ -581,7 +581,7 @@ def live_all(
             raise
         if not seed % REPLAYED:
             assert replay(world.desk) == world.desk.decisions, f"seed {seed} decides anew"
-        total += world.sched.tally.finished
+        total += world.sched.counters.finished
         total.update(more(world))
     return total
 
@@ -600,9 +600,9 @@ def live(seed: int) -> World:
 
 
 def moves(world: World) -> dict[str, int]:
-    assert world.sched.tally.children <= world.children_given
+    assert world.sched.counters.children <= world.children_given
     return {
-        "stolen": world.sched.tally.steal.count,
+        "stolen": world.sched.counters.steal.count,
         "revoked": world.revoked,
         "dropped": world.dropped,
         "collected": world.collected,
@@ -610,8 +610,8 @@ def moves(world: World) -> dict[str, int]:
         "held back": world.held_back,
         "withheld": world.n_withheld,
         "set aside": world.aside,
-        "overran": world.sched.tally.overran,
-        "tried again after that": world.sched.tally.retried["timeout"],
+        "overran": world.sched.counters.overran,
+        "tried again after that": world.sched.counters.retried["timeout"],
     }
 
 

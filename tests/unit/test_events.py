@@ -155,9 +155,9 @@ def test_nothing_of_an_old_epoch_or_an_unknown_worker_is_believed() -> None:
     for event in worker:
         desk.tell(event)  # of epoch 1
     about = sum(each.rows for each in worker)
-    assert desk.sched.tally.dropped == {"stale_epoch": about}
+    assert desk.sched.counters.dropped == {"stale_epoch": about}
     desk.tell(events.Heard(9, 1))
-    assert desk.sched.tally.dropped["stale_epoch"] == about + 1
+    assert desk.sched.counters.dropped["stale_epoch"] == about + 1
 
 
 def test_a_history_that_is_told_again_leads_to_the_same_decisions() -> None:

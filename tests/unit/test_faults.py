@@ -97,7 +97,7 @@ class Desk:
 
     @property
     def failed(self) -> int:
-        return self.sched.tally.dropped["failed_handler"]
+        return self.sched.counters.dropped["failed_handler"]
 
 
 def test_one_clients_message_costs_that_client_its_connection(
@@ -190,7 +190,7 @@ def test_a_worker_whose_message_fails_is_replaced(caplog: pytest.LogCaptureFixtu
     workers.receive()
     assert killed == [worker, worker]
     assert desk.failed == 1
-    assert desk.sched.tally.dropped["bad_worker_message"] == 2
+    assert desk.sched.counters.dropped["bad_worker_message"] == 2
     assert "worker 7 of P0 is disconnected" in caplog.records[0].getMessage()
 
 

@@ -212,7 +212,7 @@ def test_a_late_job_with_retries_runs_again_elsewhere(scene: Scene) -> None:
     scene.take(500)
     scene.died(p)
     assert scene.ended(seq) is None
-    assert scene.sched.tally.retried == {"timeout": 1}
+    assert scene.sched.counters.retried == {"timeout": 1}
     (again,) = scene.starts(200)
     scene.desk.finish(scene.ready(again))
     scene.take()
@@ -308,7 +308,7 @@ def test_a_client_that_left_has_its_running_job_killed(scene: Scene) -> None:
     for record in list(scene.sched.isolated.ps.values()):
         scene.died(record)
     assert scene.sched.unfinished == 0
-    assert scene.sched.tally.finished == {"cancelled": 3}
+    assert scene.sched.counters.finished == {"cancelled": 3}
 
 
 def test_spares_wait_for_the_next_job_but_not_before_the_first() -> None:

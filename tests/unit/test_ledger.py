@@ -322,7 +322,7 @@ def refused(desk: Desk, session: Session, seqs: list[int], reason: str) -> dict[
     assert {desk.ended(session, seq) for seq in seqs} == {Outcome.REJECTED}
     details = desk.details(session, seqs[0])
     assert details["reason"] == reason
-    assert desk.sched.tally.rejected[reason] == len(seqs)
+    assert desk.sched.counters.rejected[reason] == len(seqs)
     assert details["text"]
     return details
 
@@ -417,7 +417,7 @@ def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
         for name, jobs in rooms:
             desk.submit({"1": one, "2": two}[name], jobs)
     assert order == [("1", 1), ("2", 1), ("1", 1)], "each its turn"
-    assert desk.sched.tally.rejected["queue_jobs"] == 4, "nobody was refused twice"
+    assert desk.sched.counters.rejected["queue_jobs"] == 4, "nobody was refused twice"
 
 
 def test_room_that_somebody_was_told_of_is_kept_for_a_while(desks: Callable[..., Desk]) -> None:
@@ -622,7 +622,7 @@ def test_messages_of_an_old_epoch_are_dropped_and_counted(desk: Desk) -> None:
     desk.items(p, token, [b"i"], 1)
     desk.not_cancelled(p, [token], 1)
     assert desk.take() == []
-    assert desk.sched.tally.dropped == {"stale_epoch": 4}
+    assert desk.sched.counters.dropped == {"stale_epoch": 4}
     assert list(p.fresh) == [token]
     desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
@@ -634,7 +634,7 @@ def test_unknown_tokens_are_dropped_and_counted(desk: Desk) -> None:
     desk.start(p, [1], 1)
     desk.items(p, 1, [b"i"], 1)
     desk.take()
-    assert desk.sched.tally.dropped == {"unknown_token": 4}
+    assert desk.sched.counters.dropped == {"unknown_token": 4}
     assert desk.ended(client, seq) is Outcome.OK
 
 
@@ -698,7 +698,7 @@ def test_lost_jobs_with_retries_run_again_in_their_order(desk: Desk) -> None:
     desk.died(0)
     desk.take()
     assert desk.ended(client, 1) is Outcome.LOST
-    assert desk.sched.tally.retried["lost"] == 4
+    assert desk.sched.counters.retried["lost"] == 4
 
 
 def test_a_job_that_kills_its_workers_is_poisoned(desk: Desk) -> None:
@@ -757,7 +757,7 @@ def test_a_failed_job_is_tried_again_later_and_later(desk: Desk, outcome: Outcom
     desk.end(p, outcome=outcome, payload=b"why")
     ((ended, payload, details),) = desk.outcomes[client.sid, seq]
     assert (ended, payload, details["attempt"]) == (outcome, b"why", 3)
-    assert desk.sched.tally.retried[outcome.name.lower()] == 2
+    assert desk.sched.counters.retried[outcome.name.lower()] == 2
 
 
 def test_a_job_that_succeeds_at_last_has_one_outcome(desk: Desk) -> None:

@@ -89,9 +89,9 @@ def test_children_are_not_counted_as_jobs() -> None:
     desk.start(thief, list(thief.fresh)[:1])
     assert only(desk.take(), TellRunning) == []
     desk.end(thief)
-    tally = desk.sched.tally
-    assert (tally.children, tally.submitted, sum(tally.finished.values())) == (3, 0, 0)
-    assert (tally.wait.count, thief.finished) == (0, 0)
+    counters = desk.sched.counters
+    assert (counters.children, counters.submitted, sum(counters.finished.values())) == (3, 0, 0)
+    assert (counters.wait.count, thief.finished) == (0, 0)
 
 
 def test_they_return_to_their_home_only_when_it_has_no_others() -> None:
@@ -182,7 +182,7 @@ def test_what_a_limit_refuses_goes_home(policy: dict[str, Any]) -> None:
     desk.take()
     assert home.session is not None
     assert {desk.ended(home.session, seq) for seq in seqs} == {Outcome.REJECTED}
-    assert not desk.sched.tally.rejected
+    assert not desk.sched.counters.rejected
 
 
 def test_nothing_is_believed_of_a_worker_that_is_gone() -> None:
@@ -192,4 +192,4 @@ def test_nothing_is_believed_of_a_worker_that_is_gone() -> None:
         desk.parent(home, 0)
     desk.children(home, 7, epoch=0)
     assert home.children == 100
-    assert desk.sched.tally.dropped["stale_epoch"] == 1
+    assert desk.sched.counters.dropped["stale_epoch"] == 1

@@ -44,8 +44,8 @@ def test_without_another_attempt_it_is_told_at_the_limit(desk: Desk) -> None:
     desk.finish(p, [token])
     desk.take()
     assert not p.overrunning
-    assert not desk.sched.tally.dropped
-    assert desk.sched.tally.overran == 1
+    assert not desk.sched.counters.dropped
+    assert desk.sched.counters.overran == 1
 
 
 def test_another_attempt_begins_when_the_frame_has_ended(desk: Desk) -> None:
@@ -87,8 +87,8 @@ def test_a_worker_that_reports_nothing_is_not_waited_for(desk: Desk, retries: in
     assert desk.ended(client, seq) is Outcome.TIMEOUT
     expire(desk, p, token)  # it comes to it at last
     desk.end(p, [token])
-    assert not desk.sched.tally.dropped
-    assert desk.sched.tally.overran == 1
+    assert not desk.sched.counters.dropped
+    assert desk.sched.counters.overran == 1
 
 
 def test_what_ended_in_time_and_lies_in_the_page_counts(desk: Desk) -> None:
@@ -114,7 +114,7 @@ def test_the_limit_may_be_reported_before_the_beginning(desk: Desk) -> None:
     desk.take()
     desk.start(p, [token])
     assert client.jobs[seq].state is JobState.OVERRUNNING
-    assert not desk.sched.tally.dropped
+    assert not desk.sched.counters.dropped
 
 
 def test_a_cancel_ends_the_wait_for_the_frame(desk: Desk) -> None:

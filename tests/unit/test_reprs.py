@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 
 from gmpd.protocol import Outcome
-from gmpd.sched import delays, functions, globq, isolated, records, suspects, tally
+from gmpd.sched import counters, delays, functions, globq, isolated, records, suspects
 from gmpd.sched.instructions import Dispatch, Instruction
 from gmpd.sched.isolated import IsolatedP, Isolation
 from gmpd.sched.records import NO_BUFFERS, Failure, Outcomes, Overrun
@@ -19,7 +19,7 @@ from tests.desk import Desk, only
 
 SECRET = b"a user's value"
 LONG = "n" * 5000
-MODULES = (records, isolated, globq, delays, functions, suspects, tally)
+MODULES = (records, isolated, globq, delays, functions, suspects, counters)
 #: Twice a record, beside numbers: an instruction names two at most.
 MOST = 900
 
@@ -51,7 +51,7 @@ def some_of_each(desk: Desk) -> Iterator[Any]:
     failure = Failure("id", LONG, LONG, Outcome.ERROR, 1, True, LONG, SECRET)
     yield from (p, client, job, job.fn, Overrun(job, 1), outcomes, failure, desk.policy)
     yield from (sched, sched.queue, sched.delays, sched.functions, sched.suspects)
-    yield from (sched.isolated, IsolatedP(7), sched.tally, sched.tally.wait)
+    yield from (sched.isolated, IsolatedP(7), sched.counters, sched.counters.wait)
 
 
 def test_each_record_says_what_it_is(desk: Desk) -> None:

@@ -115,11 +115,11 @@ def test_what_is_revoked_moves_under_new_tokens(scene: Scene) -> None:
     assert handed(instructions) == [(2, 2)]
     assert payloads(instructions) == [b"1", b"2"]
     assert (thief.hits, thief.misses, thief.stolen, scene.victim.lost) == (1, 0, 2, 2)
-    assert scene.desk.sched.tally.steal.count == 1
+    assert scene.desk.sched.counters.steal.count == 1
     assert [each.stolen for each in only(instructions, Dispatch)] == [2], "the thief counts them"
     # The old tokens are burnt: an outcome under them would be a second run.
     scene.desk.finish(scene.victim, scene.tokens[:2], payload=b"twice")
-    assert scene.desk.sched.tally.dropped["unknown_token"] == 2
+    assert scene.desk.sched.counters.dropped["unknown_token"] == 2
     scene.desk.finish(thief, payload=b"once")
     scene.desk.finish(scene.victim)
     scene.desk.take()
@@ -148,7 +148,7 @@ def test_what_was_claimed_shows_as_started_and_the_rest_is_tried(scene: Scene) -
     scene.revoked(again, again.tokens)
     assert handed(scene.desk.take()) == [(2, 1)]
     scene.desk.start(scene.victim, scene.tokens[:2])
-    assert not scene.desk.sched.tally.dropped
+    assert not scene.desk.sched.counters.dropped
 
 
 def test_a_steal_that_meets_a_cancel_takes_nothing_twice(scene: Scene) -> None:
@@ -289,9 +289,9 @@ def test_what_it_stored_and_could_not_send_is_used_once(silence: Silence) -> Non
     got = silence.desk.outcomes
     values = [got[silence.client.sid, seq][0][1] for seq in silence.seqs[:3]]
     assert values == [b"a", b"b", b"late"]
-    assert not silence.desk.sched.tally.dropped
+    assert not silence.desk.sched.counters.dropped
     silence.desk.finish(silence.one, silence.tokens[:1])
-    assert silence.desk.sched.tally.dropped == {"unknown_token": 1}
+    assert silence.desk.sched.counters.dropped == {"unknown_token": 1}
 
 
 def test_without_an_idle_thief_the_jobs_stay(silence: Silence) -> None:

@@ -43,7 +43,7 @@ class Histogram:
         return {"buckets": list(self.buckets), "sum_ns": self.sum_ns, "count": self.count}
 
 
-class Tally:
+class Counters:
     """Counters of the policy; labels are small closed sets."""
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Tally:
 
     def __repr__(self) -> str:
         names = ("submitted", "children", "overran", "finished", "rejected", "retried", "dropped")
-        return f"<Tally {', '.join(f'{name} {_plain(getattr(self, name))}' for name in names)}>"
+        return f"<Counters {', '.join(f'{name} {_plain(getattr(self, name))}' for name in names)}>"
 
 
 def _plain(count: int | Counter[str]) -> str:
