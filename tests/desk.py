@@ -14,7 +14,7 @@ from gmpd.protocol import Define, Finished, Outcome, Report, Submit
 from gmpd.protocol import options as wire_options
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Exit
-from gmpd.sched.instructions import Deliver, Dispatch, Instruction, Revoke
+from gmpd.sched.instructions import Deliver, Instruction, LeaseJobs, Revoke
 from gmpd.sched.records import Function, Job, Outcomes, Policy, PRecord, Session
 from gmpd.sched.schedt import Sched
 
@@ -172,7 +172,7 @@ class Desk:
         payload: bytes = b"r",
         epoch: int | None = None,
     ) -> None:
-        """The worker ends hand-outs (all of them by default)."""
+        """The worker ends leases (all of them by default)."""
         ended = [*p.started, *p.fresh] if tokens is None else list(tokens)
         special: dict[int, tuple[Outcome, Report | None]] | None = None
         if outcome is not Outcome.OK:
@@ -319,10 +319,10 @@ def only(instructions: Sequence[Instruction], kind: type[T]) -> list[T]:
 
 
 def handed(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
-    """(P, number of jobs) of each hand-out."""
-    return [(each.p.p, len(each.payloads)) for each in only(instructions, Dispatch)]
+    """(P, number of jobs) of each lease."""
+    return [(each.p.p, len(each.payloads)) for each in only(instructions, LeaseJobs)]
 
 
 def payloads(instructions: Sequence[Instruction]) -> list[bytes]:
     """What was handed out, in order."""
-    return [payload for each in only(instructions, Dispatch) for payload in each.payloads]
+    return [payload for each in only(instructions, LeaseJobs) for payload in each.payloads]

@@ -173,7 +173,7 @@ async def note_and_never_await(path: str, text: str, seconds: float) -> str:
 
 
 def stumble(signal_name: str, path: str, after: int, when: str) -> None:
-    """For an initializer: the first worker that takes up its ``after``-th hand-out gets a signal,
+    """For an initializer: the first worker that takes up its ``after``-th lease gets a signal,
     right ``before`` or right ``after`` it claims it."""
     claim = Claims.claim
     count = 0

@@ -361,7 +361,7 @@ class AsyncClient(
             self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
 
     def _settle(self) -> None:
-        """Hand out what has come. A handler that raises meanwhile leaves the rest where it is."""
+        """Deliver what has come. A handler that raises meanwhile leaves the rest where it is."""
         events = self._core.events
         while events:
             event = events[0]

@@ -2,7 +2,7 @@
 
 A lease that has not begun may be revoked from a worker that cannot answer: one that is
 stopped, or whose GIL is held by C code. So both sides decide it in shared memory, by one atomic
-test-and-set of the hand-out's word: who finds it free has the hand-out for good. The worker takes
+test-and-set of the lease's word: who finds it free has the lease for good. The worker takes
 the word to *claim* (it runs the job next), the coordinator to *revoke* (the job goes elsewhere,
 under a new token). Neither holds anything while it does so, so neither can die, be stopped or lose
 the GIL at a wrong moment, and nobody ever waits.
@@ -13,8 +13,8 @@ gets it while the lock is held; the coordinator could then take nothing back fro
 workers that this is for. Two flags with memory barriers: no barrier can be had from Python.
 
 The word is a process-shared POSIX spin lock that is only ever tried: the one atomic operation that
-every libc exports. Beside it stands its owner's token: after ``CLAIMS`` hand-outs a place is used
-again, and a worker that still holds an old, revoked hand-out must not take the new one's word.
+every libc exports. Beside it stands its owner's token: after ``CLAIMS`` leases a place is used
+again, and a worker that still holds an old, revoked lease must not take the new one's word.
 
 This module knows nothing of jobs and of the rest of the shared memory.
 """

@@ -43,8 +43,8 @@ class Effects:
         match what:
             case do.Deliver():
                 self._deliver(what)
-            case do.Dispatch():
-                self._dispatch(what)
+            case do.LeaseJobs():
+                self._lease_jobs(what)
             case do.DefineAt(p, fn):
                 needs = [part.fid for part in fn.needs]
                 workers.tell(p, protocol.Define(fn.fid, fn.kind, fn.name, fn.payload, needs))
@@ -105,7 +105,7 @@ class Effects:
                 del details["p"]
                 details["isolated"] = True
 
-    def _dispatch(self, what: do.Dispatch) -> None:
+    def _lease_jobs(self, what: do.LeaseJobs) -> None:
         p, fn, options, first, payloads, buffers, stolen = what
         worker = self._worker_of(p)
         # From now on the worker may claim these, and they may be revoked.

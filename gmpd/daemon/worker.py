@@ -205,7 +205,7 @@ class Worker:
             stats.children_in += attempt.child
 
     def _set_aside(self, g: Any) -> None:
-        """A G waits while others begin: as a hand-out, it must not use up the credit of those."""
+        """A G waits while others begin: as a lease, it must not use up the credit of those."""
         if isinstance(g, Attempt) and not g.waits:
             g.waits = True
             self._aside.append(g)
@@ -301,7 +301,7 @@ class Worker:
         """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back.
 
         Every millisecond while it is busy, by whichever M holds it: so what began and did not end
-        is told soon, and outcomes leave though no hand-out behind them takes them along. Not by a
+        is told soon, and outcomes leave though no lease behind them takes them along. Not by a
         callback of the loop: one that is ready ends each batch of Gs after the first.
         """
         if not self.isolated:  # else its children stay with their job

@@ -27,7 +27,7 @@ acknowledged outcome, a worker holds what the coordinator's policy gave it.
 
 **Identity.** A job is ``(session, seq)`` to its client and to the coordinator, ``token`` to its
 worker. A token names *one* lease of one job to one worker; it is never used again, so a message
-about an older hand-out is recognised, dropped and counted. A rejected or malformed message
+about an older lease is recognised, dropped and counted. A rejected or malformed message
 changes nothing.
 
     client ───▶ coordinator

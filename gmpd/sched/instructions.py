@@ -29,7 +29,7 @@ class UndefineAt(NamedTuple):
         return f"UndefineAt({self.p!r}, {some(self.fids)})"
 
 
-class Dispatch(NamedTuple):
+class LeaseJobs(NamedTuple):
     """Lease jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
     counted as the first ones, were another P's before."""
 
@@ -43,7 +43,7 @@ class Dispatch(NamedTuple):
 
     def __repr__(self) -> str:
         return (
-            f"Dispatch({self.p!r}, {self.fn!r}, {len(self.payloads)} jobs from token"
+            f"LeaseJobs({self.p!r}, {self.fn!r}, {len(self.payloads)} jobs from token"
             f" {self.first_token}, {self.stolen} stolen)"
         )
 
@@ -184,7 +184,7 @@ class Kill(NamedTuple):
 
 
 Instruction: TypeAlias = (
-    DefineAt | UndefineAt | Dispatch | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
+    DefineAt | UndefineAt | LeaseJobs | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
     | CancelAt | PullAt | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire
     | StartIsolated | Kill
 )  # fmt: skip

@@ -176,7 +176,7 @@ class LeaseEvents:
     def not_cancelled(self, record: PRecord, tokens: Sequence[int]) -> None:
         """A cancel came too late for these."""
         for token in tokens:
-            job = self._ledger.handed_out(record, token)
+            job = self._ledger.leased_to(record, token)
             if job is None or job.session.parent is not None:
                 continue
             if self._ledger.is_open(job.session):

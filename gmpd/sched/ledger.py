@@ -3,7 +3,7 @@
 Every accepted job is in exactly one place: the timer heap, one of the two queues, or one lease
 (P, epoch); ``audit`` checks it. It leaves by ``finish`` (or ``finish_plain``, ``drop``), once.
 
-It does not know why a job moves: who gets which is decided in ``handout`` and ``steal``, what a
+It does not know why a job moves: which P gets which is decided in ``leasing`` and ``steal``, what a
 message or a death means in ``lease_events``, ``cancels`` and ``deaths``. All of them go through
 here.
 """
@@ -149,7 +149,7 @@ class Ledger:
             and self.is_open(job.session)
         )
 
-    def handed_out(self, record: PRecord, token: int) -> Job | None:
+    def leased_to(self, record: PRecord, token: int) -> Job | None:
         """The job of a live lease; None for any other, and counted unless it overruns."""
         job = record.job(token)
         if job is None and token not in record.overrunning:

@@ -8,7 +8,7 @@ trip (0.2 ms here) with an idle P in it. Dealing everything out on arrival: no r
 long job hides all that was dealt behind it until it is stolen back. Fixed batches: too
 long for slow jobs and too short for fast ones, always.
 
-**Chosen.** Credit by *time* (``handout``): a P holds about 2 ms of fresh work. The rest waits in
+**Chosen.** Credit by *time* (``leasing``): a P holds about 2 ms of fresh work. The rest waits in
 one queue that is fair between clients (``globq``). A job queued behind an unexpectedly
 long one is stolen as soon as another P has nothing (``steal``). Children of Gs
 stay in their worker until another P has nothing (``children``). Isolated jobs wait in a queue of
@@ -33,10 +33,10 @@ from gmpd.sched.cancels import Cancels
 from gmpd.sched.children import Children
 from gmpd.sched.deaths import Deaths
 from gmpd.sched.events import AnyEvent, TurnEnded
-from gmpd.sched.handout import HandOut
 from gmpd.sched.history import History
 from gmpd.sched.instructions import Instruction
 from gmpd.sched.lease_events import LeaseEvents
+from gmpd.sched.leasing import Leasing
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
@@ -61,7 +61,7 @@ class Sched:
         self._deaths = Deaths(ledger, ps, children, limits)
         self._lease_events = LeaseEvents(ledger, ps, limits, self._out)
         self._streams = Streams(ledger, self._out)
-        self._handout = HandOut(ledger, ps, limits, self._out)
+        self._leasing = Leasing(ledger, ps, limits, self._out)
         self._steals = Steals(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
         self._rooms = RoomQueue(ledger)
@@ -229,12 +229,12 @@ class Sched:
         if self._ledger.unfinished:  # else nothing waits, and no P holds anything
             self._ledger.wake_delayed(now)
             self._limits.due(now)
-            self._handout.pump(now)
+            self._leasing.pump(now)
             if not self._ps.probe(now):  # else there is another turn, that knows who is deaf
                 self._steals.steal(now)
         self._children.ask()
         if not self.isolated.quiet:
-            self._handout.isolate(now)
+            self._leasing.isolate(now)
         self._ledger.outboxes.flush(self._out)
         if self._ledger.turned:
             self._backpressure.tell()
@@ -346,4 +346,4 @@ class Sched:
 
     def could_run(self) -> bool:
         """Whether something waits that a P without work has room for: never, after a turn."""
-        return self._handout.could_run()
+        return self._leasing.could_run()

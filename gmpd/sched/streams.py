@@ -21,7 +21,7 @@ class Streams:
         self, record: PRecord, token: int, payloads: list[bytes], buffers: list[Buffers]
     ) -> None:
         """A generator job yielded."""
-        job = self._ledger.handed_out(record, token)
+        job = self._ledger.leased_to(record, token)
         if job is None:
             return
         job.streamed = True

@@ -71,7 +71,7 @@ print(*mine, flush=True)
 
 @pytest.mark.parametrize("stride", [1, 4999, CLAIMS - 1], ids=["meeting", "mixed", "backwards"])
 def test_two_processes_never_have_the_same_one(stride: int) -> None:
-    """All hand-outs are offered; one side claims and the other revokes, at the same time."""
+    """All leases are offered; one side claims and the other revokes, at the same time."""
     shm, fd = WorkerShm.create("gmpd-test")
     n = CLAIMS
     try:
@@ -111,7 +111,7 @@ def test_the_jobs_of_a_stopped_worker_are_run_by_the_others(boot: Boot, tmp_path
     finally:
         go_on(stopped)
     assert {outcome for outcome, _, _ in outcomes} == {Outcome.OK}
-    # It finds its hand-outs revoked, says that it is there, and is given work again.
+    # It finds its leases revoked, says that it is there, and is given work again.
     before = _finished(client, 0)
     client.until(
         lambda: (

@@ -665,7 +665,7 @@ def wait_at_gate(path: str) -> str:
 
 
 def test_what_waits_in_a_worker_keeps_no_coroutine_from_it(tmp_path: Any) -> None:
-    """A second plain call waits there for the first: as a hand-out it must not use up the credit of
+    """A second plain call waits there for the first: as a lease it must not use up the credit of
     those that may run."""
     gates = [str(tmp_path / name) for name in ("one", "two")]
     for gate in gates:

@@ -13,7 +13,7 @@ import pytest
 
 from gmpd.protocol import Outcome
 from gmpd.sched.events import Exit
-from gmpd.sched.instructions import Dispatch, Instruction, Kill, StartIsolated
+from gmpd.sched.instructions import Instruction, Kill, LeaseJobs, StartIsolated
 from gmpd.sched.isolated import ISOLATED_FROM, IsolatedP, Stage
 from tests.desk import KILLED
 from tests.sim.test_ledger_world import Worker, World, assert_repeats, live_all
@@ -82,7 +82,7 @@ class IsolatedWorld(World):
             case Kill(p):
                 if p.p in self.processes:
                     self.processes[p.p].killed = True
-            case Dispatch(p, _, _, first, payloads, _) if p.p in self.processes:
+            case LeaseJobs(p, _, _, first, payloads, _) if p.p in self.processes:
                 process = self.processes[p.p]
                 assert not process.had_one, "a second job in the same process"
                 assert not process.killed

@@ -1,6 +1,6 @@
 """A seeded world around the ledger: workers and clients that do all they may, in any order.
 
-Workers take up their hand-outs late, stop in the middle of anything and go on; what was not claimed
+Workers take up their leases late, stop in the middle of anything and go on; what was not claimed
 by then may have been revoked. Whatever happens, every accepted job ends exactly once, nothing
 without retries runs twice, and the invariants hold after each step. A failure prints its seed; the
 same seed repeats it exactly. The history of a world, told to another policy, leads to the same
@@ -23,8 +23,8 @@ from gmpd.sched.instructions import (
     CancelAt,
     DefineAt,
     Deliver,
-    Dispatch,
     Instruction,
+    LeaseJobs,
     Probe,
     RecoverOutcomes,
     Retire,
@@ -116,7 +116,7 @@ class World:
         self.held_back = 0
         self.n_withheld = 0
         self.revoked = self.collected = self.aside = 0
-        #: Hand-outs that a worker found revoked when it came to them.
+        #: Leases that a worker found revoked when it came to them.
         self.dropped = 0
 
     # -- what may happen
@@ -203,7 +203,7 @@ class World:
                 self.workers[p.p].taught.add(fn.fid)
             case UndefineAt(p, fids):
                 self.workers[p.p].taught -= set(fids)
-            case Dispatch(p, fn, _, first, payloads, _):
+            case LeaseJobs(p, fn, _, first, payloads, _):
                 worker = self.workers[p.p]
                 assert fn.fid in worker.taught, "handed out before it was taught"
                 assert not worker.retired, "work for a P that leaves"
@@ -467,7 +467,7 @@ class World:
             self.desk.drain_p(worker.record.p)
 
     def lie(self) -> None:
-        """Late messages of a worker that is no more, and of hand-outs that have ended."""
+        """Late messages of a worker that is no more, and of leases that have ended."""
         if (worker := self.any_worker()) is None:
             return
         record, stale = worker.record, worker.epoch - 1

@@ -1,4 +1,4 @@
-"""A hand-out in a worker, without one."""
+"""An attempt, without its worker."""
 
 from __future__ import annotations
 

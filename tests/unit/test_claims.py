@@ -1,4 +1,4 @@
-"""Claims: one of two sides has each hand-out, whatever the order (gmpd.daemon.claims)."""
+"""Claims: one of two sides has each lease, whatever the order (gmpd.daemon.claims)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_place_that_comes_round_revokes_what_lay_there_unclaimed(claims: Claim
 
 
 def test_an_old_hand_out_does_not_take_a_new_ones_word(claims: Claims) -> None:
-    """A worker may find a revoked hand-out in its queue long after its place was used again."""
+    """A worker may find a revoked lease in its queue long after its place was used again."""
     claims.offer(10, 1)
     assert claims.revoke([10]) == [10]
     claims.offer(10 + CLAIMS, 1)

@@ -105,7 +105,7 @@ def test_the_policy_keeps_the_last_events_and_what_it_decided() -> None:
     assert "WorkerReady(p=0, epoch=1)" in lines[1]
     assert "name='nightly'" in lines[2]
     assert "Submitted(session 1, 30 rows from 0, function 0)" in lines[4]
-    assert "TurnEnded -> DefineAt, Dispatch" in lines[5]
+    assert "TurnEnded -> DefineAt, LeaseJobs" in lines[5]
     assert "Finished(P0, 1 rows from 1)" in lines[6]
     for _ in range(EVENTS_KEPT):
         desk.heard(p)

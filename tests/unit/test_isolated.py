@@ -9,7 +9,7 @@ import pytest
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.events import Exit, IsolatedLimited
-from gmpd.sched.instructions import Dispatch, Instruction, Kill, Retire, StartIsolated
+from gmpd.sched.instructions import Instruction, Kill, LeaseJobs, Retire, StartIsolated
 from gmpd.sched.isolated import (
     END_NS,
     FAILURES_MAX,
@@ -75,10 +75,10 @@ def test_a_job_gets_a_worker_that_is_started_for_it(scene: Scene) -> None:
     (p,) = scene.starts()
     assert p >= ISOLATED_FROM
     scene.desk.isolated_ready(p)
-    (dispatch,) = only(scene.take(), Dispatch)
-    assert dispatch.p.p == p
-    assert dispatch.payloads == [b"%d" % seq]
-    assert dispatch.options == Options(retries=1), "its time limit is kept by the coordinator"
+    (lease,) = only(scene.take(), LeaseJobs)
+    assert lease.p.p == p
+    assert lease.payloads == [b"%d" % seq]
+    assert lease.options == Options(retries=1), "its time limit is kept by the coordinator"
 
 
 def test_its_worker_ends_with_it_and_its_place_is_free_when_that_is_dead(scene: Scene) -> None:
@@ -297,7 +297,7 @@ def test_a_worker_that_says_it_cannot_serve_gets_no_job(scene: Scene) -> None:
     (p,) = scene.starts()
     scene.desk.isolated_ready(p)
     scene.desk.isolated_unfit(p)
-    assert not only(scene.take(), Dispatch)
+    assert not only(scene.take(), LeaseJobs)
 
 
 def test_a_client_that_left_has_its_running_job_killed(scene: Scene) -> None:

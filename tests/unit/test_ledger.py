@@ -13,8 +13,8 @@ from gmpd.sched.instructions import (
     CancelAt,
     DefineAt,
     Deliver,
-    Dispatch,
     Instruction,
+    LeaseJobs,
     PullAt,
     Retire,
     Revoke,
@@ -55,11 +55,11 @@ def desk(desks: Callable[..., Desk]) -> Desk:
 def test_a_job_for_an_idle_p_is_handed_out_at_once(desk: Desk) -> None:
     p, client = desk.ready(0), desk.client()
     (seq,) = desk.submit(client)
-    teach, dispatch = desk.take()
+    teach, lease = desk.take()
     assert isinstance(teach, DefineAt)
     assert teach.fn.name == "m:f"
-    assert isinstance(dispatch, Dispatch)
-    assert (dispatch.p, dispatch.payloads) == (p, [b"0"])
+    assert isinstance(lease, LeaseJobs)
+    assert (lease.p, lease.payloads) == (p, [b"0"])
     desk.finish(p, payload=b"42")
     (deliver,) = desk.take()
     assert isinstance(deliver, Deliver)
@@ -820,7 +820,7 @@ def test_a_function_that_is_replaced_serves_the_jobs_that_wait_for_it(desk: Desk
     assert len(desk.sched.functions) == 2
     p = desk.ready(0)
     desk.serve(p, 3)
-    assert {each.fn.name for each in only(desk.log, Dispatch)} == {"m:old"}
+    assert {each.fn.name for each in only(desk.log, LeaseJobs)} == {"m:old"}
     assert len(only(desk.log, UndefineAt)) == 1
     assert [fn.name for fn in desk.sched.functions.all()] == ["m:new"]
 

@@ -9,7 +9,7 @@ import pytest
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.sched.children import CHILDREN_LOW_NS
-from gmpd.sched.instructions import AskChildren, CancelAt, Deliver, Dispatch, TellRunning
+from gmpd.sched.instructions import AskChildren, CancelAt, Deliver, LeaseJobs, TellRunning
 from gmpd.sched.records import PRecord
 from tests.desk import MS, Desk, handed, only, payloads
 
@@ -69,8 +69,8 @@ def test_children_go_to_the_thief_and_their_outcomes_home() -> None:
     desk.take()
     (seq,) = give(desk, home, 1)
     taken = desk.take()
-    (dispatch,) = only(taken, Dispatch)
-    assert dispatch.p is thief
+    (lease,) = only(taken, LeaseJobs)
+    assert lease.p is thief
     assert (thief.stolen, home.lost) == (1, 1)
     desk.finish(thief, payload=b"42")
     taken = desk.take()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Dispatch, RecoverOutcomes
+from gmpd.sched.instructions import LeaseJobs, RecoverOutcomes
 from gmpd.sched.limits import LOOK_NS, TELL_NS
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.states import JobState
@@ -157,9 +157,9 @@ def test_an_overrun_counts_as_started_on_its_p() -> None:
     p, client, _, token = begun(desk)
     expire(desk, p, token)
     desk.submit(client, 1)
-    assert not only(desk.take(), Dispatch)
+    assert not only(desk.take(), LeaseJobs)
     desk.finish(p, [token])
-    assert only(desk.take(), Dispatch)
+    assert only(desk.take(), LeaseJobs)
 
 
 def test_limits_of_what_has_ended_are_forgotten(desk: Desk) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gmpd.protocol import Outcome
 from gmpd.sched import counters, delays, functions, globq, isolated, records, suspects
-from gmpd.sched.instructions import Dispatch, Instruction
+from gmpd.sched.instructions import Instruction, LeaseJobs
 from gmpd.sched.isolated import IsolatedP, Isolation
 from gmpd.sched.records import NO_BUFFERS, Failure, Outcomes, Overrun
 from gmpd.sched.schedt import Sched
@@ -91,5 +91,5 @@ def test_each_instruction_can_be_shown(desk: Desk) -> None:
         assert text.startswith(kind.__name__)
         assert "user's" not in text
         assert len(text) < MOST, text
-    assert only(desk.log, Dispatch)
+    assert only(desk.log, LeaseJobs)
     assert isinstance(desk.sched.isolated, Isolation)

@@ -11,8 +11,8 @@ import pytest
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.instructions import (
     CancelAt,
-    Dispatch,
     Instruction,
+    LeaseJobs,
     Probe,
     RecoverOutcomes,
     Revoke,
@@ -116,7 +116,7 @@ def test_what_is_revoked_moves_under_new_tokens(scene: Scene) -> None:
     assert payloads(instructions) == [b"1", b"2"]
     assert (thief.hits, thief.misses, thief.stolen, scene.victim.lost) == (1, 0, 2, 2)
     assert scene.desk.sched.counters.steal.count == 1
-    assert [each.stolen for each in only(instructions, Dispatch)] == [2], "the thief counts them"
+    assert [each.stolen for each in only(instructions, LeaseJobs)] == [2], "the thief counts them"
     # The old tokens are burnt: an outcome under them would be a second run.
     scene.desk.finish(scene.victim, scene.tokens[:2], payload=b"twice")
     assert scene.desk.sched.counters.dropped["unknown_token"] == 2

@@ -9,7 +9,7 @@ from tests.desk import MS, Desk, payloads
 
 
 def kill(desk: Desk, p: PRecord, token: int) -> None:
-    """The worker of ``p`` dies while it runs that hand-out, and has a successor at once."""
+    """The worker of ``p`` dies while it runs that lease, and has a successor at once."""
     guilty = desk.died(p.p, {token}, token)
     assert guilty is not None
     desk.ready(p.p, p.epoch + 1)

@@ -7,7 +7,7 @@ hog) counts only against its function: others are begun before it, and pass it i
 A lease is named by its token, and tokens rise for ever: a message about an old one finds nothing
 and changes nothing.
 
-It never takes a job from where it lies: that is ``steal``'s.
+It never revokes a lease: ``steal`` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.children import CHILDREN_CREDIT_NS
 from gmpd.sched.globq import Fits
-from gmpd.sched.instructions import DefineAt, Dispatch, Instruction, Kill, Retire, StartIsolated
+from gmpd.sched.instructions import DefineAt, Instruction, Kill, LeaseJobs, Retire, StartIsolated
 from gmpd.sched.isolated import IsolatedP, Stage, options_for_worker
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -26,7 +26,7 @@ from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState, transition
 
 
-class HandOut:
+class Leasing:
     """From the queues of the ledger to Ps with room. ``out`` takes what the shell is to do."""
 
     def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
@@ -181,7 +181,7 @@ class HandOut:
         record.stolen += stolen
         self._ps.not_idle(record)
         record.used_ns += est * len(jobs)
-        self._out.append(Dispatch(record, fn, options, first, payloads, buffers, stolen))
+        self._out.append(LeaseJobs(record, fn, options, first, payloads, buffers, stolen))
 
     def isolate(self, now: int) -> None:
         """Isolated jobs and their workers: end those that are done, lease, start those that are
