@@ -182,9 +182,9 @@ def _lease(record: PRecord) -> dict[str, Any]:
         "overrunning": len(record.overrunning),
         "withheld": len(record.withheld),
         "jobs_finished": record.finished,
-        "steals": {"hit": record.hits, "empty": record.misses},
-        "stolen": record.stolen,
-        "lost": record.lost,
+        "steals": {"hit": record.steal_hits, "empty": record.steal_misses},
+        "stolen": record.stolen_to,
+        "lost": record.stolen_from,
     }
 
 

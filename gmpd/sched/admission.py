@@ -271,5 +271,5 @@ class Admission:
             self._ledger.counters.submitted += len(jobs)
         else:
             self._ledger.counters.children += len(jobs)
-            session.parent.lost += len(jobs)
+            session.parent.stolen_from += len(jobs)
         return jobs

@@ -163,13 +163,13 @@ class LeaseEvents:
             self._out.append(CancelAt(record, cancels))
         if event.thief is not None:
             self._counters.steal.add(now - event.asked_ns)
-            record.lost += len(jobs)
+            record.stolen_from += len(jobs)
             for job in jobs:
                 job.moved = True
                 job.moves += 1
         if thief is not None:
-            thief.hits += bool(jobs)
-            thief.misses += not jobs
+            thief.steal_hits += bool(jobs)
+            thief.steal_misses += not jobs
         self._ledger.take_back(jobs, now)
         self._ps.rest(record)
 

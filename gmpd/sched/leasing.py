@@ -178,7 +178,7 @@ class Leasing:
             buffers.append(job.buffers)
             token += 1
         record.next_token = token
-        record.stolen += stolen
+        record.stolen_to += stolen
         self._ps.not_idle(record)
         record.used_ns += est * len(jobs)
         self._out.append(LeaseJobs(record, fn, options, first, payloads, buffers, stolen))

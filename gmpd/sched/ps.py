@@ -95,7 +95,7 @@ class Ps:
     def heard(self, record: PRecord, now: int) -> None:
         """Any message of a worker: its run loop lives."""
         record.probe_at_ns = now + PROBE_AFTER_NS
-        record.pause_ns = PROBE_AFTER_NS
+        record.probe_every_ns = PROBE_AFTER_NS
         record.deaf = False
 
     def watch(self, record: PRecord, now: int) -> None:
@@ -123,7 +123,7 @@ class Ps:
         if deaf and not record.deaf:
             record.deaf_ns = now
         record.deaf = deaf
-        record.probe_at_ns = 0 if asleep else now + record.pause_ns
-        record.pause_ns = min(PROBE_EVERY_MAX_NS, record.pause_ns * 2)
+        record.probe_at_ns = 0 if asleep else now + record.probe_every_ns
+        record.probe_every_ns = min(PROBE_EVERY_MAX_NS, record.probe_every_ns * 2)
         if record.deaf:
             self._out.append(RecoverOutcomes(record))

@@ -17,7 +17,7 @@ from gmpd.sched.states import JobState
 
 #: A P that holds work and is silent for this long is probed: a G's time slice (Go:
 #: ``forcePreemptNS``), so that one that hands a long G off speaks in time. While it moves, the
-#: looks get rarer up to the second value.
+#: probes get rarer, down to one per PROBE_EVERY_MAX_NS.
 PROBE_AFTER_NS = 10_000_000
 PROBE_EVERY_MAX_NS = 1_000_000_000
 
@@ -325,9 +325,9 @@ class PRecord:
 
     __slots__ = (
         "aside", "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining",
-        "epoch", "finished", "fresh", "hits", "lost", "misses", "next_token",
-        "overrunning", "p", "pause_ns", "probe_at_ns", "ready", "session", "started", "stolen",
-        "used_ns", "withheld",
+        "epoch", "finished", "fresh", "next_token", "overrunning", "p", "probe_at_ns",
+        "probe_every_ns", "ready", "session", "started", "steal_hits", "steal_misses",
+        "stolen_from", "stolen_to", "used_ns", "withheld",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
@@ -356,10 +356,10 @@ class PRecord:
         self.children = 0
         #: It was asked for children and has not answered yet.
         self.asked = False
-        #: When to look whether it lives, and how long after that again; 0: not before it is heard
+        #: When to probe it, and how long after that again; 0: not before it is heard
         #: of or given work. Only while it holds something.
         self.probe_at_ns = 0
-        self.pause_ns = PROBE_AFTER_NS
+        self.probe_every_ns = PROBE_AFTER_NS
         #: Its run loop stood still when it was looked at: it is stopped, or in C code, or in a step
         #: of a coroutine that lasts. It gets nothing more while another P hears, and takes nothing.
         self.deaf = False
@@ -368,10 +368,10 @@ class PRecord:
         #: Leases whose outcomes were read from the shared memory of a silent worker.
         self.collected: set[int] = set()
         self.finished = 0
-        self.stolen = 0
-        self.lost = 0
-        self.hits = 0
-        self.misses = 0
+        self.stolen_to = 0
+        self.stolen_from = 0
+        self.steal_hits = 0
+        self.steal_misses = 0
 
     def __repr__(self) -> str:
         flags = [each for each in ("ready", "draining", "deaf", "asked") if getattr(self, each)]

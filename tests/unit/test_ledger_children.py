@@ -71,7 +71,7 @@ def test_children_go_to_the_thief_and_their_outcomes_home() -> None:
     taken = desk.take()
     (lease,) = only(taken, LeaseJobs)
     assert lease.p is thief
-    assert (thief.stolen, home.lost) == (1, 1)
+    assert (thief.stolen_to, home.stolen_from) == (1, 1)
     desk.finish(thief, payload=b"42")
     taken = desk.take()
     (deliver,) = only(taken, Deliver)

@@ -114,7 +114,8 @@ def test_what_is_revoked_moves_under_new_tokens(scene: Scene) -> None:
     instructions = scene.desk.take()
     assert handed(instructions) == [(2, 2)]
     assert payloads(instructions) == [b"1", b"2"]
-    assert (thief.hits, thief.misses, thief.stolen, scene.victim.lost) == (1, 0, 2, 2)
+    assert (thief.steal_hits, thief.steal_misses) == (1, 0)
+    assert (thief.stolen_to, scene.victim.stolen_from) == (2, 2)
     assert scene.desk.sched.counters.steal.count == 1
     assert [each.stolen for each in only(instructions, LeaseJobs)] == [2], "the thief counts them"
     # The old tokens are burnt: an outcome under them would be a second run.
@@ -142,7 +143,7 @@ def test_what_was_claimed_shows_as_started_and_the_rest_is_tried(scene: Scene) -
     instructions = scene.desk.take()
     assert list(scene.victim.started) == scene.tokens[:2]
     assert [each.seqs for each in only(instructions, TellRunning)] == [scene.seqs[:2]]
-    assert (thief.hits, thief.misses) == (0, 1)
+    assert (thief.steal_hits, thief.steal_misses) == (0, 1)
     (again,) = only(instructions, Revoke)
     assert again.tokens == scene.tokens[2:3]
     scene.revoked(again, again.tokens)
@@ -311,9 +312,9 @@ def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silenc
         looks.append((silence.desk.now - began) // MS)
         assert not silence.one.deaf
     assert looks[:4] == [10, 20, 40, 80]
-    assert silence.one.pause_ns == PROBE_EVERY_MAX_NS
+    assert silence.one.probe_every_ns == PROBE_EVERY_MAX_NS
     silence.desk.heard(silence.one, 1)
-    assert silence.one.pause_ns == PROBE_AFTER_NS
+    assert silence.one.probe_every_ns == PROBE_AFTER_NS
     silence.desk.heard(silence.one, 0)  # of an epoch that is over
     assert silence.one.probe_at_ns == silence.desk.now + PROBE_AFTER_NS
 
