@@ -215,7 +215,7 @@ class Desk:
                         thief = None if what.thief is None else what.thief.p
                         revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
                         self.sched.handle(revoked, self.now)
-                    case do.Deliver(_, out):
+                    case do.SendOutcomes(_, out):
                         specials: Any = out.specials or None
                         protocol.pack(
                             protocol.Done(out.seqs, out.payloads, out.ran_us, specials, None)

@@ -14,7 +14,7 @@ from gmpd.protocol import Define, Finished, Outcome, Report, Submit
 from gmpd.protocol import options as wire_options
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Exit
-from gmpd.sched.instructions import Deliver, Instruction, LeaseJobs, Revoke
+from gmpd.sched.instructions import Instruction, LeaseJobs, Revoke, SendOutcomes
 from gmpd.sched.records import Function, Job, Outcomes, Policy, PRecord, Session
 from gmpd.sched.schedt import Sched
 
@@ -262,16 +262,16 @@ class Desk:
         self.decisions.append([as_value(each) for each in instructions])
         self.sched.validate()
         self.log += instructions
-        for deliver in only(instructions, Deliver):
-            self._receive(deliver)
+        for sent in only(instructions, SendOutcomes):
+            self._receive(sent)
         return instructions
 
-    def _receive(self, deliver: Deliver) -> None:
-        out = deliver.outcomes
+    def _receive(self, sent: SendOutcomes) -> None:
+        out = sent.outcomes
         for i, (seq, payload) in enumerate(zip(out.seqs, out.payloads, strict=True)):
             kind, details = out.specials.get(i, (Outcome.OK, {}))
             got = (Outcome(kind), payload, details)
-            self.outcomes.setdefault((deliver.session.sid, seq), []).append(got)
+            self.outcomes.setdefault((sent.session.sid, seq), []).append(got)
 
     def ended(self, session: Session, seq: int) -> Outcome | None:
         """The one outcome of a job, or None so far."""

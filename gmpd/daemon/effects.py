@@ -41,8 +41,8 @@ class Effects:
         """Execute one instruction."""
         workers, clients = self._workers, self._clients
         match what:
-            case do.Deliver():
-                self._deliver(what)
+            case do.SendOutcomes():
+                self._send_outcomes(what)
             case do.LeaseJobs():
                 self._lease_jobs(what)
             case do.DefineAt(p, fn):
@@ -71,21 +71,21 @@ class Effects:
             case do.Kill(p):
                 if (worker := self._supervisor.processes.get(p.p)) is not None:
                     self._supervisor.kill(worker)
-            case do.Yielded(session, seq, payloads, buffers):
+            case do.SendItems(session, seq, payloads, buffers):
                 counts, frames = protocol.join_buffers(buffers)
                 clients.send(session.link, protocol.Items(seq, payloads, counts), frames)
-            case do.TellRunning(session, seqs):
+            case do.NotifyRunning(session, seqs):
                 clients.send(session.link, protocol.Running(seqs))
-            case do.TellKept(session, seqs):
+            case do.NotifyNotCancelled(session, seqs):
                 clients.send(session.link, protocol.Kept(seqs))
-            case do.TellRoom(session, jobs):
+            case do.GrantRoom(session, jobs):
                 clients.send(session.link, protocol.Room(jobs))
             case _:
                 assert_never(what)
 
     # -- jobs and outcomes -------------------------------------------------------------------------
 
-    def _deliver(self, what: do.Deliver) -> None:
+    def _send_outcomes(self, what: do.SendOutcomes) -> None:
         session, out = what
         counts, frames = protocol.join_buffers(out.buffers)
         self._add_pids(out.specials)

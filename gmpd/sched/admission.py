@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome, Reason, Submit
 from gmpd.sched.functions import PART
-from gmpd.sched.instructions import TellRoom
+from gmpd.sched.instructions import GrantRoom
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
 from gmpd.sched.states import JobState
@@ -100,10 +100,10 @@ class RoomQueue:
                 free -= kept.jobs * kept.nbytes
         return max(0, (free - session.nbytes) // 2 if session.nbytes else free)
 
-    def tell(self, now: int) -> list[TellRoom]:
+    def tell(self, now: int) -> list[GrantRoom]:
         """The offers of room to make now."""
         self._let_lapse(now)
-        told: list[TellRoom] = []
+        told: list[GrantRoom] = []
         first: dict[Session, _Want] = {}  # those who have to wait for their own jobs to end
         while self._line:
             session = next(iter(self._line))
@@ -123,7 +123,7 @@ class RoomQueue:
                 self._kept[session] = _Kept(jobs, want.nbytes, now + KEEP_NS)
             else:  # no longer than the first of it, or it would never lapse
                 self._kept[session] = _Kept(before.jobs + jobs, want.nbytes, before.until_ns)
-            told.append(TellRoom(session, jobs))
+            told.append(GrantRoom(session, jobs))
         self._line = first
         return told
 

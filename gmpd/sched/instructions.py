@@ -119,14 +119,14 @@ class PullAt(NamedTuple):
     n: int
 
 
-class Deliver(NamedTuple):
+class SendOutcomes(NamedTuple):
     """Send outcomes to a client."""
 
     session: Session
     outcomes: Outcomes
 
 
-class Yielded(NamedTuple):
+class SendItems(NamedTuple):
     """Send items of a generator job to its client."""
 
     session: Session
@@ -135,30 +135,30 @@ class Yielded(NamedTuple):
     buffers: list[Buffers]
 
     def __repr__(self) -> str:
-        return f"Yielded({self.session!r}, seq {self.seq}, {len(self.payloads)} items)"
+        return f"SendItems({self.session!r}, seq {self.seq}, {len(self.payloads)} items)"
 
 
-class TellRunning(NamedTuple):
+class NotifyRunning(NamedTuple):
     """Tell a client that these jobs have started."""
 
     session: Session
     seqs: list[int]
 
     def __repr__(self) -> str:
-        return f"TellRunning({self.session!r}, {some(self.seqs)})"
+        return f"NotifyRunning({self.session!r}, {some(self.seqs)})"
 
 
-class TellKept(NamedTuple):
+class NotifyNotCancelled(NamedTuple):
     """Tell a client that these cancels came too late."""
 
     session: Session
     seqs: list[int]
 
     def __repr__(self) -> str:
-        return f"TellKept({self.session!r}, {some(self.seqs)})"
+        return f"NotifyNotCancelled({self.session!r}, {some(self.seqs)})"
 
 
-class TellRoom(NamedTuple):
+class GrantRoom(NamedTuple):
     """Tell a client that waits that there is room for so many jobs now."""
 
     session: Session
@@ -185,6 +185,6 @@ class Kill(NamedTuple):
 
 Instruction: TypeAlias = (
     DefineAt | UndefineAt | LeaseJobs | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
-    | CancelAt | PullAt | Deliver | Yielded | TellRunning | TellKept | TellRoom | Retire
-    | StartIsolated | Kill
+    | CancelAt | PullAt | SendOutcomes | SendItems | NotifyRunning | NotifyNotCancelled | GrantRoom
+    | Retire | StartIsolated | Kill
 )  # fmt: skip

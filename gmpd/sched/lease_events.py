@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.events import Revoked
-from gmpd.sched.instructions import CancelAt, Instruction, TellKept, TellRunning, Withhold
+from gmpd.sched.instructions import (
+    CancelAt,
+    Instruction,
+    NotifyNotCancelled,
+    NotifyRunning,
+    Withhold,
+)
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -138,7 +144,7 @@ class LeaseEvents:
                 self._limits.began(record, job, now)
             running.setdefault(job.session, []).append(job.seq)
         self._out.extend(
-            TellRunning(session, seqs)
+            NotifyRunning(session, seqs)
             for session, seqs in running.items()
             if session.parent is None and self._ledger.is_open(session)
         )
@@ -180,7 +186,7 @@ class LeaseEvents:
             if job is None or job.session.parent is not None:
                 continue
             if self._ledger.is_open(job.session):
-                self._out.append(TellKept(job.session, [job.seq]))
+                self._out.append(NotifyNotCancelled(job.session, [job.seq]))
 
 
 def _one_client(jobs: list[Job]) -> bool:

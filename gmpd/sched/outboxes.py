@@ -13,7 +13,7 @@ from typing import Any
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
-from gmpd.sched.instructions import Deliver, Instruction
+from gmpd.sched.instructions import Instruction, SendOutcomes
 from gmpd.sched.records import Buffers, Outcomes, Session
 
 #: Most bytes of outcomes in one message: a larger one would be copied as a whole.
@@ -109,7 +109,7 @@ class Outboxes:
                 else:  # a worker of our own: it reads all that comes
                     session.acked = session.delivered
                 self.nbytes -= outcomes.nbytes
-                out.append(Deliver(session, outcomes))
+                out.append(SendOutcomes(session, outcomes))
         self._dirty.clear()
 
     def _take(self, session: Session) -> Outcomes:

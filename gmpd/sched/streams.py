@@ -5,7 +5,7 @@ What an item is, and how many are under way, is between the two; here is only th
 
 from __future__ import annotations
 
-from gmpd.sched.instructions import Instruction, PullAt, Yielded
+from gmpd.sched.instructions import Instruction, PullAt, SendItems
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import Buffers, PRecord, Session
 
@@ -26,7 +26,7 @@ class Streams:
             return
         job.streamed = True
         if self._ledger.is_open(job.session):
-            self._out.append(Yielded(job.session, job.seq, payloads, buffers))
+            self._out.append(SendItems(job.session, job.seq, payloads, buffers))
 
     def pull(self, session: Session, seq: int, n: int) -> None:
         """A client has room for more items of a generator job."""

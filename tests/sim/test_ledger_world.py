@@ -22,14 +22,14 @@ from gmpd.sched.instructions import (
     AskChildren,
     CancelAt,
     DefineAt,
-    Deliver,
     Instruction,
     LeaseJobs,
+    NotifyRunning,
     Probe,
     RecoverOutcomes,
     Retire,
     Revoke,
-    TellRunning,
+    SendOutcomes,
     UndefineAt,
     Withhold,
 )
@@ -238,9 +238,9 @@ class World:
                 self.workers[p.p].cancels += tokens
             case Retire(p):
                 self.workers[p.p].retired = True
-            case TellRunning(session, seqs):
+            case NotifyRunning(session, seqs):
                 self.told_running |= {(session.sid, seq) for seq in seqs}
-            case Deliver(session, _):
+            case SendOutcomes(session, _):
                 assert session.sid not in self.gone, "an outcome for a client that left"
             case _:
                 pass

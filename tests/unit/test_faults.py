@@ -214,7 +214,7 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
     desk.submit(b"1")
     session = desk.sched.queue.head().session  # type: ignore[union-attr]
     record = desk.sched.ps[0]
-    coordinator._failed(do.TellRunning(session, [1]), ValueError("no"))
+    coordinator._failed(do.NotifyRunning(session, [1]), ValueError("no"))
     assert len(desk.clients) == 1
     coordinator._failed(do.CancelAt(record, [1]), ValueError("no"))
     assert killed == ["worker 7"]

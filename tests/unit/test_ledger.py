@@ -12,17 +12,17 @@ from gmpd.protocol import Define, Outcome, Submit
 from gmpd.sched.instructions import (
     CancelAt,
     DefineAt,
-    Deliver,
+    GrantRoom,
     Instruction,
     LeaseJobs,
+    NotifyNotCancelled,
+    NotifyRunning,
     PullAt,
     Retire,
     Revoke,
-    TellKept,
-    TellRoom,
-    TellRunning,
+    SendItems,
+    SendOutcomes,
     UndefineAt,
-    Yielded,
 )
 from gmpd.sched.records import Session
 from gmpd.sched.states import JobState
@@ -61,8 +61,8 @@ def test_a_job_for_an_idle_p_is_handed_out_at_once(desk: Desk) -> None:
     assert isinstance(lease, LeaseJobs)
     assert (lease.p, lease.payloads) == (p, [b"0"])
     desk.finish(p, payload=b"42")
-    (deliver,) = desk.take()
-    assert isinstance(deliver, Deliver)
+    (sent,) = desk.take()
+    assert isinstance(sent, SendOutcomes)
     assert desk.outcomes[client.sid, seq] == [(Outcome.OK, b"42", {})]
     assert desk.sched.unfinished == 0
 
@@ -118,7 +118,7 @@ def test_who_is_told_that_a_job_runs(desk: Desk) -> None:
     desk.submit(two, 1)
     desk.take()
     desk.start(p)
-    told = {each.session.name: each.seqs for each in only(desk.take(), TellRunning)}
+    told = {each.session.name: each.seqs for each in only(desk.take(), NotifyRunning)}
     assert told == {"one": [1, 2], "two": [0]}
 
 
@@ -394,7 +394,7 @@ def test_a_full_queue_refuses(desks: Callable[..., Desk]) -> None:
 
 
 def told(instructions: list[Instruction]) -> list[tuple[str, int]]:
-    return [(it.session.name, it.jobs) for it in instructions if isinstance(it, TellRoom)]
+    return [(it.session.name, it.jobs) for it in instructions if isinstance(it, GrantRoom)]
 
 
 def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
@@ -581,7 +581,7 @@ def test_a_cancel_that_came_too_late_is_told_and_the_job_goes_on(desk: Desk) -> 
     p, client, seq = desk.begun()
     desk.cancel(client, [seq])
     desk.not_cancelled(p, [1, 99])
-    assert TellKept(client, [seq]) in desk.take()
+    assert NotifyNotCancelled(client, [seq]) in desk.take()
     desk.end(p)
     assert desk.ended(client, seq) is Outcome.OK
     desk.cancel(client, [seq])  # it is over: no answer but its outcome
@@ -724,7 +724,7 @@ def test_a_stream_that_has_begun_is_not_repeated(desk: Desk) -> None:
     first, second = desk.submit(client, 2, retries=5, stream=8)
     desk.take()
     desk.items(p, 1, [b"a", b"b"], 1)
-    assert only(desk.take(), Yielded) == [Yielded(client, first, [b"a", b"b"], [(), ()])]
+    assert only(desk.take(), SendItems) == [SendItems(client, first, [b"a", b"b"], [(), ()])]
     desk.end(p, [1], Outcome.ERROR)
     assert desk.ended(client, first) is Outcome.ERROR
     desk.items(p, 2, [b"a"], 1)
@@ -793,7 +793,7 @@ def test_a_client_that_leaves_takes_its_jobs_along(desk: Desk) -> None:
         CancelAt(each.p, [t]) for each in only(desk.take(), CancelAt) for t in each.tokens
     ]
     desk.finish(p, [token], Outcome.ERROR)
-    assert not only(desk.take(after_ms=10_000), Deliver)
+    assert not only(desk.take(after_ms=10_000), SendOutcomes)
     desk.end(p)
     desk.end(p)
     assert [sid for sid, _ in desk.outcomes] == [other.sid]
@@ -904,7 +904,7 @@ def test_outcomes_of_megabytes_go_in_messages_of_megabytes(desk: Desk) -> None:
     for seq, token in zip(seqs, list(p.fresh), strict=True):
         outcome = Outcome.ERROR if seq == seqs[5] else Outcome.OK
         desk.finish(p, [token], outcome, payload=bytes(400_000))
-    sizes = [len(each.outcomes.seqs) for each in only(desk.take(), Deliver)]
+    sizes = [len(each.outcomes.seqs) for each in only(desk.take(), SendOutcomes)]
     assert sizes == [2, 2, 2, 2]
     ok, error = Outcome.OK, Outcome.ERROR
     assert [desk.ended(client, seq) for seq in seqs] == [ok, ok, ok, ok, ok, error, ok, ok]

@@ -9,7 +9,7 @@ import pytest
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.sched.children import CHILDREN_LOW_NS
-from gmpd.sched.instructions import AskChildren, CancelAt, Deliver, LeaseJobs, TellRunning
+from gmpd.sched.instructions import AskChildren, CancelAt, LeaseJobs, NotifyRunning, SendOutcomes
 from gmpd.sched.records import PRecord
 from tests.desk import MS, Desk, handed, only, payloads
 
@@ -74,10 +74,10 @@ def test_children_go_to_the_thief_and_their_outcomes_home() -> None:
     assert (thief.stolen_to, home.stolen_from) == (1, 1)
     desk.finish(thief, payload=b"42")
     taken = desk.take()
-    (deliver,) = only(taken, Deliver)
-    assert deliver.session.parent is home
-    assert desk.outcomes[deliver.session.sid, seq] == [(Outcome.OK, b"42", {})]
-    assert deliver.session.owed == 0, "a worker acknowledges nothing"
+    (sent,) = only(taken, SendOutcomes)
+    assert sent.session.parent is home
+    assert desk.outcomes[sent.session.sid, seq] == [(Outcome.OK, b"42", {})]
+    assert sent.session.owed == 0, "a worker acknowledges nothing"
 
 
 def test_children_are_not_counted_as_jobs() -> None:
@@ -87,7 +87,7 @@ def test_children_are_not_counted_as_jobs() -> None:
     give(desk, home, 3)
     desk.take()
     desk.start(thief, list(thief.fresh)[:1])
-    assert only(desk.take(), TellRunning) == []
+    assert only(desk.take(), NotifyRunning) == []
     desk.end(thief)
     counters = desk.sched.counters
     assert (counters.children, counters.submitted, sum(counters.finished.values())) == (3, 0, 0)
@@ -148,7 +148,7 @@ def test_children_of_a_dead_worker_end_with_it() -> None:
     assert [(each.p, each.tokens) for each in only(taken, CancelAt)] == [(thief, running)]
     assert len(desk.sched.queue) == 0
     desk.finish(thief, outcome=Outcome.CANCELLED)
-    assert only(desk.take(), Deliver) == []
+    assert only(desk.take(), SendOutcomes) == []
     assert desk.sched.unfinished == 0
     assert desk.ready(0, 2).session is None
 

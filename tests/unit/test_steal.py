@@ -13,10 +13,10 @@ from gmpd.sched.instructions import (
     CancelAt,
     Instruction,
     LeaseJobs,
+    NotifyRunning,
     Probe,
     RecoverOutcomes,
     Revoke,
-    TellRunning,
 )
 from gmpd.sched.random_order import RandomOrder, coprimes
 from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, PRecord, Session
@@ -142,7 +142,7 @@ def test_what_was_claimed_shows_as_started_and_the_rest_is_tried(scene: Scene) -
     scene.revoked(revoke, [])
     instructions = scene.desk.take()
     assert list(scene.victim.started) == scene.tokens[:2]
-    assert [each.seqs for each in only(instructions, TellRunning)] == [scene.seqs[:2]]
+    assert [each.seqs for each in only(instructions, NotifyRunning)] == [scene.seqs[:2]]
     assert (thief.steal_hits, thief.steal_misses) == (0, 1)
     (again,) = only(instructions, Revoke)
     assert again.tokens == scene.tokens[2:3]
