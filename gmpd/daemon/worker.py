@@ -126,7 +126,7 @@ class Worker:
         self._fresh = self._slow_fresh = 0
         #: Set aside, and the coordinator does not know yet.
         self._aside: list[Attempt] = []
-        self._was_robbed = self._beat_due = self._draining = False
+        self._was_revoked = self._beat_due = self._draining = False
         #: Gs that had run at the last beat.
         self._ran = self._flushed_ns = self._published_ns = 0
         #: Claims a lease, unless it was revoked.
@@ -215,7 +215,7 @@ class Worker:
         deaf."""
         del self.attempts[attempt.token]
         self._stolen.discard(attempt.token)
-        self._was_robbed = True
+        self._was_revoked = True
         if self._draining and not self.attempts:
             self.stop()
 
@@ -306,7 +306,7 @@ class Worker:
         """
         if not self.isolated:  # else its children stay with their job
             self.migration.look(now_ns)
-        if self._unreported or self._was_robbed or self._aside or (self._outcomes and not now_ns):
+        if self._unreported or self._was_revoked or self._aside or (self._outcomes and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
@@ -317,8 +317,8 @@ class Worker:
     def flush(self) -> None:
         """Send what has gathered."""
         self._flushed_ns = time.monotonic_ns()
-        if self._unreported or self._was_robbed:
-            self._was_robbed = False
+        if self._unreported or self._was_revoked:
+            self._was_revoked = False
             running = [t for t, attempt in self._unreported.items() if attempt.began_ns]
             self._unreported.clear()
             self._send(protocol.Started(running))

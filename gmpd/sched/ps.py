@@ -1,8 +1,8 @@
 """The Ps that there are (Go: ``allp``), which have no fresh work (Go: ``pidle``), which are silent.
 
 **Silence** is not death. A P that holds something and is not heard of for ``PROBE_AFTER_NS`` is
-looked at, in memory that it shares; if its run loop stands still it is *deaf*: robbed of what it
-did not claim, and passed over until it moves again.
+probed, in memory that it shares; if its run loop stands still it is *deaf*: the leases that it did
+not claim are revoked, and it gets none until it moves again.
 
 It does not know jobs, nor who should get which: only whether a P holds any.
 """

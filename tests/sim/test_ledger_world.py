@@ -221,10 +221,10 @@ class World:
             case Revoke(p, tokens, thief):
                 assert tokens, "a revocation of nothing"
                 assert thief is None or (thief is not p and not thief.deaf and not thief.fresh)
-                robbed = self.workers.get(p.p)
-                got = [token for token in tokens if robbed and token in robbed.offered]
-                if robbed:
-                    robbed.offered -= set(got)
+                victim = self.workers.get(p.p)
+                got = [token for token in tokens if victim and token in victim.offered]
+                if victim:
+                    victim.offered -= set(got)
                 self.revoked += len(got)
                 self.desk.revoked(instruction, got)
             case AskChildren(p, n):

@@ -194,8 +194,8 @@ def test_a_thief_without_work_takes_what_is_set_aside_first(desk: Desk) -> None:
     *_, last = one.fresh
     desk.set_aside(one, [last], 1)
     desk.ready(1)
-    (robbed,) = only(desk.take(), Revoke)
-    assert robbed.tokens[0] == last
+    (revoke,) = only(desk.take(), Revoke)
+    assert revoke.tokens[0] == last
 
 
 def test_what_is_set_aside_goes_to_no_p_that_runs_something_long(desk: Desk) -> None:
