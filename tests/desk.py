@@ -324,5 +324,5 @@ def handed(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
 
 
 def payloads(instructions: Sequence[Instruction]) -> list[bytes]:
-    """What was handed out, in order."""
+    """What was leased, in order."""
     return [payload for each in only(instructions, LeaseJobs) for payload in each.payloads]

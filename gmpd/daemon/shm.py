@@ -5,8 +5,8 @@ and the claims, which are for both).
 Nobody asks a worker anything through it, so it also tells about one that is stopped, deaf or dead:
 
 - the *status block*: integers of 8 bytes, for metrics, liveness and the last words of a crash;
-- the *claims* (``claims``): which leases the worker has taken up; the others may be taken back
-  without its help, and after a death only what was claimed is lost;
+- the *claims* (``claims``): which leases the worker has claimed; the others may be revoked without
+  a message, and after a death only claimed ones are lost;
 - the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
   what was sent shortly before an abrupt end; a result that exists must not. Those that have no
   room in it lie behind it in the same memory (``outbox_overflow``).

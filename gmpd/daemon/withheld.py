@@ -1,6 +1,6 @@
 """Results of clients that take none: kept in the worker that made them, until they are asked for.
 
-The coordinator hands out no more jobs of such a client; but thousands may have begun, as coroutines
+The coordinator leases no more jobs of such a client; but thousands may have begun, as coroutines
 that wait, and each gives its result when its time comes. So the memory that they take is spread
 over the workers, bounded in each, and counted as theirs: a job whose result is withheld is one that
 has started and not ended. Beyond the bound a result is refused by name.

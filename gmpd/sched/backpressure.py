@@ -1,6 +1,6 @@
 """Messages to workers when a client takes no results, and when it does again.
 
-No more of its jobs are handed out then (``ledger``); workers keep the results of those that were.
+No more of its jobs are leased then (``ledger``); workers keep the results of those that were.
 It does not know how full is full: that is ``outboxes``'.
 """
 

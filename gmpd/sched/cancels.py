@@ -1,7 +1,7 @@
 """Jobs that are no longer wanted: cancelled one by one, or left behind by their client.
 
-What waits ends here and now; what was handed out is taken back where it was not claimed, and else
-its worker is asked to end it. It does not know what a worker makes of that.
+Queued jobs end here and now. Leases that are not claimed are revoked; for the others their worker
+is asked to end the job. It does not know what a worker makes of that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Cancels:
         self._out = out
 
     def cancel(self, session: Session, seqs: Sequence[int], now: int) -> None:
-        """End jobs that wait; ask the workers about those that were handed out."""
+        """End jobs that wait; ask the workers about those that were leased."""
         ledger = self._ledger
         held: list[Job] = []
         # A job that is not there any more has its outcome on the way: the client sees that instead.

@@ -99,7 +99,7 @@ class Ledger:
             self.put([job])
 
     def take_back(self, jobs: list[Job], now: int) -> None:
-        """Jobs that were handed out and not begun: to the head of the queue, in order."""
+        """Jobs that were leased and not begun: to the head of the queue, in order."""
         back = []
         for job in jobs:
             job.p = None

@@ -1,6 +1,6 @@
 """Outcomes on their way to sessions: gathered in columns, held back from who does not read.
 
-A session that takes none is *full* beyond a limit: its jobs are not handed out until it has taken
+A session that takes none is *full* beyond a limit: its jobs are not leased until it has taken
 half of what there is. Jobs that were leased before still end, and their results are held here.
 
 It knows nothing of jobs; what an outcome's payload means is not known in the whole policy.

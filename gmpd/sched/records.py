@@ -36,7 +36,7 @@ class Policy:
     credit_max: int = 256
     started_max: int = 10_000
     #: Bytes of outcomes that a client has not confirmed: beyond the first no more are sent to it,
-    #: beyond the second no more of its jobs are handed out.
+    #: beyond the second no more of its jobs are leased.
     outbox_bytes: int = 16 << 20
     results_bytes: int = 64 << 20
     strikes: int = 3
@@ -152,7 +152,7 @@ class Job:
         self.est_ns = 0
         self.cancelling = False
         self.leased_ns = 0
-        #: It was taken from a victim and is not handed out again yet; and how often it was taken.
+        #: It was taken from a victim and is not leased again yet; and how often it was taken.
         self.moved = False
         self.moves = 0
         #: Items already went to the client: a second attempt would repeat them.
@@ -288,7 +288,7 @@ class Session:
     waits: bool = False
     #: Bytes of the arguments of its unfinished jobs.
     nbytes: int = 0
-    #: It takes no results: none of its jobs is handed out until it has taken some.
+    #: It takes no results: none of its jobs is leased until it has taken some.
     full: bool = False
     #: Outcomes handed to the shell, and those that the client said it has.
     delivered: int = 0
@@ -422,7 +422,7 @@ class PRecord:
         return self.session.sid if self.children and self.session is not None else None
 
     def oldest(self, skip: int | None) -> Job | None:
-        """The fresh job that was handed out first, and not by session ``skip``."""
+        """The fresh job that was leased first, and not by session ``skip``."""
         for job in self.fresh.values():
             if job.session.sid != skip:
                 return job

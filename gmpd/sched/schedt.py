@@ -1,6 +1,6 @@
 """The coordinator's policy: events and ``now`` in, instructions out (Go: ``schedt``).
 
-**The tension.** Work should start at once wherever a P is free, so it wants to be handed out early;
+**The tension.** Work should start at once wherever a P is free, so it wants to be leased early;
 and it should never wait behind something long while another P is idle, so it wants to be kept back.
 
 **Rejected.** One queue that workers pull from, a job at a time: fair, but every job costs a round

@@ -33,7 +33,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self.queue = GlobalQueue()
-        #: None of them is handed out before.
+        #: None of them is leased before.
         self.after_ns = 0
         #: When to look at them even if nothing happens until then: as leasing saw it last.
         self.next_due: int | None = None

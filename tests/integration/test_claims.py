@@ -1,4 +1,4 @@
-"""What a worker has not claimed is taken from it without its help: stopped, deaf, or killed."""
+"""Leases that a worker has not claimed are revoked through shared memory: stopped, deaf, killed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _finished(client: RawClient, p: int) -> int:
     return found
 
 
-def test_a_stopped_worker_is_robbed_within_100_ms_of_another_being_idle(
+def test_a_stopped_worker_loses_its_leases_within_100_ms_of_another_being_idle(
     boot: Boot, tmp_path: Path
 ) -> None:
     """The best of some rounds: on a busy machine the cores are not idle within 100 ms."""

@@ -205,7 +205,7 @@ class World:
                 self.workers[p.p].taught -= set(fids)
             case LeaseJobs(p, fn, _, first, payloads, _):
                 worker = self.workers[p.p]
-                assert fn.fid in worker.taught, "handed out before it was taught"
+                assert fn.fid in worker.taught, "leased before it was defined"
                 assert not worker.retired, "work for a P that leaves"
                 assert not worker.record.fresh[first].session.full, "for who takes no results"
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}

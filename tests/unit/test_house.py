@@ -210,7 +210,7 @@ FORBIDDEN = {
     # "because", or a colon
     r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 44),
     # the glossary's words: lease; steal; effect; "of the same function"
-    r"\b[Hh]and[- ]outs?\b": (0, 0),
+    r"\b(?:[Hh]and[- ]outs?|handed out)\b": (0, 0),
     r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (0, 0),
     # worker pool; migration; fan-out of an administrative call; overflow log; leasing
     r"\b(?:[Rr]oster|[Oo]ffspring|[Ii]nquir(?:y|ies)|[Ss]pill(?:s|ed)?|[Hh]andout)\b": (0, 0),

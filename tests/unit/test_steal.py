@@ -212,7 +212,7 @@ def test_the_last_fresh_job_is_not_carried_between_two_that_run_something_long()
     assert not only(desk.log, Revoke)
 
 
-def test_a_draining_or_dead_p_is_not_robbed(scene: Scene) -> None:
+def test_nothing_is_revoked_from_a_draining_or_dead_p(scene: Scene) -> None:
     scene.desk.drain_p(1)
     scene.desk.ready(2)
     assert [each.thief for each in only(scene.desk.take(), Revoke)] == [None]
