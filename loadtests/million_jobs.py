@@ -91,7 +91,9 @@ def resident_bytes() -> int:
 def parts_of_one_g() -> dict[str, int]:
     """Bytes of the objects of one parked G, as Python counts them."""
     loop: Any = asyncio.get_running_loop()
-    g = next(g for g in loop.gs.some(10) if g.get_coro() is not None and g._fut_waiter is not None)
+    g = next(
+        g for g in loop.p.gs.some(10) if g.get_coro() is not None and g._fut_waiter is not None
+    )
     coro = g.get_coro()
     found = {
         "G": g,

@@ -16,6 +16,7 @@ from typing import Any
 
 import gmpd
 from gmpd.runtime.go import this_loop
+from gmpd.runtime.handoffs import hogs
 
 
 def note(path: str, text: str) -> str:
@@ -192,7 +193,7 @@ def answer_behind() -> str:
 async def hog_and_neighbour(path: str) -> str:
     """A decorated child, beside another one of the same decorator that computes."""
     hog = gmpd.go(compute_behind, path)
-    while not this_loop("the job").handoffs.hogs():
+    while not hogs(this_loop("the job").p):
         await gmpd.sleep(0.001)
     try:
         return str(await asyncio.wait_for(gmpd.go(answer_behind), 20))

@@ -55,7 +55,7 @@ async def crowd(gs: int, turns: int, rounds: int) -> tuple[int, int, int]:
     P."""
     from gmpd.runtime.go import go, this_loop
 
-    runq = this_loop("the demo").runq
+    runq = this_loop("the demo").p.runq
     before = runq.schedtick + runq.inherited
     children = [go(crunch, turns, rounds) for _ in range(gs)]
     alive = sum(not g.done() for g in children)

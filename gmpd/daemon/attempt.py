@@ -204,7 +204,7 @@ class Attempt:
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
-        if self.worker.loop.forked:
+        if self.worker.loop.p.forked:
             leave_fork(self.outcome is not Outcome.OK)
         if coro is None:
             self.args = ()

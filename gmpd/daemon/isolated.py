@@ -39,9 +39,9 @@ class IsolatedAttempt(Attempt):
         try:
             outcome = part()
         except BaseException:
-            if self.worker.loop.forked:
+            if self.worker.loop.p.forked:
                 leave_fork(1)
             raise
-        if self.worker.loop.forked:
+        if self.worker.loop.p.forked:
             leave_fork(0)
         return outcome

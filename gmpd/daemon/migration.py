@@ -101,7 +101,7 @@ class ChildMigration:
         """Report when there are children that could migrate, and when there are none any more.
         ``now_ns`` is 0 when P is about to sleep."""
         loop = self._loop
-        if not loop.gs:
+        if not loop.p.gs:
             if self._told:
                 self._tell(0)
             return
@@ -115,8 +115,8 @@ class ChildMigration:
 
     def _has_some(self, now_ns: int) -> bool:
         """Whether one of the oldest in the queue is a child that may leave."""
-        runq = self._loop.runq
-        for queue in (runq.global_, runq.ring, self._loop.fresh.deferred):
+        runq = self._loop.p.runq
+        for queue in (runq.global_, runq.ring, self._loop.p.deferred):
             for g, _ in zip(queue, range(LOOK_MAX), strict=False):
                 if self._may_migrate(now_ns, g):
                     return True
@@ -137,7 +137,7 @@ class ChildMigration:
         taken = loop.fresh.grab_if(count, partial(self._may_migrate, now_ns))
         with self._router.open():
             stayed = self._pack(taken, now_ns)
-        loop.runq.global_.extendleft(reversed(stayed))
+        loop.p.runq.global_.extendleft(reversed(stayed))
         gave = len(stayed) < len(taken)
         if gave:
             self._tell_pause_ns = TELL_MIN_NS
@@ -207,7 +207,7 @@ class ChildMigration:
             g.leave(self._cancelled)
             self.away[seq] = g
             self._seqs[g] = seq
-        self._loop.stats.children_out += len(gs)
+        self._loop.p.stats.children_out += len(gs)
         counts, frames = protocol.join_buffers(batch.buffers or [])
         self._send(
             protocol.Submit(fid, batch.first_seq, self.options, batch.payloads, counts), frames
@@ -256,7 +256,7 @@ class ChildMigration:
             if outcome is not Outcome.REJECTED:
                 self._pin(g)
             if g.come_back():
-                self._loop.runq.runqput(g)
+                self._loop.p.runq.runqput(g)
             return
         try:
             if "gift" in details:

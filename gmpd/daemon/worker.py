@@ -88,17 +88,17 @@ class Worker:
         #: The initializer's context for each job.
         self.base = Base()
         self.loop = _new_loop(settings)
-        self.loop.runq.procs = settings["procs"]
+        self.loop.p.runq.procs = settings["procs"]
         self.value_bytes: int = settings["value_bytes"]
         #: Guards interrupts of threads: see Attempt._leave_guarded.
         self.interrupts = threading.Lock()
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
-        self.loop.shared = True
+        self.loop.p.shared = True
         Guard(shared=not self.isolated).stand()
         if not self.isolated:
-            self.loop.neighbours = Neighbours(self.loop)
-            self.loop.neighbours.move_in()
+            self.loop.p.neighbours = Neighbours(self.loop)
+            self.loop.p.neighbours.move_in()
             give_plain_jobs_loops()
         os.register_at_fork(after_in_child=self._in_fork)
         self.router = ChanRouter(
@@ -138,12 +138,12 @@ class Worker:
 
     def _listen(self) -> None:
         """The run loop's reports."""
-        self.loop.board = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
-        self.loop.on_poll = self._on_poll
-        self.loop.fresh.on_defer = self._set_aside
+        self.loop.p.board = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+        self.loop.p.on_poll = self._on_poll
+        self.loop.p.on_defer = self._set_aside
 
     def _in_fork(self) -> None:
-        self.loop.forked = True
+        self.loop.p.forked = True
 
     # -- attempts report
     # -------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Worker:
     def _count_stolen(self, attempt: Attempt) -> None:
         if attempt.token in self._stolen:
             self._stolen.discard(attempt.token)
-            stats = self.loop.stats
+            stats = self.loop.p.stats
             stats.steal += 1
             stats.children_in += attempt.child
 
@@ -248,10 +248,10 @@ class Worker:
     def paused(self) -> None:
         """P is between two attempts. Another M's attempt, which lost P, runs then: should the
         process die now, it is not for want of a name."""
-        if self.loop.forked:
+        if self.loop.p.forked:
             leave_fork(0)
         self.shm.pause()
-        if detached := self.loop.ms.detached[:]:
+        if detached := self.loop.p.detached[:]:
             attempts = [(m.g, m.trait) for m in detached if isinstance(m.g, Attempt)]
             hogs = [attempt for attempt, trait in attempts if trait in COMPUTING]
             alone = hogs or [attempt for attempt, _ in attempts]
@@ -310,7 +310,7 @@ class Worker:
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
-            self.shm.publish(counters(self.loop), self._published_ns)
+            self.shm.publish(counters(self.loop.p), self._published_ns)
 
     # -- the wire out ------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Worker:
     def _beat(self) -> None:
         self.check_fitness()
         # An async job may be busy for long without an outcome: go on while Gs run.
-        ran = self.loop.runq.schedtick + self.loop.runq.inherited
+        ran = self.loop.p.runq.schedtick + self.loop.p.runq.inherited
         self._beat_due = ran != self._ran
         self._ran = ran
         if self._beat_due:
@@ -351,7 +351,7 @@ class Worker:
             if self._moved > TRIM_BYTES:
                 self._moved = 0
                 give_back()
-        self.shm.publish_histograms(histograms(self.loop))
+        self.shm.publish_histograms(histograms(self.loop.p))
 
     def _post(self, to: Address, message: ChanMessage) -> None:
         """A message to another worker, about a channel."""
@@ -361,7 +361,7 @@ class Worker:
         self._send(protocol.Route(*to, op, chan, req, length, blob.data), frames)
 
     def _send(self, message: protocol.Message, frames: Any = ()) -> None:
-        if self.loop.forked:  # the socket is the worker's
+        if self.loop.p.forked:  # the socket is the worker's
             leave_fork(1)
         self.link.send([protocol.pack(message), *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
@@ -411,7 +411,7 @@ class Worker:
                 else:
                     self._report(self._withheld.end(tokens))
             case protocol.Ask(request, "stacks", params):
-                dump = stacks(self.loop, params["limit"], params["nbytes"])
+                dump = stacks(self.loop.p, params["limit"], params["nbytes"])
                 value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
                 self._send(protocol.Answer(request, value))
             case protocol.StealChildren(n):
@@ -552,7 +552,7 @@ def _claim_nothing(_token: int, _now_ns: int) -> bool:
 def _new_loop(settings: dict[str, Any]) -> Loop:
     loop = Loop(max_ms=settings["max_ms"])
     if settings["plain_calls"] and not settings["isolated"]:
-        loop.ms.plain_calls = settings["plain_calls"]
+        loop.p.plain_calls = settings["plain_calls"]
     return loop
 
 

@@ -19,8 +19,9 @@ from gmpd.runtime.steps import ANY, AWAY, HOME
 from gmpd.runtime.task import Task
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.fresh import FreshGs
+    from gmpd.runtime.m import Ms
+    from gmpd.runtime.p import M, P
 
 #: A batch of Gs ends after this time, so that sockets and timers are polled.
 BATCH_NS = 2_000_000
@@ -39,32 +40,32 @@ class Batches:
     """Runs Gs of one P, and follows one at a time to see how long they wait."""
 
     __slots__ = (
+        "_fresh",
         "_long_ns",
-        "_loop",
+        "_ms",
+        "_p",
         "_probe",
         "_probe_ns",
-        "aside",
         "clock",
-        "left",
         "past_max",
-        "preempt",
     )
 
     def __init__(
-        self, loop: Loop, clock: Callable[[], int] = time.monotonic_ns, long_ns: float = LONG_NS
+        self,
+        p: P,
+        ms: Ms,
+        fresh: FreshGs,
+        clock: Callable[[], int] = time.monotonic_ns,
+        long_ns: float = LONG_NS,
     ):
-        self._loop = loop
+        self._p = p
+        self._ms = ms
+        self._fresh = fresh
         self._long_ns = long_ns
         #: When batches end, in ns.
         self.clock = clock
-        #: Gs of the other kind, in their order, while a batch runs.
-        self.aside: list[Any] = []
-        #: How many there may be.
+        #: How many Gs of the other kind may be set aside.
         self.past_max = PAST_MAX
-        #: How many of them the last batch left for another M.
-        self.left = 0
-        #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
-        self.preempt = False
         #: The G whose wait in the ring is being measured, and since when.
         self._probe: Any = None
         self._probe_ns = 0
@@ -76,12 +77,12 @@ class Batches:
         alone, up to the next look at the global queue. Those of the other kind, which run on
         another M, are set aside and stay in front.
         """
-        loop = self._loop
-        runq, fresh, aside = loop.runq, loop.fresh, self.aside
+        p = self._p
+        runq, fresh, aside = p.runq, self._fresh, p.aside
         get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
         end = (clock := self.clock)() + BATCH_NS
-        watched, probe = is_instrumented(loop), self._probe
-        home, handful, past_max = m is loop.ms.home, 0, self.past_max
+        watched, probe = is_instrumented(p), self._probe
+        home, handful, past_max = m is p.home, 0, self.past_max
         ran = 0
         while (not aside or self._look_past()) and (g := get()) is not None:
             # Small at first: the Gs of this batch may be long, and each is given its own look.
@@ -93,7 +94,7 @@ class Batches:
                     probe = self._latency()
                 kind = type(g)
                 if home and (kind is G or kind is JobG or kind is Task):
-                    g._run() if not watched else run_instrumented(loop, g)
+                    g._run() if not watched else run_instrumented(p, g)
                 elif (place := getattr(g, "place", AWAY)) is not ANY and home is (place is AWAY):
                     aside.append(g)
                     if len(aside) >= past_max:
@@ -121,8 +122,8 @@ class Batches:
             ran += total - left + 1
             # At the tick that looks at the global queue a handful is one G: not all of a round.
             # Work for another M is worth a whole batch: P changes its M for it.
-            waiting = home and not aside and (loop._ready or loop.inbox or loop.p_callbacks.ready)
-            if (waiting and ran >= CLOCK_EVERY) or loop._stopping or clock() > end:
+            waiting = home and not aside and (p.ready or p.inbox or p.p_callbacks.ready)
+            if (waiting and ran >= CLOCK_EVERY) or p.loop._stopping or clock() > end:
                 break
         self._end(home)
         return True
@@ -131,34 +132,36 @@ class Batches:
         """Whether Gs behind those that were set aside may run before them: those of the ring, and
         few. In the global queue are those that yielded to them.
         """
-        runq = self._loop.runq
+        p = self._p
+        runq = p.runq
         return (
-            len(self.aside) < self.past_max
+            len(p.aside) < self.past_max
             and (runq.runnext is not None or bool(runq.ring))
             and (runq.unchecked() > 0 or not runq.global_)
         )
 
     def restore(self) -> None:
         """Gs that were set aside are next again, in their order."""
-        self._loop.runq.ring.extendleft(reversed(self.aside))
-        self.aside.clear()
+        p = self._p
+        p.runq.ring.extendleft(reversed(p.aside))
+        p.aside.clear()
 
     def _end(self, home: bool) -> None:
-        loop = self._loop
-        loop.current = None
+        p = self._p
+        p.current = None
         if home:
-            clear_current_task(loop)
-        elif not loop.shown:
-            loop.shown = True
-            set_running_loop(loop)
-        self.left = len(self.aside)
-        if self.left:
+            clear_current_task(p.loop)
+        elif not p.shown:
+            p.shown = True
+            set_running_loop(p.loop)
+        p.left = len(p.aside)
+        if p.left:
             self._leave()
-        runq = loop.runq
-        if self.preempt:  # sysmon: a chain of runnext has used up its slice
-            self.preempt = False
+        runq = p.runq
+        if p.preempt:  # sysmon: a chain of runnext has used up its slice
+            p.preempt = False
             runq.kick_runnext()
-        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < loop.polled_ns):
+        if runq.ring and (self._probe is None or self._probe_ns + PROBE_NS_MAX < p.polled_ns):
             self._probe = runq.ring[-1]
             self._probe_ns = time.monotonic_ns()
 
@@ -166,13 +169,12 @@ class Batches:
         """Gs that were set aside return to the queue; plain Gs wait elsewhere while no M is left
         to run them.
         """
-        loop = self._loop
-        ms, owner = loop.ms, loop.ms.owner
-        if owner is ms.home and not ms.spare():
-            loop.stats.max_ms_waits += self.left
-            loop.fresh.deferred.extend(self.aside)
-            self.aside.clear()
-            self.left = 0
+        p = self._p
+        if p.owner is p.home and not self._ms.spare():
+            p.stats.max_ms_waits += p.left
+            p.deferred.extend(p.aside)
+            p.aside.clear()
+            p.left = 0
         else:
             self.restore()
 
@@ -180,7 +182,7 @@ class Batches:
         """The probe, once the last in the ring, is about to run."""
         waited = time.monotonic_ns() - self._probe_ns
         self._probe = None
-        stats = self._loop.stats
+        stats = self._p.stats
         stats.sched_latency[waited.bit_length()] += 1
         stats.sched_latency_sum_ns += waited
         return None

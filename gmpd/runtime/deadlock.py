@@ -14,13 +14,14 @@ import gc
 import os
 import signal
 import threading
+from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 #: Threads that wait for Gs are looked at this often, this long apart, before the program is called
 #: dead.
@@ -47,15 +48,15 @@ class Checkdead:
         #: Threads that there were, and how often each had run.
         self._before = dict(_kernel_threads())
 
-    def is_dead(self, loop: Loop) -> bool:
+    def is_dead(self, p: P) -> bool:
         """Whether nothing could make a G of ``loop`` ready. Timers are the caller's."""
         return (
-            is_quiet(loop)
-            and not _signal_may_come(loop)
+            is_quiet(p)
+            and not _signal_may_come(p)
             and not self._unknown_thread_runs()
-            and not _event_may_be_set(loop)
+            and not _event_may_be_set(p)
             # A thread may have woken P and ended since the first look.
-            and not (loop.inbox or loop._ready or loop.p_callbacks.ready or loop.runq)
+            and not (p.inbox or p.ready or p.p_callbacks.ready or p.runq)
         )
 
     def _unknown_thread_runs(self) -> bool:
@@ -70,52 +71,52 @@ class Checkdead:
         )
 
 
-def is_quiet(loop: Loop, looks: int = QUIET_LOOKS) -> bool:
+def is_quiet(p: P, looks: int = QUIET_LOOKS) -> bool:
     """Whether no socket, thread of Python, or M in a call is left that could make a G ready.
 
     ``looks``: how often threads are looked at again that wait for Gs, and may just be woken.
     """
-    if loop.inbox or loop._ready or loop.p_callbacks.ready or len(loop._selector.get_map()) > 1:
+    if p.inbox or p.ready or p.p_callbacks.ready or len(p.loop._selector.get_map()) > 1:
         return False
-    if loop.ms.detached and not waits_for_gs(loop, looks):
+    if p.detached and not waits_for_gs(p, looks):
         return False
-    m0 = loop.ms.m0
+    m0 = p.m0
     own = threading.main_thread().ident if m0 is None else m0.ident
     return not any(
         thread.ident != own and not thread.name.startswith(_OWN) for thread in threading.enumerate()
     )
 
 
-def waits_for_gs(loop: Loop, looks: int = 0) -> bool:
+def waits_for_gs(p: P, looks: int = 0) -> bool:
     """Whether each M without P waits for a channel, lock or G of this P, and so cannot go on by
     itself.
 
     One that was just woken still looks as if it waited; it needs the GIL to show, and gets it here.
     """
     for look in range(looks + 1):
-        if not all(m.wait_reason and m.wait_reason != "syscall" for m in loop.ms.detached[:]):
+        if not all(m.wait_reason and m.wait_reason != "syscall" for m in p.detached[:]):
             return False
-        if look < looks and _is_woken(loop):
+        if look < looks and _is_woken(p):
             return False
-    return not (loop.inbox or loop._ready or loop.p_callbacks.ready)
+    return not (p.inbox or p.ready or p.p_callbacks.ready)
 
 
-def _is_woken(loop: Loop) -> bool:
+def _is_woken(p: P) -> bool:
     """Whether something comes within ``QUIET_S``. P counts as idle meanwhile: else other threads
     would not wake it, and each of their operations would wait for the end of the look.
     """
-    loop.is_idle = True
+    p.is_idle = True
     try:
         # Work queued before is_idle was set has not woken us.
-        came = loop.inbox or loop._ready or loop.p_callbacks.ready
-        return bool(came or loop._selector.select(QUIET_S))
+        came = p.inbox or p.ready or p.p_callbacks.ready
+        return bool(came or p.loop._selector.select(QUIET_S))
     finally:
-        loop.is_idle = False
+        p.is_idle = False
 
 
-def _signal_may_come(loop: Loop) -> bool:
+def _signal_may_come(p: P) -> bool:
     """Whether a signal would run a handler of the program's, or an interval timer is set."""
-    if loop._signal_handlers:
+    if p.loop._signal_handlers:
         return True
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     heard = {number for number, handler in handlers.items() if _is_heard(handler)}
@@ -137,17 +138,17 @@ def _is_heard(handler: Any) -> bool:
     return getattr(handler, "__module__", None) not in _WATCHDOGS
 
 
-def _event_may_be_set(loop: Loop) -> bool:
+def _event_may_be_set(p: P) -> bool:
     """Whether something waits for an ``asyncio.Event`` of ``loop``: it goes on, or ends, by Ctrl-C.
 
     Every such wait is a coroutine of ``Event.wait``, and the collector knows all of them. Rejected:
     to follow each task down to it, as a generator's iterator, a wrapper with ``__await__`` written
     in C or a task of another kind on the way shows nothing of what it awaits.
     """
-    return any(_waits(coro, loop) for coro in gc.get_referrers(_EVENT_WAIT))
+    return any(_waits(coro, p.loop) for coro in gc.get_referrers(_EVENT_WAIT))
 
 
-def _waits(coro: object, loop: Loop) -> bool:
+def _waits(coro: object, loop: AbstractEventLoop) -> bool:
     """Whether it is a coroutine of ``Event.wait`` whose future on ``loop`` has no result yet."""
     if not isinstance(coro, CoroutineType) or coro.cr_frame is None:
         return False

@@ -17,6 +17,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from math import inf, ulp
 from typing import Any
@@ -25,9 +26,8 @@ from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
 from gmpd.runtime.deadlock import is_quiet, waits_for_gs
 from gmpd.runtime.fresh import FreshGs
-from gmpd.runtime.handoffs import Handoffs
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import M
+from gmpd.runtime.p import M, P
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import WAKE_MAX, Sleeper, Sleepers
 from gmpd.runtime.stacks import deadlock_text
@@ -60,8 +60,8 @@ class DeterministicLoop(Loop):
         self.rng = random.Random(seed)
         #: The fake clock.
         self.now = 0.0
-        self.sleepers = TossedSleepers(self.rng)
-        self.handoffs = Returns(self)
+        self.p.sleepers = TossedSleepers(self.rng)
+        self.p.on_wait_done = partial(_requeue, self.p)
         self.fresh = Resumes(self)
         self.batches = CountedBatches(self)
         self.poller = Jumper(self)
@@ -78,9 +78,9 @@ class DeterministicLoop(Loop):
     def _releasep(self, m: M) -> None:
         super()._releasep(m)
         woken, self.heir = self.heir, None
-        if woken is not None and self.ms.owner is m:
+        if woken is not None and self.p.owner is m:
             self._thread_id = woken.m.ident
-            self.shown = False  # it is inside its sync G
+            self.p.shown = False  # it is inside its sync G
             self.ms.give_back(m, woken.m)
             woken.wake()
 
@@ -98,13 +98,9 @@ class Woken:
         self.wake = wake
 
 
-class Returns(Handoffs):
-    """Sync Gs that have waited come back to P."""
-
-    __slots__ = ()
-
-    def on_wait_done(self, m: M, wake: Callable[[], None]) -> None:
-        self._loop.runq.runqput(Woken(m, wake), True)
+def _requeue(p: P, m: M, wake: Callable[[], None]) -> None:
+    """A sync G that has waited comes back to P."""
+    p.runq.runqput(Woken(m, wake), True)
 
 
 class Resumes(FreshGs):
@@ -113,7 +109,7 @@ class Resumes(FreshGs):
     __slots__ = ("_fake",)
 
     def __init__(self, loop: DeterministicLoop):
-        super().__init__(loop)
+        super().__init__(loop.p, loop.ms, loop.handoffs)
         self._fake = loop
 
     def run(self, m: M, g: Any) -> int:
@@ -121,11 +117,11 @@ class Resumes(FreshGs):
         if g.__class__ is not Woken:
             return super().run(m, g)
         loop = self._fake
-        if g.m not in loop.ms.detached or not g.m.wait_reason:  # it was interrupted meanwhile
+        if g.m not in loop.p.detached or not g.m.wait_reason:  # it was interrupted meanwhile
             g.wake()
             return 0
-        if loop.tracer is not None and g.m.g.__class__ is SyncG:
-            loop.tracer(GEvent.SYSCALL_END, g.m.g)
+        if loop.p.tracer is not None and g.m.g.__class__ is SyncG:
+            loop.p.tracer(GEvent.SYSCALL_END, g.m.g)
         loop.heir = g
         return -1
 
@@ -136,24 +132,25 @@ class CountedBatches(Batches):
     __slots__ = ("_chain",)
 
     def __init__(self, loop: DeterministicLoop):
-        super().__init__(loop, count(0, BATCH_NS // LOOKS_PER_BATCH).__next__, long_ns=inf)
+        clock = count(0, BATCH_NS // LOOKS_PER_BATCH).__next__
+        super().__init__(loop.p, loop.ms, loop.fresh, clock, long_ns=inf)
         self.past_max = 1  # none is looked past: Go's order, whatever the threads
         self._chain = 0
 
     def restore(self) -> None:
         """The one of the other kind was not picked, but for its tick."""
-        for g in self.aside:
-            self._loop.runq.putback(g)
-        self.aside.clear()
+        for g in self._p.aside:
+            self._p.runq.putback(g)
+        self._p.aside.clear()
 
     def _end(self, home: bool) -> None:
-        runq = self._loop.runq
+        runq = self._p.runq
         if runq.inherit:
             self._chain += CLOCK_EVERY * LOOKS_PER_BATCH
-            self.preempt = self._chain > CHAIN_MAX
+            self._p.preempt = self._chain > CHAIN_MAX
         else:
             self._chain = 0
-        if self.preempt:
+        if self._p.preempt:
             self._chain = 0
         super()._end(home)
 
@@ -187,14 +184,14 @@ class Jumper(Poller):
     __slots__ = ("_fake", "_looks")
 
     def __init__(self, loop: DeterministicLoop):
-        super().__init__(loop)
+        super().__init__(loop.p, loop.ms, loop.sysmon)
         self._fake = loop
         self._looks = 0
 
     def look(self) -> None:
         """Sockets, among them the one by which threads wake P: every few rounds."""
         self._looks += 1
-        if not self._fake.runq or self._looks % ROUNDS_PER_POLL == 0:
+        if not self._fake.p.runq or self._looks % ROUNDS_PER_POLL == 0:
             self._poll(time.monotonic_ns())
 
     def wake_due(self) -> None:
@@ -214,11 +211,11 @@ class Jumper(Poller):
     def idle(self, timeout: float | None, m: M | None) -> None:
         """All Gs are parked: jump to the next timer, unless something outside may wake one."""
         loop = self._fake
-        if loop.settled is not None and waits_for_gs(loop):
+        if loop.settled is not None and waits_for_gs(loop.p):
             settled, loop.settled = loop.settled, None
             serve(settled)
             return
-        if timeout is not None and is_quiet(loop, looks=0):
+        if timeout is not None and is_quiet(loop.p, looks=0):
             when = self.next_timer()
             assert when is not None
             if when < inf:
@@ -226,10 +223,10 @@ class Jumper(Poller):
                 # Of what is due, by a clock whose steps grow with it: at 1e9 s they are 0.1 us.
                 loop._clock_resolution = max(RESOLUTION_S, ulp(when))
                 return
-            if loop.checkdead is not None and loop.checkdead.is_dead(loop):
-                raise Deadlock(deadlock_text(loop))  # all that is left are sleeps without an end
+            if loop.p.checkdead is not None and loop.p.checkdead(loop.p):
+                raise Deadlock(deadlock_text(loop.p))  # all that is left are sleeps without an end
             super().idle(None, m)
-        elif timeout is None or loop.ms.detached:
+        elif timeout is None or loop.p.detached:
             # A G without P takes real time, during which the fake clock stands still.
             super().idle(None, m)
         else:

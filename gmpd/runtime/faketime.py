@@ -72,7 +72,7 @@ def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
     if running is not None:
         return running is loop
     m = current_m()
-    return m is not None and m.loop is loop and m.g is not None
+    return m is not None and m.p.loop is loop and m.g is not None
 
 
 def _sleep(loop: DeterministicLoop, seconds: float) -> None:
@@ -86,7 +86,7 @@ def _sleep(loop: DeterministicLoop, seconds: float) -> None:
         return
 
     def attempt(parker: Parker) -> Sleeper:
-        sleeper = loop.sleepers.add(loop, from_now(loop.now, seconds))
+        sleeper = loop.p.sleepers.add(loop, from_now(loop.now, seconds))
         sleeper.g = parker
         return sleeper
 

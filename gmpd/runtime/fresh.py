@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
 from functools import partial
@@ -23,17 +22,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.g import G
+from gmpd.runtime.handoffs import requeue_deferred
 from gmpd.runtime.internals import set_running_loop
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import AWAY, leave_fork
+from gmpd.runtime.steps import leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import Trait, beside_ns
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.handoffs import Handoffs
+    from gmpd.runtime.m import Ms
+    from gmpd.runtime.p import M, P
 
 #: The kinds that the run queue holds beside fresh Gs.
 STARTED = frozenset({G, JobG, Task})
@@ -68,7 +69,7 @@ class FreshG(Protocol):
         and returns None, or returns a coroutine that the loop then drives. Never raises. P may be
         gone when it returns: it may touch only its own G after the user's code."""
 
-    # Where ``Ms.plain_calls`` is set, a job has ``runs_beside``: whether any number of its kind may
+    # Where ``P.plain_calls`` is set, a job has ``runs_beside``: whether any number of its kind may
     # run at once, as it is a coroutine, or a child of a G in another worker.
 
     def finished(self) -> None:
@@ -81,25 +82,22 @@ class FreshGs:
     __slots__ = (
         "_beside",
         "_beside_timer",
+        "_deferred",
         "_handoffs",
-        "_loop",
         "_ms",
+        "_p",
         "_runq",
         "_stats",
-        "deferred",
-        "on_defer",
     )
 
-    def __init__(self, loop: Loop):
-        self._loop = loop
-        self._ms = loop.ms
-        self._runq = loop.runq
-        self._stats = loop.stats
-        self._handoffs = loop.handoffs
+    def __init__(self, p: P, ms: Ms, handoffs: Handoffs):
+        self._p = p
+        self._ms = ms
+        self._runq = p.runq
+        self._stats = p.stats
+        self._handoffs = handoffs
         #: Those that may not start now.
-        self.deferred: deque[Any] = deque()
-        #: Told of each that is held, whenever it is.
-        self.on_defer: Callable[[Any], None] | None = None
+        self._deferred = p.deferred
         #: One of them whose time has come: it starts beside the hogs.
         self._beside: Any = None
         self._beside_timer: asyncio.TimerHandle | None = None
@@ -109,35 +107,35 @@ class FreshGs:
     def put(self, g: FreshG) -> None:
         """Append one to the local run queue."""
         if not g.id:
-            loop = self._loop
-            g.id = loop.made = loop.made + 1
+            p = self._p
+            g.id = p.made = p.made + 1
         self._runq.runqput(g)
 
     def grab(self, n: int) -> list[FreshG]:
         """Take up to ``n`` of the oldest back: a thief gets them."""
         taken: list[FreshG] = []
-        while self.deferred and len(taken) < n:
-            taken.append(self.deferred.popleft())
+        while self._deferred and len(taken) < n:
+            taken.append(self._deferred.popleft())
         return taken + self._runq.runqgrab(n - len(taken))
 
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
         """Take up to ``n`` Gs that ``may_leave`` out, the oldest first: a thief gets them."""
-        taken = list(islice(filter(may_leave, self.deferred), n))
+        taken = list(islice(filter(may_leave, self._deferred), n))
         for g in taken:
-            self.deferred.remove(g)
+            self._deferred.remove(g)
         return taken + self._runq.grab_if(n - len(taken), may_leave)
 
     def remove(self, g: FreshG) -> bool:
         """Take one back; False once it has started."""
-        if g in self.deferred:
-            self.deferred.remove(g)
+        if g in self._deferred:
+            self._deferred.remove(g)
             return True
         return self._runq.runqremove(g)
 
     def drop(self) -> None:
         """The program is over: calls that have not begun never do, and who awaits one is told."""
         runq = self._runq
-        for g in [*self.deferred, *runq.ring, *runq.global_, runq.runnext]:
+        for g in [*self._deferred, *runq.ring, *runq.global_, runq.runnext]:
             if g.__class__ is SyncCall:
                 g.future.cancel()
 
@@ -145,32 +143,26 @@ class FreshGs:
     def stealable(self) -> int:
         """Gs queued here, without ``runnext``: an upper bound of what could be given away."""
         runq = self._runq
-        return len(self.deferred) + len(runq) - (runq.runnext is not None)
-
-    def is_next(self) -> bool:
-        """Whether the next G is one that runs on another M than the home M. Any thread may look."""
-        runq = self._runq
-        g = runq.runnext or _first(runq.ring) or _first(runq.global_)
-        return g is not None and getattr(g, "place", AWAY) is AWAY
+        return len(self._deferred) + len(runq) - (runq.runnext is not None)
 
     def __len__(self) -> int:
-        return len(self.deferred) + self._runq.count_fresh(COUNT_MAX)
+        return len(self._deferred) + self._runq.count_fresh(COUNT_MAX)
 
     # ---- started ---------------------------------------------------------------------------------
 
     def run(self, m: M, g: Any) -> int:  # noqa: C901, PLR0915 - what every sync G runs through
         """Start one on ``m``; a sync one runs to its end here. How long it took, in ns; below 0
         when this M lost P meanwhile."""
-        loop, ms = self._loop, self._ms
-        learned = self._handoffs.learned
+        p, ms = self._p, self._ms
+        learned = p.learned
         trait = learned.get(g.fn_key) if learned.traits else None
-        crowded = len(ms.detached) >= ms.plain_calls
+        crowded = len(p.detached) >= p.plain_calls
         if (crowded or trait is not None) and self._must_wait(g, trait):
             self._defer(g, trait)
             return 0
         heir = ms.reserve() if trait in STANDBY else None
-        if loop.shown:  # as ``show`` does: no task has run on this thread
-            loop.shown = False
+        if p.shown:  # as ``show`` does: no task has run on this thread
+            p.shown = False
             set_running_loop(None)
         m.start_ns = start_ns = time.monotonic_ns()
         context = m.context
@@ -178,11 +170,11 @@ class FreshGs:
         if heir is not None:
             ms.standby(m, heir)
         child = g.__class__ is SyncG
-        tracer = loop.tracer if child else None
+        tracer = p.tracer if child else None
         if tracer is not None:
             tracer(GEvent.START, g)
         m.outcome = coro = g.start() if child else context.run(g.start)  # a child has its own
-        if loop.forked:
+        if p.forked:
             leave_fork(0)
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
@@ -216,7 +208,7 @@ class FreshGs:
         start_ns = time.monotonic_ns()
         context = Context()
         coro = context.run(g.start)
-        if self._loop.forked:
+        if self._p.forked:
             leave_fork(0)
         took = time.monotonic_ns() - start_ns
         stats = self._stats
@@ -232,16 +224,16 @@ class FreshGs:
     def _must_wait(self, g: Any, trait: Trait | None) -> bool:
         """A G of a known hog waits while a hog competes for the GIL, but not without bound, and a
         native one while others have all cores; a plain job while as many run as may
-        (``Ms.plain_calls``).
+        (``P.plain_calls``).
         """
         if g is self._beside:
             self._beside = None
         elif rivals := self._handoffs.rivals(trait):
             if self._beside_timer is None:
                 delay_s = beside_ns(rivals) / 1e9
-                self._beside_timer = self._loop.p_callbacks.later(delay_s, self._start_beside)
+                self._beside_timer = self._p.p_callbacks.later(delay_s, self._start_beside)
             return True
-        if len(self._ms.detached) < self._ms.plain_calls or g.__class__ is SyncG:
+        if len(self._p.detached) < self._p.plain_calls or g.__class__ is SyncG:
             return False
         return not g.runs_beside()
 
@@ -250,21 +242,21 @@ class FreshGs:
         what they wait for.
         """
         self._beside_timer = None
-        if self.deferred:
-            self._beside = g = self.deferred.popleft()
+        if self._deferred:
+            self._beside = g = self._deferred.popleft()
             self._runq.ring.appendleft(g)
-            if self.deferred:
-                delay_s = beside_ns(len(self._ms.detached) + 1) / 1e9
-                self._beside_timer = self._loop.p_callbacks.later(delay_s, self._start_beside)
+            if self._deferred:
+                delay_s = beside_ns(len(self._p.detached) + 1) / 1e9
+                self._beside_timer = self._p.p_callbacks.later(delay_s, self._start_beside)
 
     def _defer(self, g: Any, trait: Trait | None) -> None:
         """It has to wait. The children behind it that call the same function would have to, too:
         looking at each of thousands by itself took 2 µs apiece, again for every hog among them.
         """
-        defer = self.deferred.append
+        defer = self._deferred.append
         defer(g)
-        if self.on_defer is not None:
-            self.on_defer(g)
+        if self._p.on_defer is not None:
+            self._p.on_defer(g)
         if g.__class__ is not SyncG or trait is not Trait.HOG:
             return
         fn = g.fn
@@ -278,11 +270,11 @@ class FreshGs:
         """An async job has started: drive its coroutine. It runs next, as it would have without
         this detour.
         """
-        loop = self._loop
-        g = JobG(loop, job, coro, context)
-        if loop.tracer is not None:
-            loop.tracer(GEvent.CREATE, g)
-        loop.gs.add(g)
+        p = self._p
+        g = JobG(p, job, coro, context)
+        if p.tracer is not None:
+            p.tracer(GEvent.CREATE, g)
+        p.gs.add(g)
         runq = self._runq
         if runq.runnext is None:
             runq.runnext = g
@@ -293,8 +285,8 @@ class FreshGs:
 
     def requeue_deferred(self) -> None:
         """Finish what ended without P, and let those try again that had to wait for it."""
-        loop = self._loop
-        inbox = loop.inbox
+        p = self._p
+        inbox = p.inbox
         while inbox:
             g, coro, context = inbox.popleft()
             if coro is not None:
@@ -303,25 +295,10 @@ class FreshGs:
                 self._runq.runqput(g)
             else:
                 self._stats.finished += 1
-                if loop.tracer is not None and g.__class__ is SyncG:
-                    loop.tracer(GEvent.END, g)
+                if p.tracer is not None and g.__class__ is SyncG:
+                    p.tracer(GEvent.END, g)
                 g.finished()
-        deferred = self.deferred
-        if deferred:
-            self._runq.ring.extendleft(reversed(deferred))
-            deferred.clear()
-
-    def requeue_deferred_soon(self) -> None:
-        """Those that wait for a hog to end may try again. Thread-safe."""
-        if self.deferred:
-            self._loop.p_callbacks.threadsafe(self.requeue_deferred)
-
-
-def _first(queue: deque[Any]) -> Any:
-    try:
-        return queue[0]
-    except IndexError:
-        return None
+        requeue_deferred(p)
 
 
 class SyncCall:
@@ -329,12 +306,12 @@ class SyncCall:
 
     __slots__ = ("_error", "_fn", "_result", "future", "id")
 
-    def __init__(self, loop: Loop, fn: Callable[[], Any]):
+    def __init__(self, p: P, fn: Callable[[], Any]):
         self._fn = fn
-        self.future: asyncio.Future[Any] = loop.create_future()
+        self.future: asyncio.Future[Any] = p.loop.create_future()
         self._error: BaseException | None = None
         self._result: Any = None
-        self.id = loop.made = loop.made + 1
+        self.id = p.made = p.made + 1
 
     @property
     def fn_key(self) -> Hashable:

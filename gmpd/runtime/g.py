@@ -22,7 +22,7 @@ from gmpd.runtime.steps import Steps, _message
 from gmpd.timeouts import checked, lock_s
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import Face, P
 
 #: The set of a G until it is in ``p.gs``. Nothing is ever added.
 NOWHERE: Final[set[G]] = set()
@@ -62,7 +62,7 @@ class G(Steps):
 
     _name_prefix = "G"
 
-    def __init__(self, p: Loop, fn: Callable[..., Any], args: Any = (), kwargs: Any = None):
+    def __init__(self, p: P, fn: Callable[..., Any], args: Any = (), kwargs: Any = None):
         self._p = p
         self._fn = fn
         self._coro_or_args = args
@@ -187,7 +187,7 @@ class G(Steps):
         for entry in callbacks:
             if entry.__class__ is tuple:
                 callback, context = entry
-                self._p.call_soon(callback, self, context=context)
+                self._p.loop.call_soon(callback, self, context=context)
             else:
                 entry.ready()
 
@@ -220,12 +220,12 @@ class G(Steps):
 
     __iter__ = __await__
 
-    def get_loop(self) -> Loop:
-        return self._p
+    def get_loop(self) -> Face:
+        return self._p.loop
 
     @property
-    def _loop(self) -> Loop:
-        return self._p
+    def _loop(self) -> Face:
+        return self._p.loop
 
     def done(self) -> bool:
         return self._state != PENDING
@@ -290,8 +290,8 @@ class G(Steps):
         ended = allocate_lock()
         ended.acquire()
         over: Callable[[], None] = ended.release
-        if timeout is None and m.loop.ms.owner is m:
-            over = partial(m.loop.handoffs.on_wait_done, m, over)
+        if timeout is None and m.p.owner is m:
+            over = partial(m.p.on_wait_done, m, over)
         self._p.p_callbacks.threadsafe(self._joined, _Joiner(over))
         with entersyscallblock("chan receive"):
             if not ended.acquire(timeout=lock_s(timeout)):
@@ -308,7 +308,7 @@ class G(Steps):
         self, callback: Callable[[Any], object], *, context: Context | None = None
     ) -> None:
         if self._state != PENDING:
-            self._p.call_soon(callback, self, context=context)
+            self._p.loop.call_soon(callback, self, context=context)
         else:
             entry = callback, context if context is not None else copy_context()
             if self._callbacks is None:

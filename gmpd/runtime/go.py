@@ -21,6 +21,7 @@ from gmpd.runtime.g import PENDING, G
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.p import P
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
@@ -67,7 +68,7 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
     """
     loop = running_loop()
-    if type(loop) is not Loop or loop.tracer is not None:
+    if type(loop) is not Loop or (p := loop.p).tracer is not None:
         return _go(fn, args, kwargs)
     # The same as below, written out: a child costs little more than its object.
     try:
@@ -75,7 +76,7 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     except AttributeError:
         return _go(fn, args, kwargs)
     g = new(kind)
-    g._p = loop
+    g._p = p
     g._fn = fn
     g._coro_or_args = args
     g._value = kwargs or None
@@ -83,17 +84,17 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     g._must_cancel = g._asyncio_future_blocking = False
     g._state = PENDING
     g._context = copy_context()
-    loop.made = g.id = loop.made + 1
+    p.made = g.id = p.made + 1
     maker = _getframe(1)
     g.made_by = maker.f_code
     at = maker.f_lasti
     g.made_at = at if at <= SMALL_MAX else offset(at)
-    gs = loop.gs
+    gs = p.gs
     g._among = among = gs.young
     among.add(g)
     if len(among) >= FULL:
         gs.grow()
-    runq = loop.runq
+    runq = p.runq
     kicked, runq.runnext = runq.runnext, g
     if kicked is not None:
         ring = runq.ring
@@ -108,33 +109,33 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """``go`` from anywhere, for any callable."""
     if not callable(fn):
         raise TypeError(_not_callable(fn))
-    loop = this_loop("gmpd.go")
-    g = (G if is_async(fn) else SyncG)(loop, fn, args, kwargs or None)
+    p = this_loop("gmpd.go").p
+    g = (G if is_async(fn) else SyncG)(p, fn, args, kwargs or None)
     maker = _getframe(2)
     g.made_by, at = maker.f_code, maker.f_lasti
     g.made_at = offset(at)
-    if loop.tracer is not None:
-        loop.tracer(GEvent.CREATE, g)
+    if p.tracer is not None:
+        p.tracer(GEvent.CREATE, g)
     m = current_m()
     if m is None or m.g is None:
-        loop.gs.add(g)
-        loop.runq.runqput(g, True)
+        p.gs.add(g)
+        p.runq.runqput(g, True)
         return g
     # A sync G may lose its P between any two bytecodes, but not while it holds this lock.
-    with loop.ms.lock:
-        if loop.ms.owner is m:
-            loop.gs.add(g)
-            loop.runq.runqput(g, True)
+    with p.lock:
+        if p.owner is m:
+            p.gs.add(g)
+            p.runq.runqput(g, True)
             return g
-    loop.p_callbacks.threadsafe(_admit, loop, g)
+    p.p_callbacks.threadsafe(_admit, p, g)
     return g
 
 
-def _admit(loop: Loop, g: G) -> None:
+def _admit(p: P, g: G) -> None:
     """One that was made on a thread without P."""
     if not g.done():
-        loop.gs.add(g)
-        loop.runq.runqput(g)
+        p.gs.add(g)
+        p.runq.runqput(g)
 
 
 def _not_callable(fn: object) -> str:
@@ -181,7 +182,7 @@ def sleep(seconds: float) -> Generator[Wait, None, None]:
         return
     # One call at a time: the depth of its stack is part of the frame that it sleeps with.
     seconds = from_now(loop.time(), seconds)
-    sleeper = loop.sleepers.add(loop, seconds)
+    sleeper = loop.p.sleepers.add(loop, seconds)
     del seconds
     try:
         yield sleeper
@@ -204,9 +205,9 @@ def blocking(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> asyncio.Futu
 
     The caller's context variables are seen by ``fn``, as with ``asyncio.to_thread``.
     """
-    loop = this_loop("gmpd.blocking")
-    call = SyncCall(loop, partial(_syscall, copy_context(), fn, *args, **kwargs))
-    loop.runq.runqput(call)
+    p = this_loop("gmpd.blocking").p
+    call = SyncCall(p, partial(_syscall, copy_context(), fn, *args, **kwargs))
+    p.runq.runqput(call)
     return call.future
 
 
@@ -226,17 +227,17 @@ def cancelled() -> bool:
 
 def gomaxprocs() -> int:
     """How many Ps share the work: of this daemon in a job, 1 under ``gmpd.run``."""
-    return this_loop("gmpd.gomaxprocs").runq.procs
+    return this_loop("gmpd.gomaxprocs").p.runq.procs
 
 
 def num_g() -> int:
     """Gs of this P that have not ended, the caller included (Go: ``NumGoroutine``)."""
-    return count_gs(this_loop("gmpd.num_g"))
+    return count_gs(this_loop("gmpd.num_g").p)
 
 
 def stacks() -> str:
     """Every G of this P with its wait reason and frames, parked ones too, as Go dumps them."""
-    return stacks_of(this_loop("gmpd.stacks")).text
+    return stacks_of(this_loop("gmpd.stacks").p).text
 
 
 __all__ = [

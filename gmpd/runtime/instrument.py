@@ -14,34 +14,34 @@ from gmpd.runtime.trace import Tracer
 from gmpd.sched.g import GEvent
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 
-def is_instrumented(loop: Loop) -> bool:
+def is_instrumented(p: P) -> bool:
     """Whether steps go through ``run_instrumented``."""
-    return loop._debug or loop.tracer is not None
+    return p.loop._debug or p.tracer is not None
 
 
-def run_instrumented(loop: Loop, handle: Any) -> None:
+def run_instrumented(p: P, handle: Any) -> None:
     """One step of a G, or one callback."""
-    tracer = loop.tracer
+    tracer = p.tracer
     if tracer is not None and isinstance(handle, Steps):
         tracer(GEvent.START, handle)
         handle._run()
         _trace_end_of_step(tracer, handle)
         return
-    if not loop._debug:
+    if not p.loop._debug:
         handle._run()
         return
-    loop._current_handle = handle
+    p.loop._current_handle = handle
     try:
-        start = loop.time()
+        start = p.loop.time()
         handle._run()
-        took = loop.time() - start
-        if took >= loop.slow_callback_duration:
+        took = p.loop.time() - start
+        if took >= p.loop.slow_callback_duration:
             asyncio_logger().warning("Executing %s took %.3f seconds", _shown(handle), took)
     finally:
-        loop._current_handle = handle = None  # a traceback may lead here: no cycle
+        p.loop._current_handle = handle = None  # a traceback may lead here: no cycle
 
 
 def _trace_end_of_step(tracer: Tracer, g: Any) -> None:

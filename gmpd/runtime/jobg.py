@@ -24,7 +24,7 @@ from gmpd.runtime.steps import sender
 from gmpd.runtime.task import Task
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 #: Its set until it is in ``p.gs``. Nothing is ever added.
 _NOWHERE: set[Any] = set()
@@ -37,15 +37,15 @@ class JobG(Task):
 
     _name_prefix = "G"
 
-    def __init__(self, p: Loop, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
+    def __init__(self, p: P, job: Any, coro: Coroutine[Any, Any, Any], context: Context):
         # As Task.__init__, written out: one per async job.
         if task_init is None:
-            future_init(self, loop=p)
+            future_init(self, loop=p.loop)
         else:
             # What other processes see is the user's coroutine; what is resumed meters its steps.
             driven = getattr(job, "driven", None)
             seen = driven if driven.__class__ is CoroutineType else coro
-            task_init(self, seen, loop=p, name=f"G-{job.id}", context=context)
+            task_init(self, seen, loop=p.loop, name=f"G-{job.id}", context=context)
         self._p = p
         self._job = job
         self._cancelled_exc: CancelledError | None = None
@@ -60,7 +60,7 @@ class JobG(Task):
         context.run(family.set, job.id)
         # Up to 3.13 it is not registered: that is a third of its making, and all_tasks finds it in
         # ``gs``.
-        if p._debug and self._source_traceback:  # type: ignore[attr-defined]
+        if p.loop._debug and self._source_traceback:  # type: ignore[attr-defined]
             self._source_traceback.clear()  # type: ignore[attr-defined]  # a message made it
 
     def _returned(self, value: Any) -> None:

@@ -1,9 +1,9 @@
-"""The P: an asyncio event loop whose ready queue is the run queue of Gs.
+"""asyncio's face to a P: an event loop whose ready queue is the run queue of Gs.
 
 Any asyncio library runs on it. Beside asyncio's callbacks it has a Go run queue; a round
 (``_run_once``) polls sockets and timers, runs the callbacks that are ready, then a batch of Gs.
 Here are the rounds, how a loop begins and ends, and what asyncio asks of one; the steps of a round
-are in the parts that it owns: ``poller``, ``fresh``, ``batch``.
+are in the parts that it owns (``poller``, ``fresh``, ``batch``), which share the record ``p``.
 
 Whichever M holds P runs the loop. Its home M runs callbacks and Gs of coroutines, the others plain
 Gs, and P passes between the two when the kind of work changes: once each way in a round at most.
@@ -18,7 +18,6 @@ import logging
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
@@ -26,10 +25,7 @@ from heapq import heappush
 from typing import Any, TypeVar
 
 from gmpd import pythons
-from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.batch import Batches
-from gmpd.runtime.counts import Stats
-from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import Handoffs
@@ -37,25 +33,23 @@ from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.internals import (
     DEBUG_STACK_DEPTH,
     FIRST_STEP,
-    SelectorEventLoop,
     clear_current_task,
     running_loop,
     set_running_loop,
 )
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.m import M, Ms, _current, current_m
+from gmpd.runtime.m import Ms, _current, current_m
 from gmpd.runtime.mgc import Collector
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
+from gmpd.runtime.p import Face, M, P
 from gmpd.runtime.p_callbacks import PCallbacks, PHandle
 from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
-from gmpd.runtime.sleepers import Sleepers
 from gmpd.runtime.stacks import p_state
 from gmpd.runtime.steps import is_started, leave_fork
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import EVENTS_MAX, Tracer
-from gmpd.runtime.unheard import UnheardErrors
 from gmpd.sched.g import GEvent
 from gmpd.sched.runq import RunQueue
 
@@ -79,11 +73,8 @@ def _check(max_ms: int) -> None:
         )
 
 
-class Loop(SelectorEventLoop, metaclass=Sealed):
-    """One P. ``max_ms`` bounds its threads."""
-
-    #: Keeps jobs from each other where they share the loop.
-    neighbours: Any = None
+class Loop(Face, metaclass=Sealed):
+    """asyncio's face to one P, and its rounds. ``max_ms`` bounds its threads."""
 
     def __init__(self, selector: Any = None, *, max_ms: int = MAX_MS):
         super().__init__(selector)
@@ -92,66 +83,27 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         except BaseException:
             super().close()
             raise
-        self.stats = Stats()
+        #: gmpd's own callbacks.
+        self.p_callbacks = PCallbacks(self, self.wake)
+        #: The record that the parts take.
         # The first tick is main's: at tick 0 its ``gosched`` would come back before all others.
-        self.runq: RunQueue[Any] = RunQueue(is_started, schedtick=1)
-        #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
-        self.made = 0
-        #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
-        self.gs: AllGs[Any] = AllGs()
-        #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
-        self.sleepers = Sleepers()
-        #: Gs that ended without P: (G, coroutine or None, its context). From any M.
-        self.inbox: deque[tuple[Any, Any, Any]] = deque()
-        #: P waits in select, or does not run at all.
-        self.is_idle = True
-        #: Rounds of the loop: the liveness of this P.
-        self.rounds = 0
-        #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
-        #: does not), and for how long it has slept before (ns).
-        self.board: Any = [0, 0, 0]
-        #: Minds the garbage of the process, where that is gmpd's own.
-        self.collector: Collector | None = None
+        self.p = p = P(self, self.p_callbacks, RunQueue(is_started, schedtick=1), max_ms)
         self._fatal: BaseException | None = None
-        #: Records what happens to Gs, while a tracer listens.
-        self.tracer: Tracer | None = None
-        #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
-        self.on_poll: Callable[[int], None] | None = None
-        #: Report a deadlock when no G can ever become ready: under ``gmpd.run``.
-        self.checkdead: Checkdead | None = None
-        #: The coroutine whose end is that of the program: ``gmpd.run`` sets it.
-        self.main: Coroutine[Any, Any, Any] | None = None
-        #: Gs that outlived it, whose frames end with the loop; None: it has not ended.
-        self.dropped: list[G] | None = None
-        self.unheard = UnheardErrors(self)
-        #: It is a worker's, shared by jobs: none of them can stop it, be it by SystemExit. The
-        #: worker does, by ``end``.
-        self.shared = False
-        #: This process is a fork that a job made, to end where the job gives control back.
-        self.forked = False
-        #: The callback or G that runs.
-        self.current: Any = None
-        #: Async code sees this loop as the running one; sync Gs see none, so that asyncio.run works
-        #: in them.
-        self.shown = True
-        #: When sockets were looked at last: a clock that costs nothing to read.
-        self.polled_ns = 0
-        # Its parts, each with what it alone knows.
-        self.p_callbacks = PCallbacks(self)
-        self.ms = Ms(self, max_ms)
-        self.sysmon = Sysmon(self)
-        self.overruns = Overruns(self)
-        self.handoffs = Handoffs(self)
-        self.fresh = FreshGs(self)
-        self.batches = Batches(self)
-        self.poller = Poller(self)
+        # The parts, lower ones first.
+        self.handoffs = Handoffs(p)
+        self.ms = Ms(p, self.handoffs)
+        self.overruns = Overruns(p)
+        self.sysmon = Sysmon(p, self.ms, self.handoffs, self.overruns)
+        self.fresh = FreshGs(p, self.ms, self.handoffs)
+        self.batches = Batches(p, self.ms, self.fresh)
+        self.poller = Poller(p, self.ms, self.sysmon)
 
     # ---- what the worker and its jobs call ---------------------------------------------------
 
     def call_sync(self, fn: Callable[[], T]) -> asyncio.Future[T]:
         """Run ``fn`` as a sync G of this P, which is handed off if ``fn`` blocks."""
-        call = SyncCall(self, fn)
-        self.runq.runqput(call)
+        call = SyncCall(self.p, fn)
+        self.p.runq.runqput(call)
         return call.future
 
     def on_main_thread(self, fn: Callable[[], T]) -> T:
@@ -159,7 +111,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         A G that is there already, or none, just runs it.
         """
         m = current_m()
-        if m is None or m is self.ms.m0:
+        if m is None or m is self.p.m0:
             return fn()
         return self.ms.lend_main(m, partial(copy_context().run, fn))
 
@@ -167,8 +119,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """Record what happens to Gs from the next round on, with ``queues`` also where all others
         stand then; set ``tracer`` to None to end it.
         """
-        self.tracer = Tracer(self.time, limit, partial(p_state, self) if queues else None)
-        return self.tracer
+        self.p.tracer = Tracer(self.time, limit, partial(p_state, self.p) if queues else None)
+        return self.p.tracer
 
     # ---- the loop as asyncio knows it -----------------------------------------------------------
 
@@ -183,7 +135,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         previous = _current.m
         m0 = self.ms.attach_main()
         before = self._hear_signals()
-        self.is_idle = False
+        self.p.is_idle = False
         if self.sysmon.asleep:
             self.sysmon.wake()
         try:
@@ -193,7 +145,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
             if before is not None:
                 signal.set_wakeup_fd(before)
             self.ms.detach_main(previous)
-            self.is_idle = True
+            self.p.is_idle = True
             self._stopping = False
             self._thread_id = None
             self._set_coroutine_origin_tracking(False)
@@ -221,8 +173,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         task = Task(coro, loop=self, name=name, context=context)
         if self._debug:
             task.forget_own_frames()
-        if self.tracer is not None:
-            self.tracer(GEvent.CREATE, task)
+        if self.p.tracer is not None:
+            self.p.tracer(GEvent.CREATE, task)
         return task
 
     def call_soon(  # type: ignore[override]
@@ -230,12 +182,12 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     ) -> asyncio.Handle:
         """A G that waits for a future is its callback: it is queued as it is."""
         if callback.__class__ in STARTED:
-            self._ready.append(callback)
+            self.p.ready.append(callback)
             ends = callback.await_ends  # type: ignore[attr-defined]
             if ends is not None and args:
                 ends(args[0], callback)
-            if self.tracer is not None:
-                self.tracer(GEvent.UNBLOCK, callback)
+            if self.p.tracer is not None:
+                self.p.tracer(GEvent.UNBLOCK, callback)
             return callback  # type: ignore[return-value]  # a future does not look at it
         if callback.__class__ is FIRST_STEP and callback.__self__.__class__ in STARTED:  # type: ignore[attr-defined]
             return callback  # type: ignore[return-value]  # one of ours: it queues itself
@@ -245,13 +197,13 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
                 del slow._source_traceback[-1]  # type: ignore[attr-defined]
             return slow
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
+        self.p.ready.append(handle)
         return handle
 
     def _add_callback(self, handle: asyncio.Handle) -> None:
         """A socket is ready: queue its callback; gmpd's own have a queue for themselves."""
         if not handle._cancelled:
-            (self.p_callbacks.ready if handle.__class__ is PHandle else self._ready).append(handle)
+            (self.p_callbacks.ready if handle.__class__ is PHandle else self.p.ready).append(handle)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
@@ -319,7 +271,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     def _on_main(self, fn: Callable[[], T]) -> T:
         ms = self.ms
         m = current_m()
-        if m is None or m is ms.m0 or ms.owner is not m or ms.lent:
+        if m is None or m is self.p.m0 or self.p.owner is not m or ms.lent:
             return fn()  # asyncio says what is wrong, when it is not the main thread
         return ms.on_main(fn)
 
@@ -327,8 +279,8 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """The program is over (Go: ``main`` returns, and that is the end): children that have not
         started never do, the others are not resumed. Tasks are asyncio's, which cancels them.
         """
-        self.dropped = self.gs.some(len(self.gs))
-        for g in self.dropped:
+        self.p.dropped = self.p.gs.some(len(self.p.gs))
+        for g in self.p.dropped:
             g.drop()
         self.fresh.drop()
 
@@ -337,25 +289,25 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         main returns in Go.
         """
         already = self.is_closed()
-        if not already and hasattr(self, "unheard") and not self.is_running():
-            self.unheard.tell_all()
+        if not already and hasattr(self, "p") and not self.is_running():
+            self.p.unheard.tell_all()
             self._unwind()
         super().close()
         if not already and hasattr(self, "ms"):
             self.ms.close()
             self.sysmon.stop()
-            if self.collector is not None:
-                self.collector.stop()
-                self.collector = None
-            self.fresh.deferred.clear()
+            if self.p.collector is not None:
+                self.p.collector.stop()
+                self.p.collector = None
+            self.p.deferred.clear()
 
     def _unwind(self) -> None:
         """The frames of Gs that have not ended are closed. They clean up, and may use what is at
         home here while they do: unlock, close, release.
         """
-        left = [*(self.dropped or ()), *self.gs.some(len(self.gs))]
-        self.dropped = None
-        self.gs.clear()
+        left = [*(self.p.dropped or ()), *self.p.gs.some(len(self.p.gs))]
+        self.p.dropped = None
+        self.p.gs.clear()
         running = running_loop()
         set_running_loop(self)
         try:
@@ -373,7 +325,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
 
     def wake(self) -> None:
         """Get P out of select, if it is there. Thread-safe."""
-        if self.is_idle:
+        if self.p.is_idle:
             self._write_to_self()
 
     # ---- an M with P ----------------------------------------------------------------------------
@@ -386,7 +338,7 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         try:
             while self._run_once() is not False:  # a test may put its own in its place
                 if self._stopping:
-                    if m is not self.ms.m0:
+                    if m is not self.p.m0:
                         self.ms.to_main(m)
                     return True
             return False
@@ -400,20 +352,20 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     def _end_with(self, m: M, exc: BaseException) -> bool:
         """KeyboardInterrupt, SystemExit: leave the loop through M0, as asyncio does."""
         self._fatal = exc
-        self.unheard.leaves(exc)
+        self.p.unheard.leaves(exc)
         self._stopping = True
-        if self.ms.owner is m or self.ms.exitsyscall(m):
+        if self.p.owner is m or self.ms.exitsyscall(m):
             m.g = None
-            if self.shown:
+            if self.p.shown:
                 clear_current_task(self)
-            if m is not self.ms.m0:
+            if m is not self.p.m0:
                 self.ms.to_main(m)
             return True
         return False
 
     def _stay(self, handle: asyncio.Handle, leaving: BaseException) -> None:
         """A callback of a job wanted to end the process, which is not its own."""
-        if self.forked:
+        if self.p.forked:
             leave_fork(1)
         self.default_exception_handler(
             {
@@ -426,10 +378,10 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
 
     def stop(self) -> None:
         """As asyncio's; a loop that jobs share does not listen to them, and says so."""
-        if not self.shared:
+        if not self.p.shared:
             super().stop()
             return
-        current = running(self)
+        current = running(self.p)
         log.warning(
             "%s called stop() of its worker's event loop at %s: ignored, other jobs run on it. "
             "Return from the job instead",
@@ -444,10 +396,10 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
 
     @slow_callback_duration.setter
     def slow_callback_duration(self, seconds: float) -> None:
-        if self.neighbours is None:
+        if not hasattr(self, "p") or self.p.neighbours is None:
             self._slow_s = seconds
         else:
-            self.neighbours.refuse(f"slow_callback_duration = {seconds}")
+            self.p.neighbours.refuse(f"slow_callback_duration = {seconds}")
 
     def end(self) -> None:
         """Stop, although jobs share it: for the worker itself."""
@@ -461,14 +413,14 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
 
     def _acquirep(self, m: M) -> None:
         self._thread_id = m.ident
-        if self.batches.aside:
+        if self.p.aside:
             self.batches.restore()
-        if m is not self.ms.m0:  # asyncio sets it once, for the thread of run_forever
+        if m is not self.p.m0:  # asyncio sets it once, for the thread of run_forever
             depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
-        if m is self.ms.home:
+        if m is self.p.home:
             self.mind_generators()
-        self.shown = True
+        self.p.shown = True
         set_running_loop(self)
 
     def mind_generators(self) -> None:
@@ -482,60 +434,76 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
     def _releasep(self, m: M) -> None:
         # These belong to the thread, not to the loop: whoever has P now has set its own.
         set_running_loop(None)
-        if m is self.ms.home:
+        if m is self.p.home:
             sys.set_asyncgen_hooks(None, None)
 
     def _run_once(self) -> bool:
         """One round: sockets, timers, callbacks, a batch of Gs. False when this M lost P."""
         m = current_m()
         timeout = self.poller.timeout()
-        if self.collector is not None and self.collector.due and self._collect(timeout != 0):
+        if self.p.collector is not None and self.p.collector.due and self._collect(timeout != 0):
             timeout = 0  # the clock has gone on meanwhile
         if timeout == 0:
             self.poller.look()
         else:
             self.poller.idle(timeout, m)
-        self.rounds += 1
-        self.board[0] = self.rounds << 1
-        if self._scheduled or self.sleepers:
+        self.p.rounds += 1
+        self.p.board[0] = self.p.rounds << 1
+        if self._scheduled or self.p.sleepers:
             self.poller.wake_due()
-        if self.inbox:
+        if self.p.inbox:
             self.fresh.requeue_deferred()
         if self.p_callbacks.ready:
-            self.p_callbacks.run()
-        if m is None or m is self.ms.home:
+            self._run_own()
+        if m is None or m is self.p.home:
             self._run_ready()
-            if not self.runq or m is None:
+            if not self.p.runq or m is None:
                 return True
-            return self.batches.run(m) and not (self.batches.left and self.ms.leave_home(m))
-        if not self.runq:
-            self.batches.left = 0
+            return self.batches.run(m) and not (self.p.left and self.ms.leave_home(m))
+        if not self.p.runq:
+            self.p.left = 0
         elif not self.batches.run(m):
             return False
-        return not ((self._ready or self.batches.left) and self.ms.go_home(m))
+        return not ((self.p.ready or self.p.left) and self.ms.go_home(m))
 
     def mind_garbage(self) -> None:
         """Bound the pauses of Python's garbage collector; for a process that is gmpd's own."""
-        self.collector = Collector(partial(len, self.gs), self.wake)
-        self.collector.start()
+        self.p.collector = Collector(partial(len, self.p.gs), self.wake)
+        self.p.collector.start()
 
     def _collect(self, idle: bool) -> bool:
         """A major pass over all garbage, if it is the time for it."""
-        collector = self.collector
+        collector = self.p.collector
         if collector is None or not (idle or collector.overdue):
             return False
         collector.major()
         return True
 
+    def _run_own(self) -> None:
+        """gmpd's own callbacks: those that are ready now, not those that they add."""
+        p, ready = self.p, self.p_callbacks.ready
+        watched = is_instrumented(p)
+        for _ in range(len(ready)):
+            p.current = handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            if watched:
+                run_instrumented(p, handle)
+            else:
+                handle._run()
+            if p.forked:
+                leave_fork(0)
+        p.current = handle = None  # type: ignore[assignment]  # a traceback may lead here
+
     def _run_ready(self) -> None:
         """asyncio's callbacks and tasks, first in first out: those that are ready now, not those
         they add.
         """
-        ready = self._ready
+        ready = self.p.ready
         popleft = ready.popleft
-        watched, dirty = is_instrumented(self), False
+        watched, dirty = is_instrumented(self.p), False
         for _ in range(len(ready)):
-            self.current = handle = popleft()
+            self.p.current = handle = popleft()
             kind = handle.__class__
             if kind is Task or kind is G or kind is JobG:
                 dirty = True
@@ -547,16 +515,16 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
                     continue
             try:
                 if watched:
-                    run_instrumented(self, handle)
+                    run_instrumented(self.p, handle)
                 else:
                     handle._run()
             except (KeyboardInterrupt, SystemExit) as leaving:
-                if not self.shared:
+                if not self.p.shared:
                     raise
                 self._stay(handle, leaving)
-            if self.forked:
+            if self.p.forked:
                 leave_fork(0)
-        self.current = handle = None  # a traceback may lead here: no cycle
+        self.p.current = handle = None  # a traceback may lead here: no cycle
         if dirty:
             clear_current_task(self)
 
@@ -564,6 +532,6 @@ class Loop(SelectorEventLoop, metaclass=Sealed):
         """Set whether this loop is seen as the running one. Returns whether it is hidden."""
         if not shown:
             clear_current_task(self)  # a loop that a sync G runs has a current task of its own
-        self.shown = shown
+        self.p.shown = shown
         set_running_loop(self if shown else None)
         return not shown

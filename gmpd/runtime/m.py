@@ -8,8 +8,8 @@ up, then reads ``preempt``; sysmon sets ``preempt``, then reads ``tick``. Whatev
 sysmon sees that the G is over and leaves P alone, or M sees ``preempt`` and asks, under the lock,
 who owns P. So a G that ends in time costs two attribute accesses and no lock.
 
-This file knows nothing of queues and tasks. Counterparts: ``loop`` (what an M with P does),
-``sysmon`` (who takes P away).
+This file knows nothing of tasks; of the queues it asks only whether a plain G is next.
+Counterparts: ``loop`` (what an M with P does), ``sysmon`` (who takes P away).
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmpd.runtime.frames import own_state
+from gmpd.runtime.handoffs import requeue_deferred
+from gmpd.runtime.p import Face, M, P
+from gmpd.runtime.steps import AWAY, leave_fork
 from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.handoffs import Handoffs
 
 T = TypeVar("T")
 
@@ -50,94 +53,13 @@ class _Current(threading.local):
 _current = _Current()
 
 
-class M:
-    """One operating-system thread that executes Gs."""
-
-    __slots__ = (
-        "context",
-        "cpuclock",
-        "g",
-        "heir",
-        "id",
-        "ident",
-        "loop",
-        "outcome",
-        "park_lock",
-        "preempt",
-        "start_ns",
-        "state",
-        "takeover",
-        "tick",
-        "tid",
-        "trait",
-        "wait_reason",
-    )
-
-    def __init__(self, loop: Loop, number: int):
-        self.id = number
-        self.loop = loop
-        #: Thread id and CPU clock; set by the thread itself (Go's ``mstart``).
-        self.ident = 0
-        self.cpuclock = 0
-        #: The kernel's own number of the thread.
-        self.tid = 0
-        #: For ``frames``.
-        self.state = 0
-        #: Parks the M while locked (Go's note).
-        self.park_lock = allocate_lock()
-        self.park_lock.acquire()
-        #: The sync G that runs here, or None: also None while this M runs the loop itself.
-        self.g: Any = None
-        #: The result of ``start`` of a G that ended without P.
-        self.outcome: Any = None
-        self.start_ns = 0
-        #: +1 at the end of every sync G; see the delicate dance.
-        self.tick = 0
-        self.preempt = False
-        #: What sysmon found about the G here, which runs without P.
-        self.trait: Trait | None = None
-        #: Where the G waits, when it said so by ``entersyscallblock``.
-        self.wait_reason = ""
-        #: The M that has P next, woken when this M has left the loop.
-        self.heir: M | None = None
-        #: (M, tick): take P from that M if its G of that tick still runs.
-        self.takeover: tuple[M, int] | None = None
-        #: The context of the next sync G; renewed when a G left something in it.
-        self.context = Context()
-
-    def minit(self) -> None:
-        """Called once, on the thread itself."""
-        self.ident = get_ident()
-        self.cpuclock = time.pthread_getcpuclockid(self.ident)
-        self.tid = get_native_id()
-        self.state = own_state()
-        _current.m = self
-
-    def cpu_ns(self) -> int:
-        """CPU time of this thread so far, from any thread; 0 once it has ended. It may end at any
-        moment, also between the look of sysmon that found a G on it and this one."""
-        try:
-            return time.clock_gettime_ns(self.cpuclock)
-        except OSError:
-            return 0
-
-    def queued(self) -> tuple[int, bool]:
-        """How long this thread has stood in the kernel's run queue so far (ns; a wait that is not
-        over is not in it), and whether it stands there now or runs. 12 µs each, without the GIL;
-        (0, False) where the kernel does not say.
-        """
-        task = f"/proc/self/task/{self.tid}"
-        try:
-            with open(f"{task}/stat", "rb") as stat:
-                state = stat.read().rpartition(b") ")[2][:1]
-            with open(f"{task}/schedstat", "rb") as schedstat:
-                waited = int(schedstat.read().split()[1])
-        except (OSError, IndexError, ValueError):
-            return 0, False
-        return waited, state == b"R"
-
-    def __repr__(self) -> str:
-        return f"<M{self.id} g={self.g!r}>"
+def minit(m: M) -> None:
+    """Called once, on the thread itself."""
+    m.ident = get_ident()
+    m.cpuclock = time.pthread_getcpuclockid(m.ident)
+    m.tid = get_native_id()
+    m.state = own_state()
+    _current.m = m
 
 
 class _Errand:
@@ -161,61 +83,44 @@ class _Errand:
 
 
 class Ms:
-    """All Ms of one P, and which of them owns it. ``lock`` guards ``owner``, ``idle`` and
-    ``count``; no user code runs under it.
-    """
+    """Moves one P between its Ms, and starts and ends them."""
 
-    def __init__(self, loop: Loop, max_ms: int):
-        self._loop = loop
-        #: Reentrant: a finalizer may run wherever Python allocates, and may come back here.
-        self.lock = threading.RLock()
-        self.max_ms = max_ms
-        #: So many sync jobs at most run at once; their children are not counted.
-        self.plain_calls = 1 << 30
-        #: The thread that called ``run_forever``, which must be the one that returns from it. No
-        #: plain G runs on it: it could block the end of the program, and signals are handled there.
-        #: It is never in ``idle``.
-        self.m0: M | None = None
-        #: The M that runs callbacks and Gs of coroutines, all of them: M0, unless the main thread
-        #: is lent to a plain G when such work comes up. Never in ``idle`` either.
-        self.home: M | None = None
-        self.owner: M | None = None
+    def __init__(self, p: P, handoffs: Handoffs):
+        self._p = p
+        self._handoffs = handoffs
         self._errands: deque[_Errand] = deque()
-        self.idle: list[M] = []
-        #: Ms that run a G without P.
-        self.detached: list[M] = []
-        self.count = 0
         self._number = 0
         self.closed = False
         #: Parts of sync Gs that the main thread runs or is to run: see ``lend_main``.
         self.lent = 0
+        p.handoff = self.handoff
 
     def spare(self) -> bool:
         """Whether P could be handed off now: an M is idle, or one more is allowed."""
-        return bool(self.idle) or self.count < self.max_ms
+        return bool(self._p.idle_ms) or self._p.ms_count < self._p.max_ms
 
     def others(self) -> bool:
         """Whether this process has threads that may want the GIL, beside the M with P and sysmon:
         Ms whose G runs without P, and threads of the user's.
         """
-        return bool(self.detached) or threading.active_count() > self.count + OWN_THREADS
+        return bool(self._p.detached) or threading.active_count() > self._p.ms_count + OWN_THREADS
 
     def attach_main(self) -> M:
         """The calling thread becomes M0 and takes P."""
-        m = self.m0 = self.home = M(self._loop, 0)
-        m.minit()
-        with self.lock:
-            self.owner = m
+        m = self._p.m0 = self._p.home = M(self._p, 0)
+        minit(m)
+        with self._p.lock:
+            self._p.owner = m
         return m
 
     def detach_main(self, previous: M | None) -> None:
         """``run_forever`` returns: the thread is no M of this loop any more. Only M0 calls it,
         holding P.
         """
-        with self.lock:
-            if self.m0 is not None:
-                self.m0.state = 0
-            self.m0 = self.home = self.owner = None
+        with self._p.lock:
+            if self._p.m0 is not None:
+                self._p.m0.state = 0
+            self._p.m0 = self._p.home = self._p.owner = None
         _current.m = previous
 
     def handoff(self, m: M, tick: int, trait: Trait | None) -> bool:
@@ -224,8 +129,8 @@ class Ms:
         False when the G is over, or ``max_ms`` leaves no M to give P to (Go: ``retake`` and
         ``handoffp``).
         """
-        with self.lock:
-            if self.owner is not m:
+        with self._p.lock:
+            if self._p.owner is not m:
                 return False
             m.preempt = True
             heir = self._mheir() if m.g is not None and m.tick == tick else None
@@ -239,13 +144,13 @@ class Ms:
     def _pass(self, m: M, heir: M, trait: Trait | None) -> None:
         """``m`` goes on with its G without P. The lock is held."""
         m.trait = trait
-        self.detached.append(m)
-        self.owner = heir
-        self._loop.handoffs.on_handoffp(m)
+        self._p.detached.append(m)
+        self._p.owner = heir
+        self._handoffs.on_handoffp(m)
 
     def reserve(self) -> M | None:
         """An M for ``standby``, its thread running; None at ``max_ms``."""
-        with self.lock:
+        with self._p.lock:
             heir = self._mget()
         if heir is not None:
             self._start(heir)
@@ -265,41 +170,41 @@ class Ms:
         assert heir.takeover is not None
         m, tick = heir.takeover
         heir.takeover = None
-        with self.lock:
-            if self.owner is m:
+        with self._p.lock:
+            if self._p.owner is m:
                 m.preempt = True
                 g = m.g
                 if g is not None and m.tick == tick:
-                    native = self._loop.handoffs.learned.get(g.fn_key) is Trait.NATIVE
+                    native = self._p.learned.get(g.fn_key) is Trait.NATIVE
                     self._pass(m, heir, Trait.NATIVE if native else Trait.BLOCKED)
-                    self._loop.handoffs.on_standby_took(m)
+                    self._handoffs.on_standby_took(m)
                     return True
                 m.preempt = False
-            self.idle.append(heir)
+            self._p.idle_ms.append(heir)
         return False
 
     def leave_home(self, m: M) -> bool:
         """Plain Gs are to run and the home M holds P: give it to another one. False when all are in
         use.
         """
-        with self.lock:
+        with self._p.lock:
             heir = self._mget()
             if heir is None:
                 return False
-            self.owner = m.heir = heir
+            self._p.owner = m.heir = heir
         return True
 
     def go_home(self, m: M) -> bool:
         """Callbacks or coroutines are to run and ``m`` holds P: give it to the home M. False when
         ``m`` is that from now on, since the main thread is lent to a plain G.
         """
-        with self.lock:
-            if self.home is self.m0 and self.lent:
-                self.home = m
-                self._loop.mind_generators()
+        with self._p.lock:
+            if self._p.home is self._p.m0 and self.lent:
+                self._p.home = m
+                self._p.loop.mind_generators()
                 return False
-            self.owner = m.heir = self.home
-            self.idle.append(m)
+            self._p.owner = m.heir = self._p.home
+            self._p.idle_ms.append(m)
         return True
 
     def wake_heir(self, m: M) -> None:
@@ -318,24 +223,24 @@ class Ms:
             try:
                 m.park_lock.acquire()
             except BaseException as exc:  # noqa: BLE001 - run_forever raises it, once M0 has P
-                self._loop.interrupt(exc)
+                self._p.loop.interrupt(exc)
             while self._errands:
                 self._errands.popleft().run()
-            if self.owner is m:
+            if self._p.owner is m:
                 return
 
     def poke_main(self) -> None:
         """A signal has come: M0 wakes, runs Python's handlers, and parks again."""
-        with self.lock:
-            if self.m0 is not None and self.owner is not self.m0:
-                self._wake(self.m0)
+        with self._p.lock:
+            if self._p.m0 is not None and self._p.owner is not self._p.m0:
+                self._wake(self._p.m0)
 
     def on_main(self, fn: Callable[[], T]) -> T:
         """Run ``fn`` on M0, which is parked, and wait for it. The M that holds P calls this."""
-        assert self.m0 is not None
+        assert self._p.m0 is not None
         errand = _Errand(fn)
         self._errands.append(errand)
-        self._wake(self.m0)
+        self._wake(self._p.m0)
         errand.done.acquire()
         if errand.error is not None:
             raise errand.error
@@ -356,11 +261,11 @@ class Ms:
             except BaseException as exc:  # noqa: BLE001 - the caller's, on its own thread
                 raised.append(exc)
             finally:
-                with self.lock:
+                with self._p.lock:
                     self.lent -= 1
                 _current.m = own
 
-        with self.lock:  # before P can be given to it
+        with self._p.lock:  # before P can be given to it
             self.lent += 1
         outcome = self.on_main(run)
         if raised:
@@ -371,29 +276,33 @@ class Ms:
         """The M that gets P from a plain G: the home M if nothing else is for another one, or all
         others are in use. The lock is held.
         """
-        loop = self._loop
-        home = None if self.lent and self.home is self.m0 else self.home
-        if home is not None and (loop._ready or loop.batches.aside or not loop.fresh.is_next()):
+        p = self._p
+        home = None if self.lent and self._p.home is self._p.m0 else self._p.home
+        if home is not None and (p.ready or p.aside or not _next_is_away(p)):
             return home
         return self._mget() or home
 
     def _mget(self) -> M | None:
         """An idle M, else a new one, else None (Go: ``mget``, ``newm``). The lock is held."""
-        if self.idle:
-            return self.idle.pop()
-        if self.count >= self.max_ms:
+        if self._p.idle_ms:
+            return self._p.idle_ms.pop()
+        if self._p.ms_count >= self._p.max_ms:
             return None
-        self.count += 1
+        self._p.ms_count += 1
         self._number += 1
-        return M(self._loop, self._number)
+        return M(self._p, self._number)
 
     def _start(self, m: M) -> None:
         if not m.ident:
             m.ident = -1  # the thread fills in its own
-            mask = self._loop.sysmon.mask_for_child()
+            mask = self._mask_for_child()
             threading.Thread(
                 target=self._mstart, args=(m, mask), name=f"gmpd-M{m.id}", daemon=True
             ).start()
+
+    def _mask_for_child(self) -> set[int] | None:
+        """The signal mask that a thread is to have which the caller starts; None: the caller's."""
+        return self._p.sysmon_mask if get_ident() == self._p.sysmon_ident else None
 
     def _wake(self, m: M) -> None:
         if not m.ident:
@@ -406,43 +315,43 @@ class Ms:
 
         If not, the G goes into the inbox, for the M that holds P to finish; ``m`` becomes idle.
         """
-        with self.lock:
+        with self._p.lock:
             m.preempt = False
-            if self.owner is m:
+            if self._p.owner is m:
                 return True
-            self.detached.remove(m)
+            self._p.detached.remove(m)
             m.wait_reason = ""
-            self._loop.handoffs.on_exitsyscall(m)
-            self._loop.inbox.append((m.g, m.outcome, m.context))
+            self._handoffs.on_exitsyscall(m)
+            self._p.inbox.append((m.g, m.outcome, m.context))
             m.context = Context()
             m.g = m.outcome = m.trait = None
-            self.idle.append(m)
-        self._loop.wake()
+            self._p.idle_ms.append(m)
+        self._p.loop.wake()
         return False
 
     def give_back(self, m: M, waiter: M) -> bool:
         """P goes from ``m`` to ``waiter``, whose sync G has waited without it and goes on with it
         (Go: ``exitsyscall`` that finds a P). False when it does not wait any more.
         """
-        with self.lock:
-            if waiter not in self.detached or not waiter.wait_reason:
+        with self._p.lock:
+            if waiter not in self._p.detached or not waiter.wait_reason:
                 return False
-            self.detached.remove(waiter)
+            self._p.detached.remove(waiter)
             waiter.wait_reason = ""
             waiter.trait = None
-            self.owner = waiter
-            if m is not self.m0 and m is not self.home:
-                self.idle.append(m)
+            self._p.owner = waiter
+            if m is not self._p.m0 and m is not self._p.home:
+                self._p.idle_ms.append(m)
         return True
 
     def to_main(self, m: M) -> None:
         """The loop stops on ``m``: P goes back to M0, which waits for it."""
-        main = self.m0
+        main = self._p.m0
         assert main is not None
-        with self.lock:
-            self.owner = main
-            if m is not self.home:
-                self.idle.append(m)
+        with self._p.lock:
+            self._p.owner = main
+            if m is not self._p.home:
+                self._p.idle_ms.append(m)
         self._wake(main)
 
     def _mstart(self, m: M, mask: set[int] | None) -> None:
@@ -451,11 +360,11 @@ class Ms:
         """
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        m.minit()
+        minit(m)
         try:
             while self._park(m):
                 if m.takeover is None or self.take_over(m):
-                    self._loop.schedule(m)
+                    self._p.loop.schedule(m)
         finally:
             m.state = 0
 
@@ -464,28 +373,42 @@ class Ms:
         ends.
         """
         if not m.park_lock.acquire(timeout=IDLE_S_MAX):
-            with self.lock:
-                if m in self.idle:
-                    self.idle.remove(m)
-                    self.count -= 1
+            with self._p.lock:
+                if m in self._p.idle_ms:
+                    self._p.idle_ms.remove(m)
+                    self._p.ms_count -= 1
                     return False
             m.park_lock.acquire()  # P was given away to it in this very moment
         return not self.closed
 
     def close(self) -> None:
         """The loop is closed: idle Ms end. Those inside a G end with it."""
-        with self.lock:
+        with self._p.lock:
             self.closed = True
-            idle, self.idle = self.idle, []
-            self.count -= len(idle)
+            idle, self._p.idle_ms = self._p.idle_ms, []
+            self._p.ms_count -= len(idle)
         for m in idle:
             m.park_lock.release()
 
 
-def current_loop() -> Loop | None:
+def _next_is_away(p: P) -> bool:
+    """Whether the next G is one that runs on another M than the home M. Any thread may look."""
+    runq = p.runq
+    g = runq.runnext or _first(runq.ring) or _first(runq.global_)
+    return g is not None and getattr(g, "place", AWAY) is AWAY
+
+
+def _first(queue: deque[Any]) -> Any:
+    try:
+        return queue[0]
+    except IndexError:
+        return None
+
+
+def current_loop() -> Face | None:
     """The loop whose M runs the caller, or None outside of any worker. For sync Gs."""
     m = _current.m
-    return m.loop if m is not None else None
+    return m.p.loop if m is not None else None
 
 
 def current_m() -> M | None:
@@ -513,10 +436,14 @@ class entersyscallblock:  # noqa: N801 - used like a function
             return
         self._m = m
         m.wait_reason = self._reason
-        m.loop.handoffs.on_entersyscall(m)
+        p = m.p
+        if p.forked:  # no thread is there to take P, nor to end the wait
+            leave_fork(1)
+        if p.owner is m and p.handoff(m, m.tick, None):
+            p.stats.handoff_known += 1
         # A hog competes no more: what waited for its end may start, also what begins to wait now.
-        if m.trait in COMPUTING and not m.loop.is_closed():
-            m.loop.p_callbacks.threadsafe(m.loop.fresh.requeue_deferred)
+        if m.trait in COMPUTING and not p.loop.is_closed():
+            p.p_callbacks.threadsafe(requeue_deferred, p)
 
     def __exit__(
         self,

@@ -25,7 +25,7 @@ from gmpd.runtime.overrun import innermost
 from gmpd.timeouts import checked
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import Face
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Settings:
 class Neighbours:
     """The jobs of one loop, as far as one must not touch the others."""
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: Face):
         self._loop = loop
         #: Of jobs that have set anything, by their number.
         self.settings: dict[int, Settings] = {}
@@ -82,7 +82,8 @@ class Neighbours:
         if asked is not self._loop:
             return found
         mine = family.get()
-        gs: list[Any] = list(self._loop.gs.some(len(self._loop.gs)))
+        every = self._loop.p.gs
+        gs: list[Any] = list(every.some(len(every)))
         jobs = {g for g in gs if isinstance(g, asyncio.Task) and not g.done()}
         return {task for task in found | jobs if family_of(task) == mine}
 

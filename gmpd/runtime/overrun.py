@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmpd.runtime import steps
 from gmpd.runtime.frames import frame_of
+from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.steps import Steps
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, is_blocked
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.p import M, P
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class Lasting(NamedTuple):
 class Overruns:
     """The steps of one P that lasted longer than a slice. Called by sysmon's thread."""
 
-    __slots__ = ("_lasting", "_loop", "_named")
+    __slots__ = ("_lasting", "_named", "_p")
 
-    def __init__(self, loop: Loop):
-        self._loop = loop
+    def __init__(self, p: P):
+        self._p = p
         self._lasting: Lasting | None = None
         #: Places that the log has already.
         self._named: set[str] = set()
@@ -71,38 +71,38 @@ class Overruns:
         return step
 
     def _step(self) -> object:
-        loop = self._loop
-        return loop.rounds, loop.current, asyncio.current_task(loop)
+        p = self._p
+        return p.rounds, p.current, asyncio.current_task(p.loop)
 
     def report(self, m: M) -> None:
         """A step on ``m`` lasts longer than a slice. Counted always, named if it goes on."""
-        loop = self._loop
-        current = running(loop)
+        p = self._p
+        current = running(p)
         if current is None or not _is_in_step(frame_of(m)):
             return  # between two steps
-        loop.stats.overruns += 1
+        p.stats.overruns += 1
         if not _is_own(current):
             now, cpu_ns, waited_ns = time.monotonic_ns(), m.cpu_ns(), m.queued()[0]
             self._lasting = Lasting(self._step(), m, now, cpu_ns, waited_ns)
 
     def _is_long(self, lasting: Lasting) -> bool:
         """Whether it has computed, or been blocked, long enough to be worth a warning."""
-        long_ns = int(self._loop.slow_callback_duration * 1e9)
+        long_ns = int(self._p.loop.slow_callback_duration * 1e9)
         m, wall_ns = lasting.m, time.monotonic_ns() - lasting.at_ns + SLICE_NS
         if wall_ns < long_ns:
             return False
         cpu_ns = m.cpu_ns() - lasting.cpu_ns
         if cpu_ns + SLICE_NS >= long_ns * 3 // 4:
             return True
-        if self._loop.handoffs.hogs():  # beside a hog P may only have waited for the GIL
+        if hogs(self._p):  # beside a hog P may only have waited for the GIL
             return False
         waited_ns, runnable = m.queued()
         return is_blocked(cpu_ns, waited_ns - lasting.waited_ns, wall_ns, runnable=runnable)
 
     def _name(self, m: M) -> None:
         """In the log, if it is a user's doing and is not there yet."""
-        loop = self._loop
-        current = running(loop)
+        p = self._p
+        current = running(p)
         frame = frame_of(m)
         if current is None or not _is_in_step(frame) or not _is_users(frame):
             return
@@ -115,14 +115,14 @@ class Overruns:
             "%s holds P for more than %d ms at %s: nothing else runs on it meanwhile. "
             "Await more often, or make it a plain function",
             in_words(current),
-            loop.slow_callback_duration * 1e3,
+            p.loop.slow_callback_duration * 1e3,
             place,
         )
 
 
-def running(loop: Loop) -> Any:
+def running(p: P) -> Any:
     """The G or callback that runs on P, or None: also None for a sync G."""
-    return asyncio.current_task(loop) or loop.current
+    return asyncio.current_task(p.loop) or p.current
 
 
 def in_words(current: Any) -> str:

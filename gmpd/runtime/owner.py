@@ -3,7 +3,7 @@
 Such a thing has an owner, one event loop, and only the M that holds P of it (the thread of a plain
 loop) touches its state; so async Gs need no lock. A sync G still holds P until sysmon or
 ``entersyscallblock`` takes it, which can happen between any two bytecodes. Hence the one rule
-here: hold ``ms.lock``, under which P changes hands, and see that you hold P; else send the
+here: hold ``p.lock``, under which P changes hands, and see that you hold P; else send the
 operation to the owner and wait for it. An operation runs no user code and never blocks, so the lock
 is held for microseconds. Proof that the fast path is safe: P cannot leave while the lock is held,
 and the M that has P and is inside a sync G is not running the loop.
@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from gmpd.runtime.go import go, is_async
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import M, current_loop, current_m, entersyscallblock
+from gmpd.runtime.m import current_loop, current_m, entersyscallblock
+from gmpd.runtime.p import M
 from gmpd.runtime.p_callbacks import soon_threadsafe
 from gmpd.runtime.sudog import Sudog, Wait
 
@@ -50,7 +51,7 @@ class Parker:
         if m is None:
             self._lock.release()
         else:
-            m.loop.handoffs.on_wait_done(m, self._lock.release)
+            m.p.on_wait_done(m, self._lock.release)
 
     def sleep(self) -> None:
         """Until ``ready``, which may have been called before."""
@@ -159,11 +160,11 @@ def _with_p(loop: AbstractEventLoop, operation: Callable[..., Any], *args: Any) 
     nothing was done.
     """
     m = current_m()
-    if m is None or m.loop is not loop:
+    if m is None or m.p.loop is not loop:
         return False, None
-    ms = m.loop.ms
-    with ms.lock:
-        if ms.owner is m:
+    p = m.p
+    with p.lock:
+        if p.owner is m:
             return True, operation(*args)
     return False, None
 
@@ -173,7 +174,7 @@ def _sleep(
 ) -> None:
     """Wait without P. An interrupt (Ctrl-C on the main thread) takes the operation back."""
     m = current_m()
-    if m is not None and m.loop.ms.owner is m:
+    if m is not None and m.p.owner is m:
         parker.m = m
     try:
         with entersyscallblock(reason):

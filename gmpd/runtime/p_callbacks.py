@@ -14,13 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gmpd.runtime.instrument import is_instrumented, run_instrumented
-from gmpd.runtime.steps import leave_fork
-
-if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+from gmpd.runtime.internals import SelectorEventLoop
 
 
 class PHandle(asyncio.Handle):
@@ -38,10 +34,12 @@ class PTimer(asyncio.TimerHandle):
 class PCallbacks:
     """The callbacks of one P. Only the M that holds P calls this, but for ``threadsafe``."""
 
-    __slots__ = ("_loop", "ready")
+    __slots__ = ("_loop", "_wake", "ready")
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: SelectorEventLoop, wake: Callable[[], None]):
+        """``wake``, thread-safe, gets P out of select."""
         self._loop = loop
+        self._wake = wake
         self.ready: deque[asyncio.Handle] = deque()
         self.claim(loop._ssock.fileno())  # a wake-up
 
@@ -54,7 +52,7 @@ class PCallbacks:
         loop = self._loop
         loop._check_closed()
         self.ready.append(PHandle(fn, args, loop))
-        loop.wake()
+        self._wake()
 
     def later(self, delay_s: float, fn: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
         timer = self._loop.call_later(delay_s, fn, *args)
@@ -70,22 +68,6 @@ class PCallbacks:
         """The callback for ``fd`` is gmpd's own."""
         handle, _ = self._loop._selector.get_key(fd).data
         handle.__class__ = PHandle
-
-    def run(self) -> None:
-        """Those that are ready now, not those that they add."""
-        loop, ready = self._loop, self.ready
-        watched = is_instrumented(loop)
-        for _ in range(len(ready)):
-            loop.current = handle = ready.popleft()
-            if handle._cancelled:
-                continue
-            if watched:
-                run_instrumented(loop, handle)
-            else:
-                handle._run()
-            if loop.forked:
-                leave_fork(0)
-        loop.current = handle = None  # type: ignore[assignment]  # a traceback may lead here
 
 
 def soon(loop: asyncio.AbstractEventLoop, fn: Callable[..., Any], *args: Any) -> None:

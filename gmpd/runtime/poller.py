@@ -20,8 +20,9 @@ from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.m import Ms
+    from gmpd.runtime.p import M, P
+    from gmpd.runtime.sysmon import Sysmon
 
 #: Sockets are polled at most this often while Gs are ready (Go polls every 10 ms while every P is
 #: busy). A poll that finds something lets go of the GIL, and wakes sysmon if that waits for it.
@@ -39,10 +40,12 @@ SWEEP_MIN = 100
 class Poller:
     """The netpoller and the timers of one P."""
 
-    __slots__ = ("_loop", "_peek", "_peeked", "_shared_ns")
+    __slots__ = ("_ms", "_p", "_peek", "_peeked", "_shared_ns", "_sysmon")
 
-    def __init__(self, loop: Loop):
-        self._loop = loop
+    def __init__(self, p: P, ms: Ms, sysmon: Sysmon):
+        self._p = p
+        self._ms = ms
+        self._sysmon = sysmon
         #: Tells whether the selector that was peeked at has events, without letting go of the GIL.
         self._peek: Callable[[], int] | None = None
         self._peeked: Any = None
@@ -53,58 +56,58 @@ class Poller:
         """Seconds that P may sleep in select; None: until it is woken. Drops cancelled timers on
         the way.
         """
-        loop = self._loop
-        if loop._timer_cancelled_count > SWEEP_MIN:
+        p = self._p
+        if p.loop._timer_cancelled_count > SWEEP_MIN:
             self._sweep_timers()
-        if loop._ready or loop.p_callbacks.ready or loop._stopping or loop.runq or loop.inbox:
+        if p.ready or p.p_callbacks.ready or p.loop._stopping or p.runq or p.inbox:
             return 0
         when = self.next_timer()
-        return None if when is None else wait_s(when - loop.time())
+        return None if when is None else wait_s(when - p.loop.time())
 
     def look(self) -> None:
         """Something is ready: see what came meanwhile, if the last look was long ago."""
-        loop = self._loop
+        p = self._p
         now = time.monotonic_ns()
-        if not loop.runq or now - loop.polled_ns > POLL_NS:
+        if not p.runq or now - p.polled_ns > POLL_NS:
             self._poll(now)
 
     def _poll(self, now: int) -> None:
-        loop = self._loop
-        loop.polled_ns = now
+        p = self._p
+        p.polled_ns = now
         self._netpoll(0)
-        if loop.on_poll is not None:
-            loop.on_poll(now)
+        if p.on_poll is not None:
+            p.on_poll(now)
         if now - self._shared_ns > SHARE_NS:
             self._shared_ns = now
-            if loop.ms.others():
+            if self._ms.others():
                 nap(NAP_S)
 
     def idle(self, timeout: float | None, m: M | None) -> None:
         """Nothing is ready: wait for a socket, the next timer, or a wake-up from another thread."""
-        loop = self._loop
-        if timeout is None and loop.checkdead is not None and loop.checkdead.is_dead(loop):
-            loop.checkdead = None  # once: the end of the program may wait again
-            raise Deadlock(deadlock_text(loop))
-        board, stats = loop.board, loop.stats
-        loop.is_idle = True
-        if loop.on_poll is not None:
-            loop.on_poll(0)
-        board[0] = loop.rounds << 1 | 1
+        p = self._p
+        if timeout is None and p.checkdead is not None and p.checkdead(p):
+            p.checkdead = None  # once: the end of the program may wait again
+            raise Deadlock(deadlock_text(p))
+        board, stats = p.board, p.stats
+        p.is_idle = True
+        if p.on_poll is not None:
+            p.on_poll(0)
+        board[0] = p.rounds << 1 | 1
         board[1] = start = time.monotonic_ns()
         # Work queued before is_idle was set has not woken us; poll without blocking.
-        came = loop.inbox or loop._ready or loop.p_callbacks.ready or loop.runq
+        came = p.inbox or p.ready or p.p_callbacks.ready or p.runq
         self._netpoll(0 if came else timeout)
-        loop.polled_ns = self._shared_ns = now = time.monotonic_ns()
+        p.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
         board[2] = stats.idle_ns
         board[1] = 0
-        loop.is_idle = False
-        if loop.sysmon.asleep and m is not None:
-            loop.sysmon.wake()
+        p.is_idle = False
+        if self._sysmon.asleep and m is not None:
+            self._sysmon.wake()
 
     def _netpoll(self, timeout: float | None) -> None:
-        loop = self._loop
-        selector = loop._selector
+        p = self._p
+        selector = p.loop._selector
         if timeout == 0:
             if selector is not self._peeked:  # the first time, or a test has put in its own
                 self._peeked, self._peek = selector, peeker(selector)
@@ -112,17 +115,17 @@ class Poller:
                 return
         found = selector.select(timeout)
         if found:
-            loop.stats.poller += len(found)
-            loop._process_events(found)
+            p.stats.poller += len(found)
+            p.loop._process_events(found)
 
     def next_timer(self) -> float | None:
         """When the next timer or sleeper is due, on the loop's clock; drops cancelled ones."""
-        loop = self._loop
-        scheduled = loop._scheduled
+        p = self._p
+        scheduled = p.loop._scheduled
         while scheduled and scheduled[0]._cancelled:
-            loop._timer_cancelled_count -= 1
+            p.loop._timer_cancelled_count -= 1
             heappop(scheduled)._scheduled = False
-        sleeper = loop.sleepers.next() if loop.sleepers else None
+        sleeper = p.sleepers.next() if p.sleepers else None
         if not scheduled:
             return sleeper
         when = float(scheduled[0]._when)
@@ -130,9 +133,9 @@ class Poller:
 
     def _sweep_timers(self) -> None:
         """Forget cancelled timers when they are more than a quarter (Go: ``timers.adjust``)."""
-        loop = self._loop
-        scheduled = loop._scheduled
-        if loop._timer_cancelled_count * 4 <= len(scheduled):
+        p = self._p
+        scheduled = p.loop._scheduled
+        if p.loop._timer_cancelled_count * 4 <= len(scheduled):
             return
         alive = []
         for handle in scheduled:
@@ -142,17 +145,17 @@ class Poller:
                 alive.append(handle)
         heapify(alive)
         scheduled[:] = alive
-        loop._timer_cancelled_count = 0
+        p.loop._timer_cancelled_count = 0
 
     def wake_due(self) -> None:
         """Make ready whose time has come: timers of asyncio, and sleeping Gs."""
-        loop = self._loop
-        end = loop.time() + loop._clock_resolution
-        scheduled, stats = loop._scheduled, loop.stats
+        p = self._p
+        end = p.loop.time() + p.loop._clock_resolution
+        scheduled, stats = p.loop._scheduled, p.stats
         while scheduled and scheduled[0]._when < end:
             handle = heappop(scheduled)
             handle._scheduled = False
-            (loop.p_callbacks.ready if handle.__class__ is PTimer else loop._ready).append(handle)
+            (p.p_callbacks.ready if handle.__class__ is PTimer else p.ready).append(handle)
             stats.timer += 1
-        if loop.sleepers:
-            stats.timer += loop.sleepers.wake(end)
+        if p.sleepers:
+            stats.timer += p.sleepers.wake(end)

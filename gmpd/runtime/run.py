@@ -49,8 +49,8 @@ def run(
 
     def make() -> Loop:
         loop = Loop() if deterministic_seed is None else DeterministicLoop(deterministic_seed)
-        loop.checkdead = Checkdead()
-        loop.main = main
+        loop.p.checkdead = Checkdead().is_dead
+        loop.p.main = main
         return loop
 
     pythons.welcome()
@@ -58,7 +58,7 @@ def run(
     with asyncio.Runner(loop_factory=make, debug=debug) as runner, ExitStack() as stack:
         loop = runner.get_loop()
         assert isinstance(loop, Loop)
-        stack.enter_context(dumps_on_quit(loop))
+        stack.enter_context(dumps_on_quit(loop.p))
         if isinstance(loop, DeterministicLoop) and fake_time:
             stack.enter_context(faketime.fake_time(loop))
         return runner.run(main)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gmpd.runtime.stacks import stacks
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 #: Go's exit status for it.
 QUIT_STATUS = 2
@@ -41,13 +41,13 @@ def _flush_stdout() -> None:
 
 
 @contextmanager
-def dumps_on_quit(loop: Loop) -> Iterator[None]:
+def dumps_on_quit(p: P) -> Iterator[None]:
     """While this lasts, on the main thread."""
 
     def quit_(_number: int, _frame: object) -> None:
         # Not by sys.stderr: the signal may have come in the middle of a print.
         try:
-            text = f"SIGQUIT: quit\n\n{stacks(loop).text}".encode(errors="backslashreplace")
+            text = f"SIGQUIT: quit\n\n{stacks(p).text}".encode(errors="backslashreplace")
             while text:
                 text = text[os.write(2, text) :]
             _flush_stdout()

@@ -28,8 +28,7 @@ from gmpd.runtime.task import Task
 from gmpd.runtime.trace import PState
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.p import M, P
 
 #: Frames shown of one G: the innermost. Deeper stacks are recursion.
 FRAMES_MAX = 50
@@ -61,67 +60,67 @@ def wait_reason(waiter: Any) -> str:
     return "IO wait"
 
 
-def p_state(loop: Loop) -> PState:
+def p_state(p: P) -> PState:
     """The holder of P, and its queues in the order in which they run. Any thread may look."""
-    runq, owner = loop.runq, loop.ms.owner
-    woken = [g for g in list(loop._ready) if isinstance(g, Steps)]
+    runq, owner = p.runq, p.owner
+    woken = [g for g in list(p.ready) if isinstance(g, Steps)]
     nxt = runq.runnext
     return PState(
         m=None if owner is None else owner.id,
         runnext=None if nxt is None else nxt.id,
-        local=tuple(g.id for g in [*woken, *list(loop.batches.aside), *list(runq.ring)]),
+        local=tuple(g.id for g in [*woken, *list(p.aside), *list(runq.ring)]),
         global_=tuple(g.id for g in list(runq.global_)),
     )
 
 
-def count_gs(loop: Loop) -> int:
+def count_gs(p: P) -> int:
     """Gs of the loop that have not ended: started ones, children, and jobs that run on an M."""
-    return len(loop.gs) + len(_tasks(loop)) + sum(g not in loop.gs for g in _on_ms(loop))
+    return len(p.gs) + len(_tasks(p)) + sum(g not in p.gs for g in _on_ms(p))
 
 
-def stacks(loop: Loop, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
+def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     """The dump of all Gs, and of sync jobs that run on the loop's threads: at most ``limit``, those
     that run first of all, in the order of their making, and about ``nbytes`` of text.
     """
-    on_ms = _on_ms(loop)
+    on_ms = _on_ms(p)
     running = list(on_ms)[:limit]
-    others = (g for g in [*_tasks(loop), *loop.gs.some(limit)] if g not in on_ms)
+    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in on_ms)
     chosen = sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
     parts: list[str] = []
     left = nbytes
     for g in chosen:
-        part = _dump(loop, g, on_ms.get(g))
+        part = _dump(p, g, on_ms.get(g))
         left -= len(part)
         if left < 0 and parts:
             break
         parts.append(part)
     shown = len(parts)
-    gs = max(shown, count_gs(loop))
+    gs = max(shown, count_gs(p))
     if gs > shown:
         parts.append(f"...{gs - shown} more goroutines not shown...\n")
     return Dump("\n".join(parts), gs, shown)
 
 
-def deadlock_text(loop: Loop) -> str:
+def deadlock_text(p: P) -> str:
     """Go's words for a program that can never go on."""
-    return f"all goroutines are asleep - deadlock!\n\n{stacks(loop).text}"
+    return f"all goroutines are asleep - deadlock!\n\n{stacks(p).text}"
 
 
-def _tasks(loop: Loop) -> list[Any]:
+def _tasks(p: P) -> list[Any]:
     """Tasks of ``loop.create_task``."""
-    return [task for task in all_tasks(loop) if type(task) is Task]
+    return [task for task in all_tasks(p.loop) if type(task) is Task]
 
 
-def _on_ms(loop: Loop) -> dict[Any, M]:
+def _on_ms(p: P) -> dict[Any, M]:
     """Sync Gs that run, with P or without, and their Ms. One may end while we look."""
-    owner = loop.ms.owner
-    candidates = [*loop.ms.detached, *([owner] if owner is not None else [])]
+    owner = p.owner
+    candidates = [*p.detached, *([owner] if owner is not None else [])]
     found = {m.g: m for m in candidates}
     found.pop(None, None)
     return found
 
 
-def _dump(loop: Loop, g: Any, m: M | None) -> str:
+def _dump(p: P, g: Any, m: M | None) -> str:
     """One G: header, frames, and where it comes from."""
     if m is not None:
         lines = _of_m(m, g)
@@ -129,7 +128,7 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
         lines = [f"goroutine {g.id} [runnable]:", f"{g.fn_name}(...)"]
     else:
         waiter = g._fut_waiter
-        if asyncio.current_task(loop) is g:
+        if asyncio.current_task(p.loop) is g:
             state = "running"
         elif waiter is None or (isinstance(waiter, Wait) and waiter.g is None):
             state = "runnable"
@@ -144,7 +143,7 @@ def _dump(loop: Loop, g: Any, m: M | None) -> str:
 
 def _of_m(m: M, g: Any) -> list[str]:
     """A sync G on its thread: with P, or computing beside it, it runs."""
-    runs = m.loop.ms.owner is m or m.trait in COMPUTING
+    runs = m.p.owner is m or m.trait in COMPUTING
     state = m.wait_reason or ("running" if runs else "syscall")
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = frame_of(m)

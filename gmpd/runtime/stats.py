@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gmpd.runtime.counts import BUCKETS
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 
 __all__ = ["BUCKETS", "COUNTERS", "HISTOGRAMS", "counters", "histograms", "snapshot", "unfold"]
@@ -28,29 +28,30 @@ COUNTERS = (
 HISTOGRAMS = ("slice", "sched_latency", "gc_pause")
 
 
-def counters(loop: Loop) -> tuple[int, ...]:
+def counters(p: P) -> tuple[int, ...]:
     """``COUNTERS`` of a P, about 2 µs: since the loop was made, and what is here now. Any thread
     may ask; the values of one answer may be a few Gs apart.
     """
-    runq, ms, stats, collector = loop.runq, loop.ms, loop.stats, loop.collector
-    ticks, deferred = runq.schedtick, len(loop.fresh.deferred)
+    runq, stats, collector = p.runq, p.stats, p.collector
+    ticks, deferred = runq.schedtick, len(p.deferred)
     blocked, known, learned = stats.handoff_blocked, stats.handoff_known, stats.handoff_learned
     passes = (0, 0, 0) if collector is None else collector.snapshot().values()
     stats.local = max(stats.local, ticks - runq.global_picks - stats.steal)
     return (
-        ticks, blocked + known + learned, len(runq) + deferred, deferred, ms.count, len(ms.idle),
-        stats.max_ms_waits, stats.overruns, runq.overflows, loop.made, stats.finished,
+        ticks, blocked + known + learned, len(runq) + deferred, deferred,
+        p.ms_count, len(p.idle_ms), stats.max_ms_waits, stats.overruns,
+        runq.overflows, p.made, stats.finished,
         runq.inherited, stats.local, runq.global_picks, stats.steal,
         stats.poller, stats.timer, stats.children_out, stats.children_in,
         blocked, stats.handoff_hog, known, learned,
-        len(loop.gs), len(ms.detached), *passes,
+        len(p.gs), len(p.detached), *passes,
         stats.born_ns, stats.blocked_ns,
     )  # fmt: skip
 
 
-def histograms(loop: Loop) -> list[tuple[list[int], int]]:
+def histograms(p: P) -> list[tuple[list[int], int]]:
     """Buckets and sum (ns) of each of ``HISTOGRAMS``."""
-    stats, collector = loop.stats, loop.collector
+    stats, collector = p.stats, p.collector
     none: tuple[list[int], int] = [0] * BUCKETS, 0
     return [
         (stats.slice, stats.slice_sum_ns),
@@ -59,9 +60,9 @@ def histograms(loop: Loop) -> list[tuple[list[int], int]]:
     ]
 
 
-def snapshot(loop: Loop) -> dict[str, Any]:
+def snapshot(p: P) -> dict[str, Any]:
     """``counters`` with names, and as the daemon's snapshot has them."""
-    return unfold(counters(loop), time.monotonic_ns(), *loop.board[1:])
+    return unfold(counters(p), time.monotonic_ns(), *p.board[1:])
 
 
 def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:

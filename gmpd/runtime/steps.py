@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import get_ident
-from asyncio import CancelledError
+from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from enum import Enum
@@ -38,7 +38,7 @@ from gmpd.runtime.sudog import Wait
 from gmpd.sched.g import GEvent
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import P
 
 #: Wake-ups run in this context: inside its own one a G could not be entered again.
 EMPTY: Final = Context()
@@ -99,7 +99,7 @@ class Steps:
 
     if TYPE_CHECKING:
         id: int
-        _p: Loop
+        _p: P
         #: How to resume it: ``SEND``, or ``send_other``. None: it has not begun.
         _send: Any
         #: The coroutine that is resumed. Of a child that has not begun, or has no coroutine: its
@@ -129,14 +129,14 @@ class Steps:
         """One step: resume the coroutine, then see what it waits for. The hot core. Leaves itself
         as the current task; who runs it clears that (see ``Loop``).
         """
-        p = self._p
+        loop = (p := self._p).loop
         if current_tasks is not None:
-            current_tasks[p] = self
+            current_tasks[loop] = self
         else:
             try:
-                swap_current_task(p, self)
+                swap_current_task(loop, self)
             except RuntimeError:
-                show_again(p, self)
+                show_again(loop, self)
         try:
             if not self._must_cancel:
                 self._fut_waiter = None
@@ -176,8 +176,8 @@ class Steps:
             if result is GOSCHED:
                 p.runq.global_.append(self)
             elif result is None:
-                p._ready.append(self)
-            elif isinstance(result, Wait) and result._loop is p:  # else it says what is wrong
+                p.ready.append(self)
+            elif isinstance(result, Wait) and result._loop is loop:  # else it says what is wrong
                 result.g = self
                 self._fut_waiter = result
                 self.since_ns = p.polled_ns
@@ -207,7 +207,7 @@ class Steps:
     def _wait(self, result: Any) -> None:
         """The coroutine yielded something else than a Sudog: a future, or nonsense."""
         blocking = getattr(result, "_asyncio_future_blocking", None)
-        if blocking and result is not self and _loop_of(result) is self._p:
+        if blocking and result is not self and _loop_of(result) is self._p.loop:
             result._asyncio_future_blocking = False
             if isinstance(result, Child):
                 result.wake_when_done(self)
@@ -223,19 +223,19 @@ class Steps:
             return
         if not self._must_cancel:
             self._must_cancel = _misuse(self, result, blocking)
-        self._p._ready.append(self)
+        self._p.ready.append(self)
 
     def __call__(self, _future: Any) -> None:
         """As the callback of a future on another loop, which knows nothing of Gs."""
-        p = self._p
+        loop = self._p.loop
         outer = running_loop()
-        set_running_loop(p)
+        set_running_loop(loop)
         if self.await_ends is not None:
             self.await_ends(_future, self)
         try:
             self._run()
         finally:
-            clear_current_task(p)
+            clear_current_task(loop)
             set_running_loop(outer)
 
     def ready(self, _sg: Wait | None = None, /) -> None:
@@ -246,7 +246,7 @@ class Steps:
         if kicked is not None:
             runq.runqput(kicked)
         if p.is_idle:  # then it is not P that wakes it, but a loop of another thread
-            p.wake()
+            p.loop.wake()
         if p.tracer is not None:
             p.tracer(GEvent.UNBLOCK, self)
 
@@ -302,10 +302,10 @@ class Steps:
         """As ``Task.cancel``: through what it waits for, else with its next step."""
         if self.done():
             return
-        p = self._p
-        if p._thread_id not in (None, get_ident()) and not p.is_closed():
+        loop = self._p.loop
+        if loop._thread_id not in (None, get_ident()) and not loop.is_closed():
             # From a sync G without P, or a signal handler: P's own M must do it.
-            p.call_soon_threadsafe(self._request_cancel, msg)
+            loop.call_soon_threadsafe(self._request_cancel, msg)
             return
         self._cancels = self.cancelling() + 1
         waiter = self._fut_waiter
@@ -331,10 +331,10 @@ class Child(Steps):
         raise NotImplementedError
 
 
-def show_again(p: Loop, g: Steps) -> None:
+def show_again(loop: AbstractEventLoop, g: Steps) -> None:
     """Make ``g`` the current task where what ran before left another loop as the running one."""
-    set_running_loop(p)
-    swap_current_task(p, g)
+    set_running_loop(loop)
+    swap_current_task(loop, g)
 
 
 def send_other(coro: Any, value: None) -> Any:
@@ -360,7 +360,7 @@ def _message(exc: BaseException) -> Any:
 
 def _loop_of(future: Any) -> Any:
     if isinstance(future, Child):
-        return future._p
+        return future._p.loop
     get_loop = getattr(future, "get_loop", None)
     return get_loop() if get_loop is not None else future._loop
 
@@ -368,7 +368,7 @@ def _loop_of(future: Any) -> Any:
 def _misuse(g: Any, result: Any, blocking: bool | None) -> RuntimeError:
     """The error for a coroutine that yielded nonsense, in asyncio's own words."""
     if blocking is not None:
-        if _loop_of(result) is not g._p:
+        if _loop_of(result) is not g._p.loop:
             return RuntimeError(f"Task {g!r} got Future {result!r} attached to a different loop")
         if result is g and blocking:
             return RuntimeError(f"Task cannot await on itself: {g!r}")

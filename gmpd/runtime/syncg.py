@@ -61,9 +61,9 @@ class SyncG(G):
         """A thread cannot be interrupted: who awaits it goes on at once, and its outcome is
         dropped.
         """
-        p = self._p
-        if p._thread_id not in (None, get_ident()) and not p.is_closed():
-            p.call_soon_threadsafe(self._request_cancel, msg)
+        loop = self._p.loop
+        if loop._thread_id not in (None, get_ident()) and not loop.is_closed():
+            loop.call_soon_threadsafe(self._request_cancel, msg)
         elif self._fut_waiter is not None:
             self._fut_waiter.cancel(msg=msg)
         elif self._state == PENDING:

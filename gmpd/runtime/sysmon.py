@@ -15,6 +15,7 @@ from _thread import allocate_lock, get_ident
 from typing import TYPE_CHECKING
 
 from gmpd.runtime.frames import frame_of
+from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.overrun import is_import
 from gmpd.runtime.turns import TURNS
@@ -30,8 +31,10 @@ from gmpd.sched.sysmon import (
 )
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
-    from gmpd.runtime.m import M
+    from gmpd.runtime.handoffs import Handoffs
+    from gmpd.runtime.m import Ms
+    from gmpd.runtime.overrun import Overruns
+    from gmpd.runtime.p import M, P
 
 #: What this thread is never to be sent: all but what a fault in it raises.
 _DEAF_TO = frozenset(signal.valid_signals()) - {
@@ -97,7 +100,7 @@ class Look:
             native = is_native(waits - before[1], passes - before[0])
         if native:
             return Trait.NATIVE
-        if trait is Trait.NATIVE and (native is None or self.m.loop.handoffs.hogs()):
+        if trait is Trait.NATIVE and (native is None or hogs(self.m.p)):
             return None
         return Trait.HOG
 
@@ -108,9 +111,11 @@ class Look:
 class Sysmon:
     """Go's sysmon for one P."""
 
-    def __init__(self, loop: Loop):
-        self._loop = loop
-        self._ms = loop.ms
+    def __init__(self, p: P, ms: Ms, handoffs: Handoffs, overruns: Overruns):
+        self._p = p
+        self._ms = ms
+        self._handoffs = handoffs
+        self._overruns = overruns
         self._note = allocate_lock()
         self._note.acquire()
         #: Nothing to watch: the next time P leaves idle it must call ``wake``.
@@ -130,17 +135,11 @@ class Sysmon:
         self.passes = 0
         #: How often it had to wait for the GIL after a pause.
         self._waits = 0
-        self._ident = 0
-        self._mask: set[int] = set()
 
     @property
     def thread(self) -> threading.Thread | None:
         """None before there was anything to watch."""
         return self._thread
-
-    def mask_for_child(self) -> set[int] | None:
-        """The signal mask that a thread is to have which the caller starts; None: the caller's."""
-        return self._mask if get_ident() == self._ident else None
 
     def wake(self) -> None:
         """P leaves idle. Only the M that holds P calls this, when it sees ``asleep``."""
@@ -163,19 +162,19 @@ class Sysmon:
     def _run(self) -> None:
         # A program that blocks a signal to wait for it (``sigwait``) knows nothing of this thread:
         # the kernel would send it here, and its default would end the process.
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
-        self._ident = get_ident()
+        self._p.sysmon_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
+        self._p.sysmon_ident = get_ident()
         while not self._stopped:
             now = time.monotonic_ns()
             self.passes += 1
             pause_ns = self._retake(now)
             pause_ns = min(pause_ns, self._relook(now))
-            TURNS.see(id(self), self._loop.handoffs.hogs() if self._ms.detached else 0)
-            if self._loop.is_idle:
+            TURNS.see(id(self), hogs(self._p) if self._p.detached else 0)
+            if self._p.is_idle:
                 self._idle_passes += 1
             else:
                 self._idle_passes = 0
-            if self._idle_passes > 1 and not self._detached and not self._ms.detached:
+            if self._idle_passes > 1 and not self._detached and not self._p.detached:
                 self._sleep_deeply()
             else:
                 self._pause(pause_ns)
@@ -195,7 +194,7 @@ class Sysmon:
         self._idle_passes = 0
         self.asleep = True
         # P may have left idle between the last look and this line, and have seen us awake.
-        if self._loop.is_idle and not self._stopped:
+        if self._p.is_idle and not self._stopped:
             self._note.acquire()
         self.asleep = False
 
@@ -203,7 +202,7 @@ class Sysmon:
         """Hand P off if the G that runs with it has used up its slice; ns until the next look (Go:
         ``retake``).
         """
-        m = self._ms.owner
+        m = self._p.owner
         if m is None or m.g is None:
             self._look = None
             return SLICE_NS if m is None else self._overrun(m, now)
@@ -221,7 +220,7 @@ class Sysmon:
             return LOOK_NS + 1
         if self._ms.handoff(m, look.tick, trait):
             imports = trait is Trait.HOG and is_import(frame_of(m))
-            self._loop.handoffs.on_retake(m, look.tick, trait, learn=not imports)
+            self._handoffs.on_retake(m, look.tick, trait, learn=not imports)
             look.due_ns = now + SLICE_NS
             self._detached.append(look)
         self._look = None
@@ -231,28 +230,28 @@ class Sysmon:
         """P runs callbacks or async Gs. It is never taken from them; one that runs a whole slice is
         named. Ns until the next look.
         """
-        runq = self._loop.runq
+        runq = self._p.runq
         tick, since, inherited = self._slice
         if tick != runq.schedtick:
             self._slice = runq.schedtick, now, runq.inherited
         elif now - since >= SLICE_NS and runq.inherited != inherited:
-            self._loop.batches.preempt = True
-        step = self._loop.overruns.step()
+            self._p.preempt = True
+        step = self._overruns.step()
         seen = self._step
         if seen is None or seen[0] != step:
             self._step = step, now, m.cpu_ns()
             self._stall = None
-        elif seen[1] and now - seen[1] >= SLICE_NS and not self._loop.is_idle:
+        elif seen[1] and now - seen[1] >= SLICE_NS and not self._p.is_idle:
             if m.cpu_ns() - seen[2] < BURNT_NS:
-                if self._loop.handoffs.hogs():  # beside a hog P may only have waited for the GIL
+                if hogs(self._p):  # beside a hog P may only have waited for the GIL
                     return SLICE_NS
                 first = self._stall is None
                 if not self._stalled(m, now):
                     return LOOK_NS + 1 if first else SLICE_NS
-                if self._loop.overruns.step() != step:  # it ended while we looked without the GIL
+                if self._overruns.step() != step:  # it ended while we looked without the GIL
                     return SLICE_NS
             self._step = step, 0, 0  # counted once, however long it goes on
-            self._loop.overruns.report(m)
+            self._overruns.report(m)
         return SLICE_NS
 
     def _stalled(self, m: M, now: int) -> bool:
@@ -271,16 +270,16 @@ class Sysmon:
         Gs that gave P away themselves, or lost it to a standby M, are first seen here.
         """
         looks = self._detached = [look for look in self._detached if look.is_current()]
-        if len(looks) < len(self._ms.detached):
+        if len(looks) < len(self._p.detached):
             known = {look.m for look in looks}
-            looks.extend(Look(m, now) for m in self._ms.detached[:] if m not in known)
+            looks.extend(Look(m, now) for m in self._p.detached[:] if m not in known)
         for look in looks:
             if look.due_ns <= now:
                 trait = look.again(now, self.passes, self._waits)
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns
                 if trait is not None:
-                    self._loop.handoffs.on_rejudged(look.m, look.tick, trait)
-        if self._loop.is_idle and looks and not any(look.m.trait in COMPUTING for look in looks):
+                    self._handoffs.on_rejudged(look.m, look.tick, trait)
+        if self._p.is_idle and looks and not any(look.m.trait in COMPUTING for look in looks):
             return max(min(look.due_ns for look in looks) - now, LOOK_NS)
         return SLICE_NS

@@ -21,7 +21,7 @@ from gmpd.runtime.internals import (
 from gmpd.runtime.steps import EMPTY, SEND, Steps, _message, send_other
 
 if TYPE_CHECKING:
-    from gmpd.runtime.loop import Loop
+    from gmpd.runtime.p import Face
 
 _Future: Any = asyncio.Future
 _future_cancel = _Future.cancel
@@ -68,7 +68,7 @@ class Task(Steps, asyncio.Task[Any]):
         self,
         coro: Coroutine[Any, Any, Any],
         *,
-        loop: Loop,
+        loop: Face,
         name: object = None,
         context: Context | None = None,
     ):
@@ -82,15 +82,15 @@ class Task(Steps, asyncio.Task[Any]):
                 self._name = str(name)
             self._log_destroy_pending = True
             register_task(self)
-        self._p = loop
+        self._p = p = loop.p
         self._cancelled_exc: CancelledError | None = None
         self._send = SEND if coro.__class__ is CoroutineType else send_other
         self._coro_or_args = coro
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
-        loop.made = self.id = loop.made + 1
-        loop._ready.append(self)
+        p.made = self.id = p.made + 1
+        p.ready.append(self)
 
     def forget_own_frames(self) -> None:
         """In debug mode: the line that made it is the user's, not the loop's nor asyncio's."""
@@ -123,18 +123,18 @@ class Task(Steps, asyncio.Task[Any]):
         else:
             _future_set_result(self, value)
         if self._p.main is self._coro_or_args:
-            self._p.main_returned()
+            self._p.loop.main_returned()
 
     def _failed(self, exc: BaseException) -> None:
         _future_set_exception(self, exc)
         if self._p.main is self._coro_or_args:
-            self._p.main_returned()
+            self._p.loop.main_returned()
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         _future_cancel(self)
         self._cancelled_exc = exc
         if self._p.main is self._coro_or_args:
-            self._p.main_returned()
+            self._p.loop.main_returned()
 
     def _make_cancelled_error(self) -> CancelledError:
         """The very error that the coroutine ended with, once; it has the traceback."""

@@ -20,6 +20,7 @@ from typing import Any
 from gmpd.errors import ChanClosed, Panic
 from gmpd.runtime.chan import Chan, Receiver
 from gmpd.runtime.owner import owner_loop, run_on_owner, spawn
+from gmpd.runtime.p import Face
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.sudog import Sudog, Wait, WaitQueue, Waker, parks
 
@@ -171,7 +172,9 @@ class Call:
 
     def _fire(self) -> None:
         self._handle = None
-        if getattr(self._loop, "dropped", None) is None:  # else main has returned
+        if (
+            not isinstance(self._loop, Face) or self._loop.p.dropped is None
+        ):  # else main has returned
             spawn(self._loop, *self._call)
 
 

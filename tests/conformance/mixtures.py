@@ -73,7 +73,7 @@ class Mixture:
         with asyncio.Runner(loop_factory=make, debug=debug) as runner:
             runner.run(asyncio.wait_for(self.main(), HANG_S))
             (loop,) = loops
-            assert not loop.gs, loop.gs
+            assert not loop.p.gs, loop.p.gs
             gc.collect()
         gc.unfreeze()
         assert self.loud == []

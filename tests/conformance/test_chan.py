@@ -614,7 +614,7 @@ def test_who_is_served_from_another_loop_wakes(run: Run) -> None:
         ch: Chan[int] = Chan()
 
         def once_asleep(operation: Callable[[], Any]) -> None:
-            while not (ch._recvq or ch._sendq) or (isinstance(loop, Loop) and not loop.is_idle):
+            while not (ch._recvq or ch._sendq) or (isinstance(loop, Loop) and not loop.p.is_idle):
                 time.sleep(0.001)
             asyncio.run(operation())
 
@@ -798,10 +798,10 @@ def test_a_known_blocking_receive_hands_p_off_without_waiting_for_sysmon() -> No
         waiting = in_sync_g(ch.sync.recv)
         while not ch._send_ready():
             await asyncio.sleep(0)
-        assert [m.wait_reason for m in loop.ms.detached] == ["chan receive"]
+        assert [m.wait_reason for m in loop.p.detached] == ["chan receive"]
         await ch.send(1)
         assert await waiting == 1
-        assert loop.stats.handoff_known == 1
+        assert loop.p.stats.handoff_known == 1
 
     run_p(main())
 
@@ -814,10 +814,10 @@ def test_a_sync_operation_that_need_not_wait_keeps_its_p() -> None:
 
         def use() -> tuple[Any, bool]:
             ch.sync.send(1)
-            return ch.sync.recv_ok(), loop.ms.owner is current_m()
+            return ch.sync.recv_ok(), loop.p.owner is current_m()
 
         assert await in_sync_g(use) == ((1, True), True)
-        assert loop.stats.handoff_known == 0
+        assert loop.p.stats.handoff_known == 0
 
     run_p(main())
 

@@ -12,6 +12,7 @@ import pytest
 
 import gmpd
 from gmpd.runtime.go import this_loop
+from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.run import run
 
 SEEDS = [None, 1]
@@ -180,7 +181,7 @@ def test_stacks_say_running_of_a_function_that_computes_beside_p() -> None:
 
         g = gmpd.go(hog)
         loop = this_loop("the test")
-        while not loop.handoffs.hogs():
+        while not hogs(loop.p):
             await gmpd.sleep(0.001)
         text = gmpd.stacks()
         over = True

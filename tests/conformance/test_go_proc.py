@@ -13,6 +13,7 @@ import pytest
 
 import gmpd
 from gmpd.runtime.go import this_loop
+from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.run import run
 
 #: However busy the machine is, these end long before.
@@ -92,10 +93,10 @@ def test_a_hog_behind_a_decorator_does_not_hold_another_function_back() -> None:
     async def main() -> tuple[str, int]:
         loop = this_loop("the test")
         g = gmpd.go(hog)
-        while not loop.handoffs.hogs():
+        while not hogs(loop.p):
             await gmpd.sleep(0.001)
         said = await gmpd.go(short)
-        deferred = len(loop.fresh.deferred)
+        deferred = len(loop.p.deferred)
         over.set()
         await g
         return str(said), deferred

@@ -172,7 +172,7 @@ def test_cancelled_sleeps_leave_the_timers() -> None:
             g.cancel()
         await asyncio.gather(*sleepers, return_exceptions=True)
         await asyncio.sleep(0)
-        return len(loop.sleepers) + len(loop.sleepers._heap)
+        return len(loop.p.sleepers) + len(loop.p.sleepers._heap)
 
     assert run(main()) < 150
 
@@ -243,7 +243,7 @@ def test_many_that_wake_at_once_leave_room_for_others() -> None:
             seen.append(woken)
         for g in gs:
             await g
-        return len(set(seen)), loop.stats.timer
+        return len(set(seen)), loop.p.stats.timer
 
     rounds, timers = run(main())
     assert rounds > 5000 // WAKE_MAX
@@ -361,7 +361,7 @@ def test_stacks_say_how_long_a_g_waits_and_who_made_it() -> None:
             await gmpd.gosched()
         gs[0].since_ns -= 3 * 10**9
         gs[1].since_ns -= 130 * 10**9
-        assert set(loop.gs.some(9)) == set(gs)
+        assert set(loop.p.gs.some(9)) == set(gs)
         return gmpd.stacks(), here
 
     text, here = run(main())
@@ -378,7 +378,7 @@ def test_stacks_of_very_many_show_a_bounded_number() -> None:
             gmpd.go(gmpd.sleep, 60)
         await gmpd.gosched()
         loop = gmpd.this_loop("the test")
-        return gmpd.stacks(), dump(loop, limit=10), dump(loop, nbytes=1000).shown
+        return gmpd.stacks(), dump(loop.p, limit=10), dump(loop.p, nbytes=1000).shown
 
     text, ten, few = run(main())
     assert text.count("goroutine ") == 1000
@@ -570,7 +570,7 @@ def test_a_g_that_go_makes_is_made_as_its_class_does() -> None:
     async def main() -> None:
         for fn in (gmpd.sleep, double):
             child = gmpd.go(fn, 0)
-            made = type(child)(gmpd.this_loop("the test"), fn, (0,))
+            made = type(child)(gmpd.this_loop("the test").p, fn, (0,))
             assert attributes(child) - attributes(made) == {"made_by", "made_at"}
             assert attributes(made) <= attributes(child)
             await child

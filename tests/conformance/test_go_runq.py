@@ -35,7 +35,7 @@ def this_loop() -> Loop:
 async def settle() -> None:
     """Let everything that is runnable run."""
     loop = this_loop()
-    while loop.runq:
+    while loop.p.runq:
         await gmpd.gosched()
 
 
@@ -46,7 +46,7 @@ async def order_of(count: int, *, sync: bool = False, schedtick: int | None = No
         order.append(number)
 
     if schedtick is not None:
-        this_loop().runq.schedtick = schedtick
+        this_loop().p.runq.schedtick = schedtick
     for number in range(count):
         gmpd.go(order.append if sync else g, number)
     await asyncio.sleep(0)
@@ -73,7 +73,7 @@ def test_row_1_the_ring_holds_256_and_row_4_129_go_to_the_global_tail() -> None:
     async def main() -> tuple[int, int]:
         for _ in range(300):
             gmpd.go(lambda: None)
-        runq = this_loop().runq
+        runq = this_loop().p.runq
         return len(runq.ring), len(runq.global_)
 
     assert deterministic(main) == (170, 129)
@@ -97,11 +97,11 @@ def test_row_3_a_ping_pong_pair_inherits_its_slice() -> None:
                 await back.recv()
             await done.send(None)
 
-        before = loop.runq.schedtick, loop.runq.inherited
+        before = loop.p.runq.schedtick, loop.p.runq.inherited
         gmpd.go(pong)
         gmpd.go(ping)
         await done.recv()
-        return loop.runq.schedtick - before[0], loop.runq.inherited - before[1]
+        return loop.p.runq.schedtick - before[0], loop.p.runq.inherited - before[1]
 
     ticks, inherited = deterministic(main)
     assert inherited >= 950
@@ -124,7 +124,7 @@ def test_row_3_a_chain_of_runnext_does_not_starve_the_others() -> None:
                 gmpd.go(respawn)
 
         gmpd.go(other)
-        loop.runq.kick_runnext()
+        loop.p.runq.kick_runnext()
         gmpd.go(respawn)
         async with asyncio.timeout(20):
             while not ran:
@@ -148,7 +148,7 @@ def test_row_3_sysmon_ends_the_slice_of_a_chain_in_real_time() -> None:
                 gmpd.go(respawn)
 
         gmpd.go(other)
-        loop.runq.kick_runnext()
+        loop.p.runq.kick_runnext()
         gmpd.go(respawn)
         async with asyncio.timeout(20):
             while not ran:
@@ -172,7 +172,7 @@ def test_row_5_a_g_that_yielded_is_not_starved_by_a_respawning_pair() -> None:
             nonlocal spawned
             spawned += 1
             if not done.is_set():
-                this_loop().runq.runqput(G(this_loop(), respawn))
+                this_loop().p.runq.runqput(G(this_loop().p, respawn))
 
         gmpd.go(yielder)
         for _ in range(2):
@@ -190,14 +190,14 @@ def test_row_6_an_empty_ring_takes_a_batch_from_the_global_queue(
     async def main() -> int:
         loop = this_loop()
         seen: list[int] = []
-        loop.runq.procs = procs
-        loop.runq.schedtick = 1
+        loop.p.runq.procs = procs
+        loop.p.runq.schedtick = 1
 
         def g() -> None:
-            seen.append(len(loop.runq.ring))
+            seen.append(len(loop.p.runq.ring))
 
         for _ in range(queued):
-            loop.runq.globrunqput(SyncG(loop, g))
+            loop.p.runq.globrunqput(SyncG(loop.p, g))
         await settle()
         return seen[0] + 1
 
@@ -215,7 +215,7 @@ def test_row_9_a_thief_gets_the_older_half_rounded_up_and_no_started_g() -> None
         gmpd.go(yielder)
         await asyncio.sleep(0)
         for number in range(10):
-            loop.runq.runqput(SyncG(loop, ran.append, (number,)))
+            loop.p.runq.runqput(SyncG(loop.p, ran.append, (number,)))
         taken = loop.fresh.grab((len(loop.fresh) + 1) // 2)
         await settle()
         return [g.args[0] for g in taken if isinstance(g, SyncG)], ran
@@ -231,12 +231,12 @@ def test_row_16_gosched_goes_behind_local_and_global_gs() -> None:
         order: list[str] = []
 
         async def a() -> None:
-            loop.runq.runqput(SyncG(loop, order.append, ("B",)))
-            loop.runq.globrunqput(SyncG(loop, order.append, ("C",)))
+            loop.p.runq.runqput(SyncG(loop.p, order.append, ("B",)))
+            loop.p.runq.globrunqput(SyncG(loop.p, order.append, ("C",)))
             await gmpd.gosched()
             order.append("A")
 
-        loop.runq.schedtick = 1
+        loop.p.runq.schedtick = 1
         await gmpd.go(a)
         return order
 
@@ -254,7 +254,7 @@ def test_row_17_a_g_that_is_made_ready_runs_next_on_the_wakers_p() -> None:
             order.append("woken")
 
         async def waker() -> None:
-            loop.runq.runqput(SyncG(loop, order.append, ("queued before",)))
+            loop.p.runq.runqput(SyncG(loop.p, order.append, ("queued before",)))
             g, wait.g, wait.ok = wait.g, None, True
             assert g is not None
             g.ready(wait)
@@ -276,7 +276,7 @@ def test_row_18_what_the_netpoller_finds_goes_to_the_tail_not_to_runnext() -> No
         order: list[str] = []
         gmpd.go(order.append, "spawned")
         loop.call_soon(order.append, "from the netpoller")
-        assert loop.runq.runnext is not None
+        assert loop.p.runq.runnext is not None
         await settle()
         await asyncio.sleep(0)
         return order

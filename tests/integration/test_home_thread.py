@@ -400,7 +400,7 @@ def test_a_coroutine_gets_p_beside_plain_gs_that_are_always_ready() -> None:
             await asyncio.sleep(0)
             await gmpd.sleep(0.001)
         over = True
-        return loop.stats.overruns
+        return loop.p.stats.overruns
 
     assert on_p(test) == 0
 
@@ -413,7 +413,7 @@ def test_p_stays_on_one_thread_while_all_work_is_plain() -> None:
         for _ in range(300):
             child = gmpd.go(int)
             child.result()
-            passed += m.loop.ms.owner is m.loop.ms.home
+            passed += m.p.owner is m.p.home
         return passed, threading.current_thread() is threading.main_thread()
 
     async def test(_loop: Loop) -> tuple[int, bool]:
@@ -429,11 +429,11 @@ def test_with_all_threads_in_use_coroutines_go_on() -> None:
     async def main(loop: Loop) -> int:
         release = threading.Event()
         blocked = [loop.call_sync(lambda: release.wait(60)) for _ in range(6)]
-        while loop.ms.owner is not loop.ms.home or len(loop.ms.detached) < 2:
+        while loop.p.owner is not loop.p.home or len(loop.p.detached) < 2:
             await asyncio.sleep(0.001)
         for _ in range(20):
             await asyncio.sleep(0.001)
-        waits = loop.stats.max_ms_waits
+        waits = loop.p.stats.max_ms_waits
         release.set()
         await asyncio.gather(*blocked)
         return waits

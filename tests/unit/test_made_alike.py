@@ -52,7 +52,7 @@ def test_go_makes_what_the_class_makes() -> None:
     async def main() -> None:
         loop = this_loop("a test")
         for fn, kind in ((asleep, G), (plain, SyncG)):
-            alike(gmpd.go(fn), kind(loop, fn), "made_by", "made_at")
+            alike(gmpd.go(fn), kind(loop.p, fn), "made_by", "made_at")
 
     gmpd.run(main())
 
@@ -64,7 +64,7 @@ def test_a_job_is_made_as_a_task_is() -> None:
         task = loop.create_task(asleep())
         assert isinstance(task, Task)
         coro = asleep()
-        job = JobG(loop, SimpleNamespace(id=7), coro, copy_context())
+        job = JobG(loop.p, SimpleNamespace(id=7), coro, copy_context())
         alike(job, task, "_among", "_job")
         coro.close()
         await task

@@ -70,7 +70,7 @@ def test_the_older_half_leaves_packed_in_order(home: Home) -> None:
         assert [type(each) for each in home.sent] == [Define, Submit, Children]
         assert home.of(Children) == [Children(3, asked=True)]
         assert home.sent[1].options == Options(child=(0, 1))
-        assert home.loop.stats.children_out == 3
+        assert home.loop.p.stats.children_out == 3
         for seq in range(1, 4):
             home.end(seq, encode(seq * 100).data)
         return [await child for child in children]

@@ -68,13 +68,13 @@ def test_counters_arrive_under_their_names(sides: Sides) -> None:
     assert sides.coordinator.stats(1) == {}, "nothing is counted before the first word"
     loop = Loop()
     try:
-        loop.stats.slice[5] = 3
-        loop.stats.slice_sum_ns = 90
+        loop.p.stats.slice[5] = 3
+        loop.p.stats.slice_sum_ns = 90
         loop.run_until_complete(loop.call_sync(lambda: None))
-        counted = counters(loop)
+        counted = counters(loop.p)
         assert len(counted) == len(COUNTERS)
         sides.worker.publish(counted, 77)
-        sides.worker.publish_histograms(histograms(loop))
+        sides.worker.publish_histograms(histograms(loop.p))
         now = time.monotonic_ns()
         sides.coordinator.slots[Slot.ASLEEP_NS] = now - 10**9
         seen = sides.coordinator.stats(now)
@@ -93,8 +93,8 @@ def test_the_time_in_each_state_never_goes_back(sides: Sides) -> None:
     """Also when P wakes after an hour into something that lets it count nothing."""
     loop = Loop()
     try:
-        sides.worker.publish(counters(loop), 1)
-        born = loop.stats.born_ns
+        sides.worker.publish(counters(loop.p), 1)
+        born = loop.p.stats.born_ns
     finally:
         loop.close()
     slots, hour, seen = sides.worker.slots, 3600 * 10**9, []
@@ -110,7 +110,7 @@ def test_the_time_in_each_state_never_goes_back(sides: Sides) -> None:
 def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -> None:
     """Liveness: what the coordinator sees of a P, whatever its G does."""
     loop = Loop()
-    loop.board = sides.worker.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+    loop.p.board = sides.worker.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
     slots = sides.coordinator.slots
     seen: list[tuple[int, int]] = []
 
@@ -125,8 +125,8 @@ def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -
         loop.call_soon(look)
         loop.run_forever()
     finally:
-        loop.board.release()
-        loop.board = [0, 0, 0]
+        loop.p.board.release()
+        loop.p.board = [0, 0, 0]
         loop.close()
     rounds = [round_ for round_, _ in seen]
     assert rounds == sorted(set(rounds))

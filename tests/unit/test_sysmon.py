@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from gmpd.runtime.m import M
+from gmpd.runtime.m import minit
+from gmpd.runtime.p import M
 from gmpd.sched.sysmon import (
     CROWD,
     LEARNED_MAX,
@@ -128,7 +129,7 @@ def test_an_m_whose_thread_has_ended_used_no_cpu_that_can_be_told() -> None:
 
     def run() -> None:
         m = M.__new__(M)
-        m.minit()
+        minit(m)
         assert m.cpu_ns() > 0
         made.append(m)
 

@@ -136,9 +136,9 @@ def test_a_photograph_has_every_queue_in_its_order() -> None:
 
         job = loop.call_sync(lambda: None)
         first, second = go(yields), go(yields)
-        seen = [p_state(loop)]
-        loop.runq.globrunqput(loop.runq.ring.pop())
-        seen.append(p_state(loop))
+        seen = [p_state(loop.p)]
+        loop.p.runq.globrunqput(loop.p.runq.ring.pop())
+        seen.append(p_state(loop.p))
         assert [state.m for state in seen] == [0, 0]
         await asyncio.gather(job, first, second)
         names = {g.id: name for g, name in ((first, "first"), (second, "second"))}
@@ -170,7 +170,7 @@ def test_who_is_in_a_system_call_is_not_running() -> None:
         tracer(GEvent.START, g)
         tracer(GEvent.SYSCALL_BEGIN, g, "M1")
         tracer(GEvent.END, g)
-        loop.tracer = None
+        loop.p.tracer = None
         await g
         return Story(list(tracer.events), {g.id: "G1"})
 

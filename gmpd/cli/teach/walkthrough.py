@@ -179,7 +179,7 @@ def recording(loop: Loop) -> Iterator[Tracer]:
     try:
         yield tracer
     finally:
-        loop.tracer = None
+        loop.p.tracer = None
 
 
 class Elsewhere(Exception):
@@ -193,7 +193,7 @@ async def with_m1() -> Loop:
     """
     loop = this_loop("the walkthrough")
     await loop.call_sync(lambda: None)
-    if [m.id for m in loop.ms.idle] != [1]:
+    if [m.id for m in loop.p.idle_ms] != [1]:
         raise Elsewhere
     return loop
 
@@ -210,7 +210,7 @@ async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
         await answer
 
     async def g2() -> None:
-        me, log = asyncio.current_task(), loop.tracer
+        me, log = asyncio.current_task(), loop.p.tracer
         assert log is not None
         log(GEvent.LOG, me, "before")
         seen.append(rival.preempt())

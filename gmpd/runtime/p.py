@@ -1,0 +1,310 @@
+"""The records of the scheduler: P, and M, a thread that runs Gs (Go: ``runtime2.go``).
+
+A P is what its parts share: queues, flags, counters, which M holds it. It has no behaviour; each
+part takes it and changes its own share. So a part names what it uses of a P, and no part imports
+the loop, which imports them all. Parts that are lower call upward through three slots only:
+``loop``, ``handoff`` and ``on_wait_done``.
+
+The M that holds P alone writes here, except what is said to be thread-safe; any thread may read.
+Slots rather than the loop's attributes: the loop has more than CPython keeps inline, and a slot of
+another object costs less than one of them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gmpd.runtime.allgs import AllGs
+from gmpd.runtime.counts import Stats
+from gmpd.runtime.internals import SelectorEventLoop
+from gmpd.runtime.sleepers import Sleepers
+from gmpd.runtime.unheard import UnheardErrors
+from gmpd.sched.runq import RunQueue
+from gmpd.sched.sysmon import Learned, Trait
+
+if TYPE_CHECKING:
+    from gmpd.runtime.mgc import Collector
+    from gmpd.runtime.p_callbacks import PCallbacks
+    from gmpd.runtime.trace import Tracer
+
+
+class M:
+    """One operating-system thread that executes Gs."""
+
+    __slots__ = (
+        "context",
+        "cpuclock",
+        "g",
+        "heir",
+        "id",
+        "ident",
+        "outcome",
+        "p",
+        "park_lock",
+        "preempt",
+        "start_ns",
+        "state",
+        "takeover",
+        "tick",
+        "tid",
+        "trait",
+        "wait_reason",
+    )
+
+    def __init__(self, p: P, number: int):
+        self.id = number
+        #: The P that it runs for, whether it holds it or not.
+        self.p = p
+        #: Thread id and CPU clock; set by the thread itself (Go's ``mstart``).
+        self.ident = 0
+        self.cpuclock = 0
+        #: The kernel's own number of the thread.
+        self.tid = 0
+        #: For ``frames``.
+        self.state = 0
+        #: Parks the M while locked (Go's note).
+        self.park_lock = allocate_lock()
+        self.park_lock.acquire()
+        #: The sync G that runs here, or None: also None while this M runs the loop itself.
+        self.g: Any = None
+        #: The result of ``start`` of a G that ended without P.
+        self.outcome: Any = None
+        self.start_ns = 0
+        #: +1 at the end of every sync G; see the delicate dance.
+        self.tick = 0
+        self.preempt = False
+        #: Sysmon's verdict on the G here, which runs without P.
+        self.trait: Trait | None = None
+        #: Where the G waits, when it said so by ``entersyscallblock``.
+        self.wait_reason = ""
+        #: The M that has P next, woken when this M has left the loop.
+        self.heir: M | None = None
+        #: (M, tick): take P from that M if its G of that tick still runs.
+        self.takeover: tuple[M, int] | None = None
+        #: The context of the next sync G; renewed when a G left something in it.
+        self.context = Context()
+
+    def cpu_ns(self) -> int:
+        """CPU time of this thread so far, from any thread; 0 once it has ended. It may end at any
+        moment, also between the look of sysmon that found a G on it and this one."""
+        try:
+            return time.clock_gettime_ns(self.cpuclock)
+        except OSError:
+            return 0
+
+    def queued(self) -> tuple[int, bool]:
+        """How long this thread has stood in the kernel's run queue so far (ns; a wait that is not
+        over is not in it), and whether it stands there now or runs. 12 µs each, without the GIL;
+        (0, False) where the kernel does not say.
+        """
+        task = f"/proc/self/task/{self.tid}"
+        try:
+            with open(f"{task}/stat", "rb") as stat:
+                state = stat.read().rpartition(b") ")[2][:1]
+            with open(f"{task}/schedstat", "rb") as schedstat:
+                waited = int(schedstat.read().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0, False
+        return waited, state == b"R"
+
+    def __repr__(self) -> str:
+        return f"<M{self.id} g={self.g!r}>"
+
+
+class Face(SelectorEventLoop):
+    """The event loop of a P, as its parts and asyncio know it."""
+
+    p: P
+
+    def schedule(self, m: M) -> bool:
+        """Run the loop on ``m`` until it loses P (False) or the loop stops (True)."""
+        raise NotImplementedError
+
+    def interrupt(self, exc: BaseException) -> None:
+        """Let ``run_forever`` end with ``exc``, whichever M holds P."""
+        raise NotImplementedError
+
+    def mind_generators(self) -> None:
+        """The calling M is the home M from now on."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Get P out of select, if it is there. Thread-safe."""
+        raise NotImplementedError
+
+    def main_returned(self) -> None:
+        """The program under ``gmpd.run`` is over."""
+        raise NotImplementedError
+
+    def make_task(self, coro: Coroutine[Any, Any, Any], **more: Any) -> Any:
+        """A task, whatever factory was set."""
+        raise NotImplementedError
+
+
+class Shares(Protocol):
+    """The settings of jobs that share a loop; see ``neighbours``."""
+
+    settings: dict[int, Any]
+
+    def refuse(self, what: str) -> None:
+        """A job did ``what`` to the loop, and changed nothing."""
+
+
+class P:
+    """One P: the right to run Gs, and what goes with it."""
+
+    __slots__ = (
+        "aside",
+        "board",
+        "checkdead",
+        "collector",
+        "current",
+        "deferred",
+        "detached",
+        "dropped",
+        "forked",
+        "gs",
+        "handoff",
+        "home",
+        "idle_ms",
+        "inbox",
+        "is_idle",
+        "learned",
+        "left",
+        "lock",
+        "loop",
+        "m0",
+        "made",
+        "main",
+        "max_ms",
+        "ms_count",
+        "neighbours",
+        "on_defer",
+        "on_poll",
+        "on_wait_done",
+        "owner",
+        "p_callbacks",
+        "plain_calls",
+        "polled_ns",
+        "preempt",
+        "ready",
+        "rounds",
+        "runq",
+        "shared",
+        "shown",
+        "sleepers",
+        "stats",
+        "sysmon_ident",
+        "sysmon_mask",
+        "tracer",
+        "unheard",
+    )
+
+    def __init__(self, loop: Face, p_callbacks: PCallbacks, runq: RunQueue[Any], max_ms: int):
+        #: asyncio's face to it.
+        self.loop = loop
+        self._init_queues(p_callbacks, runq)
+        self._init_flags()
+        self._init_ms(max_ms)
+        self.stats = Stats()
+        self.unheard = UnheardErrors(loop)
+
+    def _init_queues(self, p_callbacks: PCallbacks, runq: RunQueue[Any]) -> None:
+        self.runq = runq
+        #: asyncio's callbacks and tasks that are ready: asyncio's own deque.
+        self.ready: deque[Any] = self.loop._ready
+        #: gmpd's own callbacks, which any M with P runs.
+        self.p_callbacks = p_callbacks
+        #: Gs in ``gmpd.sleep``; asyncio's timers are in a heap of its own.
+        self.sleepers = Sleepers()
+        #: Gs that ended without P: (G, coroutine or None, its context). From any M.
+        self.inbox: deque[tuple[Any, Any, Any]] = deque()
+        #: Fresh Gs that may not start yet.
+        self.deferred: deque[Any] = deque()
+        #: Called with each fresh G that is deferred.
+        self.on_defer: Callable[[Any], None] | None = None
+        #: Gs of the other kind, in their order, while a batch runs.
+        self.aside: list[Any] = []
+        #: How many of them the last batch left for another M.
+        self.left = 0
+        #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
+        self.preempt = False
+        #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
+        self.gs: AllGs[Any] = AllGs()
+        #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
+        self.made = 0
+        #: Learned traits of the functions of sync Gs.
+        self.learned = Learned()
+
+    def _init_flags(self) -> None:
+        #: P waits in select, or does not run at all.
+        self.is_idle = True
+        #: Rounds of the loop: the liveness of this P.
+        self.rounds = 0
+        #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
+        #: does not), and for how long it has slept before (ns).
+        self.board: Any = [0, 0, 0]
+        #: When sockets were looked at last: a clock that costs nothing to read.
+        self.polled_ns = 0
+        #: The callback or G that runs.
+        self.current: Any = None
+        #: Async code sees the loop as the running one; sync Gs see none, so that asyncio.run works
+        #: in them.
+        self.shown = True
+        #: It is a worker's, shared by jobs: none of them can stop it, be it by SystemExit. The
+        #: worker does, by ``end``.
+        self.shared = False
+        #: Keeps jobs from each other where they share the loop.
+        self.neighbours: Shares | None = None
+        #: This process is a fork that a job made, to end where the job gives control back.
+        self.forked = False
+        #: Minds the garbage of the process, where that is gmpd's own.
+        self.collector: Collector | None = None
+        #: Records what happens to Gs, while a tracer listens.
+        self.tracer: Tracer | None = None
+        #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
+        self.on_poll: Callable[[int], None] | None = None
+        #: Whether no G can ever become ready, which is reported: under ``gmpd.run``.
+        self.checkdead: Callable[[P], bool] | None = None
+        #: The coroutine whose end is that of the program: ``gmpd.run`` sets it.
+        self.main: Coroutine[Any, Any, Any] | None = None
+        #: Gs that outlived it, whose frames end with the loop; None: it has not ended.
+        self.dropped: list[Any] | None = None
+
+    def _init_ms(self, max_ms: int) -> None:
+        #: Guards the next five. No user code runs under it. Reentrant: a finalizer may run wherever
+        #: Python allocates, and may come back here.
+        self.lock = threading.RLock()
+        #: The M that holds P.
+        self.owner: M | None = None
+        self.idle_ms: list[M] = []
+        #: Ms that run a G without P.
+        self.detached: list[M] = []
+        self.ms_count = 0
+        #: The M that runs callbacks and Gs of coroutines, all of them: M0, unless the main thread
+        #: is lent to a plain G when such work comes up. Never in ``idle_ms``.
+        self.home: M | None = None
+        #: The thread that called ``run_forever``, which must be the one that returns from it. No
+        #: plain G runs on it: it could block the end of the program, and signals are handled there.
+        #: Never in ``idle_ms`` either.
+        self.m0: M | None = None
+        self.max_ms = max_ms
+        #: So many sync jobs at most run at once; their children are not counted.
+        self.plain_calls = 1 << 30
+        #: Sysmon's thread, and the signal mask that it had before: for the threads that it starts.
+        self.sysmon_ident = 0
+        self.sysmon_mask: set[int] = set()
+        #: Take P from an M whose G of that tick still runs: ``Ms.handoff``.
+        self.handoff: Callable[[M, int, Trait | None], bool]
+        #: The wait is over for which the sync G on an M gave P away: it goes on, beside P.
+        self.on_wait_done: Callable[[M, Callable[[], None]], None] = _wake
+
+
+def _wake(_m: M, wake: Callable[[], None]) -> None:
+    wake()
