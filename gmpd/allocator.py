@@ -1,7 +1,7 @@
 """The allocator of the C library: memory that large values took goes back to the system.
 
-The only door to it. glibc keeps what is freed below some block that is still in use, in an arena
-for each thread, and by its own rule even blocks of 32 MB, once it has seen some come and go: after
+No other module calls it. glibc keeps memory that is freed below a block in use, in an arena for
+each thread, and by its own rule even blocks of 32 MB, once it has seen some come and go: after
 gigabytes of values of a megabyte, a process that holds none has gigabytes. ``malloc_trim`` gives
 back every free page. It costs about 50 us for each megabyte, so it is done when there is nothing
 else to do, and only if much went through.
@@ -17,7 +17,7 @@ import ctypes
 
 #: Bytes of values since the last trim that make one worthwhile.
 TRIM_BYTES = 32 << 20
-#: It waits until less than that goes through in so long, but not more often than ``WAITS_MAX``.
+#: It waits until less than that passes in this time, at most ``WAITS_MAX`` times.
 QUIET_NS = 500_000_000
 WAITS_MAX = 20
 

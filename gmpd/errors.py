@@ -52,7 +52,7 @@ class ConfigError(GmpdError):
 
 
 class DaemonUnreachable(GmpdError, ConnectionError):
-    """No daemon answers, or the one that we talked to is gone. Jobs it held may be lost.
+    """No daemon answers, or the connected one has gone away. Jobs it held may be lost.
 
     ``code``: what the daemon said when it ended, "stopped", "no_workers" or "initializer"; empty
     when it said nothing.

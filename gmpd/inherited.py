@@ -213,7 +213,7 @@ def above_standard(fd: int) -> int:
 
 
 def _settle_signals() -> None:
-    """A mask of an odd thread, SIGCHLD that is ignored (then no child can be waited for), SIGTERM
+    """A mask of an odd thread, SIGCHLD that is ignored (then no process can be waited for), SIGTERM
     that is ignored (then nothing but SIGKILL ends it); alarms set before exec."""
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
         signal.setitimer(timer, 0)

@@ -127,7 +127,7 @@ class JobOptions:
 _DEFAULTS = tuple((field.name, field.default) for field in dataclasses.fields(JobOptions))
 _NAMES = frozenset(name for name, _ in _DEFAULTS)
 
-#: What other job queues have under these names, and what does it here.
+#: Options of other job queues, and their counterparts here.
 INSTEAD = {
     "kill_after": "isolate=True has timeout= end a function together with its process",
     "backoff": "retries= tries again at once; submit with delay= to wait before",

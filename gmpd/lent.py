@@ -26,8 +26,8 @@ _LOCK = ("acquire", "release")
 _QUEUE = ("put", "get", "empty", "qsize", "full", "put_nowait", "get_nowait")
 _VALUE = ("acquire", "release", "get_lock", "get_obj", "value", "raw")
 
-#: What is lent, by module and class, and what may be called there. Named: lent only where it cannot
-#: be opened by name.
+#: The lent classes, by module and class, and the methods that may be called. Named: lent only where
+#: it cannot be opened by name.
 _NAMED: dict[tuple[str, str], tuple[str, ...]] = {
     ("multiprocessing.synchronize", "Lock"): _LOCK,
     ("multiprocessing.synchronize", "RLock"): _LOCK,
@@ -66,7 +66,7 @@ class Lender:
         self._ended = False
 
     def take(self, thing: Any, methods: tuple[str, ...]) -> Lent:
-        """What a worker gets in the place of ``thing``."""
+        """The object that a worker gets in place of ``thing``."""
         if self._listener is None:
             self._listener = connection.Listener(self._address, authkey=self._key)
             threading.Thread(target=self._accept, name="gmpd-lent", daemon=True).start()

@@ -1,8 +1,8 @@
 """The runtime directory: where a daemon's sockets live, and how the others find it.
 
-The only door to its files: the directory (0700, ours, no symlink), ``gmpd.lock`` (one daemon at a
-time), ``gmpd.json`` (pid and endpoints for clients), and the paths of the sockets. It knows nothing
-of what is spoken over them. Which directory it is, is decided in `gmpd.config`.
+No other module uses its files: the directory (0700, ours, no symlink), ``gmpd.lock`` (one daemon at
+a time), ``gmpd.json`` (pid and endpoints for clients), and the paths of the sockets. It knows
+nothing of what is spoken over them. Which directory it is, is decided in `gmpd.config`.
 
 Everything is refused that another user could have prepared: who owns the directory can replace a
 socket, and who owns a socket is sent pickles.

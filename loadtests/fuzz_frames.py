@@ -21,7 +21,7 @@ WILD: list[Any] = [
     None, True, -1, -(1 << 63), (1 << 62) + 1, (1 << 64) - 1, 1.5, math.nan, math.inf, 1e300, "",
     "x", "\x00", "\ud800", b"", b"\xff", [], [[]], {}, {0: 1}, {"p": [1]}, {1.5: {}}, {b"k": []},
 ]  # fmt: skip
-#: Words that mean something somewhere: but for those that would end or resize the daemon.
+#: Words that mean something somewhere: except those that would end or resize the daemon.
 WORDS = ["name", "main", "pickle", "part", "status", "ping", "stacks", "client", "worker", "admin",
          "m:f", "math:sqrt", "time:sleep", "gmpd", "draining", "window", "no"]  # fmt: skip
 KINDS = ["name", "main", "pickle", "part"]

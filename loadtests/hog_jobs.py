@@ -15,7 +15,7 @@ def python(seconds: float) -> int:
 
 
 def hashed(seconds: float) -> int:
-    """C code that lets go of the GIL, for a tenth of a second at a time."""
+    """C code that releases the GIL, for a tenth of a second at a time."""
     rounds, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 150_000)
@@ -24,7 +24,7 @@ def hashed(seconds: float) -> int:
 
 
 def numpy(seconds: float) -> int:
-    """NumPy: C code that lets go of the GIL for large arrays, and holds it for small ones."""
+    """NumPy: C code that releases the GIL for large arrays, and holds it for small ones."""
     import numpy as np
 
     rounds, end = 0, time.monotonic() + seconds

@@ -3,7 +3,7 @@
     gmpd serve --import loadtests.jobs &
     locust -f loadtests/locustfile.py --headless -u 20 -r 20 -t 30s --html report.html
 
-Each user is a program that submits a job, waits for its result, and goes on: a closed loop. With
+Each user is a program that submits a job, waits for its result, and continues: a closed loop. With
 ``--rate R`` each user submits R jobs a second whatever happens (an open loop), and a latency counts
 from when the job was *due*, so a daemon that falls behind cannot hide it (and gevent's own
 lateness of up to a millisecond is in it).

@@ -1,4 +1,4 @@
-"""A million Gs parked in one worker of a running daemon, which goes on answering.
+"""A million Gs parked in one worker of a running daemon, which keeps answering.
 
     python loadtests/million.py                       # on a channel, then asleep; about a minute
     python loadtests/million.py --gs 50000 --json -   # smaller, as JSON on stdout

@@ -12,7 +12,7 @@ from gmpd.cli.interrupt import end_process_on_interrupt, interrupt_ends_process
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """What the `gmpd` script calls. Returns the exit code, and never raises.
+    """The entry point of the `gmpd` script. Returns the exit code, and never raises.
 
     Without ``args`` it reads the command line, and the process ends with it: Ctrl-C no longer
     raises then, or the interpreter's own end would print a traceback.

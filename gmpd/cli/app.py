@@ -1,4 +1,4 @@
-"""What every command shares: the settings, how to print, and the options that say so.
+"""Shared by all commands: the settings, printing, and the options for both.
 
 `@standard` gives a command ``--config``, ``--runtime-dir``, ``-v``, ``-q``, ``--json``, and hands
 it the `App`. The options are understood before and after the command's name.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Seconds that the local server takes for a page: like a service on another continent.
 PAGE_S = 0.2
-#: What workers import before they are ready: an import inside a coroutine would hold up its P.
+#: Imported by workers before they are ready: an import inside a coroutine would hold up its P.
 IMPORTS = ("aiohttp", "gmpd.cli.demo_jobs")
 #: Pages to fetch: enough to have hundreds of connections open at once.
 PAGES = 1000

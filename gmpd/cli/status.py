@@ -137,8 +137,8 @@ def overruns(ps: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """A line for each P, and for each worker of an isolated job, under a heading. What runs has
-    lines of its own when it would not fit into 80 columns.
+    """A line for each P, and for each worker of an isolated job, under a heading. Running
+    jobs have lines of their own when they do not fit into 80 columns.
     """
     rows = [
         ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]

@@ -1,6 +1,6 @@
 """``AsyncClient``: the asyncio face. One loop, no threads, no locks.
 
-The loop watches the socket; what is submitted within one turn of the loop leaves together. It keeps
+The loop watches the socket; jobs submitted within one turn of the loop are sent together. It keeps
 a client only while jobs of it are out (see ``finalize``).
 """
 
@@ -394,7 +394,7 @@ class AsyncClient(
         self._turn()
 
     async def close(self, *, wait: bool = True) -> None:
-        """End: ``wait`` for all jobs but open streams, which are cancelled, or let go of them."""
+        """End: ``wait`` for all jobs but open streams, which are cancelled, or release them."""
         if self._closed:
             return
         if wait and self._core.cancel_streams():
@@ -403,13 +403,13 @@ class AsyncClient(
             while wait and (self._core.busy or self.aside.busy) and not self._loop.is_closed():
                 self._idle.clear()
                 await self._idle.wait()
-        finally:  # also for who is cancelled: a socket that is left open hangs its context's end
+        finally:  # also when cancelled: an open socket blocks the end of its context
             ending = self._let_go()
         if ending is not None:
             await asyncio.shield(ending)
 
     def _let_go(self) -> asyncio.Future[None] | None:
-        """End all but the waiting; what is still to be awaited, if there is something."""
+        """End everything but the waiting; returns what is still to be awaited, if anything."""
         if self._closed:  # by another close, meanwhile
             return None
         self._closed = True
@@ -419,13 +419,13 @@ class AsyncClient(
                 timer.cancel()
         bye = self._core.bye("closed") if self._core.lost is None else None
         self._core.lose(DaemonUnreachable("the client was closed before this job ended"))
-        if not self._loop.is_closed():  # else nobody awaits them
+        if not self._loop.is_closed():  # else no task awaits them
             self._settle()
         self._loop_callback.client = None
         self._resources.end(bye)
         if self._daemon is None:
             return None
-        # In the thread's hands from here on, whether or not anybody awaits it.
+        # From here on the thread ends it, awaited or not.
         return asyncio.get_running_loop().run_in_executor(None, self._daemon.close)
 
     async def __aenter__(self) -> Self:
@@ -442,8 +442,8 @@ def _tick(ref: weakref.ref[AsyncClient]) -> None:
 
 
 class _Finding:
-    """The daemon is looked for in a thread, which cannot be stopped: should nobody want it any
-    more, a private one that it starts is ended by whoever comes second."""
+    """The search for a daemon, in a thread, which cannot be stopped. If the caller gives up, a
+    private daemon that the thread starts is ended by the one of the two that comes second."""
 
     def __init__(self, where: str | None) -> None:
         self._where = where
@@ -462,7 +462,7 @@ class _Finding:
         return target
 
     def give_up(self) -> None:
-        """Nobody wants what it finds."""
+        """Its result is not wanted any more."""
         with self._lock:
             self._unwanted = True
             target = self._target

@@ -18,7 +18,7 @@ from gmpd.client.core import JobDone
 from gmpd.client.futures import decoded
 from gmpd.protocol import Outcome
 
-#: What takes longer is opened aside the next time, seconds; and what is larger, bytes.
+#: A value that takes longer (seconds), or a larger one (bytes), is opened aside the next time.
 QUICK_S = 0.002
 LARGE_BYTES = 1 << 20
 #: Functions whose values are known to be quick; then all are learned anew.
@@ -102,7 +102,7 @@ class Aside:
     def _tell(self, what: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(what)
-        except RuntimeError:  # the loop is closed: nobody waits
+        except RuntimeError:  # the loop is closed: no task waits
             self.busy -= 1
 
     def _serve(self) -> None:

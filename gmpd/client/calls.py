@@ -16,7 +16,7 @@ from gmpd.submit.batch import Options
 
 T = TypeVar("T")
 
-#: What this version does not do yet, why, and what to do instead.
+#: Features that this version lacks: why, and what to do instead.
 INSTEAD = {
     "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
     " submit the jobs again whose futures raise DaemonUnreachable",
@@ -34,7 +34,7 @@ INSTEAD = {
 
 
 def check_client(name: Any, pending_max: Any = 1) -> None:
-    """Refuse what a client cannot be made with, before anything is looked for or started."""
+    """Check the arguments of a client, before a daemon is searched for or started."""
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: must be a text")
     if len(name) > TEXT_MAX or not name.isprintable():
@@ -46,8 +46,8 @@ def check_client(name: Any, pending_max: Any = 1) -> None:
 
 
 def insist(make: Callable[[], T]) -> T:
-    """What ``make`` gives. Where it says that something cannot be sent, it is asked once more: what
-    a signal handler raised in the middle of a value's own code is raised as it was.
+    """The result of ``make``. If that reports an unserializable value it is called once more, so
+    that an exception that a signal handler raised inside the value's own code is raised as it was.
     """
     try:
         return make()
@@ -94,7 +94,7 @@ def _prepare(
 
 
 def answer_error(value: Any) -> Exception:
-    """What a call raises whose Reply is not ok, or that the loss of the daemon ended."""
+    """The error of a call whose Reply is not ok, or that the loss of the daemon ended."""
     return value if isinstance(value, Exception) else GmpdError(str(value))
 
 

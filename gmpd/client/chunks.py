@@ -1,4 +1,4 @@
-"""What a worker runs for a piece of a ``map``: imported there, it knows no client.
+"""The function that a worker runs for a chunk of a ``map``; it imports no client.
 
 An item that raises, whatever it be, or whose result cannot be sent, does not spoil its neighbours.
 Results that are too large together, and not each by itself, come in parts.
@@ -135,7 +135,7 @@ def _refusal(result: Any, limit: int | None) -> BaseException | None:
 def each(chunk: list[Any] | Partly | Parts) -> Iterator[Any]:
     """The results of a chunk as its job gave them; raises what the first bad item raised.
 
-    Each result is let go of as soon as the caller has it.
+    Each result is released as soon as the caller has it.
     """
     if isinstance(chunk, Parts):
         yield from _each_in_parts(chunk.parts)

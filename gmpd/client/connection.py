@@ -1,7 +1,7 @@
-"""A core on a socket: what every face does alike. Not thread-safe: a face has its own way to that.
+"""A core on a socket: shared by all faces. Not thread-safe: each face has its own protection.
 
-Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): ``pump`` ends only
-when nothing waits; after ``flush`` the face has to see to it that somebody pumps if it says so.
+Each call on the socket may consume the edge of its descriptor (see ``netpoll``): ``pump`` ends only
+when no message is left; the face must call it after a ``flush`` that returns True.
 """
 
 from __future__ import annotations

@@ -1,16 +1,15 @@
-"""Signal handlers wait while a client is in the middle of something: ``with DEFER_SIGNALS:``.
+"""Signal handlers are deferred while a client changes its state: ``with DEFER_SIGNALS:``.
 
 Python runs the handler of a signal between any two instructions of the main thread. There it may
-call the very client that the thread is inside of, or raise. So in the main thread every Python
-handler is held back for the length of the block, and called at its end, with what it would have
-got. Blocks are short: no user's code runs in one. Other threads run no handlers, and pay for one
-comparison.
+call the client that the thread is inside of, or raise. So in the main thread every Python handler
+is deferred for the length of the block, and called at its end with its arguments. Blocks are short:
+no user code runs in one. Other threads run no handlers, and pay for one comparison.
 
-Handlers are swapped for a note of our own, not blocked: a signal that Python has taken already is
-not held back by any mask. A block costs 2 µs.
+Handlers are replaced by a recorder, not blocked: no mask defers a signal that Python has taken
+already. A block costs 2 µs.
 
-``DEFER_SIGNALS.watch()`` holds nothing back. It tells an exception that a handler raised in the
-block from one that the block's own code raised: what was interrupted can then be done again.
+``DEFER_SIGNALS.watch()`` defers nothing. It distinguishes an exception that a handler raised in the
+block from one of the block's own code, so that an interrupted step can be repeated.
 """
 
 from __future__ import annotations

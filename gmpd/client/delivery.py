@@ -1,7 +1,7 @@
 """Callbacks of futures, in a thread of their own.
 
-Users' code may take its time there, raise what it likes and use the client as anywhere else:
-nothing of the client waits for this thread but ``close`` and ``drain``, for as long as they say.
+User code may take its time there, raise any exception and use the client as anywhere else: only
+``close`` and ``drain`` wait for this thread, within their limits.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Target:
     endpoint: str
     connect_timeout: float
     daemon: PrivateDaemon | None = None
-    #: Seconds after which whoever waits on a silent daemon is told.
+    #: Seconds after which a caller that waits for a silent daemon is notified.
     liveness: float = 10.0
 
     @classmethod

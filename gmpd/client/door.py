@@ -1,9 +1,9 @@
 """The door to a client's core and socket: one thread at a time, held up by no signal handler.
 
-What is done behind it is done whole: signal handlers wait for its end (``defer_signals``), so they
-find it open. Only a finalizer (``__del__``, a weak reference's callback) may run in a thread that
-is inside already, since the collector runs anywhere: it is refused, for it can neither go on nor
-wait.
+Work behind it is never interrupted: signal handlers are deferred to its end (``defer_signals``), so
+they find it open. Only a finalizer (``__del__``, a weak reference's callback) may run in a thread
+that is inside already, since the collector runs anywhere: it is refused, because it can neither
+continue nor wait.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ class Executor(concurrent.futures.Executor):
     ) -> Iterator[Any]:
         """As ``concurrent.futures.Executor.map`` of Python 3.14: results in order.
 
-        Takes all items at once; with ``buffersize`` so many tasks at most are out, or have results
-        that were not taken yet. A task is an item, or ``chunksize`` of them.
+        Takes all items at once; ``buffersize`` bounds the tasks that are out or have results that
+        were not taken. A task is an item, or ``chunksize`` of them.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
@@ -281,7 +281,7 @@ def _pool(
     changes["limits.value_bytes"] = memory
     changes["limits.queue_bytes"] = max(memory, Config.load().limits.queue_bytes)
     if max_workers is not None:
-        # At most so many, as the standard pools have it; more Ps than that would help nobody.
+        # An upper bound, as in the standard pools; more Ps than the machine can use do not help.
         changes["daemon.procs"] = min(max_workers, procs_max())
     config = Config.load().override(changes)
     daemon = PrivateDaemon(config, initializer, initargs)
@@ -298,7 +298,7 @@ def _results(
     """Submits the first ``buffersize`` calls, or all; one more for each result that is taken."""
     out = collections.deque(executor.submit(fn, *args) for args in islice(calls, buffersize))
     more = calls if buffersize is not None else iter(())
-    # Weakly: an executor ends when nobody else has it, and then takes no more.
+    # A weak reference: an executor without other references ends and takes no more.
     return _in_order(weakref.ref(executor), fn, out, more, end)
 
 
@@ -349,7 +349,7 @@ atexit.register(_at_exit)
 
 
 def _in_fork() -> None:
-    """In a fork nobody brings outcomes: none is waited for."""
+    """In a fork no thread receives outcomes: none is waited for."""
     for executor in list(_executors):
         executor._pending = weakref.WeakSet()
 

@@ -1,12 +1,12 @@
-"""What becomes of a client that nobody closes, where no thread of its own could end it.
+"""The end of asyncio and gevent clients that are dropped without ``close``.
 
-The asyncio and gevent faces live on somebody else's loop. What the loop holds of a client is a
-``LoopCallback``: it keeps the client only while jobs of it are out. What must be ended in order
-(the link, then its network, then a private daemon) are its ``ClientResources``: kept here until
-they are, for the collector calls finalizers in any order, and that of a network waits for its links
-for ever.
+These clients have no thread of their own; they live on the program's loop. The loop refers to a
+client through a ``LoopCallback``, which is strong only while the client has jobs out. Resources
+that must close in order (the link, its network, a private daemon) are owned here, in
+``ClientResources``, because the collector calls finalizers in any order, and a network blocks until
+its links are closed.
 
-It knows no client: a face says how its loop lets go of the link, and how a call gets there.
+It does not know the clients: each passes how its loop releases the link, and how to call the loop.
 """
 
 from __future__ import annotations

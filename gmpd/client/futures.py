@@ -1,15 +1,15 @@
-"""``JobFuture``: a ``concurrent.futures.Future`` that is decoded by whoever asks for it.
+"""``JobFuture``: a ``concurrent.futures.Future`` that the first reader decodes.
 
-Settling a future runs no user's code and waits for nothing: the outcome is put into it as it came,
-sleepers are woken, and callbacks are left to the client's delivery thread. A value is unpickled
-by the first thread that asks for it, so a slow one holds up only those who want it; a small one
-that is no pickle is opened at once.
+Settling a future runs no user code and does not wait: it stores the packed outcome and wakes
+sleepers; the client's delivery thread calls the callbacks. The first thread that asks for a value
+unpickles it, so a slow value delays only its readers; a small one that is no pickle is decoded at
+once.
 
 A Condition is most of what a standard Future costs. Here it is built by the first waiter,
 in one step of C; to see that there is none and to write the state is one step, too. So a state is
-only ever written under the condition, or where there is none, without a lock. A condition that is
-held is not waited for: whoever holds it may be interrupted by a signal handler that needs the
-settler. It is settled later (``settle_later``).
+only ever written under the condition, or where there is none, without a lock. The settler does
+not wait for a held condition: its holder may be interrupted by a signal handler that needs the
+settler. That future is settled later (``settle_later``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
 class Owner(Protocol):
-    """What a future needs of its client."""
+    """The part of a client that its futures use."""
 
     def lead(self, future: Any, timeout: float | None) -> None: ...
     def cancel_job(self, future: Any) -> bool: ...
@@ -88,7 +88,7 @@ class Sleepers:
                 if not predicate():
                     sleeper.acquire(True, left)
             finally:
-                asleep.pop(sleeper, None)  # whoever woke it has taken it out
+                asleep.pop(sleeper, None)  # its waker has taken it out
         return value
 
     def notify_all(self) -> None:
@@ -102,13 +102,13 @@ class Sleepers:
 
 
 class Condition(Sleepers, _RLock):  # type: ignore[misc]
-    """What a future needs of ``threading.Condition``, at a third of its price.
+    """The part of ``threading.Condition`` that a future needs, at a third of its cost.
 
     Entered and left in one C call each: an interrupt never leaves it locked.
     """
 
     def hold(self) -> bool:
-        """For the settler, who waits for nobody; False also in a thread that is inside."""
+        """For the settler, which never waits; False also in a thread that holds it."""
         return not self._is_owned() and self.acquire(False)
 
 
@@ -130,7 +130,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     _state = PENDING
     _result: Any = None
     _exception: BaseException | None = None
-    #: The outcome as it came, until somebody has asked for what is in it.
+    #: The packed outcome, until the first reader has decoded it.
     _event: JobDone | None = None
     _made: Any = None
     _seq = 0
@@ -178,7 +178,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         return "" if self._owner is None else self._owner.job_id_of(self)
 
     def result(self, timeout: float | None = None) -> Any:
-        """As ``concurrent.futures.Future.result``; who waits helps the client meanwhile."""
+        """As ``concurrent.futures.Future.result``; the waiting thread helps the client."""
         if self._state != FINISHED or self._event is not None:
             self._await_decoded(timeout)
         if self._exception is None:
@@ -271,13 +271,13 @@ class JobFuture(concurrent.futures.Future[Any]):
                 try:
                     self._result = codec.decode(payload)
                 except ProtocolError:
-                    pass  # whoever asks is told
+                    pass  # every reader gets the error
                 else:
                     self._ran_us, self._nbytes, kept = ran_us, len(payload), None
         elif outcome is Outcome.CANCELLED:
             state, kept = CANCELLED_AND_NOTIFIED, None
         if kept is not None:
-            self._event = kept  # looked at by nobody before the state is FINISHED
+            self._event = kept  # not read before the state is FINISHED
         # The look and the store are one step for other threads: between them there is no call or
         # jump, after which alone the GIL may change hands, and no new line, if they are traced.
         self._state = state if self._made is None else self._state
@@ -287,7 +287,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             self._owner.settle_later(self, event)
 
     def settle(self, event: JobDone, *, force: bool = False) -> bool:
-        """Take the outcome, if nobody is inside of the condition or a waiter.
+        """Take the outcome, unless a thread holds the condition or a waiter.
 
         ``force``: all the same. ``concurrent.futures.wait`` takes the conditions of all its
         futures, and keeps those that it has when a signal handler raises in the middle.
@@ -330,7 +330,7 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""
-        # Without the condition: who waits for an end takes PENDING and RUNNING alike.
+        # Without the condition: waiters treat PENDING and RUNNING alike.
         if what == "kept":
             self._kept = True
         elif self._state == PENDING:
@@ -341,10 +341,10 @@ class JobFuture(concurrent.futures.Future[Any]):
     # -- decoding --------------------------------------------------------------------------------
 
     def _decode(self) -> None:
-        """Make value or exception of what came; other threads that want it wait meanwhile.
+        """Decode value or exception; other readers wait meanwhile.
 
-        Whatever the value's own code raises is the job's outcome. What a signal handler raises
-        meanwhile is not: it goes on to the caller, and the next who asks decodes anew.
+        An exception of the value's own code is the job's outcome. One that a signal handler raises
+        is not: it goes to the caller, and the next reader decodes again.
         """
         event = self._event
         if event is None:

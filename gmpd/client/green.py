@@ -1,7 +1,7 @@
 """The gevent face: ``Client`` on ``zmq.green``, for programs whose threads are greenlets.
 
-Works with and without gevent's monkey patches. Whoever waits gives way to other greenlets; instead
-of a thread, the hub watches the socket. It keeps a client only while jobs of it are out (see
+Works with and without gevent's monkey patches. A waiting greenlet yields to the others; the
+hub watches the socket, not a thread. It keeps a client only while the client has jobs out (see
 ``finalize``).
 """
 
@@ -151,8 +151,8 @@ class Client(_Client):
         self._wake()
 
     def _wake(self) -> None:
-        # A greenlet of its own, for the hub's must not wait; one at a time, or a busy socket makes
-        # many.
+        # A separate greenlet, because the hub's must not wait; one at a time, or a busy socket
+        # spawns many.
         if not self._woken:
             self._woken = True
             gevent.spawn(self._turn_green)

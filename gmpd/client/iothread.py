@@ -1,7 +1,7 @@
-"""The IO thread of a blocking client, and who looks after clients that are dropped or left open.
+"""The IO thread of a blocking client, and the end of clients that are dropped or left open.
 
-It has only a weak reference to its client while it sleeps. What it does when it wakes is the
-session's (``session``).
+It has only a weak reference to its client while it sleeps. Its work after a wake-up is in
+``session``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ open_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 class Bell(io.FileIO):
     """An eventfd that wakes the IO thread: ``write(ONE)``, from any thread at any time.
 
-    Its last reference closes it, and no call does: a thread in ``write`` has let go of the GIL, and
+    Its last reference closes it, and no call does: a thread in ``write`` has released the GIL, and
     would write to a closed descriptor, or to another file that has got its number.
     """
 
@@ -86,7 +86,7 @@ def serve(
 def _serve_turns(ref: weakref.ref[Served], dropped: list[Served], epoll: select.epoll) -> None:
     """Until the client is to end. No name here may keep it while the thread sleeps."""
     client = ref()
-    assert client is not None  # whoever makes it has it
+    assert client is not None  # its maker has a reference
     client._io = threading.get_ident()
     pause_s: float | None = None
     while True:

@@ -21,7 +21,7 @@ PATIENCE = 6
 
 
 class Verdict(Enum):
-    """What is to be done after a tick."""
+    """The action after a tick."""
 
     NOTHING = auto()
     ASK = auto()

@@ -29,19 +29,19 @@ from gmpd.timeouts import checked
 WINDOW_ITEMS = 1024
 #: Of coroutines, which wait together and cost little meanwhile; as long as they are small.
 WINDOW_COROUTINES = 16_384
-#: So many bytes of them, arguments or results, by what one had so far.
+#: Bytes of items that are out, arguments or results, estimated from earlier items.
 WINDOW_BYTES = 16 << 20
 #: Chunks that may be out however large they are, or few cores' worth would starve many.
 WINDOW_CHUNKS = 64
-#: While nothing has come back, and so nobody knows how long an item takes, so many are out: a
-#: thousand chunks of one item cost more than a hundred thousand trivial items in larger ones.
+#: Items that are out until the first result shows how long one takes: a thousand chunks of one item
+#: cost more than a hundred thousand trivial items in larger ones.
 PROBES = 16
-#: An automatic chunk is to take so long, in microseconds: long against the way there and back,
-#: short against what stealing can move.
+#: The time that an automatic chunk should take, in microseconds: long beside a round trip, short
+#: enough for stealing to spread.
 CHUNK_US = 3_000
 #: Largest automatic chunk: its arguments and results travel together.
 CHUNK_ITEMS_MAX = 4096
-#: And of so many bytes at most, arguments or results: what is limited is one value.
+#: The bytes of an automatic chunk, arguments or results: limits are per value.
 CHUNK_BYTES = 1 << 18
 #: An automatic chunk grows by at most this factor over the last one that came back.
 GROWTH = 8
@@ -83,11 +83,11 @@ class Sizer:
 
     @property
     def item_bytes(self) -> float:
-        """What an item had lately, arguments or result, whichever is more."""
+        """The bytes of a recent item, arguments or result, whichever is more."""
         return self._item_bytes
 
     def weigh(self, items: int, nbytes: int) -> None:
-        """``items`` had arguments, or results, of so many bytes together."""
+        """Note the total size of the arguments, or results, of ``items``."""
         self._item_bytes = max(nbytes / items, (self._item_bytes * 3 + nbytes / items) / 4)
 
     def learn(self, items: int, ran_us: int) -> None:
@@ -104,7 +104,7 @@ _PER_ATTEMPT = frozenset({"isolate", "timeout", "retries"})
 
 
 class Plan:
-    """What a ``map`` sends, how much of it, and what comes back: without waiting for anything."""
+    """The items that a ``map`` sends, their number, and their results. Never waits."""
 
     def __init__(
         self,
@@ -129,16 +129,16 @@ class Plan:
         own = bool(self._options and not _PER_ATTEMPT.isdisjoint(self._options))
         self._waits = inspect.iscoroutinefunction(fn)
         self._sizer = Sizer(chunksize, total, self._plain or own or self._waits, buffersize)
-        #: Items that may be out, or have results that nobody took yet, where the caller said so.
+        #: Items that may be out, or have results that were not taken, if the caller gave a limit.
         self._bound = buffersize
-        #: How many items a chunk has, where the caller said so.
+        #: Items per chunk, if the caller gave a number.
         self.fixed = self._sizer.size if isinstance(chunksize, int) else None
         self._report = reporter(progress, total)
         #: Futures in order of submission, and their numbers of items.
         self.out: dict[Any, int] = {}
         self._items_out = 0
         self._done = 0
-        #: What the source raised: due after the results of what it gave before, as with ``map``.
+        #: The exception of the source: raised after the results of earlier items, as by ``map``.
         self.source_error: Exception | None = None
 
     @functools.cached_property
@@ -146,7 +146,7 @@ class Plan:
         return describe_chunk(self._fn, self._ref, rows=self._rows)
 
     def rows_sync(self, iterables: Sequence[Iterable[Any]]) -> Iterator[Any]:
-        """What ``call`` takes lists of, from iterables of arguments."""
+        """Rows for ``call``, from iterables of arguments."""
         return zip(*iterables, strict=False) if self._rows else iter(iterables[0])
 
     async def rows_async(self, iterators: Sequence[AsyncIterator[Any]]) -> AsyncIterator[Any]:
@@ -188,14 +188,14 @@ class Plan:
         return ref.needing(blob.needs), self._options, blob
 
     def sent(self, future: Any, items: int) -> None:
-        """``future`` stands for a chunk of so many items."""
+        """``future`` stands for a chunk of ``items`` items."""
         self.out[future] = items
         self._items_out += items
 
     def results(self, future: Any, value: Any, ran_us: int) -> Iterator[Any]:
-        """What the chunk of ``future`` gave, item by item; raises what its first bad item raised.
+        """The results of a chunk, item by item; raises the error of its first bad item.
 
-        Each result is let go of as soon as the caller has it.
+        Each result is released when the caller has it.
         """
         items = self.out.pop(future)
         self._items_out -= items
@@ -218,7 +218,7 @@ class Plan:
         return taken
 
     def over(self) -> None:
-        """The last word to whoever watches the progress."""
+        """The last report of the progress."""
         if self._report is not None:
             self._report(self._done, True)
 
@@ -253,7 +253,7 @@ class Mapping:
             if self._plan.source_error is not None:
                 raise self._plan.source_error
         finally:
-            self._client.forget_jobs(self._plan.out)  # it may be the collector who is here
+            self._client.forget_jobs(self._plan.out)  # the collector may be the caller
             self._plan.over()
 
     def _in_order(self) -> Iterator[Iterator[Any]]:
@@ -300,7 +300,7 @@ class _Ended:
         self._futures: deque[Any] = deque()
 
     def watch(self, future: Any) -> None:
-        """Be told of its end."""
+        """Call back at its end."""
         with future._condition:
             if not future.done():
                 future._waiters.append(self)

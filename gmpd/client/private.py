@@ -49,7 +49,7 @@ class PrivateDaemon:
         stdout: int = 1,
         modules: Sequence[str] = (),
     ) -> None:
-        #: What initializers use of this program.
+        #: Objects of this program that initializers use.
         self._lender: Lender | None = None
         first = None
         if initializer is not None:
@@ -60,7 +60,7 @@ class PrivateDaemon:
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = _new_directory()
         try:
-            # What jobs print goes where this process prints, as with the standard pools.
+            # Output of jobs goes where this process prints, as with the standard pools.
             out = _duplicate(stdout)
             try:
                 # A group of its own: Ctrl-C at the terminal is for this process to answer.
@@ -189,7 +189,7 @@ os.register_at_fork(after_in_child=_let_go_in_fork)
 
 
 def _log_level(config: Config) -> str:
-    """Errors, unless somebody asked for more: it writes on the program's standard error."""
+    """Errors only, unless configured: it writes on the program's standard error."""
     name = "daemon.log_level"
     return config.daemon.log_level if config.origin(name).layer is not Layer.DEFAULT else "error"
 

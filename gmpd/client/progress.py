@@ -20,7 +20,7 @@ DRAW_S = 0.1
 
 
 def reporter(progress: bool | Report, total: int | None) -> Report | None:
-    """What to call with ``(done, over)``. A caller's own function gets ``(done, total)``."""
+    """The function to call with ``(done, over)``; a caller's gets ``(done, total)``."""
     if progress is False:
         return None
     if callable(progress):

@@ -1,24 +1,24 @@
-"""A blocking client's session: its core and socket, by whatever thread needs them just now.
+"""A blocking client's session: its core and socket, used by the thread that needs them.
 
-**Who does what.** ``submit`` appends to a deque, which takes no lock; the rest is done behind the
+**Threads.** ``submit`` appends to a deque, which takes no lock; the rest is done behind the
 ``door``. One daemon thread, the IO thread, sleeps on the socket's descriptor, on the monitor's and
 on an eventfd by which others wake it. A thread that waits for a result leads for a moment instead:
 it reads the socket itself, spinning, since the answer to a short job comes sooner than a sleeping
-thread wakes. Whoever has read settles futures at once: that runs no user's code. Callbacks run in a
-thread of their own (``delivery``), values are unpickled by who asks for them (``futures``).
+thread wakes. The reading thread settles futures at once: that runs no user code. Callbacks run in a
+thread of their own (``delivery``); the thread that asks for a value unpickles it (``futures``).
 
-**Signals.** Handlers of any signal may use the client, or raise: none runs behind the door. What a
-thread leaves half done in front of it is in the deque, where the IO thread finds it.
+**Signals.** Handlers of any signal may use the client, or raise: none runs behind the door. A job
+that an interrupted thread left in the deque is sent by the IO thread.
 
 **Finalizers** run in any thread at any point, also behind the door. There they may submit, cancel
-and close, which is noted and done later; whatever waits is refused in words.
+and close, which is noted and done later; a call that would wait raises an error.
 
-**The IO thread** does not keep a client alive: while it sleeps it has only a weak reference. One
-that is dropped unclosed is handed to it, and ends when its jobs have. Should the thread itself end
-by an error, everything that waits is told so.
+**The IO thread** does not keep a client alive: while it sleeps it has only a weak reference. A
+client that is dropped unclosed is handed to it, and ends when its jobs have. If the thread itself
+ends by an error, all waiting callers get that error.
 
-Each call on the socket may swallow the edge of its descriptor (see ``netpoll``): whoever leaves
-without having read to the end wakes the IO thread.
+Each call on the socket may consume the edge of its descriptor (see ``netpoll``): a thread that
+leaves before it has read every message wakes the IO thread.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ CANCEL_WAIT_S = 0.25
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
 #: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
 CLOSE_S = 15.0
-#: A future whose condition is held is looked at so often, and settled all the same after so long,
-#: seconds: then it is held by nobody any more (see ``JobFuture.settle``).
+#: A future whose condition is held is tried again at this interval, and settled anyway after this
+#: time (seconds): then its holder is gone (see ``JobFuture.settle``).
 HELD_S, HELD_MAX_S = 0.005, 1.0
-#: What an eventfd takes.
+#: One unit, as an eventfd takes it.
 _ONE = (1).to_bytes(8, sys.byteorder)
 #: Rings the bell of a stream's weak reference, without a step of Python.
 _RING = operator.methodcaller("write", _ONE)
@@ -76,7 +76,7 @@ Request = tuple[FunctionRef, dict[str, Any] | None, Blob, Any]
 
 
 class Session(ClientConnection):
-    """What ``Client`` is made of, but for its verbs."""
+    """The base of ``Client``: everything but its public methods."""
 
     #: Whether to be dropped without ``close`` is worth a ResourceWarning.
     _warns = True
@@ -86,9 +86,9 @@ class Session(ClientConnection):
         self._closed = self._ended = True
         self._on_full, self._pending_max = on_full, pending_max
         self._door = Door()
-        #: Jobs on their way to the core: appended by anybody, taken out behind the door.
+        #: Jobs on their way to the core: appended by any thread, taken out behind the door.
         self._requests: deque[Request] = deque()
-        #: Who waits for room, and for the end of all jobs.
+        #: The threads that wait for room, and for the end of all jobs.
         self._room, self._idle = self._new_bell(), self._new_bell()
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
@@ -102,16 +102,16 @@ class Session(ClientConnection):
         self._checked: FunctionRef | None = None
         #: It does not even wake by itself to see whether the daemon lives.
         self._unarmed = True
-        #: Jobs that nobody wants any more: noted by anybody. None: all streams.
+        #: Jobs whose results are not wanted any more, noted by any thread. None: all streams.
         self._forgotten: deque[Iterable[Any] | Gone | None] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
         self._retry_at = 0.0
         self._tick_at = 0.0
         self._stopping = False
-        #: The thread that owns the socket when nobody else does.
+        #: The thread that owns the socket while no other leads.
         self._io = 0
         self._thread: threading.Thread | None = None
-        #: Where its thread finds a client that everybody else has dropped.
+        #: Where its thread finds a client without other references.
         self._dropped: list[Session] = []
         self._daemon = target.daemon
         super().__init__(target.endpoint, name, resend=on_full == "wait")
@@ -165,7 +165,7 @@ class Session(ClientConnection):
     def _nudge(self) -> None:
         """Have the IO thread take another turn, unless it has been rung since the last began.
 
-        Each write lets go of the GIL, so one has to do for all that is submitted until the thread
+        Each write releases the GIL, so one has to do for all that is submitted until the thread
         runs. The turn is read first: a ring that comes too early for it is only one too many.
         """
         turn = self._turns
@@ -201,7 +201,7 @@ class Session(ClientConnection):
         self._admit(False)
 
     def _exchange(self) -> None:
-        """Number what was taken in, and send what may go."""
+        """Number queued requests, and send those that the window allows."""
         with self._door:
             self._send_all()
 
@@ -213,7 +213,7 @@ class Session(ClientConnection):
         self._settle()
 
     def _number(self) -> None:
-        """Give the core what was taken in."""
+        """Give the queued requests to the core."""
         requests, core = self._requests, self._core
         while requests:
             ref, options, blob, sink = requests.popleft()
@@ -337,7 +337,7 @@ class Session(ClientConnection):
             self._core.cancel([job if isinstance(job, int) else job._seq for job in jobs])
 
     def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
-        """What has job ``seq`` cancelled when ``stream`` is dropped, as long as it is kept."""
+        """References that cancel job ``seq`` when ``stream`` is dropped, while they are kept."""
         bell = self._watch_bell(stream)
         gone = Gone(stream, self._forgotten.append)  # the younger one is called first
         gone.seqs = [seq]
@@ -358,7 +358,7 @@ class Session(ClientConnection):
     # -- outcomes, behind the door ---------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Hand what has come to those it is for. Runs no user's code."""
+        """Settle the futures of received outcomes. Runs no user code."""
         core = self._core
         events = core.events
         while events:
@@ -432,7 +432,7 @@ class Session(ClientConnection):
         self._epoll = select.epoll()
         for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
-        # What closes itself when the collector finds it is the thread's: the client may come back.
+        # The thread owns objects that close themselves in a finalizer: the client may be revived.
         owned = (self._bell, self._link, self._network, self._daemon)
         args = (weakref.ref(self), self._dropped, self._epoll, *owned)
         self._thread = threading.Thread(
@@ -443,7 +443,7 @@ class Session(ClientConnection):
         self._ring()  # what came together with the Welcome has used up its edge
 
     def _turn(self, ready: list[tuple[int, int]]) -> bool:
-        """What there is to do now; False when the client is to end."""
+        """Do the pending work; False when the client is to end."""
         self._asleep = False
         for fd, _ in ready:
             if fd == self._bell.fileno():
@@ -485,7 +485,7 @@ class Session(ClientConnection):
         return bool(self._dropped) and not self._core.busy and not self._requests
 
     def _next_turn(self) -> float | None:
-        """Seconds until there is something to do even if nobody wakes the thread; None: never."""
+        """Seconds until there is work without a wake-up; None: never."""
         with self._door:
             self._asleep = True
             core, now = self._core, time.monotonic()
@@ -506,7 +506,7 @@ class Session(ClientConnection):
             return wait_s(min(due)) if due else None
 
     def _finish(self) -> None:
-        """The end, in this thread: whoever waits for it may be interrupted and is not needed."""
+        """The end, in this thread: a closing thread may be interrupted and is not needed."""
         with self._door:
             self._stopping = self._ended = True
             self._say_bye()
@@ -525,14 +525,14 @@ class Session(ClientConnection):
         self._io = 0  # another thread may get the same number
 
     def lose(self, error: Exception) -> None:
-        """Let go of all jobs: they end with ``error``, and so does every later one."""
+        """Release all jobs: they end with ``error``, and so does every later one."""
         with self._door:
             self._number()
             self._core.lose(error)
             self._settle()
 
     def _die(self, error: BaseException) -> None:
-        """The thread cannot go on: whoever waits for it is told why."""
+        """The thread cannot continue: all waiting callers get the reason."""
         told = DaemonUnreachable(
             f"the client's own thread ended by {type(error).__name__}: {error}. Its jobs may run"
             " on, but their results are lost: make a new Client"
@@ -568,13 +568,13 @@ class Session(ClientConnection):
         return self._core.busy + len(self._requests)
 
     def __del__(self) -> None:
-        """Nobody can use it any more, but its jobs may still have callbacks: its thread ends it."""
+        """No reference is left, but its jobs may still have callbacks: its thread ends it."""
         if getattr(self, "_ended", True) or self._thread is None or self._pid != os.getpid():
             return
         if sys.is_finalizing():
             return
         text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
-        self._forgotten.append(None)  # whoever had a stream of it is gone, too
+        self._forgotten.append(None)  # readers of its streams are gone, too
         self._dropped.append(self)
         self._ring()
         if self._warns:

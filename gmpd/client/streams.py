@@ -33,7 +33,7 @@ class Owner(Protocol):
 
 
 class Incoming:
-    """What has come of a stream's values, and when its job may go on. Without waiting."""
+    """The received values of a stream, and when its job may continue. Never waits."""
 
     def __init__(self, name: str) -> None:
         #: The job has ended; what has come is still to be taken.
@@ -47,11 +47,11 @@ class Incoming:
         return bool(self._items)
 
     def take(self, event: ItemsReceived | JobDone, job_id: str) -> None:
-        """Something has come. Raises what the generator raised, or what ended its job."""
+        """A message has come. Raises the generator's error, or the one that ended its job."""
         if isinstance(event, ItemsReceived):
             self._items.extend(zip(event.payloads, event.buffers, strict=True))
             return
-        # First, for a signal handler may raise meanwhile: then the end is still to come.
+        # First, because a signal handler may raise meanwhile: then the end is still to come.
         error = self._error(event, job_id) if event.outcome is not Outcome.OK else None
         self.over = True
         if error is not None:
@@ -78,7 +78,7 @@ class Incoming:
         return used
 
     def clear(self) -> None:
-        """Nobody wants what is there."""
+        """Drop the values that are there: they are not wanted."""
         self._items.clear()
 
 
@@ -172,7 +172,7 @@ class Stream(Iterator[Any]):
     # -- a sink of the core ----------------------------------------------------------------------
 
     def sink(self) -> Sink:
-        """What the core holds: not the stream itself, which may so be dropped."""
+        """Held by the core instead of the stream, so that the stream can be dropped."""
         arrived, bell = self._arrived, self._bell
 
         def put(event: ItemsReceived | JobDone) -> None:
@@ -188,7 +188,7 @@ class Stream(Iterator[Any]):
 
 
 class Gone(weakref.ref[Stream]):
-    """What of a dropped stream a callback gets to see."""
+    """The data of a dropped stream that its callback gets."""
 
     __slots__ = ("seqs", "write")
 

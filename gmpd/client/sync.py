@@ -113,8 +113,8 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         core = self._core
         core.check(ref, blob, options)
         with self._door:
-            # Who is interrupted either began no job or has a stream that ends it: nothing else
-            # would, for a generator that nobody reads waits for ever.
+            # An interrupted caller either began no job or has a stream that ends it: a
+            # generator without a reader would wait for ever.
             self._number()
             stream.begun(core.begin_stream(ref, blob, options, sink), sink)
             self._send_all()
@@ -211,7 +211,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After an error nobody is there to want the results of what has not even started.
+        # After an error no caller wants the results of jobs that have not started.
         self.close(wait=kind is None, cancel=kind is not None)
 
 
@@ -234,7 +234,7 @@ class _CallSink:
 
 
 def _at_exit() -> None:
-    """Who left a client open lets go of its jobs, and is told; a private daemon's files go."""
+    """Drop the jobs of clients left open, with a message; remove a private daemon's files."""
     for client in list(open_sessions):
         if isinstance(client, Client) and not client._ended and client._pid == os.getpid():
             if left := client.unfinished():

@@ -41,8 +41,8 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
     ) -> Results:
         """``fn`` over the items, lazily: a window of them is out at a time, so any length works.
 
-        ``ordered=False`` gives results as they come. ``chunksize="auto"`` puts so many into one
-        job that it takes some milliseconds. ``buffersize``: so many items at most are out, or have
+        ``ordered=False`` gives results as they come. ``chunksize="auto"`` makes
+        jobs of some milliseconds. ``buffersize``: the most items that are out, or have
         results that were not taken yet; by default about a thousand, of coroutines about 16,000
         while they are small. ``timeout``: seconds from now to the last result.
         ``progress``: True for a bar or lines on stderr, or a function of (done, total or None).

@@ -1,8 +1,8 @@
 """Values, calls, results, functions and errors to bytes and back, with their type.
 
-Knows nothing of jobs' options, sockets and limits of size. Only client and worker may call what
-unpickles (``decode``, ``decode_call``, ``resolve_function``, ``decode_error``); coordinator,
-gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
+Does not know jobs' options, sockets and limits of size. Only client and worker may call the
+functions that unpickle (``decode``, ``decode_call``, ``resolve_function``, ``decode_error``);
+coordinator, gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
 from gmpd.codec.diagnose import too_large

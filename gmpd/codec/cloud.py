@@ -141,7 +141,7 @@ _TYPED_DICT = rebuild.typed_dict()
 
 
 def _reduce_class(cls: Any, reduced: Any) -> Any:
-    """What cloudpickle made of a class, with its slots, and so that one that comes home is left as
+    """The reduction of a class by cloudpickle, with its slots; a class that returns home is left as
     it is: cloudpickle finds the original again, but sets all its attributes from the copy."""
     if not (type(reduced) is tuple and len(reduced) == 6 and reduced[5] is _OVERWRITE):
         return reduced
@@ -162,7 +162,7 @@ def _reduce_class(cls: Any, reduced: Any) -> Any:
         make, args = rebuild.make_class, (meta, name, bases, first, *tracked)
     elif make is cloudpickle._make_skeleton_enum:
         # Aliases and combined flags are members, too; what __init__ and __new__ gave each comes
-        # along, for they cannot be called again.
+        # along, because they cannot be called again.
         args = (*args[:3], {key: each.value for key, each in cls.__members__.items()}, *args[4:])
         slots = {key: _of_member(each) for key, each in cls.__members__.items()}
         state = {key: value for key, value in state.items() if key not in slots}

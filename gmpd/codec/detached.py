@@ -1,6 +1,6 @@
 """Large values in frames of their own: bytes that no process on the way copies.
 
-Inside an envelope, a value of 300 MB is copied by whoever packs and unpacks that: six times between
+Inside an envelope, a value of 300 MB is copied at each packing and unpacking: six times between
 a client and a worker, and the coordinator needs four times its size. Beside it, as a frame, it is
 passed on as it came. A large ``bytes`` is its own frame: its sender copies nothing.
 
@@ -21,7 +21,7 @@ from gmpd.codec.pickles import Buffer
 LARGE = 128 * 1024
 
 _MARK = b"\xc1\xc1"
-#: The frame is a ``bytes``, a text in UTF-8, or what ``data`` would have been; ``data`` goes on
+#: The frame is a ``bytes``, a text in UTF-8, or what ``data`` would have been; ``data`` continues
 #: with the arguments of a call, in which a number stands for each frame.
 _BYTES, _TEXT, _DATA, _CALL = b"b", b"t", b"d", b"c"
 _EXT_BYTES, _EXT_TEXT = 1, 2

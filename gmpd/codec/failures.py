@@ -1,10 +1,10 @@
-"""Exceptions as bytes: texts for everybody, and the exception itself for who may unpickle.
+"""Exceptions as bytes: texts for all processes, and a pickle for those that may unpickle.
 
 An exception is the one value that must always arrive, whatever its class does: user code that runs
 here (``__str__``, ``__repr__``, ``__reduce__``, properties) may raise anything, return anything of
 any size. One whose ``__init__`` cannot be called again is rebuilt without; an argument that cannot
 be sent is its text; texts of megabytes among its arguments are cut in the middle; a group's members
-travel one by one. Only what cannot be rebuilt at all arrives as RemoteError.
+travel one by one. Only an exception that cannot be rebuilt arrives as RemoteError.
 """
 
 from __future__ import annotations

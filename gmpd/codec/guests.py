@@ -1,8 +1,8 @@
 """Programs whose jobs run in this process: what their scripts define lives here in stand-ins.
 
-A *program* is a client's process. What its ``__main__`` defines (and other modules that travel by
-value) comes in *parts*: pickles of names with their values, made by ``home``. Each program has one
-namespace per such module here, shared by all of its jobs; ``sys.modules["__main__"]`` is a
+A *program* is a client's process. The definitions of its ``__main__`` (and of modules that travel
+by value) come in *parts*: pickles of names with their values, made by ``home``. Each program has
+one namespace per such module here, shared by all of its jobs; ``sys.modules["__main__"]`` is a
 ``StandIn`` that shows the namespace of the program whose job asks.
 
 A part is loaded by the first job that needs it. When the program's last part is forgotten its
@@ -106,8 +106,9 @@ class Guest:
         return self._versions.get((module, name))
 
     def forget(self, part: GuestPart) -> bool:
-        """No job will need this part any more. What nothing newer replaced goes with it, if it is
-        plain data; functions and classes may still be called by others. Whether it was the last."""
+        """No job will need this part any more. Removes its objects that no newer part replaced, if
+        they are plain data; others may still call its functions and classes. Whether it was the
+        last."""
         self.parts.pop(part.number, None)
         for (module, name), value in (part.objects or {}).items():
             space = self.namespaces.get(module)

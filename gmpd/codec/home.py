@@ -309,8 +309,8 @@ class Home:
 class Collector:
     """``cloud.Names`` of one pickle: gathers which names it uses.
 
-    ``knows``: the names are defined just now. What is not known elsewhere goes as a whole where it
-    is met first."""
+    ``knows``: the names are defined just now. An object not known elsewhere is sent whole at its
+    first use."""
 
     def __init__(self, knows: Callable[[Key], bool] | None = None) -> None:
         self._knows = knows
@@ -441,7 +441,7 @@ def _alone(key: Key, value: Any, names: Collector) -> bytes:
 
 
 def _alone_again(key: Key, before: Any) -> bytes:
-    """What it has come to refer to goes along as a whole: the part needs no others."""
+    """Sent with everything it refers to: the part needs no others."""
     value = _value_of(key)
     try:
         return _alone(key, before if value is _ABSENT else value, Collector(lambda _: False))

@@ -2,7 +2,7 @@
 
 Python runs a handler in whatever the main thread does. Where the codec catches what a value's code
 raises, to try another way, it would catch that, too: a program that bounds its calls by a timer
-whose handler raises would go on for ever.
+whose handler raises would continue for ever.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A client says of each function that goes by name which files its module, and the modules of the same
 project that this one imports, were loaded from, with a digest of each. A worker compares before it
 imports, and after: another file with other contents, or the same file that was edited since, is
-refused by name. What is equal is equal wherever it lies. The standard library and gmpd itself are
+refused by name. Equal files are equal wherever they lie. The standard library and gmpd itself are
 not compared, and of an installed package only the module that was asked for.
 """
 

@@ -1,13 +1,13 @@
 """Pickle protocol 5 with out-of-band buffers, and cloudpickle where pickle would only send a name.
 
-The one place that pickles and unpickles. What must travel by value (lambdas, closures, whatever
-``__main__`` or a function body defines) goes by cloudpickle; the receiver need not know which of
-the two wrote the bytes. Never to be reached from coordinator, gateway or command line: loading a
+The one place that pickles and unpickles. Objects that must travel by value (lambdas, closures, and
+definitions of ``__main__`` or a function body) go by cloudpickle; the receiver need not know which
+of the two wrote the bytes. Never to be reached from coordinator, gateway or command line: loading a
 pickle runs code.
 
 A checksum follows the pickle. A damaged one is not merely refused by the unpickler: one flipped bit
-in ten thousand makes it crash the process or ask for all memory. It is no protection from somebody
-who means harm; that is a question of transports.
+in ten thousand makes it crash the process or ask for all memory. It does not protect from an
+attacker; that is the transport's task.
 """
 
 from __future__ import annotations

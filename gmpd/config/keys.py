@@ -175,7 +175,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http:
-    """The gateway: /metrics, the live page, the JSON API."""
+    """The gateway: /metrics, the JSON API."""
 
     enabled: bool = _flag(True, "start the gateway")
     listen: str = _key("127.0.0.1:7412", Kind.ADDRESS, "host:port; port 0 takes a free one")
@@ -201,7 +201,7 @@ class Client:
 
 
 class Key(NamedTuple):
-    """What is known of one key, for parsing, documents and `gmpd config`."""
+    """The description of one key, for parsing, documents and `gmpd config`."""
 
     name: str  # "limits.queue_jobs"
     kind: Kind

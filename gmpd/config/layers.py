@@ -1,4 +1,4 @@
-"""Who wants what: flags, variables and files, as entries that are not yet read as values.
+"""The sources of settings: flags, variables and files, as entries not yet parsed.
 
 Collects problems instead of raising, so that all of them are told at once.
 """
@@ -20,12 +20,12 @@ from gmpd.config.units import Kind
 
 
 class Layer(Enum):
-    """Who said it, strongest first."""
+    """The source of a value, strongest first."""
 
     FLAG = "flag"
     ENVIRONMENT = "environment"
     FILE = "file"
-    SYSTEM = "system"  # nobody said it: worked out from this machine and session
+    SYSTEM = "system"  # not set: derived from this machine and session
     DEFAULT = "default"
 
 
@@ -70,7 +70,7 @@ def env_entries(env: Mapping[str, str], problems: list[str]) -> Iterator[Entry]:
             problems.append(f"unknown variable {variable}; did you mean {flat[variable]!r}?")
         elif "__" in variable:
             problems.append(f"unknown variable {variable}{hint(variable, by_variable)}")
-        # Any other GMPD_X is somebody else's: Kubernetes sets GMPD_PORT for a service named gmpd.
+        # Any other GMPD_X is not ours: Kubernetes sets GMPD_PORT for a service named gmpd.
 
 
 def file_entries(path: Path, problems: list[str], *, ours: bool) -> Iterator[Entry]:

@@ -35,7 +35,7 @@ from gmpd.errors import ConfigError
 
 
 def _check_together(config: Config, problems: list[str]) -> None:
-    """What no key can know alone."""
+    """Conditions between keys."""
     small, large = "restart.backoff_min", "restart.backoff_max"
     if config.value(small) > config.value(large):
         problems.append(

@@ -1,4 +1,4 @@
-"""Where sockets and durable jobs live when nobody said.
+"""The default directories of sockets and durable jobs.
 
 Chooses only: `gmpd.rundir` makes the directory and checks it.
 """
@@ -25,7 +25,7 @@ def _is_own_dir(path: str) -> bool:
 def choose_runtime_dir(
     env: Mapping[str, str], uid: int, is_own_dir: Callable[[str], bool] = _is_own_dir
 ) -> tuple[str, Origin]:
-    """Where sockets live when nobody said: (path, why).
+    """The default directory of sockets: (path, why).
 
     $XDG_RUNTIME_DIR counts only when it is a directory of ours: `sudo` and `su` leave that of the
     former user behind, and a daemon there would be at the mercy of its owner. Without it (cron, a
@@ -47,7 +47,7 @@ def choose_runtime_dir(
 
 
 def choose_state_dir(env: Mapping[str, str]) -> tuple[str, Origin]:
-    """Where durable jobs live when nobody said: (path, why)."""
+    """The default directory of durable jobs: (path, why)."""
     systemd = env.get("STATE_DIRECTORY", "").partition(":")[0]
     if systemd:
         return systemd, Origin(Layer.SYSTEM, "$STATE_DIRECTORY")

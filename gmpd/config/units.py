@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 
 class Kind(Enum):
-    """What a key holds. Attributes have plain types: durations are seconds, sizes are bytes."""
+    """The type of a key. Attributes have plain types: durations are seconds, sizes are bytes."""
 
     INT = "a whole number"
     BOOL = "true or false"

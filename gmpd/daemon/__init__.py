@@ -1,1 +1,1 @@
-"""The daemon: coordinator and workers. Each module here is the only door to its outside thing."""
+"""The daemon: coordinator and workers. Each external interface has one module here that uses it."""

@@ -1,7 +1,7 @@
 """Administrative calls of clients, and the answers: state, size and end of the daemon, its Gs.
 
-A call changes nothing but by the coordinator's own methods. What only workers know they are asked
-for (``fanout``); the status stands in for a worker that does not answer.
+A call changes state only by the coordinator's own methods. Questions that only workers can answer
+are passed on (``fanout``); for a worker that does not answer, its status is returned.
 """
 
 from __future__ import annotations

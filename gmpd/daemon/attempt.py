@@ -300,7 +300,7 @@ class Attempt:
             self._leave_guarded()
 
     def _leave_guarded(self) -> None:
-        """From here on no interrupt may arrive: one that is pending is taken back."""
+        """From here on no interrupt may arrive: a pending one is withdrawn."""
         while True:
             try:
                 with self.worker.interrupts:
@@ -475,7 +475,7 @@ class Attempt:
         with self.worker.interrupts:
             if self.thread is not None:
                 _interrupt(self.thread, LimitPassed)
-        # A call that sits in C code does not notice until it returns, and a function may go on in
+        # A call inside C code does not notice until it returns, and a function may continue in
         # spite of it: its client need not wait.
         self.timer = self.worker.loop.call_later(END_S, self.worker.overruns, self)
 

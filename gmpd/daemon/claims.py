@@ -2,21 +2,21 @@
 
 A lease that has not begun may be revoked from a worker that cannot answer: one that is
 stopped, or whose GIL is held by C code. So both sides decide it in shared memory, by one atomic
-test-and-set of the lease's word: who finds it free has the lease for good. The worker takes
-the word to *claim* (it runs the job next), the coordinator to *revoke* (the job goes elsewhere,
-under a new token). Neither holds anything while it does so, so neither can die, be stopped or lose
-the GIL at a wrong moment, and nobody ever waits.
+test-and-set of the lease's word: the side that finds it free owns the lease for good. The worker
+sets the word to *claim* (it runs the job next), the coordinator to *revoke* (the job goes
+elsewhere, under a new token). Neither side holds a lock meanwhile, so neither can die, be stopped
+or lose the GIL with one, and neither waits.
 
 **Rejected.** A byte-range lock around a table of states (0.7 µs, and it is released by the kernel
-when its holder dies): taking it lets go of the GIL, so whoever hogs that, for seconds in C code,
-gets it while the lock is held; the coordinator could then take nothing back from exactly the
-workers that this is for. Two flags with memory barriers: no barrier can be had from Python.
+when its holder dies): taking it releases the GIL, so a thread that hogs the GIL in C code gets it
+while the lock is held; the coordinator could then revoke nothing from exactly the workers that
+this is for. Two flags with memory barriers: Python offers no barrier.
 
 The word is a process-shared POSIX spin lock that is only ever tried: the one atomic operation that
 every libc exports. Beside it stands its owner's token: after ``CLAIMS`` leases a place is used
-again, and a worker that still holds an old, revoked lease must not take the new one's word.
+again, and a worker that still holds an old, revoked lease must not set the new one's word.
 
-This module knows nothing of jobs and of the rest of the shared memory.
+This module does not know jobs, nor the rest of the shared memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MASK = CLAIMS - 1
 _WORDS_AT = CLAIMS * 4
 _LOW = 0xFFFFFFFF
 
-# PyDLL: the call is over in 20 ns, and letting go of the GIL for it is what must not happen.
+# PyDLL: the call is over in 20 ns, and releasing the GIL for it is what must not happen.
 _libc = ctypes.PyDLL(None)
 _take = _libc.pthread_spin_trylock
 _take.argtypes, _take.restype = [ctypes.c_void_p], ctypes.c_int
@@ -79,7 +79,7 @@ class Claims:
         self._words[:] = memoryview(_ALL_TAKEN)
 
     def close(self) -> None:
-        """Let go of the shared memory; the claims may not be used any more."""
+        """Release the shared memory; the claims may not be used any more."""
         del self._anchor
         self._owners.release()
         self._words.release()

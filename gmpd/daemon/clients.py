@@ -254,7 +254,7 @@ class Clients:
                 self._lose(peer)
 
     def _lose(self, peer: bytes) -> None:
-        """A client vanished without a word: its jobs go on for ``limits.client_grace``."""
+        """A client vanished without a word: its jobs continue for ``limits.client_grace``."""
         self._admins.discard(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:

@@ -1,8 +1,8 @@
 """The limit of connections, and the daemon's behaviour at it.
 
 libzmq aborts the process when it accepts a connection and no descriptor is left. So each socket has
-a limit far below; at it the socket refuses new connections (``netpoll.monitor.Doorman``), and
-connections without a Hello are ended. Others are not disturbed.
+a limit far below. At the limit the socket refuses new connections (``netpoll.monitor.Doorman``),
+and connections without a Hello are closed. Others are unaffected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger("gmpd.coordinator")
 
 #: Descriptors that connections never take: log, pipes and memory of workers that are started.
 RESERVE = 64
-#: Connections beside ``limits.sessions``: of commands, and of those that are told of that limit.
+#: Connections beside ``limits.sessions``: of commands, and of clients that get that refusal.
 SPARE = 64
 #: Workers' connections; there are fewer workers.
 WORKERS_MAX = 1024
@@ -32,7 +32,7 @@ def most_connections(sessions: int) -> tuple[int, int]:
     """How many connections clients and workers may have, by the limit of descriptors.
 
     A quarter and an eighth of the free descriptors, because the limit takes effect late: libzmq
-    goes on accepting until the monitor's thread is scheduled.
+    keeps accepting until the monitor's thread is scheduled.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -1,8 +1,8 @@
-"""The coordinator: one loop that takes what arrives, lets the policy decide, and does what it says.
+"""The coordinator: one loop that reads messages, asks the policy, and executes its decisions.
 
-All decisions are ``sched.schedt``'s; all knowledge of ZeroMQ is ``netpoll``'s. The sides of the
-daemon are ``clients`` and ``workers``; which workers there are, ``pool``'s; what instructions
-mean, ``effects``'s. What is left is how they are wired, the loop, and its end.
+All decisions are in ``sched.schedt``, all use of ZeroMQ in ``netpoll``. The sides of the daemon are
+``clients`` and ``workers``; ``pool`` has the worker processes, and ``effects`` executes
+instructions. This module wires them, and has the loop and its end.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Effects:
             round_ = slots[Slot.ROUND]
             moves = round_ != worker.seen_round or now - worker.sent_ns < PROBE_AFTER_NS
             worker.seen_round = round_
-            # One that sleeps is woken by what it is sent.
+            # A message wakes a worker that sleeps.
             asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != worker.sent_round
             if not (moves or asleep or worker.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
                 worker.called_deaf = True

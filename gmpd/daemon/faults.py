@@ -1,9 +1,9 @@
-"""Failed handlers: a message or an instruction whose handling raised what it never should.
+"""Failed handlers: exceptions that no message or instruction should cause.
 
-The policy validates before it changes anything and raises ProtocolError for what it refuses. Any
-other exception is a bug of gmpd. Its peer loses its connection (a worker: its process), for what
-was half done concerns that peer; all others go on. The log gets the traceback, the last events
-of the policy, and what the audit of the ledger finds afterwards.
+The policy validates a message before it changes anything, and raises ProtocolError to refuse it.
+Any other exception is a bug of gmpd. Its peer is disconnected (a worker is killed), because the
+half-done change concerns that peer; all others continue. The log gets the traceback, the last
+events of the policy, and the result of an audit of the ledger.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Faults:
         self._tell(
             time.monotonic_ns(),
             "%s failed with %s: %s. This is a bug in gmpd, please report it with this log."
-            " %s is disconnected, all others go on; %s",
+            " %s is disconnected, all others continue; %s",
             doing,
             type(error).__name__,
             error,

@@ -1,11 +1,11 @@
 """Whether a worker can still do what its jobs need of the process: open a file, start a thread, be
 watched by sysmon, keep within its memory, import, and call what every program calls.
 
-What one job takes and does not give back, all that come after it lack. A worker that finds this of
-itself retires: it takes up nothing more, ends what it has begun, and another takes its place.
+A resource that one job leaks is missing for all later ones. A worker that finds itself unfit
+retires: it claims no more leases, ends its begun jobs, and is replaced.
 
-It is looked at when a job failed for such a want, and now and then while there is work: each look
-is a few system calls. It knows no jobs.
+It is checked when a job failed for lack of a resource, and every 250 ms while there is work; a
+check takes a few system calls. It does not know jobs.
 """
 
 from __future__ import annotations

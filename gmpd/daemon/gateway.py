@@ -1,6 +1,6 @@
 """The gateway as its parent sees it: a process that is started, says where it serves, and is ended.
 
-What it serves is ``gmpd.gateway``'s business, which this must never import: scheduling goes on with
+The HTTP service is ``gmpd.gateway``'s, which this must never import: scheduling continues with
 or without it. Nothing here waits for it but ``stop``.
 """
 
@@ -57,11 +57,11 @@ class Gateway:
             )
             self._process.stdin.close()
         except BrokenPipeError:
-            pass  # it has ended; the end of its output says so, and what it wrote says why
+            pass  # it has ended: the end of its output shows it, and its output the reason
 
     def listen(self) -> bool:
-        """Take what it said. False when it has ended and ``fd`` is not to be watched any more; then
-        ``start_again`` closes that."""
+        """Read its output. False when it has ended and ``fd`` is not to be watched any more; then
+        ``start_again`` closes it."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line:
@@ -82,7 +82,7 @@ class Gateway:
             return False
         try:
             self._start()
-        except OSError as error:  # no process to be had: scheduling goes on without it
+        except OSError as error:  # no process to be had: scheduling continues without it
             self.problem = f"the gateway cannot be started again: {error.strerror}"
             log.warning("%s: no metrics", self.problem)
             return False

@@ -35,7 +35,7 @@ class IsolatedAttempt(Attempt):
         return partial(self.worker.loop.on_main_thread, step)
 
     def _end_forks(self, part: Callable[[], T]) -> T:
-        """A child of the job's own fork ends here: in it, no thread waits for the main thread."""
+        """A process that the job forked ends here: in it, no thread waits for the main thread."""
         try:
             outcome = part()
         except BaseException:

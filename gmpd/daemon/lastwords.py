@@ -14,7 +14,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-#: Said by what is no job: a thread that one has started, or gmpd itself.
+#: Stored if no job is the cause: a thread that one has started, or gmpd itself.
 NO_JOB = -1
 
 

@@ -1,6 +1,6 @@
-"""How the daemon's log looks on stderr: lines for people, or a JSON object on each line.
+"""The format of the daemon's log on stderr: lines for people, or a JSON object on each line.
 
-Knows the standard ``logging`` and nothing of what is logged.
+It uses the standard ``logging`` and does not know the messages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RateLimitedLog:
     def __call__(
         self, now_ns: int, text: str, *args: object, exc_info: BaseException | None = None
     ) -> None:
-        """``now_ns``: time on any clock that goes on from a value above 0."""
+        """``now_ns``: time on any clock that starts above 0."""
         if now_ns < self._after_ns:
             self._suppressed += 1
             return

@@ -2,8 +2,8 @@
 
 ``gmpd.go`` makes a child as a Python object in the run queue; nothing is packed before it leaves.
 The coordinator learns that there are some (not how each is called), asks for the older half when
-another P has nothing, and hands them out there as jobs whose client is this worker. What cannot be
-packed, or would not be the same elsewhere, stays: that is no error.
+another P is idle, and leases them to it as jobs whose client is this worker. A child that cannot be
+packed, or would behave differently elsewhere, stays: that is no error.
 
 A function that shares variables with its maker (a closure over what can change, a method of an
 object) would work on a copy there. It stays. Arguments do travel, as a job's do.
@@ -44,21 +44,21 @@ from gmpd.submit.batch import Batch
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.losses import death_of, worker_lost
 
-#: Packing for one thief ends after so long (ns of CPU time, so that a core that others use as well
-#: gives no less): P does nothing else meanwhile.
+#: The limit of packing for one thief, during which P does nothing else (ns of CPU time, so that a
+#: busy core packs no less).
 PACK_NS = 2_000_000
-#: And all that is given at once: a thief takes as long to read it.
+#: The limit of bytes that are given at once: a thief takes as long to read them.
 DONATE_BYTES = 8 << 20
 #: Functions that the coordinator is told about at a time; the one unused for longest gives way.
 FUNCTIONS_MAX = 256
-#: That there are children is told at most so often, and ever more seldom while nobody takes any.
+#: The interval at which a worker reports that it has children; it doubles while none is stolen.
 TELL_MIN_NS = 1_000_000
 TELL_MAX_NS = 64_000_000
-#: Functions whose children could not be packed are tried again after so long, twice as long each
-#: time.
+#: The pause after which children of a function that could not be packed are tried again; it doubles
+#: each time.
 PIN_MIN_NS = 100_000_000
 PIN_MAX_NS = 60_000_000_000
-#: So many of them are remembered; then all are tried again.
+#: The number of them that are remembered; then all are tried again.
 PIN_KEYS_MAX = 1024
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
@@ -297,7 +297,7 @@ def _shares_nothing(value: Any) -> bool:
     if type(value) in _SCALARS or isinstance(value, type | types.ModuleType):
         return True
     if isinstance(value, Chan):
-        return True  # it goes on to be the same channel
+        return True  # it remains the same channel
     if isinstance(value, tuple | frozenset):
         return all(map(_shares_nothing, value))
     if isinstance(value, partial):

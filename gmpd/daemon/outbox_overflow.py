@@ -1,13 +1,13 @@
 """Outcomes that have no room in the ring of shared memory: large ones; small ones when it is full.
 
-They lie in the same memfd, beyond what is mapped: written with ``pwritev``, so a machine without
-memory is an error of one write and not SIGBUS, and memory is used only while something is there.
-There are two logs. The worker appends to one until that has grown to ``TURN_BYTES`` and everything
-in the other is acknowledged, then goes on in the other from its beginning: so the same few pages
-are used again and again, and no record is ever moved or wraps around.
+They lie in the same memfd, beyond the mapped part: written with ``pwritev``, so too little memory
+is an error of one write and not SIGBUS, and memory is used only while outcomes are stored. There
+are two logs. The worker appends to one until it has grown to ``TURN_BYTES`` and the other is
+acknowledged, then continues in the other from its beginning: so the same memory is reused, and no
+record is moved or wraps around.
 
-What lies here may have been acknowledged long ago: who reads it says which tokens are still owed.
-It knows nothing of jobs; the three integers that it shares lie in its status block.
+Outcomes stored here may have been acknowledged: the reader passes the tokens that are still owed.
+It does not know jobs; the three integers that it shares lie in the status block.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from gmpd.protocol import Finished, Outcome, Report
 
-#: A log that has grown to this is left for the other one as soon as that is free. A few results of
-#: megabytes: more would only touch more memory.
+#: A log that has grown to this is left for the other one when that is free: a few results of
+#: megabytes, since more would touch more memory.
 TURN_BYTES = 4 << 20
-#: One log's limit, but for a single record that is larger: what a coordinator may lag behind by.
+#: The limit of a log, except for a single larger record: the lag that a coordinator may have.
 #: Beyond it an outcome is as safe as its message.
 OVERFLOW_BYTES = 128 << 20
 
@@ -78,7 +78,7 @@ class OverflowLog:
         self._used = False
 
     def close(self) -> None:
-        """Let go of the shared memory; the descriptor belongs to ``WorkerShm``."""
+        """Release the shared memory; the descriptor belongs to ``WorkerShm``."""
         self._shared.release()
 
     # -- the worker writes -------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""Which workers there are to be: starts those that are wanted, and again those that died.
+"""The worker pool: starts, restarts, and recovery of outcomes and counters of dead workers.
 
-It knows processes and how they end, no messages. What the dead leave behind, outcomes and counters,
-is taken over here.
+It knows processes and their ends, no messages.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The place in the file system where a daemon lives, and whether it still is that.
 
 Directories below /tmp and /run are removed under live daemons: by cleaners, at a logout, by hand.
-Who is connected notices nothing, but nobody finds the daemon any more, its own new workers neither;
-and another daemon may begin in the same place. So the coordinator looks every few seconds.
+Connected clients notice nothing, but new clients and the daemon's own new workers do not find it,
+and another daemon may start in the same directory. So the coordinator checks every few seconds.
 
-What is missing is put back. When another daemon has the place, this one gives way: it starts no
-worker any more, which would connect to the other one, finishes what runs, and ends; it removes
-nothing there, for nothing there is its own.
+Missing files are restored. When another daemon has the directory, this one gives way: it starts no
+more workers, which would connect to the other daemon, finishes its running jobs, and ends. It
+removes no file there, because none is its own.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ class Reaper:
 
 
 def _watch(end: int) -> NoReturn:
-    """The life of the reaper. Nothing of the daemon's may stay open in it: a pipe, for whose end
-    somebody waits, or a terminal."""
+    """The life of the reaper. It keeps no descriptor of the daemon open: a reader would wait for
+    the end of a pipe, or a terminal stay in use."""
     try:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -38,7 +38,7 @@ class Signals:
     handler shows up there as well, and is that handler's business alone.
 
     ``STRAY`` ones would end the process at once, with all its jobs, and mean something to other
-    servers (to open their logs again, for example): they are told of in the log, and change
+    servers (to open their logs again, for example): they are reported in the log, and change
     nothing."""
 
     ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -159,7 +159,7 @@ class Presence:
         )
         try:
             rundir.write_discovery(self._directory, record)
-        except OSError as error:  # the disk filled up since the start: those who know it go on
+        except OSError as error:  # the disk filled up since the start: those who know it continue
             log.error(
                 "%s cannot be written (%s): clients that start now do not find this daemon",
                 self._directory / rundir.DISCOVERY,

@@ -1,18 +1,17 @@
 """The memory that a worker shares with the coordinator: it survives the worker.
 
-One memfd per P, made by the coordinator, written by the worker alone (but for one acknowledgement
-and the claims, which are for both).
-Nobody asks a worker anything through it, so it also tells about one that is stopped, deaf or dead:
+One memfd per P, made by the coordinator and written by the worker, except for one acknowledgement
+and the claims, which both write. It can be read while the worker is stopped, deaf or dead:
 
 - the *status block*: integers of 8 bytes, for metrics, liveness and the last words of a crash;
 - the *claims* (``claims``): which leases the worker has claimed; the others may be revoked without
   a message, and after a death only claimed ones are lost;
-- the *outbox*: a ring with the outcomes that were on their way when the worker died. ZeroMQ loses
-  what was sent shortly before an abrupt end; a result that exists must not. Those that have no
-  room in it lie behind it in the same memory (``outbox_overflow``).
+- the *outbox*: a ring of outcomes that the coordinator has not acknowledged. ZeroMQ loses messages
+  sent shortly before an abrupt end; outcomes must survive it. Outcomes that do not fit lie behind
+  the ring in the same memory (``outbox_overflow``).
 
-It knows nothing of jobs, sockets or the policy. Integers are aligned, so each is stored and read
-whole; there is no lock and nothing here ever waits.
+It does not know jobs, sockets or the policy. Integers are aligned, so each is stored and read
+whole; there is no lock, and no method waits.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Slot(IntEnum):
     CURRENT = 2
     CURRENT_NS = 3
     #: Rounds of the run loop, falling asleep counted too; and since when it sleeps (0: it does
-    #: not). Liveness is that the rounds move, or that P sleeps and nobody has sent it anything.
+    #: not). A worker lives if the rounds advance, or if P sleeps and has been sent nothing.
     ROUND = 4
     ASLEEP_NS = 5
     #: For how long it has slept before.
@@ -103,7 +102,7 @@ class WorkerShm:
     def create(cls, name: str) -> tuple[Self, int]:
         """New shared memory and its descriptor, to be inherited by the worker and then closed.
 
-        Allocated at once: a machine without memory says so here and not as SIGBUS later.
+        Allocated at once: too little memory is an error here, and not SIGBUS later.
         """
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
@@ -170,7 +169,7 @@ class WorkerShm:
         self._head = self.slots[_OUT_HEAD] = end
 
     def sent(self, outcomes: int) -> None:
-        """All that was stored has left: what an acknowledgement of so many outcomes will free.
+        """All stored outcomes were sent: note what an acknowledgement of this many frees.
 
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """

@@ -1,4 +1,4 @@
-"""The snapshot of the daemon as one plain map: for metrics, status and the web page.
+"""The snapshot of the daemon as one plain map: for metrics, status and the gateway.
 
 It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative
 over the life of the daemon: what a dead worker had counted is added to its successor's.

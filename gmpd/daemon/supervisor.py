@@ -1,7 +1,7 @@
 """Processes: starts workers as fresh interpreters, learns of their deaths from the kernel.
 
-It knows pids, descriptors and shared memory, nothing of jobs and messages. A death is believed when
-its pidfd says so and ``waitpid`` has the status; never because of a timer or a silent socket.
+It knows pids, descriptors and shared memory, not jobs and messages. A worker is dead when its pidfd
+is readable and ``waitpid`` returns its status; a timer or a silent socket proves nothing.
 """
 
 from __future__ import annotations
@@ -236,10 +236,10 @@ class Supervisor:
         return bool(poll.poll(wait_ms(within_s)))
 
     def _wait(self, worker: WorkerProcess) -> int:
-        """Its exit status, as subprocess has it; and what it used, with all that it waited for."""
+        """Its exit status, as subprocess has it. Notes the CPU time of it and its processes."""
         try:
             _, status, used = os.wait4(worker.process.pid, 0)
-        except ChildProcessError:  # another wait for any child took it: how it ended is lost
+        except ChildProcessError:  # another wait took its status
             worker.process.returncode = 0
             return 0
         worker.cpu_s = used.ru_utime + used.ru_stime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Keys of a worker's stats that only ever rise; the others say what is now.
+#: Keys of a worker's stats that only rise; the others are current values.
 _TOTALS = frozenset({
     "schedtick", "picks", "handoffs", "max_ms_waits", "overruns", "overflows", "gs_created",
     "finished", "children", "state_s", "gc", "hist",

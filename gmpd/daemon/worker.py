@@ -51,13 +51,13 @@ from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
 from gmpd.runtime.steps import leave_fork
 
-#: Outcomes gather for this long at most: a quarter of what a P is given to do, so that the
-#: coordinator tops it up before it runs dry.
+#: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
+#: refills it before it is used up.
 GATHER_NS = 500_000
-#: Those of children gather longer, to half of what is held: who awaits them mostly awaits many, and
-#: each message wakes two other processes on the cores that are to do the work.
+#: Child outcomes are batched longer, up to half the credit: a parent usually awaits many, and every
+#: message wakes two processes on the cores that do the work.
 GATHER_CHILDREN_NS = 20_000_000
-#: And this many at most: half of what a P may hold.
+#: The most outcomes of a batch: half of the credit in jobs.
 GATHER_MAX = 128
 #: Histograms are shown this often (seconds) while there is activity, and once after it.
 BEAT_S = 0.25
@@ -298,7 +298,7 @@ class Worker:
             raise Unserializable(too_large(blob.nbytes, self.value_bytes))
 
     def _on_poll(self, now_ns: int) -> None:
-        """P looks at its sockets, or (``now_ns`` is 0) is about to sleep: nothing is held back.
+        """P polls its sockets, or (``now_ns`` is 0) is about to sleep: report what is pending.
 
         Every millisecond while it is busy, by whichever M holds it: so what began and did not end
         is told soon, and outcomes leave though no lease behind them takes them along. Not by a
@@ -340,7 +340,7 @@ class Worker:
 
     def _beat(self) -> None:
         self.check_fitness()
-        # An async job may be busy for long without an outcome: go on while Gs run.
+        # An async job may be busy for long without an outcome: continue while Gs run.
         ran = self.loop.p.runq.schedtick + self.loop.p.runq.inherited
         self._beat_due = ran != self._ran
         self._ran = ran
@@ -485,8 +485,8 @@ class Worker:
             self.stop()
 
     def _on_monitor(self) -> None:
-        """The connection was cut (by a frame over the limit, for example): what went over it may
-        be lost, and the coordinator knows nobody by a second one. It starts another worker."""
+        """The connection was cut (by a frame over the limit, for example): its messages may be
+        lost, and the coordinator accepts no second one. It starts another worker."""
         if self.link.take_disconnect():
             print(f"gmpd worker P{self.p}: the link to the coordinator was cut", file=sys.stderr)  # noqa: T201
             os._exit(EXIT_CUT)

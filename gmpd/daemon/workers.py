@@ -1,7 +1,7 @@
-"""The workers' side of the coordinator: what they say, are told, and write to one another.
+"""The workers' side of the coordinator: messages from, to and between workers.
 
-It knows the connections of live workers. That one has died it learns from others, and that is all
-it knows of processes; it never unpacks a user's value.
+It knows the connections of live workers. Other modules report their deaths to it; it knows nothing
+else of processes, and never unpacks a user's value.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Workers:
         return True
 
     def _replace(self, peer: bytes, why: str) -> None:
-        """End a worker one of whose messages was not handled: what it said of its jobs is unknown,
-        and they would be waited for in vain."""
+        """End a worker one of whose messages was not handled: its outcomes may be lost, and their
+        jobs would never end."""
         worker = self._processes.get(peer)
         if worker is not None and not worker.expected:  # else it is ending already
             log.error("%s is replaced: one of its messages was not handled: %s", worker, why)

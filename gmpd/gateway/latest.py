@@ -1,9 +1,9 @@
-"""The last snapshot: asked for on demand, shared by everybody who looks, shown with its age.
+"""The last snapshot: requested on demand, shared by all requests, shown with its age.
 
-A request to the gateway waits for the coordinator for a bounded moment and no longer; then it takes
-what there is. Ten scrapers cost the coordinator no more than one: who comes while a question is
-under way waits for the same answer, and an answer serves everybody for a while. Nobody looking
-means nothing asked, so an idle daemon stays idle.
+A request to the gateway waits for the coordinator for a bounded moment and no longer; then it gets
+the last snapshot. Ten scrapers cost the coordinator no more than one: requests during a question
+wait for the same answer, and an answer serves all requests for a while. Without requests there are
+no questions, so an idle daemon stays idle.
 
 It must never know how a question travels (``link.py``) or what a snapshot means (``metrics.py``).
 """

@@ -32,8 +32,8 @@ RECV_MESSAGES_MAX = 64
 #: A peer that does not finish the ZMTP handshake in this many ms is dropped (libzmq: 30,000).
 HANDSHAKE_MS = 5_000
 
-#: Connections that wait in the kernel to be accepted, and are accepted yet when the door is shut
-#: (libzmq: 100). Who finds the line full tries again after RECONNECT_IVL.
+#: Connections that wait in the kernel, and are accepted even at the limit (libzmq: 100). A peer
+#: that finds this queue full tries again after RECONNECT_IVL.
 BACKLOG = 32
 
 #: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
@@ -111,9 +111,9 @@ class Router:
     """The listening end: many peers, each known by the routing id of its connection.
 
     ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
-    as far as a message (garbage, HTTP, another user). ``connections_max``: with so many connections
-    its door is shut, see ``Doorman``; None: nobody counts them. ``messages_max``: with so many
-    waiting inside libzmq for one peer that does not read, it counts as gone; 0: no limit.
+    as far as a message (garbage, HTTP, another user). ``connections_max``: the limit of
+    connections, see ``Doorman``; None: they are not counted. ``messages_max``: a peer that does not
+    read, and for which this many messages wait inside libzmq, counts as gone; 0: no limit.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Router:
     def bind_again(self) -> None:
         """Its file was removed: restore it for new clients; connected ones are unaffected.
 
-        By a second listener. The first goes on without a file: its end would be the end of all
+        By a second listener. The first continues without a file: its end would be the end of all
         connections that it has accepted.
         """
         try:

@@ -1,4 +1,4 @@
-"""The wire, whole: who may say what to whom, in which form, within which limits.
+"""The wire: the messages of each sender, their form, and their limits.
 
 This package is the specification; coordinator, workers, clients and gateway import it and nothing
 describes a message anywhere else. It must never know a socket, a clock, or how to unpack a user's
@@ -11,8 +11,8 @@ belong to each value, ``None`` that there are none at all.
 
 **Said once.** A class in ``messages`` is its message: from its fields' types come the encoding and
 the check of what arrives (types, ranges, lengths; no field holds anything that nests without a
-bound, but for ``Reply.value``, which only a coordinator sends). The unions ``FromClient``,
-``ToClient``, ``FromWorker`` and ``ToWorker`` say who may send it, and are what the drawing shows.
+bound, except ``Reply.value``, which only a coordinator sends). The unions ``FromClient``,
+``ToClient``, ``FromWorker`` and ``ToWorker`` give the senders; the drawing shows them.
 
 **Handshake.** A peer's first message is ``Hello``. Its form never changes, in any version, nor does
 that of a ``Refused`` for another version. The coordinator answers ``Welcome`` with the version that

@@ -1,6 +1,6 @@
 """From messages to frames and back: encoding, checking, buffers, and the handshake.
 
-Nothing here knows a message by itself, but for the two whose form never changes.
+Nothing here knows a message by itself, except the two whose form never changes.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
 class Options(
     Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, frozen=True, gc=False
 ):
-    """The options of jobs, as ``JobOptions.to_wire()`` gives them; what is default is left out."""
+    """The options of jobs, as ``JobOptions.to_wire()`` gives them; defaults are left out."""
 
     name: ShortText | None = None
     retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 0

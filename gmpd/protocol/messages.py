@@ -1,6 +1,6 @@
 """Every message: one class each, from whose fields follow its encoding and its check.
 
-A number (``tag``) is never used again. The unions at the end say who may send what.
+A number (``tag``) is never used again. The unions at the end list the messages of each sender.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Welcome(Envelope, tag=2):
 
 
 class Refused(Envelope, tag=3):
-    """The peer is not served: ``reason`` in words, and the versions that this side speaks. ``code``
-    is not sent with VERSION, which daemons say so for ever."""
+    """The peer is not served: ``reason`` as text, and the versions that this side speaks. ``code``
+    is not sent with VERSION, whose form never changes."""
 
     version_min: Number
     version_max: Number
@@ -101,10 +101,10 @@ class Refused(Envelope, tag=3):
 class Define(Envelope, tag=4):
     """Function number ``fid`` of this sender from now on. ``kind``: ``name`` (to import), ``main``
     (a name that parts of its program define), ``pickle``; or ``part``: names of a program with
-    their values, which is no function but what others need.
+    their values, which functions need.
 
     ``needs``: numbers of parts of this sender that must be there first. A part is the same for all
-    that call it by the same name; its payload may be empty for who does not bring it.
+    that call it by the same name; its payload may be empty if the sender does not bring it.
     """
 
     fid: Number
@@ -172,7 +172,7 @@ class Waive(Envelope, tag=27):
 
 
 class Bye(Envelope, tag=12):
-    """An orderly end: what is still queued of this session is dropped at once."""
+    """An orderly end: queued jobs of this session are dropped at once."""
 
     reason: str
 
@@ -246,7 +246,7 @@ class Reply(Envelope, tag=11):
 
 
 class Gone(Envelope, tag=13):
-    """The daemon stops: no more will come. Jobs without an outcome are lost."""
+    """The daemon stops: no message follows. Jobs without an outcome are lost."""
 
     reason: str
     code: Ending = Ending.STOPPED
@@ -257,7 +257,7 @@ class Gone(Envelope, tag=13):
 
 class Undefine(Envelope, tag=5):
     """Forget these functions. To a worker: no job of theirs is left; from a client: no more will be
-    submitted, those that were go on."""
+    submitted, those that were continue."""
 
     fids: Numbers
 
@@ -352,8 +352,8 @@ class Started(Envelope, tag=19):
 
 
 class Unfit(Envelope, tag=42):
-    """Something is wrong with the worker's own process: it takes up nothing more, ends what it has
-    begun, and wants a successor."""
+    """The worker's process is unfit: it claims no more leases, ends its begun jobs, and needs a
+    successor."""
 
     reason: str
 
@@ -377,7 +377,7 @@ class Expired(Envelope, tag=34):
 
 
 class Withheld(Envelope, tag=36):
-    """These have ended, and what they gave is kept here, as Withhold asked. ``Finished`` follows
+    """These have ended, and their results are kept here, as Withhold asked. ``Finished`` follows
     when it is asked for."""
 
     since: ClassVar[int] = 2

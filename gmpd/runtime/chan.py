@@ -448,7 +448,7 @@ class SyncChan(Generic[T]):
     """``ch.sync``: the operations of a channel for sync Gs, and for any other thread. They block
     their caller.
 
-    Inside a sync G that has to wait, P is handed off at once and the G goes on without it
+    Inside a sync G that has to wait, P is handed off at once and the G continues without it
     afterwards. In async code that runs on the channel's own loop they work as long as they need
     not wait, else RuntimeError.
     """

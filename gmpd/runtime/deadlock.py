@@ -1,5 +1,5 @@
-"""Whether a program can never go on: nothing is left that could make a G ready (Go: ``checkdead``,
-which counts running Ms).
+"""Whether a program can never continue: nothing is left that could make a G ready (Go:
+``checkdead``, which counts running Ms).
 
 Asked by the M that holds P, when it has nothing to run and no timer to wait for. A report that is
 wrong ends a program that would have gone on, so whatever may still come counts: sockets, Ms in a
@@ -88,7 +88,7 @@ def is_quiet(p: P, looks: int = QUIET_LOOKS) -> bool:
 
 
 def waits_for_gs(p: P, looks: int = 0) -> bool:
-    """Whether each M without P waits for a channel, lock or G of this P, and so cannot go on by
+    """Whether each M without P waits for a channel, lock or G of this P, and so cannot continue by
     itself.
 
     One that was just woken still looks as if it waited; it needs the GIL to show, and gets it here.
@@ -139,7 +139,8 @@ def _is_heard(handler: Any) -> bool:
 
 
 def _event_may_be_set(p: P) -> bool:
-    """Whether something waits for an ``asyncio.Event`` of ``loop``: it goes on, or ends, by Ctrl-C.
+    """Whether something waits for an ``asyncio.Event`` of ``loop``: it continues, or ends, by
+    Ctrl-C.
 
     Every such wait is a coroutine of ``Event.wait``, and the collector knows all of them. Rejected:
     to follow each task down to it, as a generator's iterator, a wrapper with ``__await__`` written

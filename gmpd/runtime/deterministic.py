@@ -1,14 +1,14 @@
 """A P whose time and dice are given: the same seed gives the same trace (Go: ``testing/synctest``).
 
 The clock stands still while any G can run, and jumps to the next timer when all are parked. No
-sysmon takes P away: a sync G runs to its end, however long that takes. What comes from outside
-(sockets, threads, processes) takes real time and is as random as ever: while a socket is open or
+sysmon takes P away: a sync G runs to its end, however long that takes. Outside events
+(sockets, threads, processes) take real time and are as random as ever: while a socket is open or
 another thread lives, the clock goes as the real one does instead of jumping. Rejected: to let it
 stand still for them too, as Go does. A thread of asyncio's executor, once made, lives as long as
 the loop, and no sleep would ever end.
 
-A sync G that has waited for a channel and the like goes on with P, when it is its turn: elsewhere
-it goes on beside P, at the mercy of the GIL.
+A sync G that has waited for a channel and the like continues with P, when it is its turn: elsewhere
+it continues beside P, at the mercy of the GIL.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class DeterministicLoop(Loop):
 
 
 class Woken:
-    """A sync G that has waited, in the run queue: it is to go on."""
+    """A sync G that has waited, in the run queue: it is to continue."""
 
     __slots__ = ("id", "m", "wake")
 
@@ -138,7 +138,7 @@ class CountedBatches(Batches):
         self._chain = 0
 
     def restore(self) -> None:
-        """The one of the other kind was not picked, but for its tick."""
+        """The one of the other kind was not picked, except its tick."""
         for g in self._p.aside:
             self._p.runq.putback(g)
         self._p.aside.clear()

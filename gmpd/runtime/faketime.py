@@ -1,9 +1,9 @@
 """``time.sleep`` and ``time.monotonic`` by the clock of a seeded run, for its Gs.
 
 While a run has it, functions of the ``time`` module are replaced: for code that runs on a P of
-such a run they read and wait for its clock, for everybody else (other threads, gmpd and asyncio
-themselves) they are the real ones. What was imported by ``from time import sleep`` before is not
-reached. ``time.time`` is left alone: it is a date.
+such a run they read and wait for its clock, for all other code (other threads, gmpd and asyncio
+themselves) they are the real ones. Names imported before by ``from time import sleep`` are not
+replaced. ``time.time`` is left alone: it is a date.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
 
 
 def _sleep(loop: DeterministicLoop, seconds: float) -> None:
-    """Of a plain function: P goes on with others. In a coroutine it blocks them all, so time goes
+    """Of a plain function: P continues with others. In a coroutine it blocks them all, so time goes
     by and nothing else happens.
     """
     if seconds < 0:

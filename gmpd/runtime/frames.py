@@ -37,7 +37,7 @@ def frame_of(thread: Thread) -> FrameType | None:
         return None
     try:
         # No other thread runs between the reading of ``state`` and the call: no bytecode in between
-        # lets go of the GIL, nor does the call.
+        # releases the GIL, nor does the call.
         frame: FrameType = _frame_of(thread.state)
     except ValueError:  # how ctypes says NULL
         return None

@@ -1,4 +1,4 @@
-"""Fresh Gs: calls that have not started. How they are queued, taken back, started, and ended.
+"""Fresh Gs: calls that have not started. How they are queued, given up, started, and ended.
 
 A sync one runs to its end here, on an M with P that is not the home M; an async one becomes a
 ``JobG`` that the home M drives. Two kinds wait in ``deferred`` beside the run queue until they may
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: The kinds that the run queue holds beside fresh Gs.
 STARTED = frozenset({G, JobG, Task})
-#: Gs that let go of the GIL for long have another M stand by for P.
+#: Gs that release the GIL for long have another M stand by for P.
 STANDBY = frozenset({Trait.BLOCKED, Trait.NATIVE})
 #: ``len`` looks at this many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
@@ -102,7 +102,7 @@ class FreshGs:
         self._beside: Any = None
         self._beside_timer: asyncio.TimerHandle | None = None
 
-    # ---- queued, and taken back ------------------------------------------------------------------
+    # ---- queued, and given up -------------------------------------------------------------------
 
     def put(self, g: FreshG) -> None:
         """Append one to the local run queue."""

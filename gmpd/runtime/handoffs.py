@@ -1,8 +1,8 @@
 """P's memory of hand-offs from Gs: how often and why, which functions block or hog, and
 who may try again.
 
-Called by sysmon's thread and by Ms, some of it under ``p.lock``. Who gets P, and when, is not
-decided here. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh``
+Called by sysmon's thread and by Ms, some of it under ``p.lock``. It does not decide which M gets P,
+or when. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh``
 (which obeys what is learned).
 """
 
@@ -52,7 +52,7 @@ class Handoffs:
     def on_exitsyscall(self, m: M) -> None:
         """The G on ``m`` ended after it had lost P; was it worth it? ``p.lock`` is held.
 
-        A standby M takes P whenever the G lets go of the GIL, be it for a microsecond: so time
+        A standby M takes P whenever the G releases the GIL, be it for a microsecond: so time
         decides.
         """
         if m.trait is Trait.BLOCKED or m.trait is Trait.NATIVE:

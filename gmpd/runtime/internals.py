@@ -121,7 +121,7 @@ def replace_all_tasks(fn: Callable[[Any], set[Any]]) -> None:
 
 _tasks: Any = import_module("asyncio.tasks")
 _base_events: Any = import_module("asyncio.base_events")
-#: What asyncio is made of, against libraries that patch it and must not.
+#: Parts of asyncio that libraries patch and must not.
 _originals: dict[tuple[Any, str], Any] = {
     (module, name): value
     for module in map(
@@ -209,7 +209,7 @@ _take("asyncio.base_events", "logger", "asyncio's own warnings in debug mode")
 
 
 def asyncio_logger() -> Any:
-    """What asyncio's own loop logs to now: its users' tests put another one in its place."""
+    """The logger of asyncio's own loop now: tests of its users replace it."""
     return _base_events.logger
 
 
@@ -349,7 +349,7 @@ else:
 
 
 def _prove() -> None:
-    """That the names still mean what they meant: the current task can be set, seen and taken back,
+    """That the names still mean what they meant: the current task can be set, seen and reset,
     and this thread is left as it was.
     """
     outer, loop, task = running_loop(), object(), object()

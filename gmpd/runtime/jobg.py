@@ -42,7 +42,7 @@ class JobG(Task):
         if task_init is None:
             future_init(self, loop=p.loop)
         else:
-            # What other processes see is the user's coroutine; what is resumed meters its steps.
+            # Other processes see the user's coroutine; the resumed one meters its steps.
             driven = getattr(job, "driven", None)
             seen = driven if driven.__class__ is CoroutineType else coro
             task_init(self, seen, loop=p.loop, name=f"G-{job.id}", context=context)

@@ -208,21 +208,19 @@ class Loop(Face, metaclass=Sealed):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """As asyncio's, but for nan."""
+        """As asyncio's; nan is a ValueError."""
         return self._call_at(self.time() + delay, callback, args, context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """As asyncio's, but for nan."""
+        """As asyncio's; nan is a ValueError."""
         return self._call_at(when, callback, args, context)
 
     def _call_at(
         self, when: float, callback: Callable[..., Any], args: Any, context: Context | None
     ) -> asyncio.TimerHandle:
-        """Refuses nan, which asyncio takes: no timer behind that in the heap would ever fire,
-        whoever's it is.
-        """
+        """Refuses nan, which asyncio takes: no timer behind it in the heap would ever fire."""
         if when != when:
             raise ValueError("cannot wait until nan: it is not a number")
         if self._debug or self._closed or when is None:
@@ -432,7 +430,7 @@ class Loop(Face, metaclass=Sealed):
         )
 
     def _releasep(self, m: M) -> None:
-        # These belong to the thread, not to the loop: whoever has P now has set its own.
+        # These belong to the thread, not to the loop: the M that has P now has set its own.
         set_running_loop(None)
         if m is self.p.home:
             sys.set_asyncgen_hooks(None, None)

@@ -142,7 +142,7 @@ class Ms:
         return True
 
     def _pass(self, m: M, heir: M, trait: Trait | None) -> None:
-        """``m`` goes on with its G without P. The lock is held."""
+        """``m`` continues with its G without P. The lock is held."""
         m.trait = trait
         self._p.detached.append(m)
         self._p.owner = heir
@@ -330,7 +330,7 @@ class Ms:
         return False
 
     def give_back(self, m: M, waiter: M) -> bool:
-        """P goes from ``m`` to ``waiter``, whose sync G has waited without it and goes on with it
+        """P goes from ``m`` to ``waiter``, whose sync G has waited without it and continues with it
         (Go: ``exitsyscall`` that finds a P). False when it does not wait any more.
         """
         with self._p.lock:
@@ -420,7 +420,7 @@ class entersyscallblock:  # noqa: N801 - used like a function
     """Around a call that is known to block, inside a sync G: P goes to another M at once (Go's
     name).
 
-    The G goes on without P afterwards. Outside of a sync G that holds P it does nothing.
+    The G continues without P afterwards. Outside of a sync G that holds P it does nothing.
     ``reason`` is the wait reason that ``gmpd.stacks()`` shows meanwhile.
     """
 

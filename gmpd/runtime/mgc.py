@@ -5,9 +5,9 @@ now and then through everything. A million parked Gs are five million objects th
 vain, for about a second. So a worker has one generation more:
 
 - A full pass that took longer than ``TENURE_NS`` *tenures* what it found alive (``gc.freeze``): no
-  later pass looks at it. Reference counts go on, so a tenured G that ends is freed as ever. CPython
-  begins a full pass when what came since is a quarter of what the last one saw; so every pass is
-  about as long as the one that tenured, however many Gs are parked.
+  later pass looks at it. Reference counts continue, so a tenured G that ends is freed as ever.
+  CPython begins a full pass when what came since is a quarter of what the last one saw; so every
+  pass is about as long as the one that tenured, however many Gs are parked.
 - A full pass may begin after two middle ones (``THRESHOLDS``), not after eleven as CPython has it:
   in these, 85,000 objects come together, 13 to 20 ms. The passes take no longer in all, as each
   object is tenured once.
@@ -35,8 +35,8 @@ from gmpd.runtime.counts import BUCKETS
 #: A full pass that takes longer, in CPU time, tenures what it found alive: a third of a slice of a
 #: G. Not by the wall: on a busy machine one of 1 ms lasted 79.
 TENURE_NS = 3_000_000
-#: CPython's thresholds, for 3.11 (3.13 has 2,000 for the first), but for the last: there may be a
-#: full pass after more than this many middle ones. What two of them leave is looked at in 3 ms.
+#: CPython's thresholds, for 3.11 (3.13 has 2,000 for the first), except the last: there may be a
+#: full pass after more than this many middle ones. Two of them leave objects for 3 ms.
 THRESHOLDS = (700, 10, 1)
 #: Memory blocks that a parked G accounts for: itself, number, context, coroutine, what it waits
 #: with (6 for one that receives from a channel), and a few of the user's.
@@ -122,7 +122,7 @@ class Collector:
         """Look through everything: the pause is that of all objects, 0.17 µs each.
 
         Nothing happens, and it stays due, while another thread is on its way out of a pass: it may
-        let go of the GIL there, and CPython begins no second one.
+        release the GIL there, and CPython begins no second one.
         """
         before = self.passes[FULL]
         self._in_major = True

@@ -1,9 +1,9 @@
 """Steps that keep P too long: sysmon sees that a step of async code lasts; here it is counted, and
-one that goes on for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
+one that continues for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
 
 What it needs is where P is, and the frames of the thread that holds it. It takes P from no G:
 asyncio code relies on that. Not named are imports, which cannot be made shorter, and gmpd's own
-work: who reads the warning could mend neither. Counterpart: ``sysmon``.
+work: users can change neither. Counterpart: ``sysmon``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STEPS = (steps.__file__, sys.modules[asyncio.Handle.__module__].__file__)
 
 
 class Lasting(NamedTuple):
-    """A step that has been counted, and may go on: what it was then."""
+    """A step that has been counted, and may continue: what it was then."""
 
     step: object
     m: M
@@ -75,7 +75,7 @@ class Overruns:
         return p.rounds, p.current, asyncio.current_task(p.loop)
 
     def report(self, m: M) -> None:
-        """A step on ``m`` lasts longer than a slice. Counted always, named if it goes on."""
+        """A step on ``m`` lasts longer than a slice. Counted always, named if it continues."""
         p = self._p
         current = running(p)
         if current is None or not _is_in_step(frame_of(m)):

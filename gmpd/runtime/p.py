@@ -302,7 +302,7 @@ class P:
         self.sysmon_mask: set[int] = set()
         #: Take P from an M whose G of that tick still runs: ``Ms.handoff``.
         self.handoff: Callable[[M, int, Trait | None], bool]
-        #: The wait is over for which the sync G on an M gave P away: it goes on, beside P.
+        #: The wait is over for which the sync G on an M gave P away: it continues, beside P.
         self.on_wait_done: Callable[[M, Callable[[], None]], None] = _wake
 
 

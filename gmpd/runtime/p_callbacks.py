@@ -1,9 +1,9 @@
-"""gmpd's own callbacks of a P: served by whichever M holds it.
+"""gmpd's own callbacks of a P: run by the M that holds P.
 
-asyncio's callbacks, and all coroutines, belong to one thread, the P's home M: libraries keep things
-there. Work of gmpd itself (its link, operations that threads send home, time limits) touches
-nothing of a thread. In the ready queue of asyncio it would bring P home for each message; so it has
-a queue of its own, and a load of plain Gs stays on one M.
+asyncio's callbacks, and all coroutines, belong to one thread, the P's home M, because libraries
+keep state there. Work of gmpd itself (its link, operations that threads send to P, time limits)
+uses no state of a thread. In asyncio's ready queue it would move P to the home M for each message;
+so it has a separate queue, and a load of plain Gs stays on one M.
 
 Rejected: to mark single handles in asyncio's queue (a plain M would have to look past those that it
 may not run, again and again).
@@ -32,7 +32,7 @@ class PTimer(asyncio.TimerHandle):
 
 
 class PCallbacks:
-    """The callbacks of one P. Only the M that holds P calls this, but for ``threadsafe``."""
+    """The callbacks of one P. Only the M that holds P calls this, except ``threadsafe``."""
 
     __slots__ = ("_loop", "_wake", "ready")
 

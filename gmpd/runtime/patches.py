@@ -1,12 +1,11 @@
-"""Libraries that patch asyncio, threads or sockets for the whole process: refused where others
-would suffer from it, by an error in the job that calls them.
+"""Libraries that patch asyncio, threads or sockets for the whole process: refused where other
+jobs would be affected, by an error in the job that calls them.
 
-``nest_asyncio`` puts a round of its own into the loop's class, and a P with it hears of nothing any
-more: refused on every P. ``gevent`` and ``eventlet`` put greenlets into the place of threads, and
-the next job that blocks never ends: refused in a worker that jobs share. An isolated job has a
-process for itself.
+``nest_asyncio`` replaces the round in the loop's class, after which a P gets no messages: refused
+on every P. ``gevent`` and ``eventlet`` replace threads by greenlets, after which the next job that
+blocks never ends: refused in a worker that jobs share. An isolated job has a process for itself.
 
-A library that is not known here and patches the loop's class meets ``Sealed``.
+Other libraries that patch the loop's class get an error from ``Sealed``.
 """
 
 from __future__ import annotations

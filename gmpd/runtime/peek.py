@@ -1,9 +1,9 @@
 """A look at the netpoller that keeps the GIL.
 
 A thread that waits for the GIL asks for it only after 5 ms without any release; each release,
-however short, starts that wait anew. A busy P that polls every millisecond through ``select`` lets
-go of the GIL for a microsecond each time and takes it back before a waiting thread has woken, so it
-starves sysmon and all other threads for seconds. A poll that does not wait needs no release:
+however short, starts that wait anew. A busy P that polls every millisecond through ``select``
+releases the GIL for a microsecond each time and takes it again before a waiting thread has woken,
+so it starves sysmon and all other threads for seconds. A poll that does not wait needs no release:
 ``epoll_wait`` is called with the GIL held (0.4 us), and the selector is asked only once there is
 something to fetch.
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from gmpd.runtime.sysmon import Sysmon
 
 #: Sockets are polled at most this often while Gs are ready (Go polls every 10 ms while every P is
-#: busy). A poll that finds something lets go of the GIL, and wakes sysmon if that waits for it.
+#: busy). A poll that finds something releases the GIL, and wakes sysmon if that waits for it.
 POLL_NS = 1_000_000
 #: While other threads run in this process, a busy P hands the GIL over at least this often: between
-#: two of its polls it may have been let go of for microseconds only, by a user's socket or file.
+#: two of its polls it may have been released for microseconds only, by a user's socket or file.
 SHARE_NS = 3_000_000
 #: P sleeps for this long, in seconds, and the kernel's timer slack (50 us): enough for a thread on
 #: another core to wake and take the GIL.
@@ -46,7 +46,7 @@ class Poller:
         self._p = p
         self._ms = ms
         self._sysmon = sysmon
-        #: Tells whether the selector that was peeked at has events, without letting go of the GIL.
+        #: Tells whether the selector that was peeked at has events, without releasing the GIL.
         self._peek: Callable[[], int] | None = None
         self._peeked: Any = None
         #: When P last released the GIL long enough for a waiting thread to get it.

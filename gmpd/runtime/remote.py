@@ -8,15 +8,15 @@ hand-over are those of one channel.
 **No value is lost.** A received value stays with the home until the receiver says that it has it
 (ACK) or will never (CANCEL, also when the G was cancelled with the value already under way); then
 it goes back as for a cancelled local receive. If the receiver's worker dies, so do all that it had
-not confirmed. If the home dies, all who wait get WorkerLost.
+not confirmed. If the home dies, all waiting Gs get WorkerLost.
 
 **Who holds what.** A worker tells the home with INCREF that it has a handle and with DECREF that
-the last is gone. What is on its way is held by its sender: a child that is away keeps its
+the last is gone. A value in transit is held by its sender: a child that is away keeps its
 arguments, a send keeps its value until it is answered, a receive as above; channels in a child's
 result are pinned until UNPIN, which is sent for a result that is not wanted too. So the home's
 table of channels needs only weak references beside the holders.
 
-Called by the M that holds P, but for what is said to be thread-safe. It knows no socket: messages
+Called by the M that holds P, except what is said to be thread-safe. It knows no socket: messages
 leave by ``post`` and come in by ``received``. **In a ``select``** each receive is asked for at its
 home, the first answer wins, and the others are withdrawn, as a cancelled receive is: a value that
 was under way goes back. Rejected: sends in a ``select`` (a value that was taken there cannot be

@@ -279,7 +279,7 @@ def _ready_near(cases: tuple[Case, ...]) -> list[int]:
 
 
 def _do_near(cases: tuple[Case, ...]) -> Chosen | None:
-    """Do one of the cases that are ready, but for far ones; None if none is."""
+    """Do one of the cases that are ready, except far ones; None if none is."""
     ready = _ready_near(cases)
     if not ready:
         return None
@@ -290,7 +290,7 @@ def _do_near(cases: tuple[Case, ...]) -> Chosen | None:
 
 
 def _tried(cases: tuple[Case, ...], index: int, g: Waker | None, *, default: bool) -> Trial | None:
-    """Have the far case that was chosen tried, if there is another way to go on than to wait;
+    """Have the far case that was chosen tried, if there is another way to continue than to wait;
     without any case that is ready here, all far ones.
     """
     if _ready_near(cases):

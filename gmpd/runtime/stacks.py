@@ -102,7 +102,7 @@ def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
 
 
 def deadlock_text(p: P) -> str:
-    """Go's words for a program that can never go on."""
+    """Go's words for a program that can never continue."""
     return f"all goroutines are asleep - deadlock!\n\n{stacks(p).text}"
 
 

@@ -76,7 +76,7 @@ class Place(Enum):
     ANY = "any"
 
 
-#: The same, for who asks for each G: up to Python 3.11 a member is looked up by a function, which
+#: The same, for code that runs per G: up to Python 3.11 a member is looked up by a function, which
 #: is a sixth of what a plain G costs.
 ANY: Final = Place.ANY
 AWAY: Final = Place.AWAY
@@ -348,7 +348,7 @@ def sender(coro: Coroutine[Any, Any, Any]) -> Callable[[Any, None], Any]:
 
 
 def leave_fork(code: int) -> NoReturn:
-    """A fork that a job made came back from the job's code: it ends here. It must not go on as a
+    """A fork that a job made came back from the job's code: it ends here. It must not continue as a
     second worker, nor touch what it shares with the first."""
     os._exit(code)
 

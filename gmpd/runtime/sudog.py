@@ -17,7 +17,7 @@ takes a Sudog for a future: it has the few attributes that a Task asks a future 
 Everything here is called by the M that holds P (or the thread of a plain loop) and by no other;
 ``owner`` is for the rest. It knows nothing of channels and locks. Rejected: an ``asyncio.Future``
 per wait. It is a quarter faster under asyncio's C Task, but under a loop of our own it costs a
-callback, a handle and twice the memory, and a value that it carries cannot be taken back when its
+callback, a handle and twice the memory, and a value that it carries cannot be recovered when its
 receiver is cancelled.
 """
 

@@ -58,7 +58,7 @@ class SyncG(G):
             self._failed(value)
 
     def _request_cancel(self, msg: Any) -> None:
-        """A thread cannot be interrupted: who awaits it goes on at once, and its outcome is
+        """A thread cannot be interrupted: who awaits it continues at once, and its outcome is
         dropped.
         """
         loop = self._p.loop

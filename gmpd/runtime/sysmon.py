@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gmpd.runtime.overrun import Overruns
     from gmpd.runtime.p import M, P
 
-#: What this thread is never to be sent: all but what a fault in it raises.
+#: Signals that this thread never gets: all but those of its own faults.
 _DEAF_TO = frozenset(signal.valid_signals()) - {
     signal.SIGABRT,
     signal.SIGBUS,
@@ -250,7 +250,7 @@ class Sysmon:
                     return LOOK_NS + 1 if first else SLICE_NS
                 if self._overruns.step() != step:  # it ended while we looked without the GIL
                     return SLICE_NS
-            self._step = step, 0, 0  # counted once, however long it goes on
+            self._step = step, 0, 0  # counted once, however long it continues
             self._overruns.report(m)
         return SLICE_NS
 

@@ -38,7 +38,7 @@ _MAKERS = frozenset({"create_task", "ensure_future", "_ensure_future"})
 
 
 class Task(Steps, asyncio.Task[Any]):
-    """What ``loop.create_task`` makes: a C Task by class, of which only the future is used.
+    """The task of ``loop.create_task``: a C Task by class, of which only the future is used.
 
     Since Python 3.14 other processes read the C fields of coroutine and name (``python -m asyncio
     ps``), so they are begun too. The step that asyncio would take is not: see ``Loop.call_soon``.

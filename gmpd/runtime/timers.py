@@ -1,11 +1,10 @@
 """Timer, Ticker, ``after`` and ``after_func`` by the rules of Go 1.23 and later.
 
-The channel of a timer holds nothing: ``len`` and ``cap`` are 0, and its value is made when
-somebody receives. So after ``stop`` or ``reset`` no stale value can be received, a timer that
-nobody waits for costs the loop nothing (and keeps no program from being seen as deadlocked), and a
-ticker that nobody listens to just skips ticks. The loop has a timer only while a G waits on the
-channel. Times are the loop's own, in seconds (``loop.time()``), so a deterministic loop's clock
-rules here too.
+The channel of a timer holds nothing: ``len`` and ``cap`` are 0, and its value is made when it is
+received. So after ``stop`` or ``reset`` no stale value can be received, a timer without a waiting G
+costs the loop nothing (and hides no deadlock), and a ticker without a receiver skips ticks. The
+loop has a timer only while a G waits on the channel. Times are the loop's own, in seconds
+(``loop.time()``), so a deterministic loop's clock rules here too.
 
 This file knows the inner face of ``chan``. Sleeping is in ``go``.
 """
@@ -121,7 +120,7 @@ class TimerChan(Chan[float]):
     # ---- the clock ----------------------------------------------------------------------------
 
     def _tick(self) -> float:
-        """Make the value that is due; a ticker goes on with the next one that is not past yet."""
+        """Make the value that is due; a ticker continues with the next one that is not past yet."""
         when = self._when
         assert when is not None
         self._fresh = True
@@ -231,8 +230,8 @@ class Ticker:
         return self._chan
 
     def stop(self) -> None:
-        """No tick can be received any more. The channel is not closed: a G that waits on it goes on
-        waiting (Go's rule).
+        """No tick can be received any more. The channel is not closed: a G that waits on it
+        continues waiting (Go's rule).
         """
         run_on_owner(self._loop, self._chan.set, None, 0)
 

@@ -3,7 +3,7 @@ latest when the loop ends.
 
 As asyncio does for tasks: through the loop's exception handler, which logs unless another was set.
 An error may be part of a cycle, which only the garbage collector finds: a program that ends
-meanwhile would never tell.
+meanwhile would not report it.
 """
 
 from __future__ import annotations

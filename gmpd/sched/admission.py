@@ -26,8 +26,8 @@ from gmpd.sched.states import JobState
 
 #: Refusals after which a client may be told when there is room.
 _FOR_A_WHILE = frozenset({"queue_jobs", "queue_bytes"})
-#: How long offered room is reserved for a client: far above the way there and back, far
-#: below what others would notice. It may come later all the same, if there still is room then.
+#: How long offered room is reserved for a client: far above a round trip, far below a noticeable
+#: delay for others. A later Submit is accepted too, if there is still room.
 KEEP_NS = 100_000_000
 
 

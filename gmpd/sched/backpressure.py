@@ -13,7 +13,7 @@ from gmpd.sched.records import PRecord, Session
 
 
 class Backpressure:
-    """``out`` takes what the shell is to do."""
+    """``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
         self._ledger = ledger

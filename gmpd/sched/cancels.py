@@ -17,7 +17,7 @@ from gmpd.sched.states import JobState
 
 
 class Cancels:
-    """``out`` takes what the shell is to do."""
+    """``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
         self._ledger = ledger

@@ -1,11 +1,11 @@
-"""Children of Gs, as far as they leave their worker.
+"""Migration of children of Gs: which workers have some, and which are asked for them.
 
-They live in their worker and are not known here one by one. A worker says that it has some; when
-another P has nothing, it is asked for the older half of them, and becomes the client of those that
-it gives: they are queued, leased and lost like jobs. Their worker's own P gets them back only once
+Children live in their worker and are not known here one by one. A worker reports that it has some.
+When another P is idle, that worker is asked for the older half of them, and becomes the client of
+those that it gives: they are queued, leased and lost like jobs. Its own P gets them back only when
 it has no others left.
 
-It does not know what a child is, nor where those that left are now.
+It does not know the children, nor where migrated ones are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHILDREN_CREDIT_NS = 40_000_000
 
 
 class Children:
-    """Which workers have some, and which were asked. ``out`` takes what the shell is to do."""
+    """Workers with children, and those asked. ``out`` collects instructions for the shell."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class Deaths:
         self._ledger.stalled = why
 
     def worker_died(self, event: WorkerDied, now: int) -> None:
-        """What the worker had not begun moves on, attempt unchanged; what it had begun is lost, or
+        """Jobs that the worker had not begun move on, attempt unchanged; begun ones are lost, or
         tried again if its options allow."""
         executing, culprit, end, unbegun = (
             event.executing, event.culprit, event.end, event.unbegun

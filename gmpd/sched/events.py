@@ -284,7 +284,7 @@ class ParentOpened(OfPool, frozen=True, gc=False):
 
 
 class Drained(OfPool, frozen=True, gc=False):
-    """P ``p`` is to get nothing more, and to finish what it claimed."""
+    """P ``p`` gets no more jobs, and finishes claimed ones."""
 
     p: int
 
@@ -344,7 +344,7 @@ class IsolatedDied(OfPool, frozen=True, gc=False):
 
 
 class IsolatedLimited(OfPool, frozen=True, gc=False):
-    """At most so many isolated jobs may run at once from now on."""
+    """The limit of isolated jobs that run at once, from now on."""
 
     limit: int
 

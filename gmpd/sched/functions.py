@@ -1,7 +1,7 @@
-"""Functions that jobs call: one for all sessions that mean the same, forgotten when unused.
+"""Functions that jobs call: one record for all sessions that share it, dropped when unused.
 
-It knows nothing of what a function is, nor where its jobs are; who must forget one is told by the
-caller's ``forget``.
+It does not know a function's code, nor where its jobs are. The caller's ``forget`` notifies the
+workers that must drop one.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gmpd.errors import ProtocolError
 from gmpd.protocol import Define
 from gmpd.sched.records import Function, Session
 
-#: Named functions without users, with what was learned of them: about 1 MB.
+#: Named functions without users, kept with their running averages: about 1 MB.
 RESTING_MAX = 4096
-#: The kind of what is no function itself, but what functions of a program need.
+#: The kind of a part, which functions of a program need.
 PART = "part"
 #: Functions that one session may have named at a time: four times what a client keeps.
 FUNCTIONS_MAX = 4096
@@ -75,7 +75,7 @@ class Functions:
         return part
 
     def undefine(self, session: Session, fids: Sequence[int]) -> None:
-        """A session will not use these functions any more; its jobs of them go on.
+        """A session will not use these functions any more; its jobs of them continue.
 
         Raises ProtocolError, nothing changed, for one that it never defined.
         """

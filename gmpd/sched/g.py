@@ -53,13 +53,13 @@ class GEvent(IntEnum):
     #: Back in Go terms: the call returned and the G still holds P, or has got one.
     SYSCALL_END = 6
     END = 7
-    #: The G wrote a line into its own story (Go: ``trace.Log``), and goes on.
+    #: The G wrote a line into its own story (Go: ``trace.Log``), and continues.
     LOG = 8
 
 
 S, E = GStatus, GEvent
 
-#: (from, event) -> to. What is not here is forbidden.
+#: (from, event) -> to. All others are forbidden.
 MOVES: Final[dict[tuple[GStatus, GEvent], GStatus]] = {
     (S.IDLE, E.CREATE): S.RUNNABLE,
     (S.RUNNABLE, E.START): S.RUNNING,

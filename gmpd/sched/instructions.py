@@ -52,7 +52,7 @@ class Probe(NamedTuple):
     """See in this P's shared memory whether its run loop moves. The shell answers at once, with
     ``events.Probed``.
 
-    The P holds something and was not heard of for a while.
+    The P holds work and has sent no message for a while.
     """
 
     p: PRecord
@@ -159,14 +159,14 @@ class NotifyNotCancelled(NamedTuple):
 
 
 class GrantRoom(NamedTuple):
-    """Tell a client that waits that there is room for so many jobs now."""
+    """Offer a waiting client room for this many jobs."""
 
     session: Session
     jobs: int
 
 
 class Retire(NamedTuple):
-    """Let a worker finish what it started, give back the rest, and end."""
+    """Let a worker finish its started jobs, give back the rest, and end."""
 
     p: PRecord
 

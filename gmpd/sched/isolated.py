@@ -1,25 +1,25 @@
 """Isolated jobs: each has a worker of its own, which ends with it (Go: LockOSThread, and a thread
 that ends with its goroutine).
 
-**The tension.** A job that must share its process with nobody needs an interpreter that nobody has
-used, and a fresh one takes as long to start as hundreds of ordinary jobs to run.
+**The tension.** A job that must not share its process needs an unused interpreter, and a fresh one
+takes as long to start as hundreds of ordinary jobs to run.
 
-**Rejected.** To empty an ordinary worker, give it to the job, and replace it: its P serves nobody
+**Rejected.** To empty an ordinary worker, give it to the job, and replace it: its P is idle
 meanwhile, what runs there has to end first, and the job finds what jobs before it have left. To
 bind a job to a process that only begins to start: the next job could not have it when this one is
 cancelled, nor this one another that is ready sooner.
 
 **Chosen.** Extra workers beside those of the Ps. They have records as Ps have, but in no list that
 is searched for room or for something to steal. Jobs wait in a queue of their own, as fair as the
-global one: they hold up no job behind them, and no job holds them up. Whichever worker is ready
-first takes the job whose turn it is. A record is used for one worker, its number for one record:
-messages of a dead one find nothing.
+global one: they hold up no job behind them, and no job holds them up. The first
+worker that is ready takes the next job. Records and their numbers are never reused, so late
+messages from a dead worker match nothing.
 
     STARTING ── Hello ──▶ SPARE ── lease ──▶ RUNNING ── outcome ──▶ ENDING
         └───────────────────┴──────────────────┴───── the kernel confirmed its death ──▶ gone
 
-A place is free again when its process is confirmed dead, so the limit is one on processes. What is
-cancelled or late is killed: it needs no help from the job.
+A place is free again when its process is confirmed dead, so the limit is one of processes. A
+cancelled or late job is killed with its process, without its cooperation.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from gmpd.sched.records import PRecord
 ISOLATED_FROM = 1 << 16
 #: A worker whose job has ended gets this long to flush its output and go; then it is killed.
 END_NS = 2_000_000_000
-#: So many in a row that never came to run a job: those that wait are told instead of waiting on.
+#: Starts in a row without a worker that ran a job, after which waiting jobs are refused.
 FAILURES_MAX = 3
-#: So many in a row that were ready, and died before their job began: as many as count as failures.
+#: Workers in a row that were ready and died before their job began, which count as failures.
 IDLE_DEATHS_MAX = 10
 #: Wait after such a failure; doubles with each further one up to the second value.
 PAUSE_MIN_NS = 100_000_000
@@ -230,7 +230,7 @@ class Isolation:
         return over
 
     def overdue(self, now: int) -> list[IsolatedP]:
-        """Those that are to be killed: once each, but for one whose job's time is over. The kernel
+        """Those that are to be killed: once each, except one whose job's time is over. The kernel
         may not get it down at once, and its client is told when it is due again.
         """
         late = [p for p in self.ps.values() if p.due_ns is not None and p.due_ns <= now]

@@ -26,7 +26,7 @@ from gmpd.sched.states import JobState, transition
 
 
 class LeaseEvents:
-    """``out`` takes what the shell is to do."""
+    """``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
         self._ledger = ledger
@@ -119,7 +119,7 @@ class LeaseEvents:
                 self._counters.dropped["unknown_token"] += 1
             else:
                 record.withheld[token] = job
-                if not job.withheld:  # its client went on meanwhile
+                if not job.withheld:  # its client continued meanwhile
                     self._out.append(Withhold(record, [token], False))
         self._ps.rest(record)
 
@@ -153,7 +153,7 @@ class LeaseEvents:
 
     def revoked(self, record: PRecord, event: Revoked, thief: PRecord | None, now: int) -> None:
         """Some leases were revoked, the others are claimed. So each revocation leaves fewer
-        fresh jobs than before, and the next turn may go on from there."""
+        fresh jobs than before, and the next turn may continue from there."""
         jobs = [job for token in event.got if (job := record.fresh.pop(token, None)) is not None]
         claimed = [token for token in event.tokens if token in record.fresh]
         record.used_ns -= sum(job.est_ns for job in jobs)

@@ -1,8 +1,8 @@
 """Which P gets how much of the queue, and when: leases to Ps, and to isolated workers.
 
 Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
-that a job occupies P), at least one job. What its worker has set aside (a hog's like, beside the
-hog) counts only against its function: others are begun before it, and pass it in the queue.
+that a job occupies P), at least one job. Leases that its worker has set aside (calls of a hog's
+function, beside the hog) count only against their function: others begin before them.
 
 A lease is named by its token, and tokens rise for ever: a message about an old one finds nothing
 and changes nothing.
@@ -27,7 +27,7 @@ from gmpd.sched.states import JobState, transition
 
 
 class Leasing:
-    """From the queues of the ledger to Ps with room. ``out`` takes what the shell is to do."""
+    """Leases to Ps with room. ``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
         self._ledger = ledger

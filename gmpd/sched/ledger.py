@@ -30,7 +30,7 @@ RETRY_MAX_NS = 30_000_000_000
 
 
 class Ledger:
-    """All jobs of all sessions. ``forget`` is told of each function that is remembered no more."""
+    """All jobs of all sessions. ``forget`` is called for each function that the ledger drops."""
 
     def __init__(self, policy: Policy, forget: Callable[[Function], None]) -> None:
         self.policy = policy
@@ -44,7 +44,7 @@ class Ledger:
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
         self.counters = Counters()
-        #: Takes no more jobs; what it has, it finishes.
+        #: Accepts no more jobs, and finishes those that it has.
         self.draining = False
         #: Attempts that did not end well, until the shell takes them.
         self.failures: list[Failure] = []
@@ -70,7 +70,7 @@ class Ledger:
         self.turned.append(session)
 
     def open_session(self, link: Any, name: str, *, waits: bool = False, key: str = "") -> Session:
-        """A client said Hello; ``waits``: it is to be told of room when it was refused some."""
+        """A client said Hello; ``waits``: offer it room when jobs of it were refused."""
         session = Session(self.next_sid, link, name, waits=waits, key=key)
         self.next_sid += 1
         self.sessions[session.sid] = session
@@ -220,7 +220,7 @@ class Ledger:
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
-        """It ends without a message. Its holder has let go of it."""
+        """It ends without a message. Its holder has released it."""
         before = job.state
         transition(job, JobState.FINAL)
         if before is JobState.DELAYED:

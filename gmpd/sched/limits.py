@@ -1,16 +1,16 @@
-"""Time limits of attempts: what follows when one has passed, and what runs on all the same.
+"""Time limits of attempts: the outcome at a limit, and functions that run on beyond it.
 
-**The tension.** A client wants to be told at the limit; another attempt may start only when the
+**The tension.** A client needs the outcome at the limit; another attempt may start only when the
 frame of the last one has ended. Nothing can end a frame that ignores its interrupt, swallows its
 cancellation or computes in C, so the two moments may lie far apart.
 
-**Rejected.** To try again at the limit: attempts of one job ran beside each other in one process.
-To tell the outcome only when the frame has ended: a client then waits for ever for what never ends.
+**Rejected.** A retry at the limit: attempts of one job ran beside each other in one process. An
+outcome only when the frame has ended: a client would wait for ever for a frame that never ends.
 
 **Chosen.** The limit ends the *wait*. Its attempt leaves the lease and is *overrunning* until its
 frame has ended (its worker reports that) or its worker is confirmed dead. A job without a further
-attempt gets its outcome at the limit. One with retries waits for that end, at most for as long
-again as its limit; then it gets its outcome too, for no attempt could start.
+attempt gets its outcome at the limit. One with retries waits for that end, at most until
+twice its limit; then it gets its outcome too, because no attempt could start.
 
 The worker reports a limit that has passed. One that cannot (it is stopped, or C code holds its GIL)
 is not waited for: the policy has its own clock for every attempt that began, a little slower.
@@ -31,7 +31,7 @@ from gmpd.sched.states import JobState, transition
 TELL_NS = 100_000_000
 #: Then the worker's shared memory is read, and this much later the limit counts.
 LOOK_NS = 20_000_000
-#: So many entries of attempts that have ended may stay in the heap; more are swept at times.
+#: Entries of ended attempts that may stay in the heap; more are swept at times.
 _DEAD_MAX = 64
 
 RUNS_ON = "its function does not stop and continues in its worker"
@@ -42,7 +42,7 @@ NO_RETRY = (
 
 
 class Limits:
-    """The limits of attempts that began. ``out`` takes what the shell is to do."""
+    """The limits of attempts that began. ``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
         self._ledger = ledger

@@ -21,10 +21,10 @@ MESSAGE_BYTES = 1 << 20
 
 
 class Outboxes:
-    """``unacked_max``: bytes on the way to one session, beyond which more wait here.
+    """``unacked_max``: bytes in transit to one session, beyond which outcomes wait here.
 
-    ``untaken_max``: those and what waits, beyond which it is full; ``hold`` is told when it is, and
-    when it is no more.
+    ``untaken_max``: bytes in transit and waiting, beyond which the session is full; ``hold`` is
+    called when it becomes full, and when it no longer is.
     """
 
     def __init__(self, unacked_max: int, untaken_max: int, hold: Callable[[Session], None]) -> None:

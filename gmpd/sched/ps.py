@@ -1,10 +1,10 @@
-"""The Ps that there are (Go: ``allp``), which have no fresh work (Go: ``pidle``), which are silent.
+"""All Ps (Go: ``allp``), those without fresh work (Go: ``pidle``), and the silent ones.
 
 **Silence** is not death. A P that holds something and is not heard of for ``PROBE_AFTER_NS`` is
 probed, in memory that it shares; if its run loop stands still it is *deaf*: the leases that it did
 not claim are revoked, and it gets none until it moves again.
 
-It does not know jobs, nor who should get which: only whether a P holds any.
+It does not know jobs, nor which P should get one: only whether a P holds any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRe
 
 
 class Ps:
-    """Every P by its number. ``out`` takes what the shell is to do."""
+    """All Ps by number. ``out`` collects instructions for the shell."""
 
     def __init__(self, out: list[Instruction]) -> None:
         self.all: dict[int, PRecord] = {}
@@ -52,7 +52,7 @@ class Ps:
         return record
 
     def drain(self, p: int, now: int) -> None:
-        """Shrink: P ``p`` gets nothing more, finishes what it claimed; the rest is taken back."""
+        """Shrink: P ``p`` gets no more jobs, finishes claimed ones, and loses its other leases."""
         record = self.all[p]
         if record.draining:
             return

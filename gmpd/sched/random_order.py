@@ -1,6 +1,6 @@
 """The order in which an idle P tries victims: Go's runtime.randomOrder, without dice.
 
-Each search starts at a random P and goes on in steps of a random stride that is coprime to their
+Each search starts at a random P and continues in steps of a random stride that is coprime to their
 number, so every P is visited exactly once and no two searches favour the same victim. The
 randomness is a small generator with a given seed: the same events give the same victims.
 """

@@ -191,8 +191,8 @@ _FLAGS = ("cancelling", "moved", "streamed", "suspected", "withheld")
 class Overrun:
     """An attempt of ``job`` whose time limit has passed and whose frame has not ended.
 
-    ``waits``: the job, when it gets another attempt once the frame has ended. Its outcome was
-    told otherwise, and what the frame gives is nobody's.
+    ``waits``: the job, if it gets another attempt when the frame has ended. Otherwise its outcome
+    was reported, and the frame's value is dropped.
     """
 
     __slots__ = ("job", "since_ns", "until_ns", "waits")
@@ -284,7 +284,7 @@ class Session:
     jobs: dict[int, Job] = field(default_factory=dict)
     functions: dict[int, Function] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)
-    #: It holds what is refused for lack of room until it is told of some.
+    #: It keeps jobs refused for lack of room until it is offered room.
     waits: bool = False
     #: Bytes of the arguments of its unfinished jobs.
     nbytes: int = 0
@@ -429,7 +429,7 @@ class PRecord:
         return None
 
     def end_lease(self, token: int) -> Job | None:
-        """Let go of a lease, and of the credit that it used; None when it is not held."""
+        """Release a lease, and the credit that it used; None when it is not held."""
         job = self.fresh.pop(token, None)
         if job is not None:
             self.used_ns -= job.est_ns

@@ -1,19 +1,19 @@
 """When a dead worker gets a successor: always, at once or after a pause.
 
-What a death says about the next worker depends on where it happened, never on an exit code: user
-code can end its process with any status, by any signal, at any moment.
+The pause depends on when the death happened, never on an exit code: user code can end its process
+with any status, by any signal, at any moment.
 
-- *A job ended it*, and which one is known: that says something about the job's function
-  (``suspects``) and nothing about the next worker. It starts at once.
-- *It was serving*, and no job is known to have ended it: killed from outside, or by a thread that a
-  job left behind. If it had finished any job, a successor starts at once; else after pauses that
-  grow with such deaths in a row, and many of them within a while are a storm.
-- *It never came to serve*: an import failed, the system had no process, it hung. The next one
-  probably fares alike, so pauses grow from the second time on.
+- *A known job ended it.* That counts against the job's function (``suspects``), not against the
+  next worker, which starts at once.
+- *It was serving*, and no job is known to be the cause: it was killed from outside, or by a thread
+  that a job left behind. If it had finished any job, a successor starts at once; otherwise after
+  pauses that grow with such deaths in a row. Many of them within ``storm_ns`` are a storm.
+- *It never served*: an import failed, the system refused a process, it hung. The next one probably
+  fails alike, so pauses grow from the second time on.
 
-The last two make the daemon *degraded*. That is shown, it slows restarts, and it ends by itself:
-when a worker serves again, when the storm is over. Only when no P can get a worker at all is there
-a reason (``hopeless``) to tell the jobs that wait; restarts go on all the same.
+The last two make the daemon *degraded*, which is shown, slows restarts, and ends when a worker
+serves again or the storm is over. Only when no P can get a worker at all are waiting jobs refused,
+with the reason (``hopeless``); restarts continue all the same.
 """
 
 from __future__ import annotations

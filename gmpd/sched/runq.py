@@ -146,7 +146,7 @@ class RunQueue(Generic[T]):
             self.ring.appendleft(before)
 
     def unchecked(self) -> int:
-        """How many of the next picks need not look at the global queue: whoever picks many at once
+        """How many of the next picks need not look at the global queue: a caller that picks many
         may take them from ``runnext`` and ring by itself, and tells with ``picked``.
         """
         return -self.schedtick % GLOBAL_EVERY
@@ -174,7 +174,7 @@ class RunQueue(Generic[T]):
         return count
 
     def kick_runnext(self) -> None:
-        """The slice is over: ``runnext`` goes to the global tail, where Go puts who is preempted.
+        """The slice is over: ``runnext`` goes to the global tail, where Go puts a preempted G.
         So all others get their turn: those in the ring, and those that yielded.
         """
         g = self.runnext

@@ -5,8 +5,8 @@ and it should never wait behind something long while another P is idle, so it wa
 
 **Rejected.** One queue that workers pull from, a job at a time: fair, but every job costs a round
 trip (0.2 ms here) with an idle P in it. Dealing everything out on arrival: no round trips, but a
-long job hides all that was dealt behind it until it is stolen back. Fixed batches: too
-long for slow jobs and too short for fast ones, always.
+long job delays all jobs dealt behind it until they are stolen. Fixed batches: too long for slow
+jobs and too short for fast ones.
 
 **Chosen.** Credit by *time* (``leasing``): a P holds about 2 ms of fresh work. The rest waits in
 one queue that is fair between clients (``globq``). A job queued behind an unexpectedly
@@ -15,8 +15,8 @@ stay in their worker until another P has nothing (``children``). Isolated jobs w
 their own, for workers of their own (``isolated``); and so do jobs of functions that keep ending
 their workers (``suspects``).
 
-Here is only which part handles which event (``events``), and the order of the decisions. It never
-reads a clock, rolls dice, does IO or logs.
+This module only maps events (``events``) to parts, and orders the decisions. It never reads a
+clock, uses randomness, does IO or logs.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Sched:
             self._ledger.wake_delayed(now)
             self._limits.due(now)
             self._leasing.pump(now)
-            if not self._ps.probe(now):  # else there is another turn, that knows who is deaf
+            if not self._ps.probe(now):  # else another turn follows, which knows the deaf Ps
                 self._steals.steal(now)
         self._children.ask()
         if not self.isolated.quiet:

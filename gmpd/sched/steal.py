@@ -1,9 +1,9 @@
-"""A P has nothing and nothing waits: take from another what it has not begun.
+"""Stealing: a P is idle and the queue is empty, so unclaimed leases of another P move to it.
 
-What hides behind an unexpectedly long job is stolen back as soon as another P has nothing: first
-revoked, in memory shared with the victim, which need not answer and cannot claim it any more; then,
-and only then, leased anew under a new token. A lease that the victim had claimed shows itself
-as started by that (``lease_events.revoked``).
+Jobs queued behind an unexpectedly long one are stolen as soon as another P is idle. They are first
+revoked in shared memory, so that the victim need not answer and cannot claim them any more; only
+then are they leased again, under new tokens. A lease that the victim had claimed counts as started
+from then on (``lease_events.revoked``).
 
 It only chooses victim and leases; it never moves a job itself.
 """
@@ -28,12 +28,12 @@ STALE_NS = 50_000_000
 #: So often it doubles at most: 3.2 s.
 STALE_DOUBLINGS = 6
 
-#: So many of what a thief has begun are compared with what is set aside.
+#: Begun jobs of a thief that are compared with the leases set aside.
 ALIKE_LOOKS = 64
 
 
 class Steals:
-    """Revokes for idle Ps. ``out`` takes what the shell is to do."""
+    """Revokes for idle Ps. ``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, ps: Ps, order: RandomOrder, out: list[Instruction]) -> None:
         self._queue = ledger.queue
@@ -41,14 +41,14 @@ class Steals:
         self._ps = ps
         self._order = order
         self._out = out
-        #: When something has lain so long that an idle P takes it all the same, as ``steal`` saw.
+        #: When the oldest lease will be stale enough for any idle P, as ``steal`` found.
         self.next_stale: int | None = None
 
     def steal(self, now: int) -> None:
-        """An idle P and an empty queue: take from a busy P what it has not claimed.
+        """An idle P and an empty queue: revoke unclaimed leases of a busy P.
 
-        The older half of it (Go: ``runqgrab``); all of it from one that is deaf; and else what has
-        lain there for long.
+        The older half of them (Go: ``runqgrab``); all of them from a deaf P; else those that are
+        stale.
         """
         self.next_stale = None
         if self._queue or (thief := self._thief()) is None:

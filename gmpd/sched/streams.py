@@ -11,7 +11,7 @@ from gmpd.sched.records import Buffers, PRecord, Session
 
 
 class Streams:
-    """``out`` takes what the shell is to do."""
+    """``out`` collects instructions for the shell."""
 
     def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
         self._ledger = ledger

@@ -1,11 +1,11 @@
 """One submitting session, sans-IO: jobs waiting and sent, functions, credit, calls, streams.
 
 Messages go out as lists of frames and come in as lists of frames; no socket, clock, thread or
-waiting lives here, and nothing here is thread-safe: a face calls it under its own lock. What came
-back is handed over as ``Outcome`` rows, to be applied to futures by the face, outside that lock.
+waiting is here, and nothing here is thread-safe: a face calls it under its own lock. Results are
+events, which the face applies to futures outside that lock.
 
-**Ownership.** A job's sink is in ``_jobs`` from submit until somebody pops it: who pops it is the
-only one who may finish it. So an outcome, a cancel and the loss of the daemon never meet.
+**Ownership.** A job's sink is in ``_jobs`` from submit until it is popped; only the code that pops
+it may finish it. So an outcome, a cancel and the loss of the daemon never meet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gmpd.submit.resend import HOPELESS, ResendBuffer, Sent
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
     from gmpd.codec import Blob, FunctionRef
 
-#: An Ack goes out at the latest after so many bytes of results, for the daemon keeps count.
+#: The most bytes of results between two Acks, because the daemon counts unacknowledged ones.
 ACK_BYTES = 1 << 20
 #: Items that a generator job may be ahead of its reader; topped up when half are used.
 STREAM_WINDOW = 64
@@ -116,8 +116,8 @@ class SubmitCore:
         seq = batch.first_seq + len(payloads)
         if buffers or batch.buffers is not None:
             batch.add_buffers(buffers)
-        # Its place in the batch is its number. An interrupt after this leaves a job that nobody
-        # waits for, one before it none.
+        # Its place in the batch is its number. An interrupt after this leaves a job without a
+        # waiting caller, one before it leaves none.
         payloads.append(data)
         self._jobs[seq] = sink
         self.unsent += 1
@@ -218,7 +218,7 @@ class SubmitCore:
             self.unsent = self._dropped = 0  # also after a submit that was interrupted half way
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """No message can be made of it: its jobs end with ``error``, and others go on."""
+        """No message can be made of it: its jobs end with ``error``, and others continue."""
         for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)):
             sink = self._jobs.pop(seq, None)
             if sink is not None:
@@ -271,12 +271,12 @@ class SubmitCore:
         return 0.0 if self._refusals is None else self._refusals.wait_s
 
     def retry(self) -> None:
-        """``retry_s`` have passed: some of what was refused goes out again."""
+        """``retry_s`` have passed: some refused jobs are sent again."""
         if self._refusals is not None:
             self._refusals.retry(waiting=bool(self._waiting))
 
     def _send_again(self, seqs: list[int], details: dict[str, Any]) -> set[int]:
-        """The daemon had no room for these: back to the front of what waits, in order.
+        """The daemon had no room for these: back to the front of the queue, in order.
 
         Gives those that are known.
         """
@@ -297,9 +297,9 @@ class SubmitCore:
         self._messages.append([protocol.pack(message), *(frames or ())])
 
     def cancel(self, seqs: list[int]) -> int:
-        """Cancel jobs; how many of them had not been sent, and so are over now.
+        """Cancel jobs; returns how many had not been sent, and so are over now.
 
-        The others are asked for. What becomes of each is a ``JobDone`` or a ``JobNotice`` "kept".
+        For the others a Cancel is sent; each ends in a ``JobDone`` or a ``JobNotice`` "kept".
         """
         unsent, asked = 0, []
         unsent_from = self._first_unsent()
@@ -341,7 +341,7 @@ class SubmitCore:
         return self.cancel(list(self._jobs))
 
     def cancel_streams(self) -> int:
-        """Cancel every generator job whose values are wanted; see ``cancel``. One that nobody reads
+        """Cancel every generator job whose values are wanted; see ``cancel``. One without a reader
         would never end."""
         return self.cancel([seq for seq, sink in self._jobs.items() if sink.streams])
 
@@ -367,7 +367,7 @@ class SubmitCore:
         }
 
     def ask_for_life(self) -> None:
-        """Have the daemon say something; its answer is for nobody."""
+        """Ping the daemon; the answer counts as a sign of life only."""
         self._say(protocol.Call(0, "ping", {}))
 
     def bye(self, reason: str) -> list[Any]:
@@ -403,9 +403,9 @@ class SubmitCore:
         return len(self._jobs) - self.unsent
 
     def receive(self, frames: list[Any]) -> None:  # noqa: C901 - a case per message
-        """Apply one message: what came of it is appended to ``events``.
+        """Apply one message: its results are appended to ``events``.
 
-        Raises ProtocolError for what a coordinator never sends; nothing has changed then.
+        Raises ProtocolError, with nothing changed, for a message that no coordinator sends.
         """
         message = protocol.unpack(frames[0], protocol.TO_CLIENT)
         self.heard += 1

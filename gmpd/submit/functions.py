@@ -1,8 +1,8 @@
-"""The functions that a submitter has told the daemon of, by the numbers that it gave them.
+"""The functions that a submitter has defined at the daemon, by number.
 
-A function is defined before its first job, after the parts of its program that it needs. The daemon
-is told to forget the one unused for longest, of parts likewise, and what a newer part has replaced.
-Numbers are never used again.
+A function is defined before its first job, after the parts of its program that it needs. The
+function unused for longest is undefined, and so are the part unused for longest and parts that
+newer ones replaced. Numbers are never used again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gmpd import protocol
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
     from gmpd.codec import FunctionRef
 
-#: The kind of a part, which is no function but what functions need.
+#: The kind of a part, which functions need.
 PART = "part"
 #: Parts that the daemon is told to remember. With FUNCTIONS_MAX of a client it is less than what a
 #: session may define (``sched.functions``).
@@ -35,7 +35,7 @@ class FunctionTable:
         self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
         #: By the part (``codec.home.Part`` or ``codec.guests.GuestPart``).
         self._parts: OrderedDict[Any, int] = OrderedDict()
-        #: What is sent of parts that were made ready for it.
+        #: The messages of parts that were prepared for it.
         self._ready: dict[Any, bytes] = {}
         self._next = 1
 

@@ -1,10 +1,11 @@
 """Jobs that the daemon refused for lack of room: kept until they can be sent again. Sans-IO.
 
-What was sent is kept until there is news of it. Outcomes come in the order in which the daemon
-decided, so news of a job is news of all that was sent before it: they were accepted, or their
-refusals have come already.
+Sent jobs are kept until the daemon has decided about them. Outcomes come in the order of its
+decisions, so an outcome of a job means that all jobs sent before it were accepted, or that their
+refusals have come.
 
-Who waits is told of room (``granted``), or else asks: with one job, then twice as many each time.
+The daemon offers room to a waiting client (``granted``). Otherwise the client tries one job, then
+twice as many each time.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Sent(NamedTuple):
 
 
 class ResendBuffer:
-    """What was sent, and how much may be sent now."""
+    """The jobs that were sent, and how many may be sent now."""
 
     def __init__(self) -> None:
         #: Seconds after which ``retry`` is to be called; 0 when it is not.
@@ -57,7 +58,7 @@ class ResendBuffer:
         self.allowed: int | None = None
         self._probe = 1
         self._held = False
-        #: The daemon has told of room since; and nothing was sent for it yet.
+        #: The daemon has offered room since; and no job was sent for it yet.
         self.told = self.stirred = False
         self._sent: deque[Sent] = deque()
         #: Sent again: their numbers say nothing about when. Kept until they have ended.
@@ -70,7 +71,7 @@ class ResendBuffer:
             self.allowed -= len(jobs.payloads)
 
     def news(self, newest_seq: int, unfinished: Container[int]) -> None:
-        """Something is known of a job: what was sent before it needs not be kept."""
+        """The daemon has decided about a job: jobs sent before it need not be kept."""
         while self._sent and self._sent[0].first_seq <= newest_seq:
             self._sent.popleft()
         while self._again and not any(
@@ -79,15 +80,15 @@ class ResendBuffer:
             self._again.popleft()
 
     def refused(self, seqs: Sequence[int], details: dict[str, Any]) -> list[Sent]:
-        """The daemon had no room for these: what is to be sent again, in order.
+        """The daemon had no room for these: the jobs to send again, in order.
 
-        To be called before ``news`` of the same message. What was not kept is left out: a daemon
-        that refuses what it accepted is not believed.
+        To be called before ``news`` of the same message. Jobs that were not kept are left out: the
+        daemon had accepted them.
         """
         least = TOLD_WAIT_S if details.get("told") else WAIT_MIN_S
         self.wait_s = max(least, float(details.get("retry_after") or 0.0))
         self._probe = max(1, int(details.get("room") or 0))
-        # What it told of before still counts: it is kept, or used by what is on its way.
+        # Room that it offered before still counts: it is unused, or used by jobs on their way.
         self.allowed = (self.allowed or 0) if self.told else 0
         self._held = True
         return list(self._parts(sorted(seqs)))
@@ -108,7 +109,7 @@ class ResendBuffer:
             yield jobs.part(first, end)
 
     def granted(self, jobs: int) -> None:
-        """The daemon has room for so many."""
+        """The daemon has room for this many jobs."""
         self.allowed = (self.allowed or 0) + jobs
         self.told = self.stirred = True
 
@@ -121,7 +122,7 @@ class ResendBuffer:
     def retry(self, *, waiting: bool) -> None:
         """``wait_s`` have passed: send some, twice as many when the last ones were accepted."""
         if not self.wait_s:
-            return  # told of room meanwhile
+            return  # room was offered meanwhile
         if not waiting:
             self.allowed, self.wait_s, self._held = None, 0.0, False
             return

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 TIMES = (1, 10, 1000)
 #: Measurements of each; the cases alternate, and the medians are shown.
 ROUNDS = 3
-#: What a G computes before it lets others run. 1000 Gs with a second of work have ten turns each.
+#: The work of a G before it lets others run. 1000 Gs with a second of work have ten turns each.
 SLICE_S = 0.0001
-#: Work differs from case to case by rounding alone: at least so many turns for each G.
+#: The least turns for each G: work differs from case to case by rounding alone.
 TURNS_MIN = 2
 #: Memory is looked at this often during a case.
 LOOK_S = 0.05
@@ -104,7 +104,7 @@ def case_of(times: int, runs: Sequence[Run]) -> Case:
 
 
 class Workers:
-    """What the kernel knows of these processes, now."""
+    """The kernel's figures of these processes, now."""
 
     def __init__(self, pids: Sequence[int]):
         self._pids = pids
@@ -231,7 +231,7 @@ def conclusion(cases: Sequence[Case], procs: int) -> str:
     if gain > EQUAL:
         return (
             f"Here {best.gs:,} Gs computed {gain:.0%} more per {unit} than {base.gs:,}, one for"
-            f" each P: measure again, for this is more than chance should make of equal work."
+            f" each P: measure again: this is more than chance should make of equal work."
         )
     same = f"{loss:.0%} less" if loss > EQUAL else "no more"
     memory = (most.rss_bytes - base.rss_bytes) / 1e6

@@ -1,4 +1,4 @@
-"""What each kind of switch costs on this machine, and what each thing that can wait weighs.
+"""The cost of each kind of switch on this machine, and the memory of each thing that waits.
 
 For `gmpd demo --walkthrough`: G, thread and process beside each other, in one run, by the same
 means, on one core. Every number is the median of some rounds and says how it was got.

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 #: How long the rival computes when it is provoked: several slices of Linux's scheduler (about 3 ms
 #: each), so that it takes the core at least once even if it is not preferred when it wakes.
 RIVAL_S = 0.02
-#: Provoked again after so long, while M0 was not preempted.
+#: The interval of further attempts while M0 was not preempted.
 PROVOKE_S = 0.05
 #: A rival that had the core for less has only been woken.
 RAN_MS = 0.1
 #: No preemption within this: something is unusual (a real-time priority, a core that is not
 #: shared), and is said.
 PREEMPT_S = 1.0
-#: A story begins anew so often when the machine is so busy that P moved on before it began.
+#: The number of new attempts at a story when a busy machine moved P on before it began.
 TRIES = 20
 #: The blocking call of the third story ends by itself after this, should P never be handed off.
 READ_S = 10.0
@@ -63,7 +63,7 @@ while os.read(0, 1):
 
 
 class Preemption(NamedTuple):
-    """What the kernel counted of M0's thread, before and after the rival wanted its core.
+    """The kernel's counts of M0's thread, before and after the rival wanted its core.
 
     ``off_core_ms``: how long the thread was runnable and did not run. It and ``rival_cpu_ms`` are
     None where the kernel does not count them.
@@ -82,7 +82,7 @@ class Preemption(NamedTuple):
 
 
 class Preempter(Protocol):
-    """Whoever takes the core from the calling thread, once, and brings it back."""
+    """The thread that takes the core from the caller, once, and returns it."""
 
     def preempt(self) -> Preemption: ...
 
@@ -167,7 +167,7 @@ def sched_ns(path: str) -> tuple[int, int] | tuple[None, None]:
 
 
 class Story(NamedTuple):
-    """The trace of one story, and who is who in it."""
+    """The trace of one story, and the names of its Gs and Ms."""
 
     events: list[TraceEvent]
     names: dict[int, str]
@@ -393,7 +393,7 @@ Plan = Sequence[tuple[str, Sequence[tuple[GEvent, str]]]]
 SIX: Plan = [
     ("P holds G1, G2 and G3 in its queue; M0 runs G1", [(E.CREATE, "G3"), (E.START, "G1")]),
     ("G1 has to wait for an answer: it is parked", [(E.BLOCK, "G1")]),
-    ("M0 did not wait: it goes on with G2", [(E.START, "G2")]),
+    ("M0 did not wait: it continues with G2", [(E.START, "G2")]),
     (
         "the operating system preempts M0 and brings it back: P is as it was",
         [(E.LOG, "G2"), (E.LOG, "G2")],

@@ -1,4 +1,4 @@
-"""Semaphore: n of something, of which each takes as many as it needs."""
+"""Semaphore: n units, of which each holder takes as many as it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SingleFlight: one call for all who ask for the same at the same time."""
+"""SingleFlight: one call for all concurrent callers of the same key."""
 
 from __future__ import annotations
 

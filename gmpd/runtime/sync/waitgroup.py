@@ -30,7 +30,7 @@ class WaitGroup(Queueing):
         self._n = 0
 
     def add(self, delta: int) -> None:
-        """Add to the counter; at 0 all who wait go on. Panic if it falls below. From anywhere."""
+        """Add to the counter; at 0 all waiters continue. Panic below 0. From any thread."""
         run_on_owner(self._home(), self._add, delta)
 
     def done(self) -> None:
