@@ -85,7 +85,9 @@ def test_two_processes_never_have_the_same_one(stride: int) -> None:
         assert child.stdout is not None
         child.stdout.readline()
         taken = shm.claims.revoke(range(n - 1, -1, -1))
-        claimed = [int(token) for token in child.communicate(timeout=30)[0].split()]
+        with child.stdout:  # communicate() knows nothing of what readline() has read ahead
+            claimed = [int(token) for token in child.stdout.read().split()]
+        assert child.wait(timeout=30) == 0
         assert Counter(taken) + Counter(claimed) == Counter(range(n))
         assert all(shm.claims.is_claimed(token) for token in claimed)
     finally:
