@@ -160,7 +160,8 @@ class AsyncClient(
         self._liveness = Liveness(target.liveness)
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
-        self.aside = Aside(self._loop, self._look_idle)
+        # Weakly: a client that is dropped ends at once, without a pass of the collector.
+        self.aside = Aside(self._loop, LoopCallback(self, AsyncClient._look_idle))
         self._open_link(Network())
         self._hooked = True
         self._closed = False
