@@ -88,10 +88,8 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         kind = type(obj)
         if kind is types.FunctionType or issubclass(kind, type) or kind in NAMED:
             return self._reduce_named(obj)
-        if kind is hints.FORWARD_REF:
-            return hints.reduce_forward_ref(obj)
-        if kind in hints.PARAMETERS and _is_of_script(obj):
-            return hints.reduce_parameter(obj, cloudpickle._get_or_create_tracker_id(obj))
+        if kind in hints.KINDS:
+            return _reduce_hint(obj)
         if kind is types.CodeType:
             self._names.shows(obj)
             return _reduce_code(cloudpickle._code_reduce(obj), obj)
@@ -260,10 +258,17 @@ def _reduce_code(reduced: Any, code: types.CodeType) -> Any:
     return make, (*args[:at], name, *args[at + 1 :])
 
 
-def _is_of_script(parameter: Any) -> bool:
-    """Whether no import finds a type parameter."""
-    found = cloudpickle._lookup_module_and_qualname(parameter, name=parameter.__name__)
-    return found is None or cloudpickle._is_registered_pickle_by_value(found[0])
+def _reduce_hint(obj: Any) -> Any:
+    """A forward reference, or a type parameter that no import finds."""
+    kind = type(obj)
+    if kind is hints.FORWARD_REF:
+        return hints.reduce_forward_ref(obj)
+    if kind in hints.OF_PARAM_SPEC:
+        return kind, (obj.__origin__,)
+    found = cloudpickle._lookup_module_and_qualname(obj, name=obj.__name__)
+    if found is None or cloudpickle._is_registered_pickle_by_value(found[0]):
+        return hints.reduce_parameter(obj, cloudpickle._get_or_create_tracker_id(obj))
+    return NotImplemented
 
 
 def _reduce_kin(obj: Any) -> Any:
@@ -281,8 +286,6 @@ def _reduce_kin(obj: Any) -> Any:
 def _reduce_other(obj: Any) -> Any:
     """Objects that cloudpickle sends as something else, or not at all."""
     kind = type(obj)
-    if kind in hints.OF_PARAM_SPEC:
-        return kind, (obj.__origin__,)
     if kind is memoryview:
         return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)
     if kind is functools.partialmethod:  # since Python 3.14 it does not load again by itself

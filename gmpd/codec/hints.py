@@ -19,8 +19,11 @@ from gmpd.codec import interrupts
 
 #: Since Python 3.14 a reference holds the globals in which it is looked up.
 FORWARD_REF: Any = typing.ForwardRef if sys.version_info >= (3, 14) else None
-PARAMETERS: tuple[Any, ...] = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
-OF_PARAM_SPEC: tuple[Any, ...] = (typing.ParamSpecArgs, typing.ParamSpecKwargs)
+OF_PARAM_SPEC: frozenset[Any] = frozenset({typing.ParamSpecArgs, typing.ParamSpecKwargs})
+#: All classes of which there is something to reduce here.
+KINDS: frozenset[Any] = OF_PARAM_SPEC | {
+    typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple, FORWARD_REF,
+}  # fmt: skip
 #: The cell that holds all that a class has, for annotations that look up names of their class.
 CLASS_NAMES = "__classdict__"
 #: Attributes of a reference that the other side makes itself.
