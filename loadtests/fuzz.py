@@ -47,6 +47,8 @@ from gmpd.sched.schedt import Sched  # noqa: E402
 from loadtests import fuzz_jobs  # noqa: E402
 from loadtests.fuzz_frames import Frames, requests  # noqa: E402
 
+#: What a peer has sent leaves within this time after its end, ms: a busy daemon reads slowly.
+LINGER_MS = 5_000
 #: What a worker of a P says that ends for a message: no client's message may come to that.
 MISHAP = re.compile(r"gmpd worker P\d{1,4}: a message of the coordinator was not handled")
 #: Peers of each kind that speak in turn.
@@ -354,12 +356,12 @@ def fuzz_sockets(daemon: Daemon, seed: int, messages: int, *, inside: bool = Tru
             frames, link = Frames(direction, seed), _greeted(network, endpoint)
             for n in range(messages):
                 if n % 97 == 96:
-                    link.close()
+                    link.close(LINGER_MS)
                     link = _greeted(network, endpoint)
                 link.send(frames.draw())
                 while link.recv():
                     pass
-            link.close(100)
+            link.close(LINGER_MS)
         for _ in range(messages // 10):
             _drop_http(daemon.record.http or "", requests(dice))
     finally:

@@ -188,6 +188,7 @@ def test_a_private_daemon_in_an_odd_environment(short_tmp: Path, variables: dict
     assert judged(short_tmp) == "good"
 
 
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="3.13.0 imports no socket in it")
 def test_a_private_daemon_whose_directory_is_gone(short_tmp: Path) -> None:
     gone = short_tmp / "gone"
     gone.mkdir()
