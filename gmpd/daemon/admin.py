@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
+import msgspec
+
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.cpus import check_procs
@@ -69,7 +71,7 @@ class AdminApi:
                 limit_s = self._c.config.daemon.drain_timeout
                 return {"unfinished": self._c.sched.unfinished, "drain_timeout": limit_s}
             case "snapshot" | "status":
-                return snapshot(self._c)
+                return msgspec.to_builtins(snapshot(self._c))
             case "history":
                 return {"events": self._c.sched.history.lines()}
             case "procs":
@@ -135,6 +137,7 @@ class AdminApi:
         answers: list[dict[str, Any]] = []
         for p in sorted(call.silent | call.answers.keys()):
             answer = call.answers.get(p)
-            known = {"p": p, "answered": answer is not None, "status": p_status(self._c, p, now)}
+            status = msgspec.to_builtins(p_status(self._c, p, now))
+            known = {"p": p, "answered": answer is not None, "status": status}
             answers.append(known | (answer or {}))
         return protocol.Reply(call.request, True, {"ps": answers})

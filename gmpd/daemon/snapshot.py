@@ -1,4 +1,4 @@
-"""The snapshot of the daemon as one plain map: for metrics, status and the gateway.
+"""Makes the status of the daemon, which ``gmpd.status`` declares.
 
 It reads; it never changes anything, asks no worker, and waits for nothing. Totals are cumulative
 over the life of the daemon: what a dead worker had counted is added to its successor's.
@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import UNSET, UnsetType
+
 import gmpd
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.pool import WorkerPool
@@ -25,6 +27,19 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.sched.counters import Histogram
 from gmpd.sched.isolated import Stage
 from gmpd.sched.schedt import Sched
+from gmpd.status import (
+    Bytes,
+    Hist,
+    Isolated,
+    IsolatedWorker,
+    Jobs,
+    Overrun,
+    PStatus,
+    Queue,
+    Results,
+    Status,
+    Steals,
+)
 
 if TYPE_CHECKING:
     from gmpd.sched.isolated import IsolatedP
@@ -59,107 +74,111 @@ class Observed(Protocol):
     def dropped(self) -> Counter[str]: ...
 
 
-def snapshot(c: Observed) -> dict[str, Any]:
-    """The map described in ARCHITECTURE.md, section "The snapshot"."""
+def snapshot(c: Observed) -> Status:
+    """The status of the daemon now."""
     now = time.monotonic_ns()
-    counters, queue = c.sched.counters, c.sched.queue
-    oldest = min((job.accepted_ns for job in queue.heads()), default=now)
-    return {
-        "version": gmpd.__version__,
-        "python": platform.python_version(),
-        "pid": os.getpid(),
-        "epoch": c.epoch,
-        "started_at": c.started_at,
-        "uptime_s": time.time() - c.started_at,
-        "state": "degraded" if c.pool.degraded else "draining" if c.sched.draining else "running",
-        "degraded": c.pool.degraded,
-        "stalled": c.sched.stalled,
-        "procs": c.procs,
-        "sessions": len(c.clients),
-        "queue": {
-            "global": len(queue) + len(c.sched.suspects.queue),
-            "suspects": len(c.sched.suspects.queue),
-            "oldest_age_s": (now - oldest) / 1e9,
-            "bytes": c.sched.arguments,
-            "delayed": len(c.sched.delays),
-            "unfinished": c.sched.unfinished,
-        },
-        "results": {
-            "bytes": c.sched.untaken,
-            "full": [session.name for session in c.sched.full[:FULL_SHOWN]],
-            "full_clients": len(c.sched.full),
-            "held_back": c.sched.held_back,
-        },
-        "jobs": {
-            "submitted": counters.submitted,
-            "rejected": dict(counters.rejected),
-            "finished": dict(counters.finished),
-            "retried": dict(counters.retried),
-            "overran": counters.overran,
-        },
-        "children": counters.children,
-        "ps": [p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
-        "isolated": _isolated(c, now),
-        "hist": {
-            "wait": counters.wait.snapshot(),
-            "run": counters.run.snapshot(),
-            "occupied": counters.occupied.snapshot(),
-            "steal": counters.steal.snapshot(),
-            "loop_lag": c.loop_lag.snapshot(),
-            **_worker_histograms(c, now),
-        },
-        "messages": c.traffic.counts(),
-        "message_bytes": {"in": c.traffic.bytes_in, "out": c.traffic.bytes_out},
-        "dropped": dict(c.dropped),
-    }
+    return Status(
+        version=gmpd.__version__,
+        python=platform.python_version(),
+        pid=os.getpid(),
+        epoch=c.epoch,
+        started_at=c.started_at,
+        uptime_s=time.time() - c.started_at,
+        state="degraded" if c.pool.degraded else "draining" if c.sched.draining else "running",
+        degraded=c.pool.degraded,
+        stalled=c.sched.stalled,
+        procs=c.procs,
+        sessions=len(c.clients),
+        queue=_queue(c.sched, now),
+        results=_results(c.sched),
+        jobs=_jobs(c.sched),
+        children=c.sched.counters.children,
+        ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
+        isolated=_isolated(c, now),
+        hist=_histograms(c, now),
+        messages=c.traffic.counts(),
+        message_bytes=Bytes(c.traffic.bytes_in, c.traffic.bytes_out),
+        dropped=dict(c.dropped),
+    )
 
 
-def p_status(c: Observed, p: int, now: int) -> dict[str, Any]:
-    """The snapshot of one P, made without asking it."""
+def _queue(sched: Sched, now: int) -> Queue:
+    suspects = len(sched.suspects.queue)
+    oldest = min((job.accepted_ns for job in sched.queue.heads()), default=now)
+    return Queue(
+        in_queue=len(sched.queue) + suspects,
+        suspects=suspects,
+        oldest_age_s=(now - oldest) / 1e9,
+        bytes=sched.arguments,
+        delayed=len(sched.delays),
+        unfinished=sched.unfinished,
+    )
+
+
+def _results(sched: Sched) -> Results:
+    return Results(
+        bytes=sched.untaken,
+        full=[session.name for session in sched.full[:FULL_SHOWN]],
+        full_clients=len(sched.full),
+        held_back=sched.held_back,
+    )
+
+
+def _jobs(sched: Sched) -> Jobs:
+    counters = sched.counters
+    return Jobs(
+        submitted=counters.submitted,
+        rejected=dict(counters.rejected),
+        finished=dict(counters.finished),
+        retried=dict(counters.retried),
+        overran=counters.overran,
+    )
+
+
+def p_status(c: Observed, p: int, now: int) -> PStatus:
+    """The status of one P, made without asking it."""
     worker = c.supervisor.processes.get(p)
     record = c.sched.ps.get(p)
-    out: dict[str, Any] = {
-        "p": p,
-        "up": int(worker is not None and worker.ready),
-        "state": _state(worker, record, now, c.sched.stealing),
-        "restarts": dict(c.pool.restart_counts.get(p, {})),
-    }
+    out = _counters(c, p, now)
+    out.up = int(worker is not None and worker.ready)
+    out.state = _state(worker, record, now, c.sched.stealing)
+    out.restarts = dict(c.pool.restart_counts.get(p, {}))
     if p in c.pool.wanted:  # its turn to start has not come
-        out["state"] = "starting"
+        out.state = "starting"
     if record is not None:
-        out.update(_lease(record))
+        _add_leases(out, record)
     if worker is not None:
-        out.update(epoch=worker.epoch, pid=worker.process.pid, core=worker.core)
-        out.update(_process(worker.process.pid))
-        out["cpu_s"] = out.get("cpu_s", 0.0) + c.pool.past_cpu_s.get(p, 0.0)
-        out["beat_age_s"] = max(0, now - (worker.shm.slots[Slot.BEAT_NS] or now)) / 1e9
+        out.epoch, out.pid, out.core = worker.epoch, worker.process.pid, worker.core
+        cpu_s, out.rss = _process(worker.process.pid)
+        out.cpu_s = (0.0 if cpu_s is UNSET else cpu_s) + c.pool.past_cpu_s.get(p, 0.0)
+        out.beat_age_s = max(0, now - (worker.shm.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
-            out.update(_running(record, worker.shm.slots, now))
-            out["overruns_now"] = _overrunning(record, now)
-    out.update(_stats(c, p, now))
+            out.running, out.running_s = _running(record, worker.shm.slots, now)
+            out.overruns_now = _overrunning(record, now)
     return out
 
 
-def _isolated(c: Observed, now: int) -> dict[str, Any]:
+def _isolated(c: Observed, now: int) -> Isolated:
     isolated = c.sched.isolated
     oldest = min((job.accepted_ns for job in isolated.queue.heads()), default=now)
-    return {
-        "limit": isolated.limit,
-        "queued": len(isolated.queue),
-        "oldest_age_s": (now - oldest) / 1e9,
-        "started": isolated.started,
-        "states": {stage.value: isolated.count(stage) for stage in Stage},
-        "workers": [_isolated_worker(c, record, now) for record in isolated.ps.values()],
-    }
+    return Isolated(
+        limit=isolated.limit,
+        queued=len(isolated.queue),
+        oldest_age_s=(now - oldest) / 1e9,
+        started=isolated.started,
+        states={stage.value: isolated.count(stage) for stage in Stage},
+        workers=[_isolated_worker(c, record, now) for record in isolated.ps.values()],
+    )
 
 
-def _isolated_worker(c: Observed, record: IsolatedP, now: int) -> dict[str, Any]:
-    out: dict[str, Any] = {"state": record.stage.value, "running": None, "running_s": 0.0}
+def _isolated_worker(c: Observed, record: IsolatedP, now: int) -> IsolatedWorker:
+    out = IsolatedWorker(record.stage.value)
     worker = c.supervisor.processes.get(record.p)
     if worker is not None:
-        out.update(pid=worker.process.pid, **_process(worker.process.pid))
+        out.pid = worker.process.pid
+        out.cpu_s, out.rss = _process(worker.process.pid)
     for job in (*record.fresh.values(), *record.started.values()):
-        out.update(running=job.fn.name, running_s=max(0, now - record.leased_ns) / 1e9)
+        out.running, out.running_s = job.fn.name, max(0, now - record.leased_ns) / 1e9
     return out
 
 
@@ -175,66 +194,76 @@ def _state(worker: Any, record: PRecord | None, now: int, stealing: bool) -> str
     return "searching" if stealing else "idle"
 
 
-def _lease(record: PRecord) -> dict[str, Any]:
-    return {
-        "fresh": len(record.fresh),
-        "started": len(record.started),
-        "overrunning": len(record.overrunning),
-        "withheld": len(record.withheld),
-        "jobs_finished": record.finished,
-        "steals": {"hit": record.steal_hits, "empty": record.steal_misses},
-        "stolen": record.stolen_to,
-        "lost": record.stolen_from,
-    }
+def _add_leases(out: PStatus, record: PRecord) -> None:
+    out.fresh = len(record.fresh)
+    out.started = len(record.started)
+    out.overrunning = len(record.overrunning)
+    out.withheld = len(record.withheld)
+    out.jobs_finished = record.finished
+    out.steals = Steals(record.steal_hits, record.steal_misses)
+    out.stolen, out.lost = record.stolen_to, record.stolen_from
 
 
-def _running(record: PRecord, slots: Any, now: int) -> dict[str, Any]:
+def _running(record: PRecord, slots: Any, now: int) -> tuple[str | None, float]:
+    """The function on P, and for how many seconds."""
     token, since = slots[Slot.CURRENT], slots[Slot.CURRENT_NS]
-    running_s = max(0, now - since) / 1e9
     if (job := record.job_of(token)) is not None:
-        return {"running": job.fn.name, "running_s": running_s}
-    return {"running": None, "running_s": 0.0}
+        return job.fn.name, max(0, now - since) / 1e9
+    return None, 0.0
 
 
-def _overrunning(record: PRecord, now: int) -> list[dict[str, Any]]:
+def _overrunning(record: PRecord, now: int) -> list[Overrun]:
     """Overrunning jobs, the longest first."""
     return [
-        {
-            "name": each.job.fn.name,
-            "client": each.job.session.name,
-            "over_s": (now - each.since_ns) / 1e9,
-            "retry": each.waits is not None,
-        }
+        Overrun(
+            name=each.job.fn.name,
+            client=each.job.session.name,
+            over_s=(now - each.since_ns) / 1e9,
+            retry=each.waits is not None,
+        )
         for each in islice(record.overrunning.values(), OVERRUNS_SHOWN)
     ]
 
 
-def _process(pid: int) -> dict[str, Any]:
-    """CPU time and memory from /proc; nothing when the process has just ended."""
+def _process(pid: int) -> tuple[float | UnsetType, int | UnsetType]:
+    """CPU seconds and resident bytes from /proc; unset when the process has just ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return {}
-    return {
-        "cpu_s": (int(stat[11]) + int(stat[12])) / _TICKS_PER_S,
-        "rss": int(stat[21]) * _PAGE,
-    }
+        return UNSET, UNSET
+    return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S, int(stat[21]) * _PAGE
 
 
-def _stats(c: Observed, p: int, now: int) -> dict[str, Any]:
+def _counters(c: Observed, p: int, now: int) -> PStatus:
     """The worker's own counters, with those of its predecessors added to the totals."""
     worker = c.supervisor.processes.get(p)
     current = worker.shm.stats(now) if worker is not None else {}
     merged = merge_totals(c.pool.past_stats.get(p, {}), current)
     merged.pop("hist", None)
-    return merged
+    return PStatus(p, **merged)
 
 
-def _worker_histograms(c: Observed, now: int) -> dict[str, Any]:
+def _histograms(c: Observed, now: int) -> dict[str, Hist]:
+    counters = c.sched.counters
+    return {
+        "wait": _hist(counters.wait),
+        "run": _hist(counters.run),
+        "occupied": _hist(counters.occupied),
+        "steal": _hist(counters.steal),
+        "loop_lag": _hist(c.loop_lag),
+        **_worker_histograms(c, now),
+    }
+
+
+def _hist(counted: Histogram) -> Hist:
+    return Hist(list(counted.buckets), counted.sum_ns, counted.count)
+
+
+def _worker_histograms(c: Observed, now: int) -> dict[str, Hist]:
     total: dict[str, Any] = {}
     for p in {*c.supervisor.processes, *c.pool.past_stats}:
         worker = c.supervisor.processes.get(p)
         current = worker.shm.stats(now) if worker is not None else {}
         merged = merge_totals(c.pool.past_stats.get(p, {}), current)
         total = sum_of(total, merged.get("hist", {}))
-    return total
+    return {name: Hist(**each) for name, each in total.items()}

@@ -39,9 +39,6 @@ class Histogram:
         """How many values were counted."""
         return sum(self.buckets)
 
-    def snapshot(self) -> dict[str, object]:
-        return {"buckets": list(self.buckets), "sum_ns": self.sum_ns, "count": self.count}
-
 
 class Counters:
     """Counters of the policy; labels are small closed sets."""

@@ -1,0 +1,200 @@
+"""The status of a daemon: one declaration for `gmpd status --json`, the gateway and the metrics.
+
+`Client.call("status")` returns it as plain maps. Totals are cumulative over the life of the daemon
+and do not fall when a worker dies. A field without a value (`UNSET`) is left out: a P that has no
+worker has no pid. Readers treat a missing field as absent, so that they can read a daemon of
+another version.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+Count: TypeAlias = int | UnsetType
+Seconds: TypeAlias = float | UnsetType
+Counts: TypeAlias = dict[str, int]
+
+
+class Hist(Struct):
+    """A histogram: bucket k counts values of k bits, in nanoseconds."""
+
+    buckets: list[int]
+    sum_ns: int
+    count: int
+
+
+class Queue(Struct, rename={"in_queue": "global"}):
+    """Jobs that no worker has, and those that have not ended."""
+
+    #: Jobs in the global queue, those included whose functions are leased one by one.
+    in_queue: int = 0
+    #: Of these: jobs of functions that ended several workers.
+    suspects: int = 0
+    oldest_age_s: float = 0.0
+    #: Of arguments.
+    bytes: int = 0
+    #: Jobs with a delay, and retries that wait.
+    delayed: int = 0
+    unfinished: int = 0
+
+
+class Results(Struct):
+    """Results that clients have not taken."""
+
+    bytes: int = 0
+    #: The first clients over their limit, by name, and how many there are.
+    full: list[str] = field(default_factory=list)
+    full_clients: int = 0
+    #: Jobs that do not start until those clients take results.
+    held_back: int = 0
+
+
+class Jobs(Struct):
+    """Totals of jobs."""
+
+    submitted: int = 0
+    #: By reason, by outcome, by reason.
+    rejected: Counts = field(default_factory=dict)
+    finished: Counts = field(default_factory=dict)
+    retried: Counts = field(default_factory=dict)
+    #: Functions that did not stop at their time limit.
+    overran: int = 0
+
+
+class Overrun(Struct):
+    """A function that runs on past its time limit."""
+
+    name: str
+    client: str
+    over_s: float
+    #: Whether another attempt waits for its end.
+    retry: bool
+
+
+class Steals(Struct):
+    """Attempts of a P to steal."""
+
+    hit: int = 0
+    empty: int = 0
+
+
+class PStatus(Struct):
+    """One P and its worker."""
+
+    p: int
+    up: int = 0
+    #: starting, idle, searching, running, draining, dead, or deaf: its loop has made no round for
+    #: 250 ms while it holds work, and ``running`` names the function.
+    state: str = "dead"
+    #: By reason.
+    restarts: Counts = field(default_factory=dict)
+
+    # what it holds
+    fresh: Count = UNSET
+    started: Count = UNSET
+    overrunning: Count = UNSET
+    overruns_now: list[Overrun] | UnsetType = UNSET
+    withheld: Count = UNSET
+    jobs_finished: Count = UNSET
+    steals: Steals | UnsetType = UNSET
+    #: Jobs it took from other Ps, and jobs other Ps took from it.
+    stolen: Count = UNSET
+    lost: Count = UNSET
+
+    # its worker's process
+    epoch: Count = UNSET
+    pid: Count = UNSET
+    core: int | UnsetType | None = UNSET
+    cpu_s: Seconds = UNSET
+    rss: Count = UNSET
+    #: Since the worker last wrote to shared memory.
+    beat_age_s: Seconds = UNSET
+    running: str | UnsetType | None = UNSET
+    running_s: Seconds = UNSET
+
+    # its scheduler's counters (runtime/stats.py)
+    schedtick: Count = UNSET
+    syscalltick: Count = UNSET
+    runq: Count = UNSET
+    held: Count = UNSET
+    ms: Count = UNSET
+    idle_ms: Count = UNSET
+    max_ms_waits: Count = UNSET
+    overruns: Count = UNSET
+    overflows: Count = UNSET
+    gs_created: Count = UNSET
+    finished: Count = UNSET
+    picks: Counts | UnsetType = UNSET
+    children: Counts | UnsetType = UNSET
+    handoffs: Counts | UnsetType = UNSET
+    gs: Counts | UnsetType = UNSET
+    gc: Counts | UnsetType = UNSET
+    state_s: dict[str, float] | UnsetType = UNSET
+
+
+class IsolatedWorker(Struct):
+    """The worker of one isolated job."""
+
+    #: starting, spare, running, ending
+    state: str
+    running: str | None = None
+    running_s: float = 0.0
+    pid: Count = UNSET
+    cpu_s: Seconds = UNSET
+    rss: Count = UNSET
+
+
+class Isolated(Struct):
+    """Isolated jobs and their workers."""
+
+    limit: int = 0
+    queued: int = 0
+    oldest_age_s: float = 0.0
+    #: Workers started since the daemon began.
+    started: int = 0
+    #: Workers by state.
+    states: Counts = field(default_factory=dict)
+    workers: list[IsolatedWorker] = field(default_factory=list)
+
+
+class Bytes(Struct, rename={"received": "in", "sent": "out"}):
+    """Of messages."""
+
+    received: int = 0
+    sent: int = 0
+
+
+class Status(Struct):
+    """The whole daemon."""
+
+    version: str
+    python: str
+    pid: int
+    epoch: int
+    #: Unix time, in seconds.
+    started_at: float
+    uptime_s: float
+    #: running, draining, degraded
+    state: str
+    #: Why restarts of workers are slow; empty: they are not.
+    degraded: str
+    #: Why no P can get a worker, and jobs are refused; empty: they can.
+    stalled: str
+    procs: int
+    sessions: int
+    queue: Queue
+    results: Results
+    jobs: Jobs
+    #: Children of Gs that changed workers. They are not counted as jobs.
+    children: int
+    ps: list[PStatus]
+    isolated: Isolated
+    #: wait, run, occupied, steal, loop_lag; sched_latency, slice, gc_pause of all workers.
+    hist: dict[str, Hist]
+    #: By direction and kind.
+    messages: dict[str, Counts]
+    message_bytes: Bytes
+    #: Refused messages by reason.
+    dropped: Counts
