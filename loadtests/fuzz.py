@@ -74,7 +74,7 @@ class Line:
     def send(self, _peer: bytes, _frames: Any) -> bool:
         return True
 
-    def greet(self) -> None:
+    def identified(self) -> None:
         """Nothing to note."""
 
     def last_connection(self) -> Connection:

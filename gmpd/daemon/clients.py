@@ -177,7 +177,7 @@ class Clients:
             self._sessions[peer] = self._open(peer, message)
             if message.role == protocol.ADMIN:
                 self._admins.add(peer)
-        self._router.greet()
+        self._router.identified()
         self.send(peer, self.welcome(version))
 
     def _open(self, peer: bytes, message: protocol.Hello) -> Session:

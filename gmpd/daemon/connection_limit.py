@@ -1,8 +1,9 @@
 """The limit of connections, and the daemon's behaviour at it.
 
 libzmq aborts the process when it accepts a connection and no descriptor is left. So each socket has
-a limit far below. At the limit the socket refuses new connections (``netpoll.monitor.Doorman``),
-and connections without a Hello are closed. Others are unaffected.
+a limit far below. At the limit the socket refuses new connections
+(``netpoll.monitor.ConnectionMonitor``), and connections without a Hello are closed. Others are
+unaffected.
 """
 
 from __future__ import annotations
@@ -52,11 +53,11 @@ class ConnectionLimit:
 
     def look(self) -> None:
         """The monitor reports a change: the limit may be reached, or left."""
-        if self._router.is_shut or self._is_refusing:
+        if self._router.is_refusing or self._is_refusing:
             self._deadline.now()
 
     def _due(self, now: int) -> None:
-        if not self._router.is_shut:
+        if not self._router.is_refusing:
             if self._is_refusing:
                 self._is_refusing = False
                 log.info("%s may connect again", self._whose)
@@ -70,4 +71,4 @@ class ConnectionLimit:
             )
             self._is_refusing = True
         self._deadline.set(now + LOOK_NS)
-        self._router.turn_out(now - SILENT_NS)
+        self._router.drop_unidentified(now - SILENT_NS)

@@ -139,9 +139,9 @@ class Coordinator:
             (self._client_link, "clients", self.clients.someone_left),
             (self._worker_link, "workers", self.workers.take_disconnects),
         ):
-            assert link.doorman is not None  # it counts its connections
+            assert link.monitor is not None  # it counts its connections
             connection_limit = ConnectionLimit(link, whose, self.deadlines)
-            self._poller.add(partial(_connections_changed, left, connection_limit), link.doorman.fd)
+            self._poller.add(partial(_connections_changed, left, connection_limit), link.monitor.fd)
 
     def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""

@@ -172,7 +172,7 @@ class Workers:
             self._sched.handle(ready, time.monotonic_ns())
         worker.peer = peer
         self._processes[peer] = worker
-        self._router.greet()
+        self._router.identified()
         self._router.send(peer, [protocol.pack(self._welcome())])
         if serves:
             self._pool.ready(worker)

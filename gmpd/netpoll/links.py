@@ -11,7 +11,7 @@ import zmq
 
 from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.netpoll.files import inode_at, remove_file
-from gmpd.netpoll.monitor import DROPPED, Connection, Doorman, inode_of, shut_down
+from gmpd.netpoll.monitor import DROPPED, Connection, ConnectionMonitor, inode_of, shut_down
 from gmpd.netpoll.sockets import (
     MORE,
     NOBLOCK,
@@ -112,8 +112,9 @@ class Router:
 
     ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
     as far as a message (garbage, HTTP, another user). ``connections_max``: the limit of
-    connections, see ``Doorman``; None: they are not counted. ``messages_max``: a peer that does not
-    read, and for which this many messages wait inside libzmq, counts as gone; 0: no limit.
+    connections, see ``ConnectionMonitor``; None: they are not counted. ``messages_max``: a peer
+    that does not read, and for which this many messages wait inside libzmq, counts as gone; 0: no
+    limit.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Router:
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.set(zmq.BACKLOG, BACKLOG)
         socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        self.doorman: Doorman | None = None
+        self.monitor: ConnectionMonitor | None = None
         self._socket = socket
         self._last: memoryview | None = None
         self._disconnects = 0
@@ -145,7 +146,7 @@ class Router:
         self.unreachable = 0
         try:
             if connections_max is not None:
-                self.doorman = Doorman(socket, endpoint, connections_max)
+                self.monitor = ConnectionMonitor(socket, endpoint, connections_max)
             self._bind()
         except zmq.ZMQError as error:
             self.close()
@@ -154,7 +155,7 @@ class Router:
     @property
     def is_there(self) -> bool:
         """Whether its file is the one that it has bound, or has another name for a while."""
-        return self.is_shut or inode_at(self.endpoint) == self._bound
+        return self.is_refusing or inode_at(self.endpoint) == self._bound
 
     def bind_again(self) -> None:
         """Its file was removed: restore it for new clients; connected ones are unaffected.
@@ -206,29 +207,31 @@ class Router:
 
     def take_disconnects(self) -> bool:
         """Whether connections have ended since the last call (libzmq does not say which)."""
-        if self.doorman is None:
+        if self.monitor is None:
             return False
-        before, self._disconnects = self._disconnects, self.doorman.hear()
+        before, self._disconnects = self._disconnects, self.monitor.take_disconnects()
         return self._disconnects != before
 
     @property
     def bad_handshakes(self) -> int:
-        return 0 if self.doorman is None else self.doorman.bad_handshakes
+        return 0 if self.monitor is None else self.monitor.bad_handshakes
 
     @property
     def connections(self) -> int:
-        return 0 if self.doorman is None else len(self.doorman)
+        return 0 if self.monitor is None else len(self.monitor)
 
     @property
-    def is_shut(self) -> bool:
+    def is_refusing(self) -> bool:
         """Whether new connections are refused because there are too many."""
-        return self.doorman is not None and self.doorman.is_shut
+        return self.monitor is not None and self.monitor.is_refusing
 
-    def greet(self) -> None:
-        """The sender of the last message is welcome: ``turn_out`` is not for it."""
-        if self.doorman is not None and self._last is not None:
+    def identified(self) -> None:
+        """The sender of the last message has identified itself: ``drop_unidentified`` leaves it
+        alone.
+        """
+        if self.monitor is not None and self._last is not None:
             frame: Any = self._last.obj
-            self.doorman.greeted(int(frame.get(zmq.SRCFD)))
+            self.monitor.identified(int(frame.get(zmq.SRCFD)))
 
     def last_connection(self) -> Connection:
         """The connection that the last message came over; for ``cut``."""
@@ -241,16 +244,16 @@ class Router:
         """End a connection, unless it has ended."""
         shut_down(*connection)
 
-    def turn_out(self, before_ns: int) -> None:
-        """End the connections of who came before that time and was not greeted."""
-        if self.doorman is not None:
-            self.doorman.turn_out(before_ns)
+    def drop_unidentified(self, before_ns: int) -> None:
+        """End connections older than that whose peers have not identified themselves."""
+        if self.monitor is not None:
+            self.monitor.drop_unidentified(before_ns)
 
     def close(self, linger_ms: int = 0) -> None:
         """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
         if not self._socket.closed:
-            if self.doorman is not None:
-                self.doorman.close()
+            if self.monitor is not None:
+                self.monitor.close()
             self._socket.close(linger_ms)
         remove_file(self.endpoint)
 

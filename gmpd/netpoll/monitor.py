@@ -14,8 +14,9 @@ import zmq
 
 from gmpd.netpoll.files import remove_file, rename_file
 
-#: How long a listening socket that closes waits for its doorman, seconds: some lines of Python.
-DOORMAN_S = 5.0
+#: How long a listening socket that closes waits for its monitor's thread, seconds: some lines of
+#: Python.
+MONITOR_END_S = 5.0
 
 #: A monitor's first frame: event and value (zmq_socket_monitor(3)). pyzmq's own reader of it
 #: imports asyncio: 3 MB and 10 ms that the coordinator does not need.
@@ -28,7 +29,7 @@ _BAD_HANDSHAKE = int(
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
 _STOPPED = int(zmq.Event.MONITOR_STOPPED)
-#: Ends the name of a socket's file while its door is shut.
+#: Ends the name of a socket's file while new connections are refused.
 _SHUT = ".shut"
 
 
@@ -40,19 +41,19 @@ class Connection(NamedTuple):
     inode: int
 
 
-class _Met(NamedTuple):
+class _Accepted(NamedTuple):
     """A connection: the number of its socket's inode, and since when (ns) it is there."""
 
     inode: int
     since_ns: int
 
 
-class Doorman:
-    """Watches the connections of a listening socket, and shuts its door when there are too many.
+class ConnectionMonitor:
+    """Watches the connections of a listening socket, and refuses new ones at the limit.
 
     In a thread of its own: libzmq accepts every connection, in its own thread too, and aborts the
-    process when no descriptor is left; a busy owner would come too late. Shut, the socket's file
-    has another name: new connects get ENOENT, established connections are unaffected.
+    process when no descriptor is left; a busy owner would come too late. While it refuses, the
+    socket's file has another name: new connects get ENOENT, established connections are unaffected.
     ``fd`` is readable when something has changed.
     """
 
@@ -60,12 +61,12 @@ class Doorman:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.bad_handshakes = 0
         self.disconnects = 0
-        self.is_shut = False
+        self.is_refusing = False
         self._path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else ""
         self._limit = limit
-        self._met: dict[int, _Met] = {}
-        #: Inodes of those who said who they are; that may be known before the connection is.
-        self._known: set[int] = set()
+        self._accepted: dict[int, _Accepted] = {}
+        #: Inodes of peers that identified themselves; the Hello may come before the event.
+        self._identified: set[int] = set()
         self._socket = socket
         events = _ACCEPTED | DROPPED | _BAD_HANDSHAKE | _STOPPED
         self._monitor = socket.get_monitor_socket(events)
@@ -73,7 +74,7 @@ class Doorman:
         self._thread.start()
 
     def __len__(self) -> int:
-        return len(self._met)
+        return len(self._accepted)
 
     def _watch(self) -> None:
         while True:
@@ -81,29 +82,29 @@ class Doorman:
             if number == _STOPPED:
                 break
             if number == _ACCEPTED:
-                self._came(fd)
+                self._on_accepted(fd)
             elif number == DROPPED:
-                self._left(fd)
+                self._on_disconnected(fd)
             else:
                 self.bad_handshakes += 1
         self._monitor.close(0)
 
-    def _came(self, fd: int) -> None:
-        self._met[fd] = _Met(inode_of(fd), time.monotonic_ns())
-        if not self.is_shut and len(self._met) >= self._limit and self._path:
-            self.is_shut = rename_file(self._path, self._path + _SHUT)
+    def _on_accepted(self, fd: int) -> None:
+        self._accepted[fd] = _Accepted(inode_of(fd), time.monotonic_ns())
+        if not self.is_refusing and len(self._accepted) >= self._limit and self._path:
+            self.is_refusing = rename_file(self._path, self._path + _SHUT)
             os.eventfd_write(self.fd, 1)
 
-    def _left(self, fd: int) -> None:
-        met = self._met.pop(fd, None)
-        if met is not None:
-            self._known.discard(met.inode)
-        if self.is_shut and len(self._met) < self._limit * 7 // 8:
-            self.is_shut = not rename_file(self._path + _SHUT, self._path)
+    def _on_disconnected(self, fd: int) -> None:
+        accepted = self._accepted.pop(fd, None)
+        if accepted is not None:
+            self._identified.discard(accepted.inode)
+        if self.is_refusing and len(self._accepted) < self._limit * 7 // 8:
+            self.is_refusing = not rename_file(self._path + _SHUT, self._path)
         self.disconnects += 1
         os.eventfd_write(self.fd, 1)
 
-    def hear(self) -> int:
+    def take_disconnects(self) -> int:
         """Make ``fd`` unreadable; how many connections have ended so far."""
         try:
             os.eventfd_read(self.fd)
@@ -111,22 +112,22 @@ class Doorman:
             pass
         return self.disconnects
 
-    def greeted(self, fd: int) -> None:
+    def identified(self, fd: int) -> None:
         """The peer of this connection has identified itself."""
-        self._known.add(inode_of(fd))
+        self._identified.add(inode_of(fd))
 
-    def turn_out(self, before_ns: int) -> None:
-        """End connections older than that of those who did not."""
-        for fd, met in list(self._met.items()):
-            if met.since_ns < before_ns and met.inode not in self._known:
-                shut_down(fd, met.inode)
+    def drop_unidentified(self, before_ns: int) -> None:
+        """End connections older than that whose peers did not identify themselves."""
+        for fd, accepted in list(self._accepted.items()):
+            if accepted.since_ns < before_ns and accepted.inode not in self._identified:
+                shut_down(fd, accepted.inode)
 
     def close(self) -> None:
         """Before the socket is closed."""
         self._socket.disable_monitor()
-        self._thread.join(DOORMAN_S)
+        self._thread.join(MONITOR_END_S)
         os.close(self.fd)
-        if self.is_shut:
+        if self.is_refusing:
             remove_file(f"ipc://{self._path}{_SHUT}")
 
 

@@ -52,7 +52,7 @@ class FakeRouter:
         self.sent.append((peer, protocol.unpack(frames[0], protocol.TO_CLIENT)))
         return True
 
-    def greet(self) -> None:
+    def identified(self) -> None:
         pass
 
     def last_connection(self) -> Connection:
