@@ -26,7 +26,7 @@ class Delivery:
         self._ident = 0
 
     def put(self, future: Any) -> None:
-        """Its callbacks are due. By one thread at a time: inside the client's door."""
+        """Its callbacks are due. By one thread at a time: under the client's lock."""
         self._put += 1
         self._due.put(future)
 

@@ -186,7 +186,7 @@ class Client(_Client):
         if self._ended:
             return
         self._stopping = self._ended = True
-        with self._door:
+        with self._core_lock:
             self._say_bye()
             self._number()
             self._settle()

@@ -1,16 +1,17 @@
 """A blocking client's session: its core and socket, used by the thread that needs them.
 
 **Threads.** ``submit`` appends to a deque, which takes no lock; the rest is done behind the
-``door``. One daemon thread, the IO thread, sleeps on the socket's descriptor, on the monitor's and
-on an eventfd by which others wake it. A thread that waits for a result leads for a moment instead:
-it reads the socket itself, spinning, since the answer to a short job comes sooner than a sleeping
-thread wakes. The reading thread settles futures at once: that runs no user code. Callbacks run in a
-thread of their own (``delivery``); the thread that asks for a value unpickles it (``futures``).
+``core_lock``. One daemon thread, the IO thread, sleeps on the socket's descriptor, on the monitor's
+and on an eventfd by which others wake it. A thread that waits for a result leads for a moment
+instead: it reads the socket itself, spinning, since the answer to a short job comes sooner than a
+sleeping thread wakes. The reading thread settles futures at once: that runs no user code. Callbacks
+run in a thread of their own (``delivery``); the thread that asks for a value unpickles it
+(``futures``).
 
-**Signals.** Handlers of any signal may use the client, or raise: none runs behind the door. A job
+**Signals.** Handlers of any signal may use the client, or raise: none runs under the lock. A job
 that an interrupted thread left in the deque is sent by the IO thread.
 
-**Finalizers** run in any thread at any point, also behind the door. There they may submit, cancel
+**Finalizers** run in any thread at any point, also under the lock. There they may submit, cancel
 and close, which is noted and done later; a call that would wait raises an error.
 
 **The IO thread** does not keep a client alive: while it sleeps it has only a weak reference. A
@@ -38,10 +39,10 @@ from typing import Any
 
 from gmpd.client import iothread
 from gmpd.client.connection import ClientConnection
+from gmpd.client.core_lock import CoreLock
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
-from gmpd.client.door import Door
 from gmpd.client.futures import JobFuture, Sleepers
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.streams import Gone, Stream
@@ -85,8 +86,8 @@ class Session(ClientConnection):
         # Until all is there: close() of a half-made client has nothing to do.
         self._closed = self._ended = True
         self._on_full, self._pending_max = on_full, pending_max
-        self._door = Door()
-        #: Jobs on their way to the core: appended by any thread, taken out behind the door.
+        self._core_lock = CoreLock()
+        #: Jobs on their way to the core: appended by any thread, taken out under the lock.
         self._requests: deque[Request] = deque()
         #: The threads that wait for room, and for the end of all jobs.
         self._room, self._idle = self._new_bell(), self._new_bell()
@@ -156,8 +157,8 @@ class Session(ClientConnection):
             raise
 
     def _hand_over(self) -> None:
-        """Send what was appended; a finalizer that is behind the door already leaves it there."""
-        if not self._door.inside:
+        """Send what was appended; a finalizer that is under the lock already leaves it there."""
+        if not self._core_lock.is_held:
             self._exchange()
         elif self._asleep:
             self._nudge()
@@ -202,11 +203,11 @@ class Session(ClientConnection):
 
     def _exchange(self) -> None:
         """Number queued requests, and send those that the window allows."""
-        with self._door:
+        with self._core_lock:
             self._send_all()
 
     def _send_all(self) -> None:
-        """Behind the door. Wakes the IO thread there, too: after it, a handler may raise."""
+        """Under the lock. Wakes the IO thread there, too: after it, a handler may raise."""
         self._number()
         if not self._ended and (self._send_out() or self._unarmed):
             self._nudge()
@@ -226,7 +227,7 @@ class Session(ClientConnection):
 
     def _cannot_wait(self) -> bool:
         """Whether this thread would wait for itself: a finalizer in the middle of the client."""
-        return self._door.inside or self._io == threading.get_ident()
+        return self._core_lock.is_held or self._io == threading.get_ident()
 
     def refuse_to_wait(self) -> None:
         """Raises RuntimeError where waiting would never end: in a fork, or for itself."""
@@ -252,7 +253,7 @@ class Session(ClientConnection):
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
         fd = self._link.fd
         with DEFER_SIGNALS:
-            with self._door:
+            with self._core_lock:
                 if self._stopping:
                     return
                 self._leading = True
@@ -261,7 +262,7 @@ class Session(ClientConnection):
                 while self._look() and not future.done() and time.perf_counter_ns() < end:
                     pass
             finally:
-                with self._door:
+                with self._core_lock:
                     self._leading = False
                     if not self._stopping:
                         self._epoll.modify(fd, select.EPOLLIN)
@@ -269,7 +270,7 @@ class Session(ClientConnection):
                             self._nudge()
 
     def _look(self) -> bool:
-        with self._door:
+        with self._core_lock:
             if self._stopping:
                 return False
             # A look costs a fifth of a pump that finds nothing.
@@ -307,7 +308,7 @@ class Session(ClientConnection):
     def _cancel(self, how: Callable[[], int]) -> int:
         if self._pid != os.getpid():
             return 0
-        with self._door:
+        with self._core_lock:
             self._number()
             unsent = how()
             self._send_all()
@@ -355,7 +356,7 @@ class Session(ClientConnection):
     def _new_bell(self) -> Any:
         return Sleepers()
 
-    # -- outcomes, behind the door ---------------------------------------------------------------
+    # -- outcomes, under the lock ---------------------------------------------------------------
 
     def _settle(self) -> None:
         """Settle the futures of received outcomes. Runs no user code."""
@@ -392,7 +393,7 @@ class Session(ClientConnection):
         self._delivery.put(future)
         self._ring()  # for the IO thread to start the other one, if it is the first
 
-    # -- the socket; the caller is behind the door -----------------------------------------------
+    # -- the socket; the caller is under the lock -----------------------------------------------
 
     def _connect(self, timeout_s: float) -> None:
         self._open_link(self._new_network())
@@ -449,7 +450,7 @@ class Session(ClientConnection):
             if fd == self._bell.fileno():
                 self._bell.read(8)
         self._turns += 1  # after it has read: what rings from now on is heard by the next turn
-        with self._door:
+        with self._core_lock:
             if self._stopping:
                 return False
             if self._retry_at and time.monotonic() >= self._retry_at:
@@ -486,7 +487,7 @@ class Session(ClientConnection):
 
     def _next_turn(self) -> float | None:
         """Seconds until there is work without a wake-up; None: never."""
-        with self._door:
+        with self._core_lock:
             self._asleep = True
             core, now = self._core, time.monotonic()
             if self._requests or self._forgotten:
@@ -507,14 +508,14 @@ class Session(ClientConnection):
 
     def _finish(self) -> None:
         """The end, in this thread: a closing thread may be interrupted and is not needed."""
-        with self._door:
+        with self._core_lock:
             self._stopping = self._ended = True
             self._say_bye()
             self._number()
             self._settle()
             self._epoll.close()
         while self._unsettled:
-            with self._door:
+            with self._core_lock:
                 self._settle_held()
             time.sleep(HELD_S)
         self._delivery.start()
@@ -526,7 +527,7 @@ class Session(ClientConnection):
 
     def lose(self, error: Exception) -> None:
         """Release all jobs: they end with ``error``, and so does every later one."""
-        with self._door:
+        with self._core_lock:
             self._number()
             self._core.lose(error)
             self._settle()
@@ -538,7 +539,7 @@ class Session(ClientConnection):
             " on, but their results are lost: make a new Client"
         )
         told.__cause__ = error
-        with self._door:
+        with self._core_lock:
             self._core.lose(told)
         self._closed = True
         self._finish()
@@ -584,7 +585,7 @@ class Session(ClientConnection):
 def _in_fork() -> None:
     """In a fork there are no threads: what was locked stays so, and the socket is the parent's."""
     for client in list(iothread.open_sessions):
-        client._door = Door()
+        client._core_lock = CoreLock()
         client._closed = client._ended = client._stopping = True
 
 

@@ -112,7 +112,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         self._admit(True)
         core = self._core
         core.check(ref, blob, options)
-        with self._door:
+        with self._core_lock:
             # An interrupted caller either began no job or has a stream that ends it: a
             # generator without a reader would wait for ever.
             self._number()
@@ -122,7 +122,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def pull_items(self, seq: int, n: int) -> None:
         """Room for ``n`` more items of a stream."""
-        with self._door:
+        with self._core_lock:
             if self._stopping:
                 return
             self._core.pull(seq, n)
@@ -147,11 +147,11 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         if self._closed:
             self._refuse()
         sink = _CallSink(self.new_bell())
-        with self._door:
+        with self._core_lock:
             self._core.call(method, params, sink)
             self._send_all()
         if not sink.wait(timeout):
-            with self._door:
+            with self._core_lock:
                 self._core.forget_call(sink)
             raise DaemonUnreachable(
                 f"the daemon at {self.endpoint} did not answer {method!r} within {timeout:g} s"

@@ -51,7 +51,7 @@ def test_the_collector_frees_one_while_this_thread_has_the_lock(
     with gmpd.Client() as client:
         for _ in range(3):
             next(Cycle(begin(client)).held)
-            with client._door:
+            with client._core_lock:
                 gc.collect()
         wait_until(lambda: client._core.busy == 0, "nothing is left of what was dropped")
         assert client.submit(abs, -2).result(20) == 2

@@ -259,7 +259,7 @@ def test_a_finalizer_in_the_middle_of_the_client_may_submit_and_is_refused_to_wa
                 out.append("itself" in str(error))
 
     Finalized(use)
-    with client._door:
+    with client._core_lock:
         gc.collect()
     assert out[1:] == [False, True, True, True]
     wait([out[0]], DEADLINE_S)

@@ -362,11 +362,11 @@ def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
     pending = pool.submit(asyncio.sleep, 0.5)
     stream = client.stream(range, 10)
     assert next(stream) == 0
-    client._door._lock.acquire()  # as another thread would have it
+    client._core_lock._lock.acquire()  # as another thread would have it
     try:
         pid = os.fork()
     except BaseException:
-        client._door._lock.release()  # else nothing in this process ends any more
+        client._core_lock._lock.release()  # else nothing in this process ends any more
         raise
     if pid == 0:
         signal.alarm(20)  # ends it, should it wait
@@ -387,7 +387,7 @@ def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
         client.close()
         pool.shutdown()
         os._exit(told)
-    client._door._lock.release()
+    client._core_lock._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
     assert list(stream) == [*range(1, 10)]
     assert pending.result(20) is None

@@ -1,4 +1,4 @@
-"""The door to a client's core and socket: one thread at a time, held up by no signal handler.
+"""The lock of a client's core and socket: one thread at a time, interrupted by no signal handler.
 
 Work behind it is never interrupted: signal handlers are deferred to its end (``defer_signals``), so
 they find it open. Only a finalizer (``__del__``, a weak reference's callback) may run in a thread
@@ -14,8 +14,8 @@ from typing import Any
 from gmpd.client.defer_signals import DEFER_SIGNALS
 
 
-class Door:
-    """``with door:``; RuntimeError for a finalizer that runs inside."""
+class CoreLock:
+    """``with core_lock:``; RuntimeError for a finalizer that runs while its thread holds it."""
 
     __slots__ = ("_lock",)
 
@@ -23,8 +23,8 @@ class Door:
         self._lock: Any = _thread.RLock()
 
     @property
-    def inside(self) -> bool:
-        """Whether this thread is."""
+    def is_held(self) -> bool:
+        """Whether this thread holds it."""
         return bool(self._lock._is_owned())
 
     def __enter__(self) -> None:
