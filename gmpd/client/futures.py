@@ -58,7 +58,7 @@ class Owner(Protocol):
 _RLock: Any = _thread.RLock  # typeshed says that it is final
 
 
-class Sleepers:
+class Waiters:
     """Threads that sleep until something is so; nothing is locked, so nothing is ever left locked.
 
     A predicate is looked at once more after its sleeper has been put in: so what has changed before
@@ -101,7 +101,7 @@ class Sleepers:
                     sleeper.release()
 
 
-class Condition(Sleepers, _RLock):  # type: ignore[misc]
+class Condition(Waiters, _RLock):  # type: ignore[misc]
     """The part of ``threading.Condition`` that a future needs, at a third of its cost.
 
     Entered and left in one C call each: an interrupt never leaves it locked.

@@ -103,7 +103,7 @@ class Client(_Client):
     def _new_network(self) -> Network:
         return Network(green=True)
 
-    def _new_bell(self) -> Any:
+    def _new_waiters(self) -> Any:
         return Condition()
 
     def lead(self, future: JobFuture, timeout: float | None) -> None:
@@ -157,12 +157,12 @@ class Client(_Client):
             self._woken = True
             gevent.spawn(self._turn_green)
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if not self._stopping:
             self._there(self._loop_callback)
 
-    def _watch_bell(self, stream: Stream) -> Gone:
-        return Gone(stream, lambda _: self._ring())
+    def _watch_to_notify(self, stream: Stream) -> Gone:
+        return Gone(stream, lambda _: self._notify())
 
     def _turn_green(self) -> None:
         self._woken = False

@@ -40,7 +40,7 @@ class Served(Protocol):
 open_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-class Bell(io.FileIO):
+class EventFd(io.FileIO):
     """An eventfd that wakes the IO thread: ``write(ONE)``, from any thread at any time.
 
     Its last reference closes it, and no call does: a thread in ``write`` has released the GIL, and
@@ -54,8 +54,8 @@ class Bell(io.FileIO):
         self.close()
 
 
-class NoBell:
-    """In the place of the bell of a client that has ended: there is no thread to wake."""
+class ClosedEventFd:
+    """In the place of the eventfd of a client that has ended: there is no thread to wake."""
 
     def write(self, _what: bytes) -> None:
         """Nothing."""
@@ -65,11 +65,11 @@ def serve(
     ref: weakref.ref[Served],
     dropped: list[Served],
     epoll: select.epoll,
-    _bell: Bell,
+    _eventfd: EventFd,
     *owned: Any,
 ) -> None:
-    """A client's IO thread. It has ``_bell`` for the client, which may come back when the collector
-    has closed what only garbage refers to."""
+    """A client's IO thread. It has ``_eventfd`` for the client, which may come back when the
+    collector has closed what only garbage refers to."""
     try:
         _serve_turns(ref, dropped, epoll)
     except BaseException as error:
@@ -79,7 +79,7 @@ def serve(
             client._die(error)
     dropped.clear()
     epoll.close()
-    del _bell  # what ended the thread may be kept, and this frame with it
+    del _eventfd  # what ended the thread may be kept, and this frame with it
     _close_link(*owned)
 
 

@@ -2,7 +2,7 @@
 
 Which items go together (``Sizer``), how many are out and what comes back (``Plan``, for every
 face), in which order (``Mapping``, for the blocking ones: it uses a client only through
-``submit_ref``, ``forget_jobs`` and ``new_bell``).
+``submit_ref``, ``forget_jobs`` and ``new_waiters``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Submitter(Protocol):
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
     ) -> JobFuture: ...
     def forget_jobs(self, futures: Iterable[JobFuture]) -> None: ...
-    def new_bell(self) -> Any: ...
+    def new_waiters(self) -> Any: ...
 
 
 class Sizer:
@@ -264,7 +264,7 @@ class Mapping:
             del future  # it must not keep its result while the caller works
 
     def _as_completed(self) -> Iterator[Iterator[Any]]:
-        over = _Ended(self._client.new_bell())
+        over = _Ended(self._client.new_waiters())
         while self._fill(over):
             if (future := over.take(self._left())) is None:
                 raise TimeoutError
@@ -295,8 +295,8 @@ class _Ended:
     """Futures in the order in which they end. A waiter of ``concurrent.futures``, not a callback:
     it is told by the thread that settles them."""
 
-    def __init__(self, bell: Any) -> None:
-        self._bell = bell
+    def __init__(self, waiters: Any) -> None:
+        self._waiters = waiters
         self._futures: deque[Any] = deque()
 
     def watch(self, future: Any) -> None:
@@ -309,13 +309,13 @@ class _Ended:
 
     def take(self, timeout: float | None) -> Any:
         """The next one; None after ``timeout`` seconds."""
-        self._bell.wait_for(lambda: self._futures, timeout)
+        self._waiters.wait_for(lambda: self._futures, timeout)
         return self._futures.popleft() if self._futures else None
 
     def add_result(self, future: Any) -> None:
         """It has ended, in whatever way."""
         self._futures.append(future)
-        self._bell.notify_all()
+        self._waiters.notify_all()
 
     add_exception = add_cancelled = add_result
 

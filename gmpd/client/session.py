@@ -43,7 +43,7 @@ from gmpd.client.core_lock import CoreLock
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
-from gmpd.client.futures import JobFuture, Sleepers
+from gmpd.client.futures import JobFuture, Waiters
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.streams import Gone, Stream
 from gmpd.codec import Blob, FunctionRef
@@ -69,8 +69,8 @@ CLOSE_S = 15.0
 HELD_S, HELD_MAX_S = 0.005, 1.0
 #: One unit, as an eventfd takes it.
 _ONE = (1).to_bytes(8, sys.byteorder)
-#: Rings the bell of a stream's weak reference, without a step of Python.
-_RING = operator.methodcaller("write", _ONE)
+#: Writes to the eventfd for a stream's weak reference, without a step of Python.
+_NOTIFY = operator.methodcaller("write", _ONE)
 
 #: A job that was taken and has no number yet.
 Request = tuple[FunctionRef, dict[str, Any] | None, Blob, Any]
@@ -90,15 +90,16 @@ class Session(ClientConnection):
         #: Jobs on their way to the core: appended by any thread, taken out under the lock.
         self._requests: deque[Request] = deque()
         #: The threads that wait for room, and for the end of all jobs.
-        self._room, self._idle = self._new_bell(), self._new_bell()
+        self._room, self._idle = self._new_waiters(), self._new_waiters()
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
         self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
         self._leading = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
-        #: Turns that it has begun, and the turn in which it was rung last: once a turn is enough.
-        self._turns, self._rung = 0, -1
+        #: Turns that it has begun, and the turn in which it was notified last: once a turn is
+        #: enough.
+        self._turns, self._notified_turn = 0, -1
         #: The function that was submitted last: what is checked of it needs no second look.
         self._checked: FunctionRef | None = None
         #: It does not even wake by itself to see whether the daemon lives.
@@ -150,10 +151,10 @@ class Session(ClientConnection):
             requests.append((ref, options, blob, sink))
             if len(requests) >= FLUSH_JOBS or not core.in_flight or self._ended:
                 self._hand_over()
-            elif self._asleep and self._rung != self._turns:
+            elif self._asleep and self._notified_turn != self._turns:
                 self._nudge()
         except BaseException:  # interrupted: the IO thread sends what has been taken
-            self._ring()
+            self._notify()
             raise
 
     def _hand_over(self) -> None:
@@ -164,15 +165,16 @@ class Session(ClientConnection):
             self._nudge()
 
     def _nudge(self) -> None:
-        """Have the IO thread take another turn, unless it has been rung since the last began.
+        """Have the IO thread take another turn, unless it has been notified since the last began.
 
         Each write releases the GIL, so one has to do for all that is submitted until the thread
-        runs. The turn is read first: a ring that comes too early for it is only one too many.
+        runs. The turn is read first: a notification that comes too early for it is only one too
+        many.
         """
         turn = self._turns
-        if self._rung != turn:
-            self._ring()
-            self._rung = turn
+        if self._notified_turn != turn:
+            self._notify()
+            self._notified_turn = turn
 
     def _admit(self, wait: bool) -> None:
         if self._closed:  # so is, in a fork, every client of the parent
@@ -326,7 +328,7 @@ class Session(ClientConnection):
     def _forget(self, jobs: list[Any]) -> None:
         if self._pid == os.getpid():
             self._forgotten.append(jobs)
-            self._ring()
+            self._notify()
 
     def _cancel_forgotten(self) -> None:
         while self._forgotten:
@@ -339,22 +341,22 @@ class Session(ClientConnection):
 
     def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
         """References that cancel job ``seq`` when ``stream`` is dropped, while they are kept."""
-        bell = self._watch_bell(stream)
+        notify = self._watch_to_notify(stream)
         gone = Gone(stream, self._forgotten.append)  # the younger one is called first
         gone.seqs = [seq]
-        return bell, gone
+        return notify, gone
 
-    def _watch_bell(self, stream: Stream) -> Gone:
-        bell = Gone(stream, _RING)
-        bell.write = self._bell.write
-        return bell
+    def _watch_to_notify(self, stream: Stream) -> Gone:
+        notify = Gone(stream, _NOTIFY)
+        notify.write = self._eventfd.write
+        return notify
 
-    def new_bell(self) -> Any:
+    def new_waiters(self) -> Any:
         """Where this face's threads sleep until they are woken."""
-        return self._new_bell()
+        return self._new_waiters()
 
-    def _new_bell(self) -> Any:
-        return Sleepers()
+    def _new_waiters(self) -> Any:
+        return Waiters()
 
     # -- outcomes, under the lock ---------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class Session(ClientConnection):
     def settle_later(self, future: JobFuture, event: JobDone) -> None:
         """Somebody is inside of its condition: it is settled by the IO thread."""
         self._unsettled.append((future, event, time.monotonic()))
-        self._ring()
+        self._notify()
 
     def _settle_held(self) -> None:
         for _ in range(len(self._unsettled)):
@@ -391,7 +393,7 @@ class Session(ClientConnection):
     def call_back(self, future: JobFuture) -> None:
         """Its callbacks are due."""
         self._delivery.put(future)
-        self._ring()  # for the IO thread to start the other one, if it is the first
+        self._notify()  # for the IO thread to start the other one, if it is the first
 
     # -- the socket; the caller is under the lock -----------------------------------------------
 
@@ -421,35 +423,35 @@ class Session(ClientConnection):
     def _new_network(self) -> Network:
         return Network()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         """Wake the IO thread; needs no lock."""
         # Nothing is caught: it would be what a signal handler raised in here.
-        self._bell.write(_ONE)
+        self._eventfd.write(_ONE)
 
     # -- the IO thread ---------------------------------------------------------------------------
 
     def _start_io(self) -> None:
-        self._bell: Any = iothread.Bell()
+        self._eventfd: Any = iothread.EventFd()
         self._epoll = select.epoll()
-        for fd in (self._bell.fileno(), self._link.fd, self._link.monitor_fd):
+        for fd in (self._eventfd.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
         # The thread owns objects that close themselves in a finalizer: the client may be revived.
-        owned = (self._bell, self._link, self._network, self._daemon)
+        owned = (self._eventfd, self._link, self._network, self._daemon)
         args = (weakref.ref(self), self._dropped, self._epoll, *owned)
         self._thread = threading.Thread(
             target=iothread.serve, args=args, name="gmpd-io", daemon=True
         )
         self._ended = False
         self._thread.start()
-        self._ring()  # what came together with the Welcome has used up its edge
+        self._notify()  # what came together with the Welcome has used up its edge
 
     def _turn(self, ready: list[tuple[int, int]]) -> bool:
         """Do the pending work; False when the client is to end."""
         self._asleep = False
         for fd, _ in ready:
-            if fd == self._bell.fileno():
-                self._bell.read(8)
-        self._turns += 1  # after it has read: what rings from now on is heard by the next turn
+            if fd == self._eventfd.fileno():
+                self._eventfd.read(8)
+        self._turns += 1  # after it has read: a notification from now on is read by the next turn
         with self._core_lock:
             if self._stopping:
                 return False
@@ -520,9 +522,9 @@ class Session(ClientConnection):
             time.sleep(HELD_S)
         self._delivery.start()
         self._delivery.end()
-        for bell in (self._room, self._idle):
-            bell.notify_all()
-        self._bell = iothread.NoBell()
+        for waiters in (self._room, self._idle):
+            waiters.notify_all()
+        self._eventfd = iothread.ClosedEventFd()
         self._io = 0  # another thread may get the same number
 
     def lose(self, error: Exception) -> None:
@@ -551,7 +553,7 @@ class Session(ClientConnection):
 
     def _end_io(self) -> None:
         self._stopping = True
-        self._ring()
+        self._notify()
         if self._thread is None or self._cannot_wait():
             return
         end = time.monotonic() + CLOSE_S
@@ -577,7 +579,7 @@ class Session(ClientConnection):
         text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
         self._forgotten.append(None)  # readers of its streams are gone, too
         self._dropped.append(self)
-        self._ring()
+        self._notify()
         if self._warns:
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 

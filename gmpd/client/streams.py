@@ -26,7 +26,7 @@ class Owner(Protocol):
 
     def refuse_to_wait(self) -> None: ...
     def job_id(self, seq: int) -> str: ...
-    def new_bell(self) -> Any: ...
+    def new_waiters(self) -> Any: ...
     def pull_items(self, seq: int, n: int) -> None: ...
     def forget_seqs(self, seqs: list[int]) -> None: ...
     def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]: ...
@@ -94,7 +94,7 @@ class Stream(Iterator[Any]):
     def __init__(self, client: Owner, name: str) -> None:
         self._client = client
         self._arrived: deque[ItemsReceived | JobDone] = deque()
-        self._bell = client.new_bell()
+        self._waiters = client.new_waiters()
         self._incoming = self._new_incoming(name)
 
     def _new_incoming(self, name: str) -> Incoming:
@@ -116,7 +116,7 @@ class Stream(Iterator[Any]):
 
     def _await_arrival(self) -> None:
         self._client.refuse_to_wait()
-        self._bell.wait_for(lambda: self._arrived)
+        self._waiters.wait_for(lambda: self._arrived)
         event = self._arrived[0]
         if isinstance(event, JobDone):  # stays, should a handler raise while the error is decoded
             self._incoming.take(event, self._client.job_id(self._seq))
@@ -173,11 +173,11 @@ class Stream(Iterator[Any]):
 
     def sink(self) -> Sink:
         """Held by the core instead of the stream, so that the stream can be dropped."""
-        arrived, bell = self._arrived, self._bell
+        arrived, waiters = self._arrived, self._waiters
 
         def put(event: ItemsReceived | JobDone) -> None:
             arrived.append(event)
-            bell.notify_all()
+            waiters.notify_all()
 
         return Sink(put)
 

@@ -146,7 +146,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         timeout = checked(timeout)
         if self._closed:
             self._refuse()
-        sink = _CallSink(self.new_bell())
+        sink = _CallSink(self.new_waiters())
         with self._core_lock:
             self._core.call(method, params, sink)
             self._send_all()
@@ -218,19 +218,19 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 class _CallSink:
     """Where the answer to a call is put."""
 
-    def __init__(self, bell: Any) -> None:
-        self._bell = bell
+    def __init__(self, waiters: Any) -> None:
+        self._waiters = waiters
         self._over = False
         self.ok = False
         self.value: Any = None
 
     def wait(self, timeout: float | None) -> bool:
         """Whether there is an answer in time."""
-        return bool(self._bell.wait_for(lambda: self._over, timeout))
+        return bool(self._waiters.wait_for(lambda: self._over, timeout))
 
     def answered(self, ok: bool, value: Any) -> None:
         self.ok, self.value, self._over = ok, value, True
-        self._bell.notify_all()
+        self._waiters.notify_all()
 
 
 def _at_exit() -> None:

@@ -217,7 +217,7 @@ def test_when_the_threads_end_everybody_hears_why(monkeypatch: pytest.MonkeyPatc
             raise MemoryError("as if none were left")
 
     monkeypatch.setattr(Session, "_check_liveness", broken)
-    client._ring()
+    client._notify()
     for future in futures:
         with pytest.raises(DaemonUnreachable, match="own thread ended by MemoryError"):
             future.result(DEADLINE_S)

@@ -44,8 +44,8 @@ CHECKED_BEFORE = {
     ("client/futures.py", "sleeper.acquire(True, left)"),  # wait_over checked it
     ("client/futures.py", "self._condition.wait_for(self.done, left)"),  # wait_over
     ("client/green.py", "event.wait(timeout)"),  # as Condition's
-    ("client/sync.py", "self._bell.wait_for(lambda: self._over, timeout)"),  # call
-    ("client/mapping.py", "self._bell.wait_for(lambda: self._futures, timeout)"),  # map
+    ("client/sync.py", "self._waiters.wait_for(lambda: self._over, timeout)"),  # call
+    ("client/mapping.py", "self._waiters.wait_for(lambda: self._futures, timeout)"),  # map
     ("client/green.py", "self.wait(left)"),  # who calls it checks
     ("client/sync.py", "sink.wait(timeout)"),  # call
     ("client/sync.py", "self._idle.wait_for(idle, timeout)"),  # drain
