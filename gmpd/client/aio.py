@@ -220,10 +220,10 @@ class AsyncClient(
         future = AsyncJobFuture(loop=self._loop)
         future._client = self
         future._name = ref.name
-        future._seq = self._take_in(self._core.submit, ref, options, blob, future)
+        future._seq = self._enqueue(self._core.submit, ref, options, blob, future)
         return future
 
-    def _take_in(
+    def _enqueue(
         self,
         take: Callable[[FunctionRef, Blob, Options | None, Any], int],
         ref: FunctionRef,
@@ -268,7 +268,7 @@ class AsyncClient(
         ref, options, blob = prepare(fn, overrides, args, kwargs)
         arrivals: asyncio.Queue[ItemsReceived | JobDone] = asyncio.Queue()
         incoming = Incoming(ref.name)
-        seq = self._take_in(self._core.begin_stream, ref, options, blob, Sink(arrivals.put_nowait))
+        seq = self._enqueue(self._core.begin_stream, ref, options, blob, Sink(arrivals.put_nowait))
         try:
             while incoming or not incoming.over:
                 if not incoming:

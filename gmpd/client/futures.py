@@ -48,7 +48,7 @@ _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 class Owner(Protocol):
     """The part of a client that its futures use."""
 
-    def lead(self, future: Any, timeout: float | None) -> None: ...
+    def busy_poll(self, future: Any, timeout: float | None) -> None: ...
     def cancel_job(self, future: Any) -> bool: ...
     def job_id_of(self, future: Any) -> str: ...
     def call_back(self, future: Any) -> None: ...
@@ -218,7 +218,7 @@ class JobFuture(concurrent.futures.Future[Any]):
         timeout = checked(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         if self._owner is not None:
-            self._owner.lead(self, timeout)
+            self._owner.busy_poll(self, timeout)
         if self._state not in _OVER:
             left = None if end is None else max(0.0, end - time.monotonic())
             if not self._condition.wait_for(self.done, left):

@@ -106,13 +106,13 @@ class Client(_Client):
     def _new_waiters(self) -> Any:
         return Condition()
 
-    def lead(self, future: JobFuture, timeout: float | None) -> None:
+    def busy_poll(self, future: JobFuture, timeout: float | None) -> None:
         """Nothing: a greenlet that spins would keep the others from running."""
 
-    def _take_in(
+    def _enqueue(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
     ) -> None:
-        super()._take_in(ref, options, blob, sink, wait)
+        super()._enqueue(ref, options, blob, sink, wait)
         self._loop_callback.client = self
 
     def stream_with(self, *what: Any) -> Stream:

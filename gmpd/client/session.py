@@ -94,7 +94,7 @@ class Session(ClientConnection):
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
         self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
-        self._leading = False
+        self._busy_polling = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
         #: Turns that it has begun, and the turn in which it was notified last: once a turn is
@@ -105,7 +105,7 @@ class Session(ClientConnection):
         #: It does not even wake by itself to see whether the daemon lives.
         self._unarmed = True
         #: Jobs whose results are not wanted any more, noted by any thread. None: all streams.
-        self._forgotten: deque[Iterable[Any] | Gone | None] = deque()
+        self._to_cancel: deque[Iterable[Any] | Gone | None] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
         self._retry_at = 0.0
         self._tick_at = 0.0
@@ -130,7 +130,7 @@ class Session(ClientConnection):
 
     # -- jobs come in ----------------------------------------------------------------------------
 
-    def _take_in(
+    def _enqueue(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool
     ) -> None:
         core, requests = self._core, self._requests
@@ -150,21 +150,21 @@ class Session(ClientConnection):
         try:
             requests.append((ref, options, blob, sink))
             if len(requests) >= FLUSH_JOBS or not core.in_flight or self._ended:
-                self._hand_over()
+                self._flush_unless_held()
             elif self._asleep and self._notified_turn != self._turns:
-                self._nudge()
+                self._wake_io()
         except BaseException:  # interrupted: the IO thread sends what has been taken
             self._notify()
             raise
 
-    def _hand_over(self) -> None:
+    def _flush_unless_held(self) -> None:
         """Send what was appended; a finalizer that is under the lock already leaves it there."""
         if not self._core_lock.is_held:
-            self._exchange()
+            self._flush()
         elif self._asleep:
-            self._nudge()
+            self._wake_io()
 
-    def _nudge(self) -> None:
+    def _wake_io(self) -> None:
         """Have the IO thread take another turn, unless it has been notified since the last began.
 
         Each write releases the GIL, so one has to do for all that is submitted until the thread
@@ -197,13 +197,13 @@ class Session(ClientConnection):
             raise QueueFull(f"{self._pending()} jobs wait for the daemon already", 0)
         if self._cannot_wait():
             return  # a finalizer: its job is one too many
-        self._exchange()
+        self._flush()
         self._room.wait_for(
             lambda: self._pending() <= self._pending_max or self._core.lost or self._closed
         )
         self._admit(False)
 
-    def _exchange(self) -> None:
+    def _flush(self) -> None:
         """Number queued requests, and send those that the window allows."""
         with self._core_lock:
             self._send_all()
@@ -212,7 +212,7 @@ class Session(ClientConnection):
         """Under the lock. Wakes the IO thread there, too: after it, a handler may raise."""
         self._number()
         if not self._ended and (self._send_out() or self._unarmed):
-            self._nudge()
+            self._wake_io()
         self._settle()
 
     def _number(self) -> None:
@@ -241,37 +241,37 @@ class Session(ClientConnection):
                 " or hand the rest to another thread"
             )
 
-    def lead(self, future: JobFuture, timeout: float | None) -> None:
+    def busy_poll(self, future: JobFuture, timeout: float | None) -> None:
         """Read the socket in the calling thread for a moment, until ``future`` is done."""
         self.refuse_to_wait()
         spin_ns = SPIN_NS if timeout is None else min(SPIN_NS, int(timeout * 1e9))
         end = time.perf_counter_ns() + spin_ns
-        while not (future.done() or self._stopping or self._leading):
-            self._spin(future, end)
+        while not (future.done() or self._stopping or self._busy_polling):
+            self._poll_until(future, end)
             if time.perf_counter_ns() > end:
                 return
 
-    def _spin(self, future: JobFuture, end: int) -> None:
+    def _poll_until(self, future: JobFuture, end: int) -> None:
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
         fd = self._link.fd
         with DEFER_SIGNALS:
             with self._core_lock:
                 if self._stopping:
                     return
-                self._leading = True
+                self._busy_polling = True
                 self._epoll.modify(fd, 0)
             try:
-                while self._look() and not future.done() and time.perf_counter_ns() < end:
+                while self._poll_once() and not future.done() and time.perf_counter_ns() < end:
                     pass
             finally:
                 with self._core_lock:
-                    self._leading = False
+                    self._busy_polling = False
                     if not self._stopping:
                         self._epoll.modify(fd, select.EPOLLIN)
                         if self._requests or self._core.unsent or self._link.readable:
-                            self._nudge()
+                            self._wake_io()
 
-    def _look(self) -> bool:
+    def _poll_once(self) -> bool:
         with self._core_lock:
             if self._stopping:
                 return False
@@ -288,7 +288,7 @@ class Session(ClientConnection):
     def job_id_of(self, future: JobFuture) -> str:
         """The id of a future's job; it is numbered first, if need be."""
         if not future._seq and not self._cannot_wait() and self._pid == os.getpid():
-            self._exchange()
+            self._flush()
         return self.job_id(future._seq)
 
     def cancel_job(self, future: JobFuture) -> bool:
@@ -327,12 +327,12 @@ class Session(ClientConnection):
 
     def _forget(self, jobs: list[Any]) -> None:
         if self._pid == os.getpid():
-            self._forgotten.append(jobs)
+            self._to_cancel.append(jobs)
             self._notify()
 
-    def _cancel_forgotten(self) -> None:
-        while self._forgotten:
-            what = self._forgotten.popleft()
+    def _cancel_queued(self) -> None:
+        while self._to_cancel:
+            what = self._to_cancel.popleft()
             if what is None:
                 self._core.cancel_streams()
                 continue
@@ -342,7 +342,7 @@ class Session(ClientConnection):
     def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
         """References that cancel job ``seq`` when ``stream`` is dropped, while they are kept."""
         notify = self._watch_to_notify(stream)
-        gone = Gone(stream, self._forgotten.append)  # the younger one is called first
+        gone = Gone(stream, self._to_cancel.append)  # the younger one is called first
         gone.seqs = [seq]
         return notify, gone
 
@@ -459,7 +459,7 @@ class Session(ClientConnection):
                 self._retry_at = 0.0
                 self._core.retry()
             self._number()
-            self._cancel_forgotten()
+            self._cancel_queued()
             self._pump()
             self._check_peer()
             self._check_liveness()
@@ -492,7 +492,7 @@ class Session(ClientConnection):
         with self._core_lock:
             self._asleep = True
             core, now = self._core, time.monotonic()
-            if self._requests or self._forgotten:
+            if self._requests or self._to_cancel:
                 return 0.0
             due = [self._tick_at - now]
             self._unarmed = not core.waits and self._liveness.is_quiet(core.heard)
@@ -577,7 +577,7 @@ class Session(ClientConnection):
         if sys.is_finalizing():
             return
         text = f"unclosed {self!r}"  # as it was, not as its thread may leave it in a moment
-        self._forgotten.append(None)  # readers of its streams are gone, too
+        self._to_cancel.append(None)  # readers of its streams are gone, too
         self._dropped.append(self)
         self._notify()
         if self._warns:

@@ -85,7 +85,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         future = self._new_future()
         future._owner = self
         future._fn_name = ref.name
-        self._take_in(ref, options, blob, future, wait)
+        self._enqueue(ref, options, blob, future, wait)
         return future
 
     def map_with(
@@ -173,7 +173,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         calls this); False when ``timeout`` seconds are not enough."""
         self.refuse_to_wait()
         timeout = checked(timeout)
-        self._exchange()
+        self._flush()
         here = self._delivery.here
 
         def idle() -> bool:

@@ -40,7 +40,7 @@ def test_dir_shows_what_a_user_calls() -> None:
     names = {name for name in dir(half_made) if not name.startswith("_")}
     assert names >= {"submit", "map", "stream", "options", "enqueue", "job", "close"}
     assert {name for name in dir(Client) if not name.startswith("_")} >= names
-    assert not names & {"lead", "cancel_seqs", "submit_ref"}
+    assert not names & {"busy_poll", "cancel_seqs", "submit_ref"}
     green = {"wake_due"}
     clients = Client, AsyncClient
     assert all(any(hasattr(c, name) for c in clients) for name in FOR_GMPD - green)
