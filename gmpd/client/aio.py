@@ -15,14 +15,14 @@ from typing import Any, Self, TypeAlias
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.aside import Aside
 from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
 from gmpd.client.connection import ClientConnection
 from gmpd.client.defer_signals import DEFER_SIGNALS
-from gmpd.client.finalize import ClientResources, LoopCallback, end_aside
+from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.streams import Incoming, Sink
+from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, ProtocolError, another
@@ -71,11 +71,11 @@ class AsyncJobFuture(asyncio.Future[Any]):
             except ProtocolError as error:
                 self.set_exception(error)
             return
-        aside = self._client.aside
-        if aside.belongs(event, self._name):
-            aside.put(event, lambda: self.job_id, self._name, self._opened)
+        threads = self._client.unpickle_threads
+        if threads.is_slow(event, self._name):
+            threads.start(event, lambda: self.job_id, self._name, self._opened)
         else:
-            self._opened(*aside.open(event, lambda: self.job_id, self._name))
+            self._opened(*threads.unpickle(event, lambda: self.job_id, self._name))
 
     def _opened(self, value: Any, error: BaseException | None) -> None:
         if self.done():  # cancelled meanwhile, if only by the value's own code
@@ -113,7 +113,7 @@ class AsyncClient(
     #: Whether a link was opened.
     _hooked = False
     #: Once it is connected.
-    aside: Aside
+    unpickle_threads: UnpickleThreads
 
     def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
         pythons.welcome()
@@ -161,7 +161,9 @@ class AsyncClient(
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
         # Weakly: a client that is dropped ends at once, without a pass of the collector.
-        self.aside = Aside(self._loop, LoopCallback(self, AsyncClient._look_idle))
+        self.unpickle_threads = UnpickleThreads(
+            self._loop, LoopCallback(self, AsyncClient._look_idle)
+        )
         self._open_link(Network())
         self._hooked = True
         self._closed = False
@@ -352,7 +354,7 @@ class AsyncClient(
                 self._welcome.set_result(None)
 
     def _look_idle(self) -> None:
-        if not (self._core.busy or self.aside.busy):
+        if not (self._core.busy or self.unpickle_threads.busy):
             self._idle.set()
 
     def _expect(self) -> None:
@@ -401,7 +403,11 @@ class AsyncClient(
         if wait and self._core.cancel_streams():
             self._wake()
         try:
-            while wait and (self._core.busy or self.aside.busy) and not self._loop.is_closed():
+            while (
+                wait
+                and (self._core.busy or self.unpickle_threads.busy)
+                and not self._loop.is_closed()
+            ):
                 self._idle.clear()
                 await self._idle.wait()
         finally:  # also when cancelled: an open socket blocks the end of its context
@@ -468,7 +474,7 @@ class _Finding:
             self._unwanted = True
             target = self._target
         if target is not None and target.daemon is not None:
-            end_aside(target.daemon)
+            close_in_thread(target.daemon)
 
 
 class _CallSink:

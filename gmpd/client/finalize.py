@@ -102,7 +102,7 @@ class ClientResources:
         if self._take():
             self._close([protocol.pack(protocol.Bye("dropped"))])
             if self.daemon is not None:
-                end_aside(self.daemon)
+                close_in_thread(self.daemon)
 
     def end_now(self) -> None:
         """The interpreter ends, and with it all loops and threads."""
@@ -113,7 +113,7 @@ class ClientResources:
                 self.daemon.close()
 
 
-def end_aside(daemon: PrivateDaemon) -> None:
+def close_in_thread(daemon: PrivateDaemon) -> None:
     """End it without waiting for its end; the interpreter's end waits."""
     threading.Thread(target=daemon.close, name="gmpd-end").start()
 

@@ -1,8 +1,9 @@
 """Values that take long to unpickle: beside an asyncio loop, in threads.
 
 Unpickling runs users' code, and while it runs in the loop's thread the program's loop stands still.
-A change of threads costs more than most values take. So each function's first value is opened
-aside, and the next ones where the last one was quick in the loop itself; large ones always aside.
+A change of threads costs more than most values take. So each function's first value is unpickled
+in a thread, and the next ones where the last one was quick in the loop itself; large ones always in
+a thread.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ KNOWN_MAX = 1024
 THREADS_MAX = 8
 
 
-class Aside:
-    """Of one client: which values are opened aside, and the threads that do so."""
+class UnpickleThreads:
+    """Of one client: which values are unpickled in threads, and these threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[], None]) -> None:
         """``idle`` is called in the loop when none is open any more."""
@@ -41,14 +42,14 @@ class Aside:
         #: Values that are being opened.
         self.busy = 0
 
-    def belongs(self, event: JobDone, name: str) -> bool:
-        """Whether the outcome of a job of function ``name`` is to be opened aside."""
+    def is_slow(self, event: JobDone, name: str) -> bool:
+        """Whether the outcome of a job of function ``name`` is to be unpickled in a thread."""
         if event.outcome is not Outcome.OK and event.outcome is not Outcome.ERROR:
             return False  # there is nothing to unpickle
         size = len(event.payload) + sum(map(len, event.buffers))
         return name not in self._quick or size > LARGE_BYTES
 
-    def open(
+    def unpickle(
         self, event: JobDone, job_id: Callable[[], str], name: str
     ) -> tuple[Any, BaseException | None]:
         """Here and now; learns how long it took."""
@@ -62,7 +63,7 @@ class Aside:
             self._quick.add(name)
         return outcome
 
-    def put(
+    def start(
         self,
         event: JobDone,
         job_id: Callable[[], str],
@@ -73,8 +74,8 @@ class Aside:
         self.busy += 1
 
         def work() -> None:
-            value, error = self.open(event, job_id, name)
-            self._tell(lambda: self._over(value, error, then))
+            value, error = self.unpickle(event, job_id, name)
+            self._call_in_loop(lambda: self._deliver(value, error, then))
 
         with self._lock:
             self._due.append(work)
@@ -82,11 +83,11 @@ class Aside:
                 return
             self._threads += 1
         try:
-            threading.Thread(target=self._serve, name="gmpd-aside", daemon=True).start()
+            threading.Thread(target=self._serve, name="gmpd-unpickle", daemon=True).start()
         except RuntimeError:  # no more threads, or the interpreter ends
             self._serve()
 
-    def _over(
+    def _deliver(
         self,
         value: Any,
         error: BaseException | None,
@@ -99,7 +100,7 @@ class Aside:
             if not self.busy:
                 self._idle()
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _call_in_loop(self, what: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:  # the loop is closed: no task waits
