@@ -69,7 +69,7 @@ class G(Steps):
         self._value = kwargs
         self._send = self._fut_waiter = None
         #: Its awaiters: Gs, and callbacks with their contexts. Once it has failed: an
-        #: ``Unheard`` until the error is retrieved.
+        #: ``UnretrievedError`` until the error is retrieved.
         self._callbacks: Any = None
         self._must_cancel = self._asyncio_future_blocking = False
         self._state = PENDING
@@ -170,7 +170,7 @@ class G(Steps):
 
     def _failed(self, exc: BaseException) -> None:
         self._end(FAILED, exc)
-        self._callbacks = self._p.unheard.add(self, exc)
+        self._callbacks = self._p.unretrieved.add(self, exc)
 
     def _was_cancelled(self, exc: CancelledError) -> None:
         self._end(CANCELLED, exc.args[0] if exc.args else None)
@@ -278,9 +278,9 @@ class G(Steps):
         return CancelledError() if self._value is None else CancelledError(self._value)
 
     def _heard(self) -> None:
-        unheard, self._callbacks = self._callbacks, None
-        if unheard is not None:
-            unheard.heard()
+        unretrieved, self._callbacks = self._callbacks, None
+        if unretrieved is not None:
+            unretrieved.retrieved()
 
     def _join(self, timeout: float | None) -> None:
         timeout = checked(timeout)

@@ -20,7 +20,7 @@ from gmpd.runtime.g import G
 from gmpd.runtime.owner import Parker, run_on_owner, spawn, wait_on_owner
 from gmpd.runtime.sudog import Sudog, WaitQueue, Waker, park
 from gmpd.runtime.sync.waiting import Queued, Queueing, serve, serve_all
-from gmpd.runtime.unheard import Unheard
+from gmpd.runtime.unretrieved import UnretrievedError
 
 
 class GroupWaiter(Queued):
@@ -83,7 +83,7 @@ class Group(Queueing):
         "_limit",
         "_pending",
         "_stopped",
-        "_unheard",
+        "_unretrieved",
     )
 
     #: The queue is of Gs in ``wait``.
@@ -98,7 +98,7 @@ class Group(Queueing):
         self._children: set[Any] = set()
         self._error: BaseException | None = None
         #: Reports it if it is not retrieved.
-        self._unheard: Unheard | None = None
+        self._unretrieved: UnretrievedError | None = None
         #: Cancelled: starts nothing more.
         self._stopped = False
         #: Calls that wait for room.
@@ -142,8 +142,8 @@ class Group(Queueing):
     @property
     def error(self) -> BaseException | None:
         """The first error so far (Go: the context's cause)."""
-        if self._unheard is not None:
-            self._unheard.heard()
+        if self._unretrieved is not None:
+            self._unretrieved.retrieved()
         return self._error
 
     @property
@@ -171,8 +171,8 @@ class Group(Queueing):
         self._stop()
         while self._busy():
             await park(self._enqueue(None))
-        if self._unheard is not None:
-            self._unheard.heard()
+        if self._unretrieved is not None:
+            self._unretrieved.retrieved()
 
     # ---- at home only -----------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Group(Queueing):
         if error is not None and self._error is None:
             self._error = error
             if isinstance(child, G):
-                self._unheard = child._p.unheard.add(child, error)
+                self._unretrieved = child._p.unretrieved.add(child, error)
             if self._cancel:
                 self._stop()
         elif isinstance(child, G) and child._p.dropped is not None:

@@ -288,7 +288,7 @@ class Loop(Face, metaclass=Sealed):
         """
         already = self.is_closed()
         if not already and hasattr(self, "p") and not self.is_running():
-            self.p.unheard.tell_all()
+            self.p.unretrieved.report_all()
             self._unwind()
         super().close()
         if not already and hasattr(self, "ms"):
@@ -350,7 +350,7 @@ class Loop(Face, metaclass=Sealed):
     def _end_with(self, m: M, exc: BaseException) -> bool:
         """KeyboardInterrupt, SystemExit: leave the loop through M0, as asyncio does."""
         self._fatal = exc
-        self.p.unheard.leaves(exc)
+        self.p.unretrieved.reraised(exc)
         self._stopping = True
         if self.p.owner is m or self.ms.exitsyscall(m):
             m.g = None

@@ -24,7 +24,7 @@ from gmpd.runtime.allgs import AllGs
 from gmpd.runtime.counts import Stats
 from gmpd.runtime.internals import SelectorEventLoop
 from gmpd.runtime.sleepers import Sleepers
-from gmpd.runtime.unheard import UnheardErrors
+from gmpd.runtime.unretrieved import UnretrievedErrors
 from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import Learned, Trait
 
@@ -203,7 +203,7 @@ class P:
         "sysmon_ident",
         "sysmon_mask",
         "tracer",
-        "unheard",
+        "unretrieved",
     )
 
     def __init__(self, loop: Face, p_callbacks: PCallbacks, runq: RunQueue[Any], max_ms: int):
@@ -213,7 +213,7 @@ class P:
         self._init_flags()
         self._init_ms(max_ms)
         self.stats = Stats()
-        self.unheard = UnheardErrors(loop)
+        self.unretrieved = UnretrievedErrors(loop)
 
     def _init_queues(self, p_callbacks: PCallbacks, runq: RunQueue[Any]) -> None:
         self.runq = runq

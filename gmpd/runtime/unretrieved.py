@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 
-class Unheard:
+class UnretrievedError:
     """One error. An object of its own: a ``__del__`` on G would cost every G."""
 
     __slots__ = ("__weakref__", "_exc", "_loop", "_what")
@@ -23,47 +23,47 @@ class Unheard:
         self._loop = loop
         self._exc: BaseException | None = exc
 
-    def heard(self) -> None:
-        """Somebody has got it."""
+    def retrieved(self) -> None:
+        """It was retrieved: it needs no report."""
         self._exc = None
 
     def is_of(self, exc: BaseException) -> bool:
         return self._exc is exc
 
-    def tell(self) -> None:
-        """Nobody has: say so, once."""
+    def report(self) -> None:
+        """It was not: report it, once."""
         exc, self._exc = self._exc, None
         if exc is not None:
             self._loop.call_exception_handler(
                 {"message": f"{self._what}: its exception was never retrieved", "exception": exc}
             )
 
-    __del__ = tell
+    __del__ = report
 
 
-class UnheardErrors:
+class UnretrievedErrors:
     """Those of one loop."""
 
     __slots__ = ("_errors", "_loop")
 
     def __init__(self, loop: AbstractEventLoop):
         self._loop = loop
-        self._errors: WeakSet[Unheard] = WeakSet()
+        self._errors: WeakSet[UnretrievedError] = WeakSet()
 
-    def add(self, what: Any, exc: BaseException) -> Unheard:
+    def add(self, what: Any, exc: BaseException) -> UnretrievedError:
         """``what`` ended with ``exc``, and keeps the returned object until its error is
         retrieved."""
-        unheard = Unheard(what, exc, self._loop)
-        self._errors.add(unheard)
-        return unheard
+        unretrieved = UnretrievedError(what, exc, self._loop)
+        self._errors.add(unretrieved)
+        return unretrieved
 
-    def leaves(self, exc: BaseException) -> None:
+    def reraised(self, exc: BaseException) -> None:
         """It ends the loop, and so reaches the caller that runs that."""
-        for unheard in list(self._errors):
-            if unheard.is_of(exc):
-                unheard.heard()
+        for unretrieved in list(self._errors):
+            if unretrieved.is_of(exc):
+                unretrieved.retrieved()
 
-    def tell_all(self) -> None:
+    def report_all(self) -> None:
         """The loop ends."""
-        for unheard in list(self._errors):
-            unheard.tell()
+        for unretrieved in list(self._errors):
+            unretrieved.report()
