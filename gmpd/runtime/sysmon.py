@@ -18,7 +18,7 @@ from gmpd.runtime.frames import frame_of
 from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.overrun import is_import
-from gmpd.runtime.turns import TURNS
+from gmpd.runtime.switch_interval import SWITCH_INTERVAL
 from gmpd.sched.sysmon import (
     BURNT_NS,
     LOOK_NS,
@@ -169,7 +169,7 @@ class Sysmon:
             self.passes += 1
             pause_ns = self._retake(now)
             pause_ns = min(pause_ns, self._relook(now))
-            TURNS.see(id(self), hogs(self._p) if self._p.detached else 0)
+            SWITCH_INTERVAL.set_hogs(id(self), hogs(self._p) if self._p.detached else 0)
             if self._p.is_idle:
                 self._idle_passes += 1
             else:
@@ -179,7 +179,7 @@ class Sysmon:
             else:
                 self._pause(pause_ns)
 
-        TURNS.see(id(self), 0)
+        SWITCH_INTERVAL.set_hogs(id(self), 0)
 
     def _pause(self, pause_ns: int) -> None:
         """Sleep for that time, and see whether the GIL was there to be had afterwards: that takes a

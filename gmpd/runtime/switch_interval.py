@@ -17,15 +17,15 @@ from typing import Final
 #: All hogs together are to have so much of a turn, in seconds: what is left is CPython's own.
 ROUND_S: Final = 0.004
 #: No shorter than this.
-TURN_S_MIN: Final = 0.0005
+INTERVAL_S_MIN: Final = 0.0005
 
 
-def turn_s(hogs: int, usual_s: float) -> float:
+def interval_s(hogs: int, usual_s: float) -> float:
     """The switch interval beside ``hogs`` hogs."""
-    return usual_s if hogs == 0 else min(usual_s, max(TURN_S_MIN, ROUND_S / (hogs + 1)))
+    return usual_s if hogs == 0 else min(usual_s, max(INTERVAL_S_MIN, ROUND_S / (hogs + 1)))
 
 
-class Turns:
+class SwitchInterval:
     """The interval of this process. From any thread."""
 
     def __init__(self) -> None:
@@ -36,23 +36,23 @@ class Turns:
         #: The interval set here last; 0: none is.
         self._set_s = 0.0
 
-    def see(self, who: int, hogs: int) -> None:
-        """``who`` has ``hogs`` hogs now."""
-        if self._hogs.get(who, 0) == hogs:
+    def set_hogs(self, observer: int, hogs: int) -> None:
+        """``observer`` counts ``hogs`` hogs now."""
+        if self._hogs.get(observer, 0) == hogs:
             return
         with self._lock:
             if hogs:
-                self._hogs[who] = hogs
+                self._hogs[observer] = hogs
             else:
-                self._hogs.pop(who, None)
+                self._hogs.pop(observer, None)
             now_s = sys.getswitchinterval()
             if self._set_s == 0.0 or abs(now_s - self._set_s) > 1e-6:  # the program's own
                 self._usual_s = now_s
-            wanted = turn_s(sum(self._hogs.values()), self._usual_s)
+            wanted = interval_s(sum(self._hogs.values()), self._usual_s)
             if wanted != now_s:
                 sys.setswitchinterval(wanted)
             self._set_s = sys.getswitchinterval() if self._hogs else 0.0
 
 
 #: The process has one.
-TURNS: Final = Turns()
+SWITCH_INTERVAL: Final = SwitchInterval()
