@@ -14,8 +14,8 @@ from time import sleep as nap
 from typing import TYPE_CHECKING, Any
 
 from gmpd.errors import Deadlock
+from gmpd.runtime.gil_poll import make_gil_poll
 from gmpd.runtime.p_callbacks import PTimer
-from gmpd.runtime.peek import peeker
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
 
@@ -40,15 +40,15 @@ SWEEP_MIN = 100
 class Poller:
     """The netpoller and the timers of one P."""
 
-    __slots__ = ("_ms", "_p", "_peek", "_peeked", "_shared_ns", "_sysmon")
+    __slots__ = ("_gil_poll", "_gil_poll_of", "_ms", "_p", "_shared_ns", "_sysmon")
 
     def __init__(self, p: P, ms: Ms, sysmon: Sysmon):
         self._p = p
         self._ms = ms
         self._sysmon = sysmon
         #: Tells whether the selector that was peeked at has events, without releasing the GIL.
-        self._peek: Callable[[], int] | None = None
-        self._peeked: Any = None
+        self._gil_poll: Callable[[], int] | None = None
+        self._gil_poll_of: Any = None
         #: When P last released the GIL long enough for a waiting thread to get it.
         self._shared_ns = 0
 
@@ -109,9 +109,9 @@ class Poller:
         p = self._p
         selector = p.loop._selector
         if timeout == 0:
-            if selector is not self._peeked:  # the first time, or a test has put in its own
-                self._peeked, self._peek = selector, peeker(selector)
-            if self._peek is not None and self._peek() == 0:
+            if selector is not self._gil_poll_of:  # the first time, or a test has put in its own
+                self._gil_poll_of, self._gil_poll = selector, make_gil_poll(selector)
+            if self._gil_poll is not None and self._gil_poll() == 0:
                 return
         found = selector.select(timeout)
         if found:

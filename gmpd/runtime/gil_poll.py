@@ -22,7 +22,7 @@ from typing import Any
 EVENT_BYTES = 16
 
 
-def peeker(selector: Any) -> Callable[[], int] | None:
+def make_gil_poll(selector: Any) -> Callable[[], int] | None:
     """A function that tells, with the GIL held, whether ``selector`` has events: 0 if none.
 
     None for a selector other than the standard library's epoll: its ``select`` may do more.

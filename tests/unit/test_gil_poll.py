@@ -7,30 +7,30 @@ import selectors
 import socket
 import threading
 
+from gmpd.runtime.gil_poll import make_gil_poll
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.peek import peeker
 
 
 def test_it_sees_what_can_be_read_and_nothing_else() -> None:
     a, b = socket.socketpair()
     with a, b, selectors.DefaultSelector() as selector:
-        peek = peeker(selector)
-        assert peek is not None
+        gil_poll = make_gil_poll(selector)
+        assert gil_poll is not None
         selector.register(a, selectors.EVENT_READ)
-        assert peek() == 0
+        assert gil_poll() == 0
         b.send(b"x")
-        assert peek() == 1
-        assert peek() == 1  # looking takes nothing
+        assert gil_poll() == 1
+        assert gil_poll() == 1  # looking takes nothing
         a.recv(1)
-        assert peek() == 0
+        assert gil_poll() == 0
 
 
 def test_a_closed_selector_is_left_to_tell_by_itself() -> None:
     selector = selectors.DefaultSelector()
-    peek = peeker(selector)
-    assert peek is not None
+    gil_poll = make_gil_poll(selector)
+    assert gil_poll is not None
     selector.close()
-    assert peek() != 0
+    assert gil_poll() != 0
 
 
 def test_another_selector_is_asked_itself() -> None:
@@ -39,7 +39,7 @@ def test_another_selector_is_asked_itself() -> None:
 
     for kind in (selectors.SelectSelector, selectors.PollSelector, Own):
         with kind() as selector:
-            assert peeker(selector) is None
+            assert make_gil_poll(selector) is None
 
 
 def test_a_loop_takes_any_selector_and_one_that_is_put_in_later() -> None:
