@@ -42,9 +42,9 @@ from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
+from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING, current_m
-from gmpd.runtime.neighbours import Neighbours, give_plain_jobs_loops
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.stacks import stacks
@@ -97,8 +97,8 @@ class Worker:
         self.loop.p.shared = True
         Guard(shared=not self.isolated).stand()
         if not self.isolated:
-            self.loop.p.neighbours = Neighbours(self.loop)
-            self.loop.p.neighbours.move_in()
+            self.loop.p.job_scopes = JobScopes(self.loop)
+            self.loop.p.job_scopes.install()
             give_plain_jobs_loops()
         os.register_at_fork(after_in_child=self._in_fork)
         self.router = ChanRouter(

@@ -19,7 +19,7 @@ from gmpd.runtime.internals import (
     task_init,
     task_print_stack,
 )
-from gmpd.runtime.neighbours import family
+from gmpd.runtime.job_scopes import current_job
 from gmpd.runtime.steps import sender
 from gmpd.runtime.task import Task
 
@@ -57,7 +57,7 @@ class JobG(Task):
         self._context = context
         self.id = job.id
         self._log_destroy_pending = False  # it is dropped with its worker
-        context.run(family.set, job.id)
+        context.run(current_job.set, job.id)
         # Up to 3.13 it is not registered: that is a third of its making, and all_tasks finds it in
         # ``gs``.
         if p.loop._debug and self._source_traceback:  # type: ignore[attr-defined]
@@ -78,8 +78,8 @@ class JobG(Task):
     def _ended(self) -> None:
         self._among.discard(self)
         p = self._p
-        if p.neighbours is not None and p.neighbours.settings:
-            p.neighbours.settings.pop(self.id, None)
+        if p.job_scopes is not None and p.job_scopes.scopes:
+            p.job_scopes.scopes.pop(self.id, None)
         p.stats.finished += 1
         self._job.finished()
 

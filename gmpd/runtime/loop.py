@@ -394,10 +394,10 @@ class Loop(Face, metaclass=Sealed):
 
     @slow_callback_duration.setter
     def slow_callback_duration(self, seconds: float) -> None:
-        if not hasattr(self, "p") or self.p.neighbours is None:
+        if not hasattr(self, "p") or self.p.job_scopes is None:
             self._slow_s = seconds
         else:
-            self.p.neighbours.refuse(f"slow_callback_duration = {seconds}")
+            self.p.job_scopes.refuse(f"slow_callback_duration = {seconds}")
 
     def end(self) -> None:
         """Stop, although jobs share it: for the worker itself."""

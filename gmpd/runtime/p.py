@@ -147,10 +147,10 @@ class Face(SelectorEventLoop):
         raise NotImplementedError
 
 
-class Shares(Protocol):
-    """The settings of jobs that share a loop; see ``neighbours``."""
+class Scopes(Protocol):
+    """The settings of jobs that share a loop; see ``job_scopes``."""
 
-    settings: dict[int, Any]
+    scopes: dict[int, Any]
 
     def refuse(self, what: str) -> None:
         """A job did ``what`` to the loop, and changed nothing."""
@@ -175,6 +175,7 @@ class P:
         "idle_ms",
         "inbox",
         "is_idle",
+        "job_scopes",
         "learned",
         "left",
         "lock",
@@ -184,7 +185,6 @@ class P:
         "main",
         "max_ms",
         "ms_count",
-        "neighbours",
         "on_defer",
         "on_poll",
         "on_wait_done",
@@ -261,7 +261,7 @@ class P:
         #: worker does, by ``end``.
         self.shared = False
         #: Keeps jobs from each other where they share the loop.
-        self.neighbours: Shares | None = None
+        self.job_scopes: Scopes | None = None
         #: This process is a fork that a job made, to end where the job gives control back.
         self.forked = False
         #: Minds the garbage of the process, where that is gmpd's own.

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: The async job that this code belongs to; 0 for none.
-family: ContextVar[int] = ContextVar("gmpd-job", default=0)
+current_job: ContextVar[int] = ContextVar("gmpd-job", default=0)
 
 
-class Settings:
+class JobScope:
     """The settings of one job."""
 
     __slots__ = ("executor", "factory", "handler")
@@ -44,18 +44,18 @@ class Settings:
         self.handler: Any = None
 
 
-class Neighbours:
+class JobScopes:
     """The jobs of one loop, as far as one must not touch the others."""
 
     def __init__(self, loop: Face):
         self._loop = loop
         #: Of jobs that have set anything, by their number.
-        self.settings: dict[int, Settings] = {}
+        self.scopes: dict[int, JobScope] = {}
         self._run_in_executor = loop.run_in_executor
         self._call_exception_handler = loop.call_exception_handler
         self._all_tasks = asyncio.all_tasks
 
-    def move_in(self) -> None:
+    def install(self) -> None:
         """From here on jobs share the loop of this process."""
         own: tuple[Callable[..., Any], ...] = (
             self.call_exception_handler,
@@ -81,11 +81,11 @@ class Neighbours:
         found = self._all_tasks(asked)
         if asked is not self._loop:
             return found
-        mine = family.get()
+        mine = current_job.get()
         every = self._loop.p.gs
         gs: list[Any] = list(every.some(len(every)))
         jobs = {g for g in gs if isinstance(g, asyncio.Task) and not g.done()}
-        return {task for task in found | jobs if family_of(task) == mine}
+        return {task for task in found | jobs if job_of(task) == mine}
 
     def set_task_factory(self, factory: Any) -> None:
         """For tasks of this job."""
@@ -96,8 +96,8 @@ class Neighbours:
 
     def get_task_factory(self) -> Any:
         """That of this job."""
-        settings = self.settings.get(family.get())
-        return None if settings is None else settings.factory
+        scope = self.scopes.get(current_job.get())
+        return None if scope is None else scope.factory
 
     def _make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **more: Any) -> Any:
         factory = self.get_task_factory()
@@ -113,19 +113,19 @@ class Neighbours:
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """As the loop's, with the job's own default."""
-        if executor is None and self.settings:
-            settings = self.settings.get(family.get())
-            executor = None if settings is None else settings.executor
+        if executor is None and self.scopes:
+            scope = self.scopes.get(current_job.get())
+            executor = None if scope is None else scope.executor
         return self._run_in_executor(executor, func, *args)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Of the job's own; the one that all jobs share stays."""
-        settings = self.settings.get(family.get())
-        executor = None if settings is None else settings.executor
-        if settings is None or executor is None:
+        scope = self.scopes.get(current_job.get())
+        executor = None if scope is None else scope.executor
+        if scope is None or executor is None:
             self.refuse("a call of shutdown_default_executor()")
             return
-        settings.executor = None
+        scope.executor = None
         ended = self._run_in_executor(None, partial(executor.shutdown, wait=True))
         await asyncio.wait_for(ended, checked(timeout))
 
@@ -143,19 +143,19 @@ class Neighbours:
 
     def get_exception_handler(self) -> Any:
         """That of this job."""
-        settings = self.settings.get(family.get())
-        return None if settings is None else settings.handler
+        scope = self.scopes.get(current_job.get())
+        return None if scope is None else scope.handler
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """To the handler of the job that it is about."""
         about = context.get("task") or context.get("future") or context.get("handle")
-        number = family.get() if about is None else family_of(about) or family.get()
-        settings = self.settings.get(number)
-        if settings is None or settings.handler is None:
+        number = current_job.get() if about is None else job_of(about) or current_job.get()
+        scope = self.scopes.get(number)
+        if scope is None or scope.handler is None:
             self._call_exception_handler(context)
             return
         try:
-            settings.handler(self._loop, context)
+            scope.handler(self._loop, context)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a job's handler ends no callback of others
@@ -168,8 +168,8 @@ class Neighbours:
         """It would slow all jobs down."""
         self.refuse(f"a call of set_debug({enabled})")
 
-    def _mine(self) -> Settings:
-        return self.settings.setdefault(family.get(), Settings())
+    def _mine(self) -> JobScope:
+        return self.scopes.setdefault(current_job.get(), JobScope())
 
     def refuse(self, what: str) -> None:
         """A job did ``what`` to the loop, and changed nothing."""
@@ -181,11 +181,11 @@ class Neighbours:
         )
 
 
-def family_of(thing: Any) -> int:
+def job_of(thing: Any) -> int:
     """The job that a task or handle belongs to; 0 for none."""
     get_context = getattr(thing, "get_context", None)  # a Handle has it since 3.12
     context = getattr(thing, "_context", None) if get_context is None else get_context()
-    return 0 if context is None else int(context.get(family, 0))
+    return 0 if context is None else int(context.get(current_job, 0))
 
 
 def give_plain_jobs_loops() -> None:
