@@ -107,13 +107,13 @@ class Loop(Face, metaclass=Sealed):
         return call.future
 
     def on_main_thread(self, fn: Callable[[], T]) -> T:
-        """Run ``fn``, a part of the sync G that calls this, on the main thread: see ``lend_main``.
+        """Run ``fn``, a part of the sync G that calls this, on the main thread: see ``run_on_m0``.
         A G that is there already, or none, just runs it.
         """
         m = current_m()
         if m is None or m is self.p.m0:
             return fn()
-        return self.ms.lend_main(m, partial(copy_context().run, fn))
+        return self.ms.run_on_m0(m, partial(copy_context().run, fn))
 
     def start_trace(self, limit: int = EVENTS_MAX, *, queues: bool = False) -> Tracer:
         """Record what happens to Gs from the next round on, with ``queues`` also where all others
@@ -133,18 +133,18 @@ class Loop(Face, metaclass=Sealed):
         self._set_coroutine_origin_tracking(self._debug)
         hooks = sys.get_asyncgen_hooks()
         previous = _current.m
-        m0 = self.ms.attach_main()
+        m0 = self.ms.attach_m0()
         before = self._hear_signals()
         self.p.is_idle = False
         if self.sysmon.asleep:
             self.sysmon.wake()
         try:
             while not self.schedule(m0):
-                self.ms.park_main(m0)
+                self.ms.park_m0(m0)
         finally:
             if before is not None:
                 signal.set_wakeup_fd(before)
-            self.ms.detach_main(previous)
+            self.ms.detach_m0(previous)
             self.p.is_idle = True
             self._stopping = False
             self._thread_id = None
@@ -264,14 +264,14 @@ class Loop(Face, metaclass=Sealed):
     def _process_self_data(self, data: bytes) -> None:
         super()._process_self_data(data)
         if any(data):  # else it was only to wake P
-            self.ms.poke_main()
+            self.ms.wake_m0()
 
     def _on_main(self, fn: Callable[[], T]) -> T:
         ms = self.ms
         m = current_m()
-        if m is None or m is self.p.m0 or self.p.owner is not m or ms.lent:
+        if m is None or m is self.p.m0 or self.p.owner is not m or ms.m0_lent:
             return fn()  # asyncio says what is wrong, when it is not the main thread
-        return ms.on_main(fn)
+        return ms.call_on_m0(fn)
 
     def main_returned(self) -> None:
         """The program is over (Go: ``main`` returns, and that is the end): children that have not
@@ -337,7 +337,7 @@ class Loop(Face, metaclass=Sealed):
             while self._run_once() is not False:  # a test may put its own in its place
                 if self._stopping:
                     if m is not self.p.m0:
-                        self.ms.to_main(m)
+                        self.ms.return_p_to_m0(m)
                     return True
             return False
         except BaseException as exc:  # noqa: BLE001 - leaves run_forever on M0
@@ -357,7 +357,7 @@ class Loop(Face, metaclass=Sealed):
             if self.p.shown:
                 clear_current_task(self)
             if m is not self.p.m0:
-                self.ms.to_main(m)
+                self.ms.return_p_to_m0(m)
             return True
         return False
 

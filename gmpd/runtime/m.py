@@ -62,7 +62,7 @@ def minit(m: M) -> None:
     _current.m = m
 
 
-class _Errand:
+class M0Call:
     """Something that only the main thread may do."""
 
     __slots__ = ("done", "error", "fn", "outcome")
@@ -88,11 +88,11 @@ class Ms:
     def __init__(self, p: P, handoffs: Handoffs):
         self._p = p
         self._handoffs = handoffs
-        self._errands: deque[_Errand] = deque()
+        self._m0_calls: deque[M0Call] = deque()
         self._number = 0
         self.closed = False
-        #: Parts of sync Gs that the main thread runs or is to run: see ``lend_main``.
-        self.lent = 0
+        #: Parts of sync Gs that the main thread runs or is to run: see ``run_on_m0``.
+        self.m0_lent = 0
         p.handoff = self.handoff
 
     def spare(self) -> bool:
@@ -105,7 +105,7 @@ class Ms:
         """
         return bool(self._p.detached) or threading.active_count() > self._p.ms_count + OWN_THREADS
 
-    def attach_main(self) -> M:
+    def attach_m0(self) -> M:
         """The calling thread becomes M0 and takes P."""
         m = self._p.m0 = self._p.home = M(self._p, 0)
         minit(m)
@@ -113,7 +113,7 @@ class Ms:
             self._p.owner = m
         return m
 
-    def detach_main(self, previous: M | None) -> None:
+    def detach_m0(self, previous: M | None) -> None:
         """``run_forever`` returns: the thread is no M of this loop any more. Only M0 calls it,
         holding P.
         """
@@ -199,7 +199,7 @@ class Ms:
         ``m`` is that from now on, since the main thread is lent to a plain G.
         """
         with self._p.lock:
-            if self._p.home is self._p.m0 and self.lent:
+            if self._p.home is self._p.m0 and self.m0_lent:
                 self._p.home = m
                 self._p.loop.mind_generators()
                 return False
@@ -215,7 +215,7 @@ class Ms:
         if heir is not None:
             self._wake(heir)
 
-    def park_main(self, m: M) -> None:
+    def park_m0(self, m: M) -> None:
         """M0 waits until it is given P, at the end. Meanwhile it is there for what only the main
         thread may do, and for interrupts (Ctrl-C), which end the loop on whichever M it runs.
         """
@@ -224,29 +224,29 @@ class Ms:
                 m.park_lock.acquire()
             except BaseException as exc:  # noqa: BLE001 - run_forever raises it, once M0 has P
                 self._p.loop.interrupt(exc)
-            while self._errands:
-                self._errands.popleft().run()
+            while self._m0_calls:
+                self._m0_calls.popleft().run()
             if self._p.owner is m:
                 return
 
-    def poke_main(self) -> None:
+    def wake_m0(self) -> None:
         """A signal has come: M0 wakes, runs Python's handlers, and parks again."""
         with self._p.lock:
             if self._p.m0 is not None and self._p.owner is not self._p.m0:
                 self._wake(self._p.m0)
 
-    def on_main(self, fn: Callable[[], T]) -> T:
+    def call_on_m0(self, fn: Callable[[], T]) -> T:
         """Run ``fn`` on M0, which is parked, and wait for it. The M that holds P calls this."""
         assert self._p.m0 is not None
-        errand = _Errand(fn)
-        self._errands.append(errand)
+        call = M0Call(fn)
+        self._m0_calls.append(call)
         self._wake(self._p.m0)
-        errand.done.acquire()
-        if errand.error is not None:
-            raise errand.error
-        return errand.outcome  # type: ignore[no-any-return]
+        call.done.acquire()
+        if call.error is not None:
+            raise call.error
+        return call.outcome  # type: ignore[no-any-return]
 
-    def lend_main(self, m: M, fn: Callable[[], T]) -> T:
+    def run_on_m0(self, m: M, fn: Callable[[], T]) -> T:
         """Run ``fn``, of the sync G of ``m``, on the main thread, which stands for ``m`` meanwhile;
         ``m`` waits, so P goes to another M as for any G that blocks. Raises what ``fn`` raises.
 
@@ -262,12 +262,12 @@ class Ms:
                 raised.append(exc)
             finally:
                 with self._p.lock:
-                    self.lent -= 1
+                    self.m0_lent -= 1
                 _current.m = own
 
         with self._p.lock:  # before P can be given to it
-            self.lent += 1
-        outcome = self.on_main(run)
+            self.m0_lent += 1
+        outcome = self.call_on_m0(run)
         if raised:
             raise raised[0]
         return outcome  # type: ignore[no-any-return]
@@ -277,7 +277,7 @@ class Ms:
         others are in use. The lock is held.
         """
         p = self._p
-        home = None if self.lent and self._p.home is self._p.m0 else self._p.home
+        home = None if self.m0_lent and self._p.home is self._p.m0 else self._p.home
         if home is not None and (p.ready or p.aside or not _next_is_away(p)):
             return home
         return self._mget() or home
@@ -344,7 +344,7 @@ class Ms:
                 self._p.idle_ms.append(m)
         return True
 
-    def to_main(self, m: M) -> None:
+    def return_p_to_m0(self, m: M) -> None:
         """The loop stops on ``m``: P goes back to M0, which waits for it."""
         main = self._p.m0
         assert main is not None
