@@ -31,9 +31,9 @@ from gmpd.daemon.fitness import is_want
 from gmpd.daemon.shm import WorkerShm
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
+from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
-from gmpd.runtime.steps import AWAY, HOME, leave_fork
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000

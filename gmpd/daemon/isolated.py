@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from gmpd.daemon.attempt import Attempt, Step
-from gmpd.runtime.steps import leave_fork
+from gmpd.runtime.coro import leave_fork
 
 T = TypeVar("T")
 

@@ -42,6 +42,7 @@ from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
+from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING, current_m
@@ -49,7 +50,6 @@ from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters, histograms
-from gmpd.runtime.steps import leave_fork
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
 #: refills it before it is used up.

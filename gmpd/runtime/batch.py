@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.coro import ANY, AWAY, HOME
 from gmpd.runtime.g import G
 from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.internals import clear_current_task, set_running_loop
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import ANY, AWAY, HOME
 from gmpd.runtime.task import Task
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from typing import Any
 
 from gmpd.errors import Deadlock
 from gmpd.runtime.batch import BATCH_NS, CLOCK_EVERY, Batches
+from gmpd.runtime.coro import Place
 from gmpd.runtime.deadlock import is_quiet, waits_for_gs
 from gmpd.runtime.fresh import FreshGs
 from gmpd.runtime.loop import Loop
@@ -31,7 +32,6 @@ from gmpd.runtime.p import M, P
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.sleepers import WAKE_MAX, Sleeper, Sleepers
 from gmpd.runtime.stacks import deadlock_text
-from gmpd.runtime.steps import Place
 from gmpd.runtime.sudog import Sudog
 from gmpd.runtime.sync.waiting import serve
 from gmpd.runtime.syncg import SyncG

@@ -21,11 +21,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.callee import fn_key, fn_name
+from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import requeue_deferred
 from gmpd.runtime.internals import set_running_loop
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.steps import leave_fork
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.sched.g import GEvent

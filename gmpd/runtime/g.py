@@ -1,7 +1,7 @@
 """Gs: what ``gmpd.go`` makes of an ``async def``, and a worker of an async job.
 
 A fresh one is data, and may run in another worker; its outcome comes back. To asyncio it is a
-future. How it is resumed is in ``steps``; sync Gs are in ``syncg``.
+future. How it is resumed is in ``coro``; sync Gs are in ``syncg``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.callee import fn_key, fn_name
+from gmpd.runtime.coro import CoroG, _message
 from gmpd.runtime.m import current_m, entersyscallblock
-from gmpd.runtime.steps import Steps, _message
 from gmpd.timeouts import checked, lock_s
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ NOWHERE: Final[set[G]] = set()
 PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
 
-class G(Steps):
+class G(CoroG):
     """The G that ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
 
     Fresh, it is a function and its arguments, and may leave for another worker. Started, it is
@@ -191,7 +191,7 @@ class G(Steps):
             else:
                 entry.ready()
 
-    def wake_when_done(self, g: Steps | _Joiner) -> None:
+    def wake_when_done(self, g: CoroG | _Joiner) -> None:
         """``g``, on the same P, waits for this one, which has not ended."""
         if self._callbacks is None:
             self._callbacks = [g]

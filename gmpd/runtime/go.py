@@ -16,6 +16,7 @@ from sys import _getframe
 from typing import Any, TypeVar
 
 from gmpd.runtime.allgs import FULL
+from gmpd.runtime.coro import EMPTY, YIELD
 from gmpd.runtime.fresh import SyncCall
 from gmpd.runtime.g import PENDING, G
 from gmpd.runtime.internals import running_loop
@@ -25,7 +26,6 @@ from gmpd.runtime.p import P
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
-from gmpd.runtime.steps import EMPTY, YIELD
 from gmpd.runtime.sudog import Wait, parks
 from gmpd.runtime.syncg import SyncG
 from gmpd.sched.g import GEvent

@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from gmpd.runtime.steps import Steps
+from gmpd.runtime.coro import CoroG
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import SLICE_NS, Trait
 
@@ -86,7 +86,7 @@ class Handoffs:
     def on_handoffp(self, m: M) -> None:
         """P has left ``m``; the M that took it does not run yet. ``p.lock`` is held."""
         tracer, g = self._p.tracer, m.g
-        if tracer is not None and isinstance(g, Steps):  # a child
+        if tracer is not None and isinstance(g, CoroG):  # a child
             tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")
 
 

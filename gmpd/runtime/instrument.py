@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.coro import CoroG
 from gmpd.runtime.internals import asyncio_logger
 from gmpd.runtime.stacks import wait_reason
-from gmpd.runtime.steps import Steps
 from gmpd.runtime.trace import Tracer
 from gmpd.sched.g import GEvent
 
@@ -25,7 +25,7 @@ def is_instrumented(p: P) -> bool:
 def run_instrumented(p: P, handle: Any) -> None:
     """One step of a G, or one callback."""
     tracer = p.tracer
-    if tracer is not None and isinstance(handle, Steps):
+    if tracer is not None and isinstance(handle, CoroG):
         tracer(GEvent.START, handle)
         handle._run()
         _trace_end_of_step(tracer, handle)
@@ -55,7 +55,7 @@ def _trace_end_of_step(tracer: Tracer, g: Any) -> None:
 
 def _shown(handle: Any) -> str:
     """A callback as asyncio shows it: one that runs a Task is shown as that Task."""
-    if isinstance(handle, Steps):
+    if isinstance(handle, CoroG):
         return repr(handle)
     task = getattr(handle._callback, "__self__", None)
     return repr(task) if isinstance(task, asyncio.Task) else str(handle)

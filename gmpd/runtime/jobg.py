@@ -13,6 +13,7 @@ from contextvars import Context
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gmpd.runtime.coro import sender
 from gmpd.runtime.internals import (
     future_init,
     task_get_stack,
@@ -20,7 +21,6 @@ from gmpd.runtime.internals import (
     task_print_stack,
 )
 from gmpd.runtime.job_scopes import current_job
-from gmpd.runtime.steps import sender
 from gmpd.runtime.task import Task
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gmpd.runtime.coro import AWAY, leave_fork
 from gmpd.runtime.frames import own_state
 from gmpd.runtime.handoffs import requeue_deferred
 from gmpd.runtime.p import Face, M, P
-from gmpd.runtime.steps import AWAY, leave_fork
 from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:

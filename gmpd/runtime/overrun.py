@@ -17,10 +17,10 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime import steps
+from gmpd.runtime import coro
+from gmpd.runtime.coro import CoroG
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.handoffs import hogs
-from gmpd.runtime.steps import Steps
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, is_blocked
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _IMPORT = "<frozen importlib"
 #: Frames of these say nothing about where a G is.
 _NOT_USERS = (os.path.dirname(os.__file__), "<frozen")
 #: Where ``_run`` is with which a step begins: of a G, of asyncio's Handle.
-_STEPS = (steps.__file__, sys.modules[asyncio.Handle.__module__].__file__)
+_STEP_FILES = (coro.__file__, sys.modules[asyncio.Handle.__module__].__file__)
 
 
 class Lasting(NamedTuple):
@@ -127,7 +127,7 @@ def running(p: P) -> Any:
 
 def in_words(current: Any) -> str:
     """A G or a callback, shortly."""
-    if isinstance(current, Steps):
+    if isinstance(current, CoroG):
         return f"{current.get_name()} ({current.fn_name})"
     callback = getattr(current, "_callback", current)
     return f"callback {getattr(callback, '__qualname__', callback)}"
@@ -135,7 +135,7 @@ def in_words(current: Any) -> str:
 
 def _is_own(current: Any) -> bool:
     """Whether it is a callback of gmpd itself. Its module may be ``__main__``, in a worker."""
-    if isinstance(current, Steps):
+    if isinstance(current, CoroG):
         return False
     callback = getattr(current, "_callback", current)
     while isinstance(callback, partial):
@@ -173,7 +173,7 @@ def _is_users(frame: FrameType | None) -> bool:
 
 def _begins_step(frame: FrameType) -> bool:
     """Frames below it do not belong to the step."""
-    return frame.f_code.co_name == "_run" and frame.f_code.co_filename in _STEPS
+    return frame.f_code.co_name == "_run" and frame.f_code.co_filename in _STEP_FILES
 
 
 def _is_users_file(file: str) -> bool:

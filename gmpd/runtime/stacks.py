@@ -16,12 +16,12 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gmpd.runtime.coro import CoroG
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.g import Away, G
 from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import COMPUTING
-from gmpd.runtime.steps import Steps
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
@@ -53,7 +53,7 @@ def wait_reason(waiter: Any) -> str:
     """Go's wait reason for what a G waits on."""
     if isinstance(waiter, Wait):
         return waiter.reason
-    if isinstance(waiter, Steps):
+    if isinstance(waiter, CoroG):
         return f"G wait (G {waiter.id})"
     if isinstance(waiter, Away):
         return "running in another worker"
@@ -63,7 +63,7 @@ def wait_reason(waiter: Any) -> str:
 def p_state(p: P) -> PState:
     """The holder of P, and its queues in the order in which they run. Any thread may look."""
     runq, owner = p.runq, p.owner
-    woken = [g for g in list(p.ready) if isinstance(g, Steps)]
+    woken = [g for g in list(p.ready) if isinstance(g, CoroG)]
     nxt = runq.runnext
     return PState(
         m=None if owner is None else owner.id,
@@ -162,7 +162,7 @@ def _age(since_ns: int) -> str:
 
 def _origin(g: Any) -> list[str]:
     """Go's ``created by``: the function that called ``go``, and the line; for a job, its name."""
-    if isinstance(g, JobG) or not isinstance(g, Steps):
+    if isinstance(g, JobG) or not isinstance(g, CoroG):
         return [f"created by job {g.fn_name}"]
     code = getattr(g, "made_by", None)
     if not isinstance(g, G) or code is None or _RUNTIME in code.co_filename:

@@ -10,6 +10,7 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from gmpd.runtime.coro import EMPTY, SEND, CoroG, _message, send_other
 from gmpd.runtime.internals import (
     await_begins,
     await_ends,
@@ -18,7 +19,6 @@ from gmpd.runtime.internals import (
     task_init,
     task_repr,
 )
-from gmpd.runtime.steps import EMPTY, SEND, Steps, _message, send_other
 
 if TYPE_CHECKING:
     from gmpd.runtime.p import Face
@@ -37,7 +37,7 @@ _OWN, _ASYNCIO = os.path.dirname(__file__) + os.sep, os.path.dirname(asyncio.__f
 _MAKERS = frozenset({"create_task", "ensure_future", "_ensure_future"})
 
 
-class Task(Steps, asyncio.Task[Any]):
+class Task(CoroG, asyncio.Task[Any]):
     """The task of ``loop.create_task``: a C Task by class, of which only the future is used.
 
     Since Python 3.14 other processes read the C fields of coroutine and name (``python -m asyncio

@@ -83,7 +83,7 @@ AWAY: Final = Place.AWAY
 HOME: Final = Place.HOME
 
 
-class Steps:
+class CoroG:
     """How a coroutine is resumed, waits and is cancelled. The storage is in the two subclasses."""
 
     if not TYPE_CHECKING:  # a type checker sees the names of the subclasses' slots instead
@@ -209,7 +209,7 @@ class Steps:
         blocking = getattr(result, "_asyncio_future_blocking", None)
         if blocking and result is not self and _loop_of(result) is self._p.loop:
             result._asyncio_future_blocking = False
-            if isinstance(result, Child):
+            if isinstance(result, Joinable):
                 result.wake_when_done(self)
             else:
                 result.add_done_callback(self, context=EMPTY)
@@ -320,18 +320,18 @@ class Steps:
         task_print_stack(self, limit, file)
 
 
-class Child(Steps):
+class Joinable(CoroG):
     """The object for which another G on its P may wait without a callback."""
 
     if not TYPE_CHECKING:
         __slots__ = ()
 
-    def wake_when_done(self, g: Steps) -> None:
+    def wake_when_done(self, g: CoroG) -> None:
         """``g``, on the same P, waits for this one, which has not ended."""
         raise NotImplementedError
 
 
-def show_again(loop: AbstractEventLoop, g: Steps) -> None:
+def show_again(loop: AbstractEventLoop, g: CoroG) -> None:
     """Make ``g`` the current task where what ran before left another loop as the running one."""
     set_running_loop(loop)
     swap_current_task(loop, g)
@@ -359,7 +359,7 @@ def _message(exc: BaseException) -> Any:
 
 
 def _loop_of(future: Any) -> Any:
-    if isinstance(future, Child):
+    if isinstance(future, Joinable):
         return future._p.loop
     get_loop = getattr(future, "get_loop", None)
     return get_loop() if get_loop is not None else future._loop
@@ -382,4 +382,4 @@ def _misuse(g: Any, result: Any, blocking: bool | None) -> RuntimeError:
 
 def is_started(g: Any) -> bool:
     """Whether this entry of a run queue has a frame here, and must not be given away."""
-    return isinstance(g, Steps) and g._send is not None
+    return isinstance(g, CoroG) and g._send is not None
