@@ -67,7 +67,7 @@ def measure(gs: int, minded: bool) -> dict[str, Any]:
 
     loop: Any = gmpd.new_event_loop()
     if minded:
-        loop.mind_garbage()
+        loop.manage_gc()
     gc.callbacks.append(pauses)
     try:
         loop.run_until_complete(main())

@@ -94,7 +94,7 @@ class Worker:
         self.interrupts = threading.Lock()
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
-        self.loop.p.shared = True
+        self.loop.p.is_worker = True
         Guard(shared=not self.isolated).stand()
         if not self.isolated:
             self.loop.p.job_scopes = JobScopes(self.loop)
@@ -138,7 +138,7 @@ class Worker:
 
     def _listen(self) -> None:
         """The run loop's reports."""
-        self.loop.p.board = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+        self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
 
@@ -537,7 +537,7 @@ class Worker:
 
     def run(self, settings: dict[str, Any]) -> None:
         """Serve until told to stop."""
-        self.loop.mind_garbage()
+        self.loop.manage_gc()
         self.loop.p_callbacks.reader(self.link.fd, self.on_readable)
         self.loop.p_callbacks.reader(self.link.monitor_fd, self._on_monitor)
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked

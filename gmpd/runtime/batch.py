@@ -151,8 +151,8 @@ class Batches:
         p.current = None
         if home:
             clear_current_task(p.loop)
-        elif not p.shown:
-            p.shown = True
+        elif not p.is_visible:
+            p.is_visible = True
             set_running_loop(p.loop)
         p.left = len(p.aside)
         if p.left:

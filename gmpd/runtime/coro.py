@@ -136,7 +136,7 @@ class CoroG:
             try:
                 swap_current_task(loop, self)
             except RuntimeError:
-                show_again(loop, self)
+                set_visible_again(loop, self)
         try:
             if not self._must_cancel:
                 self._fut_waiter = None
@@ -163,7 +163,7 @@ class CoroG:
                 leave_fork(1)
             self._failed(leaving)
             self = None  # type: ignore[assignment]
-            if not p.shared:  # else the process is not the job's to end: it is the awaiter's
+            if not p.is_worker:  # else the process is not the job's to end: it is the awaiter's
                 raise
         except BaseException as error:  # noqa: BLE001 - it is the awaiter's
             if p.forked:
@@ -331,7 +331,7 @@ class Joinable(CoroG):
         raise NotImplementedError
 
 
-def show_again(loop: AbstractEventLoop, g: CoroG) -> None:
+def set_visible_again(loop: AbstractEventLoop, g: CoroG) -> None:
     """Make ``g`` the current task where what ran before left another loop as the running one."""
     set_running_loop(loop)
     swap_current_task(loop, g)

@@ -80,7 +80,7 @@ class DeterministicLoop(Loop):
         woken, self.heir = self.heir, None
         if woken is not None and self.p.owner is m:
             self._thread_id = woken.m.ident
-            self.p.shown = False  # it is inside its sync G
+            self.p.is_visible = False  # it is inside its sync G
             self.ms.give_back(m, woken.m)
             woken.wake()
 

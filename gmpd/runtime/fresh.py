@@ -108,7 +108,7 @@ class FreshGs:
         """Append one to the local run queue."""
         if not g.id:
             p = self._p
-            g.id = p.made = p.made + 1
+            g.id = p.last_goid = p.last_goid + 1
         self._runq.runqput(g)
 
     def grab(self, n: int) -> list[FreshG]:
@@ -161,8 +161,8 @@ class FreshGs:
             self._defer(g, trait)
             return 0
         heir = ms.reserve() if trait in STANDBY else None
-        if p.shown:  # as ``show`` does: no task has run on this thread
-            p.shown = False
+        if p.is_visible:  # as ``set_visible`` does: no task has run on this thread
+            p.is_visible = False
             set_running_loop(None)
         m.start_ns = start_ns = time.monotonic_ns()
         context = m.context
@@ -311,7 +311,7 @@ class SyncCall:
         self.future: asyncio.Future[Any] = p.loop.create_future()
         self._error: BaseException | None = None
         self._result: Any = None
-        self.id = p.made = p.made + 1
+        self.id = p.last_goid = p.last_goid + 1
 
     @property
     def fn_key(self) -> Hashable:

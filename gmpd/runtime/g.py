@@ -79,7 +79,7 @@ class G(CoroG):
         self.made_at: int
         #: Where it is among ``p.gs``.
         self._among: set[G] = NOWHERE
-        p.made = self.id = p.made + 1
+        p.last_goid = self.id = p.last_goid + 1
 
     @property
     def fn(self) -> Callable[..., Any]:

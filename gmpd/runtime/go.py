@@ -84,7 +84,7 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     g._must_cancel = g._asyncio_future_blocking = False
     g._state = PENDING
     g._context = copy_context()
-    p.made = g.id = p.made + 1
+    p.last_goid = g.id = p.last_goid + 1
     maker = _getframe(1)
     g.made_by = maker.f_code
     at = maker.f_lasti

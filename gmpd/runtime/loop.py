@@ -354,14 +354,14 @@ class Loop(Face, metaclass=Sealed):
         self._stopping = True
         if self.p.owner is m or self.ms.exitsyscall(m):
             m.g = None
-            if self.p.shown:
+            if self.p.is_visible:
                 clear_current_task(self)
             if m is not self.p.m0:
                 self.ms.return_p_to_m0(m)
             return True
         return False
 
-    def _stay(self, handle: asyncio.Handle, leaving: BaseException) -> None:
+    def _contain_exit(self, handle: asyncio.Handle, leaving: BaseException) -> None:
         """A callback of a job wanted to end the process, which is not its own."""
         if self.p.forked:
             leave_fork(1)
@@ -376,7 +376,7 @@ class Loop(Face, metaclass=Sealed):
 
     def stop(self) -> None:
         """As asyncio's; a loop that jobs share does not listen to them, and says so."""
-        if not self.p.shared:
+        if not self.p.is_worker:
             super().stop()
             return
         current = running(self.p)
@@ -417,11 +417,11 @@ class Loop(Face, metaclass=Sealed):
             depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
         if m is self.p.home:
-            self.mind_generators()
-        self.p.shown = True
+            self.hook_asyncgens()
+        self.p.is_visible = True
         set_running_loop(self)
 
-    def mind_generators(self) -> None:
+    def hook_asyncgens(self) -> None:
         """The calling M is the home M: async generators that begin there are this loop's to close.
         Those of plain functions, on the others, are theirs alone.
         """
@@ -446,7 +446,7 @@ class Loop(Face, metaclass=Sealed):
         else:
             self.poller.idle(timeout, m)
         self.p.rounds += 1
-        self.p.board[0] = self.p.rounds << 1
+        self.p.status_slots[0] = self.p.rounds << 1
         if self._scheduled or self.p.sleepers:
             self.poller.wake_due()
         if self.p.inbox:
@@ -464,7 +464,7 @@ class Loop(Face, metaclass=Sealed):
             return False
         return not ((self.p.ready or self.p.left) and self.ms.go_home(m))
 
-    def mind_garbage(self) -> None:
+    def manage_gc(self) -> None:
         """Bound the pauses of Python's garbage collector; for a process that is gmpd's own."""
         self.p.collector = Collector(partial(len, self.p.gs), self.wake)
         self.p.collector.start()
@@ -517,19 +517,19 @@ class Loop(Face, metaclass=Sealed):
                 else:
                     handle._run()
             except (KeyboardInterrupt, SystemExit) as leaving:
-                if not self.p.shared:
+                if not self.p.is_worker:
                     raise
-                self._stay(handle, leaving)
+                self._contain_exit(handle, leaving)
             if self.p.forked:
                 leave_fork(0)
         self.p.current = handle = None  # a traceback may lead here: no cycle
         if dirty:
             clear_current_task(self)
 
-    def show(self, shown: bool) -> bool:
+    def set_visible(self, visible: bool) -> bool:
         """Set whether this loop is seen as the running one. Returns whether it is hidden."""
-        if not shown:
+        if not visible:
             clear_current_task(self)  # a loop that a sync G runs has a current task of its own
-        self.p.shown = shown
-        set_running_loop(self if shown else None)
-        return not shown
+        self.p.is_visible = visible
+        set_running_loop(self if visible else None)
+        return not visible

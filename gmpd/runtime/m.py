@@ -201,7 +201,7 @@ class Ms:
         with self._p.lock:
             if self._p.home is self._p.m0 and self.m0_lent:
                 self._p.home = m
-                self._p.loop.mind_generators()
+                self._p.loop.hook_asyncgens()
                 return False
             self._p.owner = m.heir = self._p.home
             self._p.idle_ms.append(m)

@@ -130,7 +130,7 @@ class Face(SelectorEventLoop):
         """Let ``run_forever`` end with ``exc``, whichever M holds P."""
         raise NotImplementedError
 
-    def mind_generators(self) -> None:
+    def hook_asyncgens(self) -> None:
         """The calling M is the home M from now on."""
         raise NotImplementedError
 
@@ -161,7 +161,6 @@ class P:
 
     __slots__ = (
         "aside",
-        "board",
         "checkdead",
         "collector",
         "current",
@@ -175,13 +174,15 @@ class P:
         "idle_ms",
         "inbox",
         "is_idle",
+        "is_visible",
+        "is_worker",
         "job_scopes",
+        "last_goid",
         "learned",
         "left",
         "lock",
         "loop",
         "m0",
-        "made",
         "main",
         "max_ms",
         "ms_count",
@@ -196,10 +197,9 @@ class P:
         "ready",
         "rounds",
         "runq",
-        "shared",
-        "shown",
         "sleepers",
         "stats",
+        "status_slots",
         "sysmon_ident",
         "sysmon_mask",
         "tracer",
@@ -238,7 +238,7 @@ class P:
         #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
         self.gs: AllGs[Any] = AllGs()
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
-        self.made = 0
+        self.last_goid = 0
         #: Learned traits of the functions of sync Gs.
         self.learned = Learned()
 
@@ -249,17 +249,17 @@ class P:
         self.rounds = 0
         #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
         #: does not), and for how long it has slept before (ns).
-        self.board: Any = [0, 0, 0]
+        self.status_slots: Any = [0, 0, 0]
         #: When sockets were looked at last: a clock that costs nothing to read.
         self.polled_ns = 0
         #: The callback or G that runs.
         self.current: Any = None
         #: Async code sees the loop as the running one; sync Gs see none, so that asyncio.run works
         #: in them.
-        self.shown = True
+        self.is_visible = True
         #: It is a worker's, shared by jobs: none of them can stop it, be it by SystemExit. The
         #: worker does, by ``end``.
-        self.shared = False
+        self.is_worker = False
         #: Keeps jobs from each other where they share the loop.
         self.job_scopes: Scopes | None = None
         #: This process is a fork that a job made, to end where the job gives control back.

@@ -88,19 +88,19 @@ class Poller:
         if timeout is None and p.checkdead is not None and p.checkdead(p):
             p.checkdead = None  # once: the end of the program may wait again
             raise Deadlock(deadlock_text(p))
-        board, stats = p.board, p.stats
+        slots, stats = p.status_slots, p.stats
         p.is_idle = True
         if p.on_poll is not None:
             p.on_poll(0)
-        board[0] = p.rounds << 1 | 1
-        board[1] = start = time.monotonic_ns()
+        slots[0] = p.rounds << 1 | 1
+        slots[1] = start = time.monotonic_ns()
         # Work queued before is_idle was set has not woken us; poll without blocking.
         came = p.inbox or p.ready or p.p_callbacks.ready or p.runq
         self._netpoll(0 if came else timeout)
         p.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
-        board[2] = stats.idle_ns
-        board[1] = 0
+        slots[2] = stats.idle_ns
+        slots[1] = 0
         p.is_idle = False
         if self._sysmon.asleep and m is not None:
             self._sysmon.wake()

@@ -40,7 +40,7 @@ def counters(p: P) -> tuple[int, ...]:
     return (
         ticks, blocked + known + learned, len(runq) + deferred, deferred,
         p.ms_count, len(p.idle_ms), stats.max_ms_waits, stats.overruns,
-        runq.overflows, p.made, stats.finished,
+        runq.overflows, p.last_goid, stats.finished,
         runq.inherited, stats.local, runq.global_picks, stats.steal,
         stats.poller, stats.timer, stats.children_out, stats.children_in,
         blocked, stats.handoff_hog, known, learned,
@@ -62,7 +62,7 @@ def histograms(p: P) -> list[tuple[list[int], int]]:
 
 def snapshot(p: P) -> dict[str, Any]:
     """``counters`` with names, and as the daemon's snapshot has them."""
-    return unfold(counters(p), time.monotonic_ns(), *p.board[1:])
+    return unfold(counters(p), time.monotonic_ns(), *p.status_slots[1:])
 
 
 def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:

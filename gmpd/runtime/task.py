@@ -89,7 +89,7 @@ class Task(CoroG, asyncio.Task[Any]):
         self._context = copy_context() if context is None else context
         self._fut_waiter = None
         self._must_cancel = False
-        p.made = self.id = p.made + 1
+        p.last_goid = self.id = p.last_goid + 1
         p.ready.append(self)
 
     def forget_own_frames(self) -> None:
