@@ -15,8 +15,8 @@ from gmpd.codec.failures import (
     error_summary,
 )
 from gmpd.codec.functions import FunctionRef, describe_function, resolve_function
-from gmpd.codec.guests import GuestPart, stand_in
-from gmpd.codec.guests import learn as learn_part
+from gmpd.codec.hosted_programs import HostedPart, stand_in
+from gmpd.codec.hosted_programs import learn as learn_part
 from gmpd.codec.pickles import Buffer, own_error
 from gmpd.codec.values import (
     Blob,
@@ -36,7 +36,7 @@ __all__ = [
     "Buffer",
     "ErrorSummary",
     "FunctionRef",
-    "GuestPart",
+    "HostedPart",
     "OrElse",
     "Parts",
     "add_job_note",

@@ -1,9 +1,9 @@
 """Pickling by value: functions, classes and other objects that no import finds elsewhere.
 
 cloudpickle knows how to take functions and classes apart. Here is what it does not keep: globals
-are not copied but belong to a namespace that all of a program shares (``guests``), code says where
-its lines are, ``__slots__`` stay slots, a cached function has a cache again, annotations that
-cannot be evaluated yet wait, and a class that comes home is left as it is.
+are not copied but belong to a namespace that all of a program shares (``hosted_programs``), code
+says where its lines are, ``__slots__`` stay slots, a cached function has a cache again, annotations
+that cannot be evaluated yet wait, and a class that comes home is left as it is.
 
 Importing this costs more than the rest of the package: a worker imports it when it is first
 needed, a client at once.
@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from cloudpickle import cloudpickle
 
-from gmpd.codec import guests, hints, interrupts, origins, rebuild
+from gmpd.codec import hints, hosted_programs, interrupts, origins, rebuild
 
 #: cloudpickle holds it over some lines of Python, where a signal handler may pickle a class, too.
 cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
@@ -102,7 +102,9 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _reduce_named(self, obj: Any) -> Any:
         name = self._names.refer(obj)
         if name is not None:
-            return NotImplemented if name[0] == guests.MAIN else (guests.find, name)
+            return (
+                NotImplemented if name[0] == hosted_programs.MAIN else (hosted_programs.find, name)
+            )
         kind = type(obj)
         if kind in NAMED:
             return _reduce_kin(obj)
@@ -123,7 +125,7 @@ class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
             )  # fmt: skip
         if cloudpickle._should_pickle_by_reference(obj):
             return NotImplemented
-        if imported := guests.imported_as(obj):
+        if imported := hosted_programs.imported_as(obj):
             return _reduce_function(obj, imported, by_value=False)
         # Its globals are no module's that others have: a copy of what it uses goes along.
         _evaluate_annotations(obj)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from gmpd import errors
-from gmpd.codec import guests, interrupts, pickles
+from gmpd.codec import hosted_programs, interrupts, pickles
 from gmpd.codec.error_texts import (
     CHAIN_MAX,
     NAME_MAX,
@@ -75,8 +75,8 @@ def encode_error(exc: BaseException, *, plain: bool = False) -> bytes:
 
     With ``plain`` nothing is pickled. The traceback begins where gmpd's own frames end.
     """
-    if (guest := guests.current()) is not None:
-        guest.show_sources()
+    if (hosted := hosted_programs.current()) is not None:
+        hosted.show_sources()
     return _encode(readable(exc), plain, 0)
 
 

@@ -18,7 +18,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from gmpd.codec import diagnose, guests, home, interrupts, origins, pickles, stability
+from gmpd.codec import (
+    diagnose,
+    hosted_programs,
+    interrupts,
+    origins,
+    pickles,
+    sent_program,
+    stability,
+)
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -59,7 +67,7 @@ class _Known(NamedTuple):
     qualname: str
     watch: Watch | None
     #: Of what a program defines: its names, and what may be exchanged in the function.
-    names: home.Watch | None = None
+    names: sent_program.Watch | None = None
     state: tuple[Any, ...] | None = None
 
 
@@ -83,8 +91,12 @@ def describe_function(fn: _Fn) -> FunctionRef:
     known = _known.get(id(fn))
     if known is not None and known.fn() is fn:
         if known.names is not None:
-            same = known.state is None or home.state_of(fn) == known.state
-            if same and home.still_holds(known.names) and (known.names or not _is_back(known, fn)):
+            same = known.state is None or sent_program.state_of(fn) == known.state
+            if (
+                same
+                and sent_program.still_holds(known.names)
+                and (known.names or not _is_back(known, fn))
+            ):
                 return known.ref
         elif known.watch is None:
             module = sys.modules.get(known.module)
@@ -133,8 +145,8 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
         raise Unserializable(_not_callable(fn))
     module, qualname = _address(fn)
     name = f"{module}:{qualname}"
-    if (guest := _guest_of(fn)) is not None:
-        return _describe_guest(fn, guest, name)
+    if (hosted := _hosted_program_of(fn)) is not None:
+        return _describe_hosted(fn, hosted, name)
     if (ref := _describe_named(fn)) is not None:
         return ref
     if module != "__main__" and _is_same(find(module, qualname), fn) and _by_reference(module):
@@ -146,8 +158,8 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
 
 def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
     # Before it is pickled: what is exchanged meanwhile is found to be another.
-    state = home.state_of(fn) if isinstance(fn, types.FunctionType) else None
-    shared = isinstance(fn, types.FunctionType) and home.module_of(fn) is not None
+    state = sent_program.state_of(fn) if isinstance(fn, types.FunctionType) else None
+    shared = isinstance(fn, types.FunctionType) and sent_program.module_of(fn) is not None
     watch = None if shared else stability.watch(fn)
     try:
         payload, needs, names = pickles.dump_function(fn)
@@ -155,7 +167,9 @@ def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
         interrupts.pass_on(exc)
         raise _unsendable(fn, qualname, exc) from exc
     ref = FunctionRef("pickle", f"{module}:{qualname}", payload, needs)
-    if isinstance(fn, types.FunctionType) and (shared or (guests.imported_as(fn) and not needs)):
+    if isinstance(fn, types.FunctionType) and (
+        shared or (hosted_programs.imported_as(fn) and not needs)
+    ):
         # Its globals are where it goes, or are watched by name.
         if stability.is_steady(fn):
             _remember(fn, ref, module, qualname, None, names, state)
@@ -167,15 +181,15 @@ def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
 
 def _describe_named(fn: Any) -> FunctionRef | None:
     """The names that the script, or another module that goes by value, defines itself."""
-    found = home.named(fn)
+    found = sent_program.named(fn)
     if found is None:
         return None
     module, qualname = found
     key = module, qualname.partition(".")[0]
-    state = home.state_of(fn) if type(fn) is types.FunctionType else None
+    state = sent_program.state_of(fn) if type(fn) is types.FunctionType else None
     try:
-        required = home.HOME.require([key])
-    except home.Undefinable as exc:
+        required = sent_program.THIS_PROGRAM.require([key])
+    except sent_program.Undefinable as exc:
         raise _unsendable(fn, qualname, exc) from exc
     number = str(required.defining_part(key)).encode()
     ref = FunctionRef("main", f"{module}:{qualname}", number, required.needs)
@@ -183,27 +197,31 @@ def _describe_named(fn: Any) -> FunctionRef | None:
     return ref
 
 
-def _guest_of(fn: Any) -> guests.Guest | None:
+def _hosted_program_of(fn: Any) -> hosted_programs.HostedProgram | None:
     """The program that defined ``fn``, in a worker."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     fn = getattr(fn, "__func__", getattr(fn, "__wrapped__", fn))
     space = getattr(fn, "__globals__", None)
     if space is not None:
-        return guests.owner_of(space)
-    return guests.current() if getattr(fn, "__module__", None) == guests.MAIN else None
+        return hosted_programs.owner_of(space)
+    return (
+        hosted_programs.current()
+        if getattr(fn, "__module__", None) == hosted_programs.MAIN
+        else None
+    )
 
 
-def _describe_guest(fn: Any, guest: guests.Guest, name: str) -> FunctionRef:
+def _describe_hosted(fn: Any, hosted: hosted_programs.HostedProgram, name: str) -> FunctionRef:
     """A function of a program whose job runs here, for another worker or another daemon."""
-    found = guests.GuestNames(guest).refer(fn)
+    found = hosted_programs.HostedNames(hosted).refer(fn)
     if found is not None:
-        number = guest.defined_by(found[0], found[1].partition(".")[0])
+        number = hosted.defined_by(found[0], found[1].partition(".")[0])
         if number is not None:
-            needs = tuple(guest.parts.values())
+            needs = tuple(hosted.parts.values())
             return FunctionRef("main", ":".join(found), str(number).encode(), needs)
     try:
-        with guests.entering(guest):
+        with hosted_programs.entering(hosted):
             payload, needs, _ = pickles.dump_function(fn)
     except Exception as exc:
         interrupts.pass_on(exc)
@@ -212,7 +230,7 @@ def _describe_guest(fn: Any, guest: guests.Guest, name: str) -> FunctionRef:
 
 
 def _unsendable(fn: Any, qualname: str, exc: Exception) -> Unserializable:
-    if isinstance(exc, home.Undefinable):
+    if isinstance(exc, sent_program.Undefinable):
         text = diagnose.explain_global(fn, exc.name, exc.value, exc.user, exc)
     else:
         text = diagnose.explain(fn, qualname, exc)
@@ -230,7 +248,7 @@ def _remember(
     module: str,
     qualname: str,
     watch: Watch | None,
-    names: home.Watch | None = None,
+    names: sent_program.Watch | None = None,
     state: tuple[Any, ...] | None = None,
 ) -> None:
     if isinstance(fn, types.MethodType):
@@ -365,7 +383,7 @@ def _did_you_mean(word: str, candidates: list[str]) -> str:
 def _enter(ref: FunctionRef) -> None:
     """Have what the function and its arguments need, and let this context be its program's."""
     try:
-        guests.enter_job(ref.needs)
+        hosted_programs.enter_job(ref.needs)
     except NotRegistered as exc:
         raise NotRegistered(f"no function {ref.name}: {exc}") from exc
     except (Exception, SystemExit) as exc:
@@ -388,7 +406,7 @@ def _defined_function(ref: FunctionRef) -> _Fn:
 
 
 def _load_function(ref: FunctionRef) -> _Fn:
-    own = ref.needs[0].guest.made if ref.needs else {}
+    own = ref.needs[0].hosted.made if ref.needs else {}
     fn = own.get(ref.payload)
     if fn is not None:
         return fn  # type: ignore[no-any-return]

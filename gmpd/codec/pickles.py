@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from gmpd.codec import guests, home, interrupts
+from gmpd.codec import hosted_programs, interrupts, sent_program
 from gmpd.errors import ProtocolError, Unserializable
 
 Buffer = bytes | bytearray | memoryview
@@ -47,7 +47,8 @@ _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 #: Errors of the unpickler for bytes that are no pickle; a value's own code may raise them too.
 _REFUSED_BY_LOADS = (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError)
 
-#: Parts of a program (``home.Part``, ``guests.GuestPart``) that must be loaded before a pickle is.
+#: Parts of a program (``sent_program.Part``, ``hosted_programs.HostedPart``) that must be loaded
+#: before a pickle is.
 Needs = tuple[Any, ...]
 
 
@@ -83,38 +84,42 @@ def dump_needing(
         data = b""  # cloudpickle has the last word
     if data and not (_MAIN in data or _has_managers(data) or _sends_modules_by_value()):
         return _summed(data), tuple(buffers), ()
-    guest = guests.current()
-    if guest is not None:
+    hosted = hosted_programs.current()
+    if hosted is not None:
         if not data:
             buffers.clear()
-            data = _by_hand(value, guests.GuestNames(guest), callback)
-        return _summed(guests.mark(data, guest.id)), tuple(buffers), tuple(guest.parts.values())
+            data = _by_hand(value, hosted_programs.HostedNames(hosted), callback)
+        return (
+            _summed(hosted_programs.mark(data, hosted.id)),
+            tuple(buffers),
+            tuple(hosted.parts.values()),
+        )
     buffers.clear()
     data, required = _by_value(value, callback)
     return data, tuple(buffers), () if required is None else required.needs
 
 
-def dump_function(fn: object) -> tuple[bytes, Needs, home.Watch]:
+def dump_function(fn: object) -> tuple[bytes, Needs, sent_program.Watch]:
     """A function by value; and what to check before the same bytes are used again."""
-    guest = guests.current()
-    if guest is not None:
+    hosted = hosted_programs.current()
+    if hosted is not None:
         data, _, needs = dump_needing(fn, in_band=True)
         return data, needs, ()
     data, required = _by_value(fn, None)
     return (data, (), ()) if required is None else (data, required.needs, required.watch())
 
 
-def _by_value(value: object, callback: Any) -> tuple[bytes, home.Required | None]:
+def _by_value(value: object, callback: Any) -> tuple[bytes, sent_program.Required | None]:
     """A pickle with the names of this program that it uses, defined."""
-    program = home.HOME
-    names = home.Collector()
+    program = sent_program.THIS_PROGRAM
+    names = sent_program.NameCollector()
     data = _by_hand(value, names, callback)
     if _has_managers(data):
-        names.keys.add((guests.AUTHKEY, ""))
+        names.keys.add((hosted_programs.AUTHKEY, ""))
     if not names.keys:
         return _summed(data), None
     required = program.require(names.keys, names.assigned)
-    return _summed(guests.mark(data, program.id)), required
+    return _summed(hosted_programs.mark(data, program.id)), required
 
 
 def _by_hand(value: object, names: Any, callback: Any) -> bytes:
@@ -130,7 +135,7 @@ def _summed(data: bytes) -> bytes:
 
 
 def _has_managers(data: bytes) -> bool:
-    return home.has_managers() and guests.MANAGERS in data
+    return sent_program.has_managers() and hosted_programs.MANAGERS in data
 
 
 def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -143,9 +148,9 @@ def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     """
     _check(data)
     supply = iter([_writable(buffer) for buffer in buffers])
-    ident = guests.marked(data)
+    ident = hosted_programs.marked(data)
     try:
-        if ident is None or ident == home.HOME.id:
+        if ident is None or ident == sent_program.THIS_PROGRAM.id:
             value = pickle.loads(data, buffers=supply)
         else:
             value = _load_as(ident, data, supply)
@@ -209,13 +214,13 @@ def _is_of_user_code(exc: BaseException) -> bool:
 
 def _load_as(ident: bytes, data: Buffer, supply: Any) -> Any:
     """Load what refers to names of another program."""
-    guest = guests.of(ident)
-    if guest is None:
+    hosted = hosted_programs.of(ident)
+    if hosted is None:
         raise Unserializable("the program whose script defined a value has ended")
-    with guests.entering(guest):
-        if guest.authkey is None or guests.MANAGERS not in bytes(data):
+    with hosted_programs.entering(hosted):
+        if hosted.authkey is None or hosted_programs.MANAGERS not in bytes(data):
             return pickle.loads(data, buffers=supply)
-        with guests.keyed(guest):
+        with hosted_programs.keyed(hosted):
             return pickle.loads(data, buffers=supply)
 
 

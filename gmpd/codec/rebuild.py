@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gmpd.codec import guests, interrupts, origins
+from gmpd.codec import hosted_programs, interrupts, origins
 
 #: Classes that this process defined and has sent by value.
 home_classes: weakref.WeakSet[type] = weakref.WeakSet()
@@ -31,7 +31,7 @@ def make_function(
     code: types.CodeType, module: str, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
     """A function among the shared globals of its module."""
-    return types.FunctionType(code, guests.namespace(module), None, None, closure)
+    return types.FunctionType(code, hosted_programs.namespace(module), None, None, closure)
 
 
 def make_module_function(
@@ -163,5 +163,5 @@ def make_view(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 def stand_in_module(name: str) -> Any:
     """A module that travels by value, as this process has it."""
-    guests.namespace(name)
+    hosted_programs.namespace(name)
     return sys.modules[name]

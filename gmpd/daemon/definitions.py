@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gmpd import protocol
-from gmpd.codec import FunctionRef, GuestPart, learn_part
+from gmpd.codec import FunctionRef, HostedPart, learn_part
 from gmpd.daemon.attempt import RemoteFunction
 from gmpd.sched.functions import PART
 
@@ -14,7 +14,7 @@ class Definitions:
     def __init__(self) -> None:
         self._functions: dict[int, RemoteFunction] = {}
         #: Parts of programs, which functions need.
-        self._parts: dict[int, GuestPart] = {}
+        self._parts: dict[int, HostedPart] = {}
 
     def __getitem__(self, fid: int) -> RemoteFunction:
         return self._functions[fid]

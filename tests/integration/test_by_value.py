@@ -405,8 +405,8 @@ def test_two_sessions_have_a_main_each(tmp_path: Path) -> None:
     for each in (b, a):
         print(each.communicate("\\n")[0].strip())
     with gmpd.Client(daemon.endpoint) as client:
-        from gmpd.codec import guests
-        print(client.submit(len, ()).result(), client.submit(guests.count).result())
+        from gmpd.codec import hosted_programs
+        print(client.submit(len, ()).result(), client.submit(hosted_programs.count).result())
     daemon.close()
     """
     main_script = tmp_path / "main.py"

@@ -19,7 +19,7 @@ from cloudpickle import cloudpickle as inner
 
 from gmpd import protocol
 from gmpd.client.core import FUNCTIONS_MAX, ClientCore
-from gmpd.codec import describe_function, encode_call, guests, home
+from gmpd.codec import describe_function, encode_call, hosted_programs, sent_program
 from gmpd.codec.functions import FunctionRef
 from gmpd.errors import Unserializable
 from gmpd.sched import functions
@@ -60,9 +60,9 @@ def program() -> Iterator[Any]:
     exec(SOURCE, module.__dict__)
     sys.modules[module.__name__] = module
     cloudpickle.register_pickle_by_value(module)
-    before, home.HOME = home.HOME, home.Home()
+    before, sent_program.THIS_PROGRAM = sent_program.THIS_PROGRAM, sent_program.SentProgram()
     yield module
-    home.HOME = before
+    sent_program.THIS_PROGRAM = before
     cloudpickle.unregister_pickle_by_value(module)
     del sys.modules[module.__name__]
 
@@ -109,7 +109,7 @@ def test_what_a_handler_binds_anew_is_what_is_sent_last(program: Any) -> None:
 def _entries(part: Any) -> list[Any]:
     found = []
     unpickler = pickle.Unpickler(io.BytesIO(part.data()))
-    with guests.entering(guests.Guest(b"x" * 16)):
+    with hosted_programs.entering(hosted_programs.HostedProgram(b"x" * 16)):
         while (entry := unpickler.load()) is not None:
             found.append(entry)
     return found
@@ -126,7 +126,7 @@ def test_what_raises_half_way_leaves_nothing_behind(program: Any) -> None:
     program.value = Hooked(handler)
     with pytest.raises(Stop):
         describe_function(program.f)
-    assert home.HOME.require([]).state.entries == {}
+    assert sent_program.THIS_PROGRAM.require([]).state.entries == {}
     ref = describe_function(program.f)
     assert set(parts_of(ref)) >= {"f", "count", "LIMIT", "value"}
 
@@ -189,7 +189,7 @@ def test_threads_that_define_the_same_names_agree(program: Any) -> None:
 def test_a_large_value_is_pickled_again_before_the_clients_door(program: Any) -> None:
     """Its own code runs when a second session is sent it, and may do what it likes."""
     said: list[Any] = []
-    program.value = Hooked(lambda: None, "x" * 2 * home.ALONE_BYTES)
+    program.value = Hooked(lambda: None, "x" * 2 * sent_program.ALONE_BYTES)
     ref = describe_function(program.g)
     FunctionTable(10, said.append).number(ref)
     times = program.value.times
@@ -212,7 +212,7 @@ def test_a_large_value_that_cannot_be_sent_again_is_named(program: Any) -> None:
         if broken:
             raise ValueError("gone")
 
-    program.value = Hooked(handler, "x" * 2 * home.ALONE_BYTES)
+    program.value = Hooked(handler, "x" * 2 * sent_program.ALONE_BYTES)
     ref = describe_function(program.g)
     FunctionTable(10, lambda _: None).number(ref)
     broken.append(1)
@@ -258,7 +258,7 @@ def test_a_fork_is_another_program_from_its_first_function_on(program: Any) -> N
         try:
             ref = describe_function(program.f)
             names = {part.name.partition(":")[0] for part in ref.needs}
-            code = 0 if names == {home.HOME.id.hex()} else 2
+            code = 0 if names == {sent_program.THIS_PROGRAM.id.hex()} else 2
         finally:
             os._exit(code)
     os.close(read)
@@ -280,5 +280,5 @@ def test_a_client_has_imported_all_that_a_submit_needs() -> None:
         "import sys, gmpd.client.sync, gmpd.client.aio;"
         "sys.exit('gmpd.codec.cloud' not in sys.modules)"
     )
-    root = str(Path(home.__file__).parents[2])
+    root = str(Path(sent_program.__file__).parents[2])
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

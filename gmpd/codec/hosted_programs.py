@@ -1,14 +1,14 @@
 """Programs whose jobs run in this process: what their scripts define lives here in stand-ins.
 
 A *program* is a client's process. The definitions of its ``__main__`` (and of modules that travel
-by value) come in *parts*: pickles of names with their values, made by ``home``. Each program has
-one namespace per such module here, shared by all of its jobs; ``sys.modules["__main__"]`` is a
-``StandIn`` that shows the namespace of the program whose job asks.
+by value) come in *parts*: pickles of names with their values, made by ``sent_program``. Each
+program has one namespace per such module here, shared by all of its jobs;
+``sys.modules["__main__"]`` is a ``StandIn`` that shows the namespace of the program whose job asks.
 
 A part is loaded by the first job that needs it. When the program's last part is forgotten its
 namespaces are emptied: what they hold is freed at once, cycles or not.
 
-It never pickles, and knows no sockets. Counterpart: ``home``.
+It never pickles, and knows no sockets. Counterpart: ``sent_program``.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ PASSED_ON_MAX = 1 << 20
 _AT = 2 + len(_MARK)
 
 
-class Guest:
+class HostedProgram:
     """One program, as far as it is known here."""
 
     def __init__(self, ident: bytes) -> None:
         self.id = ident
-        self.parts: dict[int, GuestPart] = {}
+        self.parts: dict[int, HostedPart] = {}
         self.namespaces: dict[str, dict[str, Any]] = {}
         self.authkey: bytes | None = None
         #: By module and name: the number of the part that defined it last.
@@ -70,7 +70,7 @@ class Guest:
                 sys.modules[module] = StandIn(module)
         return space
 
-    def load(self, part: GuestPart) -> None:
+    def load(self, part: HostedPart) -> None:
         """Bring a part's names into their namespaces, once. Raises what their own code raises."""
         with self._lock, entering(self), ExitStack() as stack:
             if part.objects is not None:
@@ -105,7 +105,7 @@ class Guest:
         """The number of the newest part that defines a name."""
         return self._versions.get((module, name))
 
-    def forget(self, part: GuestPart) -> bool:
+    def forget(self, part: HostedPart) -> bool:
         """No job will need this part any more. Removes its objects that no newer part replaced, if
         they are plain data; others may still call its functions and classes. Whether it was the
         last."""
@@ -120,12 +120,12 @@ class Guest:
         return not self.parts
 
     def _end(self) -> None:
-        _guests.pop(self.id, None)
+        _hosted_programs.pop(self.id, None)
         self.made.clear()
         for module, space in self.namespaces.items():
             del _by_globals[id(space)]
             space.clear()
-            others = any(module in each.namespaces for each in _guests.values())
+            others = any(module in each.namespaces for each in _hosted_programs.values())
             if module != MAIN and not others and isinstance(sys.modules.get(module), StandIn):
                 del sys.modules[module]
         self.namespaces.clear()
@@ -139,23 +139,23 @@ class Guest:
             linecache.cache[name] = (len(text), None, lines, name)
 
 
-class GuestNames:
+class HostedNames:
     """``cloud.Names`` of a pickle that a job of a program makes."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    def __init__(self, hosted: HostedProgram) -> None:
+        self._hosted = hosted
 
     def refer(self, obj: Any) -> tuple[str, str] | None:
         module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
         if type(module) is not str or type(qualname) is not str:
             return None
-        target: Any = self._guest.namespaces.get(module, {})
+        target: Any = self._hosted.namespaces.get(module, {})
         for at, name in enumerate(qualname.split(".")):
             target = target.get(name) if at == 0 else getattr(target, "__dict__", {}).get(name)
         return (module, qualname) if target is obj else None
 
     def uses(self, fn: types.FunctionType) -> str | None:
-        for module, space in self._guest.namespaces.items():
+        for module, space in self._hosted.namespaces.items():
             if space is fn.__globals__:
                 return module
         return None
@@ -167,13 +167,13 @@ class GuestNames:
         return isinstance(module, StandIn)
 
 
-class GuestPart:
+class HostedPart:
     """Names that a program defines, with their values; loaded when the first job needs them."""
 
-    __slots__ = ("guest", "number", "objects", "payload", "stays")
+    __slots__ = ("hosted", "number", "objects", "payload", "stays")
 
-    def __init__(self, guest: Guest, number: int, payload: bytes) -> None:
-        self.guest = guest
+    def __init__(self, hosted: HostedProgram, number: int, payload: bytes) -> None:
+        self.hosted = hosted
         self.number = number
         self.payload = payload
         #: It is there for the life of the process.
@@ -183,7 +183,7 @@ class GuestPart:
 
     def forget(self) -> bool:
         """No job will need it any more; whether that is the end of its program here."""
-        return not self.stays and self.guest.forget(self)
+        return not self.stays and self.hosted.forget(self)
 
     @property
     def superseded(self) -> bool:
@@ -193,7 +193,7 @@ class GuestPart:
     @property
     def name(self) -> str:
         """The name under which the daemon knows it, in every session."""
-        return part_name(self.guest.id, self.number)
+        return part_name(self.hosted.id, self.number)
 
     def data(self) -> bytes:
         """As ``home.Part.data``; empty for a large one: this worker's daemon has it already."""
@@ -201,13 +201,13 @@ class GuestPart:
 
 
 #: By the program's id.
-_guests: dict[bytes, Guest] = {}
+_hosted_programs: dict[bytes, HostedProgram] = {}
 #: By the id of each namespace of theirs.
-_by_globals: dict[int, Guest] = {}
+_by_globals: dict[int, HostedProgram] = {}
 #: Whose values this thread is loading.
 _loading = threading.local()
 #: Whose job this is.
-_job: ContextVar[Guest | None] = ContextVar("gmpd-program", default=None)
+_job: ContextVar[HostedProgram | None] = ContextVar("gmpd-program", default=None)
 #: Held while the key of multiprocessing is another program's.
 _key_lock = threading.RLock()
 
@@ -217,7 +217,7 @@ def part_name(ident: bytes, number: int) -> str:
     return f"{ident.hex()}:{number}"
 
 
-def learn(name: str, payload: bytes, *, stays: bool = False) -> GuestPart:
+def learn(name: str, payload: bytes, *, stays: bool = False) -> HostedPart:
     """A part has come; ``stays``: for the life of this process. Raises ProtocolError for a name
     that ``part_name`` did not make."""
     ident, _, number = name.partition(":")
@@ -225,12 +225,12 @@ def learn(name: str, payload: bytes, *, stays: bool = False) -> GuestPart:
         key = bytes.fromhex(ident), int(number)
     except ValueError:
         raise ProtocolError(f"{name!r} is no part of a program") from None
-    guest = _guests.get(key[0])
-    if guest is None:
-        guest = _guests[key[0]] = Guest(key[0])
-    part = guest.parts.get(key[1])
+    hosted = _hosted_programs.get(key[0])
+    if hosted is None:
+        hosted = _hosted_programs[key[0]] = HostedProgram(key[0])
+    part = hosted.parts.get(key[1])
     if part is None:
-        part = guest.parts[key[1]] = GuestPart(guest, key[1], payload)
+        part = hosted.parts[key[1]] = HostedPart(hosted, key[1], payload)
     elif part.objects is None and not part.payload:
         part.payload = payload
     part.stays = part.stays or stays
@@ -239,47 +239,47 @@ def learn(name: str, payload: bytes, *, stays: bool = False) -> GuestPart:
 
 def enter_job(needs: tuple[Any, ...]) -> None:
     """This context runs a job that needs these parts. Raises NotRegistered if one cannot be had."""
-    part: GuestPart
+    part: HostedPart
     for part in needs:
         if part.objects is None:
             if not part.payload:
                 raise NotRegistered(
                     "the program that defined this has ended: its jobs ended with it"
                 )
-            part.guest.load(part)
-    guest: Guest = needs[0].guest
-    if _job.get() is not guest:
-        _job.set(guest)
+            part.hosted.load(part)
+    hosted: HostedProgram = needs[0].hosted
+    if _job.get() is not hosted:
+        _job.set(hosted)
 
 
-def current() -> Guest | None:
+def current() -> HostedProgram | None:
     """The program whose values are loaded here, whose job this is, or whose code called."""
-    guest: Guest | None = getattr(_loading, "guest", None) or _job.get()
-    if guest is not None or not _guests:
-        return guest
+    hosted: HostedProgram | None = getattr(_loading, "hosted", None) or _job.get()
+    if hosted is not None or not _hosted_programs:
+        return hosted
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:  # a thread that a job started has a context of its own
-        guest = _by_globals.get(id(frame.f_globals))
-        if guest is not None:
-            return guest
+        hosted = _by_globals.get(id(frame.f_globals))
+        if hosted is not None:
+            return hosted
         frame = frame.f_back
-    return next(iter(_guests.values())) if len(_guests) == 1 else None
+    return next(iter(_hosted_programs.values())) if len(_hosted_programs) == 1 else None
 
 
-def owner_of(namespace: dict[str, Any]) -> Guest | None:
+def owner_of(namespace: dict[str, Any]) -> HostedProgram | None:
     """The program that has this namespace here."""
     return _by_globals.get(id(namespace))
 
 
 @contextmanager
-def entering(guest: Guest) -> Iterator[None]:
+def entering(hosted: HostedProgram) -> Iterator[None]:
     """Values that are unpickled here are this program's."""
-    before = getattr(_loading, "guest", None)
-    _loading.guest = guest
+    before = getattr(_loading, "hosted", None)
+    _loading.hosted = hosted
     try:
         yield
     finally:
-        _loading.guest = before
+        _loading.hosted = before
 
 
 def mark(data: bytes, ident: bytes) -> bytes:
@@ -292,20 +292,20 @@ def marked(data: Any) -> bytes | None:
     return bytes(data[_AT : _AT + ID_BYTES]) if data[2:_AT] == _MARK else None
 
 
-def of(ident: bytes) -> Guest | None:
+def of(ident: bytes) -> HostedProgram | None:
     """A program by its id."""
-    return _guests.get(ident)
+    return _hosted_programs.get(ident)
 
 
 def count() -> int:
     """Programs that are known here."""
-    return len(_guests)
+    return len(_hosted_programs)
 
 
 @contextmanager
-def keyed(guest: Guest) -> Iterator[None]:
+def keyed(hosted: HostedProgram) -> Iterator[None]:
     """Proxies of the program's managers connect with its key, not with this process's."""
-    if guest.authkey is None:
+    if hosted.authkey is None:
         yield
         return
     from multiprocessing import process
@@ -313,7 +313,7 @@ def keyed(guest: Guest) -> Iterator[None]:
     with _key_lock:
         config = process.current_process()._config  # type: ignore[attr-defined]
         before = config.get("authkey")
-        config["authkey"] = process.AuthenticationString(guest.authkey)  # type: ignore[attr-defined]
+        config["authkey"] = process.AuthenticationString(hosted.authkey)  # type: ignore[attr-defined]
         try:
             yield
         finally:
@@ -322,9 +322,9 @@ def keyed(guest: Guest) -> Iterator[None]:
 
 def namespace(module: str) -> dict[str, Any]:
     """The globals of a module that travels by value: a stand-in's, or at home the module's own."""
-    guest = current()
-    if guest is not None:
-        return guest.namespace(module)
+    hosted = current()
+    if hosted is not None:
+        return hosted.namespace(module)
     return sys.modules[module].__dict__
 
 
@@ -391,8 +391,8 @@ _OWN = frozenset({"__repr__", "__dir__", "__reduce_ex__", "__reduce__", "__sizeo
 
 def _space_of(module: StandIn) -> dict[str, Any]:
     own: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    guest = current()
-    return own if guest is None else guest.namespace(own["__name__"])
+    hosted = current()
+    return own if hosted is None else hosted.namespace(own["__name__"])
 
 
 def stand_in() -> None:

@@ -3,8 +3,8 @@
 ``__main__``, and each module for which ``cloudpickle.register_pickle_by_value`` was called, goes
 by value: in *parts*, pickles of names and their values, each sent once per session. A pickle then
 says the name only. Workers put parts into namespaces that all jobs of the program share
-(``guests``), so a function is sent with the names that it uses, found in its code, and with what
-these use in turn.
+(``hosted_programs``), so a function is sent with the names that it uses, found in its code, and
+with what these use in turn.
 
 **What is sent again.** A name is sent when something that needs it goes out for the first time, and
 again when it was bound to another object since (a function defined anew, a constant assigned).
@@ -34,8 +34,8 @@ from functools import lru_cache, partial
 from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
-from gmpd.codec import guests, interrupts, origins
-from gmpd.codec.guests import AUTHKEY, MAIN, ORIGINS, SOURCES
+from gmpd.codec import hosted_programs, interrupts, origins
+from gmpd.codec.hosted_programs import AUTHKEY, MAIN, ORIGINS, SOURCES
 from gmpd.errors import Unserializable
 
 #: A module that travels by value, and a name in it.
@@ -68,8 +68,8 @@ class Undefinable(Exception):
 class Part:
     """Names with their values, on the way to other processes."""
 
-    def __init__(self, home: Home, number: int, drawn: _Drawn) -> None:
-        self.name = guests.part_name(home.id, number)
+    def __init__(self, program: SentProgram, number: int, drawn: _Drawn) -> None:
+        self.name = hosted_programs.part_name(program.id, number)
         self.number = number
         #: All that it defines is defined anew by other parts.
         self.superseded = False
@@ -226,11 +226,11 @@ class Required(NamedTuple):
         return tuple(found)
 
 
-class Home:
+class SentProgram:
     """This program."""
 
     def __init__(self) -> None:
-        self.id = os.urandom(guests.ID_BYTES)
+        self.id = os.urandom(hosted_programs.ID_BYTES)
         self._latest = _State({}, frozenset(), 0)
         #: Saves threads the work of pickling the same names at the same time, and no more than
         #: that: see ``_take_turn``.
@@ -306,7 +306,7 @@ class Home:
         return _State(entries, state.assigned | assigned, number)
 
 
-class Collector:
+class NameCollector:
     """``cloud.Names`` of one pickle: gathers which names it uses.
 
     ``knows``: the names are defined just now. An object not known elsewhere is sent whole at its
@@ -359,7 +359,7 @@ class _Draft:
         self._seen = seen
         self._waiting = list(keys)
         self._users: dict[Key, str] = {}
-        self._names = Collector(seen.knows)
+        self._names = NameCollector(seen.knows)
         self._sink = io.BytesIO()
         self._pickler = _pickler(self._sink, self._names)
         self._made: dict[Key, _Entry] = {}
@@ -431,7 +431,7 @@ class _Draft:
         return True
 
 
-def _alone(key: Key, value: Any, names: Collector) -> bytes:
+def _alone(key: Key, value: Any, names: NameCollector) -> bytes:
     sink = io.BytesIO()
     pickler = _pickler(sink, names)
     _write_key(pickler)
@@ -444,13 +444,13 @@ def _alone_again(key: Key, before: Any) -> bytes:
     """Sent with everything it refers to: the part needs no others."""
     value = _value_of(key)
     try:
-        return _alone(key, before if value is _ABSENT else value, Collector(lambda _: False))
+        return _alone(key, before if value is _ABSENT else value, NameCollector(lambda _: False))
     except Exception as exc:
         interrupts.pass_on(exc)
         raise Unserializable(f"the global {key[1]!r} cannot be sent a second time: {exc}") from exc
 
 
-def _pickler(sink: io.BytesIO, names: Collector) -> Any:
+def _pickler(sink: io.BytesIO, names: NameCollector) -> Any:
     from gmpd.codec.cloud import CloudPickler
 
     return CloudPickler(sink, names, fresh_locks=True)
@@ -562,12 +562,12 @@ def names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
 
 
 #: This program: another one in a fork.
-HOME = Home()
+THIS_PROGRAM = SentProgram()
 
 
 def _in_fork() -> None:
-    global HOME
-    HOME = Home()
+    global THIS_PROGRAM
+    THIS_PROGRAM = SentProgram()
 
 
 os.register_at_fork(after_in_child=_in_fork)
