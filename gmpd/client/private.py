@@ -29,7 +29,7 @@ from gmpd.errors import DaemonUnreachable
 from gmpd.timeouts import wait_s
 
 if TYPE_CHECKING:
-    from gmpd.lent import Lender
+    from gmpd.mp_proxy import ProxyServer
 
 #: Seconds for an orderly end; then it is killed.
 END_S = 10.0
@@ -50,13 +50,13 @@ class PrivateDaemon:
         modules: Sequence[str] = (),
     ) -> None:
         #: Objects of this program that initializers use.
-        self._lender: Lender | None = None
+        self._proxy_server: ProxyServer | None = None
         first = None
         if initializer is not None:
-            from gmpd.lent import Lender  # 5 ms that nothing else needs
+            from gmpd.mp_proxy import ProxyServer  # 5 ms that nothing else needs
 
-            self._lender = Lender()
-            first = _initializer(initializer, initargs, self._lender)
+            self._proxy_server = ProxyServer()
+            first = _initializer(initializer, initargs, self._proxy_server)
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = _new_directory()
         try:
@@ -150,8 +150,8 @@ class PrivateDaemon:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _take_back(self) -> None:
-        if self._lender is not None:
-            self._lender.close()
+        if self._proxy_server is not None:
+            self._proxy_server.close()
 
     def _end(self, wait_s: float) -> None:
         process = self._process
@@ -213,12 +213,14 @@ def _duplicate(descriptor: int) -> int | None:
         return None
 
 
-def _initializer(fn: Callable[..., object], args: tuple[Any, ...], lender: Lender) -> list[Any]:
+def _initializer(
+    fn: Callable[..., object], args: tuple[Any, ...], server: ProxyServer
+) -> list[Any]:
     """``[kind, name, payload, call, parts]``: a FunctionRef, the bytes of its arguments, and name
     and bytes of each part of this program that they need."""
-    from gmpd.lent import lending
+    from gmpd.mp_proxy import proxying
 
-    with lending(lender):
+    with proxying(server):
         ref = describe_function(fn)
         blob = encode_call(ref.name, args, {}, fn=fn)
         if blob.buffers:  # the first message has no frames for them: arguments go in the function

@@ -1,8 +1,9 @@
-"""Objects of ``multiprocessing`` that only forks inherit, lent to the workers of a private daemon.
+"""Proxies for objects of ``multiprocessing`` that only forks inherit, in a private daemon's
+workers.
 
 A process pool may give its initializer a lock, a queue or a shared value: its workers are forks of
 the program, or spawned with such objects as arguments. gmpd's workers are neither. So the program
-keeps the object, and a worker gets a ``Lent``: each call goes through a socket to a thread of the
+keeps the object, and a worker gets a ``Proxy``: each call goes through a socket to a thread of the
 program, which makes it. Each thread of a worker has one thread there, as reentrant locks require.
 
 Locks with a name (of a spawn or forkserver context) are not lent: workers open them by their name.
@@ -53,7 +54,7 @@ _CLOSES = ("close", "join_thread", "cancel_join_thread")
 _SPECIAL = ("__len__", "__getitem__", "__setitem__", "__get__", "__set__")
 
 
-class Lender:
+class ProxyServer:
     """The program's side: ``take`` an object, serve calls until ``close``."""
 
     def __init__(self) -> None:
@@ -61,18 +62,18 @@ class Lender:
         self._methods: list[tuple[str, ...]] = []
         self._key = secrets.token_bytes(32)
         #: An abstract address: it leaves no file.
-        self._address = f"\0gmpd-lent-{os.getpid()}-{secrets.token_hex(8)}"
+        self._address = f"\0gmpd-proxy-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener: connection.Listener | None = None
         self._ended = False
 
-    def take(self, thing: Any, methods: tuple[str, ...]) -> Lent:
+    def take(self, thing: Any, methods: tuple[str, ...]) -> Proxy:
         """The object that a worker gets in place of ``thing``."""
         if self._listener is None:
             self._listener = connection.Listener(self._address, authkey=self._key)
-            threading.Thread(target=self._accept, name="gmpd-lent", daemon=True).start()
+            threading.Thread(target=self._accept, name="gmpd-proxy", daemon=True).start()
         self._things.append(thing)
         self._methods.append((*methods, *_SPECIAL))
-        return Lent(self._address, self._key, len(self._things) - 1, methods)
+        return Proxy(self._address, self._key, len(self._things) - 1, methods)
 
     def close(self) -> None:
         """No more calls are taken; those that run end by themselves."""
@@ -98,7 +99,7 @@ class Lender:
                 peer.close()
                 return
             threading.Thread(
-                target=self._serve, args=(peer,), name="gmpd-lent-call", daemon=True
+                target=self._serve, args=(peer,), name="gmpd-proxy-call", daemon=True
             ).start()
 
     def _serve(self, peer: Any) -> None:
@@ -124,7 +125,9 @@ def _outcome(
     """(whether it raised nothing, value or exception)."""
     try:
         if method not in allowed:
-            raise AttributeError(f"{type(thing).__name__!r} object that is lent has no {method!r}")
+            raise AttributeError(
+                f"{type(thing).__name__!r} object behind a proxy has no {method!r}"
+            )
         if method == "__get__":
             return True, getattr(thing, *args)
         if method == "__set__":
@@ -145,7 +148,7 @@ def _send(peer: Any, answer: tuple[bool, Any]) -> None:
         peer.send((False, TypeError(f"a lent object's answer cannot be sent: {error!r}")))
 
 
-class Lent:
+class Proxy:
     """A worker's side of an object that another process keeps. Has its methods."""
 
     def __init__(self, address: str, key: bytes, number: int, methods: tuple[str, ...]) -> None:
@@ -154,7 +157,7 @@ class Lent:
         self._methods = methods
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Lent, (*self._where, self._number, self._methods)
+        return Proxy, (*self._where, self._number, self._methods)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         peer = _connected(*self._where)
@@ -225,14 +228,14 @@ class _Spawning:
     """What ``multiprocessing`` takes for the process that is being spawned: while there is one, its
     locks and queues may be pickled."""
 
-    def __init__(self, lender: Lender) -> None:
-        self.lender = lender
+    def __init__(self, server: ProxyServer) -> None:
+        self.server = server
         #: Whether a lock is tried as it is: it may open by its name.
         self.trying = False
 
 
 @contextmanager
-def lending(lender: Lender) -> Iterator[None]:
+def proxying(server: ProxyServer) -> Iterator[None]:
     """What is pickled here may hold objects of ``multiprocessing``: as arguments of a process that
     is spawned."""
     for module, name in (*_NAMED, *_UNNAMED):
@@ -240,7 +243,7 @@ def lending(lender: Lender) -> Iterator[None]:
         if kind is not None:
             copyreg.pickle(kind, _reduce)
     before = context.get_spawning_popen()
-    context.set_spawning_popen(_Spawning(lender))  # type: ignore[arg-type]  # on Unix only asked whether there is one
+    context.set_spawning_popen(_Spawning(server))  # type: ignore[arg-type]  # on Unix only asked whether there is one
     try:
         yield
     finally:
@@ -248,18 +251,18 @@ def lending(lender: Lender) -> Iterator[None]:
 
 
 def _reduce(thing: Any) -> str | tuple[Any, ...]:
-    """How an object of ``multiprocessing`` is pickled. As ever, but in ``lending``."""
+    """How an object of ``multiprocessing`` is pickled. As ever, but in ``proxying``."""
     spawning: Any = context.get_spawning_popen()
     if not isinstance(spawning, _Spawning) or spawning.trying:
-        return _as_ever(thing)
+        return _reduce_as_usual(thing)
     key = (type(thing).__module__, type(thing).__name__)
     methods = _NAMED.get(key)
     if methods is not None and _opens_by_name(thing, spawning):
-        return _as_ever(thing)
-    return spawning.lender.take(thing, methods or _UNNAMED[key]).__reduce__()
+        return _reduce_as_usual(thing)
+    return spawning.server.take(thing, methods or _UNNAMED[key]).__reduce__()
 
 
-def _as_ever(thing: Any) -> str | tuple[Any, ...]:
+def _reduce_as_usual(thing: Any) -> str | tuple[Any, ...]:
     reduce: Callable[[int], str | tuple[Any, ...]] = thing.__reduce_ex__
     return reduce(pickle.HIGHEST_PROTOCOL)
 
