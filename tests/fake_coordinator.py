@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gmpd import protocol
-from gmpd.netpoll import Gatekeeper, Network, Poller, Router
+from gmpd.netpoll import Network, Poller, Router, ZapHandler
 
 #: A whole snapshot of a busy daemon, as the contract describes it.
 SNAPSHOT: dict[str, Any] = json.loads((Path(__file__).parent / "data/snapshot.json").read_text())
@@ -43,17 +43,17 @@ class FakeCoordinator:
         self._stop_r, self._stop_w = os.pipe()
         self._network = Network()
         self._router = Router(self._network, endpoint)
-        self._gate = Gatekeeper(self._network)
+        self._zap = ZapHandler(self._network)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         poller = Poller()
         poller.add("stop", self._stop_r)
-        poller.add("gate", self._gate)
+        poller.add("gate", self._zap)
         poller.add("router", self._router)
         while "stop" not in poller.wait(None):
-            self._gate.answer()
+            self._zap.answer()
             while (found := self._router.recv()) is not None:
                 self._handle(*found)
         poller.close()
@@ -80,7 +80,7 @@ class FakeCoordinator:
         os.write(self._stop_w, b"x")
         self._thread.join(10)
         assert not self._thread.is_alive()
-        self._gate.close()
+        self._zap.close()
         self._router.close()
         self._network.close()
         os.close(self._stop_r)

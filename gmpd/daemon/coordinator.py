@@ -30,7 +30,7 @@ from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
-from gmpd.netpoll import Gatekeeper, Network, Poller, Router
+from gmpd.netpoll import Network, Poller, Router, ZapHandler
 from gmpd.sched import instructions as do
 from gmpd.sched.counters import Histogram
 from gmpd.sched.events import Draining, TurnEnded
@@ -97,7 +97,7 @@ class Coordinator:
     def _open(self, endpoints: dict[str, str]) -> None:
         limit = self.config.limits.value_bytes + protocol.ENVELOPE_SLACK
         self._network = Network()
-        self._gate = Gatekeeper(self._network)
+        self._zap = ZapHandler(self._network)
         of_clients, of_workers = most_connections(self.config.limits.sessions)
         self._client_link = Router(
             self._network,
@@ -132,7 +132,7 @@ class Coordinator:
             self._faults,
         )
         self._effects = Effects(self.sched, self.pool, self.workers, self.clients)
-        self._poller.add(self._gate.answer, self._gate)
+        self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
         for link, whose, left in (
@@ -171,7 +171,7 @@ class Coordinator:
         counts = Counter(self.sched.counters.dropped)
         counts["bad_handshake"] += self._client_link.bad_handshakes
         counts["bad_handshake"] += self._worker_link.bad_handshakes
-        counts["refused_peer"] += self._gate.refused
+        counts["refused_peer"] += self._zap.refused
         return +counts
 
     # -- the loop ----------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Coordinator:
             # now: it stays open, and ends with this process.
             time.sleep(FAREWELL_S)
             return
-        self._gate.close()
+        self._zap.close()
         self._client_link.close(int(FAREWELL_S * 1000))
         self._worker_link.close()
         self._network.close_gently(int(FAREWELL_S * 1000))

@@ -1,4 +1,4 @@
-"""ZeroMQ, and the only package that imports it: links, their gatekeeper, and waiting for them.
+"""ZeroMQ, and the only package that imports it: links, their authentication, and waiting for them.
 
 Frames go in and out as ``bytes`` and ``memoryview``; their meaning is ``protocol``'s, and this
 package does not know which role a peer has in scheduling.
@@ -12,21 +12,21 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 
 from __future__ import annotations
 
-from gmpd.netpoll.gatekeeper import Gatekeeper
 from gmpd.netpoll.links import Dealer, Router, probe
 from gmpd.netpoll.monitor import Connection
 from gmpd.netpoll.poller import Poller, Source
 from gmpd.netpoll.sockets import Frame, Frames, Network
+from gmpd.netpoll.zap import ZapHandler
 
 __all__ = [
     "Connection",
     "Dealer",
     "Frame",
     "Frames",
-    "Gatekeeper",
     "Network",
     "Poller",
     "Router",
     "Source",
+    "ZapHandler",
     "probe",
 ]

@@ -37,7 +37,7 @@ HANDSHAKE_MS = 5_000
 BACKLOG = 32
 
 #: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
-#: libzmq ask the gatekeeper, and refuse greetings that are older than ZMTP 3.
+#: libzmq ask the ZapHandler, and refuse greetings that are older than ZMTP 3.
 ZAP_DOMAIN = b"gmpd"
 
 

@@ -68,13 +68,13 @@ FOREIGN = """
 import json, os, signal, sys, time
 import msgpack
 from gmpd import rundir
-from gmpd.netpoll import Gatekeeper, Network, Poller, Router
+from gmpd.netpoll import ZapHandler, Network, Poller, Router
 directory = rundir.prepare(sys.argv[1])
 ended = []
 signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
 with rundir.Lock.acquire(directory) as lock:
     network = Network()
-    gate = Gatekeeper(network)
+    gate = ZapHandler(network)
     endpoint = rundir.endpoint(directory, "client")
     router = Router(network, endpoint)
     record = rundir.Discovery.of_this_process(

@@ -11,8 +11,8 @@ from gmpd.netpoll.sockets import NOBLOCK, Network, is_readable, number_of
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 
 
-class Gatekeeper:
-    """ZAP (ZeroMQ RFC 27): who may connect. Over ipc only this user's own processes.
+class ZapHandler:
+    """Admits this user's own processes only, over ipc.
 
     The kernel tells libzmq the peer's uid; a socket's file mode alone is not relied upon.
     """
