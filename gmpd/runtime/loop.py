@@ -40,7 +40,7 @@ from gmpd.runtime.internals import (
 )
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import Ms, _current, current_m
-from gmpd.runtime.mgc import Collector
+from gmpd.runtime.mgc import GcController
 from gmpd.runtime.overrun import Overruns, in_words, innermost, running
 from gmpd.runtime.p import Face, M, P
 from gmpd.runtime.p_callbacks import PCallbacks, PHandle
@@ -294,9 +294,9 @@ class Loop(Face, metaclass=Sealed):
         if not already and hasattr(self, "ms"):
             self.ms.close()
             self.sysmon.stop()
-            if self.p.collector is not None:
-                self.p.collector.stop()
-                self.p.collector = None
+            if self.p.gc_controller is not None:
+                self.p.gc_controller.stop()
+                self.p.gc_controller = None
             self.p.deferred.clear()
 
     def _unwind(self) -> None:
@@ -439,7 +439,11 @@ class Loop(Face, metaclass=Sealed):
         """One round: sockets, timers, callbacks, a batch of Gs. False when this M lost P."""
         m = current_m()
         timeout = self.poller.timeout()
-        if self.p.collector is not None and self.p.collector.due and self._collect(timeout != 0):
+        if (
+            self.p.gc_controller is not None
+            and self.p.gc_controller.due
+            and self._collect(timeout != 0)
+        ):
             timeout = 0  # the clock has gone on meanwhile
         if timeout == 0:
             self.poller.look()
@@ -466,15 +470,15 @@ class Loop(Face, metaclass=Sealed):
 
     def manage_gc(self) -> None:
         """Bound the pauses of Python's garbage collector; for a process that is gmpd's own."""
-        self.p.collector = Collector(partial(len, self.p.gs), self.wake)
-        self.p.collector.start()
+        self.p.gc_controller = GcController(partial(len, self.p.gs), self.wake)
+        self.p.gc_controller.start()
 
     def _collect(self, idle: bool) -> bool:
         """A major pass over all garbage, if it is the time for it."""
-        collector = self.p.collector
-        if collector is None or not (idle or collector.overdue):
+        controller = self.p.gc_controller
+        if controller is None or not (idle or controller.overdue):
             return False
-        collector.major()
+        controller.major()
         return True
 
     def _run_own(self) -> None:

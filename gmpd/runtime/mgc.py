@@ -70,7 +70,7 @@ class Heap:
         self._low = blocks - gs * BLOCKS_PER_G
 
 
-class Collector:
+class GcController:
     """Sees every pass of CPython's collector in this process, from ``start`` to ``stop``."""
 
     __slots__ = ("_began_cpu_ns", "_began_ns", "_freezing", "_gs", "_heap", "_in_major",

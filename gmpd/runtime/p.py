@@ -29,7 +29,7 @@ from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import Learned, Trait
 
 if TYPE_CHECKING:
-    from gmpd.runtime.mgc import Collector
+    from gmpd.runtime.mgc import GcController
     from gmpd.runtime.p_callbacks import PCallbacks
     from gmpd.runtime.trace import Tracer
 
@@ -162,12 +162,12 @@ class P:
     __slots__ = (
         "aside",
         "checkdead",
-        "collector",
         "current",
         "deferred",
         "detached",
         "dropped",
         "forked",
+        "gc_controller",
         "gs",
         "handoff",
         "home",
@@ -265,7 +265,7 @@ class P:
         #: This process is a fork that a job made, to end where the job gives control back.
         self.forked = False
         #: Minds the garbage of the process, where that is gmpd's own.
-        self.collector: Collector | None = None
+        self.gc_controller: GcController | None = None
         #: Records what happens to Gs, while a tracer listens.
         self.tracer: Tracer | None = None
         #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).

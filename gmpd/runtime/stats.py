@@ -32,10 +32,10 @@ def counters(p: P) -> tuple[int, ...]:
     """``COUNTERS`` of a P, about 2 µs: since the loop was made, and what is here now. Any thread
     may ask; the values of one answer may be a few Gs apart.
     """
-    runq, stats, collector = p.runq, p.stats, p.collector
+    runq, stats, controller = p.runq, p.stats, p.gc_controller
     ticks, deferred = runq.schedtick, len(p.deferred)
     blocked, known, learned = stats.handoff_blocked, stats.handoff_known, stats.handoff_learned
-    passes = (0, 0, 0) if collector is None else collector.snapshot().values()
+    passes = (0, 0, 0) if controller is None else controller.snapshot().values()
     stats.local = max(stats.local, ticks - runq.global_picks - stats.steal)
     return (
         ticks, blocked + known + learned, len(runq) + deferred, deferred,
@@ -51,12 +51,12 @@ def counters(p: P) -> tuple[int, ...]:
 
 def histograms(p: P) -> list[tuple[list[int], int]]:
     """Buckets and sum (ns) of each of ``HISTOGRAMS``."""
-    stats, collector = p.stats, p.collector
+    stats, controller = p.stats, p.gc_controller
     none: tuple[list[int], int] = [0] * BUCKETS, 0
     return [
         (stats.slice, stats.slice_sum_ns),
         (stats.sched_latency, stats.sched_latency_sum_ns),
-        none if collector is None else (collector.pause, collector.pause_sum_ns),
+        none if controller is None else (controller.pause, controller.pause_sum_ns),
     ]
 
 

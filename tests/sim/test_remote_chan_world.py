@@ -543,7 +543,7 @@ def test_a_seed_repeats_its_world() -> None:
     def posted(seed: int) -> Counter[str]:
         async def story(world: World) -> Counter[str]:
             await bustle(world, die=True)
-            del world.posted["RELEASE"]  # its moment is the garbage collector's
+            del world.posted["DECREF"]  # its moment is the garbage collector's
             return world.posted
 
         return Counter(play(story, seed))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gmpd.runtime import mgc
-from gmpd.runtime.mgc import BLOCKS_PER_G, BLOCKS_SLACK, Collector, Heap
+from gmpd.runtime.mgc import BLOCKS_PER_G, BLOCKS_SLACK, GcController, Heap
 
 
 class Woken:
@@ -26,11 +26,11 @@ def woken() -> Woken:
 
 
 @pytest.fixture
-def collector(woken: Woken) -> Iterator[Collector]:
-    collector = Collector(lambda: 0, woken)
-    collector.start()
-    yield collector
-    collector.stop()
+def controller(woken: Woken) -> Iterator[GcController]:
+    controller = GcController(lambda: 0, woken)
+    controller.start()
+    yield controller
+    controller.stop()
 
 
 class Knot:
@@ -72,30 +72,30 @@ def test_what_was_freed_leaves_no_room_for_garbage() -> None:
 
 
 def test_a_long_pass_tenures_what_lives(
-    collector: Collector, woken: Woken, monkeypatch: pytest.MonkeyPatch
+    controller: GcController, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = [Knot() for _ in range(1000)]
     gc.collect()
-    assert (collector.tenures, collector.passes[2]) == (0, 1)
+    assert (controller.tenures, controller.passes[2]) == (0, 1)
     monkeypatch.setattr(mgc, "TENURE_NS", 0)
     gc.collect()
-    assert collector.tenures == 1
+    assert controller.tenures == 1
     assert not any(isinstance(each, Knot) for each in gc.get_objects()), "later passes do not look"
     kept.clear()
     gc.collect()
     assert Knot.alive == 1000, "tenured garbage stays"
-    collector.major()
+    controller.major()
     assert Knot.alive == 0, "until a major pass"
     assert woken.times == 0, "1000 cycles are no reason for one"
 
 
 def test_what_grows_is_looked_at_in_small_parts(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    controller: GcController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CPython waits for 85,000 objects, or for a quarter of what a major pass saw."""
-    collector.major()
+    controller.major()
     seen = []
-    tenure = collector._tenure
+    tenure = controller._tenure
 
     def tenured() -> None:
         seen.append(gc.get_freeze_count())
@@ -103,7 +103,7 @@ def test_what_grows_is_looked_at_in_small_parts(
         seen[-1] = gc.get_freeze_count() - seen[-1]
 
     monkeypatch.setattr(mgc, "TENURE_NS", 0)
-    monkeypatch.setattr(Collector, "_tenure", lambda _self: tenured())
+    monkeypatch.setattr(GcController, "_tenure", lambda _self: tenured())
     kept = [[each] for each in range(100_000)]
     assert len(seen) > 100_000 / 25_000
     assert max(seen) < 25_000
@@ -111,7 +111,7 @@ def test_what_grows_is_looked_at_in_small_parts(
 
 
 def test_a_pass_is_long_by_the_work_in_it(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    controller: GcController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that was not let run during its pass has no more to tenure."""
 
@@ -121,60 +121,60 @@ def test_a_pass_is_long_by_the_work_in_it(
 
     monkeypatch.setattr(mgc, "time", Clock)
     gc.collect()
-    assert (collector.passes[2], collector.tenures) == (1, 0)
-    assert collector.pause_sum_ns == 10**10
+    assert (controller.passes[2], controller.tenures) == (1, 0)
+    assert controller.pause_sum_ns == 10**10
 
 
-def _is_due(collector: Collector) -> bool:
-    return collector.due  # a call: it changes between two looks
+def _is_due(controller: GcController) -> bool:
+    return controller.due  # a call: it changes between two looks
 
 
 def test_growth_asks_for_a_major_pass(
-    collector: Collector, woken: Woken, monkeypatch: pytest.MonkeyPatch
+    controller: GcController, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mgc, "TENURE_NS", 0)
     monkeypatch.setattr(mgc, "BLOCKS_SLACK", 10_000)
-    collector._heap = Heap(0, 0)
+    controller._heap = Heap(0, 0)
     kept = [Knot() for _ in range(20_000)]
     gc.collect()
-    assert _is_due(collector)
+    assert _is_due(controller)
     assert woken.times >= 1
     kept.clear()
-    collector.major()
-    assert not _is_due(collector)
+    controller.major()
+    assert not _is_due(controller)
     assert Knot.alive == 0
 
 
-def test_every_pass_is_counted_and_timed(collector: Collector) -> None:
+def test_every_pass_is_counted_and_timed(controller: GcController) -> None:
     for generation in (0, 1, 2, 2):
         gc.collect(generation)
-    collector.major()
-    seen = collector.snapshot()
+    controller.major()
+    seen = controller.snapshot()
     assert seen["young"] >= 2
     assert (seen["full"], seen["major"]) == (2, 1)
-    assert sum(collector.pause) == sum(seen.values())
-    assert collector.pause_sum_ns > 0
+    assert sum(controller.pause) == sum(seen.values())
+    assert controller.pause_sum_ns > 0
 
 
 def test_it_leaves_pythons_collector_as_it_was() -> None:
     gc.unfreeze()  # what the test run keeps out of its way
     before = gc.get_freeze_count(), list(gc.callbacks), gc.get_threshold()
-    collector = Collector(lambda: 0, Woken())
-    collector.start()
+    controller = GcController(lambda: 0, Woken())
+    controller.start()
     assert gc.get_freeze_count() > 0
-    collector.stop()
+    controller.stop()
     assert (gc.get_freeze_count(), gc.callbacks, gc.get_threshold()) == before
 
 
-def test_a_major_pass_that_cannot_begin_stays_due(collector: Collector) -> None:
+def test_a_major_pass_that_cannot_begin_stays_due(controller: GcController) -> None:
     """While a pass is under way, here in a callback, CPython begins no other."""
     majors: list[int] = []
 
     def busy(phase: str, _info: object) -> None:
         if phase == "stop":
-            collector.growth = 1.0
-            collector.major()
-            majors.append(collector.majors)
+            controller.growth = 1.0
+            controller.major()
+            majors.append(controller.majors)
 
     gc.callbacks.append(busy)
     try:
@@ -182,7 +182,7 @@ def test_a_major_pass_that_cannot_begin_stays_due(collector: Collector) -> None:
     finally:
         gc.callbacks.remove(busy)
     assert majors == [0]
-    assert collector.due
-    collector.major()
-    assert collector.majors == 1
-    assert not collector.due
+    assert controller.due
+    controller.major()
+    assert controller.majors == 1
+    assert not controller.due
