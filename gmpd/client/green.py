@@ -17,7 +17,7 @@ import gevent.event
 
 from gmpd.client.finalize import ClientResources, LoopCallback
 from gmpd.client.futures import JobFuture
-from gmpd.client.streams import Gone, Stream
+from gmpd.client.streams import DropCallback, Stream
 from gmpd.client.sync import Client as _Client
 from gmpd.codec import Blob, FunctionRef
 from gmpd.netpoll import Network
@@ -161,8 +161,8 @@ class Client(_Client):
         if not self._stopping:
             self._there(self._loop_callback)
 
-    def _watch_to_notify(self, stream: Stream) -> Gone:
-        return Gone(stream, lambda _: self._notify())
+    def _watch_to_notify(self, stream: Stream) -> DropCallback:
+        return DropCallback(stream, lambda _: self._notify())
 
     def _turn_green(self) -> None:
         self._woken = False

@@ -264,7 +264,7 @@ class Mapping:
             del future  # it must not keep its result while the caller works
 
     def _as_completed(self) -> Iterator[Iterator[Any]]:
-        over = _Ended(self._client.new_waiters())
+        over = _FinishedFutures(self._client.new_waiters())
         while self._fill(over):
             if (future := over.take(self._left())) is None:
                 raise TimeoutError
@@ -274,7 +274,7 @@ class Mapping:
     def _results(self, future: Any) -> Iterator[Any]:
         return self._plan.results(future, future.result(0), future._ran_us)
 
-    def _fill(self, over: _Ended | None) -> bool:
+    def _fill(self, over: _FinishedFutures | None) -> bool:
         """Send what the window allows; whether anything is out."""
         plan = self._plan
         while not self._over and (size := plan.room()):
@@ -291,7 +291,7 @@ class Mapping:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
 
-class _Ended:
+class _FinishedFutures:
     """Futures in the order in which they end. A waiter of ``concurrent.futures``, not a callback:
     it is told by the thread that settles them."""
 

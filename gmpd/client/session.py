@@ -45,7 +45,7 @@ from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture, Waiters
 from gmpd.client.liveness import Liveness, Verdict
-from gmpd.client.streams import Gone, Stream
+from gmpd.client.streams import DropCallback, Stream
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull, another
 from gmpd.netpoll import Network
@@ -105,7 +105,7 @@ class Session(ClientConnection):
         #: It does not even wake by itself to see whether the daemon lives.
         self._unarmed = True
         #: Jobs whose results are not wanted any more, noted by any thread. None: all streams.
-        self._to_cancel: deque[Iterable[Any] | Gone | None] = deque()
+        self._to_cancel: deque[Iterable[Any] | DropCallback | None] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
         self._retry_at = 0.0
         self._tick_at = 0.0
@@ -336,18 +336,18 @@ class Session(ClientConnection):
             if what is None:
                 self._core.cancel_streams()
                 continue
-            jobs = what.seqs if isinstance(what, Gone) else what
+            jobs = what.seqs if isinstance(what, DropCallback) else what
             self._core.cancel([job if isinstance(job, int) else job._seq for job in jobs])
 
-    def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]:
+    def watch_stream(self, stream: Stream, seq: int) -> tuple[DropCallback, ...]:
         """References that cancel job ``seq`` when ``stream`` is dropped, while they are kept."""
         notify = self._watch_to_notify(stream)
-        gone = Gone(stream, self._to_cancel.append)  # the younger one is called first
-        gone.seqs = [seq]
-        return notify, gone
+        on_drop = DropCallback(stream, self._to_cancel.append)  # the younger one is called first
+        on_drop.seqs = [seq]
+        return notify, on_drop
 
-    def _watch_to_notify(self, stream: Stream) -> Gone:
-        notify = Gone(stream, _NOTIFY)
+    def _watch_to_notify(self, stream: Stream) -> DropCallback:
+        notify = DropCallback(stream, _NOTIFY)
         notify.write = self._eventfd.write
         return notify
 

@@ -29,7 +29,7 @@ class Owner(Protocol):
     def new_waiters(self) -> Any: ...
     def pull_items(self, seq: int, n: int) -> None: ...
     def forget_seqs(self, seqs: list[int]) -> None: ...
-    def watch_stream(self, stream: Stream, seq: int) -> tuple[Gone, ...]: ...
+    def watch_stream(self, stream: Stream, seq: int) -> tuple[DropCallback, ...]: ...
 
 
 class Incoming:
@@ -187,7 +187,7 @@ class Stream(Iterator[Any]):
         sink.watching = self._client.watch_stream(self, seq)
 
 
-class Gone(weakref.ref[Stream]):
+class DropCallback(weakref.ref[Stream]):
     """The data of a dropped stream that its callback gets."""
 
     __slots__ = ("seqs", "write")
@@ -204,7 +204,7 @@ class Sink:
     def __init__(self, put: Callable[[Any], object]) -> None:
         self._put = put
         #: Weak references to the stream: their callbacks come only while they live.
-        self.watching: tuple[Gone, ...] = ()
+        self.watching: tuple[DropCallback, ...] = ()
 
     def yielded(self, event: ItemsReceived) -> None:
         self._put(event)
