@@ -386,7 +386,7 @@ class AsyncClient(
             return
         with DEFER_SIGNALS:
             if verdict is Verdict.ASK:
-                core.ask_for_life()
+                core.ping()
             elif verdict is Verdict.GIVE_UP:
                 core.lose(self._silence())
         self._turn()

@@ -476,7 +476,7 @@ class Session(ClientConnection):
         self._tick_at = now + self._liveness.tick_s
         match self._liveness.tick(core.heard, waits=core.waits):
             case Verdict.ASK:
-                core.ask_for_life()
+                core.ping()
                 self._send_out()
             case Verdict.GIVE_UP:
                 core.lose(self._silence())

@@ -22,7 +22,7 @@ from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
 from gmpd.submit.events import CallReply, Event, ItemsReceived, JobDone, JobNotice
 from gmpd.submit.functions import FunctionTable
-from gmpd.submit.resend import HOPELESS, ResendBuffer, Sent
+from gmpd.submit.resend import PERMANENT_REASONS, ResendBuffer, Sent
 
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
     from gmpd.codec import Blob, FunctionRef
@@ -81,7 +81,7 @@ class SubmitCore:
         self._functions = FunctionTable(functions_max, self._say)
         #: To be sent, in order; those that were refused before are in front.
         self._waiting: deque[Batch] = deque()
-        self._refusals = ResendBuffer() if resend else None
+        self._resend_buffer = ResendBuffer() if resend else None
         self._open: Batch | None = None
         self._messages: list[list[Any]] = []
         self._sent = 0
@@ -175,17 +175,17 @@ class SubmitCore:
     def _room(self) -> int:
         """How many jobs may be sent now."""
         room = self.window - (self._sent - self._acked)
-        allowed = None if self._refusals is None else self._refusals.allowed
+        allowed = None if self._resend_buffer is None else self._resend_buffer.allowed
         return room if allowed is None else min(room, allowed)
 
     def take_outgoing(self) -> list[list[Any]]:
         """Messages to be sent now: as much as the window allows."""
         self._send_waiting()
-        refusals = self._refusals
-        if refusals is not None and refusals.told:
-            refusals.stirred = False
+        buffer = self._resend_buffer
+        if buffer is not None and buffer.offered:
+            buffer.offer_pending = False
             if not self._holds_refused():
-                if refusals.over():
+                if buffer.reset():
                     self._say(protocol.Waive())
                 self._send_waiting()
         if not self._messages:
@@ -258,8 +258,8 @@ class SubmitCore:
                 ),
                 frames,
             )
-            if self._refusals is not None:
-                self._refusals.sent(jobs, again=batch.again)
+            if self._resend_buffer is not None:
+                self._resend_buffer.sent(jobs, again=batch.again)
             self._sent += n
             self.unsent -= n
         batch.at = end
@@ -268,22 +268,22 @@ class SubmitCore:
     @property
     def retry_s(self) -> float:
         """Seconds after which ``retry`` is to be called; 0 when nothing was refused."""
-        return 0.0 if self._refusals is None else self._refusals.wait_s
+        return 0.0 if self._resend_buffer is None else self._resend_buffer.wait_s
 
     def retry(self) -> None:
         """``retry_s`` have passed: some refused jobs are sent again."""
-        if self._refusals is not None:
-            self._refusals.retry(waiting=bool(self._waiting))
+        if self._resend_buffer is not None:
+            self._resend_buffer.retry(waiting=bool(self._waiting))
 
     def _send_again(self, seqs: list[int], details: dict[str, Any]) -> set[int]:
         """The daemon had no room for these: back to the front of the queue, in order.
 
         Gives those that are known.
         """
-        assert self._refusals is not None
+        assert self._resend_buffer is not None
         batches = [batch for batch in self._waiting if batch.again]
         known: set[int] = set()
-        for part in self._refusals.refused(seqs, details):
+        for part in self._resend_buffer.refused(seqs, details):
             batch = Batch(part.ref, part.first_seq, part.options)
             batch.payloads, batch.buffers, batch.again = part.payloads, part.buffers, True
             batches.append(batch)
@@ -366,7 +366,7 @@ class SubmitCore:
             request: other for request, other in self._calls.items() if other is not sink
         }
 
-    def ask_for_life(self) -> None:
+    def ping(self) -> None:
         """Ping the daemon; the answer counts as a sign of life only."""
         self._say(protocol.Call(0, "ping", {}))
 
@@ -383,7 +383,9 @@ class SubmitCore:
     @property
     def outgoing(self) -> bool:
         """Whether a message waits beside jobs that the window holds back."""
-        return bool(self._messages) or (self._refusals is not None and self._refusals.stirred)
+        return bool(self._messages) or (
+            self._resend_buffer is not None and self._resend_buffer.offer_pending
+        )
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -419,8 +421,8 @@ class SubmitCore:
             case protocol.Items():
                 self._items(message, frames[1:])
             case protocol.Room(jobs):
-                if self._refusals is not None:
-                    self._refusals.granted(jobs)
+                if self._resend_buffer is not None:
+                    self._resend_buffer.granted(jobs)
             case protocol.Reply():
                 self._reply(message)
             case protocol.Welcome():
@@ -460,10 +462,10 @@ class SubmitCore:
         payloads, ran = message.payloads, message.ran_us
         specials: dict[int, Any] = message.specials or {}
         buffers = protocol.split_buffers(message.buffer_counts, len(payloads), frames)
-        if self._refusals is not None and message.jobs:
+        if self._resend_buffer is not None and message.jobs:
             if specials:
                 specials = self._keep_refused(message.jobs, specials)
-            self._refusals.news(max(message.jobs), self._jobs)
+            self._resend_buffer.acknowledge(max(message.jobs), self._jobs)
         pop, add = self._jobs.pop, self.events.append
         for i, seq in enumerate(message.jobs):
             special = specials.get(i)
@@ -489,7 +491,7 @@ class SubmitCore:
             i: special
             for i, special in specials.items()
             if special[0] == Outcome.REJECTED
-            and (special[1] or {}).get("reason") not in HOPELESS
+            and (special[1] or {}).get("reason") not in PERMANENT_REASONS
             and jobs[i] in self._jobs
         }
         if not again:

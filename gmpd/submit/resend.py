@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
 
 #: Shortest wait before jobs are sent again, seconds, whatever the daemon says.
 WAIT_MIN_S = 0.01
-#: And with a daemon that tells of room: it may have forgotten, that is all.
-TOLD_WAIT_S = 2.0
+#: And with a daemon that offers room, should it have lost the offer.
+OFFERED_WAIT_S = 2.0
 #: Reasons for which no waiting helps.
-HOPELESS = frozenset({"draining", "too_large"})
+PERMANENT_REASONS = frozenset({"draining", "too_large"})
 
 
 class Sent(NamedTuple):
@@ -59,43 +59,43 @@ class ResendBuffer:
         self._probe = 1
         self._held = False
         #: The daemon has offered room since; and no job was sent for it yet.
-        self.told = self.stirred = False
+        self.offered = self.offer_pending = False
         self._sent: deque[Sent] = deque()
         #: Sent again: their numbers say nothing about when. Kept until they have ended.
-        self._again: deque[Sent] = deque()
+        self._resent: deque[Sent] = deque()
 
     def sent(self, jobs: Sent, *, again: bool) -> None:
         """These are on their way."""
-        (self._again if again else self._sent).append(jobs)
+        (self._resent if again else self._sent).append(jobs)
         if self.allowed is not None:
             self.allowed -= len(jobs.payloads)
 
-    def news(self, newest_seq: int, unfinished: Container[int]) -> None:
+    def acknowledge(self, newest_seq: int, unfinished: Container[int]) -> None:
         """The daemon has decided about a job: jobs sent before it need not be kept."""
         while self._sent and self._sent[0].first_seq <= newest_seq:
             self._sent.popleft()
-        while self._again and not any(
-            seq in unfinished for seq in range(self._again[0].first_seq, self._again[0].end_seq)
+        while self._resent and not any(
+            seq in unfinished for seq in range(self._resent[0].first_seq, self._resent[0].end_seq)
         ):
-            self._again.popleft()
+            self._resent.popleft()
 
     def refused(self, seqs: Sequence[int], details: dict[str, Any]) -> list[Sent]:
         """The daemon had no room for these: the jobs to send again, in order.
 
-        To be called before ``news`` of the same message. Jobs that were not kept are left out: the
-        daemon had accepted them.
+        To be called before ``acknowledge`` of the same message. Jobs that were not kept are left
+        out: the daemon had accepted them.
         """
-        least = TOLD_WAIT_S if details.get("told") else WAIT_MIN_S
+        least = OFFERED_WAIT_S if details.get("told") else WAIT_MIN_S
         self.wait_s = max(least, float(details.get("retry_after") or 0.0))
         self._probe = max(1, int(details.get("room") or 0))
         # Room that it offered before still counts: it is unused, or used by jobs on their way.
-        self.allowed = (self.allowed or 0) if self.told else 0
+        self.allowed = (self.allowed or 0) if self.offered else 0
         self._held = True
         return list(self._parts(sorted(seqs)))
 
     def _parts(self, seqs: list[int]) -> Iterator[Sent]:
         at = 0
-        kept = [*self._sent, *self._again]
+        kept = [*self._sent, *self._resent]
         while at < len(seqs):
             first = seqs[at]
             end = first + 1
@@ -111,12 +111,12 @@ class ResendBuffer:
     def granted(self, jobs: int) -> None:
         """The daemon has room for this many jobs."""
         self.allowed = (self.allowed or 0) + jobs
-        self.told = self.stirred = True
+        self.offered = self.offer_pending = True
 
-    def over(self) -> bool:
+    def reset(self) -> bool:
         """Nothing that was refused is held any more; whether some of the room is left over."""
         unused = bool(self.allowed)
-        self.allowed, self.wait_s, self._held, self.told = None, 0.0, False, False
+        self.allowed, self.wait_s, self._held, self.offered = None, 0.0, False, False
         return unused
 
     def retry(self, *, waiting: bool) -> None:

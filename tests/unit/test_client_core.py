@@ -305,11 +305,11 @@ def test_what_was_sent_is_kept_no_longer_than_until_there_is_news() -> None:
     client = core(window=100, batch_jobs=5)
     seqs = submit(client, 100)
     sent(client)
-    assert client._refusals is not None
-    assert len(client._refusals._sent) == 20
+    assert client._resend_buffer is not None
+    assert len(client._resend_buffer._sent) == 20
     receive(client, protocol.Running([seqs[0]]))
     receive(client, done([seqs[62]]))  # of the 13th batch: the first job goes on for an hour
-    assert len(client._refusals._sent) == 7
+    assert len(client._resend_buffer._sent) == 7
 
 
 def test_running_and_kept_reach_the_job() -> None:
