@@ -122,8 +122,8 @@ _all: set[ClientResources] = set()
 
 
 def _at_exit() -> None:
-    for belongings in list(_all):
-        belongings.end_now()
+    for resources in list(_all):
+        resources.end_now()
 
 
 atexit.register(_at_exit)

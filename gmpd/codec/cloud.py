@@ -301,7 +301,7 @@ def _reduce_other(obj: Any) -> Any:
 
 def _reduce_context_var(var: Any) -> Any:
     try:
-        # Its default has no other door.
+        # Its default can be set no other way.
         return rebuild.make_context_var, (var.name, contextvars.Context().run(var.get))
     except LookupError:
         return rebuild.make_context_var, (var.name,)

@@ -70,7 +70,7 @@ class ConnectionMonitor:
         self._socket = socket
         events = _ACCEPTED | DROPPED | _BAD_HANDSHAKE | _STOPPED
         self._monitor = socket.get_monitor_socket(events)
-        self._thread = threading.Thread(target=self._watch, name="gmpd-door", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="gmpd-monitor", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
