@@ -333,7 +333,7 @@ def test_a_channel_elsewhere_is_as_one_at_home(boot: Boot) -> None:
     assert seen["close"] == "close of closed channel"
     assert seen["closed"] is True
     assert "cannot be sent" in seen["unsendable"]
-    assert "Let a G receive from a channel that is made here" in seen["select"]
+    assert "Send on a channel that is made here" in seen["select"]
     assert tuple(seen["default"]) == (-1, None, False)
     assert tuple(seen["selected"]) == (0, 2, True)
 
