@@ -32,7 +32,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: (`gmpd run`, `gmpd demo`) count as a user's.
 _OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
 #: The one frame that calls what the user submitted.
-_CALLER = os.path.join(_PACKAGE, "daemon", "call.py"), "_invoke"
+_CALLER = os.path.join(_PACKAGE, "daemon", "attempt.py"), "_invoke"
 _TRACEBACK = "Traceback (most recent call last):\n"
 
 
