@@ -194,7 +194,6 @@ class Executor(concurrent.futures.Executor):
         self._down = True
         client = self._client
         try:
-            client.cancel_pending()
             workers = [p["pid"] for p in client.call("status")["ps"] if p["pid"]]
             client.lose(_broken(f"the workers of the pool were ended by {name}()"))
             for pid in workers:

@@ -412,6 +412,11 @@ def decoded(
         return None, error
 
 
+def has_begun(sink: object) -> bool:
+    """Whether a job is known to run; so is each whose sink is no future. Takes no lock."""
+    return not isinstance(sink, JobFuture) or sink._state == RUNNING
+
+
 def _log_safely(future: JobFuture, error: BaseException) -> None:
     """The error may be one whose own text cannot be made, and handlers are the user's code."""
     try:

@@ -43,7 +43,7 @@ from gmpd.client.core_lock import CoreLock
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
-from gmpd.client.futures import JobFuture, Waiters
+from gmpd.client.futures import JobFuture, Waiters, has_begun
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.streams import DropCallback, Stream
 from gmpd.codec import Blob, FunctionRef
@@ -432,6 +432,11 @@ class Session(ClientConnection):
 
     def _start_io(self) -> None:
         self._eventfd: Any = iothread.EventFd()
+        if not hasattr(select, "epoll"):
+            raise RuntimeError(
+                "gevent.monkey.patch_all() removed select.epoll, which this client's thread needs:"
+                " use `from gmpd.client.green import Client`"
+            )
         self._epoll = select.epoll()
         for fd in (self._eventfd.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
@@ -528,10 +533,11 @@ class Session(ClientConnection):
         self._io = 0  # another thread may get the same number
 
     def lose(self, error: Exception) -> None:
-        """Release all jobs: they end with ``error``, and so does every later one."""
+        """Release all jobs: those that have begun end with ``error``, as does every later one;
+        the others are cancelled."""
         with self._core_lock:
             self._number()
-            self._core.lose(error)
+            self._core.lose(error, has_begun)
             self._settle()
 
     def _die(self, error: BaseException) -> None:

@@ -500,13 +500,16 @@ class SubmitCore:
         known = self._send_again([jobs[i] for i in again], details[-1])
         return {**specials, **{i: _AGAIN for i in again if jobs[i] in known}}
 
-    def lose(self, error: Exception) -> None:
-        """The daemon is gone: jobs and calls end with ``error``, and later ones are refused."""
+    def lose(self, error: Exception, begun: Callable[[Any], bool] | None = None) -> None:
+        """The daemon is gone: jobs and calls end with ``error``, and later ones are refused. With
+        ``begun``, jobs whose sinks have not begun are cancelled."""
         if self.lost is not None:
             return
         self.lost = error = self.explain(error)
         for sink in self._jobs.values():
-            self.events.append((sink, JobDone(Outcome.LOST, b"", (), 0, {"error": error})))
+            lost = begun is None or begun(sink)
+            outcome = Outcome.LOST if lost else Outcome.CANCELLED
+            self.events.append((sink, JobDone(outcome, b"", (), 0, {"error": error})))
         for sink in self._calls.values():
             self.events.append((sink, CallReply(False, error)))
         self._jobs.clear()
