@@ -33,6 +33,14 @@ from gmpd.codec import hints, hosted_programs, interrupts, origins, rebuild
 #: cloudpickle holds it over some lines of Python, where a signal handler may pickle a class, too.
 cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
 
+
+def _in_fork() -> None:
+    """Another thread may hold it, and is not there."""
+    cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_fork)
+
 _OVERWRITE: Any = cloudpickle._class_setstate
 _LRU = type(functools.lru_cache(lambda: None))
 #: Attributes that a process gets anew by importing the module.

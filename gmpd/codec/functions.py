@@ -54,10 +54,15 @@ class FunctionRef(NamedTuple):
 
     def needing(self, needs: pickles.Needs) -> FunctionRef:
         """With what its arguments need, too."""
-        if not needs or set(needs) <= set(self.needs):
-            return self
-        both = {*self.needs, *needs}
-        return self._replace(needs=tuple(sorted(both, key=lambda part: part.number)))
+        return _needing(self, needs) if needs else self
+
+
+@functools.lru_cache(maxsize=128)
+def _needing(ref: FunctionRef, needs: pickles.Needs) -> FunctionRef:
+    if set(needs) <= set(ref.needs):
+        return ref
+    both = {*ref.needs, *needs}
+    return ref._replace(needs=tuple(sorted(both, key=lambda part: part.number)))
 
 
 class _Known(NamedTuple):
@@ -114,6 +119,8 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     could leave behind for the next. Raises NotRegistered naming module and attribute, or what the
     import raised; ProtocolError for a reference that ``describe_function`` cannot have made.
     """
+    if ref.needs and isinstance(ref.needs[0], sent_program.Part):
+        ref = ref._replace(needs=())  # the program itself, which has them
     if ref.needs:
         _enter(ref)
     if ref.kind == "name":
@@ -167,14 +174,15 @@ def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
         interrupts.pass_on(exc)
         raise _unsendable(fn, qualname, exc) from exc
     ref = FunctionRef("pickle", f"{module}:{qualname}", payload, needs)
+    uses = any(not part.only_compares for part in needs)
     if isinstance(fn, types.FunctionType) and (
-        shared or (hosted_programs.imported_as(fn) and not needs)
+        shared or (hosted_programs.imported_as(fn) and not uses)
     ):
         # Its globals are where it goes, or are watched by name.
         if stability.is_steady(fn):
             _remember(fn, ref, module, qualname, None, names, state)
         return ref
-    if watch is not None and not needs:
+    if watch is not None and not uses:
         _remember(fn, ref, module, qualname, watch)
     return ref
 
@@ -406,7 +414,9 @@ def _defined_function(ref: FunctionRef) -> _Fn:
 
 
 def _load_function(ref: FunctionRef) -> _Fn:
-    own = ref.needs[0].hosted.made if ref.needs else {}
+    # Parts that only compare modules hold nothing.
+    shared = any(part.objects for part in ref.needs)
+    own = ref.needs[0].hosted.made if shared else {}
     fn = own.get(ref.payload)
     if fn is not None:
         return fn  # type: ignore[no-any-return]
@@ -420,7 +430,7 @@ def _load_function(ref: FunctionRef) -> _Fn:
         raise NotRegistered(f"the function {ref.name} cannot be rebuilt: {exc}") from exc
     if not callable(fn):
         raise NotRegistered(f"{ref.name} is not callable: it is {diagnose.name_kind(fn)}")
-    if ref.needs:
+    if shared:
         if _is_plain_function(fn) and len(own) < _KEPT_MAX:
             fn = own.setdefault(ref.payload, fn)
         return fn  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import linecache
+import os
 import pickle
 import sys
 import threading
@@ -28,9 +29,11 @@ from gmpd.codec import origins
 from gmpd.errors import NotRegistered, ProtocolError
 
 MAIN = "__main__"
+#: The script, in a process that multiprocessing spawned.
+MP_MAIN = "__mp_main__"
 #: Keys that are no modules: source lines of files that are none, the key of multiprocessing, and
-#: where modules that are imported by what follows come from.
-SOURCES, AUTHKEY, ORIGINS = "<sources>", "<authkey>", "<origins>"
+#: where modules come from that are imported by what follows, or later by its code.
+SOURCES, AUTHKEY, ORIGINS, LATE = "<sources>", "<authkey>", "<origins>", "<late>"
 
 #: Opcodes without effect after the PROTO of a pickle that refers to what a program defines, and
 #: that program's id between them.
@@ -59,6 +62,10 @@ class HostedProgram:
         #: Functions without a name that were made from their pickles, and stay while it does.
         self.made: dict[bytes, Any] = {}
 
+    def renew_lock(self) -> None:
+        """In a fork."""
+        self._lock = threading.RLock()
+
     def namespace(self, module: str) -> dict[str, Any]:
         """The globals of everything that ``module`` of this program defines."""
         space = self.namespaces.get(module)
@@ -66,7 +73,7 @@ class HostedProgram:
             space = {"__name__": module, "__builtins__": __builtins__}
             space = self.namespaces.setdefault(module, space)
             _by_globals[id(space)] = self
-            if module != MAIN and module not in sys.modules:
+            if module == MP_MAIN or (module != MAIN and module not in sys.modules):
                 sys.modules[module] = StandIn(module)
         return space
 
@@ -84,6 +91,9 @@ class HostedProgram:
                     if MANAGERS in part.payload:
                         stack.enter_context(keyed(self))
                 if module == ORIGINS:
+                    origins.agree(name, value)
+                    continue
+                if module == LATE:
                     origins.compare(value, before=name not in sys.modules)
                     continue
                 objects[module, name] = value
@@ -172,6 +182,9 @@ class HostedPart:
 
     __slots__ = ("hosted", "number", "objects", "payload", "stays")
 
+    #: As of ``sent_program.Part``; a worker does not look.
+    only_compares = False
+
     def __init__(self, hosted: HostedProgram, number: int, payload: bytes) -> None:
         self.hosted = hosted
         self.number = number
@@ -196,7 +209,7 @@ class HostedPart:
         return part_name(self.hosted.id, self.number)
 
     def data(self) -> bytes:
-        """As ``home.Part.data``; empty for a large one: this worker's daemon has it already."""
+        """As ``sent_program.Part.data``; empty for a large one, which the daemon has already."""
         return self.payload
 
 
@@ -210,6 +223,17 @@ _loading = threading.local()
 _job: ContextVar[HostedProgram | None] = ContextVar("gmpd-program", default=None)
 #: Held while the key of multiprocessing is another program's.
 _key_lock = threading.RLock()
+
+
+def _in_fork() -> None:
+    """Another thread may hold locks, and is not there: each is a new one."""
+    global _key_lock
+    _key_lock = threading.RLock()
+    for hosted in _hosted_programs.values():
+        hosted.renew_lock()
+
+
+os.register_at_fork(after_in_child=_in_fork)
 
 
 def part_name(ident: bytes, number: int) -> str:
@@ -393,6 +417,11 @@ def _space_of(module: StandIn) -> dict[str, Any]:
     own: dict[str, Any] = object.__getattribute__(module, "__dict__")
     hosted = current()
     return own if hosted is None else hosted.namespace(own["__name__"])
+
+
+def is_host() -> bool:
+    """Whether jobs of programs run in this process."""
+    return _real_main is not None
 
 
 def stand_in() -> None:

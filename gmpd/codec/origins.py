@@ -5,10 +5,14 @@ project that this one imports, were loaded from, with a digest of each. A worker
 imports, and after: another file with other contents, or the same file that was edited since, is
 refused by name. Equal files are equal wherever they lie. The standard library and gmpd itself are
 not compared, and of an installed package only the module that was asked for.
+
+So it does of the modules that arguments name, whose classes they are, and of those that a function
+by value imports when it runs: of the modules of projects only.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -19,6 +23,8 @@ from typing import Any, NamedTuple
 import msgpack
 
 from gmpd.codec import interrupts
+from gmpd.codec.codes import imports_of
+from gmpd.codec.mentions import modules_in
 from gmpd.errors import NotRegistered
 
 #: Modules of a project that are compared for one function.
@@ -41,6 +47,13 @@ _said: dict[str, tuple[object, object, bytes]] = {}
 #: The files from which modules of this process were loaded, as found soon after.
 _loaded: dict[str, tuple[object, Origin | None]] = {}
 _agreed: set[bytes] = set()
+#: By a name in UTF-8, in pickles.
+_names: dict[bytes, str] = {}
+_NAMES_MAX = 4096
+#: By name, with the module.
+_compared: dict[str, tuple[object, bool]] = {}
+#: Of modules that were not imported: the file, its time and size when it was read, what is said.
+_late: dict[str, tuple[str, tuple[int, int] | None, bytes]] = {}
 
 
 def said_of(name: str) -> bytes:
@@ -53,9 +66,81 @@ def said_of(name: str) -> bytes:
     if known is not None and known[0] is module and known[1] is spec:
         return known[2]
     origins = [origin for each in _project_of(module) if (origin := _origin(each)) is not None]
-    said: bytes = msgpack.packb(origins) if origins else b""
+    said = _packed(origins) if origins else b""
     _said[name] = module, spec, said
     return said
+
+
+def is_compared(name: str) -> bool:
+    """Whether a value's class of module ``name`` has to be the same in both processes: a module of
+    a project. Installed packages are compared for functions only."""
+    module = sys.modules.get(name)
+    known = _compared.get(name)
+    if known is None or known[0] is not module:
+        known = _compared[name] = module, module is not None and _is_project(_file_of(module))
+    return known[1]
+
+
+def compared_in(data: bytes) -> list[str]:
+    """The modules of projects that a pickle names."""
+    found = []
+    for raw in modules_in(data):
+        name = _names.get(raw)
+        if name is None:
+            if len(_names) >= _NAMES_MAX:
+                _names.clear()
+            name = _names[raw] = raw.decode(errors="replace")
+        if is_compared(name):
+            found.append(name)
+    return found
+
+
+def compared_of(code: types.CodeType) -> list[str]:
+    """The modules of projects that code imports when it runs."""
+    return [
+        name
+        for name in imports_of(code)
+        if (is_compared(name) if name in sys.modules else said_of_late(name))
+    ]
+
+
+def said_of_late(name: str) -> bytes:
+    """As ``said_of``, of a module that this program would import; empty when it is none of a
+    project, or inside a package that is not imported yet."""
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        return b""
+    known = _late.get(name)
+    if known is None:
+        found = _would_load(name)
+        path = found.path if found is not None and _is_project(os.path.realpath(found.path)) else ""
+        known = _late[name] = path, None, b""
+    path, stamp, said = known
+    if not path:
+        return b""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        interrupts.pass_on(error)
+        return b""
+    if stamp != (now := (status.st_mtime_ns, status.st_size)):
+        origin = _of_file(name, path)
+        said = b"" if origin is None else _packed([origin])
+        _late[name] = path, now, said
+    return said
+
+
+def agree(name: str, said: bytes) -> None:
+    """Import module ``name``, unless another would be imported. Raises NotRegistered."""
+    absent = name not in sys.modules
+    compare(said, before=absent)
+    if absent:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the module's own code
+            interrupts.pass_on(error)
+            return  # the value that needs it will say so
+        compare(said, before=False)
 
 
 def compare(said: bytes, *, before: bool) -> None:
@@ -66,8 +151,7 @@ def compare(said: bytes, *, before: bool) -> None:
     if said in _agreed:
         return
     sweep()
-    for at, fields in enumerate(msgpack.unpackb(said, use_list=False)):
-        theirs = Origin(*fields)
+    for at, theirs in enumerate(_unpacked(said)):
         module = sys.modules.get(theirs.module)
         if module is not None:
             ours = _loaded_from(module)
@@ -79,6 +163,17 @@ def compare(said: bytes, *, before: bool) -> None:
             raise NotRegistered(_differ(ours, theirs, loaded=module is not None))
     if not before:
         _agreed.add(said)
+
+
+def _packed(origins: list[Origin]) -> bytes:
+    # The name of a directory may be no text.
+    data: bytes = msgpack.packb(origins, unicode_errors="surrogateescape")
+    return data
+
+
+def _unpacked(said: bytes) -> list[Origin]:
+    found = msgpack.unpackb(said, use_list=False, unicode_errors="surrogateescape")
+    return [Origin(*fields) for fields in found]
 
 
 def sweep() -> None:
@@ -149,7 +244,7 @@ def _project_of(module: types.ModuleType) -> list[types.ModuleType]:
     waiting = [module] if _is_project(_file_of(module)) else []
     while waiting and len(found) < MODULES_MAX:
         for value in list(vars(waiting.pop()).values()):
-            name = value.__name__ if isinstance(value, types.ModuleType) else _module_of(value)
+            name = module_of(value)
             other = sys.modules.get(name) if type(name) is str and name not in found else None
             if other is not None and _is_project(_file_of(other)):
                 found[other.__name__] = other
@@ -157,23 +252,35 @@ def _project_of(module: types.ModuleType) -> list[types.ModuleType]:
     return list(found.values())
 
 
-def _module_of(value: Any) -> Any:
-    if isinstance(value, type | types.FunctionType):
+def module_of(value: Any) -> Any:
+    """The name of the module that ``value`` is, or is a function or class of; runs no code of the
+    value's own."""
+    kind = type(value)
+    if kind is types.FunctionType:
         return value.__module__
+    if issubclass(kind, type):
+        return type.__getattribute__(value, "__module__")
+    if issubclass(kind, types.ModuleType):
+        return types.ModuleType.__getattribute__(value, "__dict__").get("__name__")
     return None
 
 
 def _differ(ours: Origin, theirs: Origin, *, loaded: bool) -> str:
     name = theirs.module
+    here, there = _shown(ours.path), _shown(theirs.path)
     if os.path.realpath(ours.path) == os.path.realpath(theirs.path):
         return (
-            f"the module {name!r} ({theirs.path}) was changed after it was imported, here or in the"
+            f"the module {name!r} ({there}) was changed after it was imported, here or in the"
             " program: its jobs would run other code than the program has. Start both again"
             " (gmpd down, gmpd up), or use a private daemon"
         )
     verb = "have" if loaded else "would import"
     return (
-        f"the module {name!r} is {theirs.path} in the program, but the daemon's workers {verb}"
-        f" {ours.path}: its jobs would run other code. Use a private daemon (set GMPD_RUNTIME_DIR"
+        f"the module {name!r} is {there} in the program, but the daemon's workers {verb}"
+        f" {here}: its jobs would run other code. Use a private daemon (set GMPD_RUNTIME_DIR"
         " to a directory of the project's own), or start this one where it finds the program's"
     )
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gmpd.codec import hosted_programs, interrupts, sent_program
+from gmpd.codec.mentions import STACK_GLOBAL
 from gmpd.errors import ProtocolError, Unserializable
 
 Buffer = bytes | bytearray | memoryview
@@ -41,6 +42,7 @@ OUT_OF_BAND_MAX = 64
 #: How protocol 5 writes the module name of anything that ``__main__`` defines. A value that merely
 #: contains this text takes the slower way for nothing, which is harmless.
 _MAIN = b"\x8c\x08__main__"
+_MP_MAIN = b"\x8c\x0b__mp_main__"
 
 #: Where this package is: its own classes refuse to be sent, too.
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
@@ -82,8 +84,9 @@ def dump_needing(
         if is_own_error(error):
             raise
         data = b""  # cloudpickle has the last word
-    if data and not (_MAIN in data or _has_managers(data) or _sends_modules_by_value()):
-        return _summed(data), tuple(buffers), ()
+    if data and not (_names_main(data) or _has_managers(data) or _sends_modules_by_value()):
+        needs = _needs_of(data) if STACK_GLOBAL in data else ()
+        return _summed(data), tuple(buffers), needs
     hosted = hosted_programs.current()
     if hosted is not None:
         if not data:
@@ -97,6 +100,10 @@ def dump_needing(
     buffers.clear()
     data, required = _by_value(value, callback)
     return data, tuple(buffers), () if required is None else required.needs
+
+
+def _names_main(data: bytes) -> bool:
+    return _MAIN in data or _MP_MAIN in data
 
 
 def dump_function(fn: object) -> tuple[bytes, Needs, sent_program.Watch]:
@@ -116,10 +123,18 @@ def _by_value(value: object, callback: Any) -> tuple[bytes, sent_program.Require
     data = _by_hand(value, names, callback)
     if _has_managers(data):
         names.keys.add((hosted_programs.AUTHKEY, ""))
-    if not names.keys:
-        return _summed(data), None
+    uses = names.names_anything
+    names.keys |= sent_program.origins_in(data)
+    if not uses:
+        return _summed(data), program.require_origins(names.keys) if names.keys else None
     required = program.require(names.keys, names.assigned)
     return _summed(hosted_programs.mark(data, program.id)), required
+
+
+def _needs_of(data: bytes) -> Needs:
+    """Of a pickle without names of the program: where the modules that it names come from."""
+    compared = sent_program.origins_in(data)
+    return sent_program.THIS_PROGRAM.require_origins(compared).needs if compared else ()
 
 
 def _by_hand(value: object, names: Any, callback: Any) -> bytes:

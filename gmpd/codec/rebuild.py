@@ -9,6 +9,7 @@ import builtins
 import contextvars
 import functools
 import importlib
+import os
 import sys
 import threading
 import types
@@ -25,6 +26,15 @@ home_classes: weakref.WeakSet[type] = weakref.WeakSet()
 #: Classes that came in by value.
 foreign_classes: weakref.WeakSet[type] = weakref.WeakSet()
 _hooks_lock = threading.RLock()
+
+
+def _in_fork() -> None:
+    """Another thread may hold it, and is not there."""
+    global _hooks_lock
+    _hooks_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_in_fork)
 
 
 def make_function(

@@ -21,7 +21,6 @@ It never sends anything itself. Thread-safe.
 
 from __future__ import annotations
 
-import dis
 import io
 import linecache
 import os
@@ -35,7 +34,9 @@ from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
 from gmpd.codec import hosted_programs, interrupts, origins
-from gmpd.codec.hosted_programs import AUTHKEY, MAIN, ORIGINS, SOURCES
+from gmpd.codec.codes import names_in
+from gmpd.codec.hosted_programs import AUTHKEY, LATE, MAIN, MP_MAIN, ORIGINS, SOURCES
+from gmpd.codec.spawned import is_spawned, space_of
 from gmpd.errors import Unserializable
 
 #: A module that travels by value, and a name in it.
@@ -47,12 +48,13 @@ _SOURCE_MAX = 1 << 20
 #: How long a thread waits for another to pickle what both need, seconds.
 _TURN_S = 1.0
 _ABSENT: Any = object()
+#: Keys whose first half is no module.
+_NO_MODULES = frozenset({SOURCES, AUTHKEY, ORIGINS, LATE})
+_ORIGINS = (ORIGINS, LATE)
 #: Attributes of every module: sent with the first of its names.
 _OF_MODULE = ("__file__", "__package__", "__spec__", "__doc__")
 _NEVER = frozenset({"__builtins__", "__loader__", "__cached__", "__name__"})
 _SMALL = frozenset({type(None), bool, int, float})
-_GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
-_STORE_OPS = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 
 
 class Undefinable(Exception):
@@ -75,6 +77,8 @@ class Part:
         self.superseded = False
         #: The names that it defines.
         self.keys = tuple(key for key, entry in drawn.made.items() if entry.value is not _ABSENT)
+        #: It only says where modules come from.
+        self.only_compares = all(key[0] in _ORIGINS for key in self.keys)
         self._payload: bytes | None = drawn.payload
         #: Makes the payload of a large value again.
         self._again = drawn.again
@@ -169,7 +173,7 @@ class _State:
             entry = self.entries.get(key)
             if entry is not None:
                 waiting.extend(entry.uses)
-            if key[0] not in (SOURCES, AUTHKEY):
+            if key[0] not in _NO_MODULES:
                 waiting.extend((key[0], name) for name in _OF_MODULE)
         return frozenset(found)
 
@@ -218,10 +222,10 @@ class Required(NamedTuple):
         found = []
         for key in self.keys:
             module, name = key
-            if key in self.state.assigned or module in (SOURCES, AUTHKEY) or name in _OF_MODULE:
+            if key in self.state.assigned or module in _NO_MODULES or name in _OF_MODULE:
                 continue
             entry = self.state.entries[key]
-            space = sys.modules[module].__dict__
+            space = space_of(module)
             found.append(Check(space, name, entry.value, entry.weak, entry.state))
         return tuple(found)
 
@@ -232,6 +236,8 @@ class SentProgram:
     def __init__(self) -> None:
         self.id = os.urandom(hosted_programs.ID_BYTES)
         self._latest = _State({}, frozenset(), 0)
+        #: By what was required: bounded, since it is by the modules of this program's classes.
+        self._origins: dict[frozenset[Key], Required] = {}
         #: Saves threads the work of pickling the same names at the same time, and no more than
         #: that: see ``_take_turn``.
         self._turn = threading.RLock()
@@ -249,6 +255,15 @@ class SentProgram:
                     required = self._sent(names, own)
             finally:
                 turn.release()
+        return required
+
+    def require_origins(self, keys: set[Key]) -> Required:
+        """As ``require``, of origins only: most calls with values of a class need the same."""
+        names = frozenset(keys)
+        known = self._origins.get(names)
+        if known is not None and not any(map(known.state.is_stale, names)):
+            return known
+        required = self._origins[names] = self.require(names)
         return required
 
     def _state(self) -> _State:
@@ -318,6 +333,11 @@ class NameCollector:
         #: Names that functions in it assign.
         self.assigned: set[Key] = set()
 
+    @property
+    def names_anything(self) -> bool:
+        """Whether the pickle uses more of the program than where modules come from."""
+        return any(key[0] not in _ORIGINS for key in self.keys)
+
     def refer(self, obj: Any) -> tuple[str, str] | None:
         found = named(obj)
         if found is None:
@@ -339,6 +359,9 @@ class NameCollector:
     def shows(self, code: types.CodeType) -> None:
         if _has_text_here_only(code.co_filename):
             self.keys.add((SOURCES, code.co_filename))
+        if not hosted_programs.is_host():
+            found = origins.compared_of(code)
+            self.keys.update((ORIGINS if n in sys.modules else LATE, n) for n in found)
 
     def refer_module(self, module: types.ModuleType) -> bool:
         name = module.__name__
@@ -395,9 +418,10 @@ class _Draft:
         if value is not _ABSENT:
             self._names.keys = uses
             try:
-                self._write_origin(value)
+                start = self._sink.tell()
                 if not self._write_alone(key, value):
                     self._pickler.dump((*key, value))
+                uses |= _origins_of(value, bytes(self._sink.getbuffer()[start:]))
             except Exception as exc:
                 interrupts.pass_on(exc)
                 raise Undefinable(key, value, self._users.get(key, "")) from exc
@@ -412,23 +436,36 @@ class _Draft:
                 self._inside.setdefault(used, key)
                 self._waiting.append(used)
 
-    def _write_origin(self, value: Any) -> None:
-        """Where a module, or what is found in one, comes from: before it is imported for it."""
-        name = value.__name__ if isinstance(value, types.ModuleType) else None
-        if isinstance(value, types.FunctionType | type):
-            name = value.__module__
-        if name is not None and not by_value(name) and (said := origins.said_of(name)):
-            self._pickler.dump((ORIGINS, name, said))
-
     def _write_alone(self, key: Key, value: Any) -> bool:
         """Whether it is a large value, which is a part of its own."""
         if type(value) in _SMALL or callable(value) or isinstance(value, types.ModuleType):
             return False
         payload = _alone(key, value, self._names)
-        if len(payload) < ALONE_BYTES or self._names.keys:
-            return False  # what refers to others stays with them
+        # An origin is compared before anything else is loaded; values that refer to others stay
+        # with them.
+        refers = len(payload) < ALONE_BYTES or self._names.keys or origins_in(payload)
+        if key[0] not in _ORIGINS and refers:
+            return False
         self._large.append(_Drawn({key: _entry(value)}, payload, partial(_alone_again, key, value)))
         return True
+
+
+def _origins_of(value: Any, data: bytes) -> set[Key]:
+    """For the module that a global is, or whose function or class it is, and for those that its
+    pickle names. They are parts of their own, loaded before any value."""
+    found = origins_in(data)
+    name = origins.module_of(value)
+    if type(name) is str and not by_value(name) and origins.said_of(name):
+        found.add((ORIGINS, name))
+    return found
+
+
+def origins_in(data: bytes) -> set[Key]:
+    """For the modules of projects that a pickle of this program names. None in a worker: what comes
+    from one goes where the same modules are."""
+    if hosted_programs.is_host():
+        return set()
+    return {(ORIGINS, name) for name in origins.compared_in(data) if not by_value(name)}
 
 
 def _alone(key: Key, value: Any, names: NameCollector) -> bytes:
@@ -483,7 +520,11 @@ def _value_of(key: Key) -> Any:
         from multiprocessing import process
 
         return bytes(process.current_process().authkey)
-    value = sys.modules[module].__dict__.get(name, _ABSENT)
+    if module == ORIGINS:
+        return origins.said_of(name)
+    if module == LATE:
+        return origins.said_of_late(name)
+    value = space_of(module).get(name, _ABSENT)
     if name == "__spec__" and isinstance(value, ModuleSpec):
         return ModuleSpec(value.name, None, origin=value.origin)
     return value
@@ -500,7 +541,7 @@ def _has_text_here_only(filename: str) -> bool:
 def by_value(module: str) -> bool:
     """Whether what a module defines is sent by value: the script does, and whatever the user
     said so of by ``cloudpickle.register_pickle_by_value``."""
-    if module == MAIN:
+    if module == MAIN or (module == MP_MAIN and is_spawned()):
         return True
     cloudpickle = sys.modules.get("cloudpickle")
     registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
@@ -529,11 +570,7 @@ def _is_of_a_namesake(obj: Any, module: str) -> bool:
     """Whether a function's globals are another namespace that goes by the same name, as a
     debugger's or profiler's."""
     space = getattr(obj, "__globals__", None)
-    return (
-        space is not None
-        and space is not sys.modules[module].__dict__
-        and space.get("__name__") == module
-    )
+    return space is not None and space is not space_of(module) and space.get("__name__") == module
 
 
 def module_of(fn: types.FunctionType) -> str | None:
@@ -541,24 +578,7 @@ def module_of(fn: types.FunctionType) -> str | None:
     name = fn.__globals__.get("__name__")
     if type(name) is not str or not by_value(name):
         return None
-    return name if sys.modules[name].__dict__ is fn.__globals__ else None
-
-
-@lru_cache(maxsize=4096)
-def names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """The globals that code reads, and those that it assigns; functions inside it included."""
-    read: set[str] = set()
-    assigned: set[str] = set()
-    waiting = [code]
-    while waiting:
-        one = waiting.pop()
-        for step in dis.get_instructions(one):
-            if step.opname in _GLOBAL_OPS:
-                read.add(step.argval)
-            elif step.opname in _STORE_OPS:
-                assigned.add(step.argval)
-        waiting += [each for each in one.co_consts if isinstance(each, types.CodeType)]
-    return frozenset(read), frozenset(assigned)
+    return name if space_of(name) is fn.__globals__ else None
 
 
 #: This program: another one in a fork.

@@ -600,3 +600,40 @@ def test_lambdas_of_a_module_share_its_globals_too(tmp_path: Path) -> None:
     for mode in ("prepend", "importlib"):
         quiet = ("-q", "-p", "no:cacheprovider", f"--import-mode={mode}", "test_mine.py")
         assert "1 passed" in run(tmp_path, "", command=("-m", "pytest", *quiet))[-1]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_spawned_process_uses_a_client_as_its_script_does(tmp_path: Path, method: str) -> None:
+    """There the script is ``__mp_main__``, with a namespace that is not its module's."""
+    lines = run(
+        tmp_path,
+        f"""
+        import gmpd, multiprocessing
+
+        count = 0
+
+        class Point:
+            def __init__(self, x): self.x = x
+            def __repr__(self): return f"P{{self.x}}"
+
+        def move(point):
+            global count
+            count += 1
+            return Point(point.x + 1), count
+
+        def child():
+            with gmpd.Client() as client:
+                client.submit(move, Point(1)).result()
+                moved, n = client.submit(move, Point(1)).result()
+                print(type(moved) is Point, moved.x, n)
+                print(client.submit(repr, Point(1)).result())
+                print(client.submit(lambda point: move(point)[1], Point(1)).result())
+
+        if __name__ == "__main__":
+            process = multiprocessing.get_context({method!r}).Process(target=child)
+            process.start()
+            process.join()
+            print(process.exitcode)
+        """,
+    )
+    assert lines == ["True 2 2", "P1", "3", "0"]

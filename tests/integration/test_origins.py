@@ -28,6 +28,42 @@ with gmpd.Client(sys.argv[1]) as client:
             print("refused:", str(error).splitlines()[0])
 """
 
+#: A class that only the arguments, the globals or the closure name. Each line runs in a session of
+#: its own: what one has imported is another's to meet.
+VALUES = """
+import sys
+import gmpd, models
+
+thing = models.Model()
+things = {"a": [thing]}
+
+def ask(thing): return thing.who()
+def use_global(): return things["a"][0].who()
+def closed(thing=thing): return lambda: thing.who()
+def late():
+    import lazy
+    return lazy.who()
+
+calls = [
+    ("argument", ask, thing), ("nested", lambda d: d["x"][0].who(), {"x": (thing, 1)}),
+    ("named", repr, thing), ("method", thing.who), ("global", use_global), ("closure", closed()),
+    ("class", lambda cls: cls().who(), models.Model), ("late", late),
+]
+for name, call, *args in calls:
+    with gmpd.Client(sys.argv[1]) as client:
+        try:
+            print(name, client.submit(call, *args).result())
+        except gmpd.errors.NotRegistered as error:
+            print(name, "refused:", str(error).splitlines()[0])
+"""
+
+MODELS = """
+import base
+class Model(base.Base):
+    def who(self): return {0!r}
+    def __repr__(self): return self.who()
+"""
+
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateDaemon]:
@@ -35,8 +71,12 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateD
     for name in ("a", "b", "same"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "script.py").write_text(textwrap.dedent(SCRIPT))
+        (tmp_path / name / "values.py").write_text(textwrap.dedent(VALUES))
         who = "a" if name == "same" else name
+        (tmp_path / name / "models.py").write_text(textwrap.dedent(MODELS.format(who)))
+        (tmp_path / name / "lazy.py").write_text(f"def who(): return {who!r}\n")
         (tmp_path / name / "tasks.py").write_text("import helper\ndef who(): return helper.NAME\n")
+        (tmp_path / name / "base.py").write_text("class Base: pass\n")
         (tmp_path / name / "helper.py").write_text(f"NAME = {who!r}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "a"))
     monkeypatch.setenv("GMPD_DAEMON__PROCS", "1")
@@ -45,10 +85,10 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateD
     started.close()
 
 
-def ask(daemon: PrivateDaemon, project: Path) -> list[str]:
+def ask(daemon: PrivateDaemon, project: Path, script: str = "script.py") -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "script.py", daemon.endpoint],
+        [sys.executable, script, daemon.endpoint],
         capture_output=True,
         text=True,
         timeout=50,
@@ -85,3 +125,25 @@ def test_what_was_edited_while_the_daemon_runs_is_refused(
         assert "was changed after it was imported" in line
         assert str(edited) in line
         assert "gmpd down" in line
+
+
+def test_values_of_another_projects_classes_are_refused_too(
+    daemon: PrivateDaemon, tmp_path: Path
+) -> None:
+    for _ in range(2):  # before the workers have imported any of it, and after
+        lines = ask(daemon, tmp_path / "b", "values.py")
+        assert len(lines) == 8
+        for line in lines:
+            assert line.split()[1] == "refused:", line
+            assert str(tmp_path / "b" / "") in line
+        for equal in ("a", "same"):
+            lines = ask(daemon, tmp_path / equal, "values.py")
+            assert [line.split()[1] for line in lines] == ["a"] * 8
+
+
+def test_what_equal_modules_import_is_compared_too(daemon: PrivateDaemon, tmp_path: Path) -> None:
+    """The module of a class is the same in both projects; that of its base is not."""
+    (tmp_path / "same" / "base.py").write_text("class Base: other = True\n")
+    for line in ask(daemon, tmp_path / "same", "values.py")[:-1]:
+        assert line.split()[1] == "refused:", line
+        assert str(tmp_path / "same" / "base.py") in line
