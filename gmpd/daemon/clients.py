@@ -20,7 +20,7 @@ from gmpd.config import Config
 from gmpd.daemon import job_messages
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.faults import Faults
-from gmpd.daemon.traffic import Traffic
+from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Connection, Router
 from gmpd.protocol import Refusal
@@ -85,8 +85,10 @@ class Clients:
 
     def receive(self) -> None:
         """Take a turn's worth of messages."""
+        traffic = self._traffic
+        enough = traffic.bytes_in + BYTES_PER_TURN
         for _ in range(MESSAGES_PER_TURN):
-            received = self._router.recv()
+            received = self._router.recv() if traffic.bytes_in < enough else None
             if received is None:
                 return
             peer, frames = received

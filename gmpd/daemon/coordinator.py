@@ -290,6 +290,8 @@ class Coordinator:
         self.sched.handle(Draining(), time.monotonic_ns())
         self.pool.stop()
         self._decide()
+        while self.sched.delivers:
+            self._decide()
         self._tell_lost()
         self.clients.farewell(reason, code)
         self.workers.stop()

@@ -6,6 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+#: Bytes taken from one socket before the policy decides, beside a limit of messages: reading them
+#: takes about two milliseconds, and delays all other peers.
+BYTES_PER_TURN = 4 << 20
+
 
 class Traffic:
     """Only ever rising. Kinds are the classes of ``protocol``: their names are made when shown."""

@@ -21,7 +21,7 @@ from gmpd.daemon.faults import Faults
 from gmpd.daemon.logs import RateLimitedLog
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.supervisor import WorkerProcess
-from gmpd.daemon.traffic import Traffic
+from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Router
 from gmpd.sched import events
@@ -64,7 +64,11 @@ class Workers:
 
     def receive(self) -> bool:
         """Take a turn's worth of messages; whether there may be more."""
+        traffic = self._traffic
+        enough = traffic.bytes_in + BYTES_PER_TURN
         for _ in range(MESSAGES_PER_TURN):
+            if traffic.bytes_in >= enough:
+                return True
             received = self._router.recv()
             if received is None:
                 return False

@@ -24,6 +24,9 @@ from gmpd.sched.ps import Ps
 from gmpd.sched.records import Buffers, Job, PRecord, Session
 from gmpd.sched.states import JobState, transition
 
+#: Results of a whole message below this are not counted: reading them takes a few microseconds.
+SMALL_BYTES = 16 << 10
+
 
 class LeaseEvents:
     """``out`` collects instructions for the shell."""
@@ -49,9 +52,10 @@ class LeaseEvents:
             gone = [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
             self._unknown(record, gone, now)
         record.finished += sum([job.session.parent is None for job in found])
-        for job, occupied_us in zip(jobs, message.occupied_us, strict=True):
+        costs_ns = _costs_ns(message, buffers)
+        for job, occupied_us, cost_ns in zip(jobs, message.occupied_us, costs_ns, strict=True):
             if job is not None:
-                job.fn.learn(occupied_us * 1000)
+                job.fn.learn(cost_ns)
                 self._counters.occupied.add(occupied_us * 1000)
         if message.specials is None and len(found) == len(jobs) and _one_client(found):
             self._ledger.finish_plain(found, message, buffers, now)
@@ -187,6 +191,19 @@ class LeaseEvents:
                 continue
             if self._ledger.is_open(job.session):
                 self._out.append(NotifyNotCancelled(job.session, [job.seq]))
+
+
+def _costs_ns(message: Finished, buffers: Sequence[Buffers]) -> list[int]:
+    """The cost of each job for the credit of its function: the time it occupied P, and a nanosecond
+    per byte of its result. By time alone, a P gets hundreds of short jobs with large results, and
+    the outcomes behind them wait until the coordinator has read all of those."""
+    costs_ns = [us * 1000 for us in message.occupied_us]
+    if message.buffer_counts is None and sum(map(len, message.payloads)) < SMALL_BYTES:
+        return costs_ns
+    return [
+        cost_ns + len(payload) + sum(map(len, own))
+        for cost_ns, payload, own in zip(costs_ns, message.payloads, buffers, strict=True)
+    ]
 
 
 def _one_client(jobs: list[Job]) -> bool:

@@ -19,6 +19,10 @@ from gmpd.sched.records import Buffers, Outcomes, Session
 #: Most bytes of outcomes in one message: a larger one would be copied as a whole.
 MESSAGE_BYTES = 1 << 20
 
+#: Most bytes of outcomes in one turn, of all sessions together, as sending delays all other work:
+#: about two milliseconds. The sessions take turns.
+TURN_BYTES = 4 << 20
+
 
 class Outboxes:
     """``unacked_max``: bytes in transit to one session, beyond which outcomes wait here.
@@ -33,6 +37,8 @@ class Outboxes:
         self._hold = hold
         #: Bytes of all outcomes that wait here.
         self.nbytes = 0
+        #: The last ``flush`` left something for the next turn.
+        self.is_pending = False
         self._dirty: dict[int, Session] = {}
 
     def add(
@@ -98,19 +104,25 @@ class Outboxes:
             self._dirty[session.sid] = session
 
     def flush(self, out: list[Instruction]) -> None:
-        """The outcomes to send now."""
-        for session in self._dirty.values():
-            while session.outcomes.seqs and session.unacked_bytes <= self._unacked_max:
-                outcomes = self._take(session)
-                session.delivered += len(outcomes.seqs)
-                if session.parent is None:
-                    session.unacked_bytes += outcomes.nbytes
-                    session.batches.append((session.delivered, outcomes.nbytes))
-                else:  # a worker of our own: it reads all that comes
-                    session.acked = session.delivered
-                self.nbytes -= outcomes.nbytes
-                out.append(SendOutcomes(session, outcomes))
-        self._dirty.clear()
+        """The outcomes to send now: a message to each session in turn, up to ``TURN_BYTES``."""
+        dirty, nbytes = self._dirty, 0
+        while dirty and nbytes < TURN_BYTES:
+            session = dirty.pop(next(iter(dirty)))
+            if not session.outcomes.seqs or session.unacked_bytes > self._unacked_max:
+                continue
+            outcomes = self._take(session)
+            nbytes += outcomes.nbytes
+            session.delivered += len(outcomes.seqs)
+            if session.parent is None:
+                session.unacked_bytes += outcomes.nbytes
+                session.batches.append((session.delivered, outcomes.nbytes))
+            else:  # a worker of our own: it reads all that comes
+                session.acked = session.delivered
+            self.nbytes -= outcomes.nbytes
+            out.append(SendOutcomes(session, outcomes))
+            if session.outcomes.seqs:
+                dirty[session.sid] = session
+        self.is_pending = bool(dirty)
 
     def _take(self, session: Session) -> Outcomes:
         """The outcomes of the next message."""

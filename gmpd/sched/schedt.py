@@ -251,6 +251,8 @@ class Sched:
 
         To be asked after one whose instructions were done: it has looked at all Ps.
         """
+        if self.delivers:
+            return 0
         isolated = None if self.isolated.quiet else self.isolated.deadline(self.draining)
         due = earliest(isolated, self._rooms.next_due())
         if not self._ledger.unfinished:
@@ -271,6 +273,11 @@ class Sched:
         return taken
 
     # -- questions -------------------------------------------------------------------------------
+
+    @property
+    def delivers(self) -> bool:
+        """Whether the next turn delivers outcomes that the last one has left."""
+        return self._ledger.outboxes.is_pending
 
     @property
     def next_sid(self) -> int:

@@ -910,6 +910,47 @@ def test_outcomes_of_megabytes_go_in_messages_of_megabytes(desk: Desk) -> None:
     assert [desk.ended(client, seq) for seq in seqs] == [ok, ok, ok, ok, ok, error, ok, ok]
 
 
+def test_a_turn_delivers_four_megabytes_and_begins_with_those_who_wait(desk: Desk) -> None:
+    """However much one client gets, another's outcome waits for no more than that."""
+    p, large, small = desk.ready(0), desk.client(), desk.client()
+    desk.submit(large, 8, "m:large")
+    while len(p.started) < 8:
+        desk.take()
+        desk.start(p)
+    desk.finish(p, payload=bytes(900_000))
+    assert [each.session for each in only(desk.take(), SendOutcomes)] == [large] * 5
+    assert desk.sched.next_deadline() == 0
+    (seq,) = desk.submit(small)
+    desk.take()
+    assert desk.sched.next_deadline() != 0
+    assert large.delivered == 8
+    desk.end(p, payload=b"r")
+    assert desk.ended(small, seq) is Outcome.OK
+
+
+def test_sessions_take_turns_when_much_is_delivered(desk: Desk) -> None:
+    p, one, two = desk.ready(0), desk.client(), desk.client()
+    for client in (one, two):
+        desk.submit(client, 6, "m:large")
+    while len(p.started) < 12:
+        desk.take()
+        desk.start(p)
+    desk.finish(p, payload=bytes(900_000))
+    first = [each.session for each in only(desk.take(), SendOutcomes)]
+    assert first == [one, two, one, two, one]
+    assert [each.session for each in only(desk.take(), SendOutcomes)] == [two, one, two, one, two]
+
+
+def test_large_results_count_as_time(desk: Desk) -> None:
+    """A P holds two megabytes of them, as it holds two milliseconds of work."""
+    p, client = desk.ready(0), desk.client()
+    desk.submit(client, 1, "m:bytes")
+    desk.take()
+    desk.end(p, occupied_ms=0.01, payload=bytes(190_000))
+    desk.submit(client, 100, "m:bytes")
+    assert handed(desk.take()) == [(0, 10)]
+
+
 def test_a_client_holds_as_many_bytes_of_arguments_as_it_leaves_free(
     desks: Callable[..., Desk],
 ) -> None:
