@@ -15,7 +15,7 @@ from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import starts_at_once
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.lastwords import NO_JOB
+from gmpd.daemon.lastwords import NO_JOB, crashed_thread
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.supervisor import Supervisor, WorkerProcess
@@ -279,7 +279,10 @@ class WorkerPool:
             return None
         waiting = worker.shm.waiting()
         begun = claimed | record.started.keys()
-        culprit = _culprit(worker.shm, begun, waiting)
+        thread, stack = crashed_thread(end.signal, worker.shm.stacks())
+        if stack:
+            log.warning("the stack of the thread that ended %s:\n%s", worker, stack.rstrip())
+        culprit = _culprit(worker.shm, thread, begun, waiting)
         guilty = None if culprit is None else record.job_of(culprit)
         self._sched.handle(events.WorkerDied(worker.p, claimed, culprit, end, waiting), now)
         return guilty
@@ -359,11 +362,14 @@ class WorkerPool:
                 )
 
 
-def _culprit(shm: WorkerShm, begun: set[int], waiting: set[int]) -> int | None:
-    """The lease whose job ended its worker, if one is known to: it said so, or P ran it. One that
-    only waited for an import is none; if a single other one had begun, that imports."""
+def _culprit(shm: WorkerShm, thread: int, begun: set[int], waiting: set[int]) -> int | None:
+    """The lease whose job ended its worker, if one is known to: it said so, its ``thread`` crashed
+    beside P, or P ran it. One that only waited for an import is none; if a single other one had
+    begun, that imports."""
     if dying := shm.slots[Slot.DYING]:
         return dying if dying != NO_JOB else None
+    if thread and (beside := shm.beside().get(thread)):
+        return beside
     current = shm.slots[Slot.CURRENT]
     if current not in waiting:
         return current or None

@@ -60,10 +60,13 @@ class Slot(IntEnum):
     #: From here on ``runtime.stats.COUNTERS``; and its histograms, the sum of each behind it.
     COUNTERS = 64
     HISTOGRAMS = 128
+    #: Threads whose jobs have lost P: the thread's identifier (0: a free place) and the lease, up
+    #: to SLOTS.
+    BESIDE = 320
 
 
 #: Integers in the status block.
-SLOTS = 320
+SLOTS = 832
 #: Outcomes on their way: half a second of no-op jobs, or a few results of a hundred kilobytes. What
 #: finds no room here is appended to the overflow log.
 OUTBOX_BYTES = 1 << 20
@@ -71,6 +74,10 @@ OUTBOX_BYTES = 1 << 20
 _CLAIMS_AT = SLOTS * 8
 _OUTBOX_AT = _CLAIMS_AT + CLAIMS_BYTES
 SHM_BYTES = _OUTBOX_AT + OUTBOX_BYTES
+
+#: Where a crash writes the stacks of the threads: beyond what is mapped, and beyond ``spill``.
+_STACKS_AT = 1 << 42
+_STACKS_BYTES = 1 << 18
 
 _RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
 _RECORD_BYTES = _RECORD.size
@@ -221,6 +228,12 @@ class WorkerShm:
         """It begins."""
         self.slots[place] = 0
 
+    def stacks_fd(self) -> int:
+        """A descriptor that writes where ``stacks`` reads; OSError where there is no /proc."""
+        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)
+        os.lseek(fd, _STACKS_AT, os.SEEK_SET)
+        return fd
+
     def publish(self, counters: Sequence[int], now_ns: int) -> None:
         """The counters of the run loop so far, for any reader."""
         at = int(Slot.COUNTERS)
@@ -256,6 +269,15 @@ class WorkerShm:
     def waiting(self) -> set[int]:
         """Leases that were claimed and had not begun."""
         return {token for token in self.slots[Slot.WAITING : Slot.COUNTERS] if token}
+
+    def beside(self) -> dict[int, int]:
+        """The leases whose jobs have lost P, by the identifiers of their threads."""
+        pairs = self.slots[Slot.BESIDE : SLOTS]
+        return dict(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def stacks(self) -> bytes:
+        """The stacks that a crash has written; nothing before one."""
+        return os.pread(self._fd, _STACKS_BYTES, _STACKS_AT)
 
     def acknowledge(self, outcomes: int) -> None:
         """The coordinator has this many outcomes of this epoch."""

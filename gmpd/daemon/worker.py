@@ -28,12 +28,13 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.beside import Beside
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
 from gmpd.daemon.isolated import IsolatedAttempt
-from gmpd.daemon.lastwords import NO_JOB, leave_words
+from gmpd.daemon.lastwords import NO_JOB, leave_stacks, leave_words
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
@@ -141,6 +142,7 @@ class Worker:
         self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
+        Beside(self.shm, self.loop.p)
 
     def _in_fork(self) -> None:
         self.loop.p.forked = True
@@ -570,6 +572,7 @@ def main(argv: list[str]) -> int:
     network = Network()
     worker = Worker(settings, shm, network)
     leave_words(worker.note_dying)
+    leave_stacks(shm)
     try:
         if not worker.prepare(settings):
             return EXIT_FAULT

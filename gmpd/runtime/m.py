@@ -145,6 +145,8 @@ class Ms:
         """``m`` continues with its G without P. The lock is held."""
         m.trait = trait
         self._p.detached.append(m)
+        if self._p.on_detached is not None:
+            self._p.on_detached(m)
         self._p.owner = heir
         self._handoffs.on_handoffp(m)
 
@@ -320,6 +322,8 @@ class Ms:
             if self._p.owner is m:
                 return True
             self._p.detached.remove(m)
+            if self._p.on_attached is not None:
+                self._p.on_attached(m)
             m.wait_reason = ""
             self._handoffs.on_exitsyscall(m)
             self._p.inbox.append((m.g, m.outcome, m.context))
@@ -337,6 +341,8 @@ class Ms:
             if waiter not in self._p.detached or not waiter.wait_reason:
                 return False
             self._p.detached.remove(waiter)
+            if self._p.on_attached is not None:
+                self._p.on_attached(waiter)
             waiter.wait_reason = ""
             waiter.trait = None
             self._p.owner = waiter

@@ -186,7 +186,9 @@ class P:
         "main",
         "max_ms",
         "ms_count",
+        "on_attached",
         "on_defer",
+        "on_detached",
         "on_poll",
         "on_wait_done",
         "owner",
@@ -286,6 +288,9 @@ class P:
         self.idle_ms: list[M] = []
         #: Ms that run a G without P.
         self.detached: list[M] = []
+        #: Called, under the lock, for an M that loses P, and when its G ends or has P again.
+        self.on_detached: Callable[[M], None] | None = None
+        self.on_attached: Callable[[M], None] | None = None
         self.ms_count = 0
         #: The M that runs callbacks and Gs of coroutines, all of them: M0, unless the main thread
         #: is lent to a plain G when such work comes up. Never in ``idle_ms``.

@@ -131,13 +131,18 @@ def test_who_waits_for_anothers_import_has_not_begun(
     assert [value for _, value, _ in client.outcomes(waiting)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("how", ["exit", "kill", "abort"])
-def test_a_job_that_ends_the_process_beside_p_is_blamed_itself(boot: Boot, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "other"),
+    [("exit", "spin_async"), ("kill", "spin_async"), ("abort", "spin_async"), ("segv", "spin")],
+)
+def test_a_job_that_ends_the_process_beside_p_is_blamed_itself(
+    boot: Boot, how: str, other: str
+) -> None:
     """It has blocked, so P runs others when it does so."""
     _, client = boot(**{"daemon.procs": 1})
     killer = client.submit("jobs_for_tests:sleep_and_die", (how, 0.5))
     client.until(lambda: set(killer) <= client.running)
-    busy = client.submit("jobs_for_tests:spin_async", (5.0,))
+    busy = client.submit(f"jobs_for_tests:{other}", (5.0,))
     (lost,) = client.outcomes(killer)
     assert (lost[2]["culprit"], lost[2]["blamed"]) == ("jobs_for_tests:sleep_and_die", True)
     (beside,) = client.outcomes(busy)

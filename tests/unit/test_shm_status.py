@@ -8,10 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from gmpd.daemon.shm import SLOTS, Slot, WorkerShm
+from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.protocol import Outcome
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, counters, histograms
+
+#: Where the status block holds more than one integer.
+AREAS = (Slot.COUNTERS, Slot.HISTOGRAMS, Slot.BESIDE)
 
 
 class Sides:
@@ -60,8 +63,8 @@ def test_what_was_revoked_does_not_begin_and_is_not_named(sides: Sides) -> None:
 
 def test_the_block_has_room_for_all_that_is_counted() -> None:
     assert Slot.COUNTERS + len(COUNTERS) <= Slot.HISTOGRAMS
-    assert Slot.HISTOGRAMS + len(HISTOGRAMS) * (BUCKETS + 1) <= SLOTS
-    assert max(slot for slot in Slot if slot not in (Slot.COUNTERS, Slot.HISTOGRAMS)) < 64
+    assert Slot.HISTOGRAMS + len(HISTOGRAMS) * (BUCKETS + 1) <= Slot.BESIDE
+    assert max(slot for slot in Slot if slot not in AREAS) < 64
 
 
 def test_counters_arrive_under_their_names(sides: Sides) -> None:
