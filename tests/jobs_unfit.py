@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
+import re
 import resource
 import sys
 import threading
@@ -71,3 +73,28 @@ def replace_clock() -> None:
     """As a library that freezes time: what it puts there can be called."""
     real = time.time
     time.time = lambda: real()
+
+
+def end_thread(how: str) -> None:
+    """C code ends the thread that called it, or never comes back; with the GIL or without."""
+    match how:
+        case "without the GIL":
+            ctypes.CDLL(None).pthread_exit(None)
+        case "with the GIL":
+            ctypes.PyDLL(None).pthread_exit(None)
+        case "blocked beside P":
+            time.sleep(0.3)
+            ctypes.CDLL(None).pthread_exit(None)
+        case "never back":
+            ctypes.PyDLL(None).sleep(3600)
+        case _:
+            raise ValueError(how)
+
+
+async def end_main_thread() -> None:
+    ctypes.CDLL(None).pthread_exit(None)
+
+
+def compute_with_gil(n: int) -> None:
+    """A regular expression gone wild: C code that lets no other thread run."""
+    re.match("(a+)+$", "a" * n + "b")

@@ -171,6 +171,11 @@ class Restart:
         10, "deaths", "of workers within storm_window after which the daemon is degraded"
     )
     storm_window: float = _time("60s", "see storm_deaths", low=1)
+    frozen: float = _time(
+        "60s",
+        "a worker is replaced when its run loop has stood still for this long and no thread of it"
+        " computes: C code holds the GIL and waits; 0: never",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,7 +131,7 @@ class Coordinator:
             self.clients.welcome,
             self._faults,
         )
-        self._effects = Effects(self.sched, self.pool, self.workers, self.clients)
+        self._effects = Effects(self.config, self.sched, self.pool, self.workers, self.clients)
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)

@@ -11,6 +11,7 @@ import time
 from typing import Any, assert_never, cast
 
 from gmpd import protocol
+from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.pool import WorkerPool
@@ -30,7 +31,15 @@ log = logging.getLogger("gmpd.coordinator")
 class Effects:
     """Executes instructions on sockets, processes and shared memory."""
 
-    def __init__(self, sched: Sched, pool: WorkerPool, workers: Workers, clients: Clients) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sched: Sched,
+        pool: WorkerPool,
+        workers: Workers,
+        clients: Clients,
+    ) -> None:
+        self._frozen_ns = int(config.restart.frozen * 1e9)
         self._sched = sched
         self._pool = pool
         self._supervisor = pool.supervisor
@@ -160,6 +169,19 @@ class Effects:
             is_claimed = worker.shm.claims.is_claimed
             claimed = [token for token in p.fresh if is_claimed(token)]
             self._sched.handle(events.Claimed(p.p, claimed), now)
+        if worker is not None:
+            self._replace_frozen(p, worker, now)
+
+    def _replace_frozen(self, p: PRecord, worker: WorkerProcess, now: int) -> None:
+        if not p.deaf:
+            worker.stillness.moved()
+        elif worker.stillness.look(worker.process.pid, now) > self._frozen_ns > 0:
+            log.error(
+                "%s is ended: it stood still for restart.frozen = %g s and did not compute, so C"
+                " code holds the GIL and waits: %s",
+                worker, self._frozen_ns / 1e9, _what_runs(p, worker, now),
+            )  # fmt: skip
+            self._supervisor.kill(worker)
 
 
 def _what_runs(p: PRecord, worker: WorkerProcess, now: int) -> str:

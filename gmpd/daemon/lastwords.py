@@ -1,11 +1,11 @@
 """Which job ended the worker's process: by ``os._exit``, ``os.abort``, SIGKILL to itself, or by a
 crash in C code.
 
-Shared memory names the job that P runs. But a job that has lost P runs beside it, and its end of the
-process would be blamed on another. So those calls write the lease of their job first. A crash
-runs no Python: faulthandler writes the stack of its thread into shared memory, which also
-lists the threads beside P with their leases. A crash in a thread that Python does not know leaves
-no stack, and is blamed on the job that P runs.
+Shared memory names the job that P runs. But a job that has lost P runs beside it, and its end of
+the process would be blamed on another. So those calls write the lease of their job first. A crash
+runs no Python: faulthandler writes the stack of its thread into shared memory, which also lists the
+threads beside P with their leases. A crash in a thread that Python does not know leaves no stack,
+and is blamed on the job that P runs.
 """
 
 from __future__ import annotations

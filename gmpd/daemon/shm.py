@@ -75,7 +75,7 @@ _CLAIMS_AT = SLOTS * 8
 _OUTBOX_AT = _CLAIMS_AT + CLAIMS_BYTES
 SHM_BYTES = _OUTBOX_AT + OUTBOX_BYTES
 
-#: Where a crash writes the stacks of the threads: beyond what is mapped, and beyond ``spill``.
+#: Where a crash writes the stacks of the threads: beyond what is mapped and ``outbox_overflow``.
 _STACKS_AT = 1 << 42
 _STACKS_BYTES = 1 << 18
 

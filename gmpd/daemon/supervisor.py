@@ -20,6 +20,7 @@ import msgpack
 from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.cpus import core_of
+from gmpd.daemon.frozen import Stillness
 from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.inherited import Inherited
@@ -57,6 +58,8 @@ class WorkerProcess:
     sent_ns: int = 0
     #: It was said that it is deaf, and it was not heard of since.
     called_deaf: bool = False
+    #: Since when it stands still, while it is deaf.
+    stillness: Stillness = field(default_factory=Stillness)
     #: CPU time of the process, once it is gone.
     cpu_s: float = 0.0
     #: It is unfit, and retires: why, and when it is ended whatever it holds.

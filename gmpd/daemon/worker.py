@@ -28,17 +28,17 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.attempt import Attempt
-from gmpd.daemon.beside import Beside
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
 from gmpd.daemon.isolated import IsolatedAttempt
-from gmpd.daemon.lastwords import NO_JOB, leave_stacks, leave_words
+from gmpd.daemon.lastwords import leave_stacks, leave_words
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
 from gmpd.daemon.shm import Slot, WorkerShm
+from gmpd.daemon.threads import Threads
 from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
@@ -46,7 +46,7 @@ from gmpd.protocol import Outcome
 from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import COMPUTING, current_m
+from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.stacks import stacks
@@ -142,7 +142,7 @@ class Worker:
         self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
-        Beside(self.shm, self.loop.p)
+        self.threads = Threads(self.shm, self.loop.p)
 
     def _in_fork(self) -> None:
         self.loop.p.forked = True
@@ -187,17 +187,6 @@ class Worker:
         """Take up nothing more; the coordinator revokes what has not begun."""
         self._claim = _claim_nothing
         self._send(protocol.Unfit(why))
-
-    def note_dying(self) -> None:
-        """The calling thread is about to end the process: which job is it?"""
-        m = current_m()
-        slots = self.shm.slots
-        if m is None:
-            slots[Slot.DYING] = NO_JOB
-        elif isinstance(m.g, Attempt):
-            slots[Slot.DYING] = m.g.token
-        else:
-            slots[Slot.DYING] = slots[Slot.CURRENT] or NO_JOB
 
     def _count_stolen(self, attempt: Attempt) -> None:
         if attempt.token in self._stolen:
@@ -571,7 +560,7 @@ def main(argv: list[str]) -> int:
     shm.slots[Slot.PID] = os.getpid()
     network = Network()
     worker = Worker(settings, shm, network)
-    leave_words(worker.note_dying)
+    leave_words(worker.threads.note_dying)
     leave_stacks(shm)
     try:
         if not worker.prepare(settings):

@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from gmpd.runtime.trace import Tracer
 
 
+class ThreadGone(Exception):
+    """The thread of an M has ended inside a G: by C's ``pthread_exit``, which runs no Python."""
+
+    def __init__(self, m: M) -> None:
+        super().__init__(f"the thread of M{m.id} has ended inside {m.g or 'an async G'}")
+        self.m = m
+
+
 class M:
     """One operating-system thread that executes Gs."""
 
@@ -91,17 +99,20 @@ class M:
         self.context = Context()
 
     def cpu_ns(self) -> int:
-        """CPU time of this thread so far, from any thread; 0 once it has ended. It may end at any
-        moment, also between the look of sysmon that found a G on it and this one."""
+        """CPU time of this thread so far, from any thread; 0 once it has ended, as it may between
+        two looks of sysmon. Raises ThreadGone if it has ended inside a G.
+        """
         try:
             return time.clock_gettime_ns(self.cpuclock)
         except OSError:
+            if self.g is not None:
+                raise ThreadGone(self) from None
             return 0
 
     def queued(self) -> tuple[int, bool]:
         """How long this thread has stood in the kernel's run queue so far (ns; a wait that is not
         over is not in it), and whether it stands there now or runs. 12 µs each, without the GIL;
-        (0, False) where the kernel does not say.
+        (0, False) where the kernel does not say. Raises ThreadGone.
         """
         task = f"/proc/self/task/{self.tid}"
         try:
@@ -111,6 +122,8 @@ class M:
                 waited = int(schedstat.read().split()[1])
         except (OSError, IndexError, ValueError):
             return 0, False
+        if state == b"Z":  # the main thread stays for its parent, with a clock
+            raise ThreadGone(self)
         return waited, state == b"R"
 
     def __repr__(self) -> str:
@@ -189,6 +202,7 @@ class P:
         "on_attached",
         "on_defer",
         "on_detached",
+        "on_gone",
         "on_poll",
         "on_wait_done",
         "owner",
@@ -291,6 +305,8 @@ class P:
         #: Called, under the lock, for an M that loses P, and when its G ends or has P again.
         self.on_detached: Callable[[M], None] | None = None
         self.on_attached: Callable[[M], None] | None = None
+        #: Called by sysmon for an M whose thread has ended inside a G: its locks stay held.
+        self.on_gone: Callable[[M], None] | None = None
         self.ms_count = 0
         #: The M that runs callbacks and Gs of coroutines, all of them: M0, unless the main thread
         #: is lent to a plain G when such work comes up. Never in ``idle_ms``.

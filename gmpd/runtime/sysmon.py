@@ -18,6 +18,7 @@ from gmpd.runtime.frames import frame_of
 from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.overrun import is_import
+from gmpd.runtime.p import ThreadGone
 from gmpd.runtime.switch_interval import SWITCH_INTERVAL
 from gmpd.sched.sysmon import (
     BURNT_NS,
@@ -167,8 +168,12 @@ class Sysmon:
         while not self._stopped:
             now = time.monotonic_ns()
             self.passes += 1
-            pause_ns = self._retake(now)
-            pause_ns = min(pause_ns, self._relook(now))
+            try:
+                pause_ns = min(self._retake(now), self._relook(now))
+            except ThreadGone as gone:
+                if self._p.on_gone is not None:
+                    self._p.on_gone(gone.m)
+                raise
             SWITCH_INTERVAL.set_hogs(id(self), hogs(self._p) if self._p.detached else 0)
             if self._p.is_idle:
                 self._idle_passes += 1

@@ -3,6 +3,9 @@ it so."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -66,3 +69,40 @@ def test_a_healthy_failure_is_no_reason(boot: Boot) -> None:
     client.outcomes(client.submit("jobs_unfit:raise_want", *[()] * 3))
     client.outcomes(client.submit("time:sleep", (0.3,)))
     assert restarts(client) == {}
+
+
+WAYS = ["without the GIL", "blocked beside P", "with the GIL", "never back"]
+
+
+def test_a_worker_that_has_lost_a_thread_is_replaced(boot: Boot) -> None:
+    """Its jobs are told, and the one that did it is blamed. C code that computes is left alone."""
+    _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.6})
+    client.outcomes(client.submit("jobs_unfit:compute_with_gil", (24,)))
+    for how in WAYS:
+        parked = client.submit("asyncio:sleep", (60.0,))
+        client.until(lambda parked=parked: set(parked) <= client.running)
+        (ended,) = client.outcomes(client.submit("jobs_unfit:end_thread", (how,)))
+        assert (ended[0], ended[2]["blamed"]) == (Outcome.LOST, True), how
+        assert client.outcomes(parked)[0][2]["culprit"] == "jobs_unfit:end_thread"
+    assert sum(restarts(client).values()) == len(WAYS)
+
+
+def test_a_worker_that_has_lost_its_main_thread_is_replaced(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1})
+    (ended,) = client.outcomes(client.submit("jobs_unfit:end_main_thread", ()))
+    assert (ended[0], ended[2]["blamed"]) == (Outcome.LOST, True)
+    assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
+
+
+def test_a_stopped_worker_is_not_frozen(boot: Boot) -> None:
+    _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.3})
+    call = client.submit("time:sleep", (0.5,))
+    client.until(lambda: set(call) <= client.running)
+    pid = client.call("status")["ps"][0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    woken = client.submit("jobs_for_tests:pid", ())  # else it sleeps, as it may
+    client.until(lambda: client.call("status")["ps"][0]["state"] == "deaf")
+    time.sleep(2)
+    os.kill(pid, signal.SIGCONT)
+    assert [end[0] for end in client.outcomes([*call, *woken])] == [Outcome.OK, Outcome.OK]
+    assert client.call("status")["ps"][0]["pid"] == pid

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gmpd.runtime.m import minit
-from gmpd.runtime.p import M
+from gmpd.runtime.p import M, ThreadGone
 from gmpd.sched.sysmon import (
     CROWD,
     LEARNED_MAX,
@@ -129,6 +129,7 @@ def test_an_m_whose_thread_has_ended_used_no_cpu_that_can_be_told() -> None:
 
     def run() -> None:
         m = M.__new__(M)
+        m.g, m.id = None, 7
         minit(m)
         assert m.cpu_ns() > 0
         made.append(m)
@@ -141,3 +142,6 @@ def test_an_m_whose_thread_has_ended_used_no_cpu_that_can_be_told() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert made[0].cpu_ns() == 0
+    made[0].g = object()
+    with pytest.raises(ThreadGone, match="M7 has ended inside"):
+        made[0].cpu_ns()
