@@ -103,8 +103,8 @@ def test_nobody_needs_much_more_than_the_value_and_gives_all_back(
     with memory.watched():
         job(client)
     peak = memory.more(memory.peak)
-    # A text is two values at its worker, and its bytes as many again.
-    most = 4.4 if job is text else 2.4
+    # A text is two values, argument and result, and one of them in bytes.
+    most = 3.4 if job is text else 2.4
     assert max(peak.values()) * MB < most * SIZE, peak
     assert peak["coordinator"] * MB < 1.3 * SIZE * (2 if job is text else 1), peak
     wait_until(memory.is_back, "all that it took is free", timeout=20)
