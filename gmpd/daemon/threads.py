@@ -31,7 +31,7 @@ class Threads:
         p.on_detached, p.on_attached, p.on_gone = self._add, self._discard, self._end
 
     def _add(self, m: M) -> None:
-        """Its job goes on without P. Beyond the table's size it is not listed."""
+        """Its job continues without P. Beyond the table's size it is not listed."""
         if self._free and isinstance(m.g, Attempt):
             at = self._places[m] = self._free.pop()
             self._slots[at + 1] = m.g.token
@@ -56,7 +56,7 @@ class Threads:
             slots[Slot.DYING] = slots[Slot.CURRENT] or NO_JOB
 
     def _end(self, m: M) -> None:
-        """A job has ended its thread, and with it P or a lock that it held, so nothing can go on
+        """A job has ended its thread, and with it P or a lock that it held, so nothing can continue
         here. The coordinator tells the jobs and starts another worker."""
         self._gone = m
         name = m.g.fn_name if isinstance(m.g, Attempt) else "an async job"
