@@ -91,6 +91,10 @@ def end_thread(how: str) -> None:
             raise ValueError(how)
 
 
+async def block_p(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 async def end_main_thread() -> None:
     ctypes.CDLL(None).pthread_exit(None)
 

@@ -173,7 +173,9 @@ class Effects:
             self._replace_frozen(p, worker, now)
 
     def _replace_frozen(self, p: PRecord, worker: WorkerProcess, now: int) -> None:
-        if not p.deaf:
+        looks = worker.shm.slots[Slot.LOOKS]
+        if not p.deaf or looks != worker.seen_looks:  # a coroutine that blocks keeps P, not the GIL
+            worker.seen_looks = looks
             worker.stillness.moved()
         elif worker.stillness.look(worker.process.pid, now) > self._frozen_ns > 0:
             log.error(

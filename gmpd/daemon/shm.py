@@ -44,8 +44,11 @@ class Slot(IntEnum):
     ASLEEP_NS = 5
     #: For how long it has slept before.
     SLEPT_NS = 6
+    #: How often sysmon has looked. Beside a P that stands still it advances as long as the GIL can
+    #: be had.
+    LOOKS = 7
     #: When the counters were written last.
-    BEAT_NS = 7
+    BEAT_NS = 8
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33

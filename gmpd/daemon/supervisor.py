@@ -56,6 +56,8 @@ class WorkerProcess:
     seen_round: int = 0
     sent_round: int = 0
     sent_ns: int = 0
+    #: Looks of its sysmon at the last probe.
+    seen_looks: int = 0
     #: It was said that it is deaf, and it was not heard of since.
     called_deaf: bool = False
     #: Since when it stands still, while it is deaf.

@@ -139,7 +139,7 @@ class Worker:
 
     def _listen(self) -> None:
         """The run loop's reports."""
-        self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+        self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.LOOKS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
         self.threads = Threads(self.shm, self.loop.p)

@@ -265,7 +265,7 @@ class P:
         self.rounds = 0
         #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
         #: does not), and for how long it has slept before (ns).
-        self.status_slots: Any = [0, 0, 0]
+        self.status_slots: Any = [0, 0, 0, 0]
         #: When sockets were looked at last: a clock that costs nothing to read.
         self.polled_ns = 0
         #: The callback or G that runs.

@@ -62,7 +62,7 @@ def histograms(p: P) -> list[tuple[list[int], int]]:
 
 def snapshot(p: P) -> dict[str, Any]:
     """``counters`` with names, and as the daemon's snapshot has them."""
-    return unfold(counters(p), time.monotonic_ns(), *p.status_slots[1:])
+    return unfold(counters(p), time.monotonic_ns(), *p.status_slots[1:3])
 
 
 def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:

@@ -168,6 +168,7 @@ class Sysmon:
         while not self._stopped:
             now = time.monotonic_ns()
             self.passes += 1
+            self._p.status_slots[3] = self.passes
             try:
                 pause_ns = min(self._retake(now), self._relook(now))
             except ThreadGone as gone:

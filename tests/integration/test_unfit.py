@@ -94,6 +94,16 @@ def test_a_worker_that_has_lost_its_main_thread_is_replaced(boot: Boot) -> None:
     assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
 
 
+def test_a_coroutine_that_blocks_is_not_frozen(boot: Boot) -> None:
+    """It keeps its P standing still, and the GIL can be had: its neighbours live to its end."""
+    _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.3})
+    parked = client.submit("asyncio:sleep", (0.1,))
+    client.until(lambda: set(parked) <= client.running)
+    blocks = client.submit("jobs_unfit:block_p", (2.0,))
+    assert [end[0] for end in client.outcomes([*blocks, *parked])] == [Outcome.OK, Outcome.OK]
+    assert restarts(client) == {}
+
+
 def test_a_stopped_worker_is_not_frozen(boot: Boot) -> None:
     _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.3})
     call = client.submit("time:sleep", (0.5,))

@@ -113,7 +113,7 @@ def test_the_time_in_each_state_never_goes_back(sides: Sides) -> None:
 def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -> None:
     """Liveness: what the coordinator sees of a P, whatever its G does."""
     loop = Loop()
-    loop.p.status_slots = sides.worker.slots[Slot.ROUND : Slot.SLEPT_NS + 1]
+    loop.p.status_slots = sides.worker.slots[Slot.ROUND : Slot.LOOKS + 1]
     slots = sides.coordinator.slots
     seen: list[tuple[int, int]] = []
 
@@ -129,7 +129,7 @@ def test_the_board_of_a_loop_moves_with_its_rounds_and_its_sleep(sides: Sides) -
         loop.run_forever()
     finally:
         loop.p.status_slots.release()
-        loop.p.status_slots = [0, 0, 0]
+        loop.p.status_slots = [0, 0, 0, 0]
         loop.close()
     rounds = [round_ for round_, _ in seen]
     assert rounds == sorted(set(rounds))
