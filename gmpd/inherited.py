@@ -3,8 +3,8 @@
 Any program starts gmpd's processes, from any thread, at any moment of its life, and a process
 inherits more than its command line: signals that are ignored or blocked, descriptors, limits, a
 umask, timers, a directory that may be gone, variables that change how Python runs. Each of gmpd's
-processes calls ``settle`` first. What is put aside there belongs to jobs; workers give it back to
-them (``restore``).
+processes calls ``settle`` first. The settings that it puts aside belong to jobs; workers give them
+back (``restore``).
 
 Left as it is, because it was meant: niceness and scheduling class, affinity, cgroup, hard
 limits, SIGHUP and SIGINT that are ignored (``nohup``, ``&`` of a shell).

@@ -225,8 +225,8 @@ def _connected(address: str, key: bytes) -> Any:
 
 
 class _Spawning:
-    """What ``multiprocessing`` takes for the process that is being spawned: while there is one, its
-    locks and queues may be pickled."""
+    """Stands for a process that ``multiprocessing`` is spawning: while there is one, its locks and
+    queues may be pickled."""
 
     def __init__(self, server: ProxyServer) -> None:
         self.server = server
@@ -236,7 +236,7 @@ class _Spawning:
 
 @contextmanager
 def proxying(server: ProxyServer) -> Iterator[None]:
-    """What is pickled here may hold objects of ``multiprocessing``: as arguments of a process that
+    """Values pickled here may hold objects of ``multiprocessing``: as arguments of a process that
     is spawned."""
     for module, name in (*_NAMED, *_UNNAMED):
         kind = getattr(sys.modules.get(module), name, None)

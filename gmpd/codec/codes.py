@@ -1,4 +1,4 @@
-"""What code reads, assigns and imports, found in its steps."""
+"""The names that code reads, assigns and imports, found in its instructions."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _take.argtypes, _take.restype = [ctypes.c_void_p], ctypes.c_int
 
 
 def _word_values() -> tuple[int, int]:
-    """What a word holds while it is free, and once taken: that is each libc's own choice."""
+    """The values of a word that is free, and of one that is taken: each libc chooses its own."""
     word = ctypes.c_uint32()
     shared = 1  # PTHREAD_PROCESS_SHARED
     if _libc.pthread_spin_init(ctypes.byref(word), shared):

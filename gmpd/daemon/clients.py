@@ -75,7 +75,7 @@ class Clients:
         self._admins: set[bytes] = set()
         #: Vanished ones, in the order in which their grace ends.
         self._lost: deque[tuple[int, Session]] = deque()
-        #: When to look again who is gone: see ``someone_left``.
+        #: When to look again for vanished peers: see ``someone_left``.
         self._probe_at: int | None = None
 
     def __len__(self) -> int:
@@ -230,7 +230,7 @@ class Clients:
             self._probe()
 
     def _due(self, now: int) -> None:
-        """What time brings: vanished clients are looked for again, and forgotten."""
+        """Do what is due: vanished clients are looked for again, and forgotten."""
         if self._probe_at is not None and self._probe_at <= now:
             self._probe_at = None
             self._probe()

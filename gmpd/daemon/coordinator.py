@@ -226,7 +226,7 @@ class Coordinator:
             raise error
 
     def _due(self, now: int) -> None:
-        """What time brings, and what waited for the turn's events."""
+        """Do what is due, and what waited for the turn's events."""
         self.deadlines.run(now)
         if self._drain_until is not None and (
             not self.sched.unfinished or now >= self._drain_until

@@ -1,4 +1,4 @@
-"""Administrative calls that are passed on to workers: who was asked, who answered, until when.
+"""Administrative calls that are passed on to workers: the asked, the answers, the deadline.
 
 A worker may be deaf (a coroutine that does not await, C code that holds the GIL) or die: then its
 silence is the answer, at the latest when the time is over. Knows no socket, no clock, no status.

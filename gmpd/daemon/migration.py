@@ -285,7 +285,7 @@ def is_migratable(fn: Callable[..., Any], ref: FunctionRef) -> bool:
     """Whether a call of ``fn`` elsewhere does what it would do here.
 
     Not a generator function, whose value is the generator; not a function that shares variables
-    with whoever made it.
+    with its maker.
     """
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         return False

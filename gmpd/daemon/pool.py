@@ -87,7 +87,7 @@ class WorkerPool:
     # -- starts ------------------------------------------------------------------------------------
 
     def _due(self, now: int) -> None:
-        """What is wanted, and what time brings: starts, and ends of starts that take too long."""
+        """Do what is wanted, and what is due: starts, and ends of starts that take too long."""
         for p, at in list(self._respawn.items()):
             if at <= now:
                 del self._respawn[p]

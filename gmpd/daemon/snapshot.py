@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from gmpd.sched.isolated import IsolatedP
     from gmpd.sched.records import PRecord
 
-#: A P is called deaf after so long. Its leases are revoked long before; but one whose long job is
+#: A P is called deaf after this time. Its leases are revoked long before; but one whose long job is
 #: just being handed off stands still for a moment too, on a busy machine.
 DEAF_SHOWN_NS = 250_000_000
 #: So many functions of a P that run on past their time limits are named.

@@ -71,7 +71,7 @@ EXIT_FAULT = 3
 EXIT_CUT = 4
 #: Last messages are given this long to leave (ms).
 LINGER_MS = 500
-#: Who cannot serve ends when the coordinator has heard why, or after this long (seconds).
+#: A worker that cannot serve ends when the coordinator has heard why, or after this long (seconds).
 FAULT_S = 10.0
 
 
@@ -370,7 +370,7 @@ class Worker:
 
     def _cannot_go_on(self, error: BaseException) -> None:
         """A message of the coordinator was not handled, or half: jobs that it was about might be
-        waited for in vain. What has ended is told; the coordinator starts another worker."""
+        waited for in vain. The worker reports what has ended; the coordinator starts another."""
         print(f"gmpd worker P{self.p}: a message of the coordinator was not handled, so it ends:",  # noqa: T201
               file=sys.stderr)  # fmt: skip
         traceback.print_exception(error)
@@ -507,7 +507,7 @@ class Worker:
         return True
 
     def _await_stop(self) -> None:
-        """What is sent shortly before a process ends may be lost: the answer says that it came."""
+        """A message sent shortly before a process ends may be lost: the answer says it came."""
         until = time.monotonic() + FAULT_S
         while self.link.wait(until - time.monotonic()):
             frames = self.link.recv()

@@ -201,31 +201,31 @@ DOCUMENTS = sorted(
 #: number may only fall: write plainly what you add, and lower the number when you mend some.
 FORBIDDEN = {
     # name the subject: the client, the caller, the kernel
-    r"\b(?:no|some)body\b": (0, 6),
-    r"\bwhoever\b": (0, 7),
-    r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (0, 9),
-    r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (0, 24),
+    r"\b(?:no|some)body\b": (0, 0),
+    r"\bwhoever\b": (0, 0),
+    r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (0, 0),
+    r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (0, 0),
     # name the amount
-    r"\bso (?:many|long|often)\b": (0, 7),
+    r"\bso (?:many|long|often)\b": (0, 0),
     # "because", or a colon
-    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 38),
+    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 34),
     # release; continue; except
-    r"\b(?:[Ll]ets?|[Ll]etting) go of\b": (0, 6),
-    r"\b(?:goes|go|went) on\b": (0, 6),
-    r"\b[Bb]ut for\b": (0, 6),
+    r"\b(?:[Ll]ets?|[Ll]etting) go of\b": (0, 0),
+    r"\b(?:goes|go|went) on\b": (0, 0),
+    r"\b[Bb]ut for\b": (0, 0),
     # the glossary's words: lease; steal; effect; "of the same function"
     r"\b(?:[Hh]and[- ]outs?|handed out)\b": (0, 0),
     r"\b(?:[Rr]ob(?:s|bed|bing)?|loot)\b": (0, 0),
     # worker pool; migration; fan-out of an administrative call; overflow log; leasing
     r"\b(?:[Rr]oster|[Oo]ffspring|[Ii]nquir(?:y|ies)|[Ss]pill(?:s|ed)?|[Hh]andout)\b": (0, 0),
     r"\b[Dd]eeds?\b": (0, 0),
-    r"(?:\b[Ii]ts|'s) like\b": (0, 2),
+    r"(?:\b[Ii]ts|'s) like\b": (0, 0),
     # ChanMessage; unpin; "shared memory" (a page is a web page)
     r"\b(?:[Ll]etters?|[Tt]hank(?:s|ed)?)\b": (0, 0),
     r"(?:\b[Ii]ts|\b[Tt]he|'s) pages?\b": (0, 0),
     # "report", "know", "the only module that uses it"
-    r"\btold of\b": (0, 7),
-    r"\b(?:only|one) door\b": (0, 6),
+    r"\btold of\b": (0, 0),
+    r"\b(?:only|one) door\b": (0, 0),
 }
 
 

@@ -112,9 +112,7 @@ def measure(core: int) -> Costs:
 
 
 def _timed(what: str, how: str, once: Callable[[], float], switches: int) -> Cost:
-    """``once`` makes this thread switch away so often, and returns the seconds it took for one
-    switch.
-    """
+    """``once`` makes this thread switch away that many times, and returns the seconds of one switch."""
     once()  # warm
     before = _switches_of_thread()
     median = statistics.median(once() for _ in range(ROUNDS))

@@ -305,7 +305,7 @@ class Moment:
         return self.holder, self.running, self.runnext, self.queue
 
 
-#: What all Gs are called that are not of the story: in fact the one that tells it.
+#: The name of all Gs that are not of the story: in fact the one that tells it.
 MAIN = "main"
 
 
