@@ -112,7 +112,7 @@ def measure(core: int) -> Costs:
 
 
 def _timed(what: str, how: str, once: Callable[[], float], switches: int) -> Cost:
-    """``once`` makes this thread switch away that many times, and returns the seconds of one switch."""
+    """``once`` makes this thread switch that many times, and returns the seconds of one switch."""
     once()  # warm
     before = _switches_of_thread()
     median = statistics.median(once() for _ in range(ROUNDS))
