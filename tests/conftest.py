@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -125,6 +125,26 @@ def no_daemon(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     so that a test may demand an empty stderr."""
     monkeypatch.setenv("GMPD_RUNTIME_DIR", str(short_tmp / "none"))
     monkeypatch.setenv("GMPD_CLIENT__ANNOUNCE", "false")
+
+
+@pytest.fixture(autouse=True)
+def handlers_stay() -> Iterator[None]:
+    """A signal handler that a test leaves is one that may wake a G: no later test would see a
+    deadlock told. SIGALRM is pytest-timeout's."""
+    before = _handlers()
+    yield
+    changed = {n: handler for n, handler in before.items() if signal.getsignal(n) != handler}
+    for number, handler in changed.items():
+        signal.signal(number, handler)
+    if changed:
+        names = ", ".join(signal.Signals(number).name for number in changed)
+        pytest.fail(f"signal handlers were left changed: {names}", pytrace=False)
+
+
+def _handlers() -> dict[int, Any]:
+    found = {number: signal.getsignal(number) for number in signal.Signals}
+    del found[signal.SIGALRM]
+    return {number: handler for number, handler in found.items() if handler is not None}
 
 
 @pytest.fixture(autouse=True)

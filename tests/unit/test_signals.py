@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from gmpd.daemon.serve import Signals
 
 
-def test_a_signal_of_somebody_elses_handler_ends_nothing() -> None:
-    kept = {number: signal.getsignal(number) for number in (*Signals.ENDING, signal.SIGUSR1)}
+@pytest.fixture(autouse=True)
+def handlers_restored() -> Iterator[None]:
+    kept = {n: signal.getsignal(n) for n in (*Signals.ENDING, *Signals.STRAY)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_of_another_handler_ends_nothing() -> None:
     heard: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _frame: heard.append(number))
     signals = Signals()
@@ -23,16 +31,12 @@ def test_a_signal_of_somebody_elses_handler_ends_nothing() -> None:
         assert signals.take() == [signal.SIGTERM]
     finally:
         signals.close()
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("stray", sorted(Signals.STRAY))
-def test_a_signal_that_means_nothing_is_told_of_and_ends_nothing(
+def test_a_signal_that_means_nothing_is_logged_and_ends_nothing(
     stray: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    every = (*Signals.ENDING, *Signals.STRAY)
-    kept = {number: signal.getsignal(number) for number in every}
     signal.signal(stray, signal.SIG_DFL)
     signals = Signals()
     try:
@@ -43,5 +47,3 @@ def test_a_signal_that_means_nothing_is_told_of_and_ends_nothing(
         assert signals.take() == [signal.SIGTERM]
     finally:
         signals.close()
-        for number, handler in kept.items():
-            signal.signal(number, handler)
