@@ -199,14 +199,22 @@ class G(CoroG):
             self._callbacks.append(g)
 
     def drop(self) -> None:
-        """The program is over: it runs no more, and who awaits it is told that it was cancelled.
+        """The program is over: it runs no more, and counts as cancelled. ``tell_dropped`` wakes its
+        waiters.
 
         Its frame is kept until it is forgotten: what that runs would still be this program.
         """
         self._send = dropped
         self._must_cancel = False
         self._fut_waiter = None
-        self._end(CANCELLED, None)
+        self._state = CANCELLED
+        self._value = None
+        self._among.discard(self)
+
+    def tell_dropped(self) -> None:
+        """Wake the waiters of a G that was dropped."""
+        if self._callbacks is not None:
+            self._tell()
 
     # ---- as a future ----------------------------------------------------------------------------
 

@@ -277,11 +277,21 @@ class Loop(Face, metaclass=Sealed):
     def main_returned(self) -> None:
         """The program is over (Go: ``main`` returns, and that is the end): children that have not
         started never do, the others are not resumed. Tasks are asyncio's, which cancels them.
+
+        Waiters are woken when the loop runs again: a task that awaits a child is cancelled by then,
+        and not a second time while it cleans up.
         """
-        self.p.dropped = self.p.gs.some(len(self.p.gs))
-        for g in self.p.dropped:
+        self.p.dropped = gs = self.p.gs.some(len(self.p.gs))
+        for g in gs:
             g.drop()
         self.fresh.drop()
+        # The loop stops in the round that runs the first of these.
+        self.call_soon(self.call_soon, self._tell_dropped, gs)
+
+    @staticmethod
+    def _tell_dropped(gs: list[Any]) -> None:
+        for g in gs:
+            g.tell_dropped()
 
     def close(self) -> None:
         """Also ends idle Ms and sysmon. A G that blocks on another M is left to itself, as when
