@@ -186,12 +186,15 @@ def some_of(survey: At, dice: random.Random) -> list[Line]:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gmpd.Client]:
+    with gmpd.Client() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def handler_restored() -> Iterator[None]:
     before = signal.getsignal(SIGNAL)
-    try:
-        with gmpd.Client() as made:
-            yield made
-    finally:
-        signal.signal(SIGNAL, before)
+    yield
+    signal.signal(SIGNAL, before)
 
 
 def check(client: gmpd.Client, out: list[Any], where: str) -> None:
