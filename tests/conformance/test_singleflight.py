@@ -9,6 +9,7 @@ import pytest
 
 import gmpd
 from gmpd.runtime.run import run
+from tests.support import wait_until
 
 
 def test_TestDo() -> None:
@@ -35,18 +36,29 @@ def test_TestDoErr() -> None:
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_TestDoDupSuppress(plain: bool) -> None:
-    calls = 0
+    calls = begun = 0
 
     def slow() -> int:
         nonlocal calls
         calls += 1
-        time.sleep(0.05)
+        wait_until(lambda: begun == 10, "all have asked")
+        time.sleep(0.2)  # between that and their call of `do` there are a few lines
         return calls
 
     async def main() -> list[tuple[int, bool]]:
         flights = gmpd.SingleFlight()
-        do = flights.sync.do if plain else flights.do
-        gs = [gmpd.go(do, "key", slow) for _ in range(10)]
+
+        async def ask() -> tuple[int, bool]:
+            nonlocal begun
+            begun += 1
+            return await flights.do("key", slow)
+
+        def ask_plain() -> tuple[int, bool]:
+            nonlocal begun
+            begun += 1
+            return flights.sync.do("key", slow)
+
+        gs = [gmpd.go(ask_plain if plain else ask) for _ in range(10)]
         got = [await g for g in gs]
         again = await flights.do("key", slow)
         other = await flights.do("other", slow)
