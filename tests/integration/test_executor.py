@@ -926,7 +926,9 @@ if __name__ == "__main__":
             print(reader.recv())
         print(waits.result(30))
     objects["queue"].close()
-    print([t.name for t in threading.enumerate() if t.name.startswith("gmpd")])
+    ours = [t for t in threading.enumerate() if t.name.startswith("gmpd")]
+    for thread in ours: thread.join(20)  # one may just be ending
+    print([t.name for t in ours if t.is_alive()])
 """
 
 
