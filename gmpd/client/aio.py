@@ -86,7 +86,7 @@ class AsyncJobFuture(asyncio.Future[Any]):
             self.set_exception(_for_asyncio(error))
 
     def yielded(self, event: ItemsReceived) -> None:
-        """Nobody asked for items."""
+        """The job was not submitted as a stream."""
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""

@@ -326,7 +326,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             self._state = FINISHED
 
     def yielded(self, event: object) -> None:
-        """Nobody asked for items: a generator job was submitted, not streamed."""
+        """No items were asked for: a generator job was submitted, not streamed."""
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""

@@ -78,7 +78,7 @@ class Sizer:
 
     @property
     def probing(self) -> bool:
-        """Nobody knows yet how long an item takes."""
+        """The duration of an item is not known yet."""
         return self._auto and self._item_us is None
 
     @property

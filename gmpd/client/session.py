@@ -377,7 +377,7 @@ class Session(ClientConnection):
             self._idle.notify_all()
 
     def settle_later(self, future: JobFuture, event: JobDone) -> None:
-        """Somebody is inside of its condition: it is settled by the IO thread."""
+        """A thread is inside of its condition: it is settled by the IO thread."""
         self._unsettled.append((future, event, time.monotonic()))
         self._notify()
 

@@ -24,7 +24,7 @@ if sys.version_info >= (3, 14):
     # Only names of parameters are asked for: annotations may not be evaluated.
     _signature = functools.partial(inspect.signature, annotation_format=Format.STRING)
 
-#: Nobody reads a longer path, and a chain of a thousand objects is found out by its head.
+#: A longer path is not read, and a chain of a thousand objects is found out by its head.
 _DEPTH_MAX = 40
 #: Texts that user code hands us (a repr, a message) are cut to this many characters.
 _TEXT_MAX = 80

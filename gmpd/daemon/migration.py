@@ -216,7 +216,7 @@ class ChildMigration:
     # -- ending ------------------------------------------------------------------------------------
 
     def _cancelled(self, g: G) -> None:
-        """Nobody here waits for it any more: it is to end where it is."""
+        """Its parent waits no more: it is to end where it is."""
         seq = self._seqs.pop(g, None)
         if seq is not None:
             del self.away[seq]

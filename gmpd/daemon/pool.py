@@ -330,7 +330,7 @@ class WorkerPool:
         return self.restarts.degraded(time.monotonic_ns())
 
     def stop(self) -> None:
-        """Nobody is wanted any more."""
+        """No further worker is to be started."""
         self._stopping = True
         self._respawn.clear()
         self.wanted.clear()

@@ -128,7 +128,7 @@ class Chan(Generic[T]):
         self._recvq: Any = NOTHING
         self._sendq: Any = NOTHING
         self._closed = False
-        #: A Sudog of a receive that has returned, for the next one (Go keeps a cache per P). Nobody
+        #: A Sudog of a receive that has returned, for the next one (Go keeps a cache per P). No G
         #: else knows it: a G forgets what it waited for when it is resumed.
         self._spare: Any = None
 
@@ -298,7 +298,7 @@ class Chan(Generic[T]):
 
     def _end_waits(self, limit: int, senders: Any = NOTHING) -> None:
         """Wake those that wait for a closed channel: receivers, of which very many are woken over
-        several rounds of the loop, which has others to serve. Nobody can tell: what comes after
+        several rounds of the loop, which has others to serve. No G can tell: what comes after
         sees the channel closed anyway.
 
         They are made ready last first, as in Go: the one that has waited longest is in ``runnext``

@@ -60,7 +60,7 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     """Start ``fn(*args, **kwargs)`` as a child G of this P; it runs next, after the caller waits or
     ends.
 
-    ``await`` the G that is returned, or call its ``result()`` in a sync G. Nobody has to: it runs
+    ``await`` the G that is returned, or call its ``result()`` in a sync G. It runs
     anyway. TypeError if ``fn`` cannot be called (a coroutine object cannot either: pass function
     and arguments).
 

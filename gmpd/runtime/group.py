@@ -48,7 +48,7 @@ class Unawaited:
     __slots__ = ()
 
     def ready(self, _sg: Sudog, /) -> None:
-        """Nobody to wake."""
+        """There is no waiter to wake."""
 
 
 class Admission:

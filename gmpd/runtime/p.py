@@ -316,7 +316,7 @@ class P:
         #: Never in ``idle_ms`` either.
         self.m0: M | None = None
         self.max_ms = max_ms
-        #: So many sync jobs at most run at once; their children are not counted.
+        #: At most this many sync jobs run at once; their children are not counted.
         self.plain_calls = 1 << 30
         #: Sysmon's thread, and the signal mask that it had before: for the threads that it starts.
         self.sysmon_ident = 0

@@ -69,7 +69,7 @@ class Request:
         self.number = number
 
     def cancel(self) -> None:
-        """Nobody waits for it any more, or will have what came."""
+        """It has no waiter any more, and what came is dropped."""
         self._router.withdraw(self)
 
 

@@ -74,7 +74,7 @@ class Children:
             self._parents.pop(record.p, None)
 
     def orphan(self, record: PRecord, now: int) -> None:
-        """Nobody awaits the children of a dead worker: they end like the jobs of a client that
+        """The children of a dead worker have no parent: they end like the jobs of a client that
         left."""
         self.counted(record, 0)
         record.asked = False

@@ -36,7 +36,7 @@ class GStatus(IntEnum):
     SYSCALL = 3
     #: Owned by what it waits for; carries a wait reason.
     WAITING = 4
-    #: Ended. Nobody may touch its coroutine.
+    #: Ended. Its coroutine must not be touched.
     DEAD = 6
 
 

@@ -70,7 +70,7 @@ class Ps:
             del self.all[p]
 
     def forget(self, fn: Function) -> None:
-        """Nobody means this function any more: nor need the workers."""
+        """No session uses this function any more: workers need not know it."""
         for p in self.all.values():
             if fn.fid in p.defined:
                 p.defined.discard(fn.fid)

@@ -361,7 +361,7 @@ class SubmitCore:
         self._calls[request] = sink
 
     def forget_call(self, sink: Any) -> None:
-        """Nobody waits for its answer any more."""
+        """The caller waits for its answer no more."""
         self._calls = {
             request: other for request, other in self._calls.items() if other is not sink
         }
