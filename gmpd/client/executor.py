@@ -196,6 +196,8 @@ class Executor(concurrent.futures.Executor):
         try:
             workers = [p["pid"] for p in client.call("status")["ps"] if p["pid"]]
             client.lose(_broken(f"the workers of the pool were ended by {name}()"))
+            if client._daemon is not None:  # before its workers, whose deaths are no failures then
+                client._daemon.let_end()
             for pid in workers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)

@@ -18,6 +18,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -149,18 +150,20 @@ class PrivateDaemon:
         self._take_back()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def let_end(self) -> None:
+        """Have it end, without waiting: it starts no more workers, and reports no deaths."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def _take_back(self) -> None:
         if self._proxy_server is not None:
             self._proxy_server.close()
 
     def _end(self, wait_s: float) -> None:
         process = self._process
-        assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
+        self.let_end()
         try:
             process.wait(wait_s)
         except subprocess.TimeoutExpired:

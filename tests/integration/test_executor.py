@@ -808,6 +808,19 @@ def test_the_workers_of_a_pool_can_be_ended(verb: str, client: gmpd.Client) -> N
         assert borrowed.submit(abs, -1).result(20) == 1
 
 
+@pytest.mark.parametrize("verb", ["terminate_workers", "kill_workers"])
+def test_workers_that_are_ended_on_purpose_are_no_failures(
+    verb: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are those that have not come up yet; the daemon writes on the program's stderr."""
+    pool = gmpd.Executor(2)
+    daemon = pool._client._daemon
+    assert daemon is not None
+    getattr(pool, verb)()
+    daemon._process.wait(20)
+    assert capfd.readouterr().err == ""
+
+
 def _own_pid(_n: int) -> int:
     return os.getpid()
 
