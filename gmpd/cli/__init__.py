@@ -1,14 +1,18 @@
 """The command line: turns what a command raises into a sentence and an exit code.
 
-Data goes to stdout, talk to stderr. This module imports almost nothing, so that `main` decides what
-Ctrl-C does before the imports that take time.
+Data goes to stdout, talk to stderr. This module imports nothing of the standard library, so that
+`main` decides what Ctrl-C does before the imports that take time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gmpd.cli.interrupt import end_process_on_interrupt, interrupt_ends_process
+
+#: For type checkers, as in ``typing``; what is imported below reads files.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(args: Sequence[str] | None = None) -> int:

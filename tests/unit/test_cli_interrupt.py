@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -51,3 +52,19 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
     )  # fmt: skip
     assert done.returncode not in (-signal.SIGINT, 130), done
     assert "Traceback" not in done.stderr
+
+
+def test_nothing_of_the_standard_library_is_imported_before_main() -> None:
+    """Until then Ctrl-C prints a traceback. ``importlib`` and ``types`` are of ``gmpd`` itself."""
+    program = """if True:
+        import sys
+        before = set(sys.modules)
+        import gmpd.cli
+        print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    late = {"signal", "enum", "contextlib", "re", "typing", "collections", "functools"}
+    assert not late & set(done.stdout.split()), done.stdout
