@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 import gmpd
 from gmpd import protocol, rundir, versions
 from gmpd.errors import ProtocolError
+from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome
 from tests.rawclient import Boot, RawClient
 from tests.support import wait_until
@@ -63,9 +65,62 @@ def test_one_that_only_asks_is_answered_whatever_its_version(boot: Boot) -> None
     assert client.call("status")["dropped"]["bad_client_message"] == 2
 
 
-#: A daemon of long ago, or of the future: it has the lock, refuses every Hello, and ends on TERM.
+#: As gmpd sent them when it spoke version 1 alone: a client's Hello; a daemon's Welcome, and its
+#: Reply to the call whose number follows, with an empty map.
+HELLO_1 = (
+    b"\x97\x01\xa4gmpd\x01\x01\xa6client\xc4\x10" + bytes(range(16))
+    + b"\x83\xa3pid\x07\xa4name\xa3old\xa6python\xa63.11.7"
+)  # fmt: skip
+WELCOME_1 = (
+    b"\x97\x02\x01\xcf\x00\x00\x01\xa2$[\x08\xa7\xce\x00\x01\x00\x00\xcd\x10\x00"
+    b"\xce \x00\x00\x00\x83\xa5procs\x01\xa3pid\xcd#\x05\xa7version\xa50.1.0"
+)
+REPLY_1, EMPTY = b"\x94\x0b", b"\xc3\x80"
+
+
+def test_a_program_of_version_1_reads_why_it_is_refused(boot: Boot) -> None:
+    daemon, _ = boot(**{"daemon.procs": 1})
+    network = Network()
+    try:
+        link = Dealer(network, daemon.endpoint)
+        link.send([HELLO_1])
+        assert link.wait(20)
+        (frame,) = link.recv() or [b""]
+        # Read as it did: by hand, and with exactly these fields.
+        kind, least, most, reason = msgpack.unpackb(bytes(frame))
+        assert (kind, least, most) == (3, protocol.VERSION_MIN, protocol.VERSION)
+        assert "versions 1 to 1" in reason
+    finally:
+        network.close()
+
+
+def test_a_daemon_of_version_1_is_asked_to_drain(short_tmp: Path) -> None:
+    """It knows Hello and Call of today, and nothing of the role to ask only."""
+    directory = short_tmp / "d"
+    answers = f"{WELCOME_1!r}", f"{REPLY_1!r}", f"{EMPTY!r}"
+    foreign = subprocess.Popen(
+        [sys.executable, "-c", FOREIGN.replace("REFUSES = True", "REFUSES = False"),
+         str(directory), *answers],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert foreign.stdout is not None
+        assert foreign.stdout.readline() == "up\n"
+        done = gmpd_command(directory, "down")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "gmpd is down\n")
+        assert foreign.wait(20) == 0
+    finally:
+        foreign.kill()
+        foreign.wait()
+        if foreign.stdout is not None:
+            foreign.stdout.close()
+
+
+#: A daemon of long ago, or of the future: it has the lock, refuses every Hello, and ends on TERM;
+#: or it answers as it is told, and ends when it is asked to.
 FOREIGN = """
-import json, os, signal, sys, time
+REFUSES = True
+import ast, json, os, signal, sys, time
 import msgpack
 from gmpd import rundir
 from gmpd.netpoll import ZapHandler, Network, Poller, Router
@@ -88,7 +143,18 @@ with rundir.Lock.acquire(directory) as lock:
         poller.wait(0.05)
         gate.answer()
         while (got := router.recv()) is not None:
-            router.send(got[0], [msgpack.packb([3, 77, 78, "another version"])])
+            peer, (frame,) = got
+            if REFUSES:
+                router.send(peer, [msgpack.packb([3, 77, 78, "another version"])])
+                continue
+            welcome, reply, empty = map(ast.literal_eval, sys.argv[2:])
+            kind, *fields = msgpack.unpackb(frame)
+            if kind == 1:
+                router.send(peer, [welcome])
+            elif kind == 10:
+                router.send(peer, [reply + msgpack.packb(fields[0]) + empty])
+                ended += [1] * (fields[1] == "drain")
+    time.sleep(0.2)  # the last answer leaves
 """
 
 
