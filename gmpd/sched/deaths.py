@@ -125,7 +125,7 @@ class Deaths:
         record.used_ns = 0
         self._limits.died(record, now)
         if unused and (not ready or self._ledger.isolated.died_idle(now)):
-            self._isolated_failed(event.why or f"it {end.text}", end, now)
+            self._isolated_failed(record, event.why or f"it {end.text}", end, now)
 
     def _isolated_lost(self, record: IsolatedP, job: Job, begun: bool, end: Exit, now: int) -> bool:
         """Settle the job of a dead worker; False when nothing was wrong but the worker."""
@@ -148,8 +148,9 @@ class Deaths:
         ledger.isolated.begun()
         return True
 
-    def _isolated_failed(self, why: str, end: Exit, now: int) -> None:
-        """A worker never came to run a job. After some in a row, those who wait are told."""
+    def _isolated_failed(self, record: IsolatedP, why: str, end: Exit, now: int) -> None:
+        """A worker never came to run a job. After some in a row, jobs that waited for this one are
+        refused with the reason."""
         isolated = self._ledger.isolated
         isolated.failed(now)
         deaths = max(isolated.failures, isolated.idle_deaths)
@@ -161,6 +162,7 @@ class Deaths:
         )
         details = {"signal": end.signal, "exitcode": end.exitcode, "text": text,
                    "unstarted": True, "isolated": True}  # fmt: skip
-        while isolated.queue:
-            for job in isolated.queue.pop_run(1):
-                self._ledger.finish(job, Outcome.LOST, details, now)
+        refused = isolated.refusable(record)
+        isolated.queue.remove(refused)
+        for job in refused:
+            self._ledger.finish(job, Outcome.LOST, details, now)

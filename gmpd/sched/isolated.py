@@ -20,6 +20,9 @@ messages from a dead worker match nothing.
 
 A place is free again when its process is confirmed dead, so the limit is one of processes. A
 cancelled or late job is killed with its process, without its cooperation.
+
+When workers fail in a row, jobs are refused. A worker decides only about jobs that were there
+before its start: the reason why it failed may be gone when a later job comes.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from msgspec.structs import replace
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Options
 from gmpd.sched.globq import GlobalQueue
-from gmpd.sched.records import PRecord
+from gmpd.sched.records import Job, PRecord
 
 #: Workers of isolated jobs are numbered from here on: more than there can be Ps.
 ISOLATED_FROM = 1 << 16
@@ -62,11 +65,13 @@ class IsolatedP(PRecord):
     ``draining`` from the start: nothing that looks for room or victims may ever take it for a P.
     """
 
-    __slots__ = ("due_ns", "expired", "leased_ns", "limit_ns", "stage")
+    __slots__ = ("asked_ns", "due_ns", "expired", "leased_ns", "limit_ns", "stage")
 
-    def __init__(self, p: int) -> None:
+    def __init__(self, p: int, now: int) -> None:
         super().__init__(p, epoch=1)
         self.draining = True
+        #: When its start was asked for.
+        self.asked_ns = now
         self.stage = Stage.STARTING
         self.leased_ns = 0
         #: It is killed then: its job's time is over, or it ought to have ended by itself.
@@ -160,6 +165,13 @@ class Isolation:
         self.idle_deaths += 1
         return self.idle_deaths > IDLE_DEATHS_MAX
 
+    def refusable(self, record: IsolatedP) -> list[Job]:
+        """Waiting jobs that were there when ``record``, which failed, was asked for. Those of
+        sessions that are held back wait for their client, not for a worker."""
+        return [
+            job for job in self.queue if job.accepted_ns <= record.asked_ns and not job.session.full
+        ]
+
     def begun(self) -> None:
         """A job began in a worker: they start, and live."""
         self.failures = self.idle_deaths = 0
@@ -175,7 +187,7 @@ class Isolation:
             return []
         new = []
         for _ in range(self._wants(draining) - self.count(Stage.STARTING, Stage.SPARE)):
-            record = self.ps[self._next_p] = IsolatedP(self._next_p)
+            record = self.ps[self._next_p] = IsolatedP(self._next_p, now)
             self._next_p += 1
             self.started += 1
             new.append(record)

@@ -292,6 +292,27 @@ def test_when_no_worker_starts_those_who_wait_are_told(scene: Scene) -> None:
     assert scene.sched.isolated.failures == 0
 
 
+def test_a_worker_that_began_to_start_before_a_job_came_does_not_decide_about_it() -> None:
+    """The cause may be gone by then: only the start that the job waited for decides."""
+    scene = Scene(isolated_spares=1)
+    (early,) = scene.submit()
+    while scene.ended(early) is None:
+        for p in scene.starts(60_000):
+            scene.desk.isolated_died(p, (), FAULT, "import of x failed")
+        scene.take()
+    (spare,) = scene.starts(60_000)
+    scene.take(1)
+    (later,) = scene.submit()
+    assert scene.starts() == [], "the spare is under way"
+    scene.desk.isolated_died(spare, (), FAULT, "import of x failed")
+    scene.take()
+    assert scene.ended(later) is None
+    (fresh,) = scene.starts(60_000)
+    scene.desk.isolated_died(fresh, (), FAULT, "import of x failed")
+    scene.take()
+    assert scene.ended(later) is Outcome.LOST, "its own start failed"
+
+
 def test_a_worker_that_says_it_cannot_serve_gets_no_job(scene: Scene) -> None:
     scene.submit()
     (p,) = scene.starts()

@@ -51,7 +51,7 @@ def some_of_each(desk: Desk) -> Iterator[Any]:
     failure = Failure("id", LONG, LONG, Outcome.ERROR, 1, True, LONG, SECRET)
     yield from (p, client, job, job.fn, Overrun(job, 1), outcomes, failure, desk.policy)
     yield from (sched, sched.queue, sched.delays, sched.functions, sched.suspects)
-    yield from (sched.isolated, IsolatedP(7), sched.counters, sched.counters.wait)
+    yield from (sched.isolated, IsolatedP(7, 0), sched.counters, sched.counters.wait)
 
 
 def test_each_record_says_what_it_is(desk: Desk) -> None:
