@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,3 +29,24 @@ def wait_until(fact: Callable[[], T], what: str, *, timeout: float = 10.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"after {timeout:g} s still not so: {what} (last: {value!r})")
         nothing.wait(LOOK_EVERY_S)
+
+
+def stop(pid: int) -> None:
+    """Stop a process. A thread that runs stops a moment after the signal was sent: all have
+    stopped when this returns."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: _states(pid) <= {"T", "t", "Z", "X"}, f"all threads of {pid} have stopped")
+
+
+def go_on(pid: int) -> None:
+    """Let a stopped process continue."""
+    os.kill(pid, signal.SIGCONT)
+
+
+def _states(pid: int) -> set[str]:
+    """The kernel's letter for each thread of a process."""
+    letters = set()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            letters.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return letters

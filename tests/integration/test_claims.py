@@ -20,7 +20,7 @@ from gmpd.daemon.claims import CLAIMS
 from gmpd.daemon.shm import WorkerShm
 from gmpd.protocol import Outcome
 from tests.rawclient import Boot, RawClient, RawDaemon
-from tests.support import wait_until
+from tests.support import go_on, stop, wait_until
 
 
 @pytest.fixture
@@ -33,14 +33,6 @@ def boot(boot: Boot) -> Boot:
         return daemon, client
 
     return start
-
-
-def stop(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
-
-
-def go_on(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
 
 
 def pids(client: RawClient) -> list[int]:

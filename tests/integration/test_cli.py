@@ -16,7 +16,7 @@ import pytest
 from gmpd.cli.exits import Exit
 from gmpd.cpus import procs_max, starts_at_once
 from tests.shell import Done, Shell
-from tests.support import wait_until
+from tests.support import stop, wait_until
 
 
 @pytest.fixture
@@ -474,7 +474,7 @@ def test_a_daemon_that_does_not_answer_is_ended_by_its_process(bare: Shell) -> N
     assert bare("up", "--procs", "1").returncode == 0
     pid = json.loads(bare("status", "--json").stdout)["pid"]
     bare.env["GMPD_CLIENT__CONNECT_TIMEOUT"] = "1s"
-    os.kill(pid, signal.SIGSTOP)  # it hears neither its socket nor SIGTERM
+    stop(pid)  # it hears neither its socket nor SIGTERM
     try:
         seen = bare("status")
         assert seen.returncode == Exit.UNREACHABLE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ import gmpd
 from gmpd.client.session import Session
 from gmpd.errors import DaemonUnreachable, Unserializable
 from tests import jobs_hostile
-from tests.support import wait_until
+from tests.daemon_process import ROOT
+from tests.support import go_on, stop, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_daemon")
 
@@ -267,9 +267,10 @@ def test_a_finalizer_in_the_middle_of_the_client_may_submit_and_is_refused_to_wa
 
 
 STOPPED = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, sys, threading, time
 import gmpd
 from gmpd.errors import DaemonUnreachable
+from tests import support
 
 def blocking(told):
     client = gmpd.Client()
@@ -305,10 +306,10 @@ def pool(told):
 
 def stop(client):
     time.sleep(0.2)
-    os.kill(client._daemon.pid, signal.SIGSTOP)
+    support.stop(client._daemon.pid)
 
 def end(client):
-    os.kill(client._daemon.pid, signal.SIGCONT)
+    support.go_on(client._daemon.pid)
 
 def heard(wait, told):
     try:
@@ -329,7 +330,7 @@ def test_whoever_waits_on_a_stopped_daemon_is_told(face: str, told: int) -> None
     env = {**os.environ, "GMPD_CLIENT__LIVENESS": "1s"}
     ran = subprocess.run(
         [sys.executable, "-c", STOPPED, face],
-        capture_output=True, text=True, timeout=60, env=env,
+        capture_output=True, text=True, timeout=60, env=env, cwd=ROOT,
     )  # fmt: skip
     assert ran.stdout.split() == [str(told), "True"], ran.stderr
 
@@ -348,9 +349,9 @@ def test_a_client_that_was_stopped_itself_does_not_blame_the_daemon() -> None:
     )
     assert ran.stdout is not None
     assert ran.stdout.readline() == "ready\n"
-    os.kill(ran.pid, signal.SIGSTOP)
+    stop(ran.pid)
     time.sleep(1.2)
-    os.kill(ran.pid, signal.SIGCONT)
+    go_on(ran.pid)
     assert ran.communicate(timeout=30)[0] == "late\n"
 
 

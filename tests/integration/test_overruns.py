@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from gmpd import protocol
 from gmpd.protocol import Outcome
 from tests.jobs_overrun import most_at_once
 from tests.rawclient import Boot, RawClient
+from tests.support import go_on, stop
 
 JOBS = "jobs_overrun"
 ONE_P: Any = {"daemon.procs": 1}
@@ -101,11 +100,11 @@ def test_a_stopped_worker_holds_up_no_limit(boot: Boot, tmp_path: Path) -> None:
     seq = submit(client, "sleep", tmp_path / "f", 60.0, timeout=0.5)
     client.until(lambda: seq in client.running)
     pid = client.call("status")["ps"][0]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         assert client.outcomes([seq])[0][0] is Outcome.TIMEOUT
     finally:
-        os.kill(pid, signal.SIGCONT)
+        go_on(pid)
     assert client.outcomes(client.submit("math:sqrt", (4.0,)))[0][1] == 2.0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import gmpd
 from gmpd import rundir
 from gmpd.errors import DaemonUnreachable, GmpdError, WorkerLost
 from tests.daemon_process import Daemon
-from tests.support import wait_until
+from tests.support import go_on, stop, wait_until
 
 
 def found(directory: Path) -> int | None:
@@ -91,12 +90,12 @@ def test_a_daemon_whose_place_is_taken_gives_way(short_tmp: Path) -> None:
         client = gmpd.Client(str(place))
         running = client.submit(sum, range(10))
         assert running.result(20) == 45
-        os.kill(first.process.pid, signal.SIGSTOP)  # so that it cannot be quicker
+        stop(first.process.pid)  # so that it cannot be quicker
         shutil.rmtree(place)
         place.mkdir(mode=0o700)
         second = Daemon(place, **quiet)
         wait_until(lambda: found(place) == second.process.pid, "the second one", timeout=30)
-        os.kill(first.process.pid, signal.SIGCONT)
+        go_on(first.process.pid)
         assert first.process.wait(30) == 0
         client.close()
         with gmpd.Client(str(place)) as other:

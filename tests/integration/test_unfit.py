@@ -3,8 +3,6 @@ it so."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 
 from gmpd.protocol import Outcome
 from tests.rawclient import Boot, RawClient
+from tests.support import go_on, stop
 
 
 def restarts(client: RawClient) -> dict[str, Any]:
@@ -109,10 +108,10 @@ def test_a_stopped_worker_is_not_frozen(boot: Boot) -> None:
     call = client.submit("time:sleep", (0.5,))
     client.until(lambda: set(call) <= client.running)
     pid = client.call("status")["ps"][0]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     woken = client.submit("jobs_for_tests:pid", ())  # else it sleeps, as it may
     client.until(lambda: client.call("status")["ps"][0]["state"] == "deaf")
     time.sleep(2)
-    os.kill(pid, signal.SIGCONT)
+    go_on(pid)
     assert [end[0] for end in client.outcomes([*call, *woken])] == [Outcome.OK, Outcome.OK]
     assert client.call("status")["ps"][0]["pid"] == pid

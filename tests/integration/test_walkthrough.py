@@ -10,7 +10,7 @@ import pytest
 from gmpd.cli.teach import walkthrough
 from gmpd.cli.teach.walkthrough import Rival, pinned, walk
 from gmpd.errors import GmpdError
-from tests.support import wait_until
+from tests.support import stop, wait_until
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ def test_a_rival_that_does_not_run_preempts_nobody(
 ) -> None:
     monkeypatch.setattr(walkthrough, "PREEMPT_S", 0.2)
     with pinned(core), Rival(core) as rival:
-        os.kill(rival.pid, signal.SIGSTOP)
-        wait_until(lambda: state_of(rival.pid) == "T", "the rival is stopped")
+        stop(rival.pid)
         seen = rival.preempt()
     # Others on this core may have preempted M0; that is not what was asked for.
     assert seen.rival_cpu_ms == 0

@@ -24,7 +24,7 @@ from tests.integration.test_prometheus import (
     needs_prometheus,
     queries,
 )
-from tests.support import wait_until
+from tests.support import go_on, stop, wait_until
 
 
 @pytest.fixture
@@ -244,10 +244,10 @@ def test_systemd_hears_of_readiness_life_and_end(systemd: socket.socket, short_t
             assert systemd.recv(4096).startswith(b"WATCHDOG=1\nSTATUS=2 Ps")
         daemon.wait_ready()
         # A loop that is stopped is not alive, however well its process sleeps.
-        os.kill(daemon.process.pid, signal.SIGSTOP)
+        stop(daemon.process.pid)
         systemd.settimeout(0.5)
         assert_silent_at_last(systemd)
-        os.kill(daemon.process.pid, signal.SIGCONT)
+        go_on(daemon.process.pid)
         systemd.settimeout(30)
         daemon.process.terminate()
         heard = systemd.recv(4096)

@@ -132,6 +132,12 @@ def asked_of_the_environment(nodes: list[ast.AST]) -> list[str]:
     ]
 
 
+def test_tests_stop_processes_by_the_helper_that_waits() -> None:
+    """A bare SIGSTOP returns while the process still runs."""
+    signal_name = "signal." + "SIGSTOP"
+    assert [name_of(p) for p in TESTS if signal_name in p.read_text()] == ["tests/support.py"]
+
+
 def test_nothing_is_left_for_later() -> None:
     words = ("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")
     found = []
