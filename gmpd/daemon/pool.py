@@ -274,14 +274,14 @@ class WorkerPool:
             recovered = events.OutcomesRecovered(worker.p, as_finished(stored), buffers)
             self._sched.handle(recovered, now)
         claimed = {token for token in record.fresh if worker.shm.claims.is_claimed(token)}
-        if worker.isolated:
+        thread, stack = crashed_thread(end.signal, worker.shm.stacks())
+        if stack:
+            log.warning("the stack of the thread that ended %s:\n%s", worker, stack.rstrip())
+        if worker.isolated:  # its only job is the reason
             self._sched.handle(events.IsolatedDied(worker.p, claimed, end, worker.fault), now)
             return None
         waiting = worker.shm.waiting()
         begun = claimed | record.started.keys()
-        thread, stack = crashed_thread(end.signal, worker.shm.stacks())
-        if stack:
-            log.warning("the stack of the thread that ended %s:\n%s", worker, stack.rstrip())
         culprit = _culprit(worker.shm, thread, begun, waiting)
         guilty = None if culprit is None else record.job_of(culprit)
         self._sched.handle(events.WorkerDied(worker.p, claimed, culprit, end, waiting), now)

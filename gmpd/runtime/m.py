@@ -55,11 +55,16 @@ _current = _Current()
 
 def minit(m: M) -> None:
     """Called once, on the thread itself."""
+    _looked_at_here(m)
+    _current.m = m
+
+
+def _looked_at_here(m: M) -> None:
+    """Show the calling thread to observers of ``m``."""
     m.ident = get_ident()
     m.cpuclock = time.pthread_getcpuclockid(m.ident)
     m.tid = get_native_id()
     m.state = own_state()
-    _current.m = m
 
 
 class M0Call:
@@ -258,11 +263,14 @@ class Ms:
 
         def run() -> Any:
             own, _current.m = _current.m, m
+            waiting = m.ident, m.cpuclock, m.tid, m.state
+            _looked_at_here(m)  # by sysmon: the G may block here, compute, or end the thread
             try:
                 return fn()
             except BaseException as exc:  # noqa: BLE001 - the caller's, on its own thread
                 raised.append(exc)
             finally:
+                m.ident, m.cpuclock, m.tid, m.state = waiting
                 with self._p.lock:
                     self.m0_lent -= 1
                 _current.m = own

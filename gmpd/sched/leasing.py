@@ -194,6 +194,7 @@ class Leasing:
         for record in isolated.free():
             (job,) = isolated.queue.pop_run(1)
             isolated.lease(record, job.option("timeout", None), now)
+            self._ps.watch(record, now)
             self._lease(record, [job], options_for_worker(job.options))
         self._out.extend(Kill(record) for record in isolated.surplus(draining))
         new = isolated.wanted(now, draining)

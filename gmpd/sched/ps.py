@@ -9,6 +9,8 @@ It does not know jobs, nor which P should get one: only whether a P holds any.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Instruction, Probe, RecoverOutcomes, Retire, Revoke, UndefineAt
 from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRecord, earliest
@@ -103,10 +105,11 @@ class Ps:
         if not record.probe_at_ns or not record.is_holding:
             record.probe_at_ns = now + PROBE_AFTER_NS
 
-    def probe(self, now: int) -> bool:
-        """See after Ps that hold something and have not been heard of; whether there are any."""
+    def probe(self, isolated: Mapping[int, PRecord], now: int) -> bool:
+        """See after Ps and isolated workers that hold something and have not been heard of; whether
+        there are any."""
         found, later = False, None
-        for p in self.all.values():
+        for p in (*self.all.values(), *isolated.values()) if isolated else self.all.values():
             if not p.probe_at_ns or not p.is_holding:
                 continue
             if p.probe_at_ns <= now:

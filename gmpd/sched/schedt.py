@@ -230,11 +230,13 @@ class Sched:
             self._ledger.wake_delayed(now)
             self._limits.due(now)
             self._leasing.pump(now)
-            if not self._ps.probe(now):  # else another turn follows, which knows the deaf Ps
-                self._steals.steal(now)
-        self._children.ask()
-        if not self.isolated.quiet:
+        isolated = self.isolated
+        if not isolated.quiet:
             self._leasing.isolate(now)
+        # Else another turn follows, which knows the deaf Ps.
+        if self._ledger.unfinished and not self._ps.probe(isolated.ps, now):
+            self._steals.steal(now)
+        self._children.ask()
         self._ledger.outboxes.flush(self._out)
         if self._ledger.turned:
             self._backpressure.tell()

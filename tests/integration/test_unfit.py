@@ -93,6 +93,22 @@ def test_a_worker_that_has_lost_its_main_thread_is_replaced(boot: Boot) -> None:
     assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
 
 
+def test_an_isolated_worker_that_has_lost_a_thread_is_ended(boot: Boot) -> None:
+    """Nothing else would end it: its job has no time limit."""
+    _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.6, "limits.isolated": 8})
+    alone = {"isolate": True}
+    blocked = client.submit("jobs_unfit:block_p", (1.5,), options=alone)
+    ends = client.submit(
+        "jobs_unfit:end_thread", ("without the GIL",), ("with the GIL",), options=alone
+    )
+    ends += client.submit("jobs_unfit:end_main_thread", (), options=alone)
+    for outcome, _, details in client.outcomes(ends):
+        assert outcome is Outcome.LOST
+        assert (details["blamed"], details["culprit"] != "") == (True, True)
+    assert client.outcomes(blocked)[0][0] is Outcome.OK
+    assert restarts(client) == {}
+
+
 def test_a_coroutine_that_blocks_is_not_frozen(boot: Boot) -> None:
     """It keeps its P standing still, and the GIL can be had: its neighbours live to its end."""
     _, client = boot(**{"daemon.procs": 1, "restart.frozen": 0.3})

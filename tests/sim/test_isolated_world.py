@@ -13,7 +13,7 @@ import pytest
 
 from gmpd.protocol import Outcome
 from gmpd.sched.events import Exit
-from gmpd.sched.instructions import Instruction, Kill, LeaseJobs, StartIsolated
+from gmpd.sched.instructions import Instruction, Kill, LeaseJobs, Probe, StartIsolated
 from gmpd.sched.isolated import ISOLATED_FROM, IsolatedP, Stage
 from tests.desk import KILLED
 from tests.sim.test_ledger_world import Worker, World, assert_repeats, live_all
@@ -90,6 +90,9 @@ class IsolatedWorld(World):
                 process.had_one = True
                 process.fresh[first] = payloads[0]
                 process.offered.add(first)
+            case Probe(p) if p.p in self.processes:
+                moves = self.dice.random() < 0.5
+                self.desk.probed(p, moves=moves, asleep=not moves and self.dice.random() < 0.5)
             case _:
                 if getattr(instruction, "p", None) is None or instruction.p.p < ISOLATED_FROM:  # type: ignore[union-attr]
                     super().obey(instruction)

@@ -8,8 +8,16 @@ import pytest
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Options, Outcome
-from gmpd.sched.events import Exit, IsolatedLimited
-from gmpd.sched.instructions import Instruction, Kill, LeaseJobs, Retire, StartIsolated
+from gmpd.sched.events import Exit, IsolatedLimited, Probed
+from gmpd.sched.instructions import (
+    Instruction,
+    Kill,
+    LeaseJobs,
+    Probe,
+    Retire,
+    Revoke,
+    StartIsolated,
+)
 from gmpd.sched.isolated import (
     END_NS,
     FAILURES_MAX,
@@ -153,7 +161,19 @@ def test_an_idle_p_never_steals_an_isolated_job(scene: Scene) -> None:
     for p in scene.starts():
         scene.ready(p)
     scene.desk.ready(0)
-    assert scene.take(100) == []
+    taken = scene.take(100)
+    assert (only(taken, Revoke), only(taken, LeaseJobs)) == ([], [])
+
+
+def test_a_worker_that_stands_still_is_looked_at_although_it_never_spoke(scene: Scene) -> None:
+    scene.submit()
+    (p,) = scene.starts()
+    record = scene.ready(p)
+    due = scene.sched.next_deadline()
+    assert due is not None
+    assert only(scene.take((due - scene.desk.now) / MS), Probe) == [Probe(record)]
+    scene.desk.tell(Probed(p, moves=False, asleep=False))
+    assert record.deaf
 
 
 def test_a_cancelled_job_that_waits_leaves_no_worker_behind(scene: Scene) -> None:
@@ -197,7 +217,7 @@ def test_an_outcome_that_was_faster_than_the_kill_counts(scene: Scene) -> None:
 def test_a_late_job_is_killed_and_its_end_waits_for_the_death(scene: Scene) -> None:
     (seq,) = scene.submit(timeout=0.5)
     p = scene.running()
-    assert scene.sched.next_deadline() == scene.desk.now + 500 * MS
+    assert p.due_ns == scene.desk.now + 500 * MS
     assert only(scene.take(499), Kill) == []
     assert only(scene.take(1), Kill) == [Kill(p)]
     assert scene.ended(seq) is None
