@@ -32,9 +32,9 @@ import gmpd  # noqa: E402 - found from the line above
 from gmpd import protocol, rundir  # noqa: E402
 from gmpd.client.core import ClientCore  # noqa: E402
 from gmpd.config import Config  # noqa: E402
+from gmpd.daemon.admin import Fanout  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
-from gmpd.daemon.fanout import Fanout  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
@@ -153,7 +153,13 @@ class Desk:
             self.deadlines,
         )
         self.workers = Workers(
-            self.sched, pool, self.of_workers, Fanout(), traffic, self.clients.welcome, faults
+            self.sched,
+            pool,
+            self.of_workers,
+            Fanout().answered,
+            traffic,
+            self.clients.welcome,
+            faults,
         )
         self._client_frames = Frames(protocol.FROM_CLIENT, seed)
         self._worker_frames = Frames(protocol.FROM_WORKER, seed + 1)

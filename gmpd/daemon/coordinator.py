@@ -126,7 +126,7 @@ class Coordinator:
             self.sched,
             self.pool,
             self._worker_link,
-            self._admin.fanout,
+            self._admin.fanout.answered,
             self.traffic,
             self.clients.welcome,
             self._faults,

@@ -16,7 +16,6 @@ import msgspec
 
 from gmpd import protocol, versions
 from gmpd.daemon import job_messages
-from gmpd.daemon.fanout import Fanout
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.logs import RateLimitedLog
 from gmpd.daemon.pool import WorkerPool
@@ -37,7 +36,8 @@ MESSAGES_PER_TURN = 64
 class Workers:
     """Every worker that said Hello, by the routing id of its connection.
 
-    ``welcome`` gives the answer to a Hello.
+    ``welcome`` gives the answer to a Hello; ``answered`` takes the number of an administrative
+    question, a P, and its answer.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Workers:
         sched: Sched,
         pool: WorkerPool,
         router: Router,
-        fanout: Fanout,
+        answered: Callable[[int, int, Any], None],
         traffic: Traffic,
         welcome: Callable[[], protocol.Welcome],
         faults: Faults,
@@ -53,7 +53,7 @@ class Workers:
         self._sched = sched
         self._pool = pool
         self._router = router
-        self._fanout = fanout
+        self._answered = answered
         self._traffic = traffic
         self._welcome = welcome
         self._faults = faults
@@ -136,7 +136,7 @@ class Workers:
                 handle(events.NotCancelled(p, epoch, tokens), now)
             case protocol.Answer(request, value):
                 handle(events.Heard(p, epoch), now)
-                self._fanout.answered(request, p, value)
+                self._answered(request, p, value)
             case protocol.Children(n, asked):
                 handle(events.ChildrenCounted(p, epoch, n, asked), now)
             case protocol.Route():

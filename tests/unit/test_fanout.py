@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gmpd.daemon.fanout import OPEN_MAX, Fanout
+from gmpd.daemon.admin import OPEN_MAX, Fanout
 from gmpd.errors import ConfigError
 
 
