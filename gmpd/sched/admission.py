@@ -53,16 +53,16 @@ class RoomQueue:
         self._kept: dict[Session, _Kept] = {}
         #: Clients that let an offer expire.
         self._absent: dict[Session, _Want] = {}
-
-    def __bool__(self) -> bool:
-        """Whether ``tell`` has something to look at."""
-        return bool(self._line or self._kept or self._absent)
+        #: Whether ``tell`` has something to look at. Without clients that wait, nothing else here
+        #: needs to be called.
+        self.is_used = False
 
     def refused(self, session: Session, jobs: int, nbytes: int) -> None:
         """There was no room for ``n`` jobs; their client holds them until it is offered room."""
         self._is_back(session)
         before = self._line.get(session, _Want(0, 0))
         self._line[session] = _Want(before.jobs + jobs, max(before.nbytes, nbytes // jobs))
+        self.is_used = True
 
     def accepted(self, session: Session, jobs: int, now: int) -> None:
         """So many have come in."""
@@ -95,10 +95,12 @@ class RoomQueue:
         large as there is room for.
         """
         free = self._ledger.policy.queue_bytes - self._ledger.jobs_nbytes
-        for other, kept in self._kept.items():
-            if other is not session:
-                free -= kept.jobs * kept.nbytes
-        return max(0, (free - session.nbytes) // 2 if session.nbytes else free)
+        if self._kept:
+            for other, kept in self._kept.items():
+                if other is not session:
+                    free -= kept.jobs * kept.nbytes
+        held = session.nbytes
+        return max(0, (free - held) // 2 if held else free)
 
     def tell(self, now: int) -> list[GrantRoom]:
         """The offers of room to make now."""
@@ -125,6 +127,7 @@ class RoomQueue:
                 self._kept[session] = _Kept(before.jobs + jobs, want.nbytes, before.until_ns)
             told.append(GrantRoom(session, jobs))
         self._line = first
+        self.is_used = bool(first or self._kept or self._absent)
         return told
 
     def _let_lapse(self, now: int) -> None:
@@ -176,20 +179,23 @@ class Admission:
         fn = session.functions.get(message.fid)
         if fn is None or fn.kind == PART:
             raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
-        seqs = range(message.first_seq, message.first_seq + len(message.payloads))
+        payloads = message.payloads
+        n = len(payloads)
+        seqs = range(message.first_seq, message.first_seq + n)
         if not session.jobs.keys().isdisjoint(seqs):
             raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
-        nbytes = sum(map(len, message.payloads))
+        nbytes = sum(map(len, payloads))
         if any(buffers):
             nbytes += sum(len(b) for bs in buffers for b in bs)
-        refusal = self._refusal(session, len(message.payloads), nbytes)
+        refusal = self._refusal(session, n, nbytes)
         if refusal is not None:
             told = session.waits and refusal[0] in _FOR_A_WHILE
             if told:
-                self._rooms.refused(session, len(seqs), nbytes)
+                self._rooms.refused(session, n, nbytes)
             self._reject(session, seqs, *refusal, told=told)
             return
-        self._rooms.accepted(session, len(seqs), now)
+        if self._rooms.is_used:
+            self._rooms.accepted(session, n, now)
         delay_ns = 0 if message.options is None else int(message.options.delay * 1e9)
         state = JobState.DELAYED if delay_ns else JobState.QUEUED
         jobs = self._accept(session, fn, message, buffers, state, now)
@@ -205,8 +211,9 @@ class Admission:
         ledger, policy = self._ledger, self._ledger.policy
         if ledger.draining:
             return "draining", "the daemon is draining and takes no more jobs", 0
-        if session.owed + n > policy.window:
-            room = max(0, policy.window - session.owed)
+        owed = session.owed
+        if owed + n > policy.window:
+            room = max(0, policy.window - owed)
             return "window", f"this client's window of {policy.window} jobs is full", room
         free = policy.queue_jobs - ledger.unfinished - self._rooms.kept_from(session)
         if n > free:
@@ -258,18 +265,20 @@ class Admission:
     ) -> list[Job]:
         jobs = []
         options, seq, mine = message.options, message.first_seq, session.jobs
+        parent = session.parent
         for payload, own in zip(message.payloads, buffers, strict=True):
             nbytes = len(payload) + sum(len(b) for b in own) if own else len(payload)
-            job = Job(session, seq, fn, options, payload, own, nbytes, state, now)
-            job.moved = session.parent is not None
-            mine[seq] = job
+            job = mine[seq] = Job(session, seq, fn, options, payload, own, nbytes, state, now)
             jobs.append(job)
             seq += 1
-        fn.jobs += len(jobs)
-        self._ledger.unfinished += len(jobs)
-        if session.parent is None:
-            self._ledger.counters.submitted += len(jobs)
-        else:
-            self._ledger.counters.children += len(jobs)
-            session.parent.stolen_from += len(jobs)
+        n = len(jobs)
+        fn.jobs += n
+        self._ledger.unfinished += n
+        if parent is None:
+            self._ledger.counters.submitted += n
+            return jobs
+        for job in jobs:
+            job.moved = True
+        self._ledger.counters.children += n
+        parent.stolen_from += n
         return jobs

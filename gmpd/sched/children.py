@@ -47,7 +47,7 @@ class Children:
         self._order = order
         self._out = out
         #: Ps whose workers said that they have fresh children, by number.
-        self._parents: dict[int, PRecord] = {}
+        self.parents: dict[int, PRecord] = {}
 
     def open_parent(self, p: int, epoch: int, now: int) -> None:
         """A worker becomes the client of its children that run elsewhere, unless it is already.
@@ -69,9 +69,9 @@ class Children:
         if asked:
             record.asked = False
         if n:
-            self._parents[record.p] = record
+            self.parents[record.p] = record
         else:
-            self._parents.pop(record.p, None)
+            self.parents.pop(record.p, None)
 
     def orphan(self, record: PRecord, now: int) -> None:
         """The children of a dead worker have no parent: they end like the jobs of a client that
@@ -84,12 +84,12 @@ class Children:
 
     def ask(self) -> None:
         """A P has nothing, or soon will: ask a P that has children for the older half of them."""
-        if not self._parents or self._ledger.draining:
+        if self._ledger.draining:
             return
         takers = [p for p in self._ps.all.values() if p.ready and not p.draining and not p.children]
         if not takers or not self._is_low(takers):
             return
-        parents = list(self._parents.values())
+        parents = list(self.parents.values())
         for at in self._order.positions(len(parents)):
             victim = parents[at]
             if not victim.asked:

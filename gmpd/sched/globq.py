@@ -18,6 +18,8 @@ from gmpd.sched.records import Job
 
 #: Whether a P has room for a job.
 Fits: TypeAlias = Callable[[Job], bool]
+#: A priority, a session, and its FIFO, which is not empty.
+Turn: TypeAlias = tuple[int, int, deque[Job]]
 
 
 class GlobalQueue:
@@ -30,9 +32,9 @@ class GlobalQueue:
 
     def __init__(self) -> None:
         #: priority -> session id -> FIFO. Insertion order of the inner dict is the turn order.
-        self._levels: dict[int, dict[int, deque[Job]]] = {}
-        #: Priorities that have jobs, highest first.
-        self._order: list[int] = []
+        self._levels: dict[int, dict[int, deque[Job]]] = {0: {}}
+        #: Priorities that have jobs, highest first, and the usual one.
+        self._order: list[int] = [0]
         #: The same of those who are held back: session id -> priority -> FIFO.
         self._held: dict[int, dict[int, deque[Job]]] = {}
         #: Jobs that may be given out.
@@ -103,15 +105,14 @@ class GlobalQueue:
         """The job that pop would give; ``skip`` is a session to pass over, and so is each whose
         next job does not fit.
         """
-        turn = self._turn(skip, fits)
+        turn = self.turn(skip, fits)
         return None if turn is None else turn[2][0]
 
-    def _turn(
-        self, skip: int | None, fits: Fits | None = None
-    ) -> tuple[int, int, deque[Job]] | None:
-        """Whose turn it is: (priority, session, its FIFO)."""
+    def turn(self, skip: int | None = None, fits: Fits | None = None) -> Turn | None:
+        """Whose turn it is, for ``pop_turn`` before anything else; arguments as of ``head``."""
+        levels = self._levels
         for priority in self._order:
-            for sid, fifo in self._levels[priority].items():
+            for sid, fifo in levels[priority].items():
                 if sid != skip and (fits is None or fits(fifo[0])):
                     return priority, sid, fifo
         return None
@@ -122,8 +123,12 @@ class GlobalQueue:
         More than one only while a single session is served at this priority; else the turn passes
         on after each job. Alike, because they travel as one message.
         """
-        turn = self._turn(skip, fits)
+        turn = self.turn(skip, fits)
         assert turn is not None
+        return self.pop_turn(turn, limit)
+
+    def pop_turn(self, turn: Turn, limit: int) -> list[Job]:
+        """As ``pop_run``, of the session whose turn it is."""
         priority, sid, fifo = turn
         level = self._levels[priority]
         if len(level) > 1:
@@ -131,10 +136,16 @@ class GlobalQueue:
         first = fifo.popleft()
         run = [first]
         fn, options = first.fn, first.options
-        while len(run) < limit and fifo and fifo[0].fn is fn and fifo[0].options == options:
+        for _ in range(min(limit - 1, len(fifo))):
+            job = fifo[0]
+            if job.fn is not fn or (job.options is not options and job.options != options):
+                break
             run.append(fifo.popleft())
         self.length -= len(run)
-        self._end_turn(priority, sid, fifo)
+        if not fifo:
+            self._drop(priority, sid)
+        elif len(level) > 1:
+            level[sid] = level.pop(sid)
         return run
 
     def remove(self, jobs: Sequence[Job]) -> None:
@@ -178,16 +189,9 @@ class GlobalQueue:
             fifo = level[sid] = deque()
         return fifo
 
-    def _end_turn(self, priority: int, sid: int, fifo: deque[Job]) -> None:
-        level = self._levels[priority]
-        if not fifo:
-            self._drop(priority, sid)
-        elif len(level) > 1:
-            level[sid] = level.pop(sid)
-
     def _drop(self, priority: int, sid: int) -> None:
         level = self._levels[priority]
         del level[sid]
-        if not level:
+        if not level and priority:
             del self._levels[priority]
             self._order.remove(priority)

@@ -126,9 +126,9 @@ class Isolation:
     def quiet(self) -> bool:
         """Nothing waits, runs, starts or ends: there is nothing to decide."""
         if not self.started:
-            return not self.queue
+            return not self.queue.length
         return (
-            not self.queue
+            not self.queue.length
             and len(self.ps) == self.spares
             and all(p.stage is Stage.SPARE for p in self.ps.values())
         )

@@ -7,6 +7,7 @@ not come here (``schedt``). The next step is decided at the end of the turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.events import Revoked
@@ -48,17 +49,25 @@ class LeaseEvents:
             return  # it is being killed for that: its death says the rest
         jobs = [record.end_lease(token) for token in message.tokens]
         found = [job for job in jobs if job is not None]
+        occupied_ns = [us * 1000 for us in message.occupied_us]
+        costs_ns = _costs_ns(message, buffers, occupied_ns)
         if len(found) < len(jobs):
             gone = [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
             self._unknown(record, gone, now)
-        record.finished += sum([job.session.parent is None for job in found])
-        costs_ns = _costs_ns(message, buffers)
-        for job, occupied_us, cost_ns in zip(jobs, message.occupied_us, costs_ns, strict=True):
-            if job is not None:
-                job.fn.learn(cost_ns)
-                self._counters.occupied.add(occupied_us * 1000)
-        if message.specials is None and len(found) == len(jobs) and _one_client(found):
-            self._ledger.finish_plain(found, message, buffers, now)
+            is_found = [job is not None for job in jobs]
+            occupied_ns = [*compress(occupied_ns, is_found)]
+            costs_ns = [*compress(costs_ns, is_found)]
+        self._counters.occupied.add_all(occupied_ns)
+        client = found[0].session if found else None
+        for job, cost_ns in zip(found, costs_ns, strict=True):
+            if job.session is not client:
+                client = None
+            if job.session.parent is None:
+                record.finished += 1
+            job.fn.learn(cost_ns)
+        plain = message.specials is None and len(found) == len(jobs)
+        if plain and client is not None and client.parent is None:
+            self._ledger.finish_plain(client, found, message, buffers, now)
         else:
             self._finish_each(jobs, message, buffers, now)
         self._ps.rest(record)
@@ -193,23 +202,13 @@ class LeaseEvents:
                 self._out.append(NotifyNotCancelled(job.session, [job.seq]))
 
 
-def _costs_ns(message: Finished, buffers: Sequence[Buffers]) -> list[int]:
+def _costs_ns(message: Finished, buffers: Sequence[Buffers], occupied_ns: list[int]) -> list[int]:
     """The cost of each job for the credit of its function: the time it occupied P, and a nanosecond
     per byte of its result. By time alone, a P gets hundreds of short jobs with large results, and
     the outcomes behind them wait until the coordinator has read all of those."""
-    costs_ns = [us * 1000 for us in message.occupied_us]
     if message.buffer_counts is None and sum(map(len, message.payloads)) < SMALL_BYTES:
-        return costs_ns
+        return occupied_ns
     return [
-        cost_ns + len(payload) + sum(map(len, own))
-        for cost_ns, payload, own in zip(costs_ns, message.payloads, buffers, strict=True)
+        ns + len(payload) + sum(map(len, own))
+        for ns, payload, own in zip(occupied_ns, message.payloads, buffers, strict=True)
     ]
-
-
-def _one_client(jobs: list[Job]) -> bool:
-    """Whether all are of one session, and that is a client's."""
-    return (
-        bool(jobs)
-        and jobs[0].session.parent is None
-        and len({id(job.session) for job in jobs}) == 1
-    )

@@ -23,7 +23,7 @@ from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job, PRecord
-from gmpd.sched.states import JobState, transition
+from gmpd.sched.states import JobState, transition_all
 
 
 class Leasing:
@@ -43,21 +43,31 @@ class Leasing:
         if self._ledger.stalled:
             self._refuse_all(now)
             return
-        self._probe(now)
-        if queue:
-            self._deal(now)
+        suspects = self._ledger.suspects
+        if suspects.queue.length or suspects.next_due is not None:
             self._probe(now)
+        if queue.length:
+            self._deal(now)
+            if suspects.queue.length:
+                self._probe(now)
 
     def _deal(self, now: int) -> None:
         queue = self._queue
         # Latest first; those where something started still runs or waits come after the free ones.
-        latest = self._ps.idle[::-1]
-        for record in sorted(latest, key=_has_started):
+        busy = []
+        for record in self._ps.idle[::-1]:
+            if record.started or record.overrunning:
+                busy.append(record)
+                continue
             self._fill(record, now)
-            if not queue:
+            if not queue.length:
+                return
+        for record in busy:
+            self._fill(record, now)
+            if not queue.length:
                 return
         for record in sorted(self._ps.all.values(), key=_used):
-            while queue and self._fill(record, now):
+            while queue.length and self._fill(record, now):
                 pass
 
     def could_run(self) -> bool:
@@ -70,17 +80,18 @@ class Leasing:
 
     def _fill(self, record: PRecord, now: int) -> bool:
         """Give one P its share of the queue (Go: globrunqgetbatch); False if it has no room."""
+        queue = self._queue
         skip = record.own_children()
         # Other functions than those set aside there need not wait behind more calls of these.
-        fits = partial(self._fits, record) if record.set_aside() else None
-        head = self._queue.head(skip, fits)
-        while head is not None and head.fn.kills and self._divert(head, skip, fits, now):
-            head = self._queue.head(skip, fits)
-        room = 0 if head is None else self._room(record, head)
-        if room <= 0:
+        fits = partial(self._fits, record) if record.aside and record.set_aside() else None
+        turn = queue.turn(skip, fits)
+        while turn and turn[2][0].fn.kills and self._divert(turn[2][0], skip, fits, now):
+            turn = queue.turn(skip, fits)
+        room = 0 if turn is None else self._room(record, turn[2][0])
+        if turn is None or room <= 0:
             return False
-        share = self._queue.length // max(1, len(self._ps.all)) + 1
-        jobs = self._queue.pop_run(min(room, share), skip, fits)
+        share = queue.length // len(self._ps.all) + 1
+        jobs = queue.pop_turn(turn, min(room, share))
         self._ps.watch(record, now)
         for job in jobs:
             job.leased_ns = now
@@ -130,13 +141,18 @@ class Leasing:
         if not record.ready or record.draining or (record.deaf and self._ps.another_hears()):
             return 0
         held = len(record.fresh)
-        most = min(policy.credit_max - held, policy.started_max - held - record.begun)
+        begun = len(record.started) + len(record.overrunning)
+        most = min(policy.credit_max - held, policy.started_max - held - begun)
         if most <= 0:
             return 0
         credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
         est = credit_ns if fn.est_ns is None else fn.est_ns
         used_ns = record.used_ns
-        if (tokens := record.set_aside()) and (aside := self._aside_for(record, tokens, head)):
+        if (
+            record.aside
+            and (tokens := record.set_aside())
+            and (aside := self._aside_for(record, tokens, head))
+        ):
             held -= len(aside)
             used_ns -= sum(job.est_ns for job in aside)
         by_time = (credit_ns - used_ns) // max(1, est)
@@ -160,13 +176,14 @@ class Leasing:
                 if each.fid not in record.defined:
                     record.defined.add(each.fid)
                     self._out.append(DefineAt(record, each))
-        credit_ns = self._policy.credit_ns
-        est = min(credit_ns, credit_ns if fn.est_ns is None else fn.est_ns)
+        est = credit_ns = self._policy.credit_ns
+        if fn.est_ns is not None and fn.est_ns < credit_ns:
+            est = fn.est_ns
         first = token = record.next_token
         fresh = record.fresh
         payloads, buffers, stolen = [], [], 0
+        transition_all(jobs, JobState.LEASED)
         for job in jobs:
-            transition(job, JobState.LEASED)
             job.p = record
             job.token = token
             job.est_ns = est
@@ -205,10 +222,6 @@ class Leasing:
         if record.stage is Stage.RUNNING and record.due_ns is None:
             for token in (*record.started, *record.fresh):
                 self._limits.passed(record, token, now)
-
-
-def _has_started(record: PRecord) -> bool:
-    return record.begun > 0
 
 
 def _used(record: PRecord) -> int:

@@ -21,7 +21,7 @@ from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.isolated import Isolation
 from gmpd.sched.outboxes import Outboxes
 from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Policy, PRecord, Session
-from gmpd.sched.states import JobState, transition
+from gmpd.sched.states import JobState, transition, transition_all
 from gmpd.sched.suspects import Suspects
 
 #: First wait before a failed job is tried again; doubles per attempt up to the second value.
@@ -84,7 +84,12 @@ class Ledger:
 
     def put(self, jobs: list[Job]) -> None:
         """Jobs of one session, alike in options, begin to wait."""
-        self.queue_of(jobs[0]).put(jobs[0].option("priority", 0), jobs)
+        first = jobs[0]
+        options = first.options
+        if options is None and not first.suspected:
+            self.queue.put(0, jobs)
+        else:
+            self.queue_of(first).put(first.option("priority", 0), jobs)
 
     def queue_of(self, job: Job) -> GlobalQueue:
         """Where it waits, when it does."""
@@ -94,9 +99,10 @@ class Ledger:
 
     def wake_delayed(self, now: int) -> None:
         """Jobs whose time has come begin to wait."""
-        for job in self.delays.take_due(now):
-            transition(job, JobState.QUEUED)
-            self.put([job])
+        if self.delays.next_due is not None:
+            for job in self.delays.take_due(now):
+                transition(job, JobState.QUEUED)
+                self.put([job])
 
     def take_back(self, jobs: list[Job], now: int) -> None:
         """Jobs that were leased and not begun: to the head of the queue, in order."""
@@ -194,29 +200,36 @@ class Ledger:
         self.outboxes.add(job.session, job.seq, payload, buffers, ran_us, special)
 
     def finish_plain(
-        self, jobs: list[Job], message: Finished, buffers: Sequence[Buffers], now: int
+        self,
+        session: Session,
+        jobs: Sequence[Job],
+        message: Finished,
+        buffers: Sequence[Buffers],
+        now: int,
     ) -> None:
         """``finish`` for jobs of one client that are all OK, a column at a time: most are, and
         one by one each costs three times as much."""
-        wait, run = self.counters.wait, self.counters.run
-        mine = jobs[0].session.jobs
-        for job, ran_us in zip(jobs, message.ran_us, strict=True):
-            wait.add(now - job.accepted_ns - ran_us * 1000)
-            run.add(ran_us * 1000)
-            transition(job, JobState.FINAL)
-            del mine[job.seq]
+        mine, nbytes = session.jobs, 0
+        runs_ns = [us * 1000 for us in message.ran_us]
+        seqs, waits_ns = [], []
+        transition_all(jobs, JobState.FINAL)
+        for job, ran_ns in zip(jobs, runs_ns, strict=True):
+            waits_ns.append(now - job.accepted_ns - ran_ns)
+            seq = job.seq
+            seqs.append(seq)
+            del mine[seq]
+            nbytes += job.nbytes
             fn = job.fn
             fn.jobs -= 1
             if not fn.users:
                 self.functions.retire_unused(fn)
-        self.unfinished -= len(jobs)
-        nbytes = sum([job.nbytes for job in jobs])
+        self.counters.wait.add_all(waits_ns)
+        self.counters.run.add_all(runs_ns)
+        self.unfinished -= len(seqs)
         self.jobs_nbytes -= nbytes
-        jobs[0].session.nbytes -= nbytes
-        self.counters.finished[_LABEL[Outcome.OK]] += len(jobs)
-        session = jobs[0].session
-        if self.is_open(session):
-            seqs = [job.seq for job in jobs]
+        session.nbytes -= nbytes
+        self.counters.finished[_OK] += len(seqs)
+        if session.sid in self.sessions:
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
@@ -242,3 +255,4 @@ class Ledger:
 
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})
 _LABEL = {outcome: outcome.name.lower() for outcome in Outcome}
+_OK = _LABEL[Outcome.OK]

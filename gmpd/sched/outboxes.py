@@ -70,13 +70,13 @@ class Outboxes:
         outcomes.ran_us.extend(ran_us)
         outcomes.buffers.extend(buffers)
         nbytes = sum(map(len, payloads))
-        for own in buffers:
-            if own:
-                nbytes += sum(map(len, own))
+        if any(buffers):
+            nbytes += sum(len(each) for own in buffers for each in own)
         outcomes.nbytes += nbytes
         self.nbytes += nbytes
         self._dirty[session.sid] = session
-        if nbytes and not session.full and session.untaken > self._untaken_max:
+        untaken = outcomes.nbytes + session.unacked_bytes
+        if nbytes and untaken > self._untaken_max and not session.full:
             session.full = session.parent is None  # a worker of our own takes all that comes
             self._hold(session)
 
@@ -106,19 +106,23 @@ class Outboxes:
     def flush(self, out: list[Instruction]) -> None:
         """The outcomes to send now: a message to each session in turn, up to ``TURN_BYTES``."""
         dirty, nbytes = self._dirty, 0
+        if not dirty:
+            self.is_pending = False
+            return
         while dirty and nbytes < TURN_BYTES:
             session = dirty.pop(next(iter(dirty)))
             if not session.outcomes.seqs or session.unacked_bytes > self._unacked_max:
                 continue
             outcomes = self._take(session)
-            nbytes += outcomes.nbytes
+            size = outcomes.nbytes
+            nbytes += size
             session.delivered += len(outcomes.seqs)
             if session.parent is None:
-                session.unacked_bytes += outcomes.nbytes
-                session.batches.append((session.delivered, outcomes.nbytes))
+                session.unacked_bytes += size
+                session.batches.append((session.delivered, size))
             else:  # a worker of our own: it reads all that comes
                 session.acked = session.delivered
-            self.nbytes -= outcomes.nbytes
+            self.nbytes -= size
             out.append(SendOutcomes(session, outcomes))
             if session.outcomes.seqs:
                 dirty[session.sid] = session

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Instruction, Probe, RecoverOutcomes, Retire, Revoke, UndefineAt
-from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRecord, earliest
+from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRecord
 
 
 class Ps:
@@ -110,13 +110,14 @@ class Ps:
         there are any."""
         found, later = False, None
         for p in (*self.all.values(), *isolated.values()) if isolated else self.all.values():
-            if not p.probe_at_ns or not p.is_holding:
+            at = p.probe_at_ns
+            if not at or not p.is_holding:
                 continue
-            if p.probe_at_ns <= now:
+            if at <= now:
                 self._out.append(Probe(p))
                 found = True
-            else:
-                later = earliest(later, p.probe_at_ns)
+            elif later is None or at < later:
+                later = at
         self.next_probe = later
         return found
 

@@ -7,7 +7,7 @@ randomness is a small generator with a given seed: the same events give the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import gcd
 
@@ -34,11 +34,11 @@ class RandomOrder:
         self._state = x
         return ((x * 0x2545F4914F6CDD1D) & _MASK) >> 32
 
-    def positions(self, n: int) -> Iterator[int]:
+    def positions(self, n: int) -> Iterable[int]:
         """0 to ``n - 1``, each once."""
-        if n <= 1:  # no dice needed
-            yield from range(n)
-            return
+        return range(n) if n <= 1 else self._drawn(n)  # for one no dice are needed
+
+    def _drawn(self, n: int) -> Iterator[int]:
         draw = self.next()
         strides = coprimes(n)
         at, stride = draw % n, strides[draw // n % len(strides)]

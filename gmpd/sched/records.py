@@ -419,14 +419,8 @@ class PRecord:
 
     def own_children(self) -> int | None:
         """The session to pass over for this P: its own children, while it has more at home."""
-        return self.session.sid if self.children and self.session is not None else None
-
-    def oldest(self, skip: int | None) -> Job | None:
-        """The fresh job that was leased first, and not by session ``skip``."""
-        for job in self.fresh.values():
-            if job.session.sid != skip:
-                return job
-        return None
+        session = self.session
+        return session.sid if session is not None and self.children else None
 
     def end_lease(self, token: int) -> Job | None:
         """Release a lease, and the credit that it used; None when it is not held."""

@@ -226,26 +226,29 @@ class Sched:
 
     def _decide(self, now: int) -> list[Instruction]:
         """The instructions of this turn."""
-        if self._ledger.unfinished:  # else nothing waits, and no P holds anything
-            self._ledger.wake_delayed(now)
+        ledger, out = self._ledger, self._out
+        if ledger.unfinished:  # else nothing waits, and no P holds anything
+            ledger.wake_delayed(now)
             self._limits.due(now)
             self._leasing.pump(now)
         isolated = self.isolated
         if not isolated.quiet:
             self._leasing.isolate(now)
         # Else another turn follows, which knows the deaf Ps.
-        if self._ledger.unfinished and not self._ps.probe(isolated.ps, now):
+        if ledger.unfinished and not self._ps.probe(isolated.ps, now):
             self._steals.steal(now)
-        self._children.ask()
-        self._ledger.outboxes.flush(self._out)
-        if self._ledger.turned:
+        if self._children.parents:
+            self._children.ask()
+        ledger.outboxes.flush(out)
+        if ledger.turned:
             self._backpressure.tell()
-        if self._rooms:
-            self._out.extend(self._rooms.tell(now))
-        taken = self._out.copy()
-        self._out.clear()
-        if taken:
-            self._keep((now, [each.__class__ for each in taken]))
+        if self._rooms.is_used:
+            out.extend(self._rooms.tell(now))
+        if not out:
+            return []
+        taken = out.copy()
+        out.clear()
+        self._keep((now, [*map(type, taken)]))
         return taken
 
     def next_deadline(self) -> int | None:
@@ -253,11 +256,13 @@ class Sched:
 
         To be asked after one whose instructions were done: it has looked at all Ps.
         """
-        if self.delivers:
+        ledger = self._ledger
+        if ledger.outboxes.is_pending:
             return 0
-        isolated = None if self.isolated.quiet else self.isolated.deadline(self.draining)
-        due = earliest(isolated, self._rooms.next_due())
-        if not self._ledger.unfinished:
+        due = None if self.isolated.quiet else self.isolated.deadline(ledger.draining)
+        if self._rooms.is_used:
+            due = earliest(due, self._rooms.next_due())
+        if not ledger.unfinished:
             return due
         return earliest(
             due,
@@ -270,8 +275,9 @@ class Sched:
 
     def take_failures(self) -> list[Failure]:
         """Attempts of clients' jobs that did not end well since the last call."""
-        taken = self._ledger.failures.copy()
-        self._ledger.failures.clear()
+        taken = self._ledger.failures
+        if taken:
+            self._ledger.failures = []
         return taken
 
     # -- questions -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The states of a job in the coordinator, and the only function that moves it between them.
+"""The states of a job in the coordinator, and the only functions that move it between them.
 
     DELAYED ──▶ QUEUED ──▶ LEASED ──▶ STARTED ──▶ FINAL
        ▲          ▲  ▲────────┘       │  │  │
@@ -14,7 +14,7 @@ outbox. Any state may end in FINAL.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Protocol
 
@@ -59,3 +59,12 @@ def transition(job: HasState, to: JobState) -> None:
     if to not in _ALLOWED[job.state]:
         raise InvariantError(f"{job.state.name} -> {to.name} is forbidden: {job.story()}")
     job.state = to
+
+
+def transition_all(jobs: Iterable[HasState], to: JobState) -> None:
+    """Move each of these, in one call: there are four moves for each job, and calls cost more than
+    moves."""
+    for job in jobs:
+        if to not in _ALLOWED[job.state]:
+            raise InvariantError(f"{job.state.name} -> {to.name} is forbidden: {job.story()}")
+        job.state = to

@@ -16,7 +16,7 @@ from gmpd.sched.instructions import Instruction, Revoke
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.ps import Ps
 from gmpd.sched.random_order import RandomOrder
-from gmpd.sched.records import Job, PRecord, earliest
+from gmpd.sched.records import Job, PRecord
 from gmpd.sched.runq import half_up
 
 #: A steal costs a lease and its way back (about 0.2 ms): less work is not worth moving.
@@ -51,7 +51,7 @@ class Steals:
         stale.
         """
         self.next_stale = None
-        if self._queue or (thief := self._thief()) is None:
+        if self._queue.length or (thief := self._thief()) is None:
             return
         victims = [p for p in self._ps.all.values() if p.fresh and p.ready and not p.draining]
         for at in self._order.positions(len(victims)):
@@ -62,32 +62,40 @@ class Steals:
     def _stealable(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
         """The leases to revoke from ``victim``. Not a thief's own children, which are nothing for
         it while it has others of them at home."""
-        skip = thief.own_children()
-        oldest = victim.oldest(skip)
-        if oldest is None:
+        fresh, skip = victim.fresh, thief.own_children()
+        tokens = list(fresh)
+        if skip is not None:
+            tokens = [token for token in tokens if fresh[token].session.sid != skip]
+        if not tokens:
             return []
-        tokens = [token for token, job in victim.fresh.items() if job.session.sid != skip]
+        oldest = fresh[tokens[0]]
         if victim.deaf:
             return tokens
-        if aside := victim.set_aside():
+        if victim.aside and (aside := victim.set_aside()):
             # First what would wait there longest, but not to where it would be set aside as well.
             alike = {job.fn for job in islice(reversed(thief.started.values()), ALIKE_LOOKS)}
-            tokens = [t for t in tokens if t not in aside or victim.fresh[t].fn not in alike]
+            tokens = [t for t in tokens if t not in aside or fresh[t].fn not in alike]
             tokens.sort(key=lambda token: token not in aside)
-        if tokens and self._has_spare(victim, len(tokens), free=not thief.begun):
+        if tokens and self._has_spare(
+            victim, len(tokens), free=not (thief.started or thief.overrunning)
+        ):
             return tokens[: half_up(len(tokens))]
         if now >= (stale := _stale_ns(oldest)):
             return [oldest.token]
-        self.next_stale = earliest(self.next_stale, stale)
+        if self.next_stale is None or stale < self.next_stale:
+            self.next_stale = stale
         return []
 
     def _thief(self) -> PRecord | None:
         """The idle P to steal for: the latest that has nothing started, else the latest."""
         latest = None
         for p in reversed(self._ps.idle):
-            if not p.deaf and p.begun < self._started_max:
-                if not p.begun:
-                    return p
+            if p.deaf:
+                continue
+            begun = len(p.started) + len(p.overrunning)
+            if not begun:
+                return p
+            if begun < self._started_max:
                 latest = latest or p
         return latest
 
@@ -99,7 +107,7 @@ class Steals:
         """
         if n > 1 and victim.used_ns >= WORTH_NS:
             return True
-        return free and victim.begun > 0
+        return free and bool(victim.started or victim.overrunning)
 
 
 def _stale_ns(job: Job) -> int:

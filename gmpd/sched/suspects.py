@@ -56,5 +56,6 @@ class Suspects:
 
     def may_go(self, now: int) -> bool:
         """Whether the pause since the last death is over."""
-        self.next_due = self.after_ns if self.queue and now < self.after_ns else None
-        return bool(self.queue) and self.next_due is None
+        waits = self.queue.length > 0
+        self.next_due = self.after_ns if waits and now < self.after_ns else None
+        return waits and self.next_due is None

@@ -480,7 +480,7 @@ def test_who_comes_late_is_told_again(desks: Callable[..., Desk]) -> None:
     assert told(desk.take(after_ms=200)) == []
     desk.leave(late)
     desk.take()
-    assert not desk.sched._rooms, "it left, and is forgotten"
+    assert not desk.sched._rooms.is_used, "it left, and is forgotten"
 
 
 def test_nobody_waits_for_a_client_that_left_or_a_daemon_that_drains(
