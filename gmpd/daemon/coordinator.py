@@ -51,9 +51,6 @@ STOP_S = 2.0
 #: process that waits for a lost disk or file server, or that is being traced, may stay for ever.
 KILL_S = 8.0
 
-#: Once they are done the policy knows more, and decides again.
-_ANSWERED = (do.Revoke, do.Probe)
-
 _TURN_ENDED = TurnEnded()
 
 
@@ -198,15 +195,14 @@ class Coordinator:
 
     def _decide(self) -> None:
         """Do what the policy says, until nothing of it tells the policy something new."""
-        again = True
-        while again:
-            again = False
+        decided = False
+        while not decided:
             for instruction in self.sched.handle(_TURN_ENDED, time.monotonic_ns()):
                 try:
                     self._effects.execute(instruction)
                 except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
                     self._failed(instruction, error)
-                again = again or isinstance(instruction, _ANSWERED)
+            decided = not self.sched.has_news
 
     def _failed(self, instruction: do.Instruction, error: Exception) -> None:
         """The peer that an instruction was for is disconnected; without one there is no way on."""

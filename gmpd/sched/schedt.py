@@ -69,6 +69,8 @@ class Sched:
         self._backpressure = Backpressure(ledger, self._out)
 
         # Queries.
+        #: Whether events came since the last turn: executing its instructions is one way they do.
+        self.has_news = False
         self.history = History()
         self._keep = self.history.add
         #: For each class of event the method that handles its union. One look-up: isinstance of a
@@ -107,7 +109,9 @@ class Sched:
         kind = type(event)
         try:
             if kind is TurnEnded:
+                self.has_news = False
                 return self._decide(now)
+            self.has_news = True
             self._keep((now, event.kept()))
             self._group[kind](event, now)
         except ProtocolError:

@@ -224,6 +224,25 @@ def test_an_instruction_that_cannot_be_done_costs_whom_it_is_for(
     assert len(caplog.records) == 1, "seldom: the second is counted, and told with a later one"
 
 
+def test_whatever_an_instruction_tells_the_policy_is_decided_on_in_the_same_turn() -> None:
+    """Any event: no list says which instructions bring one."""
+    desk, done = Desk(), []
+    desk.submit(b"1")
+
+    class Effects:
+        def execute(self, instruction: do.Instruction) -> None:
+            done.append(type(instruction))
+            if len(done) == 1:  # another worker is there, and another job
+                desk.sched.handle(WorkerReady(1, 1), 2)
+                desk.submit(b"2")
+
+    coordinator: Any = SimpleNamespace(sched=desk.sched, _effects=Effects())
+    desk.sched.handle(WorkerReady(0, 1), 1)
+    Coordinator._decide(coordinator)
+    assert done == [do.DefineAt, do.LeaseJobs] * 2
+    assert not desk.sched.has_news
+
+
 def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     """As far as its end needs it; the workers are these."""
     made: Any = Coordinator.__new__(Coordinator)
