@@ -22,7 +22,7 @@ from gmpd.daemon.workers import Workers
 from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
-from gmpd.sched.records import PROBE_AFTER_NS, PRecord
+from gmpd.sched.records import PRecord
 from gmpd.sched.schedt import Sched
 
 log = logging.getLogger("gmpd.coordinator")
@@ -154,12 +154,7 @@ class Effects:
         worker = self._worker_of(p)
         moves, asleep = False, False
         if worker is not None:
-            slots = worker.shm.slots
-            round_ = slots[Slot.ROUND]
-            moves = round_ != worker.seen_round or now - worker.sent_ns < PROBE_AFTER_NS
-            worker.seen_round = round_
-            # A message wakes a worker that sleeps.
-            asleep = bool(slots[Slot.ASLEEP_NS]) and round_ != worker.sent_round
+            moves, asleep = worker.watch.look(now)
             if not (moves or asleep or worker.called_deaf) and p.is_deaf_for(DEAF_SHOWN_NS, now):
                 worker.called_deaf = True
                 log.warning("%s is deaf: %s", worker, _what_runs(p, worker, now))

@@ -49,6 +49,10 @@ class Slot(IntEnum):
     LOOKS = 7
     #: When the counters were written last.
     BEAT_NS = 8
+    #: Messages of the coordinator that the worker has handled, and messages that it gave its link:
+    #: those that the other side does not know of may be in the queues of a worker that is stopped.
+    TAKEN = 9
+    SENT = 10
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33
@@ -90,6 +94,7 @@ _LOW = 0xFFFFFFFF
 # Plain ints for what is written with every job: an enum's member costs as much as the store itself.
 _CURRENT, _CURRENT_NS = int(Slot.CURRENT), int(Slot.CURRENT_NS)
 _BEAT_NS = int(Slot.BEAT_NS)
+_TAKEN, _SENT = int(Slot.TAKEN), int(Slot.SENT)
 _OUT_HEAD, _OUT_TAIL, _OUT_ACKED = int(Slot.OUT_HEAD), int(Slot.OUT_TAIL), int(Slot.OUT_ACKED)
 
 
@@ -230,6 +235,14 @@ class WorkerShm:
     def waits_no_more(self, place: int) -> None:
         """It begins."""
         self.slots[place] = 0
+
+    def took(self) -> None:
+        """A message of the coordinator has been handled."""
+        self.slots[_TAKEN] += 1
+
+    def sends(self) -> None:
+        """A message goes to the coordinator."""
+        self.slots[_SENT] += 1
 
     def stacks_fd(self) -> int:
         """A descriptor that writes where ``stacks`` reads; OSError where there is no /proc."""

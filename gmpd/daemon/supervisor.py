@@ -21,15 +21,13 @@ from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.cpus import core_of
 from gmpd.daemon.frozen import Stillness
+from gmpd.daemon.loop_watch import LoopWatch
 from gmpd.daemon.reaper import Reaper
-from gmpd.daemon.shm import Slot, WorkerShm
+from gmpd.daemon.shm import WorkerShm
 from gmpd.inherited import Inherited
 from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.timeouts import wait_ms
-
-# A plain int: it is read with every message, and an enum's member costs as much as the read.
-_ROUND = int(Slot.ROUND)
 
 
 @dataclass(eq=False)
@@ -51,11 +49,6 @@ class WorkerProcess:
     #: We asked it to end, or killed it ourselves: its death is no surprise.
     expected: bool = False
     finished: int = 0
-    #: Rounds of its run loop when it was heard of or looked at last, and when it was written to,
-    #: and the time of that (ns).
-    seen_round: int = 0
-    sent_round: int = 0
-    sent_ns: int = 0
     #: Looks of its sysmon at the last probe.
     seen_looks: int = 0
     #: It was said that it is deaf, and it was not heard of since.
@@ -70,15 +63,16 @@ class WorkerProcess:
     #: The fault that it reported before it ended.
     fault: str = ""
 
+    #: Whether its run loop moves.
+    watch: LoopWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = LoopWatch(self.shm.slots)
+
     def heard(self) -> None:
         """A message of it came: its run loop lives."""
-        self.seen_round = self.shm.slots[_ROUND]
+        self.watch.heard()
         self.called_deaf = False
-
-    def written_to(self, now_ns: int) -> None:
-        """A message goes to it: if it sleeps, that wakes it."""
-        self.sent_round = self.shm.slots[_ROUND]
-        self.sent_ns = now_ns
 
     @property
     def isolated(self) -> bool:

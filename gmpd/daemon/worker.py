@@ -354,7 +354,9 @@ class Worker:
     def _send(self, message: protocol.Message, frames: Any = ()) -> None:
         if self.loop.p.forked:  # the socket is the worker's
             leave_fork(1)
-        self.link.send([protocol.pack(message), *frames])
+        data = protocol.pack(message)
+        self.shm.sends()
+        self.link.send([data, *frames])
         if self.link.readable:  # the send consumed the descriptor's edge
             self.loop.p_callbacks.soon(self.on_readable)
 
@@ -365,6 +367,7 @@ class Worker:
         while (frames := self.link.recv()) is not None:
             try:
                 self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
+                self.shm.took()
             except BaseException as error:  # noqa: BLE001 - whatever user code made of it, too
                 self._cannot_go_on(error)
 

@@ -103,16 +103,17 @@ class Workers:
         if isinstance(message, protocol.Hello):
             self._greet(peer, message)
             return
-        if worker is not None and isinstance(message, protocol.Fault):
-            self._router.send(peer, [protocol.pack(protocol.Stop(False))])  # it waits for that
-            self._pool.faulted(worker, message)
-            return
+        if worker is not None:
+            worker.heard()
+            if isinstance(message, protocol.Fault):
+                self._send(worker, protocol.Stop(False))  # it waits for that
+                self._pool.faulted(worker, message)
+                return
         record = self._sched.record(worker.p) if worker is not None else None
         if worker is None or record is None:
             self._sched.counters.dropped["unknown_worker"] += 1
             return
         p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
-        worker.heard()
         handle = self._sched.handle
         match message:
             case protocol.Finished():
@@ -177,7 +178,8 @@ class Workers:
         worker.peer = peer
         self._processes[peer] = worker
         self._router.identified()
-        self._router.send(peer, [protocol.pack(self._welcome())])
+        worker.heard()
+        self._send(worker, self._welcome())
         if serves:
             self._pool.ready(worker)
 
@@ -195,7 +197,6 @@ class Workers:
         """Send to the worker that houses this epoch of a P; nothing when that is gone."""
         worker = self._pool.supervisor.worker_of(p.p, p.epoch)
         if worker is not None and worker.peer in self._processes:
-            worker.written_to(time.monotonic_ns())
             self._send(worker, message, frames)
 
     def _send(
@@ -204,13 +205,14 @@ class Workers:
         data = protocol.pack(message)
         self._traffic.count_out(message, len(data))
         # One that cannot be reached is dying: its pidfd brings its leases back.
-        self._router.send(worker.peer, [data, *frames])
+        if self._router.send(worker.peer, [data, *frames]):
+            worker.watch.wrote(time.monotonic_ns())
 
     def stop(self) -> None:
         """All of them end now; what they have not sent is lost."""
         for worker in self._processes.values():
             worker.expected = True
-            self._router.send(worker.peer, [protocol.pack(protocol.Stop(False))])
+            self._send(worker, protocol.Stop(False))
 
     # -- they end ----------------------------------------------------------------------------------
 

@@ -101,9 +101,11 @@ class Ps:
         record.deaf = False
 
     def watch(self, record: PRecord, now: int) -> None:
-        """It is about to get work: if it held nothing, its silence counts from now on."""
-        if not record.probe_at_ns or not record.is_holding:
-            record.probe_at_ns = now + PROBE_AFTER_NS
+        """It is about to get work, and ought to begin it soon."""
+        at = now + PROBE_AFTER_NS
+        if not record.is_holding or not record.probe_at_ns or record.probe_at_ns > at:
+            record.probe_at_ns = at
+            record.probe_every_ns = PROBE_AFTER_NS
 
     def probe(self, isolated: Mapping[int, PRecord], now: int) -> bool:
         """See after Ps and isolated workers that hold something and have not been heard of; whether
@@ -127,7 +129,11 @@ class Ps:
         if deaf and not record.deaf:
             record.deaf_ns = now
         record.deaf = deaf
-        record.probe_at_ns = 0 if asleep else now + record.probe_every_ns
-        record.probe_every_ns = min(PROBE_EVERY_MAX_NS, record.probe_every_ns * 2)
+        if asleep:  # it may wake for a moment, and stop in it
+            record.probe_at_ns = now + PROBE_EVERY_MAX_NS
+            record.probe_every_ns = PROBE_AFTER_NS
+        else:
+            record.probe_at_ns = now + record.probe_every_ns
+            record.probe_every_ns = min(PROBE_EVERY_MAX_NS, record.probe_every_ns * 2)
         if record.deaf:
             self._out.append(RecoverOutcomes(record))

@@ -125,10 +125,10 @@ def _finished(client: RawClient, p: int) -> int:
     return found
 
 
-def test_a_stopped_worker_loses_its_leases_within_100_ms_of_another_being_idle(
+def test_the_jobs_of_a_stopped_worker_take_a_few_probes_and_no_more(
     boot: Boot, tmp_path: Path
 ) -> None:
-    """The best of some rounds: on a busy machine the cores are not idle within 100 ms."""
+    """In each round, on a busy machine too; 0.1 s where the cores are idle."""
     _, client = boot()
     record = str(tmp_path / "ran")
     warm(client, "jobs_for_tests:note", record, "warm")
@@ -140,15 +140,13 @@ def test_a_stopped_worker_loses_its_leases_within_100_ms_of_another_being_idle(
         try:
             began = time.monotonic()
             calls = [(record, f"{round_}.{i}") for i in range(20)]
-            jobs = client.submit("jobs_for_tests:note", *calls)
-            while not client.done.keys() >= set(jobs) and time.monotonic() < began + 3:
-                client.receive(0.05)
+            client.outcomes(client.submit("jobs_for_tests:note", *calls))
             took.append(time.monotonic() - began)
         finally:
             go_on(stopped)
-        client.outcomes(jobs)
         client.until(lambda: client.call("status")["ps"][0]["fresh"] == 0)
     assert min(took) < 0.1, took
+    assert max(took) < 3.0, took
 
 
 def test_without_another_worker_the_jobs_stay_until_it_goes_on(boot: Boot, tmp_path: Path) -> None:

@@ -319,16 +319,44 @@ def test_who_moves_is_not_deaf_and_is_looked_at_ever_more_rarely(silence: Silenc
     assert silence.one.probe_at_ns == silence.desk.now + PROBE_AFTER_NS
 
 
-def test_who_sleeps_is_not_looked_at_again_before_it_is_given_work(silence: Silence) -> None:
-    """Parked Gs for hours: no timer runs for them."""
-    silence.desk.start(silence.one)
-    silence.desk.take()
+def test_who_sleeps_is_looked_at_once_a_second_until_it_is_given_work(silence: Silence) -> None:
+    """A parked G wakes by itself, and its worker may stop before it has told of its end."""
+    desk, one = silence.desk, silence.one
+    desk.start(one)
+    desk.take()
+    for _ in range(3):
+        silence.look(asleep=True)
+        desk.take()
+        assert desk.sched.next_deadline() == desk.now + PROBE_EVERY_MAX_NS
+    silence.look(moves=True)
+    desk.take()
+    assert desk.sched.next_deadline() == desk.now + PROBE_AFTER_NS
     silence.look(asleep=True)
-    silence.desk.take()
-    assert silence.desk.sched.next_deadline() is None
-    silence.desk.submit(silence.client, 2, "m:other")
-    silence.desk.take()
-    assert silence.desk.sched.next_deadline() == silence.desk.now + PROBE_AFTER_NS
+    desk.submit(silence.client, 2, "m:other")
+    desk.take()
+    assert desk.sched.next_deadline() == desk.now + PROBE_AFTER_NS
+
+
+def test_new_leases_are_looked_after_soon_however_rarely_their_p_is_probed(
+    silence: Silence,
+) -> None:
+    """It runs a long job that moves on, and has not been heard of for long."""
+    desk, one = silence.desk, silence.one
+    desk.start(one)
+    desk.start(silence.two, [])
+    desk.take()
+    for _ in range(10):
+        silence.look(moves=True)
+        desk.take()
+    desk.died(2)
+    for _ in range(3):  # more leases do not put it off
+        desk.submit(silence.client, 1, "m:tiny")
+        desk.take(after_ms=3)
+    assert one.fresh
+    assert one.probe_at_ns == desk.now - 6 * MS + PROBE_AFTER_NS
+    for after_ms in (10, 20, 40):
+        silence.look(moves=True)
+        assert one.probe_at_ns == desk.now + after_ms * MS
 
 
 def test_who_holds_nothing_is_not_looked_at(silence: Silence) -> None:
