@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import settings
 
+from tests.trees import nodes_of
+
 T = TypeVar("T")
 
 HERE = Path(__file__).parent
@@ -42,6 +44,11 @@ settings.register_profile("hunt", deadline=None, max_examples=5_000, print_blob=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+# While tests are collected almost everything that is made stays: looking for what does not was a
+# quarter of the time.
+gc.disable()
+
+
 def pytest_configure() -> None:
     os.environ[BADGE] = f"{os.getpid()}.{time.time_ns()}"
     # A shell starts what it puts into the background so, and nohup does: commands under test would
@@ -61,12 +68,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(kind)
         if kind == "unit" and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(UNIT_TIMEOUT_S))
-    items.sort(key=lambda item: ORDER.index(_directory(item)))
+    items.sort(key=lambda item: (ORDER.index(_directory(item)), _reads_sources(item)))
+
+
+def _reads_sources(item: pytest.Item) -> bool:
+    """The syntax trees are a million objects: tests of the collector come before them."""
+    return hasattr(getattr(item, "module", None), nodes_of.__name__)
 
 
 def pytest_collection_finish() -> None:
     """Thousands of tests and all that they import live to the end: a pass of the collector over
     them takes longer than most tests, and several passes belong to each test with processes."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
@@ -78,7 +91,9 @@ def pytest_runtest_protocol(
     """What the tests of one file leave alive (modules, reports, caches) lives to the end, too: it
     is frozen, so that the passes of later tests do not look at it again."""
     told = yield
-    if nextitem is not None and nextitem.path != item.path:
+    if nextitem is None or nextitem.path != item.path:
+        if nextitem is None or not _reads_sources(nextitem):
+            nodes_of.cache_clear()
         gc.collect()
         gc.freeze()
     return told

@@ -1,11 +1,25 @@
-"""What a script defines goes to another process by value and comes back as the script's own."""
+"""Values, functions and errors between processes: by value, by name, and across a fork."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import msgpack
+import pytest
+from cloudpickle import cloudpickle as inner
+
+from gmpd import codec
+from gmpd.codec import describe_function, hosted_programs, rebuild, sent_program
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,3 +112,122 @@ def test_a_script_gets_back_values_and_errors_of_its_own_classes(tmp_path: Path)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     assert done.stdout == "all held\n", done.stderr
+
+
+def test_a_main_class_is_sent_by_value_although_its_name_would_do_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    exec("class Thing:\n    limit = 1\n    def read(self): return LIMIT\nLIMIT = 5", namespace)
+    thing_class = namespace["Thing"]
+    monkeypatch.setattr(sys.modules["__main__"], "Thing", thing_class, raising=False)
+    call = codec.encode_call("f", (thing_class(),), {})
+    parts = [[part.name, part.data()] for part in call.needs]
+    script = """if True:
+        import sys, msgpack
+        from gmpd import codec
+        codec.stand_in()
+        data, parts = msgpack.unpackb(sys.stdin.buffer.read())
+        needs = tuple(codec.learn_part(*part) for part in parts)
+        codec.resolve_function(codec.FunctionRef("name", "builtins:len", b"", needs))
+        (t,), _ = codec.decode_call(data)
+        print(type(t).__name__, t.limit, t.read())
+    """
+    told = msgpack.packb([call.data, parts])
+    done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True)
+    assert done.stdout.split() == [b"Thing", b"1", b"5"], done.stderr
+
+
+class Loaded(Exception):
+    pass
+
+
+def test_summaries_need_no_pickle_module() -> None:
+    """Coordinator, gateway and command line read errors; none of the user's code runs."""
+    data = codec.encode_error(Loaded("x"))
+    script = (
+        "import sys; from gmpd.codec import error_summary;"
+        "print(error_summary(sys.stdin.buffer.read()).type);"
+        "assert 'cloudpickle' not in sys.modules"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], input=data, capture_output=True, check=True, timeout=20
+    )
+    assert out.stdout.decode().strip() == f"{__name__}.Loaded"
+
+
+LOCKS: dict[str, Callable[[], Any]] = {
+    "hooks": lambda: rebuild._hooks_lock,
+    "keys": lambda: hosted_programs._key_lock,
+    "classes": lambda: inner._DYNAMIC_CLASS_TRACKER_LOCK,
+    "program": lambda: hosted_programs._hosted_programs[bytes(hosted_programs.ID_BYTES)]._lock,
+}
+
+
+def test_a_fork_waits_for_no_lock_of_another_thread() -> None:
+    codec.learn_part(hosted_programs.part_name(bytes(hosted_programs.ID_BYTES), 0), b"")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in LOCKS.values():
+                stack.enter_context(lock())
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(60)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
+            pid = os.fork()
+        if not pid:
+            os._exit(sum(not lock().acquire(blocking=False) for lock in LOCKS.values()))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        done.set()
+        thread.join()
+        hosted_programs._hosted_programs[bytes(hosted_programs.ID_BYTES)].parts[0].forget()
+
+
+@pytest.fixture
+def program() -> Iterator[Any]:
+    """A module that is sent by value, of a program of its own."""
+    module: Any = types.ModuleType("program_of_test_codec_processes")
+    exec("def f(): return value", module.__dict__)
+    sys.modules[module.__name__] = module
+    cloudpickle.register_pickle_by_value(module)
+    before, sent_program.THIS_PROGRAM = sent_program.THIS_PROGRAM, sent_program.SentProgram()
+    yield module
+    sent_program.THIS_PROGRAM = before
+    cloudpickle.unregister_pickle_by_value(module)
+    del sys.modules[module.__name__]
+
+
+def test_a_fork_is_another_program_from_its_first_function_on(program: Any) -> None:
+    program.value = 1
+    parent = describe_function(program.f)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            ref = describe_function(program.f)
+            names = {part.name.partition(":")[0] for part in ref.needs}
+            code = 0 if names == {sent_program.THIS_PROGRAM.id.hex()} else 2
+        finally:
+            os._exit(code)
+    os.close(read)
+    os.close(write)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert describe_function(program.f) == parent
+
+
+def test_a_client_has_imported_all_that_a_submit_needs() -> None:
+    """A lazy import inside of a submit is half done for a signal handler that submits, too."""
+    code = (
+        "import sys, gmpd.client.sync, gmpd.client.aio;"
+        "sys.exit('gmpd.codec.cloud' not in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

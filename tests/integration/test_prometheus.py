@@ -21,7 +21,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from gmpd.gateway.collector import Reading, SnapshotCollector
 from gmpd.gateway.metrics import METRICS, Kind
 from tests.fake_coordinator import FakeCoordinator
 from tests.gateway_process import Gateway
@@ -145,6 +147,30 @@ def test_the_rules_are_right_to_the_last_remark() -> None:
 
 def test_the_rules_do_what_they_say() -> None:
     promtool("test", "rules", str(CONFIG / "tests" / "gmpd.test.yml"))
+
+
+def test_every_query_of_the_dashboard_is_understood(tmp_path: Path) -> None:
+    lines = ["groups:", "- name: dashboard", "  rules:"]
+    for number, (_, query) in enumerate(queries()):
+        assert "$" not in query
+        lines += [f"  - record: query_{number}", f"    expr: {json.dumps(query)}"]
+    rules = tmp_path / "queries.yml"
+    rules.write_text("\n".join(lines))
+    assert f"{len(queries())} rules found" in promtool("check", "rules", str(rules))
+
+
+def test_promtool_finds_nothing_to_say_about_the_metrics() -> None:
+    snapshot = json.loads((ROOT / "tests/data/snapshot.json").read_text())
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(lambda: Reading(snapshot, 0.5, True, {"ok": 3, "late": 1})))
+    done = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=generate_latest(registry),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_every_alert_has_a_test_and_a_page_of_what_to_do() -> None:

@@ -7,8 +7,6 @@ import importlib.util
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -39,54 +37,7 @@ def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def gmpd(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gmpd.cli", *args],
-        env={**os.environ, **env}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
-
-
 # -- help and names ------------------------------------------------------------------------------
-
-
-def test_help_loads_nothing_but_click() -> None:
-    """Imports are what takes the time; a clock would only measure the machine."""
-    program = (
-        "import sys\n"
-        "from gmpd.cli import main\n"
-        "code = main(['--help'])\n"
-        "print(code, *sys.modules, file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
-    )
-    code, *loaded = done.stderr.split()
-    assert code == "0"
-    heavy = {
-        "aiohttp", "asyncio", "cloudpickle", "concurrent", "email", "http", "json", "logging",
-        "msgpack", "multiprocessing", "numpy", "prometheus_client", "rich", "sqlite3", "subprocess",
-        "tomllib", "unittest", "urllib", "zmq",
-    }  # fmt: skip
-    bare = subprocess.run(
-        [sys.executable, "-c", "import sys, click.shell_completion; print(*sys.modules)"],
-        capture_output=True, text=True, timeout=20, check=True,
-    )  # fmt: skip
-    assert heavy & {name.partition(".")[0] for name in loaded} <= {
-        name.partition(".")[0] for name in bare.stdout.split()
-    }
-    ours = {name for name in loaded if name.split(".")[0] == "gmpd"}
-    assert ours <= {
-        "gmpd",
-        "gmpd.errors",
-        "gmpd.inherited",
-        "gmpd.job",
-        *(
-            f"gmpd.cli{part}"
-            for part in ("", ".app", ".commands", ".exits", ".interrupt", ".report")
-        ),
-    }
-    assert all(name in done.stdout for name in HERE)
 
 
 def test_help_lists_what_is_there_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,19 +82,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["--version"]) == Exit.OK
     assert capsys.readouterr().out.startswith(f"gmpd {__version__} (Python 3.")
-
-
-def test_a_shell_can_complete_names_and_options() -> None:
-    for typed, expected in (
-        ("gmpd do", "doctor"),
-        ("gmpd config sh", "show"),
-        ("gmpd --ver", "--version"),
-    ):
-        words = typed.split()
-        done = gmpd(
-            _GMPD_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1)
-        )
-        assert f"plain,{expected}" in done.stdout.splitlines(), done
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -289,17 +227,6 @@ def test_the_codes_are_told_in_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"{code.value} {code.meaning}" in told for code in Exit)
 
 
-def test_a_reader_that_leaves_is_not_a_failed_job() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "wb") as out:
-        done = subprocess.run(
-            [sys.executable, "-m", "gmpd.cli", "config", "show"],
-            stdout=out, stderr=subprocess.PIPE, text=True, timeout=20, check=False,
-        )  # fmt: skip
-    assert (done.returncode, done.stderr) == (Exit.PIPE, "")
-
-
 @pytest.mark.parametrize(
     ("env", "color"),
     [
@@ -313,11 +240,6 @@ def test_a_reader_that_leaves_is_not_a_failed_job() -> None:
 )
 def test_colour_is_as_the_surroundings_ask(env: dict[str, str], color: bool | None) -> None:
     assert app.color_of(env) is color
-
-
-def test_colour_is_off_in_a_pipe_and_on_when_forced() -> None:
-    assert "\x1b[" not in gmpd("config", "show", "--origin").stdout
-    assert "\x1b[" in gmpd("config", "show", "--origin", FORCE_COLOR="1").stdout
 
 
 # -- gmpd config ---------------------------------------------------------------------------------

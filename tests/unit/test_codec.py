@@ -15,7 +15,6 @@ import io
 import math
 import operator
 import pickle
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -402,30 +401,6 @@ def test_a_value_of_a_local_class_is_an_instance_of_it_when_it_returns() -> None
     back = there_and_back([Local(3)])[0]
     assert isinstance(back, Local)
     assert back.n == 3
-
-
-def test_a_main_class_is_sent_by_value_although_its_name_would_do_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    namespace: dict[str, Any] = {"__name__": "__main__"}
-    exec("class Thing:\n    limit = 1\n    def read(self): return LIMIT\nLIMIT = 5", namespace)
-    thing_class = namespace["Thing"]
-    monkeypatch.setattr(sys.modules["__main__"], "Thing", thing_class, raising=False)
-    call = codec.encode_call("f", (thing_class(),), {})
-    parts = [[part.name, part.data()] for part in call.needs]
-    script = """if True:
-        import sys, msgpack
-        from gmpd import codec
-        codec.stand_in()
-        data, parts = msgpack.unpackb(sys.stdin.buffer.read())
-        needs = tuple(codec.learn_part(*part) for part in parts)
-        codec.resolve_function(codec.FunctionRef("name", "builtins:len", b"", needs))
-        (t,), _ = codec.decode_call(data)
-        print(type(t).__name__, t.limit, t.read())
-    """
-    told = msgpack.packb([call.data, parts])
-    done = subprocess.run([sys.executable, "-c", script], input=told, capture_output=True)
-    assert done.stdout.split() == [b"Thing", b"1", b"5"], done.stderr
 
 
 def test_a_class_that_comes_home_keeps_its_own_state() -> None:

@@ -369,20 +369,6 @@ def test_by_name_only_exceptions_are_made(qualname: str) -> None:
     assert (type(back) is ValueError) == (qualname == "ValueError")
 
 
-def test_summaries_need_no_pickle_module() -> None:
-    """Coordinator, gateway and command line read errors; none of the user's code runs."""
-    data = codec.encode_error(raising(Loaded("x")))
-    script = (
-        "import sys; from gmpd.codec import error_summary;"
-        "print(error_summary(sys.stdin.buffer.read()).type);"
-        "assert 'cloudpickle' not in sys.modules"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", script], input=data, capture_output=True, check=True, timeout=20
-    )
-    assert out.stdout.decode().strip() == f"{__name__}.Loaded"
-
-
 def test_every_error_of_gmpd_comes_back_as_itself() -> None:
     kinds = [
         kind

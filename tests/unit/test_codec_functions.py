@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import contextvars
 import functools
 import gc
@@ -17,7 +16,6 @@ import sys
 import textwrap
 import threading
 import types
-import warnings
 import weakref
 import zlib
 from collections.abc import Callable
@@ -25,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloudpickle import cloudpickle
 
 import gmpd
 from gmpd import codec
-from gmpd.codec import FunctionRef, functions, hosted_programs, pickles, rebuild
+from gmpd.codec import FunctionRef, functions, pickles
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 from gmpd.job import job, options_of
 
@@ -584,38 +581,3 @@ def test_a_function_by_value_whose_module_is_missing_names_both() -> None:
     ref = FunctionRef("pickle", "m:f", hidden + zlib.crc32(hidden).to_bytes(4, "little"))
     with pytest.raises(NotRegistered, match=r"m:f cannot be rebuilt: .*No module named 'posix"):
         codec.resolve_function(ref)
-
-
-LOCKS: dict[str, Callable[[], Any]] = {
-    "hooks": lambda: rebuild._hooks_lock,
-    "keys": lambda: hosted_programs._key_lock,
-    "classes": lambda: cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK,
-    "program": lambda: hosted_programs._hosted_programs[bytes(hosted_programs.ID_BYTES)]._lock,
-}
-
-
-def test_a_fork_waits_for_no_lock_of_another_thread() -> None:
-    codec.learn_part(hosted_programs.part_name(bytes(hosted_programs.ID_BYTES), 0), b"")
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with contextlib.ExitStack() as stack:
-            for lock in LOCKS.values():
-                stack.enter_context(lock())
-            held.set()
-            done.wait(60)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert held.wait(60)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads beside a fork
-            pid = os.fork()
-        if not pid:
-            os._exit(sum(not lock().acquire(blocking=False) for lock in LOCKS.values()))
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    finally:
-        done.set()
-        thread.join()
-        hosted_programs._hosted_programs[bytes(hosted_programs.ID_BYTES)].parts[0].forget()

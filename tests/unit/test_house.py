@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import re
@@ -147,6 +148,23 @@ def test_nothing_is_left_for_later() -> None:
     assert not found
 
 
+#: Calls that start a process.
+STARTS = re.compile(
+    r"\b(?:subprocess\.(?:run|Popen|call|check_\w+)|multiprocessing\.\w+|spawn_process"
+    r"|os\.(?:forkpty|fork|posix_spawnp?|system|popen|spawn\w+))\("
+)
+
+
+def test_no_unit_test_starts_a_process() -> None:
+    """They are to be quick and alike on every machine: tests/integration is for processes."""
+    assert not [
+        f"{name_of(path)}: {found.group()})"
+        for path in TESTS
+        if path.parent.name == "unit"
+        for found in STARTS.finditer(path.read_text())
+    ]
+
+
 def test_every_module_can_be_imported() -> None:
     for path in SOURCES:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -235,13 +253,16 @@ FORBIDDEN = {
 }
 
 
+text_of = functools.cache(Path.read_text)
+
+
 @pytest.mark.parametrize("phrase", FORBIDDEN)
 def test_forbidden_phrases_become_fewer(phrase: str) -> None:
     for files, at_most in zip((DOCUMENTS, SOURCES), FORBIDDEN[phrase], strict=True):
         found = [
             f"{name_of(path)}:{text.count(chr(10), 0, match.start()) + 1}"
             for path in files
-            for text in [path.read_text()]
+            for text in [text_of(path)]
             for match in re.finditer(phrase, text)
         ]
         assert len(found) <= at_most, (

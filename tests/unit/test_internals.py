@@ -7,7 +7,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import concurrent.futures
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -53,6 +52,18 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
+def called(node: ast.AST) -> str:
+    """The name, if it is one."""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def root(node: ast.AST) -> str:
+    """The first name of ``a.b.c``."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return called(node)
+
+
 def owned(nodes: list[ast.AST]) -> Iterator[str]:
     """Names that gmpd's own classes and modules define."""
     for node in nodes:
@@ -63,7 +74,7 @@ def owned(nodes: list[ast.AST]) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
                 yield node.attr
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+        elif isinstance(node, ast.Assign) and called(node.targets[0]) == "__slots__":
             yield from (str(n.value) for n in ast.walk(node) if isinstance(n, ast.Constant))
 
 
@@ -71,9 +82,9 @@ def asked(nodes: list[ast.AST]) -> Iterator[tuple[str, int]]:
     """Private attributes of other objects, also those that are asked for by a string."""
     for node in nodes:
         if isinstance(node, ast.Attribute) and private(node.attr):
-            if ast.unparse(node.value) not in DOCUMENTED:
+            if called(node.value) not in DOCUMENTED:
                 yield node.attr, node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ATTRIBUTE_CALLS:
+        elif isinstance(node, ast.Call) and called(node.func) in ATTRIBUTE_CALLS:
             name = node.args[1]
             if isinstance(name, ast.Constant) and private(str(name.value)):
                 yield str(name.value), node.lineno
@@ -120,9 +131,9 @@ def test_no_other_module_asks_a_module_for_a_private_name() -> None:
     found = []
     for path in OTHERS:
         for node in nodes_of(path):
-            if isinstance(node, ast.Attribute):
-                top, *rest = ast.unparse(node).partition("(")[0].split(".")
-                if top in BEHIND_THE_DOOR and any(private(r) or r in UNDOCUMENTED for r in rest):
+            if isinstance(node, ast.Attribute) and root(node) in BEHIND_THE_DOOR:
+                _, *rest = ast.unparse(node).partition("(")[0].split(".")
+                if any(private(r) or r in UNDOCUMENTED for r in rest):
                     found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
     assert found == []
 
@@ -178,19 +189,3 @@ def test_a_python_without_it_is_refused_by_its_name(
     source = compile(DOOR.read_text(), str(DOOR), "exec", dont_inherit=True)
     with pytest.raises(UnsupportedPython, match=rf"has no {where}\.{attribute}, which gmpd needs"):
         exec(source, {"__name__": "gmpd.runtime.internals_again"})
-
-
-def test_a_program_on_such_a_python_ends_with_one_sentence() -> None:
-    script = (
-        "import asyncio, gmpd\n"
-        "del asyncio._set_running_loop\n"
-        "async def main(): pass\n"
-        "gmpd.run(main())\n"
-    )
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("gmpd.errors.UnsupportedPython: Python "), (
-        done.stderr
-    )
-    assert "has no asyncio._set_running_loop" in done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -314,29 +312,14 @@ def test_collecting_does_not_happen_at_registration() -> None:
 def test_a_scrape_of_64_ps_is_a_few_milliseconds(daemon: Daemon) -> None:
     p = daemon.snapshot["ps"][0]
     daemon.snapshot["ps"] = [{**p, "p": i} for i in range(64)]
-    took = []
-    for _ in range(10):
+
+    def took() -> float:
         generate_latest(daemon.registry)
-        took.append(daemon.value("gmpd_collect_duration_seconds") or 0)
-    assert all(took)
+        return daemon.value("gmpd_collect_duration_seconds") or 0
+
     # Ten times what it takes on a slow machine: this is to catch a quadratic, not to measure. The
     # fastest of some: others may have the cores meanwhile.
-    assert min(took) < 0.25
-
-
-@pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="promtool is not installed (apt-get install prometheus)",
-)
-def test_promtool_finds_nothing_to_say(daemon: Daemon) -> None:
-    done = subprocess.run(
-        ["promtool", "check", "metrics"],
-        input=generate_latest(daemon.registry),
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert any(0 < took() < 0.25 for _ in range(10))
 
 
 def test_isolated_jobs_are_counted_apart(daemon: Daemon) -> None:

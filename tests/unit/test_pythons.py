@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -20,11 +19,6 @@ from gmpd.runtime import internals
 from gmpd.runtime.loop import Loop
 
 TOP = Path(__file__).parents[2]
-FUTURE = (
-    "import asyncio, collections, sys\n"
-    "V = collections.namedtuple('V', 'major minor micro releaselevel serial')\n"
-    "sys.version_info = V(3, 99, 1, 'final', 0)\n"
-)
 
 
 async def nothing() -> None:
@@ -67,18 +61,6 @@ def test_nothing_starts_without_the_gil(start: str) -> None:
         STARTS[start]()
 
 
-def test_a_daemon_does_not_start_without_the_gil(short_tmp: Path) -> None:
-    script = (
-        "import sys; sys._is_gil_enabled = lambda: False\n"
-        "from gmpd.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", script, "serve", "--runtime-dir", str(short_tmp / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 78
-    assert done.stderr.startswith("error: gmpd needs the GIL"), done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.usefixtures("newer")
 def test_a_newer_python_is_told_of_once_and_used(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
@@ -87,21 +69,6 @@ def test_a_newer_python_is_told_of_once_and_used(caplog: pytest.LogCaptureFixtur
         gmpd.Client  # noqa: B018 - only looked up
     (told,) = [r.message for r in caplog.records]
     assert f"Python {pythons.running()} is newer than 3.10" in told
-
-
-def test_a_program_on_a_newer_python_reads_it_on_stderr_and_runs() -> None:
-    script = (
-        FUTURE + "import gmpd\nasync def main(): print('ran')\ngmpd.run(main()); gmpd.run(main())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == "ran\nran\n", done.stderr
-    assert done.stderr.count("Python 3.99.1 is newer than 3.15") == 1
 
 
 @pytest.mark.usefixtures("no_gil")

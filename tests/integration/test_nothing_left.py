@@ -1,0 +1,37 @@
+"""The watch over processes that tests leave sees children and orphans."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests import conftest
+from tests.support import wait_until
+
+
+def test_a_child_is_seen_while_it_lives() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        wait_until(lambda: child.pid in conftest._processes(), "the child is seen")
+        child.communicate(b"\n")
+    assert child.pid not in conftest._processes()
+
+
+def test_an_orphan_is_seen_too() -> None:
+    """As a worker whose coordinator was killed: no longer our child, but still ours."""
+    program = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import sys; sys.stdin.read()'])\n"
+        "print(child.pid, flush=True)\n"
+        "import os; os._exit(0)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        orphan = int(parent.stdout.readline())
+        assert parent.wait(10) == 0
+        # Its environment is there a moment after its program has begun.
+        wait_until(lambda: orphan in conftest._processes(), "it is seen")
+        parent.stdin.close()
+        wait_until(lambda: orphan not in conftest._processes(), "the orphan is gone")
