@@ -42,6 +42,19 @@ def die(name: str) -> None:
             os.abort()
 
 
+def count_and_end(how: str) -> Iterator[object]:
+    """``how``: to raise, to yield what cannot be sent, or a file that it waits for."""
+    yield from range(3)
+    if how == "raise":
+        raise KeyError("after three values")
+    if how == "unsendable":
+        yield threading.Lock()
+        return
+    while not Path(how).exists():
+        time.sleep(0.01)
+    yield "over"
+
+
 def die_once(path: str) -> str:
     """Die at the first attempt, succeed at the second."""
     if Path(path).exists():

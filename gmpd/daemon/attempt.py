@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gmpd.codec import (
     Blob,
@@ -28,6 +28,7 @@ from gmpd.codec import (
 )
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
+from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
 from gmpd.daemon.shm import WorkerShm
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
@@ -53,16 +54,8 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 #: Seconds: a frame that ends this soon after its interrupt at the time limit has not overrun.
 END_S = 0.02
 
-#: Items of a sync generator that are taken in one go: bounds what is computed ahead of need.
-STEP_ITEMS = 64
-#: A step of a sync generator ends after this time, so that its items leave while they are fresh.
-STEP_NS = 2_000_000
-
 
 T = TypeVar("T")
-
-#: The items of one step of a sync generator, and whether it was the last.
-Step: TypeAlias = tuple[list[Any], bool]
 
 
 class RemoteFunction:
@@ -385,27 +378,33 @@ class Attempt:
         try:
             while not over:
                 await self._has_room()
-                values, over = await self._step(source)
-                self._offer(values)
+                over = await self._step(GeneratorStep(source, self.room))
         except BaseException:
             if self.expired and hasattr(source, "close"):
                 await self.worker.loop.call_sync(source.close)
             raise
 
-    async def _step(self, source: Any) -> Step:
-        """One step, ended with its frame: a time limit that passes meanwhile waits for it."""
-        step = self.worker.loop.call_sync(self._stepper(source))
+    async def _step(self, step: GeneratorStep) -> bool:
+        """One step, ended with its frame: a time limit that passes meanwhile waits for it. Whether
+        it was the last."""
+        call = self.worker.loop.call_sync(self._stepper(step))
         try:
-            return await asyncio.shield(step)
+            while not call.done():
+                await ended_or_late(step, call)
+                if not self.expired:
+                    self._offer(step.take())
+            return call.result()
         except asyncio.CancelledError:
             if not self.expired:
-                step.cancel()
+                call.cancel()
                 raise
-            await _until_done(step)
+            await _until_done(call)
+            raise
+        except BaseException:  # its own, or a value cannot be sent
+            await _until_done(call)
             raise
 
-    def _stepper(self, source: Any) -> Callable[[], Step]:
-        step = _stepper(source, self.room)
+    def _stepper(self, step: GeneratorStep) -> Callable[[], bool]:
         if self.options is None or "timeout" not in self.options:
             return step
         return partial(self._guarded, step)
@@ -421,7 +420,15 @@ class Attempt:
         if values:
             self.room -= len(values)
             plain = bool(self.options and self.options.get("plain"))
-            self.worker.yielded(self, [encode_result(value, plain=plain) for value in values])
+            blobs: list[Blob] = []
+            try:
+                for value in values:
+                    blob = encode_result(value, plain=plain)
+                    self.worker.check_size(blob)
+                    blobs.append(blob)
+            finally:
+                if blobs:
+                    self.worker.yielded(self, blobs)
 
     def pull(self, n: int) -> None:
         """The client has room for ``n`` more items."""
@@ -536,20 +543,6 @@ async def _until_done(future: asyncio.Future[Any]) -> None:
             continue
     if not future.cancelled():
         future.exception()  # it has been seen
-
-
-def _stepper(source: Any, room: int) -> Callable[[], Step]:
-    def step() -> Step:
-        values: list[Any] = []
-        end = time.monotonic_ns() + STEP_NS
-        while len(values) < min(room, STEP_ITEMS) and (not values or time.monotonic_ns() < end):
-            try:
-                values.append(next(source))
-            except StopIteration:
-                return values, True
-        return values, False
-
-    return step
 
 
 def _interrupt(ident: int, error: type[BaseException] | None) -> None:

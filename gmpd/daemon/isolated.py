@@ -14,7 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from gmpd.daemon.attempt import Attempt, Step
+from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.generator_steps import GeneratorStep
 from gmpd.runtime.coro import leave_fork
 
 T = TypeVar("T")
@@ -30,9 +31,9 @@ class IsolatedAttempt(Attempt):
     def _invoke(self) -> Any:
         return self.worker.loop.on_main_thread(partial(self._end_forks, super()._invoke))
 
-    def _stepper(self, source: Any) -> Callable[[], Step]:
-        step = partial(self._end_forks, super()._stepper(source))
-        return partial(self.worker.loop.on_main_thread, step)
+    def _stepper(self, step: GeneratorStep) -> Callable[[], bool]:
+        call = partial(self._end_forks, super()._stepper(step))
+        return partial(self.worker.loop.on_main_thread, call)
 
     def _end_forks(self, part: Callable[[], T]) -> T:
         """A process that the job forked ends here: in it, no thread waits for the main thread."""

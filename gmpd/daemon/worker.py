@@ -278,8 +278,6 @@ class Worker:
 
     def yielded(self, attempt: Attempt, blobs: list[Blob]) -> None:
         """Items of a generator job."""
-        for blob in blobs:
-            self.check_size(blob)
         for message, frames in items(attempt.token, blobs):
             self._send(message, frames)
 

@@ -139,6 +139,27 @@ def test_a_stream_that_ends_well_has_all_its_items(boot: Boot) -> None:
         assert outcome is Outcome.LOST or client.items.get(seq) == list(range(200))
 
 
+@pytest.mark.parametrize("isolate", [False, True])
+def test_values_before_an_error_or_a_wait_of_a_generator_arrive(
+    boot: Boot, tmp_path: Path, isolate: bool
+) -> None:
+    _, client = boot(**{"daemon.procs": 1, "limits.isolated": 3})
+    options = {"stream": 1000, "isolate": isolate}
+    fails, refused = client.submit(
+        "jobs_for_tests:count_and_end", ("raise",), ("unsendable",), options=options
+    )
+    ended = client.outcomes([fails, refused])
+    assert [outcome for outcome, _, _ in ended] == [Outcome.ERROR] * 2
+    assert [ended[0][1].type, ended[1][1].type] == ["KeyError", "gmpd.errors.Unserializable"]
+    assert client.items == {fails: [0, 1, 2], refused: [0, 1, 2]}
+    path = tmp_path / "go"
+    (waits,) = client.submit("jobs_for_tests:count_and_end", (str(path),), options=options)
+    client.until(lambda: client.items.get(waits) == [0, 1, 2])
+    path.touch()
+    assert client.outcomes([waits])[0][0] is Outcome.OK
+    assert client.items[waits] == [0, 1, 2, "over"]
+
+
 def test_retries_run_a_lost_job_again(boot: Boot, tmp_path: Path) -> None:
     """Only after the death of the worker that had started it."""
     _, client = boot()
