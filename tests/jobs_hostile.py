@@ -9,6 +9,7 @@ import asyncio
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -231,6 +232,43 @@ class Slow:
 
 def unpickles_in(seconds: float) -> Slow:
     return Slow(seconds)
+
+
+class NotesThread:
+    """Knows the thread that unpickled it."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.opened_by = threading.get_ident()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"some": "state"}
+
+
+class ErrorNotesThread(Exception):
+    opened_by = 0
+
+    def __reduce__(self) -> Any:
+        return type(self), self.args, {"some": "state"}
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        self.opened_by = threading.get_ident()
+
+
+def yield_noting() -> Iterator[Any]:
+    yield 1
+    yield NotesThread()
+    raise ErrorNotesThread
+
+
+def fail_noting_at(bad: int, i: int) -> int:
+    if i == bad:
+        raise ErrorNotesThread
+    return i
+
+
+def noting_beside_unsendable(i: int) -> Any:
+    """The results of a chunk of these come in parts."""
+    return NotesThread() if i == 0 else threading.Lock()
 
 
 def endless() -> Iterator[int]:

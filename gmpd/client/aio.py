@@ -10,7 +10,8 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Self, TypeAlias
+from functools import partial
+from typing import Any, Self, TypeAlias, TypeVar
 
 from gmpd import codec, pythons
 from gmpd.client import discovery
@@ -31,6 +32,8 @@ from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
 from gmpd.submit.events import ItemsReceived, JobDone, apply
 from gmpd.timeouts import checked
+
+T = TypeVar("T")
 
 
 class AsyncJobFuture(asyncio.Future[Any]):
@@ -255,9 +258,14 @@ class AsyncClient(
         **how: Any,
     ) -> AsyncIterator[Any]:
         """``map`` with job options that override the function's."""
-        return AsyncMapping(
-            self._submit_ready, overrides, fn, iterables, ordered=ordered, timeout=timeout, **how
-        ).run()
+        mapping = AsyncMapping(
+            self._submit_ready, self._in_thread, overrides, fn, iterables, ordered=ordered,
+            timeout=timeout, **how,
+        )  # fmt: skip
+        return mapping.run()
+
+    async def _in_thread(self, open_it: Callable[[], T]) -> T:
+        return await self.unpickle_threads.opened(open_it)
 
     async def stream_with(
         self,
@@ -274,14 +282,25 @@ class AsyncClient(
         try:
             while incoming or not incoming.over:
                 if not incoming:
-                    incoming.take(await arrivals.get(), self.job_id(seq))
+                    event, job_id = await arrivals.get(), self.job_id(seq)
+                    take = partial(incoming.take, event, job_id)
+                    if isinstance(event, JobDone) and event.outcome is Outcome.ERROR:
+                        await self._in_thread(take)
+                    else:
+                        take()
                     continue
                 item = incoming.pop()
                 if n := incoming.due():
                     with DEFER_SIGNALS:
                         self._core.pull(seq, n)
                         self._flush()
-                yield codec.decode(*item)
+                data, buffers = item
+                if codec.is_plain(data) and not buffers:
+                    yield codec.decode(data)
+                    continue
+                nbytes = len(data) + sum(map(len, buffers))
+                decode = partial(codec.decode, *item)
+                yield await self.unpickle_threads.opened(decode, ref.name, nbytes)
         finally:
             self.cancel_seqs([seq])
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
+from gmpd.client.chunks import let_go, pieces
 from gmpd.client.mapping import Plan
 from gmpd.codec import Blob, FunctionRef
 from gmpd.timeouts import checked
@@ -29,6 +30,8 @@ class Submitted(Protocol):
 
 #: Submits a prepared call.
 Submit = Callable[[FunctionRef, dict[str, Any] | None, Blob], Submitted]
+#: Calls a function in a thread.
+InThread = Callable[[Callable[[], list[Any]]], Awaitable[list[Any]]]
 Source = Iterable[Any] | AsyncIterable[Any]
 
 
@@ -38,6 +41,7 @@ class AsyncMapping:
     def __init__(
         self,
         submit: Submit,
+        in_thread: InThread,
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         iterables: tuple[Source, ...],
@@ -47,6 +51,7 @@ class AsyncMapping:
         **how: Any,
     ) -> None:
         self._submit = submit
+        self._in_thread = in_thread
         self._plan = Plan(overrides, fn, iterables, **how)
         self._ordered = ordered
         left_s = checked(timeout)
@@ -71,8 +76,11 @@ class AsyncMapping:
                     await self._wait()
                     continue
                 del self._out[future]
-                for value in self._plan.results(future, future.result(), future.ran_us):
-                    yield value
+                chunk = self._plan.chunk(future, future.result(), future.ran_us)
+                for piece in pieces(chunk):
+                    there = piece if isinstance(piece, list) else await self._in_thread(piece)
+                    for value in let_go(there):
+                        yield value
             if self._plan.source_error is not None:
                 raise self._plan.source_error
         finally:

@@ -132,35 +132,58 @@ def _refusal(result: Any, limit: int | None) -> BaseException | None:
     return None if limit is None or nbytes <= limit else Unserializable(too_large(nbytes, limit))
 
 
+#: Some results of a chunk: a list, or what unpickles them, or raises what the next item raised.
+Piece = list[Any] | Callable[[], list[Any]]
+
+
 def each(chunk: list[Any] | Partly | Parts) -> Iterator[Any]:
     """The results of a chunk as its job gave them; raises what the first bad item raised.
 
     Each result is released as soon as the caller has it.
     """
+    for piece in pieces(chunk):
+        yield from let_go(piece if isinstance(piece, list) else piece())
+
+
+def pieces(chunk: list[Any] | Partly | Parts) -> Iterator[Piece]:
+    """The results of a chunk in order: those that are there, and those to be unpickled, of which
+    each is to be called before the next one is asked for."""
     if isinstance(chunk, Parts):
-        yield from _each_in_parts(chunk.parts)
+        yield from _pieces_of_parts(chunk.parts)
     elif isinstance(chunk, Partly):
         first = min(chunk.errors)
-        yield from chunk.results[:first]
-        raise codec.decode_error(chunk.errors[first])
+        yield chunk.results[:first]
+        yield _failing(chunk.errors[first])
     else:
-        yield from _let_go(chunk)
+        yield chunk
 
 
-def _each_in_parts(parts: list[Blob]) -> Iterator[Any]:
+def _pieces_of_parts(parts: list[Blob]) -> Iterator[Piece]:
     places = codec.decode(*parts[0])
-    first = min(places, default=None)
-    error = parts[1].data if places else b""
-    at = 0
-    for results in parts[1 + len(places) :]:
-        for result in _let_go(codec.decode(*results)):
-            if at == first:
-                raise codec.decode_error(error)
-            yield result
-            at += 1
+    first, at = min(places, default=None), 0
+    sizes: list[int] = []
+
+    def open_part(blob: Blob) -> list[Any]:
+        results: list[Any] = codec.decode(*blob)
+        sizes.append(len(results))
+        return results if first is None else results[: first - at]
+
+    for blob in parts[1 + len(places) :]:
+        yield functools.partial(open_part, blob)
+        at += sizes.pop()
+        if first is not None and at > first:
+            yield _failing(parts[1].data)
 
 
-def _let_go(results: list[Any]) -> Iterator[Any]:
+def _failing(error: bytes) -> Callable[[], list[Any]]:
+    def fail() -> list[Any]:
+        raise codec.decode_error(error)
+
+    return fail
+
+
+def let_go(results: list[Any]) -> Iterator[Any]:
+    """One by one, each released at once. Empties the list."""
     results.reverse()
     take = results.pop
     while results:

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from gmpd import codec
 from gmpd.client.calls import insist, wire_options
-from gmpd.client.chunks import describe_chunk, each
+from gmpd.client.chunks import Partly, describe_chunk, each
 from gmpd.client.futures import JobFuture
 from gmpd.client.progress import Report, reporter
-from gmpd.codec import Blob, FunctionRef
+from gmpd.codec import Blob, FunctionRef, Parts
 from gmpd.codec.interrupts import pass_on
 from gmpd.submit.batch import Options
 from gmpd.timeouts import checked
@@ -197,6 +197,10 @@ class Plan:
 
         Each result is released when the caller has it.
         """
+        return each(self.chunk(future, value, ran_us))
+
+    def chunk(self, future: Any, value: Any, ran_us: int) -> list[Any] | Partly | Parts:
+        """The results of a chunk, whose size and time are noted."""
         items = self.out.pop(future)
         self._items_out -= items
         self._sizer.weigh(items, future._nbytes)
@@ -204,7 +208,7 @@ class Plan:
         self._done += items
         if self._report is not None:
             self._report(self._done, False)
-        return each([value] if items == 1 else value)
+        return [value] if items == 1 else value
 
     def take(self, source: Iterator[Any], n: int) -> list[Any]:
         """The next ``n`` of a source, fewer at its end. An error is an end, kept for

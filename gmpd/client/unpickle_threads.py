@@ -13,11 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from gmpd.client.core import JobDone
 from gmpd.client.futures import decoded
 from gmpd.protocol import Outcome
+
+T = TypeVar("T")
 
 #: A value that takes longer (seconds), or a larger one (bytes), is opened aside the next time.
 QUICK_S = 0.002
@@ -53,15 +56,21 @@ class UnpickleThreads:
         self, event: JobDone, job_id: Callable[[], str], name: str
     ) -> tuple[Any, BaseException | None]:
         """Here and now; learns how long it took."""
+        return self._timed(name, lambda: decoded(event, job_id, name))
+
+    def _timed(self, name: str, open_it: Callable[[], T]) -> T:
         began = time.perf_counter()
-        outcome = decoded(event, job_id, name)
-        if time.perf_counter() - began > QUICK_S:
-            self._quick.discard(name)
-        elif name not in self._quick:
-            if len(self._quick) >= KNOWN_MAX:
-                self._quick.clear()
-            self._quick.add(name)
-        return outcome
+        try:
+            return open_it()
+        finally:
+            if not name:
+                pass
+            elif time.perf_counter() - began > QUICK_S:
+                self._quick.discard(name)
+            elif name not in self._quick:
+                if len(self._quick) >= KNOWN_MAX:
+                    self._quick.clear()
+                self._quick.add(name)
 
     def start(
         self,
@@ -71,10 +80,39 @@ class UnpickleThreads:
         then: Callable[[Any, BaseException | None], None],
     ) -> None:
         """Open it in a thread; ``then`` is called in the loop with what came of it."""
+        self._start(lambda: self.unpickle(event, job_id, name), then)
+
+    async def opened(self, open_it: Callable[[], T], name: str = "", nbytes: int = 0) -> T:
+        """Return or raise as ``open_it`` does, which unpickles ``nbytes``. Without the ``name`` of
+        the function always in a thread."""
+        if name in self._quick and nbytes <= LARGE_BYTES:
+            return self._timed(name, open_it)
+        done: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+
+        def work() -> tuple[Any, BaseException | None]:
+            try:
+                return self._timed(name, open_it), None
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                return None, error
+
+        self._start(work, partial(_tell, done))
+        value, error = await done
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, done  # the traceback has this frame
+        return value  # type: ignore[no-any-return]
+
+    def _start(
+        self,
+        open_it: Callable[[], tuple[Any, BaseException | None]],
+        then: Callable[[Any, BaseException | None], None],
+    ) -> None:
         self.busy += 1
 
         def work() -> None:
-            value, error = self.unpickle(event, job_id, name)
+            value, error = open_it()
             self._call_in_loop(lambda: self._deliver(value, error, then))
 
         with self._lock:
@@ -115,3 +153,12 @@ class UnpickleThreads:
                 work = self._due.popleft()
             work()
             del work  # it has the value
+
+
+def _tell(
+    done: asyncio.Future[tuple[Any, BaseException | None]],
+    value: Any,
+    error: BaseException | None,
+) -> None:
+    if not done.done():  # else the task that waited was cancelled
+        done.set_result((value, error))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import as_completed, wait
 from typing import Any
 
@@ -130,6 +131,38 @@ def test_a_slow_value_holds_up_no_loop() -> None:
         return [future.result() for future in slow]
 
     assert len(asyncio.run(main())) == 3
+
+
+async def _seen(values: AsyncIterator[Any]) -> list[Any]:
+    """Values, and the error that ends them."""
+    seen: list[Any] = []
+    try:
+        async for value in values:
+            seen.append(value)
+    except Exception as error:
+        seen.append(error)
+    return seen
+
+
+def test_values_of_streams_and_chunks_are_unpickled_beside_the_loop() -> None:
+    """Until their function is known to be quick; errors always. In order."""
+
+    async def main() -> None:
+        async with gmpd.AsyncClient() as client:
+            one, noting, error = await _seen(client.stream(jobs_hostile.yield_noting))
+            fails = functools.partial(jobs_hostile.fail_noting_at, 2)
+            *some, bad = await _seen(client.map(fails, range(4), chunksize=4))
+            items = client.map(jobs_hostile.noting_beside_unsendable, range(2), chunksize=2)
+            part, refusal = await _seen(items)
+        assert (one, some, type(refusal)) == (1, [0, 1], Unserializable)
+        for each, kind in (
+            (noting, jobs_hostile.NotesThread), (error, jobs_hostile.ErrorNotesThread),
+            (bad, jobs_hostile.ErrorNotesThread), (part, jobs_hostile.NotesThread),
+        ):  # fmt: skip
+            assert type(each) is kind
+            assert each.opened_by not in (0, threading.get_ident())
+
+    asyncio.run(main())
 
 
 def test_a_slow_value_holds_up_nobody_else(client: gmpd.Client) -> None:
