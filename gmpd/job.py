@@ -11,7 +11,7 @@ import difflib
 import math
 import operator
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -27,6 +27,8 @@ PRIORITY_MAX = 100
 SECONDS_MAX = 366 * 86400.0
 #: Characters of a name or a unique key: they are shown in tables and kept with every job.
 TEXT_MAX = 256
+#: Results of durable jobs are kept for a day, unless another time is asked for (seconds).
+KEEP_S = 86400.0
 
 
 def _check_text(name: str, value: object) -> None:
@@ -36,6 +38,16 @@ def _check_text(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r}: must be a text")
     if not 0 < len(value) <= TEXT_MAX or not value.isprintable():
         raise ValueError(f"{name}={value!r}: must be 1 to {TEXT_MAX} printable characters")
+
+
+def _check_moment(at: object) -> None:
+    if not isinstance(at, datetime):
+        raise TypeError(f"at={at!r}: must be a datetime")
+    if at.tzinfo is None:
+        raise ValueError(
+            f"at={at.isoformat()} has no time zone, so it names a moment only on one machine: use"
+            " datetime(..., tzinfo=...), or .astimezone()"
+        )
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:
@@ -83,6 +95,14 @@ class JobOptions:
     unique: str | None = None
     #: On disk before submit returns.
     durable: bool = False
+    #: Of durable jobs: not before this moment, which has a time zone.
+    at: datetime | None = None
+    #: Of durable jobs: seconds after which it is not begun any more.
+    expires: float | None = None
+    #: Of durable jobs: seconds for which its result is kept.
+    keep: float = KEEP_S
+    #: Of durable jobs: never a second attempt, whatever happens to the first.
+    once: bool = False
     #: A worker process of its own, replaced afterwards.
     isolate: bool = False
     #: Arguments and result are plain data (msgpack) only: never pickled.
@@ -98,7 +118,12 @@ class JobOptions:
             self._set("timeout", _seconds("timeout", self.timeout))
             if self.timeout == 0:
                 raise ValueError("timeout=0 would end every attempt at once; None means no limit")
-        for flag in ("durable", "isolate", "plain"):
+        if self.at is not None:
+            _check_moment(self.at)
+        if self.expires is not None:
+            self._set("expires", _seconds("expires", self.expires))
+        self._set("keep", _seconds("keep", self.keep))
+        for flag in ("durable", "isolate", "plain", "once"):
             if type(getattr(self, flag)) is not bool:
                 raise TypeError(f"{flag}={getattr(self, flag)!r}: must be True or False")
 
@@ -109,12 +134,17 @@ class JobOptions:
         _refuse_unknown(overrides)
         return dataclasses.replace(self, **overrides)
 
+    def for_the_store(self) -> str:
+        """The name of an option that differs from its default and that only durable jobs keep."""
+        changed = (name for name in ("unique", *STORED) if getattr(self, name) != _DEFAULT[name])
+        return next(changed, "")
+
     def to_wire(self) -> dict[str, Any] | None:
         """The options that differ from the defaults; None when none does."""
         if self is DEFAULTS:
             return None
         wire = {}
-        for name, default in _DEFAULTS:
+        for name, default in _ON_WIRE:
             value = getattr(self, name)
             if value != default:
                 wire[name] = value
@@ -125,18 +155,18 @@ class JobOptions:
 
 
 _DEFAULTS = tuple((field.name, field.default) for field in dataclasses.fields(JobOptions))
+_DEFAULT = dict(_DEFAULTS)
 _NAMES = frozenset(name for name, _ in _DEFAULTS)
+#: Options of the store alone, which do not travel with the job.
+STORED = ("at", "expires", "keep", "once")
+_ON_WIRE = tuple(pair for pair in _DEFAULTS if pair[0] not in STORED)
 
 #: Options of other job queues, and their counterparts here.
 INSTEAD = {
     "kill_after": "isolate=True has timeout= end a function together with its process",
     "backoff": "retries= tries again at once; submit with delay= to wait before",
     "retry_on": "retries= tries again after any error: catch in the function what is final",
-    "at": "delay= takes the seconds until then",
-    "expires": "cancel the future of what is no longer wanted",
-    "keep": "a result is kept by its future",
     "limit": "an Executor(max_concurrent=...) of its own bounds what runs at once",
-    "once": "keep the futures of what you submitted in a dict",
 }
 
 #: The options of a function that declares none.
@@ -155,6 +185,10 @@ def job(
     delay: float | timedelta = 0.0,
     unique: str | None = None,
     durable: bool = False,
+    at: datetime | None = None,
+    expires: float | timedelta | None = None,
+    keep: float | timedelta = KEEP_S,
+    once: bool = False,
     isolate: bool = False,
     plain: bool = False,
 ) -> Callable[[_F], _F]: ...

@@ -16,13 +16,23 @@ from typing import Any, Self, TypeAlias, TypeVar
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
+from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare, refuse_durable
 from gmpd.client.connection import ClientConnection
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
 from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.session import FLUSH_JOBS
+from gmpd.client.stored import (
+    AsyncStoredJob,
+    Storable,
+    accepted,
+    ended,
+    parse_job_id,
+    prepare_storable,
+    storable,
+)
 from gmpd.client.streams import Incoming, Sink
+from gmpd.client.sync import ASK_S
 from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
@@ -93,6 +103,23 @@ class AsyncJobFuture(asyncio.Future[Any]):
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""
+
+
+class AsyncDurableFuture(AsyncJobFuture):
+    """The awaitable of a durable job. Cancelling it leaves the job: ``client.job(id).cancel()``."""
+
+    _id = b""
+    _storing: asyncio.Task[None]
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, in hex; empty until it is on disk."""
+        return self._id.hex()
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Wait no more; the job continues."""
+        self._storing.cancel(msg)
+        return asyncio.Future.cancel(self, msg)
 
 
 def _for_asyncio(error: BaseException) -> BaseException:
@@ -216,7 +243,55 @@ class AsyncClient(
         kwargs: dict[str, Any],
     ) -> AsyncJobFuture:
         """``submit`` with job options that override the function's."""
-        return self._submit_ready(*prepare(fn, overrides, args, kwargs))
+        ref, options, blob = prepare(fn, overrides, args, kwargs)
+        if options is not None and "durable" in options:
+            return self._submit_durable(storable(fn, overrides, ref, blob))
+        return self._submit_ready(ref, options, blob)
+
+    def _submit_durable(self, job: Storable) -> AsyncJobFuture:
+        self._check_open()
+        future = AsyncDurableFuture(loop=self._loop)
+        future._client = self
+        future._name = job.ref.name
+        future._storing = self._loop.create_task(self._await_durable(job, future))
+        return future
+
+    async def _await_durable(self, job: Storable, future: AsyncDurableFuture) -> None:
+        try:
+            future._id = await self._store(job)
+            told = await self._ask_jobs("result", [future._id], None)
+            event = ended(told) if told else None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the future gets it
+            event = JobDone(Outcome.LOST, b"", (), 0, {"error": error})
+        if event is not None:
+            future.ended(event)
+
+    async def enqueue_with(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> str:
+        """``enqueue`` with job options that override the function's."""
+        return (await self._store(prepare_storable(fn, overrides, args, kwargs))).hex()
+
+    def job(self, job_id: str) -> AsyncStoredJob:
+        """A durable job by its id, enqueued by any client. Raises ValueError for what is no id."""
+        return AsyncStoredJob(parse_job_id(job_id), self._ask_jobs)
+
+    async def _store(self, job: Storable) -> bytes:
+        self._check_open()
+        self._core.check(job.ref, job.blob, job.options)
+        one = [(job.id, job.blob)]
+        value = await self._request(
+            lambda sink: self._core.enqueue(job.ref, one, job.options, job.stored, sink), None
+        )
+        return accepted(value, job)
+
+    async def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
+        left_s = timeout if what == "result" else ASK_S
+        return await self._request(lambda sink: self._core.ask_jobs(what, ids, sink), left_s)
 
     def _submit_ready(
         self, ref: FunctionRef, options: Options | None, blob: Blob
@@ -276,6 +351,7 @@ class AsyncClient(
     ) -> AsyncIterator[Any]:
         """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
+        refuse_durable(options, "stream")
         arrivals: asyncio.Queue[ItemsReceived | JobDone] = asyncio.Queue()
         incoming = Incoming(ref.name)
         seq = self._enqueue(self._core.begin_stream, ref, options, blob, Sink(arrivals.put_nowait))
@@ -306,11 +382,15 @@ class AsyncClient(
 
     async def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Ask the daemon an administrative question; its answer."""
+        return await self._request(lambda sink: self._core.call(method, params, sink), timeout)
+
+    async def _request(self, put: Callable[[Any], None], timeout: float | None) -> Any:
+        """Send what ``put`` gives to the core; the value of its Reply."""
         self._check_open()
         left_s = checked(timeout)
         sink = _CallSink(self._loop.create_future())
         with DEFER_SIGNALS:
-            self._core.call(method, params, sink)
+            put(sink)
             self._expect()
             self._flush()
         try:

@@ -18,14 +18,6 @@ T = TypeVar("T")
 
 #: Features that this version lacks: why, and what to do instead.
 INSTEAD = {
-    "durable": "this version keeps jobs in the daemon's memory, none on disk: leave it out, and"
-    " submit the jobs again whose futures raise DaemonUnreachable",
-    "unique": "this version does not look for a job with the same key: leave it out, and keep the"
-    " futures of the submitted jobs in a dict by key",
-    "enqueue": "this version keeps jobs in the daemon's memory, and a job ends with its client: use"
-    " submit() and keep the client open until the future is done",
-    "job": "in this version only the client that submitted a job has its outcome: keep the future"
-    " that submit() returned; its job_id names the job in logs",
     "key": "this version has no keys, because a daemon serves its own machine and user only: leave"
     " it out, and run the client there (over ssh, for example)",
     "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
@@ -103,11 +95,16 @@ def wire_options(
 ) -> tuple[Options | None, bool]:
     """The job options for the wire, and whether arguments must be plain.
 
-    Raises NotImplementedError for an option that the daemon does not keep yet: a promise that is
-    taken and not kept would be worse.
+    Raises ValueError for an option that only durable jobs keep: a promise that is taken and not
+    kept would be worse.
     """
     options = options_of(fn).merged(**(overrides or {}))
-    for name, value in (("durable", options.durable), ("unique", options.unique)):
-        if value:
-            raise NotImplementedError(f"{name}={value!r}: {INSTEAD[name]}")
+    if not options.durable and (name := options.for_the_store()):
+        raise ValueError(f"{name}={getattr(options, name)!r} needs durable=True, or enqueue()")
     return options.to_wire(), options.plain
+
+
+def refuse_durable(options: Options | None, verb: str) -> None:
+    """Raises ValueError: durable jobs are submitted one by one."""
+    if options is not None and options.get("durable"):
+        raise ValueError(f"durable=True has no {verb}(): enqueue() or submit() each job")

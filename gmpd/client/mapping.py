@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from gmpd import codec
-from gmpd.client.calls import insist, wire_options
+from gmpd.client.calls import insist, refuse_durable, wire_options
 from gmpd.client.chunks import Partly, describe_chunk, each
 from gmpd.client.futures import JobFuture
 from gmpd.client.progress import Report, reporter
@@ -120,6 +120,7 @@ class Plan:
         self._fn = fn
         self._ref = codec.describe_function(fn)
         self._options, self._plain = wire_options(fn, overrides)
+        refuse_durable(self._options, "map")
         #: Items are tuples of arguments; of a plain function with one argument, it alone.
         self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
         total = _length(iterables)

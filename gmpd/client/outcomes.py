@@ -59,7 +59,7 @@ def _lost(details: dict[str, Any], where: str, text: str, job_id: str) -> GmpdEr
 def describe(event: JobDone, job_id: str, name: str) -> str:
     """One line on a job's way, for notes and messages."""
     details = event.details
-    parts = [f"job {job_id} {name!r}"]
+    parts = [f"job {job_id} {name!r}" if name else f"job {job_id}"]
     pid = f" (pid {details['pid']})" if details.get("pid") else ""
     if "p" in details:
         parts[0] += f" on P{details['p']}{pid}"

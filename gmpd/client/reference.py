@@ -10,7 +10,7 @@ from collections.abc import Iterable
 FOR_GMPD = frozenset(
     {
         "busy_poll", "call_back", "cancel_job", "cancel_pending", "cancel_seqs", "check_liveness",
-        "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lose", "map_with",
+        "enqueue_with", "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lose", "map_with",
         "new_waiters", "pull_items", "refuse_to_wait", "settle_later", "stream_with", "submit_ref",
         "submit_with", "wake_due", "watch_stream",
     }

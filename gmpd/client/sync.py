@@ -12,12 +12,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
-from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare
+from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare, refuse_durable
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
 from gmpd.client.mapping import Mapping
 from gmpd.client.session import Session
+from gmpd.client.stored import (
+    DurableFuture,
+    Storable,
+    StoredJob,
+    accepted,
+    parse_job_id,
+    prepare_storable,
+    storable,
+)
 from gmpd.client.streams import Stream
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
@@ -26,6 +35,8 @@ from gmpd.timeouts import checked
 
 #: Jobs that may wait in the client for the daemon's window before submit waits.
 PENDING_MAX = 100_000
+#: How long a question about durable jobs waits for the daemon (s): it flushes a disk.
+ASK_S = 60.0
 
 #: A client seen through job options.
 View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream, Iterable[Any]]
@@ -76,7 +87,10 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         wait: bool = True,
     ) -> JobFuture:
         """``submit`` with job options that override the function's; ``wait=False`` never blocks."""
-        return self.submit_ref(*prepare(fn, overrides, args, kwargs), wait=wait)
+        ref, options, blob = prepare(fn, overrides, args, kwargs)
+        if options is not None and "durable" in options:
+            return self._submit_durable(storable(fn, overrides, ref, blob))
+        return self.submit_ref(ref, options, blob, wait=wait)
 
     def submit_ref(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
@@ -107,6 +121,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     ) -> Stream:
         """``stream`` with job options that override the function's."""
         ref, options, blob = prepare(fn, overrides, args, kwargs)
+        refuse_durable(options, "stream")
         stream = self._new_stream(ref.name)
         sink = stream.sink()
         self._admit(True)
@@ -128,13 +143,49 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
             self._core.pull(seq, n)
             self._send_all()
 
-    def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> str:
-        """Not in this version: raises NotImplementedError that says what to do instead."""
-        raise NotImplementedError(f"enqueue: {INSTEAD['enqueue']}")
+    def enqueue_with(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> str:
+        """``enqueue`` with job options that override the function's."""
+        return self._store(prepare_storable(fn, overrides, args, kwargs)).hex()
 
-    def job(self, job_id: str) -> Any:
-        """Not in this version: raises NotImplementedError that says what to do instead."""
-        raise NotImplementedError(f"job({job_id!r}): {INSTEAD['job']}")
+    def job(self, job_id: str) -> StoredJob:
+        """A durable job by its id, enqueued by any client. Raises ValueError for what is no id."""
+        return StoredJob(parse_job_id(job_id), self._ask_jobs)
+
+    def _store(self, job: Storable) -> bytes:
+        """Have a job stored; the id that counts."""
+        core = self._core
+        core.check(job.ref, job.blob, job.options)
+        one = [(job.id, job.blob)]
+
+        def put(sink: Any) -> None:
+            core.enqueue(job.ref, one, job.options, job.stored, sink)
+
+        return accepted(self._request(put, "enqueue", None), job)
+
+    def _submit_durable(self, job: Storable) -> JobFuture:
+        id_ = self._store(job)
+        future = DurableFuture()
+        future._owner = self
+        future._fn_name = job.ref.name
+        future._handle = StoredJob(id_, self._ask_jobs)
+        with self._core_lock:
+            self._core.ask_jobs("result", [id_], future)
+            self._send_all()
+        return future
+
+    def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
+        def put(sink: Any) -> None:
+            self._core.ask_jobs(what, ids, sink)
+
+        if what == "result":
+            return self._request(put, what, timeout, late=TimeoutError)
+        return self._request(put, what, ASK_S)
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Make an administrative call (``"status"``, …) and return its answer, plain data.
@@ -142,19 +193,29 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         ``timeout``: seconds; None: no limit. Raises DaemonUnreachable if no answer comes in time,
         GmpdError with the daemon's reason if it refuses.
         """
+        return self._request(lambda sink: self._core.call(method, params, sink), method, timeout)
+
+    def _request(
+        self,
+        put: Callable[[Any], None],
+        what: str,
+        timeout: float | None,
+        late: type[Exception] = DaemonUnreachable,
+    ) -> Any:
+        """Send what ``put`` gives to the core, and wait for its Reply."""
         self.refuse_to_wait()
         timeout = checked(timeout)
         if self._closed:
             self._refuse()
         sink = _CallSink(self.new_waiters())
         with self._core_lock:
-            self._core.call(method, params, sink)
+            put(sink)
             self._send_all()
         if not sink.wait(timeout):
             with self._core_lock:
                 self._core.forget_call(sink)
-            raise DaemonUnreachable(
-                f"the daemon at {self.endpoint} did not answer {method!r} within {timeout:g} s"
+            raise late(
+                f"the daemon at {self.endpoint} did not answer {what!r} within {timeout:g} s"
             )
         if not sink.ok:
             raise answer_error(sink.value)

@@ -64,6 +64,15 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
         """The values that the generator function ``fn`` yields, as they come."""
         return self.stream_with(None, fn, args, kwargs)
 
+    def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Store ``fn(*args, **kwargs)`` as a durable job, to be run by the daemon whatever becomes
+        of this program; its id, once it is on disk (to be awaited in an AsyncClient).
+
+        Raises Unserializable naming what cannot be sent, GmpdError when the daemon keeps no durable
+        jobs, with the reason.
+        """
+        return self.enqueue_with(None, fn, args, kwargs)
+
     def options(self, **options: Any) -> OptionsView[Future, Results, Values, Source]:
         """A view of this client that submits with job options (see ``gmpd.job``)."""
         return OptionsView(self, options)
@@ -77,6 +86,16 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
         kwargs: dict[str, Any],
     ) -> Future:
         """``submit`` with job options that override the function's."""
+
+    @abstractmethod
+    def enqueue_with(
+        self,
+        overrides: Options | None,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """``enqueue`` with job options that override the function's."""
 
     @abstractmethod
     def map_with(
@@ -119,6 +138,10 @@ class OptionsView(Generic[Future, Results, Values, Source]):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """As the client's."""
         return self._client.submit_with(self._options, fn, args, kwargs)
+
+    def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """As the client's."""
+        return self._client.enqueue_with(self._options, fn, args, kwargs)
 
     def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> Results:
         """As the client's."""

@@ -18,6 +18,7 @@ from gmpd import protocol
 from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.snapshot import Observed, p_status, snapshot
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
@@ -101,6 +102,7 @@ class Administered(Observed, Protocol):
     config: Config
     workers: Workers
     deadlines: Deadlines
+    durable: DurableJobs
 
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
 
@@ -121,6 +123,12 @@ class AdminApi:
         """The reply to a question; None when it comes later."""
         try:
             if method == "stacks" and self._ask_stacks(peer, request, params):
+                return None
+            if method == "jobs":
+                self._c.durable.list_jobs(peer, request, params)
+                return None
+            if method == "job_counts":
+                self._c.durable.count(peer, request)
                 return None
             value = {"ps": []} if method == "stacks" else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
@@ -152,7 +160,7 @@ class AdminApi:
                 self._c.drain("asked to stop", at_once=True)
                 return {}
             case _:
-                known = "ping, status, history, stacks, procs, drain, stop"
+                known = "ping, status, history, stacks, jobs, job_counts, procs, drain, stop"
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
     def ending(self, lost: int, functions: list[str]) -> None:

@@ -19,6 +19,7 @@ from gmpd import protocol, versions
 from gmpd.config import Config
 from gmpd.daemon import job_messages
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
@@ -71,6 +72,8 @@ class Clients:
         #: Connections to be cut, and when.
         self._cutting: deque[tuple[int, Connection]] = deque()
         self._sessions: dict[bytes, Session] = {}
+        #: Takes messages about durable jobs.
+        self.durable: DurableJobs
         #: Those that only ask, of any version.
         self._admins: set[bytes] = set()
         #: Vanished ones, in the order in which their grace ends.
@@ -134,7 +137,9 @@ class Clients:
             return
         if session is None:
             raise ProtocolError("the first message must be Hello")
-        if peer in self._admins and not isinstance(message, protocol.Call | protocol.Bye):
+        if peer in self._admins and not isinstance(
+            message, protocol.Call | protocol.AskJobs | protocol.Bye
+        ):
             raise ProtocolError(
                 f"{type(message).__name__} of a client whose Hello declared calls only"
             )
@@ -150,6 +155,8 @@ class Clients:
                 reply = self._ask(peer, request, method, params)
                 if reply is not None:
                     self.send(peer, reply)
+            case protocol.Enqueue() | protocol.AskJobs():
+                self.durable.receive(peer, session, message, frames)
             case protocol.Waive():
                 sched.handle(events.RoomDeclined(sid), now)
             case protocol.Bye():
@@ -258,6 +265,7 @@ class Clients:
     def _lose(self, peer: bytes) -> None:
         """A client vanished without a word: its jobs continue for ``limits.client_grace``."""
         self._admins.discard(peer)
+        self.durable.forget(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:
             grace_ns = int(self._limits.client_grace * 1e9)
@@ -266,6 +274,7 @@ class Clients:
 
     def _drop(self, peer: bytes) -> None:
         self._admins.discard(peer)
+        self.durable.forget(peer)
         session = self._sessions.pop(peer, None)
         if session is not None:
             self._close(session, time.monotonic_ns())

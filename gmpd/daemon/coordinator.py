@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from gmpd import protocol, rundir
 from gmpd.allocator import Trimming, give_back
@@ -21,6 +22,7 @@ from gmpd.daemon.admin import AdminApi
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.connection_limit import ConnectionLimit, most_connections
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
@@ -53,14 +55,26 @@ KILL_S = 8.0
 
 _TURN_ENDED = TurnEnded()
 
+PRIVATE_STORES_NOTHING = (
+    "this daemon belongs to one program and ends with it, so it keeps no durable jobs: start one"
+    " with `gmpd up`"
+)
+
 
 class Coordinator:
     """One daemon. ``run`` serves until it has stopped; everything happens on its thread."""
 
     def __init__(
-        self, config: Config, endpoints: dict[str, str], context: SpawnContext, procs: int
+        self,
+        config: Config,
+        endpoints: dict[str, str],
+        context: SpawnContext,
+        procs: int,
+        *,
+        private: bool = False,
     ) -> None:
         self.config = config
+        self._private = private
         #: Rises with every boot; nothing outlives a boot yet.
         self.epoch = time.time_ns() // 1_000_000
         self.started_at = time.time()
@@ -119,6 +133,13 @@ class Coordinator:
             self._faults,
             self.deadlines,
         )
+        self.durable = self.clients.durable = DurableJobs(
+            PRIVATE_STORES_NOTHING if self._private else Path(self.config.daemon.state_dir),
+            self.sched,
+            self.clients.send,
+            self.watch,
+            self.deadlines,
+        )
         self.workers = Workers(
             self.sched,
             self.pool,
@@ -128,7 +149,9 @@ class Coordinator:
             self.clients.welcome,
             self._faults,
         )
-        self._effects = Effects(self.config, self.sched, self.pool, self.workers, self.clients)
+        self._effects = Effects(
+            self.config, self.sched, self.pool, self.workers, self.clients, self.durable
+        )
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
@@ -224,6 +247,8 @@ class Coordinator:
     def _due(self, now: int) -> None:
         """Do what is due, and what waited for the turn's events."""
         self.deadlines.run(now)
+        if self.durable.is_broken:
+            self._broken(self.durable.failure, protocol.Ending.STOPPED)
         if self._drain_until is not None and (
             not self.sched.unfinished or now >= self._drain_until
         ):
@@ -273,6 +298,7 @@ class Coordinator:
         if self._drain_until is None:
             log.info("draining: %s", reason)
             self.sched.handle(Draining(), time.monotonic_ns())
+            self.durable.drain()
             self._reason = reason
             self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
         if at_once:
@@ -305,7 +331,7 @@ class Coordinator:
             for job in (*record.started.values(), *record.fresh.values())
         ]
         functions = list(dict.fromkeys(held))[:LOST_NAMED]
-        if lost := self.sched.unfinished:
+        if lost := self.sched.unfinished - self.durable.unfinished:
             named = f", running: {', '.join(functions)}" if functions else ""
             log.warning("%d jobs are lost: they had not finished%s", lost, named)
         self._admin.ending(lost, functions)
@@ -316,6 +342,7 @@ class Coordinator:
         return self.premises is not None and self.premises.is_lost
 
     def _close(self) -> None:
+        self.durable.close()
         self.pool.close()
         self.reaper.close()
         if self.is_displaced:

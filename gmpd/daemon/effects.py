@@ -13,6 +13,7 @@ from typing import Any, assert_never, cast
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
+from gmpd.daemon.durable import LINK, DurableJobs
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
@@ -38,6 +39,7 @@ class Effects:
         pool: WorkerPool,
         workers: Workers,
         clients: Clients,
+        durable: DurableJobs,
     ) -> None:
         self._frozen_ns = int(config.restart.frozen * 1e9)
         self._sched = sched
@@ -45,6 +47,7 @@ class Effects:
         self._supervisor = pool.supervisor
         self._workers = workers
         self._clients = clients
+        self._durable = durable
 
     def execute(self, what: do.Instruction) -> None:  # noqa: C901, PLR0915 - a case per instruction
         """Execute one instruction."""
@@ -83,6 +86,10 @@ class Effects:
             case do.SendItems(session, seq, payloads, buffers):
                 counts, frames = protocol.join_buffers(buffers)
                 clients.send(session.link, protocol.Items(seq, payloads, counts), frames)
+            case do.NotifyRunning(session, seqs) if session.link is LINK:
+                self._durable.running(seqs)
+            case do.NotifyNotCancelled(session, _) if session.link is LINK:
+                pass  # its end is awaited
             case do.NotifyRunning(session, seqs):
                 clients.send(session.link, protocol.Running(seqs))
             case do.NotifyNotCancelled(session, seqs):
@@ -96,6 +103,10 @@ class Effects:
 
     def _send_outcomes(self, what: do.SendOutcomes) -> None:
         session, out = what
+        if session.link is LINK:
+            self._add_pids(out.specials)
+            self._durable.ended(out)
+            return
         counts, frames = protocol.join_buffers(out.buffers)
         self._add_pids(out.specials)
         specials = cast("protocol.Specials | None", out.specials or None)

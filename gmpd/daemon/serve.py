@@ -211,6 +211,7 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
+        coordinator.durable.resume()
         try:
             _run(coordinator, notifier)
         finally:
@@ -251,7 +252,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         tuple(settings.get("warnings", ())),
     )
     with rundir.Lock.acquire(directory) as lock:
-        coordinator = Coordinator(config, endpoints, context, procs_of(config))
+        coordinator = Coordinator(config, endpoints, context, procs_of(config), private=True)
         # Clients may queue work while the workers still start.
         publish = partial(_publish_private, directory, coordinator, endpoints["client"])
         publish()

@@ -31,7 +31,7 @@ about an older lease is recognised, dropped and counted. A rejected or malformed
 changes nothing.
 
     client ───▶ coordinator
-      Hello Define Undefine Submit Cancel Ack Pull Call Waive Bye
+      Hello Define Undefine Submit Cancel Ack Pull Call Enqueue AskJobs Waive Bye
     client ◀─── coordinator
       Welcome Refused Done Items Running Kept Room Reply Gone
     worker ───▶ coordinator
@@ -105,6 +105,7 @@ from gmpd.protocol.messages import (
     Answer,
     Aside,
     Ask,
+    AskJobs,
     Assign,
     Bye,
     Call,
@@ -112,6 +113,7 @@ from gmpd.protocol.messages import (
     Children,
     Define,
     Done,
+    Enqueue,
     Envelope,
     Expired,
     Fault,
@@ -164,6 +166,7 @@ __all__ = [
     "Answer",
     "Aside",
     "Ask",
+    "AskJobs",
     "Assign",
     "BatchValues",
     "Buffers",
@@ -179,6 +182,7 @@ __all__ = [
     "Direction",
     "Done",
     "Ending",
+    "Enqueue",
     "Envelope",
     "Expired",
     "Fault",

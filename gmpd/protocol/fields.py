@@ -17,8 +17,8 @@ from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
 MAGIC = "gmpd"
 
 #: The newest version this module speaks, and the oldest. 1: before messages were checked by types;
-#: without codes in Gone, Refused and Fault.
-VERSION = 2
+#: without codes in Gone, Refused and Fault. 3 brought durable jobs.
+VERSION = 3
 VERSION_MIN = 2
 
 #: The role of a peer that only asks, and the oldest version whose daemons it can ask.
@@ -127,6 +127,11 @@ Numbers: TypeAlias = Annotated[list[Number], Meta(max_length=ROWS_MAX)]
 Values: TypeAlias = Annotated[list[bytes], Meta(max_length=ROWS_MAX)]
 #: Of the jobs of one batch.
 BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
+#: The id of a durable job, a UUIDv7 that its client made.
+JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
+JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
+#: Milliseconds since 1970; or of a duration.
+Millis: TypeAlias = Number
 #: How many frames belong to each value of a message.
 Counts: TypeAlias = Numbers | None
 #: Parameters of administrative calls.
@@ -220,6 +225,8 @@ class Details(Report, total=False):
     #: It ran, or was to run, in a worker of its own.
     isolated: bool
     text: str
+    #: TIMEOUT: its frame has not ended.
+    runs_on: bool
     # LOST: how the worker ended, and whose fault that was.
     signal: str
     exitcode: int | None

@@ -20,6 +20,8 @@ from gmpd.protocol.fields import (
     Ending,
     FunctionKind,
     Info,
+    JobIds,
+    Millis,
     Number,
     Numbers,
     Options,
@@ -165,6 +167,49 @@ class Call(Envelope, tag=10):
     request: Number
     method: str
     params: dict[str, Scalar]
+
+
+class Enqueue(Envelope, tag=44):
+    """Durable jobs ``ids``, one per payload, all of one function. Answered by Reply once they are
+    on disk: with a verdict for each (``sched.stored.Verdict``), and the ids that count.
+
+    ``run_at``: not before then; None: now. ``expires``: not after. ``keep``: how long the result is
+    kept. ``once``: no second attempt, whatever happens.
+    """
+
+    since: ClassVar[int] = 3
+    carries: ClassVar[bool] = True
+
+    request: Number
+    fid: Number
+    ids: JobIds
+    options: Options | None
+    payloads: BatchValues
+    buffer_counts: Counts
+    run_at: Millis | None
+    expires: Millis | None
+    keep: Millis
+    once: bool
+
+    def check(self) -> None:
+        if len(self.ids) != len(self.payloads):
+            raise ProtocolError("Enqueue has another number of ids than payloads")
+        _check_counts(self, len(self.payloads))
+
+
+class AskJobs(Envelope, tag=45):
+    """A question about durable jobs, or a change of them: answered by Reply with the same number.
+    ``result`` is answered when the job has ended."""
+
+    since: ClassVar[int] = 3
+
+    request: Number
+    what: Literal["find", "result", "story", "cancel", "retry", "remove"]
+    ids: JobIds
+
+    def check(self) -> None:
+        if self.what in ("result", "story") and len(self.ids) != 1:
+            raise ProtocolError(f"AskJobs: {self.what} is asked of one job at a time")
 
 
 class Waive(Envelope, tag=27):
@@ -434,7 +479,18 @@ class Fault(Envelope, tag=22):
 
 
 FromClient: TypeAlias = (
-    Hello | Define | Undefine | Submit | Cancel | Ack | Pull | Call | Waive | Bye
+    Hello
+    | Define
+    | Undefine
+    | Submit
+    | Cancel
+    | Ack
+    | Pull
+    | Call
+    | Enqueue
+    | AskJobs
+    | Waive
+    | Bye
 )
 ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
 FromWorker: TypeAlias = (

@@ -69,7 +69,7 @@ class Limits:
             transition(job, JobState.STARTED)
         overrun = record.overrunning[token] = Overrun(job, now)
         self._ledger.counters.overran += 1
-        if not self._ledger.may_retry(job, Outcome.TIMEOUT):
+        if not job.session.patient and not self._ledger.may_retry(job, Outcome.TIMEOUT):
             self._tell(job, RUNS_ON, now)
             return
         transition(job, JobState.OVERRUNNING)
@@ -97,7 +97,8 @@ class Limits:
 
     def _tell(self, job: Job, text: str, now: int) -> None:
         ran_us = (_limit_ns(job) or 0) // 1000
-        self._ledger.finish(job, Outcome.TIMEOUT, {"text": text}, now, ran_us=ran_us)
+        details = {"text": text, "runs_on": True}
+        self._ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
         job.payload, job.buffers = b"", NO_BUFFERS  # it is remembered for its name alone
 
     # -- decisions ---------------------------------------------------------------------------------

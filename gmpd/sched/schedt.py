@@ -90,6 +90,7 @@ class Sched:
         self.functions = ledger.functions
         self.counters = ledger.counters
         self.started_max = policy.started_max
+        self.strikes = policy.strikes
 
     def __repr__(self) -> str:
         return (

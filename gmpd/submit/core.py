@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gmpd import protocol
-from gmpd.errors import DaemonUnreachable, Unserializable, another
+from gmpd.errors import DaemonUnreachable, GmpdError, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
@@ -354,11 +354,53 @@ class SubmitCore:
         """Ask an administrative question."""
         if self.lost is not None:
             raise another(self.lost)
+        checked = check_scalars(method, params)
+        self._say(protocol.Call(self._open_call(sink), method, checked))
+
+    def enqueue(
+        self,
+        ref: FunctionRef,
+        jobs: list[tuple[bytes, Blob]],
+        options: Options | None,
+        stored: dict[str, Any],
+        sink: Any,
+    ) -> None:
+        """Have durable jobs of one function stored: pairs of id and arguments. ``stored``: the
+        fields of Enqueue that are for the store."""
+        if self.lost is not None:
+            raise another(self.lost)
+        self._check_stores()
+        payloads = [blob.data for _, blob in jobs]
+        counts, frames = protocol.join_buffers([blob.buffers for _, blob in jobs])
+        number = self._functions.number(ref)
+        request = self._open_call(sink)
+        ids = [id_ for id_, _ in jobs]
+        self._say(
+            protocol.Enqueue(
+                request, number, ids, protocol.options(options), payloads, counts, **stored
+            ),
+            frames,
+        )
+
+    def ask_jobs(self, what: Any, ids: list[bytes], sink: Any) -> None:
+        """Ask about durable jobs, see ``protocol.AskJobs``."""
+        if self.lost is not None:
+            raise another(self.lost)
+        self._check_stores()
+        self._say(protocol.AskJobs(self._open_call(sink), what, ids))
+
+    def _open_call(self, sink: Any) -> int:
         request = self._next_request
-        question = protocol.Call(request, method, check_scalars(method, params))
         self._next_request += 1
-        self._say(question)
         self._calls[request] = sink
+        return request
+
+    def _check_stores(self) -> None:
+        if self.welcome is not None and self.welcome.version < protocol.Enqueue.since:
+            raise GmpdError(
+                f"the daemon is gmpd {self.welcome.info.version}, which keeps no durable jobs:"
+                " restart it with the gmpd of this program"
+            )
 
     def forget_call(self, sink: Any) -> None:
         """The caller waits for its answer no more."""

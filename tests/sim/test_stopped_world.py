@@ -195,7 +195,7 @@ class World:
         none: Any = None
         self.workers = Workers(sched, pool, router, none, Traffic(), none, Faults(sched))
         self.coordinator: Any = SimpleNamespace(
-            sched=sched, _effects=Effects(Config(), sched, pool, self.workers, router)
+            sched=sched, _effects=Effects(Config(), sched, pool, self.workers, router, none)
         )
         for process in self.processes.values():
             self.workers._processes[process.record.peer] = process.record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,15 +18,11 @@ from gmpd.client.sync import Client
 @pytest.mark.parametrize(
     ("ask", "instead"),
     [
-        (lambda c: wire_options(math.sqrt, {"durable": True}), "submit the jobs again"),
-        (lambda c: wire_options(math.sqrt, {"unique": "k"}), "in a dict by key"),
-        (lambda c: c.enqueue(math.sqrt, 4), "use submit"),
-        (lambda c: c.job("01ab"), "keep the future"),
         (lambda c: Client("ipc:///x", key="k"), "leave it out"),
         (lambda c: AsyncClient(key="k"), "leave it out"),
         (lambda c: Client("tcp://host:7411"), "run the client there"),
     ],
-    ids=["durable", "unique", "enqueue", "job", "key", "async key", "tcp"],
+    ids=["key", "async key", "tcp"],
 )
 def test_what_is_not_there_yet_says_what_to_do_instead(
     ask: Callable[[Client], object], instead: str
@@ -33,6 +30,20 @@ def test_what_is_not_there_yet_says_what_to_do_instead(
     half_made = Client.__new__(Client)
     with pytest.raises(NotImplementedError, match=instead):
         ask(half_made)
+
+
+@pytest.mark.parametrize(
+    "options", [{"unique": "k"}, {"once": True}, {"expires": 5}, {"keep": 5}], ids=str
+)
+def test_an_option_of_durable_jobs_alone_is_refused_for_others(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(options))}=.* needs durable=True"):
+        wire_options(math.sqrt, options)
+    wire_options(math.sqrt, {**options, "durable": True})
+
+
+def test_a_moment_without_a_time_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no time zone"):
+        wire_options(math.sqrt, {"at": datetime(2030, 1, 1), "durable": True})  # noqa: DTZ001
 
 
 def test_dir_shows_what_a_user_calls() -> None:

@@ -16,6 +16,7 @@ from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.traffic import Traffic
@@ -79,6 +80,9 @@ class Desk:
             self.ask,
             self.faults,
             self.deadlines,
+        )
+        self.clients.durable = DurableJobs(
+            "none here", self.sched, lambda *_: None, lambda *_: None, self.deadlines
         )
         for peer in (b"1", b"2"):
             self.router.say(peer, protocol.hello("client", b"", {"name": f"c{peer.decode()}"}))
@@ -254,6 +258,9 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
     made.pool = made.clients = made.workers = made._admin = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
+    made.durable = DurableJobs(
+        "none here", desk.sched, lambda *_: None, lambda *_: None, made.deadlines
+    )
     made.supervisor = SimpleNamespace(processes=processes)
     made._decide = lambda: None
     return made

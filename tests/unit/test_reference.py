@@ -16,7 +16,9 @@ METHODS = {
         "call", "close", "drain", "enqueue", "job", "map", "options", "stream", "submit",
         "unfinished",
     },
-    "AsyncClient": {"call", "close", "connect", "map", "options", "stream", "submit"},
+    "AsyncClient": {
+        "call", "close", "connect", "enqueue", "job", "map", "options", "stream", "submit",
+    },
     "Executor": {"kill_workers", "map", "shutdown", "submit", "terminate_workers"},
 }  # fmt: skip
 

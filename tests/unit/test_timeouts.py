@@ -62,6 +62,7 @@ CHECKED_BEFORE = {
         "netpoll/poller.py",
         "self._epoll.poll(0 if waiting else timeout_s, len(keys) + 1)",
     ),
+    ("daemon/store.py", "self._thread.join(timeout_s)"),  # CLOSE_S
     ("runtime/sysmon.py", "self._note.acquire(timeout=pause_ns / 1000000000.0)"),  # a slice at most
     ("runtime/poller.py", "selector.select(timeout)"),  # Poller.timeout bounds it
     ("runtime/go.py", "asyncio.sleep(seconds)"),  # the loop's own limit

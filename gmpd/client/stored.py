@@ -1,0 +1,316 @@
+"""Durable jobs as a client sees them: what is sent to have one stored, its handle, its end.
+
+A durable job outlives its client, so nothing here holds one: a handle is an id and a way to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from gmpd.client.calls import prepare
+from gmpd.client.futures import JobFuture, decoded
+from gmpd.codec import Blob, FunctionRef
+from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.job import JobOptions, options_of
+from gmpd.protocol import Outcome
+from gmpd.sched.stored import StoredState, Verdict
+from gmpd.submit.batch import Options
+from gmpd.submit.events import JobDone
+from gmpd.timeouts import checked
+
+
+class Storable(NamedTuple):
+    """A call, ready to be stored."""
+
+    id: bytes
+    ref: FunctionRef
+    options: Options | None
+    blob: Blob
+    #: The fields of protocol.Enqueue that are for the store.
+    stored: dict[str, Any]
+
+
+def new_job_id() -> bytes:
+    """A UUIDv7: by the time in milliseconds, then at random, so ids of one program are in order."""
+    head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
+    tail = bytearray(os.urandom(10))
+    tail[0] = 0x70 | tail[0] & 0x0F
+    tail[2] = 0x80 | tail[2] & 0x3F
+    return head + bytes(tail)
+
+
+def parse_job_id(text: str) -> bytes:
+    """The 16 bytes of an id in hex, with or without dashes. Raises ValueError."""
+    try:
+        id_ = bytes.fromhex(text.replace("-", ""))
+    except (ValueError, AttributeError, TypeError):
+        id_ = b""
+    if len(id_) != 16:
+        raise ValueError(
+            f"{text!r} is no id of a durable job: 32 hex digits, as enqueue() gives it"
+        )
+    return id_
+
+
+def prepare_storable(
+    fn: Callable[..., Any],
+    overrides: dict[str, Any] | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Storable:
+    """A call as it goes into the store. Raises Unserializable, ValueError for a wrong option."""
+    durable = {**(overrides or {}), "durable": True}
+    ref, _, blob = prepare(fn, durable, args, kwargs)
+    return storable(fn, durable, ref, blob)
+
+
+def storable(
+    fn: Callable[..., Any], overrides: dict[str, Any] | None, ref: FunctionRef, blob: Blob
+) -> Storable:
+    """A call that is ready for the wire, with what the store needs to know."""
+    options = options_of(fn).merged(**(overrides or {}))
+    return Storable(new_job_id(), ref, options.to_wire(), blob, stored_fields(options))
+
+
+def stored_fields(options: JobOptions) -> dict[str, Any]:
+    """The fields of protocol.Enqueue that ``options`` give."""
+    now_ms = time.time_ns() // 1_000_000
+    return {
+        "run_at": None if options.at is None else _wall_ms(options.at),
+        "expires": None if options.expires is None else now_ms + int(options.expires * 1000),
+        "keep": int(options.keep * 1000),
+        "once": options.once,
+    }
+
+
+def _wall_ms(at: datetime) -> int:
+    return max(0, int(at.timestamp() * 1000))
+
+
+def accepted(value: Any, job: Storable) -> bytes:
+    """The id that counts: the job's own, or of the one that holds its ``unique`` key.
+
+    Raises GmpdError when another job has this id.
+    """
+    verdict = Verdict(value["verdicts"][0])
+    if verdict is Verdict.CONFLICT:
+        raise GmpdError(f"job {job.id.hex()} exists with another content")
+    return bytes(value["ids"][0])
+
+
+class Attempt(NamedTuple):
+    """One attempt of a job: see ``StoredJob.story``. ``ended``: seconds since 1970."""
+
+    n: int
+    outcome: str
+    text: str
+    ended: float
+    ran_s: float
+    p: int | None
+    pid: int | None
+
+
+class _Handle:
+    """A durable job, by its id: from any client of its daemon, also after a restart of either.
+
+    Every method asks the daemon. Raises LookupError when it does not know the job: it never did, or
+    the job's ``keep`` is over.
+    """
+
+    def __init__(self, job_id: bytes, ask: Callable[[str, list[bytes], float | None], Any]) -> None:
+        self._id = job_id
+        self._ask = ask
+
+    def __repr__(self) -> str:
+        return f"<gmpd.{type(self).__name__} {self.id}>"
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self._id.hex()
+
+    def _about(self, value: Any) -> dict[str, Any]:
+        (found,) = value
+        return readable(self._known(found))
+
+    def _known(self, found: Any) -> Any:
+        if found is None or found is False:
+            raise LookupError(f"the daemon knows no job {self.id}: it was removed, or never there")
+        return found
+
+    def _cancelled(self, value: Any) -> bool:
+        return self._id in value["cancelled"] or self._id in value["asked"]
+
+
+class StoredJob(_Handle):
+    __doc__ = _Handle.__doc__
+
+    def info(self) -> dict[str, Any]:
+        """The daemon's record of the job, without its arguments and its result, as plain data."""
+        return self._about(self._ask("find", [self._id], None))
+
+    @property
+    def state(self) -> str:
+        """ "queued", "running", "blocked", "done", "failed", "cancelled", "expired", "quarantined"
+        or "unknown"."""
+        state: str = self.info()["state"]
+        return state
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
+        value, error = self._end(timeout)
+        if error is not None:
+            raise error
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Its exception, or the one that tells why it has no value; None when it has one. Raises
+        TimeoutError."""
+        return self._end(timeout)[1]
+
+    def _end(self, timeout: float | None) -> tuple[Any, BaseException | None]:
+        told = self._known(self._ask("result", [self._id], checked(timeout)))
+        return decoded(ended(told), lambda: self.id, "")
+
+    def cancel(self) -> bool:
+        """Cancel it: at once if it has not begun, else the worker is asked. False: it had ended."""
+        return self._cancelled(self._ask("cancel", [self._id], None))
+
+    def retry(self) -> bool:
+        """Run it again from its first attempt, after it failed; False: it is not over, or done."""
+        return self._id in self._ask("retry", [self._id], None)
+
+    def remove(self) -> bool:
+        """Forget it and its result; False: it has not ended."""
+        return self._id in self._ask("remove", [self._id], None)
+
+    def story(self) -> list[Attempt]:
+        """Its attempts that have ended, in order."""
+        return [attempt(row) for row in self._ask("story", [self._id], None)]
+
+
+class AsyncStoredJob(_Handle):
+    __doc__ = _Handle.__doc__
+
+    async def info(self) -> dict[str, Any]:
+        """The daemon's record of the job, without its arguments and its result, as plain data."""
+        return self._about(await self._ask("find", [self._id], None))
+
+    async def state(self) -> str:
+        """As ``StoredJob.state``."""
+        state: str = (await self.info())["state"]
+        return state
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
+        value, error = await self._end(timeout)
+        if error is not None:
+            raise error
+        return value
+
+    async def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Its exception, or the one that tells why it has no value; None when it has one. Raises
+        TimeoutError."""
+        return (await self._end(timeout))[1]
+
+    async def _end(self, timeout: float | None) -> tuple[Any, BaseException | None]:
+        told = self._known(await self._ask("result", [self._id], checked(timeout)))
+        # A value may take long to unpickle, and the loop has others to serve.
+        return await asyncio.to_thread(decoded, ended(told), lambda: self.id, "")
+
+    async def cancel(self) -> bool:
+        """As ``StoredJob.cancel``."""
+        return self._cancelled(await self._ask("cancel", [self._id], None))
+
+    async def retry(self) -> bool:
+        """As ``StoredJob.retry``."""
+        return self._id in await self._ask("retry", [self._id], None)
+
+    async def remove(self) -> bool:
+        """As ``StoredJob.remove``."""
+        return self._id in await self._ask("remove", [self._id], None)
+
+    async def story(self) -> list[Attempt]:
+        """As ``StoredJob.story``."""
+        return [attempt(row) for row in await self._ask("story", [self._id], None)]
+
+
+def attempt(row: dict[str, Any]) -> Attempt:
+    """One attempt as the daemon tells it."""
+    return Attempt(
+        row["n"], row["outcome"], row["text"], row["ended_ms"] / 1e3, row["ran_us"] / 1e6,
+        row["p"], row["pid"],
+    )  # fmt: skip
+
+
+def readable(found: dict[str, Any]) -> dict[str, Any]:
+    """A job as ``Find`` and ``ListJobs`` tell it, for people and programs: ids in hex, names for
+    states, seconds for times."""
+    state = StoredState(found["state"]).name.lower()
+    if state in ("queued", "leased"):
+        state = "running" if found["runs_since_ms"] else "queued"
+    times = {
+        name.removesuffix("_ms"): None if found[name] is None else found[name] / 1000
+        for name in ("created_ms", "run_at_ms", "ended_ms", "expires_ms", "keep_ms")
+    }
+    kept = ("number", "function", "client", "priority", "attempt", "deaths", "unique", "text")
+    return {"id": found["id"].hex(), "state": state, **{k: found[k] for k in kept}, **times}
+
+
+def ended(told: dict[str, Any]) -> JobDone:
+    """The end of a job as the daemon tells it, as that of any other job."""
+    outcome = _OUTCOMES.get(told["outcome"], Outcome.LOST)
+    details: dict[str, Any] = {"text": told["text"], "attempt": told["attempt"]}
+    if told["state"] == StoredState.QUARANTINED:
+        details["poisoned"] = True
+    return JobDone(outcome, told["value"], tuple(told["buffers"]), told["ran_us"], details)
+
+
+_OUTCOMES = {each.name.lower(): each for each in Outcome} | {"expired": Outcome.CANCELLED}
+
+
+class DurableFuture(JobFuture):
+    """The future of a durable job: cancelling it cancels the job, dropping it does not.
+
+    When the daemon goes, ``result`` looks for it until it is back; other ways to wait raise
+    DaemonUnreachable.
+    """
+
+    _handle: StoredJob
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, in hex: ``client.job(job_id)`` has its result later, too."""
+        return self._handle.id
+
+    def cancel(self) -> bool:
+        """Cancel the job; False when it has ended, or runs and cannot be stopped."""
+        if self.done():
+            return self.cancelled()
+        return self._handle.cancel()
+
+    def answered(self, ok: bool, value: Any) -> None:
+        """The reply to the question for its result."""
+        if ok and value is not False:
+            self.ended(ended(value))
+            return
+        if ok:
+            error: Exception = GmpdError(f"job {self.job_id} was removed before it had ended")
+        elif isinstance(value, Exception):
+            error = DaemonUnreachable(
+                f"{value} Job {self.job_id} is on disk and continues: client.job({self.job_id!r})"
+                " has its result"
+            )
+        else:
+            error = GmpdError(str(value))
+        self.ended(JobDone(Outcome.LOST, b"", (), 0, {"error": error}))
+
+
+def ids_of(jobs: Sequence[str]) -> list[bytes]:
+    """Ids as programs and people have them. Raises ValueError naming the first that is none."""
+    return [parse_job_id(each) for each in jobs]

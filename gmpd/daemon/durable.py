@@ -1,0 +1,308 @@
+"""Durable jobs in the daemon: their messages, their store thread, and the policy between them.
+
+The store is opened when a client first asks for durable work, or at the start when there is one
+from before: a daemon that is never asked pays nothing. A store that cannot be used refuses durable
+work with its reason; everything else is served.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+
+from gmpd import protocol
+from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.sqlite_jobs import content_digest
+from gmpd.daemon.sqlite_store import SqliteStore
+from gmpd.daemon.store import StoreThread
+from gmpd.errors import ConfigError, ProtocolError
+from gmpd.sched import events
+from gmpd.sched.durable import Durable, Told
+from gmpd.sched.durable_ends import Judge
+from gmpd.sched.functions import PART
+from gmpd.sched.records import Function, Outcomes, Session
+from gmpd.sched.schedt import Sched
+from gmpd.sched.states import JobState
+from gmpd.sched.stored import (
+    Count,
+    Find,
+    ListJobs,
+    NewJob,
+    Operation,
+    Remove,
+    Revive,
+    StoredFunction,
+    StoredState,
+    Story,
+)
+
+log = logging.getLogger("gmpd.durable")
+
+#: The link of the session that submits durable jobs: no connection has this name.
+LINK = "durable jobs"
+#: How long the end of the daemon waits for the store (s): a flush of a busy disk, several times.
+CLOSE_S = 10.0
+#: Functions whose stored forms are remembered.
+_FUNCTIONS_MAX = 1024
+#: Jobs of one page, at most.
+LIST_MAX = 1000
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class DurableJobs:
+    """``send`` sends a reply to a client. ``watch`` has the loop call back for a descriptor.
+
+    ``place``: the directory of the store; a text instead is why there is none.
+    """
+
+    def __init__(
+        self,
+        place: Path | str,
+        sched: Sched,
+        send: Callable[[Any, protocol.Reply], None],
+        watch: Callable[[int, Callable[[], object]], None],
+        deadlines: Deadlines,
+    ) -> None:
+        self._place = place
+        self._sched = sched
+        self._send = send
+        self._watch = watch
+        self._deadline = deadlines.new(self._due)
+        self._store: StoreThread | None = None
+        self._policy: Durable | None = None
+        self._session: Session | None = None
+        self._stored: dict[int, tuple[StoredFunction, ...]] = {}
+
+    # -- the store ---------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """The daemon starts: open the store if there is one."""
+        if isinstance(self._place, Path) and (self._place / "jobs.sqlite").exists():
+            self._open()
+            if self._policy is not None:
+                self._policy.tick()
+                self._set_deadline()
+
+    def _open(self) -> Durable:
+        if isinstance(self._place, str):
+            raise ConfigError(self._place)
+        if self._policy is None or self._store is None:
+            self._store = StoreThread(partial(SqliteStore, self._place))
+            self._watch(self._store.fd, self._answered)
+            opened = events.SessionOpened(self._sched.next_sid, LINK, LINK)
+            self._sched.handle(opened, time.monotonic_ns())
+            self._session = self._sched.sessions[opened.sid]
+            self._session.patient = True
+            judge = Judge(self._sched.strikes, random.random)
+            self._policy = Durable(self, opened.sid, judge)
+        return self._policy
+
+    def _answered(self) -> None:
+        assert self._store is not None
+        was = self._store.failure
+        self._store.deliver()
+        if was:
+            log.error("durable jobs are refused: %s", was)
+        self._set_deadline()
+
+    def _due(self, _now: int) -> None:
+        if self._policy is not None:
+            self._policy.tick()
+            self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        assert self._policy is not None
+        if self._store is not None and self._store.failure:
+            self._deadline.set(None)
+            return
+        wait_ms = max(0, self._policy.next_ms() - self.wall_ms())
+        self._deadline.set(time.monotonic_ns() + wait_ms * 1_000_000)
+
+    # -- what the policy needs (sched.durable.Ports) -----------------------------------------------
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+    def store(self, operation: Operation, told: Told) -> None:
+        """Have an operation applied."""
+        assert self._store is not None
+        self._store.do(operation, told)
+
+    def feed(self, event: events.ClientEvent) -> None:
+        """Give an event to the rest of the policy."""
+        self._sched.handle(event, time.monotonic_ns())
+
+    def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
+        """Answer a client's question."""
+        self._send(link, protocol.Reply(request, ok, value))
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def receive(
+        self,
+        peer: bytes,
+        session: Session,
+        message: protocol.Enqueue | protocol.AskJobs,
+        frames: list[Any],
+    ) -> None:
+        """A client's message about durable jobs. Raises ProtocolError."""
+        try:
+            policy = self._open()
+            match message:
+                case protocol.Enqueue():
+                    self._enqueue(policy, peer, session, message, frames)
+                case protocol.AskJobs():
+                    self._ask(policy, peer, message)
+                case _:
+                    assert_never(message)
+        except ConfigError as error:
+            self._send(peer, protocol.Reply(message.request, False, str(error)))
+        else:
+            self._set_deadline()
+
+    def _enqueue(
+        self,
+        policy: Durable,
+        peer: bytes,
+        session: Session,
+        message: protocol.Enqueue,
+        frames: list[Any],
+    ) -> None:
+        fn = session.functions.get(message.fid)
+        if fn is None or fn.kind == PART:
+            raise ProtocolError(f"Enqueue names function {message.fid}, which was never defined")
+        if self._sched.draining:
+            raise ConfigError("the daemon is draining and takes no more jobs")
+        functions = self._stored_functions(fn)
+        digest = functions[-1].digest
+        options = message.options or protocol.Options()
+        packed = _encode(options)
+        now_ms = self.wall_ms()
+        run_at = message.run_at if message.run_at is not None else now_ms
+        run_at = max(run_at, now_ms + int(options.delay * 1000))
+        buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+        jobs = []
+        for id_, payload, own in zip(message.ids, message.payloads, buffers, strict=True):
+            kept = tuple(map(bytes, own))
+            jobs.append(
+                NewJob(
+                    id_, content_digest(digest, packed, payload, kept), digest, session.name,
+                    options.priority, packed, payload, kept, now_ms, run_at, message.expires,
+                    message.keep, options.unique, message.once,
+                )
+            )  # fmt: skip
+        policy.enqueue(peer, message.request, jobs, functions)
+
+    def _stored_functions(self, fn: Function) -> tuple[StoredFunction, ...]:
+        """A function as the store keeps it, after the parts it needs."""
+        found = self._stored.get(fn.fid)
+        if found is None:
+            parts = [each for part in fn.needs for each in self._stored_functions(part)]
+            needs = tuple(self._stored_functions(part)[-1].digest for part in fn.needs)
+            digest = _function_digest(fn, needs)
+            own = StoredFunction(digest, fn.kind, fn.name, fn.payload, needs)
+            found = tuple(dict.fromkeys([*parts, own]))
+            if len(self._stored) >= _FUNCTIONS_MAX:
+                self._stored.clear()
+            self._stored[fn.fid] = found
+        return found
+
+    def _ask(self, policy: Durable, peer: bytes, message: protocol.AskJobs) -> None:
+        request, ids = message.request, tuple(message.ids)
+        match message.what:
+            case "find":
+                policy.ask(peer, request, Find(ids))
+            case "result":
+                policy.await_result(peer, request, ids[0])
+            case "story":
+                policy.ask(peer, request, Story(ids[0]))
+            case "cancel":
+                policy.cancel(peer, request, ids)
+            case "retry":
+                policy.ask(peer, request, Revive(ids, self.wall_ms()))
+            case "remove":
+                policy.ask(peer, request, Remove(ids))
+            case _:
+                assert_never(message.what)
+
+    def list_jobs(self, peer: bytes, request: int, params: dict[str, Any]) -> None:
+        """The question ``jobs`` of the command line. Raises ConfigError."""
+        names = {state.name.lower(): state for state in StoredState}
+        state, limit = params.get("state"), params.get("limit", 100)
+        if state is not None and state not in names:
+            raise ConfigError(f"no such state: {state!r} (known: {', '.join(names)})")
+        if type(limit) is not int or not 1 <= limit <= LIST_MAX:
+            raise ConfigError(f"limit must be 1 to {LIST_MAX}, not {limit!r}")
+        states = () if state is None else (names[state],)
+        before = params.get("before")
+        question = ListJobs(states, str(params.get("function") or ""), limit, before)
+        self._open().ask(peer, request, question)
+
+    def count(self, peer: bytes, request: int) -> None:
+        """The question ``job_counts``: how many jobs are in each state."""
+        self._open().ask(peer, request, Count())
+
+    def forget(self, peer: bytes) -> None:
+        """A client has gone."""
+        if self._policy is not None:
+            self._policy.forget(peer)
+
+    # -- the rest of the policy --------------------------------------------------------------------
+
+    def ended(self, outcomes: Outcomes) -> None:
+        """Attempts have ended."""
+        assert self._policy is not None
+        self._policy.ended(outcomes)
+        self._set_deadline()
+
+    def running(self, seqs: list[int]) -> None:
+        """Attempts have begun."""
+        assert self._policy is not None
+        self._policy.running(seqs)
+
+    @property
+    def failure(self) -> str:
+        """Why durable jobs are refused; empty if they are not, or none was asked for."""
+        return "" if self._store is None else self._store.failure
+
+    @property
+    def is_broken(self) -> bool:
+        """The state of the disk is unknown: this process must end, and the next one reads it."""
+        return self._store is not None and self._store.is_broken
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs of the ledger that are durable: none is lost when the daemon ends."""
+        return 0 if self._session is None else len(self._session.jobs)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Submit no more; jobs that no worker has stay in the store."""
+        if self._policy is not None and self._session is not None:
+            waits = (JobState.QUEUED, JobState.DELAYED)
+            self._policy.drain(
+                [seq for seq, job in self._session.jobs.items() if job.state in waits]
+            )
+
+    def close(self) -> None:
+        """Store what has ended, and close."""
+        if self._store is not None and not self._store.close(CLOSE_S):
+            log.error("the store of durable jobs did not end within %g s", CLOSE_S)
+
+
+def _function_digest(fn: Function, needs: tuple[bytes, ...]) -> bytes:
+    if fn.kind == PART:  # it has a name of its own, and may be large
+        return blake2b(f"part {fn.name}".encode(), digest_size=16).digest()
+    described = _encode([fn.kind, fn.name, fn.payload, needs])
+    return blake2b(described, digest_size=16).digest()

@@ -1,0 +1,511 @@
+"""Durable jobs in the tables of one SQLite database: every operation of ``sched.stored``.
+
+It begins and ends no transaction: ``sqlite_store`` does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, assert_never
+
+import msgpack
+
+from gmpd.sched.stored import (
+    Again,
+    Answer,
+    Attempt,
+    CancelJobs,
+    Count,
+    Ended,
+    Find,
+    Finish,
+    GiveBack,
+    ListJobs,
+    NewJob,
+    Operation,
+    PutJobs,
+    PutResult,
+    QueuedJob,
+    Remove,
+    Results,
+    Retry,
+    Revive,
+    StoredFunction,
+    StoredJob,
+    StoredResult,
+    StoredState,
+    Story,
+    Sweep,
+    Swept,
+    TakeJobs,
+    Taken,
+    Verdict,
+)
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE functions (
+    digest BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, payload BLOB NOT NULL,
+    needs BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL,
+    function BLOB NOT NULL REFERENCES functions, client TEXT NOT NULL, state INTEGER NOT NULL,
+    later INTEGER NOT NULL, priority INTEGER NOT NULL, options BLOB NOT NULL,
+    created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, expires_ms INTEGER,
+    keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER, attempt INTEGER NOT NULL,
+    deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT, once INTEGER NOT NULL,
+    ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffers BLOB);
+CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
+CREATE TABLE attempts (
+    number INTEGER NOT NULL, n INTEGER NOT NULL, ended_ms INTEGER NOT NULL, ran_us INTEGER NOT NULL,
+    p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
+CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
+CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
+CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
+CREATE UNIQUE INDEX held ON jobs (unique_key) WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
+CREATE INDEX by_state ON jobs (state, number);
+CREATE INDEX tries ON attempts (number);
+"""
+
+_JOB_COLUMNS = (
+    "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
+    " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
+    " jobs.number IN (SELECT number FROM temp.taken), text"
+)
+
+
+class JobTables:
+    """The jobs of an open database. ``boot`` comes first."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.next_number = 1
+
+    def boot(self, now_ms: int) -> None:
+        """The first thing in a new process: jobs that were leased run again, or, if they must not,
+        end as unknown."""
+        self._db.execute(
+            "UPDATE jobs SET state = ?, ended_ms = ?, forget_ms = ? + keep_ms,"
+            " outcome = 'lost', text = ?"
+            " WHERE state = ?",
+            (
+                StoredState.UNKNOWN, now_ms, now_ms,
+                "the daemon ended when it may have begun, and once=True forbids a second run",
+                StoredState.LEASED,
+            ),
+        )  # fmt: skip
+        # Modules that could not be imported may be there now.
+        self._db.execute("UPDATE jobs SET state = 0, later = 0 WHERE state = 2")
+        self._drop_unused_functions()
+        self._db.execute("CREATE TEMP TABLE taken (number INTEGER PRIMARY KEY)")
+        row = self._db.execute("SELECT max(number) FROM jobs").fetchone()
+        self.next_number = (row[0] or 0) + 1
+
+    def _drop_unused_functions(self) -> None:
+        """Functions, and parts of programs, that no job needs."""
+        used = {digest for (digest,) in self._db.execute("SELECT DISTINCT function FROM jobs")}
+        used = {function.digest for function in self._functions(used)}
+        every = [digest for (digest,) in self._db.execute("SELECT digest FROM functions")]
+        self._db.executemany(
+            "DELETE FROM functions WHERE digest = ?",
+            [(digest,) for digest in every if digest not in used],
+        )
+
+    def do(self, operation: Operation) -> Answer:  # noqa: C901 - a case per operation
+        """Apply one operation."""
+        match operation:
+            case PutJobs():
+                return self._put(operation)
+            case TakeJobs(now_ms, n):
+                return self._take(now_ms, n)
+            case GiveBack(numbers, run_at_ms):
+                self._give_back(numbers, run_at_ms)
+            case Finish():
+                self._finish(operation.rows)
+            case Retry():
+                self._retry(operation.rows)
+            case Find(ids):
+                return tuple(self._find(id_) for id_ in ids)
+            case Results(ids):
+                return tuple(self._result(id_) for id_ in ids)
+            case Story(id_):
+                return self._story(id_)
+            case ListJobs():
+                return self._list(operation)
+            case CancelJobs(ids, now_ms):
+                return tuple(id_ for id_ in ids if self._cancel(id_, now_ms))
+            case Revive(ids, now_ms):
+                return tuple(id_ for id_ in ids if self._revive(id_, now_ms))
+            case Remove(ids):
+                return tuple(id_ for id_ in ids if self._remove(id_))
+            case Sweep(now_ms, n):
+                return self._sweep(now_ms, n)
+            case Count():
+                rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+                return {StoredState(state): n for state, n in rows}
+            case _:
+                assert_never(operation)
+        return None
+
+    def _put(self, operation: PutJobs) -> PutResult:
+        self._db.executemany(
+            "INSERT OR IGNORE INTO functions VALUES (?, ?, ?, ?, ?)",
+            [
+                (each.digest, each.kind, each.name, each.payload, msgpack.packb(each.needs))
+                for each in operation.functions
+            ],
+        )
+        jobs = operation.jobs
+        first = self.next_number
+        self._db.execute("SAVEPOINT put")
+        inserted = self._insert(jobs, first)
+        if inserted == len(jobs):
+            self._db.execute("RELEASE put")
+            verdicts = (Verdict.NEW,) * len(jobs)
+            numbers = tuple(range(first, first + len(jobs)))
+            ids = tuple(job.id for job in jobs)
+        else:  # some are there already: one by one
+            self._db.execute("ROLLBACK TO put")
+            self._db.execute("RELEASE put")
+            told = [self._put_one(job) for job in jobs]
+            verdicts = tuple(verdict for verdict, _, _ in told)
+            numbers = tuple(number for _, number, _ in told)
+            ids = tuple(id_ for _, _, id_ in told)
+        if operation.take:
+            self._lease(
+                [
+                    (number, job.once)
+                    for number, job, verdict in zip(numbers, jobs, verdicts, strict=True)
+                    if verdict is Verdict.NEW
+                ]
+            )
+        return PutResult(verdicts, numbers, ids)
+
+    def _insert(self, jobs: Sequence[NewJob], first: int) -> int:
+        """Insert those that are not there; how many that were. They are numbered from ``first``."""
+        cursor = self._db.executemany(
+            "INSERT OR IGNORE INTO jobs VALUES"
+            " (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
+            [
+                (
+                    number, job.id, job.digest, job.function, job.client,
+                    job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
+                    job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once,
+                )
+                for number, job in enumerate(jobs, first)
+            ],
+        )  # fmt: skip
+        inserted = cursor.rowcount
+        if inserted == len(jobs):
+            self._db.executemany(
+                "INSERT INTO payloads VALUES (?, ?, ?)",
+                [
+                    (number, job.payload, _pack_buffers(job.buffers))
+                    for number, job in enumerate(jobs, first)
+                ],
+            )
+            self.next_number = first + inserted
+        return inserted
+
+    def _put_one(self, job: NewJob) -> tuple[Verdict, int, bytes]:
+        row = self._db.execute("SELECT number, digest FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        if row is not None:
+            return (Verdict.SAME if row[1] == job.digest else Verdict.CONFLICT), row[0], job.id
+        if job.unique is not None:
+            row = self._db.execute(
+                "SELECT number, id FROM jobs WHERE unique_key = ? AND ended_ms IS NULL",
+                (job.unique,),
+            ).fetchone()
+            if row is not None:
+                return Verdict.HELD, row[0], row[1]
+        self._insert([job], self.next_number)
+        return Verdict.NEW, self.next_number - 1, job.id
+
+    def _lease(self, jobs: Sequence[tuple[int, bool]]) -> None:
+        """These leave the store, until ``_untake``. The flag: ``once``."""
+        self._db.executemany(
+            "INSERT OR IGNORE INTO temp.taken VALUES (?)", [(number,) for number, _ in jobs]
+        )
+        self._db.executemany(
+            "UPDATE jobs SET state = ? WHERE number = ?",
+            [(StoredState.LEASED, number) for number, once in jobs if once],
+        )
+
+    def _untake(self, numbers: Sequence[int]) -> None:
+        self._db.executemany("DELETE FROM temp.taken WHERE number = ?", [(n,) for n in numbers])
+
+    def _take(self, now_ms: int, n: int) -> Taken:
+        self._db.execute(
+            "UPDATE jobs SET later = 0 WHERE state = 0 AND later = 1 AND run_at_ms <= ?", (now_ms,)
+        )
+        self._db.execute(
+            "UPDATE jobs SET state = 0, later = 0 WHERE state = 2 AND run_at_ms <= ?", (now_ms,)
+        )
+        rows = self._db.execute(
+            "SELECT jobs.number, id, digest, function, options, payload, buffers, attempt, deaths,"
+            " spared, expires_ms, once FROM jobs LEFT JOIN payloads USING (number)"
+            " WHERE state = 0 AND later = 0 AND jobs.number NOT IN (SELECT number FROM temp.taken)"
+            " ORDER BY priority DESC, jobs.number LIMIT ?",
+            (n + 1,),
+        ).fetchall()
+        more = len(rows) > n
+        jobs, damaged = [], []
+        for row in rows[:n]:
+            job = self._whole(row, now_ms)
+            damaged.append(row[1]) if job is None else jobs.append(job)
+        self._lease([(job.number, job.once) for job in jobs])
+        row = self._db.execute(
+            "SELECT min(at) FROM (SELECT min(run_at_ms) AS at FROM jobs WHERE state = 0"
+            " AND later = 1 UNION ALL SELECT min(run_at_ms) FROM jobs WHERE state = 2)"
+        ).fetchone()
+        functions = self._functions({job.function for job in jobs})
+        return Taken(tuple(jobs), functions, more, row[0], tuple(damaged))
+
+    def _whole(self, row: tuple[Any, ...], now_ms: int) -> QueuedJob | None:
+        """The job of a row; None, and the job ends, when the disk gives other bytes than it got."""
+        number, id_, digest, function, options, payload, buffers, *rest = row
+        buffers = _unpack_buffers(buffers)
+        if payload is not None and content_digest(function, options, payload, buffers) == digest:
+            return QueuedJob(number, id_, function, options, payload, buffers, *rest)
+        text = "its arguments on disk are damaged: it is not run"
+        attempt = Attempt(rest[0], now_ms, 0, None, None, "lost", b"", text)
+        self._finish([Ended(number, StoredState.FAILED, b"", (), attempt)])
+        return None
+
+    def _functions(self, digests: set[bytes]) -> tuple[StoredFunction, ...]:
+        """These and what they need, parts first."""
+        found: dict[bytes, StoredFunction] = {}
+
+        def add(digest: bytes) -> None:
+            if digest in found:
+                return
+            row = self._db.execute(
+                "SELECT kind, name, payload, needs FROM functions WHERE digest = ?", (digest,)
+            ).fetchone()
+            needs = tuple(msgpack.unpackb(row[3]))
+            for part in needs:
+                add(part)
+            found[digest] = StoredFunction(digest, row[0], row[1], row[2], needs)
+
+        for digest in sorted(digests):
+            add(digest)
+        return tuple(found.values())
+
+    def _give_back(self, numbers: Sequence[int], run_at_ms: int | None) -> None:
+        self._untake(numbers)
+        if run_at_ms is not None:
+            self._db.executemany(
+                "UPDATE jobs SET state = 0, later = 1, run_at_ms = ? WHERE number = ?"
+                " AND ended_ms IS NULL",
+                [(run_at_ms, number) for number in numbers],
+            )
+        else:
+            self._db.executemany(
+                "UPDATE jobs SET state = 0 WHERE number = ? AND ended_ms IS NULL",
+                [(number,) for number in numbers],
+            )
+
+    def _finish(self, rows: Sequence[Ended]) -> None:
+        numbers = [row.number for row in rows]
+        self._untake(numbers)
+        self._db.executemany(
+            "UPDATE jobs SET state = ?, ended_ms = ?, forget_ms = ? + keep_ms, attempt = ?,"
+            " ran_us = ?, outcome = ?, text = ? WHERE number = ?",
+            [
+                (
+                    row.state, row.attempt.ended_ms, row.attempt.ended_ms, row.attempt.n,
+                    row.attempt.ran_us, row.attempt.outcome, row.attempt.text, row.number,
+                )
+                for row in rows
+            ],
+        )  # fmt: skip
+        self._db.executemany(
+            "INSERT OR REPLACE INTO results VALUES (?, ?, ?)",
+            [(row.number, row.value, _pack_buffers(row.buffers)) for row in rows],
+        )
+        # A failed job keeps its arguments, as it may be asked to run again.
+        self._db.executemany(
+            "DELETE FROM payloads WHERE number = ?",
+            [(row.number,) for row in rows if row.state is StoredState.DONE],
+        )
+        self._add_attempts([(row.number, row.attempt) for row in rows])
+
+    def _retry(self, rows: Sequence[Again]) -> None:
+        self._untake([row.number for row in rows])
+        self._db.executemany(
+            "UPDATE jobs SET state = ?, later = 1, run_at_ms = ?, attempt = ?, deaths = ?,"
+            " spared = ?, text = ? WHERE number = ? AND ended_ms IS NULL",
+            [
+                (
+                    row.state, row.run_at_ms, row.next_attempt, row.deaths, row.spared,
+                    row.attempt.text, row.number,
+                )
+                for row in rows
+            ],
+        )  # fmt: skip
+        self._add_attempts([(row.number, row.attempt) for row in rows])
+
+    def _add_attempts(self, attempts: Sequence[tuple[int, Attempt]]) -> None:
+        self._db.executemany(
+            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (number, a.n, a.ended_ms, a.ran_us, a.p, a.pid, a.outcome, a.error, a.text)
+                for number, a in attempts
+            ],
+        )
+
+    def _find(self, id_: bytes) -> StoredJob | None:
+        row = self._db.execute(
+            f"SELECT {_JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
+            " WHERE id = ?",
+            (id_,),
+        ).fetchone()
+        return None if row is None else _job(row)
+
+    def _list(self, operation: ListJobs) -> tuple[StoredJob, ...]:
+        where: list[str] = ["1"]
+        values: list[int | str] = []
+        if operation.states:
+            where.append(f"state IN ({', '.join('?' * len(operation.states))})")
+            values += [int(state) for state in operation.states]
+        if operation.function:
+            where.append("functions.name = ?")
+            values.append(operation.function)
+        if operation.before is not None:
+            where.append("jobs.number < ?")
+            values.append(operation.before)
+        rows = self._db.execute(
+            f"SELECT {_JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
+            f" WHERE {' AND '.join(where)} ORDER BY jobs.number DESC LIMIT ?",
+            (*values, operation.limit),
+        )
+        return tuple(map(_job, rows))
+
+    def _result(self, id_: bytes) -> StoredResult | bool | None:
+        row = self._db.execute(
+            "SELECT ended_ms, state, value, buffers, ran_us, outcome, attempt, text FROM jobs"
+            " LEFT JOIN results USING (number) WHERE id = ?",
+            (id_,),
+        ).fetchone()
+        if row is None:
+            return False
+        ended_ms, state, value, buffers, *rest = row
+        if ended_ms is None:
+            return None
+        return StoredResult(StoredState(state), value or b"", _unpack_buffers(buffers), *rest)
+
+    def _story(self, id_: bytes) -> tuple[Attempt, ...]:
+        rows = self._db.execute(
+            "SELECT n, attempts.ended_ms, attempts.ran_us, p, pid, attempts.outcome, error,"
+            " attempts.text FROM attempts JOIN jobs USING (number) WHERE id = ?"
+            " ORDER BY attempts.rowid",
+            (id_,),
+        )
+        return tuple(Attempt(*row) for row in rows)
+
+    def _cancel(self, id_: bytes, now_ms: int) -> bool:
+        row = self._db.execute(
+            "SELECT number, attempt FROM jobs WHERE id = ? AND ended_ms IS NULL"
+            " AND number NOT IN (SELECT number FROM temp.taken)",
+            (id_,),
+        ).fetchone()
+        if row is None:
+            return False
+        attempt = Attempt(row[1], now_ms, 0, None, None, "cancelled", b"", "")
+        self._finish([Ended(row[0], StoredState.CANCELLED, b"", (), attempt)])
+        return True
+
+    def _revive(self, id_: bytes, now_ms: int) -> bool:
+        changed = self._db.execute(
+            "UPDATE jobs SET state = 0, later = 0, run_at_ms = ?, ended_ms = NULL,"
+            " forget_ms = NULL, expires_ms = NULL, attempt = 1, deaths = 0, spared = 0, text = ''"
+            " WHERE id = ? AND (ended_ms IS NOT NULL OR state = ?) AND state != ?"
+            " AND number IN (SELECT number FROM payloads) AND (unique_key IS NULL OR NOT EXISTS"
+            " (SELECT 1 FROM jobs AS other WHERE other.unique_key = jobs.unique_key"
+            " AND other.ended_ms IS NULL AND other.number != jobs.number))",
+            (now_ms, id_, StoredState.BLOCKED, StoredState.DONE),
+        ).rowcount
+        self._db.execute(
+            "DELETE FROM results WHERE number = (SELECT number FROM jobs WHERE id = ?) AND ?",
+            (id_, changed),
+        )
+        return bool(changed)
+
+    def _remove(self, id_: bytes) -> bool:
+        row = self._db.execute(
+            "SELECT number FROM jobs WHERE id = ? AND ended_ms IS NOT NULL", (id_,)
+        ).fetchone()
+        if row is None:
+            return False
+        self._forget([row[0]])
+        return True
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for table in ("jobs", "payloads", "results", "attempts"):
+            self._db.executemany(
+                f"DELETE FROM {table} WHERE number = ?",  # noqa: S608 - constants
+                [(number,) for number in numbers],
+            )
+
+    def _sweep(self, now_ms: int, n: int) -> Swept:
+        expired = self._db.execute(
+            "SELECT number, id, attempt FROM jobs WHERE state = 0 AND expires_ms <= ?"
+            " AND number NOT IN (SELECT number FROM temp.taken) LIMIT ?",
+            (now_ms, n),
+        ).fetchall()
+        text = "it could not begin before its expires"
+        self._finish(
+            [
+                Ended(
+                    number, StoredState.EXPIRED, b"", (),
+                    Attempt(attempt, now_ms, 0, None, None, "expired", b"", text),
+                )
+                for number, _, attempt in expired
+            ]
+        )  # fmt: skip
+        old = self._db.execute(
+            "SELECT number FROM jobs WHERE forget_ms <= ? LIMIT ?", (now_ms, n)
+        ).fetchall()
+        self._forget([number for (number,) in old])
+        row = self._db.execute(
+            "SELECT min(at) FROM (SELECT min(forget_ms) AS at FROM jobs WHERE forget_ms IS NOT NULL"
+            " UNION ALL SELECT min(expires_ms) FROM jobs WHERE state = 0"
+            " AND expires_ms IS NOT NULL AND number NOT IN (SELECT number FROM temp.taken))"
+        ).fetchone()
+        return Swept(tuple(id_ for _, id_, _ in expired), len(old), row[0])
+
+
+def content_digest(
+    function: bytes, options: bytes, payload: bytes, buffers: Sequence[bytes]
+) -> bytes:
+    """The digest of a job's content, beside its id: 16 bytes."""
+    digest = blake2b(function, digest_size=16)
+    for part in (options, payload, *buffers):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _pack_buffers(buffers: Sequence[bytes]) -> bytes | None:
+    if not buffers:
+        return None
+    packed: bytes = msgpack.packb([bytes(each) for each in buffers])
+    return packed
+
+
+def _unpack_buffers(packed: bytes | None) -> tuple[bytes, ...]:
+    return () if packed is None else tuple(msgpack.unpackb(packed))
+
+
+def _job(row: tuple[Any, ...]) -> StoredJob:
+    values = list(row)
+    values[4] = StoredState(values[4])
+    values[14] = bool(values[14])
+    return StoredJob(*values)

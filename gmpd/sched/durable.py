@@ -1,0 +1,484 @@
+"""The policy of durable jobs: which of them run now, and what follows from how an attempt ended.
+
+**The idea.** To the rest of the policy durable jobs are those of one more client, whose session is
+always open. This module is that client: it takes jobs from the store, a window of them at a time,
+submits them, and has their ends stored. A job's arguments are in memory only while it is in the
+window, so a million of them can wait.
+
+**Rejected.** Durable jobs in the ledger, each change of state written: the ledger would wait for
+the disk, and would hold all jobs in memory.
+
+**The order of things**, on which the promises rest:
+
+- A job is acknowledged after the transaction that has it was flushed, and submitted only then.
+- The end of an attempt is stored before the job is submitted again, and before any client is told.
+  The session acknowledges an outcome to the ledger only then, so outcomes that the disk does not
+  take are held back like those that a client does not take.
+- An attempt follows another one only when the ledger has reported the end of the first: its frame
+  has ended, or its worker is confirmed dead.
+
+It does no IO and reads no clock: the shell executes ``Ports``. How an attempt is judged is in
+``durable_ends``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from gmpd import protocol
+from gmpd.sched import events
+from gmpd.sched.durable_ends import Held, Judge
+from gmpd.sched.records import Outcomes
+from gmpd.sched.stored import (
+    Again,
+    Answer,
+    CancelJobs,
+    Ended,
+    Find,
+    Finish,
+    GiveBack,
+    ListJobs,
+    NewJob,
+    Operation,
+    PutJobs,
+    PutResult,
+    QueuedJob,
+    Results,
+    Retry,
+    Revive,
+    StoredFunction,
+    StoredResult,
+    StoreFailure,
+    Sweep,
+    Swept,
+    TakeJobs,
+    Taken,
+    Verdict,
+)
+
+#: Jobs of the store that are in the ledger at a time: batches for every core of a large machine,
+#: and little memory.
+WINDOW = 8192
+#: The window is filled again when this many are free: one transaction for many jobs.
+REFILL = WINDOW // 8
+#: Functions that stay defined although no job in the window calls them.
+FUNCTIONS_MAX = 1024
+#: The ledger had no room, or the daemon no worker: the jobs are submitted again after this (ms).
+PAUSE_MS = 1000
+#: How often the store is searched for jobs whose times have passed, at least and at most (ms).
+SWEEP_MIN_MS = 1000
+SWEEP_MAX_MS = 3_600_000
+
+Told = Callable[["Answer | StoreFailure"], None]
+_A = TypeVar("_A")
+#: Bytes stay bytes in replies.
+_PLAIN: dict[str, Any] = {"builtin_types": (bytes,), "str_keys": True}
+
+
+class Ports(Protocol):
+    """Calls of this policy that the shell executes."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970."""
+
+    def store(self, operation: Operation, told: Told) -> None:
+        """Have an operation applied; ``told`` gets the answer, in order, once it is on disk."""
+
+    def feed(self, event: events.ClientEvent) -> None:
+        """Give an event to the rest of the policy."""
+
+    def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
+        """Answer a client's question."""
+
+
+class _Defined:
+    """A function that the session has defined."""
+
+    __slots__ = ("fid", "needs", "users")
+
+    def __init__(self, fid: int, needs: tuple[bytes, ...]) -> None:
+        self.fid = fid
+        self.needs = needs
+        self.users = 0
+
+
+class Durable:
+    """The client that submits durable jobs, as session ``sid``. Not for two threads."""
+
+    def __init__(self, ports: Ports, sid: int, judge: Judge) -> None:
+        self._ports = ports
+        self._sid = sid
+        self._judge = judge
+        self._next_seq = self._next_fid = 1
+        self._by_seq: dict[int, Held] = {}
+        self._by_id: dict[bytes, Held] = {}
+        self._functions: dict[bytes, _Defined] = {}
+        #: Places of the window that jobs have which are being stored.
+        self._reserved = 0
+        #: The store may have jobs that are due and not in the window.
+        self._backlog = True
+        self._taking = False
+        #: When a job of the store will be due, and when to sweep (ms).
+        self._due_ms: int | None = None
+        self._sweep_ms = 0
+        self._delivered = 0
+        self._draining = False
+        #: Clients that wait for the end of jobs: (link, request) of each.
+        self._waiters: dict[bytes, list[tuple[Any, int]]] = {}
+
+    def __repr__(self) -> str:
+        more = ", more in the store" if self._backlog else ""
+        return f"<Durable: {len(self._by_seq)} jobs in the window{more}>"
+
+    @property
+    def held(self) -> int:
+        """Jobs in the window."""
+        return len(self._by_seq)
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def enqueue(
+        self, link: Any, request: int, jobs: Sequence[NewJob], functions: Sequence[StoredFunction]
+    ) -> None:
+        """Store jobs; the reply has a verdict for each."""
+        wall_ms = self._ports.wall_ms()
+        take = (
+            not (self._backlog or self._draining)
+            and self.held + self._reserved + len(jobs) <= WINDOW
+            and all(job.run_at_ms <= wall_ms for job in jobs)
+        )
+        if take:
+            self._reserved += len(jobs)
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if take:
+                self._reserved -= len(jobs)
+            if isinstance(answer, StoreFailure):
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            result = _expect(answer, PutResult)
+            value = {"verdicts": bytes(result.verdicts), "ids": list(result.ids)}
+            self._ports.reply(link, request, ok=True, value=value)
+            self._stored(jobs, functions, result, taken=take)
+
+        self._ports.store(PutJobs(tuple(functions), tuple(jobs), take), told)
+
+    def _stored(
+        self,
+        jobs: Sequence[NewJob],
+        functions: Sequence[StoredFunction],
+        result: PutResult,
+        *,
+        taken: bool,
+    ) -> None:
+        """Jobs are on disk: they run, or wait there."""
+        fresh = [
+            (job, number)
+            for job, number, verdict in zip(jobs, result.numbers, result.verdicts, strict=True)
+            if verdict is Verdict.NEW
+        ]
+        if not fresh:
+            return
+        if taken:
+            self._submit([_queued(job, number) for job, number in fresh], functions)
+            return
+        for job, _ in fresh:
+            self._is_due(job.run_at_ms)
+            if job.expires_ms is not None:
+                self._sweep_ms = min(self._sweep_ms, job.expires_ms)
+        self._refill()
+
+    def await_result(self, link: Any, request: int, id_: bytes) -> None:
+        """Reply when this job has ended; at once if it has, or if there is no such job."""
+        waiter = link, request
+        self._waiters.setdefault(id_, []).append(waiter)
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if waiter not in self._waiters.get(id_, ()):
+                return  # it ended meanwhile
+            if isinstance(answer, StoreFailure):
+                self._waiters[id_].remove(waiter)
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            (result,) = _expect(answer, tuple)
+            if result is not None:
+                self._waiters[id_].remove(waiter)
+                self._reply_result(waiter, result)
+
+        self._ports.store(Results((id_,)), told)
+
+    def _reply_result(self, waiter: tuple[Any, int], result: StoredResult | bool) -> None:
+        link, request = waiter
+        self._ports.reply(link, request, ok=True, value=msgspec.to_builtins(result, **_PLAIN))
+
+    def _fail(self, text: str) -> None:
+        """The store has failed: those who wait for a result are told."""
+        waiters, self._waiters = self._waiters, {}
+        for link, request in (waiter for each in waiters.values() for waiter in each):
+            self._ports.reply(link, request, ok=False, value=text)
+
+    def forget(self, link: Any) -> None:
+        """A client has gone: it waits for nothing."""
+        self._waiters = {
+            id_: left
+            for id_, waiters in self._waiters.items()
+            if (left := [each for each in waiters if each[0] != link])
+        }
+
+    def ask(self, link: Any, request: int, operation: Operation) -> None:
+        """A question, or a change, of stored jobs that needs no decision."""
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            value = msgspec.to_builtins(answer, **_PLAIN)
+            if isinstance(operation, Find | ListJobs):
+                self._tell_where(value)
+            self._ports.reply(link, request, ok=True, value=value)
+            if isinstance(operation, Revive):
+                self._is_due(self._ports.wall_ms())
+                self._refill()
+
+        self._ports.store(operation, told)
+
+    def cancel(self, link: Any, request: int, ids: Sequence[bytes]) -> None:
+        """End jobs that wait; ask those to end that run. The reply lists both."""
+        asked = [held for id_ in ids if (held := self._by_id.get(id_)) is not None]
+        for held in asked:
+            held.cancelling = True
+        if asked:
+            self._ports.feed(events.Cancelled(self._sid, [held.seq for held in asked]))
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            cancelled = list(_expect(answer, tuple))
+            value = {"cancelled": cancelled, "asked": [held.job.id for held in asked]}
+            self._ports.reply(link, request, ok=True, value=value)
+            self._ended_in_store(cancelled)
+
+        self._ports.store(CancelJobs(tuple(ids), self._ports.wall_ms()), told)
+
+    # -- the window --------------------------------------------------------------------------------
+
+    def _is_due(self, at_ms: int) -> None:
+        """A job of the store can run from then on."""
+        if at_ms <= self._ports.wall_ms():
+            self._backlog = True
+        elif self._due_ms is None or at_ms < self._due_ms:
+            self._due_ms = at_ms
+
+    def _refill(self) -> None:
+        """Take jobs from the store if some are due and there is room for a good many."""
+        free = WINDOW - self.held - self._reserved
+        if not self._backlog or self._taking or self._draining or free < REFILL:
+            return
+        self._taking = True
+        self._ports.store(TakeJobs(self._ports.wall_ms(), free), self._took)
+
+    def _took(self, answer: Answer | StoreFailure) -> None:
+        self._taking = False
+        if isinstance(answer, StoreFailure):
+            return
+        taken = _expect(answer, Taken)
+        self._backlog = taken.more
+        if taken.next_ms is not None:
+            self._is_due(taken.next_ms)
+        self._submit(taken.jobs, taken.functions)
+        self._ended_in_store(taken.ended)
+
+    def _submit(self, jobs: Sequence[QueuedJob], functions: Sequence[StoredFunction]) -> None:
+        if self._draining:
+            self._give_back([job.number for job in jobs])
+            return
+        for function in functions:
+            self._define(function)
+        for run in _runs(jobs):
+            self._submit_run(run)
+        if len(self._functions) > FUNCTIONS_MAX:
+            self._undefine_unused()
+
+    def _submit_run(self, run: list[QueuedJob]) -> None:
+        """Jobs of one function with the same options."""
+        function = self._functions[run[0].function]
+        first = self._next_seq
+        self._next_seq += len(run)
+        for seq, job in enumerate(run, first):
+            self._by_seq[seq] = self._by_id[job.id] = Held(job, seq)
+        function.users += len(run)
+        payloads = [job.payload for job in run]
+        options = self._judge.options(run[0].options)
+        submit = protocol.Submit(function.fid, first, options, payloads, None)
+        self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
+
+    def _define(self, function: StoredFunction) -> None:
+        if function.digest in self._functions:
+            return
+        defined = _Defined(self._next_fid, function.needs)
+        self._next_fid += 1
+        self._functions[function.digest] = defined
+        for part in function.needs:
+            self._functions[part].users += 1
+        needs = [self._functions[part].fid for part in function.needs]
+        define = protocol.Define(defined.fid, function.kind, function.name, function.payload, needs)
+        digest = function.digest if function.payload else b""
+        self._ports.feed(events.Defined(self._sid, define, digest))
+
+    def _undefine_unused(self) -> None:
+        """Forget functions that no job in the window calls, then the parts that only they need."""
+        fids = []
+        for digest, defined in reversed(list(self._functions.items())):  # parts came first
+            if not defined.users:
+                fids.append(defined.fid)
+                del self._functions[digest]
+                for part in defined.needs:
+                    self._functions[part].users -= 1
+        if fids:
+            self._ports.feed(events.Undefined(self._sid, fids))
+
+    def _give_back(self, numbers: Sequence[int], at_ms: int | None = None) -> None:
+        self._ports.store(GiveBack(tuple(numbers), at_ms), _ignore)
+        if at_ms is not None:
+            self._is_due(at_ms)
+
+    # -- attempts end ------------------------------------------------------------------------------
+
+    def ended(self, out: Outcomes) -> None:
+        """Attempts have ended: their ends are stored, then told."""
+        wall_ms = self._ports.wall_ms()
+        finished: list[Ended] = []
+        again: list[Again] = []
+        back: list[int] = []
+        ids: list[bytes] = []
+        for row, seq in enumerate(out.seqs):
+            held = self._by_seq.pop(seq)
+            del self._by_id[held.job.id]
+            self._functions[held.job.function].users -= 1
+            verdict = self._judge.judge(held, out, row, wall_ms)
+            match verdict:
+                case Ended():
+                    finished.append(verdict)
+                    ids.append(held.job.id)
+                case Again():
+                    again.append(verdict)
+                case None:
+                    back.append(held.job.number)
+        self._delivered += len(out.seqs)
+        if back:
+            self._give_back(back, None if self._draining else wall_ms + PAUSE_MS)
+        if again:
+            self._ports.store(Retry(tuple(again)), _ignore)
+            self._is_due(min(row.run_at_ms for row in again))
+        self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
+
+    def _finished(self, delivered: int, ids: list[bytes], rows: list[Ended]) -> Told:
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self._fail(answer.text)  # nothing is acknowledged: it runs again
+                return
+            self._ports.feed(events.Acknowledged(self._sid, delivered))
+            for id_, row in zip(ids, rows, strict=True):
+                if waiters := self._waiters.pop(id_, None):
+                    result = _result(row)
+                    for waiter in waiters:
+                        self._reply_result(waiter, result)
+            self._refill()
+
+        return told
+
+    def _ended_in_store(self, ids: Iterable[bytes]) -> None:
+        """Jobs ended that were not in the window: those who wait get the results from there."""
+        awaited = [id_ for id_ in ids if id_ in self._waiters]
+        if not awaited:
+            return
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                return
+            for id_, result in zip(awaited, _expect(answer, tuple), strict=True):
+                for waiter in self._waiters.pop(id_, []) if result else []:
+                    self._reply_result(waiter, result)
+
+        self._ports.store(Results(tuple(awaited)), told)
+
+    def running(self, seqs: Iterable[int]) -> None:
+        """Attempts have begun and did not end at once."""
+        wall_ms = self._ports.wall_ms()
+        for seq in seqs:
+            if (held := self._by_seq.get(seq)) is not None:
+                held.started_ms = wall_ms
+
+    def _tell_where(self, jobs: Iterable[dict[str, Any] | None]) -> None:
+        """The store does not know which jobs run."""
+        for job in jobs:
+            if job is not None:
+                held = self._by_id.get(job["id"])
+                job["runs_since_ms"] = None if held is None else held.started_ms or None
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Do what is due; see ``next_ms``."""
+        wall_ms = self._ports.wall_ms()
+        if self._due_ms is not None and self._due_ms <= wall_ms:
+            self._due_ms = None
+            self._backlog = True
+        self._refill()
+        if self._sweep_ms <= wall_ms:
+            self._sweep_ms = wall_ms + SWEEP_MAX_MS
+            self._ports.store(Sweep(wall_ms), self._swept)
+
+    def _swept(self, answer: Answer | StoreFailure) -> None:
+        if isinstance(answer, StoreFailure):
+            return
+        swept = _expect(answer, Swept)
+        self._ended_in_store(swept.expired)
+        if swept.next_ms is not None:
+            soonest = self._ports.wall_ms() + SWEEP_MIN_MS
+            self._sweep_ms = min(self._sweep_ms, max(swept.next_ms, soonest))
+
+    def next_ms(self) -> int:
+        """When ``tick`` has something to do (ms since 1970)."""
+        return self._sweep_ms if self._due_ms is None else min(self._due_ms, self._sweep_ms)
+
+    def drain(self, unbegun: Iterable[int]) -> None:
+        """Submit no more. ``unbegun``: seqs that no worker has; they stay in the store."""
+        self._draining = True
+        if seqs := [seq for seq in unbegun if seq in self._by_seq]:
+            self._ports.feed(events.Cancelled(self._sid, seqs))
+
+
+def _queued(job: NewJob, number: int) -> QueuedJob:
+    return QueuedJob(
+        number, job.id, job.function, job.options, job.payload, job.buffers, 1, 0, 0,
+        job.expires_ms, job.once,
+    )  # fmt: skip
+
+
+def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
+    """Neighbours that fit into one Submit."""
+    for _, same in groupby(jobs, key=lambda job: (job.function, job.options)):
+        run = list(same)
+        for at in range(0, len(run), protocol.BATCH_JOBS_MAX):
+            yield run[at : at + protocol.BATCH_JOBS_MAX]
+
+
+def _result(row: Ended) -> StoredResult:
+    """As the store will give it."""
+    end = row.attempt
+    return StoredResult(row.state, row.value, row.buffers, end.ran_us, end.outcome, end.n, end.text)
+
+
+def _expect(answer: Any, kind: type[_A]) -> _A:
+    assert isinstance(answer, kind), answer
+    return answer
+
+
+def _ignore(_answer: Answer | StoreFailure) -> None:
+    """A later answer tells: they come in order."""

@@ -1,0 +1,184 @@
+"""Judges attempts of durable jobs: the job has ended, is tried again, or was not at fault.
+
+It decides, and stores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, assert_never
+
+import msgspec
+
+from gmpd.protocol import Options, Outcome
+from gmpd.sched.deaths import SPARED_MAX
+from gmpd.sched.ledger import RETRY_MAX_NS, RETRY_MIN_NS
+from gmpd.sched.records import Outcomes
+from gmpd.sched.stored import Again, Attempt, Ended, QueuedJob, StoredState
+
+#: A job whose function cannot be imported is tried again after this (ms).
+BLOCKED_MS = 60_000
+#: Characters of an error that are kept beside it, for lists.
+TEXT_MAX = 300
+
+#: As ``codec.encode_error`` names the error of a worker that cannot import a job's function.
+_NOT_REGISTERED = ("gmpd.errors", "NotRegistered")
+
+
+class Held:
+    """A job in the window: what was submitted as ``seq``."""
+
+    __slots__ = ("cancelling", "job", "seq", "started_ms")
+
+    def __init__(self, job: QueuedJob, seq: int) -> None:
+        self.job = job
+        self.seq = seq
+        self.cancelling = False
+        #: When it was reported to run (ms); 0: not yet.
+        self.started_ms = 0
+
+
+class _End(Protocol):
+    """Makes the end of the job at hand."""
+
+    def __call__(self, state: StoredState, text: str = "") -> Ended: ...
+
+
+class Judge:
+    """``strikes``: a job that ended as many workers is quarantined. ``jitter`` gives a number from
+    0 to 1, at random."""
+
+    def __init__(self, strikes: int, jitter: Callable[[], float]) -> None:
+        self._strikes = strikes
+        self._jitter = jitter
+        self._options: dict[bytes, tuple[Options, Options]] = {}
+
+    def options(self, packed: bytes) -> Options:
+        """The options with which the ledger gets a job: one attempt, at once."""
+        return self._parsed(packed)[1]
+
+    def _parsed(self, packed: bytes) -> tuple[Options, Options]:
+        found = self._options.get(packed)
+        if found is None:
+            whole = msgspec.msgpack.decode(packed, type=Options)
+            single = msgspec.structs.replace(
+                whole, retries=0, delay=0.0, unique=None, durable=False
+            )
+            if len(self._options) >= 1024:
+                self._options.clear()
+            found = self._options[packed] = whole, single
+        return found
+
+    def judge(self, held: Held, out: Outcomes, row: int, wall_ms: int) -> Ended | Again | None:
+        """The consequence of one outcome; None: the job was not at fault, and waits again."""
+        outcome, details = out.specials.get(row, (Outcome.OK, _NOTHING))
+        payload, buffers = out.payloads[row], tuple(map(bytes, out.buffers[row] or ()))
+        job = held.job
+
+        def attempt(text: str = "") -> Attempt:
+            error = payload if outcome is Outcome.ERROR else b""
+            return Attempt(
+                job.attempt, wall_ms, out.ran_us[row], details.get("p"), details.get("pid"),
+                outcome.name.lower(), error, text or details.get("text", ""),
+            )  # fmt: skip
+
+        def end(state: StoredState, text: str = "") -> Ended:
+            return Ended(job.number, state, payload, buffers, attempt(text))
+
+        match outcome:
+            case Outcome.OK:
+                return end(StoredState.DONE)
+            case Outcome.CANCELLED:
+                return end(StoredState.CANCELLED) if held.cancelling else None
+            case Outcome.REJECTED:
+                return None
+            case Outcome.ERROR:
+                return self._failed(held, attempt(_text_of(payload)), end, payload)
+            case Outcome.TIMEOUT:
+                runs_on = details.get("runs_on", False)
+                return end(StoredState.FAILED) if runs_on else self._failed(held, attempt(), end)
+            case Outcome.LOST:
+                return self._lost(held, details, attempt(), end)
+            case _:
+                assert_never(outcome)
+
+    def _failed(
+        self, held: Held, attempt: Attempt, end: _End, error: bytes = b""
+    ) -> Ended | Again | None:
+        """It raised, or ran too long."""
+        job = held.job
+        if held.cancelling:
+            return end(StoredState.CANCELLED, attempt.text)
+        if error and _kind_of(error) == _NOT_REGISTERED:
+            return Again(
+                job.number, job.attempt, job.deaths, job.spared, attempt.ended_ms + BLOCKED_MS,
+                attempt, StoredState.BLOCKED,
+            )  # fmt: skip
+        used = job.attempt - job.spared
+        if job.once or used > self._parsed(job.options)[0].retries:
+            return end(StoredState.FAILED, attempt.text)
+        return self._again(held, attempt, self._wait_ms(used))
+
+    def _lost(
+        self, held: Held, details: dict[str, Any], attempt: Attempt, end: _End
+    ) -> Ended | Again | None:
+        """Its worker died, or there was none."""
+        job = held.job
+        if details.get("unstarted"):
+            return None
+        if job.once:
+            return end(StoredState.UNKNOWN, attempt.text)
+        if held.cancelling:
+            return end(StoredState.CANCELLED, attempt.text)
+        blamed = bool(details.get("blamed", True))
+        deaths = job.deaths + blamed
+        if deaths >= self._strikes:
+            return end(StoredState.QUARANTINED, attempt.text)
+        spared = not blamed and job.spared < SPARED_MAX
+        return self._again(held, attempt, 0, deaths=deaths, spared=job.spared + spared)
+
+    def _again(
+        self,
+        held: Held,
+        attempt: Attempt,
+        wait_ms: int,
+        *,
+        deaths: int | None = None,
+        spared: int | None = None,
+    ) -> Again:
+        job = held.job
+        return Again(
+            job.number,
+            job.attempt + 1,
+            job.deaths if deaths is None else deaths,
+            job.spared if spared is None else spared,
+            attempt.ended_ms + wait_ms,
+            attempt,
+        )
+
+    def _wait_ms(self, used: int) -> int:
+        """Exponential, with jitter: jobs that failed together are not tried again together."""
+        whole = min(RETRY_MAX_NS, RETRY_MIN_NS << min(used - 1, 30)) // 1_000_000
+        return int(whole * (0.5 + self._jitter()))
+
+
+_NOTHING: dict[str, Any] = {}
+
+
+def _kind_of(error: bytes) -> tuple[str, str]:
+    told = _decoded(error)
+    return str(told.get("module", "")), str(told.get("qualname", ""))
+
+
+def _text_of(error: bytes) -> str:
+    """``codec.encode_error`` in one line, as far as it can be read."""
+    told = _decoded(error)
+    return f"{told.get('type', 'an error')}: {told.get('message', '')}"[:TEXT_MAX]
+
+
+def _decoded(error: bytes) -> dict[str, Any]:
+    try:
+        told = msgspec.msgpack.decode(error)
+    except (msgspec.DecodeError, RecursionError):
+        return _NOTHING
+    return told if isinstance(told, dict) else _NOTHING

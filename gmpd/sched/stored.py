@@ -1,0 +1,314 @@
+"""Durable jobs as a store keeps them, and the operations on a store, as values.
+
+The counterpart of ``events`` and ``instructions`` for the policy of durable jobs (``durable``): it
+returns operations, the shell has them applied (``daemon.store``), and gives the results back. Times
+are milliseconds since 1970, as they must mean the same after a restart.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+
+class StoredState(IntEnum):
+    """Where a durable job is. The numbers are in stores: none is ever given another meaning."""
+
+    #: It waits, or runs: a store does not know which, as neither survives the coordinator.
+    QUEUED = 0
+    #: It must not run twice, and may have begun: the next coordinator makes it UNKNOWN.
+    LEASED = 1
+    #: Its function cannot be imported. It waits until it can be, or is cancelled.
+    BLOCKED = 2
+    DONE = 3
+    FAILED = 4
+    CANCELLED = 5
+    #: It could not begin before its ``expires``.
+    EXPIRED = 6
+    #: It ended its worker too often.
+    QUARANTINED = 7
+    #: It is not to run twice, and its end was not seen.
+    UNKNOWN = 8
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended, and may be removed after its keep-time."""
+        return self >= StoredState.DONE
+
+
+class Verdict(IntEnum):
+    """The answer about one job that was to be stored."""
+
+    NEW = 0
+    #: The same job is there already.
+    SAME = 1
+    #: Another job has this id.
+    CONFLICT = 2
+    #: A job with this ``unique`` key has not ended.
+    HELD = 3
+
+
+class StoredFunction(Struct, frozen=True, gc=False):
+    """A function of durable jobs. ``digest`` names it; ``needs`` are digests of parts."""
+
+    digest: bytes
+    kind: str
+    name: str
+    payload: bytes
+    needs: tuple[bytes, ...] = ()
+
+
+class NewJob(Struct, frozen=True, gc=False):
+    """A job to be stored. ``digest``: of its function, arguments and options, so that the same id
+    with another content is found out. ``buffers``: the out-of-band frames of ``payload``."""
+
+    id: bytes
+    digest: bytes
+    function: bytes
+    client: str
+    priority: int
+    #: MessagePack of the job's options, as the wire has them.
+    options: bytes
+    payload: bytes
+    buffers: tuple[bytes, ...]
+    created_ms: int
+    run_at_ms: int
+    expires_ms: int | None = None
+    keep_ms: int = 86_400_000
+    unique: str | None = None
+    once: bool = False
+
+
+class QueuedJob(Struct, frozen=True, gc=False):
+    """A job that is to run now. ``number`` is its place in the order of acceptance."""
+
+    number: int
+    id: bytes
+    function: bytes
+    options: bytes
+    payload: bytes
+    buffers: tuple[bytes, ...]
+    attempt: int
+    deaths: int
+    spared: int
+    expires_ms: int | None
+    once: bool
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """How one attempt ended. ``outcome`` is a name in lower case, as the metrics have it."""
+
+    n: int
+    ended_ms: int
+    ran_us: int
+    p: int | None
+    pid: int | None
+    outcome: str
+    #: ``codec.encode_error`` of what it raised.
+    error: bytes
+    text: str
+
+
+class StoredJob(Struct, frozen=True, gc=False):
+    """A job as ``Find`` and ``List`` give it: all but arguments and result."""
+
+    number: int
+    id: bytes
+    function: str
+    client: str
+    state: StoredState
+    priority: int
+    attempt: int
+    deaths: int
+    created_ms: int
+    run_at_ms: int
+    ended_ms: int | None
+    expires_ms: int | None
+    keep_ms: int
+    unique: str | None
+    taken: bool
+    text: str
+
+
+class StoredResult(Struct, frozen=True, gc=False):
+    """How a job ended. ``value``: what it returned, or ``codec.encode_error`` of what it raised."""
+
+    state: StoredState
+    value: bytes
+    buffers: tuple[bytes, ...]
+    ran_us: int
+    #: Of the last attempt.
+    outcome: str
+    attempt: int
+    text: str
+
+
+# -- operations ----------------------------------------------------------------------------------
+
+
+class PutJobs(Struct, frozen=True, gc=False):
+    """Store jobs and their functions. Gives a ``PutResult``."""
+
+    functions: tuple[StoredFunction, ...]
+    jobs: tuple[NewJob, ...]
+    #: They are handed to the policy at once, as ``TakeJobs`` would.
+    take: bool = False
+
+
+class PutResult(Struct, frozen=True, gc=False):
+    """``numbers``: of each job; of one that is HELD the number of the job that holds the key."""
+
+    verdicts: tuple[Verdict, ...]
+    numbers: tuple[int, ...]
+    ids: tuple[bytes, ...]
+
+
+class TakeJobs(Struct, frozen=True, gc=False):
+    """Take up to ``n`` jobs that are due, by priority and age. Gives ``Taken``."""
+
+    now_ms: int
+    n: int
+
+
+class Taken(Struct, frozen=True, gc=False):
+    """``functions`` are those of ``jobs``, and the parts they need, parts first. ``more``: jobs
+    that are due were left. ``next_ms``: when the next job that is not due yet will be."""
+
+    jobs: tuple[QueuedJob, ...]
+    functions: tuple[StoredFunction, ...]
+    more: bool
+    next_ms: int | None
+    #: Ids of jobs that ended instead, as their arguments are damaged.
+    ended: tuple[bytes, ...] = ()
+
+
+class GiveBack(Struct, frozen=True, gc=False):
+    """These were taken and have not begun: they wait again, as they were. ``run_at_ms``: until
+    then, if not None. Gives None."""
+
+    numbers: tuple[int, ...]
+    run_at_ms: int | None = None
+
+
+class Ended(Struct, frozen=True, gc=False):
+    """One job's end."""
+
+    number: int
+    state: StoredState
+    value: bytes
+    buffers: tuple[bytes, ...]
+    attempt: Attempt
+
+
+class Finish(Struct, frozen=True, gc=False):
+    """These have ended for good. Gives None."""
+
+    rows: tuple[Ended, ...]
+
+
+class Again(Struct, frozen=True, gc=False):
+    """One job's next attempt. ``attempt`` tells how the last one ended."""
+
+    number: int
+    next_attempt: int
+    deaths: int
+    spared: int
+    run_at_ms: int
+    attempt: Attempt
+    state: StoredState = StoredState.QUEUED
+
+
+class Retry(Struct, frozen=True, gc=False):
+    """These are tried again. Gives None."""
+
+    rows: tuple[Again, ...]
+
+
+class Find(Struct, frozen=True, gc=False):
+    """Jobs by id: a ``StoredJob`` or None for each."""
+
+    ids: tuple[bytes, ...]
+
+
+class Results(Struct, frozen=True, gc=False):
+    """Results by id: a ``StoredResult`` for each that has ended, None for others; ``False`` for
+    those that are not there."""
+
+    ids: tuple[bytes, ...]
+
+
+class Story(Struct, frozen=True, gc=False):
+    """The attempts of one job, in order: a tuple of ``Attempt``."""
+
+    id: bytes
+
+
+class ListJobs(Struct, frozen=True, gc=False):
+    """Jobs, the newest first: a tuple of ``StoredJob``. ``before``: with smaller numbers only."""
+
+    states: tuple[StoredState, ...] = ()
+    function: str = ""
+    limit: int = 100
+    before: int | None = None
+
+
+class CancelJobs(Struct, frozen=True, gc=False):
+    """End those of these that wait and were not taken. Gives the ids that were ended."""
+
+    ids: tuple[bytes, ...]
+    now_ms: int
+
+
+class Revive(Struct, frozen=True, gc=False):
+    """Ended jobs run again, from their first attempt. Gives the ids of those that do."""
+
+    ids: tuple[bytes, ...]
+    now_ms: int
+
+
+class Remove(Struct, frozen=True, gc=False):
+    """Forget ended jobs, their results too. Gives the ids of those that were."""
+
+    ids: tuple[bytes, ...]
+
+
+class Sweep(Struct, frozen=True, gc=False):
+    """End jobs whose ``expires`` has passed, and forget up to ``n`` jobs whose keep-time is over.
+    Gives ``Swept``."""
+
+    now_ms: int
+    n: int = 1000
+
+
+class Swept(Struct, frozen=True, gc=False):
+    """``expired``: ids of jobs that did not begin in time. ``forgotten``: how many were removed.
+    ``next_ms``: when there will be something to sweep again."""
+
+    expired: tuple[bytes, ...]
+    forgotten: int
+    next_ms: int | None
+
+
+class Count(Struct, frozen=True, gc=False):
+    """How many jobs are in each state: a dict of ``StoredState`` to a number."""
+
+
+Operation: TypeAlias = (
+    PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ListJobs
+    | CancelJobs | Revive | Remove | Sweep | Count
+)  # fmt: skip
+
+Answer: TypeAlias = (
+    PutResult | Taken | Swept | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
+    | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
+    | dict[StoredState, int] | None
+)  # fmt: skip
+
+
+class StoreFailure(Struct, frozen=True, gc=False):
+    """In place of an answer: why there is none. ``full``: it may be asked for again later."""
+
+    text: str
+    full: bool = False

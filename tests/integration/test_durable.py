@@ -1,0 +1,329 @@
+"""Durable jobs in a real daemon: they outlive clients, workers and the daemon itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+import gmpd
+from gmpd.errors import DaemonUnreachable, GmpdError, JobCancelled, JobPoisoned, JobTimeout
+from tests import jobs_durable as jobs
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+class Daemon:
+    """`gmpd serve` with one P; ``kill`` ends it as a power cut would, ``start`` is the next one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.env = {
+            **os.environ,
+            "GMPD_RUNTIME_DIR": str(directory / "run"),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__ENABLED": "false",
+            "GMPD_DAEMON__PROCS": "1",
+            "PYTHONPATH": f"{ROOT}:{directory}",
+        }
+        self._clients: list[gmpd.Client] = []
+        self.start()
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            self.process = self._serve(log)
+
+    def _serve(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gmpd.cli", "serve"], env=self.env, cwd=self.directory,
+            stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+
+    def client(self) -> gmpd.Client:
+        """A new client, once the daemon takes one."""
+
+        def connected() -> gmpd.Client | None:
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            try:
+                return gmpd.Client(str(self.directory / "run"))
+            except DaemonUnreachable:
+                return None
+
+        client = wait_until(connected, "the daemon takes clients", timeout=60)
+        assert client is not None
+        self._clients.append(client)
+        return client
+
+    def kill(self) -> None:
+        """Without a word to anybody."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def restart(self) -> gmpd.Client:
+        self.kill()
+        self.start()
+        return self.client()
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close(wait=False)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+        shutil.rmtree(self.directory / "run", ignore_errors=True)  # of one that was killed
+
+
+@pytest.fixture
+def daemon(short_tmp: Path) -> Iterator[Daemon]:
+    daemon = Daemon(short_tmp)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def record(short_tmp: Path) -> str:
+    return str(short_tmp / "record")
+
+
+def words(record: str) -> list[str]:
+    return Path(record).read_text().split() if Path(record).exists() else []
+
+
+def test_a_durable_job_and_its_result_outlive_client_and_daemon(
+    daemon: Daemon, record: str
+) -> None:
+    with daemon.client() as first:
+        ended = first.enqueue(jobs.note, record, "one")
+        assert first.job(ended).result(30) == "one"
+        later = first.options(delay=3600).enqueue(jobs.note, record, "never")
+        by_value = first.enqueue(lambda x: [*x, len(x)], [1, 2])
+        mine = [first.enqueue(jobs.double, n) for n in range(20)]
+    client = daemon.restart()
+    assert client.job(ended).result(30) == "one"
+    assert client.job(by_value).result(30) == [1, 2, 2]
+    assert [client.job(each).result(30) for each in mine] == [2 * n for n in range(20)]
+    assert client.job(later).state == "queued"
+    assert words(record) == ["one"]
+    (attempt,) = client.job(ended).story()
+    assert (attempt.n, attempt.outcome) == (1, "ok")
+
+
+def test_what_ran_at_the_crash_runs_again_unless_once(
+    daemon: Daemon, record: str, short_tmp: Path
+) -> None:
+    client = daemon.client()
+    go = str(short_tmp / "go")
+    again = client.enqueue(jobs.hold, record, go)
+    once = client.options(once=True).enqueue(jobs.hold, record, go)
+    queued = client.enqueue(jobs.note, record, "queued")
+    wait_until(lambda: words(record).count("start") == 2, "both run", timeout=30)
+    wait_until(lambda: client.job(again).state == "running", "it is shown to run", timeout=30)
+    client = daemon.restart()
+    Path(go).touch()
+    assert client.job(again).result(60) == "end"
+    assert client.job(queued).result(60) == "queued"
+    assert client.job(once).state == "unknown"
+    with pytest.raises(GmpdError, match="once=True forbids a second run"):
+        client.job(once).result(10)
+    assert words(record).count("start") == 3
+    assert words(record).count("end") == 1
+
+
+def test_retries_strikes_and_dead_letters(daemon: Daemon, record: str, short_tmp: Path) -> None:
+    client = daemon.client()
+    retried = client.options(retries=3).enqueue(jobs.fail, record, 2)
+    assert client.job(retried).result(60) == "at last"
+    assert [each.outcome for each in client.job(retried).story()] == ["error", "error", "ok"]
+    deaths = str(short_tmp / "deaths")
+    poison = client.enqueue(jobs.die, deaths)
+    with pytest.raises(JobPoisoned):
+        client.job(poison).result(60)
+    assert (client.job(poison).state, words(deaths)) == ("quarantined", ["die"] * 3)
+    failing = str(short_tmp / "failing")
+    dead = client.enqueue(jobs.fail, failing, 1)
+    with pytest.raises(ValueError, match="not yet"):
+        client.job(dead).result(30)
+    assert client.job(dead).state == "failed"
+    assert client.job(dead).retry()
+    assert client.job(dead).result(30) == "at last"
+    assert not client.job(dead).retry()
+    assert client.job(dead).remove()
+    with pytest.raises(LookupError, match="knows no job"):
+        client.job(dead).result(10)
+
+
+def test_a_function_beyond_its_limit_gets_no_attempt_beside_it(daemon: Daemon, record: str) -> None:
+    client = daemon.client()
+    job = client.options(timeout=0.2, retries=5).enqueue(jobs.swallow, record, 1.0)
+    with pytest.raises(JobTimeout):
+        client.job(job).result(60)
+    wait_until(lambda: words(record)[-1] == "end", "the frame has ended", timeout=30)
+    assert words(record) == ["start", "end"] * (len(words(record)) // 2)
+
+
+def test_cancel_unique_at_and_expires(daemon: Daemon, record: str, short_tmp: Path) -> None:
+    client = daemon.client()
+    go = str(short_tmp / "go")
+    holder = client.options(unique="k").enqueue(jobs.hold, record, go)
+    assert client.options(unique="k").enqueue(jobs.note, record, "second") == holder
+    at = datetime.now(UTC) + timedelta(hours=1)
+    later = client.options(at=at).enqueue(jobs.note, record, "later")
+    assert client.job(later).cancel()
+    assert not client.job(later).cancel()
+    with pytest.raises(JobCancelled):
+        client.job(later).result(10)
+    expired = client.options(at=at, expires=0.1).enqueue(jobs.note, record, "expired")
+    with pytest.raises(JobCancelled, match="before its expires"):
+        client.job(expired).result(30)
+    assert client.job(expired).state == "expired"
+    Path(go).touch()
+    assert client.job(holder).result(30) == "end"
+    third = client.options(unique="k").enqueue(jobs.note, record, "third")
+    assert (third != holder, client.job(third).result(30)) == (True, "third")
+
+
+def test_a_function_that_is_gone_after_a_restart_blocks_its_job_until_it_is_back(
+    daemon: Daemon, record: str, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = short_tmp / "passing_through.py"
+    module.write_text("def here():\n    return 'here'\n")
+    monkeypatch.syspath_prepend(short_tmp)
+    import passing_through  # type: ignore[import-not-found]
+
+    client = daemon.client()
+    at = datetime.now(UTC) + timedelta(seconds=1.5)
+    job = client.options(at=at).enqueue(passing_through.here)
+    daemon.kill()
+    source = module.read_text()
+    module.unlink()
+    daemon.start()
+    client = daemon.client()
+    wait_until(lambda: client.job(job).state == "blocked", "it is blocked", timeout=60)
+    assert "passing_through" in client.job(job).info()["text"]
+    module.write_text(source)
+    client = daemon.restart()
+    assert client.job(job).result(60) == "here"
+
+
+def test_a_drained_daemon_leaves_its_queue_to_the_next(
+    daemon: Daemon, record: str, short_tmp: Path
+) -> None:
+    client = daemon.client()
+    go = str(short_tmp / "go")
+    running = client.enqueue(jobs.hold, record, go)
+    wait_until(lambda: "start" in words(record), "it runs", timeout=30)
+    queued = [client.enqueue(jobs.note, record, f"job{n}") for n in range(30)]
+    daemon.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "draining" in (short_tmp / "log").read_text(), "it drains", timeout=30)
+    Path(go).touch()
+    assert daemon.process.wait(60) == 0
+    ran_before = set(words(record))
+    daemon.start()
+    client = daemon.client()
+    assert client.job(running).result(30) == "end"
+    assert [client.job(each).result(30) for each in queued] == [f"job{n}" for n in range(30)]
+    assert words(record).count("start") == 1
+    assert all(words(record).count(f"job{n}") == 1 for n in range(30))
+    assert "end" in ran_before
+
+
+def test_the_future_of_a_durable_job(daemon: Daemon, record: str) -> None:
+    client = daemon.client()
+    future = client.options(durable=True).submit(jobs.note, record, "one")
+    assert (future.result(30), client.job(future.job_id).state) == ("one", "done")
+    with pytest.raises(ValueError, match="needs durable=True"):
+        client.options(unique="k").submit(jobs.note, record, "x")
+    with pytest.raises(ValueError, match="no map"):
+        list(client.options(durable=True).map(jobs.double, [1]))
+    late = client.options(durable=True, delay=3600).submit(jobs.note, record, "late")
+    daemon.kill()
+    with pytest.raises(DaemonUnreachable, match="is on disk and continues"):
+        late.result(30)
+
+
+def test_an_async_client_enqueues_and_waits(daemon: Daemon, record: str) -> None:
+    daemon.client()
+
+    async def main() -> None:
+        async with gmpd.AsyncClient(str(daemon.directory / "run")) as client:
+            ids = await asyncio.gather(*[client.enqueue(jobs.double, n) for n in range(50)])
+            assert [await client.job(each).result(30) for each in ids] == list(range(0, 100, 2))
+            assert await client.job(ids[0]).state() == "done"
+            assert await client.options(durable=True).submit(jobs.note, record, "a") == "a"
+            assert await client.job(ids[0]).remove()
+            with pytest.raises(LookupError):
+                await client.job(ids[0]).result(5)
+
+    asyncio.run(main())
+
+
+def test_the_id_comes_after_the_flush(daemon: Daemon, record: str) -> None:
+    """Clients that die as soon as they have the id, and the daemon with them: none is lost."""
+    script = textwrap.dedent(
+        f"""
+        import os, gmpd
+        from tests import jobs_durable as jobs
+        client = gmpd.Client({str(daemon.directory / "run")!r})
+        for n in range(1000):
+            print(client.options(delay=3600).enqueue(jobs.note, {record!r}, str(n)), flush=True)
+        """
+    )
+    daemon.client()
+    program = subprocess.Popen(
+        [sys.executable, "-c", script], env=daemon.env, stdout=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    ids = [program.stdout.readline().strip() for _ in range(20)]
+    daemon.kill()
+    program.kill()
+    ids += [line for line in program.stdout.read().split("\n") if len(line) == 32]
+    program.stdout.close()
+    program.wait(30)
+    daemon.start()
+    client = daemon.client()
+    assert {client.job(each).state for each in ids} == {"queued"}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda state: state.chmod(0o777), "others may write to"),
+        (
+            lambda state: (state / "jobs.sqlite").write_bytes(b"x" * 200),
+            "is no database of durable",
+        ),
+    ],
+    ids=["writable by others", "garbage"],
+)
+def test_a_store_that_cannot_be_used_refuses_durable_jobs_with_the_reason(
+    short_tmp: Path, record: str, spoil: Callable[[Path], object], says: str
+) -> None:
+    state = short_tmp / "state"
+    state.mkdir(0o700)
+    spoil(state)
+    daemon = Daemon(short_tmp)
+    try:
+        client = daemon.client()
+        for _ in range(2):
+            with pytest.raises(GmpdError, match=says):
+                client.enqueue(jobs.note, record, "x")
+        assert client.submit(jobs.note, record, "volatile").result(30) == "volatile"
+    finally:
+        daemon.close()
+
+
+def test_a_private_daemon_keeps_none(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMPD_RUNTIME_DIR", str(short_tmp / "none"))
+    with gmpd.Client() as client, pytest.raises(GmpdError, match="gmpd up"):
+        client.enqueue(jobs.double, 1)

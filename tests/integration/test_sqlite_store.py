@@ -1,0 +1,351 @@
+"""The SQLite store: what is kept, in which order it comes back, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd.daemon.sqlite_jobs import content_digest
+from gmpd.daemon.sqlite_store import SqliteStore
+from gmpd.daemon.store import StoreFullError, StoreRefusedError
+from gmpd.sched.stored import (
+    Again,
+    Attempt,
+    CancelJobs,
+    Count,
+    Ended,
+    Find,
+    Finish,
+    GiveBack,
+    ListJobs,
+    NewJob,
+    PutJobs,
+    PutResult,
+    Remove,
+    Results,
+    Retry,
+    Revive,
+    StoredFunction,
+    StoredJob,
+    StoredResult,
+    StoredState,
+    Story,
+    Sweep,
+    Swept,
+    TakeJobs,
+    Taken,
+    Verdict,
+)
+
+FUNCTION = StoredFunction(b"f" * 16, "name", "tasks:work", b"")
+NOW = 1_000_000
+
+
+def new(n: int, **given: Any) -> NewJob:
+    payload = given.pop("payload", b"payload %d" % n)
+    buffers = given.pop("buffers", ())
+    values: dict[str, Any] = {
+        "id": n.to_bytes(16, "big"), "function": FUNCTION.digest, "client": "tests",
+        "priority": 0, "options": b"\x80", "payload": payload, "buffers": buffers,
+        "created_ms": NOW, "run_at_ms": NOW,
+    } | given  # fmt: skip
+    digest = content_digest(values["function"], values["options"], payload, buffers)
+    return NewJob(digest=digest, **values)
+
+
+def ended(
+    number: int, state: StoredState = StoredState.DONE, value: bytes = b"v", n: int = 1
+) -> Ended:
+    attempt = Attempt(n, NOW + 5, 7, 0, 42, "ok", b"", "")
+    return Ended(number, state, value, (b"frame",), attempt)
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Callable[..., SqliteStore]]:
+    opened: list[SqliteStore] = []
+    place = tmp_path / "state"
+
+    def reopen(**how: Any) -> SqliteStore:
+        if opened:
+            opened.pop().close()
+        opened.append(SqliteStore(place, **how))
+        return opened[-1]
+
+    yield reopen
+    if opened:
+        opened[-1].close()
+
+
+@pytest.fixture
+def store(open_store: Callable[..., SqliteStore]) -> SqliteStore:
+    return open_store()
+
+
+def put(store: SqliteStore, *jobs: NewJob, take: bool = False) -> PutResult:
+    (answer,) = store.apply([PutJobs((FUNCTION,), jobs, take)])
+    assert isinstance(answer, PutResult)
+    return answer
+
+
+def take(store: SqliteStore, n: int = 100, now_ms: int = NOW) -> Taken:
+    (answer,) = store.apply([TakeJobs(now_ms, n)])
+    assert isinstance(answer, Taken)
+    return answer
+
+
+def find(store: SqliteStore, n: int) -> StoredJob:
+    (answer,) = store.apply([Find((n.to_bytes(16, "big"),))])
+    assert isinstance(answer, tuple)
+    job = answer[0]
+    assert isinstance(job, StoredJob)
+    return job
+
+
+def ids(taken: Taken) -> list[int]:
+    return [int.from_bytes(job.id, "big") for job in taken.jobs]
+
+
+def test_jobs_come_back_by_priority_and_age_with_what_they_brought(store: SqliteStore) -> None:
+    put(store, new(1), new(2, priority=5), new(3, buffers=(b"a", b"b")), new(4, priority=5))
+    first = take(store, 3)
+    assert (ids(first), first.more, first.next_ms) == ([2, 4, 1], True, None)
+    assert first.functions == (FUNCTION,)
+    second = take(store)
+    assert (ids(second), second.more) == ([3], False)
+    assert second.jobs[0].buffers == (b"a", b"b")
+    assert take(store).jobs == ()
+
+
+def test_parts_of_a_program_come_before_the_function_that_needs_them(store: SqliteStore) -> None:
+    part = StoredFunction(b"part", "part", "00:1", b"code")
+    fn = StoredFunction(b"z" * 16, "main", "work", b"", (b"part",))
+    store.apply([PutJobs((part, fn), (new(1, function=fn.digest),))])
+    assert take(store).functions == (part, fn)
+
+
+def test_a_delayed_job_comes_when_it_is_due(store: SqliteStore) -> None:
+    put(store, new(1, run_at_ms=NOW + 500))
+    early = take(store)
+    assert (early.jobs, early.next_ms) == ((), NOW + 500)
+    assert ids(take(store, now_ms=NOW + 500)) == [1]
+
+
+def test_an_id_names_one_job(store: SqliteStore) -> None:
+    assert put(store, new(1)).verdicts == (Verdict.NEW,)
+    again = put(store, new(1), new(2), new(1, payload=b"other"))
+    assert again.verdicts == (Verdict.SAME, Verdict.NEW, Verdict.CONFLICT)
+    assert ids(take(store)) == [1, 2]
+
+
+def test_a_unique_key_is_held_until_its_job_has_ended(store: SqliteStore) -> None:
+    (number,) = put(store, new(1, unique="k"), take=True).numbers
+    held = put(store, new(2, unique="k"))
+    assert (held.verdicts, held.ids) == ((Verdict.HELD,), ((1).to_bytes(16, "big"),))
+    store.apply([Finish((ended(number),))])
+    assert put(store, new(3, unique="k")).verdicts == (Verdict.NEW,)
+
+
+def test_what_was_taken_waits_again_after_a_restart(open_store: Callable[..., SqliteStore]) -> None:
+    store = open_store()
+    put(store, new(1), new(2), take=True)
+    assert take(store).jobs == ()
+    store = open_store()
+    assert ids(take(store)) == [1, 2]
+    assert store.epoch == 2
+
+
+def test_once_means_never_again_after_a_restart(open_store: Callable[..., SqliteStore]) -> None:
+    store = open_store()
+    put(store, new(1, once=True), take=True)
+    put(store, new(2, once=True))
+    assert ids(take(store)) == [2]
+    put(store, new(3, once=True))
+    store = open_store()
+    assert ids(take(store)) == [3]
+    assert find(store, 1).state is find(store, 2).state is StoredState.UNKNOWN
+    assert "once=True forbids" in find(store, 2).text
+
+
+def test_results_stories_and_counts(store: SqliteStore) -> None:
+    one, two = put(store, new(1), new(2), take=True).numbers
+    failed = Attempt(1, NOW + 1, 3, 1, 9, "error", b"encoded", "ValueError: no")
+    store.apply([Retry((Again(two, 2, 0, 0, NOW + 100, failed),)), Finish((ended(one),))])
+    story, result, counts = store.apply(
+        [Story((2).to_bytes(16, "big")), Results((new(1).id, new(2).id)), Count()]
+    )
+    assert story == (failed,)
+    assert result == (StoredResult(StoredState.DONE, b"v", (b"frame",), 7, "ok", 1, ""), None)
+    assert counts == {StoredState.QUEUED: 1, StoredState.DONE: 1}
+    assert (find(store, 2).attempt, find(store, 2).taken) == (2, False)
+    assert take(store, now_ms=NOW + 99).next_ms == NOW + 100
+    assert take(store, now_ms=NOW + 100).jobs[0].attempt == 2
+
+
+def test_given_back_jobs_are_taken_again(store: SqliteStore) -> None:
+    numbers = put(store, new(1), new(2, once=True), take=True).numbers
+    store.apply([GiveBack(numbers)])
+    assert ids(take(store)) == [1, 2]
+    store.apply([GiveBack(numbers, NOW + 9)])
+    assert take(store).next_ms == NOW + 9
+
+
+def test_cancel_revive_and_remove(store: SqliteStore) -> None:
+    put(store, new(1))
+    (taken,) = put(store, new(2), take=True).numbers
+    every = (new(1).id, new(2).id, b"unknown")
+    assert store.apply([CancelJobs(every, NOW)]) == [(new(1).id,)]
+    assert find(store, 1).state is StoredState.CANCELLED
+    store.apply([Finish((ended(taken, StoredState.FAILED),))])
+    assert store.apply([Revive(every, NOW)]) == [(new(1).id, new(2).id)]
+    assert ids(take(store)) == [1, 2]
+    assert store.apply([Remove(every)]) == [()]
+    store.apply([Finish((ended(taken),))])
+    assert store.apply([Revive(every, NOW)]) == [()]
+    assert store.apply([Remove(every)]) == [(new(2).id,)]
+    assert store.apply([Find((new(2).id,)), Results((new(2).id,))]) == [(None,), (False,)]
+
+
+def test_lists_are_pages_of_the_newest(store: SqliteStore) -> None:
+    numbers = put(store, *[new(n) for n in range(1, 8)], take=True).numbers
+    store.apply([Finish((ended(numbers[2], StoredState.FAILED),))])
+    (first,) = store.apply([ListJobs(limit=3)])
+    assert isinstance(first, tuple)
+    assert [job.number for job in first if isinstance(job, StoredJob)] == [7, 6, 5]
+    (rest,) = store.apply([ListJobs(limit=3, before=5)])
+    assert isinstance(rest, tuple)
+    assert len(rest) == 3
+    (failed,) = store.apply([ListJobs(states=(StoredState.FAILED,), function="tasks:work")])
+    assert failed == (find(store, 3),)
+    assert store.apply([ListJobs(function="other")]) == [()]
+
+
+def test_a_sweep_ends_what_has_expired_and_forgets_what_was_kept(store: SqliteStore) -> None:
+    put(store, new(1, expires_ms=NOW + 10, keep_ms=50))
+    put(store, new(2, expires_ms=NOW + 10), take=True)
+    assert store.apply([Sweep(NOW)]) == [Swept((), 0, NOW + 10)]
+    assert store.apply([Sweep(NOW + 10)]) == [Swept((new(1).id,), 0, NOW + 60)]
+    assert find(store, 1).state is StoredState.EXPIRED
+    assert store.apply([Sweep(NOW + 60)]) == [Swept((), 1, None)]
+
+
+def test_damaged_arguments_are_not_run(store: SqliteStore) -> None:
+    put(store, new(1), new(2))
+    store._db.execute("UPDATE payloads SET payload = x'00' WHERE number = 1")
+    assert ids(take(store)) == [2]
+    assert find(store, 1).state is StoredState.FAILED
+    assert "damaged" in find(store, 1).text
+
+
+def test_functions_without_jobs_go_at_the_next_boot(open_store: Callable[..., SqliteStore]) -> None:
+    store = open_store()
+    (number,) = put(store, new(1, keep_ms=1), take=True).numbers
+    store.apply([Finish((ended(number),)), Sweep(NOW + 1000)])
+    store = open_store()
+    assert store._db.execute("SELECT count(*) FROM functions").fetchone() == (0,)
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def refusal(place: Path, **how: Any) -> str:
+    with pytest.raises(StoreRefusedError) as caught:
+        SqliteStore(place, **how)
+    return str(caught.value)
+
+
+def fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "is no database of durable jobs"),
+        (lambda path: path.write_bytes(os.urandom(5000)), "is no database of durable jobs"),
+        (lambda path: _foreign(path), "is a database of another program"),
+        (lambda path: _newer(path), "was written by a newer gmpd"),
+    ],
+    ids=["empty", "random bytes", "another program", "newer"],
+)
+def test_another_file_is_refused_and_left_as_it_is(
+    tmp_path: Path, make: Callable[[Path], Any], says: str
+) -> None:
+    place = tmp_path / "state"
+    place.mkdir(0o700)
+    path = place / "jobs.sqlite"
+    make(path)
+    path.chmod(0o600)
+    before = fingerprint(path)
+    assert says in refusal(place)
+    assert fingerprint(path) == before
+
+
+def _foreign(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE other (x)")
+    db.close()
+
+
+def _newer(path: Path) -> None:
+    SqliteStore(path.parent).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+def test_a_place_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    place.mkdir()
+    place.chmod(0o777)
+    assert "others may write" in refusal(place)
+    place.chmod(0o700)
+    SqliteStore(place).close()
+    (place / "jobs.sqlite").chmod(0o666)
+    assert "may be written by others" in refusal(place)
+
+
+def test_a_second_daemon_is_refused_at_once(tmp_path: Path) -> None:
+    first = SqliteStore(tmp_path / "state")
+    try:
+        assert "held by another process" in refusal(tmp_path / "state")
+    finally:
+        first.close()
+
+
+def test_lost_commits_are_found_out(tmp_path: Path) -> None:
+    place = tmp_path / "state"
+    store = SqliteStore(place)
+    put(store, new(1))
+    store.close()
+    old = (place / "jobs.sqlite").read_bytes()
+    store = SqliteStore(place)
+    put(store, new(2))
+    store.close()
+    (place / "jobs.sqlite").write_bytes(old)
+    assert "has lost" in refusal(place)
+    store = SqliteStore(place, accept_loss=True)
+    assert ids(take(store)) == [1]
+    store.close()
+
+
+def test_a_full_disk_changes_nothing_and_there_is_room_for_what_has_happened(
+    open_store: Callable[..., SqliteStore],
+) -> None:
+    store = open_store()
+    (number,) = put(store, new(1), take=True).numbers
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreFullError):
+        put(store, *[new(n, payload=b"x" * 5000) for n in range(2, 50)])
+    assert store.apply([Count()]) == [{StoredState.QUEUED: 1}]
+    assert store.make_room()
+    assert not store.make_room()
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    store.apply([Finish((ended(number),))])
+    assert find(store, 1).state is StoredState.DONE
