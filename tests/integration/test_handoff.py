@@ -262,8 +262,10 @@ def test_a_task_can_be_cancelled_from_a_sync_g_without_p() -> None:
 
 
 def test_system_exit_in_a_callback_beside_a_blocked_g_ends_run_forever() -> None:
+    release = threading.Event()
+
     async def main(loop: Loop) -> None:
-        loop.call_sync(lambda: time.sleep(0.1))
+        loop.call_sync(lambda: release.wait(50))
         while not loop.p.detached:
             await asyncio.sleep(0.001)
 
@@ -276,6 +278,7 @@ def test_system_exit_in_a_callback_beside_a_blocked_g_ends_run_forever() -> None
     with pytest.raises(SystemExit) as caught:
         run(main)
     assert caught.value.code == 3
+    release.set()
 
 
 def test_an_idle_p_has_no_periodic_wake_ups() -> None:
@@ -320,7 +323,9 @@ def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
 
     async def main(loop: Loop) -> list[bool]:
         nonlocal pause
-        await loop.call_sync(sometimes)
+        deadline = time.monotonic() + 20
+        while not loop.p.learned.get(sometimes.__code__) and time.monotonic() < deadline:
+            await loop.call_sync(sometimes)  # sysmon may be late for it
         known = [bool(loop.p.learned.get(sometimes.__code__))]
         pause = 0
         deadline = time.monotonic() + 20
@@ -774,16 +779,26 @@ def test_less_than_two_ms_are_refused() -> None:
 
 def test_the_snapshot_counts_what_happened() -> None:
     async def main(loop: Loop) -> dict[str, Any]:
-        await loop.call_sync(lambda: time.sleep(0.03))
+        release = threading.Event()
+
+        async def blocked(n: int) -> asyncio.Future[Any]:
+            """A G that is handed off for the nth time; sysmon counts that a moment later."""
+            g = loop.call_sync(lambda: release.wait(50))
+            while not loop.p.detached or sum(loop.p.stats.handoffs().values()) < n:
+                await asyncio.sleep(0.001)
+            return g
+
+        first = await blocked(1)
+        release.set()
+        await first
+        release.clear()
         await asyncio.gather(*[loop.call_sync(lambda: None) for _ in range(20)])
         await asyncio.sleep(0.01)
-        blocked = loop.call_sync(lambda: time.sleep(0.1))
-        # The second comes with the hand-off, and sysmon counts it a moment later.
-        while not loop.p.detached or sum(loop.p.stats.handoffs().values()) < 2:
-            await asyncio.sleep(0.001)
+        second = await blocked(2)
         seen = snapshot(loop.p)
         seen["slice"] = histograms(loop.p)[0][0]
-        await blocked
+        release.set()
+        await second
         return seen
 
     seen = run(main)
