@@ -525,9 +525,10 @@ def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
         return loop.p.stats.overruns
 
     assert run(main) >= 4
-    (said,) = named(caplog)
-    assert "for more than 100 ms at" in said
-    assert "test_handoff.py" in said
+    # Each place once: the loop of burn() has two lines.
+    places = [line.partition("for more than 100 ms at ")[2].split()[0] for line in named(caplog)]
+    assert 1 <= len(set(places)) == len(places) <= 2
+    assert all("test_handoff.py" in place for place in places)
 
 
 def named(caplog: pytest.LogCaptureFixture) -> list[str]:
