@@ -327,17 +327,12 @@ class AsyncClient(
         overrides: dict[str, Any] | None,
         fn: Callable[..., Any],
         iterables: tuple[Source, ...],
-        *,
-        ordered: bool = True,
-        timeout: float | None = None,
         **how: Any,
     ) -> AsyncIterator[Any]:
         """``map`` with job options that override the function's."""
-        mapping = AsyncMapping(
-            self._submit_ready, self._in_thread, overrides, fn, iterables, ordered=ordered,
-            timeout=timeout, **how,
-        )  # fmt: skip
-        return mapping.run()
+        return AsyncMapping(
+            self._submit_ready, self._in_thread, overrides, fn, iterables, **how
+        ).run()
 
     async def _in_thread(self, open_it: Callable[[], T]) -> T:
         return await self.unpickle_threads.opened(open_it)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from gmpd import codec
 from gmpd.codec import (
@@ -134,9 +134,11 @@ def _refusal(result: Any, limit: int | None) -> BaseException | None:
 
 #: Some results of a chunk: a list, or what unpickles them, or raises what the next item raised.
 Piece = list[Any] | Callable[[], list[Any]]
+#: The results of a chunk as its job sent them.
+Chunk: TypeAlias = list[Any] | Partly | Parts
 
 
-def each(chunk: list[Any] | Partly | Parts) -> Iterator[Any]:
+def each(chunk: Chunk) -> Iterator[Any]:
     """The results of a chunk as its job gave them; raises what the first bad item raised.
 
     Each result is released as soon as the caller has it.
@@ -145,7 +147,7 @@ def each(chunk: list[Any] | Partly | Parts) -> Iterator[Any]:
         yield from let_go(piece if isinstance(piece, list) else piece())
 
 
-def pieces(chunk: list[Any] | Partly | Parts) -> Iterator[Piece]:
+def pieces(chunk: Chunk) -> Iterator[Piece]:
     """The results of a chunk in order: those that are there, and those to be unpickled, of which
     each is to be called before the next one is asked for."""
     if isinstance(chunk, Parts):

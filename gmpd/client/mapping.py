@@ -1,8 +1,8 @@
 """``map`` over a window: takes from the source only what fits, so an endless one works.
 
-Which items go together (``Sizer``), how many are out and what comes back (``Plan``, for every
-face), in which order (``Mapping``, for the blocking ones: it uses a client only through
-``submit_ref``, ``forget_jobs`` and ``new_waiters``).
+Which items go together (``Sizer``), how many are out and what comes back (``Plan``), in which order
+(``MapRun``): the same for every face. ``Mapping`` adds a blocking client's wait, ``aiomap`` that of
+an asyncio one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from itertools import islice
@@ -17,10 +18,10 @@ from typing import Any, Protocol
 
 from gmpd import codec
 from gmpd.client.calls import insist, refuse_durable, wire_options
-from gmpd.client.chunks import Partly, describe_chunk, each
+from gmpd.client.chunks import Chunk, describe_chunk, each
 from gmpd.client.futures import JobFuture
 from gmpd.client.progress import Report, reporter
-from gmpd.codec import Blob, FunctionRef, Parts
+from gmpd.codec import Blob, FunctionRef
 from gmpd.codec.interrupts import pass_on
 from gmpd.submit.batch import Options
 from gmpd.timeouts import checked
@@ -193,14 +194,7 @@ class Plan:
         self.out[future] = items
         self._items_out += items
 
-    def results(self, future: Any, value: Any, ran_us: int) -> Iterator[Any]:
-        """The results of a chunk, item by item; raises the error of its first bad item.
-
-        Each result is released when the caller has it.
-        """
-        return each(self.chunk(future, value, ran_us))
-
-    def chunk(self, future: Any, value: Any, ran_us: int) -> list[Any] | Partly | Parts:
+    def chunk(self, future: Any, value: Any, ran_us: int) -> Chunk:
         """The results of a chunk, whose size and time are noted."""
         items = self.out.pop(future)
         self._items_out -= items
@@ -228,98 +222,135 @@ class Plan:
             self._report(self._done, True)
 
 
-class Mapping:
-    """One ``map`` call; ``run`` is its iterator."""
+class MapRun(ABC):
+    """One ``map`` call, whatever waits for its results: sends what the window allows, and gives
+    each chunk's results when they are due. A face adds its futures and its wait."""
 
     def __init__(
         self,
-        client: Submitter,
-        overrides: dict[str, Any] | None,
+        overrides: Options | None,
         fn: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
+        iterables: tuple[Any, ...],
         *,
         ordered: bool = True,
         timeout: float | None = None,
         **how: Any,
     ) -> None:
-        self._client = client
         self._plan = Plan(overrides, fn, iterables, **how)
-        self._source = self._plan.rows_sync(iterables)
         self._ordered = ordered
         left_s = checked(timeout)
         self._end = None if left_s is None else time.monotonic() + left_s
+        #: The source has no more items.
         self._over = False
+        #: Futures in the order in which they ended; unless ``ordered``.
+        self._ended: deque[Any] = deque()
 
-    def run(self) -> Iterator[Any]:
-        """The results. Closing it early cancels what has not started."""
-        try:
-            for chunk in self._in_order() if self._ordered else self._as_completed():
-                yield from chunk
-            if self._plan.source_error is not None:
-                raise self._plan.source_error
-        finally:
-            self._client.forget_jobs(self._plan.out)  # the collector may be the caller
-            self._plan.over()
+    @abstractmethod
+    def _take(self, size: int) -> list[Any]:
+        """Up to ``size`` items of the source; none while it has none ready, or is ``_over``."""
 
-    def _in_order(self) -> Iterator[Iterator[Any]]:
-        while self._fill(None):
-            future = next(iter(self._plan.out))
-            future.wait_over(self._left())
-            yield self._results(future)
-            del future  # it must not keep its result while the caller works
+    @abstractmethod
+    def _submit(self, ref: FunctionRef, options: Options | None, blob: Blob) -> Any:
+        """The future of a chunk, which is told of in ``_ended`` or by the wait."""
 
-    def _as_completed(self) -> Iterator[Iterator[Any]]:
-        over = _FinishedFutures(self._client.new_waiters())
-        while self._fill(over):
-            if (future := over.take(self._left())) is None:
-                raise TimeoutError
-            yield self._results(future)
-            del future
+    @abstractmethod
+    def _outcome(self, future: Any) -> tuple[Any, int]:
+        """What a chunk that has ended gave, and the microseconds that it ran; raises its error."""
 
-    def _results(self, future: Any) -> Iterator[Any]:
-        return self._plan.results(future, future.result(0), future._ran_us)
-
-    def _fill(self, over: _FinishedFutures | None) -> bool:
-        """Send what the window allows; whether anything is out."""
+    def _fill(self) -> bool:
+        """Send what the window allows; whether anything is still to come."""
         plan = self._plan
-        while not self._over and (size := plan.room()):
-            chunk = plan.take(self._source, size)
-            self._over = len(chunk) < size
-            if chunk:
-                future = self._client.submit_ref(*plan.call(chunk), wait=True)
-                plan.sent(future, len(chunk))
-                if over is not None:
-                    over.watch(future)
-        return bool(plan.out)
+        while not self._over and (size := plan.room()) and (chunk := self._take(size)):
+            plan.sent(self._submit(*plan.call(chunk)), len(chunk))
+        return bool(plan.out) or not self._over
+
+    def _due(self) -> Chunk | None:
+        """The next chunk of results; None if it has to be waited for."""
+        if not self._ordered:
+            future = self._ended.popleft() if self._ended else None
+        else:
+            future = self._first()
+            if future is not None and not future.done():
+                return None
+        if future is None:
+            return None
+        return self._plan.chunk(future, *self._outcome(future))
+
+    def _first(self) -> Any:
+        return next(iter(self._plan.out), None)
 
     def _left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
+    def _finish(self) -> None:
+        """All results were given: raises what ended the source early."""
+        if self._plan.source_error is not None:
+            raise self._plan.source_error
 
-class _FinishedFutures:
-    """Futures in the order in which they end. A waiter of ``concurrent.futures``, not a callback:
-    it is told by the thread that settles them."""
 
-    def __init__(self, waiters: Any) -> None:
-        self._waiters = waiters
-        self._futures: deque[Any] = deque()
+class Mapping(MapRun):
+    """A blocking client's ``map``; ``run`` is its iterator."""
 
-    def watch(self, future: Any) -> None:
-        """Call back at its end."""
+    def __init__(
+        self,
+        client: Submitter,
+        overrides: Options | None,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        **how: Any,
+    ) -> None:
+        super().__init__(overrides, fn, iterables, **how)
+        self._client = client
+        self._source = self._plan.rows_sync(iterables)
+        self._waiters: Any = None if self._ordered else client.new_waiters()
+
+    def run(self) -> Iterator[Any]:
+        """The results. Closing it early cancels what has not started."""
+        try:
+            while self._fill():
+                chunk = self._due()
+                if chunk is None:
+                    self._wait()
+                else:
+                    yield from each(chunk)
+                    del chunk
+            self._finish()
+        finally:
+            self._client.forget_jobs(self._plan.out)  # the collector may be the caller
+            self._plan.over()
+
+    def _wait(self) -> None:
+        if self._waiters is None:
+            self._first().wait_over(self._left())
+        elif not self._waiters.wait_for(lambda: self._ended, self._left()):
+            raise TimeoutError
+
+    def _take(self, size: int) -> list[Any]:
+        chunk = self._plan.take(self._source, size)
+        self._over = len(chunk) < size
+        return chunk
+
+    def _submit(self, ref: FunctionRef, options: Options | None, blob: Blob) -> Any:
+        future = self._client.submit_ref(ref, options, blob, wait=True)
+        if not self._ordered:
+            self._watch(future)
+        return future
+
+    def _outcome(self, future: Any) -> tuple[Any, int]:
+        return future.result(0), future._ran_us
+
+    def _watch(self, future: Any) -> None:
+        """A waiter of ``concurrent.futures``, not a callback: it is told by the thread that settles
+        the future."""
         with future._condition:
             if not future.done():
                 future._waiters.append(self)
                 return
         self.add_result(future)
 
-    def take(self, timeout: float | None) -> Any:
-        """The next one; None after ``timeout`` seconds."""
-        self._waiters.wait_for(lambda: self._futures, timeout)
-        return self._futures.popleft() if self._futures else None
-
     def add_result(self, future: Any) -> None:
-        """It has ended, in whatever way."""
-        self._futures.append(future)
+        """A watched future has ended, in whatever way."""
+        self._ended.append(future)
         self._waiters.notify_all()
 
     add_exception = add_cancelled = add_result
