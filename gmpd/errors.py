@@ -61,6 +61,10 @@ class DaemonUnreachable(GmpdError, ConnectionError):
     code = ""
 
 
+class NoAnswer(DaemonUnreachable, TimeoutError):
+    """The daemon did not answer an administrative call in time: it is busy, stopped, or hangs."""
+
+
 class ProtocolError(GmpdError):
     """The peer sent what the protocol forbids, or speaks another version (both are named)."""
 

@@ -11,13 +11,13 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare, refuse_durable
-from gmpd.client.connection import ClientConnection
+from gmpd.client.calls import INSTEAD, Answer, check_client, prepare, refuse_durable
+from gmpd.client.connection import ClientConnection, T
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
 from gmpd.client.liveness import Liveness, Verdict
@@ -32,18 +32,15 @@ from gmpd.client.stored import (
     storable,
 )
 from gmpd.client.streams import Incoming, Sink
-from gmpd.client.sync import ASK_S
 from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, ProtocolError, another
+from gmpd.errors import DaemonUnreachable, NoAnswer, ProtocolError
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
 from gmpd.submit.events import ItemsReceived, JobDone, apply
 from gmpd.timeouts import checked
-
-T = TypeVar("T")
 
 
 class AsyncJobFuture(asyncio.Future[Any]):
@@ -281,17 +278,7 @@ class AsyncClient(
         return AsyncStoredJob(parse_job_id(job_id), self._ask_jobs)
 
     async def _store(self, job: Storable) -> bytes:
-        self._check_open()
-        self._core.check(job.ref, job.blob, job.options)
-        one = [(job.id, job.blob)]
-        value = await self._request(
-            lambda sink: self._core.enqueue(job.ref, one, job.options, job.stored, sink), None
-        )
-        return accepted(value, job)
-
-    async def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
-        left_s = timeout if what == "result" else ASK_S
-        return await self._request(lambda sink: self._core.ask_jobs(what, ids, sink), left_s)
+        return accepted(await self._request(self._to_store(job), "enqueue", None), job)
 
     def _submit_ready(
         self, ref: FunctionRef, options: Options | None, blob: Blob
@@ -362,9 +349,7 @@ class AsyncClient(
                     continue
                 item = incoming.pop()
                 if n := incoming.due():
-                    with DEFER_SIGNALS:
-                        self._core.pull(seq, n)
-                        self._flush()
+                    self.pull_items(seq, n)
                 data, buffers = item
                 if codec.is_plain(data) and not buffers:
                     yield codec.decode(data)
@@ -375,24 +360,24 @@ class AsyncClient(
         finally:
             self.cancel_seqs([seq])
 
-    async def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
-        """Ask the daemon an administrative question; its answer."""
-        return await self._request(lambda sink: self._core.call(method, params, sink), timeout)
-
-    async def _request(self, put: Callable[[Any], None], timeout: float | None) -> Any:
-        """Send what ``put`` gives to the core; the value of its Reply."""
-        self._check_open()
+    async def _request(
+        self,
+        put: Callable[[Answer], None],
+        what: str,
+        timeout: float | None,
+        late: type[Exception] = NoAnswer,
+    ) -> Any:
         left_s = checked(timeout)
-        sink = _CallSink(self._loop.create_future())
-        with DEFER_SIGNALS:
-            put(sink)
-            self._expect()
-            self._flush()
+        told = asyncio.Event()
+        answer = self._ask(put, what, told.set)
         try:
-            return await asyncio.wait_for(sink.future, left_s)
-        finally:
-            with DEFER_SIGNALS:
-                self._core.forget_call(sink)
+            await asyncio.wait_for(told.wait(), left_s)
+        except TimeoutError:
+            pass  # the answer says so
+        except BaseException:
+            self._do(lambda: self._core.forget_call(answer))
+            raise
+        return self._take_answer(answer, left_s, late)
 
     def cancel_seqs(self, seqs: list[int]) -> None:
         """Cancel jobs by number; does not wait for what the daemon says."""
@@ -404,16 +389,24 @@ class AsyncClient(
     # -- the socket ------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        self._refuse_fork()
         if not self._hooked:
+            self._refuse_fork()
             raise RuntimeError(
                 "this AsyncClient is not connected yet: use it inside `async with`, or await its"
                 " connect() first"
             )
-        if self._closed:
-            raise RuntimeError("the client is closed: cannot submit to it; make a new AsyncClient")
-        if self._core.lost is not None:
-            raise another(self._core.lost)
+        super()._check_open()
+
+    def _do(self, step: Callable[[], T]) -> T:
+        with DEFER_SIGNALS:  # a signal handler may submit, too
+            done = step()
+            if not self._closed and not self._loop.is_closed():
+                if self._core.waits:
+                    self._expect()
+                self._flush()
+                if self._core.events:
+                    self._wake()
+        return done
 
     def _flush(self) -> None:
         if self._send_out():
@@ -490,20 +483,30 @@ class AsyncClient(
         self._core.retry()
         self._turn()
 
-    async def close(self, *, wait: bool = True) -> None:
-        """End: ``wait`` for all jobs but open streams, which are cancelled, or release them."""
+    def unfinished(self) -> int:
+        """Jobs that have no outcome yet, or one that is being unpickled."""
+        return super().unfinished() + (self.unpickle_threads.busy if self._hooked else 0)
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        left_s = checked(timeout)
+        try:
+            await asyncio.wait_for(self._until_idle(), left_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _until_idle(self) -> None:
+        while self.unfinished() and not self._loop.is_closed():
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def close(self, *, wait: bool = True, cancel: bool = False) -> None:
         if self._closed:
             return
-        if wait and self._core.cancel_streams():
-            self._wake()
         try:
-            while (
-                wait
-                and (self._core.busy or self.unpickle_threads.busy)
-                and not self._loop.is_closed()
-            ):
-                self._idle.clear()
-                await self._idle.wait()
+            self._begin_close(wait=wait, cancel=cancel)
+            if wait:
+                await self._until_idle()
         finally:  # also when cancelled: an open socket blocks the end of its context
             ending = self._let_go()
         if ending is not None:
@@ -533,7 +536,8 @@ class AsyncClient(
         return await self.connect()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self.close(wait=kind is None)
+        # After an error no caller wants the results of jobs that have not started.
+        await self.close(wait=kind is None, cancel=kind is not None)
 
 
 def _tick(ref: weakref.ref[AsyncClient]) -> None:
@@ -569,16 +573,3 @@ class _Finding:
             target = self._target
         if target is not None and target.daemon is not None:
             close_in_thread(target.daemon)
-
-
-class _CallSink:
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self.future = future
-
-    def answered(self, ok: bool, value: Any) -> None:
-        if self.future.done():
-            return
-        if ok:
-            self.future.set_result(value)
-        else:
-            self.future.set_exception(answer_error(value))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 # imported, and one that raises would break it.
 import gmpd.codec.cloud  # noqa: F401
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import GmpdError, Unserializable
+from gmpd.errors import GmpdError, NoAnswer, Unserializable
 from gmpd.job import ATTRIBUTE, TEXT_MAX, options_of
 from gmpd.submit.batch import Options
 
@@ -85,9 +85,31 @@ def _prepare(
     return ref.needing(needs) if needs else ref, options, blob
 
 
-def answer_error(value: Any) -> Exception:
-    """The error of a call whose Reply is not ok, or that the loss of the daemon ended."""
-    return value if isinstance(value, Exception) else GmpdError(str(value))
+class Answer:
+    """The answer to an administrative call: a sink of the core. ``told`` is called when it has
+    come, or the daemon is lost."""
+
+    def __init__(self, method: str, told: Callable[[], object]) -> None:
+        self.over = False
+        self._method = method
+        self._told = told
+        self._ok = False
+        self._value: Any = None
+
+    def answered(self, ok: bool, value: Any) -> None:
+        """The reply has come; or the error by which the daemon was lost."""
+        self._ok, self._value, self.over = ok, value, True
+        self._told()
+
+    def take(self, endpoint: str, waited_s: float | None, late: type[Exception] = NoAnswer) -> Any:
+        """The answer; raises the daemon's refusal, or ``late`` if none has come in time."""
+        if not self.over:
+            raise late(
+                f"the daemon at {endpoint} did not answer {self._method!r} within {waited_s:g} s"
+            )
+        if self._ok:
+            return self._value
+        raise self._value if isinstance(self._value, Exception) else GmpdError(str(self._value))
 
 
 def wire_options(

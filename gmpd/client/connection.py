@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import os
 import time
+from abc import abstractmethod
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from gmpd import versions
+from gmpd.client.calls import Answer
 from gmpd.client.core import ClientCore
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.liveness import TICKS, Liveness
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.reference import Documented, public
-from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError
+from gmpd.client.stored import Storable
+from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError, NoAnswer, another
 from gmpd.netpoll import Dealer, Network
+
+T = TypeVar("T")
+
+#: How long a question about durable jobs waits for the daemon (s): it flushes a disk.
+ASK_S = 60.0
 
 
 class ClientConnection(metaclass=Documented):
@@ -48,6 +57,89 @@ class ClientConnection(metaclass=Documented):
     def job_id(self, seq: int) -> str:
         """The id of this client's job ``seq``."""
         return f"{self._head}{seq & 0xFFFFFFFF:08x}"
+
+    # -- verbs that wait for nothing, and the beginning of those that do --------------------------
+
+    @abstractmethod
+    def _do(self, step: Callable[[], T]) -> T:
+        """Change the core by ``step``, protected as this face needs it, and send what follows."""
+
+    def unfinished(self) -> int:
+        """Jobs that have no outcome yet."""
+        return self._core.busy
+
+    def cancel_pending(self) -> int:
+        """Cancel everything that has not started; how many were cancelled before they were sent."""
+        return self._do(self._core.cancel_all)
+
+    def pull_items(self, seq: int, n: int) -> None:
+        """Room for ``n`` more items of a stream."""
+        self._do(lambda: self._core.pull(seq, n))
+
+    def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
+        """Make an administrative call (``"status"``, …) and return its answer, plain data; to be
+        awaited in an AsyncClient.
+
+        ``timeout``: seconds; None: no limit. Raises NoAnswer (a DaemonUnreachable and a
+        TimeoutError) if no answer comes in time, GmpdError with the daemon's reason if it refuses.
+        """
+        return self._request(lambda sink: self._core.call(method, params, sink), method, timeout)
+
+    @abstractmethod
+    def _request(
+        self,
+        put: Callable[[Answer], None],
+        what: str,
+        timeout: float | None,
+        late: type[Exception] = NoAnswer,
+    ) -> Any:
+        """Send what ``put`` gives to the core, and wait for its Reply; the value of that."""
+
+    def _ask(self, put: Callable[[Answer], None], what: str, told: Callable[[], object]) -> Answer:
+        """The beginning of a request; ``told`` is called when its answer has come."""
+        self._check_open()
+        answer = Answer(what, told)
+        self._do(lambda: put(answer))
+        return answer
+
+    def _take_answer(self, answer: Answer, waited_s: float | None, late: type[Exception]) -> Any:
+        """The end of a request, whether it was answered or not."""
+        if not answer.over:
+            self._do(lambda: self._core.forget_call(answer))
+        return answer.take(self.endpoint, waited_s, late)
+
+    def _to_store(self, job: Storable) -> Callable[[Answer], None]:
+        """The request that has a job stored. Raises Unserializable."""
+        core = self._core
+        core.check(job.ref, job.blob, job.options)
+        one = [(job.id, job.blob)]
+        return lambda sink: core.enqueue(job.ref, one, job.options, job.stored, sink)
+
+    def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
+        """A question about durable jobs; the answer, to be awaited in an AsyncClient."""
+
+        def put(sink: Answer) -> None:
+            self._core.ask_jobs(what, ids, sink)
+
+        if what == "result":
+            return self._request(put, what, timeout, TimeoutError)
+        return self._request(put, what, ASK_S)
+
+    def _begin_close(self, *, wait: bool, cancel: bool) -> None:
+        """Cancel what a close does not wait for."""
+        if cancel:
+            self.cancel_pending()
+        if wait:
+            self._do(self._core.cancel_streams)
+
+    def _check_open(self) -> None:
+        """Raises why it takes no jobs and no calls."""
+        self._refuse_fork()
+        if self._closed:
+            name = type(self).__name__
+            raise RuntimeError(f"the client is closed: cannot submit to it; make a new {name}")
+        if self._core.lost is not None:
+            raise another(self._core.lost)
 
     def __dir__(self) -> list[str]:
         """The names that ``help`` shows."""

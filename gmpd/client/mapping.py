@@ -251,11 +251,11 @@ class MapRun(ABC):
 
     @abstractmethod
     def _submit(self, ref: FunctionRef, options: Options | None, blob: Blob) -> Any:
-        """The future of a chunk, which is told of in ``_ended`` or by the wait."""
+        """Send a chunk; its future, which is put into ``_ended`` at its end unless ``_ordered``."""
 
     @abstractmethod
     def _outcome(self, future: Any) -> tuple[Any, int]:
-        """What a chunk that has ended gave, and the microseconds that it ran; raises its error."""
+        """The results of a chunk that has ended, and its microseconds; raises its error."""
 
     def _fill(self) -> bool:
         """Send what the window allows; whether anything is still to come."""

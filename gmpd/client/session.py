@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
-from gmpd.client.connection import ClientConnection
+from gmpd.client.connection import ClientConnection, T
 from gmpd.client.core_lock import CoreLock
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
@@ -177,16 +177,9 @@ class Session(ClientConnection):
             self._notified_turn = turn
 
     def _admit(self, wait: bool) -> None:
-        if self._closed:  # so is, in a fork, every client of the parent
-            self._refuse()
-        if self._core.lost is not None:
-            raise another(self._core.lost)
+        self._check_open()
         if wait and self._pending() > self._pending_max:
             self._await_room()
-
-    def _refuse(self) -> None:
-        self._refuse_fork()
-        raise RuntimeError("the client is closed: cannot submit to it")
 
     def _pending(self) -> int:
         """Jobs that wait here for the daemon's window."""
@@ -298,23 +291,21 @@ class Session(ClientConnection):
         if self._cannot_wait():
             self.forget_jobs([future])
             return False
-        unsent = self._cancel(lambda: self._core.cancel([future._seq]))
+        unsent = self._do(lambda: self._core.cancel([future._seq]))
         if not future.done():
             future._condition.wait_for(lambda: future.done() or future._kept, CANCEL_WAIT_S)
         return unsent > 0 or future.cancelled()
 
     def cancel_pending(self) -> int:
         """Cancel everything that has not started; how many were cancelled before they were sent."""
-        return self._cancel(self._core.cancel_all)
+        return super().cancel_pending() if self._pid == os.getpid() else 0
 
-    def _cancel(self, how: Callable[[], int]) -> int:
-        if self._pid != os.getpid():
-            return 0
+    def _do(self, step: Callable[[], T]) -> T:
         with self._core_lock:
             self._number()
-            unsent = how()
+            done = step()
             self._send_all()
-        return unsent
+        return done
 
     def forget_jobs(self, futures: Iterable[JobFuture]) -> None:
         """Cancel these soon; see ``forget_seqs``."""
@@ -574,7 +565,7 @@ class Session(ClientConnection):
 
     def unfinished(self) -> int:
         """Jobs that have no outcome yet."""
-        return self._core.busy + len(self._requests)
+        return super().unfinished() + len(self._requests)
 
     def __del__(self) -> None:
         """No reference is left, but its jobs may still have callbacks: its thread ends it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
-from gmpd.client.calls import INSTEAD, answer_error, check_client, prepare, refuse_durable
+from gmpd.client.calls import INSTEAD, Answer, check_client, prepare, refuse_durable
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
@@ -30,13 +30,11 @@ from gmpd.client.stored import (
 from gmpd.client.streams import Stream
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import NoAnswer
 from gmpd.timeouts import checked
 
 #: Jobs that may wait in the client for the daemon's window before submit waits.
 PENDING_MAX = 100_000
-#: How long a question about durable jobs waits for the daemon (s): it flushes a disk.
-ASK_S = 60.0
 
 #: A client seen through job options.
 View: TypeAlias = OptionsView[JobFuture, Iterator[Any], Stream, Iterable[Any]]
@@ -135,14 +133,6 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
             self._send_all()
         return stream
 
-    def pull_items(self, seq: int, n: int) -> None:
-        """Room for ``n`` more items of a stream."""
-        with self._core_lock:
-            if self._stopping:
-                return
-            self._core.pull(seq, n)
-            self._send_all()
-
     def enqueue_with(
         self,
         overrides: dict[str, Any] | None,
@@ -159,14 +149,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def _store(self, job: Storable) -> bytes:
         """Have a job stored; the id that counts."""
-        core = self._core
-        core.check(job.ref, job.blob, job.options)
-        one = [(job.id, job.blob)]
-
-        def put(sink: Any) -> None:
-            core.enqueue(job.ref, one, job.options, job.stored, sink)
-
-        return accepted(self._request(put, "enqueue", None), job)
+        return accepted(self._request(self._to_store(job), "enqueue", None), job)
 
     def _submit_durable(self, job: Storable) -> JobFuture:
         id_ = self._store(job)
@@ -174,52 +157,22 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         future._owner = self
         future._fn_name = job.ref.name
         future._handle = StoredJob(id_, self._ask_jobs)
-        with self._core_lock:
-            self._core.ask_jobs("result", [id_], future)
-            self._send_all()
+        self._do(lambda: self._core.ask_jobs("result", [id_], future))
         return future
-
-    def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
-        def put(sink: Any) -> None:
-            self._core.ask_jobs(what, ids, sink)
-
-        if what == "result":
-            return self._request(put, what, timeout, late=TimeoutError)
-        return self._request(put, what, ASK_S)
-
-    def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
-        """Make an administrative call (``"status"``, …) and return its answer, plain data.
-
-        ``timeout``: seconds; None: no limit. Raises DaemonUnreachable if no answer comes in time,
-        GmpdError with the daemon's reason if it refuses.
-        """
-        return self._request(lambda sink: self._core.call(method, params, sink), method, timeout)
 
     def _request(
         self,
-        put: Callable[[Any], None],
+        put: Callable[[Answer], None],
         what: str,
         timeout: float | None,
-        late: type[Exception] = DaemonUnreachable,
+        late: type[Exception] = NoAnswer,
     ) -> Any:
-        """Send what ``put`` gives to the core, and wait for its Reply."""
         self.refuse_to_wait()
         timeout = checked(timeout)
-        if self._closed:
-            self._refuse()
-        sink = _CallSink(self.new_waiters())
-        with self._core_lock:
-            put(sink)
-            self._send_all()
-        if not sink.wait(timeout):
-            with self._core_lock:
-                self._core.forget_call(sink)
-            raise late(
-                f"the daemon at {self.endpoint} did not answer {what!r} within {timeout:g} s"
-            )
-        if not sink.ok:
-            raise answer_error(sink.value)
-        return sink.value
+        waiters = self.new_waiters()
+        answer = self._ask(put, what, waiters.notify_all)
+        waiters.wait_for(lambda: answer.over, timeout)
+        return self._take_answer(answer, timeout, late)
 
     def _new_future(self) -> JobFuture:
         return JobFuture()
@@ -230,8 +183,6 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     # -- the end ---------------------------------------------------------------------------------
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until every job has its outcome and every callback has returned (but the one that
-        calls this); False when ``timeout`` seconds are not enough."""
         self.refuse_to_wait()
         timeout = checked(timeout)
         self._flush()
@@ -260,10 +211,8 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         self._room.notify_all()
         try:
             if not self._ended and not self._cannot_wait():
-                if cancel:
-                    self.cancel_pending()
+                self._begin_close(wait=wait, cancel=cancel)
                 if wait:
-                    self._cancel(self._core.cancel_streams)
                     self.drain()
         finally:
             self._end_io()
@@ -274,24 +223,6 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error no caller wants the results of jobs that have not started.
         self.close(wait=kind is None, cancel=kind is not None)
-
-
-class _CallSink:
-    """Where the answer to a call is put."""
-
-    def __init__(self, waiters: Any) -> None:
-        self._waiters = waiters
-        self._over = False
-        self.ok = False
-        self.value: Any = None
-
-    def wait(self, timeout: float | None) -> bool:
-        """Whether there is an answer in time."""
-        return bool(self._waiters.wait_for(lambda: self._over, timeout))
-
-    def answered(self, ok: bool, value: Any) -> None:
-        self.ok, self.value, self._over = ok, value, True
-        self._waiters.notify_all()
 
 
 def _at_exit() -> None:

@@ -78,6 +78,19 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
         return OptionsView(self, options)
 
     @abstractmethod
+    def drain(self, timeout: float | None = None) -> Any:
+        """Wait until every job has its outcome and every callback has returned (but the one that
+        calls this); False when ``timeout`` seconds are not enough."""
+
+    @abstractmethod
+    def close(self, *, wait: bool = True, cancel: bool = False) -> Any:
+        """Close: ``wait`` for all jobs, or abandon them; ``cancel`` those that have not started.
+
+        Open streams are cancelled, as a stream without a reader would never end. May be called
+        again: that finishes a close that was interrupted.
+        """
+
+    @abstractmethod
     def submit_with(
         self,
         overrides: Options | None,

@@ -406,6 +406,16 @@ def test_asyncio() -> None:
             late.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await late
+            late = c.submit(asyncio.sleep, 60)
+            assert not await c.drain(0.05)
+            assert c.unfinished() == 1
+            assert "unfinished" in await c.call("ping")
+            with pytest.raises(gmpd.errors.GmpdError, match="no such question"):
+                await c.call("nonsense")
+            await c.close(cancel=True)
+            assert late.cancelled()
+            with pytest.raises(RuntimeError, match="client is closed"):
+                await c.call("ping")
 
     asyncio.run(main())
 

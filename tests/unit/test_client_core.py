@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gmpd import codec, protocol
+from gmpd.client.calls import Answer
 from gmpd.client.chunks import run_chunk
 from gmpd.client.core import ClientCore, JobDone, JobNotice, apply
 from gmpd.client.futures import JobFuture
@@ -18,6 +19,7 @@ from gmpd.client.mapping import CHUNK_ITEMS_MAX, Plan, Sizer
 from gmpd.codec import FunctionRef
 from gmpd.errors import (
     DaemonUnreachable,
+    GmpdError,
     JobPoisoned,
     JobTimeout,
     LimitPassed,
@@ -504,3 +506,20 @@ def test_a_bad_buffersize_is_refused() -> None:
     for bad, kind in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("auto", TypeError)):
         with pytest.raises(kind, match="buffersize must be"):
             Plan({}, len, [[1]], buffersize=bad)  # type: ignore[arg-type]
+
+
+def test_a_call_without_an_answer_is_a_timeout_and_a_lost_daemon() -> None:
+    told: list[int] = []
+    answer = Answer("ping", lambda: told.append(1))
+    with pytest.raises(TimeoutError, match="did not answer 'ping' within") as raised:
+        answer.take("ipc://x", 0.5)
+    assert isinstance(raised.value, DaemonUnreachable)
+    answer.answered(False, "no such question")
+    assert told == [1]
+    with pytest.raises(GmpdError, match="no such question"):
+        answer.take("ipc://x", 0.5)
+    answer.answered(False, ConnectionResetError("lost"))
+    with pytest.raises(ConnectionResetError):
+        answer.take("ipc://x", None)
+    answer.answered(True, {"pid": 1})
+    assert answer.take("ipc://x", None) == {"pid": 1}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gmpd import protocol, versions
-from gmpd.client.connection import ClientConnection
+from gmpd.client.connection import ClientConnection, T
 from gmpd.config import Config
 from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
@@ -295,9 +296,16 @@ def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
     assert "does not end" in caplog.text
 
 
+class Bare(ClientConnection):
+    """One without a socket, used by one thread."""
+
+    def _do(self, step: Callable[[], T]) -> T:
+        return step()
+
+
 def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     """No thread ends silently: every job's future gets an error that says what happened."""
-    connection: Any = ClientConnection("ipc://nowhere", "c")
+    connection: Any = Bare("ipc://nowhere", "c")
     core = connection._core
 
     def broken(_frames: Any) -> None:

@@ -10,17 +10,15 @@ import pytest
 
 import gmpd
 
-#: What a program may call of each client.
-METHODS = {
-    "Client": {
-        "call", "close", "drain", "enqueue", "job", "map", "options", "stream", "submit",
-        "unfinished",
-    },
-    "AsyncClient": {
-        "call", "close", "connect", "enqueue", "job", "map", "options", "stream", "submit",
-    },
-    "Executor": {"kill_workers", "map", "shutdown", "submit", "terminate_workers"},
+#: What a program may call of a client, however it waits.
+VERBS = {
+    "call", "close", "drain", "enqueue", "job", "map", "options", "stream", "submit", "unfinished",
 }  # fmt: skip
+METHODS = {
+    "Client": VERBS,
+    "AsyncClient": VERBS | {"connect"},
+    "Executor": {"kill_workers", "map", "shutdown", "submit", "terminate_workers"},
+}
 
 
 def shown(name: str) -> set[str]:
@@ -52,3 +50,15 @@ def test_every_public_name_is_documented(name: str) -> None:
             and not inspect.getdoc(getattr(thing, attribute))
         ]
         assert not silent
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_blocking_and_asyncio_clients_take_the_same_arguments(verb: str) -> None:
+    blocking, waiting = (
+        inspect.signature(getattr(client, verb)).parameters.values()
+        for client in (gmpd.Client, gmpd.AsyncClient)
+    )
+    assert [(p.name, p.kind, p.default) for p in blocking] == [
+        (p.name, p.kind, p.default) for p in waiting
+    ]
+    assert inspect.getdoc(getattr(gmpd.AsyncClient, verb))

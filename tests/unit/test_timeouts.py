@@ -44,12 +44,12 @@ CHECKED_BEFORE = {
     ("client/futures.py", "sleeper.acquire(True, left)"),  # wait_over checked it
     ("client/futures.py", "self._condition.wait_for(self.done, left)"),  # wait_over
     ("client/green.py", "event.wait(timeout)"),  # as Condition's
-    ("client/sync.py", "self._waiters.wait_for(lambda: self._over, timeout)"),  # call
+    ("client/sync.py", "waiters.wait_for(lambda: answer.over, timeout)"),  # call
     ("client/mapping.py", "self._waiters.wait_for(lambda: self._ended, self._left())"),  # map
     ("client/green.py", "self.wait(left)"),  # who calls it checks
-    ("client/sync.py", "sink.wait(timeout)"),  # call
     ("client/sync.py", "self._idle.wait_for(idle, timeout)"),  # drain
-    ("client/aio.py", "asyncio.wait_for(sink.future, left_s)"),  # call
+    ("client/aio.py", "asyncio.wait_for(told.wait(), left_s)"),  # call
+    ("client/aio.py", "asyncio.wait_for(self._until_idle(), left_s)"),  # drain
     ("client/aio.py", "asyncio.wait_for(self._welcome, target.connect_timeout)"),  # config: a year
     ("client/aiomap.py", "asyncio.wait_for(self._news.wait(), self._left())"),  # of a checked one
     ("client/iothread.py", "epoll.poll(pause_s)"),  # _until_retry
