@@ -1,7 +1,8 @@
 """Gs: what ``gmpd.go`` makes of an ``async def``, and a worker of an async job.
 
 A fresh one is data, and may run in another worker; its outcome comes back. To asyncio it is a
-future. How it is resumed is in ``coro``; sync Gs are in ``syncg``.
+future. How it is resumed is in ``coro``; sync Gs are in ``syncg``; what each slot holds in which
+phase, in ``gstate``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ run meanwhile may be a step apart.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 import traceback
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gmpd.runtime.coro import CoroG
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.g import Away, G
+from gmpd.runtime.gstate import Phase, on_ms, phase_of, status_of, status_on
 from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import PState
+from gmpd.sched.g import GStatus
 
 if TYPE_CHECKING:
     from gmpd.runtime.p import M, P
@@ -75,21 +75,21 @@ def p_state(p: P) -> PState:
 
 def count_gs(p: P) -> int:
     """Gs of the loop that have not ended: started ones, children, and jobs that run on an M."""
-    return len(p.gs) + len(_tasks(p)) + sum(g not in p.gs for g in _on_ms(p))
+    return len(p.gs) + len(_tasks(p)) + sum(g not in p.gs for g in on_ms(p))
 
 
 def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     """The dump of all Gs, and of sync jobs that run on the loop's threads: at most ``limit``, those
     that run first of all, in the order of their making, and about ``nbytes`` of text.
     """
-    on_ms = _on_ms(p)
-    running = list(on_ms)[:limit]
-    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in on_ms)
+    beside = on_ms(p)
+    running = list(beside)[:limit]
+    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in beside)
     chosen = sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
     parts: list[str] = []
     left = nbytes
     for g in chosen:
-        part = _dump(p, g, on_ms.get(g))
+        part = _dump(g, beside.get(g))
         left -= len(part)
         if left < 0 and parts:
             break
@@ -111,29 +111,18 @@ def _tasks(p: P) -> list[Any]:
     return [task for task in all_tasks(p.loop) if type(task) is Task]
 
 
-def _on_ms(p: P) -> dict[Any, M]:
-    """Sync Gs that run, with P or without, and their Ms. One may end while we look."""
-    owner = p.owner
-    candidates = [*p.detached, *([owner] if owner is not None else [])]
-    found = {m.g: m for m in candidates}
-    found.pop(None, None)
-    return found
-
-
-def _dump(p: P, g: Any, m: M | None) -> str:
+def _dump(g: Any, m: M | None) -> str:
     """One G: header, frames, and where it comes from."""
     if m is not None:
         lines = _of_m(m, g)
-    elif isinstance(g, G) and (g.is_fresh() or (isinstance(g, SyncG) and g._fut_waiter is None)):
+    elif phase_of(g) is Phase.FRESH or (isinstance(g, SyncG) and g._fut_waiter is None):
         lines = [f"goroutine {g.id} [runnable]:", f"{g.fn_name}(...)"]
     else:
-        waiter = g._fut_waiter
-        if asyncio.current_task(p.loop) is g:
-            state = "running"
-        elif waiter is None or (isinstance(waiter, Wait) and waiter.g is None):
-            state = "runnable"
+        status = status_of(g)
+        if status is GStatus.WAITING:
+            state = wait_reason(g._fut_waiter) + _age(getattr(g, "since_ns", 0))
         else:
-            state = wait_reason(waiter) + _age(getattr(g, "since_ns", 0))
+            state = status.name.lower()
         lines = [f"goroutine {g.id} [{state}]:"]
         coro = (g.driven if isinstance(g, JobG) else None) or g.get_coro()
         lines += _frame_lines([(frame, frame.f_lineno) for frame in _await_chain(coro)])
@@ -143,8 +132,7 @@ def _dump(p: P, g: Any, m: M | None) -> str:
 
 def _of_m(m: M, g: Any) -> list[str]:
     """A sync G on its thread: with P, or computing beside it, it runs."""
-    runs = m.p.owner is m or m.trait in COMPUTING
-    state = m.wait_reason or ("running" if runs else "syscall")
+    state = m.wait_reason or status_on(m).name.lower()
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = frame_of(m)
     if frame is not None:
