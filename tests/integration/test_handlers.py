@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -24,6 +25,7 @@ import cloudpickle
 import pytest
 
 import gmpd
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_daemon")
@@ -192,9 +194,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gmpd.Client]:
 
 @pytest.fixture(autouse=True)
 def handler_restored() -> Iterator[None]:
+    """The test's handler is gone, and the recorder of a block whose end the last one interrupted:
+    the next block restores those, once no frame of that one is kept."""
     before = signal.getsignal(SIGNAL)
     yield
     signal.signal(SIGNAL, before)
+    gc.collect()  # the frames of a test refer to each other
+    with DEFER_SIGNALS:
+        pass
 
 
 def check(client: gmpd.Client, out: list[Any], where: str) -> None:
