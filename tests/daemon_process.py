@@ -75,7 +75,7 @@ class Daemon:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
             raise AssertionError("the daemon did not drain within 20 s") from None
         finally:
             assert self.process.stdout is not None

@@ -309,7 +309,7 @@ def test_term_ends_it_and_interrupt_does_not(gateway: Gateway) -> None:
     gateway.process.send_signal(signal.SIGINT)
     assert gateway.ask("/healthz")[0] == 200
     gateway.process.terminate()
-    assert gateway.process.wait(10) == 0
+    assert gateway.process.wait(30) == 0
 
 
 def test_it_ends_with_its_parent_however_that_ends(
@@ -326,7 +326,7 @@ def test_it_ends_with_its_parent_however_that_ends(
     assert gateway.process.stdout is not None
     pid = json.loads(gateway.process.stdout.readline())["pid"]
     gateway.process.kill()
-    gateway.process.wait(10)
+    gateway.process.wait(30)
     # Its end of the pipe closes when the process has gone, whoever reaps it.
     assert select.select([gateway.process.stdout], [], [], 10)[0], f"{pid} outlives its parent"
     assert gateway.process.stdout.read() == b""

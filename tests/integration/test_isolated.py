@@ -225,7 +225,7 @@ def test_attempts_never_overlap(boot: Boot, tmp_path: Path) -> None:
     """The next one begins when the process of the last one is dead."""
     _, client = boot()
     path = tmp_path / "pids"
-    options = {**ISOLATE, "timeout": 0.3, "retries": 2}
+    options = {**ISOLATE, "timeout": 0.8, "retries": 2}
     (seq,) = client.submit(f"{JOBS}:noted_span", (str(path), 60.0), options=options)
     seen = 0
     while seq not in client.done:

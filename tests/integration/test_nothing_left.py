@@ -30,7 +30,7 @@ def test_an_orphan_is_seen_too() -> None:
         assert parent.stdout is not None
         assert parent.stdin is not None
         orphan = int(parent.stdout.readline())
-        assert parent.wait(10) == 0
+        assert parent.wait(30) == 0
         # Its environment is there a moment after its program has begun.
         wait_until(lambda: orphan in conftest._processes(), "it is seen")
         parent.stdin.close()

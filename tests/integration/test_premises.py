@@ -141,7 +141,7 @@ def test_what_jobs_have_started_ends_when_the_daemon_is_killed(short_tmp: Path) 
         client.options(isolate=True).submit(start_child, marks[1])
         pids = [int(wait_until(partial(written, mark), "it runs") or 0) for mark in marks]
         daemon.process.kill()
-        daemon.process.wait(10)
+        daemon.process.wait(30)
         for pid in pids:
             wait_until(partial(ended, pid), "what the job started has ended")
         client.close()

@@ -118,7 +118,7 @@ class Prometheus:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
 
 
 def queries() -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_the_lock_is_not_inherited_by_children(place: Path) -> None:
             assert child.stdin is not None
             child.stdin.write(b"\n")
             child.stdin.close()
-            assert child.wait(10) == 0
+            assert child.wait(30) == 0
 
 
 def test_a_zombie_is_dead() -> None:
