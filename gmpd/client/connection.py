@@ -173,16 +173,20 @@ class ClientConnection(metaclass=Documented):
                 link.send(frames)
             return link.readable
 
-    def _pump(self) -> None:
-        """Send what may go, read all that has come, until the descriptor's edge is whole."""
+    def _pump(self, expected: bool = False) -> None:
+        """Send what may go, read all that has come, until the descriptor's edge is whole.
+
+        ``expected``: ``readable`` was asked a moment ago.
+        """
         link, core = self._link, self._core
         with DEFER_SIGNALS:
             while True:
                 for frames in core.take_outgoing():
                     link.send(frames)
-                self._read()
-                if not core.outgoing and not link.readable:
+                if not expected and not link.readable:
                     return
+                expected = False
+                self._read()
 
     def _read(self) -> None:
         inbox = self._inbox

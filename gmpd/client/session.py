@@ -270,9 +270,9 @@ class Session(ClientConnection):
                 return False
             # A look costs a fifth of a pump that finds nothing.
             core = self._core
-            if self._link.readable or self._requests or core.unsent or core.outgoing:
+            if (readable := self._link.readable) or self._requests or core.unsent or core.outgoing:
                 self._number()
-                self._pump()
+                self._pump(readable)
                 self._settle()
             return True
 

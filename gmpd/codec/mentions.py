@@ -23,6 +23,15 @@ def modules_in(data: bytes) -> set[bytes]:
     found: set[bytes] = set()
     at = data.find(STACK_GLOBAL)
     while at > 0:
+        # A byte of a number, in lists of them: what ends before it is neither text nor reference.
+        if (
+            (last := data[at - 1]) != _MEMOIZE
+            and data[at - _GET_BYTES] != _GET
+            and data[max(0, at - _LONG_GET_BYTES)] != _LONG_GET
+            and (last or data[max(0, at - _FRAME_BYTES)] != _FRAME)
+        ):
+            at = data.find(STACK_GLOBAL, at + 1)
+            continue
         # By far the most: two texts, one after the other. Written out, as each call passes here.
         name = data.rfind(_TEXT, max(0, at - _TEXT_BYTES_MAX), at - 2)
         module = data.rfind(_TEXT, max(0, name - _TEXT_BYTES_MAX), name - 2) if name > 0 else -1

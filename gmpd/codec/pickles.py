@@ -43,6 +43,7 @@ OUT_OF_BAND_MAX = 64
 #: contains this text takes the slower way for nothing, which is harmless.
 _MAIN = b"\x8c\x08__main__"
 _MP_MAIN = b"\x8c\x0b__mp_main__"
+_BOTH_END = b"main__"
 
 #: Where this package is: its own classes refuse to be sent, too.
 _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
@@ -103,7 +104,8 @@ def dump_needing(
 
 
 def _names_main(data: bytes) -> bool:
-    return _MAIN in data or _MP_MAIN in data
+    # One search for both, as most data has neither.
+    return _BOTH_END in data and (_MAIN in data or _MP_MAIN in data)
 
 
 def dump_function(fn: object) -> tuple[bytes, Needs, sent_program.Watch]:

@@ -37,6 +37,9 @@ MESSAGES_PER_TURN = 64
 #: still go through, so there is another after this.
 PROBE_AGAIN_NS = 100_000_000
 
+#: The messages of a client that only asks.
+_OF_ADMINS = protocol.Call, protocol.AskJobs, protocol.Bye, protocol.Hello
+
 #: A client that is disconnected has this long to read why.
 READ_WHY_NS = 200_000_000
 
@@ -90,14 +93,14 @@ class Clients:
         """Take a turn's worth of messages."""
         traffic = self._traffic
         enough = traffic.bytes_in + BYTES_PER_TURN
-        for _ in range(MESSAGES_PER_TURN):
-            received = self._router.recv() if traffic.bytes_in < enough else None
+        for n in range(MESSAGES_PER_TURN):
+            received = self._router.recv(expected=not n) if traffic.bytes_in < enough else None
             if received is None:
                 return
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
-                self._traffic.count_in(message, frames)
+                traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.counters.dropped["bad_client_message"] += 1
@@ -132,23 +135,23 @@ class Clients:
         self, peer: bytes, message: protocol.FromClient, frames: list[Any]
     ) -> None:
         session = self._sessions.get(peer)
-        if isinstance(message, protocol.Hello):
+        if session is None:
+            if not isinstance(message, protocol.Hello):
+                raise ProtocolError("the first message must be Hello")
             self._greet(peer, message)
             return
-        if session is None:
-            raise ProtocolError("the first message must be Hello")
-        if peer in self._admins and not isinstance(
-            message, protocol.Call | protocol.AskJobs | protocol.Bye
-        ):
+        if peer in self._admins and not isinstance(message, _OF_ADMINS):
             raise ProtocolError(
                 f"{type(message).__name__} of a client whose Hello declared calls only"
             )
         sched, sid, now = self._sched, session.sid, time.monotonic_ns()
         match message:
-            case protocol.Submit() | protocol.Define() | protocol.Undefine() | protocol.Cancel():
-                job_messages.apply(sched, session, message, frames, now)
+            case protocol.Submit():
+                job_messages.submit(sched, sid, message, frames, now)
             case protocol.Ack(outcomes):
                 sched.handle(events.Acknowledged(sid, outcomes), now)
+            case protocol.Define() | protocol.Undefine() | protocol.Cancel():
+                job_messages.apply(sched, session, message, frames, now)
             case protocol.Pull(seq, n):
                 sched.handle(events.Pulled(sid, seq, n), now)
             case protocol.Call(request, method, params):
@@ -161,6 +164,8 @@ class Clients:
                 sched.handle(events.RoomDeclined(sid), now)
             case protocol.Bye():
                 self._drop(peer)
+            case protocol.Hello():
+                self._greet(peer, message)
             case _:
                 assert_never(message)
 

@@ -62,9 +62,12 @@ class Deadlines:
     def run(self, now: int) -> None:
         """Call all that are due. Those that are set meanwhile wait for the next turn, even if they
         are due at once."""
+        heap = self._heap
+        if not heap or heap[0][0] > now:
+            return
         due: list[Deadline] = []
         while (at := self.next()) is not None and at <= now:
-            deadline = heappop(self._heap)[2]
+            deadline = heappop(heap)[2]
             deadline.at = None
             due.append(deadline)
         for deadline in due:

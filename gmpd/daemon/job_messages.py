@@ -20,8 +20,7 @@ def apply(sched: Sched, session: Session, message: JobMessage, frames: list[Any]
     """Pass the message to the policy as an event. Raises its ProtocolError: nothing has changed."""
     match message:
         case protocol.Submit():
-            buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
-            sched.handle(events.Submitted(session.sid, message, buffers), now)
+            submit(sched, session.sid, message, frames, now)
         case protocol.Define(kind=kind, payload=payload):
             # A part has a name of its own, and may be large.
             hashed = payload and kind != PART
@@ -33,3 +32,9 @@ def apply(sched: Sched, session: Session, message: JobMessage, frames: list[Any]
             sched.handle(events.Cancelled(session.sid, seqs), now)
         case _:
             assert_never(message)
+
+
+def submit(sched: Sched, sid: int, message: protocol.Submit, frames: list[Any], now: int) -> None:
+    """``apply`` for the message that is worth a way of its own."""
+    buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+    sched.handle(events.Submitted(sid, message, buffers), now)

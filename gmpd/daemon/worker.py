@@ -362,7 +362,9 @@ class Worker:
 
     def on_readable(self) -> None:
         """Take every message that waits."""
-        while (frames := self.link.recv()) is not None:
+        expected = True
+        while (frames := self.link.recv(expected=expected)) is not None:
+            expected = False
             try:
                 self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
                 self.shm.took()

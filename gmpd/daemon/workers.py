@@ -66,16 +66,16 @@ class Workers:
         """Take a turn's worth of messages; whether there may be more."""
         traffic = self._traffic
         enough = traffic.bytes_in + BYTES_PER_TURN
-        for _ in range(MESSAGES_PER_TURN):
+        for n in range(MESSAGES_PER_TURN):
             if traffic.bytes_in >= enough:
                 return True
-            received = self._router.recv()
+            received = self._router.recv(expected=not n)
             if received is None:
                 return False
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_WORKER, len(frames) - 1)
-                self._traffic.count_in(message, frames)
+                traffic.count_in(message, frames)
                 self._heard(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.counters.dropped["bad_worker_message"] += 1
@@ -100,18 +100,12 @@ class Workers:
         self, peer: bytes, message: protocol.FromWorker, frames: list[Any]
     ) -> None:
         worker = self._processes.get(peer)
-        if isinstance(message, protocol.Hello):
-            self._greet(peer, message)
-            return
+        record = None
         if worker is not None:
             worker.heard()
-            if isinstance(message, protocol.Fault):
-                self._send(worker, protocol.Stop(False))  # it waits for that
-                self._pool.faulted(worker, message)
-                return
-        record = self._sched.record(worker.p) if worker is not None else None
+            record = self._sched.record(worker.p)
         if worker is None or record is None:
-            self._sched.counters.dropped["unknown_worker"] += 1
+            self._heard_without_p(peer, worker, message)
             return
         p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
         handle = self._sched.handle
@@ -150,12 +144,24 @@ class Workers:
             case protocol.Items(job, payloads, counts):
                 buffers = protocol.split_buffers(counts, len(payloads), frames)
                 handle(events.ItemsYielded(p, epoch, job, payloads, buffers), now)
-            case protocol.Fault():
-                pass  # dealt with above: it may come of a worker that has no P yet
+            case protocol.Hello() | protocol.Fault():
+                self._heard_without_p(peer, worker, message)
             case protocol.Bye():
                 worker.expected = True
             case _:
                 assert_never(message)
+
+    def _heard_without_p(
+        self, peer: bytes, worker: WorkerProcess | None, message: protocol.FromWorker
+    ) -> None:
+        """A message that is about no P, or of a worker that has none (yet)."""
+        if isinstance(message, protocol.Hello):
+            self._greet(peer, message)
+        elif worker is not None and isinstance(message, protocol.Fault):
+            self._send(worker, protocol.Stop(False))  # it waits for that
+            self._pool.faulted(worker, message)
+        else:
+            self._sched.counters.dropped["unknown_worker"] += 1
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         info = message.info

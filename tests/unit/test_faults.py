@@ -44,7 +44,7 @@ class FakeRouter:
     def say(self, peer: bytes, message: protocol.Message) -> None:
         self.inbox.append((peer, [protocol.pack(message)]))
 
-    def recv(self) -> Any:
+    def recv(self, *, expected: bool = False) -> Any:
         if not self.inbox:
             return None
         self._last = self.inbox[0][0]
