@@ -1,19 +1,17 @@
 """The status of a daemon: one declaration for `gmpd status --json`, the gateway and the metrics.
 
 `Client.call("status")` returns it as plain maps. Totals are cumulative over the life of the daemon
-and do not fall when a worker dies. A field without a value (`UNSET`) is left out: a P that has no
-worker has no pid. Readers treat a missing field as absent, so that they can read a daemon of
-another version.
+and do not fall when a worker dies. Each row has all its fields, whatever its worker does: a P
+without one has the pid None and counts of 0. Readers treat a missing field as absent, so that they
+can read a daemon of another version.
 """
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct, field
 
-Count: TypeAlias = int | UnsetType
-Seconds: TypeAlias = float | UnsetType
 Counts: TypeAlias = dict[str, int]
 
 
@@ -92,46 +90,46 @@ class PStatus(Struct):
     restarts: Counts = field(default_factory=dict)
 
     # what it holds
-    fresh: Count = UNSET
-    started: Count = UNSET
-    overrunning: Count = UNSET
-    overruns_now: list[Overrun] | UnsetType = UNSET
-    withheld: Count = UNSET
-    jobs_finished: Count = UNSET
-    steals: Steals | UnsetType = UNSET
+    fresh: int = 0
+    started: int = 0
+    overrunning: int = 0
+    overruns_now: list[Overrun] = field(default_factory=list)
+    withheld: int = 0
+    jobs_finished: int = 0
+    steals: Steals = field(default_factory=Steals)
     #: Jobs it took from other Ps, and jobs other Ps took from it.
-    stolen: Count = UNSET
-    lost: Count = UNSET
+    stolen: int = 0
+    lost: int = 0
 
     # its worker's process
-    epoch: Count = UNSET
-    pid: Count = UNSET
-    core: int | UnsetType | None = UNSET
-    cpu_s: Seconds = UNSET
-    rss: Count = UNSET
+    epoch: int = 0
+    pid: int | None = None
+    core: int | None = None
+    cpu_s: float = 0.0
+    rss: int = 0
     #: Since the worker last wrote to shared memory.
-    beat_age_s: Seconds = UNSET
-    running: str | UnsetType | None = UNSET
-    running_s: Seconds = UNSET
+    beat_age_s: float = 0.0
+    running: str | None = None
+    running_s: float = 0.0
 
     # its scheduler's counters (runtime/stats.py)
-    schedtick: Count = UNSET
-    syscalltick: Count = UNSET
-    runq: Count = UNSET
-    held: Count = UNSET
-    ms: Count = UNSET
-    idle_ms: Count = UNSET
-    max_ms_waits: Count = UNSET
-    overruns: Count = UNSET
-    overflows: Count = UNSET
-    gs_created: Count = UNSET
-    finished: Count = UNSET
-    picks: Counts | UnsetType = UNSET
-    children: Counts | UnsetType = UNSET
-    handoffs: Counts | UnsetType = UNSET
-    gs: Counts | UnsetType = UNSET
-    gc: Counts | UnsetType = UNSET
-    state_s: dict[str, float] | UnsetType = UNSET
+    schedtick: int = 0
+    syscalltick: int = 0
+    runq: int = 0
+    held: int = 0
+    ms: int = 0
+    idle_ms: int = 0
+    max_ms_waits: int = 0
+    overruns: int = 0
+    overflows: int = 0
+    gs_created: int = 0
+    finished: int = 0
+    picks: Counts = field(default_factory=dict)
+    children: Counts = field(default_factory=dict)
+    handoffs: Counts = field(default_factory=dict)
+    gs: Counts = field(default_factory=dict)
+    gc: Counts = field(default_factory=dict)
+    state_s: dict[str, float] = field(default_factory=dict)
 
 
 class IsolatedWorker(Struct):
@@ -141,9 +139,9 @@ class IsolatedWorker(Struct):
     state: str
     running: str | None = None
     running_s: float = 0.0
-    pid: Count = UNSET
-    cpu_s: Seconds = UNSET
-    rss: Count = UNSET
+    pid: int | None = None
+    cpu_s: float = 0.0
+    rss: int = 0
 
 
 class Isolated(Struct):

@@ -50,7 +50,7 @@ def command(app: App, p: int | None, limit: int, timeout: float) -> int:
 
 def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
     status = each["status"]
-    who = f"P{each['p']}, worker {status.get('pid', '-')}"
+    who = f"P{each['p']}, worker {status.get('pid') or '-'}"
     if not each["answered"]:
         app.say(f"{who}: {silence(status)}", level=-1)
         if text := stacks_of(status.get("pid") or 0, timeout):

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import UNSET, UnsetType
-
 import gmpd
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.pool import WorkerPool
@@ -24,6 +22,7 @@ from gmpd.daemon.shm import Slot
 from gmpd.daemon.supervisor import Supervisor
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
+from gmpd.runtime.stats import COUNTERS, unfold
 from gmpd.sched.counters import Histogram
 from gmpd.sched.isolated import Stage
 from gmpd.sched.schedt import Sched
@@ -52,6 +51,8 @@ DEAF_SHOWN_NS = 250_000_000
 OVERRUNS_SHOWN = 10
 #: And this many clients that take no results.
 FULL_SHOWN = 10
+#: The counters of a P whose worker has not written any.
+NOTHING_COUNTED = unfold([0] * len(COUNTERS), 0, 1, 0)
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
 _PAGE = resource.getpagesize()
 
@@ -142,6 +143,7 @@ def p_status(c: Observed, p: int, now: int) -> PStatus:
     out = _counters(c, p, now)
     out.up = int(worker is not None and worker.ready)
     out.state = _state(worker, record, now, c.sched.stealing)
+    out.cpu_s = c.pool.past_cpu_s.get(p, 0.0)
     out.restarts = dict(c.pool.restart_counts.get(p, {}))
     if p in c.pool.wanted:  # its turn to start has not come
         out.state = "starting"
@@ -150,7 +152,7 @@ def p_status(c: Observed, p: int, now: int) -> PStatus:
     if worker is not None:
         out.epoch, out.pid, out.core = worker.epoch, worker.process.pid, worker.core
         cpu_s, out.rss = _process(worker.process.pid)
-        out.cpu_s = (0.0 if cpu_s is UNSET else cpu_s) + c.pool.past_cpu_s.get(p, 0.0)
+        out.cpu_s += cpu_s
         out.beat_age_s = max(0, now - (worker.shm.slots[Slot.BEAT_NS] or now)) / 1e9
         if record is not None:
             out.running, out.running_s = _running(record, worker.shm.slots, now)
@@ -225,12 +227,12 @@ def _overrunning(record: PRecord, now: int) -> list[Overrun]:
     ]
 
 
-def _process(pid: int) -> tuple[float | UnsetType, int | UnsetType]:
-    """CPU seconds and resident bytes from /proc; unset when the process has just ended."""
+def _process(pid: int) -> tuple[float, int]:
+    """CPU seconds and resident bytes from /proc; none when the process has just ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return UNSET, UNSET
+        return 0.0, 0
     return (int(stat[11]) + int(stat[12])) / _TICKS_PER_S, int(stat[21]) * _PAGE
 
 
@@ -240,7 +242,7 @@ def _counters(c: Observed, p: int, now: int) -> PStatus:
     current = worker.shm.stats(now) if worker is not None else {}
     merged = merge_totals(c.pool.past_stats.get(p, {}), current)
     merged.pop("hist", None)
-    return PStatus(p, **merged)
+    return PStatus(p, **{**NOTHING_COUNTED, **merged})
 
 
 def _histograms(c: Observed, now: int) -> dict[str, Hist]:

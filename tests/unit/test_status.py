@@ -6,13 +6,18 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 
+from gmpd.daemon.snapshot import p_status
 from gmpd.gateway.metrics import METRICS
 from gmpd.runtime.stats import COUNTERS
+from gmpd.sched.events import WorkerReady
+from gmpd.sched.records import Policy
+from gmpd.sched.schedt import Sched
 from gmpd.status import PStatus, Status
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +68,47 @@ def test_every_metric_is_read_from_a_declared_field() -> None:
 
 def test_every_counter_of_a_worker_is_declared() -> None:
     assert {name.partition(".")[0] for name in COUNTERS} - {"ns"} <= set(names(PStatus))
+
+
+@pytest.mark.parametrize("kind", sorted(set(structs(Status)), key=str))
+def test_no_part_leaves_a_field_out(kind: type[msgspec.Struct]) -> None:
+    """A reader that knows this version finds each of them, whatever the worker does."""
+    for name, hint in get_type_hints(kind).items():
+        assert msgspec.UnsetType not in get_args(hint), name
+
+
+class Workerless:
+    """A daemon as far as the row of a P is made of it; no worker has started."""
+
+    def __init__(self) -> None:
+        self.sched = Sched(Policy())
+        self.pool = SimpleNamespace(restart_counts={}, wanted=set(), past_cpu_s={}, past_stats={})
+        self.supervisor = SimpleNamespace(processes={})
+
+    def row(self, p: int) -> dict[str, Any]:
+        daemon: Any = self
+        found: dict[str, Any] = msgspec.to_builtins(p_status(daemon, p, 10**9))
+        return found
+
+
+def test_the_row_of_a_p_has_all_its_fields_whatever_its_worker_does() -> None:
+    """Before it starts, when it has only said Hello, after it has died."""
+    daemon = Workerless()
+    rows = [daemon.row(0)]
+    daemon.sched.handle(WorkerReady(0, 1), 1)
+    rows.append(daemon.row(0))
+    daemon.pool.past_stats[0] = {"schedtick": 7, "picks": dict(rows[0]["picks"], local=7)}
+    daemon.pool.past_cpu_s[0] = 1.5
+    rows.append(daemon.row(0))
+    for row in rows:
+        assert row.keys() == set(names(PStatus))
+        assert (row["pid"], row["withheld"], row["fresh"]) == (None, 0, 0)
+        groups = {name.partition(".")[::2] for name in COUNTERS if "." in name}
+        missing = {(g, k) for g, k in groups if g not in ("ns", "gs") and k not in row[g]}
+        assert not missing
+        assert set(row["gs"].values()) == {0}
+        assert set(row["state_s"].values()) == {0.0}
+    assert (rows[2]["schedtick"], rows[2]["picks"]["local"], rows[2]["cpu_s"]) == (7, 7, 1.5)
 
 
 @pytest.mark.parametrize("kind", sorted(set(structs(Status)), key=str))
