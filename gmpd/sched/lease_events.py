@@ -28,6 +28,10 @@ from gmpd.sched.states import JobState, transition
 #: Results of a whole message below this are not counted: reading them takes a few microseconds.
 SMALL_BYTES = 16 << 10
 
+#: Nanoseconds that a byte of a larger result counts: the CPU time of all processes on its way is
+#: 2 to 3, and they share the cores.
+NS_PER_BYTE = 4
+
 
 class LeaseEvents:
     """``out`` collects instructions for the shell."""
@@ -203,12 +207,12 @@ class LeaseEvents:
 
 
 def _costs_ns(message: Finished, buffers: Sequence[Buffers], occupied_ns: list[int]) -> list[int]:
-    """The cost of each job for the credit of its function: the time it occupied P, and a nanosecond
-    per byte of its result. By time alone, a P gets hundreds of short jobs with large results, and
-    the outcomes behind them wait until the coordinator has read all of those."""
+    """The cost of each job for the credit of its function: the time it occupied P, and that of its
+    result's way. By time alone, a P gets hundreds of short jobs with large results, and the
+    outcomes behind them wait until the coordinator has read all of those."""
     if message.buffer_counts is None and sum(map(len, message.payloads)) < SMALL_BYTES:
         return occupied_ns
     return [
-        ns + len(payload) + sum(map(len, own))
+        ns + NS_PER_BYTE * (len(payload) + sum(map(len, own)))
         for ns, payload, own in zip(occupied_ns, message.payloads, buffers, strict=True)
     ]

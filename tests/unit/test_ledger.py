@@ -942,13 +942,13 @@ def test_sessions_take_turns_when_much_is_delivered(desk: Desk) -> None:
 
 
 def test_large_results_count_as_time(desk: Desk) -> None:
-    """A P holds two megabytes of them, as it holds two milliseconds of work."""
+    """A P holds half a megabyte of them, which costs all processes two milliseconds together."""
     p, client = desk.ready(0), desk.client()
     desk.submit(client, 1, "m:bytes")
     desk.take()
-    desk.end(p, occupied_ms=0.01, payload=bytes(190_000))
+    desk.end(p, occupied_ms=0.01, payload=bytes(97_500))
     desk.submit(client, 100, "m:bytes")
-    assert handed(desk.take()) == [(0, 10)]
+    assert handed(desk.take()) == [(0, 5)]
 
 
 def test_a_client_holds_as_many_bytes_of_arguments_as_it_leaves_free(
