@@ -16,7 +16,7 @@ from gmpd import codec
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.futures import decoded
 from gmpd.errors import JobCancelled
-from gmpd.protocol import Outcome
+from gmpd.protocol import STREAM_BYTES, Outcome
 from gmpd.submit.core import STREAM_WINDOW
 from gmpd.submit.events import ItemsReceived, JobDone
 
@@ -40,7 +40,8 @@ class Incoming:
         self.over = False
         self._name = name
         self._items: deque[tuple[bytes, Any]] = deque()
-        self._used = 0
+        #: Items that were taken and not acknowledged, and their bytes.
+        self._used = self._used_bytes = 0
 
     def __bool__(self) -> bool:
         """Whether a value is there."""
@@ -67,14 +68,16 @@ class Incoming:
 
     def pop(self) -> tuple[bytes, Any]:
         """The next value, encoded; ``due`` is to be asked after each."""
+        item = self._items.popleft()
         self._used += 1
-        return self._items.popleft()
+        self._used_bytes += len(item[0]) + sum(map(len, item[1]))
+        return item
 
     def due(self) -> int:
         """So many more items are to be asked for now."""
-        if self._used * 2 < STREAM_WINDOW:
+        if self._used * 2 < STREAM_WINDOW and self._used_bytes * 2 < STREAM_BYTES:
             return 0
-        used, self._used = self._used, 0
+        used, self._used, self._used_bytes = self._used, 0, 0
         return used
 
     def clear(self) -> None:

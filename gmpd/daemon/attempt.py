@@ -30,6 +30,7 @@ from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
 from gmpd.daemon.shm import WorkerShm
+from gmpd.daemon.stream_window import StreamWindow
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.coro import AWAY, HOME, leave_fork
@@ -110,8 +111,8 @@ class Attempt:
     __slots__ = (
         "adopted", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
         "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options",
-        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room", "room_waiter", "slow",
-        "task", "thread", "timer", "token", "unopened", "waits", "want", "worker",
+        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow",
+        "task", "thread", "timer", "token", "unopened", "waits", "want", "window", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -163,7 +164,8 @@ class Attempt:
         self.place = AWAY
         if fn.is_async and self.may_be_home and len(payload) <= HOME_BYTES and not buffers:
             self.place = HOME
-        self.room = 0
+        #: Of a generator job that has begun.
+        self.window: StreamWindow | None = None
         self.room_waiter: asyncio.Future[None] | None = None
 
     @property
@@ -235,8 +237,8 @@ class Attempt:
         assert self.options is not None
         result = self._invoke_guarded() if "timeout" in self.options else self._invoke()
         if "stream" in self.options:
-            self.room = self.options["stream"]
-            return self._stream(result)
+            self.window = StreamWindow(self.options["stream"])
+            return self._stream(result, self.window)
         return self._taken(result)
 
     def runs_beside(self) -> bool:
@@ -343,7 +345,7 @@ class Attempt:
 
     # -- generators --------------------------------------------------------------------------------
 
-    async def _stream(self, source: Any) -> None:
+    async def _stream(self, source: Any, window: StreamWindow) -> None:
         self.task = asyncio.current_task()
         try:
             self._end_early(source)
@@ -351,9 +353,9 @@ class Attempt:
                 source = await source
             self.driven = source
             if hasattr(source, "__aiter__"):
-                await self._stream_async(source)
+                await self._stream_async(source, window)
             else:
-                await self._stream_sync(iter(source))
+                await self._stream_sync(iter(source), window)
             self._succeed(None)
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail_waiting(exc)
@@ -361,30 +363,30 @@ class Attempt:
             self.args = ()
             self.ended_ns = time.monotonic_ns()
 
-    async def _stream_async(self, source: Any) -> None:
+    async def _stream_async(self, source: Any, window: StreamWindow) -> None:
         """The generator is closed before the job ends: its cleanup is a part of the job, also when
         a cancel finds it waiting for room, outside of the generator."""
         try:
             async for value in source:
-                await self._has_room()
-                self._offer([value])
+                await self._has_room(window)
+                self._offer([value], window)
         finally:
             if hasattr(source, "aclose"):
                 await source.aclose()
 
-    async def _stream_sync(self, source: Any) -> None:
+    async def _stream_sync(self, source: Any, window: StreamWindow) -> None:
         """A plain generator runs as a sync G, step by step: one that blocks loses P like any."""
         over = False
         try:
             while not over:
-                await self._has_room()
-                over = await self._step(GeneratorStep(source, self.room))
+                await self._has_room(window)
+                over = await self._step(GeneratorStep(source, window.items), window)
         except BaseException:
             if self.expired and hasattr(source, "close"):
                 await self.worker.loop.call_sync(source.close)
             raise
 
-    async def _step(self, step: GeneratorStep) -> bool:
+    async def _step(self, step: GeneratorStep, window: StreamWindow) -> bool:
         """One step, ended with its frame: a time limit that passes meanwhile waits for it. Whether
         it was the last."""
         call = self.worker.loop.call_sync(self._stepper(step))
@@ -392,7 +394,7 @@ class Attempt:
             while not call.done():
                 await ended_or_late(step, call)
                 if not self.expired:
-                    self._offer(step.take())
+                    self._offer(step.take(), window)
             return call.result()
         except asyncio.CancelledError:
             if not self.expired:
@@ -409,16 +411,15 @@ class Attempt:
             return step
         return partial(self._guarded, step)
 
-    async def _has_room(self) -> None:
+    async def _has_room(self, window: StreamWindow) -> None:
         if self.expired:  # it swallowed its cancellation, and its items are not wanted
             raise asyncio.CancelledError
-        while self.room <= 0:
+        while not window.is_open():
             self.room_waiter = asyncio.get_running_loop().create_future()
             await self.room_waiter
 
-    def _offer(self, values: list[Any]) -> None:
+    def _offer(self, values: list[Any], window: StreamWindow) -> None:
         if values:
-            self.room -= len(values)
             plain = bool(self.options and self.options.get("plain"))
             blobs: list[Blob] = []
             try:
@@ -428,11 +429,14 @@ class Attempt:
                     blobs.append(blob)
             finally:
                 if blobs:
+                    window.sent([blob.nbytes for blob in blobs])
                     self.worker.yielded(self, blobs)
 
     def pull(self, n: int) -> None:
         """The client has room for ``n`` more items."""
-        self.room += n
+        if self.window is None:  # it has not begun: its options carry the window
+            return
+        self.window.pulled(n)
         waiter, self.room_waiter = self.room_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

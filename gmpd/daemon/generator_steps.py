@@ -12,9 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gmpd.daemon.stream_window import is_large
+
 #: Values that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
-#: A step ends with the first value after this time, so that its values leave while they are fresh.
+#: A step ends with a large value, and with the first one after this time, so that its values leave
+#: while they are fresh.
 STEP_NS = 2_000_000
 
 
@@ -38,8 +41,9 @@ class GeneratorStep:
             except StopIteration:
                 return True
             self._values.append(value)
+            large = is_large(value)
             del value
-            if time.monotonic_ns() >= end:
+            if large or time.monotonic_ns() >= end:
                 break
         return False
 

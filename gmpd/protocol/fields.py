@@ -37,6 +37,10 @@ ENVELOPE_SLACK = 1 << 20
 #: value, and the columns (4,096 jobs, 40 bytes each), that stays below the slack.
 GATHER_BYTES = 1 << 19
 
+#: Bytes that a generator job may be ahead of its reader, plus one item. The reader pulls when it
+#: has used up half of them, so a worker that waits for it is not waited for.
+STREAM_BYTES = 2 << 20
+
 #: The out-of-band frames of one value, or of all values of a message.
 Buffers: TypeAlias = Sequence[Any]
 
