@@ -195,8 +195,8 @@ class Desk:
     def set_aside(self, p: PRecord, tokens: list[int], epoch: int | None = None) -> None:
         self.tell(events.SetAside(p.p, p.epoch if epoch is None else epoch, tokens))
 
-    def withheld(self, p: PRecord, tokens: list[int]) -> None:
-        self.tell(events.Withheld(p.p, p.epoch, tokens))
+    def withheld(self, p: PRecord, tokens: list[int], nbytes: int = 2000) -> None:
+        self.tell(events.Withheld(p.p, p.epoch, tokens, [nbytes] * len(tokens)))
 
     def not_cancelled(self, p: PRecord, tokens: list[int], epoch: int | None = None) -> None:
         self.tell(events.NotCancelled(p.p, p.epoch if epoch is None else epoch, tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import pickle
@@ -107,6 +108,20 @@ def count_and_leave(n: int) -> Iterator[int]:
     """A stream behind whose end the next G kills the worker."""
     yield from range(n)
     gmpd.go(os._exit, 3)
+
+
+async def big_when(path: str, n: int) -> bytes:
+    """A large result once a file is there."""
+    while not os.path.exists(path):
+        await asyncio.sleep(0.02)
+    return bytes(n)
+
+
+async def leave_when(path: str) -> None:
+    """Ends its worker a while after a file is there."""
+    await big_when(path, 0)
+    await asyncio.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def big_and_leave(n: int) -> bytes:

@@ -75,6 +75,8 @@ class OverflowLog:
         #: For each log: something in it has not been sent; the acknowledgement that frees it.
         self._unsent = [False, False]
         self._until = [0, 0]
+        #: For each log: tokens of outcomes that are not sent before they are asked for.
+        self._kept: tuple[set[int], set[int]] = set(), set()
         self._used = False
 
     def close(self) -> None:
@@ -83,8 +85,9 @@ class OverflowLog:
 
     # -- the worker writes -------------------------------------------------------------------------
 
-    def append(self, stored: StoredOutcome, acked: int) -> bool:
-        """Append an outcome; False when there is no room or no memory for it."""
+    def append(self, stored: StoredOutcome, acked: int, *, kept: bool = False) -> bool:
+        """Append an outcome; False when there is no room or no memory for it. ``kept``: it is not
+        to be sent before ``release``."""
         lengths = [len(buffer) for buffer in stored.buffers]
         head = _RECORD.pack(
             stored.outcome,
@@ -103,9 +106,21 @@ class OverflowLog:
         self._used = True
         if not self._write(_BASES[log] + at, [head, stored.payload, *stored.buffers]):
             return False
-        self._unsent[log] = True
+        if kept:
+            self._kept[log].add(stored.token)
+        else:
+            self._unsent[log] = True
         self._lengths[log] = self._shared[log] = at + size
         return True
+
+    def release(self, token: int) -> bool:
+        """An outcome that was kept is about to be sent; False if it is not here."""
+        for log, kept in enumerate(self._kept):
+            if token in kept:
+                kept.discard(token)
+                self._unsent[log] = True
+                return True
+        return False
 
     def sent(self, outcomes: int) -> None:
         """All that was kept has been sent; an acknowledgement of that many outcomes frees it."""
@@ -134,7 +149,7 @@ class OverflowLog:
         return self._log
 
     def _is_free(self, log: int, acked: int) -> bool:
-        return not self._unsent[log] and self._until[log] <= acked
+        return not (self._unsent[log] or self._kept[log]) and self._until[log] <= acked
 
     def _begin(self, log: int) -> None:
         if self._lengths[log]:

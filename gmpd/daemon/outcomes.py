@@ -11,6 +11,11 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.protocol import Outcome
 
 
+def times_us(attempt: Attempt) -> tuple[int, int]:
+    """How long a call ran and occupied P, in microseconds."""
+    return max(0, attempt.ended_ns - attempt.began_ns) // 1000, attempt.occupied_ns // 1000
+
+
 class OutcomeBatch:
     """Outcomes that go into one Finished, in the order in which they came about."""
 
@@ -39,8 +44,7 @@ class OutcomeBatch:
 
     def add(self, attempt: Attempt, report: protocol.Report | None) -> tuple[int, int]:
         """Add the outcome of a call; how long it ran and occupied P, in microseconds."""
-        ran_us = max(0, attempt.ended_ns - attempt.began_ns) // 1000
-        occupied_us = attempt.occupied_ns // 1000
+        ran_us, occupied_us = times_us(attempt)
         if report is not None or attempt.outcome is not Outcome.OK:
             self._specials[len(self._tokens)] = attempt.outcome, report
         self._tokens.append(attempt.token)
@@ -76,7 +80,7 @@ def _fitting(blobs: list[Blob]) -> int:
     """How many of the first blobs go into one message."""
     nbytes = 0
     for n, blob in enumerate(blobs, 1):
-        nbytes += len(blob.data)
+        nbytes += blob.nbytes
         if nbytes > protocol.GATHER_BYTES:
             return n
     return len(blobs)

@@ -266,7 +266,7 @@ class WorkerPool:
     ) -> Job | None:
         """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
         job that ended the worker, if one is known to."""
-        held = record.fresh.keys() | record.started.keys()
+        held = record.fresh.keys() | record.started.keys() | record.withheld.keys()
         stored = worker.shm.recover(held)
         if stored:
             worker.finished += len(stored)

@@ -183,6 +183,14 @@ class WorkerShm:
             )
         self._head = self.slots[_OUT_HEAD] = end
 
+    def keep(self, stored: StoredOutcome) -> None:
+        """Keep an outcome that is not sent before ``release``; as ``store`` otherwise."""
+        self.overflow.append(stored, self.slots[_OUT_ACKED], kept=True)
+
+    def release(self, token: int) -> bool:
+        """An outcome of ``keep`` is about to be sent; False if it had no room."""
+        return self.overflow.release(token)
+
     def sent(self, outcomes: int) -> None:
         """All stored outcomes were sent: note what an acknowledgement of this many frees.
 
@@ -191,6 +199,11 @@ class WorkerShm:
         self._sent.append((outcomes, self._head))
         self.overflow.sent(outcomes)
         self._free()  # so that little lies there when it must be searched
+
+    @property
+    def acknowledged(self) -> int:
+        """How many outcomes of this epoch the coordinator has."""
+        return self.slots[_OUT_ACKED]
 
     def rest(self) -> None:
         """P has little to do: memory of large results that have arrived is given back."""

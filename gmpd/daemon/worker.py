@@ -112,7 +112,7 @@ class Worker:
         self.attempts: dict[int, Attempt] = {}
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Attempt] = {}
-        self._withheld = Withheld(settings["worker_results"])
+        self._withheld = Withheld(settings["worker_results"], shm)
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
@@ -216,8 +216,8 @@ class Worker:
         if self.attempts.pop(attempt.token, None) is None:
             self.overrunning.pop(attempt.token, None)
         self._unreported.pop(attempt.token, None)
-        if self._withheld and self._withheld.keep(attempt):
-            self._send(protocol.Withheld([attempt.token]))
+        if self._withheld.is_needed and (nbytes := self._withheld.keep(attempt)):
+            self._send(protocol.Withheld([attempt.token], [nbytes]))
             return
         self._settle(attempt)
         if attempt.want is not None:
@@ -249,7 +249,7 @@ class Worker:
             if len(alone) == 1:
                 self.shm.resume(alone[0].token, alone[0].began_ns)
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self, attempt: Attempt, *, is_stored: bool = False) -> None:
         attempt.fn.learn(attempt.occupied_ns)
         report: protocol.Report | None = None
         if attempt.outcome is not Outcome.OK:
@@ -260,7 +260,7 @@ class Worker:
             p, epoch = attempt.options["child"]
             report = {"gift": self.router.pin((p, epoch), list(attempt.pinned_chans))}
         ran_us, occupied_us = self._outcomes.add(attempt, report)
-        if attempt.may_be_kept:
+        if attempt.may_be_kept and not is_stored:
             token, outcome, data = attempt.token, attempt.outcome, attempt.data
             self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
         attempt.data, attempt.out_buffers = b"", ()
@@ -318,6 +318,7 @@ class Worker:
             outcomes, self._outcomes = self._outcomes, OutcomeBatch()
             self._moved += outcomes.nbytes
             self._sent += len(outcomes)
+            self._withheld.sent(self._sent, outcomes.nbytes)
             self.shm.sent(self._sent)
             self._send(*outcomes.message())
         self._beat_soon()
@@ -451,7 +452,7 @@ class Worker:
     def _report(self, attempts: list[Attempt]) -> None:
         """Outcomes that were withheld until now."""
         for attempt in attempts:
-            self._settle(attempt)
+            self._settle(attempt, is_stored=self.shm.release(attempt.token))
             if self._outcomes.nbytes > protocol.GATHER_BYTES:
                 self.flush()
         if attempts:

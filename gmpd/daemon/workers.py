@@ -120,8 +120,8 @@ class Workers:
                 handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):
                 handle(events.SetAside(p, epoch, tokens), now)
-            case protocol.Withheld(tokens):
-                handle(events.Withheld(p, epoch, tokens), now)
+            case protocol.Withheld(tokens, nbytes):
+                handle(events.Withheld(p, epoch, tokens, nbytes), now)
             case protocol.Unfit(reason):
                 handle(events.Heard(p, epoch), now)
                 self._pool.retire(worker, reason, now)

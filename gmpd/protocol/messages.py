@@ -422,12 +422,18 @@ class Expired(Envelope, tag=34):
 
 
 class Withheld(Envelope, tag=36):
-    """These have ended, and their results are kept here, as Withhold asked. ``Finished`` follows
-    when it is asked for."""
+    """These have ended, and their results are kept here: as Withhold asked, or because more are on
+    their way than the coordinator has taken. ``Finished`` follows when it is asked for."""
 
     since: ClassVar[int] = 2
 
     tokens: Numbers
+    #: Bytes of each result.
+    nbytes: Numbers
+
+    def check(self) -> None:
+        if len(self.tokens) != len(self.nbytes):
+            raise ProtocolError("Withheld has columns of different length")
 
 
 class Children(Envelope, tag=31):

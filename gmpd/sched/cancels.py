@@ -70,6 +70,8 @@ class Cancels:
             # Jobs of a dead worker are dealt with by its death.
             if isinstance(record, IsolatedP):  # it can always be ended: it has no other job
                 self._out.append(Kill(record))
+            elif record.withheld.get(job.token) is job and not self._ledger.is_open(job.session):
+                pass  # it has ended, and its result is asked for in portions: see ``backpressure``
             elif record.ready:
                 at = fresh if job.state is JobState.LEASED else started
                 at.setdefault(record, []).append(job.token)

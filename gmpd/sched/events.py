@@ -203,7 +203,10 @@ class SetAside(_AboutTokens, frozen=True, gc=False):
 
 
 class Withheld(_AboutTokens, frozen=True, gc=False):
-    """These have ended, and their worker keeps the results until it is asked for them."""
+    """These have ended, and their worker keeps the results until it is asked for them; ``nbytes``
+    of each."""
+
+    nbytes: list[int]
 
 
 class Expired(_AboutTokens, frozen=True, gc=False):

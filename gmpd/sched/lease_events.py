@@ -16,7 +16,6 @@ from gmpd.sched.instructions import (
     Instruction,
     NotifyNotCancelled,
     NotifyRunning,
-    Withhold,
 )
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
@@ -127,17 +126,19 @@ class LeaseEvents:
         """These wait in their worker, while it begins others. One that ended meanwhile does not."""
         record.aside.update(token for token in tokens if token in record.fresh)
 
-    def withheld(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
+    def withheld(
+        self, record: PRecord, tokens: Sequence[int], nbytes: Sequence[int], now: int
+    ) -> None:
         """These have ended, and their worker keeps what they gave until it is asked for."""
         self._begin(record, [token for token in tokens if token in record.fresh], now)
-        for token in tokens:
+        for token, size in zip(tokens, nbytes, strict=True):
             job = record.started.pop(token, None)
             if job is None:
                 self._counters.dropped["unknown_token"] += 1
             else:
                 record.withheld[token] = job
-                if not job.withheld:  # its client continued meanwhile
-                    self._out.append(Withhold(record, [token], False))
+                job.session.kept[job.seq] = size
+                self._ledger.releasing[job.session.sid] = job.session
         self._ps.rest(record)
 
     def claimed(self, record: PRecord, tokens: Sequence[int], now: int) -> None:

@@ -55,6 +55,8 @@ class Ledger:
         self.jobs_nbytes = 0
         #: Sessions that have become full, or are so no more, until workers are told.
         self.turned: list[Session] = []
+        #: Sessions of whose results workers keep some, to be asked for as they are taken.
+        self.releasing: dict[int, Session] = {}
         #: The number of the next session.
         self.next_sid = 1
 

@@ -292,6 +292,9 @@ class Session:
     nbytes: int = 0
     #: It takes no results: none of its jobs is leased until it has taken some.
     full: bool = False
+    #: Results that workers keep, by seq, and the bytes of each; and those that were asked for.
+    kept: dict[int, int] = field(default_factory=dict)
+    asked: dict[int, int] = field(default_factory=dict)
     #: Outcomes handed to the shell, and those that the client said it has.
     delivered: int = 0
     acked: int = 0

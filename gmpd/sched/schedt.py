@@ -142,7 +142,7 @@ class Sched:
             case events.SetAside():
                 leases.set_aside(record, event.tokens)
             case events.Withheld():
-                leases.withheld(record, event.tokens, now)
+                leases.withheld(record, event.tokens, event.nbytes, now)
             case events.Expired():
                 leases.expired(record, event.tokens, now)
             case events.NotCancelled():
@@ -245,7 +245,7 @@ class Sched:
         if self._children.parents:
             self._children.ask()
         ledger.outboxes.flush(out)
-        if ledger.turned:
+        if ledger.turned or ledger.releasing:
             self._backpressure.tell()
         if self._rooms.is_used:
             out.extend(self._rooms.tell(now))

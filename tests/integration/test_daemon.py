@@ -15,6 +15,7 @@ from gmpd import protocol
 from gmpd.netpoll import Dealer
 from gmpd.protocol import Outcome
 from tests.rawclient import DEADLINE_S, Boot, RawClient, RawDaemon
+from tests.support import go_on, stop, wait_until
 
 
 def test_jobs_come_back_with_their_values_and_errors(boot: Boot) -> None:
@@ -115,6 +116,29 @@ def test_large_results_that_were_on_their_way_survive_the_worker(boot: Boot) -> 
         values = [(outcome, bytes(value or b"")) for outcome, value, _ in client.outcomes(array)]
         assert values == [(Outcome.OK, bytes([round_]) * (3 << 20))]
         assert client.outcomes(killer)[0][0] is Outcome.LOST
+
+
+def test_results_that_wait_behind_those_on_their_way_survive_the_worker(
+    boot: Boot, tmp_path: Path
+) -> None:
+    """More than are sent before the coordinator, which is stopped, has taken any."""
+    daemon, client = boot(**{"daemon.procs": 1})
+    now = str(tmp_path / "now")
+    jobs = client.submit("jobs_for_tests:big_when", *[(now, 3 << 20)] * 8)
+    killer = client.submit("jobs_for_tests:leave_when", (now,))
+    client.until(lambda: client.running.issuperset(jobs + killer))
+    worker = Path("/proc", str(client.call("status")["ps"][0]["pid"]), "stat")
+    stop(daemon.process.pid)
+    try:
+        Path(now).touch()
+        wait_until(lambda: worker.read_text().rpartition(")")[2].split()[0] == "Z", "it dies")
+    finally:
+        go_on(daemon.process.pid)
+    ends = client.outcomes(jobs)
+    assert [(outcome, len(value or b"")) for outcome, value, _ in ends] == [
+        (Outcome.OK, 3 << 20)
+    ] * 8
+    assert client.outcomes(killer)[0][0] is Outcome.LOST
 
 
 @pytest.mark.parametrize("size", [10, 3 << 20])

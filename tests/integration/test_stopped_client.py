@@ -165,6 +165,74 @@ def test_what_had_begun_is_kept_by_its_worker_or_refused_by_name(
         daemon.end()
 
 
+BURST = """
+import asyncio, os, sys, time, gmpd
+
+def items(n):
+    for _ in range(n):
+        yield bytes(1_000_000)
+
+async def later(path):
+    while not os.path.exists(path): await asyncio.sleep(0.05)
+    return bytes(1_000_000)
+
+with gmpd.Client(sys.argv[1], name="hog") as client:
+    futures = [client.submit(later, sys.argv[2]) for _ in range(100)]
+    while not all(future.running() for future in futures): time.sleep(0.01)
+    streams = [client.stream(items, 66) for _ in range(2)]
+    print("parked", flush=True)
+    assert [len(future.result(60)) for future in futures] == [1_000_000] * 100
+    assert [sum(map(len, stream)) for stream in streams] == [66_000_000] * 2
+    print("done", flush=True)
+"""
+
+
+def all_ready(client: gmpd.Client) -> Any:
+    """The status of all Ps, once all have workers."""
+    ps = client.call("status")["ps"]
+    return ps if len(ps) == 2 and all(p["pid"] and p["state"] != "starting" for p in ps) else None
+
+
+def test_megabytes_that_end_in_one_moment_and_streams_are_bounded_everywhere(
+    short_tmp: Path,
+) -> None:
+    """100 MB of results before any worker is told to keep them, and 132 MB of items."""
+    daemon = RawDaemon(short_tmp, **SETTINGS)
+    now, hog = short_tmp / "now", None
+    try:
+        with gmpd.Client(daemon.endpoint) as client:
+            pids = [p["pid"] for p in wait_until(lambda: all_ready(client), "all workers")]
+            before = {pid: rss(pid) for pid in (daemon.process.pid, *pids)}
+            hog = subprocess.Popen(
+                [sys.executable, "-c", BURST, daemon.endpoint, str(now)],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            assert hog.stdout is not None
+            assert hog.stdout.readline() == "parked\n"
+            stop(hog.pid)
+            now.touch()
+            wait_until(
+                lambda: sum(p.get("started", 9) for p in client.call("status")["ps"]) == 2,
+                "all results are there, and the generators wait for their reader",
+            )
+            more = {pid: (rss(pid) - before[pid]) // 1_000_000 for pid in before}
+            print(more)
+            assert more[daemon.process.pid] < 120, more
+            assert sum(more[pid] for pid in pids) < 100 + 60, more
+            assert client.submit(abs, -1).result(20) == 1
+            go_on(hog.pid)
+            assert hog.stdout.readline() == "done\n"
+            assert hog.wait(20) == 0
+            assert sum(p["withheld"] for p in client.call("status")["ps"]) == 0
+    finally:
+        if hog is not None:
+            hog.kill()
+            hog.wait()
+            assert hog.stdout is not None
+            hog.stdout.close()
+        daemon.end()
+
+
 def test_messages_for_a_peer_that_never_reads_have_a_limit(short_tmp: Path) -> None:
     """However small they are. Another peer of the same socket gets all of its own."""
     network = Network()

@@ -378,7 +378,8 @@ class World:
             )
             del worker.begun[token]
             self.frames.discard(worker.frames.pop(token))
-            if token in worker.to_withhold and self.dice.random() < 0.8:
+            # Told to, or of itself, as much is on its way.
+            if self.dice.random() < (0.8 if token in worker.to_withhold else 0.05):
                 worker.withheld.add(token)
                 self.n_withheld += 1
                 self.desk.withheld(worker.record, [token])

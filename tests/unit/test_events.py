@@ -33,7 +33,7 @@ LARGE: tuple[AnyEvent, ...] = (
     events.Heard(0, 1),
     events.Started(0, 1, MANY),
     events.SetAside(0, 1, MANY),
-    events.Withheld(0, 1, MANY),
+    events.Withheld(0, 1, MANY, MANY),
     events.Expired(0, 1, MANY),
     events.NotCancelled(0, 1, MANY),
     events.Finished(0, 1, _DONE, [(SECRET,)] * 5000),

@@ -141,6 +141,30 @@ def test_memory_does_not_grow_with_results_that_arrive(views: tuple[WorkerShm, W
     assert coordinator.recover() == []
 
 
+def test_an_outcome_that_waits_to_be_asked_for_is_kept_whatever_is_acknowledged(
+    views: tuple[WorkerShm, WorkerShm],
+) -> None:
+    worker, coordinator = views
+    before = used(worker)
+    late = StoredOutcome(1, 0, bytes(3 << 20), 7, 8)
+    worker.keep(late)
+    for token in range(2, 30):
+        worker.store(token, 0, bytes(2 << 20), 0, 0)
+        worker.sent(token - 1)
+        coordinator.acknowledge(token - 1)
+    worker.rest()
+    assert coordinator.recover({1}) == [late]
+    assert used(worker) - before < 4 * TURN_BYTES
+    assert worker.release(1)
+    assert not worker.release(1)
+    worker.rest()
+    assert coordinator.recover({1}) == [late], "it was not acknowledged"
+    worker.sent(29)
+    coordinator.acknowledge(29)
+    worker.rest()
+    assert used(worker) == before
+
+
 def test_what_goes_beyond_the_limit_is_left_out(
     views: tuple[WorkerShm, WorkerShm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
