@@ -176,9 +176,12 @@ class OverflowLog:
         turns: int = self._shared[2]
         return turns
 
-    def recover(self, owed: Container[int] | None) -> list[StoredOutcome]:
-        """The outcomes kept here of the tokens ``owed`` (None: all). Of a living worker it may be
-        nonsense, if ``turns`` has risen meanwhile; it ends early then, and raises nothing."""
+    def recover(
+        self, owed: Container[int] | None, largest: int | None = None
+    ) -> list[StoredOutcome]:
+        """The outcomes kept here of the tokens ``owed`` (None: all), of ``largest`` bytes at most.
+        Of a living worker it may be nonsense, if ``turns`` has risen meanwhile; it ends early then,
+        and raises nothing."""
         found: list[StoredOutcome] = []
         for log, base in enumerate(_BASES):
             at, end = base, base + self._shared[log]
@@ -193,7 +196,8 @@ class OverflowLog:
                 after = at + sum(sizes)
                 if after > end:
                     break
-                if owed is None or token in owed:
+                wanted = owed is None or token in owed
+                if wanted and (largest is None or sum(sizes) <= largest):
                     payload, *buffers = self._split(at, sizes)
                     found.append(
                         StoredOutcome(token, outcome, payload, ran_us, occupied_us, tuple(buffers))

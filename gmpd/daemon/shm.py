@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from gmpd.daemon.claims import CLAIMS_BYTES, Claims
 from gmpd.daemon.outbox_overflow import OverflowLog, StoredOutcome
+from gmpd.protocol import GATHER_BYTES
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
 
 
@@ -312,9 +313,12 @@ class WorkerShm:
         """The coordinator has this many outcomes of this epoch."""
         self.slots[_OUT_ACKED] = outcomes
 
-    def recover(self, owed: Container[int] | None = None) -> list[StoredOutcome]:
-        """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first.
-        For a dead worker: no process writes any more."""
+    def recover(
+        self, owed: Container[int] | None = None, largest: int | None = None
+    ) -> list[StoredOutcome]:
+        """All that was kept of the tokens ``owed`` (None: of all), those in the ring oldest first;
+        of those behind it, the ones of ``largest`` bytes at most. For a dead worker: no process
+        writes any more."""
         found: list[StoredOutcome] = []
         at, head = self.slots[_OUT_TAIL], self.slots[_OUT_HEAD]
         while at < head:
@@ -326,13 +330,17 @@ class WorkerShm:
                 payload = self._read(at, length)
                 found.append(StoredOutcome(token, outcome, payload, ran_us, occupied_us))
             at += length
-        return found + self.overflow.recover(owed)
+        return found + self.overflow.recover(owed, largest)
 
     def recover_from_living(self, owed: Container[int] | None = None) -> list[StoredOutcome]:
         """As ``recover``, of a worker that does not move but may at any moment: nothing, if it has
-        freed some of it meanwhile, since then it may have written over what was being read."""
+        freed some of it meanwhile, since then it may have written over what was being read.
+
+        Without larger ones: they are sent as soon as they are stored, or kept until they are asked
+        for, and a second copy of a large result may be on its way.
+        """
         before = self.slots[_OUT_TAIL], self.overflow.turns
-        found = self.recover(owed)
+        found = self.recover(owed, GATHER_BYTES)
         return found if (self.slots[_OUT_TAIL], self.overflow.turns) == before else []
 
     def _read(self, at: int, size: int) -> bytes:

@@ -16,6 +16,7 @@ from gmpd.sched.instructions import (
     Instruction,
     NotifyNotCancelled,
     NotifyRunning,
+    Withhold,
 )
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
@@ -134,7 +135,8 @@ class LeaseEvents:
         for token, size in zip(tokens, nbytes, strict=True):
             job = record.started.pop(token, None)
             if job is None:
-                self._counters.dropped["unknown_token"] += 1
+                # Its time limit has passed, or it was recovered: its end is still to be told.
+                self._out.append(Withhold(record, [token], False))
             else:
                 record.withheld[token] = job
                 job.session.kept[job.seq] = size

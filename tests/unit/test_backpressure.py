@@ -106,3 +106,19 @@ def test_of_a_client_that_is_gone_they_end_in_portions_too(desk: Desk) -> None:
         assert asked(desk.take()) == tokens[at + 4 : at + 8]
     assert not desk.sched.unfinished
     assert not desk.sched._ledger.releasing
+
+
+def test_the_end_of_a_frame_after_its_time_limit_is_asked_for(desk: Desk) -> None:
+    """Else its worker would keep the result, and another attempt would wait for it, for ever."""
+    p, client = desk.ready(0), desk.client()
+    desk.submit(client, 1, "m:f", timeout=1.0)
+    desk.take()
+    (token,) = desk.start(p)
+    desk.expired(p, [token])
+    desk.take()
+    assert token in p.overrunning
+    desk.withheld(p, [token], MB)
+    assert asked(desk.take()) == [token]
+    desk.finish(p, [token], payload=bytes(MB))
+    desk.take()
+    assert not p.overrunning

@@ -121,6 +121,17 @@ def test_a_large_outcome_is_kept_with_its_buffers(views: tuple[WorkerShm, Worker
     assert coordinator.recover({4}) == [many]
 
 
+def test_a_large_outcome_is_not_collected_of_a_living_worker(
+    views: tuple[WorkerShm, WorkerShm],
+) -> None:
+    """It was sent at once, and its message may still come."""
+    worker, coordinator = views
+    worker.store(3, 0, bytes(3 << 20), 1, 2)
+    worker.store(4, 0, b"x", 1, 2, (b"small",))
+    assert [each.token for each in coordinator.recover_from_living()] == [4]
+    assert [each.token for each in coordinator.recover()] == [3, 4]
+
+
 def test_memory_does_not_grow_with_results_that_arrive(views: tuple[WorkerShm, WorkerShm]) -> None:
     """A coordinator that lags two results behind, as in a pipeline that never runs dry."""
     worker, coordinator = views
