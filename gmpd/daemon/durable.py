@@ -38,7 +38,6 @@ from gmpd.sched.stored import (
     NewJob,
     Operation,
     Remove,
-    Revive,
     StoredFunction,
     StoredState,
     Story,
@@ -146,6 +145,16 @@ class DurableJobs:
         """Answer a client's question."""
         self._send(link, protocol.Reply(request, ok, value))
 
+    def overrunning(self) -> set[int]:
+        """Seqs of attempts whose frames run on although the ledger has reported an end."""
+        records = (*self._sched.ps.values(), *self._sched.isolated.ps.values())
+        return {
+            overrun.job.seq
+            for record in records
+            for overrun in record.overrunning.values()
+            if overrun.job.session is self._session
+        }
+
     # -- clients -----------------------------------------------------------------------------------
 
     def receive(
@@ -229,7 +238,7 @@ class DurableJobs:
             case "cancel":
                 policy.cancel(peer, request, ids)
             case "retry":
-                policy.ask(peer, request, Revive(ids, self.wall_ms()))
+                policy.revive(peer, request, ids)
             case "remove":
                 policy.ask(peer, request, Remove(ids))
             case _:

@@ -23,7 +23,7 @@ It does no IO and reads no clock: the shell executes ``Ports``. How an attempt i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
@@ -75,6 +75,8 @@ SWEEP_MAX_MS = 3_600_000
 
 Told = Callable[["Answer | StoreFailure"], None]
 _A = TypeVar("_A")
+#: Outcomes that may come before the end of the frame.
+_EARLY = frozenset({"timeout", "cancelled"})
 #: Bytes stay bytes in replies.
 _PLAIN: dict[str, Any] = {"builtin_types": (bytes,), "str_keys": True}
 
@@ -93,6 +95,9 @@ class Ports(Protocol):
 
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
         """Answer a client's question."""
+
+    def overrunning(self) -> Collection[int]:
+        """Seqs of attempts whose frames run on although the ledger has reported an end."""
 
 
 class _Defined:
@@ -127,6 +132,8 @@ class Durable:
         self._sweep_ms = 0
         self._delivered = 0
         self._draining = False
+        #: Jobs that ended before their frames, perhaps: they were cancelled or ran out of time.
+        self._left: dict[bytes, int] = {}
         #: Clients that wait for the end of jobs: (link, request) of each.
         self._waiters: dict[bytes, list[tuple[Any, int]]] = {}
 
@@ -147,7 +154,7 @@ class Durable:
         """Store jobs; the reply has a verdict for each."""
         wall_ms = self._ports.wall_ms()
         take = (
-            not (self._backlog or self._draining)
+            not (self._backlog or self._taking or self._draining)
             and self.held + self._reserved + len(jobs) <= WINDOW
             and all(job.run_at_ms <= wall_ms for job in jobs)
         )
@@ -240,11 +247,28 @@ class Durable:
             if isinstance(operation, Find | ListJobs):
                 self._tell_where(value)
             self._ports.reply(link, request, ok=True, value=value)
-            if isinstance(operation, Revive):
-                self._is_due(self._ports.wall_ms())
-                self._refill()
 
         self._ports.store(operation, told)
+
+    def revive(self, link: Any, request: int, ids: Sequence[bytes]) -> None:
+        """Run ended jobs again; the reply has the ids of those that do. A job whose last attempt
+        has not left its frame yet is none of them: two attempts would run at once."""
+        self._drop_ended_frames()
+        ids = [id_ for id_ in ids if id_ not in self._left]
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            self._ports.reply(link, request, ok=True, value=list(_expect(answer, tuple)))
+            self._is_due(self._ports.wall_ms())
+            self._refill()
+
+        self._ports.store(Revive(tuple(ids), self._ports.wall_ms()), told)
+
+    def _drop_ended_frames(self) -> None:
+        running = self._ports.overrunning()
+        self._left = {id_: seq for id_, seq in self._left.items() if seq in running}
 
     def cancel(self, link: Any, request: int, ids: Sequence[bytes]) -> None:
         """End jobs that wait; ask those to end that run. The reply lists both."""
@@ -279,7 +303,7 @@ class Durable:
         free = WINDOW - self.held - self._reserved
         if not self._backlog or self._taking or self._draining or free < REFILL:
             return
-        self._taking = True
+        self._taking, self._backlog = True, False
         self._ports.store(TakeJobs(self._ports.wall_ms(), free), self._took)
 
     def _took(self, answer: Answer | StoreFailure) -> None:
@@ -287,11 +311,13 @@ class Durable:
         if isinstance(answer, StoreFailure):
             return
         taken = _expect(answer, Taken)
-        self._backlog = taken.more
+        if taken.more:  # else what has become due since it was asked stays known
+            self._backlog = True
         if taken.next_ms is not None:
             self._is_due(taken.next_ms)
         self._submit(taken.jobs, taken.functions)
         self._ended_in_store(taken.ended)
+        self._refill()
 
     def _submit(self, jobs: Sequence[QueuedJob], functions: Sequence[StoredFunction]) -> None:
         if self._draining:
@@ -363,6 +389,8 @@ class Durable:
             verdict = self._judge.judge(held, out, row, wall_ms)
             match verdict:
                 case Ended():
+                    if verdict.attempt.outcome in _EARLY:
+                        self._left[held.job.id] = seq
                     finished.append(verdict)
                     ids.append(held.job.id)
                 case Again():
@@ -370,6 +398,8 @@ class Durable:
                 case None:
                     back.append(held.job.number)
         self._delivered += len(out.seqs)
+        if len(self._left) > WINDOW:
+            self._drop_ended_frames()
         if back:
             self._give_back(back, None if self._draining else wall_ms + PAUSE_MS)
         if again:

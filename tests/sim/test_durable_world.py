@@ -1,0 +1,451 @@
+"""A seeded world around durable jobs: the real policy and the real tables, crashes at every step.
+
+The store applies operations later, some at a time, and its answers come later still. A crash of the
+coordinator ends all workers, loses what was not applied and what was not told, and boots again from
+the tables. Clients ask again for what was not answered. Whatever happens: an acknowledged job comes
+to one end, which stays; two attempts never run at once; ``once=True`` never starts twice; nothing
+starts after its end was told. Planted faults, one per promise, are found.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gmpd import protocol
+from gmpd.daemon.sqlite_jobs import SCHEMA, JobTables, content_digest
+from gmpd.protocol import Outcome
+from gmpd.sched import events
+from gmpd.sched import instructions as do
+from gmpd.sched.durable import Durable, Told
+from gmpd.sched.durable_ends import Judge
+from gmpd.sched.records import Session
+from gmpd.sched.stored import (
+    Answer,
+    Finish,
+    NewJob,
+    Operation,
+    PutJobs,
+    PutResult,
+    Results,
+    StoredFunction,
+    StoredState,
+    Verdict,
+)
+from tests.desk import MS, Desk
+
+SEEDS = 1000
+STEPS = 150
+LINK = "store"
+FUNCTION = StoredFunction(b"f" * 16, "name", "tasks:work", b"")
+OPTIONS: tuple[dict[str, Any], ...] = ({}, {"retries": 2}, {"timeout": 0.05, "retries": 3})
+encode = msgspec.msgpack.encode
+
+
+class Attempt:
+    """A lease of a worker. ``begun``: its frame lives. ``overran``: its limit has passed."""
+
+    def __init__(self, id_: bytes) -> None:
+        self.id = id_
+        self.begun = self.overran = False
+
+
+class World:
+    """One coordinator after the other, and the clients of all of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.wall = 1_000_000
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        self.db.executescript(SCHEMA)
+        self.jobs: dict[bytes, NewJob] = {}
+        self.acknowledged: set[bytes] = set()
+        self.cancelled: set[bytes] = set()
+        #: Some client asked to run it again: its end may change.
+        self.revived: set[bytes] = set()
+        #: The end that some client was told.
+        self.told: dict[bytes, int] = {}
+        self.starts: Counter[bytes] = Counter()
+        self.boots = 0
+        self.boot()
+
+    # -- the coordinator
+
+    def boot(self) -> None:
+        """The next coordinator; the last one's workers are dead."""
+        self.boots += 1
+        self.db.execute("DROP TABLE IF EXISTS temp.taken")
+        self.tables = JobTables(self.db)
+        self.boot_tables()
+        self.queue: deque[tuple[Operation, Told]] = deque()
+        self.answers: deque[tuple[Told, Answer]] = deque()
+        self.requests: dict[int, Callable[[Any], None]] = {}
+        self.desk = Desk(seed=self.boots)
+        session = self.desk.client(LINK)
+        self.make_patient(session)
+        self.durable = Durable(self, session.sid, Judge(3, self.dice.random))
+        self.workers: dict[int, dict[int, Attempt]] = {}
+        for p in (0, 1):
+            self.start_worker(p, 1)
+        self.turn()
+
+    def boot_tables(self) -> None:
+        self.tables.boot(self.wall)
+
+    def make_patient(self, session: Session) -> None:
+        session.patient = True
+
+    def start_worker(self, p: int, epoch: int) -> None:
+        self.desk.ready(p, epoch)
+        self.workers[p] = {}
+
+    # -- ports of the policy
+
+    def wall_ms(self) -> int:
+        return self.wall
+
+    def store(self, operation: Operation, told: Told) -> None:
+        self.queue.append((operation, told))
+
+    def feed(self, event: events.ClientEvent) -> None:
+        self.desk.tell(event)
+
+    def overrunning(self) -> set[int]:
+        return {
+            overrun.job.seq
+            for record in self.desk.sched.ps.values()
+            for overrun in record.overrunning.values()
+        }
+
+    def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
+        assert ok, value
+        self.requests.pop(request)(value)
+
+    # -- steps
+
+    def ask(self, then: Callable[[Any], None]) -> int:
+        request = len(self.requests) + self.dice.getrandbits(40)
+        self.requests[request] = then
+        return request
+
+    def enqueue(self) -> None:
+        options = encode(protocol.Options(**self.dice.choice(OPTIONS)))
+        once = self.dice.random() < 0.2
+        later = self.dice.choice((0, 0, 30))
+        jobs = []
+        for _ in range(self.dice.randint(1, 3)):
+            id_ = self.dice.randbytes(16)
+            digest = content_digest(FUNCTION.digest, options, id_, ())
+            jobs.append(
+                NewJob(
+                    id_, digest, FUNCTION.digest, "c", self.dice.randint(0, 1), options, id_, (),
+                    self.wall, self.wall + later, once=once,
+                )
+            )  # fmt: skip
+            self.jobs[id_] = jobs[-1]
+        self.send(jobs)
+
+    def enqueue_again(self) -> None:
+        """A client that got no answer asks again, with the same ids."""
+        waiting = [job for id_, job in self.jobs.items() if id_ not in self.acknowledged]
+        if waiting:
+            self.send([self.dice.choice(waiting)])
+
+    def send(self, jobs: list[NewJob]) -> None:
+        def answered(value: Any) -> None:
+            assert set(value["verdicts"]) <= {Verdict.NEW, Verdict.SAME}
+            self.acknowledged.update(job.id for job in jobs)
+
+        self.durable.enqueue("client", self.ask(answered), jobs, [FUNCTION])
+
+    def wait_for_one(self) -> None:
+        if self.acknowledged:
+            id_ = self.dice.choice(sorted(self.acknowledged))
+            self.durable.await_result("client", self.ask(lambda value: self.end(id_, value)), id_)
+
+    def end(self, id_: bytes, value: Any) -> None:
+        assert value is not False, "an acknowledged job is unknown"
+        state = value["state"]
+        before = self.told.setdefault(id_, state)
+        assert before == state or id_ in self.revived, "an end that was told has changed"
+        assert state != StoredState.DONE or id_ not in self.live(), "it still runs"
+
+    def revive(self) -> None:
+        failed = [id_ for id_, state in self.told.items() if state != StoredState.DONE]
+        if failed:
+            id_ = self.dice.choice(sorted(failed))
+            self.revived.add(id_)
+            self.durable.revive("client", self.ask(lambda _: None), [id_])
+
+    def cancel(self) -> None:
+        if self.acknowledged:
+            id_ = self.dice.choice(sorted(self.acknowledged))
+            self.cancelled.add(id_)
+            self.durable.cancel("client", self.ask(lambda _: None), [id_])
+
+    def apply(self) -> None:
+        """The store commits the next few operations."""
+        n = min(len(self.queue), self.dice.randint(1, 4))
+        if n:
+            self.db.execute("BEGIN")
+            for _ in range(n):
+                operation, told = self.queue.popleft()
+                self.answers.append((told, self.tables.do(operation)))
+            self.db.execute("COMMIT")
+
+    def deliver(self) -> None:
+        if self.answers:
+            told, answer = self.answers.popleft()
+            told(answer)
+
+    def turn(self) -> None:
+        again = True
+        while again:
+            again = False
+            for instruction in self.desk.take():
+                again = self.execute(instruction) or again
+
+    def execute(self, instruction: do.Instruction) -> bool:
+        """Whether it is answered."""
+        match instruction:
+            case do.LeaseJobs(p, _, _, first, payloads):
+                for token, payload in enumerate(payloads, first):
+                    self.workers[p.p][token] = Attempt(payload)
+            case do.SendOutcomes(_, outcomes):
+                self.durable.ended(outcomes)
+            case do.NotifyRunning(_, seqs):
+                self.durable.running(seqs)
+            case do.Revoke(p, tokens):
+                held = self.workers[p.p]
+                got = [token for token in tokens if token in held and not held[token].begun]
+                for token in got:
+                    del held[token]
+                self.desk.revoked(instruction, got)
+                return True
+            case do.Probe(p):
+                self.desk.probed(p, moves=True, asleep=False)
+                return True
+            case do.CancelAt(p, tokens):
+                held = self.workers[p.p]
+                unbegun = [token for token in tokens if token in held and not held[token].begun]
+                for token in unbegun:
+                    del held[token]
+                if unbegun:
+                    self.desk.finish(p, unbegun, Outcome.CANCELLED)
+                if begun := [token for token in tokens if token in held]:
+                    self.desk.not_cancelled(p, begun)
+            case _:
+                pass
+        return False
+
+    # -- workers
+
+    def live(self) -> list[bytes]:
+        return [
+            attempt.id for held in self.workers.values() for attempt in held.values()
+            if attempt.begun
+        ]  # fmt: skip
+
+    def a_lease(self, *, begun: bool) -> tuple[int, int, Attempt] | None:
+        leases = [
+            (p, token, attempt) for p, held in self.workers.items()
+            for token, attempt in held.items() if attempt.begun is begun
+        ]  # fmt: skip
+        return self.dice.choice(leases) if leases else None
+
+    def begin(self) -> None:
+        if (lease := self.a_lease(begun=False)) is None:
+            return
+        p, token, attempt = lease
+        id_ = attempt.id
+        assert id_ not in self.live(), "two attempts at once"
+        if id_ not in self.revived:
+            assert id_ not in self.told, "it starts after its end was told"
+            assert not (self.jobs[id_].once and self.starts[id_]), "once=True starts twice"
+        self.starts[id_] += 1
+        attempt.begun = True
+        self.desk.start(self.desk.sched.ps[p], [token])
+
+    def finish(self) -> None:
+        if (lease := self.a_lease(begun=True)) is None:
+            return
+        p, token, attempt = lease
+        if attempt.overran and self.dice.random() < 0.8:
+            return  # such frames last
+        del self.workers[p][token]
+        outcome = self.dice.choice((Outcome.OK, Outcome.OK, Outcome.ERROR))
+        self.desk.finish(self.desk.sched.ps[p], [token], outcome)
+
+    def overrun(self) -> None:
+        """The time limit of an attempt passes, and its frame lives on."""
+        lease = self.a_lease(begun=True)
+        if lease is None:
+            return
+        p, token, attempt = lease
+        if b"timeout" in self.jobs[attempt.id].options and not attempt.overran:
+            attempt.overran = True
+            self.desk.expired(self.desk.sched.ps[p], [token])
+
+    def kill_worker(self) -> None:
+        p = self.dice.choice((0, 1))
+        held, self.workers[p] = self.workers[p], {}
+        begun = [token for token, attempt in held.items() if attempt.begun]
+        self.desk.died(p, begun, self.dice.choice([None, *begun]))
+        self.start_worker(p, self.desk.sched.ps[p].epoch + 1)
+
+    def pass_time(self) -> None:
+        ms = self.dice.choice((1, 10, 60, 200))
+        self.wall += ms
+        self.desk.now += ms * MS
+        self.durable.tick()
+
+    def crash(self) -> None:
+        self.boot()
+
+    # -- all of it
+
+    def live_for(self, steps: int) -> None:
+        moves: list[Callable[[], None]] = [
+            self.enqueue, self.enqueue_again, self.wait_for_one, self.revive, self.apply,
+            self.apply, self.deliver, self.deliver, self.deliver, self.turn, self.turn,
+            self.begin, self.begin, self.finish, self.finish, self.overrun, self.overrun,
+            self.pass_time, self.pass_time,
+        ]  # fmt: skip
+        rare = [self.kill_worker, self.crash, self.cancel]
+        for _ in range(steps):
+            self.dice.choice(rare if self.dice.random() < 0.06 else moves)()
+
+    def come_to_rest(self) -> None:
+        """No more faults: everything that was acknowledged ends."""
+        calm = [self.apply, self.deliver, self.turn, self.begin, self.finish, self.pass_time]
+        for _ in range(400):
+            for move in calm:
+                move()
+            if not self.unended():
+                break
+        assert not self.unended(), "these never ended"
+        for id_ in sorted(self.acknowledged):
+            (result,) = self.tables.do(Results((id_,)))  # type: ignore[misc]
+            self.end(id_, msgspec.to_builtins(result, builtin_types=(bytes,)))
+            if self.jobs[id_].once and id_ not in self.revived:
+                assert self.starts[id_] <= 1
+            if result.state is StoredState.CANCELLED:  # type: ignore[union-attr]
+                assert id_ in self.cancelled
+
+    def unended(self) -> list[bytes]:
+        ids = sorted(self.acknowledged)
+        rows: Any = self.tables.do(Results(tuple(ids)))
+        return [id_ for id_, row in zip(ids, rows, strict=True) if row is None or row is False]
+
+
+def live(seed: int, world: type[World] = World) -> World:
+    try:
+        it = world(seed)
+        it.live_for(STEPS)
+        it.come_to_rest()
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    return it
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 100))
+def test_acknowledged_jobs_end_once_whatever_crashes(first: int) -> None:
+    worlds = [live(seed) for seed in range(first, first + 100)]
+    assert sum(world.boots for world in worlds) > 100
+    assert sum(len(world.told) for world in worlds) > 500
+
+
+# -- planted faults --------------------------------------------------------------------------------
+
+
+class AcknowledgedBeforeTheFlush(World):
+    """The answer about new jobs does not wait for the transaction."""
+
+    def store(self, operation: Operation, told: Told) -> None:
+        super().store(operation, told)
+        if isinstance(operation, PutJobs) and not operation.take:
+            self.queue.pop()
+            self.queue.append((operation, lambda _: None))
+            n = len(operation.jobs)
+            ids = tuple(job.id for job in operation.jobs)
+            told(PutResult((Verdict.NEW,) * n, (0,) * n, ids))
+
+
+class EndsToldBeforeTheyAreStored(World):
+    """A client is told of an end that is still on its way to the disk."""
+
+    def store(self, operation: Operation, told: Told) -> None:
+        super().store(operation, told)
+        if isinstance(operation, Finish):
+            self.queue.pop()
+            self.queue.append((operation, lambda _: None))
+            told(None)
+
+
+class StartsOfOnceForgotten(World):
+    """A boot does not look which jobs had left the store."""
+
+    def boot_tables(self) -> None:
+        self.db.execute(
+            "UPDATE jobs SET state = ? WHERE state = ?", (StoredState.QUEUED, StoredState.LEASED)
+        )
+        super().boot_tables()
+
+
+class AttemptsBesideOverrunningOnes(World):
+    """A time limit is taken for the end of the frame."""
+
+    def make_patient(self, session: Session) -> None:
+        session.patient = False
+
+    def execute(self, instruction: do.Instruction) -> bool:
+        if isinstance(instruction, do.SendOutcomes):
+            for _, details in instruction.outcomes.specials.values():
+                details.pop("runs_on", None)
+        return super().execute(instruction)
+
+
+class NoDurability(World):
+    """The tables lose their last transaction at a crash, as without a flush."""
+
+    def apply(self) -> None:
+        super().apply()
+        self.before = getattr(self, "after", self.db.serialize())
+        self.after = self.db.serialize()
+
+    def crash(self) -> None:
+        if hasattr(self, "before"):
+            self.db.deserialize(self.before)
+            self.after = self.before
+        self.boot()
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        AcknowledgedBeforeTheFlush,
+        EndsToldBeforeTheyAreStored,
+        StartsOfOnceForgotten,
+        AttemptsBesideOverrunningOnes,
+        NoDurability,
+    ],
+)
+def test_a_planted_fault_is_found(world: type[World]) -> None:
+    assert seeds_to_find(world) <= SEEDS
+
+
+def seeds_to_find(world: type[World]) -> int:
+    """How many worlds it takes."""
+    for seed in range(SEEDS):
+        try:
+            live(seed, world)
+        except (AssertionError, KeyError):
+            return seed + 1
+    return SEEDS + 1
