@@ -19,6 +19,7 @@ from gmpd.cli.ls import daemons
 from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe
+from gmpd.client.stored import ended, parse_job_id
 from gmpd.client.streams import Incoming, Stream
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
@@ -95,6 +96,19 @@ class PlainFuture(JobFuture):
         return {**out, "ran_us": self.ran_us, **known}
 
 
+class PlainStoredFuture(PlainFuture):
+    """The end of a durable job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__()
+        self._stored_id = job_id
+
+    @property
+    def job_id(self) -> str:
+        """The job's id, in hex."""
+        return self._stored_id
+
+
 class PlainIncoming(Incoming):
     """Of a stream whose job's exception is told by its texts."""
 
@@ -144,6 +158,22 @@ class PlainClient(Client):
         wanted = {**options, "plain": True}
         future = self.submit_with(wanted, ref, args, kwargs)  # type: ignore[arg-type]
         assert isinstance(future, PlainFuture)
+        return future
+
+    def enqueue_named(
+        self, ref: FunctionRef, options: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> str:
+        """Store a call of the function that ``ref`` names as a durable job; its id."""
+        job_id: str = self.enqueue_with({**options, "plain": True}, ref, args, kwargs)  # type: ignore[arg-type]
+        return job_id
+
+    def stored_future(self, job_id: str) -> PlainFuture:
+        """A durable job's future, once the job has ended."""
+        told = self.ask_jobs("result", [parse_job_id(job_id)], None)
+        if told is False:
+            raise GmpdError(f"job {job_id} was removed before it had ended")
+        future = PlainStoredFuture(job_id)
+        future.ended(ended(told))
         return future
 
 

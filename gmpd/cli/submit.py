@@ -43,12 +43,13 @@ class Dashes(click.Command):
 @click.argument("args", nargs=-1)
 @click.option("--kw", multiple=True, metavar="NAME=VALUE", help="An argument by name.")
 @click.option("--text", is_flag=True, help="Arguments are texts, also those that read as JSON.")
-@click.option("--wait", is_flag=True, help="Wait for the result: always on in this version.")
+@click.option("--wait", is_flag=True, help="Wait for the result: always on without --durable.")
+@click.option("--durable", is_flag=True, help="Store it on disk, print its id, and do not wait.")
 @job_options
 @standard
 def command(
     app: App, function: str, args: tuple[str, ...], kw: tuple[str, ...], text: bool, wait: bool,
-    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
+    durable: bool, retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
@@ -63,6 +64,9 @@ def command(
     named = {name: read(value) for name, value in map(_named, kw)}
     options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
     with connect_or_start(app) as client:
+        if durable:
+            job_id = client.enqueue_named(ref, options, *map(read, args), **named)
+            return _stored(app, client, job_id, wait=wait)
         future = client.submit_named(ref, options, *map(read, args), **named)
         try:
             return show(app, future)
@@ -70,6 +74,18 @@ def command(
             app.say(f"\ninterrupted: {_called_off(client, future)}")
             client.close(wait=False)  # a job that cannot be stopped keeps no terminal waiting
             return Exit.INTERRUPTED
+
+
+def _stored(app: App, client: PlainClient, job_id: str, *, wait: bool) -> int:
+    """It is on disk: print its id, or wait for its end."""
+    if wait:
+        return show(app, client.stored_future(job_id))
+    if app.as_json:
+        app.json({"job": job_id})
+    else:
+        app.data(job_id)
+        app.say(f"`gmpd jobs show {job_id}` shows its state")
+    return Exit.OK
 
 
 def _called_off(client: PlainClient, future: PlainFuture) -> str:

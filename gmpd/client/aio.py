@@ -256,7 +256,7 @@ class AsyncClient(
     async def _await_durable(self, job: Storable, future: AsyncDurableFuture) -> None:
         try:
             future._id = await self._store(job)
-            told = await self._ask_jobs("result", [future._id], None)
+            told = await self.ask_jobs("result", [future._id], None)
             event = ended(told) if told else None
         except Exception as error:  # noqa: BLE001 - whatever it is, the future gets it
             event = JobDone(Outcome.LOST, b"", (), 0, {"error": error})
@@ -275,7 +275,7 @@ class AsyncClient(
 
     def job(self, job_id: str) -> AsyncStoredJob:
         """A durable job by its id, enqueued by any client. Raises ValueError for what is no id."""
-        return AsyncStoredJob(parse_job_id(job_id), self._ask_jobs)
+        return AsyncStoredJob(parse_job_id(job_id), self.ask_jobs)
 
     async def _store(self, job: Storable) -> bytes:
         return accepted(await self._request(self._to_store(job), "enqueue", None), job)

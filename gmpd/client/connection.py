@@ -115,7 +115,7 @@ class ClientConnection(metaclass=Documented):
         one = [(job.id, job.blob)]
         return lambda sink: core.enqueue(job.ref, one, job.options, job.stored, sink)
 
-    def _ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
+    def ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
         """A question about durable jobs; the answer, to be awaited in an AsyncClient."""
 
         def put(sink: Answer) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 #: command line.
 FOR_GMPD = frozenset(
     {
-        "busy_poll", "call_back", "cancel_job", "cancel_pending", "cancel_seqs", "check_liveness",
-        "enqueue_with", "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lose", "map_with",
-        "new_waiters", "pull_items", "refuse_to_wait", "settle_later", "stream_with", "submit_ref",
-        "submit_with", "wake_due", "watch_stream",
+        "ask_jobs", "busy_poll", "call_back", "cancel_job", "cancel_pending", "cancel_seqs",
+        "check_liveness", "enqueue_with", "forget_jobs", "forget_seqs", "job_id", "job_id_of",
+        "lose", "map_with", "new_waiters", "pull_items", "refuse_to_wait", "settle_later",
+        "stream_with", "submit_ref", "submit_with", "wake_due", "watch_stream",
     }
 )  # fmt: skip
 

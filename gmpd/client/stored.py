@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from gmpd import codec
 from gmpd.client.calls import prepare
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
@@ -113,6 +114,8 @@ class Attempt(NamedTuple):
     ran_s: float
     p: int | None
     pid: int | None
+    #: Of the exception that it raised; empty if it raised none.
+    traceback: str
 
 
 class _Handle:
@@ -244,8 +247,12 @@ def attempt(row: dict[str, Any]) -> Attempt:
     """One attempt as the daemon tells it."""
     return Attempt(
         row["n"], row["outcome"], row["text"], row["ended_ms"] / 1e3, row["ran_us"] / 1e6,
-        row["p"], row["pid"],
+        row["p"], row["pid"], _traceback(row["error"]),
     )  # fmt: skip
+
+
+def _traceback(error: bytes) -> str:
+    return codec.error_summary(error).traceback if error else ""
 
 
 def readable(found: dict[str, Any]) -> dict[str, Any]:

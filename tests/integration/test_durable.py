@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -293,6 +294,34 @@ def test_the_id_comes_after_the_flush(daemon: Daemon, record: str) -> None:
     daemon.start()
     client = daemon.client()
     assert {client.job(each).state for each in ids} == {"queued"}
+
+
+def test_the_command_line_lists_shows_and_steers(daemon: Daemon, record: str) -> None:
+    daemon.client()
+
+    def run(*words: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "gmpd.cli", *words]
+        done = subprocess.run(
+            command, env=daemon.env, cwd=ROOT, capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    submit = ("submit", "--durable", "tests.jobs_durable:fail", record, "1")
+    code, failed, _ = run(*submit)
+    assert (code, len(failed)) == (0, 32)
+    wait_until(lambda: words(record) == ["try"], "it has been tried", timeout=30)
+    wait_until(lambda: "failed" in run("jobs", "ls")[1], "it has failed", timeout=60)
+    code, shown, _ = run("jobs", "show", failed)
+    assert code == 0
+    assert "error: ValueError: not yet" in shown
+    assert "Traceback" in shown
+    assert run("jobs", "retry", "--failed")[0] == 0
+    assert run(*submit[:2], "--wait", *submit[2:])[1] == "at last"
+    code, out, _ = run("jobs", "ls", "--json", "--state", "done")
+    assert (code, {job["state"] for job in json.loads(out)}) == (0, {"done"})
+    assert run("jobs", "cancel", failed)[0] == 4
+    assert run("jobs", "show", "ab" * 16)[0] == 4
 
 
 @pytest.mark.parametrize(
