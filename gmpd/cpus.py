@@ -29,7 +29,7 @@ QUOTA_FLOOR = 2
 PROCS_MAX = 64
 PROCS_MAX_PER_CPU = 8
 
-#: Workers that start at the same time, for each core: one computes its imports while another waits
+#: Workers per core that start at the same time: one computes its imports while another waits
 #: for the disk. More would only keep the daemon and each other from the cores.
 STARTS_PER_CPU = 2
 

@@ -13,7 +13,7 @@
     │   ├── WorkerLost         the worker that ran it died
     │   ├── JobPoisoned        it killed several workers and is quarantined
     │   └── RemoteError        its own exception could not be rebuilt here; the texts are kept
-    ├── ChanClosed             a channel is closed (and drained, for a receiver)
+    ├── ChanClosed             a channel is closed, and drained if it was received from
     ├── Deadlock               every G of a program waits for another
     ├── UnsupportedPython      this interpreter lacks what gmpd is built on (take another one)
     ├── Panic                  a rule of channels or locks was broken (Go would panic)

@@ -75,7 +75,7 @@ async def crunch(turns: int, rounds: int) -> int:
 
 
 def spin(rounds: int) -> int:
-    """So many rounds of arithmetic; returns how many were done."""
+    """Do this many rounds of arithmetic; returns how many were done."""
     x = 0
     for n in range(rounds):
         x = (x + n) & 0xFFFF

@@ -74,7 +74,7 @@ class Incoming:
         return item
 
     def due(self) -> int:
-        """So many more items are to be asked for now."""
+        """How many more items are to be requested now."""
         if self._used * 2 < STREAM_WINDOW and self._used_bytes * 2 < STREAM_BYTES:
             return 0
         used, self._used, self._used_bytes = self._used, 0, 0

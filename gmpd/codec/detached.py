@@ -68,7 +68,7 @@ def whole(data: bytes, buffers: tuple[Buffer, ...]) -> tuple[bytes, tuple[Buffer
 def read(data: Buffer, frames: Sequence[Buffer]) -> Any:
     """The value of ``scalar``; (args, kwargs) of ``call``; ``Rest`` of ``whole``.
 
-    Raises ValueError, or what msgpack raises, for what none of them made.
+    Raises ValueError, or msgpack's own error, when none of them made the data.
     """
     kind = bytes(data[len(_MARK) : len(_MARK) + 1])
     if kind == _DATA and frames:

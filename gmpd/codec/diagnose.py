@@ -68,7 +68,7 @@ _HINTS = (
     ("types", "FrameType", "Send its text: traceback.format_exc()"),
     ("types", "TracebackType", "Send its text: traceback.format_exc()"),
 )
-#: So many of the first are about futures.
+#: How many of the first are about futures.
 _FUTURES = 3
 _HINT_OTHER = (
     "Make it inside the function, send the plain data it is made of, "

@@ -43,8 +43,7 @@ class FunctionRef(NamedTuple):
     ``kind`` is "name", "main" or "pickle"; ``name`` is "module:qualname" in all (for people, when
     it is a pickle). A "name" is found by an import: ``payload`` says where (``origins``).
     A "main" is found among what the parts of its program define: ``payload`` is the number of the
-    part. ``needs``: the parts of a program that must be there first, for the function or for its
-    arguments.
+    part. ``needs``: the parts of a program that the function or its arguments need first.
     """
 
     kind: str

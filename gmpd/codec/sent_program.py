@@ -178,7 +178,7 @@ class _State:
         return frozenset(found)
 
     def is_stale(self, key: Key) -> bool:
-        """Whether a name has to be sent, for the first time or again."""
+        """Whether a name has to be sent: it is new, or has changed."""
         entry = self.entries.get(key)
         if entry is None:
             return True

@@ -113,7 +113,7 @@ class Config:
         return self.origins.get(name, Origin(Layer.DEFAULT))
 
     def to_wire(self) -> dict[str, dict[str, Any]]:
-        """Plain dicts of plain values, for a child process. Origins stay behind."""
+        """Plain dicts of plain values for a child process. Origins are left out."""
         plain: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for name, key in KEYS.items():
             value = self.value(name)

@@ -173,7 +173,7 @@ class AdminApi:
     # -- what workers are asked --------------------------------------------------------------------
 
     def _ask_stacks(self, peer: bytes, request: int, params: dict[str, Any]) -> bool:
-        """Ask a P, or all of them, for its Gs; False when there is no such P."""
+        """Ask one P or all of them for their Gs; False when there is no such P."""
         p, limit = params.get("p"), params.get("limit", STACKS_GS)
         wait_s = params.get("wait_s", STACKS_WAIT_S)
         asked = [each for each in range(self._c.pool.procs) if p in (None, each)]

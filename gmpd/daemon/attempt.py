@@ -551,7 +551,7 @@ async def _until_done(future: asyncio.Future[Any]) -> None:
 
 def _interrupt(ident: int, error: type[BaseException] | None) -> None:
     """Raise ``error`` in another thread at its next bytecode; None takes a pending one back."""
-    import ctypes  # 8 ms at the start of every worker, for the few jobs with a limit
+    import ctypes  # it takes 8 ms, and few jobs have a limit
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(error) if error is not None else None

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: So many descriptors below the limit are wanted: a job that opens a connection has a few.
+#: Descriptors that must be free below the limit: a job that opens a connection has a few.
 FILES_SPARE = 16
 
 _WANTS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})

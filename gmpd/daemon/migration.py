@@ -331,7 +331,7 @@ def _bound_here(values: Any) -> bool:
 
 
 def _error(g: G, outcome: Outcome, payload: bytes, details: dict[str, Any]) -> BaseException:
-    """The error for the awaiter of ``g``, for an outcome that is no value."""
+    """The error that the awaiter of ``g`` gets when its outcome is no value."""
     where = f"on P{details.get('p')}"
     if details.get("pid"):
         where += f" (pid {details['pid']})"

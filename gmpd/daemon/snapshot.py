@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 #: A P is called deaf after this time. Its leases are revoked long before; but one whose long job is
 #: just being handed off stands still for a moment too, on a busy machine.
 DEAF_SHOWN_NS = 250_000_000
-#: So many functions of a P that run on past their time limits are named.
+#: How many functions of a P that overran their time limits are named.
 OVERRUNS_SHOWN = 10
-#: And this many clients that take no results.
+#: How many clients that take no results are named.
 FULL_SHOWN = 10
 #: The counters of a P whose worker has not written any.
 NOTHING_COUNTED = unfold([0] * len(COUNTERS), 0, 1, 0)

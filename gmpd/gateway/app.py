@@ -1,6 +1,6 @@
 """The HTTP application: routes, and the guard before them.
 
-    /                   an index, for a person
+    /                   an index for people
     /metrics            Prometheus text or OpenMetrics, by prometheus_client
     /healthz            200 while this process serves: for a supervisor
     /readyz             200 while the coordinator answers and takes jobs, else 503 and why

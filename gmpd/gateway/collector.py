@@ -93,7 +93,7 @@ class Totals:
         return base + sample.value
 
     def settle_buckets(self, name: str, buckets: Buckets) -> Buckets:
-        """As ``settle``, for a histogram as a whole: its buckets and its sum stay of one moment."""
+        """``settle`` of a whole histogram: its buckets and its sum stay of one moment."""
         last = self._buckets.get(name)
         if last and sum(buckets.counts) < sum(last.counts):
             return last

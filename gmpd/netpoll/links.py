@@ -119,11 +119,10 @@ class Dealer:
 class Router:
     """The listening end: many peers, each known by the routing id of its connection.
 
-    ``unreachable`` counts messages for peers that are gone; ``bad_handshakes`` peers that never got
-    as far as a message (garbage, HTTP, another user). ``connections_max``: the limit of
-    connections, see ``ConnectionMonitor``; None: they are not counted. ``messages_max``: a peer
-    that does not read, and for which this many messages wait inside libzmq, counts as gone; 0: no
-    limit.
+    ``bad_handshakes`` counts peers that never got as far as a message (garbage, HTTP, another
+    user). ``connections_max``: the limit of connections, see ``ConnectionMonitor``; None: they are
+    not counted. ``messages_max``: a peer that does not read, and for which this many messages wait
+    inside libzmq, counts as gone; 0: no limit.
     """
 
     def __init__(
@@ -153,7 +152,6 @@ class Router:
         self.stirred = True
         self.endpoint = endpoint
         self._bound = 0, 0
-        self.unreachable = 0
         try:
             if connections_max is not None:
                 self.monitor = ConnectionMonitor(socket, endpoint, connections_max)
@@ -184,7 +182,7 @@ class Router:
         self.stirred = True
 
     def send(self, peer: bytes, frames: Frames) -> bool:
-        """Queue one message for a peer; False (and counted) when it is not there any more."""
+        """Queue one message for a peer; False when it is not there any more."""
         self.stirred = True
         try:
             self._send(peer, MORE, True)
@@ -192,7 +190,6 @@ class Router:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            self.unreachable += 1
             return False
         return True
 

@@ -117,7 +117,7 @@ def unpack(frame: Any, direction: Direction, buffers: int = 0) -> Any:
     decode = direction.decode
     try:
         message = decode(frame)
-    except Exception as error:  # noqa: BLE001 - also RecursionError, for what nests too deeply
+    except Exception as error:  # noqa: BLE001 - also RecursionError, when it nests too deeply
         raise direction.explain(frame, error) from None
     message.check()
     if buffers and not message.carries:

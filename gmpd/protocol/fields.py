@@ -220,7 +220,7 @@ class Report(TypedDict, total=False):
 
 
 class Details(Report, total=False):
-    """Details of an outcome, for the client. ``text`` is for people; all else for programs."""
+    """Details of an outcome to the client. ``text`` is for people; all else for programs."""
 
     p: Number
     pid: Number

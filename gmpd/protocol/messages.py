@@ -437,8 +437,8 @@ class Withheld(Envelope, tag=36):
 
 
 class Children(Envelope, tag=31):
-    """So many fresh children wait here. Sent when that turns from none to some and back, not per
-    child; ``asked``: in answer to StealChildren."""
+    """How many fresh children wait here. Sent when there are some, or none again, not per child;
+    ``asked``: in answer to StealChildren."""
 
     n: Number
     asked: bool

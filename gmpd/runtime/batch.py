@@ -30,7 +30,7 @@ BATCH_NS = 2_000_000
 CLOCK_EVERY = 16
 #: A sync G that took this long ends its handful: the next ones would keep P from its sockets.
 LONG_NS = 1_000_000
-#: So many Gs of the other kind are looked past in a batch: it ends then, and P goes to their M.
+#: After this many Gs of the other kind a batch ends, and P goes to their M.
 PAST_MAX = 64
 #: A probe that did not come up again within this time was stolen: another is chosen.
 PROBE_NS_MAX = 1_000_000_000

@@ -128,8 +128,8 @@ class Chan(Generic[T]):
         self._recvq: Any = NOTHING
         self._sendq: Any = NOTHING
         self._closed = False
-        #: A Sudog of a receive that has returned, for the next one (Go keeps a cache per P). No G
-        #: else knows it: a G forgets what it waited for when it is resumed.
+        #: The Sudog of a receive that has returned; the next one takes it (Go keeps a cache per P).
+        #: No G refers to it: a G drops its reference when it is resumed.
         self._spare: Any = None
 
     # ---- what everybody sees ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``time.sleep`` and ``time.monotonic`` by the clock of a seeded run, for its Gs.
+"""``time.sleep`` and ``time.monotonic`` of the Gs of a seeded run: by its clock.
 
 While a run has it, functions of the ``time`` module are replaced: for code that runs on a P of
 such a run they read and wait for its clock, for all other code (other threads, gmpd and asyncio

@@ -111,13 +111,6 @@ class FreshGs:
             g.id = p.last_goid = p.last_goid + 1
         self._runq.runqput(g)
 
-    def grab(self, n: int) -> list[FreshG]:
-        """Take up to ``n`` of the oldest back: a thief gets them."""
-        taken: list[FreshG] = []
-        while self._deferred and len(taken) < n:
-            taken.append(self._deferred.popleft())
-        return taken + self._runq.runqgrab(n - len(taken))
-
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
         """Take up to ``n`` Gs that ``may_leave`` out, the oldest first: a thief gets them."""
         taken = list(islice(filter(may_leave, self._deferred), n))
@@ -161,7 +154,7 @@ class FreshGs:
             self._defer(g, trait)
             return 0
         heir = ms.reserve() if trait in STANDBY else None
-        if p.is_visible:  # as ``set_visible`` does: no task has run on this thread
+        if p.is_visible:  # no task has run on this thread
             p.is_visible = False
             set_running_loop(None)
         m.start_ns = start_ns = time.monotonic_ns()

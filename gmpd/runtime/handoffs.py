@@ -19,7 +19,7 @@ from gmpd.sched.sysmon import SLICE_NS, Trait
 if TYPE_CHECKING:
     from gmpd.runtime.p import M, P
 
-#: So many native Gs run beside each other in any case.
+#: Native Gs that run beside each other in any case.
 CORES_MIN = 2
 
 

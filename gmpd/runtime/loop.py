@@ -424,7 +424,7 @@ class Loop(Face, metaclass=Sealed):
         self._thread_id = m.ident
         if self.p.aside:
             self.batches.restore()
-        if m is not self.p.m0:  # asyncio sets it once, for the thread of run_forever
+        if m is not self.p.m0:  # asyncio sets it only in the thread of run_forever
             depth = DEBUG_STACK_DEPTH if self._debug else 0
             sys.set_coroutine_origin_tracking_depth(depth)
         if m is self.p.home:
@@ -540,11 +540,3 @@ class Loop(Face, metaclass=Sealed):
         self.p.current = handle = None  # a traceback may lead here: no cycle
         if dirty:
             clear_current_task(self)
-
-    def set_visible(self, visible: bool) -> bool:
-        """Set whether this loop is seen as the running one. Returns whether it is hidden."""
-        if not visible:
-            clear_current_task(self)  # a loop that a sync G runs has a current task of its own
-        self.p.is_visible = visible
-        set_running_loop(self if visible else None)
-        return not visible

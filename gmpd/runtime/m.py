@@ -323,7 +323,7 @@ class Ms:
     def exitsyscall(self, m: M) -> bool:
         """The sync G of ``m`` ended and sysmon was at it: does ``m`` still hold P?
 
-        If not, the G goes into the inbox, for the M that holds P to finish; ``m`` becomes idle.
+        If not, the G goes into the inbox, where the M that holds P finishes it; ``m`` becomes idle.
         """
         with self._p.lock:
             m.preempt = False

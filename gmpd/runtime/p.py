@@ -302,7 +302,7 @@ class P:
         self.idle_ms: list[M] = []
         #: Ms that run a G without P.
         self.detached: list[M] = []
-        #: Called, under the lock, for an M that loses P, and when its G ends or has P again.
+        #: Called under the lock with an M that loses P, and when its G ends or has P again.
         self.on_detached: Callable[[M], None] | None = None
         self.on_attached: Callable[[M], None] | None = None
         #: Called by sysmon for an M whose thread has ended inside a G: its locks stay held.

@@ -55,8 +55,8 @@ def parks(fn: Callable[Args, Generator[Wait, None, R]]) -> Callable[Args, Corout
     """Make a coroutine function of a generator function that yields its Sudog where it parks.
 
     The coroutine is a native one for everybody (``asyncio.create_task``, "was never awaited"), but
-    there is no iterator between it and its Sudog: an ``await`` would make one of 48 bytes, by a
-    call, for each wait, and a parked G would keep it. ``types.coroutine`` sets a flag of the code
+    there is no iterator between it and its Sudog: an ``await`` would make one of 48 bytes by a
+    call in each wait, and a parked G would keep it. ``types.coroutine`` sets a flag of the code
     in the same way, but what it makes is no coroutine to asyncio since 3.12.
     """
     assert isinstance(fn, FunctionType)

@@ -65,7 +65,7 @@ class RoomQueue:
         self.is_used = True
 
     def accepted(self, session: Session, jobs: int, now: int) -> None:
-        """So many have come in."""
+        """Count jobs that were accepted."""
         self._is_back(session)
         kept = self._kept.pop(session, None)
         if kept is not None and kept.jobs > jobs:
@@ -174,7 +174,7 @@ class Admission:
     ) -> None:
         """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
 
-        Raises ProtocolError, nothing changed, for an unknown function or a seq that is in use.
+        Raises ProtocolError and changes nothing if the function is unknown or a seq is in use.
         """
         fn = session.functions.get(message.fid)
         if fn is None or fn.kind == PART:

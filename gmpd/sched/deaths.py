@@ -20,7 +20,7 @@ from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job
 from gmpd.sched.states import JobState, transition
 
-#: So often a job is tried again, at no cost, because a neighbour ended their worker.
+#: How often a job is retried without using up a retry because a neighbour ended their worker.
 SPARED_MAX = 3
 
 
@@ -32,10 +32,6 @@ class Deaths:
         self._limits = limits
         self._ps = ps
         self._children = children
-
-    def stall(self, why: str) -> None:
-        """No P can get a worker, for this reason; empty: one has, or may again."""
-        self._ledger.stalled = why
 
     def worker_died(self, event: WorkerDied, now: int) -> None:
         """Jobs that the worker had not begun move on, attempt unchanged; begun ones are lost, or

@@ -12,7 +12,7 @@ from gmpd.errors import InvariantError
 from gmpd.sched.records import Job
 from gmpd.sched.states import JobState
 
-#: So many ended jobs may stay in the heap; more are swept once they are half of it.
+#: Ended jobs that may stay in the heap; more are swept once they are half of it.
 _DEAD_MAX = 64
 
 

@@ -96,7 +96,7 @@ class Functions:
         self.retire_unused(fn)
 
     def retire_unused(self, fn: Function) -> None:
-        """Forget a function without users and jobs, now or, for a name, when others need room."""
+        """Forget a function without users and jobs; a name is kept until others need room."""
         if fn.users or fn.jobs:
             return
         if fn.kind != "name" or fn.needs:

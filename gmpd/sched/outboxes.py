@@ -89,7 +89,7 @@ class Outboxes:
     def ack(self, session: Session, outcomes: int) -> None:
         """The client has acknowledged outcomes: its window and the bytes in transit shrink.
 
-        Raises ProtocolError, nothing changed, for a number that cannot be.
+        Raises ProtocolError and changes nothing if the number is impossible.
         """
         if not session.acked <= outcomes <= session.delivered:
             raise ProtocolError(f"Ack of {outcomes}, {session.delivered} were sent")

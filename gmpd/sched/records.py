@@ -248,7 +248,7 @@ class Outcomes:
 
 
 class Failure(NamedTuple):
-    """An attempt of a client's job that did not end well, for the shell to tell of."""
+    """A failed attempt of a client's job, which the shell reports."""
 
     id: str
     fn: str

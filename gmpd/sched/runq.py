@@ -114,10 +114,6 @@ class RunQueue(Generic[T]):
         self.overflows += 1
         return True
 
-    def globrunqput(self, g: T) -> None:
-        """Queue at the global tail: where a G goes that yielded (Go: ``goschedImpl``)."""
-        self.global_.append(g)
-
     def get(self) -> T | None:
         """The next G to run, or None (the local part of Go's ``findRunnable``). Counts the tick."""
         if self.schedtick % GLOBAL_EVERY == 0 and self.global_:
@@ -152,7 +148,7 @@ class RunQueue(Generic[T]):
         return -self.schedtick % GLOBAL_EVERY
 
     def picked(self, ticks: int, inherited: int) -> None:
-        """So many were taken from the ring, and from ``runnext``."""
+        """Count Gs that the caller took from the ring, and from ``runnext``."""
         self.schedtick += ticks
         self.inherited += inherited
         self.inherit = not ticks
@@ -183,29 +179,22 @@ class RunQueue(Generic[T]):
             self.global_.append(g)
 
     def _grab(self, count: int) -> list[T]:
-        """Take the ring's ``count`` oldest fresh Gs out, oldest first. ``runnext`` stays."""
-        return self._take(self.ring, count)
-
-    def runqgrab(self, count: int) -> list[T]:
-        """Take up to ``count`` fresh Gs for a thief, oldest first: ring, then global segment.
-
-        ``runnext`` goes last of all, as in the last round of Go's ``stealWork``: it is likely to
-        run at once here. Of a long queue, SCAN_MAX are looked at.
-        """
-        taken = self._take(self.ring, count)
-        if len(taken) < count and self.global_:
-            taken += self._take(self.global_, count - len(taken))
-        g = self.runnext
-        if g is not None and len(taken) < count and not self.is_started(g):
-            self.runnext = None
-            taken.append(g)
+        """Take the ring's ``count`` oldest fresh Gs out; looks at no more than SCAN_MAX others."""
+        ring = self.ring
+        taken: list[T] = []
+        stay: list[T] = []
+        while ring and len(taken) < count and len(stay) < SCAN_MAX:
+            g = ring.popleft()
+            (stay if self.is_started(g) else taken).append(g)
+        ring.extendleft(reversed(stay))
         return taken
 
     def grab_if(self, count: int, may_leave: Callable[[T], bool]) -> list[T]:
-        """Take up to ``count`` Gs that ``may_leave``, oldest first: global segment, then ring.
+        """Take up to ``count`` Gs that ``may_leave`` for a thief, oldest first: global segment,
+        then ring.
 
-        ``runnext`` stays. Looks no further than ``count`` others, so that a queue of Gs that stay
-        is not searched again and again.
+        ``runnext`` stays: it is likely to run at once here. Looks no further than ``count`` others,
+        so that a queue of Gs that stay is not searched again and again.
         """
         taken: list[T] = []
         for queue in (self.global_, self.ring):
@@ -214,15 +203,6 @@ class RunQueue(Generic[T]):
                 g = queue.popleft()
                 (taken if may_leave(g) else stay).append(g)
             queue.extendleft(reversed(stay))
-        return taken
-
-    def _take(self, queue: deque[T], count: int) -> list[T]:
-        taken: list[T] = []
-        stay: list[T] = []
-        while queue and len(taken) < count and len(stay) < SCAN_MAX:
-            g = queue.popleft()
-            (stay if self.is_started(g) else taken).append(g)
-        queue.extendleft(reversed(stay))
         return taken
 
     def count_fresh(self, limit: int) -> int:

@@ -104,7 +104,7 @@ class Sched:
         """One event. Instructions come in batches: ``TurnEnded`` returns those of all events of the
         turn, other events return an empty list.
 
-        Raises ProtocolError, with nothing changed, for a message that its peer may not send. Any
+        Raises ProtocolError and changes nothing if the peer may not send this message. Any
         other error is a bug of gmpd, and carries the last events as a note.
         """
         kind = type(event)

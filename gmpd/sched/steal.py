@@ -25,7 +25,7 @@ WORTH_NS = 300_000
 #: A fresh job that was leased this long ago is moved to any idle P, and at its next P has twice
 #: as long: behind two hogs it is not carried to and fro for ever.
 STALE_NS = 50_000_000
-#: So often it doubles at most: 3.2 s.
+#: How often it doubles at most: 3.2 s.
 STALE_DOUBLINGS = 6
 
 #: Begun jobs of a thief that are compared with the leases set aside.

@@ -32,11 +32,6 @@ class StoredState(IntEnum):
     #: It is not to run twice, and its end was not seen.
     UNKNOWN = 8
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the job has ended, and may be removed after its keep-time."""
-        return self >= StoredState.DONE
-
 
 class Verdict(IntEnum):
     """The answer about one job that was to be stored."""

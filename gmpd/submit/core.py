@@ -449,7 +449,7 @@ class SubmitCore:
     def receive(self, frames: list[Any]) -> None:  # noqa: C901 - a case per message
         """Apply one message: its results are appended to ``events``.
 
-        Raises ProtocolError, with nothing changed, for a message that no coordinator sends.
+        Raises ProtocolError and changes nothing if no coordinator sends such a message.
         """
         message = protocol.unpack(frames[0], protocol.TO_CLIENT)
         self.heard += 1

@@ -1,4 +1,4 @@
-"""Events of a session, for the sinks of its jobs and calls: applied outside the session's lock."""
+"""Events of a session to the sinks of its jobs and calls: applied outside the session's lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gmpd.protocol import Outcome
 
 
 class JobDone(NamedTuple):
-    """The end of one job, for its sink."""
+    """The end of one job, to its sink."""
 
     outcome: Outcome
     payload: bytes
@@ -19,7 +19,7 @@ class JobDone(NamedTuple):
 
 
 class ItemsReceived(NamedTuple):
-    """Items of a generator job, for its sink."""
+    """Items of a generator job, to its sink."""
 
     payloads: list[bytes]
     buffers: list[protocol.Buffers]
@@ -32,7 +32,7 @@ class JobNotice(NamedTuple):
 
 
 class CallReply(NamedTuple):
-    """The reply to a call, for its sink."""
+    """The reply to a call, to its sink."""
 
     ok: bool
     value: Any

@@ -8,7 +8,7 @@ from gmpd.errors import WorkerLost
 
 
 def death_of(details: dict[str, Any]) -> str:
-    """How the worker died, for a message."""
+    """How the worker died: a part of a message."""
     signal = str(details.get("signal") or "")
     return f"died by {signal}" if signal else f"died with exit status {details.get('exitcode')}"
 

@@ -197,7 +197,7 @@ def test_row_6_an_empty_ring_takes_a_batch_from_the_global_queue(
             seen.append(len(loop.p.runq.ring))
 
         for _ in range(queued):
-            loop.p.runq.globrunqput(SyncG(loop.p, g))
+            loop.p.runq.global_.append(SyncG(loop.p, g))
         await settle()
         return seen[0] + 1
 
@@ -216,7 +216,8 @@ def test_row_9_a_thief_gets_the_older_half_rounded_up_and_no_started_g() -> None
         await asyncio.sleep(0)
         for number in range(10):
             loop.p.runq.runqput(SyncG(loop.p, ran.append, (number,)))
-        taken = loop.fresh.grab((len(loop.fresh) + 1) // 2)
+        runq = loop.p.runq
+        taken = loop.fresh.grab_if((len(loop.fresh) + 1) // 2, lambda g: not runq.is_started(g))
         await settle()
         return [g.args[0] for g in taken if isinstance(g, SyncG)], ran
 
@@ -232,7 +233,7 @@ def test_row_16_gosched_goes_behind_local_and_global_gs() -> None:
 
         async def a() -> None:
             loop.p.runq.runqput(SyncG(loop.p, order.append, ("B",)))
-            loop.p.runq.globrunqput(SyncG(loop.p, order.append, ("C",)))
+            loop.p.runq.global_.append(SyncG(loop.p, order.append, ("C",)))
             await gmpd.gosched()
             order.append("A")
 

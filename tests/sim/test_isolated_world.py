@@ -58,7 +58,7 @@ class IsolatedWorld(World):
             (self.submit_isolated, 3 * often),
             (self.greet, 4 * often),
             (self.run_isolated, 6 * often),
-            (self.bury, 6 * often),
+            (self.confirm_death, 6 * often),
             (self.break_isolated, 1 * often),
         ]
 
@@ -134,7 +134,7 @@ class IsolatedWorld(World):
                 self.frames.discard(process.frames.pop(token))
                 self._end(process, token, self.dice.choice((Outcome.OK, Outcome.ERROR)))
 
-    def bury(self) -> None:
+    def confirm_death(self) -> None:
         """What was killed, or has had its job, dies sooner or later."""
         for process in list(self.processes.values()):
             over = process.had_one and not process.fresh and not process.begun

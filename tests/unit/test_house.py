@@ -230,9 +230,9 @@ FORBIDDEN = {
     r"\bwho(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b": (0, 0),
     r"(?m)(?:^\s*(?:#:? |\"\"\")|[.:] )(?:What|Who|Whoever) (?![^.?\n]*\?)": (0, 0),
     # name the amount
-    r"\bso (?:many|long|often)\b": (0, 0),
+    r"\b[Ss]o (?:many|long|often)\b": (0, 0),
     # "because", or a colon
-    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 34),
+    r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ": (0, 0),
     # release; continue; except
     r"\b(?:[Ll]ets?|[Ll]etting) go of\b": (0, 0),
     r"\b(?:goes|go|went) on\b": (0, 0),

@@ -72,7 +72,7 @@ def test_an_empty_ring_takes_its_share_of_the_global_queue(
     queue: RunQueue[int] = RunQueue(procs=procs)
     queue.schedtick = 1
     for i in range(size):
-        queue.globrunqput(i)
+        queue.global_.append(i)
     assert queue.get() == 0
     assert len(queue.ring) == taken - 1
     assert taken <= BATCH_MAX
@@ -82,16 +82,17 @@ def test_the_61st_tick_takes_exactly_one_from_the_global_queue() -> None:
     queue: RunQueue[int] = RunQueue()
     queue.schedtick = GLOBAL_EVERY
     for i in range(5):
-        queue.globrunqput(i)
+        queue.global_.append(i)
         queue.runqput(100 + i)
     assert [queue.get(), queue.get()] == [0, 100]
     assert len(queue.global_) == 4
 
 
-def test_a_thief_gets_the_oldest_and_runnext_last() -> None:
+def test_a_thief_gets_the_oldest_and_runnext_stays() -> None:
     queue = spawned(10)
-    assert queue.runqgrab(half_up(9)) == [0, 1, 2, 3, 4]
-    assert queue.runqgrab(99) == [5, 6, 7, 8, 9]
+    assert queue.grab_if(half_up(9), lambda _: True) == [0, 1, 2, 3, 4]
+    assert queue.grab_if(99, lambda _: True) == [5, 6, 7, 8]
+    assert queue.get() == 9
     assert queue.get() is None
 
 
@@ -106,7 +107,7 @@ def test_started_gs_are_never_given_away_and_keep_their_order() -> None:
     queue.runqput(5)
     assert list(queue.global_) == [1, 3, 5]
     assert list(queue.ring) == [0, 2]
-    assert queue.runqgrab(9) == [1, 3, 5]
+    assert queue.grab_if(9, lambda g: not queue.is_started(g)) == [1, 3, 5]
     assert drain(queue) == [0, 2]
 
 
@@ -119,7 +120,7 @@ def test_a_started_g_may_exceed_the_ring() -> None:
 
 def test_a_queued_g_can_be_taken_out_once() -> None:
     queue = spawned(3)
-    queue.globrunqput(7)
+    queue.global_.append(7)
     assert [queue.runqremove(g) for g in (2, 0, 7, 7)] == [True, True, True, False]
     assert drain(queue) == [1]
 
@@ -147,6 +148,6 @@ def test_a_million_started_gs_do_not_slow_down_who_looks_for_fresh_ones() -> Non
         queue.runqput(-i)
     assert looks == 300
     assert list(queue.global_) == [-i for i in range(1, 301)]
-    assert queue.runqgrab(2) == [-1, -2]
+    assert queue.grab_if(2, lambda g: not is_started(g)) == [-1, -2]
     assert looks < 300 + SCAN_MAX + 10
     assert drain(queue)[:61].count(-3) == 1, "nor do they wait for the end of the ring"

@@ -250,7 +250,7 @@ class Silence:
         (look,) = only(self.desk.take(after_ms=due / MS), Probe)
         self.desk.probed(look.p, moves=moves, asleep=asleep)
 
-    def rob(self, claimed: int = 1) -> None:
+    def steal(self, claimed: int = 1) -> None:
         """As the shell would: all but the first ``claimed`` is given back."""
         self.look()
         (revoke,) = only(self.desk.take(), Revoke)
@@ -391,7 +391,7 @@ def test_what_lies_for_long_is_taken_one_by_one_and_has_longer_each_time(silence
 
 def test_a_deaf_p_gets_nothing_while_another_hears(silence: Silence) -> None:
     """Or the stopped worker, which holds nothing now, would be the best place for its own jobs."""
-    silence.rob(claimed=0)
+    silence.steal(claimed=0)
     assert given(silence.desk.take()) == {2: 5}
     silence.desk.submit(silence.client, 50, "m:other")
     assert handed(silence.desk.take()) == []
@@ -402,7 +402,7 @@ def test_a_deaf_p_gets_nothing_while_another_hears(silence: Silence) -> None:
 
 
 def test_a_deaf_p_is_better_than_none(silence: Silence) -> None:
-    silence.rob(claimed=0)
+    silence.steal(claimed=0)
     silence.desk.take()
     silence.desk.died(2)
     assert given(silence.desk.take()) == {1: 5}
@@ -410,7 +410,7 @@ def test_a_deaf_p_is_better_than_none(silence: Silence) -> None:
 
 def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
     """Who is deaf steals nothing, so a job moves at most once between two of them."""
-    silence.rob()
+    silence.steal()
     silence.desk.take()
     before = len(only(silence.desk.log, Revoke))
     for _ in range(20):
@@ -422,7 +422,7 @@ def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
 
 
 def test_a_new_worker_is_not_deaf(silence: Silence) -> None:
-    silence.rob()
+    silence.steal()
     silence.desk.take()
     silence.desk.died(1)
     silence.desk.ready(1, 2)

@@ -137,7 +137,7 @@ def test_a_photograph_has_every_queue_in_its_order() -> None:
         job = loop.call_sync(lambda: None)
         first, second = go(yields), go(yields)
         seen = [p_state(loop.p)]
-        loop.p.runq.globrunqput(loop.p.runq.ring.pop())
+        loop.p.runq.global_.append(loop.p.runq.ring.pop())
         seen.append(p_state(loop.p))
         assert [state.m for state in seen] == [0, 0]
         await asyncio.gather(job, first, second)

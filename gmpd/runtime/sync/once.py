@@ -59,7 +59,7 @@ class SyncOnce:
         self._once = once
 
     def do(self, fn: Callable[..., Any], *args: Any) -> None:
-        """As ``Once.do``, for a plain function."""
+        """``Once.do`` with a plain function."""
         once = self._once
         if once._done:
             return

@@ -26,7 +26,7 @@ class Homed:
         return self._loop
 
     def _here(self) -> AbstractEventLoop:
-        """The home, for a waiter."""
+        """The home of a waiter."""
         loop = self._home()
         if loop is None:
             raise RuntimeError(

@@ -1,0 +1,64 @@
+"""Functions and classes of gmpd that only tests would use, or none: there are none."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.trees import nodes_of
+
+PACKAGE = Path(__file__).parents[2] / "gmpd"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+#: Defined for programs or called by other packages.
+FOR_OTHERS = {
+    "broadcast": "sync.Cond's",
+    "format_commands": "click's Group calls it",
+    "get_debug": "asyncio's handles call it",
+    "remove_done_callback": "asyncio.Future's",
+    "rlocker": "sync.RWMutex's",
+    "set_limit": "errgroup.Group's",
+    "try_go": "errgroup.Group's",
+    "uncancel": "asyncio.Task's",
+    "_cancel_message": "asyncio.Future's",
+    "_get_snapshot": "concurrent.futures.Future's",
+}
+
+#: Names stand at the beginning of a text, if they do.
+SHORT = 200
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def defined(nodes: list[ast.AST]) -> Iterator[Definition]:
+    """What is defined without a decorator that may register it, dunders aside."""
+    for node in nodes:
+        if not isinstance(node, Definition) or node.name.startswith("__"):
+            continue
+        if all(isinstance(each, ast.Name) for each in node.decorator_list):
+            yield node
+
+
+def named(nodes: list[ast.AST]) -> Iterator[str]:
+    """Names that are read, and words of short texts: `__all__`, `getattr`, names of functions."""
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"\w+", node.value[:SHORT])
+
+
+def test_whatever_is_defined_is_used_by_gmpd_or_meant_for_others() -> None:
+    """A name that is used anywhere counts: methods of one name are not told apart."""
+    used = {name for path in SOURCES for name in named(nodes_of(path))}
+    unused = {
+        node.name: f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in SOURCES
+        for node in defined(nodes_of(path))
+        if node.name not in used
+    }
+    assert {name: unused[name] for name in unused.keys() - FOR_OTHERS.keys()} == {}
