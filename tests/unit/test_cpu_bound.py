@@ -20,7 +20,7 @@ def says(one: Case = ONE, ten: Case = TEN, many: Case = MANY) -> str:
 
 def test_the_same_throughput_is_called_no_more() -> None:
     assert "2,000 Gs computed no more per second than 2" in says()
-    assert "+3.5 MB of memory" in says()
+    assert "changed memory by +3.5 MB" in says()
 
 
 def test_less_throughput_is_given_in_percent() -> None:
@@ -37,7 +37,7 @@ def test_a_machine_that_others_used_is_judged_by_cpu_time() -> None:
     """Throughput fell to a half, since the workers had half of the cores: it says nothing."""
     disturbed = replace(MANY, work_per_s=0.95, cores=0.98)
     said = says(many=disturbed)
-    assert "no more per second of CPU time (other programs had much of the cores)" in said
+    assert "no more per second of CPU time (other programs used much of the cores)" in said
     assert "20% less per second of CPU" in says(many=replace(disturbed, work_per_cpu_s=0.776))
 
 

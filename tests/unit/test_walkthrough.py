@@ -93,7 +93,7 @@ def test_a_story_that_went_otherwise_is_not_told() -> None:
         if event.event is GEvent.START and story.names.get(event.g) == "G2"
     )  # fmt: skip
     broken = Story(story.events[:g2_starts], story.names)
-    with pytest.raises(GmpdError, match=r"step 3, “M0 did not wait.*G2 start did not happen"):
+    with pytest.raises(GmpdError, match=r"step 3, “M0 does not wait.*G2 start did not happen"):
         steps(broken, SIX)
 
 
@@ -109,7 +109,7 @@ def test_a_story_begins_again_when_p_moved_on_too_early() -> None:
 
     assert on_a_p(story) == "told"
     begun = -TRIES
-    with pytest.raises(GmpdError, match="too busy to show it"):
+    with pytest.raises(GmpdError, match="too busy for the demo"):
         on_a_p(story)
 
 
@@ -216,5 +216,5 @@ def test_what_the_kernel_does_not_count_is_not_told() -> None:
 
 def test_a_preemption_that_did_not_happen_is_not_claimed() -> None:
     text = "\n".join(walkthrough(Preemption(3, 3, 0.0, None, 1000.0)))
-    assert "it did not: no involuntary switch of M0's thread in 1.0 s" in text
+    assert "it did not happen: no involuntary switch of M0's thread in 1.0 s" in text
     assert "->" not in text

@@ -1,9 +1,8 @@
-"""`gmpd demo --cpu-bound`: what becomes of throughput, switches and memory when CPU-bound Gs
-outnumber Ps.
+"""`gmpd demo --cpu-bound`: throughput, switches and memory when CPU-bound Gs outnumber Ps.
 
 The same amount of work is cut into 1, 10 and 1000 times as many Gs as there are Ps. All Gs are
-alive at once: each computes a tenth of a millisecond and lets the others run (`gosched`), in all
-three cases equally often. The conclusion is made from the numbers, whatever they are.
+alive at once: each computes for a tenth of a millisecond, then yields (`gosched`). The number of
+yields is the same in all three cases. The conclusion is derived from the measured numbers alone.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ if TYPE_CHECKING:
 TIMES = (1, 10, 1000)
 #: Measurements of each; the cases alternate, and the medians are shown.
 ROUNDS = 3
-#: The work of a G before it lets others run. 1000 Gs with a second of work have ten turns each.
+#: The work of a G between two yields. 1000 Gs with a second of work have ten turns each.
 SLICE_S = 0.0001
 #: The least turns for each G: work differs from case to case by rounding alone.
 TURNS_MIN = 2
-#: Memory is looked at this often during a case.
+#: The interval at which memory is read during a case.
 LOOK_S = 0.05
-#: Throughputs this close are called equal: so far apart are two runs of the same case.
+#: Throughputs this close are called equal: two runs of the same case differ by as much.
 EQUAL = 0.05
-#: Workers that had this share of their cores were as good as alone on them.
+#: Workers that had this share of their cores count as alone on them.
 ALONE = 0.9
-#: How long workers may take to start: as long as on a machine that is very busy.
+#: How long workers may take to start: enough for a very busy machine.
 READY_S = 30.0
 
 
@@ -49,8 +48,8 @@ READY_S = 30.0
 class Run:
     """One case, once.
 
-    ``work_s`` is the work done, in seconds by the calibration; ``cpu_s`` what the workers' threads
-    had of the cores meanwhile. Switches are those of these threads, as the kernel counts them.
+    ``work_s`` is the work done, in seconds by the calibration; ``cpu_s`` the CPU time of
+    the workers' threads meanwhile. The switches are the kernel's counts of these threads.
     ``rss_bytes``: of all workers, at most.
     """
 
@@ -70,7 +69,7 @@ class Case:
     """The medians of one case's runs.
 
     ``work_per_s``: throughput. ``work_per_cpu_s``: the same for the CPU time that the workers got,
-    which other programs do not disturb. ``cores``: how many of them that was, on average.
+    which other programs do not disturb. ``cores``: CPU time per second.
     """
 
     times: int
@@ -152,7 +151,7 @@ def _counts(path: str) -> dict[str, int]:
 
 
 class Watch:
-    """Looks at the workers' memory while a case runs, and keeps the most."""
+    """Reads the workers' memory while a case runs, and keeps the maximum."""
 
     def __init__(self, workers: Workers):
         self._workers = workers
@@ -176,7 +175,7 @@ class Watch:
 
 
 def ready(client: Client) -> list[int]:
-    """Wait for every worker; their process ids. A late one would miss its share."""
+    """The process ids of all workers, once each is up: a late one would get less of the work."""
     deadline = time.monotonic() + READY_S
     while True:
         ps = client.call("status")["ps"]
@@ -191,8 +190,8 @@ def ready(client: Client) -> list[int]:
 
 
 def measure(client: Client, times: int, work_s: float, round_s: float) -> Run:
-    """One case: ``work_s`` seconds of work for each P, by ``times`` Gs for each: one job per P
-    starts them. ``round_s``: what a round of the work takes.
+    """One case: ``work_s`` seconds of work per P, cut into ``times`` Gs per P, which one job per P
+    starts. ``round_s``: the duration of a round of work.
     """
     pids = ready(client)
     turns = max(TURNS_MIN, round(work_s / SLICE_S / times))
@@ -224,21 +223,21 @@ def conclusion(cases: Sequence[Case], procs: int) -> str:
     base, *others = cases
     alone = min(case.cores for case in cases) > ALONE * procs
     measured = {case.times: case.work_per_s if alone else case.work_per_cpu_s for case in cases}
-    unit = "second" if alone else "second of CPU time (other programs had much of the cores)"
+    unit = "second" if alone else "second of CPU time (other programs used much of the cores)"
     best, most = max(others, key=lambda case: measured[case.times]), others[-1]
     gain = measured[best.times] / measured[base.times] - 1
     loss = 1 - measured[most.times] / measured[base.times]
     if gain > EQUAL:
         return (
-            f"Here {best.gs:,} Gs computed {gain:.0%} more per {unit} than {base.gs:,}, one for"
-            f" each P: measure again: this is more than chance should make of equal work."
+            f"Here {best.gs:,} Gs computed {gain:.0%} more per {unit} than {base.gs:,}, one per P."
+            " Equal work should not differ by this much: measure again."
         )
     same = f"{loss:.0%} less" if loss > EQUAL else "no more"
     memory = (most.rss_bytes - base.rss_bytes) / 1e6
     return (
-        f"{most.gs:,} Gs computed {same} per {unit} than {base.gs:,}, one for each P, with"
-        f" {memory:+.1f} MB of memory: no more than {procs} compute at any time, the others wait"
-        " for their turn."
+        f"{most.gs:,} Gs computed {same} per {unit} than {base.gs:,}, one per P, and"
+        f" changed memory by {memory:+.1f} MB: at most {procs} Gs compute at any time, and the"
+        " others wait for their turn."
     )
 
 
@@ -257,8 +256,8 @@ def run(app: App, procs: int | None, work_s: float) -> None:
 def measure_all(app: App, procs: int | None, work_s: float) -> tuple[list[Case], int]:
     """Every case ``ROUNDS`` times; the medians, and how many Ps there were.
 
-    Each round has a fresh daemon, and the cases come in ascending order: memory that one case
-    leaves behind in the workers is not taken for the next one's.
+    Each round has a fresh daemon, and the cases come in ascending order: memory that a case
+    leaves in the workers is not counted as a smaller case's.
     """
     runs: dict[int, list[Run]] = {times: [] for times in TIMES}
     round_s = 0.0
@@ -274,10 +273,10 @@ def measure_all(app: App, procs: int | None, work_s: float) -> tuple[list[Case],
 
 
 def tell(cases: Sequence[Case], procs: int, work_s: float, says: str) -> Iterator[str]:
-    """For a person, in 80 columns."""
+    """The lines that people read, 80 columns wide."""
     yield (
-        f"{work_s * procs:g} s of computing on {procs} P{'s' * (procs > 1)}, cut into ever more Gs"
-        f" (medians of {ROUNDS} runs)\n"
+        f"{work_s * procs:g} s of computing on {procs} P{'s' * (procs > 1)}, cut into more Gs each"
+        f" time (medians of {ROUNDS} runs)\n"
     )
     heads = (
         f"{'':11}{'Gs':>8}{'work per second':>19}{'G':>11}{'thread switches/s':>18}{'memory':>12}"

@@ -1,7 +1,7 @@
-"""The cost of each kind of switch on this machine, and the memory of each thing that waits.
+"""The cost of a switch between Gs, threads and processes, and the memory that each takes.
 
-For `gmpd demo --walkthrough`: G, thread and process beside each other, in one run, by the same
-means, on one core. Every number is the median of some rounds and says how it was got.
+For `gmpd demo --walkthrough`: all are measured in one run, by the same means, on one core. Every
+number is the median of some rounds and says how it was measured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROUNDS = 15
 GS, TURNS = 10, 2_000
 #: Round trips between two threads, or two processes, in a round.
 TRIPS = 1_000
-#: Gs, and threads, that are parked to be weighed.
+#: Gs and threads that are parked to measure their memory.
 PARKED_GS, PARKED_THREADS = 20_000, 200
 
 ECHO = """
@@ -53,7 +53,7 @@ class Cost:
     """A median, in ``unit``, and how it was measured, in plain words.
 
     ``kernel_switches``: how often the kernel really switched for one of these, as it counts itself;
-    None where that says nothing.
+    None where that is meaningless.
     """
 
     what: str
@@ -72,11 +72,11 @@ class Costs:
     memory: list[Cost]
 
     def with_worker(self, app: App) -> Costs:
-        """Also weigh a worker: a private daemon with one P is started for it."""
+        """Add the memory of a worker: of a private daemon with one P, started for this."""
         return replace(self, memory=[*self.memory, *worker_memory(app)])
 
     def lines(self) -> Iterator[str]:
-        """For a person, in 80 columns; each row beside the first one."""
+        """The lines that people read, 80 columns wide; each row is compared with the first."""
         yield _heading("a switch from", "kernel switches")
         for row in self.switches:
             counted = row.kernel_switches
@@ -99,7 +99,7 @@ def _line(row: Cost, first: Cost, last: str) -> str:
 
 
 def measure(core: int) -> Costs:
-    """All that can be measured in this process, whose thread the caller has pinned to ``core``."""
+    """The costs inside this process, whose thread the caller has pinned to ``core``."""
     return Costs(
         switches=[g_switch(), thread_switch(), process_switch(core)],
         memory=[
@@ -219,8 +219,8 @@ def g_memory_kb() -> float:
 
 
 def thread_memory_kb() -> float:
-    """Kilobytes for one Python thread that waits: what it touched of its stack and heap, page
-    tables, and the kernel's own stack for it.
+    """Kilobytes for one Python thread that waits: the part of its stack and heap that it used,
+    page tables, and its stack in the kernel.
     """
     stop, up = allocate_lock(), threading.Semaphore(0)
 
@@ -247,8 +247,8 @@ def page_table_bytes() -> int:
 
 
 def kernel_stack_bytes() -> float:
-    """Of one thread: all of the machine's by its number of threads, since the growth of the sum
-    would have other programs' threads in it. 0 where the kernel does not tell.
+    """Of one thread: the machine's total divided by its number of threads, because the growth of
+    the total would include other programs' threads. 0 where the kernel does not report it.
     """
     with open("/proc/loadavg") as loadavg:
         threads = int(loadavg.read().split()[3].partition("/")[2])

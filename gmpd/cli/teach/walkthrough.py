@@ -1,10 +1,10 @@
-"""`gmpd demo --walkthrough`: the six steps that every introduction to G, M and P tells, for real.
+"""`gmpd demo --walkthrough`: the six steps of every introduction to G, M and P, executed.
 
-Three short stories run on one P, pinned to one core. Each is recorded by the runtime's own tracer;
-what is printed of the queues is what the trace says, event by event, and nothing else. The rival
-that makes the operating system preempt M0 is another process on the same core.
+Three short stories run on one P, pinned to one core. The runtime's own tracer records each; the
+printed queues are those of the trace, event by event. The rival that makes the operating system
+preempt M0 is another process on the same core.
 
-Runs the stories and reads their traces; what switches cost is measured in ``switch_costs``.
+Runs the stories and reads their traces; ``switch_costs`` measures the cost of a switch.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 RIVAL_S = 0.02
 #: The interval of further attempts while M0 was not preempted.
 PROVOKE_S = 0.05
-#: A rival that had the core for less has only been woken.
+#: A rival that had the core for less time has only been woken.
 RAN_MS = 0.1
-#: No preemption within this: something is unusual (a real-time priority, a core that is not
-#: shared), and is said.
+#: Without a preemption within this time something is unusual (a real-time priority, a core that
+#: is not shared), and the output says so.
 PREEMPT_S = 1.0
 #: The number of new attempts at a story when a busy machine moved P on before it began.
 TRIES = 20
-#: The blocking call of the third story ends by itself after this, should P never be handed off.
+#: The blocking call of the third story ends by itself after this time if P is never handed off.
 READ_S = 10.0
 
 RIVAL = """
@@ -77,7 +77,7 @@ class Preemption(NamedTuple):
 
     @property
     def happened(self) -> bool:
-        """Whether the thread lost its core to the rival; others may have taken it, too."""
+        """Whether the thread lost its core to the rival, or to others as well."""
         return self.involuntary_after > self.involuntary_before and self.rival_cpu_ms != 0
 
 
@@ -154,7 +154,7 @@ def involuntary(task: str) -> int:
 
 
 def sched_ns(path: str) -> tuple[int, int] | tuple[None, None]:
-    """Time on a core, and runnable without one; (None, None) where the kernel does not count."""
+    """Time on a core, and time runnable without one; (None, None) where the kernel counts none."""
     try:
         with open(path if path.endswith("schedstat") else f"{path}/schedstat") as stat:
             on, off = stat.read().split()[:2]
@@ -183,13 +183,13 @@ def recording(loop: Loop) -> Iterator[Tracer]:
 
 
 class Elsewhere(Exception):
-    """P has been on more threads than M0 and M1 already, before the story has begun."""
+    """P has been on other threads than M0 and M1 before the story has begun."""
 
 
 async def with_m1() -> Loop:
-    """A plain G has run: M1 waits for the next one.
+    """Run a plain G, so that M1 is idle and takes the next one.
 
-    Elsewhere if this machine is so busy that it took a slice, and sysmon has handed P on.
+    Raises Elsewhere if the machine is so busy that the G took a slice and sysmon handed P off.
     """
     loop = this_loop("the walkthrough")
     await loop.call_sync(lambda: None)
@@ -199,7 +199,7 @@ async def with_m1() -> Loop:
 
 
 async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
-    """G1 waits for what G2 gives; the operating system interferes. All three are tasks, whose queue
+    """G1 waits for G2's answer; the operating system interferes. All three are tasks, whose queue
     is first in, first out.
     """
     loop = this_loop("the walkthrough")
@@ -227,7 +227,7 @@ async def six_steps(rival: Preempter) -> tuple[Story, Preemption]:
 
 
 async def by_channel() -> Story:
-    """The same with children and a channel: whom a partner wakes is next."""
+    """The same with children and a channel: the G that a partner wakes runs next."""
     loop = this_loop("the walkthrough")
     ch = Chan[str]()
 
@@ -248,7 +248,7 @@ async def by_channel() -> Story:
 
 
 async def by_syscall() -> Story:
-    """G1 blocks its thread: what it waits for comes from G3, which can run only if P moves on."""
+    """G1 blocks its thread until G3 writes, and G3 can run only if P moves to another thread."""
     loop = await with_m1()
     loop.batches.past_max = 1  # the coroutines wait for their turn behind G1
     reading, writing = os.pipe()
@@ -278,15 +278,15 @@ def _named(gs: Sequence[Any]) -> dict[int, str]:
     return {g.id: f"G{number}" for number, g in enumerate(gs, 1)}
 
 
-# ---- what the traces say -------------------------------------------------------------------------
+# ---- reading the traces --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """P right after one event, all of it from the trace up to there.
+    """The state of P right after one event, by the trace up to there.
 
-    ``holder`` is the M that holds P; ``queue`` has the next G first, ``runnext`` stands before it;
-    ``parked`` says what a G waits for, ``syscall`` on which M without P one is inside a call.
+    ``holder`` is the M that holds P; ``queue`` has the next G first, and ``runnext`` precedes it;
+    ``parked`` maps a G to the object that it waits for, ``syscall`` a G inside a call to its M.
     """
 
     ms: float
@@ -301,16 +301,16 @@ class Moment:
     syscall: dict[str, str]
 
     def p(self) -> tuple[object, ...]:
-        """P's own state: what the operating system cannot see, and does not change."""
+        """P's own state, which the operating system neither sees nor changes."""
         return self.holder, self.running, self.runnext, self.queue
 
 
-#: The name of all Gs that are not of the story: in fact the one that tells it.
+#: The name of all Gs outside of the story: there is one, which starts the others.
 MAIN = "main"
 
 
 class Replay:
-    """Follows a trace: who runs, waits and is in a call, by the events alone."""
+    """Follows a trace: which G runs, waits or is in a call, by the events alone."""
 
     def __init__(self, names: dict[int, str]):
         self._names = names
@@ -379,7 +379,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A sentence, and the moments that are its evidence."""
+    """A sentence, with the moments that prove it."""
 
     number: int
     says: str
@@ -387,18 +387,18 @@ class Step:
 
 
 E = GEvent
-#: Sentences, and the events that each is told by, in the order of the trace.
+#: Sentences, each with the events that prove it, in the order of the trace.
 Plan = Sequence[tuple[str, Sequence[tuple[GEvent, str]]]]
 
 SIX: Plan = [
     ("P holds G1, G2 and G3 in its queue; M0 runs G1", [(E.CREATE, "G3"), (E.START, "G1")]),
     ("G1 has to wait for an answer: it is parked", [(E.BLOCK, "G1")]),
-    ("M0 did not wait: it continues with G2", [(E.START, "G2")]),
+    ("M0 does not wait: it continues with G2", [(E.START, "G2")]),
     (
-        "the operating system preempts M0 and brings it back: P is as it was",
+        "the operating system preempts M0 and resumes it: P is unchanged",
         [(E.LOG, "G2"), (E.LOG, "G2")],
     ),
-    ("G1 is ready, as G2 has the answer: it joins the queue behind G3", [(E.UNBLOCK, "G1")]),
+    ("G2 provides the answer: G1 is ready and joins the queue behind G3", [(E.UNBLOCK, "G1")]),
     ("G3 runs, then G1", [(E.START, "G3"), (E.START, "G1"), (E.END, "G1")]),
 ]
 CHANNEL: Plan = [
@@ -410,15 +410,15 @@ SYSCALL: Plan = [
     ("M1 runs G1, a plain function, which reads from an empty pipe", [(E.START, "G1")]),
     ("sysmon sees M1 blocked and hands P to M0", [(E.SYSCALL_BEGIN, "G1")]),
     (
-        "M0, the thread of all coroutines, runs the others; G3 writes to the pipe",
+        "M0, the thread of all coroutines, runs G2 and G3; G3 writes to the pipe",
         [(E.START, "G2"), (E.START, "G3")],
     ),
-    ("M1 comes back without P: it leaves G1's result to M0, and parks", [(E.END, "G1")]),
+    ("M1 returns without P: it leaves G1's result to M0, and parks", [(E.END, "G1")]),
 ]
 
 
 def steps(story: Story, plan: Plan) -> list[Step]:
-    """The plan's steps with their evidence. GmpdError, with the trace, if it went otherwise."""
+    """The plan's steps with their moments. GmpdError, with the trace, if the events differ."""
     moments = iter(Replay(story.names).moments(story.events))
     told = []
     for number, (says, signs) in enumerate(plan, 1):
@@ -436,12 +436,12 @@ def steps(story: Story, plan: Plan) -> list[Step]:
     return told
 
 
-# ---- all of it, and how it is told ---------------------------------------------------------------
+# ---- running and printing all of it --------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Walkthrough:
-    """The three stories, as found."""
+    """The three stories as they happened."""
 
     core: int
     steps: list[Step]
@@ -452,7 +452,7 @@ class Walkthrough:
 
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """The calling thread, and those that it starts, on one core, as a worker is."""
+    """Pin the calling thread, and those that it starts, to one core, as a worker is."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -463,8 +463,8 @@ def pinned(core: int) -> Iterator[None]:
 
 @contextmanager
 def overruns_unsaid() -> Iterator[None]:
-    """G2 of the six steps computes longer than is polite, so that it can be preempted, and the Gs
-    that are weighed are made at one go: the runtime would warn of both.
+    """G2 of the six steps computes longer than a G should, so that it can be preempted, and the Gs
+    whose memory is measured are made without a yield: the runtime would warn of both.
     """
     log = logging.getLogger("gmpd.runtime.overrun")
     before = log.level
@@ -497,7 +497,7 @@ def on_a_p(main: Callable[[], Any]) -> Any:
             except Elsewhere:
                 continue
     raise GmpdError(
-        f"P did not stay with two threads in {TRIES} tries: this machine is too busy to show it"
+        f"P moved to a third thread in each of {TRIES} tries: this machine is too busy for the demo"
     )
 
 
@@ -519,12 +519,12 @@ def run(app: App) -> None:
 
 
 def tell(found: Walkthrough, costs: Costs) -> Iterator[str]:
-    """For a person, in lines of at most 80 columns."""
-    yield f"The six steps on one P, pinned to core {found.core}, as its own trace tells them"
+    """The lines that people read, at most 80 columns wide."""
+    yield f"The six steps on one P, pinned to core {found.core}, by its own trace"
     yield "G1, G2 and G3 are tasks of asyncio, whose queue is first in, first out"
     yield from _story(found.steps, {4: _preempted(found.preemption)})
     yield ""
-    yield "Children of gmpd.go and a channel: whom a partner wakes is next (Go's runnext)"
+    yield "Children of gmpd.go and a channel: the G that a partner wakes is runnext"
     yield from _story(found.channel)
     yield ""
     yield "A plain function in a system call: the thread blocks, P does not"
@@ -568,20 +568,22 @@ def _handed_off(told: Sequence[Step]) -> list[str]:
     took = told[1].moments[0].ms - told[0].moments[0].ms
     slice_ms = SLICE_NS / 1e6
     return [
-        f"{took:.1f} ms after G1 began: a stranger may keep P for {slice_ms:g} ms;",
-        "one that has blocked before, or says so itself, loses it at once",
+        f"{took:.1f} ms after G1 began: a function may hold P for {slice_ms:g} ms;",
+        "one that is known to block loses P at once",
     ]
 
 
 def _preempted(seen: Preemption) -> list[str]:
     if not seen.happened:
-        return [f"it did not: no involuntary switch of M0's thread in {seen.took_ms / 1e3:.1f} s"]
+        return [
+            f"it did not happen: no involuntary switch of M0's thread in {seen.took_ms / 1e3:.1f} s"
+        ]
     counts = f"{seen.involuntary_before} -> {seen.involuntary_after}"
     told = [f"M0's thread: involuntary switches {counts}"]
     if seen.off_core_ms is not None and seen.rival_cpu_ms is not None:
         told[0] += ","
         told.append(
-            f"{seen.off_core_ms:.1f} ms without its core, which a rival process had for"
+            f"{seen.off_core_ms:.1f} ms without its core; a rival process had it for"
             f" {seen.rival_cpu_ms:.1f} ms"
         )
     return told
