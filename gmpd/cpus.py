@@ -1,8 +1,8 @@
 """How many Ps a machine deserves, and which cores they may use: Go's GOMAXPROCS rule.
 
 The CPUs of the affinity mask, bounded by the cgroup's CPU quota, so that a daemon in a container
-with ``--cpus=2`` on a 64-core host starts two workers. The door to /proc and /sys/fs/cgroup for
-this question; what to do with the answer is not its business.
+with ``--cpus=2`` on a 64-core host starts two workers. It alone reads /proc and /sys/fs/cgroup for
+this question; its callers decide by the answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How gmpd starts another interpreter, and where jobs in it look for modules.
 
-What gmpd starts must be gmpd: a ``random.py`` in the directory that a program happens to stand in
-must not become a part of the daemon. So nothing is looked up there until all that gmpd itself
-needs has been imported. It knows nothing of what is started.
+A ``random.py`` in a program's current directory must not become a part of the daemon that it
+starts. So nothing is looked up there until all that gmpd itself needs has been imported. It does
+not know which programs are started.
 """
 
 from __future__ import annotations

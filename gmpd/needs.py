@@ -4,7 +4,7 @@ A daemon that starts with too little does not fail at once: one worker of four n
 thread cannot be made an hour later, the kernel ends a process for its memory. So it is said first,
 in one sentence, and the daemon is made smaller or does not start at all.
 
-It looks at this process's limits and at its cgroup; what to do with the answer is the caller's.
+It reads this process's limits and its cgroup; the caller decides by the answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which Pythons gmpd runs on: those that it was tried on, and what becomes of the others.
+"""The Python versions that gmpd was tested on, and its treatment of others.
 
-A newer one than any that was tried is used, with one warning: what it lacks is refused by name
-where it is needed (``runtime.internals``). One without the GIL is refused, since a P's right to
-run Gs is the GIL by another name: ARCHITECTURE lists the places that rely on it.
+A newer version is used, with one warning: a private name that it lacks is refused by that name
+where it is needed (``runtime.internals``). One without the GIL is refused, since a P's right to run
+Gs is the GIL by another name: ARCHITECTURE lists the places that rely on it.
 """
 
 from __future__ import annotations

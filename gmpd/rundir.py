@@ -1,11 +1,11 @@
 """The runtime directory: where a daemon's sockets live, and how the others find it.
 
 No other module uses its files: the directory (0700, ours, no symlink), ``gmpd.lock`` (one daemon at
-a time), ``gmpd.json`` (pid and endpoints for clients), and the paths of the sockets. It knows
-nothing of what is spoken over them. Which directory it is, is decided in `gmpd.config`.
+a time), ``gmpd.json`` (pid and endpoints for clients), and the paths of the sockets. It does not
+know the protocol. `gmpd.config` decides which directory it is.
 
-Everything is refused that another user could have prepared: who owns the directory can replace a
-socket, and who owns a socket is sent pickles.
+Everything that another user could have prepared is refused: the owner of the directory can replace
+a socket, and the owner of a socket receives pickles.
 """
 
 from __future__ import annotations

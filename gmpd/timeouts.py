@@ -1,4 +1,4 @@
-"""Timeouts: what a caller may ask for, and what one call to the kernel can take.
+"""Timeouts: the range that a caller may use, and the range that one call to the kernel accepts.
 
 ``poll`` and ``epoll_wait`` take milliseconds in 31 bits (24.8 days), locks and ``select`` about 292
 years; beyond that Python raises OverflowError, in whichever loop happens to wait. So no timeout
@@ -7,9 +7,9 @@ reaches the kernel but through here:
 - ``wait_s`` and ``wait_ms`` bound one wait inside a loop that looks at its own deadline again. An
   early return costs one turn of that loop a day.
 - ``checked`` reads a caller's argument of ``result(timeout=...)`` and others, before anything
-  happens: nan is refused, and what exceeds every lock is the same as no timeout.
+  happens: nan is refused, and a timeout beyond the range of locks is the same as none.
 
-It knows no clock: deadlines belong to those who wait.
+It knows no clock: deadlines belong to the waiting code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Versions of what two processes must have in common before they exchange values.
+"""The versions that two processes must share before they exchange values.
 
 A function or class by value is bytecode: another minor version of Python runs it into a crash, not
 into an error. Pickles name the internals of cloudpickle and of gmpd that rebuild them. So both

@@ -1,7 +1,7 @@
-"""The command line: turns what a command raises into a sentence and an exit code.
+"""The command line: turns a command's exception into a sentence and an exit code.
 
-Data goes to stdout, talk to stderr. This module imports nothing of the standard library, so that
-`main` decides what Ctrl-C does before the imports that take time.
+Data goes to stdout, messages to stderr. This module imports nothing of the standard library, so
+that `main` decides what Ctrl-C does before the imports that take time.
 """
 
 from __future__ import annotations

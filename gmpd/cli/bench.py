@@ -1,7 +1,7 @@
 """`gmpd bench`: this machine, with the standard library's pools beside, in one run.
 
-gmpd and its peer take turns, round by round, and what is printed is the median of the rounds: on a
-machine with other work on it, one number after the other says nothing.
+gmpd and its peer take turns, round by round, and the medians of the rounds are printed: on a
+machine with other work, numbers that were measured one after the other cannot be compared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`gmpd doctor`: what is wrong with this machine for gmpd, and how to mend it.
+"""`gmpd doctor`: problems of this machine that concern gmpd, and how to solve them.
 
-Changes nothing. A running daemon is asked how it is; where none can start, the rest is told.
+Changes nothing. It asks a running daemon for its state; where none can start, it reports the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line's way to a daemon: a client that never unpickles.
 
-Functions go by name, arguments and results as plain values, errors as texts: a command only shows
-what a job made, so nothing that a job made may run here.
+Functions go by name, arguments and results as plain values, errors as texts: a command only prints
+a job's results, so no code of a job may run here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a failed command ends: a sentence on stderr, and an exit code.
 
 The text of an error of gmpd's own tree already says what happened, why, and what to do; here it is
-only set. Anything else is a bug of gmpd, and shown whole.
+only laid out. Any other exception is a bug of gmpd and is shown with its traceback.
 """
 
 from __future__ import annotations

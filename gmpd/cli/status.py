@@ -1,4 +1,4 @@
-"""`gmpd status`: what runs where."""
+"""`gmpd status`: the Ps, their jobs, and the queues."""
 
 from __future__ import annotations
 

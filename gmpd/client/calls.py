@@ -1,4 +1,4 @@
-"""A call as the user wrote it, made ready for the wire; and what this version refuses, in words."""
+"""Turns a user's call into its wire form, or refuses options that this version does not support."""
 
 from __future__ import annotations
 

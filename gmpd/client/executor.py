@@ -1,7 +1,7 @@
 """``Executor``: the whole contract of ``concurrent.futures.Executor`` on a daemon of its own.
 
-Adds nothing to what ``Client`` can do; only the words of that contract: when submit is refused,
-what ``shutdown`` waits for, and when the pool is broken.
+Adds to ``Client`` only the rules of that contract: when submit is refused, which jobs ``shutdown``
+waits for, and when the pool is broken.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``map`` over a window: takes from the source only what fits, so an endless one works.
+"""``map`` over a window: takes from the source only as many items as fit, so an endless one works.
 
-Which items go together (``Sizer``), how many are out and what comes back (``Plan``), in which order
-(``MapRun``): the same for every face. ``Mapping`` adds a blocking client's wait, ``aiomap`` that of
-an asyncio one.
+``Sizer`` decides which items form a job, ``Plan`` counts the jobs that are out and collects their
+results, ``MapRun`` orders them: the same in every face. ``Mapping`` adds a blocking client's wait,
+``aiomap`` that of an asyncio one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Pickling by value: functions, classes and other objects that no import finds elsewhere.
 
-cloudpickle knows how to take functions and classes apart. Here is what it does not keep: globals
-are not copied but belong to a namespace that all of a program shares (``hosted_programs``), code
-says where its lines are, ``__slots__`` stay slots, a cached function has a cache again, annotations
-that cannot be evaluated yet wait, and a class that comes home is left as it is.
+cloudpickle takes functions and classes apart. This module keeps the properties that it loses:
+globals are not copied but belong to a namespace that all of a program shares (``hosted_programs``),
+code says where its lines are, ``__slots__`` stay slots, a cached function has a cache again,
+annotations that cannot be evaluated yet wait, and a class that comes home is left as it is.
 
 Importing this costs more than the rest of the package: a worker imports it when it is first
 needed, a client at once.

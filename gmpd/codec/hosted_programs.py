@@ -1,4 +1,4 @@
-"""Programs whose jobs run in this process: what their scripts define lives here in stand-ins.
+"""Programs whose jobs run in this process: stand-ins hold the definitions of their scripts.
 
 A *program* is a client's process. The definitions of its ``__main__`` (and of modules that travel
 by value) come in *parts*: pickles of names with their values, made by ``sent_program``. Each
@@ -6,7 +6,7 @@ program has one namespace per such module here, shared by all of its jobs;
 ``sys.modules["__main__"]`` is a ``StandIn`` that shows the namespace of the program whose job asks.
 
 A part is loaded by the first job that needs it. When the program's last part is forgotten its
-namespaces are emptied: what they hold is freed at once, cycles or not.
+namespaces are emptied: their values are freed at once, also those in cycles.
 
 It never pickles, and knows no sockets. Counterpart: ``sent_program``.
 """

@@ -1,8 +1,8 @@
 """An exception of a signal handler that interrupts a value's own code is not the value's.
 
-Python runs a handler in whatever the main thread does. Where the codec catches what a value's code
-raises, to try another way, it would catch that, too: a program that bounds its calls by a timer
-whose handler raises would continue for ever.
+Python runs a handler in the middle of any code of the main thread. Where the codec catches an
+exception of a value's code to try another way, it would catch the handler's too: a program that
+bounds its calls by a timer whose handler raises would continue for ever.
 """
 
 from __future__ import annotations

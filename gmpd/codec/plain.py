@@ -1,4 +1,4 @@
-"""Plain values: what ``json`` takes, and bytes. For the command line, which never unpickles.
+"""Plain values: the types of ``json``, and bytes. For the command line, which never unpickles.
 
 Lossy on purpose, as ``json.dumps`` is: tuples become lists, subclasses of the builtin types become
 those, keys become texts. Anything else is refused with its path, never turned into a repr.

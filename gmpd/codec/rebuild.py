@@ -1,6 +1,6 @@
 """Rebuilds objects that ``cloud`` took apart; its pickles name these functions.
 
-The receiving side of ``cloud``; these names are part of what travels.
+The receiving side of ``cloud``; these names are a part of the wire format.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Pickling a function by value costs some 50 µs, so the bytes are kept where they cannot have changed
 unseen: no closure, no mutable default, no global but scalars, modules, things found by name, and
 functions for which the same holds. Each use checks by identity that all of it is still in place.
-Nothing here keeps a function, or what it could reach, alive: only code objects, scalars and weak
-references are held.
+Nothing here keeps a function or its globals alive: only code objects, scalars and weak references
+are held.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Whether a worker can still do what its jobs need of the process: open a file, start a thread, be
-watched by sysmon, keep within its memory, import, and call what every program calls.
+"""Whether a worker's process can still serve its jobs: open a file, start a thread, be watched by
+sysmon, keep within its memory, import, and call what every program calls.
 
 A resource that one job leaks is missing for all later ones. A worker that finds itself unfit
 retires: it claims no more leases, ends its begun jobs, and is replaced.

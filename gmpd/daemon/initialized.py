@@ -1,9 +1,9 @@
 """Attempts in a worker that ran an initializer: they find its thread and context.
 
 As in the standard library's process pool, one thread, the main one, runs the initializer and then
-all plain calls, one after the other: so what belongs to a thread (a connection of sqlite3, a
-``threading.local``) is theirs, and an initializer may set signal handlers. Context variables that
-it set, the decimal context among them, are the base of each job's context, coroutines' too; a
+all plain calls, one after the other: so objects of one thread (a connection of sqlite3, a
+``threading.local``) work in them, and an initializer may set signal handlers. Context variables
+that it set, the decimal context among them, are the base of each job's context, coroutines' too; a
 job's changes to them end with it.
 """
 

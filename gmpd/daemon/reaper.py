@@ -1,11 +1,11 @@
 """Ends the processes of jobs when the daemon is killed: a process that only waits for that.
 
-The kernel ends a worker with its coordinator (``PR_SET_PDEATHSIG``), at once and without a line of
-its code; what its jobs have started lives on. So the coordinator forks, before it has threads, a
+The kernel ends a worker with its coordinator (``PR_SET_PDEATHSIG``) at once, without running its
+code; processes that its jobs started survive. So the coordinator forks, before it has threads, a
 process that knows the workers' process groups and sleeps in ``read`` on a pipe. The end of the pipe
 is the end of the coordinator, however that came.
 
-Who leaves its process group on purpose (``start_new_session=True``) is left alone.
+A process that leaves its group on purpose (``start_new_session=True``) is left alone.
 """
 
 from __future__ import annotations

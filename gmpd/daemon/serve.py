@@ -1,7 +1,7 @@
 """Starting and ending a daemon: directory, lock, sockets, signals, gateway, farewell.
 
-``serve`` is `gmpd serve`; ``serve_private`` is what a client starts for itself and ends with it.
-The loop in between is ``coordinator``'s.
+``serve`` is `gmpd serve`; a client starts ``serve_private`` for itself, and it ends with the
+client. The loop in between is ``coordinator``'s.
 """
 
 from __future__ import annotations

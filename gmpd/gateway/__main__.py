@@ -1,4 +1,4 @@
-"""``python -m gmpd.gateway``: what the daemon starts."""
+"""``python -m gmpd.gateway``: the process that the daemon starts."""
 
 import sys
 

@@ -1,9 +1,9 @@
 """The collector: from the last snapshot to Prometheus families, at scrape time.
 
-It holds what must outlive a snapshot, and nothing else: the highest value of every total, so that
-no total goes down when a worker dies, and the label values seen, so that no peer can make the
-number of series grow without bound. It does no IO: ``latest()`` hands it the snapshot
-that the gateway has. It must never know HTTP, nor what any metric means (``metrics.py`` does).
+Between snapshots it holds only the highest value of every total, so that no total goes down when a
+worker dies, and the label values seen, so that no peer can make the number of series grow without
+bound. It does no IO: ``latest()`` hands it the snapshot that the gateway has. It must never know
+HTTP, nor what any metric means (``metrics.py`` does).
 
 ``prometheus_client``'s multiprocess mode was rejected: it needs files per process and forbids
 custom collectors; its own ``Counter.inc`` costs eight times the plain integer that a worker counts

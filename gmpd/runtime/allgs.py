@@ -1,9 +1,9 @@
-"""All Gs of a P that have not ended: what keeps a parked one alive, and what ``stacks`` lists
-(Go: ``allgs``).
+"""All Gs of a P that have not ended: they keep a parked G alive, and ``stacks`` lists them (Go:
+``allgs``).
 
-Several sets, each of a bounded size: a set moves all that it has when it grows, and for 600,000 at
-once that took 34 to 130 ms, in which P did nothing else. A G knows its own. Rejected: a list that
-runs through the Gs themselves. It takes 20 bytes less for each, but makes a spawn 5 % slower.
+Several sets, each of a bounded size: a set moves all its members when it grows, and with 600,000
+that took 34 to 130 ms, in which P did nothing else. A G knows its own. Rejected: a list that runs
+through the Gs themselves. It takes 20 bytes less for each, but makes a spawn 5 % slower.
 
 Any thread may add, remove and look; only the holder of P calls ``grow``. It knows nothing of what a
 G is.

@@ -1,8 +1,8 @@
-"""A batch of Gs: what one round of the loop runs from the run queue, and when it ends (Go: the
-inside of ``schedule``).
+"""A batch of Gs: those that one round of the loop runs from the run queue, and when the batch ends
+(Go: the inside of ``schedule``).
 
-It knows the clock, not what is polled between two batches. Counterparts: ``fresh`` (what happens to
-a G that has not started), ``sched.runq`` (which G is next).
+It knows the clock, not the polling between two batches. Counterparts: ``fresh`` (starts a G that
+has not started), ``sched.runq`` (which G is next).
 """
 
 from __future__ import annotations

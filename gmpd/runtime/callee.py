@@ -1,10 +1,10 @@
 """The function behind a call: the key under which its traits are learned, and its name.
 
-The key is that of what the user calls. A decorator's wrapper is one code object for all functions
-that it wraps, and so is a trampoline (``partial(context.run, fn)``, an object that calls the
-function it was made with): a key of the outermost code alone would treat all of them as the first
-one behaved. So a key holds the code, and the keys of the callables that the code reaches without
-its arguments: closure, defaults, a partial's arguments, an object's attributes.
+The key stands for the function that the user calls. A decorator's wrapper is one code object for
+all functions that it wraps, and so is a trampoline (``partial(context.run, fn)``, an object that
+calls the function it was made with): a key of the outermost code alone would treat all of them as
+the first one behaved. So a key holds the code, and the keys of the callables that the code reaches
+without its arguments: closure, defaults, a partial's arguments, an object's attributes.
 
 Only codes, types and builtins are in a key, never an object of the user's: it keeps nothing alive.
 It runs none of the user's code. Rejected: the function object itself (a lambda made anew for each

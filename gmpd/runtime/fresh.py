@@ -5,9 +5,9 @@ A sync one runs to its end here, on an M with P that is not the home M; an async
 start: known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms
 are in use.
 
-Only the M that holds P calls this, except what is said to be thread-safe. It knows nothing of
-sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (what becomes of an M that
-loses P), ``handoffs`` (what is learned of functions).
+Only the M that holds P calls this, except functions that say to be thread-safe. It knows nothing of
+sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (an M that loses P),
+``handoffs`` (traits learned of functions).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gs: what ``gmpd.go`` makes of an ``async def``, and a worker of an async job.
+"""Gs: ``gmpd.go`` makes one of an ``async def``, and a worker of an async job.
 
 A fresh one is data, and may run in another worker; its outcome comes back. To asyncio it is a
 future. How it is resumed is in ``coro``; sync Gs are in ``syncg``; what each slot holds in which

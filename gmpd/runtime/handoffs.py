@@ -2,8 +2,8 @@
 who may try again.
 
 Called by sysmon's thread and by Ms, some of it under ``p.lock``. It does not decide which M gets P,
-or when. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh``
-(which obeys what is learned).
+or when. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh`` (which
+starts Gs by these traits).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Steps under observation: in debug mode slow ones are named, as asyncio does; under a tracer
-what happens to the G is recorded. Otherwise nothing here runs.
+"""Steps under observation: in debug mode slow ones are named, as asyncio does; a tracer records the
+G's events. Otherwise nothing here runs.
 """
 
 from __future__ import annotations

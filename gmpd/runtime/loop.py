@@ -2,7 +2,7 @@
 
 Any asyncio library runs on it. Beside asyncio's callbacks it has a Go run queue; a round
 (``_run_once``) polls sockets and timers, runs the callbacks that are ready, then a batch of Gs.
-Here are the rounds, how a loop begins and ends, and what asyncio asks of one; the steps of a round
+This file has the rounds, a loop's beginning and end, and asyncio's interface; the steps of a round
 are in the parts that it owns (``poller``, ``fresh``, ``batch``), which share the record ``p``.
 
 Whichever M holds P runs the loop. Its home M runs callbacks and Gs of coroutines, the others plain

@@ -1,19 +1,19 @@
 """Garbage collection in a process of a million Gs: bounded pauses, and a histogram of them.
 
 CPython frees by reference counts; its collector only looks for cycles, in three generations, and
-now and then through everything. A million parked Gs are five million objects that are looked at in
-vain, for about a second. So a worker has one generation more:
+now and then through everything. A million parked Gs are five million objects, which a pass
+traverses in vain for about a second. So a worker has one generation more:
 
-- A full pass that took longer than ``TENURE_NS`` *tenures* what it found alive (``gc.freeze``): no
-  later pass looks at it. Reference counts continue, so a tenured G that ends is freed as ever.
-  CPython begins a full pass when what came since is a quarter of what the last one saw; so every
-  pass is about as long as the one that tenured, however many Gs are parked.
+- A full pass that took longer than ``TENURE_NS`` *tenures* the objects it found alive
+  (``gc.freeze``): no later pass looks at them. Reference counts continue, so a tenured G that ends
+  is freed as ever. CPython begins a full pass when new objects are a quarter of those that the last
+  one saw; so every pass is about as long as the one that tenured, however many Gs are parked.
 - A full pass may begin after two middle ones (``THRESHOLDS``), not after eleven as CPython has it:
   in these, 85,000 objects come together, 13 to 20 ms. The passes take no longer in all, as each
   object is tenured once.
-- What became a cycle of garbage after it was tenured is found by a *major* pass, through all there
-  is. It is due when the heap has doubled since the last one (Go: GOGC=100), what new Gs account for
-  not counted. P does it when it has nothing to run; or at once, when the heap has doubled again.
+- Tenured objects that became a cycle of garbage are found by a *major* pass, through all objects.
+  It is due when the heap, without new Gs, has doubled since the last one (Go: GOGC=100). P does it
+  when it has nothing to run; or at once, when the heap has doubled again.
 
 Rejected: higher thresholds alone (fewer passes, as long as before); no full passes while many Gs
 are parked (users make cycles beside them); passes by the clock (an idle worker has none).

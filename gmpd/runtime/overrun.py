@@ -1,9 +1,9 @@
 """Steps that keep P too long: sysmon sees that a step of async code lasts; here it is counted, and
 one that continues for 100 ms (asyncio's ``slow_callback_duration``) is named, once per place.
 
-What it needs is where P is, and the frames of the thread that holds it. It takes P from no G:
-asyncio code relies on that. Not named are imports, which cannot be made shorter, and gmpd's own
-work: users can change neither. Counterpart: ``sysmon``.
+It reads which thread holds P, and that thread's frames. It takes P from no G: asyncio code relies
+on that. Not named are imports, which cannot be made shorter, and gmpd's own work: users can change
+neither. Counterpart: ``sysmon``.
 """
 
 from __future__ import annotations

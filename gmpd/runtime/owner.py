@@ -1,4 +1,4 @@
-"""How a thread without P uses what belongs to a P: channels, locks, timers from sync Gs.
+"""How a thread without P uses objects of a P: channels, locks, timers from sync Gs.
 
 Such a thing has an owner, one event loop, and only the M that holds P of it (the thread of a plain
 loop) touches its state; so async Gs need no lock. A sync G still holds P until sysmon or

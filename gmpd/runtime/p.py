@@ -1,8 +1,8 @@
 """The records of the scheduler: P, and M, a thread that runs Gs (Go: ``runtime2.go``).
 
-A P is what its parts share: queues, flags, counters, which M holds it. It has no behaviour; each
-part takes it and changes its own share. So a part names what it uses of a P, and no part imports
-the loop, which imports them all. Parts that are lower call upward through three slots only:
+A P is the state that its parts share: queues, flags, counters, which M holds it. It has no
+behaviour; each part takes it and changes its own share. So a part uses a P's fields, and none
+imports the loop, which imports them all. Parts that are lower call upward through three slots only:
 ``loop``, ``handoff`` and ``on_wait_done``.
 
 The M that holds P alone writes here, except what is said to be thread-safe; any thread may read.

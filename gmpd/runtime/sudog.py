@@ -4,11 +4,11 @@ Go's ``sudog``: one small object per wait of a G on a channel, lock or timer. Th
 wait fills in ``elem`` and ``ok``, clears ``g``, and calls ``g.ready(sg)``; nothing is allocated and
 no callback runs on that way.
 
-What a runtime does with it: a coroutine yields its ``Sudog`` (see ``parks``). A G of our own loop
-sees that (``isinstance(res, Wait)``, and ``res._loop`` is its own, else it is refused), sets
-``res.g = self``, remembers it as what it waits for (and cancels it at once if a cancel is pending),
-forgets it when it is resumed with ``send(None)``, and has a method ``ready(sg)`` that makes it
-runnable.
+The protocol: a coroutine yields its ``Sudog`` (see ``parks``). A G of our own loop sees that
+(``isinstance(res, Wait)``, and ``res._loop`` is its own, else it is refused), sets
+``res.g = self``, keeps it as the object of its wait (and cancels it at once if a cancel is
+pending), drops it when it is resumed with ``send(None)``, and has a method ``ready(sg)`` that makes
+it runnable.
 ``G.cancel`` calls ``sg.cancel(msg)``: True means that the wait is over and the G is, or already
 was, made ready; the ``CancelledError`` is raised by the waiting coroutine itself.
 ``type(sg).reason`` is Go's wait reason, for ``stacks`` and for Deadlock. Any other asyncio task

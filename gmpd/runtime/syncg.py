@@ -1,4 +1,4 @@
-"""Sync Gs: what ``gmpd.go`` makes of a plain function."""
+"""Sync Gs: ``gmpd.go`` makes one of a plain function."""
 
 from __future__ import annotations
 

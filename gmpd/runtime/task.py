@@ -1,4 +1,4 @@
-"""Tasks: what ``loop.create_task`` makes."""
+"""Tasks: ``loop.create_task`` makes them."""
 
 from __future__ import annotations
 

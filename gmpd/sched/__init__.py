@@ -1,4 +1,4 @@
-"""The policy: decides what to do next, without doing it: no IO, no clock, no dice, no log.
+"""The policy: decides the next actions and executes none: no IO, no clock, no dice, no log.
 
 Events and ``now`` go in, answers and instructions come out. ``schedt`` is the coordinator's side,
 ``runq``, ``g`` and ``sysmon`` are a worker's.

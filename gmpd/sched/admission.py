@@ -1,7 +1,7 @@
 """Admission: a batch of jobs is accepted whole, or refused whole with the reason; offers of room.
 
-Every limit on what is held is checked here, and nowhere else. It does not know which P will run a
-job.
+Every limit on jobs and bytes that are held is checked here, and nowhere else. It does not know
+which P will run a job.
 
 **Room.** A client that was refused for lack of room keeps its jobs and waits in ``RoomQueue``. The
 client that has waited longest is offered room first, in turns. Offered room is reserved, so that no

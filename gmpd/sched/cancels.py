@@ -1,7 +1,7 @@
 """Jobs that are no longer wanted: cancelled one by one, or left behind by their client.
 
 Queued jobs end here and now. Leases that are not claimed are revoked; for the others their worker
-is asked to end the job. It does not know what a worker makes of that.
+is asked to end the job. It does not know how a worker does that.
 """
 
 from __future__ import annotations

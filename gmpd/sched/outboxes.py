@@ -1,9 +1,9 @@
-"""Outcomes on their way to sessions: gathered in columns, held back from who does not read.
+"""Outcomes on their way to sessions: gathered in columns, held back if the client does not read.
 
-A session that takes none is *full* beyond a limit: its jobs are not leased until it has taken
-half of what there is. Jobs that were leased before still end, and their results are held here.
+A session that takes none is *full* beyond a limit: its jobs are not leased until it has taken half
+of its outcomes. Jobs that were leased before still end, and their results are held here.
 
-It knows nothing of jobs; what an outcome's payload means is not known in the whole policy.
+It knows nothing of jobs; no module of the policy knows the meaning of an outcome's payload.
 """
 
 from __future__ import annotations

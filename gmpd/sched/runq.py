@@ -2,15 +2,15 @@
 
 ``runnext`` is a slot in front of a ring of 256. A G that wakes or starts a G through ``runnext``
 gives it the rest of its own time slice, so a pair that plays ping-pong stays on one P without a
-detour through the ring. Behind the ring stands the worker's segment of the global queue: what
-overflows the ring goes there, and it is looked at once in 61 ticks, so that a busy ring cannot
+detour through the ring. Behind the ring stands the worker's segment of the global queue: Gs that
+overflow the ring go there, and one of 61 ticks takes from it first, so that a busy ring cannot
 starve it.
 
 Rejected: one FIFO for all (a producer and its consumer would wait a whole round for each
 message); one global queue (its lock, or here its message to the coordinator, would be paid per G).
 
-This file knows what is queued only by ``is_started``: a *started* G has a frame in this process and
-is never given away.
+This file knows of a queued G only ``is_started``: a *started* G has a frame in this process and is
+never given away.
 """
 
 from __future__ import annotations

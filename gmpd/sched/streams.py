@@ -1,6 +1,6 @@
 """Generator jobs while they run: items to their client, its credit to their worker.
 
-What an item is, and how many are under way, is between the two; here is only the way.
+Client and worker agree on the items and on how many are under way; this file only forwards them.
 """
 
 from __future__ import annotations

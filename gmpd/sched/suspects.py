@@ -5,9 +5,9 @@ three times within a minute will do it again; but most of its jobs may be innoce
 crashes on one input in twenty), and their client waits for them.
 
 **Rejected.** To refuse the function's jobs for a while: the innocent ones fail too, and a client
-sees failures that depend on who else ran what when. To stop leasing, or the daemon: then one
-function ends everybody's work. To isolate its jobs: an option that their author chooses, for they
-find another process and lose what they share.
+sees failures that depend on other clients' jobs. To stop leasing, or the daemon: then one function
+ends everybody's work. To isolate its jobs: an option that their author chooses, because they run in
+another process and lose the state that they share.
 
 **Chosen.** Its jobs wait in a queue of their own, leave it one at a time, and not before a pause
 since the last death that a suspect caused. So all suspects together cost a bounded number of

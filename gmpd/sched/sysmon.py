@@ -2,9 +2,9 @@
 here.
 
 A sync G keeps its P for one slice. After that P goes to another M in any case; *why* the G held it
-matters for what follows: a blocked one costs its worker nothing any more, a hog competes for the
-GIL, a native one computes in C code that has released it and competes for a core alone. Blocked is
-told by the CPU clock of the G's thread between two looks; hogs and native ones by whether sysmon
+decides about the next steps: a blocked one costs its worker nothing any more, a hog competes for
+the GIL, a native one computes in C code that has released it and competes for a core alone. Blocked
+is told by the CPU clock of the G's thread between two looks; hogs and native ones by whether sysmon
 has to sleep for the GIL when it wakes.
 
 A step of async code keeps its P. It is reported when it computed for a slice, or blocks; a thread

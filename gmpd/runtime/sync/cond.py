@@ -1,4 +1,4 @@
-"""Cond: a place to wait for what a lock guards."""
+"""Cond: a place to wait for a change of the state that a lock guards."""
 
 from __future__ import annotations
 
