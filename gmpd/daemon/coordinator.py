@@ -206,7 +206,7 @@ class Coordinator:
                     callback()
                 self._due(began)
                 self._decide()
-                if failures := self.sched.take_failures():
+                if failures := self.sched.take_failures() + self.durable.take_failures():
                     self._failures.tell(failures, began)
                 if self._trimming.look(self.traffic.bytes_in, began):
                     give_back()

@@ -28,7 +28,7 @@ from gmpd.sched import events
 from gmpd.sched.durable import Durable, Told
 from gmpd.sched.durable_ends import Judge
 from gmpd.sched.functions import PART
-from gmpd.sched.records import Function, Outcomes, Session
+from gmpd.sched.records import Failure, Function, Outcomes, Session
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
 from gmpd.sched.stored import (
@@ -79,6 +79,7 @@ class DurableJobs:
         self._store: StoreThread | None = None
         self._policy: Durable | None = None
         self._session: Session | None = None
+        self._failures: list[Failure] = []
         self._stored: dict[int, tuple[StoredFunction, ...]] = {}
 
     # -- the store ---------------------------------------------------------------------------------
@@ -144,6 +145,15 @@ class DurableJobs:
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
         """Answer a client's question."""
         self._send(link, protocol.Reply(request, ok, value))
+
+    def failed(self, failure: Failure) -> None:
+        """An attempt did not end well: the log names it."""
+        self._failures.append(failure)
+
+    def take_failures(self) -> list[Failure]:
+        """Attempts of durable jobs that did not end well since the last call."""
+        taken, self._failures = self._failures, []
+        return taken
 
     def overrunning(self) -> set[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""

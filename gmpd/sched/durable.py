@@ -30,9 +30,10 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from gmpd import protocol
+from gmpd.protocol import Outcome
 from gmpd.sched import events
 from gmpd.sched.durable_ends import Held, Judge
-from gmpd.sched.records import Outcomes
+from gmpd.sched.records import Failure, Outcomes
 from gmpd.sched.stored import (
     Again,
     Answer,
@@ -75,6 +76,7 @@ SWEEP_MAX_MS = 3_600_000
 
 Told = Callable[["Answer | StoreFailure"], None]
 _A = TypeVar("_A")
+_BAD = frozenset({"error", "timeout", "lost"})
 #: Outcomes that may come before the end of the frame.
 _EARLY = frozenset({"timeout", "cancelled"})
 #: Bytes stay bytes in replies.
@@ -96,6 +98,9 @@ class Ports(Protocol):
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
         """Answer a client's question."""
 
+    def failed(self, failure: Failure) -> None:
+        """An attempt did not end well."""
+
     def overrunning(self) -> Collection[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
 
@@ -103,10 +108,11 @@ class Ports(Protocol):
 class _Defined:
     """A function that the session has defined."""
 
-    __slots__ = ("fid", "needs", "users")
+    __slots__ = ("fid", "name", "needs", "users")
 
-    def __init__(self, fid: int, needs: tuple[bytes, ...]) -> None:
+    def __init__(self, fid: int, name: str, needs: tuple[bytes, ...]) -> None:
         self.fid = fid
+        self.name = name
         self.needs = needs
         self.users = 0
 
@@ -346,7 +352,7 @@ class Durable:
     def _define(self, function: StoredFunction) -> None:
         if function.digest in self._functions:
             return
-        defined = _Defined(self._next_fid, function.needs)
+        defined = _Defined(self._next_fid, function.name, function.needs)
         self._next_fid += 1
         self._functions[function.digest] = defined
         for part in function.needs:
@@ -387,6 +393,8 @@ class Durable:
             del self._by_id[held.job.id]
             self._functions[held.job.function].users -= 1
             verdict = self._judge.judge(held, out, row, wall_ms)
+            if verdict is not None and verdict.attempt.outcome in _BAD:
+                self._tell_failure(held, verdict)
             match verdict:
                 case Ended():
                     if verdict.attempt.outcome in _EARLY:
@@ -406,6 +414,14 @@ class Durable:
             self._ports.store(Retry(tuple(again)), _ignore)
             self._is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
+
+    def _tell_failure(self, held: Held, verdict: Ended | Again) -> None:
+        name, end = self._functions[held.job.function].name, verdict.attempt
+        again = isinstance(verdict, Again)
+        id_, outcome = held.job.id.hex(), Outcome[end.outcome.upper()]
+        self._ports.failed(
+            Failure(id_, name, "durable jobs", outcome, end.n, again, end.text, end.error)
+        )
 
     def _finished(self, delivered: int, ids: list[bytes], rows: list[Ended]) -> Told:
         def told(answer: Answer | StoreFailure) -> None:

@@ -123,9 +123,10 @@ class Ledger:
     def note(
         self, job: Job, outcome: Outcome, *, again: bool, text: str = "", payload: bytes = b""
     ) -> None:
-        """An attempt of a client's job did not end well."""
+        """An attempt of a client's job did not end well. The policy of durable jobs tells of its
+        own."""
         session = job.session
-        if session.parent is None:
+        if session.parent is None and not session.patient:
             self.failures.append(
                 Failure(
                     f"{session.key}{job.seq & 0xFFFFFFFF:08x}", job.fn.name, session.name, outcome,

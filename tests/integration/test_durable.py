@@ -156,6 +156,8 @@ def test_retries_strikes_and_dead_letters(daemon: Daemon, record: str, short_tmp
     with pytest.raises(ValueError, match="not yet"):
         client.job(dead).result(30)
     assert client.job(dead).state == "failed"
+    log = (short_tmp / "log").read_text
+    wait_until(lambda: f"job {poison} tests.jobs_durable:die" in log(), "it is logged", timeout=30)
     assert client.job(dead).retry()
     assert client.job(dead).result(30) == "at last"
     assert not client.job(dead).retry()

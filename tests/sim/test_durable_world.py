@@ -25,7 +25,7 @@ from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.durable import Durable, Told
 from gmpd.sched.durable_ends import Judge
-from gmpd.sched.records import Session
+from gmpd.sched.records import Failure, Session
 from gmpd.sched.stored import (
     Answer,
     Finish,
@@ -115,6 +115,9 @@ class World:
 
     def feed(self, event: events.ClientEvent) -> None:
         self.desk.tell(event)
+
+    def failed(self, failure: Failure) -> None:
+        assert bytes.fromhex(failure.id) in self.jobs
 
     def overrunning(self) -> set[int]:
         return {
