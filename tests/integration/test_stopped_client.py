@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,16 @@ def test_a_client_that_dies_stopped_leaves_nothing(
 
 
 PARKED = """
-import asyncio, sys, time, gmpd
+import asyncio, os, sys, time, gmpd
 
-async def later(n, i):
-    await asyncio.sleep(2.5 + i * 0.006)
+async def later(n, mark):
+    while not os.path.exists(mark):
+        await asyncio.sleep(0.05)
     return bytes(n)
 
 with gmpd.Client(sys.argv[1], name="hog") as client:
-    futures = [client.submit(later, 100_000, i) for i in range(400)]
+    marks = [sys.argv[2]] * 100 + [sys.argv[3]] * 300
+    futures = [client.submit(later, 100_000, mark) for mark in marks]
     print("submitted", flush=True)
     while not all(future.running() or future.done() for future in futures): time.sleep(0.01)
     print("parked", flush=True)
@@ -128,17 +131,25 @@ with gmpd.Client(sys.argv[1], name="hog") as client:
 def test_what_had_begun_is_kept_by_its_worker_or_refused_by_name(
     short_tmp: Path, kept: int
 ) -> None:
-    """Coroutines that wake while their client is stopped: forty megabytes in two workers. One
-    after the other: what ends before a worker has been told is sent, and the daemon has it."""
+    """Coroutines that wake while their client is stopped: forty megabytes in two workers. Some
+    first: what ends before a worker has been told is sent, and the daemon has it."""
+    some, others = str(short_tmp / "some"), str(short_tmp / "others")
     daemon = RawDaemon(short_tmp, **{**SETTINGS, "limits.worker_results": kept})
     hog = subprocess.Popen(
-        [sys.executable, "-c", PARKED, daemon.endpoint], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARKED, daemon.endpoint, some, others],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert hog.stdout is not None
         assert hog.stdout.readline() + hog.stdout.readline() == "submitted\nparked\n"
         stop(hog.pid)
         with gmpd.Client(daemon.endpoint) as client:
+            Path(some).touch()
+            wait_until(lambda: client.call("status")["results"]["full"], "it takes nothing")
+            for job in [client.submit(time.sleep, 0.1) for _ in range(20)]:
+                job.result(30)  # the workers have been told before these
+            Path(others).touch()
             wait_until(
                 lambda: not any(p.get("started", 0) for p in client.call("status")["ps"]),
                 "all have ended",
