@@ -1,16 +1,21 @@
 """The status of a daemon: one declaration for `gmpd status --json`, the gateway and the metrics.
 
-`Client.call("status")` returns it as plain maps. Totals are cumulative over the life of the daemon
-and do not fall when a worker dies. Each row has all its fields, whatever its worker does: a P
-without one has the pid None and counts of 0. Readers treat a missing field as absent, so that they
-can read a daemon of another version.
+`Client.call("status")` returns it as plain maps, and `read` makes these objects of them. Totals are
+cumulative over the life of the daemon and do not fall when a worker dies. Each row has all its
+fields, whatever its worker does: a P without one has the pid None and counts of 0. A field that is
+missing has its default, and unknown ones are ignored, so that a daemon of another version can be
+read.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from msgspec import Struct, field
+from msgspec import Struct, ValidationError, convert, field
+
+from gmpd.errors import ProtocolError
+
+T = TypeVar("T")
 
 Counts: TypeAlias = dict[str, int]
 
@@ -18,9 +23,9 @@ Counts: TypeAlias = dict[str, int]
 class Hist(Struct):
     """A histogram: bucket k counts values of k bits, in nanoseconds."""
 
-    buckets: list[int]
-    sum_ns: int
-    count: int
+    buckets: list[int] = field(default_factory=list)
+    sum_ns: int = 0
+    count: int = 0
 
 
 class Queue(Struct, rename={"in_queue": "global"}):
@@ -64,11 +69,11 @@ class Jobs(Struct):
 class Overrun(Struct):
     """A function that runs on past its time limit."""
 
-    name: str
-    client: str
-    over_s: float
+    name: str = ""
+    client: str = ""
+    over_s: float = 0.0
     #: Whether another attempt waits for its end.
-    retry: bool
+    retry: bool = False
 
 
 class Steals(Struct):
@@ -81,7 +86,7 @@ class Steals(Struct):
 class PStatus(Struct):
     """One P and its worker."""
 
-    p: int
+    p: int = 0
     up: int = 0
     #: starting, idle, searching, running, draining, dead, or deaf: its loop has made no round for
     #: 250 ms while it holds work, and ``running`` names the function.
@@ -136,7 +141,7 @@ class IsolatedWorker(Struct):
     """The worker of one isolated job."""
 
     #: starting, spare, running, ending
-    state: str
+    state: str = ""
     running: str | None = None
     running_s: float = 0.0
     pid: int | None = None
@@ -167,32 +172,52 @@ class Bytes(Struct, rename={"received": "in", "sent": "out"}):
 class Status(Struct):
     """The whole daemon."""
 
-    version: str
-    python: str
-    pid: int
-    epoch: int
+    version: str = ""
+    python: str = ""
+    pid: int = 0
+    epoch: int = 0
     #: Unix time, in seconds.
-    started_at: float
-    uptime_s: float
+    started_at: float = 0.0
+    uptime_s: float = 0.0
     #: running, draining, degraded
-    state: str
+    state: str = "running"
     #: Why restarts of workers are slow; empty: they are not.
-    degraded: str
+    degraded: str = ""
     #: Why no P can get a worker, and jobs are refused; empty: they can.
-    stalled: str
-    procs: int
-    sessions: int
-    queue: Queue
-    results: Results
-    jobs: Jobs
+    stalled: str = ""
+    procs: int = 0
+    sessions: int = 0
+    queue: Queue = field(default_factory=Queue)
+    results: Results = field(default_factory=Results)
+    jobs: Jobs = field(default_factory=Jobs)
     #: Children of Gs that changed workers. They are not counted as jobs.
-    children: int
-    ps: list[PStatus]
-    isolated: Isolated
+    children: int = 0
+    ps: list[PStatus] = field(default_factory=list)
+    isolated: Isolated = field(default_factory=Isolated)
     #: wait, run, occupied, steal, loop_lag; sched_latency, slice, gc_pause of all workers.
-    hist: dict[str, Hist]
+    hist: dict[str, Hist] = field(default_factory=dict)
     #: By direction and kind.
-    messages: dict[str, Counts]
-    message_bytes: Bytes
+    messages: dict[str, Counts] = field(default_factory=dict)
+    message_bytes: Bytes = field(default_factory=Bytes)
     #: Refused messages by reason.
-    dropped: Counts
+    dropped: Counts = field(default_factory=dict)
+
+
+def read(answer: object) -> Status:
+    """The answer to `status`, checked. Raises ProtocolError."""
+    return _converted(answer, Status)
+
+
+def read_p(answer: object) -> PStatus:
+    """One P's part of such an answer, checked. Raises ProtocolError."""
+    return _converted(answer, PStatus)
+
+
+def _converted(answer: object, kind: type[T]) -> T:
+    try:
+        return convert(answer, kind)
+    except ValidationError as error:
+        raise ProtocolError(
+            f"the daemon's status is none that this version reads ({error}): it is of another"
+            " version; `gmpd down` ends it, `gmpd up` starts one of this version"
+        ) from None

@@ -24,6 +24,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.private import private_client
+from gmpd.status import read
 
 if TYPE_CHECKING:
     from gmpd.client.sync import Client
@@ -170,8 +171,8 @@ def _first(start: str, procs: int) -> float:
 
 def costs(client: Client, idle_s: float) -> list[Cost]:
     """Memory of the daemon's processes, and the CPU that they take when nothing is to be done."""
-    status = client.call("status")
-    pids = [status["pid"], *(p["pid"] for p in status["ps"])]
+    status = read(client.call("status"))
+    pids = [status.pid, *(p.pid for p in status.ps if p.pid is not None)]
     before = sum(map(_cpu_s, pids))
     time.sleep(idle_s)  # what is measured is what happens meanwhile
     idle = sum(map(_cpu_s, pids)) - before

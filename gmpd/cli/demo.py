@@ -20,6 +20,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.private import private_client
 from gmpd.cli.status import table
+from gmpd.status import PStatus, read_p
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -159,11 +160,12 @@ def _mixed(app: App, procs: int | None, files: int | None, pages: int) -> None:
         took = time.perf_counter() - began
         facts = _facts(naps, fetched, counted, site.most)
         ps: list[dict[str, Any]] = client.call("status")["ps"]
+        seen = [read_p(p) for p in ps]
         error = wrong.exception()
     if app.as_json:
         app.json({**facts, "seconds": took, "ps": ps})
     else:
-        _tell(app, facts, took, ps, error)
+        _tell(app, facts, took, seen, error)
 
 
 def _facts(
@@ -206,7 +208,7 @@ def _tell(
     app: App,
     facts: dict[str, int],
     took: float,
-    ps: list[dict[str, Any]],
+    ps: list[PStatus],
     error: BaseException | None,
 ) -> None:
     blocked = facts["naps"] * demo_jobs.NAP_S
@@ -238,11 +240,11 @@ def _fitting(error: BaseException) -> list[str]:
     return shown
 
 
-def _handed_off(p: dict[str, Any]) -> str:
-    handoffs = p.get("handoffs", {})
+def _handed_off(p: PStatus) -> str:
+    handoffs = p.handoffs
     why = ", ".join(f"{n:,} {name}" for name, n in handoffs.items() if n) or "never"
+    jobs, stolen, lost = p.jobs_finished, p.stolen, p.lost
     return (
-        f"P{p['p']}: {p.get('jobs_finished', 0):,} jobs, {p.get('stolen', 0):,} of them stolen;"
-        f" {p.get('lost', 0):,} were stolen from it;\n"
-        f"    {p.get('cpu_s', 0):.1f} s of CPU; handed to another thread: {why}"
+        f"P{p.p}: {jobs:,} jobs, {stolen:,} of them stolen; {lost:,} were stolen from it;\n"
+        f"    {p.cpu_s:.1f} s of CPU; handed to another thread: {why}"
     )

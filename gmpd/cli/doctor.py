@@ -27,6 +27,7 @@ from gmpd.cli.link import PlainClient
 from gmpd.client.discovery import reach
 from gmpd.config import Config, split_address
 from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError, UnsupportedPython
+from gmpd.status import read
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
@@ -180,10 +181,9 @@ def _state_of(record: rundir.Discovery, config: Config) -> Finding:
     who = f"pid {record.pid}, version {record.version}"
     try:
         with PlainClient(name="gmpd", target=reach(record, config)) as client:
-            seen = client.call("status", timeout=config.client.connect_timeout)
+            state = read(client.call("status", timeout=config.client.connect_timeout)).state
     except GmpdError as error:
         return Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
-    state = str(seen.get("state", "running"))
     if state == "running":
         return Finding("daemon", Level.OK, f"{who}, running")
     return Finding("daemon", Level.WARN, f"{who}, is {state}", "gmpd status says more")

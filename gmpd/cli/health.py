@@ -7,6 +7,7 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
+from gmpd.status import read
 
 
 @click.command(short_help="Report the daemon's health by the exit code.")
@@ -15,9 +16,8 @@ def command(app: App) -> int:
     """Exit with 0 if the daemon is healthy, 3 if none answers, 6 if it takes no work or is
     degraded: its workers do not start, or die without a job as the cause."""
     with connect(app) as client:
-        seen = client.call("status", timeout=5.0)
-    state = str(seen.get("state", "running"))
-    reason = str(seen.get("stalled") or seen.get("degraded") or "")
+        seen = read(client.call("status", timeout=5.0))
+    state, reason = seen.state, seen.stalled or seen.degraded
     if app.as_json:
         app.json({"state": state, "reason": reason})
     else:

@@ -10,6 +10,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
 from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError
+from gmpd.status import read
 
 
 class _Procs(click.IntRange):
@@ -39,7 +40,7 @@ def command(app: App, n: int | None) -> None:
         raise click.UsageError(str(error)) from None
     with connect(app) as client:
         if n is None:
-            procs = client.call("status")["procs"]
+            procs = read(client.call("status")).procs
         else:
             procs = client.call("procs", n=n)["procs"]
     if app.as_json:

@@ -11,6 +11,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.cli.remote import stacks_of
+from gmpd.status import PStatus, read_p
 
 #: Seconds that the way to the daemon and back may take beside the workers' time.
 LINK_S = 10.0
@@ -49,11 +50,11 @@ def command(app: App, p: int | None, limit: int, timeout: float) -> int:
 
 
 def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
-    status = each["status"]
-    who = f"P{each['p']}, worker {status.get('pid') or '-'}"
+    status = read_p(each["status"])
+    who = f"P{each['p']}, worker {status.pid or '-'}"
     if not each["answered"]:
         app.say(f"{who}: {silence(status)}", level=-1)
-        if text := stacks_of(status.get("pid") or 0, timeout):
+        if text := stacks_of(status.pid or 0, timeout):
             app.data(f"{who}: what its threads run, read from outside\n\n{text}")
         return
     gs = each["gs"]
@@ -61,18 +62,18 @@ def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
     app.data(f"{who}: {count}\n\n{each['text']}".rstrip("\n") + "\n")
 
 
-def silence(status: Mapping[str, Any]) -> str:
+def silence(status: PStatus) -> str:
     """Why a worker may not have answered, by what is known without it."""
-    if not status.get("up"):
-        return f"did not answer: its state is {status.get('state', 'unknown')}"
-    runs = status.get("running")
+    if not status.up:
+        return f"did not answer: its state is {status.state}"
+    runs = status.running
     if runs:
         return (
-            f"did not answer: it has been running {runs} for {status.get('running_s', 0):.1f} s,"
+            f"did not answer: it has been running {runs} for {status.running_s:.1f} s,"
             " which neither awaits nor releases the GIL; gmpd status shows when it has ended"
         )
     return (
-        f"did not answer, and no job is on its P; it holds {status.get('started', 0)} started"
-        f" and {status.get('fresh', 0)} fresh jobs, last heard of"
-        f" {status.get('beat_age_s', 0):.1f} s ago"
+        f"did not answer, and no job is on its P; it holds {status.started} started"
+        f" and {status.fresh} fresh jobs, last heard of"
+        f" {status.beat_age_s:.1f} s ago"
     )

@@ -10,6 +10,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
+from gmpd.status import Isolated, IsolatedWorker, PStatus, Results, Status, read
 
 #: Columns of a terminal by default.
 WIDTH = 80
@@ -37,21 +38,20 @@ def command(app: App, events: bool) -> None:
         if events:
             _show_events(app, client.call("history"))
             return
-        seen: dict[str, Any] = client.call("status")
+        answer = client.call("status")
     if app.as_json:
-        app.json(seen)
+        app.json(answer)
         return
+    seen = read(answer)
     app.data(headline(seen))
-    isolated = seen.get("isolated", {})
-    if line := isolated_line(isolated):
+    for line in (isolated_line(seen.isolated), full_line(seen.results)):
+        if line:
+            app.data(line)
+    for line in overruns(seen.ps):
         app.data(line)
-    if line := full_line(seen.get("results", {})):
+    if line := children_line(seen.ps):
         app.data(line)
-    for line in overruns(seen.get("ps", [])):
-        app.data(line)
-    if line := children_line(seen.get("ps", [])):
-        app.data(line)
-    for line in table(seen.get("ps", []), isolated.get("workers", [])):
+    for line in table(seen.ps, seen.isolated.workers):
         app.data(line)
 
 
@@ -63,44 +63,42 @@ def _show_events(app: App, history: Mapping[str, Any]) -> None:
         app.data(line)
 
 
-def headline(seen: Mapping[str, Any]) -> str:
+def headline(seen: Status) -> str:
     """The daemon and its jobs, in two lines or a few more of 80 columns."""
-    jobs, queue = seen.get("jobs", {}), seen.get("queue", {})
-    finished = ", ".join(f"{n:,} {name}" for name, n in jobs.get("finished", {}).items() if n)
-    others = seen.get("sessions", 0) - 1  # this command is one
+    jobs, queue = seen.jobs, seen.queue
+    finished = ", ".join(f"{n:,} {name}" for name, n in jobs.finished.items() if n)
+    others = seen.sessions - 1  # this command is one
     clients = "no client" if others < 1 else f"{others:,} client{'s' if others > 1 else ''}"
-    lines: tuple[str, ...] = (
-        f"gmpd {seen.get('version', '')} {seen.get('state', '')}, pid {seen.get('pid', 0)},"
-        f" up {seen.get('uptime_s', 0):,.0f} s, {clients}",
-        f"jobs: {jobs.get('submitted', 0):,} submitted, {finished or '0 finished'};"
-        f" {queue.get('global', 0):,} in the global queue",
-    )
-    if reason := seen.get("stalled"):
-        lines = *lines, f"jobs are refused: {reason}"
-    elif reason := seen.get("degraded"):
-        lines = *lines, f"degraded: {reason}"
-    if suspects := queue.get("suspects"):
-        lines = (
-            *lines,
-            (f"{suspects:,} of the queue go one by one: their function ended several workers"),
+    lines = [
+        f"gmpd {seen.version} {seen.state}, pid {seen.pid}, up {seen.uptime_s:,.0f} s, {clients}",
+        f"jobs: {jobs.submitted:,} submitted, {finished or '0 finished'};"
+        f" {queue.in_queue:,} in the global queue",
+    ]
+    if seen.stalled:
+        lines.append(f"jobs are refused: {seen.stalled}")
+    elif seen.degraded:
+        lines.append(f"degraded: {seen.degraded}")
+    if queue.suspects:
+        lines.append(
+            f"{queue.suspects:,} of the queue go one by one: their function ended several workers"
         )
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
-def isolated_line(isolated: Mapping[str, Any]) -> str:
+def isolated_line(isolated: Isolated) -> str:
     """Isolated jobs and their workers in a line; nothing before the first."""
-    if not isolated.get("started"):
+    if not isolated.started:
         return ""
-    states = ", ".join(f"{n} {state}" for state, n in isolated.get("states", {}).items() if n)
+    states = ", ".join(f"{n} {state}" for state, n in isolated.states.items() if n)
     return (
-        f"isolated: {states or 'none running'}; {isolated.get('queued', 0):,} waiting,"
-        f" {isolated.get('limit', 0):,} at most at once"
+        f"isolated: {states or 'none running'}; {isolated.queued:,} waiting,"
+        f" {isolated.limit:,} at most at once"
     )
 
 
-def children_line(ps: Sequence[Mapping[str, Any]]) -> str:
+def children_line(ps: Sequence[PStatus]) -> str:
     """Children of Gs that ran on another P than their parent, in a line; nothing before any did."""
-    into = {p.get("p"): p.get("children", {}).get("in", 0) for p in ps}
+    into = {p.p: p.children.get("in", 0) for p in ps}
     if not any(into.values()):
         return ""
     where = ", ".join(f"{n:,} on P{p}" for p, n in into.items() if n)
@@ -108,35 +106,34 @@ def children_line(ps: Sequence[Mapping[str, Any]]) -> str:
     return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 
-def full_line(results: Mapping[str, Any]) -> str:
+def full_line(results: Results) -> str:
     """Clients that take no results, in a line; nothing as long as all do."""
-    n = results.get("full_clients", 0)
-    if not n:
+    if not results.full_clients:
         return ""
     line = (
-        f"not taking results: {', '.join(name or '?' for name in results.get('full', []))};"
-        f" {results.get('held_back', 0):,} jobs wait for that (limits.client_results)"
+        f"not taking results: {', '.join(name or '?' for name in results.full)};"
+        f" {results.held_back:,} jobs wait for that (limits.client_results)"
     )
     return textwrap.fill(line, WIDTH, subsequent_indent="  ")
 
 
-def overruns(ps: Sequence[Mapping[str, Any]]) -> list[str]:
+def overruns(ps: Sequence[PStatus]) -> list[str]:
     """Overrunning functions by name; empty while there are none."""
-    n = sum(p.get("overrunning", 0) for p in ps)
+    n = sum(p.overrunning for p in ps)
     if not n:
         return []
     lines = [f"overrunning: {n:,} function{'s' if n > 1 else ''} did not stop at the time limit"]
     for p in ps:
-        for each in p.get("overruns_now", []):
-            waits = ", a retry waits for its end" if each.get("retry") else ""
+        for each in p.overruns_now:
+            waits = ", a retry waits for its end" if each.retry else ""
             lines.append(
-                f"  {each.get('name')} of {each.get('client') or '?'} on P{p.get('p')},"
-                f" {each.get('over_s', 0):,.1f} s past it{waits}"
+                f"  {each.name} of {each.client or '?'} on P{p.p},"
+                f" {each.over_s:,.1f} s past it{waits}"
             )
     return lines
 
 
-def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> list[str]:
+def table(ps: Sequence[PStatus], isolated: Sequence[IsolatedWorker] = ()) -> list[str]:
     """A line for each P, and for each worker of an isolated job, under a heading. Running
     jobs have lines of their own when they do not fit into 80 columns.
     """
@@ -144,7 +141,7 @@ def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> 
         ["P", "STATE", "PID", "CORE", "FRESH", "STARTED", "MS", "JOBS", "STOLEN", "GIVEN", "RUNS"]
     ]
     rows += [_row(p) for p in ps]
-    rows += [_row({**worker, "p": "isolated"}) for worker in isolated]
+    rows += [_row_isolated(worker) for worker in isolated]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
@@ -159,18 +156,28 @@ def table(ps: list[dict[str, Any]], isolated: Sequence[dict[str, Any]] = ()) -> 
     return parts
 
 
-def _row(p: Mapping[str, Any]) -> list[str]:
-    runs = p.get("running")
-    isolated = p.get("p") == "isolated"
-    cells = [p.get("p") if isolated else f"P{p.get('p')}", *map(p.get, ("state", "pid", "core"))]
-    if isolated:  # it has one job, and what runs says which
-        cells += [None] * 6
-    else:
-        cells += [p.get(key, 0) for key in ("fresh", "started", "ms")]
-        cells += [p.get("jobs_finished", p.get("finished", 0))]
-        cells += [p.get("stolen", 0), p.get("lost", 0)]
-    cells += [f"{runs} ({p.get('running_s', 0):.1f} s)" if runs else ""]
-    return ["-" if cell is None else str(cell) for cell in cells[:4]] + [
-        "-" if cell is None else cell if isinstance(cell, str) else f"{cell:,}"
-        for cell in cells[4:]
+def _row(p: PStatus) -> list[str]:
+    jobs = p.jobs_finished
+    counts = [p.fresh, p.started, p.ms, jobs, p.stolen, p.lost]
+    return [
+        f"P{p.p}",
+        p.state,
+        _or_dash(p.pid),
+        _or_dash(p.core),
+        *(f"{count:,}" for count in counts),
+        _runs(p.running, p.running_s),
     ]
+
+
+def _row_isolated(worker: IsolatedWorker) -> list[str]:
+    """It has one job, and what runs says which."""
+    runs = _runs(worker.running, worker.running_s)
+    return ["isolated", worker.state, _or_dash(worker.pid), *["-"] * 7, runs]
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _runs(name: str | None, seconds: float) -> str:
+    return f"{name} ({seconds:.1f} s)" if name else ""

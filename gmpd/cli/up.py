@@ -17,6 +17,7 @@ from gmpd.cli.report import say_error
 from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.status import read
 
 #: Seconds between two looks for the new daemon: starting one takes about half a second.
 LOOK_S = 0.02
@@ -72,7 +73,7 @@ def _already(app: App, config: Config, pid: int) -> Exit | None:
     """The exit code beside a daemon that runs already; None when it has just ended."""
     try:
         with connect(app) as client:
-            state = str(client.call("status", timeout=config.client.connect_timeout)["state"])
+            state = read(client.call("status", timeout=config.client.connect_timeout)).state
     except DaemonUnreachable:
         if _running(config) is None:
             return None

@@ -27,6 +27,7 @@ from prometheus_client.process_collector import ProcessCollector
 from gmpd.gateway.collector import SnapshotCollector
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.slow import FIRST_REQUESTS, HEADER_S, FirstRequests, note_request
+from gmpd.status import read
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -56,7 +57,7 @@ def make_registry(latest: Latest) -> CollectorRegistry:
     # Read from /proc here, so that its numbers cost the coordinator nothing.
     ProcessCollector(
         "gmpd_coordinator",
-        pid=lambda: int(latest.reading().snapshot.get("pid", 0)),
+        pid=lambda: read(latest.reading().snapshot).pid,
         registry=registry,
     )
     return registry
@@ -143,12 +144,12 @@ class Site:
         reading = self._latest.reading()
         if not reading.up:
             return web.Response(status=503, text=f"not ready: {self._latest.trouble}\n")
-        state = reading.snapshot.get("state")
-        if state == "draining":
+        seen = read(reading.snapshot)
+        if seen.state == "draining":
             return web.Response(status=503, text="not ready: the daemon drains\n")
-        if stalled := reading.snapshot.get("stalled"):
-            return web.Response(status=503, text=f"not ready: {stalled}\n")
-        return web.Response(text=f"ready: {state}\n")
+        if seen.stalled:
+            return web.Response(status=503, text=f"not ready: {seen.stalled}\n")
+        return web.Response(text=f"ready: {seen.state}\n")
 
     async def index(self, _request: web.Request) -> web.StreamResponse:
         """The index page."""
@@ -163,10 +164,9 @@ class Site:
     def _status(self, reading: Any) -> str:
         if not reading.snapshot:
             return f"No snapshot yet: {self._latest.trouble}."
-        snapshot = reading.snapshot
+        seen = read(reading.snapshot)
         text = (
-            f"gmpd {snapshot.get('version', '?')} is {snapshot.get('state', '?')}: "
-            f"{snapshot.get('procs', '?')} Ps, up for {snapshot.get('uptime_s', 0):.0f} s."
+            f"gmpd {seen.version} is {seen.state}: {seen.procs} Ps, up for {seen.uptime_s:.0f} s."
         )
         if not reading.up:
             text += f" As of {reading.age_s:.1f} s ago: {self._latest.trouble}."

@@ -17,6 +17,7 @@ from gmpd.cli import app, doctor, main, report, status
 from gmpd.cli.commands import COMMANDS, cli
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.config import KEYS, Config
+from gmpd.status import PStatus, read, read_p
 
 HERE = {
     name: text
@@ -109,18 +110,15 @@ def test_completions_know_the_shell_that_is_used(
 
 def test_status_counts_the_clients_beside_the_one_that_asks() -> None:
     def told(sessions: int) -> str:
-        return status.headline({"sessions": sessions}).splitlines()[0].rpartition(", ")[2]
+        return status.headline(read({"sessions": sessions})).splitlines()[0].rpartition(", ")[2]
 
     assert [told(n) for n in (1, 2, 1001)] == ["no client", "1 client", "1,000 clients"]
 
 
 def test_status_tells_of_children_that_moved_once_some_did() -> None:
-    ps = [
-        {"p": 0, "children": {"out": 1204, "in": 0}},
-        {"p": 1, "children": {"out": 0, "in": 1200}},
-    ]
+    ps = [PStatus(0, children={"out": 1204, "in": 0}), PStatus(1, children={"out": 0, "in": 1200})]
     assert status.children_line(ps) == "children that moved: 1,200 began, 1,200 on P1"
-    assert status.children_line([{"p": 0, "children": {"out": 3, "in": 0}}, {"p": 1}]) == ""
+    assert status.children_line([PStatus(0, children={"out": 3, "in": 0}), PStatus(1)]) == ""
 
 
 def test_status_fits_eighty_columns() -> None:
@@ -138,11 +136,13 @@ def test_status_fits_eighty_columns() -> None:
         "running": "shop.warehouse.jobs:recount_everything", "running_s": 12.3,
     }  # fmt: skip
     short = {"p": 1, "state": "idle", "pid": 7, "core": 1, "running": "a:b", "running_s": 0}
-    lines = [*status.headline(seen).splitlines(), *status.table([short])]
+    lines = [*status.headline(read(seen)).splitlines(), *status.table([read_p(short)])]
     assert [line for line in lines if len(line) > 80] == []
     assert lines[-1].endswith("a:b (0.0 s)")
     assert "in the global queue" in " ".join(lines)
-    assert status.table([p])[-1] == "    runs shop.warehouse.jobs:recount_everything (12.3 s)"
+    assert (
+        status.table([read_p(p)])[-1] == "    runs shop.warehouse.jobs:recount_everything (12.3 s)"
+    )
 
 
 # -- how a command ends --------------------------------------------------------------------------

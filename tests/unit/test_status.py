@@ -13,14 +13,17 @@ import msgspec
 import pytest
 
 from gmpd.daemon.snapshot import p_status
+from gmpd.errors import ProtocolError
 from gmpd.gateway.metrics import METRICS
 from gmpd.runtime.stats import COUNTERS
 from gmpd.sched.events import WorkerReady
 from gmpd.sched.records import Policy
 from gmpd.sched.schedt import Sched
-from gmpd.status import PStatus, Status
+from gmpd.status import PStatus, Status, read, read_p
 
 ROOT = Path(__file__).parents[2]
+#: They print the answer as it came with --json, and read it otherwise.
+RAW = {"status.py", "demo.py"}
 SEEN = json.loads((ROOT / "tests/data/snapshot.json").read_text())
 
 
@@ -120,3 +123,27 @@ def test_the_architecture_describes_every_key() -> None:
     text = (ROOT / "gmpd/ARCHITECTURE.md").read_text().partition("\n## The snapshot\n")[2]
     described = set(re.findall(r"`(\w+)`", text.partition("\n## ")[0]))
     assert not set(names(Status)) - described
+
+
+def test_a_status_of_another_version_is_read_as_far_as_it_goes() -> None:
+    assert read({}) == Status()
+    seen = read({**SEEN, "new_in_a_later_version": {"a": 1}})
+    assert (seen.queue.in_queue, seen.message_bytes.received) == (
+        SEEN["queue"]["global"], SEEN["message_bytes"]["in"],
+    )  # fmt: skip
+    assert seen.ps[0].running == SEEN["ps"][0].get("running")
+    assert read_p({"p": 7}).fresh == 0
+
+
+@pytest.mark.parametrize("answer", [None, [], {"pid": "7"}, {"ps": [{"p": None}]}, {"queue": 1}])
+def test_what_is_no_status_is_refused_with_the_field(answer: Any) -> None:
+    with pytest.raises(ProtocolError, match="status is none that this version reads"):
+        read(answer)
+
+
+def test_commands_read_the_declared_status() -> None:
+    """A map's key would be checked by nothing."""
+    for path in (ROOT / "gmpd/cli").rglob("*.py"):
+        text = path.read_text()
+        asked = text.count('call("status"')
+        assert text.count('read(client.call("status"') == asked or path.name in RAW, path

@@ -21,6 +21,7 @@ import click
 from gmpd.cli import demo_jobs
 from gmpd.cli.private import private_client
 from gmpd.errors import DaemonUnreachable
+from gmpd.status import read
 
 if TYPE_CHECKING:
     from gmpd.cli.app import App
@@ -178,11 +179,12 @@ def ready(client: Client) -> list[int]:
     """The process ids of all workers, once each is up: a late one would get less of the work."""
     deadline = time.monotonic() + READY_S
     while True:
-        ps = client.call("status")["ps"]
-        if all(p.get("up") for p in ps):
-            return [int(p["pid"]) for p in ps]
+        ps = read(client.call("status")).ps
+        pids = [p.pid for p in ps if p.up and p.pid is not None]
+        if len(pids) == len(ps):
+            return pids
         if time.monotonic() > deadline:
-            late = ", ".join(f"P{p['p']}" for p in ps if not p.get("up"))
+            late = ", ".join(f"P{p.p}" for p in ps if not p.up)
             raise DaemonUnreachable(
                 f"the worker of {late} is not ready after {READY_S:g} s: `gmpd doctor` may know why"
             )
