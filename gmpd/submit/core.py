@@ -354,8 +354,7 @@ class SubmitCore:
         """Ask an administrative question."""
         if self.lost is not None:
             raise another(self.lost)
-        checked = check_scalars(method, params)
-        self._say(protocol.Call(self._open_call(sink), method, checked))
+        self._ask(protocol.Call(self._next_request, method, check_scalars(method, params)), sink)
 
     def enqueue(
         self,
@@ -373,12 +372,12 @@ class SubmitCore:
         payloads = [blob.data for _, blob in jobs]
         counts, frames = protocol.join_buffers([blob.buffers for _, blob in jobs])
         number = self._functions.number(ref)
-        request = self._open_call(sink)
-        ids = [id_ for id_, _ in jobs]
-        self._say(
+        request, ids = self._next_request, [id_ for id_, _ in jobs]
+        self._ask(
             protocol.Enqueue(
                 request, number, ids, protocol.options(options), payloads, counts, **stored
             ),
+            sink,
             frames,
         )
 
@@ -387,13 +386,19 @@ class SubmitCore:
         if self.lost is not None:
             raise another(self.lost)
         self._check_stores()
-        self._say(protocol.AskJobs(self._open_call(sink), what, ids))
+        self._ask(protocol.AskJobs(self._next_request, what, ids), sink)
 
-    def _open_call(self, sink: Any) -> int:
-        request = self._next_request
+    def _ask(
+        self,
+        message: protocol.Call | protocol.Enqueue | protocol.AskJobs,
+        sink: Any,
+        frames: list[Any] | None = None,
+    ) -> None:
+        """Say it with the next number; ``sink`` gets its Reply. Of a message that cannot be packed
+        nothing is kept."""
+        self._say(message, frames)
+        self._calls[message.request] = sink
         self._next_request += 1
-        self._calls[request] = sink
-        return request
 
     def _check_stores(self) -> None:
         if self.welcome is not None and self.welcome.version < protocol.Enqueue.since:

@@ -523,3 +523,13 @@ def test_a_call_without_an_answer_is_a_timeout_and_a_lost_daemon() -> None:
         answer.take("ipc://x", None)
     answer.answered(True, {"pid": 1})
     assert answer.take("ipc://x", None) == {"pid": 1}
+
+
+def test_a_question_that_cannot_be_packed_leaves_nothing_to_wait_for() -> None:
+    core = ClientCore(b"s" * 16, {})
+    for method, params in (("\ud800", {}), ("ping", {"x": object()}), ("ping", {"\ud800": 1})):
+        with pytest.raises((TypeError, UnicodeError)):
+            core.call(method, params, "sink")
+        assert not core.waits
+    core.call("ping", {}, "sink")
+    assert core.waits
