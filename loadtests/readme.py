@@ -80,6 +80,19 @@ def bench(report: Report) -> list[str]:
     return [*lines, "", _from(report)]
 
 
+def against(report: Report) -> list[str]:
+    """What an operation costs each process, beside the earlier version."""
+    parts = list(next(iter(report["rows"].values())))
+    lines = [_row(["us for each", *parts]), _row(["---", *["---:"] * len(parts)])]
+    for what, row in report["rows"].items():
+        cells = [
+            f"{each['before']:.3g} → {each['after']:.3g} (x{each['ratio']:.2f})"
+            for each in row.values()
+        ]
+        lines.append(_row([what, *cells]))
+    return [*lines, "", f"{report['boots']} boots of each {_machine(report)}"]
+
+
 def million(report: Report) -> list[str]:
     """A daemon with a million Gs: what each takes, and what everybody else notices."""
     runs = {"on a channel": report["channel"], "asleep": report["sleep"]}
@@ -150,6 +163,7 @@ def _machine(report: Report) -> str:
 
 TABLES: dict[str, Callable[[Report], list[str]]] = {
     "bench": bench,
+    "against": against,
     "runtime": runtime,
     "pythons": pythons,
     "handoff": handoff,

@@ -246,7 +246,7 @@ class Session(ClientConnection):
 
     def _poll_until(self, future: JobFuture, end: int) -> None:
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
-        fd = self._link.fd
+        fd, core, asked = self._link.fd, self._core, False
         with DEFER_SIGNALS:
             with self._core_lock:
                 if self._stopping:
@@ -256,12 +256,13 @@ class Session(ClientConnection):
             try:
                 while self._poll_once() and not future.done() and time.perf_counter_ns() < end:
                     pass
+                asked = True  # last: a message that comes from now on makes the descriptor readable
             finally:
                 with self._core_lock:
                     self._busy_polling = False
                     if not self._stopping:
                         self._epoll.modify(fd, select.EPOLLIN)
-                        if self._requests or self._core.unsent or self._link.readable:
+                        if self._requests or core.unsent or (not asked and self._link.readable):
                             self._wake_io()
 
     def _poll_once(self) -> bool:

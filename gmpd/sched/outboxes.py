@@ -113,7 +113,11 @@ class Outboxes:
             session = dirty.pop(next(iter(dirty)))
             if not session.outcomes.seqs or session.unacked_bytes > self._unacked_max:
                 continue
-            outcomes = self._take(session)
+            outcomes = session.outcomes
+            if outcomes.nbytes > MESSAGE_BYTES and len(outcomes.seqs) > 1:
+                outcomes = outcomes.split(MESSAGE_BYTES)
+            else:
+                session.outcomes = Outcomes()
             size = outcomes.nbytes
             nbytes += size
             session.delivered += len(outcomes.seqs)
@@ -127,11 +131,3 @@ class Outboxes:
             if session.outcomes.seqs:
                 dirty[session.sid] = session
         self.is_pending = bool(dirty)
-
-    def _take(self, session: Session) -> Outcomes:
-        """The outcomes of the next message."""
-        outcomes = session.outcomes
-        if outcomes.nbytes > MESSAGE_BYTES and len(outcomes.seqs) > 1:
-            return outcomes.split(MESSAGE_BYTES)
-        session.outcomes = Outcomes()
-        return outcomes
