@@ -207,7 +207,7 @@ class World:
 
     # -- its links
 
-    def recv(self) -> Any:
+    def recv(self, *, expected: bool = False) -> Any:
         if not self.inbox:
             return None
         peer, message = self.inbox.popleft()
