@@ -513,15 +513,16 @@ def burn(seconds: float) -> None:
 def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def greedy(seconds: float) -> None:
-        burn(seconds)
-
     async def main(loop: Loop) -> int:
         await asyncio.sleep(0.01)
-        for seconds in (*[0.03] * 6, 0.15, 0.15, 0.15):  # the first are counted only
-            await greedy(seconds)
+        for _ in range(6):
+            burn(0.03)
             await asyncio.sleep(0)
-            assert seconds > 0.1 or named(caplog) == []
+        assert named(caplog) == [], "they are counted only"
+        until_named(caplog, burn)
+        for _ in range(2):
+            await asyncio.sleep(0)
+            burn(0.15)
         return loop.p.stats.overruns
 
     assert run(main) >= 4
@@ -533,6 +534,13 @@ def test_an_async_g_that_keeps_its_p_is_named_once_and_counted_always(
 
 def named(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "gmpd.runtime.overrun"]
+
+
+def until_named(caplog: pytest.LogCaptureFixture, spend: Callable[[float], None]) -> None:
+    """One step that is as long as sysmon, starved on a busy machine, takes to name it."""
+    end = time.monotonic() + 20
+    while not named(caplog) and time.monotonic() < end:
+        spend(0.05)
 
 
 def test_imports_are_counted_and_not_named(
@@ -591,7 +599,7 @@ def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
 
     async def greedy() -> None:
         await asyncio.sleep(0.01)
-        burn(0.2)
+        until_named(caplog, burn)
 
     async def main(loop: Loop) -> None:
         ended = loop.create_future()
@@ -599,21 +607,21 @@ def test_an_async_job_that_keeps_its_p_is_named_as_its_client_named_it(
         await ended
 
     run(main)
-    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.overrun"]
-    assert "shop:greedy" in named.getMessage()
-    assert "test_handoff.py" in named.getMessage()
+    (said,) = named(caplog)
+    assert "shop:greedy" in said
+    assert "test_handoff.py" in said
 
 
 def test_an_async_g_that_blocks_its_p_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async def main(loop: Loop) -> int:
         await asyncio.sleep(0.01)
-        time.sleep(0.2)  # as somebody does by mistake
+        until_named(caplog, time.sleep)  # as users do by mistake
         await asyncio.sleep(0)
         return loop.p.stats.overruns
 
     assert run(main) >= 1
-    (named,) = [record for record in caplog.records if record.name == "gmpd.runtime.overrun"]
-    assert "test_handoff.py" in named.getMessage()
+    (said,) = named(caplog)
+    assert "test_handoff.py" in said
 
 
 def test_a_callback_of_gmpd_itself_is_counted_and_not_named(
