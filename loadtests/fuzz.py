@@ -35,6 +35,7 @@ from gmpd.config import Config  # noqa: E402
 from gmpd.daemon.admin import Fanout  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
@@ -68,7 +69,7 @@ class Line:
     def __init__(self) -> None:
         self.inbox: list[tuple[bytes, list[bytes]]] = []
 
-    def recv(self) -> Any:
+    def recv(self, *, expected: bool = False) -> Any:
         return self.inbox.pop(0) if self.inbox else None
 
     def send(self, _peer: bytes, _frames: Any) -> bool:
@@ -151,6 +152,9 @@ class Desk:
             _answer,
             faults,
             self.deadlines,
+        )
+        self.clients.durable = DurableJobs(
+            "no store here", self.sched, self.clients.send, lambda *_: None, self.deadlines
         )
         self.workers = Workers(
             self.sched,

@@ -448,7 +448,7 @@ def test_all_that_a_job_gave_arrives_although_its_process_ends(boot: Boot) -> No
     for _ in range(5):
         (large,) = client.submit("jobs_for_tests:big", (20_000_000,), options=ISOLATE)
         (beside,) = client.submit(f"{JOBS}:buffers", (5_000_000,), options=ISOLATE)
-        (items,) = client.submit(f"{JOBS}:blobs", (6, 700_000), options={**ISOLATE, "stream": 9})
+        (items,) = client.submit(f"{JOBS}:blobs", (6, 300_000), options={**ISOLATE, "stream": 9})
         client.outcomes([large, beside, items])
         assert len(client.done[large][1]) == 20_000_000
         assert len(bytes(client.done[beside][1][0])) == 5_000_000

@@ -75,6 +75,9 @@ class World:
         self.boots = 0
         self.boot()
 
+    def close(self) -> None:
+        self.db.close()
+
     # -- the coordinator
 
     def boot(self) -> None:
@@ -348,13 +351,15 @@ class World:
 
 
 def live(seed: int, world: type[World] = World) -> World:
+    it = world(seed)
     try:
-        it = world(seed)
         it.live_for(STEPS)
         it.come_to_rest()
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise
+    finally:
+        it.close()
     return it
 
 

@@ -218,7 +218,7 @@ DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "gmpd/**/*.md", "config/**/*", "loadtests/*.md", "*.yml", "Dockerfile")
     for path in ROOT.glob(pattern)
-    if path.is_file() and path.suffix not in {".svg", ".json"}
+    if path.is_file() and path.suffix not in {".svg", ".json", ".pyc"}
 )
 
 #: Words and phrases that are not to be used: how many are left in documents, and in sources. A
