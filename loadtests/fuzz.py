@@ -35,7 +35,7 @@ from gmpd.config import Config  # noqa: E402
 from gmpd.daemon.admin import Fanout  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
-from gmpd.daemon.durable import DurableJobs
+from gmpd.daemon.durable import DurableJobs  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
@@ -93,7 +93,7 @@ class FakeProcess:
     def __init__(self, p: int) -> None:
         self.p, self.epoch, self.peer = p, 1, b""
         self.secret, self.fault, self.expected, self.finished = b"s" * 32, "", False, 0
-        self.shm = self
+        self.shm = self.watch = self
 
     def heard(self) -> None:
         """A message of it came."""
@@ -101,7 +101,7 @@ class FakeProcess:
     def acknowledge(self, _finished: int) -> None:
         """What its shared memory would forget."""
 
-    def written_to(self, _now_ns: int) -> None:
+    def wrote(self, _now_ns: int) -> None:
         """A message goes to it."""
 
 
