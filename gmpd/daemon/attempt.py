@@ -36,6 +36,7 @@ from gmpd.protocol import Options, Outcome
 from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
+from gmpd.runtime.turns import let_go
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000
@@ -486,6 +487,7 @@ class Attempt:
         with self.worker.interrupts:
             if self.thread is not None:
                 _interrupt(self.thread, LimitPassed)
+        let_go(self.worker.loop.p, self)
         # A call inside C code does not notice until it returns, and a function may continue in
         # spite of it: its client need not wait.
         self.timer = self.worker.loop.call_later(END_S, self.worker.overruns, self)
@@ -497,6 +499,7 @@ class Attempt:
         """
         self.cancelling = True
         if not self.adopted:
+            let_go(self.worker.loop.p, self)
             return False
         if self.task is not None:
             self._cancel_soon(self.task)

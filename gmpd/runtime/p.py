@@ -219,6 +219,7 @@ class P:
         "sysmon_ident",
         "sysmon_mask",
         "tracer",
+        "turns",
         "unretrieved",
     )
 
@@ -302,6 +303,8 @@ class P:
         self.idle_ms: list[M] = []
         #: Ms that run a G without P.
         self.detached: list[M] = []
+        #: A ``turns.Turn`` for each of them that computes. Sysmon renews the list.
+        self.turns: list[Any] = []
         #: Called under the lock with an M that loses P, and when its G ends or has P again.
         self.on_detached: Callable[[M], None] | None = None
         self.on_attached: Callable[[M], None] | None = None

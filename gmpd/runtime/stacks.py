@@ -25,6 +25,7 @@ from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import PState
+from gmpd.runtime.turns import is_parked
 from gmpd.sched.g import GStatus
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def _dump(g: Any, m: M | None) -> str:
 
 def _of_m(m: M, g: Any) -> list[str]:
     """A sync G on its thread: with P, or computing beside it, it runs."""
-    state = m.wait_reason or status_on(m).name.lower()
+    status = GStatus.RUNNABLE if is_parked(m) else status_on(m)
+    state = m.wait_reason or status.name.lower()
     lines = [f"goroutine {g.id} [{state}{_age(m.start_ns)}, M{m.id}]:"]
     frame = frame_of(m)
     if frame is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gmpd.runtime.coro import Place
 from gmpd.runtime.g import CANCELLED, PENDING, RETURNED, G, started
+from gmpd.runtime.turns import let_go
 
 
 class SyncG(G):
@@ -68,6 +69,7 @@ class SyncG(G):
             self._fut_waiter.cancel(msg=msg)
         elif self._state == PENDING:
             self._end(CANCELLED, msg)
+            let_go(self._p, self)
 
     def get_coro(self) -> None:
         return None

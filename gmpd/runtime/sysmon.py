@@ -20,6 +20,7 @@ from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.overrun import is_import
 from gmpd.runtime.p import ThreadGone
 from gmpd.runtime.switch_interval import SWITCH_INTERVAL
+from gmpd.runtime.turns import Turns
 from gmpd.sched.sysmon import (
     BURNT_NS,
     LOOK_NS,
@@ -105,6 +106,12 @@ class Look:
             return None
         return Trait.HOG
 
+    def restart(self, now: int) -> None:
+        """It was parked: its clock since the last look means nothing."""
+        self.at_ns, self.cpu_ns = now, self.m.cpu_ns()
+        self.seen = None
+        self.due_ns = now + SLICE_NS
+
     def is_current(self) -> bool:
         return self.m.g is not None and self.m.tick == self.tick
 
@@ -117,6 +124,7 @@ class Sysmon:
         self._ms = ms
         self._handoffs = handoffs
         self._overruns = overruns
+        self._turns = Turns(p)
         self._note = allocate_lock()
         self._note.acquire()
         #: Nothing to watch: the next time P leaves idle it must call ``wake``.
@@ -165,17 +173,26 @@ class Sysmon:
         # the kernel would send it here, and its default would end the process.
         self._p.sysmon_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
         self._p.sysmon_ident = get_ident()
+        try:
+            self._watch()
+        finally:
+            self._turns.close()
+            SWITCH_INTERVAL.set_hogs(id(self), 0)
+
+    def _watch(self) -> None:
         while not self._stopped:
             now = time.monotonic_ns()
             self.passes += 1
             self._p.status_slots[3] = self.passes
             try:
                 pause_ns = min(self._retake(now), self._relook(now))
+                self._turns.look(now)
             except ThreadGone as gone:
                 if self._p.on_gone is not None:
                     self._p.on_gone(gone.m)
                 raise
-            SWITCH_INTERVAL.set_hogs(id(self), hogs(self._p) if self._p.detached else 0)
+            running = self._turns.running() if self._p.detached else 0
+            SWITCH_INTERVAL.set_hogs(id(self), running)
             if self._p.is_idle:
                 self._idle_passes += 1
             else:
@@ -185,15 +202,15 @@ class Sysmon:
             else:
                 self._pause(pause_ns)
 
-        SWITCH_INTERVAL.set_hogs(id(self), 0)
-
     def _pause(self, pause_ns: int) -> None:
         """Sleep for that time, and see whether the GIL was there to be had afterwards: that takes a
         sleep of its own if not.
         """
         before = _sleeps()
         self._note.acquire(timeout=pause_ns / 1e9)
-        self._waits += _sleeps() - before > 1
+        waited = _sleeps() - before > 1
+        self._waits += waited
+        self._turns.contention.add(waited)
 
     def _sleep_deeply(self) -> None:
         self._look = None
@@ -280,7 +297,9 @@ class Sysmon:
             known = {look.m for look in looks}
             looks.extend(Look(m, now) for m in self._p.detached[:] if m not in known)
         for look in looks:
-            if look.due_ns <= now:
+            if self._turns.was_parked(look.m, look.at_ns):
+                look.restart(now)
+            elif look.due_ns <= now:
                 trait = look.again(now, self.passes, self._waits)
                 look.interval_ns = relook_ns(look.interval_ns)
                 look.due_ns = now + look.interval_ns

@@ -22,7 +22,9 @@ class _Bench:
     """A worker of which an attempt needs no more."""
 
     def __init__(self) -> None:
-        self.loop = SimpleNamespace(p=SimpleNamespace(forked=False), call_later=lambda *_: None)
+        self.loop = SimpleNamespace(
+            p=SimpleNamespace(forked=False, turns=[]), call_later=lambda *_: None
+        )
         self.interrupts = threading.Lock()
         self.firsts = SimpleNamespace(resolve=lambda _token, _name, resolve: resolve())
 
