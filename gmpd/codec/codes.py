@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import types
+from collections.abc import Iterator
 from functools import lru_cache
 
 _GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
@@ -31,11 +32,32 @@ def names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
 @lru_cache(maxsize=4096)
 def imports_of(code: types.CodeType) -> frozenset[str]:
     """Modules that code itself imports when it runs, by absolute names."""
+    return frozenset(name for level, name, _ in _imports(code) if level == 0)
+
+
+def imports_within(code: types.CodeType, package: str) -> set[str]:
+    """Modules that code of a module in ``package``, and the functions inside it, may import when
+    they run. ``from a import b`` may import ``a.b``, if that is a module."""
+    found: set[str] = set()
+    waiting = [code]
+    while waiting:
+        one = waiting.pop()
+        for level, name, attributes in _imports(one):
+            above = package.rsplit(".", level - 1)[0] if level else ""
+            base = ".".join(filter(None, (above, name)))
+            if base:
+                found |= {base, *(f"{base}.{each}" for each in attributes)}
+        waiting += [each for each in one.co_consts if isinstance(each, types.CodeType)]
+    return found
+
+
+def _imports(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Of each import statement how many packages up it looks, the name, and what is taken from it;
+    not those of functions inside ``code``."""
     if not code.co_names or _IMPORT not in code.co_code[::2]:
-        return frozenset()
-    steps = list(dis.get_instructions(code))
-    return frozenset(
-        step.argval
-        for at, step in enumerate(steps)
-        if step.opname == "IMPORT_NAME" and steps[at - 2].argval == 0  # not a relative one
-    )
+        return
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
+    for at, step in enumerate(steps):
+        if step.opname == "IMPORT_NAME":
+            level, attributes = steps[at - 2].argval, steps[at - 1].argval
+            yield level, step.argval, attributes or ()

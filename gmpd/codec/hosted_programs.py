@@ -94,7 +94,7 @@ class HostedProgram:
                     origins.agree(name, value)
                     continue
                 if module == LATE:
-                    origins.compare(value, before=name not in sys.modules)
+                    origins.compare(value, before=False)
                     continue
                 objects[module, name] = value
                 self._define(module, name, value, part.number)

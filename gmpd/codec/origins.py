@@ -1,9 +1,9 @@
 """Where a program has its modules from, so that no worker runs another module of the same name.
 
 A client says of each function that goes by name which files its module, and the modules of the same
-project that this one imports, were loaded from, with a digest of each. A worker compares before it
-imports, and after: another file with other contents, or the same file that was edited since, is
-refused by name. Equal files are equal wherever they lie. The standard library and gmpd itself are
+project that this one imports, at once or inside functions, are loaded from, with a digest of each.
+A worker compares before it imports, and after: another file with other contents, or the same file
+that was edited since, is refused by name. Equal files are equal wherever they lie. The standard library and gmpd itself are
 not compared, and of an installed package only the module that was asked for.
 
 So it does of the modules that arguments name, whose classes they are, and of those that a function
@@ -17,13 +17,15 @@ import importlib.util
 import os
 import sys
 import types
+from collections import deque
 from hashlib import blake2b
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from typing import Any, NamedTuple
 
 import msgpack
 
 from gmpd.codec import interrupts
-from gmpd.codec.codes import imports_of
+from gmpd.codec.codes import imports_of, imports_within
 from gmpd.codec.mentions import modules_in
 from gmpd.errors import NotRegistered
 
@@ -54,6 +56,8 @@ _NAMES_MAX = 4096
 _compared: dict[str, tuple[object, bool]] = {}
 #: Of modules that were not imported: the file, its time and size when it was read, what is said.
 _late: dict[str, tuple[str, tuple[int, int] | None, bytes]] = {}
+#: What a file imports, by its package, path, time and size.
+_imports: dict[tuple[str, str, int, int], frozenset[str]] = {}
 
 
 def said_of(name: str) -> bytes:
@@ -65,7 +69,7 @@ def said_of(name: str) -> bytes:
     known = _said.get(name)
     if known is not None and known[0] is module and known[1] is spec:
         return known[2]
-    origins = [origin for each in _project_of(module) if (origin := _origin(each)) is not None]
+    origins = _project_of(name)
     said = _packed(origins) if origins else b""
     _said[name] = module, spec, said
     return said
@@ -106,10 +110,7 @@ def compared_of(code: types.CodeType) -> list[str]:
 
 def said_of_late(name: str) -> bytes:
     """As ``said_of``, of a module that this program would import; empty when it is none of a
-    project, or inside a package that is not imported yet."""
-    parent = name.rpartition(".")[0]
-    if parent and parent not in sys.modules:
-        return b""
+    project."""
     known = _late.get(name)
     if known is None:
         found = _would_load(name)
@@ -124,8 +125,8 @@ def said_of_late(name: str) -> bytes:
         interrupts.pass_on(error)
         return b""
     if stamp != (now := (status.st_mtime_ns, status.st_size)):
-        origin = _of_file(name, path)
-        said = b"" if origin is None else _packed([origin])
+        origins = _project_of(name)
+        said = _packed(origins) if origins else b""
         _late[name] = path, now, said
     return said
 
@@ -146,7 +147,7 @@ def agree(name: str, said: bytes) -> None:
 def compare(said: bytes, *, before: bool) -> None:
     """Refuse what this process has, or would import, from elsewhere. Raises NotRegistered.
 
-    ``before`` the module is imported, else after.
+    ``before`` the first module is imported, which may change where others are found; else after.
     """
     if said in _agreed:
         return
@@ -155,7 +156,7 @@ def compare(said: bytes, *, before: bool) -> None:
         module = sys.modules.get(theirs.module)
         if module is not None:
             ours = _loaded_from(module)
-        elif before and at == 0:
+        elif at == 0 or not before:
             ours = _would_load(theirs.module)
         else:
             continue
@@ -196,13 +197,29 @@ def _loaded_from(module: types.ModuleType) -> Origin | None:
 
 
 def _would_load(name: str) -> Origin | None:
+    path = _would_find(name)
+    return None if path is None else _of_file(name, path)
+
+
+def _would_find(name: str) -> str | None:
+    """The file from which module ``name`` would be imported; imports nothing."""
+    spec: ModuleSpec | None = None
     try:
-        spec = importlib.util.find_spec(name)
+        for end in [at for at, char in enumerate(name) if char == "."] + [len(name)]:
+            part = name[:end]
+            if part in sys.modules:
+                spec = sys.modules[part].__spec__
+            elif "." not in part:
+                spec = importlib.util.find_spec(part)
+            elif spec is not None and spec.submodule_search_locations is not None:
+                spec = PathFinder.find_spec(part, spec.submodule_search_locations)
+            else:
+                return None
     except (ImportError, ValueError, AttributeError):
         return None  # the import will say what is wrong
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
         return None
-    return _of_file(name, spec.origin)
+    return spec.origin
 
 
 def _origin(module: types.ModuleType) -> Origin | None:
@@ -226,30 +243,72 @@ def _file_of(module: object) -> str | None:
     name, path = getattr(module, "__name__", None), getattr(module, "__file__", None)
     if type(name) is not str or type(path) is not str or name == "__main__":
         return None
-    if name.startswith(_OWN) or name == _OWN[:-1]:
+    if _is_own(name):
         return None
     real = os.path.realpath(path)
-    if real.startswith(_STDLIB) and not any(part in real for part in _INSTALLED):
+    if not (_is_project(real) or _is_installed(real)):
         return None
     return real if os.path.isfile(real) else None
 
 
+def _is_own(name: str) -> bool:
+    return name.startswith(_OWN) or name == _OWN[:-1]
+
+
+def _is_installed(path: str) -> bool:
+    return any(part in path for part in _INSTALLED)
+
+
 def _is_project(path: str | None) -> bool:
-    return path is not None and not any(part in path for part in _INSTALLED)
+    """Neither of an installed package nor of the standard library."""
+    return path is not None and not _is_installed(path) and not path.startswith(_STDLIB)
 
 
-def _project_of(module: types.ModuleType) -> list[types.ModuleType]:
-    """A module and those of its project that it imports, itself or through them."""
-    found = {module.__name__: module}
-    waiting = [module] if _is_project(_file_of(module)) else []
+def _project_of(name: str) -> list[Origin]:
+    """A module and those of its project that it imports or may import when its functions run,
+    itself or through them, loaded or not. A name that is only made at run time is not known."""
+    found: list[Origin] = []
+    waiting, seen = deque([name]), {name}
     while waiting and len(found) < MODULES_MAX:
-        for value in list(vars(waiting.pop()).values()):
-            name = module_of(value)
-            other = sys.modules.get(name) if type(name) is str and name not in found else None
-            if other is not None and _is_project(_file_of(other)):
-                found[other.__name__] = other
-                waiting.append(other)
-    return list(found.values())
+        module = sys.modules.get(one := waiting.popleft())
+        if module is None:
+            path = None if _is_own(one) else _would_find(one)
+        else:
+            path = _file_of(module)
+        if path is None or not (one == name or _is_project(os.path.realpath(path))):
+            continue
+        origin = _of_file(one if module is None else module.__name__, path)
+        if origin is not None and origin not in found:
+            found.append(origin)
+        if _is_project(os.path.realpath(path)):
+            named = _named_in(module) | _imported_by(one, path)
+            waiting.extend(sorted(named - seen))
+            seen |= named
+    return found
+
+
+def _named_in(module: types.ModuleType | None) -> set[str]:
+    """The modules of what is in a namespace."""
+    values = () if module is None else list(vars(module).values())
+    return {each for value in values if type(each := module_of(value)) is str}
+
+
+def _imported_by(name: str, path: str) -> frozenset[str]:
+    """The modules that the code of a module imports."""
+    if not path.endswith(".py"):
+        return frozenset()
+    package = name if os.path.basename(path) == "__init__.py" else name.rpartition(".")[0]
+    try:
+        status = os.stat(path)
+        key = package, path, status.st_mtime_ns, status.st_size
+        if (known := _imports.get(key)) is None:
+            code = SourceFileLoader(name, path).get_code(name)
+            known = frozenset(() if code is None else imports_within(code, package))
+            _imports[key] = known
+    except (ImportError, SyntaxError, OSError, ValueError, RecursionError) as error:
+        interrupts.pass_on(error)
+        return frozenset()
+    return known
 
 
 def module_of(value: Any) -> Any:

@@ -65,6 +65,46 @@ class Model(base.Base):
 """
 
 
+#: Modules that functions import when they run, or of which a module has only values.
+DEFERRED = """
+import os, sys
+import gmpd
+{imports}
+
+if os.environ.get("LOADED"):
+    import lazy, package.inner
+for name in sys.argv[2:]:
+    with gmpd.Client(sys.argv[1]) as client:
+        try:
+            print(name, client.submit(getattr(sys.modules["by_" + name], "who")).result())
+        except gmpd.errors.NotRegistered as error:
+            print(name, "refused:", str(error).splitlines()[0])
+"""
+
+#: The same in all projects.
+BY_NAME = {
+    "function": "def who():\n    import lazy\n    return lazy.who()\n",
+    "method": "class C:\n    @staticmethod\n    def who():\n        from lazy import who\n"
+    "        return who()\nwho = C.who\n",
+    "value": "from lazy import NAME\ndef who(): return NAME\n",
+    "package": "def who():\n    from package import inner\n    return inner.who()\n",
+    "through": "def who():\n    import between\n    return between.who()\n",
+}
+
+
+def write_deferred(project: Path, who: str) -> None:
+    modules = ", ".join(f"by_{each}" for each in BY_NAME)
+    (project / "deferred.py").write_text(DEFERRED.format(imports=f"import {modules}"))
+    for each, text in BY_NAME.items():
+        (project / f"by_{each}.py").write_text(text)
+    (project / "between.py").write_text(BY_NAME["function"])
+    (project / "package").mkdir()
+    (project / "package" / "__init__.py").touch()
+    inner = "from .deep import NAME\ndef who(): return NAME\n"
+    (project / "package" / "inner.py").write_text(inner)
+    (project / "package" / "deep.py").write_text(f"NAME = {who!r}\n")
+
+
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateDaemon]:
     """It stands in project "a", which it was started for."""
@@ -74,7 +114,8 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateD
         (tmp_path / name / "values.py").write_text(textwrap.dedent(VALUES))
         who = "a" if name == "same" else name
         (tmp_path / name / "models.py").write_text(textwrap.dedent(MODELS.format(who)))
-        (tmp_path / name / "lazy.py").write_text(f"def who(): return {who!r}\n")
+        write_deferred(tmp_path / name, who)
+        (tmp_path / name / "lazy.py").write_text(f"NAME = {who!r}\ndef who(): return NAME\n")
         (tmp_path / name / "tasks.py").write_text("import helper\ndef who(): return helper.NAME\n")
         (tmp_path / name / "base.py").write_text("class Base: pass\n")
         (tmp_path / name / "helper.py").write_text(f"NAME = {who!r}\n")
@@ -85,10 +126,12 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateD
     started.close()
 
 
-def ask(daemon: PrivateDaemon, project: Path, script: str = "script.py") -> list[str]:
+def ask(
+    daemon: PrivateDaemon, project: Path, script: str = "script.py", *arguments: str
+) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, script, daemon.endpoint],
+        [sys.executable, script, daemon.endpoint, *arguments],
         capture_output=True,
         text=True,
         timeout=50,
@@ -147,3 +190,17 @@ def test_what_equal_modules_import_is_compared_too(daemon: PrivateDaemon, tmp_pa
     for line in ask(daemon, tmp_path / "same", "values.py")[:-1]:
         assert line.split()[1] == "refused:", line
         assert str(tmp_path / "same" / "base.py") in line
+
+
+def test_what_functions_by_name_import_when_they_run_is_compared(
+    daemon: PrivateDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the client and the worker have imported it, and after."""
+    for loaded in ("", "yes"):
+        monkeypatch.setenv("LOADED", loaded)
+        for line in ask(daemon, tmp_path / "b", "deferred.py", *BY_NAME):
+            assert line.split()[1] == "refused:", line
+            assert str(tmp_path / "b" / "") in line
+        if not loaded:
+            lines = ask(daemon, tmp_path / "same", "deferred.py", *BY_NAME)
+            assert lines == [f"{each} a" for each in BY_NAME]
