@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from gmpd.codec import (
     diagnose,
+    finding,
     hosted_programs,
     interrupts,
     origins,
@@ -288,7 +289,10 @@ def _is_same(found: object, fn: _Fn) -> bool:
 
 
 def _by_reference(module: str) -> bool:
-    """Whether the user did not ask cloudpickle to send this module's contents by value."""
+    """Whether workers may import this module, and the user did not ask cloudpickle to send its
+    contents by value."""
+    if not hosted_programs.is_host() and finding.is_unimportable(module):
+        return False
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is None:
         return True

@@ -3,8 +3,9 @@
 A client says of each function that goes by name which files its module, and the modules of the same
 project that this one imports, at once or inside functions, are loaded from, with a digest of each.
 A worker compares before it imports, and after: another file with other contents, or the same file
-that was edited since, is refused by name. Equal files are equal wherever they lie. The standard library and gmpd itself are
-not compared, and of an installed package only the module that was asked for.
+that was edited since, is refused by name. Equal files are equal wherever they lie. The standard
+library and gmpd itself are not compared, and of an installed package only the module that was asked
+for.
 
 So it does of the modules that arguments name, whose classes they are, and of those that a function
 by value imports when it runs: of the modules of projects only.
@@ -13,26 +14,24 @@ by value imports when it runs: of the modules of projects only.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import types
 from collections import deque
 from hashlib import blake2b
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from typing import Any, NamedTuple
 
 import msgpack
 
 from gmpd.codec import interrupts
 from gmpd.codec.codes import imports_of, imports_within
+from gmpd.codec.finding import is_installed, is_project, is_unimportable, would_find
 from gmpd.codec.mentions import modules_in
 from gmpd.errors import NotRegistered
 
 #: Modules of a project that are compared for one function.
 MODULES_MAX = 64
-_STDLIB = os.path.join(os.path.realpath(os.path.dirname(os.__file__)), "")
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _OWN = "gmpd."
 
 
@@ -56,7 +55,7 @@ _NAMES_MAX = 4096
 _compared: dict[str, tuple[object, bool]] = {}
 #: Of modules that were not imported: the file, its time and size when it was read, what is said.
 _late: dict[str, tuple[str, tuple[int, int] | None, bytes]] = {}
-#: What a file imports, by its package, path, time and size.
+#: The names that a file imports, by its package, path, time and size.
 _imports: dict[tuple[str, str, int, int], frozenset[str]] = {}
 
 
@@ -81,7 +80,8 @@ def is_compared(name: str) -> bool:
     module = sys.modules.get(name)
     known = _compared.get(name)
     if known is None or known[0] is not module:
-        known = _compared[name] = module, module is not None and _is_project(_file_of(module))
+        project = not is_unimportable(name) and is_project(_file_of(module))
+        known = _compared[name] = module, project
     return known[1]
 
 
@@ -114,7 +114,7 @@ def said_of_late(name: str) -> bytes:
     known = _late.get(name)
     if known is None:
         found = _would_load(name)
-        path = found.path if found is not None and _is_project(os.path.realpath(found.path)) else ""
+        path = found.path if found is not None and is_project(os.path.realpath(found.path)) else ""
         known = _late[name] = path, None, b""
     path, stamp, said = known
     if not path:
@@ -181,7 +181,7 @@ def sweep() -> None:
     """Note what newly imported modules of projects were loaded from, before it is edited."""
     for name in sys.modules.keys() - _loaded.keys():
         module = sys.modules.get(name)
-        if module is not None and _is_project(_file_of(module)):
+        if module is not None and is_project(_file_of(module)):
             _loaded_from(module)
         else:
             _loaded[name] = getattr(module, "__spec__", None), None
@@ -197,29 +197,8 @@ def _loaded_from(module: types.ModuleType) -> Origin | None:
 
 
 def _would_load(name: str) -> Origin | None:
-    path = _would_find(name)
+    path = would_find(name)
     return None if path is None else _of_file(name, path)
-
-
-def _would_find(name: str) -> str | None:
-    """The file from which module ``name`` would be imported; imports nothing."""
-    spec: ModuleSpec | None = None
-    try:
-        for end in [at for at, char in enumerate(name) if char == "."] + [len(name)]:
-            part = name[:end]
-            if part in sys.modules:
-                spec = sys.modules[part].__spec__
-            elif "." not in part:
-                spec = importlib.util.find_spec(part)
-            elif spec is not None and spec.submodule_search_locations is not None:
-                spec = PathFinder.find_spec(part, spec.submodule_search_locations)
-            else:
-                return None
-    except (ImportError, ValueError, AttributeError):
-        return None  # the import will say what is wrong
-    if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
-        return None
-    return spec.origin
 
 
 def _origin(module: types.ModuleType) -> Origin | None:
@@ -246,22 +225,13 @@ def _file_of(module: object) -> str | None:
     if _is_own(name):
         return None
     real = os.path.realpath(path)
-    if not (_is_project(real) or _is_installed(real)):
+    if not (is_project(real) or is_installed(real)):
         return None
     return real if os.path.isfile(real) else None
 
 
 def _is_own(name: str) -> bool:
     return name.startswith(_OWN) or name == _OWN[:-1]
-
-
-def _is_installed(path: str) -> bool:
-    return any(part in path for part in _INSTALLED)
-
-
-def _is_project(path: str | None) -> bool:
-    """Neither of an installed package nor of the standard library."""
-    return path is not None and not _is_installed(path) and not path.startswith(_STDLIB)
 
 
 def _project_of(name: str) -> list[Origin]:
@@ -272,15 +242,15 @@ def _project_of(name: str) -> list[Origin]:
     while waiting and len(found) < MODULES_MAX:
         module = sys.modules.get(one := waiting.popleft())
         if module is None:
-            path = None if _is_own(one) else _would_find(one)
+            path = None if _is_own(one) else would_find(one)
         else:
             path = _file_of(module)
-        if path is None or not (one == name or _is_project(os.path.realpath(path))):
+        if path is None or not (one == name or is_project(os.path.realpath(path))):
             continue
         origin = _of_file(one if module is None else module.__name__, path)
         if origin is not None and origin not in found:
             found.append(origin)
-        if _is_project(os.path.realpath(path)):
+        if is_project(os.path.realpath(path)):
             named = _named_in(module) | _imported_by(one, path)
             waiting.extend(sorted(named - seen))
             seen |= named

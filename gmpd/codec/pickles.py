@@ -87,7 +87,8 @@ def dump_needing(
         data = b""  # cloudpickle has the last word
     if data and not (_names_main(data) or _has_managers(data) or _sends_modules_by_value()):
         needs = _needs_of(data) if STACK_GLOBAL in data else ()
-        return _summed(data), tuple(buffers), needs
+        if not _sends_modules_by_value():  # else that was found out just now
+            return _summed(data), tuple(buffers), needs
     hosted = hosted_programs.current()
     if hosted is not None:
         if not data:

@@ -33,7 +33,7 @@ from functools import lru_cache, partial
 from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
-from gmpd.codec import hosted_programs, interrupts, origins
+from gmpd.codec import finding, hosted_programs, interrupts, origins
 from gmpd.codec.codes import names_in
 from gmpd.codec.hosted_programs import AUTHKEY, LATE, MAIN, MP_MAIN, ORIGINS, SOURCES
 from gmpd.codec.spawned import is_spawned, space_of
@@ -539,9 +539,11 @@ def _has_text_here_only(filename: str) -> bool:
 
 
 def by_value(module: str) -> bool:
-    """Whether what a module defines is sent by value: the script does, and whatever the user
-    said so of by ``cloudpickle.register_pickle_by_value``."""
+    """Whether what a module defines is sent by value: the script does, what no worker can import,
+    and whatever the user said so of by ``cloudpickle.register_pickle_by_value``."""
     if module == MAIN or (module == MP_MAIN and is_spawned()):
+        return True
+    if not hosted_programs.is_host() and finding.is_unimportable(module):
         return True
     cloudpickle = sys.modules.get("cloudpickle")
     registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()

@@ -318,6 +318,63 @@ def test_however_a_program_is_started(tmp_path: Path, how: str) -> None:
     assert lines == ["8", "True"]
 
 
+#: A module that knows its own name and keeps a count; ``run`` has it used by jobs.
+LOADED = """
+from dataclasses import dataclass
+
+count = 0
+
+@dataclass
+class Thing:
+    x: int
+
+def make(x):
+    global count
+    count += 1
+    return Thing(x), count, __name__
+
+def run(client):
+    assert client.submit(len, [Thing(5)]).result() == 1
+    assert [client.submit(make, i).result() for i in (1, 2)] == [
+        (Thing(1), 1, __name__), (Thing(2), 2, __name__)
+    ]
+    assert client.submit(lambda thing: thing.x, Thing(3)).result() == 3
+    assert list(client.map(Thing, range(2))) == [Thing(0), Thing(1)]
+    print(__name__)
+
+if __name__ == "<run_path>":
+    import main_client
+    run(main_client.client)
+"""
+
+
+def test_modules_that_no_worker_could_import_go_by_value(tmp_path: Path) -> None:
+    """Loaded by their path under a name of their own, by runpy, or made at run time; also where
+    another module of that name could be imported."""
+    (tmp_path / "loaded.py").write_text(LOADED)
+    (tmp_path / "taken.py").write_text("")
+    lines = run(
+        tmp_path,
+        """
+        import gmpd, importlib.util, runpy, sys, types
+
+        if __name__ == "__main__":
+            with gmpd.Client() as client:
+                for name in ("by-path", "taken"):
+                    spec = importlib.util.spec_from_file_location(name, "loaded.py")
+                    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+                    spec.loader.exec_module(module)
+                    module.run(client)
+                sys.modules["made"] = module = types.ModuleType("made")
+                exec(open("loaded.py").read(), vars(module))
+                module.run(client)
+                sys.modules["main_client"] = types.SimpleNamespace(client=client)
+                runpy.run_path("loaded.py")
+        """,
+    )
+    assert lines == ["by-path", "taken", "made", "<run_path>"]
+
+
 def test_large_globals_travel_once(tmp_path: Path) -> None:
     lines = run(
         tmp_path,

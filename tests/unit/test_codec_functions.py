@@ -19,6 +19,7 @@ import types
 import weakref
 import zlib
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,7 @@ def test_a_module_that_is_loaded_anew_gives_its_new_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = types.ModuleType("reloaded")
+    module.__spec__ = ModuleSpec("reloaded", None)  # as one that is imported
     monkeypatch.setitem(sys.modules, "reloaded", module)
     exec("def f(x): return 2 * x", module.__dict__)
     old, ref = module.f, codec.describe_function(module.f)
