@@ -205,6 +205,8 @@ def program() -> Iterator[Any]:
     del sys.modules[module.__name__]
 
 
+# Threads that other tests left in this process (those of libzmq) do not matter to the child.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_is_another_program_from_its_first_function_on(program: Any) -> None:
     program.value = 1
     parent = describe_function(program.f)
