@@ -28,6 +28,7 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.declared import declared_in
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
@@ -133,6 +134,7 @@ class Worker:
         #: Claims a lease, unless it was revoked.
         self._claim: Callable[[int, int], bool] = shm.begin
         self.firsts = Firsts(shm)
+        self._declared: list[protocol.Declaration] | None = None
         self._fitness = Fitness(
             lambda: self.loop.sysmon.thread, settings["worker_memory"], settings["worker_calls"]
         )
@@ -500,6 +502,8 @@ class Worker:
         try:
             for name in settings["imports"]:
                 importlib.import_module(name)
+            if settings["imports"] and not self.isolated:
+                self._declared = declared_in(settings["imports"])
             if settings["initializer"] is not None:
                 stage = protocol.Stage.INITIALIZER
                 self.base.run(partial(run_initializer, *settings["initializer"]))
@@ -527,6 +531,7 @@ class Worker:
             "pid": os.getpid(),
             "secret": settings["secret"],
             "serves": serves,
+            "declared": self._declared,
         }
         return protocol.hello("worker", b"", info)
 

@@ -19,6 +19,7 @@ from gmpd.daemon import job_messages
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.logs import RateLimitedLog
 from gmpd.daemon.pool import WorkerPool
+from gmpd.daemon.registry import Registry
 from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
@@ -58,6 +59,7 @@ class Workers:
         self._welcome = welcome
         self._faults = faults
         self._processes: dict[bytes, WorkerProcess] = {}
+        self.registry = Registry()
         self._warn_dropped = RateLimitedLog(log.warning)
 
     # -- they speak --------------------------------------------------------------------------------
@@ -174,6 +176,8 @@ class Workers:
             self._pool.supervisor.kill(worker)
             return
         serves = info.serves
+        if info.declared is not None:
+            self.registry.reported(info.declared)
         if not serves:
             pass  # it is only here to say why
         elif worker.isolated:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import Meta, Struct
 
-from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
+from gmpd.job import KEEP_S, PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
 
 #: The first field of every Hello: a stray program is told apart from an old gmpd.
 MAGIC = "gmpd"
@@ -47,6 +47,10 @@ Buffers: TypeAlias = Sequence[Any]
 
 #: Most rows of any other column: a window of jobs and what gathers beside it.
 ROWS_MAX = 1 << 20
+
+#: Most functions that a daemon's modules declare, and most characters of the name of one.
+DECLARED_MAX = 1 << 16
+FUNCTION_NAME_MAX = 1024
 
 #: Numbers on the wire end here. They only count up, so none comes near; sums of two fit 64 bits.
 NUMBER_MAX = 1 << 62
@@ -148,6 +152,18 @@ FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part)
 Reason: TypeAlias = Literal["draining", "window", "queue_jobs", "queue_bytes", "too_large"]
 
 
+class Declaration(Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
+    """A function that ``@gmpd.job`` marks in a module of ``daemon.imports``: its name
+    (``module:function``) and what its author declared."""
+
+    name: Annotated[str, Meta(min_length=3, max_length=FUNCTION_NAME_MAX)]
+    options: Options | None = None
+    #: Options that the store alone keeps (seconds).
+    expires: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] | None = None
+    keep: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = KEEP_S
+    once: bool = False
+
+
 class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     """A peer's description of itself in Hello. Later versions may add keys."""
 
@@ -168,6 +184,8 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     epoch: Number | None = None
     secret: bytes = b""
     serves: bool = True
+    #: The functions that the modules of ``daemon.imports`` declare; None: it imports none.
+    declared: Annotated[list[Declaration], Meta(max_length=DECLARED_MAX)] | None = None
 
 
 class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):

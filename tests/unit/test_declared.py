@@ -1,0 +1,100 @@
+"""Functions that a daemon's modules declare: which ones a worker reports (daemon/declared.py)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gmpd import protocol
+from gmpd.daemon.declared import declared_in
+from gmpd.daemon.registry import Registry
+
+SOURCE = """
+import gmpd
+
+@gmpd.job
+def plain(x):
+    return x
+
+@gmpd.job(retries=3, timeout=5, keep=60, once=True)
+async def fetch(url):
+    return url
+
+def unmarked():
+    pass
+
+also = plain
+
+class Lazy:
+    def __getattribute__(self, name):
+        raise SystemExit("code of a value ran")
+
+lazy = Lazy()
+"""
+
+
+def module(name: str, source: str) -> ModuleType:
+    made = ModuleType(name)
+    sys.modules[name] = made
+    exec(source, made.__dict__)
+    return made
+
+
+@pytest.fixture
+def package() -> Iterator[None]:
+    module("pkg_declared", "")
+    module("pkg_declared.jobs", SOURCE)
+    module(
+        "pkg_declared.more",
+        "import gmpd\nfrom pkg_declared.jobs import plain\n@gmpd.job\ndef own(): pass",
+    )
+    module("pkg_declared_not", "import gmpd\n@gmpd.job\ndef other(): pass")
+    yield
+    for name in [name for name in sys.modules if name.startswith("pkg_declared")]:
+        del sys.modules[name]
+
+
+def names(*imports: str) -> list[str]:
+    return [each.name for each in declared_in(imports)]
+
+
+@pytest.mark.usefixtures("package")
+def test_a_marked_function_counts_in_the_module_that_defines_it() -> None:
+    assert names("pkg_declared.jobs") == ["pkg_declared.jobs:plain", "pkg_declared.jobs:fetch"]
+    assert names("pkg_declared.more") == ["pkg_declared.more:own"]
+
+
+@pytest.mark.usefixtures("package")
+def test_modules_below_those_named_count_and_others_do_not() -> None:
+    below = ["pkg_declared.jobs:plain", "pkg_declared.jobs:fetch", "pkg_declared.more:own"]
+    assert names("pkg_declared") == below
+    assert names("pkg_declared", "pkg_declared.jobs") == below
+    assert names("not_imported") == names() == []
+
+
+@pytest.mark.usefixtures("package")
+def test_what_its_author_declared_is_reported_and_fits_the_wire() -> None:
+    reported = declared_in(["pkg_declared.jobs"])
+    assert reported[1] == protocol.Declaration(
+        name="pkg_declared.jobs:fetch",
+        options=protocol.Options(retries=3, timeout=5),
+        keep=60,
+        once=True,
+    )
+    info: dict[str, Any] = {"declared": reported}
+    hello = protocol.unpack(
+        protocol.pack(protocol.hello("worker", b"", info)), protocol.FROM_WORKER
+    )
+    assert hello.info.declared == reported
+
+
+def test_the_newest_report_counts() -> None:
+    registry = Registry()
+    registry.reported([protocol.Declaration(name="m:a"), protocol.Declaration(name="m:b")])
+    registry.reported([protocol.Declaration(name="m:b", once=True)])
+    assert list(registry.functions) == ["m:b"]
+    assert registry.functions["m:b"].once
