@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import shutil
@@ -148,6 +149,8 @@ def handlers_stay() -> Iterator[None]:
     deadlock told. SIGALRM is pytest-timeout's."""
     before = _handlers()
     yield
+    if _handlers() == before:
+        return
     changed = {n: handler for n, handler in before.items() if signal.getsignal(n) != handler}
     for number, handler in changed.items():
         signal.signal(number, handler)
@@ -156,9 +159,12 @@ def handlers_stay() -> Iterator[None]:
         pytest.fail(f"signal handlers were left changed: {names}", pytrace=False)
 
 
+#: Asked before and after each test, so without the enums that ``signal.getsignal`` makes.
+_WATCHED_SIGNALS = [int(number) for number in signal.Signals if number != signal.SIGALRM]
+
+
 def _handlers() -> dict[int, Any]:
-    found = {number: signal.getsignal(number) for number in signal.Signals}
-    del found[signal.SIGALRM]
+    found = {number: _signal.getsignal(number) for number in _WATCHED_SIGNALS}
     return {number: handler for number, handler in found.items() if handler is not None}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from tests.trees import nodes_of
+from tests.trees import imports_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def graph(*, types: bool) -> Graph:
     """What each module imports, wherever in it; ``types``: for type checking too."""
     found = {}
     for name, path in modules().items():
-        nodes = nodes_of(path)
+        nodes = imports_of(path)
         skipped = set() if types else for_types_only(nodes)
         wanted = imported([node for node in nodes if id(node) not in skipped])
         found[name] = frozenset(wanted) & modules().keys() - {name}
