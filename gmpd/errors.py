@@ -6,6 +6,7 @@
     ├── ProtocolError          the other side speaks another version, or nonsense (the peer's fault)
     ├── QueueFull              a named limit refused the job; it was not accepted (try again later)
     ├── Unserializable         a value cannot travel (the caller's fault)
+    ├── NotAllowed             the daemon does not know this client's key, or its role forbids it
     ├── NotRegistered          no such function where the job was to run (the caller's fault)
     ├── JobError               how a job ended that has no exception of its own
     │   ├── JobTimeout         it ran longer than its own limit
@@ -86,6 +87,11 @@ class QueueFull(GmpdError):
 
 class Unserializable(GmpdError, pickle.PicklingError, TypeError):
     """A value cannot be sent. The text names the argument, or the path inside the result."""
+
+
+class NotAllowed(GmpdError, PermissionError):
+    """The daemon, on another machine, does not know this client's key (any more), or the key's role
+    does not allow what was asked for."""
 
 
 class NotRegistered(GmpdError, LookupError):

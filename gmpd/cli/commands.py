@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Setup": {
         "config": "Show, write and check the settings.",
+        "keys": "Make and revoke keys of other machines.",
         "doctor": "Check this machine for problems.",
         "completions": "Print a completion script for your shell.",
     },

@@ -41,7 +41,7 @@ def show(app: App, key: str | None, origin: bool) -> None:
         app.json({name: _described(config, name) for name in names})
     elif key is not None and not sections:
         note = f"  # {config.origin(key)}" if origin else ""
-        app.data(KEYS[key].literal(config.value(key)) + note)
+        app.data(_written(config, key) + note)
     else:
         for section in sections:
             app.data(_section(config, section, origin=origin))
@@ -50,8 +50,8 @@ def show(app: App, key: str | None, origin: bool) -> None:
 def _described(config: Config, name: str) -> dict[str, object]:
     origin = config.origin(name)
     return {
-        "value": config.value(name),
-        "written": KEYS[name].literal(config.value(name)),
+        "value": KEYS[name].shown(config.value(name)),
+        "written": _written(config, name),
         "default": KEYS[name].default,
         "layer": origin.layer.value,
         "where": origin.where,
@@ -59,10 +59,15 @@ def _described(config: Config, name: str) -> dict[str, object]:
     }
 
 
+def _written(config: Config, name: str) -> str:
+    """A value as TOML, without secrets."""
+    return KEYS[name].literal(KEYS[name].shown(config.value(name)))
+
+
 def _section(config: Config, section: str, *, origin: bool) -> str:
     lines = [click.style(f"[{section}]", bold=True)]
     for key in (key for key in KEYS.values() if key.section == section):
-        line = f"{key.leaf} = {key.literal(config.value(key.name))}"
+        line = f"{key.leaf} = {_written(config, key.name)}"
         said = config.origin(key.name)
         if origin:
             shade = {"dim": True} if said.layer is Layer.DEFAULT else {"fg": "green"}

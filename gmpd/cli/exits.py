@@ -42,6 +42,7 @@ def exit_of(error: BaseException) -> Exit:
         (errors.DaemonUnreachable, Exit.UNREACHABLE),
         (errors.ProtocolError, Exit.VERSION),
         (errors.QueueFull, Exit.REJECTED),
+        (errors.NotAllowed, Exit.REJECTED),
         (errors.NotRegistered, Exit.NOT_FOUND),
         (errors.Unserializable, Exit.USAGE),
         (errors.JobTimeout, Exit.TIMEOUT),

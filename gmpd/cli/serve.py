@@ -9,14 +9,20 @@ import click
 from gmpd.cli.app import App, standard
 
 
+def network_flags(tcp: str | None) -> dict[str, object]:
+    """The settings that ``--tcp`` stands for."""
+    return {} if tcp is None else {"tcp.enabled": True, "tcp.listen": tcp}
+
+
 @click.command(short_help="Run the daemon in the foreground.")
 @click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
 @click.option(
     "--import", "imports", multiple=True, metavar="MODULE",
     help="A module that every worker imports at start; may be repeated.",
 )  # fmt: skip
+@click.option("--tcp", metavar="HOST:PORT", help="Take clients of other machines there, too.")
 @standard
-def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
+def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None) -> int:
     """Run the daemon in the foreground.
 
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
@@ -30,6 +36,8 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     from gmpd.daemon.serve import serve
 
     inherited.settle()
-    config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
+    config = app.config(
+        {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
+    )
     logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
     return serve(config, announce=app.say)

@@ -14,6 +14,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.cli.report import say_error
+from gmpd.cli.serve import network_flags
 from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError, DaemonUnreachable
@@ -31,8 +32,9 @@ TAIL_BYTES = 2000
 @click.command(short_help="Start the daemon in the background.")
 @click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
 @click.option("--import", "imports", multiple=True, metavar="MODULE", help="As for gmpd serve.")
+@click.option("--tcp", metavar="HOST:PORT", help="As for gmpd serve.")
 @standard
-def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
+def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None) -> int:
     """Start the daemon in the background and wait until it is ready.
 
     A running daemon is left as it is; the exit code is then 0 if it takes work, 6 if it drains or
@@ -41,7 +43,9 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
     it: start it where your code is. It logs to gmpd.log in the state directory.
     """
-    config = app.config({"daemon.procs": procs, "daemon.imports": imports or None})
+    config = app.config(
+        {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
+    )
     check_procs(config.daemon.procs)
     record = _running(config)
     if record is not None:
@@ -51,6 +55,7 @@ def command(app: App, procs: int | None, imports: tuple[str, ...]) -> int:
     flags = ["--runtime-dir", config.daemon.runtime_dir]
     flags += ["--config", app.config_file] if app.config_file else []
     flags += ["--procs", str(procs)] if procs is not None else []
+    flags += ["--tcp", tcp] if tcp is not None else []
     flags += [word for name in imports for word in ("--import", name)]
     log = _log_file(config)
     start = log.stat().st_size if log.exists() else 0

@@ -7,6 +7,7 @@ a client only while jobs of it are out (see ``finalize``).
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from typing import Any, Self, TypeAlias
 from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
-from gmpd.client.calls import INSTEAD, Answer, check_client, prepare, refuse_durable
+from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
 from gmpd.client.connection import ClientConnection, T
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
@@ -142,12 +143,16 @@ class AsyncClient(
     #: Once it is connected.
     unpickle_threads: UnpickleThreads
 
-    def __init__(self, endpoint: str | None = None, *, name: str = "", key: object = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        name: str = "",
+        key: str | os.PathLike[str] | None = None,
+    ) -> None:
         pythons.welcome()
         check_client(name)
-        if key is not None:
-            raise NotImplementedError(f"key=...: {INSTEAD['key']}")
-        self._where = endpoint
+        self._where = endpoint, key
         super().__init__("", name)
         self._closed = True
         #: Whether ``connect`` was called: a client has one session in its life.
@@ -177,13 +182,13 @@ class AsyncClient(
             raise
 
     async def _connect(self) -> Self:
-        finding = _Finding(self._where)
+        finding = _Finding(*self._where)
         try:
             target = await asyncio.to_thread(finding.find)
         except asyncio.CancelledError:
             finding.give_up()
             raise
-        self.endpoint, self._daemon = target.endpoint, target.daemon
+        self.endpoint, self._daemon, self._key = target.endpoint, target.daemon, target.key
         self._liveness = Liveness(target.liveness)
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
@@ -550,15 +555,15 @@ class _Finding:
     """The search for a daemon, in a thread, which cannot be stopped. If the caller gives up, a
     private daemon that the thread starts is ended by the one of the two that comes second."""
 
-    def __init__(self, where: str | None) -> None:
-        self._where = where
+    def __init__(self, where: str | None, key: str | os.PathLike[str] | None) -> None:
+        self._where, self._key = where, key
         self._lock = threading.Lock()
         self._target: discovery.Target | None = None
         self._unwanted = False
 
     def find(self) -> discovery.Target:
         """In the thread; raises as ``discovery.find``."""
-        target = discovery.find(self._where)
+        target = discovery.find(self._where, key=self._key)
         with self._lock:
             self._target = target
             unwanted = self._unwanted

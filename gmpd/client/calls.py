@@ -10,19 +10,11 @@ from typing import Any, TypeVar
 # imported, and one that raises would break it.
 import gmpd.codec.cloud  # noqa: F401
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
-from gmpd.errors import GmpdError, NoAnswer, Unserializable
+from gmpd.errors import GmpdError, NoAnswer, NotAllowed, NotRegistered, Unserializable
 from gmpd.job import ATTRIBUTE, TEXT_MAX, options_of
 from gmpd.submit.batch import Options
 
 T = TypeVar("T")
-
-#: Features that this version lacks: why, and what to do instead.
-INSTEAD = {
-    "key": "this version has no keys, because a daemon serves its own machine and user only: leave"
-    " it out, and run the client there (over ssh, for example)",
-    "tcp": "in this version a daemon serves its own machine only: run the client there (over ssh,"
-    " for example), with an ipc:// address, a runtime directory, or nothing at all",
-}
 
 
 def check_client(name: Any, pending_max: Any = 1) -> None:
@@ -109,7 +101,21 @@ class Answer:
             )
         if self._ok:
             return self._value
-        raise self._value if isinstance(self._value, Exception) else GmpdError(str(self._value))
+        raise _as_error(self._value)
+
+
+#: Refusals of a daemon on another machine that have an error of their own.
+_REFUSALS = {"not_allowed": NotAllowed, "not_registered": NotRegistered}
+
+
+def _as_error(value: Any) -> Exception:
+    """The reason of a refused question: a text, a text with its kind, or what ended the session."""
+    if isinstance(value, Exception):
+        return value
+    for name, kind in _REFUSALS.items():
+        if isinstance(value, dict) and name in value:
+            return kind(str(value[name]))
+    return GmpdError(str(value))
 
 
 def wire_options(

@@ -21,8 +21,16 @@ from gmpd.client.liveness import TICKS, Liveness
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.reference import Documented, public
 from gmpd.client.stored import Storable
-from gmpd.errors import DaemonUnreachable, GmpdError, InvariantError, NoAnswer, another
-from gmpd.netpoll import Dealer, Network
+from gmpd.errors import (
+    DaemonUnreachable,
+    GmpdError,
+    InvariantError,
+    NoAnswer,
+    NotAllowed,
+    another,
+)
+from gmpd.keys import ClientKey
+from gmpd.netpoll import CurveKeys, Dealer, Network
 
 T = TypeVar("T")
 
@@ -42,6 +50,8 @@ class ClientConnection(metaclass=Documented):
     _plain = False
     _role = "client"
     _daemon: PrivateDaemon | None = None
+    #: For a daemon on another machine.
+    _key: ClientKey | None = None
 
     def __init__(self, endpoint: str, name: str, *, resend: bool = True) -> None:
         self.endpoint = endpoint
@@ -152,7 +162,9 @@ class ClientConnection(metaclass=Documented):
 
     def _open_link(self, network: Network) -> None:
         self._network = network
-        self._link = Dealer(network, self.endpoint)
+        key = self._key
+        curve = None if key is None else CurveKeys(key.server, key.secret)
+        self._link = Dealer(network, self.endpoint, keys=curve)
         self._link.send(self._core.hello())
 
     def _drop_link(self) -> None:
@@ -160,9 +172,33 @@ class ClientConnection(metaclass=Documented):
         self._network.close()
 
     def _no_answer(self, timeout_s: float) -> DaemonUnreachable:
+        if self._key is not None:
+            return DaemonUnreachable(
+                f"no daemon answered at {self.endpoint} within {timeout_s:g} s: {self._far_why()}"
+            )
         return DaemonUnreachable(
             f"no daemon answered at {self.endpoint} within {timeout_s:g} s: it hangs, or is"
             " ending. Its log says more; `gmpd down --now` ends it, `gmpd up` starts one"
+        )
+
+    def _far_why(self) -> str:
+        """The likely reasons why a daemon on another machine does not answer."""
+        if self._link.is_misunderstood:
+            return (
+                "it ended each handshake, because it has another key of its own than the one that"
+                " this client's key names, or is no gmpd: `gmpd keys export` there gives the"
+                " right one"
+            )
+        return (
+            "the host is down, its name is wrong, a firewall is between, or `gmpd serve` there does"
+            " not listen: see [tcp] in its settings, and `gmpd doctor`"
+        )
+
+    def _unknown_key(self) -> NotAllowed:
+        assert self._key is not None  # else there is none to refuse
+        return NotAllowed(
+            f"the daemon at {self.endpoint} does not know the key {self._key.name!r}: it was"
+            " revoked, or never added (`gmpd keys ls` there lists them)"
         )
 
     def _send_out(self) -> bool:
@@ -211,7 +247,10 @@ class ClientConnection(metaclass=Documented):
                 self._core.lose(broken)
 
     def _check_peer(self) -> None:
-        if self._link.take_disconnect():
+        lost = self._link.take_disconnect()
+        if self._link.is_refused:
+            self._core.lose(self._unknown_key())
+        elif lost:
             self._core.lose(self._gone())
 
     def _gone(self) -> DaemonUnreachable:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from gmpd import rundir
-from gmpd.client.calls import INSTEAD
+from gmpd import keys, rundir
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config, Layer
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import ConfigError, DaemonUnreachable
 
 #: The name of the clients' socket in the discovery file.
 CLIENTS = "client"
@@ -20,37 +19,47 @@ CLIENTS = "client"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect, how long to wait (seconds), and the daemon if it is this client's own."""
+    """Where to connect, how long to wait (seconds), and the daemon if it is this client's own.
+    ``key``: this client's; only a daemon on another machine needs one."""
 
     endpoint: str
     connect_timeout: float
     daemon: PrivateDaemon | None = None
     #: Seconds after which a caller that waits for a silent daemon is notified.
     liveness: float = 10.0
+    key: keys.ClientKey | None = None
 
     @classmethod
-    def of(cls, endpoint: str, config: Config, daemon: PrivateDaemon | None = None) -> Target:
+    def of(
+        cls,
+        endpoint: str,
+        config: Config,
+        daemon: PrivateDaemon | None = None,
+        key: keys.ClientKey | None = None,
+    ) -> Target:
         """With the times that the settings say."""
         client = config.client
-        return cls(endpoint, client.connect_timeout, daemon, client.liveness)
+        return cls(endpoint, client.connect_timeout, daemon, client.liveness, key=key)
 
 
 def find(
     endpoint: str | None = None,
     *,
+    key: str | os.PathLike[str] | None = None,
     config: Config | None = None,
     say: Callable[[str], object] | None = None,
 ) -> Target:
     """``endpoint``: an address or a runtime directory; None looks, and starts a private daemon. In
-    a job, and in what a job starts, the daemon that runs the job is found first.
+    a job, and in what a job starts, the daemon that runs the job is found first. ``key``: for a
+    daemon on another machine, the path of this client's key or the key itself.
 
     ``say`` gets the line that announces a private daemon; by default it goes to standard error,
     unless ``client.announce`` is off. Raises DaemonUnreachable when the one that was named does not
-    run, or none may be started; NotImplementedError for one on another machine.
+    run, or none may be started; ConfigError for a key that cannot be used.
     """
     config = config or Config.load()
-    if endpoint is not None and endpoint.startswith("tcp://"):
-        raise NotImplementedError(f"{endpoint}: {INSTEAD['tcp']}")
+    if (elsewhere := far(endpoint, key, config)) is not None:
+        return elsewhere
     if endpoint is not None and "://" in endpoint:
         return Target.of(endpoint, config)
     if endpoint is None and (around := _around(config)):
@@ -62,6 +71,49 @@ def find(
             raise
         return start_private(config, str(missing), say)
     return reach(record, config)
+
+
+def far(endpoint: str | None, key: str | os.PathLike[str] | None, config: Config) -> Target | None:
+    """The daemon on another machine that is meant; None: it is one of this machine.
+
+    What the caller says comes first; then flags, variables and files, of which a stronger one may
+    name a runtime directory instead. Raises ConfigError.
+    """
+    named = endpoint is not None and endpoint.startswith("tcp://")
+    if endpoint is not None and not named:
+        if key is not None:
+            raise ConfigError(
+                f"a key is for a daemon on another machine, tcp://host:7411; {endpoint} is one of"
+                " this machine, which the kernel vouches for: leave the key out"
+            )
+        return None
+    if not named and key is None and not _is_far(config):
+        return None
+    address = endpoint or config.client.address
+    if not (what := key or config.client.key):
+        raise ConfigError(
+            f"{address} is a daemon on another machine, which needs a key: key=..., GMPD_KEY, or"
+            " client.key in the settings; `gmpd keys add NAME` makes one where the daemon runs"
+        )
+    own = keys.read_client_key(what)
+    try:
+        address = keys.checked_address(address or own.address)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return Target.of(address, config, key=own)
+
+
+def _is_far(config: Config) -> bool:
+    """Whether the settings name a daemon on another machine."""
+    ranks = {layer: rank for rank, layer in enumerate(Layer)}
+    wanted = [
+        ranks[config.origin(name).layer]
+        for name in ("client.address", "client.key")
+        if config.value(name)
+    ]
+    if not wanted or ranks[config.origin("daemon.runtime_dir").layer] < min(wanted):
+        return False
+    return not _around(config) or min(wanted) <= ranks[Layer.ENVIRONMENT]
 
 
 def _around(config: Config) -> str:

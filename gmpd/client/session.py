@@ -59,6 +59,8 @@ FLUSH_JOBS = 64
 #: How long a waiting thread spins before it sleeps: a little over a round trip through coordinator
 #: and worker (0.38 ms; 0.7 ms when it spins for less than that and then sleeps).
 SPIN_NS = 500_000
+#: How often a client that connects over a network looks whether its key was refused, seconds.
+KEY_S = 0.1
 #: How long cancel() waits for the daemon's word, seconds.
 CANCEL_WAIT_S = 0.25
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
@@ -116,6 +118,7 @@ class Session(ClientConnection):
         #: Where its thread finds a client without other references.
         self._dropped: list[Session] = []
         self._daemon = target.daemon
+        self._key = target.key
         super().__init__(target.endpoint, name, resend=on_full == "wait")
         self._core.explain = self._loss
         self._liveness = Liveness(target.liveness)
@@ -397,7 +400,11 @@ class Session(ClientConnection):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise self._no_answer(timeout_s)
+                if self._key:
+                    left = min(left, KEY_S)
                 if not self._link.wait(left):
+                    if self._key and not self._link.take_disconnect() and self._link.is_refused:
+                        raise self._unknown_key()
                     continue
                 self._read()
                 if self._core.lost is not None:

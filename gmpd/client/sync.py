@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
-from gmpd.client.calls import INSTEAD, Answer, check_client, prepare, refuse_durable
+from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
 from gmpd.client.discovery import Target, find
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
@@ -45,6 +45,9 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     ``endpoint``: an address or a runtime directory. Without one the client finds the running
     daemon; if none runs, it starts a private one, which ends with the client.
+    ``key``: for a daemon on another machine (``tcp://host:7411``), the path of this client's key or
+    the key itself. Its jobs call registered functions, with plain values unless the key allows
+    others.
     ``name``: shown by ``gmpd status``.
     ``on_full``: what happens when the daemon has no room, or more than ``pending_max`` jobs are
     queued in the client. "wait": ``submit`` blocks, and the client sends refused jobs again.
@@ -63,15 +66,14 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         on_full: str = "wait",
         pending_max: int = PENDING_MAX,
         target: Target | None = None,
-        key: object = None,
+        key: str | os.PathLike[str] | None = None,
     ) -> None:
         pythons.welcome()
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
         check_client(name, pending_max)
-        if key is not None:
-            raise NotImplementedError(f"key=...: {INSTEAD['key']}")
-        super().__init__(target or find(endpoint), name, on_full=on_full, pending_max=pending_max)
+        target = target or find(endpoint, key=key)
+        super().__init__(target, name, on_full=on_full, pending_max=pending_max)
 
     # -- jobs ------------------------------------------------------------------------------------
 

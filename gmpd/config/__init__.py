@@ -16,7 +16,18 @@ All problems are reported at once, each with file and line or variable, and what
 chooses directories, `load` puts it all together.
 """
 
-from gmpd.config.keys import KEYS, SECTIONS, Client, Daemon, Dispatch, Http, Key, Limits, Restart
+from gmpd.config.keys import (
+    KEYS,
+    SECTIONS,
+    Client,
+    Daemon,
+    Dispatch,
+    Http,
+    Key,
+    Limits,
+    Restart,
+    Tcp,
+)
 from gmpd.config.layers import Layer, Origin
 from gmpd.config.load import Config, render
 from gmpd.config.units import (
@@ -42,6 +53,7 @@ __all__ = [
     "Limits",
     "Origin",
     "Restart",
+    "Tcp",
     "format_duration",
     "format_size",
     "parse_duration",

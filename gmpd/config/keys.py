@@ -190,6 +190,22 @@ class Http:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tcp:
+    """Clients of other machines: only those with a key (`gmpd keys`), always encrypted."""
+
+    enabled: bool = _flag(False, "listen for them; it needs the keys that `gmpd keys init` makes")
+    listen: str = _key("127.0.0.1:7411", Kind.ADDRESS, "host:port; port 0 takes a free one")
+    all_interfaces: bool = _flag(False, "allow listen to be 0.0.0.0 or [::]: every network")
+    keys: str = _text("", "the directory of keys; empty: keys below daemon.state_dir")
+    connections: int = _count(128, "connections", "of these clients at once", high=100_000)
+    value_bytes: int = _size(
+        "8MiB",
+        "the arguments of one of their jobs; a result may have limits.value_bytes",
+        low=1024,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """Programs that submit, and the command line."""
 
@@ -197,6 +213,10 @@ class Client:
         True, "if no daemon runs, start a private one that ends with the client"
     )
     announce: bool = _flag(True, "report on stderr that a private one was started")
+    address: str = _text(
+        "", "tcp://host:port of a daemon on another machine; empty: the one of this machine"
+    )
+    key: str = _text("", "the file with the key for it, or the key itself")
     connect_timeout: float = _time(
         "5s", "time for a daemon to answer; then it counts as unreachable", low=0.01
     )
@@ -234,6 +254,12 @@ class Key(NamedTuple):
         """`value` as TOML."""
         return literal(self.kind, value)
 
+    def shown(self, value: Any) -> Any:
+        """`value`, without what is secret in it."""
+        if isinstance(value, str) and value.startswith(_SECRET):
+            return f"{_SECRET}…"
+        return value
+
 
 SECTIONS: dict[str, type[Any]] = {
     "daemon": Daemon,
@@ -241,6 +267,7 @@ SECTIONS: dict[str, type[Any]] = {
     "dispatch": Dispatch,
     "restart": Restart,
     "http": Http,
+    "tcp": Tcp,
     "client": Client,
 }
 
@@ -258,11 +285,19 @@ def _catalogue() -> dict[str, Key]:
 
 KEYS: dict[str, Key] = _catalogue()
 
+#: How a key begins that stands where its file could be named.
+_SECRET = "gmpd-key-"  # noqa: S105 - its mark, which is public
+
 #: No duration is longer, seconds: a year, beyond which a unit was mixed up.
 DURATION_MAX_S = 366 * 86_400.0
 
 #: Short names of variables that are often set by hand.
-ALIASES = {"GMPD_RUNTIME_DIR": "daemon.runtime_dir", "GMPD_STATE_DIR": "daemon.state_dir"}
+ALIASES = {
+    "GMPD_RUNTIME_DIR": "daemon.runtime_dir",
+    "GMPD_STATE_DIR": "daemon.state_dir",
+    "GMPD_ADDRESS": "client.address",
+    "GMPD_KEY": "client.key",
+}
 
 
 def checked(key: Key, raw: object) -> Any:

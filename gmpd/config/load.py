@@ -18,6 +18,7 @@ from gmpd.config.keys import (
     Key,
     Limits,
     Restart,
+    Tcp,
     checked,
 )
 from gmpd.config.layers import (
@@ -30,8 +31,11 @@ from gmpd.config.layers import (
     search,
 )
 from gmpd.config.places import settle_dirs
-from gmpd.config.units import Kind
+from gmpd.config.units import Kind, split_address
 from gmpd.errors import ConfigError
+
+#: Hosts of ``tcp.listen`` that are every address of a machine.
+EVERYWHERE = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - they are refused unless allowed
 
 
 def _check_together(config: Config, problems: list[str]) -> None:
@@ -41,6 +45,12 @@ def _check_together(config: Config, problems: list[str]) -> None:
         problems.append(
             f"{small} = {KEYS[small].literal(config.value(small))} ({config.origin(small)}) is more"
             f" than {large} = {KEYS[large].literal(config.value(large))} ({config.origin(large)})"
+        )
+    host, _ = split_address(config.tcp.listen)
+    if config.tcp.enabled and host in EVERYWHERE and not config.tcp.all_interfaces:
+        problems.append(
+            f"tcp.listen = {config.tcp.listen} ({config.origin('tcp.listen')}) is every network"
+            " of this machine: name one of its addresses, or set tcp.all_interfaces = true"
         )
 
 
@@ -56,6 +66,7 @@ class Config:
     dispatch: Dispatch = field(default_factory=Dispatch)
     restart: Restart = field(default_factory=Restart)
     http: Http = field(default_factory=Http)
+    tcp: Tcp = field(default_factory=Tcp)
     client: Client = field(default_factory=Client)
     #: Where each value came from, for those that are not defaults.
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)

@@ -67,3 +67,8 @@ def settle_dirs(values: dict[str, Any], origins: dict[str, Origin], env: Mapping
         if not values.get(name):
             values[name], origins[name] = chosen
         values[name] = str(Path(values[name]).expanduser().absolute())
+    name = "tcp.keys"
+    if not values.get(name):
+        values[name] = f"{values['daemon.state_dir']}/keys"
+        origins[name] = Origin(Layer.SYSTEM, "below daemon.state_dir")
+    values[name] = str(Path(values[name]).expanduser().absolute())

@@ -17,13 +17,15 @@ import msgspec
 import gmpd
 from gmpd import protocol, versions
 from gmpd.config import Config
-from gmpd.daemon import job_messages
+from gmpd.daemon import job_messages, rights
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.network_clients import NetworkClients
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
-from gmpd.errors import ProtocolError
-from gmpd.netpoll import Connection, Router
+from gmpd.errors import NotAllowed, ProtocolError
+from gmpd.keys import AllowedClient
+from gmpd.netpoll import Connection, NetworkPeer, Router
 from gmpd.protocol import Refusal
 from gmpd.sched import events
 from gmpd.sched.records import Session, earliest
@@ -77,6 +79,8 @@ class Clients:
         self._sessions: dict[bytes, Session] = {}
         #: Takes messages about durable jobs.
         self.durable: DurableJobs
+        #: Those of other machines, if such may connect.
+        self.network: NetworkClients | None = None
         #: Those that only ask, of any version.
         self._admins: set[bytes] = set()
         #: Vanished ones, in the order in which their grace ends.
@@ -90,23 +94,82 @@ class Clients:
     # -- they speak --------------------------------------------------------------------------------
 
     def receive(self) -> None:
-        """Take a turn's worth of messages."""
+        """Take a turn's worth of messages of this machine's clients."""
+        self._receive(self._router)
+
+    def receive_network(self) -> None:
+        """And of other machines' clients."""
+        self._receive(self._over_network.router)
+
+    def _receive(self, router: Router) -> None:
         traffic = self._traffic
         enough = traffic.bytes_in + BYTES_PER_TURN
         for n in range(MESSAGES_PER_TURN):
-            received = self._router.recv(expected=not n) if traffic.bytes_in < enough else None
+            received = router.recv(expected=not n) if traffic.bytes_in < enough else None
             if received is None:
                 return
             peer, frames = received
             try:
                 message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
                 traffic.count_in(message, frames)
-                self._heard(peer, message, frames[1:])
+                if router is self._router:
+                    self._heard(peer, message, frames[1:])
+                else:
+                    self._heard_over_network(peer, message, frames[1:])
             except ProtocolError as error:
                 self._sched.counters.dropped["bad_client_message"] += 1
                 self._refuse(peer, Refusal.MALFORMED, str(error))
             except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
                 self._failed(peer, frames[0], error)
+
+    @property
+    def _over_network(self) -> NetworkClients:
+        assert self.network is not None  # else none of their messages could come
+        return self.network
+
+    def _router_of(self, peer: bytes) -> Router:
+        return self._over_network.router if type(peer) is NetworkPeer else self._router
+
+    def _client_at(self, peer: bytes) -> AllowedClient | None:
+        """The client of another machine that is at the other end; None: one of this machine.
+
+        Raises NotAllowed if its key is not known any more.
+        """
+        if type(peer) is not NetworkPeer:
+            return None
+        client = self._over_network.client(peer)
+        if client is None:
+            raise NotAllowed(f"the key {peer.name!r} is not known any more")
+        return client
+
+    def _heard_over_network(
+        self, peer: bytes, message: protocol.FromClient, frames: list[Any]
+    ) -> None:
+        try:
+            client = self._client_at(peer)
+            assert client is not None  # of no such router comes another
+            self._heard(peer, rights.screen(client, message, frames), frames)
+        except NotAllowed as error:
+            self._forbid(peer, message, error)
+
+    def _forbid(self, peer: bytes, message: protocol.FromClient, error: NotAllowed) -> None:
+        """Tell a client that it may not do that; nothing has changed."""
+        self._sched.counters.dropped["not_allowed"] += 1
+        if isinstance(message, protocol.Call | protocol.Enqueue | protocol.AskJobs):
+            self.send(peer, protocol.Reply(message.request, False, {"not_allowed": str(error)}))
+        else:
+            self._refuse(peer, Refusal.NOT_ALLOWED, str(error))
+
+    def revoked(self, peer: NetworkPeer, connection: Connection) -> None:
+        """The key of a connected client has changed: it is told, and cut in a moment."""
+        text = f"the key {peer.name!r} was changed or revoked"
+        self._refuse(peer, Refusal.NOT_ALLOWED, text)
+        self._cut_soon(connection)
+        self.disconnect(peer)
+
+    def _cut_soon(self, connection: Connection) -> None:
+        self._cutting.append((time.monotonic_ns() + READ_WHY_NS, connection))
+        self._set_deadline()
 
     def _failed(self, peer: bytes, envelope: bytes, error: Exception) -> None:
         """A handler raised: this client is told why and disconnected, its jobs are dropped."""
@@ -118,8 +181,7 @@ class Clients:
             Refusal.FAILED,
             f"its handling failed ({type(error).__name__}: {error}): see its log",
         )
-        self._cutting.append((time.monotonic_ns() + READ_WHY_NS, self._router.last_connection()))
-        self._set_deadline()
+        self._cut_soon(self._router_of(peer).last_connection())
         self.disconnect(peer)
 
     def disconnect(self, peer: bytes) -> None:
@@ -177,7 +239,9 @@ class Clients:
             dropped["version"] += 1
             self._refuse(peer, Refusal.VERSION, str(error))
             return
-        why = "" if message.role == protocol.ADMIN else incompatible(message.info)
+        client = self._client_at(peer)
+        plain = message.role == protocol.ADMIN or (client is not None and not client.pickle)
+        why = "" if plain else incompatible(message.info)
         if why:
             dropped["version"] += 1
             self._refuse(peer, Refusal.INCOMPATIBLE, why)
@@ -188,16 +252,20 @@ class Clients:
             self._refuse(peer, Refusal.SESSIONS, text)
             return
         if peer not in self._sessions:
-            self._sessions[peer] = self._open(peer, message)
+            self._sessions[peer] = self._open(peer, message, "" if client is None else client.name)
             if message.role == protocol.ADMIN:
                 self._admins.add(peer)
-        self._router.identified()
-        self.send(peer, self.welcome(version))
+            if client is not None and isinstance(peer, NetworkPeer):
+                self._over_network.greeted(peer, client)
+        self._router_of(peer).identified()
+        welcome = self.welcome(version)
+        self.send(peer, welcome if client is None else self._for_network(welcome, client))
 
-    def _open(self, peer: bytes, message: protocol.Hello) -> Session:
+    def _open(self, peer: bytes, message: protocol.Hello, owner: str) -> Session:
         sched, info = self._sched, message.info
         key = message.session[:12].hex()
-        opened = events.SessionOpened(sched.next_sid, peer, info.name[:64], info.waits, key)
+        name = info.name[:64]
+        opened = events.SessionOpened(sched.next_sid, peer, name, info.waits, key, owner)
         sched.handle(opened, time.monotonic_ns())
         return sched.sessions[opened.sid]
 
@@ -215,8 +283,14 @@ class Clients:
             version, self._epoch, limits.client_window, batch, limits.value_bytes, info
         )
 
+    def _for_network(self, welcome: protocol.Welcome, client: AllowedClient) -> protocol.Welcome:
+        """A Welcome with what a client of another machine has to know."""
+        info = msgspec.structs.replace(welcome.info, role=str(client.role), plain=not client.pickle)
+        value_bytes = min(welcome.value_bytes, self._over_network.value_bytes)
+        return msgspec.structs.replace(welcome, value_bytes=value_bytes, info=info)
+
     def _refuse(self, peer: bytes, code: Refusal, reason: str) -> None:
-        self._router.send(peer, [protocol.pack_refusal(code, reason)])
+        self._router_of(peer).send(peer, [protocol.pack_refusal(code, reason)])
 
     # -- they are told -----------------------------------------------------------------------------
 
@@ -224,7 +298,7 @@ class Clients:
         """Tell a client something; one that cannot be reached has vanished."""
         data = protocol.pack(message)
         self._traffic.count_out(message, len(data))
-        if not self._router.send(peer, [data, *frames]):
+        if not self._router_of(peer).send(peer, [data, *frames]):
             self._lose(peer)
 
     def farewell(self, reason: str, code: protocol.Ending) -> None:
@@ -236,7 +310,10 @@ class Clients:
 
     def someone_left(self) -> None:
         """Some client's connection ended: an empty probe finds which ones cannot be reached."""
-        if self._router.take_disconnects():
+        left = self._router.take_disconnects()
+        if self.network is not None:
+            left = self.network.router.take_disconnects() or left
+        if left:
             self._probe_at = time.monotonic_ns() + PROBE_AGAIN_NS
             self._set_deadline()
             self._probe()
@@ -264,25 +341,28 @@ class Clients:
     def _probe(self) -> None:
         nothing = [protocol.pack(protocol.Running([]))]
         for peer in list(self._sessions):
-            if not self._router.send(peer, nothing):
+            if not self._router_of(peer).send(peer, nothing):
                 self._lose(peer)
 
     def _lose(self, peer: bytes) -> None:
         """A client vanished without a word: its jobs continue for ``limits.client_grace``."""
-        self._admins.discard(peer)
-        self.durable.forget(peer)
-        session = self._sessions.pop(peer, None)
+        session = self._forget(peer)
         if session is not None:
             grace_ns = int(self._limits.client_grace * 1e9)
             self._lost.append((time.monotonic_ns() + grace_ns, session))
             self._set_deadline()
 
     def _drop(self, peer: bytes) -> None:
-        self._admins.discard(peer)
-        self.durable.forget(peer)
-        session = self._sessions.pop(peer, None)
+        session = self._forget(peer)
         if session is not None:
             self._close(session, time.monotonic_ns())
+
+    def _forget(self, peer: bytes) -> Session | None:
+        self._admins.discard(peer)
+        if isinstance(peer, NetworkPeer):
+            self._over_network.left(peer)
+        self.durable.forget(peer)
+        return self._sessions.pop(peer, None)
 
     def _close(self, session: Session, now: int) -> None:
         self._sched.handle(events.SessionClosed(session.sid), now)

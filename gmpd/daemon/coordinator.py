@@ -26,13 +26,15 @@ from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.network_clients import AllowList, NetworkClients
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
 from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
-from gmpd.netpoll import Network, Poller, Router, ZapHandler
+from gmpd.keys import KeyDirectory
+from gmpd.netpoll import Network, NetworkRouter, Poller, Router, ZapHandler
 from gmpd.sched import instructions as do
 from gmpd.sched.counters import Histogram
 from gmpd.sched.events import Draining, TurnEnded
@@ -120,6 +122,8 @@ class Coordinator:
         self._worker_link = Router(
             self._network, endpoints["worker"], value_bytes=limit, connections_max=of_workers
         )
+        #: For clients of other machines.
+        self._network_link: Router | None = None
         self._admin = AdminApi(self)
         self._faults = Faults(self.sched)
         self.clients = Clients(
@@ -155,13 +159,41 @@ class Coordinator:
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
-        for link, whose, left in (
-            (self._client_link, "clients", self.clients.someone_left),
-            (self._worker_link, "workers", self.workers.take_disconnects),
-        ):
-            assert link.monitor is not None  # it counts its connections
-            connection_limit = ConnectionLimit(link, whose, self.deadlines)
-            self._poller.add(partial(_connections_changed, left, connection_limit), link.monitor.fd)
+        self._watch_connections(self._client_link, "clients", self.clients.someone_left)
+        self._watch_connections(self._worker_link, "workers", self.workers.take_disconnects)
+
+    def _watch_connections(self, link: Router, whose: str, left: Callable[[], None]) -> None:
+        assert link.monitor is not None  # it counts its connections
+        connection_limit = ConnectionLimit(link, whose, self.deadlines)
+        self._poller.add(partial(_connections_changed, left, connection_limit), link.monitor.fd)
+
+    def listen_on_network(self) -> str:
+        """Take clients of other machines, as ``[tcp]`` says; the address.
+
+        Raises ConfigError when the keys are missing or cannot be trusted.
+        """
+        tcp = self.config.tcp
+        directory = KeyDirectory(tcp.keys)
+        secret = directory.server_secret()
+        allowed = AllowList(directory)
+        allowed.look()
+        router = NetworkRouter(
+            self._network,
+            f"tcp://{tcp.listen}",
+            value_bytes=min(tcp.value_bytes, self.config.limits.value_bytes)
+            + protocol.ENVELOPE_SLACK,
+            connections_max=tcp.connections,
+            messages_max=self.config.limits.client_messages,
+            secret=secret,
+        )
+        self._network_link = router
+        self._zap.admit = allowed.admit
+        self.clients.network = NetworkClients(
+            router, allowed, self.deadlines, self.clients.revoked, tcp.value_bytes
+        )
+        self._poller.add(self.clients.receive_network, router)
+        self._watch_connections(router, "clients of other machines", self.clients.someone_left)
+        return router.endpoint
 
     def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""
@@ -191,6 +223,8 @@ class Coordinator:
         counts = Counter(self.sched.counters.dropped)
         counts["bad_handshake"] += self._client_link.bad_handshakes
         counts["bad_handshake"] += self._worker_link.bad_handshakes
+        if self._network_link is not None:
+            counts["bad_handshake"] += self._network_link.bad_handshakes
         counts["refused_peer"] += self._zap.refused
         return +counts
 
@@ -353,6 +387,8 @@ class Coordinator:
         self._zap.close()
         self._client_link.close(int(FAREWELL_S * 1000))
         self._worker_link.close()
+        if self._network_link is not None:
+            self._network_link.close(int(FAREWELL_S * 1000))
         self._network.close_gently(int(FAREWELL_S * 1000))
         self._poller.close()
 

@@ -28,6 +28,7 @@ from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.supervisor import SpawnContext
 from gmpd.errors import ConfigError, GmpdError
+from gmpd.keys import KeyDirectory
 
 log = logging.getLogger("gmpd.serve")
 
@@ -112,7 +113,8 @@ class Presence:
         self._notifier = notifier
         self._directory = directory
         self._announce = announce
-        self._client = rundir.endpoint(directory, "client")
+        client = rundir.endpoint(directory, "client")
+        self.endpoints = {"client": client}
         self._ready = False
         self._http: str | None = None
         self._http_problem: str | None = None if config.http.enabled else ""
@@ -122,7 +124,7 @@ class Presence:
             coordinator.tick_s = notifier.watchdog_s
             coordinator.on_tick = Watchdog(notifier, notifier.watchdog_s, self._status)
         if config.http.enabled:
-            self._gateway = Gateway(config, self._client)
+            self._gateway = Gateway(config, client)
             Watched(self._gateway, coordinator.watch, coordinator.unwatch, self._on_gateway)
 
     def _on_ready(self) -> None:
@@ -132,6 +134,8 @@ class Presence:
         self._announce(
             f"gmpd {gmpd.__version__} serves on {self._coordinator.procs} Ps in {self._directory}"
         )
+        if address := self.endpoints.get("tcp"):
+            self._announce(f"clients of other machines with a key: {address}")
         self._announce_gateway()
 
     def _on_gateway(self, gateway: Gateway) -> None:
@@ -153,7 +157,7 @@ class Presence:
         record = rundir.Discovery.of_this_process(
             version=gmpd.__version__,
             started_at=self._coordinator.started_at,
-            endpoints={"client": self._client},
+            endpoints=self.endpoints,
             http=self._http,
             http_problem=self._http_problem,
         )
@@ -201,6 +205,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
     own = inherited.settle()
     directory = rundir.prepare(config.daemon.runtime_dir)
     rundir.check_room(directory, "daemon.runtime_dir")
+    if config.tcp.enabled:
+        KeyDirectory(config.tcp.keys).server_secret()  # or there is no point in starting workers
     with rundir.Lock.acquire(directory) as lock:
         for name in lock.clear_stale():
             log.info("removed %s, left by a daemon that died", name)
@@ -213,6 +219,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         coordinator.live_in(lock, presence.publish)
         coordinator.durable.resume()
         try:
+            if config.tcp.enabled:
+                presence.endpoints["tcp"] = coordinator.listen_on_network()
             _run(coordinator, notifier)
         finally:
             presence.close()

@@ -12,21 +12,28 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 
 from __future__ import annotations
 
+from gmpd.netpoll.curve import CurveKeys, new_secret, public_of
 from gmpd.netpoll.links import Dealer, Router, probe
 from gmpd.netpoll.monitor import Connection
 from gmpd.netpoll.poller import Poller, Source
 from gmpd.netpoll.sockets import Frame, Frames, Network
+from gmpd.netpoll.tcp import NetworkPeer, NetworkRouter
 from gmpd.netpoll.zap import ZapHandler
 
 __all__ = [
     "Connection",
+    "CurveKeys",
     "Dealer",
     "Frame",
     "Frames",
     "Network",
+    "NetworkPeer",
+    "NetworkRouter",
     "Poller",
     "Router",
     "Source",
     "ZapHandler",
+    "new_secret",
     "probe",
+    "public_of",
 ]

@@ -11,8 +11,19 @@ from typing import Any
 import zmq
 
 from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.netpoll.curve import CurveKeys, be_client, be_server
 from gmpd.netpoll.files import inode_at, remove_file
-from gmpd.netpoll.monitor import DROPPED, Connection, ConnectionMonitor, inode_of, shut_down
+from gmpd.netpoll.monitor import (
+    BAD_HANDSHAKE,
+    BAD_KEY,
+    DROPPED,
+    GREETED,
+    Connection,
+    ConnectionMonitor,
+    event_of,
+    inode_of,
+    shut_down,
+)
 from gmpd.netpoll.sockets import (
     MORE,
     NOBLOCK,
@@ -24,6 +35,7 @@ from gmpd.netpoll.sockets import (
     send_frames,
     sender_of,
 )
+from gmpd.netpoll.zap import LOCAL, NETWORK
 from gmpd.timeouts import wait_ms
 
 #: Whole messages that wait inside libzmq per peer. Ours are batches of up to thousands of jobs and
@@ -38,16 +50,21 @@ HANDSHAKE_MS = 5_000
 #: that finds this queue full tries again after RECONNECT_IVL.
 BACKLOG = 32
 
-#: The ZAP domain of every listening socket. Any non-empty name will do: setting one is what makes
-#: libzmq ask the ZapHandler, and refuse greetings that are older than ZMTP 3.
-ZAP_DOMAIN = b"gmpd"
-
 
 class Dealer:
-    """The connecting end of a link: clients and workers. Not for two threads at once."""
+    """The connecting end of a link: clients and workers. Not for two threads at once.
+
+    ``keys``: of a client on another machine.
+    """
 
     def __init__(
-        self, network: Network, endpoint: str, *, value_bytes: int = -1, linger_ms: int = 0
+        self,
+        network: Network,
+        endpoint: str,
+        *,
+        value_bytes: int = -1,
+        linger_ms: int = 0,
+        keys: CurveKeys | None = None,
     ) -> None:
         socket = network.context.socket(zmq.DEALER)
         socket.set(zmq.LINGER, linger_ms)
@@ -55,7 +72,15 @@ class Dealer:
         socket.set(zmq.RCVHWM, 0)  # bounded by the credit given to the peer
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.RECONNECT_IVL, 20)  # ms: a daemon that is just binding is found at once
-        self._monitor = socket.get_monitor_socket(DROPPED)
+        watched = DROPPED
+        if keys is not None:
+            be_client(socket, keys)
+            watched |= GREETED | BAD_HANDSHAKE
+        self._monitor = socket.get_monitor_socket(watched)
+        #: The other end has passed the handshake; without keys it has none to pass.
+        self._greeted = keys is None
+        #: The daemon does not know this client's key; or something else went wrong.
+        self.is_refused = self.is_misunderstood = False
         self._socket = socket
         self.endpoint = endpoint
         socket.connect(os.fsencode(endpoint))
@@ -101,11 +126,18 @@ class Dealer:
         return bool(self._socket.poll(wait_ms(timeout_s)))
 
     def take_disconnect(self) -> bool:
-        """Whether the peer's end has been closed since the last question."""
+        """Whether the peer's end has been closed since the last question. Before a handshake has
+        succeeded nothing was there to be closed."""
         lost = False
         while is_readable(self._monitor):
-            self._monitor.recv_multipart(NOBLOCK)
-            lost = True
+            event, _ = event_of(self._monitor.recv_multipart(NOBLOCK)[0])
+            if event == GREETED:
+                self._greeted, self.is_misunderstood = True, False
+            elif event == DROPPED:
+                lost = lost or self._greeted
+            else:
+                self.is_refused = self.is_refused or event == BAD_KEY
+                self.is_misunderstood = True
         return lost
 
     def close(self, linger_ms: int = 0) -> None:
@@ -122,7 +154,8 @@ class Router:
     ``bad_handshakes`` counts peers that never got as far as a message (garbage, HTTP, another
     user). ``connections_max``: the limit of connections, see ``ConnectionMonitor``; None: they are
     not counted. ``messages_max``: a peer that does not read, and for which this many messages wait
-    inside libzmq, counts as gone; 0: no limit.
+    inside libzmq, counts as gone; 0: no limit. ``secret``: it takes clients of other machines, who
+    encrypt for this key.
     """
 
     def __init__(
@@ -133,6 +166,7 @@ class Router:
         value_bytes: int = -1,
         connections_max: int | None = None,
         messages_max: int = 0,
+        secret: bytes = b"",
     ) -> None:
         socket = network.context.socket(zmq.ROUTER)
         socket.set(zmq.LINGER, 0)
@@ -142,7 +176,10 @@ class Router:
         socket.set(zmq.MAXMSGSIZE, value_bytes)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.set(zmq.BACKLOG, BACKLOG)
-        socket.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        socket.set(zmq.ZAP_DOMAIN, NETWORK if secret else LOCAL)
+        if secret:
+            be_server(socket, secret)
+            socket.set(zmq.IPV6, "[" in endpoint)
         self.monitor: ConnectionMonitor | None = None
         self._socket = socket
         self._send = sender_of(socket)
@@ -178,6 +215,9 @@ class Router:
 
     def _bind(self) -> None:
         _bind_private(self._socket, self.endpoint)
+        if not self.endpoint.startswith("ipc://"):  # a port 0 has got a number
+            last: Any = self._socket.get(zmq.LAST_ENDPOINT)
+            self.endpoint = last.decode().rstrip("\0")
         self._bound = inode_at(self.endpoint)
         self.stirred = True
 

@@ -23,10 +23,11 @@ MONITOR_END_S = 5.0
 _EVENT = struct.Struct("=HI")
 _ACCEPTED = int(zmq.Event.ACCEPTED)
 DROPPED = int(zmq.Event.DISCONNECTED)
-_BAD_HANDSHAKE = int(
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
+#: Of a connecting end: the handshake has succeeded; the other end refuses this one's key.
+GREETED = int(zmq.Event.HANDSHAKE_SUCCEEDED)
+BAD_KEY = int(zmq.Event.HANDSHAKE_FAILED_AUTH)
+BAD_HANDSHAKE = BAD_KEY | int(
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 )
 _STOPPED = int(zmq.Event.MONITOR_STOPPED)
 #: Ends the name of a socket's file while new connections are refused.
@@ -54,6 +55,8 @@ class ConnectionMonitor:
     In a thread of its own: libzmq accepts every connection, in its own thread too, and aborts the
     process when no descriptor is left; a busy owner would come too late. While it refuses, the
     socket's file has another name: new connects get ENOENT, established connections are unaffected.
+    A TCP socket has no file, so there one connection too many ends the oldest whose peer has not
+    identified itself: a flood of strangers keeps no client out that shows its key soon.
     ``fd`` is readable when something has changed.
     """
 
@@ -68,7 +71,7 @@ class ConnectionMonitor:
         #: Inodes of peers that identified themselves; the Hello may come before the event.
         self._identified: set[int] = set()
         self._socket = socket
-        events = _ACCEPTED | DROPPED | _BAD_HANDSHAKE | _STOPPED
+        events = _ACCEPTED | DROPPED | BAD_HANDSHAKE | _STOPPED
         self._monitor = socket.get_monitor_socket(events)
         self._thread = threading.Thread(target=self._watch, name="gmpd-monitor", daemon=True)
         self._thread.start()
@@ -78,7 +81,7 @@ class ConnectionMonitor:
 
     def _watch(self) -> None:
         while True:
-            number, fd = _EVENT.unpack(self._monitor.recv_multipart()[0])
+            number, fd = event_of(self._monitor.recv_multipart()[0])
             if number == _STOPPED:
                 break
             if number == _ACCEPTED:
@@ -91,9 +94,19 @@ class ConnectionMonitor:
 
     def _on_accepted(self, fd: int) -> None:
         self._accepted[fd] = _Accepted(inode_of(fd), time.monotonic_ns())
-        if not self.is_refusing and len(self._accepted) >= self._limit and self._path:
+        if len(self._accepted) >= self._limit and not self._path:
+            self._end_oldest()
+        elif len(self._accepted) >= self._limit and not self.is_refusing:
             self.is_refusing = rename_file(self._path, self._path + _SHUT)
             os.eventfd_write(self.fd, 1)
+
+    def _end_oldest(self) -> None:
+        """Of those that have not identified themselves; the newest if all have."""
+        ages = list(self._accepted.items())
+        strangers = [each for each in ages if each[1].inode not in self._identified]
+        fd, accepted = strangers[0] if strangers else ages[-1]
+        del self._accepted[fd]
+        shut_down(fd, accepted.inode)
 
     def _on_disconnected(self, fd: int) -> None:
         accepted = self._accepted.pop(fd, None)
@@ -129,6 +142,12 @@ class ConnectionMonitor:
         os.close(self.fd)
         if self.is_refusing:
             remove_file(f"ipc://{self._path}{_SHUT}")
+
+
+def event_of(frame: bytes) -> tuple[int, int]:
+    """Number and value of a monitor's event, from its first frame."""
+    number, value = _EVENT.unpack(frame)
+    return number, value
 
 
 def inode_of(fd: int) -> int:

@@ -108,6 +108,9 @@ class Refusal(IntEnum):
     FAILED = 3
     #: Python, gmpd, pickle or cloudpickle of the two sides are unsafe for each other's values.
     INCOMPATIBLE = 4
+    #: The key of this client, which is on another machine, is not known any more, or does not allow
+    #: this.
+    NOT_ALLOWED = 5
 
 
 class Ending(IntEnum):
@@ -146,10 +149,12 @@ Counts: TypeAlias = Numbers | None
 Scalar: TypeAlias = bool | int | float | str | None
 ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
 #: How a function travels (by a name to import, a name of its program, or by value), or a part of
-#: its program.
-FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part)\Z")]
+#: its program; "registered": a name that a worker's modules must have declared.
+FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part|registered)\Z")]
 #: Which limit refused a job.
-Reason: TypeAlias = Literal["draining", "window", "queue_jobs", "queue_bytes", "too_large"]
+Reason: TypeAlias = Literal[
+    "draining", "window", "queue_jobs", "queue_bytes", "too_large", "not_registered"
+]
 
 
 class Declaration(Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
@@ -195,6 +200,10 @@ class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
     pid: Number = 0
     version: str = ""
     python: str = ""
+    #: To a client of another machine: the role of its key, and whether it exchanges plain data
+    #: only.
+    role: str = ""
+    plain: bool = False
 
 
 class Options(

@@ -76,12 +76,13 @@ class OfSession(Event, frozen=True, gc=False):
 class SessionOpened(OfSession, frozen=True, gc=False):
     """A client said Hello. ``sid`` is ``Sched.next_sid``. ``link`` is opaque: the shell's name for
     the way to it. ``waits``: it is offered room after it was refused some. ``key``: how the ids of
-    its jobs begin."""
+    its jobs begin. ``owner``: the name of the key of a client of another machine; else empty."""
 
     link: bytes | str
     name: str
     waits: bool = False
     key: str = ""
+    owner: str = ""
 
 
 class Defined(OfSession, frozen=True, gc=False):

@@ -71,9 +71,11 @@ class Ledger:
             (queue.hold if session.full else queue.release)(session.sid)
         self.turned.append(session)
 
-    def open_session(self, link: Any, name: str, *, waits: bool = False, key: str = "") -> Session:
+    def open_session(
+        self, link: Any, name: str, *, waits: bool = False, key: str = "", owner: str = ""
+    ) -> Session:
         """A client said Hello; ``waits``: offer it room when jobs of it were refused."""
-        session = Session(self.next_sid, link, name, waits=waits, key=key)
+        session = Session(self.next_sid, link, name, waits=waits, key=key, owner=owner)
         self.next_sid += 1
         self.sessions[session.sid] = session
         return session

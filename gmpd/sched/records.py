@@ -271,7 +271,8 @@ class Failure(NamedTuple):
 @dataclass(eq=False, repr=False)
 class Session:
     """One client. ``link`` is the shell's name for the way to it; opaque here. ``key`` is how the
-    ids of its jobs begin.
+    ids of its jobs begin. ``owner``: whose jobs these are, by the name of a key; empty for all
+    programs of this machine.
 
     ``parent``: the client is a worker, the home of Gs whose children run elsewhere as jobs.
     """
@@ -281,6 +282,7 @@ class Session:
     name: str
     parent: PRecord | None = None
     key: str = ""
+    owner: str = ""
     jobs: dict[int, Job] = field(default_factory=dict)
     functions: dict[int, Function] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=Outcomes)

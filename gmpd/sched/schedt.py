@@ -157,7 +157,9 @@ class Sched:
         session = ledger.sessions.get(event.sid)
         if session is None:
             if isinstance(event, events.SessionOpened):
-                ledger.open_session(event.link, event.name, waits=event.waits, key=event.key)
+                ledger.open_session(
+                    event.link, event.name, waits=event.waits, key=event.key, owner=event.owner
+                )
             elif not isinstance(event, events.SessionClosed):  # a session may end twice
                 raise InvariantError(f"session {event.sid} is not open: {event}")
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, assert_never
 
 from gmpd import protocol
-from gmpd.errors import DaemonUnreachable, ProtocolError, Unserializable
+from gmpd.errors import DaemonUnreachable, NotAllowed, ProtocolError, Unserializable
 from gmpd.protocol import Refusal
 from gmpd.submit.batch import Options
 
@@ -49,6 +49,8 @@ def raise_refused(message: protocol.Refused) -> None:
             raise ProtocolError(
                 f"the daemon disconnected this client: {message.reason}. Its log says more"
             )
+        case Refusal.NOT_ALLOWED:
+            raise NotAllowed(f"the daemon refuses this client: {message.reason}")
         case _:
             assert_never(message.code)
 

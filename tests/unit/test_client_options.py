@@ -13,23 +13,28 @@ from gmpd.client.aio import AsyncClient
 from gmpd.client.calls import wire_options
 from gmpd.client.reference import FOR_GMPD
 from gmpd.client.sync import Client
+from gmpd.errors import ConfigError
+from gmpd.keys import ClientKey
+
+KEY = ClientKey("me", b"s" * 32, b"c" * 32, "tcp://host:7411").text
 
 
 @pytest.mark.parametrize(
-    ("ask", "instead"),
+    ("make", "told"),
     [
-        (lambda c: Client("ipc:///x", key="k"), "leave it out"),
-        (lambda c: AsyncClient(key="k"), "leave it out"),
-        (lambda c: Client("tcp://host:7411"), "run the client there"),
+        (lambda: Client("ipc:///x", key="k"), "leave the key out"),
+        (lambda: Client("tcp://host:7411"), "needs a key"),
+        (lambda: Client("tcp://host:7411", key="/no/such/file"), "no key file /no/such/file"),
+        (lambda: Client("tcp://host", key="gmpd-key-1:x:y"), "this is none"),
+        (lambda: Client("tcp://host", key=KEY), "write it as tcp://host:7411"),
     ],
-    ids=["key", "async key", "tcp"],
+    ids=["local", "none", "missing", "damaged", "no port"],
 )
-def test_what_is_not_there_yet_says_what_to_do_instead(
-    ask: Callable[[Client], object], instead: str
+def test_a_key_that_cannot_be_used_is_refused_at_once(
+    make: Callable[[], object], told: str
 ) -> None:
-    half_made = Client.__new__(Client)
-    with pytest.raises(NotImplementedError, match=instead):
-        ask(half_made)
+    with pytest.raises(ConfigError, match=told):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -375,6 +375,7 @@ def test_the_shipped_file_holds_every_key_with_its_default() -> None:
     assert {name for name in KEYS if config.value(name) != KEYS[name].default} <= {
         "daemon.runtime_dir",
         "daemon.state_dir",
+        "tcp.keys",
     }
 
 

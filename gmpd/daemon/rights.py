@@ -1,0 +1,89 @@
+"""The rights of clients of other machines, by the roles of their keys. No IO.
+
+A message passes as it is, or changed, or is refused; what no rule names is refused. Functions go by
+name, and worker processes call only what their modules have declared; values are plain data unless
+the operator allows pickles for the key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gmpd import protocol
+from gmpd.errors import NotAllowed
+from gmpd.keys import AllowedClient, Role
+
+#: The kind of a function that a worker's modules must have declared.
+REGISTERED = "registered"
+#: How plain arguments begin (``codec.values``); they bring no frames of their own.
+_PLAIN_CALL = b"\x93"
+
+_ANY = frozenset({protocol.Hello, protocol.Bye, protocol.Call, protocol.AskJobs})
+#: The messages of each role.
+MESSAGES: dict[Role, frozenset[type[Any]]] = {
+    Role.READ: _ANY,
+    Role.SUBMIT: _ANY
+    | {
+        protocol.Define,
+        protocol.Undefine,
+        protocol.Submit,
+        protocol.Cancel,
+        protocol.Ack,
+        protocol.Pull,
+        protocol.Enqueue,
+        protocol.Waive,
+    },
+    Role.ADMIN: frozenset(protocol.FROM_CLIENT.classes.values()),
+}
+#: Calls that look, at what every client may know.
+LOOKING = frozenset({"ping", "status", "snapshot", "jobs", "job_counts"})
+#: Questions about durable jobs that change none.
+_LOOKING_AT_JOBS = frozenset({"find", "result", "story"})
+
+
+def screen(
+    client: AllowedClient, message: protocol.FromClient, frames: list[Any]
+) -> protocol.FromClient:
+    """The message as it counts. Raises NotAllowed."""
+    role = client.role
+    if type(message) not in MESSAGES[role]:
+        raise _forbidden(client, f"a message {type(message).__name__}")
+    match message:
+        case protocol.Call(_, method):
+            if role is not Role.ADMIN and method not in LOOKING:
+                raise _forbidden(client, f"`{method}`")
+        case protocol.AskJobs(_, what):
+            if role is Role.READ and what not in _LOOKING_AT_JOBS:
+                raise _forbidden(client, f"to {what} jobs")
+        case protocol.Define(fid, kind, name):
+            if kind != "name":
+                raise NotAllowed(
+                    f"{name} comes by value, and over a network functions go by name only: put it"
+                    " into a module that the daemon imports, and mark it with @gmpd.job"
+                )
+            return protocol.Define(fid, REGISTERED, name, b"", [])
+        case protocol.Submit() | protocol.Enqueue():
+            if not client.pickle:
+                _check_plain(client, message, frames)
+        case _:
+            pass
+    return message
+
+
+def _forbidden(client: AllowedClient, what: str) -> NotAllowed:
+    return NotAllowed(
+        f"the key {client.name!r} has the role {client.role}, which does not allow {what}"
+    )
+
+
+def _check_plain(
+    client: AllowedClient, message: protocol.Submit | protocol.Enqueue, frames: list[Any]
+) -> None:
+    """Nothing in it is ever unpickled, and its results are made plain, too."""
+    options = message.options
+    plain = options is not None and options.plain and options.child is None and not frames
+    if not plain or not all(payload[:1] == _PLAIN_CALL for payload in message.payloads):
+        raise NotAllowed(
+            f"the key {client.name!r} may send plain values only, and this is none: `gmpd keys add"
+            " --pickle` allows others"
+        )
