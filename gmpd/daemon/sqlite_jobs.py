@@ -6,12 +6,14 @@ It begins and ends no transaction: ``sqlite_store`` does.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any, assert_never
 
 import msgpack
 
+from gmpd.daemon.sqlite_rows import run_numbers, run_rows
 from gmpd.sched.stored import (
     Again,
     Answer,
@@ -118,6 +120,28 @@ class JobTables:
             [(digest,) for digest in every if digest not in used],
         )
 
+    def do_all(self, batch: Sequence[Operation]) -> list[Answer]:
+        """Apply operations in order. New jobs that many clients sent one by one are stored
+        together."""
+        answers: list[Answer] = []
+        for take, same in groupby(batch, key=_how_put):
+            operations = list(same)
+            if take is None or len(operations) == 1:
+                answers += map(self.do, operations)
+            else:
+                answers += self._put_together([op for op in operations if isinstance(op, PutJobs)])
+        return answers
+
+    def _put_together(self, operations: Sequence[PutJobs]) -> Iterator[PutResult]:
+        functions = dict.fromkeys(each for op in operations for each in op.functions)
+        jobs = tuple(job for op in operations for job in op.jobs)
+        put = self._put(PutJobs(tuple(functions), jobs, operations[0].take))
+        at = 0
+        for operation in operations:
+            end = at + len(operation.jobs)
+            yield PutResult(put.verdicts[at:end], put.numbers[at:end], put.ids[at:end])
+            at = end
+
     def do(self, operation: Operation) -> Answer:  # noqa: C901 - a case per operation
         """Apply one operation."""
         match operation:
@@ -190,27 +214,26 @@ class JobTables:
 
     def _insert(self, jobs: Sequence[NewJob], first: int) -> int:
         """Insert those that are not there; how many that were. They are numbered from ``first``."""
-        cursor = self._db.executemany(
-            "INSERT OR IGNORE INTO jobs VALUES"
-            " (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
-            [
-                (
-                    number, job.id, job.digest, job.function, job.client,
-                    job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
-                    job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once,
-                )
-                for number, job in enumerate(jobs, first)
-            ],
-        )  # fmt: skip
-        inserted = cursor.rowcount
-        if inserted == len(jobs):
-            self._db.executemany(
-                "INSERT INTO payloads VALUES (?, ?, ?)",
-                [
-                    (number, job.payload, _pack_buffers(job.buffers))
-                    for number, job in enumerate(jobs, first)
-                ],
+        rows = [
+            (
+                number, job.id, job.digest, job.function, job.client,
+                job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
+                job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once,
             )
+            for number, job in enumerate(jobs, first)
+        ]  # fmt: skip
+        inserted = run_rows(
+            self._db,
+            "INSERT OR IGNORE INTO jobs VALUES",
+            "(?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
+            rows,
+        )
+        if inserted == len(jobs):
+            payloads = [
+                (number, job.payload, _pack_buffers(job.buffers))
+                for number, job in enumerate(jobs, first)
+            ]
+            run_rows(self._db, "INSERT INTO payloads VALUES", "(?, ?, ?)", payloads)
             self.next_number = first + inserted
         return inserted
 
@@ -230,16 +253,15 @@ class JobTables:
 
     def _lease(self, jobs: Sequence[tuple[int, bool]]) -> None:
         """These leave the store, until ``_untake``. The flag: ``once``."""
-        self._db.executemany(
-            "INSERT OR IGNORE INTO temp.taken VALUES (?)", [(number,) for number, _ in jobs]
-        )
+        numbers = [(number,) for number, _ in jobs]
+        run_rows(self._db, "INSERT OR IGNORE INTO temp.taken VALUES", "(?)", numbers)
         self._db.executemany(
             "UPDATE jobs SET state = ? WHERE number = ?",
             [(StoredState.LEASED, number) for number, once in jobs if once],
         )
 
     def _untake(self, numbers: Sequence[int]) -> None:
-        self._db.executemany("DELETE FROM temp.taken WHERE number = ?", [(n,) for n in numbers])
+        run_numbers(self._db, "DELETE FROM temp.taken WHERE number IN", numbers)
 
     def _take(self, now_ms: int, n: int) -> Taken:
         self._db.execute(
@@ -313,28 +335,27 @@ class JobTables:
             )
 
     def _finish(self, rows: Sequence[Ended]) -> None:
-        numbers = [row.number for row in rows]
-        self._untake(numbers)
-        self._db.executemany(
-            "UPDATE jobs SET state = ?, ended_ms = ?, forget_ms = ? + keep_ms, attempt = ?,"
-            " ran_us = ?, outcome = ?, text = ? WHERE number = ?",
+        self._untake([row.number for row in rows])
+        run_rows(
+            self._db,
+            "WITH ends(n, state, at_ms, attempt, us, how, why) AS (VALUES",
+            "(?, ?, ?, ?, ?, ?, ?)",
             [
                 (
-                    row.state, row.attempt.ended_ms, row.attempt.ended_ms, row.attempt.n,
-                    row.attempt.ran_us, row.attempt.outcome, row.attempt.text, row.number,
+                    row.number, row.state, row.attempt.ended_ms, row.attempt.n,
+                    row.attempt.ran_us, row.attempt.outcome, row.attempt.text,
                 )
                 for row in rows
             ],
+            ") UPDATE jobs SET state = ends.state, ended_ms = at_ms, forget_ms = at_ms + keep_ms,"
+            " attempt = ends.attempt, ran_us = us, outcome = how, text = why"
+            " FROM ends WHERE number = n",
         )  # fmt: skip
-        self._db.executemany(
-            "INSERT OR REPLACE INTO results VALUES (?, ?, ?)",
-            [(row.number, row.value, _pack_buffers(row.buffers)) for row in rows],
-        )
+        results = [(row.number, row.value, _pack_buffers(row.buffers)) for row in rows]
+        run_rows(self._db, "INSERT OR REPLACE INTO results VALUES", "(?, ?, ?)", results)
         # A failed job keeps its arguments, as it may be asked to run again.
-        self._db.executemany(
-            "DELETE FROM payloads WHERE number = ?",
-            [(row.number,) for row in rows if row.state is StoredState.DONE],
-        )
+        done = [row.number for row in rows if row.state is StoredState.DONE]
+        run_numbers(self._db, "DELETE FROM payloads WHERE number IN", done)
         self._add_attempts([(row.number, row.attempt) for row in rows])
 
     def _retry(self, rows: Sequence[Again]) -> None:
@@ -353,8 +374,10 @@ class JobTables:
         self._add_attempts([(row.number, row.attempt) for row in rows])
 
     def _add_attempts(self, attempts: Sequence[tuple[int, Attempt]]) -> None:
-        self._db.executemany(
-            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        run_rows(
+            self._db,
+            "INSERT INTO attempts VALUES",
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (number, a.n, a.ended_ms, a.ran_us, a.p, a.pid, a.outcome, a.error, a.text)
                 for number, a in attempts
@@ -480,6 +503,11 @@ class JobTables:
             " AND expires_ms IS NOT NULL AND number NOT IN (SELECT number FROM temp.taken))"
         ).fetchone()
         return Swept(tuple(id_ for _, id_, _ in expired), len(old), row[0])
+
+
+def _how_put(operation: Operation) -> bool | None:
+    """Whether it takes the jobs that it stores; None: it stores none."""
+    return operation.take if isinstance(operation, PutJobs) else None
 
 
 def content_digest(

@@ -18,6 +18,9 @@ from gmpd.daemon.store import StoreRefusedError
 APPLICATION_ID = 0x676D7064
 SCHEMA_VERSION = 1
 
+#: It updates from a list of values since then, and takes more than 999 of them.
+SQLITE_MIN = (3, 33)
+
 #: File systems without the locks and flushes that SQLite needs.
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "fuse.sshfs", "9p"}
@@ -29,6 +32,11 @@ Connect = Callable[..., sqlite3.Connection]
 
 def check_place(directory: Path) -> None:
     """Make the directory if need be. Raises StoreRefusedError."""
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise StoreRefusedError(
+            f"durable jobs need SQLite {'.'.join(map(str, SQLITE_MIN))} or newer, and this Python"
+            f" has {sqlite3.sqlite_version}: use another build of Python"
+        )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = directory.lstat()

@@ -109,7 +109,7 @@ class SqliteStore:
         next_number = self._tables.next_number
         try:
             with self._transaction():
-                answers = [self._tables.do(operation) for operation in batch]
+                answers = self._tables.do_all(batch)
         except BaseException:
             self._tables.next_number = next_number
             raise

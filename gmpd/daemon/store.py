@@ -26,6 +26,8 @@ log = logging.getLogger("gmpd.store")
 #: waits for the last.
 BATCH_OPERATIONS = 512
 BATCH_BYTES = 4 << 20
+#: A job's row, beside its arguments.
+JOB_BYTES = 256
 #: While the disk is full, everything but new jobs is tried again at this interval (s).
 RETRY_S = 1.0
 #: The thread looks for housekeeping (checkpoints) after it was idle for this long (s).
@@ -166,7 +168,7 @@ class StoreThread:
             operation, told = self._waiting.popleft()
             batch.append((operation, told))
             if isinstance(operation, PutJobs):
-                nbytes += sum(len(job.payload) for job in operation.jobs)
+                nbytes += sum(JOB_BYTES + len(job.payload) for job in operation.jobs)
         return batch
 
     def _apply(self, store: Store, batch: list[tuple[Operation, Told]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from gmpd.sched.stored import (
     GiveBack,
     ListJobs,
     NewJob,
+    Operation,
     PutJobs,
     PutResult,
     Remove,
@@ -141,6 +143,42 @@ def test_an_id_names_one_job(store: SqliteStore) -> None:
     again = put(store, new(1), new(2), new(1, payload=b"other"))
     assert again.verdicts == (Verdict.SAME, Verdict.NEW, Verdict.CONFLICT)
     assert ids(take(store)) == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_jobs_that_are_stored_together_get_the_verdicts_of_one_by_one(
+    tmp_path: Path, seed: int
+) -> None:
+    """Also those that are twice in one transaction, or hold each other's keys."""
+    dice = random.Random(seed)
+    jobs = [
+        new(dice.randrange(40), unique=dice.choice((None, None, "k", "l")), payload=b"%d" % (n % 3))
+        for n in range(60)
+    ]
+    operations: list[Operation] = [
+        PutJobs((FUNCTION,), (job,), n % 20 > 12) for n, job in enumerate(jobs)
+    ]
+    operations.insert(30, Count())
+    together, alone = SqliteStore(tmp_path / "a"), SqliteStore(tmp_path / "b")
+    try:
+        answers = [*together.apply(operations[:20]), *together.apply(operations[20:])]
+        assert answers == [answer for op in operations for answer in alone.apply([op])]
+        assert take(together) == take(alone)
+    finally:
+        together.close()
+        alone.close()
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 255, 256, 257, 600])
+def test_any_number_of_jobs_goes_in_and_ends(store: SqliteStore, n: int) -> None:
+    numbers = put(store, *map(new, range(n)), take=True).numbers
+    assert len(set(numbers)) == n
+    store.apply([Finish(tuple(map(ended, numbers[: n // 2])))])
+    store.apply([GiveBack(numbers[n // 2 :])])
+    assert ids(take(store, 1000)) == list(range(n // 2, n))
+    (counts,) = store.apply([Count()])
+    expected = {StoredState.QUEUED: n - n // 2, StoredState.DONE: n // 2}
+    assert counts == {state: count for state, count in expected.items() if count}
 
 
 def test_a_unique_key_is_held_until_its_job_has_ended(store: SqliteStore) -> None:
@@ -308,6 +346,12 @@ def test_a_place_that_others_may_write_is_refused(tmp_path: Path) -> None:
     SqliteStore(place).close()
     (place / "jobs.sqlite").chmod(0o666)
     assert "may be written by others" in refusal(place)
+
+
+def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))
+    with pytest.raises(StoreRefusedError, match=r"need SQLite 3\.33 or newer"):
+        SqliteStore(tmp_path / "state")
 
 
 def test_a_second_daemon_is_refused_at_once(tmp_path: Path) -> None:
