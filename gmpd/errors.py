@@ -195,4 +195,4 @@ class Panic(GmpdError):
 
 
 class InvariantError(GmpdError):
-    """gmpd broke one of its own rules; carries the story of what led there."""
+    """gmpd broke one of its own rules; carries the events that led there."""

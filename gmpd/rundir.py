@@ -180,7 +180,7 @@ class Lock:
         self._fd = fresh._fd
 
     def clear_stale(self) -> list[str]:
-        """Remove what a daemon that died has left here; the names, to be logged.
+        """Remove the files of a daemon that died; returns their names, to be logged.
 
         Holding the lock proves that its owner is gone.
         """

@@ -37,7 +37,7 @@ def wait_ms(left_s: float) -> int:
 def checked(timeout: Any, name: str = "timeout") -> float | None:
     """A caller's timeout in seconds: at least 0, None to wait without an end.
 
-    ValueError for nan, TypeError for what is no number.
+    ValueError for nan, TypeError for anything but a number.
     """
     if timeout is None:
         return None

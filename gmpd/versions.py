@@ -50,7 +50,7 @@ def own() -> dict[str, str | int]:
 def conflict(theirs: dict[str, str | int], whose: str) -> str:
     """Why values of ``theirs`` and of this process are unsafe for one another; "" if they are not.
 
-    What a peer does not tell is not held against it.
+    A version that a peer does not report is not compared.
     """
     ours = own()
     for name, parts in (("python", 2), ("gmpd", 2), ("pickle", 1), ("cloudpickle", 1)):

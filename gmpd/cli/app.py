@@ -41,7 +41,7 @@ class App:
     def config_to_reach(self) -> Config:
         """The settings for a command that only talks to a running daemon.
 
-        A broken file must not keep an operator from `gmpd down`: what cannot be read is said on
+        A broken file must not keep an operator from `gmpd down`: the fault is reported on
         stderr and left out.
         """
         from gmpd.config import Config

@@ -51,7 +51,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `fix` is what to do about it."""
+    """One check and its result; `fix` tells how to mend it."""
 
     about: str
     level: Level

@@ -148,7 +148,7 @@ def _see_it_end_now(app: App, directory: str, holder: rundir.Holder) -> int:
 
 
 def _clear(directory: str) -> None:
-    """Remove what the killed daemon could not. Its lock may outlive its first thread, by which it
+    """Remove the files of the killed daemon. Its lock may outlive its first thread, by which it
     is known to be dead, until the kernel has ended the others."""
     deadline = time.monotonic() + KILL_S
     while True:

@@ -50,7 +50,7 @@ def remote_error(event: JobDone, job_id: str, fn_name: str) -> GmpdError:
 
 
 class PlainFuture(JobFuture):
-    """A future that keeps how its job went, and never unpickles what came."""
+    """A future that keeps the packed outcome of its job and never unpickles it."""
 
     outcome = Outcome.CANCELLED
     ran_us = 0
@@ -119,7 +119,7 @@ class PlainIncoming(Incoming):
 
 
 class PlainStream(Stream):
-    """A stream that never unpickles what came."""
+    """A stream that never unpickles its values."""
 
     def _new_incoming(self, name: str) -> Incoming:
         return PlainIncoming(name)
@@ -234,7 +234,7 @@ def function_named(text: str) -> FunctionRef:
 
 
 def value_of(text: str) -> Any:
-    """A word of the command line: what reads as JSON is that value, the rest is text."""
+    """The value of a command-line word: JSON where it parses, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:

@@ -93,7 +93,7 @@ def _table(found: list[Found]) -> list[str]:
 
 
 def _owner(pid: int | None) -> str:
-    """Whose a daemon is: everybody's who finds it, or one program's."""
+    """The owner of a daemon: every client that finds it, or one program."""
     if pid is None:
         return "all your programs"
     try:

@@ -85,7 +85,7 @@ def _text(line: bytes, number: int) -> str:
 
 
 class Feeder:
-    """Submits lines while there is room; what it submitted comes out of `futures` in order."""
+    """Submits lines while there is room; their futures come out of `futures` in order."""
 
     def __init__(self, submit: Callable[[str], PlainFuture], longest: int) -> None:
         self._submit = submit

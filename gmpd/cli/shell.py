@@ -21,7 +21,7 @@ Part: TypeAlias = tuple[str, bytes] | tuple[str, int]
 
 
 async def stream_command(argv: list[str], cwd: str, env: dict[str, str]) -> AsyncIterator[Part]:
-    """Run ``argv``, and yield what it writes as it comes; its status comes last.
+    """Run ``argv`` and yield its output as it is written; its exit status comes last.
 
     What a shell says of a command that cannot be started: 127 when it is not there, 126 otherwise.
     A coroutine, so that it can be cancelled: the command and all that it started are ended then.

@@ -63,7 +63,7 @@ def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
 
 
 def silence(status: PStatus) -> str:
-    """Why a worker may not have answered, by what is known without it."""
+    """Why a worker may not have answered, from its shared memory and the snapshot."""
     if not status.up:
         return f"did not answer: its state is {status.state}"
     runs = status.running

@@ -170,7 +170,7 @@ def _row(p: PStatus) -> list[str]:
 
 
 def _row_isolated(worker: IsolatedWorker) -> list[str]:
-    """It has one job, and what runs says which."""
+    """The row of an isolated worker, with the job that it runs."""
     runs = _runs(worker.running, worker.running_s)
     return ["isolated", worker.state, _or_dash(worker.pid), *["-"] * 7, runs]
 

@@ -89,7 +89,7 @@ def _stored(app: App, client: PlainClient, job_id: str, *, wait: bool) -> int:
 
 
 def _called_off(client: PlainClient, future: PlainFuture) -> str:
-    """Cancel it; what came of that."""
+    """Cancel it; returns the outcome."""
     future.cancel()
     try:
         future.wait_over(CANCEL_S)

@@ -121,7 +121,7 @@ class AsyncDurableFuture(AsyncJobFuture):
 
 
 def _for_asyncio(error: BaseException) -> BaseException:
-    """``error``, or what stands for it where no asyncio future takes it."""
+    """``error``, or a RuntimeError where an asyncio future refuses it (StopIteration)."""
     if not isinstance(error, StopIteration):
         return error
     stand_in = RuntimeError(f"the job raised {error!r}")
@@ -385,7 +385,7 @@ class AsyncClient(
         return self._take_answer(answer, left_s, late)
 
     def cancel_seqs(self, seqs: list[int]) -> None:
-        """Cancel jobs by number; does not wait for what the daemon says."""
+        """Cancel jobs by number, without waiting for the daemon's answer."""
         with DEFER_SIGNALS:
             self._core.cancel(seqs)
             if not self._closed:
@@ -450,13 +450,13 @@ class AsyncClient(
             self._idle.set()
 
     def _expect(self) -> None:
-        """The daemon owes something: the loop keeps this client, and looks whether that lives."""
+        """An answer is due: the loop keeps this client, and checks that the daemon lives."""
         self._loop_callback.client = self
         if self._tick is None:
             self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
 
     def _settle(self) -> None:
-        """Deliver what has come. A handler that raises meanwhile leaves the rest where it is."""
+        """Deliver arrived outcomes. If a signal handler raises, the rest stay queued."""
         events = self._core.events
         while events:
             event = events[0]

@@ -9,4 +9,4 @@ from gmpd.errors import DaemonUnreachable
 
 class BrokenPool(BrokenProcessPool, DaemonUnreachable):
     """Nothing runs in an ``Executor`` any more: its initializer failed, its daemon or its workers
-    are gone. For programs that catch what a process pool raises, and for those that know gmpd."""
+    are gone. It is an error of a process pool for programs that expect one, and one of gmpd."""

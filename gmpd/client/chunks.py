@@ -87,7 +87,7 @@ async def _outcome(fn: Callable[..., Any], item: Item) -> Any:
 
 
 def sendable(results: list[Any], errors: dict[int, bytes]) -> OrElse:
-    """The results, or else what of them can be sent."""
+    """The results; if they cannot be sent together, those that can, with errors for the others."""
     # They are tried alone only if all together cannot be sent: it takes twice the time.
     whole = Partly(results, errors) if errors else results
     return OrElse(whole, functools.partial(_in_parts, results, errors))
@@ -139,7 +139,7 @@ Chunk: TypeAlias = list[Any] | Partly | Parts
 
 
 def each(chunk: Chunk) -> Iterator[Any]:
-    """The results of a chunk as its job gave them; raises what the first bad item raised.
+    """The results of a chunk, in order; raises the error of the first item that failed.
 
     Each result is released as soon as the caller has it.
     """

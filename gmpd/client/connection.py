@@ -136,7 +136,7 @@ class ClientConnection(metaclass=Documented):
         return self._request(put, what, ASK_S)
 
     def _begin_close(self, *, wait: bool, cancel: bool) -> None:
-        """Cancel what a close does not wait for."""
+        """Cancel the jobs for which a close does not wait."""
         if cancel:
             self.cancel_pending()
         if wait:
@@ -202,7 +202,7 @@ class ClientConnection(metaclass=Documented):
         )
 
     def _send_out(self) -> bool:
-        """Send what may go; whether something has come in meanwhile."""
+        """Send all that may be sent; returns whether a message has arrived meanwhile."""
         link = self._link
         with DEFER_SIGNALS:
             for frames in self._core.take_outgoing():
@@ -210,7 +210,7 @@ class ClientConnection(metaclass=Documented):
             return link.readable
 
     def _pump(self, expected: bool = False) -> None:
-        """Send what may go, read all that has come, until the descriptor's edge is whole.
+        """Send and read until neither is possible, as the descriptor reports edges only.
 
         ``expected``: ``readable`` was asked a moment ago.
         """

@@ -124,7 +124,7 @@ class SignalDeferral:
         self._pass_on(came)
 
     def _pass_on(self, came: list[Came]) -> None:
-        """Call the handlers one after another; what one raises does not keep the next away."""
+        """Call the handlers one after another, the rest also if one raises."""
         handler, number, frame = came.pop(0)
         try:
             handler(number, frame)
@@ -175,7 +175,7 @@ class Watch:
             deferral._restore()
 
     def reraise(self) -> None:
-        """Raise what a handler raised, if one did."""
+        """Raise the exception of a handler, if one raised."""
         raised, self.raised = self.raised, None
         if raised is not None:
             try:
@@ -185,7 +185,7 @@ class Watch:
 
 
 def _in_chain(error: BaseException | None, which: int) -> BaseException | None:
-    """The exception with that id, of ``error`` and what led to it."""
+    """The exception with that id among ``error`` and its causes and contexts."""
     for _ in range(20):
         if error is None or id(error) == which:
             return error

@@ -54,7 +54,7 @@ class Delivery:
             self._thread = thread
 
     def end(self) -> None:
-        """The thread ends after what is due."""
+        """Let the thread end once it has delivered all that is due."""
         if not self._ended:
             self._ended = True
             self._due.put(None)

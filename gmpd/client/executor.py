@@ -161,7 +161,7 @@ class Executor(concurrent.futures.Executor):
         return _flattened(_results(self, run, chunks, end, buffersize))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more; ``wait`` for what was taken; ``cancel_futures`` what has not begun."""
+        """Accept no more jobs. ``wait``: for those accepted; ``cancel_futures``: not begun."""
         first, self._down = not self._down, True
         if not self._own:
             self._leave_borrowed(wait, cancel_futures)
@@ -176,7 +176,7 @@ class Executor(concurrent.futures.Executor):
             threading.Thread(target=client.close, name="gmpd-shutdown").start()
 
     def terminate_workers(self) -> None:
-        """End the pool and what runs in it, now: SIGTERM to each worker. As in Python 3.14."""
+        """End the pool and its running jobs now: SIGTERM to each worker. As in Python 3.14."""
         self._end_workers(signal.SIGTERM, "terminate_workers")
 
     def kill_workers(self) -> None:

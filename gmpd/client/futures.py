@@ -59,7 +59,7 @@ _RLock: Any = _thread.RLock  # typeshed says that it is final
 
 
 class Waiters:
-    """Threads that sleep until something is so; nothing is locked, so nothing is ever left locked.
+    """Threads that sleep until a condition holds. No lock is taken, so none is left taken.
 
     A predicate is looked at once more after its sleeper has been put in: so what has changed before
     ``notify_all`` is seen.

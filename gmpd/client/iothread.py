@@ -69,7 +69,7 @@ def serve(
     *owned: Any,
 ) -> None:
     """A client's IO thread. It has ``_eventfd`` for the client, which may come back when the
-    collector has closed what only garbage refers to."""
+    collector has closed sockets that only garbage refers to."""
     try:
         _serve_turns(ref, dropped, epoll)
     except BaseException as error:

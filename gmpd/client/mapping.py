@@ -258,7 +258,7 @@ class MapRun(ABC):
         """The results of a chunk that has ended, and its microseconds; raises its error."""
 
     def _fill(self) -> bool:
-        """Send what the window allows; whether anything is still to come."""
+        """Send as many items as the window allows; returns whether results are outstanding."""
         plan = self._plan
         while not self._over and (size := plan.room()) and (chunk := self._take(size)):
             plan.sent(self._submit(*plan.call(chunk)), len(chunk))
@@ -283,7 +283,7 @@ class MapRun(ABC):
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def _finish(self) -> None:
-        """All results were given: raises what ended the source early."""
+        """All results were given: raises the error that ended the source early."""
         if self._plan.source_error is not None:
             raise self._plan.source_error
 

@@ -161,7 +161,7 @@ class Session(ClientConnection):
             raise
 
     def _flush_unless_held(self) -> None:
-        """Send what was appended; a finalizer that is under the lock already leaves it there."""
+        """Send the queued jobs, unless a finalizer interrupted the holder of the lock."""
         if not self._core_lock.is_held:
             self._flush()
         elif self._asleep:
@@ -590,7 +590,7 @@ class Session(ClientConnection):
 
 
 def _in_fork() -> None:
-    """In a fork there are no threads: what was locked stays so, and the socket is the parent's."""
+    """A fork has no threads: held locks stay held, and the socket is the parent's."""
     for client in list(iothread.open_sessions):
         client._core_lock = CoreLock()
         client._closed = client._ended = client._stopping = True

@@ -200,7 +200,7 @@ class DropCallback(weakref.ref[Stream]):
 
 
 class Sink:
-    """A stream's end of its job: ``put`` puts what comes where it is waited for."""
+    """The receiving end of a stream: ``put`` hands an arriving value to its reader."""
 
     streams = True
 

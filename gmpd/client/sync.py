@@ -95,7 +95,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     def submit_ref(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, *, wait: bool
     ) -> JobFuture:
-        """Submit what is ready for the wire."""
+        """Submit a call that is packed for the wire."""
         future = self._new_future()
         future._owner = self
         future._fn_name = ref.name

@@ -79,7 +79,7 @@ class UnpickleThreads:
         name: str,
         then: Callable[[Any, BaseException | None], None],
     ) -> None:
-        """Open it in a thread; ``then`` is called in the loop with what came of it."""
+        """Unpickle it in a thread; ``then`` is called in the loop with the value or error."""
         self._start(lambda: self.unpickle(event, job_id, name), then)
 
     async def opened(self, open_it: Callable[[], T], name: str = "", nbytes: int = 0) -> T:

@@ -64,7 +64,7 @@ class Names(Protocol):
     """Knows which objects have a name that the other side finds, or will find."""
 
     def refer(self, obj: Any) -> tuple[str, str] | None:
-        """Module and qualified name of what goes by name; None: it goes by value."""
+        """Module and qualified name of an object sent by name; None if it is sent by value."""
 
     def uses(self, fn: types.FunctionType) -> str | None:
         """The module whose shared namespace a function that goes by value has as its globals;
@@ -294,7 +294,7 @@ def _reduce_kin(obj: Any) -> Any:
 
 
 def _reduce_other(obj: Any) -> Any:
-    """Objects that cloudpickle sends as something else, or not at all."""
+    """Objects that cloudpickle changes, or refuses."""
     kind = type(obj)
     if kind is memoryview:
         return rebuild.make_view, (pickle.PickleBuffer(obj), obj.format, obj.shape)

@@ -28,7 +28,7 @@ _EXT_BYTES, _EXT_TEXT = 1, 2
 
 
 def is_detached(data: Buffer) -> bool:
-    """Whether ``data`` has what it says in frames."""
+    """Whether the content of ``data`` is in separate frames."""
     return len(data) > len(_MARK) and bytes(data[: len(_MARK)]) == _MARK
 
 

@@ -77,7 +77,7 @@ _HINT_OTHER = (
 
 
 def explain(value: object, root: str, exc: BaseException) -> str:
-    """Path to what makes ``value`` unsendable, what it is, and the mend."""
+    """The path to the part that makes ``value`` unsendable, its type, and the mend."""
     if _is_too_deep(exc):
         return (
             f"{root} is nested too deeply for pickle (a long chain of objects that refer to each "
@@ -88,7 +88,7 @@ def explain(value: object, root: str, exc: BaseException) -> str:
 
 
 def explain_global(fn: object, name: str, value: object, user: str, exc: Exception) -> str:
-    """The same for a global that ``fn``, or what it uses, needs."""
+    """The same for a global that ``fn`` needs, directly or through other functions."""
     cause = exc.__cause__
     own = cause if isinstance(cause, Exception) else exc
     qualname = getattr(fn, "__qualname__", "")

@@ -300,7 +300,7 @@ def _plain_args(exc: BaseException, *, cut: bool = False) -> list[Any] | None:
 
 
 def _pickled(exc: BaseException) -> bytes | None:
-    """``exc`` with its ``args``, if it loads again as what it is.
+    """``exc`` with its ``args``, if a pickle of it loads as the same class.
 
     Its args travel beside it because a class whose ``__init__`` builds the message from its
     arguments would build it a second time from the message.

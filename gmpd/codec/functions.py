@@ -53,7 +53,7 @@ class FunctionRef(NamedTuple):
     needs: tuple[Any, ...] = ()
 
     def needing(self, needs: pickles.Needs) -> FunctionRef:
-        """With what its arguments need, too."""
+        """With the parts that its arguments need, too."""
         return _needing(self, needs) if needs else self
 
 
@@ -392,7 +392,7 @@ def _did_you_mean(word: str, candidates: list[str]) -> str:
 
 
 def _enter(ref: FunctionRef) -> None:
-    """Have what the function and its arguments need, and let this context be its program's."""
+    """Load the parts that the function and its arguments need, and enter its program's context."""
     try:
         hosted_programs.enter_job(ref.needs)
     except NotRegistered as exc:

@@ -78,7 +78,7 @@ class HostedProgram:
         return space
 
     def load(self, part: HostedPart) -> None:
-        """Bring a part's names into their namespaces, once. Raises what their own code raises."""
+        """Bring a part's names into their namespaces, once. Errors of the user's code propagate."""
         with self._lock, entering(self), ExitStack() as stack:
             if part.objects is not None:
                 return
@@ -143,7 +143,7 @@ class HostedProgram:
             linecache.cache.pop(name, None)
 
     def show_sources(self) -> None:
-        """Let tracebacks find the lines of what was typed or came from a notebook's cell."""
+        """Let tracebacks find the source lines of interactive input and notebook cells."""
         for name, text in self._sources.items():
             lines = text.splitlines(keepends=True)
             linecache.cache[name] = (len(text), None, lines, name)

@@ -145,7 +145,7 @@ def agree(name: str, said: bytes) -> None:
 
 
 def compare(said: bytes, *, before: bool) -> None:
-    """Refuse what this process has, or would import, from elsewhere. Raises NotRegistered.
+    """Refuse a module that this process has, or would import, from elsewhere. Raises NotRegistered.
 
     ``before`` the first module is imported, which may change where others are found; else after.
     """
@@ -178,7 +178,7 @@ def _unpacked(said: bytes) -> list[Origin]:
 
 
 def sweep() -> None:
-    """Note what newly imported modules of projects were loaded from, before it is edited."""
+    """Record the files of newly imported project modules, before they are edited."""
     for name in sys.modules.keys() - _loaded.keys():
         module = sys.modules.get(name)
         if module is not None and is_project(_file_of(module)):
@@ -258,7 +258,7 @@ def _project_of(name: str) -> list[Origin]:
 
 
 def _named_in(module: types.ModuleType | None) -> set[str]:
-    """The modules of what is in a namespace."""
+    """The modules of the objects in a namespace."""
     values = () if module is None else list(vars(module).values())
     return {each for value in values if type(each := module_of(value)) is str}
 

@@ -110,7 +110,7 @@ def _names_main(data: bytes) -> bool:
 
 
 def dump_function(fn: object) -> tuple[bytes, Needs, sent_program.Watch]:
-    """A function by value; and what to check before the same bytes are used again."""
+    """A function by value, and the check that its bytes are still valid."""
     hosted = hosted_programs.current()
     if hosted is not None:
         data, _, needs = dump_needing(fn, in_band=True)
@@ -231,7 +231,7 @@ def _is_of_user_code(exc: BaseException) -> bool:
 
 
 def _load_as(ident: bytes, data: Buffer, supply: Any) -> Any:
-    """Load what refers to names of another program."""
+    """Load a value that refers to names of another program."""
     hosted = hosted_programs.of(ident)
     if hosted is None:
         raise Unserializable("the program whose script defined a value has ended")
@@ -259,7 +259,7 @@ def _writable(buffer: Buffer) -> Buffer:
 
 
 def cannot_rebuild(exc: BaseException) -> str:
-    """Why a value did not load, and what to do."""
+    """Why a value did not load, and how to mend it."""
     text = f"a value cannot be rebuilt here: {type(exc).__name__}: {exc}"
     if isinstance(exc, ImportError | AttributeError):
         text += " (both sides need the same code: install the module there, or send plain data)"

@@ -117,7 +117,7 @@ def _hooks_of(bases: tuple[Any, ...]) -> Iterator[None]:
 
 
 def _nothing(_cls: type, /, **_: Any) -> None:
-    """In place of what has been called already."""
+    """Stands in for a hook that has been called already."""
 
 
 def set_class_state(cls: type, state: Any) -> type:

@@ -114,7 +114,7 @@ class _Drawn(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Whether one name still is what was sent."""
+    """Whether one name still has the value that was sent."""
 
     space: dict[str, Any]
     name: str
@@ -127,7 +127,7 @@ Watch = tuple[Check, ...]
 
 
 def still_holds(watch: Watch) -> bool:
-    """Whether every name still is what was sent."""
+    """Whether every name still has the value that was sent."""
     for space, name, sent, weak, state in watch:
         value = space.get(name, _ABSENT)
         if value is not (sent() if weak else sent):
@@ -292,7 +292,7 @@ class SentProgram:
         return None
 
     def _define(self, keys: tuple[Key, ...], assigned: frozenset[Key]) -> None:
-        """Put names into new parts, with what they use and is not sent yet.
+        """Put names into new parts, with the names that they use and that were not sent.
 
         Values' own code, signal handlers and other threads may do the same meanwhile. The first one
         to be done wins: nothing that a job may have assigned since is sent a second time."""
@@ -376,7 +376,7 @@ class NameCollector:
 
 
 class _Draft:
-    """Parts in the making, beside what was sent by then."""
+    """Parts being made, beside those that were sent before."""
 
     def __init__(self, seen: _State, keys: list[Key]) -> None:
         self._seen = seen
@@ -396,7 +396,7 @@ class _Draft:
         return self._names.assigned
 
     def draw(self) -> list[_Drawn]:
-        """Write all that wait, and what they use. Raises Undefinable."""
+        """Write all queued names, and those that they use. Raises Undefinable."""
         _write_key(self._pickler)
         while self._waiting:
             key = self._waiting.pop()
@@ -554,7 +554,7 @@ def by_value(module: str) -> bool:
 
 
 def named(obj: Any) -> tuple[str, str] | None:
-    """Module and qualified name of what a module that goes by value has under its own name."""
+    """Module and qualified name of an object of a module that is sent by value."""
     module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
     if type(module) is not str or type(qualname) is not str or not by_value(module):
         return None

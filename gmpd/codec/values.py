@@ -44,7 +44,7 @@ class Blob(NamedTuple):
 
 
 class _NeedyBlob(Blob):
-    """Refers to what a script defines."""
+    """A blob that refers to names of a script."""
 
     parts: pickles.Needs = ()
 
@@ -105,7 +105,7 @@ def _shrink_packer() -> None:
 
 
 def encode(value: object) -> Blob:
-    """Any value as bytes. Raises Unserializable with the path to what cannot be sent."""
+    """Any value as bytes. Raises Unserializable with the path to the part that cannot be sent."""
     blob = _encode_msgpack(value)
     return _encode_pickle(value, "value", "the value") if blob is None else blob
 
@@ -210,7 +210,7 @@ class Parts(NamedTuple):
 
 
 class OrElse:
-    """A result, and what makes another that is sent in its place should it not be one to send.
+    """A result, and a function that makes its replacement if it cannot be sent.
 
     ``other`` is called with the bytes that a part may have, None: as many as it likes.
     """

@@ -493,7 +493,7 @@ class Attempt:
         self.timer = self.worker.loop.call_later(END_S, self.worker.overruns, self)
 
     def cancel(self) -> bool:
-        """Cancel a coroutine where it waits; False for what cannot be stopped.
+        """Cancel a coroutine where it waits; False for a plain call, which cannot be stopped.
 
         A call that runs without P may still give a coroutine: that one ends before its first step.
         """
@@ -506,12 +506,12 @@ class Attempt:
         return True
 
     def _cancel_soon(self, task: asyncio.Task[Any]) -> None:
-        """On the thread of all coroutines: what it waits for may be the user's, and be told."""
+        """Cancel on the home M, as the user's objects that it awaits may be notified."""
         self.worker.loop.call_soon(task.cancel)
 
 
 class _Metered:
-    """An awaitable that adds up the time of its steps: what the coroutine takes from its P."""
+    """An awaitable that adds up the time of its steps: the time that its coroutine occupies P."""
 
     __slots__ = ("_attempt", "_awaitable")
 

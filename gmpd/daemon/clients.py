@@ -295,7 +295,7 @@ class Clients:
     # -- they are told -----------------------------------------------------------------------------
 
     def send(self, peer: bytes, message: protocol.ToClient, frames: Sequence[Any] = ()) -> None:
-        """Tell a client something; one that cannot be reached has vanished."""
+        """Send a message to a client; one that cannot be reached has vanished."""
         data = protocol.pack(message)
         self._traffic.count_out(message, len(data))
         if not self._router_of(peer).send(peer, [data, *frames]):
@@ -319,7 +319,7 @@ class Clients:
             self._probe()
 
     def _due(self, now: int) -> None:
-        """Do what is due: vanished clients are looked for again, and forgotten."""
+        """Look again for vanished clients whose time is over, and forget them."""
         if self._probe_at is not None and self._probe_at <= now:
             self._probe_at = None
             self._probe()

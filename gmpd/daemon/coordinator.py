@@ -251,7 +251,7 @@ class Coordinator:
             self._close()
 
     def _decide(self) -> None:
-        """Do what the policy says, until nothing of it tells the policy something new."""
+        """Execute the policy's instructions, until executing them makes no new events."""
         decided = False
         while not decided:
             for instruction in self.sched.handle(_TURN_ENDED, time.monotonic_ns()):
@@ -279,7 +279,7 @@ class Coordinator:
             raise error
 
     def _due(self, now: int) -> None:
-        """Do what is due, and what waited for the turn's events."""
+        """Run due deadlines, and work that was deferred to the end of the turn."""
         self.deadlines.run(now)
         if self.durable.is_broken:
             self._broken(self.durable.failure, protocol.Ending.STOPPED)

@@ -315,7 +315,7 @@ class DurableJobs:
             )
 
     def close(self) -> None:
-        """Store what has ended, and close."""
+        """Store the ends of jobs, and close."""
         if self._store is not None and not self._store.close(CLOSE_S):
             log.error("the store of durable jobs did not end within %g s", CLOSE_S)
 

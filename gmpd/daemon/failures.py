@@ -34,7 +34,7 @@ class FailureLog:
         self._warnings: dict[tuple[str, Outcome], RateLimitedLog] = {}
 
     def tell(self, failures: Iterable[Failure], now_ns: int) -> None:
-        """Write what is new to the log."""
+        """Write new failures to the log."""
         for failure in failures:
             key = failure.fn, failure.outcome
             if key not in self._warnings:

@@ -28,7 +28,7 @@ WORTH_ANOTHER_S = 10.0
 
 
 class Gateway:
-    """The HTTP process of a daemon. ``fd`` is readable when it says something, or has ended."""
+    """The HTTP process of a daemon. ``fd`` is readable when it has written a line, or has ended."""
 
     def __init__(self, config: Config, endpoint: str) -> None:
         self._settings = {

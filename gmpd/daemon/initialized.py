@@ -28,7 +28,7 @@ class Base:
         self._left: tuple[tuple[ContextVar[Any], Any], ...] = ()
 
     def run(self, initialize: Callable[[], object]) -> None:
-        """Run it. Raises what it raises."""
+        """Run it. Its errors propagate."""
         self._context.run(initialize)
         self._left = tuple(self._context.items())
 
@@ -69,7 +69,7 @@ class InitializedAttempt(IsolatedAttempt):
 def run_initializer(
     kind: str, name: str, payload: bytes, data: bytes, parts: list[tuple[str, bytes]]
 ) -> None:
-    """Run the initializer that the settings of a worker carry. Raises what it raises."""
+    """Run the initializer in a worker's settings. Its errors propagate."""
     needs = tuple(learn_part(*part, stays=True) for part in parts)
     fn = resolve_function(FunctionRef(kind, name, payload, needs))
     args, kwargs = decode_call(data)

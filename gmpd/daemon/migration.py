@@ -129,7 +129,7 @@ class ChildMigration:
     # -- leaving -----------------------------------------------------------------------------------
 
     def donate(self, n: int) -> None:
-        """Migrate up to ``n`` children, the older half of what is here; answer even if it is
+        """Migrate up to ``n`` children, the older half of those queued here; answer even if it is
         none."""
         now_ns = time.monotonic_ns()
         loop = self._loop
@@ -282,7 +282,7 @@ def kind_of(fn: Any) -> Hashable:
 
 
 def is_migratable(fn: Callable[..., Any], ref: FunctionRef) -> bool:
-    """Whether a call of ``fn`` elsewhere does what it would do here.
+    """Whether a call of ``fn`` has the same effect in another worker.
 
     Not a generator function, whose value is the generator; not a function that shares variables
     with its maker.

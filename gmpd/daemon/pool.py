@@ -87,7 +87,7 @@ class WorkerPool:
     # -- starts ------------------------------------------------------------------------------------
 
     def _due(self, now: int) -> None:
-        """Do what is wanted, and what is due: starts, and ends of starts that take too long."""
+        """Start workers that are wanted, and end starts that take too long."""
         for p, at in list(self._respawn.items()):
             if at <= now:
                 del self._respawn[p]
@@ -186,7 +186,7 @@ class WorkerPool:
             )  # the pool is broken, as the standard library has it
 
     def retire(self, worker: WorkerProcess, why: str, now: int) -> None:
-        """Something is wrong with its process: it gets nothing more, ends what it has begun (within
+        """Its process is unfit: it gets no more jobs, ends those that it has begun (within
         ``daemon.drain_timeout``), and has a successor."""
         if worker.unfit or worker.isolated:
             return
@@ -233,7 +233,7 @@ class WorkerPool:
     # -- ends --------------------------------------------------------------------------------------
 
     def on_exit(self, worker: WorkerProcess) -> None:
-        """The kernel says that a worker ended: take what it left, then tell the policy."""
+        """The kernel says that a worker ended: recover its outcomes, then tell the policy."""
         end = self.supervisor.reap(worker)
         self._deadline.now()
         self._starting.pop(worker.p, None)

@@ -54,7 +54,7 @@ class Premises:
         self._deadline.set(None if self.is_lost else now + LOOK_NS)
 
     def look(self) -> str:
-        """Put back what is missing. Gives why a worker would not find the daemon now."""
+        """Make missing files again. Gives the reason why a worker would not find the daemon now."""
         if self.is_lost:
             return self.problem
         before = self.problem

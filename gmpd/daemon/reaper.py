@@ -49,7 +49,7 @@ class Reaper:
         self._out = out
 
     def began(self, group: int) -> None:
-        """A worker, and what its jobs start, is this process group."""
+        """A worker and the processes that its jobs start are this process group."""
         self._tell(group)
 
     def ended(self, group: int) -> None:

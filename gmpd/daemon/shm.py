@@ -193,7 +193,7 @@ class WorkerShm:
         return self.overflow.release(token)
 
     def sent(self, outcomes: int) -> None:
-        """All stored outcomes were sent: note what an acknowledgement of this many frees.
+        """All stored outcomes were sent: note the space that an acknowledgement of this many frees.
 
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """

@@ -302,7 +302,7 @@ class JobTables:
         return None
 
     def _functions(self, digests: set[bytes]) -> tuple[StoredFunction, ...]:
-        """These and what they need, parts first."""
+        """These functions and the parts that they need, parts first."""
         found: dict[bytes, StoredFunction] = {}
 
         def add(digest: bytes) -> None:

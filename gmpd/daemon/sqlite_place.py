@@ -78,7 +78,7 @@ def _file_system(directory: Path) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is not a store of this program, before SQLite touches it."""
+    """Refuse a file that is no store of gmpd, before SQLite touches it."""
     info = path.lstat()
     if not stat.S_ISREG(info.st_mode):
         raise StoreRefusedError(f"{path} is no regular file: move it away")

@@ -57,7 +57,7 @@ class Store(Protocol):
         """
 
     def make_room(self) -> bool:
-        """The disk is full: free what is kept for that; False when nothing is left to free."""
+        """The disk is full: free the ballast; False when none is left."""
 
     def rest(self) -> None:
         """Nothing is to be done: time for housekeeping."""
@@ -110,7 +110,7 @@ class StoreThread:
         return len(self._waiting)
 
     def deliver(self) -> None:
-        """Give the answers that have come to those who asked."""
+        """Hand the answers that have come to their callers."""
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
@@ -120,7 +120,7 @@ class StoreThread:
             told(answer)
 
     def close(self, timeout_s: float) -> bool:
-        """Apply what waits, and end; False if that took longer than ``timeout_s``."""
+        """Apply the queued operations, and end; False if that took longer than ``timeout_s``."""
         self._ending = True
         self._work.set()
         self._thread.join(timeout_s)
@@ -186,7 +186,7 @@ class StoreThread:
     def _apply_without_new(
         self, store: Store, batch: list[tuple[Operation, Told]], text: str
     ) -> None:
-        """The disk is full: new jobs are refused, what has happened must still be stored."""
+        """The disk is full: refuse new jobs, but store the ends of those that ran."""
         if not self.is_full:
             log.error("%s: new durable jobs are refused until there is room", text)
         self.is_full = True

@@ -186,7 +186,7 @@ class Worker:
             self._retire("it has begun as many jobs as limits.worker_calls allows")
 
     def _retire(self, why: str) -> None:
-        """Take up nothing more; the coordinator revokes what has not begun."""
+        """Take up no more jobs; the coordinator revokes those that have not begun."""
         self._claim = _claim_nothing
         self._send(protocol.Unfit(why))
 
@@ -306,7 +306,7 @@ class Worker:
     # -- the wire out ------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send what has gathered."""
+        """Send the gathered outcomes."""
         self._flushed_ns = time.monotonic_ns()
         if self._unreported or self._was_revoked:
             self._was_revoked = False

@@ -219,7 +219,7 @@ class Workers:
             worker.watch.wrote(time.monotonic_ns())
 
     def stop(self) -> None:
-        """All of them end now; what they have not sent is lost."""
+        """All of them end now; their unsent outcomes are lost."""
         for worker in self._processes.values():
             worker.expected = True
             self._send(worker, protocol.Stop(False))
@@ -227,7 +227,7 @@ class Workers:
     # -- they end ----------------------------------------------------------------------------------
 
     def gone(self, worker: WorkerProcess) -> None:
-        """It has died: what it managed to send comes before what it left behind."""
+        """It has died: read the messages that it sent before the outcomes in its shared memory."""
         while self.receive():
             pass
         self._processes.pop(worker.peer, None)

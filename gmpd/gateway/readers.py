@@ -148,7 +148,7 @@ def workers_by_state(snapshot: Snapshot) -> Iterable[Sample]:
 
 
 def gs_by_state(snapshot: Snapshot) -> Iterable[Sample]:
-    """Gs by state over all Ps; what waits in the global queue is runnable, as in Go."""
+    """Gs by state over all Ps; jobs in the global queue count as runnable, as in Go."""
     counts = dict.fromkeys(G_STATES, 0)
     for _, _, entry in _ps(snapshot):
         for state, count in (entry.get("gs") or {}).items():

@@ -141,7 +141,7 @@ class Dealer:
         return lost
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close; what was sent is still delivered for up to ``linger_ms``."""
+        """Close; sent messages are still delivered for up to ``linger_ms``."""
         if not self._socket.closed:
             self._socket.disable_monitor()
             self._monitor.close(0)
@@ -305,7 +305,7 @@ class Router:
             self.monitor.drop_unidentified(before_ns)
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close and remove the socket's file; what was sent has ``linger_ms`` to leave."""
+        """Close and remove the socket's file; sent messages have ``linger_ms`` to leave."""
         if not self._socket.closed:
             if self.monitor is not None:
                 self.monitor.close()

@@ -57,7 +57,7 @@ class ConnectionMonitor:
     socket's file has another name: new connects get ENOENT, established connections are unaffected.
     A TCP socket has no file, so there one connection too many ends the oldest whose peer has not
     identified itself: a flood of strangers keeps no client out that shows its key soon.
-    ``fd`` is readable when something has changed.
+    ``fd`` is readable when a connection came or went.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str, limit: int) -> None:

@@ -36,7 +36,7 @@ class Network:
         self.context.destroy(linger=0)
 
     def close_gently(self, linger_ms: int) -> None:
-        """Close, giving what was sent up to ``linger_ms`` to leave."""
+        """Close, giving sent messages up to ``linger_ms`` to leave."""
         self.context.destroy(linger=linger_ms)
 
 

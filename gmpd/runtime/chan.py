@@ -344,7 +344,7 @@ class Chan(Generic[T]):
         return (None, False) if self._closed else None
 
     def _receive_for(self, g: Waker) -> Sudog:
-        """Receive for a G elsewhere: what came, or a wait. Abandoned, the value goes back."""
+        """Receive for another worker's G: the value, or a wait. Abandoned, it goes back."""
         serial = self._returned[0] if self._returned else self._serial + 1
         got = self._recv_now()
         if got is None:

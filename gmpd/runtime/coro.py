@@ -126,7 +126,7 @@ class CoroG:
         def _was_cancelled(self, exc: CancelledError) -> None: ...
 
     def _run(self) -> None:  # noqa: C901, PLR0915 - one place, one frame
-        """One step: resume the coroutine, then see what it waits for. The hot core. Leaves itself
+        """One step: resume the coroutine, then register its wait. The hot core. Leaves itself
         as the current task; who runs it clears that (see ``Loop``).
         """
         loop = (p := self._p).loop
@@ -205,7 +205,7 @@ class CoroG:
         return self._context.run(self._coro_or_args.throw, exc)
 
     def _wait(self, result: Any) -> None:
-        """The coroutine yielded something else than a Sudog: a future, or nonsense."""
+        """The coroutine yielded a future, or an object that cannot be awaited."""
         blocking = getattr(result, "_asyncio_future_blocking", None)
         if blocking and result is not self and _loop_of(result) is self._p.loop:
             result._asyncio_future_blocking = False
@@ -338,7 +338,7 @@ def set_visible_again(loop: AbstractEventLoop, g: CoroG) -> None:
 
 
 def send_other(coro: Any, value: None) -> Any:
-    """``SEND`` for what is no coroutine of Python itself, as one that Cython made."""
+    """``SEND`` for coroutines of other makes, such as Cython's."""
     return coro.send(value)
 
 

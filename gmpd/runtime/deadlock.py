@@ -102,7 +102,7 @@ def waits_for_gs(p: P, looks: int = 0) -> bool:
 
 
 def _is_woken(p: P) -> bool:
-    """Whether something comes within ``QUIET_S``. P counts as idle meanwhile: else other threads
+    """Whether an event arrives within ``QUIET_S``. P counts as idle meanwhile: else other threads
     would not wake it, and each of their operations would wait for the end of the look.
     """
     p.is_idle = True
@@ -139,7 +139,7 @@ def _is_heard(handler: Any) -> bool:
 
 
 def _event_may_be_set(p: P) -> bool:
-    """Whether something waits for an ``asyncio.Event`` of ``loop``: it continues, or ends, by
+    """Whether a G waits for an ``asyncio.Event`` of ``loop``: it continues, or ends, by
     Ctrl-C.
 
     Every such wait is a coroutine of ``Event.wait``, and the collector knows all of them. Rejected:

@@ -127,7 +127,7 @@ class Resumes(FreshGs):
 
 
 class CountedBatches(Batches):
-    """Batches and slices end by what was run, not by how long it took."""
+    """Batches and slices end by the number of Gs run, not by the time taken."""
 
     __slots__ = ("_chain",)
 
@@ -209,7 +209,7 @@ class Jumper(Poller):
         loop._ready.extend(timers)
 
     def idle(self, timeout: float | None, m: M | None) -> None:
-        """All Gs are parked: jump to the next timer, unless something outside may wake one."""
+        """All Gs are parked: jump to the next timer, unless an outside event may wake one."""
         loop = self._fake
         if loop.settled is not None and waits_for_gs(loop.p):
             settled, loop.settled = loop.settled, None

@@ -63,7 +63,7 @@ def _clock(loop: DeterministicLoop, name: str, real: Callable[[], Any]) -> Calla
 
 
 def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
-    """Whether who called ``time`` is a G of ``loop``, and in none of these modules."""
+    """Whether ``time`` was called by a G of ``loop``, outside these modules."""
     caller = sys._getframe(1).f_back  # None: a thread that runs a function of ``time`` alone
     module = "" if caller is None else str(caller.f_globals.get("__name__", ""))
     if module.partition(".")[0] in real:

@@ -54,7 +54,7 @@ class FreshG(Protocol):
 
     @property
     def fn_key(self) -> Hashable:
-        """Which function: what sysmon learns is learned per key."""
+        """The function's key: sysmon learns per key."""
 
     @property
     def fn_name(self) -> str:
@@ -126,7 +126,7 @@ class FreshGs:
         return self._runq.runqremove(g)
 
     def drop(self) -> None:
-        """The program is over: calls that have not begun never do, and who awaits one is told."""
+        """The program is over: calls that have not begun never do, and their awaiters are told."""
         runq = self._runq
         for g in [*self._deferred, *runq.ring, *runq.global_, runq.runnext]:
             if g.__class__ is SyncCall:
@@ -134,7 +134,7 @@ class FreshGs:
 
     @property
     def stealable(self) -> int:
-        """Gs queued here, without ``runnext``: an upper bound of what could be given away."""
+        """Gs queued here, without ``runnext``: an upper bound of those that could be stolen."""
         runq = self._runq
         return len(self._deferred) + len(runq) - (runq.runnext is not None)
 
@@ -277,7 +277,7 @@ class FreshGs:
     # ---- ended without P, or deferred ------------------------------------------------------------
 
     def requeue_deferred(self) -> None:
-        """Finish what ended without P, and let those try again that had to wait for it."""
+        """Finish Gs that ended without P, and let the deferred Gs of their functions try again."""
         p = self._p
         inbox = p.inbox
         while inbox:

@@ -170,8 +170,8 @@ def sleep(seconds: float) -> Generator[Wait, None, None]:
     """Wait at least ``seconds``; not at all, and without a yield, if ``seconds`` <= 0 (Go:
     ``time.Sleep``).
 
-    ``inf``, and what no float can hold, is for ever. ValueError for nan, TypeError for what is no
-    number.
+    ``inf`` and integers beyond a float mean for ever. ValueError for nan, TypeError for anything
+    but a number.
     """
     if seconds <= 0:
         return

@@ -32,7 +32,7 @@ class Handoffs:
         self._p = p
 
     def on_retake(self, m: M, tick: int, trait: Trait, *, learn: bool = True) -> None:
-        """Sysmon took P from ``m``; ``learn``: what it does says something of its function."""
+        """Sysmon took P from ``m``; ``learn``: the hand-off counts for its function."""
         stats = self._p.stats
         if trait is Trait.HOG:
             stats.handoff_hog += 1

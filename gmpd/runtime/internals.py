@@ -26,7 +26,7 @@ from gmpd.pythons import NEWEST, OLDEST, running
 
 
 class Internal(NamedTuple):
-    """A private name, and what gmpd needs it for."""
+    """A private name, and the reason why gmpd needs it."""
 
     where: str
     name: str
@@ -133,7 +133,7 @@ _originals: dict[tuple[Any, str], Any] = {
 
 
 def restore_asyncio() -> None:
-    """Take back what was put into asyncio's modules since they were imported."""
+    """Undo the replacements of names in asyncio's modules."""
     for (module, name), value in _originals.items():
         if getattr(module, name, None) is not value:
             setattr(module, name, value)
@@ -162,7 +162,7 @@ FIRST_STEP: type | None = None
 
 
 class _Catcher:
-    """Stands for a loop, to see what a task gives to ``call_soon``."""
+    """Stands for a loop, to catch the callback that a task gives to ``call_soon``."""
 
     caught: Any = None
 

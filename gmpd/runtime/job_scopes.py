@@ -136,7 +136,7 @@ class JobScopes:
     # ---- the rest --------------------------------------------------------------------------------
 
     def set_exception_handler(self, handler: Any) -> None:
-        """For what comes of this job's tasks and callbacks."""
+        """Handle errors of this job's tasks and callbacks."""
         if handler is not None and not callable(handler):
             raise TypeError(f"A callable object or None is expected, got {handler!r}")
         self._mine().handler = handler

@@ -116,7 +116,7 @@ class Loop(Face, metaclass=Sealed):
         return self.ms.run_on_m0(m, partial(copy_context().run, fn))
 
     def start_trace(self, limit: int = EVENTS_MAX, *, queues: bool = False) -> Tracer:
-        """Record what happens to Gs from the next round on, with ``queues`` also where all others
+        """Record the events of Gs from the next round on, with ``queues`` also where all others
         stand then; set ``tracer`` to None to end it.
         """
         self.p.tracer = Tracer(self.time, limit, partial(p_state, self.p) if queues else None)

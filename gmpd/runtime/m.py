@@ -68,7 +68,7 @@ def _looked_at_here(m: M) -> None:
 
 
 class M0Call:
-    """Something that only the main thread may do."""
+    """A call that only the main thread may make."""
 
     __slots__ = ("done", "error", "fn", "outcome")
 
@@ -223,8 +223,8 @@ class Ms:
             self._wake(heir)
 
     def park_m0(self, m: M) -> None:
-        """M0 waits until it is given P, at the end. Meanwhile it is there for what only the main
-        thread may do, and for interrupts (Ctrl-C), which end the loop on whichever M it runs.
+        """M0 waits until it is given P, at the end. Meanwhile it serves calls that only the main
+        thread may make, and interrupts (Ctrl-C), which end the loop on whichever M it runs.
         """
         while True:
             try:

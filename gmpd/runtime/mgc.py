@@ -66,7 +66,7 @@ class Heap:
         return (weight - self._low) / (max(0, self._low) + BLOCKS_SLACK)
 
     def collected(self, blocks: int, gs: int) -> None:
-        """A major pass has ended: what is here now is alive."""
+        """A major pass has ended: all objects that remain are alive."""
         self._low = blocks - gs * BLOCKS_PER_G
 
 
@@ -171,6 +171,6 @@ class GcController:
             self._wake()
 
     def snapshot(self) -> dict[str, int]:
-        """Passes so far, by what they looked at."""
+        """The numbers of passes so far, by kind."""
         young, middle, full = self.passes
         return {"young": young + middle, "full": full - self.majors, "major": self.majors}

@@ -184,7 +184,7 @@ def _is_users_file(file: str) -> bool:
 
 def _is_in_step(frame: FrameType | None) -> bool:
     """Whether a thread runs a G or callback; else it is P's own business, or P is on its way to
-    another M: what ran last still stands as the current one then.
+    another M: the last step still stands as the current one then.
     """
     while frame is not None and (name := frame.f_code.co_name) != "_run_once":
         if name == "_run":  # of a G, or of asyncio's Handle

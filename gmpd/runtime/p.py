@@ -170,7 +170,7 @@ class Scopes(Protocol):
 
 
 class P:
-    """One P: the right to run Gs, and what goes with it."""
+    """One P: the right to run Gs, with its queues, timers and counters."""
 
     __slots__ = (
         "aside",

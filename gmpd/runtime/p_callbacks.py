@@ -71,7 +71,7 @@ class PCallbacks:
 
 
 def soon(loop: asyncio.AbstractEventLoop, fn: Callable[..., Any], *args: Any) -> None:
-    """Have ``loop``, on its thread, call what is gmpd's own; a plain loop has one queue for all."""
+    """Have ``loop`` call gmpd's own function on its thread; a plain loop has one queue."""
     callbacks = getattr(loop, "p_callbacks", None)
     if isinstance(callbacks, PCallbacks):
         callbacks.soon(fn, *args)

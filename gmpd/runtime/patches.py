@@ -51,7 +51,7 @@ class Guard(MetaPathFinder):
             self._refused.update(dict.fromkeys(GREENLETS, _GREENLETS_INSTEAD))
 
     def stand(self) -> None:
-        """From here on; what is there already is refused at once."""
+        """Refuse patches from here on, and at once those already applied."""
         sys.meta_path.insert(0, self)
         for name in self._refused:
             if name in sys.modules:

@@ -65,7 +65,7 @@ class Poller:
         return None if when is None else wait_s(when - p.loop.time())
 
     def look(self) -> None:
-        """Something is ready: see what came meanwhile, if the last look was long ago."""
+        """A socket is ready: poll again if the last poll was long ago."""
         p = self._p
         now = time.monotonic_ns()
         if not p.runq or now - p.polled_ns > POLL_NS:

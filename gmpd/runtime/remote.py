@@ -69,7 +69,7 @@ class Request:
         self.number = number
 
     def cancel(self) -> None:
-        """It has no waiter any more, and what came is dropped."""
+        """It has no waiter any more; its answer is dropped."""
         self._router.withdraw(self)
 
 
@@ -156,7 +156,7 @@ class ChanRouter:
         self._exported.pop(number, None)
 
     def find(self, home: Address, number: int, cap: int) -> Chan[Any]:
-        """The channel of that number, or what stands for it here. Unserializable if it is gone."""
+        """The channel of that number, or its RemoteChan here. Unserializable if it is gone."""
         if home == self.me:
             ch = self._at_home(number)
             if ch is None:
@@ -240,7 +240,7 @@ class ChanRouter:
     # ---- messages ------------------------------------------------------------------------------
 
     def received(self, source: Address, message: ChanMessage) -> None:
-        """A message came: something to do at home, or an answer."""
+        """A message came: a request to the home, or an answer."""
         match message.op:
             case ChanOp.INCREF | ChanOp.DECREF | ChanOp.CLOSE:
                 self._about(source, message)
@@ -282,7 +282,7 @@ class ChanRouter:
             ch._close()
 
     def _serve(self, source: Address, message: ChanMessage) -> None:
-        """Do what a G elsewhere asks for, or let it wait in the channel's queue."""
+        """Serve the request of a G of another worker, or let it wait in the channel's queue."""
         ch = self._at_home(message.chan)
         served = Served(self, source, message.chan, message.req)
         if ch is None:

@@ -152,7 +152,7 @@ class RemoteChan(Chan[T]):
             return None, False
 
     def close(self) -> None:
-        """Close; does not wait for the home, which closes once what was sent before has arrived.
+        """Close; does not wait for the home, which closes once the values sent before have arrived.
         Panic if it is known here to be closed."""
         if self._closed:
             raise Panic("close of closed channel")
@@ -183,7 +183,7 @@ class RemoteChan(Chan[T]):
         return self._ask_for(g, ChanOp.RECV)
 
     def try_for(self, g: Waker) -> Sudog:
-        """Receive if there is something; else ``elem`` becomes EMPTY_HANDED."""
+        """Receive if a value is there; else ``elem`` becomes EMPTY_HANDED."""
         return self._ask_for(g, ChanOp.TRY_RECV)
 
     def _ask_for(self, g: Waker | None, op: ChanOp) -> Sudog:
@@ -223,7 +223,7 @@ def _check_sent(sg: Sudog) -> None:
 
 
 class _Asked(Sudog):
-    """A sync G that asks the home something."""
+    """A sync G that waits for an answer of the home."""
 
     __slots__ = ()
     reason: ClassVar[str] = "chan receive"

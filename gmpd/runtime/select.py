@@ -357,7 +357,7 @@ def _order(cases: tuple[Case, ...]) -> Iterable[int]:
 
 
 def _served(cases: tuple[Case, ...], selection: Selection) -> Chosen:
-    """Go's third pass: what the case gave that was served."""
+    """Go's third pass: the result of the case that was served."""
     index = selection.c.index(selection.elem)
     value, ok = cases[index].served(selection.elem)
     return index, value, ok

@@ -51,7 +51,7 @@ class Dump(NamedTuple):
 
 
 def wait_reason(waiter: Any) -> str:
-    """Go's wait reason for what a G waits on."""
+    """Go's wait reason for a G's wait."""
     if isinstance(waiter, Wait):
         return waiter.reason
     if isinstance(waiter, CoroG):
@@ -166,7 +166,7 @@ def _is_runtime(frame: FrameType) -> bool:
 
 
 def _await_chain(coro: Any) -> Iterator[FrameType]:
-    """Frames of a suspended coroutine, innermost first: what each awaits is followed."""
+    """Frames of a suspended coroutine and of those that it awaits, innermost first."""
     frames: list[FrameType] = []
     while coro is not None and len(frames) < FRAMES_MAX:
         frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)

@@ -29,8 +29,8 @@ HISTOGRAMS = ("slice", "sched_latency", "gc_pause")
 
 
 def counters(p: P) -> tuple[int, ...]:
-    """``COUNTERS`` of a P, about 2 µs: since the loop was made, and what is here now. Any thread
-    may ask; the values of one answer may be a few Gs apart.
+    """``COUNTERS`` of a P: totals since the loop was made, and current values. About 2 µs. Any
+    thread may ask; the values of one answer may be a few Gs apart.
     """
     runq, stats, controller = p.runq, p.stats, p.gc_controller
     ticks, deferred = runq.schedtick, len(p.deferred)
@@ -66,7 +66,7 @@ def snapshot(p: P) -> dict[str, Any]:
 
 
 def unfold(counters: Sequence[int], now_ns: int, asleep_ns: int, slept_ns: int) -> dict[str, Any]:
-    """Counters as the daemon's snapshot has them: what is here now, and totals.
+    """Counters as the daemon's snapshot has them: current values, and totals.
 
     ``asleep_ns``: since when P sleeps, 0 when it does not; ``slept_ns``: how long it had before.
     Both from the board, not from counters of another moment: what is idle time in one and not in

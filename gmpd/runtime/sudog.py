@@ -105,7 +105,7 @@ class Wait:
         """Leave the queue: the wait was cancelled before anybody served it."""
 
     def undo(self) -> None:
-        """Give back what was handed over: the wait was cancelled after it had been served, before
+        """Give back the value: the wait was cancelled after it had been served, before
         the G ran.
         """
 
@@ -166,7 +166,7 @@ class Wait:
 
 
 class Sudog(Wait):
-    """One wait. Subclasses give the reason, and say what a cancel has to undo."""
+    """One wait. Subclasses give its reason, and undo it when it is cancelled."""
 
     __slots__ = ("_loop", "c", "elem", "g", "ok")
 

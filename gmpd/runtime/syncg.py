@@ -59,7 +59,7 @@ class SyncG(G):
             self._failed(value)
 
     def _request_cancel(self, msg: Any) -> None:
-        """A thread cannot be interrupted: who awaits it continues at once, and its outcome is
+        """A thread cannot be interrupted: its awaiter continues at once, and its outcome is
         dropped.
         """
         loop = self._p.loop

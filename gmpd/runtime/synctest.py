@@ -25,7 +25,7 @@ class Settled(Sudog):
 async def synctest_wait() -> None:
     """Wait until all other Gs are parked: on channels, locks, timers, sockets. No time passes.
 
-    So a test sees what its Gs have done so far, and that they do no more until something happens.
+    So a test sees the effects of its Gs so far, and that they do no more until it acts.
     Under ``gmpd.run(…, deterministic_seed=n)`` only, else RuntimeError; Panic while another G is in
     it.
     """

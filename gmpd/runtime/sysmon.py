@@ -50,7 +50,7 @@ _DEAF_TO = frozenset(signal.valid_signals()) - {
 
 
 def _sleeps() -> int:
-    """How often the calling thread has given its core away to wait for something."""
+    """How often the calling thread has given up its core to wait (voluntary context switches)."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
@@ -93,7 +93,7 @@ class Look:
     def _computes(self, passes: int, waits: int) -> Trait | None:
         """With the GIL, as a G that has just lost P to a slice, or without it; None: as before.
 
-        Whose GIL sysmon waited for is not known: beside hogs, native stays what it is.
+        The holder of the GIL is unknown: beside hogs, a native call is not judged again.
         """
         before, self.seen = self.seen, (passes, waits)
         trait = self.m.trait

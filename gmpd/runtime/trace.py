@@ -25,7 +25,7 @@ EVENTS_MAX = 100_000
 class PState(NamedTuple):
     """A P right after an event: the M that holds it, and its queues as ids of Gs, next one first.
 
-    ``local`` is what asyncio woke, then the ring.
+    ``local``: handles that asyncio woke, then the ring.
     """
 
     m: int | None

@@ -76,7 +76,7 @@ class RoomQueue:
             self._line[session] = self._absent.pop(session)
 
     def waive(self, session: Session) -> None:
-        """A client wants no more room, and gives back what is kept for it."""
+        """A client wants no more room: free the room kept for it."""
         self._line.pop(session, None)
         self._kept.pop(session, None)
         self._absent.pop(session, None)
@@ -156,7 +156,7 @@ class RoomQueue:
         return max(0, room // max(1, nbytes))
 
     def next_due(self) -> int | None:
-        """When ``tell`` may have something to say although nothing happened."""
+        """When ``tell`` may offer room although no event came."""
         if not self._line:
             return None
         return min((kept.until_ns for kept in self._kept.values()), default=None)

@@ -61,7 +61,7 @@ class Cancels:
         ledger.functions.release_all(session)
 
     def _cancel_held(self, jobs: Sequence[Job], now: int) -> None:
-        """Take back what was not claimed; ask the workers to end the rest, now or when it shows."""
+        """Revoke unclaimed leases; ask workers to end the others, now or once reported."""
         fresh: dict[PRecord, list[int]] = {}
         started: dict[PRecord, list[int]] = {}
         for job in jobs:

@@ -111,5 +111,5 @@ class Children:
 
 
 def _has_children(record: PRecord) -> bool:
-    """Whether what waits there is children that it took."""
+    """Whether its queued Gs are children that it took over."""
     return any(job.session.parent is not None for job in record.fresh.values())

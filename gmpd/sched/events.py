@@ -63,7 +63,7 @@ class Event(Struct, frozen=True, gc=False):
 
 
 class OfSession(Event, frozen=True, gc=False):
-    """A client did something. ``sid``: the number of its session."""
+    """An act of a client. ``sid``: the number of its session."""
 
     sid: int
 
@@ -376,7 +376,7 @@ PoolEvent: TypeAlias = (
 
 
 class OfShell(Event, frozen=True, gc=False):
-    """The shell did what it was told to."""
+    """The shell has executed an instruction."""
 
 
 class Probed(OfShell, frozen=True, gc=False):

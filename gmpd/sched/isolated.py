@@ -253,7 +253,7 @@ class Isolation:
         return late
 
     def deadline(self, draining: bool) -> int | None:
-        """When there is something to do even if nothing happens until then."""
+        """When the policy has to act even if no event comes until then."""
         times = [p.due_ns for p in self.ps.values() if p.due_ns is not None]
         if self._wants(draining) > self.count(Stage.STARTING, Stage.SPARE):
             times.append(self._start_after_ns)

@@ -130,7 +130,7 @@ class LeaseEvents:
     def withheld(
         self, record: PRecord, tokens: Sequence[int], nbytes: Sequence[int], now: int
     ) -> None:
-        """These have ended, and their worker keeps what they gave until it is asked for."""
+        """These have ended; their worker keeps the results until it is asked for them."""
         self._begin(record, [token for token in tokens if token in record.fresh], now)
         for token, size in zip(tokens, nbytes, strict=True):
             job = record.started.pop(token, None)

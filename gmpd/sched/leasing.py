@@ -71,7 +71,7 @@ class Leasing:
                 pass
 
     def could_run(self) -> bool:
-        """Whether something waits that a P without work has room for: never, after ``pump``."""
+        """Whether a job is queued for which an idle P has room: never, after ``pump``."""
         return bool(self._queue) and any(
             self._room(p, head)
             for p in self._ps.idle
@@ -108,7 +108,7 @@ class Leasing:
                     ledger.finish(job, Outcome.LOST, dict(details), now)
 
     def _divert(self, head: Job, skip: int | None, fits: Fits | None, now: int) -> bool:
-        """Whether ``head``, and what is like it behind it, was put among the suspects."""
+        """Whether ``head``, with the jobs of its function behind it, was put among the suspects."""
         suspects = self._ledger.suspects
         if not suspects.is_suspect(head.fn, now):
             return False

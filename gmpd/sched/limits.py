@@ -121,7 +121,7 @@ class Limits:
                 self._push(now + LOOK_NS, record, token, looked=True)
 
     def next_due(self) -> int | None:
-        """When ``due`` has something to do."""
+        """The earliest time at which ``due`` will act."""
         heap = self._heap
         while heap and _is_over(heap[0][2], heap[0][3]):
             heappop(heap)

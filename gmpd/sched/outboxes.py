@@ -81,7 +81,7 @@ class Outboxes:
             self._hold(session)
 
     def drop(self, session: Session) -> None:
-        """Drop what is there for this session: it has no reader."""
+        """Drop the outcomes of this session: it has no reader."""
         self._dirty.pop(session.sid, None)
         self.nbytes -= session.outcomes.nbytes
         session.outcomes = Outcomes()

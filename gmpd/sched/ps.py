@@ -108,7 +108,7 @@ class Ps:
             record.probe_every_ns = PROBE_AFTER_NS
 
     def probe(self, isolated: Mapping[int, PRecord], now: int) -> bool:
-        """See after Ps and isolated workers that hold something and have not been heard of; whether
+        """Probe Ps and isolated workers that hold leases and were not heard for a while; whether
         there are any."""
         found, later = False, None
         for p in (*self.all.values(), *isolated.values()) if isolated else self.all.values():

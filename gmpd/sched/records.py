@@ -421,7 +421,7 @@ class PRecord:
 
     @property
     def is_holding(self) -> bool:
-        """Whether there is something that its worker ought to speak of."""
+        """Whether it holds leases or children, so that its worker must report."""
         return self.ready and bool(self.fresh or self.started)
 
     def own_children(self) -> int | None:

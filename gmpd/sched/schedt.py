@@ -259,7 +259,7 @@ class Sched:
         return taken
 
     def next_deadline(self) -> int | None:
-        """When ``TurnEnded`` decides something even if nothing happens until then.
+        """When ``TurnEnded`` will act even if no other event comes until then.
 
         To be asked after one whose instructions were done: it has looked at all Ps.
         """
@@ -367,5 +367,5 @@ class Sched:
         return "\n".join(["the last events:", *lines])
 
     def could_run(self) -> bool:
-        """Whether something waits that a P without work has room for: never, after a turn."""
+        """Whether a job is queued for which an idle P has room: never, after a turn."""
         return self._leasing.could_run()

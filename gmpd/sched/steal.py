@@ -100,7 +100,7 @@ class Steals:
         return latest
 
     def _has_spare(self, victim: PRecord, n: int, *, free: bool) -> bool:
-        """Whether it has something beside what it runs, or runs something long; ``n`` may go.
+        """Whether it has Gs beside the running one, or a long one runs; ``n`` may be stolen.
 
         A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
         between two Ps that both run something long it would be carried to and fro.

@@ -70,7 +70,7 @@ def judge(cpu_ns: int, wall_ns: int) -> Trait | None:
 
 
 def is_blocked(cpu_ns: int, waited_ns: int, wall_ns: int, *, runnable: bool) -> bool:
-    """Whether a thread that had so little of the CPU waits for something other than a CPU.
+    """Whether a thread with so little CPU time waits for anything but a CPU.
 
     ``waited_ns``: how long in ``wall_ns`` it stood in the kernel's run queue. ``runnable``: it
     stands there now, or runs; such a wait is in no counter before it is over.

@@ -60,7 +60,7 @@ class Hog(Protocol):
 
     @property
     def computes(self) -> bool:
-        """Whether it does, unless it is parked: it may wait for something."""
+        """Whether it computes; a parked thread may wait."""
 
     @property
     def rest_ns(self) -> int:

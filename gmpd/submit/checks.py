@@ -28,7 +28,7 @@ def pack_options(options: Options) -> None:
 
 
 def raise_refused(message: protocol.Refused) -> None:
-    """Raise what a Refused means: DaemonUnreachable where there is no room, else ProtocolError."""
+    """Raise a Refused's error: DaemonUnreachable where there is no room, else ProtocolError."""
     match message.code:
         case Refusal.VERSION:
             raise ProtocolError(
@@ -56,7 +56,7 @@ def raise_refused(message: protocol.Refused) -> None:
 
 
 def check_scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Scalar]:
-    """Parameters of a question. TypeError for what the daemon would refuse."""
+    """Check the parameters of a question. TypeError for types that the daemon would refuse."""
     for name, value in params.items():
         if type(value) not in (type(None), bool, int, float, str):
             raise TypeError(f"{method}({name}={value!r}): must be a number, a text, a flag or None")

@@ -99,7 +99,7 @@ class SubmitCore:
         return [protocol.pack(protocol.hello(self.role, self.session, self.info))]
 
     def submit(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
-        """Take one job; its number. Raises what ended the session."""
+        """Take one job; returns its number. Raises the error that ended the session."""
         if self.lost is not None:
             raise another(self.lost)
         data, buffers = blob
@@ -533,7 +533,7 @@ class SubmitCore:
             self._ack()
 
     def _keep_refused(self, jobs: list[int], specials: dict[int, Any]) -> dict[int, Any]:
-        """Take back what may be sent again; ``specials`` with a mark for each of those."""
+        """Take back the jobs that may be sent again; returns ``specials`` with a mark for each."""
         again = {
             i: special
             for i, special in specials.items()

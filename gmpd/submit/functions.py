@@ -86,12 +86,12 @@ class FunctionTable:
         return fid
 
     def drop_needy(self) -> None:
-        """Let the daemon forget all parts, and what needs them."""
+        """Let the daemon forget all parts, and the functions that need them."""
         if self._parts:
             self._drop(list(self._parts))
 
     def _drop(self, parts: Iterable[Any]) -> None:
-        """Jobs that were submitted keep what they need until they end."""
+        """Submitted jobs keep the parts that they need until they end."""
         gone = set(parts)
         if not gone:
             return

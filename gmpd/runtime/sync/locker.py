@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 
 class Locker(ABC):
-    """Something that is locked and unlocked (Go: ``sync.Locker``), as a context manager of Gs."""
+    """An object with lock and unlock (Go: ``sync.Locker``), as a context manager of Gs."""
 
     __slots__ = ()
 

@@ -11,7 +11,7 @@ from gmpd.runtime.sync.mutex import Mutex
 
 
 class Once:
-    """Does something once (Go: ``sync.Once``)."""
+    """Calls a function once (Go: ``sync.Once``)."""
 
     __slots__ = ("_done", "_mutex")
 

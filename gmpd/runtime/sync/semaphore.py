@@ -29,7 +29,7 @@ class SemaphoreWaiter(Queued):
 class Semaphore(Queueing):
     """``n`` tokens; a G takes some and gives them back (``golang.org/x/sync/semaphore.Weighted``).
 
-    Who waits longest is served first, also if it wants many and those behind it few. ``async with
+    The longest wait is served first, also if it wants many and later ones few. ``async with
     semaphore:`` and, in plain functions, ``with semaphore.sync:`` take one. ValueError for a
     negative number.
     """
