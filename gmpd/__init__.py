@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         stacks,
     )
     from gmpd.runtime.group import Group
+    from gmpd.runtime.progress import progress
     from gmpd.runtime.run import new_event_loop, run
     from gmpd.runtime.select import recv, select, select_sync, send
     from gmpd.runtime.sync import (
@@ -77,6 +78,7 @@ __all__ = [
     "job",
     "new_event_loop",
     "num_g",
+    "progress",
     "recv",
     "run",
     "select",
@@ -116,6 +118,7 @@ _HOMES = {
     "job": "gmpd.job",
     "new_event_loop": "gmpd.runtime.run",
     "num_g": "gmpd.runtime.go",
+    "progress": "gmpd.runtime.progress",
     "recv": "gmpd.runtime.select",
     "run": "gmpd.runtime.run",
     "select": "gmpd.runtime.select",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from gmpd.cli.app import App, standard
@@ -18,6 +20,7 @@ from gmpd.cli.link import (
     words_of,
 )
 from gmpd.cli.report import report, say_error
+from gmpd.client.progress import DRAW_S, JobBar
 from gmpd.errors import RemoteError
 
 #: Seconds that a cancelled job gets to end: a coroutine's cleanup, the death of an isolated worker.
@@ -112,6 +115,8 @@ def _named(text: str) -> tuple[str, str]:
 
 def show(app: App, future: PlainFuture) -> int:
     """Wait for it, print how it ended; the exit code."""
+    if not app.as_json and sys.stderr.isatty():
+        _watch(future)
     error = future.exception()
     if error is None:
         app.data(json_line(future.record()) if app.as_json else words_of(future.result()))
@@ -121,6 +126,20 @@ def show(app: App, future: PlainFuture) -> int:
     else:
         show_error(error)
     return code_of(error)
+
+
+def _watch(future: PlainFuture) -> None:
+    """Draw how far it is until it has ended."""
+    bar = JobBar()
+    try:
+        while not future.done():
+            try:
+                future.wait_over(DRAW_S)
+            except TimeoutError:
+                pass
+            bar.show(future.progress)
+    finally:
+        bar.stop()
 
 
 def show_error(error: BaseException) -> None:

@@ -40,7 +40,7 @@ from gmpd.errors import DaemonUnreachable, NoAnswer, ProtocolError
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
-from gmpd.submit.events import ItemsReceived, JobDone, apply
+from gmpd.submit.events import ItemsReceived, JobDone, JobProgress, apply
 from gmpd.timeouts import checked
 
 
@@ -54,6 +54,8 @@ class AsyncJobFuture(asyncio.Future[Any]):
     _name = ""
     _client: AsyncClient
     streams = False
+    #: How far the job is, as it told by ``gmpd.progress``; None if it did not.
+    progress: JobProgress | None = None
 
     @property
     def job_id(self) -> str:
@@ -101,6 +103,10 @@ class AsyncJobFuture(asyncio.Future[Any]):
 
     def noted(self, what: str) -> None:
         """It runs, or a cancel came too late."""
+
+    def progressed(self, progress: JobProgress) -> None:
+        """The job has told how far it is."""
+        self.progress = progress
 
 
 class AsyncDurableFuture(AsyncJobFuture):

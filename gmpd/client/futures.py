@@ -39,7 +39,7 @@ from gmpd.runtime.internals import (
     RUNNING,
 )
 from gmpd.submit.core import SMALL_BYTES
-from gmpd.submit.events import JobDone
+from gmpd.submit.events import JobDone, JobProgress
 from gmpd.timeouts import checked
 
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
@@ -140,6 +140,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     _kept = False
     _ran_us = 0
     _nbytes = 0
+    _progress: JobProgress | None = None
 
     def __init__(self) -> None:
         # Not super().__init__(): it builds the Condition.
@@ -176,6 +177,12 @@ class JobFuture(concurrent.futures.Future[Any]):
     def job_id(self) -> str:
         """The job's id, in hex: the client's session and the job's number in it."""
         return "" if self._owner is None else self._owner.job_id_of(self)
+
+    @property
+    def progress(self) -> JobProgress | None:
+        """How far the job is, ``(done, total, note)``, as it told by ``gmpd.progress``; None if it
+        did not. It stays after its end."""
+        return self._progress
 
     def result(self, timeout: float | None = None) -> Any:
         """As ``concurrent.futures.Future.result``; the waiting thread helps the client."""
@@ -337,6 +344,10 @@ class JobFuture(concurrent.futures.Future[Any]):
             self._state = RUNNING
         if self._made is not None:
             self._made.notify_all()
+
+    def progressed(self, progress: JobProgress) -> None:
+        """Its job has told how far it is."""
+        self._progress = progress
 
     # -- decoding --------------------------------------------------------------------------------
 

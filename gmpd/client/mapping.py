@@ -20,7 +20,7 @@ from gmpd import codec
 from gmpd.client.calls import insist, refuse_durable, wire_options
 from gmpd.client.chunks import Chunk, describe_chunk, each
 from gmpd.client.futures import JobFuture
-from gmpd.client.progress import Report, reporter
+from gmpd.client.progress import LOOK_S, Inside, Report, reporter
 from gmpd.codec import Blob, FunctionRef
 from gmpd.codec.interrupts import pass_on
 from gmpd.submit.batch import Options
@@ -136,6 +136,8 @@ class Plan:
         #: Items per chunk, if the caller gave a number.
         self.fixed = self._sizer.size if isinstance(chunksize, int) else None
         self._report = reporter(progress, total)
+        #: How often ``look`` is due while nothing ends (s); None: never.
+        self.looks_s = LOOK_S if progress is True else None
         #: Futures in order of submission, and their numbers of items.
         self.out: dict[Any, int] = {}
         self._items_out = 0
@@ -202,7 +204,7 @@ class Plan:
         self._sizer.learn(items, ran_us)
         self._done += items
         if self._report is not None:
-            self._report(self._done, False)
+            self.look()
         return [value] if items == 1 else value
 
     def take(self, source: Iterator[Any], n: int) -> list[Any]:
@@ -216,10 +218,18 @@ class Plan:
             self.source_error = error
         return taken
 
+    def look(self) -> None:
+        """Report how far it is, and the jobs that run."""
+        if self._report is not None:
+            self._report(self._done, False, self._inside)
+
     def over(self) -> None:
         """The last report of the progress."""
         if self._report is not None:
-            self._report(self._done, True)
+            self._report(self._done, True, Inside)
+
+    def _inside(self) -> Inside:
+        return Inside(self.out.items())
 
 
 class MapRun(ABC):
@@ -280,7 +290,16 @@ class MapRun(ABC):
         return next(iter(self._plan.out), None)
 
     def _left(self) -> float | None:
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        """Seconds until it is to look whether something has ended; see ``_passed``."""
+        left = None if self._end is None else max(0.0, self._end - time.monotonic())
+        look = self._plan.looks_s
+        return look if left is None or (look is not None and look < left) else left
+
+    def _passed(self) -> None:
+        """Nothing has ended in that time. Raises TimeoutError if that was all there was."""
+        if self._end is not None and self._end <= time.monotonic():
+            raise TimeoutError
+        self._plan.look()
 
     def _finish(self) -> None:
         """All results were given: raises the error that ended the source early."""
@@ -320,10 +339,14 @@ class Mapping(MapRun):
             self._plan.over()
 
     def _wait(self) -> None:
-        if self._waiters is None:
+        if self._waiters is not None:
+            if not self._waiters.wait_for(lambda: self._ended, self._left()):
+                self._passed()
+            return
+        try:
             self._first().wait_over(self._left())
-        elif not self._waiters.wait_for(lambda: self._ended, self._left()):
-            raise TimeoutError
+        except TimeoutError:
+            self._passed()
 
     def _take(self, size: int) -> list[Any]:
         chunk = self._plan.take(self._source, size)

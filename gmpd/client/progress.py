@@ -1,31 +1,75 @@
-"""How a ``map`` tells how far it is: a bar on a terminal, plain lines elsewhere, or a callable.
+"""How far a ``map`` or a job is, for people: a bar on a terminal, plain lines elsewhere.
 
-Both forms say the same: how many of how many, how many a second, and how long the rest will take.
+Both forms say the same: how many of how many, how many a second, and how long the rest will take;
+and what a running job says of itself by ``gmpd.progress``.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
-#: ``report(done, over)``: items done so far, and whether this is the last word.
+from gmpd.submit.events import JobProgress
+
+#: ``report(done, over, inside)``: items done so far, whether this is the last word, and a call that
+#: gives what the running jobs say.
 Report = Callable[..., object]
 
 #: Seconds between plain lines: a log is read later, by the screenful.
 LINE_S = 5.0
 #: Seconds between two redraws of the bar's numbers.
 DRAW_S = 0.1
+#: Seconds between two looks at the jobs that run, while none ends.
+LOOK_S = 0.25
+
+
+class Running(Protocol):
+    """A future."""
+
+    @property
+    def progress(self) -> JobProgress | None: ...
+
+
+class Inside:
+    """The progress of all jobs that run, taken together."""
+
+    def __init__(self, jobs: Iterable[tuple[Running, int]] = ()) -> None:
+        #: Items that the parts of those that run make up.
+        self.items = 0.0
+        #: The first that has a note, in words.
+        self.text = ""
+        for future, items in jobs:
+            if (told := future.progress) is not None:
+                self.items += part(told) * items
+                self.text = self.text or in_one_line(told)
+
+
+def part(progress: JobProgress) -> float:
+    """How much of a job is done, from 0 to 1; 0 if it does not say of how much."""
+    done, total, _ = progress
+    return min(1.0, done / total) if total else 0.0
+
+
+def in_one_line(progress: JobProgress) -> str:
+    """``1,200 of 10,000 reading``."""
+    done, total, note = progress
+    of = "" if total is None else f" of {_number(total)}"
+    return f"{_number(done)}{of} {note}".rstrip()
+
+
+def _number(amount: float) -> str:
+    return f"{amount:,}" if isinstance(amount, int) else f"{amount:,.2f}".rstrip("0").rstrip(".")
 
 
 def reporter(progress: bool | Report, total: int | None) -> Report | None:
-    """The function to call with ``(done, over)``; a caller's gets ``(done, total)``."""
+    """The function to call with ``(done, over, inside)``; a caller's gets ``(done, total)``."""
     if progress is False:
         return None
     if callable(progress):
         own = progress
-        return lambda done, over: own(done, total)
+        return lambda done, over, inside: own(done, total)
     return _Bar(total) if sys.stderr is not None and sys.stderr.isatty() else _Lines(total)
 
 
@@ -57,32 +101,66 @@ class _Lines:
         self._clock = clock
         self._began = self._last = clock()
 
-    def __call__(self, done: int, over: bool) -> None:
+    def __call__(self, done: int, over: bool, inside: Callable[[], Inside]) -> None:
         now = self._clock()
         if (over or now - self._last >= LINE_S) and sys.stderr is not None:
             self._last = now
-            line = in_words(done, self._total, now - self._began, over=over)
+            line = _with(in_words(done, self._total, now - self._began, over=over), inside())
             sys.stderr.write(line + "\n")
 
 
 class _Bar:
     def __init__(self, total: int | None) -> None:
-        from rich.console import Console  # 60 ms that only a progress bar pays
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        self._progress: Any = Progress(*columns, console=Console(stderr=True))
+        self._progress: Any = _columns()
         self._total = total
         self._began = time.monotonic()
         self._drawn = 0.0
         self._task = self._progress.add_task(in_words(0, total, 0), total=total)
         self._progress.start()
 
-    def __call__(self, done: int, over: bool) -> None:
+    def __call__(self, done: int, over: bool, inside: Callable[[], Inside]) -> None:
         now = time.monotonic()
         if over or now - self._drawn >= DRAW_S:
             self._drawn = now
-            text = in_words(done, self._total, now - self._began, over=over)
-            self._progress.update(self._task, completed=done, description=text)
+            parts = inside()
+            text = _with(in_words(done, self._total, now - self._began, over=over), parts)
+            self._progress.update(self._task, completed=done + parts.items, description=text)
         if over:
             self._progress.stop()
+
+
+def _with(text: str, inside: Inside) -> str:
+    return f"{text} ({inside.text})" if inside.text else text
+
+
+class JobBar:
+    """The bar of one job on a terminal: nothing until the job says how far it is."""
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+
+    def show(self, progress: JobProgress | None) -> None:
+        """Draw it."""
+        if progress is None:
+            return
+        if self._progress is None:
+            self._progress = _columns()
+            self._task = self._progress.add_task("", total=None)
+            self._progress.start()
+        done, total, _ = progress
+        self._progress.update(
+            self._task, completed=done, total=total, description=in_one_line(progress)
+        )
+
+    def stop(self) -> None:
+        """Leave it as it is."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def _columns() -> Any:
+    from rich.console import Console  # 60 ms that only a progress bar pays
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    return Progress(BarColumn(), text, console=Console(stderr=True))

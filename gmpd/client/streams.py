@@ -18,7 +18,7 @@ from gmpd.client.futures import decoded
 from gmpd.errors import JobCancelled
 from gmpd.protocol import STREAM_BYTES, Outcome
 from gmpd.submit.core import STREAM_WINDOW
-from gmpd.submit.events import ItemsReceived, JobDone
+from gmpd.submit.events import ItemsReceived, JobDone, JobProgress
 
 
 class Owner(Protocol):
@@ -217,4 +217,7 @@ class Sink:
         self._put(event)
 
     def noted(self, what: str) -> None:
+        pass
+
+    def progressed(self, progress: JobProgress) -> None:
         pass

@@ -29,12 +29,14 @@ from gmpd.codec import (
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
+from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import WorkerShm
 from gmpd.daemon.stream_window import StreamWindow
 from gmpd.errors import LimitPassed, Unserializable
 from gmpd.protocol import Options, Outcome
 from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
+from gmpd.runtime.progress import Progress
 from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.turns import let_go
 
@@ -89,6 +91,7 @@ class Host(Protocol):
     loop: Loop
     router: ChanRouter
     firsts: Firsts
+    reports: Reports
     shm: WorkerShm
     #: Guards interrupts of threads.
     interrupts: threading.Lock
@@ -188,6 +191,10 @@ class Attempt:
         return not (self.unopened or self.pinned_chans) and (
             self.options is None or "stream" not in self.options
         )
+
+    def progressed(self, progress: Progress) -> None:
+        """Its code tells how far it is; on any thread."""
+        self.worker.reports.progressed(self, progress)
 
     # -- the G -------------------------------------------------------------------------------------
 
@@ -381,7 +388,7 @@ class Attempt:
         try:
             while not over:
                 await self._has_room(window)
-                over = await self._step(GeneratorStep(source, window.items), window)
+                over = await self._step(GeneratorStep(self, source, window.items), window)
         except BaseException:
             if self.expired and hasattr(source, "close"):
                 await self.worker.loop.call_sync(source.close)

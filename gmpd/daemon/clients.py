@@ -265,7 +265,9 @@ class Clients:
         sched, info = self._sched, message.info
         key = message.session[:12].hex()
         name = info.name[:64]
-        opened = events.SessionOpened(sched.next_sid, peer, name, info.waits, key, owner)
+        opened = events.SessionOpened(
+            sched.next_sid, peer, name, info.waits, key, owner, info.progress
+        )
         sched.handle(opened, time.monotonic_ns())
         return sched.sessions[opened.sid]
 

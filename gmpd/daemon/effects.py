@@ -92,6 +92,10 @@ class Effects:
                 pass  # its end is awaited
             case do.NotifyRunning(session, seqs):
                 clients.send(session.link, protocol.Running(seqs))
+            case do.NotifyProgress(session, message) if session.parent is not None:
+                workers.tell(session.parent, message)
+            case do.NotifyProgress(session, message):
+                clients.send(session.link, message)
             case do.NotifyNotCancelled(session, seqs):
                 clients.send(session.link, protocol.Kept(seqs))
             case do.GrantRoom(session, jobs):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gmpd.daemon.stream_window import is_large
+from gmpd.runtime.roots import root
 
 #: Values that are taken in one go: bounds what is computed ahead of need.
 STEP_ITEMS = 64
@@ -24,9 +25,10 @@ STEP_NS = 2_000_000
 class GeneratorStep:
     """Calling it makes the step; it gives whether it was the last. ``room``: the most values."""
 
-    __slots__ = ("_end_ns", "_room", "_source", "_values")
+    __slots__ = ("_end_ns", "_job", "_room", "_source", "_values")
 
-    def __init__(self, source: Iterator[Any], room: int) -> None:
+    def __init__(self, job: object, source: Iterator[Any], room: int) -> None:
+        self._job = job
         self._source = source
         self._room = min(room, STEP_ITEMS)
         self._values: deque[Any] = deque()
@@ -34,6 +36,7 @@ class GeneratorStep:
         self._end_ns = 0
 
     def __call__(self) -> bool:
+        root.set(self._job)
         end = self._end_ns = time.monotonic_ns() + STEP_NS
         for _ in range(self._room):
             try:

@@ -33,12 +33,14 @@ from gmpd.codec import (
     describe_function,
     encode_call,
 )
+from gmpd.daemon.reports import rows_of
 from gmpd.errors import Unserializable
 from gmpd.protocol import Outcome
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
+from gmpd.runtime.roots import root_of
 from gmpd.sched.runq import half_up
 from gmpd.submit.batch import Batch
 from gmpd.submit.functions import FunctionTable
@@ -238,6 +240,14 @@ class ChildMigration:
             if "gift" in details:
                 self._router.unpin(details["gift"])
         self._let_go()
+
+    def progressed(self, message: protocol.Progress) -> None:
+        """Children that run elsewhere tell how far their jobs are."""
+        for seq, progress in rows_of(message):
+            g = self.away.get(seq)
+            job = None if g is None else root_of(g.get_context())
+            if job is not None:
+                job.progressed(progress)
 
     def _let_go(self) -> None:
         """Definitions of programs are to be forgotten when these end, and no later."""

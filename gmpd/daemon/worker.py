@@ -20,7 +20,7 @@ from typing import Any, assert_never
 import msgpack
 
 from gmpd import inherited, protocol, versions
-from gmpd.allocator import TRIM_BYTES, give_back
+from gmpd.allocator import TRIM_BYTES
 from gmpd.codec import (
     Blob,
     encode_error,
@@ -28,6 +28,7 @@ from gmpd.codec import (
     too_large,
 )
 from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.firsts import Firsts
@@ -38,6 +39,7 @@ from gmpd.daemon.lastwords import leave_stacks, leave_words
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
+from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.threads import Threads
 from gmpd.daemon.withheld import Withheld
@@ -51,7 +53,7 @@ from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.stacks import stacks
-from gmpd.runtime.stats import counters, histograms
+from gmpd.runtime.stats import counters
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
 #: refills it before it is used up.
@@ -61,8 +63,6 @@ GATHER_NS = 500_000
 GATHER_CHILDREN_NS = 20_000_000
 #: The most outcomes of a batch: half of the credit in jobs.
 GATHER_MAX = 128
-#: Histograms are shown this often (seconds) while there is activity, and once after it.
-BEAT_S = 0.25
 #: Counters are shown this often while P is busy (it takes 2 µs), and whenever it falls asleep.
 PUBLISH_NS = 2_000_000
 #: Exit codes are for people: user code can end the process with any, so nothing is concluded from
@@ -107,10 +107,10 @@ class Worker:
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
         self.migration = ChildMigration(self.loop, self._send, self.router, self.value_bytes)
-        self._listen()
         self.functions = Definitions()
         #: Leases that have not ended, by token.
         self.attempts: dict[int, Attempt] = {}
+        self._listen()
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Attempt] = {}
         self._withheld = Withheld(settings["worker_results"], shm)
@@ -122,15 +122,12 @@ class Worker:
         self._outcomes = OutcomeBatch()
         #: How many were sent so far.
         self._sent = 0
-        #: Bytes of values that went through since memory was given back.
-        self._moved = 0
         #: Leases that have not begun; and those of them that are not known to be quick.
         self._fresh = self._slow_fresh = 0
         #: Set aside, and the coordinator does not know yet.
         self._aside: list[Attempt] = []
-        self._was_revoked = self._beat_due = self._draining = False
-        #: Gs that had run at the last beat.
-        self._ran = self._flushed_ns = self._published_ns = 0
+        self._was_revoked = self._draining = False
+        self._flushed_ns = self._published_ns = 0
         #: Claims a lease, unless it was revoked.
         self._claim: Callable[[int, int], bool] = shm.begin
         self.firsts = Firsts(shm)
@@ -145,6 +142,8 @@ class Worker:
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
         self.threads = Threads(self.shm, self.loop.p)
+        self.reports = Reports(self.attempts, self.loop.p_callbacks, self._send)
+        self._beats = Beats(self.loop, self.shm, self.check_fitness)
 
     def _in_fork(self) -> None:
         self.loop.p.forked = True
@@ -218,6 +217,8 @@ class Worker:
         if self.attempts.pop(attempt.token, None) is None:
             self.overrunning.pop(attempt.token, None)
         self._unreported.pop(attempt.token, None)
+        if self.reports:
+            self.reports.ended(attempt)
         if self._withheld.is_needed and (nbytes := self._withheld.keep(attempt)):
             self._send(protocol.Withheld([attempt.token], [nbytes]))
             return
@@ -316,34 +317,16 @@ class Worker:
         if self._aside:
             aside, self._aside = self._aside, []
             self._send(protocol.Aside([attempt.token for attempt in aside if not attempt.began_ns]))
+        if self.reports:
+            self.reports.flush()
         if self._outcomes:
             outcomes, self._outcomes = self._outcomes, OutcomeBatch()
-            self._moved += outcomes.nbytes
+            self._beats.moved += outcomes.nbytes
             self._sent += len(outcomes)
             self._withheld.sent(self._sent, outcomes.nbytes)
             self.shm.sent(self._sent)
             self._send(*outcomes.message())
-        self._beat_soon()
-
-    def _beat_soon(self) -> None:
-        if not self._beat_due:
-            self._beat_due = True
-            self.loop.p_callbacks.later(BEAT_S, self._beat)
-
-    def _beat(self) -> None:
-        self.check_fitness()
-        # An async job may be busy for long without an outcome: continue while Gs run.
-        ran = self.loop.p.runq.schedtick + self.loop.p.runq.inherited
-        self._beat_due = ran != self._ran
-        self._ran = ran
-        if self._beat_due:
-            self.loop.p_callbacks.later(BEAT_S, self._beat)
-        else:
-            self.shm.rest()
-            if self._moved > TRIM_BYTES:
-                self._moved = 0
-                give_back()
-        self.shm.publish_histograms(histograms(self.loop.p))
+        self._beats.soon()
 
     def _post(self, to: Address, message: ChanMessage) -> None:
         """A message to another worker, about a channel."""
@@ -397,8 +380,8 @@ class Worker:
             case protocol.Undefine(fids):
                 if self.functions.undefine(fids):
                     # A program has ended: the memory that it held goes back to the system.
-                    self._moved += TRIM_BYTES + 1
-                    self._beat_soon()
+                    self._beats.moved += TRIM_BYTES + 1
+                    self._beats.soon()
             case protocol.Cancel(tokens):
                 self._report(self._withheld.end(tokens))
                 self._cancel(tokens)
@@ -420,6 +403,8 @@ class Worker:
                 self.router.lost((p, epoch))
             case protocol.Done():
                 self.migration.ended(message, frames)
+            case protocol.Progress():
+                self.migration.progressed(message)
             case protocol.Pull(token, n):
                 if token in self.attempts:
                     self.attempts[token].pull(n)
@@ -438,7 +423,7 @@ class Worker:
         payloads, options = message.payloads, message.options
         token = message.first_token
         self._stolen.update(range(token, token + message.stolen))
-        self._moved += sum(map(len, payloads)) + sum(map(len, frames))
+        self._beats.moved += sum(map(len, payloads)) + sum(map(len, frames))
         for payload, buffers in zip(
             payloads,
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),

@@ -129,6 +129,8 @@ class Workers:
                 self._pool.retire(worker, reason, now)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
+            case protocol.Progress():
+                handle(events.Progressed(p, epoch, message), now)
             case protocol.Kept(tokens):
                 handle(events.NotCancelled(p, epoch, tokens), now)
             case protocol.Answer(request, value):

@@ -33,13 +33,13 @@ changes nothing.
     client ───▶ coordinator
       Hello Define Undefine Submit Cancel Ack Pull Call Enqueue AskJobs Waive Bye
     client ◀─── coordinator
-      Welcome Refused Done Items Running Kept Room Reply Gone
+      Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Aside Unfit Expired Kept Items Fault Bye Withheld Children Define
-      Undefine Submit Cancel Answer Route
+      Hello Finished Started Aside Unfit Expired Progress Kept Items Fault Bye Withheld Children
+      Define Undefine Submit Cancel Answer Route
     worker ◀─── coordinator
-      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done Ask
-      Route Lost
+      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
+      Progress Ask Route Lost
 
 A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
 Submit and Cancel, and the Done that it gets, are about them. Route is a message from one worker to
@@ -128,6 +128,7 @@ from gmpd.protocol.messages import (
     Kept,
     Lost,
     Message,
+    Progress,
     Pull,
     Refused,
     Reply,
@@ -205,6 +206,7 @@ __all__ = [
     "Numbers",
     "Options",
     "Outcome",
+    "Progress",
     "Pull",
     "Reason",
     "Refusal",

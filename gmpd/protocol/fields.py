@@ -143,6 +143,12 @@ JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
 #: Milliseconds since 1970; or of a duration.
 Millis: TypeAlias = Number
+#: How far a job is, in a unit of its own.
+Amount: TypeAlias = (
+    Annotated[int, Meta(ge=0, le=NUMBER_MAX)] | Annotated[float, Meta(ge=0, le=NUMBER_MAX)]
+)
+#: The note of a progress: the worker cuts it.
+Note: TypeAlias = Annotated[str, Meta(max_length=TEXT_MAX)]
 #: How many frames belong to each value of a message.
 Counts: TypeAlias = Numbers | None
 #: Parameters of administrative calls.
@@ -183,6 +189,8 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = ""
     waits: bool = False
     plain: bool = False
+    #: It wants to be told how far its jobs are.
+    progress: bool = False
     #: Of a worker: its P and epoch, 32 bytes that only the spawned process was given, and whether
     #: it will serve at all (else a Fault follows).
     p: Number | None = None

@@ -13,6 +13,8 @@ from msgspec import Meta, Struct
 from gmpd.errors import ProtocolError
 from gmpd.protocol.fields import (
     NUMBER_MAX,
+    ROWS_MAX,
+    Amount,
     BatchValues,
     ChanOp,
     Counts,
@@ -22,6 +24,7 @@ from gmpd.protocol.fields import (
     Info,
     JobIds,
     Millis,
+    Note,
     Number,
     Numbers,
     Options,
@@ -268,6 +271,22 @@ class Running(Envelope, tag=16):
     jobs: Numbers
 
 
+class Progress(Envelope, tag=46):
+    """How far running jobs are, in columns: tokens from a worker, seqs to a client that asked for
+    it in its Hello (``progress``), or to the worker whose Gs' children they are."""
+
+    since: ClassVar[int] = 3
+
+    jobs: Numbers
+    done: Annotated[list[Amount], Meta(max_length=ROWS_MAX)]
+    total: Annotated[list[Amount | None], Meta(max_length=ROWS_MAX)]
+    notes: Annotated[list[Note], Meta(max_length=ROWS_MAX)]
+
+    def check(self) -> None:
+        if not len(self.jobs) == len(self.done) == len(self.total) == len(self.notes):
+            raise ProtocolError("Progress has columns of different length")
+
+
 class Kept(Envelope, tag=17):
     """A Cancel came too late: these run and cannot be stopped."""
 
@@ -498,14 +517,16 @@ FromClient: TypeAlias = (
     | Waive
     | Bye
 )
-ToClient: TypeAlias = Welcome | Refused | Done | Items | Running | Kept | Room | Reply | Gone
+ToClient: TypeAlias = (
+    Welcome | Refused | Done | Items | Running | Progress | Kept | Room | Reply | Gone
+)  # fmt: skip
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Aside | Unfit | Expired | Kept | Items | Fault | Bye
+    Hello | Finished | Started | Aside | Unfit | Expired | Progress | Kept | Items | Fault | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Withhold | Done | Ask | Route | Lost
+    | StealChildren | Withhold | Done | Progress | Ask | Route | Lost
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.p import P
+from gmpd.runtime.roots import is_job, root
 from gmpd.runtime.sleepers import from_now
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
@@ -110,13 +111,15 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not callable(fn):
         raise TypeError(_not_callable(fn))
     p = this_loop("gmpd.go").p
+    m = current_m()
+    if m is not None and is_job(m.g) and root.get() is None:
+        root.set(m.g)  # its children inherit it
     g = (G if is_async(fn) else SyncG)(p, fn, args, kwargs or None)
     maker = _getframe(2)
     g.made_by, at = maker.f_code, maker.f_lasti
     g.made_at = offset(at)
     if p.tracer is not None:
         p.tracer(GEvent.CREATE, g)
-    m = current_m()
     if m is None or m.g is None:
         p.gs.add(g)
         p.runq.runqput(g, True)

@@ -4,8 +4,8 @@ To its code the loop looks like one of its own, as under ``asyncio.run``: it can
 a task factory, shuts the default executor down. Here those calls reach the job's own tasks and
 settings alone; what cannot be divided is refused with a line in the log, as ``stop`` is.
 
-Which job some code belongs to is in a context variable, a number: tasks, children, callbacks and
-threads of the job inherit it. A plain job has no number; it does not see the loop.
+Which job some code belongs to is in a context variable (``roots``): tasks, children, callbacks and
+threads of the job inherit it. A plain job has none; it does not see the loop.
 """
 
 from __future__ import annotations
@@ -15,22 +15,19 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime import internals
 from gmpd.runtime.m import current_m
 from gmpd.runtime.overrun import innermost
+from gmpd.runtime.roots import async_job
 from gmpd.timeouts import checked
 
 if TYPE_CHECKING:
     from gmpd.runtime.p import Face
 
 log = logging.getLogger(__name__)
-
-#: The async job that this code belongs to; 0 for none.
-current_job: ContextVar[int] = ContextVar("gmpd-job", default=0)
 
 
 class JobScope:
@@ -81,11 +78,11 @@ class JobScopes:
         found = self._all_tasks(asked)
         if asked is not self._loop:
             return found
-        mine = current_job.get()
+        mine = async_job.get()
         every = self._loop.p.gs
         gs: list[Any] = list(every.some(len(every)))
         jobs = {g for g in gs if isinstance(g, asyncio.Task) and not g.done()}
-        return {task for task in found | jobs if job_of(task) == mine}
+        return {task for task in found | jobs if job_of(task) is mine}
 
     def set_task_factory(self, factory: Any) -> None:
         """For tasks of this job."""
@@ -96,7 +93,7 @@ class JobScopes:
 
     def get_task_factory(self) -> Any:
         """That of this job."""
-        scope = self.scopes.get(current_job.get())
+        scope = self._own()
         return None if scope is None else scope.factory
 
     def _make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **more: Any) -> Any:
@@ -114,13 +111,13 @@ class JobScopes:
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """As the loop's, with the job's own default."""
         if executor is None and self.scopes:
-            scope = self.scopes.get(current_job.get())
+            scope = self._own()
             executor = None if scope is None else scope.executor
         return self._run_in_executor(executor, func, *args)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Of the job's own; the one that all jobs share stays."""
-        scope = self.scopes.get(current_job.get())
+        scope = self._own()
         executor = None if scope is None else scope.executor
         if scope is None or executor is None:
             self.refuse("a call of shutdown_default_executor()")
@@ -143,14 +140,14 @@ class JobScopes:
 
     def get_exception_handler(self) -> Any:
         """That of this job."""
-        scope = self.scopes.get(current_job.get())
+        scope = self._own()
         return None if scope is None else scope.handler
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """To the handler of the job that it is about."""
         about = context.get("task") or context.get("future") or context.get("handle")
-        number = current_job.get() if about is None else job_of(about) or current_job.get()
-        scope = self.scopes.get(number)
+        job = async_job.get() if about is None else job_of(about) or async_job.get()
+        scope = self.scopes.get(_number(job))
         if scope is None or scope.handler is None:
             self._call_exception_handler(context)
             return
@@ -169,7 +166,11 @@ class JobScopes:
         self.refuse(f"a call of set_debug({enabled})")
 
     def _mine(self) -> JobScope:
-        return self.scopes.setdefault(current_job.get(), JobScope())
+        return self.scopes.setdefault(_number(async_job.get()), JobScope())
+
+    def _own(self) -> JobScope | None:
+        """That of the caller's job, if it has set anything."""
+        return self.scopes.get(_number(async_job.get()))
 
     def refuse(self, what: str) -> None:
         """A job did ``what`` to the loop, and changed nothing."""
@@ -181,11 +182,15 @@ class JobScopes:
         )
 
 
-def job_of(thing: Any) -> int:
-    """The job that a task or handle belongs to; 0 for none."""
+def job_of(thing: Any) -> Any:
+    """The job that a task or handle belongs to; None for none."""
     get_context = getattr(thing, "get_context", None)  # a Handle has it since 3.12
     context = getattr(thing, "_context", None) if get_context is None else get_context()
-    return 0 if context is None else int(context.get(current_job, 0))
+    return None if context is None else context.get(async_job)
+
+
+def _number(job: Any) -> int:
+    return 0 if job is None else int(job.id)
 
 
 def give_plain_jobs_loops() -> None:

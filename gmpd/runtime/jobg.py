@@ -20,7 +20,7 @@ from gmpd.runtime.internals import (
     task_init,
     task_print_stack,
 )
-from gmpd.runtime.job_scopes import current_job
+from gmpd.runtime.roots import async_job
 from gmpd.runtime.task import Task
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class JobG(Task):
         self._context = context
         self.id = job.id
         self._log_destroy_pending = False  # it is dropped with its worker
-        context.run(current_job.set, job.id)
+        context.run(async_job.set, job)
         # Up to 3.13 it is not registered: that is a third of its making, and all_tasks finds it in
         # ``gs``.
         if p.loop._debug and self._source_traceback:  # type: ignore[attr-defined]

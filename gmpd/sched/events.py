@@ -83,6 +83,8 @@ class SessionOpened(OfSession, frozen=True, gc=False):
     waits: bool = False
     key: str = ""
     owner: str = ""
+    #: It wants to be told how far its jobs are.
+    watches: bool = False
 
 
 class Defined(OfSession, frozen=True, gc=False):
@@ -249,6 +251,23 @@ class ItemsYielded(FromWorker, frozen=True, gc=False):
         return repr(self.kept())
 
 
+class Progressed(FromWorker, frozen=True, gc=False):
+    """Jobs told how far they are, in the columns of their message."""
+
+    message: protocol.Progress
+
+    @property
+    def rows(self) -> int:
+        return len(self.message.jobs)
+
+    def kept(self) -> Kept:
+        jobs = self.message.jobs
+        return Kept("Progressed", "P", self.p, len(jobs), jobs[0] if jobs else None)
+
+    def __repr__(self) -> str:
+        return repr(self.kept())
+
+
 class ChildrenCounted(FromWorker, frozen=True, gc=False):
     """A worker has ``n`` fresh children. ``asked``: this answers AskChildren, and those that it
     gives were submitted before."""
@@ -259,7 +278,7 @@ class ChildrenCounted(FromWorker, frozen=True, gc=False):
 
 WorkerEvent: TypeAlias = (
     Heard | Started | SetAside | Withheld | Expired | NotCancelled | Finished | ItemsYielded
-    | ChildrenCounted
+    | ChildrenCounted | Progressed
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from gmpd.protocol import Options
+from gmpd.protocol import Options, Progress
 from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session, some
 
 
@@ -148,6 +148,16 @@ class NotifyRunning(NamedTuple):
         return f"NotifyRunning({self.session!r}, {some(self.seqs)})"
 
 
+class NotifyProgress(NamedTuple):
+    """Tell a client how far its jobs are."""
+
+    session: Session
+    message: Progress
+
+    def __repr__(self) -> str:
+        return f"NotifyProgress({self.session!r}, {some(self.message.jobs)})"
+
+
 class NotifyNotCancelled(NamedTuple):
     """Tell a client that these cancels came too late."""
 
@@ -185,6 +195,6 @@ class Kill(NamedTuple):
 
 Instruction: TypeAlias = (
     DefineAt | UndefineAt | LeaseJobs | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
-    | CancelAt | PullAt | SendOutcomes | SendItems | NotifyRunning | NotifyNotCancelled | GrantRoom
-    | Retire | StartIsolated | Kill
+    | CancelAt | PullAt | SendOutcomes | SendItems | NotifyRunning | NotifyProgress
+    | NotifyNotCancelled | GrantRoom | Retire | StartIsolated | Kill
 )  # fmt: skip

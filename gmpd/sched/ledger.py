@@ -10,7 +10,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gmpd.protocol import Finished, Outcome
@@ -46,6 +46,8 @@ class Ledger:
         self.counters = Counters()
         #: Accepts no more jobs, and finishes those that it has.
         self.draining = False
+        #: How far jobs are that told it: ``(done, total, note)``.
+        self.progress: dict[Job, tuple[float, float | None, str]] = {}
         #: Attempts that did not end well, until the shell takes them.
         self.failures: list[Failure] = []
         #: Why no P can get a worker; empty while one has, or may.
@@ -72,10 +74,20 @@ class Ledger:
         self.turned.append(session)
 
     def open_session(
-        self, link: Any, name: str, *, waits: bool = False, key: str = "", owner: str = ""
+        self,
+        link: Any,
+        name: str,
+        *,
+        waits: bool = False,
+        key: str = "",
+        owner: str = "",
+        watches: bool = False,
     ) -> Session:
-        """A client said Hello; ``waits``: offer it room when jobs of it were refused."""
-        session = Session(self.next_sid, link, name, waits=waits, key=key, owner=owner)
+        """A client said Hello; ``waits``: offer it room when jobs of it were refused; ``watches``:
+        tell it how far its jobs are."""
+        session = Session(
+            self.next_sid, link, name, waits=waits, key=key, owner=owner, watches=watches
+        )
         self.next_sid += 1
         self.sessions[session.sid] = session
         return session
@@ -215,6 +227,8 @@ class Ledger:
         """``finish`` for jobs of one client that are all OK, a column at a time: most are, and
         one by one each costs three times as much."""
         mine, nbytes = session.jobs, 0
+        if self.progress:
+            self._forget_progress(jobs)
         runs_ns = [us * 1000 for us in message.ran_us]
         seqs, waits_ns = [], []
         transition_all(jobs, JobState.FINAL)
@@ -241,6 +255,8 @@ class Ledger:
         """It ends without a message. Its holder has released it."""
         before = job.state
         transition(job, JobState.FINAL)
+        if self.progress:
+            self._forget_progress((job,))
         if before is JobState.DELAYED:
             self.delays.ended()
         elif before is JobState.OVERRUNNING:  # its frame runs on, and its end is not waited for
@@ -256,6 +272,10 @@ class Ledger:
         job.session.nbytes -= job.nbytes
         if job.session.parent is None:
             self.counters.finished[_LABEL[outcome]] += 1
+
+    def _forget_progress(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.progress.pop(job, None)
 
 
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})

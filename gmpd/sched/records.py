@@ -288,6 +288,8 @@ class Session:
     outcomes: Outcomes = field(default_factory=Outcomes)
     #: It keeps jobs refused for lack of room until it is offered room.
     waits: bool = False
+    #: It wants to be told how far its jobs are.
+    watches: bool = False
     #: It retries by itself: it gets a TIMEOUT only when the frame has ended.
     patient: bool = False
     #: Bytes of the arguments of its unfinished jobs.

@@ -42,6 +42,7 @@ from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
+from gmpd.sched.seen import Seen
 from gmpd.sched.steal import Steals
 from gmpd.sched.streams import Streams
 
@@ -61,6 +62,7 @@ class Sched:
         self._deaths = Deaths(ledger, ps, children, limits)
         self._lease_events = LeaseEvents(ledger, ps, limits, self._out)
         self._streams = Streams(ledger, self._out)
+        self._seen = Seen(ledger, self._out)
         self._leasing = Leasing(ledger, ps, limits, self._out)
         self._steals = Steals(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
@@ -87,6 +89,7 @@ class Sched:
         self.isolated = ledger.isolated
         self.suspects = ledger.suspects
         self.delays = ledger.delays
+        self.progress = ledger.progress
         self.functions = ledger.functions
         self.counters = ledger.counters
         self.started_max = policy.started_max
@@ -147,6 +150,8 @@ class Sched:
                 leases.expired(record, event.tokens, now)
             case events.NotCancelled():
                 leases.not_cancelled(record, event.tokens)
+            case events.Progressed():
+                self._seen.progressed(record, event.message)
             case events.Heard():
                 pass
             case _:
@@ -158,8 +163,9 @@ class Sched:
         if session is None:
             if isinstance(event, events.SessionOpened):
                 ledger.open_session(
-                    event.link, event.name, waits=event.waits, key=event.key, owner=event.owner
-                )
+                    event.link, event.name, waits=event.waits, key=event.key, owner=event.owner,
+                    watches=event.watches,
+                )  # fmt: skip
             elif not isinstance(event, events.SessionClosed):  # a session may end twice
                 raise InvariantError(f"session {event.sid} is not open: {event}")
             return

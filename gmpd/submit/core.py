@@ -20,7 +20,14 @@ from gmpd.errors import DaemonUnreachable, GmpdError, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
-from gmpd.submit.events import CallReply, Event, ItemsReceived, JobDone, JobNotice
+from gmpd.submit.events import (
+    CallReply,
+    Event,
+    ItemsReceived,
+    JobDone,
+    JobNotice,
+    JobProgress,
+)
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.resend import PERMANENT_REASONS, ResendBuffer, Sent
 
@@ -465,6 +472,8 @@ class SubmitCore:
                 self._note(message.jobs, "running")
             case protocol.Kept():
                 self._note(message.jobs, "kept")
+            case protocol.Progress():
+                self._progressed(message)
             case protocol.Items():
                 self._items(message, frames[1:])
             case protocol.Room(jobs):
@@ -504,6 +513,13 @@ class SubmitCore:
             sink = self._jobs.get(seq)
             if sink is not None:
                 self.events.append((sink, JobNotice(what)))
+
+    def _progressed(self, message: protocol.Progress) -> None:
+        rows = zip(message.jobs, message.done, message.total, message.notes, strict=True)
+        for seq, done, total, note in rows:
+            sink = self._jobs.get(seq)
+            if sink is not None:
+                self.events.append((sink, JobProgress(done, total, note)))
 
     def _done(self, message: protocol.Done, frames: list[Any]) -> None:
         payloads, ran = message.payloads, message.ran_us

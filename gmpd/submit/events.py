@@ -31,6 +31,14 @@ class JobNotice(NamedTuple):
     what: str
 
 
+class JobProgress(NamedTuple):
+    """How far a job is, to its sink: see ``gmpd.progress``."""
+
+    done: float
+    total: float | None
+    note: str
+
+
 class CallReply(NamedTuple):
     """The reply to a call, to its sink."""
 
@@ -40,7 +48,7 @@ class CallReply(NamedTuple):
 
 #: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
 #: refer to itself, and live on with its value until the collector passes.
-Event: TypeAlias = tuple[Any, JobDone | ItemsReceived | JobNotice | CallReply]
+Event: TypeAlias = tuple[Any, JobDone | ItemsReceived | JobNotice | JobProgress | CallReply]
 
 
 def apply(event: Event) -> None:
@@ -52,5 +60,7 @@ def apply(event: Event) -> None:
         sink.yielded(news)
     elif isinstance(news, CallReply):
         sink.answered(news.ok, news.value)
+    elif isinstance(news, JobProgress):
+        sink.progressed(news)
     else:
         sink.noted(news.what)

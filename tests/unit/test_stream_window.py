@@ -55,7 +55,7 @@ def test_a_reader_that_takes_all_items_never_leaves_its_job_waiting(size: int) -
 
 
 def test_a_step_of_a_generator_ends_with_a_large_item() -> None:
-    step = GeneratorStep(iter([1, bytes(1 << 20), bytes(1 << 20)]), 64)
+    step = GeneratorStep(None, iter([1, bytes(1 << 20), bytes(1 << 20)]), 64)
     assert not step()
     assert len(step.take()) == 2
 

@@ -1,0 +1,247 @@
+"""What jobs tell of themselves: from ``gmpd.progress`` to the instruction for their client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import copy_context
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+import gmpd
+from gmpd import protocol
+from gmpd.daemon.reports import EVERY_S, Reports, rows_of
+from gmpd.errors import ProtocolError
+from gmpd.protocol import FROM_WORKER, Progress, pack, unpack
+from gmpd.runtime.progress import NOTE_MAX
+from gmpd.runtime.roots import root
+from gmpd.sched import events
+from gmpd.sched.instructions import NotifyProgress
+from gmpd.sched.records import PRecord
+from tests.desk import Desk, only
+
+
+class Job:
+    """Keeps what its code tells."""
+
+    def __init__(self, token: int = 1) -> None:
+        self.token = token
+        self.told: list[Any] = []
+
+    def progressed(self, progress: Any) -> None:
+        self.told.append(progress)
+
+
+def told_by(call: Callable[[], object]) -> list[Any]:
+    """What ``call`` tells as code of a job."""
+    job = Job()
+    context = copy_context()
+    context.run(root.set, job)
+    context.run(call)
+    return job.told
+
+
+# -- gmpd.progress -------------------------------------------------------------------------------
+
+
+def test_progress_keeps_numbers_of_any_kind() -> None:
+    def tell() -> None:
+        gmpd.progress(3, 10, "reading")
+        gmpd.progress(0.5)
+        gmpd.progress(Decimal("1.5"), True + 1)  # type: ignore[arg-type]
+
+    assert told_by(tell) == [(3, 10, "reading"), (0.5, None, ""), (1.5, 2, "")]
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "name"),
+    [
+        ((float("nan"),), ValueError, "done"),
+        ((-1,), ValueError, "done"),
+        ((1, -0.5), ValueError, "total"),
+        ((1, float("inf")), ValueError, "total"),
+        ((1 << 62,), ValueError, "done"),
+        (("3",), TypeError, "done"),
+        ((None,), TypeError, "done"),
+        ((True,), TypeError, "done"),
+        ((1, b"2"), TypeError, "total"),
+        ((1, 2, 3), TypeError, "note"),
+        ((1, 2, None), TypeError, "note"),
+    ],
+)
+def test_a_wrong_argument_of_progress_is_named(
+    args: tuple[Any, ...], error: type[Exception], name: str
+) -> None:
+    with pytest.raises(error, match=f"^{name}="):
+        gmpd.progress(*args)
+
+
+def test_progress_outside_of_a_job_does_nothing() -> None:
+    gmpd.progress(1, 2, "here")
+
+    async def main() -> None:
+        gmpd.progress(1)
+        await gmpd.go(lambda: gmpd.progress(2))
+
+    gmpd.run(main())
+
+
+# -- the worker ----------------------------------------------------------------------------------
+
+
+class Callbacks:
+    """Of a P whose time is kept by hand."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def threadsafe(self, fn: Callable[..., Any], *args: Any) -> None:
+        fn(*args)
+
+    def later(self, delay_s: float, fn: Callable[[], None]) -> None:
+        self.timers.append((delay_s, fn))
+
+    def pass_time(self) -> None:
+        timers, self.timers = self.timers, []
+        for _, fn in timers:
+            fn()
+
+
+class Link:
+    """The reports of a worker with three attempts, and what it sends."""
+
+    def __init__(self) -> None:
+        self.attempts = {token: Job(token) for token in (1, 2, 3)}
+        self.callbacks = Callbacks()
+        self.sent: list[dict[int, Any]] = []
+        self.reports = Reports(self.attempts, self.callbacks, self._send)  # type: ignore[arg-type]
+
+    def _send(self, message: Progress) -> None:
+        assert unpack(pack(message), FROM_WORKER) == message
+        self.sent.append(dict(rows_of(message)))
+
+    def tell(self, token: int, done: float, note: str = "") -> None:
+        self.reports.progressed(self.attempts[token], (done, None, note))
+
+
+def test_a_worker_sends_the_latest_progress_of_each_job_after_a_while() -> None:
+    link = Link()
+    assert not link.reports
+    for n in range(1000):
+        link.tell(1, n)
+    link.tell(2, 5)
+    assert [delay for delay, _ in link.callbacks.timers] == [EVERY_S]
+    assert link.sent == []
+    link.callbacks.pass_time()
+    assert link.sent == [{1: (999, None, ""), 2: (5, None, "")}]
+    link.callbacks.pass_time()
+    assert len(link.sent) == 1  # nothing new: no timer, no message
+    link.tell(1, 1000)
+    link.callbacks.pass_time()
+    assert link.sent[1:] == [{1: (1000, None, "")}]
+
+
+def test_the_last_progress_of_a_job_leaves_before_its_outcome() -> None:
+    link = Link()
+    link.tell(1, 7)
+    job = link.attempts.pop(1)
+    link.reports.ended(job)
+    link.reports.flush()
+    assert link.sent == [{1: (7, None, "")}]
+    link.reports.progressed(job, (8, None, ""))  # a child of it that runs on
+    link.callbacks.pass_time()
+    assert len(link.sent) == 1
+
+
+def test_a_note_is_cut_and_fits_a_line_and_a_message() -> None:
+    link = Link()
+    link.tell(1, 1, "a\x1b[31mb\n\ud800" + "x" * 1000)
+    link.callbacks.pass_time()
+    (_, _, note) = link.sent[0][1]
+    assert note.startswith("a [31mb  xx")
+    assert len(note) == NOTE_MAX
+
+
+# -- the wire ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Progress([1], [1, 2], [None], [""]),
+        Progress([1], [-1], [None], [""]),
+        Progress([1], [float("nan")], [None], [""]),
+        Progress([1], [1], [float("inf")], [""]),
+        Progress([1], [1], [None], ["x" * 300]),
+    ],
+)
+def test_a_wrong_progress_message_is_refused(message: Progress) -> None:
+    with pytest.raises(ProtocolError):
+        unpack(pack(message), FROM_WORKER)
+
+
+# -- the policy ----------------------------------------------------------------------------------
+
+
+def progressed(desk: Desk, p: PRecord, tokens: list[int], done: int) -> list[NotifyProgress]:
+    n = len(tokens)
+    message = Progress(tokens, [done] * n, [10] * n, ["note"] * n)
+    desk.tell(events.Progressed(p.p, p.epoch, message))
+    return only(desk.take(), NotifyProgress)
+
+
+def watching(desk: Desk, *, watches: bool = True) -> tuple[PRecord, list[int]]:
+    """P0 with two jobs of a client that have begun."""
+    p = desk.ready(0)
+    sid = desk.sched.next_sid
+    desk.tell(events.SessionOpened(sid, "c", "c", watches=watches))
+    desk.next_seq[sid] = 5
+    desk.teach(p, desk.sched.sessions[sid], "m:f", 0.01)
+    seqs = desk.submit(desk.sched.sessions[sid], 2)
+    desk.take()
+    desk.start(p)
+    desk.take()
+    return p, seqs
+
+
+def test_a_client_that_wants_it_is_told_how_far_its_jobs_are() -> None:
+    desk = Desk()
+    p, seqs = watching(desk)
+    (told,) = progressed(desk, p, list(p.started), 3)
+    assert told.message == Progress(seqs, [3, 3], [10, 10], ["note", "note"])
+    assert told.session.name == "c"
+
+
+def test_a_client_that_does_not_want_it_is_told_nothing() -> None:
+    desk = Desk()
+    p, _ = watching(desk, watches=False)
+    assert progressed(desk, p, list(p.started), 3) == []
+    assert {each[0] for each in desk.sched.progress.values()} == {3}
+
+
+def test_progress_ends_with_its_job_and_that_of_ended_jobs_changes_nothing() -> None:
+    desk = Desk()
+    p, seqs = watching(desk)
+    tokens = list(p.started)
+    progressed(desk, p, tokens, 3)
+    desk.end(p, tokens[:1])
+    assert [job.seq for job in desk.sched.progress] == seqs[1:]
+    (told,) = progressed(desk, p, tokens, 4)
+    assert told.message.jobs == seqs[1:]
+    desk.end(p, tokens[1:], protocol.Outcome.ERROR)
+    assert not desk.sched.progress
+    assert progressed(desk, p, tokens, 5) == []
+
+
+def test_the_progress_of_a_child_goes_to_the_worker_of_its_parent() -> None:
+    desk = Desk()
+    home, away = desk.ready(0), desk.ready(1)
+    parent = desk.parent(home)
+    (seq,) = desk.submit(parent, 1, child=(0, 1))
+    desk.take()
+    holder = next(p for p in (home, away) if p.fresh)
+    (told,) = progressed(desk, holder, list(holder.fresh), 3)
+    assert told.session.parent is home
+    assert told.message.jobs == [seq]
+    assert not desk.sched.progress
