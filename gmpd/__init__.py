@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from gmpd import errors
+    from gmpd.bykey import Limit
     from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
     from gmpd.client.sync import Client
@@ -58,6 +59,7 @@ __all__ = [
     "Cond",
     "Executor",
     "Group",
+    "Limit",
     "Mutex",
     "Once",
     "RWMutex",
@@ -99,6 +101,7 @@ _HOMES = {
     "Cond": "gmpd.runtime.sync",
     "Executor": "gmpd.client.executor",
     "Group": "gmpd.runtime.group",
+    "Limit": "gmpd.bykey",
     "Mutex": "gmpd.runtime.sync",
     "Once": "gmpd.runtime.sync",
     "RWMutex": "gmpd.runtime.sync",

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
+from gmpd.bykey import Limit
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Where the options of a decorated function are kept.
@@ -93,6 +95,8 @@ class JobOptions:
     delay: float = 0.0
     #: While a job with this key is queued or running, submitting returns that one.
     unique: str | None = None
+    #: How many jobs of a key run at once, and start per interval.
+    limit: Limit | None = None
     #: On disk before submit returns.
     durable: bool = False
     #: Of durable jobs: not before this moment, which has a time zone.
@@ -118,6 +122,10 @@ class JobOptions:
             self._set("timeout", _seconds("timeout", self.timeout))
             if self.timeout == 0:
                 raise ValueError("timeout=0 would end every attempt at once; None means no limit")
+        if self.limit is not None and not isinstance(self.limit, Limit):
+            raise TypeError(
+                f"limit={self.limit!r}: must be a gmpd.Limit, as Limit('key', at_once=3)"
+            )
         if self.at is not None:
             _check_moment(self.at)
         if self.expires is not None:
@@ -147,7 +155,7 @@ class JobOptions:
         for name, default in _ON_WIRE:
             value = getattr(self, name)
             if value != default:
-                wire[name] = value
+                wire[name] = value.to_wire() if isinstance(value, Limit) else value
         return wire or None
 
     def _set(self, name: str, value: object) -> None:
@@ -166,7 +174,6 @@ INSTEAD = {
     "kill_after": "isolate=True has timeout= end a function together with its process",
     "backoff": "retries= tries again at once; submit with delay= to wait before",
     "retry_on": "retries= tries again after any error: catch in the function what is final",
-    "limit": "an Executor(max_concurrent=...) of its own bounds what runs at once",
 }
 
 #: The options of a function that declares none.
@@ -184,6 +191,7 @@ def job(
     priority: int = 0,
     delay: float | timedelta = 0.0,
     unique: str | None = None,
+    limit: Limit | None = None,
     durable: bool = False,
     at: datetime | None = None,
     expires: float | timedelta | None = None,

@@ -28,6 +28,21 @@ class Hist(Struct):
     count: int = 0
 
 
+class KeyLimit(Struct):
+    """The ``limit=`` of one key, for which jobs wait."""
+
+    key: str = ""
+    #: 0: not limited.
+    at_once: int = 0
+    starts: int = 0
+    per_s: float = 0.0
+    #: Jobs that have passed it, and whose frames have not ended.
+    inside: int = 0
+    #: Starts that count now.
+    started: int = 0
+    waiting: int = 0
+
+
 class Queue(Struct, rename={"in_queue": "global"}):
     """Jobs that no worker has, and those that have not ended."""
 
@@ -40,6 +55,9 @@ class Queue(Struct, rename={"in_queue": "global"}):
     bytes: int = 0
     #: Jobs with a delay, and retries that wait.
     delayed: int = 0
+    #: Jobs that wait for the limits of their keys, and the first keys for which some do.
+    limited: int = 0
+    limits: list[KeyLimit] = field(default_factory=list)
     unfinished: int = 0
 
 

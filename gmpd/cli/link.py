@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from gmpd import rundir
+from gmpd.bykey import Limit
 from gmpd.cli.app import App
 from gmpd.cli.ls import daemons
 from gmpd.client.discovery import reach, start_private
@@ -261,16 +262,29 @@ def _bytes(value: Any) -> Any:
 
 # -- options that every command that starts jobs has -----------------------------------------------
 
+
+def _limit(ctx: click.Context, _param: click.Parameter, value: str | None) -> Limit | None:
+    """``gmpd.Limit`` in words."""
+    try:
+        return None if value is None else Limit.from_text(value)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"--{error}", ctx) from None
+
+
 _JOB_OPTIONS = [
     click.option("--retries", type=click.IntRange(0, 1000), metavar="N", help="Further attempts."),
     click.option("--timeout", type=float, metavar="S", help="Seconds that an attempt may run."),
     click.option("--priority", type=click.IntRange(-100, 100), metavar="N", help="Higher first."),
     click.option("--isolate", is_flag=True, help="In a worker process of its own."),
-]
+    click.option(
+        "--limit", callback=_limit, metavar="KEY:N", help="At most N jobs of KEY at once;"
+        " KEY:N/60s: at most N starts in 60 s; KEY:3,100/60s: both.",
+    ),
+]  # fmt: skip
 
 
 def job_options(function: F) -> F:
-    """Add --retries, --timeout, --priority and --isolate."""
+    """Add the options of jobs: --retries, --timeout and others."""
     for option in reversed(_JOB_OPTIONS):
         function = option(function)
     return function

@@ -111,8 +111,8 @@ class Feeder:
 @job_options
 @standard
 def command(
-    app: App, function: str, values: bool,
-    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
+    app: App, /, function: str, values: bool,
+    **job: Any,
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION once for each line of stdin, on all Ps; results are lines, in order.
 
@@ -120,7 +120,7 @@ def command(
     its error on stderr. With --json each line is an object with outcome, value or error, and times.
     """
     ref = function_named(function)
-    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
+    options = chosen(**job)
     longest = app.config().limits.value_bytes
     client = connect_or_start(app)
     tally = Tally()

@@ -31,8 +31,8 @@ _STREAM = "gmpd.cli.shell:stream_command"
 @job_options
 @standard
 def command(
-    app: App, argv: tuple[str, ...],
-    retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
+    app: App, /, argv: tuple[str, ...],
+    **job: Any,
 ) -> int:  # fmt: skip
     """Run CMD as a job in this directory and environment, and exit with its status.
 
@@ -40,11 +40,11 @@ def command(
     attempt writes everything again. Ctrl-C ends it. As in a shell, 127 means that there is no such
     command, and 126 that it cannot be executed.
     """
-    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
+    options = chosen(**job)
     environment = {name: value for name, value in os.environ.items() if value.isprintable()}
     call = (list(argv), os.getcwd(), environment)
     with connect_or_start(app) as client:
-        if app.as_json or retries:
+        if app.as_json or job["retries"]:
             return _whole(app, client, options, call)
         return _streamed(client, options, call)
 

@@ -10,7 +10,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
-from gmpd.status import Isolated, IsolatedWorker, PStatus, Results, Status, read
+from gmpd.status import Isolated, IsolatedWorker, KeyLimit, PStatus, Results, Status, read
 
 #: Columns of a terminal by default.
 WIDTH = 80
@@ -82,7 +82,20 @@ def headline(seen: Status) -> str:
         lines.append(
             f"{queue.suspects:,} of the queue go one by one: their function ended several workers"
         )
+    if queue.limited:
+        held = "; ".join(map(_limit, queue.limits))
+        lines.append(f"{queue.limited:,} jobs wait for the limits of their keys: {held}")
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
+
+
+def _limit(limit: KeyLimit) -> str:
+    """A key, how much of its limit is used, and what waits for it."""
+    used = []
+    if limit.at_once:
+        used.append(f"{limit.inside:,} of {limit.at_once:,} at once")
+    if limit.starts:
+        used.append(f"{limit.started:,} of {limit.starts:,} starts in {limit.per_s:g} s")
+    return f"{limit.key} has {' and '.join(used)}, {limit.waiting:,} wait"
 
 
 def isolated_line(isolated: Isolated) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -51,8 +52,8 @@ class Dashes(click.Command):
 @job_options
 @standard
 def command(
-    app: App, function: str, args: tuple[str, ...], kw: tuple[str, ...], text: bool, wait: bool,
-    durable: bool, retries: int | None, timeout: float | None, priority: int | None, isolate: bool,
+    app: App, /, function: str, args: tuple[str, ...], kw: tuple[str, ...], text: bool, wait: bool,
+    durable: bool, **job: Any,
 ) -> int:  # fmt: skip
     """Run MODULE:FUNCTION with ARGS as a job, wait for it, and print its result.
 
@@ -65,7 +66,7 @@ def command(
     read = str if text else value_of
     ref = function_named(function)
     named = {name: read(value) for name, value in map(_named, kw)}
-    options = chosen(retries=retries, timeout=timeout, priority=priority, isolate=isolate)
+    options = chosen(**job)
     with connect_or_start(app) as client:
         if durable:
             job_id = client.enqueue_named(ref, options, *map(read, args), **named)

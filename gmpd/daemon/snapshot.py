@@ -32,6 +32,7 @@ from gmpd.status import (
     Isolated,
     IsolatedWorker,
     Jobs,
+    KeyLimit,
     Overrun,
     PStatus,
     Queue,
@@ -51,6 +52,9 @@ DEAF_SHOWN_NS = 250_000_000
 OVERRUNS_SHOWN = 10
 #: How many clients that take no results are named.
 FULL_SHOWN = 10
+#: Keys of limits whose jobs are looked at, and how many with waiting jobs are named.
+LIMITS_LOOKED_AT = 1000
+LIMITS_SHOWN = 10
 #: The counters of a P whose worker has not written any.
 NOTHING_COUNTED = unfold([0] * len(COUNTERS), 0, 1, 0)
 _TICKS_PER_S = 100  # USER_HZ: fixed by the kernel's interface
@@ -112,8 +116,29 @@ def _queue(sched: Sched, now: int) -> Queue:
         oldest_age_s=(now - oldest) / 1e9,
         bytes=sched.arguments,
         delayed=len(sched.delays),
+        limited=sched.gates.waiting,
+        limits=_limits(sched, now),
         unfinished=sched.unfinished,
     )
+
+
+def _limits(sched: Sched, now: int) -> list[KeyLimit]:
+    if not sched.gates.waiting:
+        return []
+    looked_at = islice(sched.gates.by_key.values(), LIMITS_LOOKED_AT)
+    waiting = [gate for gate in looked_at if len(gate.queue)]
+    return [
+        KeyLimit(
+            key=gate.key,
+            at_once=gate.at_once,
+            starts=gate.starts_max,
+            per_s=gate.per_ns / 1e9,
+            inside=gate.inside,
+            started=gate.counted(now),
+            waiting=len(gate.queue),
+        )
+        for gate in waiting[:LIMITS_SHOWN]
+    ]
 
 
 def _results(sched: Sched) -> Results:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 from msgspec import Meta, Struct
 
+from gmpd.bykey import INTERVAL_MAX, LIMIT_MAX
 from gmpd.job import KEEP_S, PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
 
 #: The first field of every Hello: a stray program is told apart from an old gmpd.
@@ -159,7 +160,14 @@ ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
 FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part|registered)\Z")]
 #: Which limit refused a job.
 Reason: TypeAlias = Literal[
-    "draining", "window", "queue_jobs", "queue_bytes", "too_large", "not_registered"
+    "draining", "window", "queue_jobs", "queue_bytes", "too_large", "not_registered", "limit_keys"
+]
+#: Key, jobs at once, starts, and the interval of those in seconds; 0: not limited.
+Limit: TypeAlias = tuple[
+    ShortText,
+    Annotated[int, Meta(ge=0, le=LIMIT_MAX)],
+    Annotated[int, Meta(ge=0, le=LIMIT_MAX)],
+    Annotated[float, Meta(ge=0, le=INTERVAL_MAX)],
 ]
 
 
@@ -225,6 +233,7 @@ class Options(
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     delay: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 0.0
     unique: ShortText | None = None
+    limit: Limit | None = None
     durable: bool = False
     isolate: bool = False
     plain: bool = False

@@ -17,8 +17,9 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from gmpd.errors import ProtocolError
-from gmpd.protocol import Outcome, Reason, Submit
+from gmpd.protocol import Options, Outcome, Reason, Submit
 from gmpd.sched.functions import PART
+from gmpd.sched.gates import GATES_MAX
 from gmpd.sched.instructions import GrantRoom
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
@@ -187,7 +188,7 @@ class Admission:
         nbytes = sum(map(len, payloads))
         if any(buffers):
             nbytes += sum(len(b) for bs in buffers for b in bs)
-        refusal = self._refusal(session, n, nbytes)
+        refusal = self._refusal(session, n, nbytes, message.options)
         if refusal is not None:
             told = session.waits and refusal[0] in _FOR_A_WHILE
             if told:
@@ -196,8 +197,9 @@ class Admission:
             return
         if self._rooms.is_used:
             self._rooms.accepted(session, n, now)
-        delay_ns = 0 if message.options is None else int(message.options.delay * 1e9)
-        state = JobState.DELAYED if delay_ns else JobState.QUEUED
+        state, delay_ns = JobState.QUEUED, 0
+        if message.options is not None:
+            state, delay_ns = self._first_state(session, message.options)
         jobs = self._accept(session, fn, message, buffers, state, now)
         self._ledger.jobs_nbytes += nbytes
         session.nbytes += nbytes
@@ -206,7 +208,17 @@ class Admission:
         else:
             self._ledger.put(jobs)
 
-    def _refusal(self, session: Session, n: int, nbytes: int) -> tuple[Reason, str, int] | None:
+    def _first_state(self, session: Session, options: Options) -> tuple[JobState, int]:
+        """Where a new job waits, and how long it is delayed (ns)."""
+        if options.limit is not None:
+            self._ledger.gates.set(options.limit, newest=not session.patient)
+        if delay_ns := int(options.delay * 1e9):
+            return JobState.DELAYED, delay_ns
+        return JobState.QUEUED if options.limit is None else JobState.LIMITED, 0
+
+    def _refusal(
+        self, session: Session, n: int, nbytes: int, options: Options | None
+    ) -> tuple[Reason, str, int] | None:
         """(reason label, text, room) when a limit refuses ``n`` more jobs."""
         ledger, policy = self._ledger, self._ledger.policy
         if ledger.draining:
@@ -225,6 +237,9 @@ class Admission:
                 f"its arguments have more than limits.queue_bytes = {policy.queue_bytes}",
                 0,
             )
+        limit = None if options is None else options.limit
+        if limit is not None and not ledger.gates.has_room_for(limit[0]):
+            return "limit_keys", f"jobs of {GATES_MAX} keys of limit= are held", 0
         room = self._rooms.bytes_for(session)
         if nbytes > room:
             text = (

@@ -11,6 +11,7 @@ from typing import Protocol
 from gmpd.errors import InvariantError
 from gmpd.sched.delays import Delays
 from gmpd.sched.functions import Functions
+from gmpd.sched.gates import Gate, Gates
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.isolated import Isolation, Stage
 from gmpd.sched.records import Job, PRecord
@@ -25,6 +26,7 @@ class Audited(Protocol):
     suspects: Suspects
     isolated: Isolation
     delays: Delays
+    gates: Gates
     ps: dict[int, PRecord]
     functions: Functions
     started_max: int
@@ -43,6 +45,7 @@ def audit(sched: Audited) -> None:
     places.see(sched.suspects.queue, JobState.QUEUED, "queue of suspects")
     places.see(sched.isolated.queue, JobState.QUEUED, "isolated queue")
     places.see(sched.delays, JobState.DELAYED, "heap")
+    places.see(sched.gates, JobState.LIMITED, "gates")
     for record in (*sched.ps.values(), *sched.isolated.ps.values()):
         places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
         places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
@@ -59,12 +62,29 @@ def audit(sched: Audited) -> None:
         if len(worker.fresh) + len(worker.started) > (worker.stage is Stage.RUNNING):
             raise InvariantError(f"isolated worker {worker.p} is {worker.stage.value} with jobs")
     sched.delays.validate()
+    _audit_gates(sched)
     if places.count != sched.unfinished:
         raise InvariantError(f"{sched.unfinished} jobs are unfinished, {places.count} somewhere")
     if sum(fn.jobs for fn in sched.functions.all()) != places.count:
         raise InvariantError(f"functions count other jobs than the {places.count} that there are")
     if sched.could_run():
         raise InvariantError("work waits while a P is idle")
+
+
+def _audit_gates(sched: Audited) -> None:
+    """Every place inside a gate is held by one job, or by one frame that overruns."""
+    sched.gates.validate()
+    inside: dict[Gate, int] = {}
+    for held in sched.gates.passes.values():
+        inside[held.gate] = inside.get(held.gate, 0) + 1
+    for record in (*sched.ps.values(), *sched.isolated.ps.values()):
+        for overrun in record.overrunning.values():
+            if overrun.limit is not None:
+                gate = overrun.limit.gate
+                inside[gate] = inside.get(gate, 0) + 1
+    for gate in {*sched.gates.by_key.values(), *inside}:
+        if gate.inside != inside.get(gate, 0):
+            raise InvariantError(f"{gate!r}: {inside.get(gate, 0)} places are held")
 
 
 class _Places:

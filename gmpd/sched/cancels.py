@@ -33,6 +33,8 @@ class Cancels:
         waiting = [job for job in jobs if job.state is JobState.QUEUED]
         for queue in ledger.queues:
             queue.remove([job for job in waiting if ledger.queue_of(job) is queue])
+        if ledger.gates.waiting:
+            ledger.gates.remove([job for job in jobs if job.state is JobState.LIMITED])
         for job in jobs:
             job.cancelling = True
             if job.p is not None and job.state is not JobState.OVERRUNNING:
@@ -49,6 +51,9 @@ class Cancels:
             return
         for queue in ledger.queues:
             queue.drop_session(session.sid)
+        if ledger.gates.waiting:
+            mine = session.jobs.values()
+            ledger.gates.remove([job for job in mine if job.state is JobState.LIMITED])
         held: list[Job] = []
         for job in list(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):

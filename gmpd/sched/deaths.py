@@ -65,11 +65,11 @@ class Deaths:
         if guilty is not None:
             self._ledger.suspects.ended_worker(guilty.fn, now)
         again = [job for job in lost if not self._lost(job, end, guilty, now)]
-        self._ledger.queue.put_back(again)
+        self._ledger.begin_again(again)
         if overran is not None and overran.waits is not None:
             waits, overran.waits = overran.waits, None
             if not self._lost(waits, end, guilty, now):
-                self._ledger.queue.put_back([waits])
+                self._ledger.begin_again([waits])
         self._limits.died(record, now)
 
     def _lost(self, job: Job, end: Exit, guilty: Job | None, now: int) -> bool:
@@ -92,7 +92,8 @@ class Deaths:
             job.spared += spared
             job.p = None
             job.withheld = False
-            transition(job, JobState.QUEUED)
+            if ledger.gates.passes:
+                ledger.gates.ended(job, now)
             return False
         text, culprit = end.text, ""
         if guilty is not None:
@@ -135,7 +136,7 @@ class Deaths:
                 ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
         elif begun or job.state is JobState.STARTED:
             if not self._lost(job, end, job, now):
-                ledger.isolated.queue.put_back([job])
+                ledger.begin_again([job])
         else:
             job.p = None
             transition(job, JobState.QUEUED)

@@ -5,7 +5,10 @@ One FIFO per session and priority, the sessions of a priority served round-robin
 another's one by all of them. A higher priority goes first, strictly: a job that asks for less than
 another says that it can wait.
 
-The queue holds jobs in state QUEUED and nothing else; it never looks inside one.
+Jobs that have passed a limit (``gates``) have a lane of their own beside the other jobs of their
+session: what they hold, others wait for, so they do not queue behind a million jobs without limits.
+
+The queue holds jobs that wait and nothing else; it never looks at what a job is about.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from gmpd.sched.records import Job
 
 #: Whether a P has room for a job.
 Fits: TypeAlias = Callable[[Job], bool]
-#: A priority, a session, and its FIFO, which is not empty.
+#: A priority, a lane (a session, or minus the session for its jobs with limits), and its FIFO,
+#: which is not empty.
 Turn: TypeAlias = tuple[int, int, deque[Job]]
 
 
@@ -31,7 +35,7 @@ class GlobalQueue:
     __slots__ = ("_held", "_levels", "_order", "length")
 
     def __init__(self) -> None:
-        #: priority -> session id -> FIFO. Insertion order of the inner dict is the turn order.
+        #: priority -> lane -> FIFO. Insertion order of the inner dict is the turn order.
         self._levels: dict[int, dict[int, deque[Job]]] = {0: {}}
         #: Priorities that have jobs, highest first, and the usual one.
         self._order: list[int] = [0]
@@ -78,8 +82,8 @@ class GlobalQueue:
             self.length += len(fifo)
 
     def put(self, priority: int, jobs: Sequence[Job]) -> None:
-        """Append jobs of one session."""
-        sid = jobs[0].session.sid
+        """Append jobs of one session, alike in options."""
+        sid = _lane(jobs[0])
         if sid in self._held:
             self._held[sid].setdefault(priority, deque()).extend(jobs)
             return
@@ -90,7 +94,7 @@ class GlobalQueue:
         """To the head, keeping their order: what a thief, a dead or a shrunk P gives back is older
         than all that waits (Go: procresize puts a dying P's ring at the head)."""
         for job in reversed(list(jobs)):
-            priority, sid = job.option("priority", 0), job.session.sid
+            priority, sid = job.option("priority", 0), _lane(job)
             if sid in self._held:
                 self._held[sid].setdefault(priority, deque()).appendleft(job)
                 continue
@@ -152,7 +156,7 @@ class GlobalQueue:
         """Take jobs out of the middle, for cancellation: one pass over each queue concerned."""
         places: dict[tuple[int, int], set[int]] = {}
         for job in jobs:
-            places.setdefault((job.option("priority", 0), job.session.sid), set()).add(id(job))
+            places.setdefault((job.option("priority", 0), _lane(job)), set()).add(id(job))
         for (priority, sid), gone in places.items():
             if sid in self._held:
                 fifo = self._held[sid].pop(priority)
@@ -168,15 +172,23 @@ class GlobalQueue:
 
     def drop_session(self, sid: int) -> list[Job]:
         """Take out all that a session has waiting."""
-        dropped: list[Job] = []
-        for priority in list(self._order):
-            fifo = self._levels[priority].get(sid)
-            if fifo is not None:
-                dropped.extend(fifo)
-                self._drop(priority, sid)
-        self.length -= len(dropped)
+        dropped = [*self._drop_lane(sid), *self.drop_limited(sid)]
         for fifo in self._held.pop(sid, {}).values():
             dropped.extend(fifo)
+        return dropped
+
+    def drop_limited(self, sid: int) -> list[Job]:
+        """Take out those of a session that have passed a limit."""
+        return self._drop_lane(-sid)
+
+    def _drop_lane(self, lane: int) -> list[Job]:
+        dropped: list[Job] = []
+        for priority in list(self._order):
+            fifo = self._levels[priority].get(lane)
+            if fifo is not None:
+                dropped.extend(fifo)
+                self._drop(priority, lane)
+        self.length -= len(dropped)
         return dropped
 
     def _fifo(self, priority: int, sid: int) -> deque[Job]:
@@ -195,3 +207,8 @@ class GlobalQueue:
         if not level and priority:
             del self._levels[priority]
             self._order.remove(priority)
+
+
+def _lane(job: Job) -> int:
+    sid, options = job.session.sid, job.options
+    return sid if options is None or options.limit is None else -sid

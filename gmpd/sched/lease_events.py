@@ -112,7 +112,7 @@ class LeaseEvents:
 
     def started(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
         """Leases that began and did not end at once."""
-        self._begin(record, tokens, now)
+        self._begin(record, tokens, now, told=True)
         self._ps.rest(record)
 
     def expired(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
@@ -139,6 +139,8 @@ class LeaseEvents:
                 self._out.append(Withhold(record, [token], False))
             else:
                 record.withheld[token] = job
+                if self._ledger.gates.passes:
+                    self._ledger.gates.ended(job, now)
                 job.session.kept[job.seq] = size
                 self._ledger.releasing[job.session.sid] = job.session
         self._ps.rest(record)
@@ -148,20 +150,28 @@ class LeaseEvents:
         self._begin(record, [token for token in tokens if token in record.fresh], now)
         self._ps.rest(record)
 
-    def _begin(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
+    def _begin(
+        self, record: PRecord, tokens: Sequence[int], now: int, *, told: bool = False
+    ) -> None:
+        """``told``: by its worker. Else they are claimed, a moment before they begin."""
         running: dict[Session, list[int]] = {}
+        gates = self._ledger.gates
         for token in tokens:
             job = record.fresh.pop(token, None)
             if job is None:
                 # That it was claimed may have shown before its worker could say so.
                 if token not in record.started and token not in record.overrunning:
                     self._counters.dropped["unknown_token"] += 1
+                elif gates.passes and (job := record.started.get(token)) is not None:
+                    gates.started(job, now)
                 continue
             record.used_ns -= job.est_ns
             transition(job, JobState.STARTED)
             record.started[token] = job
             if job.options is not None:
                 self._limits.began(record, job, now)
+                if told and gates.passes:
+                    gates.started(job, now)
             running.setdefault(job.session, []).append(job.seq)
         self._out.extend(
             NotifyRunning(session, seqs)

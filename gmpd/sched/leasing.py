@@ -106,6 +106,8 @@ class Leasing:
             while queue:
                 for job in queue.pop_run(queue.length):
                     ledger.finish(job, Outcome.LOST, dict(details), now)
+        for job in ledger.gates.take_all():
+            ledger.finish(job, Outcome.LOST, dict(details), now)
 
     def _divert(self, head: Job, skip: int | None, fits: Fits | None, now: int) -> bool:
         """Whether ``head``, with the jobs of its function behind it, was put among the suspects."""

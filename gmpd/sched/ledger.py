@@ -1,6 +1,6 @@
 """The record of every accepted job: where it is, how it moves, how it comes to its outcome.
 
-Every accepted job is in exactly one place: the timer heap, one of the two queues, or one lease
+Every accepted job is in exactly one place: the timer heap, a gate, one of the queues, or one lease
 (P, epoch); ``audit`` checks it. It leaves by ``finish`` (or ``finish_plain``, ``drop``), once.
 
 It does not know why a job moves: which P gets which is decided in ``leasing`` and ``steal``, what a
@@ -17,6 +17,7 @@ from gmpd.protocol import Finished, Outcome
 from gmpd.sched.counters import Counters
 from gmpd.sched.delays import Delays
 from gmpd.sched.functions import Functions
+from gmpd.sched.gates import Gates
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.isolated import Isolation
 from gmpd.sched.outboxes import Outboxes
@@ -40,6 +41,8 @@ class Ledger:
         #: All in which jobs wait.
         self.queues = self.queue, self.suspects.queue, self.isolated.queue
         self.delays = Delays()
+        #: Where jobs wait for the limits of their keys.
+        self.gates = Gates(self._let_in)
         self.outboxes = Outboxes(policy.outbox_bytes, policy.results_bytes, self._hold)
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
@@ -71,6 +74,10 @@ class Ledger:
         """It is full: its jobs stay in the queues; or it is so no more."""
         for queue in self.queues:
             (queue.hold if session.full else queue.release)(session.sid)
+            if session.full:  # others wait for what these hold
+                self.gates.take_back(queue.drop_limited(session.sid))
+        if not session.full:
+            self.gates.takes_results()
         self.turned.append(session)
 
     def open_session(
@@ -104,8 +111,13 @@ class Ledger:
         options = first.options
         if options is None and not first.suspected:
             self.queue.put(0, jobs)
+        elif first.state is JobState.LIMITED:
+            self.gates.line_up(jobs)
         else:
-            self.queue_of(first).put(first.option("priority", 0), jobs)
+            self._let_in(jobs)
+
+    def _let_in(self, jobs: list[Job]) -> None:
+        self.queue_of(jobs[0]).put(jobs[0].option("priority", 0), jobs)
 
     def queue_of(self, job: Job) -> GlobalQueue:
         """Where it waits, when it does."""
@@ -117,7 +129,7 @@ class Ledger:
         """Jobs whose time has come begin to wait."""
         if self.delays.next_due is not None:
             for job in self.delays.take_due(now):
-                transition(job, JobState.QUEUED)
+                transition(job, JobState.LIMITED if job.is_limited else JobState.QUEUED)
                 self.put([job])
 
     def take_back(self, jobs: list[Job], now: int) -> None:
@@ -127,12 +139,28 @@ class Ledger:
             job.p = None
             job.withheld = False
             if job.cancelling or not self.is_open(job.session):
+                self.gates.unbegun(job)
                 self.finish(job, Outcome.CANCELLED, {}, now)
             else:
                 transition(job, JobState.QUEUED)
                 back.append(job)
+        if not back:
+            return
+        if self.gates.passes:  # others wait for what such hold whose client takes no results
+            held = [job for job in back if job.session.full and job.is_limited]
+            self.gates.take_back(held)
+            back = [job for job in back if job.state is JobState.QUEUED]
         if back:
             self.queue_of(back[0]).put_back(back)
+
+    def begin_again(self, jobs: Sequence[Job]) -> None:
+        """Jobs that were lost with their workers wait for their next attempts, before others."""
+        for job in reversed(jobs):
+            transition(job, JobState.LIMITED if job.is_limited else JobState.QUEUED)
+            if job.state is JobState.LIMITED:
+                self.gates.line_up([job], first=True)
+        if queued := [job for job in jobs if job.state is JobState.QUEUED]:
+            self.queue_of(queued[0]).put_back(queued)
 
     def note(
         self, job: Job, outcome: Outcome, *, again: bool, text: str = "", payload: bytes = b""
@@ -155,6 +183,8 @@ class Ledger:
         self.counters.retried[outcome.name.lower()] += 1
         self.note(job, outcome, again=True, payload=payload)
         wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
+        if self.gates.passes:
+            self.gates.ended(job, now)
         job.attempt += 1
         job.p = None
         job.withheld = False
@@ -199,6 +229,8 @@ class Ledger:
         if job.session.parent is None:
             self.counters.wait.add(waited_ns)
             self.counters.run.add(ran_us * 1000)
+        if self.gates.passes:
+            self.gates.ended(job, now)
         self.drop(job, outcome)
         if outcome in _FAILED:
             text = str(details.get("text", "")) if details else ""
@@ -229,6 +261,8 @@ class Ledger:
         mine, nbytes = session.jobs, 0
         if self.progress:
             self._forget_progress(jobs)
+        if self.gates.passes:
+            self.gates.all_ended(jobs, now)
         runs_ns = [us * 1000 for us in message.ran_us]
         seqs, waits_ns = [], []
         transition_all(jobs, JobState.FINAL)
@@ -254,6 +288,8 @@ class Ledger:
     def drop(self, job: Job, outcome: Outcome) -> None:
         """It ends without a message. Its holder has released it."""
         before = job.state
+        if self.gates.passes:
+            self.gates.unbegun(job)
         transition(job, JobState.FINAL)
         if self.progress:
             self._forget_progress((job,))

@@ -67,7 +67,9 @@ class Limits:
             return
         if job.state is JobState.LEASED:
             transition(job, JobState.STARTED)
-        overrun = record.overrunning[token] = Overrun(job, now)
+        gates = self._ledger.gates
+        place = gates.overruns(job, now) if gates.passes else None
+        overrun = record.overrunning[token] = Overrun(job, now, place)
         self._ledger.counters.overran += 1
         if not job.session.patient and not self._ledger.may_retry(job, Outcome.TIMEOUT):
             self._tell(job, RUNS_ON, now)
@@ -82,6 +84,8 @@ class Limits:
         overrun = record.overrunning.pop(token, None)
         if overrun is None:
             return False
+        if overrun.limit is not None:
+            self._ledger.gates.frame_ended(overrun.limit)
         if overrun.waits is not None:
             self._again(overrun.waits, now)
         return True

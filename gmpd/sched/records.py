@@ -174,6 +174,11 @@ class Job:
         """Whether it has a worker for itself."""
         return self.options is not None and self.options.isolate
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether it waits for a limit before it waits for a worker."""
+        return self.options is not None and self.options.limit is not None
+
     def story(self) -> str:
         where = f"P{self.p.p} epoch {self.p.epoch} token {self.token}" if self.p else "no P"
         name, fn = self.session.name[:NAME_SHOWN], self.fn.name[:NAME_SHOWN]
@@ -195,10 +200,12 @@ class Overrun:
     was reported, and the frame's value is dropped.
     """
 
-    __slots__ = ("job", "since_ns", "until_ns", "waits")
+    __slots__ = ("job", "limit", "since_ns", "until_ns", "waits")
 
-    def __init__(self, job: Job, now: int) -> None:
+    def __init__(self, job: Job, now: int, limit: Any = None) -> None:
         self.job = job
+        #: Its place in the limit of its key (``gates.Pass``), until the frame has ended.
+        self.limit = limit
         self.since_ns = now
         self.waits: Job | None = None
         #: The job waits until then.

@@ -13,7 +13,7 @@ one queue that is fair between clients (``globq``). A job queued behind an unexp
 long one is stolen as soon as another P has nothing (``steal``). Children of Gs
 stay in their worker until another P has nothing (``children``). Isolated jobs wait in a queue of
 their own, for workers of their own (``isolated``); and so do jobs of functions that keep ending
-their workers (``suspects``).
+their workers (``suspects``). Jobs with limits wait for those first (``gates``).
 
 This module only maps events (``events``) to parts, and orders the decisions. It never reads a
 clock, uses randomness, does IO or logs.
@@ -90,6 +90,7 @@ class Sched:
         self.suspects = ledger.suspects
         self.delays = ledger.delays
         self.progress = ledger.progress
+        self.gates = ledger.gates
         self.functions = ledger.functions
         self.counters = ledger.counters
         self.started_max = policy.started_max
@@ -243,6 +244,9 @@ class Sched:
         if ledger.unfinished:  # else nothing waits, and no P holds anything
             ledger.wake_delayed(now)
             self._limits.due(now)
+        if ledger.gates.by_key:
+            ledger.gates.open(now)
+        if ledger.unfinished:
             self._leasing.pump(now)
         isolated = self.isolated
         if not isolated.quiet:
@@ -275,6 +279,10 @@ class Sched:
         due = None if self.isolated.quiet else self.isolated.deadline(ledger.draining)
         if self._rooms.is_used:
             due = earliest(due, self._rooms.next_due())
+        if ledger.gates.by_key:
+            if ledger.gates.is_pending:
+                return 0
+            due = earliest(due, ledger.gates.next_due())
         if not ledger.unfinished:
             return due
         return earliest(

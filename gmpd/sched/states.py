@@ -5,11 +5,13 @@
        │          └───────────────────│──┘  │  only after its worker is confirmed dead
        └──────────────────────────────┴── OVERRUNNING   only after its frame has ended: `retries`
 
-QUEUED is owned by the global queue, LEASED and STARTED by one lease of one P and epoch, DELAYED by
-the timer heap. OVERRUNNING is owned by the attempt whose frame the job waits for: its time
-limit has passed, its frame has not ended, and a further attempt may not start beside it. FINAL is
-owned by no part: the record is forgotten as soon as the outcome is on its way to the session's
-outbox. Any state may end in FINAL.
+A job with a `limit` is LIMITED whenever it would become QUEUED, until its limit lets it pass.
+
+QUEUED is owned by the global queue, LIMITED by the gate of the job's key, LEASED and STARTED by one
+lease of one P and epoch, DELAYED by the timer heap. OVERRUNNING is owned by the attempt whose frame
+the job waits for: its time limit has passed, its frame has not ended, and a further attempt may not
+start beside it. FINAL is owned by no part: the record is forgotten as soon as the outcome is on its
+way to the session's outbox. Any state may end in FINAL.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class JobState(IntEnum):
     STARTED = 3
     FINAL = 4
     OVERRUNNING = 5
+    LIMITED = 6
 
 
 class HasState(Protocol):
@@ -39,17 +42,27 @@ class HasState(Protocol):
 
 
 _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
-    JobState.DELAYED: frozenset({JobState.QUEUED, JobState.FINAL}),
-    JobState.QUEUED: frozenset({JobState.LEASED, JobState.FINAL}),
+    JobState.DELAYED: frozenset({JobState.QUEUED, JobState.LIMITED, JobState.FINAL}),
+    JobState.LIMITED: frozenset({JobState.QUEUED, JobState.FINAL}),
+    # QUEUED to LIMITED: its client takes no results, and others are to pass.
+    JobState.QUEUED: frozenset({JobState.LEASED, JobState.LIMITED, JobState.FINAL}),
     # LEASED to QUEUED: revoked, or its worker died before it was started.
     JobState.LEASED: frozenset(
-        {JobState.STARTED, JobState.QUEUED, JobState.DELAYED, JobState.FINAL}
+        {JobState.STARTED, JobState.QUEUED, JobState.LIMITED, JobState.DELAYED, JobState.FINAL}
     ),
     JobState.STARTED: frozenset(
-        {JobState.QUEUED, JobState.DELAYED, JobState.OVERRUNNING, JobState.FINAL}
+        {
+            JobState.QUEUED,
+            JobState.LIMITED,
+            JobState.DELAYED,
+            JobState.OVERRUNNING,
+            JobState.FINAL,
+        }
     ),
     # Its frame has ended, its worker is confirmed dead, or its client no longer waits for it.
-    JobState.OVERRUNNING: frozenset({JobState.QUEUED, JobState.DELAYED, JobState.FINAL}),
+    JobState.OVERRUNNING: frozenset(
+        {JobState.QUEUED, JobState.LIMITED, JobState.DELAYED, JobState.FINAL}
+    ),
     JobState.FINAL: frozenset(),
 }
 

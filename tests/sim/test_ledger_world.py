@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -41,7 +41,7 @@ SEEDS = 200
 STEPS = 120
 #: Every so many worlds, its history is replayed: half as long again as to live it.
 REPLAYED = 3
-OPTIONS: tuple[dict[str, float], ...] = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {},
     {"priority": 3},
@@ -101,6 +101,7 @@ class World:
             **policy,
         )
         self.sched = self.desk.sched
+        self.options = OPTIONS
         self.workers: dict[int, Worker] = {}
         self.epochs = Counter[int]()
         self.clients: list[Session] = []
@@ -497,7 +498,7 @@ class World:
         if (client := self.any_client()) is None:
             return
         fn, kind = self.dice.choice(FUNCTIONS)
-        options = self.dice.choice(OPTIONS)
+        options = self.dice.choice(self.options)
         for seq in self.desk.submit(client, self.dice.randint(1, 30), fn, kind=kind, **options):
             self.submitted[client.sid][seq] = 1 + int(options.get("retries", 0))
 

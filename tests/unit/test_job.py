@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gmpd.bykey import Limit
 from gmpd.job import (
     ATTRIBUTE,
     DEFAULTS,
@@ -28,6 +29,7 @@ EACH: dict[str, Any] = {
     "priority": -7,
     "delay": 0.25,
     "unique": "k",
+    "limit": Limit("api", at_once=3, per=(100, 60)),
     "durable": True,
     "at": datetime(2030, 1, 2, tzinfo=UTC),
     "expires": 60.0,
@@ -36,6 +38,7 @@ EACH: dict[str, Any] = {
     "isolate": True,
     "plain": True,
 }
+WIRE = {**EACH, "limit": ("api", 3, 100, 60.0)}
 
 
 def test_a_declared_function_stays_the_same_function() -> None:
@@ -96,13 +99,59 @@ def test_what_cannot_be_declared_is_refused(thing: Any, expected: str) -> None:
 
 def test_all_options_go_over_the_wire() -> None:
     options = JobOptions(**EACH)
-    assert options.to_wire() == {name: EACH[name] for name in EACH if name not in STORED}
+    assert options.to_wire() == {name: WIRE[name] for name in EACH if name not in STORED}
 
 
 @pytest.mark.parametrize("name", [name for name in EACH if name not in STORED])
 def test_only_what_differs_goes_over_the_wire(name: str) -> None:
     options = JobOptions(**{name: EACH[name]})
-    assert options.to_wire() == {name: EACH[name]}
+    assert options.to_wire() == {name: WIRE[name]}
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "expected"),
+    [
+        (lambda: Limit("k"), ValueError, "limits nothing: give at_once="),
+        (lambda: Limit("", 1), ValueError, "limit='': a key must be 1 to 256 printable"),
+        (lambda: Limit(5, 1), TypeError, "limit=5: a key must be a text"),  # type: ignore[arg-type]
+        (lambda: Limit("k", 0), ValueError, "limit: at_once=0: must be from 1 to 1000000"),
+        (lambda: Limit("k", True), TypeError, "limit: at_once=True: must be a whole number"),
+        (lambda: Limit("k", per=5), TypeError, "per=5: must be a pair"),  # type: ignore[arg-type]
+        (lambda: Limit("k", per=(0, 1)), ValueError, "limit: per=0: must be from 1"),
+        (lambda: Limit("k", per=(1, 0)), ValueError, "0.001 s to a year"),
+        (lambda: Limit("k", per=(1, math.nan)), ValueError, "0.001 s to a year"),
+        (lambda: Limit("k", per=(1, "1")), TypeError, "seconds, or a timedelta"),  # type: ignore[arg-type]
+        (lambda: Limit.from_text("k"), ValueError, "write KEY:N for N at once"),
+        (lambda: Limit.from_text("k:"), ValueError, "write KEY:N"),
+        (lambda: Limit.from_text("k:3,4"), ValueError, "write KEY:N"),
+        (lambda: Limit.from_text("k:3/5x"), ValueError, "write KEY:N"),
+        (lambda: Limit.from_text(":3"), ValueError, "a key must be"),
+    ],
+    ids=range(15),
+)
+def test_a_limit_that_is_none_is_refused(make: Any, kind: type[Exception], expected: str) -> None:
+    with pytest.raises(kind, match=expected):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("key:3", Limit("key", 3)),
+        ("http://a:b:3", Limit("http://a:b", 3)),
+        ("key:100/60s", Limit("key", per=(100, 60.0))),
+        ("key:100/min", Limit("key", per=(100, 60.0))),
+        ("key:3,100/0.5", Limit("key", 3, (100, 0.5))),
+        ("key:100/250ms,3", Limit("key", 3, (100, 0.25))),
+    ],
+)
+def test_a_limit_may_be_a_text(text: str, limit: Limit) -> None:
+    assert Limit.from_text(text) == limit
+
+
+def test_the_interval_of_a_limit_may_be_a_duration() -> None:
+    limit = Limit("k", per=(2, timedelta(minutes=1)))  # type: ignore[arg-type]
+    assert limit.to_wire() == ("k", 0, 2, 60.0)
 
 
 def test_defaults_are_nothing_on_the_wire() -> None:
@@ -142,6 +191,7 @@ WRONG = [
     ({"name": 5}, TypeError, "name=5: must be a text"),
     ({"unique": "a\nb"}, ValueError, "printable"),
     ({"unique": "x" * 257}, ValueError, "1 to 256"),
+    ({"limit": 3}, TypeError, r"limit=3: must be a gmpd.Limit"),
     ({"durable": 1}, TypeError, "durable=1: must be True or False"),
     ({"isolate": None}, TypeError, "isolate"),
     ({"plain": "yes"}, TypeError, "plain"),

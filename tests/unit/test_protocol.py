@@ -13,6 +13,7 @@ import pytest
 from msgspec import inspect
 
 from gmpd import protocol
+from gmpd.bykey import Limit
 from gmpd.errors import ProtocolError
 from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, STORED, TEXT_MAX, JobOptions
 from gmpd.protocol import Finished, Outcome, kind_of
@@ -294,7 +295,7 @@ def test_numbers_of_messages_are_used_once_and_never_again() -> None:
 EACH: dict[str, Any] = {
     "name": "n" * TEXT_MAX, "retries": RETRIES_MAX, "timeout": SECONDS_MAX,
     "priority": -PRIORITY_MAX, "delay": SECONDS_MAX, "unique": "u", "durable": True,
-    "isolate": True, "plain": True,
+    "isolate": True, "plain": True, "limit": Limit("l", 3, (100, 60.0)),
 }  # fmt: skip
 
 
@@ -308,7 +309,7 @@ def test_options_on_the_wire_are_those_of_jobs() -> None:
     wire = protocol.options(JobOptions(**EACH).to_wire())
     frame = protocol.pack(protocol.Submit(1, 1, wire, [b""], None))
     assert protocol.unpack(frame, protocol.FROM_CLIENT).options == wire
-    assert msgspec.to_builtins(wire) == EACH
+    assert msgspec.to_builtins(wire) == {**EACH, "limit": ("l", 3, 100, 60.0)}
 
 
 @pytest.mark.parametrize(
@@ -320,8 +321,9 @@ def test_options_on_the_wire_are_those_of_jobs() -> None:
         {"retries": -1}, {"timeout": 0}, {"timeout": "5"}, {"timeout": [5]}, {"timeout": -1},
         {"timeout": math.nan}, {"timeout": SECONDS_MAX + 1}, {"isolate": "yes"},
         {"isolate": 1}, {"plain": None}, {"durable": 0}, {"name": ""}, {"name": 5},
-        {"name": "x" * 257}, {"unique": b"u"}, {"stream": "x"}, {"stream": -1}, {"child": [1]},
-        {"child": [0, 0, 1]}, {"child": ["x", 0]},
+        {"name": "x" * 257}, {"unique": b"u"}, {"limit": "k"}, {"limit": ["k", 1]},
+        {"limit": ["", 1, 0, 0]}, {"limit": ["k", -1, 0, 0]}, {"limit": ["k", 0, 1, math.nan]},
+        {"stream": "x"}, {"stream": -1}, {"child": [1]}, {"child": [0, 0, 1]}, {"child": ["x", 0]},
     ],
     ids=str,
 )  # fmt: skip

@@ -7,11 +7,11 @@ import pytest
 from gmpd.errors import InvariantError
 from gmpd.sched.states import JobState, transition
 
-D, Q, L, S, F, O = JobState  # noqa: E741
+D, Q, L, S, F, O, W = JobState  # noqa: E741
 
 ALLOWED = {
     (D, Q), (D, F), (Q, L), (Q, F), (L, S), (L, Q), (L, D), (L, F), (S, Q), (S, D), (S, O), (S, F),
-    (O, Q), (O, D), (O, F),
+    (O, Q), (O, D), (O, F), (D, W), (Q, W), (L, W), (S, W), (O, W), (W, Q), (W, F),
 }  # fmt: skip
 
 
@@ -37,5 +37,5 @@ def test_each_move_is_allowed_or_forbidden_with_the_story(start: JobState, to: J
 
 
 def test_every_state_is_left_for_the_end_which_nothing_leaves() -> None:
-    assert {start for start, to in ALLOWED if to is F} == {D, Q, L, S, O}
+    assert {start for start, to in ALLOWED if to is F} == {D, Q, L, S, O, W}
     assert not [to for start, to in ALLOWED if start is F]
