@@ -80,6 +80,13 @@ class Daemon:
         "auto is console on a terminal, json elsewhere",
         choices=("auto", "console", "json"),
     )
+    schedtrace: int = _count(
+        0,
+        "milliseconds",
+        "between lines of Go's scheduler trace on stderr; 0: none",
+        low=0,
+        high=3_600_000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +304,7 @@ ALIASES = {
     "GMPD_STATE_DIR": "daemon.state_dir",
     "GMPD_ADDRESS": "client.address",
     "GMPD_KEY": "client.key",
+    "GMPD_SCHEDTRACE": "daemon.schedtrace",
 }
 
 

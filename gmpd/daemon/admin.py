@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -23,6 +23,11 @@ from gmpd.daemon.snapshot import Observed, p_status, snapshot
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
 
+#: Questions that only workers can answer.
+ASKED_OF_WORKERS: Final[dict[str, Literal["stacks", "sched"]]] = {
+    "stacks": "stacks",
+    "sched": "sched",
+}
 #: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
 STACKS_GS = 1000
 STACKS_GS_MAX = 100_000
@@ -122,7 +127,8 @@ class AdminApi:
     ) -> protocol.Reply | None:
         """The reply to a question; None when it comes later."""
         try:
-            if method == "stacks" and self._ask_stacks(peer, request, params):
+            what = ASKED_OF_WORKERS.get(method)
+            if what is not None and self._ask_workers(peer, request, what, params):
                 return None
             if method == "jobs":
                 self._c.durable.list_jobs(peer, request, params)
@@ -130,7 +136,7 @@ class AdminApi:
             if method == "job_counts":
                 self._c.durable.count(peer, request)
                 return None
-            value = {"ps": []} if method == "stacks" else self._call(method, params)
+            value = {"ps": []} if what is not None else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
                 self._end_watchers.append((peer, request))
                 return None
@@ -160,7 +166,7 @@ class AdminApi:
                 self._c.drain("asked to stop", at_once=True)
                 return {}
             case _:
-                known = "ping, status, history, stacks, jobs, job_counts, procs, drain, stop"
+                known = "ping, status, history, stacks, sched, jobs, job_counts, procs, drain, stop"
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
     def ending(self, lost: int, functions: list[str]) -> None:
@@ -172,7 +178,9 @@ class AdminApi:
 
     # -- what workers are asked --------------------------------------------------------------------
 
-    def _ask_stacks(self, peer: bytes, request: int, params: dict[str, Any]) -> bool:
+    def _ask_workers(
+        self, peer: bytes, request: int, what: Literal["stacks", "sched"], params: dict[str, Any]
+    ) -> bool:
         """Ask one P or all of them for their Gs; False when there is no such P."""
         p, limit = params.get("p"), params.get("limit", STACKS_GS)
         wait_s = params.get("wait_s", STACKS_WAIT_S)
@@ -189,7 +197,7 @@ class AdminApi:
         for each in asked:
             record = self._c.sched.ps.get(each)
             if record is not None:
-                self._c.workers.tell(record, protocol.Ask(number, "stacks", question))
+                self._c.workers.tell(record, protocol.Ask(number, what, question))
         return True
 
     def worker_died(self) -> None:

@@ -26,6 +26,7 @@ from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
+from gmpd.daemon.schedtrace import SchedTrace
 from gmpd.daemon.supervisor import SpawnContext
 from gmpd.errors import ConfigError, GmpdError
 from gmpd.keys import KeyDirectory
@@ -218,6 +219,8 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
         coordinator.durable.resume()
+        if every_ms := config.daemon.schedtrace:
+            SchedTrace(coordinator, coordinator.deadlines, every_ms)
         try:
             if config.tcp.enabled:
                 presence.endpoints["tcp"] = coordinator.listen_on_network()

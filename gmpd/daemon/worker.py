@@ -39,6 +39,7 @@ from gmpd.daemon.lastwords import leave_stacks, leave_words
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
+from gmpd.daemon.questions import answer
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.threads import Threads
@@ -52,7 +53,6 @@ from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
-from gmpd.runtime.stacks import stacks
 from gmpd.runtime.stats import counters
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
@@ -390,10 +390,8 @@ class Worker:
                     self._withheld.begin(self.attempts.keys() & set(tokens))
                 else:
                     self._report(self._withheld.end(tokens))
-            case protocol.Ask(request, "stacks", params):
-                dump = stacks(self.loop.p, params["limit"], params["nbytes"])
-                value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
-                self._send(protocol.Answer(request, value))
+            case protocol.Ask():
+                self._send(answer(message, self.loop.p, self.p))
             case protocol.StealChildren(n):
                 self.migration.donate(n)
             case protocol.Route(p, epoch, op, chan, req, length, payload):

@@ -362,11 +362,11 @@ class StealChildren(Envelope, tag=30):
 class Ask(Envelope, tag=40):
     """A question that only the worker can answer: by Answer with the same number.
 
-    ``stacks``: of ``limit`` Gs and ``nbytes`` of text at most.
+    ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
     """
 
     request: Number
-    what: Literal["stacks"]
+    what: Literal["stacks", "sched"]
     params: dict[str, Number]
 
 

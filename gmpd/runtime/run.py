@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from gmpd import pythons
 from gmpd.errors import Deadlock
-from gmpd.runtime import faketime
+from gmpd.runtime import faketime, schedtrace
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.deterministic import DeterministicLoop
 from gmpd.runtime.loop import Loop
@@ -43,6 +44,8 @@ def run(
     every G waits for another: uncaught, it prints Go's text and ends the process with status 2; so
     does SIGQUIT (Ctrl-\\), with every G. ``fake_time``: in a seeded run ``time.sleep``,
     ``time.monotonic`` and ``time.perf_counter`` go by its clock, too, in the Gs that call them.
+
+    GMPD_SCHEDTRACE=1000 in the environment prints Go's scheduler trace every 1,000 milliseconds.
     """
     if fake_time and deterministic_seed is None:
         raise ValueError("fake_time needs a deterministic_seed: only a seeded run has such a clock")
@@ -54,14 +57,25 @@ def run(
         return loop
 
     pythons.welcome()
+    every_ms = _schedtrace_ms()
     _speak_go()
     with asyncio.Runner(loop_factory=make, debug=debug) as runner, ExitStack() as stack:
         loop = runner.get_loop()
         assert isinstance(loop, Loop)
         stack.enter_context(dumps_on_quit(loop.p))
+        stack.enter_context(schedtrace.printed(loop.p, every_ms))
         if isinstance(loop, DeterministicLoop) and fake_time:
             stack.enter_context(faketime.fake_time(loop))
         return runner.run(main)
+
+
+def _schedtrace_ms() -> int:
+    """Milliseconds between the lines of the scheduler's trace; 0: none. Raises ConfigError."""
+    if "GMPD_SCHEDTRACE" not in os.environ:
+        return 0
+    from gmpd.config import Config  # a program that does not ask for it imports no settings
+
+    return Config.load(files=()).daemon.schedtrace
 
 
 def _speak_go() -> None:

@@ -84,12 +84,9 @@ def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     that run first of all, in the order of their making, and about ``nbytes`` of text.
     """
     beside = on_ms(p)
-    running = list(beside)[:limit]
-    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in beside)
-    chosen = sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
     parts: list[str] = []
     left = nbytes
-    for g in chosen:
+    for g in chosen(p, limit, beside):
         part = _dump(g, beside.get(g))
         left -= len(part)
         if left < 0 and parts:
@@ -100,6 +97,14 @@ def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     if gs > shown:
         parts.append(f"...{gs - shown} more goroutines not shown...\n")
     return Dump("\n".join(parts), gs, shown)
+
+
+def chosen(p: P, limit: int, beside: dict[Any, M]) -> list[Any]:
+    """At most ``limit`` Gs, those of ``beside`` (``on_ms``) before others, in the order of their
+    making."""
+    running = list(beside)[:limit]
+    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in beside)
+    return sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
 
 
 def deadlock_text(p: P) -> str:
