@@ -18,7 +18,7 @@ from gmpd import codec, pythons
 from gmpd.client import discovery
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
-from gmpd.client.connection import ClientConnection, T
+from gmpd.client.connection import PLAIN, ClientConnection, T
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
 from gmpd.client.liveness import Liveness, Verdict
@@ -449,6 +449,7 @@ class AsyncClient(
                 self._welcome.set_exception(core.lost)
             elif core.welcome is not None:
                 self._liveness.pid = core.welcome.info.pid
+                self._forced = PLAIN if core.is_plain else None
                 self._welcome.set_result(None)
 
     def _look_idle(self) -> None:

@@ -31,8 +31,12 @@ from gmpd.errors import (
 )
 from gmpd.keys import ClientKey
 from gmpd.netpoll import CurveKeys, Dealer, Network
+from gmpd.submit.batch import Options
 
 T = TypeVar("T")
+
+#: The job options that a daemon of plain values insists on.
+PLAIN: Options = {"plain": True}
 
 #: How long a question about durable jobs waits for the daemon (s): it flushes a disk.
 ASK_S = 60.0
@@ -46,6 +50,8 @@ class ClientConnection(metaclass=Documented):
     _network: Network
     _liveness: Liveness
     _closed = True
+    #: See ``views.Face``.
+    _forced: Options | None = None
     #: It exchanges plain data only, so that versions of Python and pickle do not matter.
     _plain = False
     _role = "client"

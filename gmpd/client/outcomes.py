@@ -10,6 +10,7 @@ from gmpd.errors import (
     JobCancelled,
     JobPoisoned,
     JobTimeout,
+    NotRegistered,
     QueueFull,
     another,
 )
@@ -38,6 +39,8 @@ def error_of(event: JobDone, job_id: str, name: str) -> BaseException:
             return JobTimeout(f"{where}: ended by its timeout{_colon(text)}")
         case Outcome.LOST:
             return _lost(details, where, text, job_id)
+        case Outcome.REJECTED if details.get("reason") == "not_registered":
+            return NotRegistered(f"{where}: {text}")
         case Outcome.REJECTED:
             room, wait = int(details.get("room") or 0), float(details.get("retry_after") or 0.1)
             return QueueFull(f"{where}: not accepted{_colon(text)}", room, wait)

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gmpd.client import iothread
-from gmpd.client.connection import ClientConnection, T
+from gmpd.client.connection import PLAIN, ClientConnection, T
 from gmpd.client.core_lock import CoreLock
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
@@ -413,6 +413,7 @@ class Session(ClientConnection):
             self._drop_link()
             raise
         self._liveness.pid = self._core.welcome.info.pid
+        self._forced = PLAIN if self._core.is_plain else None
         self._start_io()
 
     @staticmethod

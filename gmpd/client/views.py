@@ -20,13 +20,16 @@ Source = TypeVar("Source")
 class Face(ABC, Generic[Future, Results, Values, Source]):
     """The verbs of a client, the same for every way to wait: what they give is the client's own."""
 
+    #: Job options that the daemon insists on: ``plain`` over a network, unless the key allows more.
+    _forced: Options | None = None
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Run ``fn(*args, **kwargs)`` on the daemon; its future, to be awaited in an AsyncClient.
 
         Raises Unserializable naming what cannot be sent, QueueFull (``on_full="raise"``),
         DaemonUnreachable, RuntimeError when closed.
         """
-        return self.submit_with(None, fn, args, kwargs)
+        return self.submit_with(self._forced, fn, args, kwargs)
 
     def map(
         self,
@@ -50,7 +53,7 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
         and its results are for ``async for``.
         """
         return self.map_with(
-            None,
+            self._forced,
             fn,
             iterables,
             ordered=ordered,
@@ -62,7 +65,7 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Values:
         """The values that the generator function ``fn`` yields, as they come."""
-        return self.stream_with(None, fn, args, kwargs)
+        return self.stream_with(self._forced, fn, args, kwargs)
 
     def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Store ``fn(*args, **kwargs)`` as a durable job, to be run by the daemon whatever becomes
@@ -71,7 +74,7 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
         Raises Unserializable naming what cannot be sent, GmpdError when the daemon keeps no durable
         jobs, with the reason.
         """
-        return self.enqueue_with(None, fn, args, kwargs)
+        return self.enqueue_with(self._forced, fn, args, kwargs)
 
     def options(self, **options: Any) -> OptionsView[Future, Results, Values, Source]:
         """A view of this client that submits with job options (see ``gmpd.job``)."""
@@ -144,22 +147,27 @@ class OptionsView(Generic[Future, Results, Values, Source]):
         return type(self)(self._client, {**self._options, **options})
 
     @property
+    def _wanted(self) -> Options:
+        forced = self._client._forced
+        return self._options if forced is None else {**self._options, **forced}
+
+    @property
     def whole(self) -> tuple[Any, Options]:
         """The client, and the options."""
-        return self._client, self._options
+        return self._client, self._wanted
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """As the client's."""
-        return self._client.submit_with(self._options, fn, args, kwargs)
+        return self._client.submit_with(self._wanted, fn, args, kwargs)
 
     def enqueue(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """As the client's."""
-        return self._client.enqueue_with(self._options, fn, args, kwargs)
+        return self._client.enqueue_with(self._wanted, fn, args, kwargs)
 
     def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> Results:
         """As the client's."""
-        return self._client.map_with(self._options, fn, iterables, **how)
+        return self._client.map_with(self._wanted, fn, iterables, **how)
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Values:
         """As the client's."""
-        return self._client.stream_with(self._options, fn, args, kwargs)
+        return self._client.stream_with(self._wanted, fn, args, kwargs)

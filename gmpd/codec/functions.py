@@ -44,7 +44,8 @@ class FunctionRef(NamedTuple):
     ``kind`` is "name", "main" or "pickle"; ``name`` is "module:qualname" in all (for people, when
     it is a pickle). A "name" is found by an import: ``payload`` says where (``origins``).
     A "main" is found among what the parts of its program define: ``payload`` is the number of the
-    part. ``needs``: the parts of a program that the function or its arguments need first.
+    part. ``needs``: the parts of a program that the function or its arguments need first. In a
+    worker, "registered" is a name that none of its modules has declared.
     """
 
     kind: str
@@ -140,7 +141,16 @@ def resolve_function(ref: FunctionRef) -> _Fn:
         return _load_function(ref)
     if ref.kind == "main":
         return _defined_function(ref)
-    raise ProtocolError(
+    raise _not_resolved(ref)
+
+
+def _not_resolved(ref: FunctionRef) -> Exception:
+    if ref.kind == "registered":
+        return NotRegistered(
+            f"no function {ref.name} is registered here: @gmpd.job marks those that other machines"
+            " may call, in the modules that the daemon imports"
+        )
+    return ProtocolError(
         f"a function reference of kind {ref.kind!r}; known are 'name', 'main' and 'pickle'"
     )
 

@@ -131,10 +131,10 @@ class AdminApi:
             if what is not None and self._ask_workers(peer, request, what, params):
                 return None
             if method == "jobs":
-                self._c.durable.list_jobs(peer, request, params)
+                self._c.durable.list_jobs(peer, request, params, self._c.clients.sees(peer))
                 return None
             if method == "job_counts":
-                self._c.durable.count(peer, request)
+                self._c.durable.count(peer, request, self._c.clients.sees(peer))
                 return None
             value = {"ps": []} if what is not None else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:

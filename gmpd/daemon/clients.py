@@ -24,7 +24,7 @@ from gmpd.daemon.faults import Faults
 from gmpd.daemon.network_clients import NetworkClients
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import NotAllowed, ProtocolError
-from gmpd.keys import AllowedClient
+from gmpd.keys import AllowedClient, Role
 from gmpd.netpoll import Connection, NetworkPeer, Router
 from gmpd.protocol import Refusal
 from gmpd.sched import events
@@ -152,6 +152,16 @@ class Clients:
         except NotAllowed as error:
             self._forbid(peer, message, error)
 
+    def sees(self, peer: bytes) -> str | None:
+        """The owner whose jobs a client may know; None: all jobs."""
+        client = self._client_at(peer)
+        return None if client is None or client.role is Role.ADMIN else client.name
+
+    def _unregistered(self, session: Session, fid: int) -> str:
+        """Why a function of a client of another machine cannot be called; empty if it can."""
+        fn = session.functions.get(fid)
+        return "" if fn is None else self._over_network.registry.lacks(fn.name)
+
     def _forbid(self, peer: bytes, message: protocol.FromClient, error: NotAllowed) -> None:
         """Tell a client that it may not do that; nothing has changed."""
         self._sched.counters.dropped["not_allowed"] += 1
@@ -208,8 +218,9 @@ class Clients:
             )
         sched, sid, now = self._sched, session.sid, time.monotonic_ns()
         match message:
-            case protocol.Submit():
-                job_messages.submit(sched, sid, message, frames, now)
+            case protocol.Submit(fid):
+                why = self._unregistered(session, fid) if session.owner else ""
+                job_messages.submit(sched, sid, message, frames, now, why)
             case protocol.Ack(outcomes):
                 sched.handle(events.Acknowledged(sid, outcomes), now)
             case protocol.Define() | protocol.Undefine() | protocol.Cancel():
@@ -220,8 +231,12 @@ class Clients:
                 reply = self._ask(peer, request, method, params)
                 if reply is not None:
                     self.send(peer, reply)
+            case protocol.Enqueue(request, fid) if session.owner and (
+                why := self._unregistered(session, fid)
+            ):
+                self.send(peer, protocol.Reply(request, False, {"not_registered": why}))
             case protocol.Enqueue() | protocol.AskJobs():
-                self.durable.receive(peer, session, message, frames)
+                self.durable.receive(peer, session, message, frames, self.sees(peer))
             case protocol.Waive():
                 sched.handle(events.RoomDeclined(sid), now)
             case protocol.Bye():

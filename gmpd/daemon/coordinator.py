@@ -189,8 +189,15 @@ class Coordinator:
         self._network_link = router
         self._zap.admit = allowed.admit
         self.clients.network = NetworkClients(
-            router, allowed, self.deadlines, self.clients.revoked, tcp.value_bytes
+            router,
+            allowed,
+            self.deadlines,
+            self.clients.revoked,
+            tcp.value_bytes,
+            self.workers.registry,
         )
+        if not self.config.daemon.imports:
+            self.workers.registry.reported([])
         self._poller.add(self.clients.receive_network, router)
         self._watch_connections(router, "clients of other machines", self.clients.someone_left)
         return router.endpoint

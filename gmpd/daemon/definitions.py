@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
 from gmpd import protocol
 from gmpd.codec import FunctionRef, HostedPart, learn_part
 from gmpd.daemon.attempt import RemoteFunction
-from gmpd.sched.functions import PART
+from gmpd.daemon.declared import declared_in
+from gmpd.sched.functions import PART, REGISTERED
 
 
 class Definitions:
     """Functions by the number that jobs name them with, and the parts that they need."""
 
-    def __init__(self) -> None:
+    def __init__(self, imports: Sequence[str] = ()) -> None:
+        """``imports``: the daemon's modules, which declare the functions that other machines may
+        call."""
+        self._imports = imports
         self._functions: dict[int, RemoteFunction] = {}
         #: Parts of programs, which functions need.
         self._parts: dict[int, HostedPart] = {}
@@ -29,8 +36,14 @@ class Definitions:
             self._parts[fid] = learn_part(name, message.payload)
         else:
             parts = tuple(self._parts[each] for each in message.needs)
+            if kind == REGISTERED and name in self._declared:
+                kind = "name"  # of a module that is imported already
             ref = FunctionRef(kind, name, message.payload, parts)
             self._functions[fid] = RemoteFunction(fid, ref)
+
+    @cached_property
+    def _declared(self) -> frozenset[str]:
+        return frozenset(each.name for each in declared_in(self._imports))
 
     def undefine(self, fids: list[int]) -> bool:
         """Forget them; whether a program has ended with the last of its parts."""

@@ -25,13 +25,14 @@ from gmpd.daemon.sqlite_store import SqliteStore
 from gmpd.daemon.store import StoreThread
 from gmpd.errors import ConfigError, ProtocolError
 from gmpd.sched import events
-from gmpd.sched.durable import Durable, Told
+from gmpd.sched.durable import Durable, Told, known_to
 from gmpd.sched.durable_ends import Judge
 from gmpd.sched.functions import PART
 from gmpd.sched.records import Failure, Function, Outcomes, Session
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
 from gmpd.sched.stored import (
+    Answer,
     Count,
     Find,
     ListJobs,
@@ -40,6 +41,7 @@ from gmpd.sched.stored import (
     Remove,
     StoredFunction,
     StoredState,
+    StoreFailure,
     Story,
 )
 
@@ -173,15 +175,19 @@ class DurableJobs:
         session: Session,
         message: protocol.Enqueue | protocol.AskJobs,
         frames: list[Any],
+        owner: str | None = None,
     ) -> None:
-        """A client's message about durable jobs. Raises ProtocolError."""
+        """A client's message about durable jobs. ``owner``: it may know this owner's jobs only.
+        Raises ProtocolError."""
         try:
             policy = self._open()
             match message:
                 case protocol.Enqueue():
                     self._enqueue(policy, peer, session, message, frames)
+                case protocol.AskJobs(request, what, ids) if owner is None:
+                    self._ask(policy, peer, request, what, tuple(ids))
                 case protocol.AskJobs():
-                    self._ask(policy, peer, message)
+                    self._ask_own(policy, peer, message, owner)
                 case _:
                     assert_never(message)
         except ConfigError as error:
@@ -217,7 +223,7 @@ class DurableJobs:
                 NewJob(
                     id_, content_digest(digest, packed, payload, kept), digest, session.name,
                     options.priority, packed, payload, kept, now_ms, run_at, message.expires,
-                    message.keep, options.unique, message.once,
+                    message.keep, options.unique, message.once, session.owner,
                 )
             )  # fmt: skip
         policy.enqueue(peer, message.request, jobs, functions)
@@ -236,9 +242,36 @@ class DurableJobs:
             self._stored[fn.fid] = found
         return found
 
-    def _ask(self, policy: Durable, peer: bytes, message: protocol.AskJobs) -> None:
+    def _ask_own(self, policy: Durable, peer: bytes, message: protocol.AskJobs, owner: str) -> None:
+        """The question of a client that may know its own jobs only: others are as unknown."""
         request, ids = message.request, tuple(message.ids)
-        match message.what:
+        if message.what == "find":
+            policy.ask(peer, request, Find(ids), owner)
+            return
+
+        def found(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self.reply(peer, request, ok=False, value=answer.text)
+                return
+            own = tuple(job.id for job in known_to(owner, answer) if job is not None)
+            if not own and message.what == "result":
+                self.reply(peer, request, ok=True, value=False)
+            elif not own and message.what == "story":
+                self.reply(peer, request, ok=True, value=[])
+            else:
+                self._ask(policy, peer, request, message.what, own)
+
+        self.store(Find(ids), found)
+
+    def _ask(
+        self,
+        policy: Durable,
+        peer: bytes,
+        request: int,
+        what: protocol.JobQuestion,
+        ids: tuple[bytes, ...],
+    ) -> None:
+        match what:
             case "find":
                 policy.ask(peer, request, Find(ids))
             case "result":
@@ -252,10 +285,13 @@ class DurableJobs:
             case "remove":
                 policy.ask(peer, request, Remove(ids))
             case _:
-                assert_never(message.what)
+                assert_never(what)
 
-    def list_jobs(self, peer: bytes, request: int, params: dict[str, Any]) -> None:
-        """The question ``jobs`` of the command line. Raises ConfigError."""
+    def list_jobs(
+        self, peer: bytes, request: int, params: dict[str, Any], owner: str | None
+    ) -> None:
+        """The question ``jobs`` of the command line. ``owner``: of this owner's jobs. Raises
+        ConfigError."""
         names = {state.name.lower(): state for state in StoredState}
         state, limit = params.get("state"), params.get("limit", 100)
         if state is not None and state not in names:
@@ -264,12 +300,12 @@ class DurableJobs:
             raise ConfigError(f"limit must be 1 to {LIST_MAX}, not {limit!r}")
         states = () if state is None else (names[state],)
         before = params.get("before")
-        question = ListJobs(states, str(params.get("function") or ""), limit, before)
+        question = ListJobs(states, str(params.get("function") or ""), limit, before, owner)
         self._open().ask(peer, request, question)
 
-    def count(self, peer: bytes, request: int) -> None:
+    def count(self, peer: bytes, request: int, owner: str | None) -> None:
         """The question ``job_counts``: how many jobs are in each state."""
-        self._open().ask(peer, request, Count())
+        self._open().ask(peer, request, Count(owner))
 
     def forget(self, peer: bytes) -> None:
         """A client has gone."""

@@ -34,7 +34,14 @@ def apply(sched: Sched, session: Session, message: JobMessage, frames: list[Any]
             assert_never(message)
 
 
-def submit(sched: Sched, sid: int, message: protocol.Submit, frames: list[Any], now: int) -> None:
+def submit(
+    sched: Sched,
+    sid: int,
+    message: protocol.Submit,
+    frames: list[Any],
+    now: int,
+    unregistered: str = "",
+) -> None:
     """``apply`` for the message that is worth a way of its own."""
     buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
-    sched.handle(events.Submitted(sid, message, buffers), now)
+    sched.handle(events.Submitted(sid, message, buffers, unregistered), now)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.logs import RateLimitedLog
+from gmpd.daemon.registry import Registry
 from gmpd.errors import ConfigError
 from gmpd.keys import AllowedClient, KeyDirectory, read_allowed
 from gmpd.netpoll import Connection, NetworkPeer, NetworkRouter
@@ -106,9 +107,11 @@ class NetworkClients:
         deadlines: Deadlines,
         revoked: Callable[[NetworkPeer, Connection], None],
         value_bytes: int,
+        registry: Registry,
     ) -> None:
         self.router = router
         self.value_bytes = value_bytes
+        self.registry = registry
         self._allowed = allowed
         self._revoked = revoked
         self._deadline = deadlines.new(self._due)

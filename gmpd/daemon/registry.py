@@ -5,6 +5,8 @@ Its counterpart in workers is ``declared``.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from gmpd import protocol
 
 
@@ -14,7 +16,23 @@ class Registry:
 
     def __init__(self) -> None:
         self.functions: dict[str, protocol.Declaration] = {}
+        #: A worker has reported: what is not here is not declared.
+        self._is_complete = False
 
     def reported(self, declared: list[protocol.Declaration]) -> None:
         """A worker has imported the modules."""
         self.functions = {each.name: each for each in declared}
+        self._is_complete = True
+
+    def lacks(self, name: str) -> str:
+        """Why a client of another machine cannot call this function; empty if it can, or if that is
+        not known yet and the worker will tell."""
+        if name in self.functions or not self._is_complete:
+            return ""
+        near = get_close_matches(name, self.functions, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return (
+            f"this daemon registers no function {name}{hint}: only those that @gmpd.job marks in"
+            " the modules of daemon.imports (`gmpd serve --import MODULE`) may be called from"
+            " another machine"
+        )

@@ -12,9 +12,8 @@ from typing import Any
 from gmpd import protocol
 from gmpd.errors import NotAllowed
 from gmpd.keys import AllowedClient, Role
+from gmpd.sched.functions import REGISTERED
 
-#: The kind of a function that a worker's modules must have declared.
-REGISTERED = "registered"
 #: How plain arguments begin (``codec.values``); they bring no frames of their own.
 _PLAIN_CALL = b"\x93"
 

@@ -54,12 +54,12 @@ CREATE TABLE functions (
 ) WITHOUT ROWID;
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL,
-    function BLOB NOT NULL REFERENCES functions, client TEXT NOT NULL, state INTEGER NOT NULL,
-    later INTEGER NOT NULL, priority INTEGER NOT NULL, options BLOB NOT NULL,
-    created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL, expires_ms INTEGER,
-    keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER, attempt INTEGER NOT NULL,
-    deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT, once INTEGER NOT NULL,
-    ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
+    function BLOB NOT NULL REFERENCES functions, client TEXT NOT NULL, owner TEXT NOT NULL,
+    state INTEGER NOT NULL, later INTEGER NOT NULL, priority INTEGER NOT NULL,
+    options BLOB NOT NULL, created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
+    expires_ms INTEGER, keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER,
+    attempt INTEGER NOT NULL, deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT,
+    once INTEGER NOT NULL, ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
 );
 CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffers BLOB);
 CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
@@ -71,7 +71,9 @@ CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
 CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
 CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
 CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
-CREATE UNIQUE INDEX held ON jobs (unique_key) WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
+CREATE UNIQUE INDEX held ON jobs (unique_key, owner)
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
+CREATE INDEX by_owner ON jobs (owner, number) WHERE owner != '';
 CREATE INDEX by_state ON jobs (state, number);
 CREATE INDEX tries ON attempts (number);
 """
@@ -79,7 +81,7 @@ CREATE INDEX tries ON attempts (number);
 _JOB_COLUMNS = (
     "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
     " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
-    " jobs.number IN (SELECT number FROM temp.taken), text"
+    " jobs.number IN (SELECT number FROM temp.taken), text, owner"
 )
 
 
@@ -171,8 +173,12 @@ class JobTables:
                 return tuple(id_ for id_ in ids if self._remove(id_))
             case Sweep(now_ms, n):
                 return self._sweep(now_ms, n)
-            case Count():
-                rows = self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+            case Count(owner):
+                where = "" if owner is None else " WHERE owner = ?"
+                rows = self._db.execute(
+                    f"SELECT state, count(*) FROM jobs{where} GROUP BY state",  # noqa: S608 - constants
+                    () if owner is None else (owner,),
+                )
                 return {StoredState(state): n for state, n in rows}
             case _:
                 assert_never(operation)
@@ -216,7 +222,7 @@ class JobTables:
         """Insert those that are not there; how many that were. They are numbered from ``first``."""
         rows = [
             (
-                number, job.id, job.digest, job.function, job.client,
+                number, job.id, job.digest, job.function, job.client, job.owner,
                 job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
                 job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once,
             )
@@ -225,7 +231,7 @@ class JobTables:
         inserted = run_rows(
             self._db,
             "INSERT OR IGNORE INTO jobs VALUES",
-            "(?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
+            "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
             rows,
         )
         if inserted == len(jobs):
@@ -238,13 +244,17 @@ class JobTables:
         return inserted
 
     def _put_one(self, job: NewJob) -> tuple[Verdict, int, bytes]:
-        row = self._db.execute("SELECT number, digest FROM jobs WHERE id = ?", (job.id,)).fetchone()
+        row = self._db.execute(
+            "SELECT number, digest, owner FROM jobs WHERE id = ?", (job.id,)
+        ).fetchone()
         if row is not None:
-            return (Verdict.SAME if row[1] == job.digest else Verdict.CONFLICT), row[0], job.id
+            same = row[1:] == (job.digest, job.owner)
+            return (Verdict.SAME if same else Verdict.CONFLICT), row[0], job.id
         if job.unique is not None:
             row = self._db.execute(
-                "SELECT number, id FROM jobs WHERE unique_key = ? AND ended_ms IS NULL",
-                (job.unique,),
+                "SELECT number, id FROM jobs WHERE unique_key = ? AND owner = ?"
+                " AND ended_ms IS NULL",
+                (job.unique, job.owner),
             ).fetchone()
             if row is not None:
                 return Verdict.HELD, row[0], row[1]
@@ -401,6 +411,9 @@ class JobTables:
         if operation.function:
             where.append("functions.name = ?")
             values.append(operation.function)
+        if operation.owner is not None:
+            where.append("owner = ?")
+            values.append(operation.owner)
         if operation.before is not None:
             where.append("jobs.number < ?")
             values.append(operation.before)
@@ -452,6 +465,7 @@ class JobTables:
             " WHERE id = ? AND (ended_ms IS NOT NULL OR state = ?) AND state != ?"
             " AND number IN (SELECT number FROM payloads) AND (unique_key IS NULL OR NOT EXISTS"
             " (SELECT 1 FROM jobs AS other WHERE other.unique_key = jobs.unique_key"
+            " AND other.owner = jobs.owner"
             " AND other.ended_ms IS NULL AND other.number != jobs.number))",
             (now_ms, id_, StoredState.BLOCKED, StoredState.DONE),
         ).rowcount

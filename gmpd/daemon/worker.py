@@ -107,7 +107,7 @@ class Worker:
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
         )
         self.migration = ChildMigration(self.loop, self._send, self.router, self.value_bytes)
-        self.functions = Definitions()
+        self.functions = Definitions(settings["imports"])
         #: Leases that have not ended, by token.
         self.attempts: dict[int, Attempt] = {}
         self._listen()

@@ -142,6 +142,8 @@ BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BA
 #: The id of a durable job, a UUIDv7 that its client made.
 JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
+#: A question about durable jobs, or a change of them.
+JobQuestion: TypeAlias = Literal["find", "result", "story", "cancel", "retry", "remove"]
 #: Milliseconds since 1970; or of a duration.
 Millis: TypeAlias = Number
 #: How far a job is, in a unit of its own.

@@ -23,6 +23,7 @@ from gmpd.protocol.fields import (
     FunctionKind,
     Info,
     JobIds,
+    JobQuestion,
     Millis,
     Note,
     Number,
@@ -207,7 +208,7 @@ class AskJobs(Envelope, tag=45):
     since: ClassVar[int] = 3
 
     request: Number
-    what: Literal["find", "result", "story", "cancel", "retry", "remove"]
+    what: JobQuestion
     ids: JobIds
 
     def check(self) -> None:

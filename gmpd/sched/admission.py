@@ -171,9 +171,15 @@ class Admission:
         self._rooms = rooms
 
     def submit(
-        self, session: Session, message: Submit, buffers: Sequence[Buffers], now: int
+        self,
+        session: Session,
+        message: Submit,
+        buffers: Sequence[Buffers],
+        now: int,
+        unregistered: str = "",
     ) -> None:
         """Accept a batch, or refuse all of it with a reason: every job gets an outcome.
+        ``unregistered``: the reason to refuse it that the shell has found.
 
         Raises ProtocolError and changes nothing if the function is unknown or a seq is in use.
         """
@@ -189,6 +195,8 @@ class Admission:
         if any(buffers):
             nbytes += sum(len(b) for bs in buffers for b in bs)
         refusal = self._refusal(session, n, nbytes, message.options)
+        if unregistered:
+            refusal = "not_registered", unregistered, 0
         if refusal is not None:
             told = session.waits and refusal[0] in _FOR_A_WHILE
             if told:

@@ -52,6 +52,7 @@ from gmpd.sched.stored import (
     Retry,
     Revive,
     StoredFunction,
+    StoredJob,
     StoredResult,
     StoreFailure,
     Sweep,
@@ -242,13 +243,16 @@ class Durable:
             if (left := [each for each in waiters if each[0] != link])
         }
 
-    def ask(self, link: Any, request: int, operation: Operation) -> None:
-        """A question, or a change, of stored jobs that needs no decision."""
+    def ask(self, link: Any, request: int, operation: Operation, owner: str | None = None) -> None:
+        """A question, or a change, of stored jobs that needs no decision. ``owner``: to one that
+        may know this owner's jobs only, others are not there."""
 
         def told(answer: Answer | StoreFailure) -> None:
             if isinstance(answer, StoreFailure):
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
+            if isinstance(operation, Find) and owner is not None:
+                answer = known_to(owner, answer)
             value = msgspec.to_builtins(answer, **_PLAIN)
             if isinstance(operation, Find | ListJobs):
                 self._tell_where(value)
@@ -498,6 +502,12 @@ class Durable:
         self._draining = True
         if seqs := [seq for seq in unbegun if seq in self._by_seq]:
             self._ports.feed(events.Cancelled(self._sid, seqs))
+
+
+def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
+    """Jobs that were found, without those of others."""
+    found: tuple[StoredJob | None, ...] = _expect(answer, tuple)
+    return tuple(job if job is not None and job.owner == owner else None for job in found)
 
 
 def _queued(job: NewJob, number: int) -> QueuedJob:

@@ -111,10 +111,12 @@ class Undefined(OfSession, frozen=True, gc=False):
 
 
 class Submitted(OfSession, frozen=True, gc=False):
-    """A session submits jobs; ``buffers`` has those of each."""
+    """A session submits jobs; ``buffers`` has those of each. ``unregistered``: why they are to be
+    refused, as their function is not registered."""
 
     message: protocol.Submit
     buffers: Sequence[Buffers]
+    unregistered: str = ""
 
     def kept(self) -> Kept:
         message = self.message

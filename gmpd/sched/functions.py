@@ -17,6 +17,9 @@ from gmpd.sched.records import Function, Session
 RESTING_MAX = 4096
 #: The kind of a part, which functions of a program need.
 PART = "part"
+#: The kind of a name that a worker's modules must have declared.
+REGISTERED = "registered"
+_NAMED = frozenset({"name", REGISTERED})
 #: Functions that one session may have named at a time: four times what a client keeps.
 FUNCTIONS_MAX = 4096
 
@@ -99,7 +102,7 @@ class Functions:
         """Forget a function without users and jobs; a name is kept until others need room."""
         if fn.users or fn.jobs:
             return
-        if fn.kind != "name" or fn.needs:
+        if fn.kind not in _NAMED or fn.needs:
             self._remove(fn)
             return
         # A name is small and may come again at once: keep what was learned about it.

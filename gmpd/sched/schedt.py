@@ -172,7 +172,9 @@ class Sched:
             return
         match event:
             case events.Submitted():
-                self._admission.submit(session, event.message, event.buffers, now)
+                self._admission.submit(
+                    session, event.message, event.buffers, now, event.unregistered
+                )
             case events.Acknowledged():
                 ledger.outboxes.ack(session, event.outcomes)
             case events.Defined():

@@ -74,6 +74,9 @@ class NewJob(Struct, frozen=True, gc=False):
     keep_ms: int = 86_400_000
     unique: str | None = None
     once: bool = False
+    #: The name of the key of its client, which is on another machine; else empty. Keys have
+    #: ``unique`` keys of their own.
+    owner: str = ""
 
 
 class QueuedJob(Struct, frozen=True, gc=False):
@@ -125,6 +128,7 @@ class StoredJob(Struct, frozen=True, gc=False):
     unique: str | None
     taken: bool
     text: str
+    owner: str = ""
 
 
 class StoredResult(Struct, frozen=True, gc=False):
@@ -241,12 +245,14 @@ class Story(Struct, frozen=True, gc=False):
 
 
 class ListJobs(Struct, frozen=True, gc=False):
-    """Jobs, the newest first: a tuple of ``StoredJob``. ``before``: with smaller numbers only."""
+    """Jobs, the newest first: a tuple of ``StoredJob``. ``before``: with smaller numbers only.
+    ``owner``: those of this owner only."""
 
     states: tuple[StoredState, ...] = ()
     function: str = ""
     limit: int = 100
     before: int | None = None
+    owner: str | None = None
 
 
 class CancelJobs(Struct, frozen=True, gc=False):
@@ -287,7 +293,10 @@ class Swept(Struct, frozen=True, gc=False):
 
 
 class Count(Struct, frozen=True, gc=False):
-    """How many jobs are in each state: a dict of ``StoredState`` to a number."""
+    """How many jobs are in each state: a dict of ``StoredState`` to a number. ``owner``: of this
+    owner only."""
+
+    owner: str | None = None
 
 
 Operation: TypeAlias = (

@@ -6,12 +6,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, assert_never
 
 from gmpd import protocol
-from gmpd.errors import DaemonUnreachable, NotAllowed, ProtocolError, Unserializable
+from gmpd.errors import (
+    DaemonUnreachable,
+    NotAllowed,
+    NotRegistered,
+    ProtocolError,
+    Unserializable,
+)
 from gmpd.protocol import Refusal
 from gmpd.submit.batch import Options
 
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
-    from gmpd.codec import FunctionRef
+    from gmpd.codec import Blob, FunctionRef
+
+#: How plain arguments begin (``codec.values``).
+PLAIN_CALL = b"\x93"
 
 
 def check_packs(ref: FunctionRef, what: str, pack: Callable[[], object]) -> None:
@@ -21,6 +30,21 @@ def check_packs(ref: FunctionRef, what: str, pack: Callable[[], object]) -> None
         raise Unserializable(
             f"{what} {ref.name!a} cannot be sent: {type(error).__name__}: {str(error)!a}"
         ) from error
+
+
+def check_far(info: protocol.DaemonInfo, ref: FunctionRef, blob: Blob) -> None:
+    """Raises NotAllowed, NotRegistered and Unserializable for a call that a daemon on another
+    machine would refuse."""
+    if info.role == "read":
+        raise NotAllowed("this client's key has the role read, which submits no jobs")
+    if ref.kind != "name":
+        raise NotRegistered(
+            f"{ref.name} cannot be sent to another machine, where functions go by name: put it into"
+            " a module that the daemon there imports (`gmpd serve --import MODULE`), and mark it"
+            " with @gmpd.job"
+        )
+    if info.plain and blob.data[:1] != PLAIN_CALL:
+        raise Unserializable(f"the arguments of {ref.name} are not plain data")
 
 
 def pack_options(options: Options) -> None:

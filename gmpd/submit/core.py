@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from gmpd import protocol
 from gmpd.errors import DaemonUnreachable, GmpdError, Unserializable, another
 from gmpd.protocol import Outcome
+from gmpd.submit import plain
 from gmpd.submit.batch import Batch, Options
-from gmpd.submit.checks import check_packs, check_scalars, pack_options, raise_refused
+from gmpd.submit.checks import check_far, check_packs, check_scalars, pack_options, raise_refused
 from gmpd.submit.events import (
     CallReply,
     Event,
@@ -81,6 +82,12 @@ class SubmitCore:
         #: Messages that have come.
         self.heard = 0
         self.events: deque[Event] = deque()
+        #: Takes the end of a job.
+        self._add: Callable[[tuple[Any, JobDone]], None] = self.events.append
+        #: The words of a daemon on another machine about this client's key; and whether only plain
+        #: values are exchanged with it.
+        self._far: protocol.DaemonInfo | None = None
+        self.is_plain = False
         self._next_seq = 1
         self._next_request = 1
         self._jobs: dict[int, Any] = {}
@@ -142,6 +149,8 @@ class SubmitCore:
         Needs no lock. A frame that is too large would cost the connection, and with it every job of
         this session; what cannot be packed would fail where the job has long been taken.
         """
+        if self._far is not None:
+            check_far(self._far, ref, blob)
         if not ref.name.isascii():
             check_packs(ref, "the name of the function", ref.name.encode)
         if options is not None:
@@ -496,16 +505,24 @@ class SubmitCore:
         buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
         sink = self._jobs.get(message.job)
         if sink is not None:
-            self.events.append((sink, ItemsReceived(message.payloads, buffers)))
+            items = ItemsReceived(message.payloads, buffers)
+            if self.is_plain:
+                plain.check_items(items)
+            self.events.append((sink, items))
 
     def _reply(self, message: protocol.Reply) -> None:
+        value = plain.only_plain_reply(message.value) if self.is_plain else message.value
         sink = self._calls.pop(message.request, None)
         if sink is not None:
-            self.events.append((sink, CallReply(message.ok, message.value)))
+            self.events.append((sink, CallReply(message.ok, value)))
 
     def _welcomed(self, message: protocol.Welcome) -> None:
         self.welcome = message
         self.window = message.window
+        self._far = message.info if message.info.role else None
+        if message.info.plain:
+            self.is_plain = True
+            self._add = lambda end: self.events.append((end[0], plain.only_plain(end[1])))
         self.batch_jobs = min(message.batch_jobs, protocol.BATCH_JOBS_MAX)
 
     def _note(self, jobs: list[int], what: str) -> None:
@@ -529,7 +546,7 @@ class SubmitCore:
             if specials:
                 specials = self._keep_refused(message.jobs, specials)
             self._resend_buffer.acknowledge(max(message.jobs), self._jobs)
-        pop, add = self._jobs.pop, self.events.append
+        pop, add = self._jobs.pop, self._add
         for i, seq in enumerate(message.jobs):
             special = specials.get(i)
             if special is _AGAIN:

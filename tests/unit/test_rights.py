@@ -88,7 +88,7 @@ def test_a_name_is_looked_for_among_the_registered_ones() -> None:
     """What else the client says of it, where its module lies for example, is left out."""
     define = protocol.Define(1, "name", NAME, b"where it lies", [7])
     screened = rights.screen(client(), define, [])
-    assert screened == protocol.Define(1, rights.REGISTERED, NAME, b"", [])
+    assert screened == protocol.Define(1, "registered", NAME, b"", [])
 
 
 @pytest.mark.parametrize("made", [submit, enqueue])
