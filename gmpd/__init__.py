@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gmpd.client.executor import Executor
     from gmpd.client.sync import Client
     from gmpd.errors import ChanClosed
-    from gmpd.job import job
+    from gmpd.job import Backoff, job
     from gmpd.runtime.chan import Chan
     from gmpd.runtime.go import (
         blocking,
@@ -53,6 +53,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "Backoff",
     "Chan",
     "ChanClosed",
     "Client",
@@ -95,6 +96,7 @@ __all__ = [
 #: gmpd``, and with it ``gmpd --help`` and the start of every worker, pays only for what it uses.
 _HOMES = {
     "AsyncClient": "gmpd.client.aio",
+    "Backoff": "gmpd.job",
     "Chan": "gmpd.runtime.chan",
     "ChanClosed": "gmpd.errors",
     "Client": "gmpd.client.sync",

@@ -6,13 +6,17 @@ what is declared here for one submission.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import difflib
+import functools
 import math
 import operator
+import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from gmpd.bykey import Limit
 
@@ -31,6 +35,17 @@ SECONDS_MAX = 366 * 86400.0
 TEXT_MAX = 256
 #: Results of durable jobs are kept for a day, unless another time is asked for (seconds).
 KEEP_S = 86400.0
+#: The largest factor between two waits before further attempts.
+FACTOR_MAX = 1000.0
+#: Exceptions that ``retry_on`` may name.
+RETRY_ON_MAX = 64
+#: How a class is named: ``ValueError`` or ``pkg.mod.Error``, also ``mod.fn.<locals>.Error``.
+_DOTTED = re.compile(r"[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*")
+
+#: The values of ``retry_on``; names are ``"pkg.mod.Error"``.
+RetryOn: TypeAlias = type[BaseException] | str | tuple[type[BaseException] | str, ...]
+#: Seconds before the next attempt; gets the number of the attempt, from 1, and what it raised.
+BackoffFunction: TypeAlias = Callable[[int, BaseException], float | timedelta | None]
 
 
 def _check_text(name: str, value: object) -> None:
@@ -78,6 +93,105 @@ def _seconds(name: str, value: Any) -> float:
     return seconds
 
 
+def _number(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}={value!r}: must be a number")
+    if not low <= value <= high:  # nor nan
+        raise ValueError(f"{name}={value!r}: must be from {low:g} to {high:g}")
+    return float(value)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds to wait before further attempts: ``base`` before the second, then ``factor`` times as
+    long each time, up to ``cap`` (300 times the base unless given). Each wait is shortened at
+    random by up to the share ``jitter``, so that jobs that failed together come back apart.
+
+    Raises ValueError or TypeError naming what is wrong.
+    """
+
+    base: float = 0.1
+    cap: float | None = None
+    factor: float = 2.0
+    jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        base = _seconds("backoff: base", self.base)
+        cap = (
+            min(SECONDS_MAX, 300 * base) if self.cap is None else _seconds("backoff: cap", self.cap)
+        )
+        if cap < base:
+            raise ValueError(f"backoff: cap={cap:g} is less than base={base:g}")
+        factor = _number("backoff: factor", self.factor, 1, FACTOR_MAX)
+        jitter = _number("backoff: jitter", self.jitter, 0, 1)
+        for name, value in zip(_PARTS, (base, cap, factor, jitter), strict=True):
+            object.__setattr__(self, name, value)
+
+    def to_wire(self) -> tuple[float, float, float, float]:
+        """The four numbers, in the order of the constructor."""
+        assert self.cap is not None
+        return self.base, self.cap, self.factor, self.jitter
+
+
+#: Stands for a function for the wait that the worker finds among the options of the job's function.
+DECLARED = ("declared", "", b"")
+
+_PARTS = ("base", "cap", "factor", "jitter")
+
+
+def _backoff(value: Any) -> Backoff | BackoffFunction:
+    if isinstance(value, Backoff):
+        return value
+    if isinstance(value, type) or not callable(value):
+        return Backoff(_seconds("backoff", value))
+    return value  # type: ignore[no-any-return]
+
+
+def _retry_on(value: Any) -> RetryOn:
+    """Checks all that can be checked before the modules of names are imported."""
+    each = value if isinstance(value, tuple | list | set | frozenset) else (value,)
+    if not 0 < len(each) <= RETRY_ON_MAX:
+        raise ValueError(f"retry_on={value!r}: must name 1 to {RETRY_ON_MAX} exceptions")
+    for one in each:
+        if isinstance(one, str):
+            if not _DOTTED.fullmatch(one) or len(one) > TEXT_MAX:
+                raise ValueError(f"retry_on={one!r}: is not the name of a class, as pkg.mod.Error")
+        elif not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(
+                f"retry_on={one!r}: must be an exception type, its name (pkg.mod.Error), or a tuple"
+                " of those"
+            )
+    return tuple(each)
+
+
+def _names_of(retry_on: RetryOn) -> tuple[str, ...]:
+    """The classes by their own names, as workers compare them. Raises ValueError."""
+    each = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    return tuple(_found(one) if isinstance(one, str) else class_name(one) for one in each)
+
+
+def class_name(cls: type) -> str:
+    """The name by which ``retry_on`` means a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+@functools.lru_cache(maxsize=256)
+def _found(name: str) -> str:
+    """The own name of the exception that ``name`` finds here. Raises ValueError, TypeError."""
+    if "<locals>" in name:
+        return name  # no import finds it
+    try:
+        found = pkgutil.resolve_name(name) if "." in name else getattr(builtins, name)
+    except Exception as error:  # noqa: BLE001 - an import runs any code
+        raise ValueError(
+            f"retry_on={name!r}: there is no such exception here"
+            f" ({type(error).__name__}: {error}); write it as pkg.mod.Error"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise TypeError(f"retry_on={name!r}: is {found!r}, not an exception type")
+    return class_name(found)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobOptions:
     """How a job is to be run. Wrong values raise ValueError or TypeError naming the option."""
@@ -86,6 +200,12 @@ class JobOptions:
     name: str | None = None
     #: Further attempts after one that failed or whose worker died.
     retries: int = 0
+    #: Seconds before a further attempt: the first wait, a ``Backoff``, or a function that is called
+    #: with the number of the failed attempt and its error, in the worker. None: ``Backoff()``.
+    backoff: float | timedelta | Backoff | BackoffFunction | None = None
+    #: Exceptions after which there is another attempt, subclasses included: a type, a name, or a
+    #: tuple. None: all. Time limits count as JobTimeout, dead workers as WorkerLost.
+    retry_on: RetryOn | None = None
     #: Seconds that one attempt may run; None: no limit. It ends the wait. A function that does not
     #: stop runs on; its next attempt waits for its end, at most for as long again.
     timeout: float | None = None
@@ -116,6 +236,10 @@ class JobOptions:
         _check_text("name", self.name)
         _check_text("unique", self.unique)
         self._set("retries", _integer("retries", self.retries, 0, RETRIES_MAX))
+        if self.backoff is not None:
+            self._set("backoff", _backoff(self.backoff))
+        if self.retry_on is not None:
+            self._set("retry_on", _retry_on(self.retry_on))
         self._set("priority", _integer("priority", self.priority, -PRIORITY_MAX, PRIORITY_MAX))
         self._set("delay", _seconds("delay", self.delay))
         if self.timeout is not None:
@@ -148,7 +272,8 @@ class JobOptions:
         return next(changed, "")
 
     def to_wire(self) -> dict[str, Any] | None:
-        """The options that differ from the defaults; None when none does."""
+        """The options that differ from the defaults; None when none does. A function for the wait
+        is ``DECLARED``. Raises ValueError, TypeError for a name that finds no exception."""
         if self is DEFAULTS:
             return None
         wire = {}
@@ -156,6 +281,13 @@ class JobOptions:
             value = getattr(self, name)
             if value != default:
                 wire[name] = value.to_wire() if isinstance(value, Limit) else value
+        if self.retry_on is not None:
+            wire["retry_on"] = _names_of(self.retry_on)
+        if isinstance(self.backoff, Backoff):
+            wire["backoff"] = self.backoff.to_wire()
+        elif self.backoff is not None:
+            del wire["backoff"]
+            wire["backoff_fn"] = DECLARED
         return wire or None
 
     def _set(self, name: str, value: object) -> None:
@@ -172,8 +304,6 @@ _ON_WIRE = tuple(pair for pair in _DEFAULTS if pair[0] not in STORED)
 #: Options of other job queues, and their counterparts here.
 INSTEAD = {
     "kill_after": "isolate=True has timeout= end a function together with its process",
-    "backoff": "retries= tries again at once; submit with delay= to wait before",
-    "retry_on": "retries= tries again after any error: catch in the function what is final",
 }
 
 #: The options of a function that declares none.
@@ -187,6 +317,8 @@ def job(
     *,
     name: str | None = None,
     retries: int = 0,
+    backoff: float | timedelta | Backoff | BackoffFunction | None = None,
+    retry_on: RetryOn | None = None,
     timeout: float | timedelta | None = None,
     priority: int = 0,
     delay: float | timedelta = 0.0,

@@ -171,12 +171,13 @@ class Desk:
         occupied_ms: float = 0.01,
         payload: bytes = b"r",
         epoch: int | None = None,
+        report: Report | None = None,
     ) -> None:
         """The worker ends leases (all of them by default)."""
         ended = [*p.started, *p.fresh] if tokens is None else list(tokens)
         special: dict[int, tuple[Outcome, Report | None]] | None = None
         if outcome is not Outcome.OK:
-            special = dict.fromkeys(range(len(ended)), (outcome, None))
+            special = dict.fromkeys(range(len(ended)), (outcome, report))
         took = [int(occupied_ms * 1000)] * len(ended)
         message = Finished(ended, [payload] * len(ended), took, took, special, None)
         own = p.epoch if epoch is None else epoch

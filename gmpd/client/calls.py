@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gmpd.codec.cloud  # noqa: F401
 from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import GmpdError, NoAnswer, NotAllowed, NotRegistered, Unserializable
-from gmpd.job import ATTRIBUTE, TEXT_MAX, options_of
+from gmpd.job import ATTRIBUTE, TEXT_MAX, JobOptions, options_of
 from gmpd.submit.batch import Options
 
 T = TypeVar("T")
@@ -71,7 +71,8 @@ def _prepare(
     ref = describe_function(fn)
     options, plain = None, False
     if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
-        options, plain = wire_options(fn, overrides)
+        options, plain, more = wire_options(fn, overrides)
+        ref = ref.needing(more)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
     needs = blob.needs
     return ref.needing(needs) if needs else ref, options, blob
@@ -119,9 +120,10 @@ def _as_error(value: Any) -> Exception:
 
 
 def wire_options(
-    fn: Callable[..., Any], overrides: dict[str, Any] | None
-) -> tuple[Options | None, bool]:
-    """The job options for the wire, and whether arguments must be plain.
+    fn: Callable[..., Any], overrides: dict[str, Any] | None, *, of_chunks: bool = False
+) -> tuple[Options | None, bool, tuple[Any, ...]]:
+    """The job options for the wire, whether arguments must be plain, and the parts that a function
+    among the options needs.
 
     Raises ValueError for an option that only durable jobs keep: a promise that is taken and not
     kept would be worse.
@@ -129,7 +131,25 @@ def wire_options(
     options = options_of(fn).merged(**(overrides or {}))
     if not options.durable and (name := options.for_the_store()):
         raise ValueError(f"{name}={getattr(options, name)!r} needs durable=True, or enqueue()")
-    return options.to_wire(), options.plain
+    declared = not of_chunks and "backoff" not in (overrides or {})
+    wire, needs = packed_options(options, declared=declared)
+    return wire, options.plain, needs
+
+
+def packed_options(
+    options: JobOptions, *, declared: bool
+) -> tuple[Options | None, tuple[Any, ...]]:
+    """Options for the wire, and what their function for the wait needs. That one goes as a
+    reference, or is ``declared``: it comes with the job's function."""
+    wire = options.to_wire()
+    if declared or not callable(options.backoff):
+        return wire, ()
+    ref = describe_function(options.backoff)
+    if options.plain and ref.kind != "name":
+        raise ValueError(f"backoff={ref.name}: with plain=True it must be a function of a module")
+    assert wire is not None
+    wire["backoff_fn"] = (ref.kind, ref.name, ref.payload)
+    return wire, ref.needs
 
 
 def refuse_durable(options: Options | None, verb: str) -> None:

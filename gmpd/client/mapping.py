@@ -119,8 +119,8 @@ class Plan:
     ) -> None:
         checked_buffersize(buffersize)
         self._fn = fn
-        self._ref = codec.describe_function(fn)
-        self._options, self._plain = wire_options(fn, overrides)
+        self._options, self._plain, needs = wire_options(fn, overrides, of_chunks=True)
+        self._ref = codec.describe_function(fn).needing(needs)
         refuse_durable(self._options, "map")
         #: Items are tuples of arguments; of a plain function with one argument, it alone.
         self._rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)

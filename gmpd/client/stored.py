@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from gmpd import codec
-from gmpd.client.calls import prepare
+from gmpd.client.calls import packed_options, prepare
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, GmpdError
@@ -75,7 +75,8 @@ def storable(
 ) -> Storable:
     """A call that is ready for the wire, with what the store needs to know."""
     options = options_of(fn).merged(**(overrides or {}))
-    return Storable(new_job_id(), ref, options.to_wire(), blob, stored_fields(options))
+    wire, _ = packed_options(options, declared="backoff" not in (overrides or {}))
+    return Storable(new_job_id(), ref, wire, blob, stored_fields(options))
 
 
 def stored_fields(options: JobOptions) -> dict[str, Any]:

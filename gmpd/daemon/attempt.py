@@ -26,6 +26,7 @@ from gmpd.codec import (
     readable,
     resolve_function,
 )
+from gmpd.daemon.advice import advise, is_asked
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
@@ -33,7 +34,7 @@ from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import WorkerShm
 from gmpd.daemon.stream_window import StreamWindow
 from gmpd.errors import LimitPassed, Unserializable
-from gmpd.protocol import Options, Outcome
+from gmpd.protocol import Options, Outcome, Report
 from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.progress import Progress
@@ -113,7 +114,7 @@ class Attempt:
     may_be_home = True
 
     __slots__ = (
-        "adopted", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
+        "adopted", "advice", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
         "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options",
         "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow",
         "task", "thread", "timer", "token", "unopened", "waits", "want", "window", "worker",
@@ -185,16 +186,24 @@ class Attempt:
     def may_be_kept(self) -> bool:
         """Whether its outcome may reach the coordinator by another way than its message. That of a
         stream must not overtake the items: it would say that they are all there. And its record in
-        shared memory has no words for what could not be opened, nor for channels that the receiver
-        must unpin.
+        shared memory has no words for what could not be opened, for channels that the receiver must
+        unpin, nor for advice.
         """
         return not (self.unopened or self.pinned_chans) and (
-            self.options is None or "stream" not in self.options
+            self.options is None
+            or ("stream" not in self.options and (self.outcome is Outcome.OK or not self.report))
         )
 
     def progressed(self, progress: Progress) -> None:
         """Its code tells how far it is; on any thread."""
         self.worker.reports.progressed(self, progress)
+
+    @property
+    def report(self) -> Report | None:
+        """Its advice about the next attempt, if it failed and was asked."""
+        if self.outcome is not Outcome.ERROR or not is_asked(self.options):
+            return None
+        return getattr(self, "advice", None)
 
     # -- the G -------------------------------------------------------------------------------------
 
@@ -472,6 +481,9 @@ class Attempt:
     def _fail(self, exc: BaseException) -> None:
         plain = self.options is not None and bool(self.options.get("plain"))
         self.outcome = Outcome.TIMEOUT if self.expired else Outcome.ERROR
+        self.advice: Report | None = None
+        if self.options is not None and is_asked(self.options) and not self.expired:
+            self.advice = advise(self.options, exc, self.fn.ref)
         exc = own_error(readable(exc))
         if is_want(exc):
             self.want = exc

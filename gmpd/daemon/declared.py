@@ -37,6 +37,10 @@ def _address(value: object) -> tuple[object, object]:
 
 
 def _declaration(name: str, options: JobOptions) -> protocol.Declaration:
+    try:
+        options.to_wire()
+    except (ValueError, TypeError):  # retry_on names no exception: who submits it is told so
+        options = options.merged(retry_on=None)
     return protocol.Declaration(
         name=name,
         options=protocol.options(options.to_wire()),

@@ -67,6 +67,11 @@ def _why(job: Failure) -> str:
             summary = error_summary(job.payload)
         except ProtocolError as error:
             return str(error)
-        text = f"{summary.type}: {summary.message}"
+        raised = _first_line(f"{summary.type}: {summary.message}")
+        return f"{raised} ({_first_line(text)})" if text else raised
+    return _first_line(text)
+
+
+def _first_line(text: str) -> str:
     first = text.partition("\n")[0]
     return first if len(first) <= TEXT_CHARS else f"{first[:TEXT_CHARS]}…"

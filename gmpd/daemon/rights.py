@@ -11,6 +11,7 @@ from typing import Any
 
 from gmpd import protocol
 from gmpd.errors import NotAllowed
+from gmpd.job import DECLARED
 from gmpd.keys import AllowedClient, Role
 from gmpd.sched.functions import REGISTERED
 
@@ -64,6 +65,7 @@ def screen(
         case protocol.Submit() | protocol.Enqueue():
             if not client.pickle:
                 _check_plain(client, message, frames)
+            _check_wait(message.options)
         case _:
             pass
     return message
@@ -85,4 +87,14 @@ def _check_plain(
         raise NotAllowed(
             f"the key {client.name!r} may send plain values only, and this is none: `gmpd keys add"
             " --pickle` allows others"
+        )
+
+
+def _check_wait(options: protocol.Options | None) -> None:
+    """A function for the wait is the one that the job's function declares."""
+    fn = None if options is None else options.backoff_fn
+    if fn is not None and fn != DECLARED:
+        raise NotAllowed(
+            f"backoff={fn[1]} is a function, and over a network only numbers go: declare it"
+            " with the job's function, @gmpd.job(backoff=...)"
         )

@@ -256,8 +256,7 @@ class Worker:
         attempt.fn.learn(attempt.occupied_ns)
         report: protocol.Report | None = None
         if attempt.outcome is not Outcome.OK:
-            if attempt.unopened:
-                report = {"unopened": True}
+            report = {"unopened": True} if attempt.unopened else attempt.report
         elif attempt.pinned_chans:
             assert attempt.options is not None
             p, epoch = attempt.options["child"]

@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 from msgspec import Meta, Struct
 
 from gmpd.bykey import INTERVAL_MAX, LIMIT_MAX
-from gmpd.job import KEEP_S, PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
+from gmpd.job import (
+    FACTOR_MAX,
+    KEEP_S,
+    PRIORITY_MAX,
+    RETRIES_MAX,
+    RETRY_ON_MAX,
+    SECONDS_MAX,
+    TEXT_MAX,
+)
 
 #: The first field of every Hello: a stray program is told apart from an old gmpd.
 MAGIC = "gmpd"
@@ -160,6 +168,16 @@ ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
 #: How a function travels (by a name to import, a name of its program, or by value), or a part of
 #: its program; "registered": a name that a worker's modules must have declared.
 FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part|registered)\Z")]
+WaitKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|registered|declared)\Z")]
+#: From 0 to a year.
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+#: As ``gmpd.job.Backoff``: base, cap, factor, jitter.
+BackoffNumbers: TypeAlias = tuple[
+    Seconds,
+    Seconds,
+    Annotated[float, Meta(ge=1, le=FACTOR_MAX)],
+    Annotated[float, Meta(ge=0, le=1)],
+]
 #: Which limit refused a job.
 Reason: TypeAlias = Literal[
     "draining", "window", "queue_jobs", "queue_bytes", "too_large", "not_registered", "limit_keys"
@@ -233,12 +251,21 @@ class Options(
     retries: Annotated[int, Meta(ge=0, le=RETRIES_MAX)] = 0
     timeout: Annotated[float, Meta(gt=0, le=SECONDS_MAX)] | None = None
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
-    delay: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] = 0.0
+    delay: Seconds = 0.0
     unique: ShortText | None = None
     limit: Limit | None = None
     durable: bool = False
     isolate: bool = False
     plain: bool = False
+    #: The waits before further attempts; names of the exceptions that allow one.
+    backoff: BackoffNumbers | None = None
+    retry_on: (
+        Annotated[tuple[ShortText, ...], Meta(min_length=1, max_length=RETRY_ON_MAX)] | None
+    ) = None
+    #: A function that says the wait: kind, name and payload, as in Define; "declared": the one that
+    #: the job's function declares. It is told the number of the attempt, which the daemon adds.
+    backoff_fn: tuple[WaitKind, str, bytes] | None = None
+    attempt: Number | None = None
     #: A generator job: how many items may be ahead of its reader.
     stream: Number | None = None
     #: A child of a G in another worker: ``(p, epoch)`` of its home.
@@ -263,6 +290,10 @@ class Report(TypedDict, total=False):
     unopened: bool
     #: Numbers of the channels in its value.
     gift: Numbers
+    #: Its error is none that is tried again; the wait that its function chose; why that chose none.
+    final: bool
+    wait_s: Seconds
+    remark: str
 
 
 class Details(Report, total=False):
@@ -287,7 +318,7 @@ class Details(Report, total=False):
     # REJECTED: why, how many would fit now, when to try again (seconds), and that Room follows.
     reason: Reason
     room: Number
-    retry_after: Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
+    retry_after: Seconds
     told: bool
 
 

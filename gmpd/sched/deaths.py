@@ -18,6 +18,7 @@ from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job
+from gmpd.sched.retries import allows
 from gmpd.sched.states import JobState, transition
 
 #: How often a job is retried without using up a retry because a neighbour ended their worker.
@@ -84,14 +85,11 @@ class Deaths:
         poisoned = job.deaths >= ledger.policy.strikes
         spared = guilty is not None and not blamed and job.spared < SPARED_MAX
         may = job.option("retries", 0) > 0 if spared else job.may_retry
-        retry = may and not poisoned and not job.streamed
+        retry = may and allows(job.options, Outcome.LOST) and not poisoned and not job.streamed
         if retry and not job.cancelling and ledger.is_open(job.session):
             ledger.counters.retried["lost"] += 1
             ledger.note(job, Outcome.LOST, again=True, text=end.text)
-            job.attempt += 1
-            job.spared += spared
-            job.p = None
-            job.withheld = False
+            job.next_attempt(spared=spared)
             if ledger.gates.passes:
                 ledger.gates.ended(job, now)
             return False

@@ -349,7 +349,7 @@ class Durable:
             self._by_seq[seq] = self._by_id[job.id] = Held(job, seq)
         function.users += len(run)
         payloads = [job.payload for job in run]
-        options = self._judge.options(run[0].options)
+        options = self._judge.options(run[0])
         submit = protocol.Submit(function.fid, first, options, payloads, None)
         self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
 
@@ -398,7 +398,7 @@ class Durable:
             self._functions[held.job.function].users -= 1
             verdict = self._judge.judge(held, out, row, wall_ms)
             if verdict is not None and verdict.attempt.outcome in _BAD:
-                self._tell_failure(held, verdict)
+                self._tell_failure(held, verdict, out, row)
             match verdict:
                 case Ended():
                     if verdict.attempt.outcome in _EARLY:
@@ -419,12 +419,14 @@ class Durable:
             self._is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
 
-    def _tell_failure(self, held: Held, verdict: Ended | Again) -> None:
+    def _tell_failure(self, held: Held, verdict: Ended | Again, out: Outcomes, row: int) -> None:
         name, end = self._functions[held.job.function].name, verdict.attempt
         again = isinstance(verdict, Again)
-        id_, outcome = held.job.id.hex(), Outcome[end.outcome.upper()]
+        id_, outcome, text = held.job.id.hex(), Outcome[end.outcome.upper()], end.text
+        if end.error:  # its text is in there
+            text = (out.specials[row][1] or {}).get("remark", "")
         self._ports.failed(
-            Failure(id_, name, "durable jobs", outcome, end.n, again, end.text, end.error)
+            Failure(id_, name, "durable jobs", outcome, end.n, again, text, end.error)
         )
 
     def _finished(self, delivered: int, ids: list[bytes], rows: list[Ended]) -> Told:
@@ -519,7 +521,7 @@ def _queued(job: NewJob, number: int) -> QueuedJob:
 
 def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
     """Neighbours that fit into one Submit."""
-    for _, same in groupby(jobs, key=lambda job: (job.function, job.options)):
+    for _, same in groupby(jobs, key=lambda job: (job.function, job.options, job.used)):
         run = list(same)
         for at in range(0, len(run), protocol.BATCH_JOBS_MAX):
             yield run[at : at + protocol.BATCH_JOBS_MAX]

@@ -12,8 +12,8 @@ import msgspec
 
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.deaths import SPARED_MAX
-from gmpd.sched.ledger import RETRY_MAX_NS, RETRY_MIN_NS
 from gmpd.sched.records import Outcomes
+from gmpd.sched.retries import allows, wait_ns
 from gmpd.sched.stored import Again, Attempt, Ended, QueuedJob, StoredState
 
 #: A job whose function cannot be imported is tried again after this (ms).
@@ -53,9 +53,12 @@ class Judge:
         self._jitter = jitter
         self._options: dict[bytes, tuple[Options, Options]] = {}
 
-    def options(self, packed: bytes) -> Options:
+    def options(self, job: QueuedJob) -> Options:
         """The options with which the ledger gets a job: one attempt, at once."""
-        return self._parsed(packed)[1]
+        single = self._parsed(job.options)[1]
+        if single.backoff_fn is not None:
+            return msgspec.structs.replace(single, attempt=job.used)
+        return single
 
     def _parsed(self, packed: bytes) -> tuple[Options, Options]:
         found = self._options.get(packed)
@@ -93,20 +96,29 @@ class Judge:
             case Outcome.REJECTED:
                 return None
             case Outcome.ERROR:
-                return self._failed(held, attempt(_text_of(payload)), end, payload)
+                text = _text_of(payload, details.get("remark", ""))
+                return self._failed(held, attempt(text), end, details, payload)
             case Outcome.TIMEOUT:
                 runs_on = details.get("runs_on", False)
-                return end(StoredState.FAILED) if runs_on else self._failed(held, attempt(), end)
+                if runs_on:
+                    return end(StoredState.FAILED)
+                return self._failed(held, attempt(), end, details)
             case Outcome.LOST:
                 return self._lost(held, details, attempt(), end)
             case _:
                 assert_never(outcome)
 
     def _failed(
-        self, held: Held, attempt: Attempt, end: _End, error: bytes = b""
+        self,
+        held: Held,
+        attempt: Attempt,
+        end: _End,
+        details: dict[str, Any],
+        error: bytes = b"",
     ) -> Ended | Again | None:
         """It raised, or ran too long."""
         job = held.job
+        options = self._parsed(job.options)[0]
         if held.cancelling:
             return end(StoredState.CANCELLED, attempt.text)
         if error and _kind_of(error) == _NOT_REGISTERED:
@@ -114,10 +126,11 @@ class Judge:
                 job.number, job.attempt, job.deaths, job.spared, attempt.ended_ms + BLOCKED_MS,
                 attempt, StoredState.BLOCKED,
             )  # fmt: skip
-        used = job.attempt - job.spared
-        if job.once or used > self._parsed(job.options)[0].retries:
+        may = error or allows(options, Outcome.TIMEOUT)
+        if job.once or job.used > options.retries or details.get("final") or not may:
             return end(StoredState.FAILED, attempt.text)
-        return self._again(held, attempt, self._wait_ms(used))
+        wait = wait_ns(options, job.used, self._jitter(), details)
+        return self._again(held, attempt, wait // 1_000_000)
 
     def _lost(
         self, held: Held, details: dict[str, Any], attempt: Attempt, end: _End
@@ -134,6 +147,8 @@ class Judge:
         deaths = job.deaths + blamed
         if deaths >= self._strikes:
             return end(StoredState.QUARANTINED, attempt.text)
+        if blamed and not allows(self._parsed(job.options)[0], Outcome.LOST):
+            return end(StoredState.FAILED, attempt.text)
         spared = not blamed and job.spared < SPARED_MAX
         return self._again(held, attempt, 0, deaths=deaths, spared=job.spared + spared)
 
@@ -156,11 +171,6 @@ class Judge:
             attempt,
         )
 
-    def _wait_ms(self, used: int) -> int:
-        """Exponential, with jitter: jobs that failed together are not tried again together."""
-        whole = min(RETRY_MAX_NS, RETRY_MIN_NS << min(used - 1, 30)) // 1_000_000
-        return int(whole * (0.5 + self._jitter()))
-
 
 _NOTHING: dict[str, Any] = {}
 
@@ -170,10 +180,11 @@ def _kind_of(error: bytes) -> tuple[str, str]:
     return str(told.get("module", "")), str(told.get("qualname", ""))
 
 
-def _text_of(error: bytes) -> str:
-    """``codec.encode_error`` in one line, as far as it can be read."""
+def _text_of(error: bytes, remark: str = "") -> str:
+    """``codec.encode_error`` in one line, as far as it can be read; with what the worker noted."""
     told = _decoded(error)
-    return f"{told.get('type', 'an error')}: {told.get('message', '')}"[:TEXT_MAX]
+    text = f"{told.get('type', 'an error')}: {told.get('message', '')}"[:TEXT_MAX]
+    return f"{text} ({remark[:TEXT_MAX]})" if remark else text
 
 
 def _decoded(error: bytes) -> dict[str, Any]:

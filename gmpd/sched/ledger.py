@@ -21,13 +21,11 @@ from gmpd.sched.gates import Gates
 from gmpd.sched.globq import GlobalQueue
 from gmpd.sched.isolated import Isolation
 from gmpd.sched.outboxes import Outboxes
+from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Policy, PRecord, Session
+from gmpd.sched.retries import allows, wait_ns
 from gmpd.sched.states import JobState, transition, transition_all
 from gmpd.sched.suspects import Suspects
-
-#: First wait before a failed job is tried again; doubles per attempt up to the second value.
-RETRY_MIN_NS = 100_000_000
-RETRY_MAX_NS = 30_000_000_000
 
 
 class Ledger:
@@ -43,6 +41,8 @@ class Ledger:
         self.delays = Delays()
         #: Where jobs wait for the limits of their keys.
         self.gates = Gates(self._let_in)
+        #: Of retries.
+        self._dice = RandomOrder(policy.seed)
         self.outboxes = Outboxes(policy.outbox_bytes, policy.results_bytes, self._hold)
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
@@ -176,18 +176,24 @@ class Ledger:
                 )
             )  # fmt: skip
 
-    def retried(self, job: Job, outcome: Outcome, now: int, payload: bytes = b"") -> bool:
+    def retried(
+        self,
+        job: Job,
+        outcome: Outcome,
+        now: int,
+        payload: bytes = b"",
+        report: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
-        if not self.may_retry(job, outcome):
+        if not self.may_retry(job, outcome) or (report is not None and report.get("final")):
             return False
         self.counters.retried[outcome.name.lower()] += 1
-        self.note(job, outcome, again=True, payload=payload)
-        wait = min(RETRY_MAX_NS, RETRY_MIN_NS << (job.attempt - job.spared - 1))
+        text = "" if report is None else report.get("remark", "")
+        self.note(job, outcome, again=True, text=text, payload=payload)
+        wait = wait_ns(job.options, job.used, self._dice.next() / (1 << 32), report)
         if self.gates.passes:
             self.gates.ended(job, now)
-        job.attempt += 1
-        job.p = None
-        job.withheld = False
+        job.next_attempt()
         transition(job, JobState.DELAYED)
         self.delays.add([job], now + wait)
         return True
@@ -199,6 +205,7 @@ class Ledger:
             and not job.cancelling
             and not job.streamed
             and job.may_retry
+            and allows(job.options, outcome)
             and self.is_open(job.session)
         )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from gmpd.protocol import Options, Outcome
 from gmpd.sched.states import JobState
 
@@ -164,7 +166,21 @@ class Job:
     def may_retry(self) -> bool:
         """Whether its ``retries`` allow another attempt."""
         retries: int = self.option("retries", 0)
-        return self.attempt - self.spared <= retries
+        return self.used <= retries
+
+    @property
+    def used(self) -> int:
+        """Attempts that count against ``retries``."""
+        return self.attempt - self.spared
+
+    def next_attempt(self, *, spared: bool = False) -> None:
+        """Another attempt begins to wait. ``spared``: the last one uses up no retry."""
+        self.attempt += 1
+        self.spared += spared
+        self.p = None
+        self.withheld = False
+        if self.options is not None and self.options.backoff_fn is not None:
+            self.options = replace(self.options, attempt=self.used)
 
     def option(self, name: str, default: Any) -> Any:
         return default if self.options is None else self.options.get(name, default)
@@ -264,6 +280,7 @@ class Failure(NamedTuple):
     attempt: int
     #: Another attempt follows.
     again: bool
+    #: Beside ``payload``, the error.
     text: str
     payload: bytes
 

@@ -94,6 +94,11 @@ class QueuedJob(Struct, frozen=True, gc=False):
     expires_ms: int | None
     once: bool
 
+    @property
+    def used(self) -> int:
+        """Attempts that count against ``retries``, this one included."""
+        return self.attempt - self.spared
+
 
 class Attempt(Struct, frozen=True, gc=False):
     """How one attempt ended. ``outcome`` is a name in lower case, as the metrics have it."""

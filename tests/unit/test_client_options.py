@@ -66,8 +66,9 @@ def test_options_reach_the_wire() -> None:
     assert wire_options(math.sqrt, {"retries": 2, "plain": True}) == (
         {"retries": 2, "plain": True},
         True,
+        (),
     )
-    assert wire_options(math.sqrt, None) == (None, False)
+    assert wire_options(math.sqrt, None) == (None, False, ())
 
 
 @pytest.mark.parametrize("make", [Client, AsyncClient])

@@ -12,6 +12,7 @@ import pytest
 from gmpd import protocol
 from gmpd.daemon.declared import declared_in
 from gmpd.daemon.registry import Registry
+from gmpd.job import DECLARED
 
 SOURCE = """
 import gmpd
@@ -20,7 +21,9 @@ import gmpd
 def plain(x):
     return x
 
-@gmpd.job(retries=3, timeout=5, keep=60, once=True)
+NEVER = "no_such_module.Error"
+
+@gmpd.job(retries=3, retry_on=NEVER, backoff=lambda n, e: n, timeout=5, keep=60, once=True)
 async def fetch(url):
     return url
 
@@ -81,7 +84,7 @@ def test_what_its_author_declared_is_reported_and_fits_the_wire() -> None:
     reported = declared_in(["pkg_declared.jobs"])
     assert reported[1] == protocol.Declaration(
         name="pkg_declared.jobs:fetch",
-        options=protocol.Options(retries=3, timeout=5),
+        options=protocol.Options(retries=3, timeout=5, backoff_fn=DECLARED),
         keep=60,
         once=True,
     )

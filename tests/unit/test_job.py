@@ -12,11 +12,13 @@ import pytest
 from gmpd.bykey import Limit
 from gmpd.job import (
     ATTRIBUTE,
+    DECLARED,
     DEFAULTS,
     INSTEAD,
     RETRIES_MAX,
     SECONDS_MAX,
     STORED,
+    Backoff,
     JobOptions,
     job,
     options_of,
@@ -25,6 +27,8 @@ from gmpd.job import (
 EACH: dict[str, Any] = {
     "name": "fetch",
     "retries": 3,
+    "backoff": Backoff(0.5, 60, 3, 0.25),
+    "retry_on": (OSError, "json.decoder.JSONDecodeError"),
     "timeout": 2.5,
     "priority": -7,
     "delay": 0.25,
@@ -38,7 +42,14 @@ EACH: dict[str, Any] = {
     "isolate": True,
     "plain": True,
 }
-WIRE = {**EACH, "limit": ("api", 3, 100, 60.0)}
+
+#: As they travel.
+WIRE = {
+    **{name: value for name, value in EACH.items() if name not in STORED},
+    "limit": ("api", 3, 100, 60.0),
+    "backoff": (0.5, 60.0, 3.0, 0.25),
+    "retry_on": ("builtins.OSError", "json.decoder.JSONDecodeError"),
+}
 
 
 def test_a_declared_function_stays_the_same_function() -> None:
@@ -99,10 +110,10 @@ def test_what_cannot_be_declared_is_refused(thing: Any, expected: str) -> None:
 
 def test_all_options_go_over_the_wire() -> None:
     options = JobOptions(**EACH)
-    assert options.to_wire() == {name: WIRE[name] for name in EACH if name not in STORED}
+    assert options.to_wire() == WIRE
 
 
-@pytest.mark.parametrize("name", [name for name in EACH if name not in STORED])
+@pytest.mark.parametrize("name", WIRE)
 def test_only_what_differs_goes_over_the_wire(name: str) -> None:
     options = JobOptions(**{name: EACH[name]})
     assert options.to_wire() == {name: WIRE[name]}
@@ -195,8 +206,17 @@ WRONG = [
     ({"durable": 1}, TypeError, "durable=1: must be True or False"),
     ({"isolate": None}, TypeError, "isolate"),
     ({"plain": "yes"}, TypeError, "plain"),
+    ({"backoff": -1}, ValueError, "backoff=-1: must be from 0"),
+    ({"backoff": True}, TypeError, "backoff=True: must be seconds"),
+    ({"backoff": "1s"}, TypeError, "backoff='1s'"),
+    ({"backoff": Backoff}, TypeError, "backoff=<class"),
+    ({"retry_on": 5}, TypeError, "retry_on=5: must be an exception type"),
+    ({"retry_on": int}, TypeError, "retry_on=<class 'int'>: must be an exception type"),
+    ({"retry_on": (OSError, "a b")}, ValueError, "retry_on='a b': is not the name of a class"),
+    ({"retry_on": ()}, ValueError, "must name 1 to 64 exceptions"),
+    ({"retry_on": (KeyError,) * 65}, ValueError, "must name 1 to 64 exceptions"),
     ({"retrys": 1}, TypeError, "did you mean 'retries'"),
-    ({"zzz": 1}, TypeError, "known are at, delay, durable"),
+    ({"zzz": 1}, TypeError, "known are at, backoff, delay, durable"),
 ]
 
 
@@ -227,3 +247,74 @@ def test_an_option_that_other_queues_have_is_refused_with_what_does_it_here(name
 def test_bytes_are_no_seconds(name: str, value: bytes) -> None:
     with pytest.raises(TypeError, match="must be seconds"):
         job(**{name: value})  # type: ignore[call-overload]
+
+
+# ------------------------------------------------------------------------------------- attempts
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "text"),
+    [
+        ({"base": -1}, ValueError, "backoff: base=-1: must be from 0"),
+        ({"base": 10, "cap": 5}, ValueError, "backoff: cap=5 is less than base=10"),
+        ({"cap": math.nan}, ValueError, "backoff: cap=nan"),
+        ({"factor": 0.5}, ValueError, "backoff: factor=0.5: must be from 1 to 1000"),
+        ({"jitter": 1.5}, ValueError, "backoff: jitter=1.5: must be from 0 to 1"),
+        ({"jitter": math.nan}, ValueError, "backoff: jitter=nan"),
+        ({"jitter": None}, TypeError, "backoff: jitter=None: must be a number"),
+        ({"factor": True}, TypeError, "backoff: factor=True"),
+    ],
+)
+def test_a_backoff_names_what_is_wrong(
+    wrong: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        Backoff(**wrong)
+
+
+def test_a_number_is_the_base_of_a_backoff() -> None:
+    assert JobOptions(backoff=2).backoff == Backoff(2.0, cap=600.0)
+    assert JobOptions(backoff=timedelta(seconds=1)).backoff == Backoff(1)
+    assert Backoff(SECONDS_MAX).cap == SECONDS_MAX
+    assert Backoff(0).to_wire() == (0, 0, 2, 0.5)
+
+
+class _Own(Exception):
+    pass
+
+
+def test_exceptions_travel_by_their_own_names() -> None:
+    class Inner(_Own):
+        pass
+
+    def names(*retry_on: Any) -> Any:
+        return (JobOptions(retry_on=retry_on).to_wire() or {})["retry_on"]
+
+    here = __name__
+    # As another module has them, or the builtins.
+    assert names("json.JSONDecodeError") == ("json.decoder.JSONDecodeError",)
+    assert names("KeyError", IOError) == ("builtins.KeyError", "builtins.OSError")
+    assert names(_Own, f"{here}._Own") == (f"{here}._Own",) * 2
+    assert names(Inner) == names(f"{here}.{Inner.__qualname__}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NoSuchError", ValueError),
+        ("no_such_module.Error", ValueError),
+        ("json.NoSuchError", ValueError),
+        ("json.loads", TypeError),
+        ("int", TypeError),
+    ],
+)
+def test_a_name_that_finds_no_exception_is_refused_when_the_job_is_submitted(
+    name: str, kind: type[Exception]
+) -> None:
+    options = JobOptions(retry_on=name)  # its module may still be being imported
+    with pytest.raises(kind, match=f"retry_on='{name}'"):
+        options.to_wire()
+
+
+def test_a_declared_function_for_the_wait_comes_with_the_function() -> None:
+    assert JobOptions(backoff=lambda attempt, error: 1.0).to_wire() == {"backoff_fn": DECLARED}

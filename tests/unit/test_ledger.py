@@ -749,7 +749,7 @@ def test_credit_of_a_stream_finds_the_hand_out(desk: Desk) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.TIMEOUT])
 def test_a_failed_job_is_tried_again_later_and_later(desk: Desk, outcome: Outcome) -> None:
-    p, client, seq = desk.leased(retries=2)
+    p, client, seq = desk.leased(retries=2, backoff=(0.1, 30, 2, 0))
     for wait_ms in (100, 200):
         desk.finish(p, outcome=outcome)
         assert handed(desk.take(after_ms=wait_ms - 1)) == []

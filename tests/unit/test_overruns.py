@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gmpd.protocol import Outcome
@@ -21,7 +23,7 @@ def desk() -> Desk:
     return Desk()
 
 
-def begun(desk: Desk, **options: float) -> tuple[PRecord, Session, int, int]:
+def begun(desk: Desk, **options: Any) -> tuple[PRecord, Session, int, int]:
     """P0, a client, its job there that has begun, and the token of that."""
     p, client, seq = desk.begun(timeout=LIMIT_MS / 1000, **options)
     (token,) = p.started
@@ -49,7 +51,7 @@ def test_without_another_attempt_it_is_told_at_the_limit(desk: Desk) -> None:
 
 
 def test_another_attempt_begins_when_the_frame_has_ended(desk: Desk) -> None:
-    p, client, seq, token = begun(desk, retries=1)
+    p, client, seq, token = begun(desk, retries=1, backoff=(0.1, 30, 2, 0))
     expire(desk, p, token)
     assert not handed(desk.take(after_ms=LIMIT_MS - 1))
     assert client.jobs[seq].state is JobState.OVERRUNNING

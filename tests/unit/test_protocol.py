@@ -15,7 +15,7 @@ from msgspec import inspect
 from gmpd import protocol
 from gmpd.bykey import Limit
 from gmpd.errors import ProtocolError
-from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, STORED, TEXT_MAX, JobOptions
+from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, STORED, TEXT_MAX, Backoff, JobOptions
 from gmpd.protocol import Finished, Outcome, kind_of
 
 LINKS = {
@@ -56,7 +56,7 @@ def example(kind: inspect.Type) -> Any:
         case inspect.IntType():
             return max(1, kind.ge or 0)
         case inspect.FloatType():
-            return 1.5
+            return 1.5 if kind.le is None or kind.le > 1 else 0.5
         case inspect.StrType():
             return "name"
         case inspect.BytesType():
@@ -68,6 +68,8 @@ def example(kind: inspect.Type) -> Any:
         case inspect.UnionType():
             return example(max(kind.types, key=lambda each: not isinstance(each, inspect.NoneType)))
         case inspect.ListType():
+            return [example(kind.item_type)]
+        case inspect.VarTupleType():
             return [example(kind.item_type)]
         case inspect.TupleType():
             return [example(each) for each in kind.item_types]
@@ -296,6 +298,7 @@ EACH: dict[str, Any] = {
     "name": "n" * TEXT_MAX, "retries": RETRIES_MAX, "timeout": SECONDS_MAX,
     "priority": -PRIORITY_MAX, "delay": SECONDS_MAX, "unique": "u", "durable": True,
     "isolate": True, "plain": True, "limit": Limit("l", 3, (100, 60.0)),
+    "backoff": (0.5, 60.0, 3.0, 0.25), "retry_on": ("builtins.OSError",),
 }  # fmt: skip
 
 
@@ -303,10 +306,13 @@ def test_options_on_the_wire_are_those_of_jobs() -> None:
     fields = [field for field in dataclasses.fields(JobOptions) if field.name not in STORED]
     names = {field.name for field in fields}
     assert names == EACH.keys()
-    assert names | {"stream", "child"} == set(protocol.Options.__struct_fields__)
+    assert names | {"stream", "child", "backoff_fn", "attempt"} == set(
+        protocol.Options.__struct_fields__
+    )
     for field in fields:
         assert getattr(protocol.Options(), field.name) == field.default
-    wire = protocol.options(JobOptions(**EACH).to_wire())
+    declared = {**EACH, "backoff": Backoff(*EACH["backoff"])}
+    wire = protocol.options(JobOptions(**declared).to_wire())
     frame = protocol.pack(protocol.Submit(1, 1, wire, [b""], None))
     assert protocol.unpack(frame, protocol.FROM_CLIENT).options == wire
     assert msgspec.to_builtins(wire) == {**EACH, "limit": ("l", 3, 100, 60.0)}

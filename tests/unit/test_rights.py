@@ -11,6 +11,7 @@ from gmpd import codec, protocol
 from gmpd.codec import pickles
 from gmpd.daemon import rights
 from gmpd.errors import NotAllowed, ProtocolError
+from gmpd.job import DECLARED
 from gmpd.keys import AllowedClient, Role
 
 NAME = "pkg.jobs:work"
@@ -121,3 +122,14 @@ def test_what_passes_is_never_unpickled(payload: bytes, monkeypatch: pytest.Monk
     rights.screen(client(), submit(payload), [])
     with contextlib.suppress(ProtocolError, ValueError, TypeError):
         codec.decode_call(payload)
+
+
+@pytest.mark.parametrize("role", [Role.SUBMIT, Role.ADMIN])
+def test_a_function_for_the_wait_is_the_declared_one(role: Role) -> None:
+    declared = submit(PLAIN, backoff_fn=DECLARED)
+    assert rights.screen(client(role), declared, []) is declared
+    for kind in ("name", "main", "pickle", "registered"):
+        with pytest.raises(NotAllowed, match="backoff=pkg:wait is a function"):
+            rights.screen(
+                client(role, pickle=True), submit(PLAIN, backoff_fn=(kind, "pkg:wait", b"")), []
+            )
