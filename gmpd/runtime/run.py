@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from gmpd import pythons
 from gmpd.errors import Deadlock
 from gmpd.runtime import faketime, schedtrace
+from gmpd.runtime.chrome_trace import PathName, written
 from gmpd.runtime.deadlock import Checkdead
 from gmpd.runtime.deterministic import DeterministicLoop
 from gmpd.runtime.loop import Loop
@@ -35,6 +36,7 @@ def run(
     *,
     deterministic_seed: int | None = None,
     fake_time: bool = False,
+    trace: PathName | None = None,
     debug: bool | None = None,
 ) -> T:
     """Run ``main`` on one P and return its result; children that still run then are dropped, as in
@@ -45,6 +47,8 @@ def run(
     does SIGQUIT (Ctrl-\\), with every G. ``fake_time``: in a seeded run ``time.sleep``,
     ``time.monotonic`` and ``time.perf_counter`` go by its clock, too, in the Gs that call them.
 
+    ``trace``: a file that gets the newest 100,000 events of Gs as a trace for Perfetto
+    (ui.perfetto.dev), compressed if its name ends with .gz; OSError if it cannot be written.
     GMPD_SCHEDTRACE=1000 in the environment prints Go's scheduler trace every 1,000 milliseconds.
     """
     if fake_time and deterministic_seed is None:
@@ -64,6 +68,7 @@ def run(
         assert isinstance(loop, Loop)
         stack.enter_context(dumps_on_quit(loop.p))
         stack.enter_context(schedtrace.printed(loop.p, every_ms))
+        stack.enter_context(written(loop.p, trace))
         if isinstance(loop, DeterministicLoop) and fake_time:
             stack.enter_context(faketime.fake_time(loop))
         return runner.run(main)

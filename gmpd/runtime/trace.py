@@ -65,6 +65,8 @@ class Tracer:
         self._clock = clock
         self._look = look
         self.events: deque[TraceEvent] = deque(maxlen=limit)
+        #: Events so far, those included that are no longer kept.
+        self.total = 0
         self._status: dict[int, GStatus] = {}
         #: Woken in the very step in which they park (a cancel was pending): told after its end.
         self._woken: set[int] = set()
@@ -80,9 +82,10 @@ class Tracer:
         p = None if self._look is None else self._look()
         seen = TraceEvent(self._clock(), event, number, g.fn_name, detail, p)
         self.events.append(seen)
+        self.total += 1
         before = self._status.get(number)
         if before is None:  # it began before the trace did
-            before = GStatus.IDLE if event is GEvent.CREATE else _BEFORE[event]
+            before = BEFORE[event]
         if event is GEvent.UNBLOCK and before is not GStatus.WAITING:
             return  # cancelled and woken at once: it is runnable already
         after = transition(before, event, lambda: self.story(number))
@@ -104,7 +107,8 @@ class Tracer:
 
 
 #: Where a G must have been that is seen for the first time with this event.
-_BEFORE = {
+BEFORE = {
+    GEvent.CREATE: GStatus.IDLE,
     GEvent.START: GStatus.RUNNABLE,
     GEvent.STOP: GStatus.RUNNING,
     GEvent.BLOCK: GStatus.RUNNING,
