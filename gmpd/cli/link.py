@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -20,7 +21,7 @@ from gmpd.cli.ls import daemons
 from gmpd.client.discovery import reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe
-from gmpd.client.stored import ended, parse_job_id
+from gmpd.client.stored import UNKNOWN, ended, parse_job_id
 from gmpd.client.streams import Incoming, Stream
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
@@ -140,6 +141,9 @@ class PlainClient(Client):
     def _new_stream(self, name: str) -> Stream:
         return PlainStream(self, name)
 
+    def _outage_began(self) -> None:
+        say_waiting(self._reconnect_s)
+
     @property
     def is_private(self) -> bool:
         """Whether its daemon ends with it."""
@@ -172,7 +176,7 @@ class PlainClient(Client):
         """A durable job's future, once the job has ended."""
         told = self.ask_jobs("result", [parse_job_id(job_id)], None)
         if told is False:
-            raise GmpdError(f"job {job_id} was removed before it had ended")
+            raise GmpdError(UNKNOWN.format(job_id))
         future = PlainStoredFuture(job_id)
         future.ended(ended(told))
         return future
@@ -182,6 +186,12 @@ class AskingClient(PlainClient):
     """A client that only asks: daemons of every version answer it."""
 
     _role = ADMIN
+
+
+def say_waiting(bound_s: float) -> None:
+    """A command waits for the next daemon."""
+    with suppress(OSError):
+        click.echo(f"the daemon went away: waiting up to {bound_s:g} s for the next one", err=True)
 
 
 def connect(app: App) -> AskingClient:
@@ -199,7 +209,7 @@ def connect(app: App) -> AskingClient:
             them = "1 daemon of yours runs" if elsewhere == 1 else f"{elsewhere} of yours run"
             error.add_note(f"{them} elsewhere: `gmpd ls` says where")
         raise
-    return AskingClient(name="gmpd", target=reach(record, config))
+    return AskingClient(name="gmpd", target=reach(record, config), reconnect=0)
 
 
 def connect_or_start(app: App) -> PlainClient:

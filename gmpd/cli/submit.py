@@ -83,7 +83,12 @@ def command(
 def _stored(app: App, client: PlainClient, job_id: str, *, wait: bool) -> int:
     """It is on disk: print its id, or wait for its end."""
     if wait:
-        return show(app, client.stored_future(job_id))
+        try:
+            return show(app, client.stored_future(job_id))
+        except KeyboardInterrupt:
+            app.say(f"\ninterrupted: job {job_id} continues; `gmpd jobs show {job_id}` has its end")
+            client.close(wait=False)
+            return Exit.INTERRUPTED
     if app.as_json:
         app.json({"job": job_id})
     else:

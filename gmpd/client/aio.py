@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,14 +20,15 @@ from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
 from gmpd.client.connection import PLAIN, ClientConnection, T
 from gmpd.client.defer_signals import DEFER_SIGNALS
-from gmpd.client.finalize import ClientResources, LoopCallback, close_in_thread
-from gmpd.client.liveness import Liveness, Verdict
+from gmpd.client.finalize import ClientResources, LoopCallback
+from gmpd.client.liveness import Liveness
 from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.stored import (
     AsyncStoredJob,
     Storable,
     accepted,
     ended,
+    failed,
     parse_job_id,
     prepare_storable,
     storable,
@@ -41,7 +42,7 @@ from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
 from gmpd.submit.events import ItemsReceived, JobDone, JobProgress, apply
-from gmpd.timeouts import checked
+from gmpd.timeouts import checked, wait_s
 
 
 class AsyncJobFuture(asyncio.Future[Any]):
@@ -155,10 +156,11 @@ class AsyncClient(
         *,
         name: str = "",
         key: str | os.PathLike[str] | None = None,
+        reconnect: float | None = None,
     ) -> None:
         pythons.welcome()
-        check_client(name)
-        self._where = endpoint, key
+        check_client(name, reconnect=reconnect)
+        self._where, self._reconnect = (endpoint, key), reconnect
         super().__init__("", name)
         self._closed = True
         #: Whether ``connect`` was called: a client has one session in its life.
@@ -188,13 +190,14 @@ class AsyncClient(
             raise
 
     async def _connect(self) -> Self:
-        finding = _Finding(*self._where)
+        finding = discovery.Search(*self._where)
         try:
             target = await asyncio.to_thread(finding.find)
         except asyncio.CancelledError:
             finding.give_up()
             raise
         self.endpoint, self._daemon, self._key = target.endpoint, target.daemon, target.key
+        self._reconnect_s = target.reconnecting(self._reconnect).reconnect
         self._liveness = Liveness(target.liveness)
         self._loop = asyncio.get_running_loop()
         self._welcome: asyncio.Future[None] = self._loop.create_future()
@@ -217,11 +220,11 @@ class AsyncClient(
         return self
 
     def _hook_up(self) -> None:
-        loop, fds = self._loop, (self._link.fd, self._link.monitor_fd)
+        loop, link = self._loop, self._link
 
         def unhook() -> None:
             if not loop.is_closed():
-                for fd in fds:
+                for fd in (link.fd, link.monitor_fd):
                     loop.remove_reader(fd)
 
         def there(fn: Callable[[], None]) -> bool:
@@ -237,9 +240,18 @@ class AsyncClient(
         self._resources = ClientResources(
             self, self._link, self._network, self._daemon, unhook, there
         )
-        for fd in fds:
-            loop.add_reader(fd, self._loop_callback)
-        loop.call_soon(self._loop_callback)
+        self._watch_link()
+
+    def _watch_link(self) -> None:
+        for fd in (self._link.fd, self._link.monitor_fd):
+            self._loop.add_reader(fd, self._loop_callback)
+        self._loop.call_soon(self._loop_callback)
+
+    def _relink(self) -> None:
+        for fd in (self._link.fd, self._link.monitor_fd):
+            self._loop.remove_reader(fd)
+        self._link.renew()
+        self._watch_link()
 
     # -- jobs ------------------------------------------------------------------------------------
 
@@ -257,7 +269,7 @@ class AsyncClient(
         return self._submit_ready(ref, options, blob)
 
     def _submit_durable(self, job: Storable) -> AsyncJobFuture:
-        self._check_open()
+        self._check_not_closed()
         future = AsyncDurableFuture(loop=self._loop)
         future._client = self
         future._name = job.ref.name
@@ -268,11 +280,10 @@ class AsyncClient(
         try:
             future._id = await self._store(job)
             told = await self.ask_jobs("result", [future._id], None)
-            event = ended(told) if told else None
+            event = ended(told) if told else failed(True, told, future._id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the future gets it
             event = JobDone(Outcome.LOST, b"", (), 0, {"error": error})
-        if event is not None:
-            future.ended(event)
+        future.ended(event)
 
     async def enqueue_with(
         self,
@@ -399,14 +410,14 @@ class AsyncClient(
 
     # -- the socket ------------------------------------------------------------------------------
 
-    def _check_open(self) -> None:
+    def _check_not_closed(self) -> None:
         if not self._hooked:
             self._refuse_fork()
             raise RuntimeError(
                 "this AsyncClient is not connected yet: use it inside `async with`, or await its"
                 " connect() first"
             )
-        super()._check_open()
+        super()._check_not_closed()
 
     def _do(self, step: Callable[[], T]) -> T:
         with DEFER_SIGNALS:  # a signal handler may submit, too
@@ -415,7 +426,7 @@ class AsyncClient(
                 if self._core.waits:
                     self._expect()
                 self._flush()
-                if self._core.events:
+                if self._core.events or self._core.wants_link:
                     self._wake()
         return done
 
@@ -435,13 +446,14 @@ class AsyncClient(
         with DEFER_SIGNALS:
             self._pump()
             self._check_peer()
+            self._look_for_daemon()
         self._settle()
         core = self._core
         self._look_idle()
         if not core.waits:
             self._loop_callback.client = None
-        elif self._tick is None:
-            self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
+        else:
+            self._set_tick()
         if core.retry_s and self._retry is None:
             self._retry = self._loop.call_later(core.retry_s, self._try_again)
         if not self._welcome.done():
@@ -459,8 +471,17 @@ class AsyncClient(
     def _expect(self) -> None:
         """An answer is due: the loop keeps this client, and checks that the daemon lives."""
         self._loop_callback.client = self
-        if self._tick is None:
-            self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
+        self._set_tick()
+
+    def _set_tick(self) -> None:
+        if self._outage is None:
+            if self._tick is None:
+                self._tick = self._loop.call_later(self._liveness.tick_s, _tick, weakref.ref(self))
+            return
+        if self._tick is not None:
+            self._tick.cancel()
+        due_s = wait_s(self._outage.next_s(time.monotonic()))
+        self._tick = self._loop.call_later(due_s, _tick, weakref.ref(self))
 
     def _settle(self) -> None:
         """Deliver arrived outcomes. If a signal handler raises, the rest stay queued."""
@@ -484,10 +505,7 @@ class AsyncClient(
         if self._closed:
             return
         with DEFER_SIGNALS:
-            if verdict is Verdict.ASK:
-                core.ping()
-            elif verdict is Verdict.GIVE_UP:
-                core.lose(self._silence())
+            self._judge(verdict)
         self._turn()
 
     def _try_again(self) -> None:
@@ -556,32 +574,3 @@ def _tick(ref: weakref.ref[AsyncClient]) -> None:
     client = ref()
     if client is not None:
         client.check_liveness()
-
-
-class _Finding:
-    """The search for a daemon, in a thread, which cannot be stopped. If the caller gives up, a
-    private daemon that the thread starts is ended by the one of the two that comes second."""
-
-    def __init__(self, where: str | None, key: str | os.PathLike[str] | None) -> None:
-        self._where, self._key = where, key
-        self._lock = threading.Lock()
-        self._target: discovery.Target | None = None
-        self._unwanted = False
-
-    def find(self) -> discovery.Target:
-        """In the thread; raises as ``discovery.find``."""
-        target = discovery.find(self._where, key=self._key)
-        with self._lock:
-            self._target = target
-            unwanted = self._unwanted
-        if unwanted and target.daemon is not None:
-            target.daemon.close()
-        return target
-
-    def give_up(self) -> None:
-        """Its result is not wanted any more."""
-        with self._lock:
-            self._unwanted = True
-            target = self._target
-        if target is not None and target.daemon is not None:
-            close_in_thread(target.daemon)

@@ -13,11 +13,12 @@ from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
 from gmpd.errors import GmpdError, NoAnswer, NotAllowed, NotRegistered, Unserializable
 from gmpd.job import ATTRIBUTE, TEXT_MAX, JobOptions, options_of
 from gmpd.submit.batch import Options
+from gmpd.timeouts import checked
 
 T = TypeVar("T")
 
 
-def check_client(name: Any, pending_max: Any = 1) -> None:
+def check_client(name: Any, pending_max: Any = 1, reconnect: Any = None) -> None:
     """Check the arguments of a client, before a daemon is searched for or started."""
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: must be a text")
@@ -27,6 +28,10 @@ def check_client(name: Any, pending_max: Any = 1) -> None:
         raise TypeError(f"pending_max={pending_max!r}: must be a whole number of jobs")
     if pending_max < 1:
         raise ValueError(f"pending_max={pending_max}: must be at least 1, or no job would go out")
+    if reconnect is not None:
+        checked(reconnect, "reconnect")
+        if reconnect < 0:
+            raise ValueError(f"reconnect={reconnect}: must be seconds, 0 or more")
 
 
 def insist(make: Callable[[], T]) -> T:

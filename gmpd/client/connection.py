@@ -17,7 +17,8 @@ from gmpd import versions
 from gmpd.client.calls import Answer
 from gmpd.client.core import ClientCore
 from gmpd.client.defer_signals import DEFER_SIGNALS
-from gmpd.client.liveness import TICKS, Liveness
+from gmpd.client.liveness import TICKS, Liveness, Verdict
+from gmpd.client.outage import FULL_S, Outage, Step
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.reference import Documented, public
 from gmpd.client.stored import Storable
@@ -58,6 +59,10 @@ class ClientConnection(metaclass=Documented):
     _daemon: PrivateDaemon | None = None
     #: For a daemon on another machine.
     _key: ClientKey | None = None
+    #: Seconds for which it looks for a daemon after it has lost one.
+    _reconnect_s = 0.0
+    #: While it looks for one.
+    _outage: Outage | None = None
 
     def __init__(self, endpoint: str, name: str, *, resend: bool = True) -> None:
         self.endpoint = endpoint
@@ -111,8 +116,9 @@ class ClientConnection(metaclass=Documented):
         """Send what ``put`` gives to the core, and wait for its Reply; the value of that."""
 
     def _ask(self, put: Callable[[Answer], None], what: str, told: Callable[[], object]) -> Answer:
-        """The beginning of a request; ``told`` is called when its answer has come."""
-        self._check_open()
+        """The beginning of a request; ``told`` is called when its answer has come. Without a link
+        the core knows whether it waits for one."""
+        self._check_not_closed()
         answer = Answer(what, told)
         self._do(lambda: put(answer))
         return answer
@@ -138,7 +144,7 @@ class ClientConnection(metaclass=Documented):
 
         if what == "result":
             return self._request(put, what, timeout, TimeoutError)
-        return self._request(put, what, ASK_S)
+        return self._request(put, what, ASK_S + self._reconnect_s)
 
     def _begin_close(self, *, wait: bool, cancel: bool) -> None:
         """Cancel the jobs for which a close does not wait."""
@@ -148,24 +154,29 @@ class ClientConnection(metaclass=Documented):
             self._do(self._core.cancel_streams)
 
     def _check_open(self) -> None:
-        """Raises why it takes no jobs and no calls."""
+        """Raises why it takes no jobs."""
+        self._check_not_closed()
+        if self._core.lost is not None:
+            raise another(self._core.lost)
+
+    def _check_not_closed(self) -> None:
         self._refuse_fork()
         if self._closed:
             name = type(self).__name__
             raise RuntimeError(f"the client is closed: cannot submit to it; make a new {name}")
-        if self._core.lost is not None:
-            raise another(self._core.lost)
 
     def __dir__(self) -> list[str]:
         """The names that ``help`` shows."""
         return public(super().__dir__())
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._core.lost else "open"
+        lost = "lost" if self._outage is None else "reconnecting"
+        state = "closed" if self._closed else lost if self._core.lost else "open"
         own = " (private)" if self._daemon is not None else ""
         return f"<gmpd.{type(self).__name__} {state} {self.endpoint}{own}, {self._core.busy} jobs>"
 
     def _open_link(self, network: Network) -> None:
+        self._core.questions.keeps = self._reconnect_s > 0 and self._daemon is None
         self._network = network
         key = self._key
         curve = None if key is None else CurveKeys(key.server, key.secret)
@@ -242,7 +253,7 @@ class ClientConnection(metaclass=Documented):
             try:
                 self._core.receive(frames)
             except GmpdError as error:
-                self._core.lose(error)
+                self._refused(error)
             except Exception as error:  # noqa: BLE001 - a bug: callers are told, not left waiting
                 broken = InvariantError(
                     f"a message of the daemon was not handled ({type(error).__name__}: {error}):"
@@ -251,12 +262,74 @@ class ClientConnection(metaclass=Documented):
                 broken.__cause__ = error
                 self._core.lose(broken)
 
+    def _refused(self, error: GmpdError) -> None:
+        """The daemon does not serve this client. One that has no room may have some later."""
+        if self._outage is not None and isinstance(error, DaemonUnreachable):
+            self._outage.link_failed(time.monotonic(), FULL_S)
+        else:
+            self._core.lose(error)
+
     def _check_peer(self) -> None:
         lost = self._link.take_disconnect()
         if self._link.is_refused:
             self._core.lose(self._unknown_key())
         elif lost:
-            self._core.lose(self._gone())
+            if self._outage is not None:
+                self._outage.link_failed(time.monotonic())
+            self._core.disconnected(self._gone())
+
+    def _judge(self, verdict: Verdict) -> None:
+        """A tick of the liveness has passed; without a link there is nothing to judge."""
+        core = self._core
+        if core.lost is not None:
+            return
+        if verdict is Verdict.ASK:
+            core.ping()
+        elif verdict is Verdict.GIVE_UP:
+            core.disconnected(self._silence())
+
+    # -- without a daemon --------------------------------------------------------------------------
+
+    @abstractmethod
+    def _relink(self) -> None:
+        """Renew the link, where this face watches its descriptors, and say Hello on it."""
+
+    def _outage_began(self) -> None:
+        """For faces that report it."""
+
+    def _look_for_daemon(self) -> None:
+        """In each turn: find the next daemon while questions wait for one."""
+        core, outage = self._core, self._outage
+        if core.lost is None:
+            if outage is not None and core.welcome is not None:
+                self._outage = None
+                self._liveness.pid = core.welcome.info.pid
+            return
+        if not core.wants_link:
+            self._outage = None
+            return
+        now = time.monotonic()
+        if outage is None:
+            outage = self._outage = Outage(now, self._reconnect_s)
+            self._outage_began()
+        match outage.step(now):
+            case Step.LINK:
+                self._inbox.clear()
+                self._relink()
+                self._link.send(core.reopen())
+            case Step.GIVE_UP:
+                self._outage = None
+                core.lose(self._none_came_back())
+            case Step.NOTHING:
+                pass
+
+    def _none_came_back(self) -> DaemonUnreachable:
+        said = self._core.lost
+        why = f" ({said})" if isinstance(said, DaemonUnreachable) and said.code else ""
+        return DaemonUnreachable(
+            f"no daemon has served at {self.endpoint} for client.reconnect ="
+            f" {self._reconnect_s:g} s{why}: `gmpd up` starts one."
+        )
 
     def _gone(self) -> DaemonUnreachable:
         return DaemonUnreachable(

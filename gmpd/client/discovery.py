@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gmpd import keys, rundir
+from gmpd.client.finalize import close_in_thread
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config, Layer
 from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.timeouts import FOREVER_S, checked
 
 #: The name of the clients' socket in the discovery file.
 CLIENTS = "client"
@@ -28,6 +31,8 @@ class Target:
     #: Seconds after which a caller that waits for a silent daemon is notified.
     liveness: float = 10.0
     key: keys.ClientKey | None = None
+    #: Seconds for which a client with durable jobs looks for a daemon that went away.
+    reconnect: float = 60.0
 
     @classmethod
     def of(
@@ -39,7 +44,14 @@ class Target:
     ) -> Target:
         """With the times that the settings say."""
         client = config.client
-        return cls(endpoint, client.connect_timeout, daemon, client.liveness, key=key)
+        return cls(endpoint, client.connect_timeout, daemon, client.liveness, key, client.reconnect)
+
+    def reconnecting(self, seconds: float | None) -> Target:
+        """With another time to look for the next daemon; None: as the settings say."""
+        if seconds is None:
+            return self
+        bound_s = checked(seconds, "reconnect")
+        return replace(self, reconnect=FOREVER_S if bound_s is None else bound_s)
 
 
 def find(
@@ -168,3 +180,32 @@ def _announce(pid: int, missing: str, say: Callable[[str], object] | None) -> No
         with suppress(OSError, ValueError):  # closed, full, or a pipe whose reader left
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
+
+
+class Search:
+    """``find`` in a thread, which cannot be stopped. If the caller gives up, a private daemon that
+    the thread starts is ended by the one of the two that comes second."""
+
+    def __init__(self, where: str | None, key: str | os.PathLike[str] | None) -> None:
+        self._where, self._key = where, key
+        self._lock = threading.Lock()
+        self._target: Target | None = None
+        self._unwanted = False
+
+    def find(self) -> Target:
+        """In the thread; raises as ``find``."""
+        target = find(self._where, key=self._key)
+        with self._lock:
+            self._target = target
+            unwanted = self._unwanted
+        if unwanted and target.daemon is not None:
+            target.daemon.close()
+        return target
+
+    def give_up(self) -> None:
+        """Its result is not wanted any more."""
+        with self._lock:
+            self._unwanted = True
+            target = self._target
+        if target is not None and target.daemon is not None:
+            close_in_thread(target.daemon)

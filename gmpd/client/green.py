@@ -17,6 +17,7 @@ import gevent.event
 
 from gmpd.client.finalize import ClientResources, LoopCallback
 from gmpd.client.futures import JobFuture
+from gmpd.client.stored import DurableFuture
 from gmpd.client.streams import DropCallback, Stream
 from gmpd.client.sync import Client as _Client
 from gmpd.codec import Blob, FunctionRef
@@ -89,6 +90,13 @@ class GreenFuture(JobFuture):
         return Condition()
 
 
+class GreenDurableFuture(DurableFuture):
+    """A durable job's future on which greenlets wait."""
+
+    def _new_condition(self) -> Any:
+        return Condition()
+
+
 class Client(_Client):
     """``gmpd.Client`` for greenlets. All of them in one thread."""
 
@@ -96,9 +104,14 @@ class Client(_Client):
     #: The greenlet that waits for the next turn, and until when.
     _timer: Any = None
     _timer_at = 0.0
+    _watchers: list[Any]
+    _unhook: Callable[[], None]
 
     def _new_future(self) -> JobFuture:
         return GreenFuture()
+
+    def _new_durable_future(self) -> DurableFuture:
+        return GreenDurableFuture()
 
     def _new_network(self) -> Network:
         return Network(green=True)
@@ -127,10 +140,11 @@ class Client(_Client):
 
     def _start_io(self) -> None:
         hub = gevent.get_hub()
-        watchers = [hub.loop.io(fd, _READ) for fd in (self._link.fd, self._link.monitor_fd)]
+        watchers = self._watchers = []
 
         def unhook() -> None:
-            for watcher in watchers:
+            while watchers:
+                watcher = watchers.pop()
                 watcher.stop()
                 watcher.close()
 
@@ -146,9 +160,22 @@ class Client(_Client):
         self._resources = ClientResources(
             self, self._link, self._network, self._daemon, unhook, there
         )
-        for watcher in watchers:
+        self._unhook = unhook
+        self._watch_link()
+
+    def _watch_link(self) -> None:
+        loop = gevent.get_hub().loop
+        for fd in (self._link.fd, self._link.monitor_fd):
+            watcher = loop.io(fd, _READ)
+            self._watchers.append(watcher)
             watcher.start(self._loop_callback)
         self._wake()
+
+    def _relink(self) -> None:
+        self._unhook()
+        self._link.renew()
+        self._checked = None
+        self._watch_link()
 
     def _wake(self) -> None:
         # A separate greenlet, because the hub's must not wait; one at a time, or a busy socket

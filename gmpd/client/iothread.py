@@ -15,6 +15,7 @@ import time
 import weakref
 from typing import Any, Protocol
 
+from gmpd.client.core_lock import CoreLock
 from gmpd.client.finalize import LINGER_MS
 from gmpd.client.private import PrivateDaemon
 from gmpd.netpoll import Dealer, Network
@@ -118,3 +119,13 @@ def _close_link(link: Dealer, network: Network, daemon: PrivateDaemon | None) ->
     network.close()
     if daemon is not None:
         daemon.close()
+
+
+def _in_fork() -> None:
+    """A fork has no threads: held locks stay held, and the socket is the parent's."""
+    for client in list(open_sessions):
+        client._core_lock = CoreLock()
+        client._closed = client._ended = client._stopping = True
+
+
+os.register_at_fork(after_in_child=_in_fork)

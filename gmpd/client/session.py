@@ -44,7 +44,7 @@ from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture, Waiters, has_begun
-from gmpd.client.liveness import Liveness, Verdict
+from gmpd.client.liveness import Liveness
 from gmpd.client.streams import DropCallback, Stream
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull, another
@@ -96,7 +96,7 @@ class Session(ClientConnection):
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
         self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
-        self._busy_polling = False
+        self._busy_polling = self._stopping = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
         #: Turns that it has begun, and the turn in which it was notified last: once a turn is
@@ -109,9 +109,7 @@ class Session(ClientConnection):
         #: Jobs whose results are not wanted any more, noted by any thread. None: all streams.
         self._to_cancel: deque[Iterable[Any] | DropCallback | None] = deque()
         #: When refused jobs are to be sent again (monotonic seconds), 0 when none were.
-        self._retry_at = 0.0
-        self._tick_at = 0.0
-        self._stopping = False
+        self._retry_at = self._tick_at = 0.0
         #: The thread that owns the socket while no other leads.
         self._io = 0
         self._thread: threading.Thread | None = None
@@ -122,6 +120,7 @@ class Session(ClientConnection):
         super().__init__(target.endpoint, name, resend=on_full == "wait")
         self._core.explain = self._loss
         self._liveness = Liveness(target.liveness)
+        self._reconnect_s = target.reconnect
         try:
             self._connect(target.connect_timeout)
         except BaseException:
@@ -207,7 +206,7 @@ class Session(ClientConnection):
     def _send_all(self) -> None:
         """Under the lock. Wakes the IO thread there, too: after it, a handler may raise."""
         self._number()
-        if not self._ended and (self._send_out() or self._unarmed):
+        if not self._ended and (self._send_out() or self._unarmed or self._core.wants_link):
             self._wake_io()
         self._settle()
 
@@ -249,13 +248,13 @@ class Session(ClientConnection):
 
     def _poll_until(self, future: JobFuture, end: int) -> None:
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
-        fd, core, asked = self._link.fd, self._core, False
+        link, core, asked = self._link, self._core, False
         with DEFER_SIGNALS:
             with self._core_lock:
                 if self._stopping:
                     return
                 self._busy_polling = True
-                self._epoll.modify(fd, 0)
+                self._epoll.modify(link.fd, 0)
             try:
                 while self._poll_once() and not future.done() and time.perf_counter_ns() < end:
                     pass
@@ -264,8 +263,9 @@ class Session(ClientConnection):
                 with self._core_lock:
                     self._busy_polling = False
                     if not self._stopping:
-                        self._epoll.modify(fd, select.EPOLLIN)
-                        if self._requests or core.unsent or (not asked and self._link.readable):
+                        self._epoll.modify(link.fd, select.EPOLLIN)
+                        left = self._requests or core.unsent or core.wants_link
+                        if left or (not asked and link.readable):
                             self._wake_io()
 
     def _poll_once(self) -> bool:
@@ -468,6 +468,7 @@ class Session(ClientConnection):
             self._pump()
             self._check_peer()
             self._check_liveness()
+            self._look_for_daemon()
             self._settle()
             self._settle_held()
         self._delivery.start()
@@ -479,14 +480,19 @@ class Session(ClientConnection):
         if not due or now < due:
             return
         self._tick_at = now + self._liveness.tick_s
-        match self._liveness.tick(core.heard, waits=core.waits):
-            case Verdict.ASK:
-                core.ping()
-                self._send_out()
-            case Verdict.GIVE_UP:
-                core.lose(self._silence())
-            case Verdict.NOTHING:
-                pass
+        self._judge(self._liveness.tick(core.heard, waits=core.waits))
+        if self._send_out():
+            self._notify()
+
+    def _relink(self) -> None:
+        link, epoll = self._link, self._epoll
+        epoll.unregister(link.fd)
+        epoll.unregister(link.monitor_fd)
+        link.renew()
+        epoll.register(link.fd, select.EPOLLIN)
+        epoll.register(link.monitor_fd, select.EPOLLIN)
+        self._checked = None  # the next daemon has no parts of it
+        self._notify()  # what came meanwhile has used up its edge
 
     def _unwanted(self) -> bool:
         """It was dropped, and no job of it is left."""
@@ -506,6 +512,8 @@ class Session(ClientConnection):
                 due = []
             if self._unsettled:
                 due.append(HELD_S)
+            if self._outage is not None:
+                due.append(self._outage.next_s(now))
             if core.retry_s:
                 self._retry_at = self._retry_at or now + core.retry_s
                 due.append(self._retry_at - now)
@@ -588,13 +596,3 @@ class Session(ClientConnection):
         self._notify()
         if self._warns:
             warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
-
-
-def _in_fork() -> None:
-    """A fork has no threads: held locks stay held, and the socket is the parent's."""
-    for client in list(iothread.open_sessions):
-        client._core_lock = CoreLock()
-        client._closed = client._ended = client._stopping = True
-
-
-os.register_at_fork(after_in_child=_in_fork)

@@ -16,13 +16,19 @@ from gmpd import codec
 from gmpd.client.calls import packed_options, prepare
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.errors import GmpdError
 from gmpd.job import JobOptions, options_of
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
 from gmpd.submit.batch import Options
 from gmpd.submit.events import JobDone
 from gmpd.timeouts import checked
+
+#: Of the id that a daemon does not know.
+UNKNOWN = (
+    "the daemon knows no job {}: it was removed, its keep-time is over, or the daemon has another"
+    " store (daemon.state_dir) than the one that took it"
+)
 
 
 class Storable(NamedTuple):
@@ -144,7 +150,7 @@ class _Handle:
 
     def _known(self, found: Any) -> Any:
         if found is None or found is False:
-            raise LookupError(f"the daemon knows no job {self.id}: it was removed, or never there")
+            raise LookupError(UNKNOWN.format(self.id))
         return found
 
     def _cancelled(self, value: Any) -> bool:
@@ -285,8 +291,7 @@ _OUTCOMES = {each.name.lower(): each for each in Outcome} | {"expired": Outcome.
 class DurableFuture(JobFuture):
     """The future of a durable job: cancelling it cancels the job, dropping it does not.
 
-    When the daemon goes, ``result`` looks for it until it is back; other ways to wait raise
-    DaemonUnreachable.
+    When the daemon goes, the client looks for the next one (``Client(reconnect=)``) and asks that.
     """
 
     _handle: StoredJob
@@ -307,16 +312,19 @@ class DurableFuture(JobFuture):
         if ok and value is not False:
             self.ended(ended(value))
             return
-        if ok:
-            error: Exception = GmpdError(f"job {self.job_id} was removed before it had ended")
-        elif isinstance(value, Exception):
-            error = DaemonUnreachable(
-                f"{value} Job {self.job_id} is on disk and continues: client.job({self.job_id!r})"
-                " has its result"
-            )
-        else:
-            error = GmpdError(str(value))
-        self.ended(JobDone(Outcome.LOST, b"", (), 0, {"error": error}))
+        self.ended(failed(ok, value, self._handle._id))
+
+
+def failed(ok: bool, value: Any, id_: bytes) -> JobDone:
+    """The end of a future whose job's result the daemon did not give."""
+    error: Exception
+    if ok:
+        error = GmpdError(UNKNOWN.format(id_.hex()))
+    elif isinstance(value, Exception):
+        error = value
+    else:
+        error = GmpdError(f"job {id_.hex()}: {value}")
+    return JobDone(Outcome.LOST, b"", (), 0, {"error": error})
 
 
 def ids_of(jobs: Sequence[str]) -> list[bytes]:

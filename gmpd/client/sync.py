@@ -53,6 +53,9 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     queued in the client. "wait": ``submit`` blocks, and the client sends refused jobs again.
     "raise": QueueFull, from ``submit`` or as a job's outcome, with the room and a fair wait in
     seconds.
+    ``reconnect``: seconds for which the client looks for a daemon after its own has gone, while it
+    waits for durable jobs or has questions about them (``client.reconnect``, 60); 0: not at all.
+    Then they end with DaemonUnreachable; the jobs continue. Other jobs end at once.
 
     A context manager; thread-safe. Raises DaemonUnreachable if no daemon answers, ProtocolError if
     the daemon's version does not fit.
@@ -67,12 +70,13 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         pending_max: int = PENDING_MAX,
         target: Target | None = None,
         key: str | os.PathLike[str] | None = None,
+        reconnect: float | None = None,
     ) -> None:
         pythons.welcome()
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
-        check_client(name, pending_max)
-        target = target or find(endpoint, key=key)
+        check_client(name, pending_max, reconnect)
+        target = (target or find(endpoint, key=key)).reconnecting(reconnect)
         super().__init__(target, name, on_full=on_full, pending_max=pending_max)
 
     # -- jobs ------------------------------------------------------------------------------------
@@ -155,7 +159,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def _submit_durable(self, job: Storable) -> JobFuture:
         id_ = self._store(job)
-        future = DurableFuture()
+        future = self._new_durable_future()
         future._owner = self
         future._fn_name = job.ref.name
         future._handle = StoredJob(id_, self.ask_jobs)
@@ -178,6 +182,9 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def _new_future(self) -> JobFuture:
         return JobFuture()
+
+    def _new_durable_future(self) -> DurableFuture:
+        return DurableFuture()
 
     def _new_stream(self, name: str) -> Stream:
         return Stream(self, name)

@@ -230,6 +230,10 @@ class Client:
     liveness: float = _time(
         "10s", "a waiting client gives up a daemon that is silent for this long", low=0.5
     )
+    reconnect: float = _time(
+        "60s",
+        "a client that waits for durable jobs looks for a daemon that went away; 0: it does not",
+    )
 
 
 class Key(NamedTuple):

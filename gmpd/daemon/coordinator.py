@@ -290,10 +290,10 @@ class Coordinator:
         self.deadlines.run(now)
         if self.durable.is_broken:
             self._broken(self.durable.failure, protocol.Ending.STOPPED)
-        if self._drain_until is not None and (
-            not self.sched.unfinished or now >= self._drain_until
-        ):
-            self.stop(self._reason)
+        if self._drain_until is not None:
+            is_done = not (self.sched.unfinished or self.durable.is_storing)
+            if is_done or now >= self._drain_until:
+                self.stop(self._reason)
         if self._kill_at is not None:
             if now >= self._kill_at:
                 self.pool.kill_all()

@@ -145,8 +145,10 @@ class DurableJobs:
         self._sched.handle(event, time.monotonic_ns())
 
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
-        """Answer a client's question."""
-        self._send(link, protocol.Reply(request, ok, value))
+        """Answer a client's question; not with what a broken store leaves open, which the client
+        asks the next daemon."""
+        if ok or not self.is_broken:
+            self._send(link, protocol.Reply(request, ok, value))
 
     def failed(self, failure: Failure) -> None:
         """An attempt did not end well: the log names it."""
@@ -206,8 +208,7 @@ class DurableJobs:
         fn = session.functions.get(message.fid)
         if fn is None or fn.kind == PART:
             raise ProtocolError(f"Enqueue names function {message.fid}, which was never defined")
-        if self._sched.draining:
-            raise ConfigError("the daemon is draining and takes no more jobs")
+        # One that is draining stores them for the next daemon.
         functions = self._stored_functions(fn)
         digest = functions[-1].digest
         options = message.options or protocol.Options()
@@ -339,6 +340,11 @@ class DurableJobs:
     def unfinished(self) -> int:
         """Jobs of the ledger that are durable: none is lost when the daemon ends."""
         return 0 if self._session is None else len(self._session.jobs)
+
+    @property
+    def is_storing(self) -> bool:
+        """Whether jobs have ended, and neither the disk nor the clients that wait know it yet."""
+        return self._session is not None and self._session.owed > 0 and not self.failure
 
     # -- the end -----------------------------------------------------------------------------------
 

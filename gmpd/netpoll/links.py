@@ -50,6 +50,9 @@ HANDSHAKE_MS = 5_000
 #: that finds this queue full tries again after RECONNECT_IVL.
 BACKLOG = 32
 
+#: The longest pause of a link that was renewed between two attempts to connect (ms).
+RECONNECT_MAX_MS = 500
+
 
 class Dealer:
     """The connecting end of a link: clients and workers. Not for two threads at once.
@@ -66,28 +69,42 @@ class Dealer:
         linger_ms: int = 0,
         keys: CurveKeys | None = None,
     ) -> None:
-        socket = network.context.socket(zmq.DEALER)
-        socket.set(zmq.LINGER, linger_ms)
+        self._network = network
+        self._value_bytes = value_bytes
+        self._linger_ms = linger_ms
+        self._keys = keys
+        self.endpoint = endpoint
+        self._open(0)
+
+    def _open(self, pause_max_ms: int) -> None:
+        socket = self._network.context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, self._linger_ms)
         socket.set(zmq.SNDHWM, 0)  # bounded by the window of jobs, in the application
         socket.set(zmq.RCVHWM, 0)  # bounded by the credit given to the peer
-        socket.set(zmq.MAXMSGSIZE, value_bytes)
+        socket.set(zmq.MAXMSGSIZE, self._value_bytes)
         socket.set(zmq.RECONNECT_IVL, 20)  # ms: a daemon that is just binding is found at once
+        socket.set(zmq.RECONNECT_IVL_MAX, pause_max_ms)
         watched = DROPPED
-        if keys is not None:
-            be_client(socket, keys)
+        if self._keys is not None:
+            be_client(socket, self._keys)
             watched |= GREETED | BAD_HANDSHAKE
         self._monitor = socket.get_monitor_socket(watched)
         #: The other end has passed the handshake; without keys it has none to pass.
-        self._greeted = keys is None
+        self._greeted = self._keys is None
         #: The daemon does not know this client's key; or something else went wrong.
         self.is_refused = self.is_misunderstood = False
         self._socket = socket
-        self.endpoint = endpoint
-        socket.connect(os.fsencode(endpoint))
+        socket.connect(os.fsencode(self.endpoint))
         self.fd = number_of(socket, zmq.FD)
         self.monitor_fd = number_of(self._monitor, zmq.FD)
         self._waiting = iter(partial(socket.recv, NOBLOCK, False), None)
         self._send = sender_of(socket)
+
+    def renew(self) -> None:
+        """Begin anew, with other descriptors: what was queued for the last peer is dropped, as the
+        next one must not get it. It connects as soon as a peer listens."""
+        self.close()
+        self._open(RECONNECT_MAX_MS)
 
     def send(self, frames: Frames) -> None:
         """Queue one message; never blocks (there is no limit here, the window is the limit)."""

@@ -21,15 +21,9 @@ from gmpd.protocol import Outcome
 from gmpd.submit import plain
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_far, check_packs, check_scalars, pack_options, raise_refused
-from gmpd.submit.events import (
-    CallReply,
-    Event,
-    ItemsReceived,
-    JobDone,
-    JobNotice,
-    JobProgress,
-)
+from gmpd.submit.events import Event, ItemsReceived, JobDone, JobNotice, JobProgress
 from gmpd.submit.functions import FunctionTable
+from gmpd.submit.questions import AboutDurable, AboutJobs, Questions, ToStore
 from gmpd.submit.resend import PERMANENT_REASONS, ResendBuffer, Sent
 
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
@@ -39,8 +33,6 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
 ACK_BYTES = 1 << 20
 #: Items that a generator job may be ahead of its reader; topped up when half are used.
 STREAM_WINDOW = 64
-
-
 #: Arguments up to this size are below any limit that can be set.
 SMALL_BYTES = 1024
 
@@ -89,9 +81,9 @@ class SubmitCore:
         self._far: protocol.DaemonInfo | None = None
         self.is_plain = False
         self._next_seq = 1
-        self._next_request = 1
         self._jobs: dict[int, Any] = {}
-        self._calls: dict[int, Any] = {}
+        self.questions = Questions(self._say, self.events.append)
+        self._functions_max = functions_max
         self._functions = FunctionTable(functions_max, self._say)
         #: To be sent, in order; those that were refused before are in front.
         self._waiting: deque[Batch] = deque()
@@ -370,7 +362,7 @@ class SubmitCore:
         """Ask an administrative question."""
         if self.lost is not None:
             raise another(self.lost)
-        self._ask(protocol.Call(self._next_request, method, check_scalars(method, params)), sink)
+        self.questions.call(method, check_scalars(method, params), sink)
 
     def enqueue(
         self,
@@ -380,54 +372,32 @@ class SubmitCore:
         stored: dict[str, Any],
         sink: Any,
     ) -> None:
-        """Have durable jobs of one function stored: pairs of id and arguments. ``stored``: the
-        fields of Enqueue that are for the store."""
-        if self.lost is not None:
-            raise another(self.lost)
-        self._check_stores()
-        payloads = [blob.data for _, blob in jobs]
-        counts, frames = protocol.join_buffers([blob.buffers for _, blob in jobs])
-        number = self._functions.number(ref)
-        request, ids = self._next_request, [id_ for id_, _ in jobs]
-        self._ask(
-            protocol.Enqueue(
-                request, number, ids, protocol.options(options), payloads, counts, **stored
-            ),
-            sink,
-            frames,
-        )
+        """Have durable jobs stored, see ``questions.ToStore``."""
+        self._ask(ToStore(ref, jobs, options, stored), sink)
 
     def ask_jobs(self, what: Any, ids: list[bytes], sink: Any) -> None:
         """Ask about durable jobs, see ``protocol.AskJobs``."""
-        if self.lost is not None:
+        self._ask(AboutJobs(what, ids), sink)
+
+    def _ask(self, question: AboutDurable, sink: Any) -> None:
+        """Without a link it waits for the next one, if there is to be one."""
+        if self.lost is not None and not self.questions.keeps:
             raise another(self.lost)
-        self._check_stores()
-        self._ask(protocol.AskJobs(self._next_request, what, ids), sink)
+        if no_store := self._no_store():
+            raise no_store
+        self.questions.ask(question, sink, None if self.lost else self._functions)
 
-    def _ask(
-        self,
-        message: protocol.Call | protocol.Enqueue | protocol.AskJobs,
-        sink: Any,
-        frames: list[Any] | None = None,
-    ) -> None:
-        """Say it with the next number; ``sink`` gets its Reply. Of a message that cannot be packed
-        nothing is kept."""
-        self._say(message, frames)
-        self._calls[message.request] = sink
-        self._next_request += 1
-
-    def _check_stores(self) -> None:
-        if self.welcome is not None and self.welcome.version < protocol.Enqueue.since:
-            raise GmpdError(
-                f"the daemon is gmpd {self.welcome.info.version}, which keeps no durable jobs:"
-                " restart it with the gmpd of this program"
-            )
+    def _no_store(self) -> GmpdError | None:
+        if self.welcome is None or self.welcome.version >= protocol.Enqueue.since:
+            return None
+        return GmpdError(
+            f"the daemon is gmpd {self.welcome.info.version}, which keeps no durable jobs:"
+            " restart it with the gmpd of this program"
+        )
 
     def forget_call(self, sink: Any) -> None:
         """The caller waits for its answer no more."""
-        self._calls = {
-            request: other for request, other in self._calls.items() if other is not sink
-        }
+        self.questions.forget(sink)
 
     def ping(self) -> None:
         """Ping the daemon; the answer counts as a sign of life only."""
@@ -460,7 +430,7 @@ class SubmitCore:
     @property
     def waits(self) -> bool:
         """Whether the daemon owes an answer."""
-        return bool(self._jobs or self._calls)
+        return bool(self._jobs or self.questions)
 
     @property
     def in_flight(self) -> int:
@@ -497,7 +467,7 @@ class SubmitCore:
             case protocol.Gone():
                 gone = DaemonUnreachable(f"the daemon stopped: {message.reason}")
                 gone.code = message.code.name.lower()
-                self.lose(gone)
+                self.disconnected(gone)
             case _:
                 raise AssertionError("TO_CLIENT holds no other message")
 
@@ -512,9 +482,7 @@ class SubmitCore:
 
     def _reply(self, message: protocol.Reply) -> None:
         value = plain.only_plain_reply(message.value) if self.is_plain else message.value
-        sink = self._calls.pop(message.request, None)
-        if sink is not None:
-            self.events.append((sink, CallReply(message.ok, value)))
+        self.questions.answered(message.request, message.ok, value)
 
     def _welcomed(self, message: protocol.Welcome) -> None:
         self.welcome = message
@@ -524,6 +492,19 @@ class SubmitCore:
             self.is_plain = True
             self._add = lambda end: self.events.append((end[0], plain.only_plain(end[1])))
         self.batch_jobs = min(message.batch_jobs, protocol.BATCH_JOBS_MAX)
+        if self.lost is not None:
+            self._reopened()
+
+    def _reopened(self) -> None:
+        """The daemon of a new link knows nothing of this session: no function, no job."""
+        self.lost = None
+        self._sent = self._received = self._acked = self._bytes_since_ack = 0
+        self._functions = FunctionTable(self._functions_max, self._say)
+        if self._resend_buffer is not None:
+            self._resend_buffer = ResendBuffer()
+        if no_store := self._no_store():
+            self.questions.fail(no_store)
+        self.questions.ask_again(self._functions)
 
     def _note(self, jobs: list[int], what: str) -> None:
         for seq in jobs:
@@ -580,21 +561,39 @@ class SubmitCore:
         known = self._send_again([jobs[i] for i in again], details[-1])
         return {**specials, **{i: _AGAIN for i in again if jobs[i] in known}}
 
+    @property
+    def wants_link(self) -> bool:
+        """Whether the link is lost, and questions wait for another one."""
+        return self.lost is not None and bool(self.questions)
+
+    def reopen(self) -> list[Any]:
+        """The first message on a new link, after the last one was lost."""
+        self.welcome = None
+        return self.hello()
+
+    def disconnected(self, error: Exception) -> None:
+        """The link is lost: as ``lose``, but questions about durable jobs wait for the next one, if
+        there is to be one (``questions.keeps``)."""
+        if self.lost is None:
+            self.questions.disconnected(self._end_jobs(error, None))
+
     def lose(self, error: Exception, begun: Callable[[Any], bool] | None = None) -> None:
-        """The daemon is gone: jobs and calls end with ``error``, and later ones are refused. With
-        ``begun``, jobs whose sinks have not begun are cancelled."""
-        if self.lost is not None:
-            return
+        """The daemon is gone for good: all ends with ``error``, also later calls. With ``begun``,
+        jobs whose sinks have not begun are cancelled."""
+        if self.lost is None:
+            error = self._end_jobs(error, begun)
+        self.questions.fail(error)
+
+    def _end_jobs(self, error: Exception, begun: Callable[[Any], bool] | None) -> Exception:
+        """Nothing comes any more; ``error`` as the callers see it."""
         self.lost = error = self.explain(error)
         for sink in self._jobs.values():
             lost = begun is None or begun(sink)
             outcome = Outcome.LOST if lost else Outcome.CANCELLED
             self.events.append((sink, JobDone(outcome, b"", (), 0, {"error": error})))
-        for sink in self._calls.values():
-            self.events.append((sink, CallReply(False, error)))
         self._jobs.clear()
-        self._calls.clear()
         self._waiting.clear()
         self._messages.clear()
         self._close_batch()
         self.unsent = self._dropped = 0
+        return error

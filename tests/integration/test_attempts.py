@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_durable import Daemon
+from tests.durable_daemon import Daemon
 
 #: All that a script may have: its own exceptions, a lambda for the wait, a function of the module.
 #: Every wait that its functions do not choose is an hour.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,76 +11,14 @@ import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO
 
 import pytest
 
 import gmpd
 from gmpd.errors import DaemonUnreachable, GmpdError, JobCancelled, JobPoisoned, JobTimeout
 from tests import jobs_durable as jobs
+from tests.durable_daemon import ROOT, Daemon
 from tests.support import wait_until
-
-ROOT = Path(__file__).parents[2]
-
-
-class Daemon:
-    """`gmpd serve` with one P; ``kill`` ends it as a power cut would, ``start`` is the next one."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.env = {
-            **os.environ,
-            "GMPD_RUNTIME_DIR": str(directory / "run"),
-            "GMPD_STATE_DIR": str(directory / "state"),
-            "GMPD_HTTP__ENABLED": "false",
-            "GMPD_DAEMON__PROCS": "1",
-            "PYTHONPATH": f"{ROOT}:{directory}",
-        }
-        self._clients: list[gmpd.Client] = []
-        self.start()
-
-    def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            self.process = self._serve(log)
-
-    def _serve(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "gmpd.cli", "serve"], env=self.env, cwd=self.directory,
-            stdout=subprocess.DEVNULL, stderr=log,
-        )  # fmt: skip
-
-    def client(self) -> gmpd.Client:
-        """A new client, once the daemon takes one."""
-
-        def connected() -> gmpd.Client | None:
-            assert self.process.poll() is None, (self.directory / "log").read_text()
-            try:
-                return gmpd.Client(str(self.directory / "run"))
-            except DaemonUnreachable:
-                return None
-
-        client = wait_until(connected, "the daemon takes clients", timeout=60)
-        assert client is not None
-        self._clients.append(client)
-        return client
-
-    def kill(self) -> None:
-        """Without a word to anybody."""
-        self.process.kill()
-        self.process.wait(30)
-
-    def restart(self) -> gmpd.Client:
-        self.kill()
-        self.start()
-        return self.client()
-
-    def close(self) -> None:
-        for client in self._clients:
-            client.close(wait=False)
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-        shutil.rmtree(self.directory / "run", ignore_errors=True)  # of one that was killed
 
 
 @pytest.fixture
@@ -242,7 +178,7 @@ def test_a_drained_daemon_leaves_its_queue_to_the_next(
 
 
 def test_the_future_of_a_durable_job(daemon: Daemon, record: str) -> None:
-    client = daemon.client()
+    client = daemon.client(reconnect=0)
     future = client.options(durable=True).submit(jobs.note, record, "one")
     assert (future.result(30), client.job(future.job_id).state) == ("one", "done")
     with pytest.raises(ValueError, match="needs durable=True"):

@@ -305,6 +305,9 @@ class Bare(ClientConnection):
     def _request(self, *_: object) -> None:
         raise AssertionError("it waits for nothing")
 
+    def _relink(self) -> None:
+        raise AssertionError("it has no link")
+
 
 def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     """No thread ends silently: every job's future gets an error that says what happened."""

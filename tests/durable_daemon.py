@@ -1,0 +1,90 @@
+"""A daemon for tests of durable jobs: it can be killed, and there is a next one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import gmpd
+from gmpd.errors import DaemonUnreachable
+from tests.failpoints import ARMED, MOMENTS
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[1]
+
+
+class Daemon:
+    """`gmpd serve` with one P; ``kill`` ends it as a power cut would, ``start`` is the next one."""
+
+    def __init__(self, directory: Path, *, failpoints: bool = False, **env: str) -> None:
+        self.directory = directory
+        self.env = {
+            **os.environ,
+            **env,
+            "GMPD_RUNTIME_DIR": str(directory / "run"),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__ENABLED": "false",
+            "GMPD_DAEMON__PROCS": "1",
+            "PYTHONPATH": f"{ROOT}:{directory}",
+        }
+        if failpoints:
+            self.env[ARMED] = str(directory / "armed")
+            (directory / "sitecustomize.py").write_text(
+                "import sys\nif 'serve' in sys.orig_argv:\n"
+                "    from tests import failpoints\n    failpoints.install()\n"
+            )
+        self._clients: list[gmpd.Client] = []
+        self.start()
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            self.process = self._serve(log)
+
+    def _serve(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gmpd.cli", "serve"], env=self.env, cwd=self.directory,
+            stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+
+    def client(self, **how: Any) -> gmpd.Client:
+        """A new client, once the daemon takes one."""
+
+        def connected() -> gmpd.Client | None:
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            try:
+                return gmpd.Client(str(self.directory / "run"), **how)
+            except DaemonUnreachable:
+                return None
+
+        client = wait_until(connected, "the daemon takes clients", timeout=60)
+        assert client is not None
+        self._clients.append(client)
+        return client
+
+    def kill_at(self, moment: str) -> None:
+        """It dies when it comes to this moment: see ``tests.failpoints``."""
+        assert moment in MOMENTS
+        (self.directory / "armed").write_text(moment)
+
+    def kill(self) -> None:
+        """Without a word to anybody."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def restart(self) -> gmpd.Client:
+        self.kill()
+        self.start()
+        return self.client()
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close(wait=False)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+        shutil.rmtree(self.directory / "run", ignore_errors=True)  # of one that was killed
