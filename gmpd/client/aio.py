@@ -26,13 +26,13 @@ from gmpd.client.session import FLUSH_JOBS
 from gmpd.client.stored import (
     AsyncStoredJob,
     Storable,
-    accepted,
     ended,
     failed,
     parse_job_id,
     prepare_storable,
     storable,
 )
+from gmpd.client.storing import Gathering, StoreBatch, storables, store_many
 from gmpd.client.streams import Incoming, Sink
 from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
@@ -167,6 +167,7 @@ class AsyncClient(
         self._begun = False
         self._woken = False
         self._idle: asyncio.Event = asyncio.Event()
+        self._gathering = Gathering()
         self._retry: asyncio.TimerHandle | None = None
         self._tick: asyncio.TimerHandle | None = None
 
@@ -300,7 +301,19 @@ class AsyncClient(
         return AsyncStoredJob(parse_job_id(job_id), self.ask_jobs)
 
     async def _store(self, job: Storable) -> bytes:
-        return accepted(await self._request(self._to_store(job), "enqueue", None), job)
+        """Have a job stored, together with others of this turn of the loop; the id that counts."""
+        self._check_storable(job)
+        return await self._gathering.store(self, job)
+
+    async def enqueue_many_with(
+        self, overrides: Options | None, fn: Callable[..., Any], iterables: tuple[Any, ...]
+    ) -> list[str]:
+        """``enqueue_many`` with job options that override the function's."""
+        calls = storables(fn, overrides, zip(*iterables, strict=False), self._check_storable)
+        return await store_many(calls, self._store_batch)
+
+    async def _store_batch(self, batch: StoreBatch) -> list[str]:
+        return batch.hex_ids(await self._request(self._to_store(batch), "enqueue", None))
 
     def _submit_ready(
         self, ref: FunctionRef, options: Options | None, blob: Blob

@@ -73,14 +73,22 @@ def _prepare(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[FunctionRef, Options | None, Blob]:
-    ref = describe_function(fn)
     options, plain = None, False
+    more: tuple[Any, ...] = ()
     if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
         options, plain, more = wire_options(fn, overrides)
-        ref = ref.needing(more)
+    ref, blob = encode(fn, plain, args, kwargs)
+    return ref.needing(more) if more else ref, options, blob
+
+
+def encode(
+    fn: Callable[..., Any], plain: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[FunctionRef, Blob]:
+    """A function and its arguments, ready for the wire. To be called by ``insist``."""
+    ref = describe_function(fn)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
     needs = blob.needs
-    return ref.needing(needs) if needs else ref, options, blob
+    return ref.needing(needs) if needs else ref, blob
 
 
 class Answer:

@@ -22,6 +22,7 @@ from gmpd.client.outage import FULL_S, Outage, Step
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.reference import Documented, public
 from gmpd.client.stored import Storable
+from gmpd.client.storing import StoreBatch
 from gmpd.errors import (
     DaemonUnreachable,
     GmpdError,
@@ -129,12 +130,18 @@ class ClientConnection(metaclass=Documented):
             self._do(lambda: self._core.forget_call(answer))
         return answer.take(self.endpoint, waited_s, late)
 
-    def _to_store(self, job: Storable) -> Callable[[Answer], None]:
-        """The request that has a job stored. Raises Unserializable."""
+    def _check_storable(self, job: Storable) -> None:
+        """Raises Unserializable."""
+        self._core.check(job.ref, job.blob, job.options)
+
+    def _to_store(self, batch: StoreBatch) -> Callable[[Answer], None]:
+        """The request that has jobs stored, which were checked."""
         core = self._core
-        core.check(job.ref, job.blob, job.options)
-        one = [(job.id, job.blob)]
-        return lambda sink: core.enqueue(job.ref, one, job.options, job.stored, sink)
+        return lambda sink: core.enqueue(batch.ref, batch.jobs, batch.options, batch.stored, sink)
+
+    def ask_to_store(self, batch: StoreBatch, told: Callable[[], object]) -> Answer:
+        """Have jobs stored, which were checked; ``told`` is called when the answer has come."""
+        return self._ask(self._to_store(batch), "enqueue", told)
 
     def ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
         """A question about durable jobs; the answer, to be awaited in an AsyncClient."""

@@ -10,14 +10,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from gmpd import codec
-from gmpd.client.calls import packed_options, prepare
+from gmpd.client.calls import encode, insist, packed_options
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import GmpdError
-from gmpd.job import JobOptions, options_of
+from gmpd.job import DEFAULTS, JobOptions, options_of
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
 from gmpd.submit.batch import Options
@@ -64,6 +65,26 @@ def parse_job_id(text: str) -> bytes:
     return id_
 
 
+class StoredOptions:
+    """Job options of durable jobs, as they travel: worked out once for calls that are alike."""
+
+    def __init__(self, declared: JobOptions, overrides: dict[str, Any] | None) -> None:
+        self._of = declared, overrides
+        self.options = declared.merged(**{**(overrides or {}), "durable": True})
+        declares = "backoff" not in (overrides or {})
+        #: The options for the wire, and the parts that a function among them needs.
+        self.wire, self.needs = packed_options(self.options, declared=declares)
+        self._fields = None if self.options.expires is not None else stored_fields(self.options)
+
+    def are_of(self, declared: JobOptions, overrides: dict[str, Any] | None) -> bool:
+        """Whether they are those of a call. A view never changes its options."""
+        return self._of[0] is declared and self._of[1] is overrides
+
+    def fields(self) -> dict[str, Any]:
+        """See ``stored_fields``."""
+        return self._fields or stored_fields(self.options)
+
+
 def prepare_storable(
     fn: Callable[..., Any],
     overrides: dict[str, Any] | None,
@@ -71,18 +92,22 @@ def prepare_storable(
     kwargs: dict[str, Any],
 ) -> Storable:
     """A call as it goes into the store. Raises Unserializable, ValueError for a wrong option."""
-    durable = {**(overrides or {}), "durable": True}
-    ref, _, blob = prepare(fn, durable, args, kwargs)
-    return storable(fn, durable, ref, blob)
+    global _last
+    declared, known = options_of(fn), _last
+    if not known.are_of(declared, overrides):
+        known = _last = StoredOptions(declared, overrides)
+    ref, blob = insist(partial(encode, fn, known.options.plain, args, kwargs))
+    if known.needs:
+        ref = ref.needing(known.needs)
+    return Storable(new_job_id(), ref, known.wire, blob, known.fields())
 
 
 def storable(
     fn: Callable[..., Any], overrides: dict[str, Any] | None, ref: FunctionRef, blob: Blob
 ) -> Storable:
     """A call that is ready for the wire, with what the store needs to know."""
-    options = options_of(fn).merged(**(overrides or {}))
-    wire, _ = packed_options(options, declared="backoff" not in (overrides or {}))
-    return Storable(new_job_id(), ref, wire, blob, stored_fields(options))
+    known = StoredOptions(options_of(fn), overrides)
+    return Storable(new_job_id(), ref, known.wire, blob, known.fields())
 
 
 def stored_fields(options: JobOptions) -> dict[str, Any]:
@@ -100,15 +125,18 @@ def _wall_ms(at: datetime) -> int:
     return max(0, int(at.timestamp() * 1000))
 
 
-def accepted(value: Any, job: Storable) -> bytes:
+_last = StoredOptions(DEFAULTS, None)
+
+
+def accepted(value: Any, id_: bytes, row: int = 0) -> bytes:
     """The id that counts: the job's own, or of the one that holds its ``unique`` key.
 
     Raises GmpdError when another job has this id.
     """
-    verdict = Verdict(value["verdicts"][0])
+    verdict = Verdict(value["verdicts"][row])
     if verdict is Verdict.CONFLICT:
-        raise GmpdError(f"job {job.id.hex()} exists with another content")
-    return bytes(value["ids"][0])
+        raise GmpdError(f"job {id_.hex()} exists with another content")
+    return bytes(value["ids"][row])
 
 
 class Attempt(NamedTuple):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
@@ -27,6 +29,7 @@ from gmpd.client.stored import (
     prepare_storable,
     storable,
 )
+from gmpd.client.storing import WINDOW_JOBS, StoreBatch, batches, note_stored, storables
 from gmpd.client.streams import Stream
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
@@ -155,7 +158,41 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def _store(self, job: Storable) -> bytes:
         """Have a job stored; the id that counts."""
-        return accepted(self._request(self._to_store(job), "enqueue", None), job)
+        self._check_storable(job)
+        batch = StoreBatch(job)
+        batch.add(job)
+        return accepted(self._request(self._to_store(batch), "enqueue", None), job.id)
+
+    def enqueue_many_with(
+        self,
+        overrides: dict[str, Any] | None,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+    ) -> list[str]:
+        """``enqueue_many`` with job options that override the function's."""
+        self.refuse_to_wait()
+        calls = storables(fn, overrides, zip(*iterables, strict=False), self._check_storable)
+        waiters, out, ids = self.new_waiters(), deque[tuple[StoreBatch, Answer]](), list[str]()
+
+        def await_first() -> None:
+            batch, answer = out[0]
+            waiters.wait_for(lambda: answer.over)
+            ids.extend(batch.hex_ids(answer.take(self.endpoint, None)))
+            out.popleft()
+
+        try:
+            for batch in batches(calls):
+                while sum(len(each) for each, _ in out) >= WINDOW_JOBS:
+                    await_first()
+                out.append((batch, self.ask_to_store(batch, waiters.notify_all)))
+            while out:
+                await_first()
+        except BaseException as error:
+            for _, answer in out:
+                self._do(partial(self._core.forget_call, answer))
+            note_stored(error, len(ids))
+            raise
+        return ids
 
     def _submit_durable(self, job: Storable) -> JobFuture:
         id_ = self._store(job)

@@ -207,6 +207,34 @@ def test_an_async_client_enqueues_and_waits(daemon: Daemon, record: str) -> None
     asyncio.run(main())
 
 
+def test_many_are_enqueued_at_once_in_order(daemon: Daemon, record: str) -> None:
+    client = daemon.client()
+    ids = client.enqueue_many(jobs.double, range(3000))
+    assert len(set(ids)) == 3000
+    assert [client.job(ids[n]).result(60) for n in (0, 1, 1500, 2999)] == [0, 2, 3000, 5998]
+    later = client.options(delay=3600).enqueue_many(jobs.note, [record] * 2, ["one", "two"])
+    assert [client.job(each).state for each in later] == ["queued", "queued"]
+    assert client.enqueue_many(jobs.double, []) == []
+
+    def spoilt() -> Iterator[int]:
+        yield from range(1500)
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError) as caught:
+        client.options(delay=3600).enqueue_many(jobs.double, spoilt())
+    assert client.job(client.enqueue(jobs.double, 4)).result(30) == 8, caught
+
+    async def main() -> None:
+        async with gmpd.AsyncClient(str(daemon.directory / "run")) as many:
+            ids = await many.options(delay=3600).enqueue_many(jobs.double, range(3000))
+            states = [await many.job(ids[n]).state() for n in (0, 2999)]
+            assert states == ["queued", "queued"]
+            with pytest.raises(KeyError):
+                await many.enqueue_many(jobs.double, spoilt())
+
+    asyncio.run(main())
+
+
 def test_the_id_comes_after_the_flush(daemon: Daemon, record: str) -> None:
     """Clients that die as soon as they have the id, and the daemon with them: none is lost."""
     script = textwrap.dedent(

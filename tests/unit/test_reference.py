@@ -12,7 +12,8 @@ import gmpd
 
 #: What a program may call of a client, however it waits.
 VERBS = {
-    "call", "close", "drain", "enqueue", "job", "map", "options", "stream", "submit", "unfinished",
+    "call", "close", "drain", "enqueue", "enqueue_many", "job", "map", "options", "stream",
+    "submit", "unfinished",
 }  # fmt: skip
 METHODS = {
     "Client": VERBS,
