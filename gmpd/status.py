@@ -155,6 +155,30 @@ class PStatus(Struct):
     state_s: dict[str, float] = field(default_factory=dict)
 
 
+class LeavingWorker(Struct):
+    """A worker that was replaced, and ends the jobs that it has begun."""
+
+    p: int = 0
+    pid: int = 0
+    #: Since it left its P, in seconds.
+    left_s: float = 0.0
+    #: Jobs that it has begun and not ended.
+    started: int = 0
+    #: Functions of these, the first few.
+    functions: list[str] = field(default_factory=list)
+    rss: int = 0
+
+
+class Recycling(Struct):
+    """Replacement of workers that serve."""
+
+    #: Workers that a reload has still to replace.
+    reloading: int = 0
+    #: Why a successor did not start, or why none may; empty: all is well.
+    problem: str = ""
+    leaving: list[LeavingWorker] = field(default_factory=list)
+
+
 class IsolatedWorker(Struct):
     """The worker of one isolated job."""
 
@@ -212,6 +236,7 @@ class Status(Struct):
     children: int = 0
     ps: list[PStatus] = field(default_factory=list)
     isolated: Isolated = field(default_factory=Isolated)
+    recycling: Recycling = field(default_factory=Recycling)
     #: wait, run, occupied, steal, loop_lag; sched_latency, slice, gc_pause of all workers.
     hist: dict[str, Hist] = field(default_factory=dict)
     #: By direction and kind.

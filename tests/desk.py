@@ -126,6 +126,10 @@ class Desk:
     def drain_p(self, p: int) -> None:
         self.tell(events.Drained(p))
 
+    def leave_p(self, p: int) -> None:
+        """The worker of P ``p`` gives it to a successor."""
+        self.tell(events.Left(p))
+
     def remove_p(self, p: int) -> None:
         self.tell(events.Removed(p))
 
@@ -138,7 +142,9 @@ class Desk:
         unbegun: Iterable[int] = (),
     ) -> Job | None:
         """The kernel confirmed a worker's death; the job that ended it."""
-        guilty = None if culprit is None else self.sched.ps[p].job_of(culprit)
+        record = self.sched.record(p)
+        assert record is not None
+        guilty = None if culprit is None else record.job_of(culprit)
         self.tell(events.WorkerDied(p, list(executing), culprit, end, list(unbegun)))
         return guilty
 

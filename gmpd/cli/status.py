@@ -10,7 +10,16 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
-from gmpd.status import Isolated, IsolatedWorker, KeyLimit, PStatus, Results, Status, read
+from gmpd.status import (
+    Isolated,
+    IsolatedWorker,
+    KeyLimit,
+    PStatus,
+    Recycling,
+    Results,
+    Status,
+    read,
+)
 
 #: Columns of a terminal by default.
 WIDTH = 80
@@ -47,6 +56,8 @@ def command(app: App, events: bool) -> None:
     for line in (isolated_line(seen.isolated), full_line(seen.results)):
         if line:
             app.data(line)
+    for line in recycling_lines(seen.recycling):
+        app.data(line)
     for line in overruns(seen.ps):
         app.data(line)
     if line := children_line(seen.ps):
@@ -107,6 +118,21 @@ def isolated_line(isolated: Isolated) -> str:
         f"isolated: {states or 'none running'}; {isolated.queued:,} waiting,"
         f" {isolated.limit:,} at most at once"
     )
+
+
+def recycling_lines(recycling: Recycling) -> list[str]:
+    """Workers that are being replaced, and those that were and still run jobs."""
+    lines = []
+    if recycling.reloading:
+        lines.append(f"reloading: {recycling.reloading} workers are still to be replaced")
+    if recycling.problem:
+        lines.append(f"not replaced: {recycling.problem}")
+    for each in recycling.leaving:
+        runs = f", runs {', '.join(each.functions)}" if each.functions else ""
+        jobs = f"{each.started:,} job{'s' if each.started != 1 else ''}"
+        since = f"of P{each.p} until {each.left_s:,.0f} s ago"
+        lines.append(f"leaving: pid {each.pid}, {since}, ends {jobs}{runs}")
+    return [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines]
 
 
 def children_line(ps: Sequence[PStatus]) -> str:

@@ -115,13 +115,7 @@ class Limits:
     worker_calls: int = _count(
         0,
         "jobs",
-        "started by one worker; after that many a new worker replaces it; 0: no limit",
-        low=0,
-    )
-    worker_memory: int = _key(
-        "0",
-        Kind.SIZE,
-        "a worker that uses more is replaced after its jobs have ended; 0: no limit",
+        "started by one worker; then it ends them and a new one replaces it; 0: no limit",
         low=0,
     )
     value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
@@ -182,6 +176,35 @@ class Restart:
         "60s",
         "a worker is replaced when its run loop has stood still for this long and no thread of it"
         " computes: C code holds the GIL and waits; 0: never",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recycle:
+    """Replacement of healthy workers. The successor starts first; no job is lost or ended."""
+
+    jobs: int = _count(
+        0,
+        "jobs",
+        "that a worker runs, and up to a tenth more, before it is replaced; 0: no limit",
+        low=0,
+    )
+    memory: int = _key(
+        "0", Kind.SIZE, "a worker whose resident memory is larger is replaced; 0: no limit", low=0
+    )
+    age: float = _time("0s", "a worker is replaced after this, and up to a tenth more; 0: never")
+    grace: float = _time(
+        "10s",
+        "after its jobs have ended, a worker waits this long for tasks and children that they left"
+        " behind; the next worker is replaced once the last one has gone, or after this",
+    )
+    leaving: int = _count(
+        0,
+        "workers",
+        "that were replaced and still run jobs; at the limit no more are replaced; 0: two for"
+        " each P",
+        low=0,
+        high=4_096,
     )
 
 
@@ -277,6 +300,7 @@ SECTIONS: dict[str, type[Any]] = {
     "limits": Limits,
     "dispatch": Dispatch,
     "restart": Restart,
+    "recycle": Recycle,
     "http": Http,
     "tcp": Tcp,
     "client": Client,

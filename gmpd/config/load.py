@@ -17,6 +17,7 @@ from gmpd.config.keys import (
     Http,
     Key,
     Limits,
+    Recycle,
     Restart,
     Tcp,
     checked,
@@ -65,6 +66,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     dispatch: Dispatch = field(default_factory=Dispatch)
     restart: Restart = field(default_factory=Restart)
+    recycle: Recycle = field(default_factory=Recycle)
     http: Http = field(default_factory=Http)
     tcp: Tcp = field(default_factory=Tcp)
     client: Client = field(default_factory=Client)

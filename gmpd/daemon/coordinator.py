@@ -368,7 +368,7 @@ class Coordinator:
         it."""
         held = [
             job.fn.name
-            for record in (*self.sched.ps.values(), *self.sched.isolated.ps.values())
+            for record in self.sched.records()
             for job in (*record.started.values(), *record.fresh.values())
         ]
         functions = list(dict.fromkeys(held))[:LOST_NAMED]

@@ -161,7 +161,7 @@ class DurableJobs:
 
     def overrunning(self) -> set[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
-        records = (*self._sched.ps.values(), *self._sched.isolated.ps.values())
+        records = self._sched.records()
         return {
             overrun.job.seq
             for record in records

@@ -23,6 +23,7 @@ from gmpd.daemon.workers import Workers
 from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.leavers import p_of
 from gmpd.sched.records import PRecord
 from gmpd.sched.schedt import Sched
 
@@ -122,12 +123,16 @@ class Effects:
 
     def _add_pids(self, specials: dict[int, tuple[protocol.Outcome, dict[str, Any]]]) -> None:
         for _, details in specials.values():
-            worker = self._supervisor.processes.get(details.get("p", -1))
-            if worker is not None:
+            if "p" not in details:
+                continue
+            number = details["p"]
+            if (worker := self._supervisor.processes.get(number)) is not None:
                 details.setdefault("pid", worker.process.pid)
-            if details.get("p", -1) >= ISOLATED_FROM:  # a number that says nothing to a client
+            if number >= ISOLATED_FROM:  # a number that says nothing to a client
                 del details["p"]
                 details["isolated"] = True
+            else:
+                details["p"] = p_of(number)
 
     def _lease_jobs(self, what: do.LeaseJobs) -> None:
         p, fn, options, first, payloads, buffers, stolen = what

@@ -1,5 +1,5 @@
 """Whether a worker's process can still serve its jobs: open a file, start a thread, be watched by
-sysmon, keep within its memory, import, and call what every program calls.
+sysmon, import, and call what every program calls; and whether it has grown too large.
 
 A resource that one job leaks is missing for all later ones. A worker that finds itself unfit
 retires: it claims no more leases, ends its begun jobs, and is replaced.
@@ -40,7 +40,7 @@ _PAGE = resource.getpagesize()
 
 class Fitness:
     """``sysmon`` is its thread, once there is one; ``memory`` in bytes and ``calls`` in jobs that
-    may begin, 0: not limited."""
+    may begin, 0: not limited. A worker that is larger than that is fit, and wants a successor."""
 
     def __init__(
         self, sysmon: Callable[[], threading.Thread | None], memory: int, calls: int
@@ -52,7 +52,7 @@ class Fitness:
 
     def flaw(self) -> str:
         """The fault, in words; empty when there is none."""
-        return self._files() or self._watch() or self._size() or _python()
+        return self._files() or self._watch() or _python()
 
     def _files(self) -> str:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,14 +71,16 @@ class Fitness:
             return "its sysmon has died, so a job that blocks would keep all others waiting"
         return ""
 
-    def _size(self) -> str:
+    def excess(self) -> str:
+        """How much too large it is, in words; once."""
         if not self._memory:
             return ""
         with open("/proc/self/statm", "rb") as statm:
             used = int(statm.read().split()[1]) * _PAGE
         if used <= self._memory:
             return ""
-        return f"it uses {used >> 20} MB of memory, limits.worker_memory is {self._memory >> 20} MB"
+        limit, self._memory = self._memory, 0
+        return f"it uses {used >> 20} MB of memory, recycle.memory is {limit >> 20} MB"
 
 
 def _python() -> str:

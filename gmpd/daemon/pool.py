@@ -17,6 +17,7 @@ from gmpd.cpus import starts_at_once
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.lastwords import NO_JOB, crashed_thread
 from gmpd.daemon.outbox_overflow import as_finished
+from gmpd.daemon.recycling import Recycling
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.supervisor import Supervisor, WorkerProcess
 from gmpd.daemon.totals import merge_totals
@@ -72,17 +73,21 @@ class WorkerPool:
         self._starts_at_once = starts_at_once()
         #: When a P is wanted again.
         self._respawn: dict[int, int] = {}
-        self._leaving: set[int] = set()
+        #: Their Ps are to be no more.
+        self._shrinking: set[int] = set()
         #: Isolated workers that the system had no process for, and why: for the next turn.
         self._unstarted: list[tuple[int, str]] = []
         #: Neither ready nor dead.
-        self._starting: dict[int, WorkerProcess] = {}
+        self._starting: set[WorkerProcess] = set()
         #: Unfit, and not dead.
-        self._retiring: dict[int, WorkerProcess] = {}
+        self._retiring: set[WorkerProcess] = set()
+        #: Starting beside the worker that they will replace, by P.
+        self._successors: dict[int, WorkerProcess] = {}
         self._announced = False
         self._stopping = False
         #: Due in this turn, or the next, after each change of what is wanted or waited for.
         self._deadline = deadlines.new(self._due)
+        self.recycling = Recycling(config, self, sched, supervisor, deadlines)
 
     # -- starts ------------------------------------------------------------------------------------
 
@@ -97,7 +102,7 @@ class WorkerPool:
         while self._unstarted:
             p, why = self._unstarted.pop()
             self._sched.handle(events.IsolatedDied(p, (), _NO_PROCESS, why), now)
-        for worker in list(self._retiring.values()):
+        for worker in list(self._retiring):
             if worker.retire_by_ns <= now and not worker.expected:
                 log.warning("%s is killed: its jobs did not end in time for it to retire", worker)
                 self.supervisor.kill(worker)
@@ -111,13 +116,13 @@ class WorkerPool:
     def _next_due(self) -> int | None:
         if self._unstarted:
             return 0
-        starts = [worker.retire_by_ns for worker in self._retiring.values() if not worker.expected]
+        starts = [worker.retire_by_ns for worker in self._retiring if not worker.expected]
         starts += [worker.start_by_ns for worker in self._awaited()]
         return earliest(*starts, *self._respawn.values())
 
     def _awaited(self) -> list[WorkerProcess]:
         """Those that ought to become ready."""
-        return [worker for worker in self._starting.values() if not worker.expected]
+        return [worker for worker in self._starting if not worker.expected]
 
     def start_some(self) -> None:
         """Start workers that are wanted, a few at a time: the next when one is ready or gone."""
@@ -136,8 +141,42 @@ class WorkerPool:
         except OSError as error:
             self._not_begun(p, f"the system refused a new process: {error}", time.monotonic_ns())
             return
-        self._starting[p] = worker
+        self.recycling.spawned(worker)
+        self._starting.add(worker)
         self._started(worker)
+
+    def start_successor(self, p: int) -> str:
+        """Start a worker beside that of P ``p``, which it replaces when it is ready. Gives the
+        reason why not."""
+        if why := self.obstacle():
+            return why
+        try:
+            worker = self.supervisor.spawn_successor(p)
+        except OSError as error:
+            return f"the system refused a new process: {error}"
+        self.recycling.spawned(worker)
+        self._starting.add(worker)
+        self._successors[p] = worker
+        self._started(worker)
+        self._deadline.now()
+        return ""
+
+    def takes_over(self, worker: WorkerProcess) -> None:
+        """A successor is ready, and no other worker has its P."""
+        del self._successors[worker.of_p]
+        self.supervisor.renumber(worker, worker.of_p)
+
+    def vacant(self, p: int) -> None:
+        """The worker of P ``p`` leaves it: another one starts, unless one is there already."""
+        if p not in self._successors and p < self.procs and not self._stopping:
+            self.wanted[p] = None
+            self._deadline.now()
+
+    def drop_successors(self, from_p: int = 0) -> None:
+        """End the workers that start beside others of these Ps."""
+        for p in [p for p in self._successors if p >= from_p]:
+            self.supervisor.kill(self._successors.pop(p))
+            self.recycling.forget(p)
 
     def start_isolated(self, p: int) -> None:
         """A worker for an isolated job, which is told as dead if there is no process for it."""
@@ -153,14 +192,14 @@ class WorkerPool:
             log.error("no worker for an isolated job: %s", error)
             self._unstarted.append((p, str(error)))
             return
-        self._starting[p] = worker
+        self._starting.add(worker)
         self._started(worker)
 
     def ready(self, worker: WorkerProcess) -> None:
         """It said Hello."""
         worker.ready = True
         self._deadline.now()
-        self._starting.pop(worker.p, None)
+        self._starting.discard(worker)
         if not worker.isolated:
             self.restarts.serves(worker.p)
             self._sched.handle(events.Stalled(""), time.monotonic_ns())
@@ -186,16 +225,15 @@ class WorkerPool:
             )  # the pool is broken, as the standard library has it
 
     def retire(self, worker: WorkerProcess, why: str, now: int) -> None:
-        """Its process is unfit: it gets no more jobs, ends those that it has begun (within
-        ``daemon.drain_timeout``), and has a successor."""
-        if worker.unfit or worker.isolated:
-            return
-        log.warning("%s retires: %s", worker, why)
-        worker.unfit = why
+        """Its process is unfit: it is ended if its jobs have not, in ``daemon.drain_timeout``."""
+        worker.retires = why
         worker.retire_by_ns = now + int(self._config.daemon.drain_timeout * 1e9)
-        self._retiring[worker.p] = worker
+        self._retiring.add(worker)
         self._deadline.now()
-        self._sched.handle(events.Drained(worker.p), now)
+
+    def count(self, p: int, reason: str) -> None:
+        """P ``p`` gets another worker."""
+        self.restart_counts.setdefault(p, Counter())[reason] += 1
 
     # -- how many ----------------------------------------------------------------------------------
 
@@ -214,8 +252,9 @@ class WorkerPool:
                 self.wanted[p] = None
         for worker in self._of_ps():
             p = worker.p
-            if p >= procs and p not in self._leaving:
-                self._leaving.add(p)
+            if p >= procs and p not in self._shrinking:
+                self._shrinking.add(p)
+                self.recycling.forget(p)
                 worker.expected = True
                 if worker.ready:
                     self._sched.handle(events.Drained(p), time.monotonic_ns())
@@ -224,11 +263,13 @@ class WorkerPool:
         for waiting in (self._respawn, self.wanted):
             for p in [p for p in waiting if p >= procs]:
                 del waiting[p]
+        self.drop_successors(procs)
         return before
 
     def _of_ps(self) -> list[WorkerProcess]:
-        """Workers of Ps: all but those of isolated jobs."""
-        return [worker for worker in self.supervisor.processes.values() if not worker.isolated]
+        """Workers that serve Ps, or are to."""
+        workers = self.supervisor.processes.values()
+        return [worker for worker in workers if not worker.isolated and worker.p >= 0]
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -236,15 +277,16 @@ class WorkerPool:
         """The kernel says that a worker ended: recover its outcomes, then tell the policy."""
         end = self.supervisor.reap(worker)
         self._deadline.now()
-        self._starting.pop(worker.p, None)
-        if self._retiring.get(worker.p) is worker:
-            del self._retiring[worker.p]
+        self._starting.discard(worker)
+        self._retiring.discard(worker)
+        if self._successors.get(worker.of_p) is worker:
+            del self._successors[worker.of_p]
         now = time.monotonic_ns()
         record = self._sched.record(worker.p)
         culprit = None
         if record is not None and record.epoch == worker.epoch:
             culprit = self._recover_outcomes(record, worker, end, now)
-        counted = ISOLATED_FROM if worker.isolated else worker.p
+        counted = ISOLATED_FROM if worker.isolated else worker.of_p
         self.past_stats[counted] = merge_totals(
             self.past_stats.get(counted, {}), worker.shm.stats(now)
         )
@@ -252,8 +294,10 @@ class WorkerPool:
         worker.shm.close()
         if worker.isolated:
             log.info("%s %s", worker, end.text)
-        elif worker.p in self._leaving:
-            self._leaving.discard(worker.p)
+        elif worker.p < 0:
+            self._ended_beside(worker, end, now)
+        elif worker.p in self._shrinking:
+            self._shrinking.discard(worker.p)
             self._sched.handle(events.Removed(worker.p), now)
             self.restarts.forget(worker.p)
             if worker.p < self.procs and not self._stopping:  # it was called back meanwhile
@@ -287,15 +331,29 @@ class WorkerPool:
         self._sched.handle(events.WorkerDied(worker.p, claimed, culprit, end, waiting), now)
         return guilty
 
+    def _ended_beside(self, worker: WorkerProcess, end: Exit, now: int) -> None:
+        self.recycling.ended(worker, end, now)
+        p = worker.of_p
+        has_one = p in self.supervisor.processes or p in self._successors
+        if worker.ready or worker.unwanted or has_one or self._stopping:
+            return
+        if p not in self._respawn and p < self.procs:  # the one before it has died meanwhile
+            self._not_begun(p, worker.fault or f"{worker} {end.text}", now)
+
     def _replace(self, worker: WorkerProcess, end: Exit, culprit: Job | None, now: int) -> None:
-        counts = self.restart_counts.setdefault(worker.p, Counter())
-        if not worker.unfit:
-            counts["signal" if end.signal else "exit"] += 1
-        if worker.unfit:
-            self.restart_counts[worker.p]["unfit"] += 1
+        if worker.retires:
             log.info("%s has retired", worker)
             self._respawn[worker.p] = now
+            self.recycling.left(worker)
             return
+        if worker.unwanted:
+            self._respawn[worker.p] = now
+            return
+        self.count(worker.p, "signal" if end.signal else "exit")
+        if worker.p in self._successors:
+            log.warning("%s %s; its successor starts already", worker, end.text)
+            return
+        self.recycling.forget(worker.p)
         if not worker.ready:
             self._not_begun(worker.p, worker.fault or f"{worker} {end.text}", now)
             return

@@ -19,12 +19,13 @@ import gmpd
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
-from gmpd.daemon.supervisor import Supervisor
+from gmpd.daemon.supervisor import Supervisor, WorkerProcess
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
 from gmpd.runtime.stats import COUNTERS, unfold
 from gmpd.sched.counters import Histogram
 from gmpd.sched.isolated import Stage
+from gmpd.sched.leavers import p_of
 from gmpd.sched.schedt import Sched
 from gmpd.status import (
     Bytes,
@@ -33,9 +34,11 @@ from gmpd.status import (
     IsolatedWorker,
     Jobs,
     KeyLimit,
+    LeavingWorker,
     Overrun,
     PStatus,
     Queue,
+    Recycling,
     Results,
     Status,
     Steals,
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 DEAF_SHOWN_NS = 250_000_000
 #: How many functions of a P that overran their time limits are named.
 OVERRUNS_SHOWN = 10
+#: How many functions of a worker that was replaced are named.
+FUNCTIONS_SHOWN = 5
 #: How many clients that take no results are named.
 FULL_SHOWN = 10
 #: Keys of limits whose jobs are looked at, and how many with waiting jobs are named.
@@ -100,6 +105,7 @@ def snapshot(c: Observed) -> Status:
         children=c.sched.counters.children,
         ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         isolated=_isolated(c, now),
+        recycling=_recycling(c, now),
         hist=_histograms(c, now),
         messages=c.traffic.counts(),
         message_bytes=Bytes(c.traffic.bytes_in, c.traffic.bytes_out),
@@ -169,11 +175,15 @@ def p_status(c: Observed, p: int, now: int) -> PStatus:
     out.up = int(worker is not None and worker.ready)
     out.state = _state(worker, record, now, c.sched.stealing)
     out.cpu_s = c.pool.past_cpu_s.get(p, 0.0)
+    out.cpu_s += sum(_process(w.process.pid)[0] for w in _leaving_of(c, p))
     out.restarts = dict(c.pool.restart_counts.get(p, {}))
     if p in c.pool.wanted:  # its turn to start has not come
         out.state = "starting"
     if record is not None:
         _add_leases(out, record)
+        for former in c.sched.leaving.values():
+            if p_of(former.p) == p:
+                _add_totals(out, former)
     if worker is not None:
         out.epoch, out.pid, out.core = worker.epoch, worker.process.pid, worker.core
         cpu_s, out.rss = _process(worker.process.pid)
@@ -196,6 +206,30 @@ def _isolated(c: Observed, now: int) -> Isolated:
         states={stage.value: isolated.count(stage) for stage in Stage},
         workers=[_isolated_worker(c, record, now) for record in isolated.ps.values()],
     )
+
+
+def _recycling(c: Observed, now: int) -> Recycling:
+    pool = c.pool
+    leaving = [_leaving(c, record, now) for record in c.sched.leaving.values()]
+    return Recycling(pool.recycling.reloading, pool.recycling.problem, leaving)
+
+
+def _leaving(c: Observed, record: PRecord, now: int) -> LeavingWorker:
+    out = LeavingWorker(p_of(record.p), started=record.begun)
+    worker = c.supervisor.processes.get(record.p)
+    if worker is not None:
+        out.pid, out.left_s = worker.process.pid, (now - worker.left_ns) / 1e9
+        _, out.rss = _process(out.pid)
+    begun = [*record.started.values(), *(each.job for each in record.overrunning.values())]
+    out.functions = list(dict.fromkeys(job.fn.name for job in begun))[:FUNCTIONS_SHOWN]
+    return out
+
+
+def _leaving_of(c: Observed, p: int) -> list[WorkerProcess]:
+    """Former workers of a P that still live: their totals are its own."""
+    if not c.sched.leaving:
+        return []
+    return [w for w in c.supervisor.processes.values() if w.leaving and w.of_p == p]
 
 
 def _isolated_worker(c: Observed, record: IsolatedP, now: int) -> IsolatedWorker:
@@ -226,9 +260,15 @@ def _add_leases(out: PStatus, record: PRecord) -> None:
     out.started = len(record.started)
     out.overrunning = len(record.overrunning)
     out.withheld = len(record.withheld)
-    out.jobs_finished = record.finished
-    out.steals = Steals(record.steal_hits, record.steal_misses)
-    out.stolen, out.lost = record.stolen_to, record.stolen_from
+    _add_totals(out, record)
+
+
+def _add_totals(out: PStatus, record: PRecord) -> None:
+    out.jobs_finished += record.finished
+    steals = out.steals
+    out.steals = Steals(steals.hit + record.steal_hits, steals.empty + record.steal_misses)
+    out.stolen += record.stolen_to
+    out.lost += record.stolen_from
 
 
 def _running(record: PRecord, slots: Any, now: int) -> tuple[str | None, float]:
@@ -265,9 +305,17 @@ def _counters(c: Observed, p: int, now: int) -> PStatus:
     """The worker's own counters, with those of its predecessors added to the totals."""
     worker = c.supervisor.processes.get(p)
     current = worker.shm.stats(now) if worker is not None else {}
-    merged = merge_totals(c.pool.past_stats.get(p, {}), current)
+    merged = merge_totals(_past(c, p, now), current)
     merged.pop("hist", None)
     return PStatus(p, **{**NOTHING_COUNTED, **merged})
+
+
+def _past(c: Observed, p: int, now: int) -> dict[str, Any]:
+    """The totals of a P's former workers."""
+    past = c.pool.past_stats.get(p, {})
+    for worker in _leaving_of(c, p):
+        past = merge_totals(past, worker.shm.stats(now))
+    return past
 
 
 def _histograms(c: Observed, now: int) -> dict[str, Hist]:
@@ -288,9 +336,11 @@ def _hist(counted: Histogram) -> Hist:
 
 def _worker_histograms(c: Observed, now: int) -> dict[str, Hist]:
     total: dict[str, Any] = {}
-    for p in {*c.supervisor.processes, *c.pool.past_stats}:
+    for p in {*c.supervisor.processes, *c.pool.past_stats, *map(p_of, c.sched.leaving)}:
+        if p < 0:
+            continue  # with its P
         worker = c.supervisor.processes.get(p)
         current = worker.shm.stats(now) if worker is not None else {}
-        merged = merge_totals(c.pool.past_stats.get(p, {}), current)
+        merged = merge_totals(_past(c, p, now), current)
         total = sum_of(total, merged.get("hist", {}))
     return {name: Hist(**each) for name, each in total.items()}

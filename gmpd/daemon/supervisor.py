@@ -11,6 +11,7 @@ import secrets
 import select
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,16 @@ from gmpd.daemon.shm import WorkerShm
 from gmpd.inherited import Inherited
 from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.leavers import number_beside, p_of
 from gmpd.timeouts import wait_ms
 
 
 @dataclass(eq=False)
 class WorkerProcess:
-    """One worker process: epoch ``epoch`` of P ``p``, or the only one of isolated worker ``p``."""
+    """One worker process: epoch ``epoch`` of P ``of_p``, or the only one of isolated worker ``p``.
+
+    ``p`` is its number: that of its P while it serves (see ``sched.leavers``).
+    """
 
     p: int
     epoch: int
@@ -57,9 +62,14 @@ class WorkerProcess:
     stillness: Stillness = field(default_factory=Stillness)
     #: CPU time of the process, once it is gone.
     cpu_s: float = 0.0
-    #: It is unfit, and retires: why, and when it is ended whatever it holds.
-    unfit: str = ""
+    #: It retires: why, and when it is ended whatever it holds (0: never).
+    retires: str = ""
     retire_by_ns: int = 0
+    #: It has left its P to a successor, since then.
+    left_ns: int = 0
+    #: It is replaced when it has finished this number of jobs, and at this time (``recycling``).
+    recycle_at: int = sys.maxsize
+    recycle_at_ns: int | None = None
     #: The fault that it reported before it ended.
     fault: str = ""
 
@@ -78,8 +88,23 @@ class WorkerProcess:
     def isolated(self) -> bool:
         return self.p >= ISOLATED_FROM
 
+    @property
+    def of_p(self) -> int:
+        """The P that it serves, has served, or will serve."""
+        return p_of(self.p)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it ends the jobs that it has begun, and its P is another worker's."""
+        return self.p < 0 and self.ready
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether it was ended before it was ready, and nothing was wrong with it."""
+        return self.expected and not self.ready and not self.fault
+
     def __str__(self) -> str:
-        of = "an isolated job" if self.isolated else f"P{self.p}"
+        of = "an isolated job" if self.isolated else f"P{self.of_p}"
         return f"worker {self.process.pid} of {of}"
 
 
@@ -122,13 +147,28 @@ class Supervisor:
     def worker_of(self, p: int, epoch: int) -> WorkerProcess | None:
         """The process of this epoch of a P, while it is not confirmed dead."""
         worker = self.processes.get(p)
+        if worker is None or worker.epoch != epoch:
+            worker = self.processes.get(p if p < 0 else number_beside(p, epoch))
         return worker if worker is not None and worker.epoch == epoch else None
+
+    def renumber(self, worker: WorkerProcess, number: int) -> None:
+        """File a worker under another number: it begins to serve its P, or leaves it."""
+        del self.processes[worker.p]
+        worker.p = number
+        self.processes[number] = worker
 
     def spawn(self, p: int) -> WorkerProcess:
         """Start a worker for P ``p``. Raises OSError when the system has no process to give."""
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
         core = core_of(p, self.procs) if self.config.daemon.pin else None
         return self._start(p, epoch, core)
+
+    def spawn_successor(self, p: int) -> WorkerProcess:
+        """Start another worker for P ``p`` beside the one that it has. Raises OSError as ``spawn``
+        does."""
+        epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
+        core = core_of(p, self.procs) if self.config.daemon.pin else None
+        return self._start(number_beside(p, epoch), epoch, core)
 
     def spawn_isolated(self, p: int) -> WorkerProcess:
         """Start a worker for one isolated job. Raises OSError as ``spawn`` does.
@@ -144,7 +184,7 @@ class Supervisor:
 
     def _start(self, p: int, epoch: int, core: int | None) -> WorkerProcess:
         secret = secrets.token_bytes(32)
-        shm, fd = WorkerShm.create(f"gmpd-p{p}")
+        shm, fd = WorkerShm.create(f"gmpd-p{p_of(p)}")
         try:
             process = subprocess.Popen(
                 interpreter.command("gmpd.daemon.worker", str(fd), options=self.context.options),
@@ -181,7 +221,7 @@ class Supervisor:
     ) -> None:
         config, context = self.config, self.context
         settings = {
-            "p": p,
+            "p": p_of(p),
             "epoch": epoch,
             "secret": secret,
             "core": core,
@@ -198,7 +238,8 @@ class Supervisor:
             "plain_calls": config.limits.plain_calls,
             "value_bytes": config.limits.value_bytes,
             "worker_results": config.limits.worker_results,
-            "worker_memory": config.limits.worker_memory,
+            "memory": config.recycle.memory,
+            "grace": config.recycle.grace,
             "worker_calls": config.limits.worker_calls,
             "umask": context.inherited.umask,
             "variables": dict(context.inherited.variables),

@@ -31,6 +31,7 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in
 from gmpd.daemon.definitions import Definitions
+from gmpd.daemon.farewell import Farewell
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
@@ -46,7 +47,7 @@ from gmpd.daemon.threads import Threads
 from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
-from gmpd.protocol import Outcome
+from gmpd.protocol import Outcome, Wear
 from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
 from gmpd.runtime.loop import Loop
@@ -133,8 +134,9 @@ class Worker:
         self.firsts = Firsts(shm)
         self._declared: list[protocol.Declaration] | None = None
         self._fitness = Fitness(
-            lambda: self.loop.sysmon.thread, settings["worker_memory"], settings["worker_calls"]
+            lambda: self.loop.sysmon.thread, settings["memory"], settings["worker_calls"]
         )
+        self._farewell = Farewell(self, settings["grace"])
 
     def _listen(self) -> None:
         """The run loop's reports."""
@@ -178,16 +180,18 @@ class Worker:
             flaw = no_thread()
         if flaw:
             self._retire(flaw)
+        elif excess := self._fitness.excess():
+            self._send(protocol.Unfit(excess, Wear.LARGE))
 
     def _count_down(self) -> None:
         self._fitness.calls_left -= 1
         if not self._fitness.calls_left and not self.isolated:
-            self._retire("it has begun as many jobs as limits.worker_calls allows")
+            self._retire("it has begun as many jobs as limits.worker_calls allows", Wear.USED)
 
-    def _retire(self, why: str) -> None:
+    def _retire(self, why: str, wear: Wear = Wear.UNFIT) -> None:
         """Take up no more jobs; the coordinator revokes those that have not begun."""
         self._claim = _claim_nothing
-        self._send(protocol.Unfit(why))
+        self._send(protocol.Unfit(why, wear))
 
     def _count_stolen(self, attempt: Attempt) -> None:
         if attempt.token in self._stolen:
@@ -208,8 +212,8 @@ class Worker:
         del self.attempts[attempt.token]
         self._stolen.discard(attempt.token)
         self._was_revoked = True
-        if self._draining and not self.attempts:
-            self.stop()
+        if self._draining:
+            self._farewell.look()
 
     def ended(self, attempt: Attempt) -> None:
         """An attempt has its outcome; this M holds P."""
@@ -236,8 +240,8 @@ class Worker:
             > (GATHER_CHILDREN_NS if attempt.child else GATHER_NS)
         ):
             self.flush()
-        if self._draining and not self.attempts:
-            self.stop()
+        if self._draining:
+            self._farewell.look()
 
     def paused(self) -> None:
         """P is between two attempts. Another M's attempt, which lost P, runs then: should the
@@ -275,8 +279,8 @@ class Worker:
         self.overrunning[attempt.token] = attempt
         self.flush()  # that it began
         self._send(protocol.Expired([attempt.token]))
-        if self._draining and not self.attempts:
-            self.stop()
+        if self._draining:
+            self._farewell.look()
 
     def yielded(self, attempt: Attempt, blobs: list[Blob]) -> None:
         """Items of a generator job."""
@@ -460,8 +464,7 @@ class Worker:
             return
         self._report(self._withheld.end_all())
         self._draining = True  # what is fresh was revoked, and is dropped when it comes up
-        if not self.attempts:
-            self.stop()
+        self._farewell.look()
 
     def _on_monitor(self) -> None:
         """The connection was cut (by a frame over the limit, for example): its messages may be

@@ -115,6 +115,8 @@ class Workers:
             case protocol.Finished():
                 rows = len(message.tokens)
                 worker.finished += rows
+                if worker.finished >= worker.recycle_at:
+                    self._pool.recycling.used_up(worker)
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 handle(events.Finished(p, epoch, message, buffers), now)
                 worker.shm.acknowledge(worker.finished)
@@ -124,9 +126,9 @@ class Workers:
                 handle(events.SetAside(p, epoch, tokens), now)
             case protocol.Withheld(tokens, nbytes):
                 handle(events.Withheld(p, epoch, tokens, nbytes), now)
-            case protocol.Unfit(reason):
+            case protocol.Unfit(reason, wear):
                 handle(events.Heard(p, epoch), now)
-                self._pool.retire(worker, reason, now)
+                self._pool.recycling.worn(worker, wear, reason, now)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
             case protocol.Progress():
@@ -169,7 +171,9 @@ class Workers:
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         info = message.info
-        worker = None if info.p is None else self._pool.supervisor.processes.get(info.p)
+        worker = None
+        if info.p is not None and info.epoch is not None:
+            worker = self._pool.supervisor.worker_of(info.p, info.epoch)
         if worker is None or not secrets.compare_digest(info.secret, worker.secret):
             raise ProtocolError("a Hello for a worker, without the secret of that worker")
         if why := _changed(message):
@@ -185,8 +189,10 @@ class Workers:
         elif worker.isolated:
             self._sched.handle(events.IsolatedReady(worker.p), time.monotonic_ns())
         else:
-            ready = events.WorkerReady(worker.p, worker.epoch)
-            self._sched.handle(ready, time.monotonic_ns())
+            now = time.monotonic_ns()
+            if worker.p < 0:
+                self._pool.recycling.promote(worker, now)
+            self._sched.handle(events.WorkerReady(worker.p, worker.epoch), now)
         worker.peer = peer
         self._processes[peer] = worker
         self._router.identified()
@@ -199,7 +205,8 @@ class Workers:
         """Pass a message on; its sender learns it if the worker that it is for is gone."""
         to = self._pool.supervisor.worker_of(message.p, message.epoch)
         if to is not None and to.peer in self._processes:
-            self._send(to, msgspec.structs.replace(message, p=worker.p, epoch=worker.epoch), frames)
+            source = msgspec.structs.replace(message, p=worker.of_p, epoch=worker.epoch)
+            self._send(to, source, frames)
         else:
             self._send(worker, protocol.Lost(message.p, message.epoch))
 
@@ -234,7 +241,7 @@ class Workers:
             pass
         self._processes.pop(worker.peer, None)
         for other in self._processes.values():
-            self._send(other, protocol.Lost(worker.p, worker.epoch))
+            self._send(other, protocol.Lost(worker.of_p, worker.epoch))
 
     def take_disconnects(self) -> None:
         """Ends of connections say nothing here: a death is told by the kernel."""

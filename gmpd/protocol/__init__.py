@@ -101,6 +101,7 @@ from gmpd.protocol.fields import (
     StackDump,
     Stage,
     Values,
+    Wear,
 )
 from gmpd.protocol.messages import (
     RETIRED,
@@ -233,6 +234,7 @@ __all__ = [
     "Unfit",
     "Values",
     "Waive",
+    "Wear",
     "Welcome",
     "Withheld",
     "Withhold",

@@ -122,6 +122,17 @@ class Refusal(IntEnum):
     NOT_ALLOWED = 5
 
 
+class Wear(IntEnum):
+    """Why a worker needs a successor: ``Unfit.wear``."""
+
+    #: Its process lacks what jobs need: it claims nothing more.
+    UNFIT = 0
+    #: It has begun as many jobs as ``limits.worker_calls`` allows: it claims nothing more.
+    USED = 1
+    #: It is larger than ``recycle.memory``: it claims on until it is told to stop.
+    LARGE = 2
+
+
 class Ending(IntEnum):
     """Why a daemon ends: ``Gone.code``."""
 

@@ -36,6 +36,7 @@ from gmpd.protocol.fields import (
     StackDump,
     Stage,
     Values,
+    Wear,
 )
 
 #: How ``codec`` names a part: the program in hex, and the part's number there.
@@ -417,10 +418,10 @@ class Started(Envelope, tag=19):
 
 
 class Unfit(Envelope, tag=42):
-    """The worker's process is unfit: it claims no more leases, ends its begun jobs, and needs a
-    successor."""
+    """The worker needs a successor: see ``Wear``. ``reason`` is for the log."""
 
     reason: str
+    wear: Wear = Wear.UNFIT
 
 
 class Aside(Envelope, tag=43):

@@ -122,6 +122,11 @@ class ChanRouter:
         self._last_pin = 0
         self._dead: set[Address] = set()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether another worker has a channel of ours, or a result with one is on its way."""
+        return bool(self._held or self._pinned)
+
     # ---- packing ------------------------------------------------------------------------------
 
     @contextmanager

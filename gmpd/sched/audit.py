@@ -5,7 +5,7 @@ For tests, and after a handler has failed: it looks at every job.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from gmpd.errors import InvariantError
@@ -27,13 +27,13 @@ class Audited(Protocol):
     isolated: Isolation
     delays: Delays
     gates: Gates
-    ps: dict[int, PRecord]
     functions: Functions
     started_max: int
 
     @property
     def unfinished(self) -> int: ...
 
+    def records(self) -> Iterator[PRecord]: ...
     def is_idle(self, record: PRecord) -> bool: ...
     def could_run(self) -> bool: ...
 
@@ -46,7 +46,7 @@ def audit(sched: Audited) -> None:
     places.see(sched.isolated.queue, JobState.QUEUED, "isolated queue")
     places.see(sched.delays, JobState.DELAYED, "heap")
     places.see(sched.gates, JobState.LIMITED, "gates")
-    for record in (*sched.ps.values(), *sched.isolated.ps.values()):
+    for record in sched.records():
         places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
         places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
         places.see(record.withheld.values(), JobState.STARTED, f"P{record.p} withheld")
@@ -77,7 +77,7 @@ def _audit_gates(sched: Audited) -> None:
     inside: dict[Gate, int] = {}
     for held in sched.gates.passes.values():
         inside[held.gate] = inside.get(held.gate, 0) + 1
-    for record in (*sched.ps.values(), *sched.isolated.ps.values()):
+    for record in sched.records():
         for overrun in record.overrunning.values():
             if overrun.limit is not None:
                 gate = overrun.limit.gate

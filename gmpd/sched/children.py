@@ -54,7 +54,7 @@ class Children:
 
         Raises ProtocolError for one that is dead, or was replaced.
         """
-        record = self._ps.all.get(p)
+        record = self._ps.record(p)
         if record is None or epoch != record.epoch or not record.ready:
             raise ProtocolError(f"children from epoch {epoch} of P{p}, which is no more")
         self._ps.heard(record, now)
@@ -72,6 +72,11 @@ class Children:
             self.parents[record.p] = record
         else:
             self.parents.pop(record.p, None)
+
+    def renumbered(self, p: int, record: PRecord) -> None:
+        """The worker of P ``p`` is leaving, and has a number of its own."""
+        if self.parents.pop(p, None) is not None:
+            self.parents[record.p] = record
 
     def orphan(self, record: PRecord, now: int) -> None:
         """The children of a dead worker have no parent: they end like the jobs of a client that

@@ -40,7 +40,7 @@ class Deaths:
         executing, culprit, end, unbegun = (
             event.executing, event.culprit, event.end, event.unbegun
         )  # fmt: skip
-        record = self._ps.all.get(event.p)
+        record = self._ps.record(event.p)
         if record is None:
             return
         record.ready = False
@@ -72,6 +72,7 @@ class Deaths:
             if not self._lost(waits, end, guilty, now):
                 self._ledger.begin_again([waits])
         self._limits.died(record, now)
+        self._ps.gone(record)
 
     def _lost(self, job: Job, end: Exit, guilty: Job | None, now: int) -> bool:
         """Whether that was its end; else it is to be queued again.

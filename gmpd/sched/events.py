@@ -314,6 +314,13 @@ class Drained(OfPool, frozen=True, gc=False):
     p: int
 
 
+class Left(OfPool, frozen=True, gc=False):
+    """The worker of P ``p`` gives it to a successor, which says ``WorkerReady`` when it is. It gets
+    no more jobs, finishes claimed ones, and has a number of its own from now on (``leavers``)."""
+
+    p: int
+
+
 class Removed(OfPool, frozen=True, gc=False):
     """A P that was shrunk away has ended."""
 
@@ -368,6 +375,10 @@ class IsolatedDied(OfPool, frozen=True, gc=False):
         return Kept("IsolatedDied", "P", self.p, len(self.begun), None, text)
 
 
+class IsolatedRenewed(OfPool, frozen=True, gc=False):
+    """Workers that are kept ready for isolated jobs have old code."""
+
+
 class IsolatedLimited(OfPool, frozen=True, gc=False):
     """The limit of isolated jobs that run at once, from now on."""
 
@@ -388,8 +399,8 @@ class Draining(OfPool, frozen=True, gc=False):
 
 
 PoolEvent: TypeAlias = (
-    WorkerReady | ParentOpened | Drained | Removed | WorkerDied | IsolatedReady | IsolatedUnfit
-    | IsolatedDied | IsolatedLimited | Stalled | Draining
+    WorkerReady | ParentOpened | Drained | Left | Removed | WorkerDied | IsolatedReady
+    | IsolatedUnfit | IsolatedRenewed | IsolatedDied | IsolatedLimited | Stalled | Draining
 )  # fmt: skip
 
 

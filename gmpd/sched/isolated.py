@@ -138,6 +138,8 @@ class Isolation:
     def ready(self, p: int) -> None:
         """A worker said Hello. ProtocolError, nothing changed, for one that is not expected."""
         record = self.ps.get(p)
+        if record is not None and record.stage is Stage.ENDING:
+            return  # it is being killed, see ``renew``
         if record is None or record.stage is not Stage.STARTING:
             raise ProtocolError(f"a Hello of isolated worker {p}, which was not waited for")
         record.ready = True
@@ -209,6 +211,13 @@ class Isolation:
         for record in gone:
             record.stage = Stage.ENDING
         return gone
+
+    def renew(self) -> list[IsolatedP]:
+        """Those without a job, which are to be killed: others start when they are wanted."""
+        unused = [p for p in self.ps.values() if p.stage in (Stage.STARTING, Stage.SPARE)]
+        for record in unused:
+            record.stage = Stage.ENDING
+        return unused
 
     def free(self) -> Iterator[IsolatedP]:
         """Ready ones, as long as jobs wait and the limit allows: each is to be leased its job."""

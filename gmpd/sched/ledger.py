@@ -251,7 +251,7 @@ class Ledger:
                 "waited_us": max(0, waited_ns // 1000),
             }
             if job.p is not None:
-                common["p"] = job.p.p
+                common["p"] = job.p.p  # the shell makes it the number of a P
             special = outcome, {**common, **details}
         self.outboxes.add(job.session, job.seq, payload, buffers, ran_us, special)
 

@@ -4,15 +4,20 @@
 probed, in memory that it shares; if its run loop stands still it is *deaf*: the leases that it did
 not claim are revoked, and it gets none until it moves again.
 
+**Leaving.** A worker may give its P to a successor while jobs run in it. Its record then is beside
+those of the Ps, holds what has begun, gets nothing more, and goes with the worker. The P has a new
+record, and waits for the successor.
+
 It does not know jobs, nor which P should get one: only whether a P holds any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from gmpd.errors import ProtocolError
 from gmpd.sched.instructions import Instruction, Probe, RecoverOutcomes, Retire, Revoke, UndefineAt
+from gmpd.sched.leavers import number_beside, p_of
 from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, Function, PRecord
 
 
@@ -21,6 +26,8 @@ class Ps:
 
     def __init__(self, out: list[Instruction]) -> None:
         self.all: dict[int, PRecord] = {}
+        #: Leaving workers, by their numbers (``leavers``).
+        self.leaving: dict[int, PRecord] = {}
         #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
         #: and leaves the others asleep (Go's idle P list).
         self.idle: list[PRecord] = []
@@ -53,9 +60,38 @@ class Ps:
         self.idle.append(record)
         return record
 
+    def record(self, p: int) -> PRecord | None:
+        """The P, or the leaving worker, of this number."""
+        return self.all.get(p) or self.leaving.get(p)
+
+    def records(self) -> Iterator[PRecord]:
+        """Of all Ps and leaving workers."""
+        yield from self.all.values()
+        yield from self.leaving.values()
+
+    def leave(self, p: int, now: int) -> PRecord:
+        """The worker of P ``p`` gives it away: its record is a leaving worker's from now on."""
+        record = self.all[p]
+        self._drain(record, now)
+        heir = self.all[p] = PRecord(p, record.epoch)
+        heir.next_token = record.next_token
+        record.p = number_beside(p, record.epoch)
+        self.leaving[record.p] = record
+        return record
+
+    def gone(self, record: PRecord) -> None:
+        """A leaving worker is confirmed dead: its P keeps what it had counted."""
+        if self.leaving.pop(record.p, None) is None:
+            return
+        home = self.all.get(p_of(record.p))
+        if home is not None:
+            home.add_counts(record)
+
     def drain(self, p: int, now: int) -> None:
         """Shrink: P ``p`` gets no more jobs, finishes claimed ones, and loses its other leases."""
-        record = self.all[p]
+        self._drain(self.all[p], now)
+
+    def _drain(self, record: PRecord, now: int) -> None:
         if record.draining:
             return
         record.draining = True
@@ -73,7 +109,7 @@ class Ps:
 
     def forget(self, fn: Function) -> None:
         """No session uses this function any more: workers need not know it."""
-        for p in self.all.values():
+        for p in self.records():
             if fn.fid in p.defined:
                 p.defined.discard(fn.fid)
                 self._out.append(UndefineAt(p, [fn.fid]))
@@ -111,7 +147,10 @@ class Ps:
         """Probe Ps and isolated workers that hold leases and were not heard for a while; whether
         there are any."""
         found, later = False, None
-        for p in (*self.all.values(), *isolated.values()) if isolated else self.all.values():
+        ps: Collection[PRecord] = self.all.values()
+        if isolated or self.leaving:
+            ps = [*self.records(), *isolated.values()]
+        for p in ps:
             at = p.probe_at_ns
             if not at or not p.is_holding:
                 continue

@@ -421,6 +421,14 @@ class PRecord:
             f" {self.used_ns / 1e6:.3f} ms of credit used, next token {self.next_token}>"
         )
 
+    def add_counts(self, other: PRecord) -> None:
+        """Count what another worker of this P has counted as its own."""
+        self.finished += other.finished
+        self.stolen_to += other.stolen_to
+        self.stolen_from += other.stolen_from
+        self.steal_hits += other.steal_hits
+        self.steal_misses += other.steal_misses
+
     def is_deaf_for(self, ns: int, now: int) -> bool:
         """Whether it has been deaf for ``ns``."""
         return self.deaf and now - self.deaf_ns >= ns

@@ -21,7 +21,7 @@ clock, uses randomness, does IO or logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, assert_never, get_args
 
 from gmpd.errors import InvariantError, ProtocolError
@@ -34,7 +34,7 @@ from gmpd.sched.children import Children
 from gmpd.sched.deaths import Deaths
 from gmpd.sched.events import AnyEvent, TurnEnded
 from gmpd.sched.history import History
-from gmpd.sched.instructions import Instruction
+from gmpd.sched.instructions import Instruction, Kill
 from gmpd.sched.lease_events import LeaseEvents
 from gmpd.sched.leasing import Leasing
 from gmpd.sched.ledger import Ledger
@@ -84,6 +84,7 @@ class Sched:
             **dict.fromkeys(get_args(events.Answer), self._shell_answered),
         }
         self.ps = ps.all
+        self.leaving = ps.leaving
         self.sessions = ledger.sessions
         self.queue = ledger.queue
         self.isolated = ledger.isolated
@@ -128,7 +129,7 @@ class Sched:
 
     def _worker_said(self, event: events.WorkerEvent, now: int) -> None:  # noqa: C901 - a case per event
         p = event.p
-        record = self.ps.get(p) or self.isolated.ps.get(p)
+        record = self.ps.get(p) or self.isolated.ps.get(p) or self._ps.leaving.get(p)
         if record is None or record.epoch != event.epoch:
             self.counters.dropped["stale_epoch"] += event.rows
             return
@@ -202,6 +203,8 @@ class Sched:
                 self._children.open_parent(event.p, event.epoch, now)
             case events.Drained():
                 self._ps.drain(event.p, now)
+            case events.Left():
+                self._children.renumbered(event.p, self._ps.leave(event.p, now))
             case events.Removed():
                 self._ps.remove(event.p)
             case events.WorkerDied():
@@ -210,6 +213,8 @@ class Sched:
                 self.isolated.ready(event.p)
             case events.IsolatedUnfit():
                 self.isolated.broken(event.p)
+            case events.IsolatedRenewed():
+                self._out.extend(Kill(record) for record in self.isolated.renew())
             case events.IsolatedDied():
                 self._deaths.isolated_died(event, now)
             case events.IsolatedLimited():
@@ -361,8 +366,13 @@ class Sched:
         return any(record.asked for record in self.ps.values())
 
     def record(self, p: int) -> PRecord | None:
-        """The P, or the isolated worker, of this number."""
-        return self.ps.get(p) or self.isolated.ps.get(p)
+        """The P, or the leaving or isolated worker, of this number."""
+        return self._ps.record(p) or self.isolated.ps.get(p)
+
+    def records(self) -> Iterator[PRecord]:
+        """Of all Ps, leaving and isolated workers."""
+        yield from self._ps.records()
+        yield from self.isolated.ps.values()
 
     def is_idle(self, record: PRecord) -> bool:
         """Whether it is on the list of Ps without fresh work."""

@@ -42,16 +42,6 @@ def test_a_worker_that_can_start_no_thread_retires(boot: Boot) -> None:
     assert client.outcomes(client.submit("jobs_unfit:start_a_thread", ()))[0][0] is Outcome.OK
 
 
-def test_a_worker_that_has_grown_too_large_retires_after_what_it_holds(boot: Boot) -> None:
-    _, client = boot(**{"daemon.procs": 1, "limits.worker_memory": 200 << 20})
-    parked = client.submit("asyncio:sleep", (1.0, "rested"))
-    client.until(lambda: set(parked) <= client.running)
-    client.outcomes(client.submit("jobs_unfit:grow", (300,)))
-    assert client.outcomes(parked)[0][:2] == (Outcome.OK, "rested")
-    client.until(lambda: retired(client))
-    assert client.outcomes(client.submit("jobs_for_tests:pid", ()))[0][0] is Outcome.OK
-
-
 @pytest.mark.parametrize("what", ["modules", "path", "asyncio", "time"])
 def test_a_worker_whose_python_is_broken_retires(boot: Boot, what: str) -> None:
     _, client = boot(**{"daemon.procs": 1})

@@ -119,6 +119,8 @@ class World:
         self.revoked = self.collected = self.aside = 0
         #: Leases that a worker found revoked when it came to them.
         self.dropped = 0
+        #: Workers that left their P, and those that had begun something then.
+        self.left = self.left_with_work = 0
 
     # -- what may happen
 
@@ -157,6 +159,7 @@ class World:
             (self.die, 1),
             (self.leave, 0.3),
             (self.retire, 0.3),
+            (self.give_p_away, 0.6),
             (self.lie, 1),
         ]
 
@@ -414,10 +417,12 @@ class World:
         worker = self.awake()
         if worker is not None and worker.retired and not worker.begun and not worker.offered:
             self.flush(worker)
-            del self.workers[worker.record.p]
+            p = worker.record.p
+            del self.workers[p]
             self._orphan(worker)
-            self.desk.died(worker.record.p)
-            self.desk.remove_p(worker.record.p)
+            self.desk.died(p)
+            if p >= 0:
+                self.desk.remove_p(p)
 
     def withhold(self, worker: Worker, tokens: list[int], on: bool) -> None:
         if on:
@@ -457,7 +462,7 @@ class World:
         self.frames -= set(worker.frames.values())
         self._orphan(worker)
         self.desk.died(p, set(begun), culprit)
-        if worker.retired:
+        if worker.retired and p >= 0:
             self.desk.remove_p(p)
 
     def _orphan(self, worker: Worker) -> None:
@@ -465,8 +470,20 @@ class World:
             self.gone.add(worker.record.session.sid)
 
     def retire(self) -> None:
-        if (worker := self.any_worker()) is not None:
+        worker = self.any_worker()
+        if worker is not None and worker.record.p >= 0:
             self.desk.drain_p(worker.record.p)
+
+    def give_p_away(self) -> None:
+        """A worker leaves its P to a successor, which comes later, and ends what it has begun."""
+        worker = self.any_worker()
+        if worker is None or worker.record.p < 0:
+            return
+        p = worker.record.p
+        self.desk.leave_p(p)
+        self.workers[worker.record.p] = self.workers.pop(p)
+        self.left += 1
+        self.left_with_work += bool(worker.begun)
 
     def lie(self) -> None:
         """Late messages of a worker that is no more, and of leases that have ended."""
@@ -541,7 +558,7 @@ class World:
         pytest.fail(f"{self.sched.unfinished} jobs never ended")
 
     def check(self) -> None:
-        parents = [p.session for p in self.sched.ps.values() if p.session is not None]
+        parents = [p.session for p in self.sched.records() if p.session is not None]
         for client in [*self.clients, *parents]:
             for seq in self.submitted[client.sid]:
                 assert len(self.desk.outcomes[client.sid, seq]) == 1
@@ -612,6 +629,8 @@ def moves(world: World) -> dict[str, int]:
         "held back": world.held_back,
         "withheld": world.n_withheld,
         "set aside": world.aside,
+        "left": world.left,
+        "left with work": world.left_with_work,
         "overran": world.sched.counters.overran,
         "tried again after that": world.sched.counters.retried["timeout"],
     }
@@ -622,6 +641,7 @@ def test_every_job_ends_exactly_once(first: int) -> None:
     total = live_all(first, live, moves)
     seen = ["stolen", "revoked", "dropped", "collected", "children"]
     seen += ["held back", "withheld", "set aside", "overran", "tried again after that"]
+    seen += ["left", "left with work"]
     for each in ("ok", "error", "timeout", "cancelled", "lost", *seen):
         assert total[each], f"the worlds are too tame: nothing was {each}"
 

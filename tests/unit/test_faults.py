@@ -347,7 +347,8 @@ def test_a_worker_of_another_version_is_not_let_serve(
     worker = WorkerProcess()
 
     class Supervisor:
-        processes = {0: worker}
+        def worker_of(self, p: int, epoch: int) -> Any:
+            return worker if (p, epoch) == (0, 1) else None
 
         def kill(self, worker: Any) -> None:
             killed.append(worker)
@@ -357,7 +358,7 @@ def test_a_worker_of_another_version_is_not_let_serve(
     workers = Workers(
         desk.sched, pool, router, Any, Traffic(), desk.clients.welcome, desk.faults  # type: ignore[arg-type]
     )  # fmt: skip
-    info = {**versions.own(), "p": 0, "secret": worker.secret, "python": "3.2.1"}
+    info = {**versions.own(), "p": 0, "epoch": 1, "secret": worker.secret, "python": "3.2.1"}
     router.say(b"w", protocol.hello("worker", b"", info))
     workers.receive()
     assert killed == [worker]
