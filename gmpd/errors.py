@@ -2,6 +2,7 @@
 
     GmpdError
     ├── ConfigError            a file, flag or variable is wrong (the operator's fault)
+    ├── StoreBroken            the disk of durable jobs failed (start the daemon again)
     ├── DaemonUnreachable      no daemon there, or it ended (no party's fault)
     ├── ProtocolError          the other side speaks another version, or nonsense (the peer's fault)
     ├── QueueFull              a named limit refused the job; it was not accepted (try again later)
@@ -50,6 +51,11 @@ def another(error: Exception) -> Exception:
 
 class ConfigError(GmpdError):
     """A configuration value is wrong. The text names the value, where it came from and the mend."""
+
+
+class StoreBroken(GmpdError):
+    """The store of durable jobs failed while the daemon ran, which ended it. The next start reads
+    from the disk what is there: no acknowledged job is lost."""
 
 
 class DaemonUnreachable(GmpdError, ConnectionError):

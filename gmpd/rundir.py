@@ -26,6 +26,8 @@ from gmpd.errors import ConfigError, DaemonUnreachable
 
 DISCOVERY = "gmpd.json"
 LOCK = "gmpd.lock"
+#: Why the last daemon ended, if it did so by itself.
+ENDED = "gmpd.ended"
 SOCKET_SUFFIX = ".sock"
 #: Behind the name of a socket that takes no more connections for now.
 SHUT_SUFFIX = ".shut"
@@ -398,8 +400,8 @@ def read_discovery(directory: str | os.PathLike[str]) -> Discovery:
         text = _read_own(Path(directory) / DISCOVERY)
     except FileNotFoundError:
         raise DaemonUnreachable(
-            f"no daemon in {directory}: start one with `gmpd up`, or say where it is with"
-            f" --runtime-dir or GMPD_RUNTIME_DIR"
+            f"no daemon in {directory}{_last_end(directory)}: start one with `gmpd up`, or say"
+            f" where it is with --runtime-dir or GMPD_RUNTIME_DIR"
         ) from None
     record = _parsed(text, Path(directory) / DISCOVERY)
     if record.is_gone:
@@ -407,6 +409,25 @@ def read_discovery(directory: str | os.PathLike[str]) -> Discovery:
             f"the daemon in {directory} (pid {record.pid}) is dead: start a new one with `gmpd up`"
         )
     return record
+
+
+def note_end(directory: str | os.PathLike[str], why: str) -> None:
+    """A daemon ends by itself: commands that look for one report the reason until the next one."""
+    path = Path(directory) / ENDED
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        if why:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(why)
+
+
+def _last_end(directory: str | os.PathLike[str]) -> str:
+    try:
+        why = _read_own(Path(directory) / ENDED).decode(errors="replace")
+    except (FileNotFoundError, ConfigError):
+        return ""
+    return f" (the last one ended: {why})" if why else ""
 
 
 def _read_own(path: Path) -> bytes:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,13 +42,14 @@ class Daemon:
         self._clients: list[gmpd.Client] = []
         self.start()
 
-    def start(self) -> None:
+    def start(self, *flags: str) -> None:
         with (self.directory / "log").open("ab") as log:
-            self.process = self._serve(log)
+            self.process = self._serve(log, flags)
 
-    def _serve(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _serve(self, log: IO[bytes], flags: Sequence[str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "gmpd.cli", "serve", *flags]
         return subprocess.Popen(
-            [sys.executable, "-m", "gmpd.cli", "serve"], env=self.env, cwd=self.directory,
+            command, env=self.env, cwd=self.directory,
             stdout=subprocess.DEVNULL, stderr=log,
         )  # fmt: skip
 
@@ -65,6 +67,19 @@ class Daemon:
         assert client is not None
         self._clients.append(client)
         return client
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """A command of the command line: its exit code, and what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "gmpd.cli", *words], env=self.env, cwd=ROOT,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    def end(self) -> int:
+        """In order; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
 
     def kill_at(self, moment: str) -> None:
         """It dies when it comes to this moment: see ``tests.failpoints``."""
@@ -85,6 +100,5 @@ class Daemon:
         for client in self._clients:
             client.close(wait=False)
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+            self.end()
         shutil.rmtree(self.directory / "run", ignore_errors=True)  # of one that was killed

@@ -26,6 +26,7 @@ class Exit(IntEnum):
     VERSION = 7, "the daemon speaks another version"
     BUG = 70, "a bug in gmpd"  # EX_SOFTWARE of sysexits.h
     MACHINE = 71, "the machine refused: disk, memory, descriptors"  # EX_OSERR
+    STORE = 75, "the store of durable jobs failed: start the daemon again"  # EX_TEMPFAIL
     CONFIG = 78, "wrong settings"  # EX_CONFIG
     INTERRUPTED = 130, "Ctrl-C"  # 128 + SIGINT, as a shell says it
     PIPE = 141, "the reader left"  # 128 + SIGPIPE
@@ -39,6 +40,7 @@ def exit_of(error: BaseException) -> Exit:
     for kind, code in (
         (errors.ConfigError, Exit.CONFIG),
         (errors.UnsupportedPython, Exit.CONFIG),
+        (errors.StoreBroken, Exit.STORE),
         (errors.DaemonUnreachable, Exit.UNREACHABLE),
         (errors.ProtocolError, Exit.VERSION),
         (errors.QueueFull, Exit.REJECTED),
@@ -50,4 +52,5 @@ def exit_of(error: BaseException) -> Exit:
     ):
         if isinstance(error, kind):
             return code
-    return Exit.BUG
+    # Without a kind of its own it is the refusal of a daemon, in its words.
+    return Exit.REJECTED if type(error) is errors.GmpdError else Exit.BUG

@@ -212,9 +212,10 @@ def connect(app: App) -> AskingClient:
     return AskingClient(name="gmpd", target=reach(record, config), reconnect=0)
 
 
-def connect_or_start(app: App) -> PlainClient:
+def connect_or_start(app: App, *, durable: bool = False) -> PlainClient:
     """For commands that start jobs: to the running daemon, or to a private one as `gmpd.Client`
-    starts it, which is said on stderr and ends with the command.
+    starts it, which is said on stderr and ends with the command. ``durable``: a private one would
+    keep none of its jobs.
 
     Raises DaemonUnreachable when none runs where ``--runtime-dir`` names a place, or when
     ``client.autostart`` is off.
@@ -225,7 +226,7 @@ def connect_or_start(app: App) -> PlainClient:
         target = reach(rundir.read_discovery(directory), config)
     except DaemonUnreachable as missing:
         named = config.origin("daemon.runtime_dir").layer is Layer.FLAG
-        if named or not config.client.autostart:
+        if named or durable or not config.client.autostart:
             raise
         # stdout belongs to the command's data: what jobs print goes to stderr.
         target = start_private(config, str(missing), app.say, stdout=2, modules=current_directory())

@@ -21,8 +21,14 @@ def network_flags(tcp: str | None) -> dict[str, object]:
     help="A module that every worker imports at start; may be repeated.",
 )  # fmt: skip
 @click.option("--tcp", metavar="HOST:PORT", help="Take clients of other machines there, too.")
+@click.option(
+    "--accept-loss", is_flag=True,
+    help="Use a store of durable jobs that has lost some, with those that are left.",
+)  # fmt: skip
 @standard
-def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None) -> int:
+def command(
+    app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None, accept_loss: bool
+) -> int:
     """Run the daemon in the foreground.
 
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
@@ -40,4 +46,4 @@ def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | No
         {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
     )
     logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
-    return serve(config, announce=app.say)
+    return serve(config, announce=app.say, accept_loss=accept_loss)

@@ -67,7 +67,7 @@ def command(
     ref = function_named(function)
     named = {name: read(value) for name, value in map(_named, kw)}
     options = chosen(**job)
-    with connect_or_start(app) as client:
+    with connect_or_start(app, durable=durable) as client:
         if durable:
             job_id = client.enqueue_named(ref, options, *map(read, args), **named)
             return _stored(app, client, job_id, wait=wait)

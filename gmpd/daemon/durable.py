@@ -81,13 +81,16 @@ class DurableJobs:
         self._store: StoreThread | None = None
         self._policy: Durable | None = None
         self._session: Session | None = None
+        self._accept_loss = False
         self._failures: list[Failure] = []
         self._stored: dict[int, tuple[StoredFunction, ...]] = {}
 
     # -- the store ---------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """The daemon starts: open the store if there is one."""
+    def resume(self, *, accept_loss: bool = False) -> None:
+        """The daemon starts: open the store if there is one, also one that has lost jobs if
+        ``accept_loss``."""
+        self._accept_loss = accept_loss
         if isinstance(self._place, Path) and (self._place / "jobs.sqlite").exists():
             self._open()
             if self._policy is not None:
@@ -98,7 +101,8 @@ class DurableJobs:
         if isinstance(self._place, str):
             raise ConfigError(self._place)
         if self._policy is None or self._store is None:
-            self._store = StoreThread(partial(SqliteStore, self._place))
+            open_store = partial(SqliteStore, self._place, accept_loss=self._accept_loss)
+            self._store = StoreThread(open_store)
             self._watch(self._store.fd, self._answered)
             opened = events.SessionOpened(self._sched.next_sid, LINK, LINK)
             self._sched.handle(opened, time.monotonic_ns())

@@ -28,7 +28,7 @@ from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.schedtrace import SchedTrace
 from gmpd.daemon.supervisor import SpawnContext
-from gmpd.errors import ConfigError, GmpdError
+from gmpd.errors import ConfigError, GmpdError, StoreBroken
 from gmpd.keys import KeyDirectory
 
 log = logging.getLogger("gmpd.serve")
@@ -197,10 +197,14 @@ def procs_of(config: Config) -> int:
     return procs
 
 
-def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
+def serve(
+    config: Config, *, announce: Callable[[str], None] = print, accept_loss: bool = False
+) -> int:
     """Run the daemon of ``config.daemon.runtime_dir`` until it is told to end. Gives an exit code.
+    ``accept_loss``: a store of durable jobs that has lost some is used all the same.
 
-    Raises ConfigError when one runs there already or the directory cannot be used.
+    Raises ConfigError when one runs there already or the directory cannot be used, StoreBroken when
+    the store of durable jobs has ended the daemon.
     """
     pythons.welcome()
     own = inherited.settle()
@@ -212,13 +216,14 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         for name in lock.clear_stale():
             log.info("removed %s, left by a daemon that died", name)
         endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
+        rundir.note_end(directory, "")
         notifier = Notifier.take_environment(os.environ)
         here = interpreter.current_directory()
         context = SpawnContext(endpoints["worker"], endpoints["client"], here, inherited=own)
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
-        coordinator.durable.resume()
+        coordinator.durable.resume(accept_loss=accept_loss)
         if every_ms := config.daemon.schedtrace:
             SchedTrace(coordinator, coordinator.deadlines, every_ms)
         try:
@@ -228,6 +233,15 @@ def serve(config: Config, *, announce: Callable[[str], None] = print) -> int:
         finally:
             presence.close()
     _leave_place(coordinator)
+    why = coordinator.durable.failure if coordinator.durable.is_broken else coordinator.failure
+    if why and not coordinator.is_displaced:
+        rundir.note_end(directory, why)
+    if coordinator.durable.is_broken:
+        raise StoreBroken(
+            f"{coordinator.durable.failure}, so this daemon ended. The next start continues"
+            " with all that is on disk: look for the cause (dmesg, the disk), and start the daemon"
+            " again"
+        )
     if coordinator.failure:
         raise ConfigError(coordinator.failure)
     return 0

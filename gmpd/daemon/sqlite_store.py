@@ -15,6 +15,7 @@ Settings, and why:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import time
@@ -32,6 +33,8 @@ from gmpd.daemon.sqlite_place import (
 )
 from gmpd.daemon.store import StoreBrokenError, StoreFullError, StoreRefusedError
 from gmpd.sched.stored import Answer, Operation
+
+log = logging.getLogger("gmpd.store")
 
 #: The log is written back to the database when it is larger than this.
 CHECKPOINT_BYTES = 16 << 20
@@ -92,9 +95,11 @@ class SqliteStore:
         if not accept_loss:
             raise StoreRefusedError(
                 f"{self._path} has lost {seen - self._commit_no} commits, as after a damaged disk"
-                f" or when its -wal file was deleted: restore it, or remove {self._side_path} to"
-                " continue with the jobs that are left"
+                " or when its -wal file was deleted: restore it, or start once with"
+                " `gmpd serve --accept-loss` to continue with the jobs that are left"
             )
+        lost = seen - self._commit_no
+        log.warning("%s has lost %d commits, and is used all the same", self._path, lost)
         self._commit_no = seen
 
     def _boot(self) -> None:
@@ -124,11 +129,10 @@ class SqliteStore:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
-            self._commit_no += 1
-            self._db.execute(
-                "UPDATE meta SET value = ? WHERE key = 'commit_no'", (self._commit_no,)
-            )
+            number = self._commit_no + 1
+            self._db.execute("UPDATE meta SET value = ? WHERE key = 'commit_no'", (number,))
             self._db.execute("COMMIT")
+            self._commit_no = number  # not before: the side file must never be ahead
         except sqlite3.Error as error:
             self._undo(error)
 
@@ -138,7 +142,6 @@ class SqliteStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         if code == sqlite3.SQLITE_FULL:
-            self._commit_no = self._meta("commit_no")
             raise StoreFullError(f"the disk of {self._path} is full") from error
         raise StoreBrokenError(f"{self._path}: {error}") from error
 

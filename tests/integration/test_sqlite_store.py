@@ -14,7 +14,7 @@ import pytest
 
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
-from gmpd.daemon.store import StoreFullError, StoreRefusedError
+from gmpd.daemon.store import StoreBrokenError, StoreFullError, StoreRefusedError
 from gmpd.sched.stored import (
     Again,
     Attempt,
@@ -393,3 +393,32 @@ def test_a_full_disk_changes_nothing_and_there_is_room_for_what_has_happened(
     store._db.execute("PRAGMA max_page_count = 1000000")
     store.apply([Finish((ended(number),))])
     assert find(store, 1).state is StoredState.DONE
+
+
+def test_a_commit_that_failed_is_none_that_was_lost(
+    open_store: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that broke is opened by the next daemon: its side file knows no number that the
+    database has not."""
+
+    class Failing:
+        """The database, whose log cannot be written."""
+
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self._db = db
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self._db.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._db, name)
+
+    store = open_store()
+    put(store, new(1))
+    monkeypatch.setattr(store, "_db", Failing(store._db))
+    with pytest.raises(StoreBrokenError):
+        put(store, new(2))
+    store = open_store()
+    assert ids(take(store)) == [1]

@@ -152,6 +152,8 @@ def test_status_fits_eighty_columns() -> None:
     ("error", "code"),
     [
         (errors.ConfigError("x"), 78),
+        (errors.StoreBroken("x"), 75),
+        (errors.GmpdError("x"), 6),
         (errors.DaemonUnreachable("x"), 3),
         (errors.ProtocolError("x"), 7),
         (errors.QueueFull("x"), 6),
@@ -184,7 +186,6 @@ def test_an_error_ends_with_its_own_code(
 def test_every_error_of_the_tree_has_a_code() -> None:
     """A new class that nobody thought of would end as a bug."""
     reasons = {
-        "GmpdError",
         "InvariantError",
         "ChanClosed",
         "Deadlock",

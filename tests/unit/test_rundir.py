@@ -256,3 +256,15 @@ def test_a_failed_write_leaves_the_former_record(
         monkeypatch.undo()
         assert rundir.read_discovery(place) == record()
         assert len(list(place.iterdir())) == 2
+
+
+def test_the_reason_of_an_end_is_told_until_the_next_daemon(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    rundir.note_end(tmp_path, "its disk failed")
+    with pytest.raises(DaemonUnreachable, match=r"no daemon in .* \(the last one ended: its disk"):
+        rundir.read_discovery(tmp_path)
+    rundir.note_end(tmp_path, "")
+    with pytest.raises(DaemonUnreachable) as raised:
+        rundir.read_discovery(tmp_path)
+    assert "the last one" not in str(raised.value)
+    rundir.note_end(tmp_path / "missing", "it does not matter")
