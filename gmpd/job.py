@@ -57,6 +57,11 @@ def _check_text(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r}: must be 1 to {TEXT_MAX} printable characters")
 
 
+def _check_flag(name: str, value: object) -> None:
+    if type(value) is not bool and (name, value) != ("capture", None):
+        raise TypeError(f"{name}={value!r}: must be True or False")
+
+
 def _check_moment(at: object) -> None:
     if not isinstance(at, datetime):
         raise TypeError(f"at={at!r}: must be a datetime")
@@ -231,6 +236,9 @@ class JobOptions:
     isolate: bool = False
     #: Arguments and result are plain data (msgpack) only: never pickled.
     plain: bool = False
+    #: Its output and logging are kept with the job, and do not go into the daemon's log. None: as
+    #: ``durable``.
+    capture: bool | None = None
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
@@ -255,9 +263,8 @@ class JobOptions:
         if self.expires is not None:
             self._set("expires", _seconds("expires", self.expires))
         self._set("keep", _seconds("keep", self.keep))
-        for flag in ("durable", "isolate", "plain", "once"):
-            if type(getattr(self, flag)) is not bool:
-                raise TypeError(f"{flag}={getattr(self, flag)!r}: must be True or False")
+        for flag in ("durable", "isolate", "plain", "once", "capture"):
+            _check_flag(flag, getattr(self, flag))
 
     def merged(self, **overrides: Any) -> JobOptions:
         """These options with some replaced. Raises TypeError for an unknown one, with a hint."""
@@ -288,6 +295,8 @@ class JobOptions:
         elif self.backoff is not None:
             del wire["backoff"]
             wire["backoff_fn"] = DECLARED
+        if self.durable and self.capture is None:
+            wire["capture"] = True
         return wire or None
 
     def _set(self, name: str, value: object) -> None:
@@ -331,6 +340,7 @@ def job(
     once: bool = False,
     isolate: bool = False,
     plain: bool = False,
+    capture: bool | None = None,
 ) -> Callable[[_F], _F]: ...
 def job(fn: Any = None, /, **options: Any) -> Any:
     """Declare how a function is to be run as a job; called plainly it stays what it is.

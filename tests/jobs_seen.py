@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,3 +59,59 @@ def count(n: int) -> int:
     for i in range(n):
         gmpd.progress(i, n)
     return n
+
+
+def talk(word: str, go: str, fail: bool = False) -> str:
+    """Print, log, wait for the file ``go``, print again."""
+    print(word, "begins")
+    logging.getLogger("jobs.seen").warning("%s waits", word)
+    await_file(go)
+    print(word, "ends", file=sys.stderr)
+    if fail:
+        raise ValueError(word)
+    return word
+
+
+async def talk_async(word: str, rounds: int) -> str:
+    """Print in turns with others, by tasks and in a thread too."""
+    for n in range(rounds):
+        print(word, n)
+        await asyncio.sleep(0)
+
+    async def task() -> None:
+        print(word, "task")
+
+    await asyncio.create_task(task())
+    await asyncio.to_thread(print, word, "thread")
+    await gmpd.go(print, word, "child")
+    return word
+
+
+def say(word: str) -> int:
+    """Print in a child; its process."""
+    print(word, "child")
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def talk_by_children(word: str, n: int) -> int:
+    """Children print, in several workers; in how many."""
+    print(word, "begins")
+    return len({g.result() for g in [gmpd.go(say, word) for _ in range(n)]})
+
+
+def talk_and_die(path: str) -> str:
+    """End the worker once, after words that have left it."""
+    first = not Path(path).exists()
+    Path(path).touch()
+    print("first" if first else "second", flush=True)
+    if first:
+        time.sleep(1.0)
+        os._exit(9)
+    return "done"
+
+
+def flood(n: int) -> None:
+    """Print much."""
+    for i in range(n):
+        print("x" * 100, i)

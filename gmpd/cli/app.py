@@ -56,6 +56,11 @@ class App:
         """A line for the reader of stdout."""
         click.echo(text, color=color_of())
 
+    def print(self, text: str) -> None:
+        """Text of a job for the reader of stdout, as it is; not with --json."""
+        if not self.as_json:
+            click.echo(text, nl=False, color=color_of())
+
     def json(self, value: object, *, indent: int | None = 2) -> None:
         """A document on stdout; `indent=None` for a line of NDJSON."""
         import json

@@ -11,8 +11,9 @@ import click
 
 from gmpd.cli.app import App, help_alone, standard
 from gmpd.cli.exits import Exit
+from gmpd.cli.job_logs import id_of_word, logs
 from gmpd.cli.link import AskingClient, connect
-from gmpd.client.stored import StoredJob, ids_of, parse_job_id, readable
+from gmpd.client.stored import StoredJob, ids_of, readable
 from gmpd.sched.stored import StoredState
 
 _STATES = [state.name.lower() for state in StoredState if state is not StoredState.LEASED]
@@ -25,6 +26,9 @@ LIMIT = 50
 def command(ctx: click.Context) -> None:
     """List, show, cancel, retry and remove durable jobs: those of Client.enqueue and --durable."""
     help_alone(ctx)
+
+
+command.add_command(logs)
 
 
 @command.command(short_help="List jobs, the newest first.")
@@ -56,7 +60,7 @@ def ls(app: App, state: str | None, fn: str, limit: int, before: int | None) -> 
 def show(app: App, job_id: str) -> int:
     """Show a job, each of its attempts, and the traceback of the last one that failed."""
     with connect(app) as client:
-        job = StoredJob(_id(job_id), client.ask_jobs)
+        job = StoredJob(id_of_word(job_id), client.ask_jobs)
         try:
             info, story = job.info(), job.story()
         except LookupError as error:
@@ -155,13 +159,6 @@ def ids_of_words(words: Sequence[str]) -> list[bytes]:
     """Ids that were typed. Raises UsageError for the first that is none."""
     try:
         return ids_of(words)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _id(word: str) -> bytes:
-    try:
-        return parse_job_id(word)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -143,11 +143,12 @@ class ClientConnection(metaclass=Documented):
         """Have jobs stored, which were checked; ``told`` is called when the answer has come."""
         return self._ask(self._to_store(batch), "enqueue", told)
 
-    def ask_jobs(self, what: str, ids: list[bytes], timeout: float | None) -> Any:
-        """A question about durable jobs; the answer, to be awaited in an AsyncClient."""
+    def ask_jobs(self, what: str, ids: list[bytes], timeout: float | None, **more: Any) -> Any:
+        """A question about jobs; the answer, to be awaited in an AsyncClient. ``more``: of
+        protocol.AskJobs."""
 
         def put(sink: Answer) -> None:
-            self._core.ask_jobs(what, ids, sink)
+            self._core.ask_jobs(what, ids, sink, **more)
 
         if what == "result":
             return self._request(put, what, timeout, TimeoutError)

@@ -160,7 +160,7 @@ class _Handle:
     the job's ``keep`` is over.
     """
 
-    def __init__(self, job_id: bytes, ask: Callable[[str, list[bytes], float | None], Any]) -> None:
+    def __init__(self, job_id: bytes, ask: Callable[..., Any]) -> None:
         self._id = job_id
         self._ask = ask
 
@@ -227,6 +227,11 @@ class StoredJob(_Handle):
         """Forget it and its result; False: it has not ended."""
         return self._id in self._ask("remove", [self._id], None)
 
+    def logs(self, attempt: int | None = None) -> str:
+        """The output of an attempt, as far as it is kept; None: of the one that runs, or the last.
+        Empty if it is not captured, or has printed nothing."""
+        return log_text(self._known(self._ask("log", [self._id], None, n=attempt)))
+
     def story(self) -> list[Attempt]:
         """Its attempts that have ended, in order."""
         return [attempt(row) for row in self._ask("story", [self._id], None)]
@@ -273,9 +278,21 @@ class AsyncStoredJob(_Handle):
         """As ``StoredJob.remove``."""
         return self._id in await self._ask("remove", [self._id], None)
 
+    async def logs(self, attempt: int | None = None) -> str:
+        """As ``StoredJob.logs``."""
+        return log_text(self._known(await self._ask("log", [self._id], None, n=attempt)))
+
     async def story(self) -> list[Attempt]:
         """As ``StoredJob.story``."""
         return [attempt(row) for row in await self._ask("story", [self._id], None)]
+
+
+def log_text(told: dict[str, Any], after: int = 0) -> str:
+    """Output as the daemon tells it, from byte ``after`` on; it says how much is not kept."""
+    data: bytes = told["data"]
+    lacking = told["end"] - len(data) - after
+    gap = f"[{lacking:,} bytes left out]\n" if lacking > 0 else ""
+    return gap + data.decode("utf-8", "replace")
 
 
 def attempt(row: dict[str, Any]) -> Attempt:

@@ -119,6 +119,16 @@ class Limits:
         low=0,
     )
     value_bytes: int = _size("512MiB", "the arguments of one job, or its result", low=1024)
+    job_output: int = _key(
+        "64KiB",
+        Kind.SIZE,
+        "the last bytes of a captured job's output that are kept, of each attempt",
+        low=1024,
+        high=1 << 20,
+    )
+    output: int = _size(
+        "64MiB", "captured output of all running jobs; beyond it 1 KiB of each is kept", low=1 << 20
+    )
     batch_jobs: int = _count(4_096, "jobs", "in one message", high=65_536)
     client_window: int = _count(
         65_536, "jobs", "unfinished ones of one client; beyond it its submit waits"

@@ -39,6 +39,7 @@ from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.progress import Progress
 from gmpd.runtime.remote import ChanRouter
+from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
@@ -205,6 +206,15 @@ class Attempt:
             return None
         return getattr(self, "advice", None)
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether its output is kept with the job."""
+        return self.options is not None and bool(self.options.capture)
+
+    def printed(self, data: Any) -> bool:
+        """Its code prints, on any thread; False: that goes where the process prints."""
+        return self.is_captured and self.worker.reports.printed(self, bytes(data))
+
     # -- the G -------------------------------------------------------------------------------------
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
@@ -252,6 +262,8 @@ class Attempt:
     def _call_as_told(self) -> Coroutine[Any, Any, Any] | None:
         """As its options want it."""
         assert self.options is not None
+        if self.options.capture:
+            root.set(self)  # everything that it starts inherits it
         result = self._invoke_guarded() if "timeout" in self.options else self._invoke()
         if "stream" in self.options:
             self.window = StreamWindow(self.options["stream"])

@@ -412,6 +412,8 @@ def _policy(config: Config, procs: int) -> Policy:
         credit_max=dispatch.credit_max,
         started_max=limits.max_gs,
         isolated=limits.isolated or procs,
+        job_output=limits.job_output,
+        output=limits.output,
         isolated_spares=dispatch.isolated_spares,
         seed=int.from_bytes(os.urandom(4), "big"),
     )

@@ -20,6 +20,7 @@ import msgspec
 
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.job_views import live_log
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
 from gmpd.daemon.store import StoreThread
@@ -163,6 +164,11 @@ class DurableJobs:
         taken, self._failures = self._failures, []
         return taken
 
+    def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
+        """The output of a running attempt from byte ``after`` on; None if it has not begun."""
+        job = None if self._session is None else self._session.jobs.get(seq)
+        return None if job is None else live_log(self._sched, job, after)
+
     def overrunning(self) -> set[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
         records = self._sched.records()
@@ -190,8 +196,8 @@ class DurableJobs:
             match message:
                 case protocol.Enqueue():
                     self._enqueue(policy, peer, session, message, frames)
-                case protocol.AskJobs(request, what, ids) if owner is None:
-                    self._ask(policy, peer, request, what, tuple(ids))
+                case protocol.AskJobs(_, _, ids) if owner is None:
+                    self._ask(policy, peer, message, tuple(ids))
                 case protocol.AskJobs():
                     self._ask_own(policy, peer, message, owner)
                 case _:
@@ -261,10 +267,12 @@ class DurableJobs:
             own = tuple(job.id for job in known_to(owner, answer) if job is not None)
             if not own and message.what == "result":
                 self.reply(peer, request, ok=True, value=False)
+            elif not own and message.what == "log":
+                self.reply(peer, request, ok=True, value=None)
             elif not own and message.what == "story":
                 self.reply(peer, request, ok=True, value=[])
             else:
-                self._ask(policy, peer, request, message.what, own)
+                self._ask(policy, peer, message, own)
 
         self.store(Find(ids), found)
 
@@ -272,17 +280,19 @@ class DurableJobs:
         self,
         policy: Durable,
         peer: bytes,
-        request: int,
-        what: protocol.JobQuestion,
+        message: protocol.AskJobs,
         ids: tuple[bytes, ...],
     ) -> None:
-        match what:
+        request = message.request
+        match message.what:
             case "find":
                 policy.ask(peer, request, Find(ids))
             case "result":
                 policy.await_result(peer, request, ids[0])
             case "story":
                 policy.ask(peer, request, Story(ids[0]))
+            case "log":
+                policy.log(peer, request, ids[0], message.n, message.after)
             case "cancel":
                 policy.cancel(peer, request, ids)
             case "retry":
@@ -290,7 +300,7 @@ class DurableJobs:
             case "remove":
                 policy.ask(peer, request, Remove(ids))
             case _:
-                assert_never(what)
+                assert_never(message.what)
 
     def list_jobs(
         self, peer: bytes, request: int, params: dict[str, Any], owner: str | None

@@ -93,6 +93,9 @@ class Effects:
                 pass  # its end is awaited
             case do.NotifyRunning(session, seqs):
                 clients.send(session.link, protocol.Running(seqs))
+            case do.PassOutput(session, message):
+                assert session.parent is not None
+                workers.tell(session.parent, message)
             case do.NotifyProgress(session, message) if session.parent is not None:
                 workers.tell(session.parent, message)
             case do.NotifyProgress(session, message):

@@ -83,6 +83,7 @@ class ChildMigration:
         self._value_bytes = value_bytes
         #: The option of a child that thief and coordinator see: its owner.
         self.options = protocol.Options(child=router.me)
+        self.captured_options = protocol.Options(child=router.me, capture=True)
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
@@ -156,6 +157,7 @@ class ChildMigration:
         stayed: list[G] = []
         batch: Batch | None = None
         leaving: list[G] = []
+        alike = self.options
         total = 0
         until_ns = time.thread_time_ns() + PACK_NS
         for at, g in enumerate(gs):
@@ -168,14 +170,24 @@ class ChildMigration:
                 stayed.append(g)
                 continue
             ref, blob = packed
-            if batch is None or batch.ref != ref or batch.nbytes > protocol.GATHER_BYTES:
-                self._submit(batch, leaving)
-                batch, leaving = Batch(ref, self._next_seq, None), []
+            options = self._options_of(g)
+            if (
+                batch is None
+                or batch.ref != ref
+                or alike is not options
+                or batch.nbytes > protocol.GATHER_BYTES
+            ):
+                self._submit(batch, leaving, alike)
+                batch, leaving, alike = Batch(ref, self._next_seq, None), [], options
             batch.add(blob)
             leaving.append(g)
             total += blob.nbytes
-        self._submit(batch, leaving)
+        self._submit(batch, leaving, alike)
         return stayed
+
+    def _options_of(self, g: G) -> protocol.Options:
+        job = root_of(g.get_context())
+        return self.captured_options if job is not None and job.is_captured else self.options
 
     def _packed(self, g: G) -> tuple[FunctionRef, Blob] | None:
         """A child as bytes, or None: then calls of its function are not tried again for a while."""
@@ -200,7 +212,7 @@ class ChildMigration:
         pause = min(PIN_MAX_NS, max(PIN_MIN_NS, 2 * before))
         self._pinned[key] = time.monotonic_ns() + pause, pause
 
-    def _submit(self, batch: Batch | None, gs: list[G]) -> None:
+    def _submit(self, batch: Batch | None, gs: list[G], options: protocol.Options) -> None:
         if batch is None:
             return
         fid = self._functions.number(batch.ref)
@@ -211,9 +223,7 @@ class ChildMigration:
             self._seqs[g] = seq
         self._loop.p.stats.children_out += len(gs)
         counts, frames = protocol.join_buffers(batch.buffers or [])
-        self._send(
-            protocol.Submit(fid, batch.first_seq, self.options, batch.payloads, counts), frames
-        )
+        self._send(protocol.Submit(fid, batch.first_seq, options, batch.payloads, counts), frames)
 
     # -- ending ------------------------------------------------------------------------------------
 
@@ -244,10 +254,22 @@ class ChildMigration:
     def progressed(self, message: protocol.Progress) -> None:
         """Children that run elsewhere tell how far their jobs are."""
         for seq, progress in rows_of(message):
-            g = self.away.get(seq)
-            job = None if g is None else root_of(g.get_context())
+            job = self._job_of(seq)
             if job is not None:
                 job.progressed(progress)
+
+    def printed(self, message: protocol.Output) -> None:
+        """Children of captured jobs that run elsewhere have printed."""
+        for seq, chunk, skipped in zip(message.jobs, message.chunks, message.skipped, strict=True):
+            job = self._job_of(seq)
+            if job is not None:
+                gap = b"[%d bytes left out]\n" % skipped if skipped else b""
+                job.printed(gap + chunk)
+
+    def _job_of(self, seq: int) -> Any:
+        """The job of a child that is elsewhere."""
+        g = self.away.get(seq)
+        return None if g is None else root_of(g.get_context())
 
     def _let_go(self) -> None:
         """Definitions of programs are to be forgotten when these end, and no later."""

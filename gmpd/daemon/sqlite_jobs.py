@@ -30,12 +30,14 @@ from gmpd.sched.stored import (
     PutJobs,
     PutResult,
     QueuedJob,
+    ReadLog,
     Remove,
     Results,
     Retry,
     Revive,
     StoredFunction,
     StoredJob,
+    StoredLog,
     StoredResult,
     StoredState,
     Story,
@@ -65,7 +67,8 @@ CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffer
 CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
 CREATE TABLE attempts (
     number INTEGER NOT NULL, n INTEGER NOT NULL, ended_ms INTEGER NOT NULL, ran_us INTEGER NOT NULL,
-    p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL
+    p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL,
+    began_ms INTEGER NOT NULL, strikes INTEGER NOT NULL, log_end INTEGER NOT NULL, log BLOB NOT NULL
 );
 CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
 CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
@@ -163,6 +166,8 @@ class JobTables:
                 return tuple(self._result(id_) for id_ in ids)
             case Story(id_):
                 return self._story(id_)
+            case ReadLog(id_, n):
+                return self._read_log(id_, n)
             case ListJobs():
                 return self._list(operation)
             case CancelJobs(ids, now_ms):
@@ -387,12 +392,15 @@ class JobTables:
         run_rows(
             self._db,
             "INSERT INTO attempts VALUES",
-            "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (number, a.n, a.ended_ms, a.ran_us, a.p, a.pid, a.outcome, a.error, a.text)
+                (
+                    number, a.n, a.ended_ms, a.ran_us, a.p, a.pid, a.outcome, a.error, a.text,
+                    a.began_ms, a.strikes, a.log_end, a.log,
+                )
                 for number, a in attempts
             ],
-        )
+        )  # fmt: skip
 
     def _find(self, id_: bytes) -> StoredJob | None:
         row = self._db.execute(
@@ -440,11 +448,33 @@ class JobTables:
     def _story(self, id_: bytes) -> tuple[Attempt, ...]:
         rows = self._db.execute(
             "SELECT n, attempts.ended_ms, attempts.ran_us, p, pid, attempts.outcome, error,"
-            " attempts.text FROM attempts JOIN jobs USING (number) WHERE id = ?"
-            " ORDER BY attempts.rowid",
+            " attempts.text, began_ms, strikes, log_end FROM attempts JOIN jobs USING (number)"
+            " WHERE id = ? ORDER BY attempts.rowid",
             (id_,),
         )
         return tuple(Attempt(*row) for row in rows)
+
+    def _read_log(self, id_: bytes, n: int | None) -> StoredLog | None:
+        """Attempts have the numbers 1, 2, … again after a job was revived: the last of a number."""
+        job = self._db.execute(
+            "SELECT number, ended_ms IS NOT NULL FROM jobs WHERE id = ?", (id_,)
+        ).fetchone()
+        if job is None:
+            return None
+        number, is_over = job
+        row = self._db.execute(
+            "SELECT n FROM attempts WHERE number = ? ORDER BY rowid DESC LIMIT 1",
+            (number,),
+        ).fetchone()
+        last = 0 if row is None else row[0]
+        which = last if n is None else n
+        row = self._db.execute(
+            "SELECT log, log_end FROM attempts WHERE number = ? AND n = ?"
+            " ORDER BY rowid DESC LIMIT 1",
+            (number, which),
+        ).fetchone()
+        log, end = row or (b"", 0)
+        return StoredLog(which, log, end, last, bool(is_over))
 
     def _cancel(self, id_: bytes, now_ms: int) -> bool:
         row = self._db.execute(

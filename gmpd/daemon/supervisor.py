@@ -240,6 +240,7 @@ class Supervisor:
             "worker_results": config.limits.worker_results,
             "memory": config.recycle.memory,
             "grace": config.recycle.grace,
+            "job_output": config.limits.job_output,
             "worker_calls": config.limits.worker_calls,
             "umask": context.inherited.umask,
             "variables": dict(context.inherited.variables),

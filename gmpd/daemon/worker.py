@@ -27,6 +27,7 @@ from gmpd.codec import (
     stand_in,
     too_large,
 )
+from gmpd.daemon import output
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in
@@ -111,7 +112,7 @@ class Worker:
         self.functions = Definitions(settings["imports"])
         #: Leases that have not ended, by token.
         self.attempts: dict[int, Attempt] = {}
-        self._listen()
+        self._listen(settings)
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Attempt] = {}
         self._withheld = Withheld(settings["worker_results"], shm)
@@ -138,13 +139,13 @@ class Worker:
         )
         self._farewell = Farewell(self, settings["grace"])
 
-    def _listen(self) -> None:
+    def _listen(self, settings: dict[str, Any]) -> None:
         """The run loop's reports."""
         self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.LOOKS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
         self.threads = Threads(self.shm, self.loop.p)
-        self.reports = Reports(self.attempts, self.loop.p_callbacks, self._send)
+        self.reports = Reports(self.attempts, self.loop.p, settings["job_output"], self._send)
         self._beats = Beats(self.loop, self.shm, self.check_fitness)
 
     def _in_fork(self) -> None:
@@ -406,6 +407,8 @@ class Worker:
                 self.migration.ended(message, frames)
             case protocol.Progress():
                 self.migration.progressed(message)
+            case protocol.Output():
+                self.migration.printed(message)
             case protocol.Pull(token, n):
                 if token in self.attempts:
                     self.attempts[token].pull(n)
@@ -548,6 +551,7 @@ def main(argv: list[str]) -> int:
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
     settle_process(settings)
+    output.install()
     shm = WorkerShm(int(argv[1]))
     os.close(int(argv[1]))
     shm.slots[Slot.EPOCH] = settings["epoch"]

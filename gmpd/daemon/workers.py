@@ -131,6 +131,8 @@ class Workers:
                 self._pool.recycling.worn(worker, wear, reason, now)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
+            case protocol.Output():
+                handle(events.Printed(p, epoch, message), now)
             case protocol.Progress():
                 handle(events.Progressed(p, epoch, message), now)
             case protocol.Kept(tokens):

@@ -35,11 +35,11 @@ changes nothing.
     client ◀─── coordinator
       Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Aside Unfit Expired Progress Kept Items Fault Bye Withheld Children
-      Define Undefine Submit Cancel Answer Route
+      Hello Finished Started Aside Unfit Expired Progress Output Kept Items Fault Bye Withheld
+      Children Define Undefine Submit Cancel Answer Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
-      Progress Ask Route Lost
+      Progress Output Ask Route Lost
 
 A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
 Submit and Cancel, and the Done that it gets, are about them. Route is a message from one worker to
@@ -130,6 +130,7 @@ from gmpd.protocol.messages import (
     Kept,
     Lost,
     Message,
+    Output,
     Progress,
     Pull,
     Refused,
@@ -209,6 +210,7 @@ __all__ = [
     "Numbers",
     "Options",
     "Outcome",
+    "Output",
     "Progress",
     "Pull",
     "Reason",

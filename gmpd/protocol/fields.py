@@ -162,7 +162,7 @@ BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BA
 JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
 #: A question about durable jobs, or a change of them.
-JobQuestion: TypeAlias = Literal["find", "result", "story", "cancel", "retry", "remove"]
+JobQuestion: TypeAlias = Literal["find", "result", "story", "log", "cancel", "retry", "remove"]
 #: Milliseconds since 1970; or of a duration.
 Millis: TypeAlias = Number
 #: How far a job is, in a unit of its own.
@@ -277,6 +277,8 @@ class Options(
     #: the job's function declares. It is told the number of the attempt, which the daemon adds.
     backoff_fn: tuple[WaitKind, str, bytes] | None = None
     attempt: Number | None = None
+    #: Whether what it prints is sent to the coordinator.
+    capture: bool | None = None
     #: A generator job: how many items may be ahead of its reader.
     stream: Number | None = None
     #: A child of a G in another worker: ``(p, epoch)`` of its home.

@@ -203,17 +203,20 @@ class Enqueue(Envelope, tag=44):
 
 
 class AskJobs(Envelope, tag=45):
-    """A question about durable jobs, or a change of them: answered by Reply with the same number.
-    ``result`` is answered when the job has ended."""
+    """A question about jobs, or a change of them: answered by Reply with the same number.
+    ``result`` is answered when the job has ended. ``log``: the output of attempt ``n`` (None: the
+    present or last one) from byte ``after`` on."""
 
     since: ClassVar[int] = 3
 
     request: Number
     what: JobQuestion
     ids: JobIds
+    n: Number | None = None
+    after: Number = 0
 
     def check(self) -> None:
-        if self.what in ("result", "story") and len(self.ids) != 1:
+        if self.what in ("result", "story", "log") and len(self.ids) != 1:
             raise ProtocolError(f"AskJobs: {self.what} is asked of one job at a time")
 
 
@@ -287,6 +290,21 @@ class Progress(Envelope, tag=46):
     def check(self) -> None:
         if not len(self.jobs) == len(self.done) == len(self.total) == len(self.notes):
             raise ProtocolError("Progress has columns of different length")
+
+
+class Output(Envelope, tag=47):
+    """More of what captured jobs print, in columns: tokens from a worker, seqs to the worker whose
+    Gs' children they are. ``skipped``: bytes before each chunk for which there was no room."""
+
+    since: ClassVar[int] = 3
+
+    jobs: Numbers
+    chunks: Values
+    skipped: Numbers
+
+    def check(self) -> None:
+        if not len(self.jobs) == len(self.chunks) == len(self.skipped):
+            raise ProtocolError("Output has columns of different length")
 
 
 class Kept(Envelope, tag=17):
@@ -523,12 +541,13 @@ ToClient: TypeAlias = (
     Welcome | Refused | Done | Items | Running | Progress | Kept | Room | Reply | Gone
 )  # fmt: skip
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Aside | Unfit | Expired | Progress | Kept | Items | Fault | Bye
+    Hello | Finished | Started | Aside | Unfit | Expired | Progress | Output | Kept | Items | Fault
+    | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Withhold | Done | Progress | Ask | Route | Lost
+    | StealChildren | Withhold | Done | Progress | Output | Ask | Route | Lost
 )  # fmt: skip
 
 

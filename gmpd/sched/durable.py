@@ -48,11 +48,13 @@ from gmpd.sched.stored import (
     PutJobs,
     PutResult,
     QueuedJob,
+    ReadLog,
     Results,
     Retry,
     Revive,
     StoredFunction,
     StoredJob,
+    StoredLog,
     StoredResult,
     StoreFailure,
     Sweep,
@@ -101,6 +103,9 @@ class Ports(Protocol):
 
     def failed(self, failure: Failure) -> None:
         """An attempt did not end well."""
+
+    def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
+        """The output of a running attempt from byte ``after`` on; None if it has not begun."""
 
     def overrunning(self) -> Collection[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
@@ -259,6 +264,31 @@ class Durable:
             self._ports.reply(link, request, ok=True, value=value)
 
         self._ports.store(operation, told)
+
+    def log(self, link: Any, request: int, id_: bytes, n: int | None, after: int) -> None:
+        """Reply with the output of an attempt: live while it runs, else from the store."""
+        held = self._by_id.get(id_)
+        if held is not None and n in (None, held.job.attempt):
+            live = self._ports.live_log(held.seq, after)
+            if live is not None:
+                value = {"n": held.job.attempt, **live, "last": held.job.attempt - 1}
+                self._ports.reply(link, request, ok=True, value=value)
+                return
+
+        def told(answer: Answer | StoreFailure) -> None:
+            if isinstance(answer, StoreFailure):
+                self._ports.reply(link, request, ok=False, value=answer.text)
+                return
+            value = None
+            if answer is not None:
+                log = _expect(answer, StoredLog)
+                start = log.end - len(log.log)
+                data = log.log[max(0, after - start) :]
+                value = {"n": log.n, "data": data, "end": log.end, "runs": False}
+                value |= {"last": log.last, "over": log.is_over}
+            self._ports.reply(link, request, ok=True, value=value)
+
+        self._ports.store(ReadLog(id_, n), told)
 
     def revive(self, link: Any, request: int, ids: Sequence[bytes]) -> None:
         """Run ended jobs again; the reply has the ids of those that do. A job whose last attempt

@@ -83,6 +83,9 @@ class Judge:
             return Attempt(
                 job.attempt, wall_ms, out.ran_us[row], details.get("p"), details.get("pid"),
                 outcome.name.lower(), error, text or details.get("text", ""),
+                _began_ms(held, wall_ms, out.ran_us[row]),
+                job.deaths + bool(outcome is Outcome.LOST and details.get("blamed")),
+                details.get("log_end", 0), details.get("log", b""),
             )  # fmt: skip
 
         def end(state: StoredState, text: str = "") -> Ended:
@@ -173,6 +176,11 @@ class Judge:
 
 
 _NOTHING: dict[str, Any] = {}
+
+
+def _began_ms(held: Held, wall_ms: int, ran_us: int) -> int:
+    """One that ended at once was not reported to run."""
+    return held.started_ms or (wall_ms - ran_us // 1000 if ran_us else 0)
 
 
 def _kind_of(error: bytes) -> tuple[str, str]:

@@ -270,6 +270,23 @@ class Progressed(FromWorker, frozen=True, gc=False):
         return repr(self.kept())
 
 
+class Printed(FromWorker, frozen=True, gc=False):
+    """Captured jobs have printed, in the columns of their message."""
+
+    message: protocol.Output
+
+    @property
+    def rows(self) -> int:
+        return len(self.message.jobs)
+
+    def kept(self) -> Kept:
+        jobs = self.message.jobs
+        return Kept("Printed", "P", self.p, len(jobs), jobs[0] if jobs else None)
+
+    def __repr__(self) -> str:
+        return repr(self.kept())
+
+
 class ChildrenCounted(FromWorker, frozen=True, gc=False):
     """A worker has ``n`` fresh children. ``asked``: this answers AskChildren, and those that it
     gives were submitted before."""
@@ -280,7 +297,7 @@ class ChildrenCounted(FromWorker, frozen=True, gc=False):
 
 WorkerEvent: TypeAlias = (
     Heard | Started | SetAside | Withheld | Expired | NotCancelled | Finished | ItemsYielded
-    | ChildrenCounted | Progressed
+    | ChildrenCounted | Progressed | Printed
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from gmpd.protocol import Options, Progress
+from gmpd.protocol import Options, Output, Progress
 from gmpd.sched.records import Buffers, Function, Outcomes, PRecord, Session, some
 
 
@@ -158,6 +158,16 @@ class NotifyProgress(NamedTuple):
         return f"NotifyProgress({self.session!r}, {some(self.message.jobs)})"
 
 
+class PassOutput(NamedTuple):
+    """Tell a worker what children of its Gs have printed elsewhere."""
+
+    session: Session
+    message: Output
+
+    def __repr__(self) -> str:
+        return f"PassOutput({self.session!r}, {some(self.message.jobs)})"
+
+
 class NotifyNotCancelled(NamedTuple):
     """Tell a client that these cancels came too late."""
 
@@ -196,5 +206,5 @@ class Kill(NamedTuple):
 Instruction: TypeAlias = (
     DefineAt | UndefineAt | LeaseJobs | Probe | RecoverOutcomes | Revoke | AskChildren | Withhold
     | CancelAt | PullAt | SendOutcomes | SendItems | NotifyRunning | NotifyProgress
-    | NotifyNotCancelled | GrantRoom | Retire | StartIsolated | Kill
+    | PassOutput | NotifyNotCancelled | GrantRoom | Retire | StartIsolated | Kill
 )  # fmt: skip

@@ -70,6 +70,8 @@ class LeaseEvents:
                 record.finished += 1
             job.fn.learn(cost_ns)
         plain = message.specials is None and len(found) == len(jobs)
+        if self._ledger.output:  # what a durable job has printed is stored with its outcome
+            plain = plain and client is not None and not client.patient
         if plain and client is not None and client.parent is None:
             self._ledger.finish_plain(client, found, message, buffers, now)
         else:

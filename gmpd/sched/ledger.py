@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gmpd.protocol import Finished, Outcome
+from gmpd.sched.captured import CapturedOutput
 from gmpd.sched.counters import Counters
 from gmpd.sched.delays import Delays
 from gmpd.sched.functions import Functions
@@ -51,6 +52,8 @@ class Ledger:
         self.draining = False
         #: How far jobs are that told it: ``(done, total, note)``.
         self.progress: dict[Job, tuple[float, float | None, str]] = {}
+        #: The output of captured jobs.
+        self.output = CapturedOutput(policy.job_output, policy.output)
         #: Attempts that did not end well, until the shell takes them.
         self.failures: list[Failure] = []
         #: Why no P can get a worker; empty while one has, or may.
@@ -238,6 +241,8 @@ class Ledger:
             self.counters.run.add(ran_us * 1000)
         if self.gates.passes:
             self.gates.ended(job, now)
+        if self.output and job.session.patient and (ring := self.output.take(job)) is not None:
+            details = {**(details or {}), "log": ring.since(0), "log_end": ring.end}
         self.drop(job, outcome)
         if outcome in _FAILED:
             text = str(details.get("text", "")) if details else ""
@@ -266,8 +271,8 @@ class Ledger:
         """``finish`` for jobs of one client that are all OK, a column at a time: most are, and
         one by one each costs three times as much."""
         mine, nbytes = session.jobs, 0
-        if self.progress:
-            self._forget_progress(jobs)
+        if self.progress or self.output:
+            self._forget_told(jobs)
         if self.gates.passes:
             self.gates.all_ended(jobs, now)
         runs_ns = [us * 1000 for us in message.ran_us]
@@ -290,6 +295,8 @@ class Ledger:
         session.nbytes -= nbytes
         self.counters.finished[_OK] += len(seqs)
         if session.sid in self.sessions:
+            if session.patient:
+                self.outboxes.mark(session, len(seqs), (Outcome.OK, {"p": _p_of(jobs)}))
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
@@ -298,8 +305,8 @@ class Ledger:
         if self.gates.passes:
             self.gates.unbegun(job)
         transition(job, JobState.FINAL)
-        if self.progress:
-            self._forget_progress((job,))
+        if self.progress or self.output:
+            self._forget_told((job,))
         if before is JobState.DELAYED:
             self.delays.ended()
         elif before is JobState.OVERRUNNING:  # its frame runs on, and its end is not waited for
@@ -316,9 +323,17 @@ class Ledger:
         if job.session.parent is None:
             self.counters.finished[_LABEL[outcome]] += 1
 
-    def _forget_progress(self, jobs: Iterable[Job]) -> None:
+    def _forget_told(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self.progress.pop(job, None)
+        self.output.forget(jobs)
+
+
+def _p_of(jobs: Sequence[Job]) -> int:
+    """The P of jobs whose outcomes came in one message."""
+    record = jobs[0].p
+    assert record is not None
+    return record.p
 
 
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})

@@ -55,6 +55,11 @@ class Outboxes:
             session.outcomes.specials[len(session.outcomes.seqs)] = special
         self.extend(session, [seq], [payload], [buffers], [ran_us])
 
+    def mark(self, session: Session, n: int, special: tuple[Outcome, dict[str, Any]]) -> None:
+        """The next ``n`` outcomes share ``special``; ``extend`` follows."""
+        first = len(session.outcomes.seqs)
+        session.outcomes.specials.update(dict.fromkeys(range(first, first + n), special))
+
     def extend(
         self,
         session: Session,

@@ -42,6 +42,9 @@ class Policy:
     outbox_bytes: int = 16 << 20
     results_bytes: int = 64 << 20
     strikes: int = 3
+    #: Bytes of captured output that are kept of one attempt, and of all that run.
+    job_output: int = 64 << 10
+    output: int = 64 << 20
     #: Isolated jobs that may run at once, and workers kept ready for more of them.
     isolated: int = 1
     isolated_spares: int = 0

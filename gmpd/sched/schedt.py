@@ -92,6 +92,7 @@ class Sched:
         self.delays = ledger.delays
         self.progress = ledger.progress
         self.gates = ledger.gates
+        self.output = ledger.output
         self.functions = ledger.functions
         self.counters = ledger.counters
         self.started_max = policy.started_max
@@ -154,6 +155,8 @@ class Sched:
                 leases.not_cancelled(record, event.tokens)
             case events.Progressed():
                 self._seen.progressed(record, event.message)
+            case events.Printed():
+                self._seen.printed(record, event.message)
             case events.Heard():
                 pass
             case _:

@@ -1,7 +1,7 @@
-"""The latest progress of running jobs, as they tell it.
+"""Progress and output of running jobs, as they tell it.
 
 A record is made by the first word of a job, so jobs that tell nothing have none; it goes with the
-job. It is never stored.
+job.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gmpd.protocol import Progress
-from gmpd.sched.instructions import Instruction, NotifyProgress
+from gmpd.protocol import Output, Progress
+from gmpd.sched.instructions import Instruction, NotifyProgress, PassOutput
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import PRecord, Session
 
@@ -37,6 +37,24 @@ class Seen:
         self._out.extend(
             NotifyProgress(session, _about(record, message, rows)) for session, rows in told.items()
         )
+
+    def printed(self, record: PRecord, message: Output) -> None:
+        """Captured jobs of a worker have printed."""
+        passed: dict[Session, Output] = {}
+        for token, chunk, skipped in zip(
+            message.jobs, message.chunks, message.skipped, strict=True
+        ):
+            job = record.job(token)
+            if job is None:
+                continue
+            if job.session.parent is None:
+                self._ledger.output.add(job, chunk, skipped)
+            elif self._ledger.is_open(job.session):
+                to = passed.setdefault(job.session, Output([], [], []))
+                to.jobs.append(job.seq)
+                to.chunks.append(chunk)
+                to.skipped.append(skipped)
+        self._out.extend(PassOutput(*each) for each in passed.items())
 
 
 def _row(message: Progress, row: int) -> tuple[Any, Any, str]:

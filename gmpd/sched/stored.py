@@ -101,7 +101,11 @@ class QueuedJob(Struct, frozen=True, gc=False):
 
 
 class Attempt(Struct, frozen=True, gc=False):
-    """How one attempt ended. ``outcome`` is a name in lower case, as the metrics have it."""
+    """How one attempt ended. ``outcome`` is a name in lower case, as the metrics have it.
+
+    ``began_ms``: 0 if it was not seen to begin. ``strikes``: workers that the job has ended so far.
+    ``log``: the last bytes of its output, of ``log_end`` in all; a story leaves them out.
+    """
 
     n: int
     ended_ms: int
@@ -112,6 +116,21 @@ class Attempt(Struct, frozen=True, gc=False):
     #: ``codec.encode_error`` of what it raised.
     error: bytes
     text: str
+    began_ms: int = 0
+    strikes: int = 0
+    log_end: int = 0
+    log: bytes = b""
+
+
+class StoredLog(Struct, frozen=True, gc=False):
+    """The output of attempt ``n``, if it has ended: ``log`` are the last of ``end`` bytes.
+    ``last``: the last attempt that has ended, 0: none. ``is_over``: the job has ended."""
+
+    n: int
+    log: bytes
+    end: int
+    last: int
+    is_over: bool
 
 
 class StoredJob(Struct, frozen=True, gc=False):
@@ -249,6 +268,14 @@ class Story(Struct, frozen=True, gc=False):
     id: bytes
 
 
+class ReadLog(Struct, frozen=True, gc=False):
+    """The output of attempt ``n`` of a job, None: of the last one. Gives a ``StoredLog``; None if
+    there is no such job."""
+
+    id: bytes
+    n: int | None = None
+
+
 class ListJobs(Struct, frozen=True, gc=False):
     """Jobs, the newest first: a tuple of ``StoredJob``. ``before``: with smaller numbers only.
     ``owner``: those of this owner only."""
@@ -305,14 +332,14 @@ class Count(Struct, frozen=True, gc=False):
 
 
 Operation: TypeAlias = (
-    PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ListJobs
+    PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadLog | ListJobs
     | CancelJobs | Revive | Remove | Sweep | Count
 )  # fmt: skip
 
 Answer: TypeAlias = (
     PutResult | Taken | Swept | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
     | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
-    | dict[StoredState, int] | None
+    | dict[StoredState, int] | StoredLog | None
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from gmpd.protocol import Outcome
 from gmpd.submit import plain
 from gmpd.submit.batch import Batch, Options
 from gmpd.submit.checks import check_far, check_packs, check_scalars, pack_options, raise_refused
-from gmpd.submit.events import Event, ItemsReceived, JobDone, JobNotice, JobProgress
+from gmpd.submit.events import Event, ItemsReceived, JobDone, JobNotice, progressed
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.questions import AboutDurable, AboutJobs, Questions, ToStore
 from gmpd.submit.resend import PERMANENT_REASONS, ResendBuffer, Sent
@@ -375,9 +375,9 @@ class SubmitCore:
         """Have durable jobs stored, see ``questions.ToStore``."""
         self._ask(ToStore(ref, jobs, options, stored), sink)
 
-    def ask_jobs(self, what: Any, ids: list[bytes], sink: Any) -> None:
-        """Ask about durable jobs, see ``protocol.AskJobs``."""
-        self._ask(AboutJobs(what, ids), sink)
+    def ask_jobs(self, what: Any, ids: list[bytes], sink: Any, **more: Any) -> None:
+        """Ask about jobs, see ``protocol.AskJobs``."""
+        self._ask(AboutJobs(what, ids, **more), sink)
 
     def _ask(self, question: AboutDurable, sink: Any) -> None:
         """Without a link it waits for the next one, if there is to be one."""
@@ -452,7 +452,7 @@ class SubmitCore:
             case protocol.Kept():
                 self._note(message.jobs, "kept")
             case protocol.Progress():
-                self._progressed(message)
+                self.events.extend(progressed(message, self._jobs))
             case protocol.Items():
                 self._items(message, frames[1:])
             case protocol.Room(jobs):
@@ -511,13 +511,6 @@ class SubmitCore:
             sink = self._jobs.get(seq)
             if sink is not None:
                 self.events.append((sink, JobNotice(what)))
-
-    def _progressed(self, message: protocol.Progress) -> None:
-        rows = zip(message.jobs, message.done, message.total, message.notes, strict=True)
-        for seq, done, total, note in rows:
-            sink = self._jobs.get(seq)
-            if sink is not None:
-                self.events.append((sink, JobProgress(done, total, note)))
 
     def _done(self, message: protocol.Done, frames: list[Any]) -> None:
         payloads, ran = message.payloads, message.ran_us

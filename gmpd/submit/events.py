@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from gmpd import protocol
@@ -49,6 +50,16 @@ class CallReply(NamedTuple):
 #: A sink and the news for it. The news does not name its sink: a sink that keeps it would otherwise
 #: refer to itself, and live on with its value until the collector passes.
 Event: TypeAlias = tuple[Any, JobDone | ItemsReceived | JobNotice | JobProgress | CallReply]
+
+
+def progressed(message: protocol.Progress, sinks: Mapping[int, Any]) -> list[Event]:
+    """The news of a message for those sinks that are known."""
+    rows = zip(message.jobs, message.done, message.total, message.notes, strict=True)
+    return [
+        (sinks[seq], JobProgress(done, total, note))
+        for seq, done, total, note in rows
+        if seq in sinks
+    ]
 
 
 def apply(event: Event) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
     from gmpd.codec import Blob, FunctionRef
 
 #: Questions that have the same answer, and the same effect, when they are asked twice.
-_REPEATABLE = frozenset({"find", "result", "story", "cancel"})
+_REPEATABLE = frozenset({"find", "result", "story", "log", "cancel"})
 
 
 class ToStore(NamedTuple):
@@ -39,6 +39,8 @@ class AboutJobs(NamedTuple):
 
     what: Any
     ids: list[bytes]
+    n: int | None = None
+    after: int = 0
 
 
 AboutDurable: TypeAlias = ToStore | AboutJobs
@@ -94,8 +96,8 @@ class Questions:
                     [blob.data for _, blob in jobs], counts, **stored,
                 )  # fmt: skip
                 self._say(enqueue, frames)
-            case AboutJobs(what, ids):
-                self._say(protocol.AskJobs(request, what, ids), None)
+            case AboutJobs():
+                self._say(protocol.AskJobs(request, *question), None)
             case _:
                 assert_never(question)
 

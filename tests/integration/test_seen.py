@@ -139,3 +139,100 @@ def test_progress_is_sent_some_times_a_second_however_often_it_is_told(
     # At the end of each, and a few while they ran, however slow this machine is: each takes a tenth
     # of a second at least, and telling it 100,000 times less than 50 of them.
     assert 1 <= messages() - before <= 4 + 200
+
+
+# -- output --------------------------------------------------------------------------------------
+
+
+def cli(served: Served, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", *words], env=served.env, capture_output=True, text=True,
+        timeout=120, check=False, **how,
+    )  # fmt: skip
+
+
+def test_the_output_of_a_durable_job_is_seen_while_it_runs_and_kept_with_its_story(
+    served: Served, client: gmpd.Client, go: Path
+) -> None:
+    job = client.job(client.enqueue(jobs.talk, "one", str(go)))
+    wait_until(lambda: "waits" in job.logs(), "its output")
+    followed = subprocess.Popen(
+        [sys.executable, "-m", "gmpd.cli", "jobs", "logs", "-f", job.id], env=served.env,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert followed.stdout is not None
+    assert followed.stdout.readline() == "one begins\n"
+    go.touch()
+    assert job.result(60) == "one"
+    rest = followed.stdout.read()
+    followed.stdout.close()
+    assert followed.wait(60) == 0
+    first, second = rest.splitlines()
+    assert first.endswith(" WARNING jobs.seen: one waits")
+    assert second == "one ends"
+    assert job.logs() == f"one begins\n{rest}"
+    told = cli(served, "jobs", "logs", job.id)
+    assert (told.returncode, told.stdout) == (0, job.logs())
+    assert "one ends" not in (served.directory / "log").read_text()
+    assert cli(served, "jobs", "logs", "0" * 32).returncode == 4
+
+
+def test_each_attempt_has_its_own_output(served: Served, client: gmpd.Client, go: Path) -> None:
+    go.touch()
+    failing = client.job(client.options(retries=1).enqueue(jobs.talk, "twice", str(go), True))
+    assert isinstance(failing.exception(60), ValueError)
+    assert failing.logs(1).splitlines()[::2] == ["twice begins", "twice ends"]
+    assert failing.logs(2) == failing.logs() != failing.logs(1)
+    assert failing.logs(3) == ""
+    shown = cli(served, "jobs", "logs", failing.id, "--attempt", "1")
+    assert shown.stdout == failing.logs(1)
+
+
+def test_the_output_of_an_attempt_that_ended_its_worker_is_kept(short_tmp: Path) -> None:
+    served = Served(short_tmp)  # of its own: the next worker would seem to be left behind
+    try:
+        assert served.client is not None
+        dying = served.client.job(served.client.enqueue(jobs.talk_and_die, str(short_tmp / "died")))
+        assert dying.result(60) == "done"
+        assert (dying.logs(1), dying.logs(2)) == ("first\n", "second\n")
+    finally:
+        served.close()
+
+
+def test_coroutines_that_take_turns_and_children_elsewhere_have_their_own_output(
+    client: gmpd.Client,
+) -> None:
+    words = [f"w{n}" for n in range(20)]
+    ids = {word: client.enqueue(jobs.talk_async, word, 10) for word in words}
+    parents = {word: client.enqueue(jobs.talk_by_children, word, 40) for word in ("a", "b")}
+    for word, id_ in ids.items():
+        assert client.job(id_).result(60) == word
+        expected = [f"{word} {n}" for n in (*range(10), "task", "thread", "child")]
+        assert client.job(id_).logs().splitlines() == expected
+    workers = {word: client.job(id_).result(60) for word, id_ in parents.items()}
+    for word, id_ in parents.items():
+        lines = client.job(id_).logs().splitlines()
+        assert lines == [f"{word} begins", *[f"{word} child"] * 40]
+    assert max(workers.values()) == 2  # some ran in the other one
+
+
+def test_much_output_keeps_its_last_bytes(client: gmpd.Client) -> None:
+    job = client.job(client.enqueue(jobs.flood, 20_000))
+    assert job.result(120) is None
+    first, *rest = job.logs().splitlines()
+    assert first.endswith(" bytes left out]")
+    assert rest[-1] == "x" * 100 + " 19999"
+    assert 50_000 < sum(map(len, rest)) <= 64 << 10
+
+
+def test_a_job_that_is_not_captured_prints_where_the_daemon_does(
+    served: Served, client: gmpd.Client, go: Path
+) -> None:
+    go.touch()
+    client.submit(jobs.talk, "volatile", str(go)).result(60)
+    job = client.job(client.options(capture=False).enqueue(jobs.talk, "loose", str(go)))
+    assert job.result(60) == "loose"
+    assert job.logs() == ""
+    log = served.directory / "log"
+    wait_until(lambda: "loose ends" in log.read_text(), "what went to stderr")
+    assert "volatile ends" in log.read_text()

@@ -122,6 +122,9 @@ class World:
     def failed(self, failure: Failure) -> None:
         assert bytes.fromhex(failure.id) in self.jobs
 
+    def live_log(self, seq: int, after: int) -> None:
+        """Nobody asks here."""
+
     def overrunning(self) -> set[int]:
         return {
             overrun.job.seq

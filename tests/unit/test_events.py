@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from gmpd.errors import InvariantError, ProtocolError
-from gmpd.protocol import Define, Finished, Progress, Submit
+from gmpd.protocol import Define, Finished, Output, Progress, Submit
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Event
 from gmpd.sched.history import EVENTS_KEPT
@@ -39,6 +39,7 @@ LARGE: tuple[AnyEvent, ...] = (
     events.Finished(0, 1, _DONE, [(SECRET,)] * 5000),
     events.ItemsYielded(0, 1, 1, [SECRET] * 5000, [(SECRET,)] * 5000),
     events.ChildrenCounted(0, 1, 1, True),
+    events.Printed(0, 1, Output(MANY, [SECRET] * 5000, MANY)),
     events.Progressed(0, 1, Progress(MANY, [*MANY], [*MANY], [repr(SECRET)] * 5000)),
     events.WorkerReady(0, 1),
     events.ParentOpened(0, 1),

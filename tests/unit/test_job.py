@@ -41,6 +41,7 @@ EACH: dict[str, Any] = {
     "once": True,
     "isolate": True,
     "plain": True,
+    "capture": True,
 }
 
 #: As they travel.
@@ -116,7 +117,14 @@ def test_all_options_go_over_the_wire() -> None:
 @pytest.mark.parametrize("name", WIRE)
 def test_only_what_differs_goes_over_the_wire(name: str) -> None:
     options = JobOptions(**{name: EACH[name]})
-    assert options.to_wire() == {name: WIRE[name]}
+    more = {"capture": True} if name == "durable" else {}
+    assert options.to_wire() == {name: WIRE[name], **more}
+
+
+def test_durable_jobs_are_captured_unless_they_say_otherwise() -> None:
+    assert (JobOptions(durable=True, capture=False).to_wire() or {})["capture"] is False
+    assert (JobOptions(durable=True).to_wire() or {})["capture"] is True
+    assert JobOptions().to_wire() is None
 
 
 @pytest.mark.parametrize(
@@ -206,6 +214,7 @@ WRONG = [
     ({"durable": 1}, TypeError, "durable=1: must be True or False"),
     ({"isolate": None}, TypeError, "isolate"),
     ({"plain": "yes"}, TypeError, "plain"),
+    ({"capture": "yes"}, TypeError, "capture"),
     ({"backoff": -1}, ValueError, "backoff=-1: must be from 0"),
     ({"backoff": True}, TypeError, "backoff=True: must be seconds"),
     ({"backoff": "1s"}, TypeError, "backoff='1s'"),
@@ -216,7 +225,7 @@ WRONG = [
     ({"retry_on": ()}, ValueError, "must name 1 to 64 exceptions"),
     ({"retry_on": (KeyError,) * 65}, ValueError, "must name 1 to 64 exceptions"),
     ({"retrys": 1}, TypeError, "did you mean 'retries'"),
-    ({"zzz": 1}, TypeError, "known are at, backoff, delay, durable"),
+    ({"zzz": 1}, TypeError, "known are at, backoff, capture, delay, durable"),
 ]
 
 

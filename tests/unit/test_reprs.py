@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from gmpd.protocol import Outcome, Progress
+from gmpd.protocol import Outcome, Output, Progress
 from gmpd.sched import counters, delays, functions, globq, isolated, records, suspects
 from gmpd.sched.instructions import Instruction, LeaseJobs
 from gmpd.sched.isolated import IsolatedP, Isolation
@@ -83,6 +83,7 @@ def test_each_instruction_can_be_shown(desk: Desk) -> None:
         "PRecord": p, "PRecord | None": p, "Function": fn, "Session": client, "Outcomes": outcomes,
         "list[int]": list(range(5000)), "list[bytes]": [SECRET] * 5000, "int": 1, "bool": True,
         "list[Buffers]": [NO_BUFFERS] * 5000, "Options | None": None,
+        "Output": Output(list(range(5000)), [SECRET] * 5000, [0] * 5000),
         "Progress": Progress(list(range(5000)), [1] * 5000, [None] * 5000, [repr(SECRET)] * 5000),
     }  # fmt: skip
     kinds = get_args(Instruction)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import copy_context
 from decimal import Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -13,12 +14,14 @@ import gmpd
 from gmpd import protocol
 from gmpd.daemon.reports import EVERY_S, Reports, rows_of
 from gmpd.errors import ProtocolError
-from gmpd.protocol import FROM_WORKER, Progress, pack, unpack
+from gmpd.protocol import FROM_WORKER, Output, Progress, pack, unpack
 from gmpd.runtime.progress import NOTE_MAX
 from gmpd.runtime.roots import root
 from gmpd.sched import events
-from gmpd.sched.instructions import NotifyProgress
-from gmpd.sched.records import PRecord
+from gmpd.sched.captured import LEAST, Ring, whole
+from gmpd.sched.instructions import NotifyProgress, PassOutput, SendOutcomes
+from gmpd.sched.records import Job as JobRecord
+from gmpd.sched.records import PRecord, Session
 from tests.desk import Desk, only
 
 
@@ -115,11 +118,17 @@ class Link:
         self.attempts = {token: Job(token) for token in (1, 2, 3)}
         self.callbacks = Callbacks()
         self.sent: list[dict[int, Any]] = []
-        self.reports = Reports(self.attempts, self.callbacks, self._send)  # type: ignore[arg-type]
+        self.p = p = SimpleNamespace(forked=False, p_callbacks=self.callbacks)
+        self.printed: list[dict[int, tuple[bytes, int]]] = []
+        self.reports = Reports(self.attempts, cast("Any", p), 100, self._send)
 
-    def _send(self, message: Progress) -> None:
+    def _send(self, message: Progress | Output) -> None:
         assert unpack(pack(message), FROM_WORKER) == message
-        self.sent.append(dict(rows_of(message)))
+        if isinstance(message, Progress):
+            self.sent.append(dict(rows_of(message)))
+        else:
+            rows = zip(message.chunks, message.skipped, strict=True)
+            self.printed.append(dict(zip(message.jobs, rows, strict=True)))
 
     def tell(self, token: int, done: float, note: str = "") -> None:
         self.reports.progressed(self.attempts[token], (done, None, note))
@@ -245,3 +254,159 @@ def test_the_progress_of_a_child_goes_to_the_worker_of_its_parent() -> None:
     assert told.session.parent is home
     assert told.message.jobs == [seq]
     assert not desk.sched.progress
+
+
+# -- output --------------------------------------------------------------------------------------
+
+
+def test_a_worker_sends_the_output_of_a_job_and_its_rest_before_the_outcome() -> None:
+    link = Link()
+    job = link.attempts[1]
+    assert link.reports.printed(job, b"one ")
+    assert link.reports.printed(job, b"two ")
+    link.callbacks.pass_time()
+    assert link.printed == [{1: (b"one two ", 0)}]
+    link.reports.printed(job, b"three")
+    del link.attempts[1]
+    link.reports.ended(job)
+    link.reports.flush()
+    assert link.printed[1:] == [{1: (b"three", 0)}]
+    assert not link.reports.printed(job, b"later: where the process prints")
+    link.callbacks.pass_time()
+    assert len(link.printed) == 2
+
+
+def test_of_output_that_is_not_sent_yet_the_last_bytes_are_kept() -> None:
+    link = Link()
+    job = link.attempts[1]
+    for n in range(100):
+        link.reports.printed(job, b"%05d" % n)
+    link.callbacks.pass_time()
+    assert link.printed == [{1: (b"".join(b"%05d" % n for n in range(80, 100)), 400)}]
+    link.reports.printed(job, b"x" * 1000)
+    link.reports.printed(job, b"\n")
+    link.callbacks.pass_time()
+    assert link.printed[1:] == [{1: (b"x" * 99 + b"\n", 901)}]
+
+
+def test_a_process_that_a_job_forked_tells_nothing() -> None:
+    link = Link()
+    link.p.forked = True
+    assert not link.reports.printed(link.attempts[1], b"child")
+    link.tell(1, 1)
+    assert not link.reports
+
+
+def test_a_ring_keeps_the_last_bytes_and_knows_all_that_were_written() -> None:
+    ring = Ring(1)
+    for n in range(100):
+        ring.add(b"%03d\n" % n, 0, 40)
+    assert ring.since(0) == b"".join(b"%03d\n" % n for n in range(90, 100))
+    assert (ring.end, ring.nbytes) == (400, 40)
+    assert ring.since(396) == b"099\n"
+    assert ring.since(400) == b""
+    ring.add(b"after a gap", 1000, 40)
+    assert ring.since(0) == b"after a gap"
+    assert ring.end == 400 + 1000 + 11
+
+
+@pytest.mark.parametrize("most", range(1, 12))
+def test_a_ring_does_not_begin_in_the_middle_of_a_character(most: int) -> None:
+    ring = Ring(1)
+    for _ in range(5):
+        ring.add("é€😀".encode(), 0, most)
+    ring.since(0).decode()
+    assert most - 3 <= ring.nbytes <= most or ring.nbytes == 0
+    assert whole(b"\x80" * 10) == b"\x80" * 10  # that is no UTF-8
+
+
+def captured_job(desk: Desk, p: PRecord) -> JobRecord:
+    (token,) = [token for token, job in p.started.items() if job.options is not None]
+    return p.started[token]
+
+
+def printing(**policy: Any) -> tuple[Desk, PRecord, Session]:
+    desk = Desk(**policy)
+    p, client, _ = desk.begun(capture=True)
+    return desk, p, client
+
+
+def printed(desk: Desk, p: PRecord, chunk: bytes, skipped: int = 0) -> list[PassOutput]:
+    tokens = [*p.started, *p.fresh]
+    message = Output(tokens, [chunk] * len(tokens), [skipped] * len(tokens))
+    desk.tell(events.Printed(p.p, p.epoch, message))
+    return only(desk.take(), PassOutput)
+
+
+def test_output_is_kept_while_its_job_runs() -> None:
+    desk, p, _ = printing()
+    job = captured_job(desk, p)
+    assert desk.sched.output.of(job) is None
+    assert printed(desk, p, b"one\n") == []
+    printed(desk, p, b"two\n")
+    ring = desk.sched.output.of(job)
+    assert ring is not None
+    assert ring.since(0) == b"one\ntwo\n"
+    desk.end(p)
+    assert not desk.sched.output
+    assert desk.sched.output.nbytes == 0
+
+
+def test_the_end_of_a_durable_attempt_carries_its_output_and_its_p() -> None:
+    desk, p, client = printing()
+    client.patient = True
+    printed(desk, p, b"words")
+    (sent,) = only(desk.end(p), SendOutcomes)
+    ((outcome, details),) = sent.outcomes.specials.values()
+    assert outcome is protocol.Outcome.OK
+    assert (details["log"], details["log_end"], details["p"]) == (b"words", 5, 0)
+    desk.submit(client, 3)
+    desk.take()
+    (sent,) = only(desk.end(p), SendOutcomes)
+    assert {each[1]["p"] for each in sent.outcomes.specials.values()} == {0}
+    assert len(sent.outcomes.specials) == 3
+
+
+def test_all_output_together_has_a_bound() -> None:
+    desk = Desk(job_output=10_000, output=50_000, credit_max=256)
+    p, client = desk.ready(0), desk.client()
+    desk.teach(p, client, "m:f", 0.001)
+    desk.submit(client, 100, capture=True)
+    desk.take()
+    desk.start(p)
+    for _ in range(20):
+        printed(desk, p, b"x" * 1000)
+    assert len(p.started) == 100
+    assert desk.sched.output.nbytes <= 50_000 + 100 * LEAST
+    desk.end(p)
+    assert desk.sched.output.nbytes == 0
+
+
+def test_the_output_of_a_child_goes_to_the_worker_of_its_parent() -> None:
+    desk = Desk()
+    home, away = desk.ready(0), desk.ready(1)
+    parent = desk.parent(home)
+    (seq,) = desk.submit(parent, 1, child=(0, 1), capture=True)
+    desk.take()
+    holder = next(p for p in (home, away) if p.fresh)
+    (passed,) = printed(desk, holder, b"child", 3)
+    assert passed.session.parent is home
+    assert passed.message == Output([seq], [b"child"], [3])
+    assert not desk.sched.output
+
+
+def test_a_new_attempt_begins_with_no_output() -> None:
+    desk = Desk()
+    p, _, _ = desk.begun(capture=True, retries=1)
+    printed(desk, p, b"first")
+    desk.end(p, outcome=protocol.Outcome.ERROR)
+    desk.take(after_ms=1000)
+    desk.start(p)
+    desk.take()
+    job = captured_job(desk, p)
+    assert desk.sched.output.of(job) is None
+    printed(desk, p, b"second")
+    ring = desk.sched.output.of(job)
+    assert ring is not None
+    assert ring.since(0) == b"second"
+    assert desk.sched.output.nbytes == 6

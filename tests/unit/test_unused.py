@@ -15,6 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 #: Defined for programs or called by other packages.
 FOR_OTHERS = {
     "broadcast": "sync.Cond's",
+    "emit": "logging.Handler's",
     "format_commands": "click's Group calls it",
     "get_debug": "asyncio's handles call it",
     "remove_done_callback": "asyncio.Future's",

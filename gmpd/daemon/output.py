@@ -1,0 +1,104 @@
+"""A worker's ``sys.stdout`` and ``sys.stderr``: what a captured job prints goes to that job.
+
+Both are streams of their own over the process's: each write looks in the context whose job it
+belongs to (``runtime.roots``), as thousands of coroutines print in turns on one thread. A job that
+is not captured, and whatever belongs to no job, prints where the process does.
+
+Not captured: what does not go through ``sys.stdout`` and ``sys.stderr`` (C code, other processes,
+``sys.__stdout__``), and threads that a job has started by itself, which have no context of it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Any
+
+from gmpd.runtime.roots import root
+
+
+class _Bytes(io.BufferedIOBase):
+    """The bytes of a stream, to the job that writes them, or to ``real``."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.mode = "wb"
+        self.name = real.name
+        self.raw = getattr(real, "raw", real)
+
+    def write(self, data: Any, /) -> int:
+        """Any buffer of bytes."""
+        job = root.get()
+        if job is not None and job.printed(data):
+            return memoryview(data).nbytes
+        written: int = self._real.write(data)
+        return written
+
+    def flush(self) -> None:
+        job = root.get()
+        if job is None or not job.is_captured:
+            self._real.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """The process's own: what is written there is not captured."""
+        number: int = self._real.fileno()
+        return number
+
+    def isatty(self) -> bool:
+        return bool(self._real.isatty())
+
+    def close(self) -> None:
+        """A job cannot close it for all others."""
+        self.flush()
+
+
+class Stream(io.TextIOWrapper):
+    """``sys.stdout`` or ``sys.stderr``."""
+
+    def __init__(self, real: Any) -> None:
+        real.flush()
+        super().__init__(
+            _Bytes(real.buffer), encoding="utf-8", errors="backslashreplace",
+            line_buffering=real.line_buffering, write_through=True,
+        )  # fmt: skip
+        self.mode = "w"  # type: ignore[misc]
+
+    def close(self) -> None:
+        """A job cannot close it for all others."""
+        self.flush()
+
+    def detach(self) -> Any:
+        """As ``close``."""
+        raise io.UnsupportedOperation("all jobs of this worker print to this stream")
+
+
+class _LastResort(logging.Handler):
+    """For records that no configured handler takes: those of a captured job with time, level and
+    logger, others as Python prints them."""
+
+    def __init__(self, usual: logging.Handler) -> None:
+        super().__init__(usual.level)
+        self._usual = usual
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        job = root.get()
+        if job is None or not job.is_captured:
+            self._usual.handle(record)
+            return
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
+
+
+def install() -> None:
+    """From here on, in this process. Before modules of users take hold of the streams."""
+    sys.stdout = Stream(sys.stdout)
+    sys.stderr = Stream(sys.stderr)
+    if logging.lastResort is not None:
+        logging.lastResort = _LastResort(logging.lastResort)
