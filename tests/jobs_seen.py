@@ -88,9 +88,11 @@ async def talk_async(word: str, rounds: int) -> str:
 
 
 def say(word: str) -> int:
-    """Print in a child; its process."""
+    """Print in a child that computes; its process."""
     print(word, "child")
-    time.sleep(0.05)
+    end = time.thread_time() + 0.02
+    while time.thread_time() < end:
+        pass
     return os.getpid()
 
 

@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "submit": "Run a function as a job.",
         "map": "Run a function over the lines of stdin.",
         "run": "Run a shell command as a job.",
-        "jobs": "List, show, cancel and retry durable jobs.",
+        "jobs": "List, show, cancel and retry jobs.",
         "explain": "Explain the state of a job.",
     },
     "Insight": {

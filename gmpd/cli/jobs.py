@@ -1,10 +1,8 @@
-"""`gmpd jobs`: list, show, cancel, retry and remove durable jobs."""
+"""`gmpd jobs`: list, show, cancel, retry and remove jobs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import click
@@ -12,19 +10,23 @@ import click
 from gmpd.cli.app import App, help_alone, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.job_logs import id_of_word, logs
+from gmpd.cli.job_tables import columns, described, table
 from gmpd.cli.link import AskingClient, connect
 from gmpd.client.stored import StoredJob, ids_of, readable
 from gmpd.sched.stored import StoredState
 
-_STATES = [state.name.lower() for state in StoredState if state is not StoredState.LEASED]
+_STATES = [
+    "running",
+    *(each.name.lower() for each in StoredState if each is not StoredState.LEASED),
+]
 #: Rows of a page, unless asked for others.
 LIMIT = 50
 
 
-@click.group(short_help="List, show, cancel and retry durable jobs.", invoke_without_command=True)
+@click.group(short_help="List, show, cancel and retry jobs.", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List, show, cancel, retry and remove durable jobs: those of Client.enqueue and --durable."""
+    """List, show and cancel jobs; retry and remove durable ones (of Client.enqueue, --durable)."""
     help_alone(ctx)
 
 
@@ -34,24 +36,68 @@ command.add_command(logs)
 @command.command(short_help="List jobs, the newest first.")
 @click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
 @click.option("--fn", default="", metavar="MODULE:FUNCTION", help="Only jobs of this function.")
+@click.option("--kind", type=click.Choice(["durable", "volatile"]), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=LIMIT, metavar="N", help="Rows.")
-@click.option("--before", type=int, metavar="NUMBER", help="Only jobs with smaller numbers.")
+@click.option("--before", type=int, metavar="NUMBER", help="Durable jobs with smaller numbers.")
+@click.option("--after", default="", metavar="PLACE", help="Volatile jobs after those of a page.")
 @standard
-def ls(app: App, state: str | None, fn: str, limit: int, before: int | None) -> int:
-    """List durable jobs, the newest first."""
+def ls(
+    app: App, state: str | None, fn: str, kind: str | None, limit: int, before: int | None,
+    after: str,
+) -> int:  # fmt: skip
+    """List jobs, the newest first: volatile ones that have not ended, then durable ones."""
     with connect(app) as client:
-        rows = client.call("jobs", state=state, function=fn, limit=limit, before=before)
+        pages = Pages(client, state, fn, limit)
+        if kind != "durable" and before is None:
+            pages.add_volatile(after)
+        if kind != "volatile" and not after:
+            pages.add_durable(before)
         counts = client.call("job_counts")
-    found = [readable(row) for row in rows]
     if app.as_json:
-        app.json(found)
+        app.json(pages.found)
         return Exit.OK
-    for line in _table(found):
+    for line in table(pages.found, columns()):
         app.data(line)
     app.say(_counted(counts))
-    if len(found) == limit:
-        app.say(f"older ones: --before {found[-1]['number']}")
+    for how in pages.further:
+        app.say(f"older ones: gmpd jobs ls {how}")
     return Exit.OK
+
+
+class Pages:
+    """One page of jobs, of both kinds."""
+
+    def __init__(self, client: AskingClient, state: str | None, fn: str, limit: int) -> None:
+        self._client = client
+        self._wanted: dict[str, Any] = {"state": state, "function": fn}
+        self._limit = limit
+        self.found: list[dict[str, Any]] = []
+        #: The options that show what follows.
+        self.further: list[str] = []
+
+    @property
+    def _room(self) -> int:
+        return self._limit - len(self.found)
+
+    def add_volatile(self, after: str) -> None:
+        """The daemon looks at some thousands at a time."""
+        place: str | None = after
+        while place is not None and self._room:
+            page = self._client.call("volatile_jobs", after=place, limit=self._room, **self._wanted)
+            self.found += map(readable, page["rows"])
+            place = page["next"]
+        if place is not None:
+            self.further.append(f"--after {place}")
+
+    def add_durable(self, before: int | None) -> None:
+        """Those for which there is room."""
+        if not self._room:
+            return
+        room = self._room
+        rows = self._client.call("jobs", limit=room, before=before, **self._wanted)
+        self.found += map(readable, rows)
+        if len(rows) == room and self._wanted["state"] != "running":
+            self.further.append(f"--before {rows[-1]['number']}")
 
 
 @command.command(short_help="Show a job, its attempts, and its error.")
@@ -67,16 +113,11 @@ def show(app: App, job_id: str) -> int:
             app.say(str(error))
             return Exit.NOT_FOUND
     if app.as_json:
-        app.json({**info, "story": [each._asdict() for each in story]})
+        progress = None if info["progress"] is None else info["progress"]._asdict()
+        app.json({**info, "progress": progress, "story": [each._asdict() for each in story]})
         return Exit.OK
-    for line in _described(info):
+    for line in described(info, story):
         app.data(line)
-    for each in story:
-        where = "" if each.p is None else f" on P{each.p} (pid {each.pid})"
-        text = f": {each.text}" if each.text else ""
-        app.data(f"attempt {each.n} {_moment(each.ended)}{where} {each.outcome}{text}")
-    if story and story[-1].traceback:
-        app.data(story[-1].traceback.rstrip())
     return Exit.OK
 
 
@@ -163,56 +204,10 @@ def ids_of_words(words: Sequence[str]) -> list[bytes]:
         raise click.UsageError(str(error)) from None
 
 
-# -- for people ------------------------------------------------------------------------------------
-
-
-def _table(found: list[dict[str, Any]]) -> list[str]:
-    if not found:
-        return []
-    rows = [("ID", "STATE", "AGE", "ATTEMPT", "FUNCTION")]
-    now = time.time()
-    for job in found:
-        age = _age(now - job["created"])
-        rows.append((job["id"], job["state"], age, str(job["attempt"]), job["function"]))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
-        for row in rows
-    ]
-
-
 def _counted(counts: dict[Any, int]) -> str:
     names = {StoredState(int(state)).name.lower(): n for state, n in counts.items()}
     running = names.pop("leased", 0)
     if running:
         names["queued"] = names.get("queued", 0) + running
-    return ", ".join(f"{n} {name}" for name, n in names.items()) or "no durable jobs"
-
-
-def _described(info: dict[str, Any]) -> list[str]:
-    lines = [f"{info['id']} {info['function']} is {info['state']}"]
-    if info["text"]:
-        lines.append(f"  {info['text']}")
-    lines.append(
-        f"  of {info['client'] or 'a client without a name'}, enqueued {_moment(info['created'])},"
-        f" priority {info['priority']}, attempt {info['attempt']}"
-    )
-    if info["unique"]:
-        lines.append(f"  unique key {info['unique']!r}")
-    if info["ended"] is not None:
-        until = info["ended"] + info["keep"]
-        lines.append(f"  ended {_moment(info['ended'])}, kept until {_moment(until)}")
-    elif info["run_at"] > time.time():
-        lines.append(f"  begins {_moment(info['run_at'])}")
-    return lines
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
+    told = ", ".join(f"{n} {name}" for name, n in names.items())
+    return f"durable jobs: {told}" if told else "no durable jobs"

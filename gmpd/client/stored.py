@@ -22,7 +22,7 @@ from gmpd.job import DEFAULTS, JobOptions, options_of
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
 from gmpd.submit.batch import Options
-from gmpd.submit.events import JobDone
+from gmpd.submit.events import JobDone, JobProgress
 from gmpd.timeouts import checked
 
 #: Of the id that a daemon does not know.
@@ -60,7 +60,7 @@ def parse_job_id(text: str) -> bytes:
         id_ = b""
     if len(id_) != 16:
         raise ValueError(
-            f"{text!r} is no id of a durable job: 32 hex digits, as enqueue() gives it"
+            f"{text!r} is no id of a job: 32 hex digits, as enqueue() and future.job_id give it"
         )
     return id_
 
@@ -140,24 +140,30 @@ def accepted(value: Any, id_: bytes, row: int = 0) -> bytes:
 
 
 class Attempt(NamedTuple):
-    """One attempt of a job: see ``StoredJob.story``. ``ended``: seconds since 1970."""
+    """One attempt of a job: see ``StoredJob.story``. ``began``, ``ended``: seconds since 1970; None
+    if it was not seen to begin, or has not ended. ``strikes``: workers that the job had ended by
+    then."""
 
     n: int
     outcome: str
     text: str
-    ended: float
+    ended: float | None
     ran_s: float
     p: int | None
     pid: int | None
     #: Of the exception that it raised; empty if it raised none.
     traceback: str
+    began: float | None = None
+    strikes: int = 0
 
 
 class _Handle:
-    """A durable job, by its id: from any client of its daemon, also after a restart of either.
+    """A job, by its id: from any client of its daemon; a durable one also after a restart of
+    either.
 
     Every method asks the daemon. Raises LookupError when it does not know the job: it never did, or
-    the job's ``keep`` is over.
+    a durable job's ``keep`` is over, or a volatile job has ended. The result of a volatile job is
+    in its own future only.
     """
 
     def __init__(self, job_id: bytes, ask: Callable[..., Any]) -> None:
@@ -199,6 +205,12 @@ class StoredJob(_Handle):
         state: str = self.info()["state"]
         return state
 
+    @property
+    def progress(self) -> JobProgress | None:
+        """How far it is, as it told by ``gmpd.progress``; None if it did not, or does not run."""
+        progress: JobProgress | None = self.info()["progress"]
+        return progress
+
     def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
         value, error = self._end(timeout)
@@ -233,7 +245,7 @@ class StoredJob(_Handle):
         return log_text(self._known(self._ask("log", [self._id], None, n=attempt)))
 
     def story(self) -> list[Attempt]:
-        """Its attempts that have ended, in order."""
+        """Its attempts in order: where, when, how and why each has ended. The last one may run."""
         return [attempt(row) for row in self._ask("story", [self._id], None)]
 
 
@@ -248,6 +260,11 @@ class AsyncStoredJob(_Handle):
         """As ``StoredJob.state``."""
         state: str = (await self.info())["state"]
         return state
+
+    async def progress(self) -> JobProgress | None:
+        """As ``StoredJob.progress``."""
+        progress: JobProgress | None = (await self.info())["progress"]
+        return progress
 
     async def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
@@ -298,8 +315,9 @@ def log_text(told: dict[str, Any], after: int = 0) -> str:
 def attempt(row: dict[str, Any]) -> Attempt:
     """One attempt as the daemon tells it."""
     return Attempt(
-        row["n"], row["outcome"], row["text"], row["ended_ms"] / 1e3, row["ran_us"] / 1e6,
-        row["p"], row["pid"], _traceback(row["error"]),
+        row["n"], row["outcome"], row["text"], (row["ended_ms"] or 0) / 1e3 or None,
+        row["ran_us"] / 1e6, row["p"], row["pid"], _traceback(row["error"]),
+        (row["began_ms"] or 0) / 1e3 or None, row["strikes"],
     )  # fmt: skip
 
 
@@ -317,8 +335,16 @@ def readable(found: dict[str, Any]) -> dict[str, Any]:
         name.removesuffix("_ms"): None if found[name] is None else found[name] / 1000
         for name in ("created_ms", "run_at_ms", "ended_ms", "expires_ms", "keep_ms")
     }
+    told = found.get("progress")
+    live = {
+        "durable": not found.get("volatile", False),
+        "began": (found["runs_since_ms"] or 0) / 1000 or None,
+        "p": found.get("p"),
+        "pid": found.get("pid"),
+        "progress": None if told is None else JobProgress(*told),
+    }
     kept = ("number", "function", "client", "priority", "attempt", "deaths", "unique", "text")
-    return {"id": found["id"].hex(), "state": state, **{k: found[k] for k in kept}, **times}
+    return {"id": found["id"].hex(), "state": state, **{k: found[k] for k in kept}, **times, **live}
 
 
 def ended(told: dict[str, Any]) -> JobDone:

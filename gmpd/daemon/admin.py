@@ -136,6 +136,9 @@ class AdminApi:
             if method == "job_counts":
                 self._c.durable.count(peer, request, self._c.clients.sees(peer))
                 return None
+            if method == "volatile_jobs":
+                page = self._c.durable.views.page(params, self._c.clients.sees(peer))
+                return protocol.Reply(request, True, page)
             value = {"ps": []} if what is not None else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
                 self._end_watchers.append((peer, request))
@@ -166,7 +169,10 @@ class AdminApi:
                 self._c.drain("asked to stop", at_once=True)
                 return {}
             case _:
-                known = "ping, status, history, stacks, sched, jobs, job_counts, procs, drain, stop"
+                known = (
+                    "ping, status, history, stacks, sched, jobs, volatile_jobs, job_counts, procs,"
+                    " drain, stop"
+                )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
     def ending(self, lost: int, functions: list[str]) -> None:

@@ -26,6 +26,7 @@ from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.job_views import JobViews
 from gmpd.daemon.network_clients import AllowList, NetworkClients
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
@@ -143,6 +144,7 @@ class Coordinator:
             self.clients.send,
             self.watch,
             self.deadlines,
+            JobViews(self.sched, self._pid_of),
         )
         self.workers = Workers(
             self.sched,
@@ -201,6 +203,10 @@ class Coordinator:
         self._poller.add(self.clients.receive_network, router)
         self._watch_connections(router, "clients of other machines", self.clients.someone_left)
         return router.endpoint
+
+    def _pid_of(self, p: int) -> int | None:
+        worker = self.supervisor.processes.get(p)
+        return None if worker is None else worker.process.pid
 
     def live_in(self, lock: rundir.Lock, publish: Callable[[], bool]) -> None:
         """Watch the place where it lives; ``publish`` writes its record there again."""

@@ -20,7 +20,7 @@ import msgspec
 
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.job_views import live_log
+from gmpd.daemon.job_views import JobViews, with_stored
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
 from gmpd.daemon.store import StoreThread
@@ -73,17 +73,21 @@ class DurableJobs:
         send: Callable[[Any, protocol.Reply], None],
         watch: Callable[[int, Callable[[], object]], None],
         deadlines: Deadlines,
+        views: JobViews,
     ) -> None:
         self._place = place
         self._sched = sched
         self._send = send
         self._watch = watch
+        self.views = views
         self._deadline = deadlines.new(self._due)
         self._store: StoreThread | None = None
         self._policy: Durable | None = None
         self._session: Session | None = None
         self._accept_loss = False
         self._failures: list[Failure] = []
+        #: Answers for volatile jobs that wait for the store's: by client and question.
+        self._volatile: dict[tuple[Any, int], Any] = {}
         self._stored: dict[int, tuple[StoredFunction, ...]] = {}
 
     # -- the store ---------------------------------------------------------------------------------
@@ -152,6 +156,8 @@ class DurableJobs:
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
         """Answer a client's question; not with what a broken store leaves open, which the client
         asks the next daemon."""
+        if self._volatile:
+            value = with_stored(self._volatile.pop((link, request), None), value)
         if ok or not self.is_broken:
             self._send(link, protocol.Reply(request, ok, value))
 
@@ -167,7 +173,12 @@ class DurableJobs:
     def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""
         job = None if self._session is None else self._session.jobs.get(seq)
-        return None if job is None else live_log(self._sched, job, after)
+        return None if job is None else self.views.log(job, after)
+
+    def where(self, seq: int) -> dict[str, Any]:
+        """Where an attempt runs, and how far it is."""
+        job = None if self._session is None else self._session.jobs.get(seq)
+        return {} if job is None else self.views.live(job)
 
     def overrunning(self) -> set[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
@@ -192,6 +203,11 @@ class DurableJobs:
         """A client's message about durable jobs. ``owner``: it may know this owner's jobs only.
         Raises ProtocolError."""
         try:
+            if isinstance(message, protocol.AskJobs):
+                rest = self._answer_volatile(peer, message, owner)
+                if rest is None:
+                    return
+                message = rest
             policy = self._open()
             match message:
                 case protocol.Enqueue():
@@ -206,6 +222,29 @@ class DurableJobs:
             self._send(peer, protocol.Reply(message.request, False, str(error)))
         else:
             self._set_deadline()
+
+    def _answer_volatile(
+        self, peer: bytes, message: protocol.AskJobs, owner: str | None
+    ) -> protocol.AskJobs | None:
+        """Answer for volatile jobs; the question that is left for the store, None if there is none.
+        The answer waits for that of the store."""
+        jobs = self.views.find(message.ids, owner)
+        rest = [id_ for id_ in message.ids if id_ not in jobs]
+        if not jobs and self._is_used:
+            return message
+        value = self.views.answer(message, jobs)
+        if not rest or not self._is_used:
+            self.reply(peer, message.request, ok=True, value=value)
+            return None
+        self._volatile[peer, message.request] = value
+        return msgspec.structs.replace(message, ids=rest)
+
+    @property
+    def _is_used(self) -> bool:
+        """Whether there is a store: a question opens none."""
+        if self._policy is not None:
+            return True
+        return isinstance(self._place, Path) and (self._place / "jobs.sqlite").exists()
 
     def _enqueue(
         self,
@@ -307,23 +346,34 @@ class DurableJobs:
     ) -> None:
         """The question ``jobs`` of the command line. ``owner``: of this owner's jobs. Raises
         ConfigError."""
+        if not self._is_used:
+            self.reply(peer, request, ok=True, value=[])
+            return
         names = {state.name.lower(): state for state in StoredState}
         state, limit = params.get("state"), params.get("limit", 100)
-        if state is not None and state not in names:
-            raise ConfigError(f"no such state: {state!r} (known: {', '.join(names)})")
+        function = str(params.get("function") or "")
         if type(limit) is not int or not 1 <= limit <= LIST_MAX:
             raise ConfigError(f"limit must be 1 to {LIST_MAX}, not {limit!r}")
+        if state == "running":
+            self._open().ask_running(peer, request, function, limit, owner)
+            return
+        if state is not None and state not in names:
+            raise ConfigError(f"no such state: {state!r} (known: running, {', '.join(names)})")
         states = () if state is None else (names[state],)
         before = params.get("before")
-        question = ListJobs(states, str(params.get("function") or ""), limit, before, owner)
+        question = ListJobs(states, function, limit, before, owner)
         self._open().ask(peer, request, question)
 
     def count(self, peer: bytes, request: int, owner: str | None) -> None:
         """The question ``job_counts``: how many jobs are in each state."""
+        if not self._is_used:
+            self.reply(peer, request, ok=True, value={})
+            return
         self._open().ask(peer, request, Count(owner))
 
     def forget(self, peer: bytes) -> None:
         """A client has gone."""
+        self._volatile = {key: each for key, each in self._volatile.items() if key[0] != peer}
         if self._policy is not None:
             self._policy.forget(peer)
 

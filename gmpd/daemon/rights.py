@@ -36,9 +36,9 @@ MESSAGES: dict[Role, frozenset[type[Any]]] = {
     Role.ADMIN: frozenset(protocol.FROM_CLIENT.classes.values()),
 }
 #: Calls that look, at what every client may know.
-LOOKING = frozenset({"ping", "status", "snapshot", "jobs", "job_counts"})
+LOOKING = frozenset({"ping", "status", "snapshot", "jobs", "volatile_jobs", "job_counts"})
 #: Questions about durable jobs that change none.
-_LOOKING_AT_JOBS = frozenset({"find", "result", "story"})
+_LOOKING_AT_JOBS = frozenset({"find", "result", "story", "log"})
 
 
 def screen(

@@ -57,11 +57,13 @@ from gmpd.sched.stored import (
     StoredLog,
     StoredResult,
     StoreFailure,
+    Story,
     Sweep,
     Swept,
     TakeJobs,
     Taken,
     Verdict,
+    running,
 )
 
 #: Jobs of the store that are in the ledger at a time: batches for every core of a large machine,
@@ -106,6 +108,9 @@ class Ports(Protocol):
 
     def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""
+
+    def where(self, seq: int) -> dict[str, Any]:
+        """Where an attempt runs (``p``, ``pid``), and its ``progress``."""
 
     def overrunning(self) -> Collection[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
@@ -261,9 +266,28 @@ class Durable:
             value = msgspec.to_builtins(answer, **_PLAIN)
             if isinstance(operation, Find | ListJobs):
                 self._tell_where(value)
+            elif isinstance(operation, Story) and (held := self._by_id.get(operation.id)):
+                value = [*value, *self._running(held)]
             self._ports.reply(link, request, ok=True, value=value)
 
         self._ports.store(operation, told)
+
+    def ask_running(
+        self, link: Any, request: int, function: str, limit: int, owner: str | None
+    ) -> None:
+        """Jobs whose attempts have begun, the newest first, as ``ListJobs`` gives them."""
+        begun = [held for held in self._by_seq.values() if held.started_ms]
+        if function:
+            begun = [held for held in begun if self._functions[held.job.function].name == function]
+        begun.sort(key=lambda held: held.job.number, reverse=True)
+        self.ask(link, request, Find(tuple(held.job.id for held in begun[:limit])), owner)
+
+    def _running(self, held: Held) -> list[dict[str, Any]]:
+        """The attempt that runs, as ``Story`` gives those that have ended."""
+        if not held.started_ms:
+            return []
+        live, ran_ms = self._ports.where(held.seq), self._ports.wall_ms() - held.started_ms
+        return [running(held.job.attempt, held.started_ms, ran_ms, held.job.deaths, live)]
 
     def log(self, link: Any, request: int, id_: bytes, n: int | None, after: int) -> None:
         """Reply with the output of an attempt: live while it runs, else from the store."""
@@ -502,6 +526,8 @@ class Durable:
             if job is not None:
                 held = self._by_id.get(job["id"])
                 job["runs_since_ms"] = None if held is None else held.started_ms or None
+                if held is not None:
+                    job |= self._ports.where(held.seq)
 
     # -- time --------------------------------------------------------------------------------------
 

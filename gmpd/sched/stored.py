@@ -8,8 +8,9 @@ are milliseconds since 1970, as they must mean the same after a restart.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 
@@ -120,6 +121,17 @@ class Attempt(Struct, frozen=True, gc=False):
     strikes: int = 0
     log_end: int = 0
     log: bytes = b""
+
+
+def running(
+    n: int, began_ms: int, ran_ms: int, strikes: int, live: dict[str, Any]
+) -> dict[str, Any]:
+    """An attempt that has not ended, in a story. ``live``: its ``p`` and ``pid``."""
+    attempt = Attempt(
+        n, 0, max(0, ran_ms) * 1000, live.get("p"), live.get("pid"), "running", b"", "", began_ms,
+        strikes,
+    )  # fmt: skip
+    return msgspec.structs.asdict(attempt)
 
 
 class StoredLog(Struct, frozen=True, gc=False):

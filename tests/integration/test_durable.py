@@ -280,7 +280,8 @@ def test_the_command_line_lists_shows_and_steers(daemon: Daemon, record: str) ->
     wait_until(lambda: "failed" in run("jobs", "ls")[1], "it has failed", timeout=60)
     code, shown, _ = run("jobs", "show", failed)
     assert code == 0
-    assert "error: ValueError: not yet" in shown
+    assert "attempt 1: error" in shown
+    assert "ValueError: not yet" in shown
     assert "Traceback" in shown
     assert run("jobs", "retry", "--failed")[0] == 0
     assert run(*submit[:2], "--wait", *submit[2:])[1] == "at last"

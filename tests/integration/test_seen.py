@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pytest
 import gmpd
 from gmpd.cli.app import App
 from gmpd.cli.private import private_client
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import DaemonUnreachable, GmpdError
 from tests import jobs_seen as jobs
 from tests.support import wait_until
 
@@ -199,21 +200,25 @@ def test_the_output_of_an_attempt_that_ended_its_worker_is_kept(short_tmp: Path)
         served.close()
 
 
-def test_coroutines_that_take_turns_and_children_elsewhere_have_their_own_output(
+def test_coroutines_that_take_turns_have_their_own_output(
     client: gmpd.Client,
 ) -> None:
     words = [f"w{n}" for n in range(20)]
     ids = {word: client.enqueue(jobs.talk_async, word, 10) for word in words}
-    parents = {word: client.enqueue(jobs.talk_by_children, word, 40) for word in ("a", "b")}
     for word, id_ in ids.items():
         assert client.job(id_).result(60) == word
         expected = [f"{word} {n}" for n in (*range(10), "task", "thread", "child")]
         assert client.job(id_).logs().splitlines() == expected
-    workers = {word: client.job(id_).result(60) for word, id_ in parents.items()}
-    for word, id_ in parents.items():
-        lines = client.job(id_).logs().splitlines()
-        assert lines == [f"{word} begins", *[f"{word} child"] * 40]
-    assert max(workers.values()) == 2  # some ran in the other one
+
+
+def test_children_in_another_worker_print_to_their_job(client: gmpd.Client) -> None:
+    def both_workers() -> bool:
+        job = client.job(client.enqueue(jobs.talk_by_children, "a", 40))
+        workers: int = job.result(60)
+        assert job.logs().splitlines() == ["a begins", *["a child"] * 40]
+        return workers == 2
+
+    wait_until(both_workers, "some children ran in the other worker", timeout=120)
 
 
 def test_much_output_keeps_its_last_bytes(client: gmpd.Client) -> None:
@@ -236,3 +241,47 @@ def test_a_job_that_is_not_captured_prints_where_the_daemon_does(
     log = served.directory / "log"
     wait_until(lambda: "loose ends" in log.read_text(), "what went to stderr")
     assert "volatile ends" in log.read_text()
+
+
+# -- volatile jobs of others ---------------------------------------------------------------------
+
+
+def test_volatile_jobs_are_listed_shown_and_cancelled_by_others(
+    served: Served, client: gmpd.Client, go: Path
+) -> None:
+    future = client.submit(jobs.reach, 6, str(go), "half")
+    waiting = client.options(delay=600).submit(jobs.count, 1)
+    durable = client.enqueue(jobs.reach, 7, str(go))
+    with gmpd.Client(str(served.directory / "run")) as other:
+        job = other.job(future.job_id)
+        wait_until(lambda: job.progress == (6, 10, "half"), "its progress")
+        wait_until(lambda: other.job(durable).progress == (7, 10, ""), "that of the durable one")
+        assert job.state == "running"
+        ((n, outcome, *_),) = other.job(durable).story()
+        assert (n, outcome) == (1, "running")
+        with pytest.raises(GmpdError, match="its result goes to the client that submitted it"):
+            job.result(1)
+        listed = json.loads(cli(served, "jobs", "ls", "--json").stdout)
+        states = {row["id"]: (row["durable"], row["state"]) for row in listed}
+        assert states[future.job_id] == (False, "running")
+        assert states[waiting.job_id] == (False, "queued")
+        assert states[durable] == (True, "running")
+        running = cli(served, "jobs", "ls", "--state", "running", "--kind", "durable").stdout
+        assert running.splitlines()[1:] == [
+            line for line in running.splitlines() if durable in line
+        ]
+        shown = cli(served, "jobs", "show", future.job_id).stdout
+        assert "progress  6 of 10 half" in shown
+        assert "attempt 1: running" in shown
+        told = cli(served, "jobs", "cancel", waiting.job_id, "00" * 16)
+        assert (told.returncode, waiting.cancelled()) == (4, True)
+    go.touch()
+    assert future.result(60) == 6
+    client.job(durable).result(60)
+    (ended,) = client.job(durable).story()
+    assert (ended.outcome, ended.p in (0, 1), ended.pid is not None) == ("ok", True, True)
+    assert ended.began is not None
+    assert ended.ended is not None
+    assert ended.began <= ended.ended
+    with pytest.raises(LookupError):
+        _ = client.job(future.job_id).state

@@ -123,7 +123,11 @@ class World:
         assert bytes.fromhex(failure.id) in self.jobs
 
     def live_log(self, seq: int, after: int) -> None:
-        """Nobody asks here."""
+        """It is not asked for here."""
+
+    def where(self, seq: int) -> dict[str, Any]:
+        """As ``live_log``."""
+        return {}
 
     def overrunning(self) -> set[int]:
         return {

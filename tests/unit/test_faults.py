@@ -19,6 +19,7 @@ from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.job_views import JobViews
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
@@ -83,8 +84,9 @@ class Desk:
             self.deadlines,
         )
         self.clients.durable = DurableJobs(
-            "none here", self.sched, lambda *_: None, lambda *_: None, self.deadlines
-        )
+            "none here", self.sched, lambda *_: None, lambda *_: None, self.deadlines,
+            JobViews(self.sched, lambda _: None),
+        )  # fmt: skip
         for peer in (b"1", b"2"):
             self.router.say(peer, protocol.hello("client", b"", {"name": f"c{peer.decode()}"}))
         self.clients.receive()
@@ -260,8 +262,9 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     made.pool = made.clients = made.workers = made._admin = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
     made.durable = DurableJobs(
-        "none here", desk.sched, lambda *_: None, lambda *_: None, made.deadlines
-    )
+        "none here", desk.sched, lambda *_: None, lambda *_: None, made.deadlines,
+        JobViews(desk.sched, lambda _: None),
+    )  # fmt: skip
     made.supervisor = SimpleNamespace(processes=processes)
     made._decide = lambda: None
     return made
