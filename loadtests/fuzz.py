@@ -5,7 +5,9 @@
 Rounds of two kinds, each with a seed of its own. *In one process*: the coordinator's two sides and
 the client's core get thousands of messages, and the ledger is audited after each. *By sockets*: a
 real daemon gets them on its clients' and workers' sockets, out of one of its workers, and its
-gateway gets requests; after each round a client's job runs, and no handler has failed.
+gateway gets requests; after each round a client's job runs, and no handler has failed. *By TCP*, on
+the port for other machines: bytes before and in the handshake from peers without a key, and
+messages of clients with keys.
 """
 
 from __future__ import annotations
@@ -40,13 +42,21 @@ from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
 from gmpd.errors import GmpdError, ProtocolError  # noqa: E402
-from gmpd.netpoll import Connection, Dealer, Network  # noqa: E402
+from gmpd.keys import AllowedClient, KeyDirectory, Role  # noqa: E402
+from gmpd.netpoll import (  # noqa: E402
+    Connection,
+    CurveKeys,
+    Dealer,
+    Network,
+    new_secret,
+    public_of,
+)
 from gmpd.sched import events  # noqa: E402
 from gmpd.sched import instructions as do  # noqa: E402
 from gmpd.sched.records import Policy  # noqa: E402
 from gmpd.sched.schedt import Sched  # noqa: E402
 from loadtests import fuzz_jobs  # noqa: E402
-from loadtests.fuzz_frames import Frames, requests  # noqa: E402
+from loadtests.fuzz_frames import Frames, handshakes, requests  # noqa: E402
 
 #: What a peer has sent leaves within this time after its end, ms: a busy daemon reads slowly.
 LINGER_MS = 5_000
@@ -281,7 +291,13 @@ class Daemon:
             **os.environ,
             "GMPD_HTTP__LISTEN": "127.0.0.1:0",
             "GMPD_DAEMON__LOG_FORMAT": "console",
+            "GMPD_DAEMON__IMPORTS": "loadtests.fuzz_jobs",
+            "GMPD_STATE_DIR": f"{self._home.name}/state",
+            "GMPD_TCP__ENABLED": "true",
+            "GMPD_TCP__LISTEN": "127.0.0.1:0",
+            "PYTHONPATH": str(ROOT),
         }
+        self.keys = _make_keys(Path(self._home.name) / "state/keys")
         self.log = Path(self._home.name) / "log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -329,6 +345,18 @@ class Daemon:
             self._process.kill()
             self._process.wait()
             self._home.cleanup()
+
+
+def _make_keys(path: Path) -> dict[Role, CurveKeys]:
+    """Of clients with each role."""
+    directory, server = KeyDirectory(path), new_secret()
+    directory.create(server)
+    keys = {}
+    for role in Role:
+        secret = new_secret()
+        directory.add(AllowedClient(role.value, public_of(secret), role))
+        keys[role] = CurveKeys(public_of(server), secret)
+    return keys
 
 
 def _ask_http(url: str, request: bytes) -> bytes:
@@ -381,8 +409,39 @@ def fuzz_sockets(daemon: Daemon, seed: int, messages: int, *, inside: bool = Tru
     return daemon.check()
 
 
-def _greeted(network: Network, endpoint: str) -> Dealer:
-    link = Dealer(network, endpoint)
+def fuzz_network(daemon: Daemon, seed: int, messages: int) -> Counter[str]:
+    """One round at the port for other machines: before, in and after the handshake."""
+    dice = random.Random(seed)
+    address = daemon.record.endpoints["tcp"]
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    for _ in range(messages // 10):
+        with socket.create_connection((host, int(port)), 10) as connection:
+            try:
+                for part in handshakes(dice):
+                    connection.sendall(part)
+            except OSError:  # it hung up
+                pass
+    network = Network()
+    try:
+        for role, keys in daemon.keys.items():
+            frames, link = Frames(protocol.FROM_CLIENT, seed), _greeted(network, address, keys)
+            for n in range(messages // len(daemon.keys)):
+                if n % 97 == 96:
+                    link.close(LINGER_MS)
+                    link = _greeted(network, address, keys)
+                link.send(frames.draw())
+                while link.recv():
+                    pass
+            link.close(LINGER_MS)
+            if link.is_refused:
+                raise FoundError(f"a key with the role {role} was refused")
+    finally:
+        network.close()
+    return daemon.check()
+
+
+def _greeted(network: Network, endpoint: str, keys: CurveKeys | None = None) -> Dealer:
+    link = Dealer(network, endpoint, keys=keys)
     link.send([protocol.pack(protocol.hello("client", os.urandom(16), {"name": "fuzz"}))])
     link.send([protocol.pack(protocol.Define(1, "name", "math:sqrt", b""))])
     return link
@@ -423,6 +482,9 @@ def main() -> None:
             fuzz_sockets(daemon, seed, 2000)
             messages["sockets"] += 4000 + 200 + 40
             rounds["sockets"] += 1
+            fuzz_network(daemon, seed, 2000)
+            messages["network"] += 2000 + 200
+            rounds["network"] += 1
             seed += 1
         counts.update({f"daemon: {what}": k for what, k in daemon.check().items()})
     except BaseException:

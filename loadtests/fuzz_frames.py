@@ -24,14 +24,54 @@ WILD: list[Any] = [
 #: Words that mean something somewhere: except those that would end or resize the daemon.
 WORDS = ["name", "main", "pickle", "part", "status", "ping", "stacks", "client", "worker", "admin",
          "m:f", "math:sqrt", "time:sleep", "gmpd", "draining", "window", "no"]  # fmt: skip
-KINDS = ["name", "main", "pickle", "part"]
-PAYLOADS = [b"", b"\x80", b"x" * 3000, b"\x80\x05garbage.", encode_call("f", (4.0,), {}).data]
+KINDS = ["name", "main", "pickle", "part", "registered"]
+PAYLOADS = [
+    b"\x93\x90\x80\xc3",
+    b"\x93\x91\xcb",
+    b"",
+    b"\x80",
+    b"x" * 3000,
+    b"\x80\x05garbage.",
+    encode_call("f", (4.0,), {}).data,
+]
 #: What ends a session is drawn seldom, what gives work often.
 RARE: dict[type[Any], float] = {Bye: 0.05, Hello: 0.1, Gone: 0.05, Refused: 0.05, Submit: 4.0}
 #: Larger ones go without a copy, for which pyzmq keeps a thread and a context for good.
 FRAME_MAX = (1 << 20) - 1
 #: How often a message is broken at all: the others reach the handlers.
 BROKEN = 0.6
+
+#: A ZMTP 3.1 greeting of a client with CURVE, and its first command.
+GREETING = (b"\xff" + b"\0" * 8 + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + b"\0").ljust(
+    64, b"\0"
+)
+CURVE_HELLO = b"\x04\xc8\x05HELLO\x01\x00" + b"\0" * 72
+
+
+def handshakes(dice: random.Random) -> list[bytes]:
+    """The bytes of a peer without a key, in the parts in which it sends them: greetings and first
+    commands of ZMTP, whole, broken, repeated, with lengths that lie."""
+    hello = CURVE_HELLO + dice.randbytes(32 + 8 + 80)
+    command = dice.choice((b"\x05HELLO", b"\x08INITIATE", b"\x05READY", b"\x05ERROR", b"\x04PING"))
+    size = dice.choice((0, 1, 5, 200, 255))
+    long = dice.choice((0, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1))
+    parts = [
+        GREETING,
+        hello,
+        bytes([4, size]) + command + dice.randbytes(size),
+        b"\x06" + long.to_bytes(8, "big") + command + dice.randbytes(64),
+        bytes([dice.choice((0, 1, 2, 3, 7, 0xFF)), size]) + dice.randbytes(size),
+        dice.randbytes(dice.randint(1, 200)),
+    ]
+    chosen = [GREETING] if dice.random() < 0.8 else []
+    chosen += dice.choices(parts, k=dice.randint(1, 4))
+    if dice.random() < 0.5:
+        at = dice.randrange(len(chosen))
+        broken = bytearray(chosen[at])
+        for _ in range(dice.randint(1, 4)):
+            broken[dice.randrange(len(broken))] = dice.randrange(256)
+        chosen[at] = bytes(broken[: dice.randint(1, len(broken))])
+    return chosen
 
 
 class Frames:
@@ -103,6 +143,8 @@ class Frames:
                 return [self._value(kind.item_type, rows) for _ in range(rows)]
             case inspect.TupleType():
                 return [self._value(each, rows) for each in kind.item_types]
+            case inspect.VarTupleType():
+                return [self._value(kind.item_type, rows) for _ in range(dice.choice((0, 1, 3)))]
             case inspect.DictType():
                 return {self._key(kind): self._value(kind.value_type, rows) for _ in range(2)}
             case inspect.TypedDictType() | inspect.StructType():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -59,3 +60,9 @@ def fail(own: bool) -> None:
 
 def unmarked() -> str:
     return "must not run"
+
+
+@gmpd.job
+def environment() -> list[str]:
+    """Variables that are gmpd's."""
+    return [name for name in os.environ if name.startswith("GMPD_")]

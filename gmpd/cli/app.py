@@ -85,19 +85,40 @@ def color_of(env: Mapping[str, str] | None = None) -> bool | None:
     return None
 
 
+#: Options that are settings.
+_FLAGS = {
+    "runtime_dir": "daemon.runtime_dir",
+    "address": "client.address",
+    "key": "client.key",
+}
+
+
 def _store(attribute: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is None or value is False or value == 0:
             return
         app = ctx.ensure_object(App)
-        if attribute == "runtime_dir":
-            app.flags["daemon.runtime_dir"] = value
+        if attribute in _FLAGS:
+            app.flags[_FLAGS[attribute]] = value
         elif attribute in ("louder", "quieter"):
             app.verbosity += value if attribute == "louder" else -value
         else:
             setattr(app, attribute, value)
 
     return callback
+
+
+def _store_key(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """A key itself is refused, as other users can see the command line of a process."""
+    if value is not None and not os.path.exists(value):
+        words = "there is no such file; `gmpd keys export NAME` prints its content"
+        if value.lstrip().startswith("gmpd-key-"):
+            words = (
+                "every user of this machine can see a key in the command line: revoke it, write the"
+                " next one to a file, and name that"
+            )
+        raise click.BadParameter(words, ctx, param)
+    _store("key")(ctx, param, value)
 
 
 _OPTIONS = [
@@ -108,6 +129,14 @@ _OPTIONS = [
     click.option(
         "--runtime-dir", type=click.Path(file_okay=False), metavar="DIR", expose_value=False,
         callback=_store("runtime_dir"), help="Where the daemon's sockets are.",
+    ),
+    click.option(
+        "--address", metavar="tcp://HOST:PORT", expose_value=False, callback=_store("address"),
+        help="A daemon on another machine.",
+    ),
+    click.option(
+        "--key", "key_file", metavar="FILE", expose_value=False, callback=_store_key,
+        help="The key for a daemon on another machine; also: GMPD_KEY.",
     ),
     click.option(
         "-v", "--verbose", count=True, expose_value=False, callback=_store("louder"),

@@ -23,10 +23,17 @@ import click
 from gmpd import cpus, interpreter, pythons, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
-from gmpd.cli.link import PlainClient
-from gmpd.client.discovery import reach
+from gmpd.cli.link import AskingClient, PlainClient
+from gmpd.client.discovery import far, reach
 from gmpd.config import Config, split_address
-from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError, UnsupportedPython
+from gmpd.errors import (
+    ConfigError,
+    DaemonUnreachable,
+    GmpdError,
+    NotAllowed,
+    UnsupportedPython,
+)
+from gmpd.keys import KeyDirectory
 from gmpd.status import read
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
@@ -206,31 +213,67 @@ def _imports(config: Config) -> Iterator[Finding]:
 
 
 def _http(config: Config) -> Iterator[Finding]:
-    if not config.http.enabled:
-        return
-    host, port = split_address(config.http.listen)
+    if config.http.enabled:
+        yield _listening("http", config.http.listen)
+
+
+def _listening(section: str, listen: str) -> Finding:
+    """Whether the daemon can listen there, or does."""
+    host, port = split_address(listen)
     try:
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         with socket.socket(infos[0][0], socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(infos[0][4])
     except OSError as error:
-        yield _port_problem(config, port, error)
-    else:
-        yield Finding("http", Level.OK, f"{config.http.listen} is free")
+        return _port_problem(section, listen, port, error)
+    return Finding(section, Level.OK, f"{listen} is free")
 
 
-def _port_problem(config: Config, port: int, error: OSError) -> Finding:
-    listen = config.http.listen
+def _port_problem(section: str, listen: str, port: int, error: OSError) -> Finding:
+    fix = f"set {section}.listen"
     if error.errno != errno.EADDRINUSE:
-        return Finding("http", Level.BAD, f"{listen}: {error.strerror}", "set http.listen")
+        return Finding(section, Level.BAD, f"{listen}: {error.strerror}", fix)
     holder = port_holder(port)
     if holder is not None and "gmpd" in _command(holder):
-        return Finding("http", Level.OK, f"{listen} is served by gmpd (pid {holder})")
+        return Finding(section, Level.OK, f"{listen} is served by gmpd (pid {holder})")
     who = f"pid {holder}, {_command(holder)}" if holder else "a process of another user"
     return Finding(
-        "http", Level.BAD, f"{listen} is taken by {who}", "end it, or set http.listen (port 0: any)"
+        section, Level.BAD, f"{listen} is taken by {who}", f"end it, or {fix} (port 0: any)"
     )
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    """Keys of other machines, and the port that they connect to."""
+    directory = KeyDirectory(config.tcp.keys)
+    if not config.tcp.enabled and not directory.is_there:
+        return
+    try:
+        directory.server_secret()
+        names = [client.name for client in directory.clients()]
+    except ConfigError as error:
+        yield Finding("keys", Level.BAD, str(error))
+    else:
+        fix = "" if names else "gmpd keys add NAME"
+        level = Level.OK if names else Level.WARN
+        what = f"{len(names)} clients may connect ({', '.join(names) or 'none'})"
+        yield Finding("keys", level, f"{directory.path}: {what}", fix)
+    if config.tcp.enabled:
+        yield _listening("tcp", config.tcp.listen)
+
+
+def _elsewhere(config: Config) -> Iterator[Finding]:
+    """The daemon on another machine that the settings name."""
+    try:
+        target = far(None, None, config)
+        if target is None:
+            return
+        with AskingClient(name="gmpd", target=target) as client:
+            client.call("ping", timeout=config.client.connect_timeout)
+    except (ConfigError, NotAllowed, DaemonUnreachable) as error:
+        yield Finding("elsewhere", Level.BAD, str(error))
+    else:
+        yield Finding("elsewhere", Level.OK, f"{target.endpoint} takes this client's key")
 
 
 def port_holder(port: int) -> int | None:
@@ -291,7 +334,7 @@ def _read(path: str) -> str:
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _python, _packages, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http,
-    _clock,
+    _keys, _elsewhere, _clock,
     _huge_pages,
 )  # fmt: skip
 

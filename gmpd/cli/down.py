@@ -17,7 +17,7 @@ import click
 from gmpd import rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
-from gmpd.cli.link import connect
+from gmpd.cli.link import connect_here, stay_here
 from gmpd.config import Config
 from gmpd.errors import ConfigError, DaemonUnreachable, GmpdError
 
@@ -46,6 +46,7 @@ def command(app: App, now: bool) -> int:
     Jobs that still run after daemon.drain_timeout are lost: they are named, and the exit code is 5.
     A daemon that does not answer, or is of another version, is sent SIGTERM.
     """
+    stay_here(app, "gmpd drain")
     config = app.config_to_reach()
     directory = config.daemon.runtime_dir
     wish = Wish(app, now)
@@ -81,7 +82,7 @@ class Wish:
     def tell(self, config: Config) -> bool:
         """Ask; wait until it ends, or for as long as that may take. False if it is deaf."""
         try:
-            with connect(self._app) as client:
+            with connect_here(self._app) as client:
                 said = client.call("ping", timeout=ANSWER_S)
                 limit_s = float(said.get("drain_timeout", config.daemon.drain_timeout))
                 self.taken = True

@@ -18,7 +18,7 @@ from gmpd import rundir
 from gmpd.bykey import Limit
 from gmpd.cli.app import App
 from gmpd.cli.ls import daemons
-from gmpd.client.discovery import reach, start_private
+from gmpd.client.discovery import far, reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe
 from gmpd.client.stored import UNKNOWN, ended, parse_job_id
@@ -195,11 +195,30 @@ def say_waiting(bound_s: float) -> None:
 
 
 def connect(app: App) -> AskingClient:
-    """To the running daemon of the settings, for commands that look at it or steer it.
+    """To the daemon of the settings, for commands that look at it or steer it, also to one on
+    another machine.
 
     Raises DaemonUnreachable when none runs. Settings that cannot be read are left out: they must
     not keep an operator from the daemon.
     """
+    elsewhere = far(None, None, app.config_to_reach())
+    if elsewhere is not None:
+        return AskingClient(name="gmpd", target=elsewhere, reconnect=0)
+    return connect_here(app)
+
+
+def stay_here(app: App, instead: str = "") -> None:
+    """For commands that start and end processes. Raises UsageError when another machine is named.
+
+    ``instead``: the command that does it there.
+    """
+    if {"client.address", "client.key"} & app.flags.keys():
+        hint = f"; `{instead}` does it there" if instead else ""
+        raise click.UsageError(f"this command is for this machine only{hint}")
+
+
+def connect_here(app: App) -> AskingClient:
+    """To the running daemon of this machine; see ``connect``."""
     config = app.config_to_reach()
     directory = config.daemon.runtime_dir
     try:
@@ -213,14 +232,17 @@ def connect(app: App) -> AskingClient:
 
 
 def connect_or_start(app: App, *, durable: bool = False) -> PlainClient:
-    """For commands that start jobs: to the running daemon, or to a private one as `gmpd.Client`
-    starts it, which is said on stderr and ends with the command. ``durable``: a private one would
-    keep none of its jobs.
+    """For commands that start jobs: to the daemon of the settings, or to a private one as
+    `gmpd.Client` starts it, which is said on stderr and ends with the command. ``durable``: a
+    private one would keep none of its jobs.
 
     Raises DaemonUnreachable when none runs where ``--runtime-dir`` names a place, or when
     ``client.autostart`` is off.
     """
     config = app.config()
+    elsewhere = far(None, None, config)
+    if elsewhere is not None:
+        return PlainClient(name="gmpd", target=elsewhere)
     directory = config.daemon.runtime_dir
     try:
         target = reach(rundir.read_discovery(directory), config)

@@ -12,7 +12,7 @@ import click
 from gmpd import interpreter, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
-from gmpd.cli.link import connect
+from gmpd.cli.link import connect_here, stay_here
 from gmpd.cli.report import say_error
 from gmpd.cli.serve import network_flags
 from gmpd.config import Config
@@ -43,6 +43,7 @@ def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | No
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
     it: start it where your code is. It logs to gmpd.log in the state directory.
     """
+    stay_here(app)
     config = app.config(
         {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
     )
@@ -77,7 +78,7 @@ def _running(config: Config) -> rundir.Discovery | None:
 def _already(app: App, config: Config, pid: int) -> Exit | None:
     """The exit code beside a daemon that runs already; None when it has just ended."""
     try:
-        with connect(app) as client:
+        with connect_here(app) as client:
             state = read(client.call("status", timeout=config.client.connect_timeout)).state
     except DaemonUnreachable:
         if _running(config) is None:

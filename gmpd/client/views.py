@@ -83,7 +83,7 @@ class Face(ABC, Generic[Future, Results, Values, Source]):
 
         Raises as ``enqueue``; what was stored before the error stays stored.
         """
-        return self.enqueue_many_with(None, fn, iterables)
+        return self.enqueue_many_with(self._forced, fn, iterables)
 
     def options(self, **options: Any) -> OptionsView[Future, Results, Values, Source]:
         """A view of this client that submits with job options (see ``gmpd.job``)."""
@@ -184,7 +184,7 @@ class OptionsView(Generic[Future, Results, Values, Source]):
 
     def enqueue_many(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> Any:
         """As the client's."""
-        return self._client.enqueue_many_with(self._options, fn, iterables)
+        return self._client.enqueue_many_with(self._wanted, fn, iterables)
 
     def map(self, fn: Callable[..., Any], /, *iterables: Source, **how: Any) -> Results:
         """As the client's."""

@@ -279,7 +279,7 @@ class Clients:
     def _open(self, peer: bytes, message: protocol.Hello, owner: str) -> Session:
         sched, info = self._sched, message.info
         key = message.session[:12].hex()
-        name = info.name[:64]
+        name = "".join(each if each.isprintable() else "?" for each in info.name[:64])
         opened = events.SessionOpened(
             sched.next_sid, peer, name, info.waits, key, owner, info.progress
         )

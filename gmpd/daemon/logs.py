@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 #: The least time between two warnings of a kind; the next says how many were suppressed. A fault
 #: that comes with every message must not fill a disk.
@@ -55,8 +55,32 @@ def set_up(level: str, form: str, stream: TextIO) -> None:
     if form == "json":
         handler.setFormatter(JsonLines())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(Console("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def visible(text: str) -> str:
+    """``text`` with escapes for all that moves a cursor, reverses characters, or ends a line for
+    other programs: names come from clients, and logs are read in terminals."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class Console(logging.Formatter):
+    """Lines for people. Further lines of a message are indented: none looks like a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The record without its traceback."""
+        return visible(super().formatMessage(record)).replace("\n", "\n    ")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Its traceback."""
+        return visible(super().formatException(ei))
 
 
 class JsonLines(logging.Formatter):
@@ -76,4 +100,11 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _escaped_json(json.dumps(line, ensure_ascii=False))
+
+
+def _escaped_json(text: str) -> str:
+    """JSON with escapes for what a terminal would not print."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)

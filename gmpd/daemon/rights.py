@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from gmpd import protocol
 from gmpd.errors import NotAllowed
-from gmpd.job import DECLARED
+from gmpd.job import DECLARED, TEXT_MAX
 from gmpd.keys import AllowedClient, Role
 from gmpd.sched.functions import REGISTERED
 
@@ -55,26 +57,52 @@ def screen(
         case protocol.AskJobs(_, what):
             if role is Role.READ and what not in _LOOKING_AT_JOBS:
                 raise _forbidden(client, f"to {what} jobs")
-        case protocol.Define(fid, kind, name):
-            if kind != "name":
-                raise NotAllowed(
-                    f"{name} comes by value, and over a network functions go by name only: put it"
-                    " into a module that the daemon imports, and mark it with @gmpd.job"
-                )
-            return protocol.Define(fid, REGISTERED, name, b"", [])
+        case protocol.Define():
+            return _registered(message)
         case protocol.Submit() | protocol.Enqueue():
             if not client.pickle:
                 _check_plain(client, message, frames)
             _check_wait(message.options)
+            return _with_own_options(client, message)
         case _:
             pass
     return message
+
+
+def _registered(define: protocol.Define) -> protocol.Define:
+    """A function by its name, and no more than that."""
+    name = define.name
+    if define.kind != "name":
+        raise NotAllowed(
+            f"{name[:80]!a} comes by value, and over a network functions go by name only: put it"
+            " into a module that the daemon imports, and mark it with @gmpd.job"
+        )
+    if len(name) > TEXT_MAX or not name.isprintable():
+        raise NotAllowed(f"{name[:80]!a} is no name of a function")
+    return protocol.Define(define.fid, REGISTERED, name, b"", [])
 
 
 def _forbidden(client: AllowedClient, what: str) -> NotAllowed:
     return NotAllowed(
         f"the key {client.name!r} has the role {client.role}, which does not allow {what}"
     )
+
+
+def _with_own_options(
+    client: AllowedClient, message: protocol.Submit | protocol.Enqueue
+) -> protocol.Submit | protocol.Enqueue:
+    """The texts of options are shown in tables and logs; limits are of one client's jobs."""
+    options = message.options
+    if options is None:
+        return message
+    for text in (options.name, options.unique, options.limit and options.limit[0]):
+        if text is not None and not text.isprintable():
+            raise NotAllowed(f"an option of a job is no printable text: {text[:80]!a}")
+    if options.limit is None:
+        return message
+    key = f"{client.name}:{options.limit[0]}"[:TEXT_MAX]
+    own = structs.replace(options, limit=(key, *options.limit[1:]))
+    return structs.replace(message, options=own)
 
 
 def _check_plain(

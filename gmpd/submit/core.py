@@ -76,8 +76,7 @@ class SubmitCore:
         self.events: deque[Event] = deque()
         #: Takes the end of a job.
         self._add: Callable[[tuple[Any, JobDone]], None] = self.events.append
-        #: The words of a daemon on another machine about this client's key; and whether only plain
-        #: values are exchanged with it.
+        #: Of a daemon on another machine, about this key; whether only plain values are exchanged.
         self._far: protocol.DaemonInfo | None = None
         self.is_plain = False
         self._next_seq = 1
@@ -155,15 +154,16 @@ class SubmitCore:
 
     def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
         limit = self.welcome.value_bytes if self.welcome is not None else 0
+        key = "limits.value_bytes" if self._far is None else "tcp.value_bytes"
         if limit and blob.nbytes > limit:
             raise Unserializable(
-                f"the arguments of {ref.name}() have {blob.nbytes} bytes, limits.value_bytes allows"
+                f"the arguments of {ref.name}() have {blob.nbytes} bytes, {key} allows"
                 f" {limit}: write them to a file and send the path"
             )
         if limit and len(ref.payload) > limit:
             raise Unserializable(
                 f"the function {ref.name}() with what it refers to has {len(ref.payload)} bytes,"
-                f" limits.value_bytes allows {limit}: let it load what it needs"
+                f" {key} allows {limit}: let it load what it needs"
             )
 
     def _open_batch(self, ref: FunctionRef, options: Options | None) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtests.fuzz import Daemon, fuzz_core, fuzz_policy, fuzz_sockets
+from loadtests.fuzz import Daemon, fuzz_core, fuzz_network, fuzz_policy, fuzz_sockets
 
 
 @pytest.fixture(autouse=True)
@@ -39,5 +39,8 @@ def test_a_daemon_stands_it_at_every_door() -> None:
         dropped = fuzz_sockets(daemon, 1, 400)
         assert dropped["bad_client_message"] > 50
         assert dropped["bad_worker_message"] > 50
+        dropped = fuzz_network(daemon, 1, 400)
+        assert dropped["bad_handshake"] > 10
+        assert dropped["not_allowed"] > 20
     finally:
         daemon.close()

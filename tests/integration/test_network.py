@@ -10,14 +10,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+import zmq
 
 import gmpd
 from gmpd import protocol
 from gmpd.errors import DaemonUnreachable, NotAllowed
 from gmpd.keys import ClientKey, Role
-from gmpd.netpoll import CurveKeys, Dealer, Network, new_secret
+from gmpd.netpoll import CurveKeys, Dealer, Network, new_secret, public_of
+from tests import jobs_network as jobs
+from tests.daemon_process import Daemon
 from tests.network_daemon import NetworkDaemon
 from tests.support import wait_until
 
@@ -88,7 +93,7 @@ def test_a_client_insists_on_the_key_of_its_daemon(daemon: NetworkDaemon) -> Non
 
 
 @pytest.mark.usefixtures("soon")
-def test_nobody_comes_in_without_a_key(daemon: NetworkDaemon) -> None:
+def test_no_one_comes_in_without_a_key(daemon: NetworkDaemon) -> None:
     """By ZeroMQ without encryption: not even a refusal comes back."""
     network = Network()
     try:
@@ -142,7 +147,7 @@ def test_a_role_that_is_changed_counts_at_once(daemon: NetworkDaemon) -> None:
         assert client.call("stacks")["ps"]
 
 
-def test_a_directory_that_others_may_enter_admits_nobody(daemon: NetworkDaemon) -> None:
+def test_a_directory_that_others_may_enter_admits_no_client(daemon: NetworkDaemon) -> None:
     key = daemon.add("waiting")
     clients = daemon.keys.path / "clients"
     clients.chmod(0o755)
@@ -209,8 +214,6 @@ def test_strangers_keep_no_key_out(daemon: NetworkDaemon) -> None:
 
 def test_without_a_key_there_is_no_tcp_socket(short_tmp: Path) -> None:
     """Not even a daemon: it was asked to listen, and cannot."""
-    from tests.daemon_process import Daemon
-
     daemon = Daemon(short_tmp, GMPD_TCP__ENABLED="true", GMPD_TCP__LISTEN="127.0.0.1:0")
     assert daemon.process.wait(60) != 0
     daemon.close()
@@ -220,3 +223,103 @@ def test_a_key_of_this_machine_is_refused(daemon: NetworkDaemon) -> None:
     key: ClientKey = daemon.add("local")
     with pytest.raises(gmpd.errors.ConfigError, match="which the kernel vouches for"):
         gmpd.Client(str(daemon.directory), key=key.text)
+
+
+# -- hostile peers, with a key and without ---------------------------------------------------------
+
+
+def listening(pids: set[int]) -> Iterator[tuple[int, str]]:
+    """(family, address) of each stream socket on which these processes listen, by /proc."""
+    inodes = set()
+    for pid in pids:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                inodes.add(os.readlink(fd))
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                yield family, str(int(fields[1].rpartition(":")[2], 16))
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        listens = int(fields[3], 16) & 0x10000 and len(fields) > 7
+        if listens and f"socket:[{fields[6]}]" in inodes:
+            yield socket.AF_UNIX, fields[7]
+
+
+def test_strangers_at_every_socket_change_nothing(daemon: NetworkDaemon) -> None:
+    """e22 at each socket of the daemon and its processes, the gateway's among them."""
+    family = psutil.Process(daemon.process.pid)
+    pids = {each.pid for each in (family, *family.children(recursive=True))}
+    sockets = list(listening(pids))
+    assert {kind for kind, _ in sockets} == {socket.AF_INET, socket.AF_UNIX}
+    assert len(sockets) >= 4, "clients, workers, network, gateway"
+    with gmpd.Client(str(daemon.directory)) as client:
+        before = client.call("status")
+        for kind, address in sockets:
+            for greeting in GREETINGS.values():
+                with socket.socket(kind) as stranger, contextlib.suppress(OSError):
+                    stranger.settimeout(10)
+                    local = kind == socket.AF_UNIX
+                    stranger.connect(address if local else ("127.0.0.1", int(address)))
+                    stranger.sendall(greeting)
+                    stranger.shutdown(socket.SHUT_WR)
+                    while stranger.recv(4096):
+                        pass
+        after = client.call("status")
+    assert after["sessions"] == before["sessions"]
+    heard = {kind: n for kind, n in after["messages"]["in"].items() if kind != "call"}
+    assert heard == {kind: n for kind, n in before["messages"]["in"].items() if kind != "call"}
+    assert after["jobs"]["submitted"] == before["jobs"]["submitted"]
+
+
+@contextlib.contextmanager
+def raw_peer(daemon: NetworkDaemon, key: ClientKey, route: bytes = b"") -> Iterator[Any]:
+    """A socket of a client's key that keeps no rule, and its monitor of disconnects."""
+    context = zmq.Context()
+    try:
+        peer = context.socket(zmq.DEALER)
+        peer.set(zmq.LINGER, 0)
+        if route:
+            peer.set(zmq.ROUTING_ID, route)
+        peer.set(zmq.CURVE_SERVERKEY, key.server)
+        peer.set(zmq.CURVE_PUBLICKEY, public_of(key.secret))
+        peer.set(zmq.CURVE_SECRETKEY, key.secret)
+        monitor = peer.get_monitor_socket(zmq.Event.DISCONNECTED)
+        peer.connect(daemon.address)
+        peer.send(protocol.pack(protocol.hello("client", b"s" * 16, {"name": "c"})))
+        yield peer, monitor
+        peer.disable_monitor()
+        monitor.close()
+    finally:
+        context.destroy(linger=0)
+
+
+def test_a_frame_that_is_too_large_ends_its_connection(daemon: NetworkDaemon) -> None:
+    """Of a client that ignores the limit; another one of that key goes on."""
+    key = daemon.add("large")
+    with gmpd.Client(key=key.text) as honest:
+        with pytest.raises(gmpd.errors.Unserializable, match=r"tcp\.value_bytes allows"):
+            honest.submit(jobs.echo, b"x" * (9 << 20))
+        with raw_peer(daemon, key) as (peer, monitor):
+            assert peer.poll(60_000)
+            peer.send(b"x" * (10 << 20))
+            assert monitor.poll(60_000)
+        assert honest.submit(jobs.add, 1, 2).result(60) == 3
+
+
+def test_a_slow_handshake_is_ended(daemon: NetworkDaemon) -> None:
+    host, _, port = daemon.address.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as slow:
+        slow.sendall(b"\xff\0\0\0")
+        slow.settimeout(60)
+        with contextlib.suppress(ConnectionResetError):
+            while slow.recv(4096):
+                pass  # its greeting; then it hangs up
+
+
+def test_a_peer_that_names_itself_is_cut(daemon: NetworkDaemon) -> None:
+    """A routing id of its own choice might be another client's."""
+    with raw_peer(daemon, daemon.add("named"), b"alice") as (peer, monitor):
+        assert monitor.poll(60_000)
+        assert not peer.poll(0), "it was not answered"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +60,8 @@ def test_registered_functions_run(client: gmpd.Client) -> None:
     job_id = client.enqueue(jobs.add, 20, 22)
     assert client.job(job_id).result(60) == 42
     assert client.options(durable=True).submit(jobs.add, 1, 1).result(60) == 2
+    many = client.enqueue_many(jobs.add, [1, 2], [3, 4])
+    assert [client.job(job_id).result(60) for job_id in many] == [4, 6]
 
 
 def test_an_asyncio_client_runs_them_too(alice: ClientKey) -> None:
@@ -208,6 +215,7 @@ def test_the_jobs_of_another_key_are_unknown(daemon: NetworkDaemon, client: gmpd
             assert not job.retry()
             assert not job.remove()
             assert job.story() == []
+            assert other.ask_jobs("log", [job._id], None) is None
         seen = other.call("jobs", limit=100)
         assert {row["id"].hex() for row in seen} == {own}
         assert sum(other.call("job_counts").values()) == 1
@@ -240,3 +248,125 @@ def test_an_id_of_another_key_is_not_taken_over(daemon: NetworkDaemon, client: g
     with gmpd.Client(key=daemon.add("mallory").text) as other:
         with pytest.raises(GmpdError, match="exists with another content"):
             other._store(mine)
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def run(*words: str, key: Path, daemon: NetworkDaemon, code: int = 0) -> str:
+    """What a command says on both its outputs, from a directory without jobs."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", *words, "--address", daemon.address, "--key", str(key)],
+        env={**os.environ, "GMPD_RUNTIME_DIR": "/nowhere", "PYTHONSAFEPATH": "1"},
+        cwd="/", capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def file_of(key: ClientKey, directory: Path) -> Path:
+    path = directory / f"{key.name}.key"
+    path.write_text(f"{key.text}\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_the_command_line_works_from_another_machine(daemon: NetworkDaemon, tmp_path: Path) -> None:
+    key = file_of(daemon.add("shell"), tmp_path)
+    at: Any = {"key": key, "daemon": daemon}
+    assert run("submit", "tests.jobs_network:add", "2", "40", **at) == "42\n"
+    assert "no function tests.jobs_network:unmarked" in run(
+        "submit", "tests.jobs_network:unmarked", code=4, **at
+    )
+    job_id = run("submit", "-q", "--durable", "tests.jobs_network:add", "1", **at).strip()
+    assert f"{job_id} tests.jobs_network:add is" in run("jobs", "show", job_id, **at)
+    assert job_id in run("jobs", "ls", **at)
+    assert "P0" in run("status", **at)
+    assert "does not allow `drain`" in run("drain", code=6, **at)
+    assert "for this machine only; `gmpd drain` does it there" in run("down", code=2, **at)
+    reader = file_of(daemon.add("glance", Role.READ), tmp_path)
+    assert "role read, which submits no jobs" in run(
+        "submit", "tests.jobs_network:add", "1", key=reader, daemon=daemon, code=6
+    )
+
+
+def test_a_key_in_the_command_line_is_refused(alice: ClientKey) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", "status", "--key", alice.text],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "every user of this machine can see a key in the command line" in ended.stderr
+    assert alice.secret.hex() not in ended.stderr
+
+
+def test_keys_are_made_and_carried_by_commands(
+    daemon: NetworkDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an operator does it, beside the running daemon."""
+
+    def keys(*words: str, code: int = 0) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gmpd.cli", "keys", *words],
+            env=daemon.env, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert ended.returncode == code, ended.stderr
+        return ended.stdout + ended.stderr
+
+    assert "clients rely on it" in keys("init", code=78)
+    assert "added carol (submit)" in keys("add", "carol")
+    assert "there is a key 'carol' already" in keys("add", "carol", code=78)
+    listed = keys("ls")
+    assert "carol" in listed
+    assert daemon.keys.client("carol").secret.hex() not in listed + keys("ls", "--json")
+    path = tmp_path / "carol.key"
+    to = daemon.address.removeprefix("tcp://")
+    keys("export", "carol", "--to", to, "-o", str(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("GMPD_KEY", path.read_text().strip())
+    with gmpd.Client() as client:
+        assert client.endpoint == daemon.address
+        assert client.submit(jobs.add, 1, 1).result(60) == 2
+    shown = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", "config", "show"], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "gmpd-key-…" in shown.stdout
+    assert daemon.keys.client("carol").secret.hex() not in shown.stdout
+    assert "revoked carol" in keys("revoke", "carol")
+    assert "there is no key 'carol'" in keys("revoke", "carol", code=4)
+    with pytest.raises(NotAllowed):
+        gmpd.Client()
+
+
+def test_a_job_sees_no_key(daemon: NetworkDaemon, client: gmpd.Client) -> None:
+    """S17: nothing of gmpd's settings is in the environment of jobs, nor a secret in a command."""
+    assert client.submit(jobs.environment).result(60) == []
+    secret = daemon.keys.server_secret().hex()
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert secret.encode() not in process.read_bytes()
+
+
+# -- hostile clients -------------------------------------------------------------------------------
+
+
+def test_texts_of_clients_are_no_sql(daemon: NetworkDaemon, client: gmpd.Client) -> None:
+    text = "x' OR '1'='1'; DROP TABLE jobs; --"
+    job_id = client.options(unique=text, name=text).enqueue(jobs.add, 1, 1)
+    assert client.job(job_id).result(60) == 2
+    assert client.job(job_id).info()["unique"] == text
+    assert client.call("jobs", function=text, limit=10) == []
+    with gmpd.Client(key=daemon.add("name.of-a_key").text) as other:
+        assert other.call("jobs", limit=10) == []
+
+
+def test_a_flood_from_another_machine_delays_no_client_here(
+    daemon: NetworkDaemon, client: gmpd.Client
+) -> None:
+    """Tens of thousands of its jobs wait; one of this machine takes its turn."""
+    flood = [client.submit(jobs.add, n) for n in range(30_000)]
+    with gmpd.Client(str(daemon.directory)) as here:
+        assert here.submit(jobs.add, 1, 2).result(60) == 3
+        assert not flood[-1].done() or flood[-1].result() == 29_999
+    assert client.drain(100)

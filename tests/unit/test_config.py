@@ -266,6 +266,15 @@ def test_keys_that_contradict_each_other_are_refused_with_both_origins() -> None
     assert "(environment GMPD_RESTART__BACKOFF_MAX)" in message
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:7411", "[::]:7411", "*:7411"])
+def test_every_network_at_once_must_be_allowed(listen: str) -> None:
+    flags: dict[str, object] = {"tcp.enabled": True, "tcp.listen": listen}
+    with pytest.raises(ConfigError, match=r"set tcp\.all_interfaces = true"):
+        load(flags=flags)
+    assert load(flags={**flags, "tcp.all_interfaces": True}).tcp.listen == listen
+    assert load(flags={"tcp.listen": listen}).tcp.listen == listen, "it does not listen"
+
+
 def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         Config.load(env={}, config_file=tmp_path / "missing.toml")

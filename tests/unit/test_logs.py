@@ -55,6 +55,25 @@ def test_console_is_for_people() -> None:
     assert " ERROR gmpd.test: it failed\nTraceback" in text
 
 
+#: Names that a client may give: a forged record, a terminal's escapes, characters that run
+#: backwards, ends of lines for other programs.
+HOSTILE = "a\n2026-01-01 ERROR gmpd: forged\x1b[2J\x9b31m\u202etxt\u2028\x00\r"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_name_forges_a_record_or_moves_a_cursor(form: str) -> None:
+    stream = io.StringIO()
+    logging.getLogger().handlers[:] = []
+    logs.set_up("info", form, stream)
+    logging.getLogger("gmpd.test").warning("job of %s", HOSTILE)
+    text = stream.getvalue()
+    assert text.replace("\n", "").isprintable()
+    records = [line for line in text.splitlines() if not line.startswith("    ")]
+    assert len(records) == 1
+    if form == "json":
+        assert json.loads(records[0])["message"] == f"job of {HOSTILE}"
+
+
 def test_auto_looks_whether_somebody_is_there() -> None:
     assert logged("auto", io.StringIO()).startswith("{")
     assert not logged("auto", Terminal()).startswith("{")

@@ -101,6 +101,24 @@ def test_only_plain_arguments_pass(made: Any, payload: bytes) -> None:
     rights.screen(client(pickle=True), made(payload), [b"frame"])
 
 
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\u202e", "\x9b"])
+def test_texts_of_a_client_are_printable(text: str) -> None:
+    for message in (
+        protocol.Define(1, "name", f"pkg:{text}", b""),
+        submit(PLAIN, unique=text),
+        submit(PLAIN, limit=(text, 1, 0, 0.0)),
+        enqueue(PLAIN, name=text),
+    ):
+        with pytest.raises(NotAllowed, match="is no") as caught:
+            rights.screen(client(Role.ADMIN, pickle=True), message, [])
+        assert str(caught.value).isprintable()
+
+
+def test_a_limit_is_of_one_clients_jobs() -> None:
+    screened: Any = rights.screen(client(), submit(PLAIN, limit=("k", 1, 0, 0.0)), [])
+    assert screened.options.limit == ("alice:k", 1, 0, 0.0)
+
+
 @pytest.mark.parametrize("made", [submit, enqueue])
 def test_results_are_plain_and_no_frames_come_beside(made: Any) -> None:
     with pytest.raises(NotAllowed, match="plain values only"):
