@@ -136,6 +136,30 @@ def fuzz(report: Report) -> list[str]:
     return [*lines, "", f"{seconds:,} s from seed {first:,} on, found: {found}."]
 
 
+def chaos(report: Report) -> list[str]:
+    """What was killed, and what the ledgers say."""
+    jobs, killed, found = report["jobs"], report["killed"], report["found"]
+    counts = {
+        "workers killed": killed["worker"],
+        "coordinators killed": killed["coordinator"],
+        "of these just after an acknowledgement": killed["of these at an acknowledgement"],
+        "clients killed": killed["client"],
+        "processes stopped for a moment": sum(
+            n for what, n in killed.items() if what.endswith("stopped")
+        ),
+        "jobs acknowledged": jobs["acknowledged"],
+        "jobs without an answer, and of these ran": jobs["unknown"],
+        "attempts": jobs["starts"],
+        "jobs with more than one attempt": jobs["repeated"],
+    }
+    lines = [_row(["", ""]), _row(["---", "---:"])]
+    for what, n in counts.items():
+        more = f", {jobs['recovered']:,}" if n is jobs["unknown"] else ""
+        lines.append(_row([what, f"{n:,}{more}"]))
+    lines += [_row([f"**{what}**", f"**{n:,}**"]) for what, n in found.items()]
+    return [*lines, "", _from(report)]
+
+
 def _both(run: Report, kind: str) -> str:
     seen = run["pings"]["parked"][kind]
     return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"
@@ -170,6 +194,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "makespan": makespan,
     "million": million,
     "fuzz": fuzz,
+    "chaos": chaos,
 }
 
 

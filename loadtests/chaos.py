@@ -1,0 +1,578 @@
+"""Durable jobs while everything is killed: no acknowledged one is lost, none runs twice at once.
+
+    python loadtests/chaos.py --rounds 60 --output loadtests/results/chaos.json
+
+Each round has a store of its own, a daemon with two workers, and some clients, all real processes.
+Workers, the coordinator and clients are killed and stopped at random and at the worst moments: just
+after an acknowledgement, in a recovery, in a drain, two at once. Jobs, clients and this script
+write ledgers. After the round all comes to rest, every acknowledged job is looked up, the daemon
+ends, and ``chaos_checker`` compares. The output accumulates: later rounds are added to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import heapq
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import gmpd  # noqa: E402 - found from the line above
+from gmpd.errors import DaemonUnreachable, GmpdError  # noqa: E402
+from loadtests import machine  # noqa: E402
+from loadtests.chaos_checker import FINAL, Columns, Ledger, check  # noqa: E402
+from loadtests.chaos_client import state_of  # noqa: E402
+from loadtests.chaos_jobs import VARIABLE  # noqa: E402
+
+WORKERS, CLIENTS = 2, 3
+#: What is done, how often in a second on average. Each waits for a victim that is at work, so that
+#: a slow machine is not killed before it has begun.
+RATES = {
+    "kill_worker": 3.0, "stop_worker": 0.1, "end_worker": 0.05,
+    "kill_coordinator": 0.05, "kill_at_ack": 0.03, "kill_both": 0.02, "kill_all": 0.005,
+    "drain": 0.015, "stop_coordinator": 0.015,
+    "kill_client": 0.3, "stop_client": 0.05,
+}  # fmt: skip
+#: Before a victim is at work it is chosen all the same this often.
+EARLY = 0.02
+#: How often a victim that is not at work is looked at again (s).
+LOOK_S = 0.1
+#: The coordinator that follows a killed one is killed in its recovery this often.
+AGAIN = 0.2
+#: All comes to rest within this time, or it hangs (s).
+REST_S = 600.0
+#: A round on a busy machine is this much longer, at most, until one of each kind was killed (s).
+LATE_S = 120.0
+#: What a store keeps in its directory.
+STORE = {"jobs.sqlite", "jobs.commits", "jobs.ballast"}
+#: Findings that are kept of each column.
+KEPT = 20
+
+
+class Killer:
+    """One round: starts the processes, and kills them."""
+
+    def __init__(self, seed: int, seconds: float, directory: Path) -> None:
+        self.dice = random.Random(seed)
+        self.seed, self.seconds = seed, seconds
+        self.directory = directory
+        self.ledgers = directory / "ledgers"
+        self.ledgers.mkdir()
+        self.ledger = (self.ledgers / "killer").open("a", buffering=1)
+        self.killed: Counter[str] = Counter()
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GMPD_")},
+            "GMPD_RUNTIME_DIR": str(directory / "run"),
+            "GMPD_STATE_DIR": str(directory / "state"),
+            "GMPD_HTTP__ENABLED": "false",
+            "GMPD_DAEMON__PROCS": str(WORKERS),
+            # Workers die all the time here: another is wanted at once.
+            "GMPD_RESTART__BACKOFF_MIN": "10ms",
+            "GMPD_RESTART__BACKOFF_MAX": "100ms",
+            "GMPD_RESTART__STORM_DEATHS": "1000000",
+            "GMPD_DAEMON__START_TIMEOUT": f"{REST_S:g}s",  # a long run has what others leave
+            "GMPD_CLIENT__LIVENESS": f"{REST_S:g}s",
+            "GMPD_CLIENT__AUTOSTART": "false",
+            "PYTHONPATH": str(ROOT),
+            VARIABLE: str(self.ledgers),
+        }
+        # Hundreds of Pythons are started: without bytecode files each would compile its imports.
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.due: list[tuple[float, int, Callable[[], object]]] = []
+        self.ties = 0
+        self.clients: list[subprocess.Popen[bytes]] = []
+        self.fell: list[str] = []
+        #: It was told to end.
+        self.ending = False
+        #: How far the ledgers of clients were read, and which clients were told since the
+        #: coordinator began that jobs are stored.
+        self.read: dict[Path, int] = {}
+        self.told: set[int] = set()
+        self.looked = 0.0
+        self.daemon = self.start_daemon()
+
+    # -- processes
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        """The next coordinator."""
+        self.ending = False
+        self.look_at_clients()
+        self.told = set()
+        with (self.directory / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", "-m", "gmpd.cli", "serve"],
+                env=self.env, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=log,
+            )  # fmt: skip
+
+    def start_client(self) -> subprocess.Popen[bytes]:
+        """One more client."""
+        script = str(ROOT / "loadtests" / "chaos_client.py")
+        seed = f"{self.seed}.{self.dice.getrandbits(24):x}"
+        with (self.directory / "clients.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-X", "faulthandler", script,
+                 self.env["GMPD_RUNTIME_DIR"], str(self.ledgers), seed],
+                env=self.env, cwd=self.directory, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def workers(self) -> list[int]:
+        """Pids of the workers, as far as they have begun."""
+        try:
+            tasks = Path(f"/proc/{self.daemon.pid}/task")
+            children = " ".join((task / "children").read_text() for task in tasks.iterdir())
+        except OSError:  # it has ended
+            return []
+        return [pid for pid in map(int, children.split()) if _is_worker(pid)]
+
+    def working(self) -> list[int]:
+        """Pids of the workers that have begun a job."""
+        return [pid for pid in self.workers() if any(self.ledgers.glob(f"worker-{pid}.*"))]
+
+    def look_at_clients(self) -> None:
+        """Note which of them were told that jobs are stored."""
+        self.looked = time.monotonic()
+        for path in (path for each in self.clients for path in self.ledgers.glob(f"*-{each.pid}")):
+            with path.open("rb") as file:
+                file.seek(self.read.get(path, 0))
+                new = file.read()
+            self.read[path] = self.read.get(path, 0) + len(new)
+            if b"ok " in new:
+                self.told.add(int(path.name.rpartition("-")[2]))
+
+    # -- what is done to them: False when it has to wait
+
+    def early(self) -> bool:
+        """Whether a victim is taken that is not at work yet."""
+        return self.dice.random() < EARLY
+
+    def kill(self, who: str, pid: int, sign: int = signal.SIGKILL) -> None:
+        """Note it, then do it."""
+        self.ledger.write(f"kill {who} {pid} {time.monotonic_ns()}\n")
+        os.kill(pid, sign)
+        self.killed[who] += 1
+
+    def took_effect(self, pid: int, sign: int = signal.SIGKILL) -> None:
+        """From now on this process executes nothing."""
+        if sign == signal.SIGKILL:
+            self.ledger.write(f"dead {pid} {time.monotonic_ns()}\n")
+
+    def kill_a_worker(self, sign: int = signal.SIGKILL) -> bool:
+        """One that is still there when the signal is sent: a number may be given to another."""
+        workers = self.workers() if self.early() else self.working()
+        if not workers:
+            return False
+        pid = self.dice.choice(workers)
+        with self.handle_of(pid) as handle:
+            if handle is not None:
+                self.ledger.write(f"kill worker {pid} {time.monotonic_ns()}\n")
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, sign)
+                    self.took_effect(pid, sign)
+                    self.killed["worker" if sign == signal.SIGKILL else "worker told to end"] += 1
+        return True
+
+    @contextlib.contextmanager
+    def handle_of(self, pid: int) -> Iterator[int | None]:
+        """A handle of a worker; None when it has ended."""
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            yield None
+            return
+        try:
+            yield handle if pid in self.workers() else None
+        finally:
+            os.close(handle)
+
+    def kill_worker(self) -> bool:
+        return self.kill_a_worker()
+
+    def end_worker(self) -> bool:
+        """As an operator may."""
+        return self.kill_a_worker(signal.SIGTERM)
+
+    def stop_worker(self) -> bool:
+        """For a moment; some are killed then."""
+        workers = self.working()
+        if not workers:
+            return False
+        pid = self.dice.choice(workers)
+        with self.handle_of(pid) as handle:
+            if handle is None:
+                return False
+            handle = os.dup(handle)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGSTOP)
+            self.killed["worker stopped"] += 1
+        kills = self.dice.random() < 0.3
+
+        def go_on() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                if kills:
+                    self.ledger.write(f"kill worker {pid} {time.monotonic_ns()}\n")
+                signal.pidfd_send_signal(handle, signal.SIGKILL if kills else signal.SIGCONT)
+                if kills:
+                    self.took_effect(pid)
+                self.killed["worker"] += kills
+            os.close(handle)
+
+        self.after(self.dice.uniform(0.05, 2), go_on)
+        return True
+
+    @property
+    def serves(self) -> bool:
+        """Whether this coordinator has taken jobs; now and then that is not waited for."""
+        return self.daemon.poll() is None and (bool(self.told) or self.early())
+
+    def kill_coordinator(self) -> bool:
+        return self.serves and self.restart()
+
+    def restart(self) -> bool:
+        """Kill the coordinator, and start the next one, which may die in its recovery."""
+        if self.daemon.poll() is None:
+            self.kill("coordinator", self.daemon.pid)
+        self.daemon.wait(60)
+        self.took_effect(self.daemon.pid)  # its workers have their signals, too
+        self.daemon = self.start_daemon()
+        if self.dice.random() < AGAIN:
+            self.after(self.dice.random() * 2, self.restart)
+        return True
+
+    def kill_at_ack(self) -> bool:
+        """At the moment after some client was told that its jobs are on disk."""
+        if not self.serves:
+            return False
+        files = list(self.ledgers.glob("client-*"))
+        with max(files, key=lambda file: file.stat().st_mtime_ns).open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            end = time.monotonic() + 2
+            while b"ok " not in file.read() and time.monotonic() < end:
+                time.sleep(0.0002)
+        self.killed["of these at an acknowledgement"] += 1
+        return self.restart()
+
+    def kill_both(self) -> bool:
+        return self.serves and self.kill_a_worker() and self.restart()
+
+    def kill_all(self) -> bool:
+        """Every process at once, as when the machine is short of memory."""
+        if not self.serves:
+            return False
+        for client in self.clients:
+            self.kill_this(client)
+        for _ in self.workers():
+            self.kill_a_worker()
+        return self.restart()
+
+    def drain(self) -> bool:
+        """SIGTERM, and often SIGKILL before it has drained."""
+        if not self.serves or self.ending:
+            return False
+        self.ending = True
+        # What it drains may have to be run again, if it takes too long.
+        self.ledger.write(f"kill coordinator {self.daemon.pid} {time.monotonic_ns()}\n")
+        self.daemon.send_signal(signal.SIGTERM)
+        self.killed["coordinator told to end"] += 1
+        if self.dice.random() < 0.6:
+            self.after(self.dice.random() * 0.5, self.restart)
+        return True
+
+    def stop_coordinator(self) -> bool:
+        """For a moment; some are killed then."""
+        if not self.serves:
+            return False
+        daemon = self.daemon
+        daemon.send_signal(signal.SIGSTOP)
+        self.killed["coordinator stopped"] += 1
+        kills = self.dice.random() < 0.3
+
+        def go_on() -> None:
+            if daemon is self.daemon:
+                daemon.send_signal(signal.SIGCONT)
+                if kills:
+                    self.restart()
+
+        self.after(self.dice.uniform(0.1, 3), go_on)
+        return True
+
+    def kill_client(self) -> bool:
+        """One that has had jobs stored, mostly."""
+        victims = [client for client in self.clients if client.pid in self.told or self.early()]
+        if victims:
+            self.kill_this(self.dice.choice(victims))
+        return bool(victims)
+
+    def kill_this(self, client: subprocess.Popen[bytes]) -> None:
+        """One client; another one takes its place."""
+        if client.poll() is None:
+            self.kill("client", client.pid)
+            client.wait(60)
+
+    def stop_client(self) -> bool:
+        """For a moment: it reads nothing."""
+        if not self.clients:
+            return False
+        client = self.dice.choice(self.clients)
+        client.send_signal(signal.SIGSTOP)
+        self.killed["client stopped"] += 1
+        self.after(self.dice.uniform(0.1, 3), lambda: client.send_signal(signal.SIGCONT))
+        return True
+
+    # -- a round
+
+    def after(self, seconds: float, what: Callable[[], object]) -> None:
+        """Have it done then."""
+        self.ties += 1
+        heapq.heappush(self.due, (time.monotonic() + seconds, self.ties, what))
+
+    def repeat(self, name: str) -> None:
+        """Have it done at random moments from now on."""
+
+        def do() -> None:
+            done = getattr(self, name)()
+            self.after(self.dice.expovariate(RATES[name]) if done else LOOK_S, do)
+
+        self.after(self.dice.expovariate(RATES[name]), do)
+
+    def run(self) -> Columns:
+        """All of it."""
+        for name in RATES:
+            self.repeat(name)
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end or (not self.has_killed and time.monotonic() < end + LATE_S):
+            self.keep_alive()
+            if time.monotonic() > self.looked + LOOK_S:
+                self.look_at_clients()
+            if self.due and self.due[0][0] <= time.monotonic():
+                heapq.heappop(self.due)[2]()
+            else:
+                time.sleep(0.01)
+        self.come_to_rest()
+        lines = [
+            line
+            for path in self.ledgers.iterdir()
+            if path.name.startswith(("worker-", "client-", "killer"))
+            for line in path.read_text().splitlines()
+        ]
+        columns = check(Ledger(lines))
+        columns.found["hung"] += self.fell
+        return columns
+
+    @property
+    def has_killed(self) -> bool:
+        """Whether one of each kind was killed."""
+        return all(self.killed[who] for who in ("worker", "coordinator", "client"))
+
+    def keep_alive(self) -> None:
+        """What has ended is started again, as systemd would."""
+        code = self.daemon.poll()
+        if code is not None:
+            if code and not self.ending:
+                self.fell.append(f"the coordinator ended by itself with {code}")
+            self.took_effect(self.daemon.pid)
+            self.daemon = self.start_daemon()
+        for client in [client for client in self.clients if client.poll() is not None]:
+            if client.returncode not in (0, -signal.SIGKILL):
+                self.fell.append(f"a client ended with {client.returncode}: see clients.log")
+            self.clients.remove(client)
+        while len(self.clients) < CLIENTS:
+            self.clients.append(self.start_client())
+
+    def come_to_rest(self) -> None:
+        """No more faults; what was acknowledged ends; then all processes do."""
+        with contextlib.suppress(ProcessLookupError):
+            for pid in [self.daemon.pid, *self.workers(), *(c.pid for c in self.clients)]:
+                os.kill(pid, signal.SIGCONT)
+        while self.due:  # open handles of stopped workers
+            _, _, what = heapq.heappop(self.due)
+            if what.__name__ == "go_on":
+                what()
+        if self.daemon.poll() is not None or self.ending:
+            self.daemon.wait(60)
+            self.took_effect(self.daemon.pid)
+            self.daemon = self.start_daemon()
+        (self.ledgers / "stop").touch()
+        end = time.monotonic() + REST_S
+        for client in self.clients:
+            try:
+                client.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                client.send_signal(signal.SIGABRT)  # its stacks are in the log; no kill is noted
+                client.wait(60)
+        asyncio.run(self.look_up())
+        self.daemon.send_signal(signal.SIGTERM)
+        try:
+            code = self.daemon.wait(60)
+            if code:
+                self.fell.append(f"the drained coordinator ended with {code}")
+        except subprocess.TimeoutExpired:
+            self.fell.append("the coordinator did not drain within 60 s")
+            self.daemon.send_signal(signal.SIGABRT)
+            self.daemon.wait(60)
+        self.look_for_leaks()
+
+    async def look_up(self) -> None:
+        """Write the end of every acknowledged job."""
+        text = "".join(path.read_text() for path in self.ledgers.glob("client-*"))
+        keys = {id_: key for key, id_ in re.findall(r"^ok (\S+) (\S+) ", text, re.MULTILINE)}
+        end = time.monotonic() + REST_S
+        while True:
+            try:
+                async with gmpd.AsyncClient(self.env["GMPD_RUNTIME_DIR"]) as client:
+                    await self.look_up_in(client, keys, end)
+                return
+            except DaemonUnreachable as error:
+                if time.monotonic() > end:
+                    self.fell.append(f"the daemon could not be asked: {error}")
+                    return
+                await asyncio.sleep(0.1)
+
+    async def look_up_in(self, client: gmpd.AsyncClient, keys: dict[str, str], end: float) -> None:
+        ids = list(keys)
+        waits = asyncio.Semaphore(500)
+
+        async def look(id_: str) -> str:
+            async with waits:
+                job = client.job(id_)
+                left = max(0.1, end - time.monotonic())
+                try:
+                    state, hashed = state_of(await job.exception(left), None)
+                    if state == "done":
+                        state, hashed = state_of(None, await job.result(left))
+                    told = await job.state()
+                except TimeoutError:
+                    return f"{keys[id_]} {await job.state()} - "
+                except LookupError:
+                    return f"{keys[id_]} forgotten - "
+                except GmpdError as error:
+                    return f"{keys[id_]} {type(error).__name__} - "
+            state = told if told in FINAL else state
+            return f"{keys[id_]} {state} {hashed} "
+
+        for line in await asyncio.gather(*map(look, ids)):
+            self.ledger.write(f"final {line}{time.monotonic_ns()}\n")
+
+    def look_for_leaks(self) -> None:
+        """Processes and files that are left."""
+        mine = f"{VARIABLE}={self.ledgers}".encode()
+        end = time.monotonic() + 5
+        while left := [*_with_environment(mine)]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        for pid, command in left:
+            self.ledger.write(f"leaked process {pid} {command}\n")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run = Path(self.env["GMPD_RUNTIME_DIR"])
+        for path in run.iterdir() if run.exists() else ():
+            self.ledger.write(f"leaked file {path.name} in the runtime directory\n")
+        state = Path(self.env["GMPD_STATE_DIR"])
+        for path in state.iterdir() if state.exists() else ():
+            if path.name not in STORE:
+                self.ledger.write(f"leaked file {path.name} in the state directory\n")
+
+    def close(self) -> None:
+        """Also after an error: nothing goes on."""
+        for process in (self.daemon, *self.clients):
+            if process.poll() is None:
+                process.kill()
+                process.wait(60)
+        self.ledger.close()
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"gmpd.daemon.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended just now
+        return False
+
+
+def _with_environment(wanted: bytes) -> Iterator[tuple[int, str]]:
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in path.read_bytes().split(b"\0"):
+                command = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                yield int(path.parent.name), command
+        except OSError:  # it ended, or is another user's
+            continue
+
+
+def one_round(seed: int, seconds: float, keep: Path | None) -> dict[str, Any]:
+    """A round in a directory of its own, which is kept when something was found."""
+    directory = Path(tempfile.mkdtemp(prefix="gmpd-chaos-"))
+    killer = Killer(seed, seconds, directory)
+    try:
+        columns = killer.run()
+    finally:
+        killer.close()
+        if keep is not None and (sys.exc_info()[0] or not columns.is_clean):
+            no_sockets = shutil.ignore_patterns("*.sock")
+            shutil.copytree(directory, keep / f"round-{seed}", ignore=no_sockets)
+        shutil.rmtree(directory, ignore_errors=True)
+    print(f"round {seed}: {columns} | {dict(killer.killed)}", flush=True)
+    for column, found in columns.found.items():
+        for text in found[:KEPT]:
+            print(f"  {column}: {text}", flush=True)
+    return {
+        "jobs": dict(columns.counts),
+        "killed": dict(killer.killed),
+        "found": {name: len(found) for name, found in columns.found.items()},
+    }
+
+
+def add(report: dict[str, Any], one: dict[str, Any]) -> None:
+    """A round to those that were run before."""
+    report["rounds"] = report.get("rounds", 0) + 1
+    for part in ("jobs", "killed", "found"):
+        total = Counter(report.get(part, {}))
+        total.update(one[part])
+        report[part] = dict(total)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of each round, before it rests"
+    )
+    parser.add_argument("--seed", type=int, help="of the first round; else by the clock")
+    parser.add_argument("--output", type=Path, help="a JSON file to which the rounds are added")
+    parser.add_argument("--keep", type=Path, help="where the files of rounds with findings go")
+    args = parser.parse_args()
+    seed = args.seed if args.seed is not None else time.time_ns() // 10**9 % 10**7
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # all that was started ends, too
+    report: dict[str, Any] = {}
+    if args.output and args.output.exists():
+        report = json.loads(args.output.read_text())
+    report.setdefault("machine", machine.describe())
+    bad = 0
+    for n in range(args.rounds):
+        one = one_round(seed + n, args.seconds, args.keep)
+        add(report, one)
+        bad += any(one["found"].values())
+        if args.output:
+            written = args.output.with_suffix(".new")
+            written.write_text(json.dumps(report, indent=1) + "\n")
+            written.replace(args.output)
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
