@@ -1,7 +1,8 @@
 """gmpd: Go's scheduler for Python, as a daemon.
 
 Submit jobs to a daemon: ``Client`` (blocking), ``AsyncClient`` (asyncio), ``Executor`` (a pool as
-in ``concurrent.futures``); ``@job`` declares options of a function; ``errors`` has every error.
+in ``concurrent.futures``); ``@job`` declares options of a function, ``@cron`` and ``@every`` when
+it runs by itself; ``errors`` has every error.
 Go's tools, in jobs and under ``run``: ``go``, ``Chan``, ``select``, ``Group``, ``WaitGroup``,
 ``Mutex``, ``Timer`` and others. Times are seconds. The names in ``__all__`` are public; all modules
 below this package are internal.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gmpd.client.sync import Client
     from gmpd.errors import ChanClosed
     from gmpd.job import Backoff, job
+    from gmpd.periodic import cron, every
     from gmpd.runtime.chan import Chan
     from gmpd.runtime.go import (
         blocking,
@@ -74,7 +76,9 @@ __all__ = [
     "after_func",
     "blocking",
     "cancelled",
+    "cron",
     "errors",
+    "every",
     "go",
     "gomaxprocs",
     "gosched",
@@ -116,6 +120,8 @@ _HOMES = {
     "after_func": "gmpd.runtime.timers",
     "blocking": "gmpd.runtime.go",
     "cancelled": "gmpd.runtime.go",
+    "cron": "gmpd.periodic",
+    "every": "gmpd.periodic",
     "errors": "gmpd.errors",
     "go": "gmpd.runtime.go",
     "gomaxprocs": "gmpd.runtime.go",

@@ -211,6 +211,14 @@ class Bytes(Struct, rename={"received": "in", "sent": "out"}):
     sent: int = 0
 
 
+class Schedules(Struct):
+    """Periodic jobs."""
+
+    count: int = 0
+    #: Why some do not run, by name.
+    problems: dict[str, str] = field(default_factory=dict)
+
+
 class Status(Struct):
     """The whole daemon."""
 
@@ -237,6 +245,7 @@ class Status(Struct):
     ps: list[PStatus] = field(default_factory=list)
     isolated: Isolated = field(default_factory=Isolated)
     recycling: Recycling = field(default_factory=Recycling)
+    cron: Schedules = field(default_factory=Schedules)
     #: wait, run, occupied, steal, loop_lag; sched_latency, slice, gc_pause of all workers.
     hist: dict[str, Hist] = field(default_factory=dict)
     #: By direction and kind.

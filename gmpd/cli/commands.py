@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "map": "Run a function over the lines of stdin.",
         "run": "Run a shell command as a job.",
         "jobs": "List, show, cancel and retry jobs.",
+        "cron": "List and run periodic jobs.",
         "explain": "Explain the state of a job.",
     },
     "Insight": {

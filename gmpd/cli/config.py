@@ -9,7 +9,7 @@ import click
 
 from gmpd.cli.app import App, help_alone, standard
 from gmpd.cli.exits import Exit
-from gmpd.config import KEYS, SECTIONS, Config, Layer, render
+from gmpd.config import KEYS, SECTIONS, Config, Layer, render, rendered
 from gmpd.errors import ConfigError
 
 
@@ -45,6 +45,9 @@ def show(app: App, key: str | None, origin: bool) -> None:
     else:
         for section in sections:
             app.data(_section(config, section, origin=origin))
+        for name, each in config.cron.items() if key is None else ():
+            note = f"  # {each.where}" if origin else ""
+            app.data(rendered(name, each.given).replace("\n", f"{note}\n", 1) + "\n")
 
 
 def _described(config: Config, name: str) -> dict[str, object]:
@@ -127,5 +130,7 @@ def check(app: App, files: tuple[str, ...]) -> int:
     if app.as_json:
         app.json({"ok": True, "problems": [], "set": given})
     else:
-        app.data(f"ok: {len(given)} of {len(KEYS)} keys set, the others have their defaults")
+        keys = sum(name in KEYS for name in given)
+        more = f"; schedules: {', '.join(config.cron)}" if config.cron else ""
+        app.data(f"ok: {keys} of {len(KEYS)} keys set, the others have their defaults{more}")
     return Exit.OK

@@ -58,6 +58,8 @@ def command(app: App, events: bool) -> None:
             app.data(line)
     for line in recycling_lines(seen.recycling):
         app.data(line)
+    for name, why in seen.cron.problems.items():
+        app.data(f"schedule {name} does not run: {why}")
     for line in overruns(seen.ps):
         app.data(line)
     if line := children_line(seen.ps):

@@ -30,6 +30,7 @@ from gmpd.config.keys import (
 )
 from gmpd.config.layers import Layer, Origin
 from gmpd.config.load import Config, render
+from gmpd.config.schedules import Scheduled, rendered
 from gmpd.config.units import (
     Kind,
     format_duration,
@@ -53,11 +54,13 @@ __all__ = [
     "Limits",
     "Origin",
     "Restart",
+    "Scheduled",
     "Tcp",
     "format_duration",
     "format_size",
     "parse_duration",
     "parse_size",
     "render",
+    "rendered",
     "split_address",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gmpd.config.keys import ALIASES, KEYS, SECTIONS, hint, hint_key
+from gmpd.config.schedules import SECTION as SCHEDULES
 from gmpd.config.units import Kind
 
 
@@ -87,10 +88,24 @@ def file_entries(path: Path, problems: list[str], *, ours: bool) -> Iterator[Ent
         where = _place(path, text, section, None)
         if not isinstance(table, dict):
             problems.append(f"{where}: {section!r} stands outside of a section{hint_key(section)}")
+        elif section == SCHEDULES:
+            yield from _schedule_entries(path, text, table, problems)
         elif section not in SECTIONS:
-            problems.append(f"{where}: unknown section [{section}]{hint(section, SECTIONS)}")
+            near = hint(section, (*SECTIONS, SCHEDULES))
+            problems.append(f"{where}: unknown section [{section}]{near}")
         else:
             yield from _section_entries(path, text, section, table, problems)
+
+
+def _schedule_entries(
+    path: Path, text: str, tables: dict[str, object], problems: list[str]
+) -> Iterator[Entry]:
+    for name, table in tables.items():
+        where = _place(path, text, f"{SCHEDULES}.{name}", None)
+        if isinstance(table, dict):
+            yield Entry(f"{SCHEDULES}.{name}", table, Origin(Layer.FILE, where))
+        else:
+            problems.append(f"{where}: {name!r} is no table; a schedule is a table [cron.NAME]")
 
 
 def _section_entries(

@@ -32,6 +32,8 @@ from gmpd.config.layers import (
     search,
 )
 from gmpd.config.places import settle_dirs
+from gmpd.config.schedules import EXAMPLE, Scheduled, read_schedule, rendered
+from gmpd.config.schedules import SECTION as SCHEDULES
 from gmpd.config.units import Kind, split_address
 from gmpd.errors import ConfigError
 
@@ -70,6 +72,8 @@ class Config:
     http: Http = field(default_factory=Http)
     tcp: Tcp = field(default_factory=Tcp)
     client: Client = field(default_factory=Client)
+    #: The tables ``[cron.NAME]``, which only `gmpd serve` runs.
+    cron: Mapping[str, Scheduled] = field(default_factory=dict)
     #: Where each value came from, for those that are not defaults.
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
@@ -114,6 +118,7 @@ class Config:
         problems: list[str] = []
         changed, origins = _read(flag_entries(values, problems), problems)
         kept = {name: self.value(name) for name in KEYS}
+        kept |= {f"{SCHEDULES}.{name}": each for name, each in self.cron.items()}
         return _assembled(kept | changed, {**self.origins, **origins}, problems)
 
     def value(self, name: str) -> Any:
@@ -126,7 +131,7 @@ class Config:
         return self.origins.get(name, Origin(Layer.DEFAULT))
 
     def to_wire(self) -> dict[str, dict[str, Any]]:
-        """Plain dicts of plain values for a child process. Origins are left out."""
+        """Plain dicts of plain values for a child process. Origins and schedules are left out."""
         plain: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
         for name, key in KEYS.items():
             value = self.value(name)
@@ -150,13 +155,21 @@ def _read(
     origins: dict[str, Origin] = {}
     for entry in entries:
         try:
-            value = checked(KEYS[entry.name], entry.raw)
-        except ValueError as error:
+            value = _checked(entry)
+        except (TypeError, ValueError) as error:
             problems.append(f"{entry.name} ({entry.origin}): {error}")
             continue
         if entry.name not in values:
             values[entry.name], origins[entry.name] = value, entry.origin
     return values, origins
+
+
+def _checked(entry: Entry) -> Any:
+    section, _, name = entry.name.partition(".")
+    if section != SCHEDULES:
+        return checked(KEYS[entry.name], entry.raw)
+    assert isinstance(entry.raw, dict)
+    return read_schedule(name, entry.raw, entry.origin.where)
 
 
 def _assembled(
@@ -165,11 +178,13 @@ def _assembled(
     problems: list[str],
     tolerated: list[str] | None = None,
 ) -> Config:
+    split = [((n.partition(".")[0], n.partition(".")[2]), v) for n, v in values.items()]
     sections: dict[str, Any] = {
-        section: made(**{KEYS[n].leaf: v for n, v in values.items() if KEYS[n].section == section})
+        section: made(**{leaf: v for (of, leaf), v in split if of == section})
         for section, made in SECTIONS.items()
     }
-    config = Config(**sections, origins=origins)
+    cron = {name: v for (of, name), v in split if of == SCHEDULES}
+    config = Config(**sections, cron=cron, origins=origins)
     _check_together(config, problems if tolerated is None else tolerated)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -190,7 +205,8 @@ def render(config: Config | None = None, *, active: bool = True) -> str:
         for key in (key for key in KEYS.values() if key.section == section):
             value = key.literal(config.value(key.name))
             lines += [f"# {_meaning(key)}", f"{off}{key.leaf} = {value}"]
-    return "\n".join(lines) + "\n"
+    tables = [rendered(name, each.given) for name, each in config.cron.items()]
+    return "\n".join(lines) + "\n\n" + ("\n\n".join(tables) + "\n" if tables else EXAMPLE)
 
 
 def _meaning(key: Key) -> str:

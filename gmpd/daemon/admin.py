@@ -17,6 +17,7 @@ import msgspec
 from gmpd import protocol
 from gmpd.config import Config
 from gmpd.cpus import check_procs
+from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.snapshot import Observed, p_status, snapshot
@@ -108,6 +109,7 @@ class Administered(Observed, Protocol):
     workers: Workers
     deadlines: Deadlines
     durable: DurableJobs
+    cron: CronJobs
 
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
 
@@ -139,6 +141,10 @@ class AdminApi:
             if method == "volatile_jobs":
                 page = self._c.durable.views.page(params, self._c.clients.sees(peer))
                 return protocol.Reply(request, True, page)
+            if method in ("cron_run", "cron_pause", "cron_resume"):
+                name = str(params.get("name"))
+                self._c.cron.change(peer, request, method, name)
+                return None
             value = {"ps": []} if what is not None else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
                 self._end_watchers.append((peer, request))
@@ -154,6 +160,8 @@ class AdminApi:
                 return {"unfinished": self._c.sched.unfinished, "drain_timeout": limit_s}
             case "snapshot" | "status":
                 return msgspec.to_builtins(snapshot(self._c))
+            case "cron":
+                return self._c.cron.listing()
             case "history":
                 return {"events": self._c.sched.history.lines()}
             case "procs":
@@ -170,8 +178,8 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, history, stacks, sched, jobs, volatile_jobs, job_counts, procs,"
-                    " drain, stop"
+                    "ping, status, history, stacks, sched, jobs, volatile_jobs, job_counts, cron,"
+                    " cron_run, cron_pause, cron_resume, procs, drain, stop"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 

@@ -21,6 +21,7 @@ from gmpd.config import Config
 from gmpd.daemon.admin import AdminApi
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.connection_limit import ConnectionLimit, most_connections
+from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.effects import Effects
@@ -155,6 +156,7 @@ class Coordinator:
             self.clients.welcome,
             self._faults,
         )
+        self.cron = self._periodic_jobs()
         self._effects = Effects(
             self.config, self.sched, self.pool, self.workers, self.clients, self.durable
         )
@@ -163,6 +165,16 @@ class Coordinator:
         self._poller.add(self.workers.receive, self._worker_link)
         self._watch_connections(self._client_link, "clients", self.clients.someone_left)
         self._watch_connections(self._worker_link, "workers", self.workers.take_disconnects)
+
+    def _periodic_jobs(self) -> CronJobs:
+        return CronJobs(
+            self.config.cron,
+            self.workers.registry,
+            self.durable,
+            self.clients.send,
+            self.deadlines,
+            private=self._private,
+        )
 
     def _watch_connections(self, link: Router, whose: str, left: Callable[[], None]) -> None:
         assert link.monitor is not None  # it counts its connections
@@ -199,7 +211,7 @@ class Coordinator:
             self.workers.registry,
         )
         if not self.config.daemon.imports:
-            self.workers.registry.reported([])
+            self.workers.registry.reported(protocol.Info(declared=[]))
         self._poller.add(self.clients.receive_network, router)
         self._watch_connections(router, "clients of other machines", self.clients.someone_left)
         return router.endpoint
@@ -345,6 +357,7 @@ class Coordinator:
         if self._drain_until is None:
             log.info("draining: %s", reason)
             self.sched.handle(Draining(), time.monotonic_ns())
+            self.cron.drain()
             self.durable.drain()
             self._reason = reason
             self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
@@ -356,6 +369,7 @@ class Coordinator:
         if self._kill_at is not None:
             return
         log.info("stopping: %s", reason)
+        self.cron.drain()
         self.sched.handle(Draining(), time.monotonic_ns())
         self.pool.stop()
         self._decide()

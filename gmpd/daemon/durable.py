@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
@@ -41,6 +42,7 @@ from gmpd.sched.stored import (
     Operation,
     Remove,
     StoredFunction,
+    StoredSchedule,
     StoredState,
     StoreFailure,
     Story,
@@ -58,6 +60,14 @@ _FUNCTIONS_MAX = 1024
 LIST_MAX = 1000
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class Asker(ABC):
+    """A part of this process that asks the policy of durable jobs, as clients do."""
+
+    @abstractmethod
+    def replied(self, request: int, *, ok: bool, value: Any) -> None:
+        """The answer to its question."""
 
 
 class DurableJobs:
@@ -154,11 +164,15 @@ class DurableJobs:
         self._sched.handle(event, time.monotonic_ns())
 
     def reply(self, link: Any, request: int, *, ok: bool, value: Any) -> None:
-        """Answer a client's question; not with what a broken store leaves open, which the client
-        asks the next daemon."""
+        """Answer a question: of a client, or of a part of this process. Not with what a broken
+        store leaves open, which the client asks the next daemon."""
         if self._volatile:
             value = with_stored(self._volatile.pop((link, request), None), value)
-        if ok or not self.is_broken:
+        if not ok and self.is_broken:
+            return
+        if isinstance(link, Asker):
+            link.replied(request, ok=ok, value=value)
+        else:
             self._send(link, protocol.Reply(request, ok, value))
 
     def failed(self, failure: Failure) -> None:
@@ -377,6 +391,34 @@ class DurableJobs:
         if self._policy is not None:
             self._policy.forget(peer)
 
+    # -- periodic jobs -----------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a store in use."""
+        return self._policy is not None
+
+    def operate(self, operation: Operation, told: Told) -> None:
+        """Have an operation on the store applied. Raises ConfigError when there can be none."""
+        self._open()
+        self.store(operation, told)
+
+    def put_tick(
+        self,
+        asker: Asker,
+        request: int,
+        job: NewJob,
+        function: StoredFunction,
+        row: StoredSchedule | None,
+    ) -> None:
+        """Store the job of a schedule, with the row of that; answered as Enqueue is."""
+        self._open().enqueue(asker, request, [job], [function], row)
+        self._set_deadline()
+
+    def await_end(self, asker: Asker, request: int, id_: bytes) -> None:
+        """Answered as AskJobs ``result`` is."""
+        self._open().await_result(asker, request, id_)
+
     # -- the rest of the policy --------------------------------------------------------------------
 
     def ended(self, outcomes: Outcomes) -> None:
@@ -424,6 +466,12 @@ class DurableJobs:
         """Store the ends of jobs, and close."""
         if self._store is not None and not self._store.close(CLOSE_S):
             log.error("the store of durable jobs did not end within %g s", CLOSE_S)
+
+
+def named_function(name: str) -> StoredFunction:
+    """A function that workers import by its name (``module:function``), as the store keeps it."""
+    described = _encode(["name", name, b"", ()])
+    return StoredFunction(blake2b(described, digest_size=16).digest(), "name", name, b"")
 
 
 def _function_digest(fn: Function, needs: tuple[bytes, ...]) -> bytes:

@@ -5,24 +5,41 @@ Its counterpart in workers is ``declared``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 
 from gmpd import protocol
 
 
+def _nothing() -> None:
+    pass
+
+
 class Registry:
-    """By name (``module:function``). The report of the newest worker counts: all import the same
-    modules, which may have changed since the last one started."""
+    """Functions by name (``module:function``). The report of the newest worker counts: all import
+    the same modules, which may have changed since the last one started."""
 
     def __init__(self) -> None:
+        #: Those that ``@gmpd.job`` marks.
         self.functions: dict[str, protocol.Declaration] = {}
+        #: Those with schedules.
+        self.scheduled: list[protocol.Declaration] = []
+        #: Functions that the configuration schedules and no worker can import, and why.
+        self.missing: dict[str, str] = {}
         #: A worker has reported: what is not here is not declared.
         self._is_complete = False
+        #: Called after each report.
+        self.on_report: Callable[[], None] = _nothing
 
-    def reported(self, declared: list[protocol.Declaration]) -> None:
+    def reported(self, info: protocol.Info) -> None:
         """A worker has imported the modules."""
-        self.functions = {each.name: each for each in declared}
+        if info.declared is None:
+            return
+        self.functions = {each.name: each for each in info.declared if each.is_job}
+        self.scheduled = [each for each in info.declared if each.schedules]
+        self.missing = info.missing
         self._is_complete = True
+        self.on_report()
 
     def lacks(self, name: str) -> str:
         """Why a client of another machine cannot call this function; empty if it can, or if that is

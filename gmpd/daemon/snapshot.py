@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gmpd
 from gmpd.daemon.clients import Clients
+from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
 from gmpd.daemon.supervisor import Supervisor, WorkerProcess
@@ -40,6 +41,7 @@ from gmpd.status import (
     Queue,
     Recycling,
     Results,
+    Schedules,
     Status,
     Steals,
 )
@@ -77,6 +79,7 @@ class Observed(Protocol):
     pool: WorkerPool
     clients: Clients
     traffic: Traffic
+    cron: CronJobs
 
     @property
     def procs(self) -> int: ...
@@ -106,6 +109,7 @@ def snapshot(c: Observed) -> Status:
         ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         isolated=_isolated(c, now),
         recycling=_recycling(c, now),
+        cron=Schedules(*c.cron.summary()),
         hist=_histograms(c, now),
         messages=c.traffic.counts(),
         message_bytes=Bytes(c.traffic.bytes_in, c.traffic.bytes_out),

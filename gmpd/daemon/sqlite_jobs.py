@@ -13,6 +13,7 @@ from typing import Any, assert_never
 
 import msgpack
 
+from gmpd.daemon.sqlite_cron import ScheduleTable
 from gmpd.daemon.sqlite_rows import run_numbers, run_rows
 from gmpd.sched.stored import (
     Again,
@@ -20,11 +21,13 @@ from gmpd.sched.stored import (
     Attempt,
     CancelJobs,
     Count,
+    DropSchedule,
     Ended,
     Find,
     Finish,
     GiveBack,
     ListJobs,
+    LoadSchedules,
     NewJob,
     Operation,
     PutJobs,
@@ -35,6 +38,7 @@ from gmpd.sched.stored import (
     Results,
     Retry,
     Revive,
+    SaveSchedule,
     StoredFunction,
     StoredJob,
     StoredLog,
@@ -93,6 +97,7 @@ class JobTables:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self._schedules = ScheduleTable(db)
         self.next_number = 1
 
     def boot(self, now_ms: int) -> None:
@@ -108,6 +113,7 @@ class JobTables:
                 StoredState.LEASED,
             ),
         )  # fmt: skip
+        self._schedules.boot()
         # Modules that could not be imported may be there now.
         self._db.execute("UPDATE jobs SET state = 0, later = 0 WHERE state = 2")
         self._drop_unused_functions()
@@ -176,6 +182,8 @@ class JobTables:
                 return tuple(id_ for id_ in ids if self._revive(id_, now_ms))
             case Remove(ids):
                 return tuple(id_ for id_ in ids if self._remove(id_))
+            case LoadSchedules() | SaveSchedule() | DropSchedule():
+                return self._schedules.do(operation)
             case Sweep(now_ms, n):
                 return self._sweep(now_ms, n)
             case Count(owner):
@@ -213,6 +221,8 @@ class JobTables:
             verdicts = tuple(verdict for verdict, _, _ in told)
             numbers = tuple(number for _, number, _ in told)
             ids = tuple(id_ for _, _, id_ in told)
+        if operation.schedule is not None and Verdict.HELD not in verdicts:
+            self._schedules.save(operation.schedule)
         if operation.take:
             self._lease(
                 [

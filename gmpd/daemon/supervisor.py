@@ -233,6 +233,7 @@ class Supervisor:
             "sys_path": list(context.sys_path),
             "cwd": context.cwd,
             "imports": list(config.daemon.imports),
+            "scheduled": [each.function for each in config.cron.values()],
             "initializer": context.initializer,
             "max_ms": config.limits.max_ms,
             "plain_calls": config.limits.plain_calls,

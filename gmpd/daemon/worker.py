@@ -30,7 +30,7 @@ from gmpd.codec import (
 from gmpd.daemon import output
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
-from gmpd.daemon.declared import declared_in
+from gmpd.daemon.declared import declared_in, missing_among
 from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.farewell import Farewell
 from gmpd.daemon.firsts import Firsts
@@ -133,7 +133,8 @@ class Worker:
         #: Claims a lease, unless it was revoked.
         self._claim: Callable[[int, int], bool] = shm.begin
         self.firsts = Firsts(shm)
-        self._declared: list[protocol.Declaration] | None = None
+        #: For the Hello: the functions of the modules of this daemon.
+        self._found: dict[str, Any] = {}
         self._fitness = Fitness(
             lambda: self.loop.sysmon.thread, settings["memory"], settings["worker_calls"]
         )
@@ -490,8 +491,9 @@ class Worker:
         try:
             for name in settings["imports"]:
                 importlib.import_module(name)
-            if settings["imports"] and not self.isolated:
-                self._declared = declared_in(settings["imports"])
+            if (settings["imports"] or settings["scheduled"]) and not self.isolated:
+                self._found["declared"] = declared_in(settings["imports"])
+                self._found["missing"] = missing_among(settings["scheduled"])
             if settings["initializer"] is not None:
                 stage = protocol.Stage.INITIALIZER
                 self.base.run(partial(run_initializer, *settings["initializer"]))
@@ -519,7 +521,7 @@ class Worker:
             "pid": os.getpid(),
             "secret": settings["secret"],
             "serves": serves,
-            "declared": self._declared,
+            **self._found,
         }
         return protocol.hello("worker", b"", info)
 

@@ -184,8 +184,7 @@ class Workers:
             self._pool.supervisor.kill(worker)
             return
         serves = info.serves
-        if info.declared is not None:
-            self.registry.reported(info.declared)
+        self.registry.reported(info)
         if not serves:
             pass  # it is only here to say why
         elif worker.isolated:

@@ -60,6 +60,8 @@ ROWS_MAX = 1 << 20
 #: Most functions that a daemon's modules declare, and most characters of the name of one.
 DECLARED_MAX = 1 << 16
 FUNCTION_NAME_MAX = 1024
+#: Most schedules of one function.
+SCHEDULES_MAX = 1024
 
 #: Numbers on the wire end here. They only count up, so none comes near; sums of two fit 64 bits.
 NUMBER_MAX = 1 << 62
@@ -176,6 +178,8 @@ Counts: TypeAlias = Numbers | None
 #: Parameters of administrative calls.
 Scalar: TypeAlias = bool | int | float | str | None
 ShortText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX)]
+#: ``module:function``.
+FunctionName: TypeAlias = Annotated[str, Meta(min_length=3, max_length=FUNCTION_NAME_MAX)]
 #: How a function travels (by a name to import, a name of its program, or by value), or a part of
 #: its program; "registered": a name that a worker's modules must have declared.
 FunctionKind: TypeAlias = Annotated[str, Meta(pattern=r"^(name|main|pickle|part|registered)\Z")]
@@ -202,11 +206,26 @@ Limit: TypeAlias = tuple[
 ]
 
 
-class Declaration(Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
-    """A function that ``@gmpd.job`` marks in a module of ``daemon.imports``: its name
-    (``module:function``) and what its author declared."""
+class DeclaredSchedule(Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
+    """A ``periodic.Schedule``. ``call``: its arguments as in Submit, which are plain."""
 
-    name: Annotated[str, Meta(min_length=3, max_length=FUNCTION_NAME_MAX)]
+    name: ShortText
+    cron: Annotated[str, Meta(max_length=TEXT_MAX)] = ""
+    every_ms: Number = 0
+    tz: ShortText = "UTC"
+    catch_up: Literal["none", "last", "all"] = "last"
+    overlap: Literal["skip", "queue"] | None = None
+    call: bytes
+    tick_as: ShortText | None = None
+
+
+class Declaration(Struct, kw_only=True, omit_defaults=True, frozen=True, gc=False):
+    """A function that ``@gmpd.job`` marks in a module of ``daemon.imports`` (``is_job``), or that
+    has schedules: its name (``module:function``) and what its author declared."""
+
+    name: FunctionName
+    is_job: bool = False
+    schedules: Annotated[list[DeclaredSchedule], Meta(max_length=SCHEDULES_MAX)] = []
     options: Options | None = None
     #: Options that the store alone keeps (seconds).
     expires: Annotated[float, Meta(ge=0, le=SECONDS_MAX)] | None = None
@@ -238,6 +257,8 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     serves: bool = True
     #: The functions that the modules of ``daemon.imports`` declare; None: it imports none.
     declared: Annotated[list[Declaration], Meta(max_length=DECLARED_MAX)] | None = None
+    #: Functions of the daemon's own schedules that it cannot have, and why.
+    missing: Annotated[dict[FunctionName, str], Meta(max_length=DECLARED_MAX)] = {}
 
 
 class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):

@@ -56,6 +56,7 @@ from gmpd.sched.stored import (
     StoredJob,
     StoredLog,
     StoredResult,
+    StoredSchedule,
     StoreFailure,
     Story,
     Sweep,
@@ -63,6 +64,7 @@ from gmpd.sched.stored import (
     TakeJobs,
     Taken,
     Verdict,
+    as_queued,
     running,
 )
 
@@ -166,9 +168,10 @@ class Durable:
     # -- clients -----------------------------------------------------------------------------------
 
     def enqueue(
-        self, link: Any, request: int, jobs: Sequence[NewJob], functions: Sequence[StoredFunction]
-    ) -> None:
-        """Store jobs; the reply has a verdict for each."""
+        self, link: Any, request: int, jobs: Sequence[NewJob],
+        functions: Sequence[StoredFunction], schedule: StoredSchedule | None = None,
+    ) -> None:  # fmt: skip
+        """Store jobs, and the schedule whose tick they are; the reply has a verdict for each."""
         wall_ms = self._ports.wall_ms()
         take = (
             not (self._backlog or self._taking or self._draining)
@@ -189,7 +192,7 @@ class Durable:
             self._ports.reply(link, request, ok=True, value=value)
             self._stored(jobs, functions, result, taken=take)
 
-        self._ports.store(PutJobs(tuple(functions), tuple(jobs), take), told)
+        self._ports.store(PutJobs(tuple(functions), tuple(jobs), take, schedule), told)
 
     def _stored(
         self,
@@ -208,10 +211,11 @@ class Durable:
         if not fresh:
             return
         if taken:
-            self._submit([_queued(job, number) for job, number in fresh], functions)
+            self._submit([as_queued(job, number) for job, number in fresh], functions)
             return
         for job, _ in fresh:
-            self._is_due(job.run_at_ms)
+            # The clock may have been set back since: what was not to wait does not.
+            self._is_due(job.run_at_ms if job.run_at_ms > job.created_ms else 0)
             if job.expires_ms is not None:
                 self._sweep_ms = min(self._sweep_ms, job.expires_ms)
         self._refill()
@@ -508,7 +512,7 @@ class Durable:
             if isinstance(answer, StoreFailure):
                 return
             for id_, result in zip(awaited, _expect(answer, tuple), strict=True):
-                for waiter in self._waiters.pop(id_, []) if result else []:
+                for waiter in self._waiters.pop(id_, []) if result is not None else []:
                     self._reply_result(waiter, result)
 
         self._ports.store(Results(tuple(awaited)), told)
@@ -566,13 +570,6 @@ def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
     """Jobs that were found, without those of others."""
     found: tuple[StoredJob | None, ...] = _expect(answer, tuple)
     return tuple(job if job is not None and job.owner == owner else None for job in found)
-
-
-def _queued(job: NewJob, number: int) -> QueuedJob:
-    return QueuedJob(
-        number, job.id, job.function, job.options, job.payload, job.buffers, 1, 0, 0,
-        job.expires_ms, job.once,
-    )  # fmt: skip
 
 
 def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:

@@ -101,6 +101,14 @@ class QueuedJob(Struct, frozen=True, gc=False):
         return self.attempt - self.spared
 
 
+def as_queued(job: NewJob, number: int) -> QueuedJob:
+    """A job that was stored as ``number`` and runs at once."""
+    return QueuedJob(
+        number, job.id, job.function, job.options, job.payload, job.buffers, 1, 0, 0,
+        job.expires_ms, job.once,
+    )  # fmt: skip
+
+
 class Attempt(Struct, frozen=True, gc=False):
     """How one attempt ended. ``outcome`` is a name in lower case, as the metrics have it.
 
@@ -183,13 +191,41 @@ class StoredResult(Struct, frozen=True, gc=False):
 # -- operations ----------------------------------------------------------------------------------
 
 
+#: The outcome of a tick whose job was removed before its end was seen.
+GONE = "removed"
+
+
+class StoredSchedule(Struct, frozen=True, gc=False):
+    """A schedule of a periodic job, and what became of its ticks; see ``sched.cron``."""
+
+    name: str
+    #: ``Schedule.when``: with other ticks the schedule begins anew.
+    when: str
+    #: The fate of ticks up to this one is decided (ms).
+    decided_ms: int
+    #: Ticks that are to run, and are no jobs yet.
+    pending: tuple[int, ...] = ()
+    #: The last tick that became a job, and its id; empty: none did.
+    tick_ms: int = 0
+    job: bytes = b""
+    #: How that ended; empty: it has not.
+    outcome: str = ""
+    text: str = ""
+    #: Ticks that were left out so far: the run before them had not ended; nothing ran them in time.
+    skipped: int = 0
+    missed: int = 0
+    paused: bool = False
+
+
 class PutJobs(Struct, frozen=True, gc=False):
-    """Store jobs and their functions. Gives a ``PutResult``."""
+    """Store jobs and their functions. Gives a ``PutResult``. ``schedule`` is stored with the tick
+    that is the job, unless that is HELD."""
 
     functions: tuple[StoredFunction, ...]
     jobs: tuple[NewJob, ...]
     #: They are handed to the policy at once, as ``TakeJobs`` would.
     take: bool = False
+    schedule: StoredSchedule | None = None
 
 
 class PutResult(Struct, frozen=True, gc=False):
@@ -343,15 +379,31 @@ class Count(Struct, frozen=True, gc=False):
     owner: str | None = None
 
 
+class LoadSchedules(Struct, frozen=True, gc=False):
+    """Gives all of them: a tuple of ``StoredSchedule``."""
+
+
+class SaveSchedule(Struct, frozen=True, gc=False):
+    """Store what is known of a schedule. Gives None."""
+
+    schedule: StoredSchedule
+
+
+class DropSchedule(Struct, frozen=True, gc=False):
+    """Forget a schedule. Gives None."""
+
+    name: str
+
+
 Operation: TypeAlias = (
     PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadLog | ListJobs
-    | CancelJobs | Revive | Remove | Sweep | Count
+    | CancelJobs | Revive | Remove | Sweep | Count | LoadSchedules | SaveSchedule | DropSchedule
 )  # fmt: skip
 
 Answer: TypeAlias = (
     PutResult | Taken | Swept | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
     | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
-    | dict[StoredState, int] | StoredLog | None
+    | dict[StoredState, int] | StoredLog | tuple[StoredSchedule, ...] | None
 )  # fmt: skip
 
 

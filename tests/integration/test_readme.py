@@ -26,6 +26,7 @@ PRINTED = {
     ],
     "gmpd/GUIDE.md": [
         "division by zero",
+        "the report of 2026-11-30T06:30:00+01:00",
         "/",
         "total: 30",
         "parts: [0, 1, 2, 3]",

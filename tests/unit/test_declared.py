@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gmpd import protocol
-from gmpd.daemon.declared import declared_in
+from gmpd.daemon.declared import declared_in, missing_among
 from gmpd.daemon.registry import Registry
+from gmpd.errors import Unserializable
 from gmpd.job import DECLARED
 
 SOURCE = """
@@ -84,6 +85,7 @@ def test_what_its_author_declared_is_reported_and_fits_the_wire() -> None:
     reported = declared_in(["pkg_declared.jobs"])
     assert reported[1] == protocol.Declaration(
         name="pkg_declared.jobs:fetch",
+        is_job=True,
         options=protocol.Options(retries=3, timeout=5, backoff_fn=DECLARED),
         keep=60,
         once=True,
@@ -95,9 +97,58 @@ def test_what_its_author_declared_is_reported_and_fits_the_wire() -> None:
     assert hello.info.declared == reported
 
 
+SCHEDULED = """
+import gmpd
+
+@gmpd.every(5, args=(1, "x"))
+@gmpd.cron("@daily", tz="Europe/Berlin", name="daily", catch_up="none")
+def tidy(n, word): ...
+"""
+
+
+@pytest.mark.usefixtures("package")
+def test_schedules_are_reported_and_are_no_permission_to_call() -> None:
+    module("pkg_declared.periodic", SCHEDULED)
+    (reported,) = declared_in(["pkg_declared.periodic"])
+    assert not reported.is_job
+    assert [each.name for each in reported.schedules] == ["daily", "pkg_declared.periodic:tidy"]
+    assert reported.schedules[0].cron == "@daily"
+    assert reported.schedules[1].every_ms == 5000
+    registry = Registry()
+    registry.reported(protocol.Info(declared=[reported]))
+    assert (registry.functions, registry.scheduled) == ({}, [reported])
+
+
+@pytest.mark.usefixtures("package")
+def test_schedules_of_one_name_and_arguments_that_are_not_plain_are_refused() -> None:
+    module("pkg_declared.a", SCHEDULED)
+    module("pkg_declared.b", SCHEDULED)
+    with pytest.raises(ValueError, match=r"'daily', of pkg_declared\.a:tidy and pkg_declared\.b"):
+        declared_in(["pkg_declared"])
+    module(
+        "pkg_declared.c",
+        "import gmpd\n@gmpd.every(5, args=(object(),))\ndef tidy(it): ...",
+    )
+    with pytest.raises(Unserializable, match="cannot be sent plain"):
+        declared_in(["pkg_declared.c"])
+
+
+def test_functions_that_cannot_be_imported_are_told_with_the_reason() -> None:
+    missing = missing_among(["os.path:join", "os.path:joint", "nowhere:f"])
+    assert missing.keys() == {"os.path:joint", "nowhere:f"}
+    assert "did you mean 'join'?" in missing["os.path:joint"]
+    assert "no module 'nowhere'" in missing["nowhere:f"]
+
+
+def declared(name: str, *, once: bool = False) -> protocol.Declaration:
+    return protocol.Declaration(name=f"m:{name}", is_job=True, once=once)
+
+
 def test_the_newest_report_counts() -> None:
     registry = Registry()
-    registry.reported([protocol.Declaration(name="m:a"), protocol.Declaration(name="m:b")])
-    registry.reported([protocol.Declaration(name="m:b", once=True)])
+    registry.reported(protocol.Info(declared=[declared("a"), declared("b")]))
+    registry.reported(protocol.Info())  # it imports none
+    assert list(registry.functions) == ["m:a", "m:b"]
+    registry.reported(protocol.Info(declared=[declared("b", once=True)]))
     assert list(registry.functions) == ["m:b"]
     assert registry.functions["m:b"].once

@@ -261,6 +261,7 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
     made.pool = made.clients = made.workers = made._admin = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
+    made.cron = SimpleNamespace(drain=lambda: None)
     made.durable = DurableJobs(
         "none here", desk.sched, lambda *_: None, lambda *_: None, made.deadlines,
         JobViews(desk.sched, lambda _: None),
