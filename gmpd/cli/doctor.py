@@ -256,7 +256,7 @@ def _keys(config: Config) -> Iterator[Finding]:
     else:
         fix = "" if names else "gmpd keys add NAME"
         level = Level.OK if names else Level.WARN
-        what = f"{len(names)} clients may connect ({', '.join(names) or 'none'})"
+        what = f"clients that may connect: {', '.join(names) or 'none'}"
         yield Finding("keys", level, f"{directory.path}: {what}", fix)
     if config.tcp.enabled:
         yield _listening("tcp", config.tcp.listen)

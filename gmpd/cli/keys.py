@@ -137,7 +137,8 @@ def export(app: App, name: str | None, to: str | None, output: str | None) -> in
     else:
         _write(Path(output), key.text)
         app.say(f"wrote {output}; on the other machine: chmod 600, and gmpd.Client(key=…)")
-    app.say(f"the client will look for the daemon at {address}; --to HOST:PORT names another place")
+    if to is None:
+        app.say(f"the client will look for the daemon at {address}; --to HOST:PORT names another")
     return Exit.OK
 
 

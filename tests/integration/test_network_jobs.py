@@ -26,6 +26,7 @@ from gmpd.keys import ClientKey, Role
 from gmpd.netpoll import CurveKeys, Dealer, Network
 from tests import jobs_network as jobs
 from tests.network_daemon import NetworkDaemon
+from tests.support import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +228,21 @@ def test_the_jobs_of_another_key_are_unknown(daemon: NetworkDaemon, client: gmpd
         assert here.job(theirs).result(60) == 3
 
 
+def test_volatile_jobs_of_another_key_are_unknown_too(
+    daemon: NetworkDaemon, client: gmpd.Client
+) -> None:
+    theirs = client.submit(jobs.nap, 60)
+    wait_until(theirs.running, "it runs")
+    assert client.job(theirs.job_id).state == "running"
+    assert len(client.call("volatile_jobs", limit=10)["rows"]) == 1
+    with gmpd.Client(key=daemon.add("boris").text) as other:
+        with pytest.raises(LookupError, match="knows no job"):
+            other.job(theirs.job_id).info()
+        assert not other.job(theirs.job_id).cancel()
+        assert other.call("volatile_jobs", limit=10)["rows"] == []
+    assert theirs.cancel()
+
+
 def test_a_unique_key_is_each_clients_own(daemon: NetworkDaemon, client: gmpd.Client) -> None:
     bob = daemon.add("bert")
     with gmpd.Client(key=bob.text) as other:
@@ -279,7 +295,9 @@ def test_the_command_line_works_from_another_machine(daemon: NetworkDaemon, tmp_
         "submit", "tests.jobs_network:unmarked", code=4, **at
     )
     job_id = run("submit", "-q", "--durable", "tests.jobs_network:add", "1", **at).strip()
-    assert f"{job_id} tests.jobs_network:add is" in run("jobs", "show", job_id, **at)
+    shown = run("jobs", "show", job_id, **at)
+    assert job_id in shown
+    assert "tests.jobs_network:add" in shown
     assert job_id in run("jobs", "ls", **at)
     assert "P0" in run("status", **at)
     assert "does not allow `drain`" in run("drain", code=6, **at)
