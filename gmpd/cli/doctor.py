@@ -180,20 +180,25 @@ def _daemon(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("daemon", Level.BAD, str(error))
     else:
-        yield _state_of(record, config)
+        yield from _state_of(record, config)
 
 
-def _state_of(record: rundir.Discovery, config: Config) -> Finding:
+def _state_of(record: rundir.Discovery, config: Config) -> Iterator[Finding]:
     """The daemon's own status."""
     who = f"pid {record.pid}, version {record.version}"
     try:
         with PlainClient(name="gmpd", target=reach(record, config)) as client:
-            state = read(client.call("status", timeout=config.client.connect_timeout)).state
+            status = read(client.call("status", timeout=config.client.connect_timeout))
     except GmpdError as error:
-        return Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
-    if state == "running":
-        return Finding("daemon", Level.OK, f"{who}, running")
-    return Finding("daemon", Level.WARN, f"{who}, is {state}", "gmpd status says more")
+        yield Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
+        return
+    if status.state == "running":
+        yield Finding("daemon", Level.OK, f"{who}, running")
+    else:
+        yield Finding("daemon", Level.WARN, f"{who}, is {status.state}", "gmpd status says more")
+    for name, why in status.cron.problems.items():
+        fix = "correct it, or make the module importable for workers, and restart the daemon"
+        yield Finding("schedule", Level.WARN, f"{name} does not run: {why}", fix)
 
 
 def _imports(config: Config) -> Iterator[Finding]:

@@ -123,6 +123,8 @@ def test_a_function_that_cannot_be_imported_is_named_and_its_job_blocked(
     assert len(blocked) == 1
     _, status, _ = daemon.gmpd("status")
     assert "schedule absent does not run: no function nowhere.at_all:fn" in status
+    _, doctor, _ = daemon.gmpd("doctor")
+    assert "schedule     absent does not run: no function nowhere.at_all:fn" in doctor
     assert "cron.absent.function" in (daemon.directory / "log").read_text()
     wait_until(lambda: daemon.listed("absent")["skipped"] > 0, "later ticks are left out")
     (daemon.directory / "arrives_later.py").write_text("def fn():\n    return 5\n")
