@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import click
@@ -21,7 +22,8 @@ from gmpd.cli.link import (
     words_of,
 )
 from gmpd.cli.report import report, say_error
-from gmpd.client.progress import DRAW_S, JobBar
+from gmpd.client.progress import DRAW_S, LOOK_S, JobBar
+from gmpd.client.stored import StoredJob
 from gmpd.errors import RemoteError
 
 #: Seconds that a cancelled job gets to end: a coroutine's cleanup, the death of an isolated worker.
@@ -83,6 +85,8 @@ def command(
 def _stored(app: App, client: PlainClient, job_id: str, *, wait: bool) -> int:
     """It is on disk: print its id, or wait for its end."""
     if wait:
+        if not app.as_json and sys.stderr.isatty():
+            _watch_stored(client.job(job_id))
         try:
             return show(app, client.stored_future(job_id))
         except KeyboardInterrupt:
@@ -144,6 +148,19 @@ def _watch(future: PlainFuture) -> None:
             except TimeoutError:
                 pass
             bar.show(future.progress)
+    finally:
+        bar.stop()
+
+
+def _watch_stored(job: StoredJob) -> None:
+    """As ``_watch``, by questions."""
+    bar = JobBar()
+    try:
+        while (info := job.info())["ended"] is None:
+            bar.show(info["progress"])
+            time.sleep(LOOK_S)
+    except LookupError:
+        pass  # it was removed, which the wait for its result tells
     finally:
         bar.stop()
 

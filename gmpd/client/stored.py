@@ -372,6 +372,16 @@ class DurableFuture(JobFuture):
         """The job's id, in hex: ``client.job(job_id)`` has its result later, too."""
         return self._handle.id
 
+    @property
+    def progress(self) -> JobProgress | None:
+        """As ``JobFuture.progress``, but it asks the daemon; None once the job has ended."""
+        if self.done():
+            return None
+        try:
+            return self._handle.progress
+        except LookupError:
+            return None
+
     def cancel(self) -> bool:
         """Cancel the job; False when it has ended, or runs and cannot be stopped."""
         if self.done():
