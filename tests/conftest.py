@@ -9,36 +9,23 @@ import shutil
 import signal
 import stat
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from multiprocessing import resource_tracker
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.leaks import BADGE
 from tests.trees import nodes_of
-
-T = TypeVar("T")
 
 HERE = Path(__file__).parent
 
 #: Cheapest first, so that a run fails as early as it can.
 ORDER = ("unit", "sim", "conformance", "integration")
 
-#: Tests in these directories start processes and are watched for what they leave.
-WATCHED = ("conformance", "integration")
-
 UNIT_TIMEOUT_S = 40  # a busy machine gives a test a twentieth of a core
-
-#: Everything that this run starts inherits it, also what has lost its parent. Not GMPD_...: the
-#: daemon takes those out of the environment of jobs.
-BADGE = "PYTEST_SESSION_OF_GMPD"
-
-#: Ended processes and closed descriptors may take a moment to go, on a busy machine.
-GRACE_S = 5.0
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("hunt", deadline=None, max_examples=5_000, print_blob=True)
@@ -166,76 +153,3 @@ _WATCHED_SIGNALS = [int(number) for number in signal.Signals if number != signal
 def _handlers() -> dict[int, Any]:
     found = {number: _signal.getsignal(number) for number in _WATCHED_SIGNALS}
     return {number: handler for number, handler in found.items() if handler is not None}
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No process, and no more descriptors than before, are left by a test that starts processes."""
-    if _directory(request.node) not in WATCHED:
-        yield
-        return
-    processes, descriptors = _processes(), _descriptors()
-    yield
-    leaked = _still(lambda: _processes() - processes)
-    named = [_describe(pid) for pid in sorted(leaked)]
-    for pid in leaked:  # or they would disturb the next test
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    if leaked:
-        pytest.fail(f"processes left behind: {'; '.join(named)}", pytrace=False)
-    opened = _still(lambda: _descriptors() - descriptors)
-    if opened:
-        names = ", ".join(f"{fd} -> {target}" for fd, target in sorted(opened))
-        pytest.fail(f"descriptors left open: {names}", pytrace=False)
-
-
-def _still(look: Callable[[], set[T]]) -> set[T]:
-    """What is there after it had time to go away."""
-    nothing = threading.Event()
-    deadline = time.monotonic() + GRACE_S
-    gc.collect()
-    while (found := look()) and time.monotonic() < deadline:
-        nothing.wait(0.01)
-        gc.collect()
-    return found
-
-
-def _processes() -> set[int]:
-    """Everything alive that this run started."""
-    badge = f"{BADGE}={os.environ[BADGE]}".encode()
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            mine = badge in (entry / "environ").read_bytes().split(b"\0")
-            command = (entry / "cmdline").read_bytes()
-        except OSError:  # it ended just now, or belongs to somebody else
-            continue
-        # A zombie has no command. The tracker of multiprocessing lives as long as this process.
-        if mine and command and b"resource_tracker" not in command:
-            found.add(int(entry.name))
-    return found
-
-
-def _describe(pid: int) -> str:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        command = "ended meanwhile"
-    return f"{pid} ({command.strip()})"
-
-
-def _descriptors() -> set[tuple[int, str]]:
-    tracker = getattr(resource_tracker, "_resource_tracker", None)
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            target = os.readlink(entry)
-        except OSError:  # the listing's own
-            continue
-        if int(entry.name) != getattr(tracker, "_fd", None):
-            found.add((int(entry.name), target))
-    return found

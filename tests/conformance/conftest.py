@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from gmpd.runtime.loop import Loop
+from tests.leaks import nothing_left
 from tests.on_loops import Run, runner_of
+
+__all__ = ["nothing_left"]
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, Loop], ids=["asyncio", "gmpd"])

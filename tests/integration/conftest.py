@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.leaks import nothing_left
 from tests.rawclient import Boot, RawClient, RawDaemon
+
+__all__ = ["nothing_left"]
 
 
 @pytest.fixture

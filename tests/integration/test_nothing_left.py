@@ -5,15 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests import conftest
+from tests import leaks
 from tests.support import wait_until
 
 
 def test_a_child_is_seen_while_it_lives() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        wait_until(lambda: child.pid in conftest._processes(), "the child is seen")
+        wait_until(lambda: child.pid in leaks.processes(), "the child is seen")
         child.communicate(b"\n")
-    assert child.pid not in conftest._processes()
+    assert child.pid not in leaks.processes()
 
 
 def test_an_orphan_is_seen_too() -> None:
@@ -32,6 +32,6 @@ def test_an_orphan_is_seen_too() -> None:
         orphan = int(parent.stdout.readline())
         assert parent.wait(30) == 0
         # Its environment is there a moment after its program has begun.
-        wait_until(lambda: orphan in conftest._processes(), "it is seen")
+        wait_until(lambda: orphan in leaks.processes(), "it is seen")
         parent.stdin.close()
-        wait_until(lambda: orphan not in conftest._processes(), "the orphan is gone")
+        wait_until(lambda: orphan not in leaks.processes(), "the orphan is gone")

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests import conftest
+from tests import conftest, leaks
 from tests.support import wait_until
 
 
 def test_a_descriptor_is_seen_while_it_is_open() -> None:
-    before = conftest._descriptors()
+    before = leaks.descriptors()
     reading, writing = os.pipe()
-    assert {fd for fd, _ in conftest._descriptors() - before} == {reading, writing}
+    assert {fd for fd, _ in leaks.descriptors() - before} == {reading, writing}
     os.close(reading)
     os.close(writing)
-    assert conftest._descriptors() == before
+    assert leaks.descriptors() == before
 
 
 def test_the_files_of_a_daemon_are_seen(tmp_path: Path, short_tmp: Path) -> None:
