@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from gmpd import errors
-    from gmpd.bykey import Limit
+    from gmpd.bykey import Limit, Unique
     from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
     from gmpd.client.sync import Client
@@ -70,6 +70,7 @@ __all__ = [
     "SingleFlight",
     "Ticker",
     "Timer",
+    "Unique",
     "WaitGroup",
     "__version__",
     "after",
@@ -115,6 +116,7 @@ _HOMES = {
     "SingleFlight": "gmpd.runtime.sync",
     "Ticker": "gmpd.runtime.timers",
     "Timer": "gmpd.runtime.timers",
+    "Unique": "gmpd.bykey",
     "WaitGroup": "gmpd.runtime.sync",
     "after": "gmpd.runtime.timers",
     "after_func": "gmpd.runtime.timers",

@@ -1,4 +1,4 @@
-"""Values of the job options that name a key: ``limit=Limit(...)``.
+"""Values of the job options that name a key: ``limit=Limit(...)``, ``unique=Unique(...)``.
 
 ``job`` checks the other options; the policy behind a limit is ``sched.gates``.
 """
@@ -26,6 +26,37 @@ def check_key(name: str, key: object) -> None:
         raise TypeError(f"{name}={key!r}: a key must be a text")
     if not 0 < len(key) <= KEY_MAX or not key.isprintable():
         raise ValueError(f"{name}={key!a:.80}: a key must be 1 to {KEY_MAX} printable characters")
+
+
+#: A job whose ``unique`` key another one has does one of these; see ``Unique``.
+POLICIES = ("return", "replace", "raise")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unique:
+    """A key that one job has at a time, and what another job with it does meanwhile.
+
+    ``policy``: ``"return"``, it gets the outcome of the one that has the key (``unique="key"`` is
+    the same); ``"raise"``, it is refused with ``errors.UniqueHeld``, which names that job;
+    ``"replace"``, the other one is cancelled if it has not begun, and otherwise has to end first.
+    Durable jobs have keys of their own. Raises TypeError or ValueError that names what is wrong.
+    """
+
+    key: str
+    policy: str = "return"
+
+    def __post_init__(self) -> None:
+        check_key("unique", self.key)
+        if self.policy not in POLICIES:
+            raise ValueError(
+                f"unique: policy={self.policy!r}: must be one of {', '.join(POLICIES)}"
+            )
+
+    @classmethod
+    def from_text(cls, text: str) -> Unique:
+        """``KEY``, or ``KEY:POLICY``. Raises ValueError."""
+        key, colon, policy = text.rpartition(":")
+        return cls(key, policy) if colon and policy in POLICIES else cls(text)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -112,6 +112,21 @@ class JobTimeout(JobError, TimeoutError):
     """The job ran longer than its ``timeout`` and was ended."""
 
 
+class JobExpired(JobTimeout):
+    """The job could not begin before its ``expires``."""
+
+
+class UniqueHeld(JobError):
+    """Another job has the ``unique`` key, and has not ended: ``job_id`` names it."""
+
+    def __init__(self, message: str = "another job has its unique key", job_id: str = ""):
+        super().__init__(message)
+        self.job_id = job_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.job_id)
+
+
 class LimitPassed(JobTimeout):
     """Raised in a function whose time limit has passed, wherever it is at that moment."""
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, TypeVar, overload
 
-from gmpd.bykey import Limit
+from gmpd.bykey import Limit, Unique, check_key
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -218,15 +218,16 @@ class JobOptions:
     priority: int = 0
     #: Seconds before it may start.
     delay: float = 0.0
-    #: While a job with this key is queued or running, submitting returns that one.
-    unique: str | None = None
+    #: While a job with this key is queued or running, another one gets its outcome; ``Unique`` has
+    #: other policies.
+    unique: str | Unique | None = None
     #: How many jobs of a key run at once, and start per interval.
     limit: Limit | None = None
     #: On disk before submit returns.
     durable: bool = False
-    #: Of durable jobs: not before this moment, which has a time zone.
+    #: Not before this moment, which has a time zone.
     at: datetime | None = None
-    #: Of durable jobs: seconds after which it is not begun any more.
+    #: Seconds after which it is not begun any more.
     expires: float | None = None
     #: Of durable jobs: seconds for which its result is kept.
     keep: float = KEEP_S
@@ -242,7 +243,7 @@ class JobOptions:
 
     def __post_init__(self) -> None:
         _check_text("name", self.name)
-        _check_text("unique", self.unique)
+        self._check_keys()
         self._set("retries", _integer("retries", self.retries, 0, RETRIES_MAX))
         if self.backoff is not None:
             self._set("backoff", _backoff(self.backoff))
@@ -254,17 +255,23 @@ class JobOptions:
             self._set("timeout", _seconds("timeout", self.timeout))
             if self.timeout == 0:
                 raise ValueError("timeout=0 would end every attempt at once; None means no limit")
-        if self.limit is not None and not isinstance(self.limit, Limit):
-            raise TypeError(
-                f"limit={self.limit!r}: must be a gmpd.Limit, as Limit('key', at_once=3)"
-            )
         if self.at is not None:
             _check_moment(self.at)
         if self.expires is not None:
             self._set("expires", _seconds("expires", self.expires))
+            if self.expires == 0:
+                raise ValueError("expires=0: no job would begin; None means that it may always")
         self._set("keep", _seconds("keep", self.keep))
         for flag in ("durable", "isolate", "plain", "once", "capture"):
             _check_flag(flag, getattr(self, flag))
+
+    def _check_keys(self) -> None:
+        if self.unique is not None and not isinstance(self.unique, Unique):
+            check_key("unique", self.unique)
+        if self.limit is not None and not isinstance(self.limit, Limit):
+            raise TypeError(
+                f"limit={self.limit!r}: must be a gmpd.Limit, as Limit('key', at_once=3)"
+            )
 
     def merged(self, **overrides: Any) -> JobOptions:
         """These options with some replaced. Raises TypeError for an unknown one, with a hint."""
@@ -275,7 +282,7 @@ class JobOptions:
 
     def for_the_store(self) -> str:
         """The name of an option that differs from its default and that only durable jobs keep."""
-        changed = (name for name in ("unique", *STORED) if getattr(self, name) != _DEFAULT[name])
+        changed = (name for name in ONLY_STORED if getattr(self, name) != _DEFAULT[name])
         return next(changed, "")
 
     def to_wire(self) -> dict[str, Any] | None:
@@ -283,10 +290,16 @@ class JobOptions:
         is ``DECLARED``. Raises ValueError, TypeError for a name that finds no exception."""
         if self is DEFAULTS:
             return None
-        wire = {}
+        wire: dict[str, Any] = {}
         for name, default in _ON_WIRE:
             value = getattr(self, name)
-            if value != default:
+            if value == default:
+                continue
+            if isinstance(value, Unique):
+                wire[name] = value.key
+                if value.policy != "return":
+                    wire["on_held"] = value.policy
+            else:
                 wire[name] = value.to_wire() if isinstance(value, Limit) else value
         if self.retry_on is not None:
             wire["retry_on"] = _names_of(self.retry_on)
@@ -299,6 +312,23 @@ class JobOptions:
             wire["capture"] = True
         return wire or None
 
+    def times_on_wire(self, now_s: float) -> dict[str, float]:
+        """``at`` and ``expires`` of a job that is not stored, as options on the wire. ``now_s``:
+        seconds since 1970. Raises ValueError."""
+        wire = {} if self.expires is None else {"expires": self.expires}
+        if self.at is not None:
+            delay = self.at.timestamp() - now_s
+            if delay > SECONDS_MAX:
+                raise ValueError(f"at={self.at.isoformat()} is more than a year ahead")
+            if delay > self.delay:
+                wire["delay"] = delay
+        return wire
+
+    @property
+    def unique_policy(self) -> str:
+        """Its policy when another job has its key."""
+        return self.unique.policy if isinstance(self.unique, Unique) else "return"
+
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
@@ -306,8 +336,9 @@ class JobOptions:
 _DEFAULTS = tuple((field.name, field.default) for field in dataclasses.fields(JobOptions))
 _DEFAULT = dict(_DEFAULTS)
 _NAMES = frozenset(name for name, _ in _DEFAULTS)
-#: Options of the store alone, which do not travel with the job.
+#: Options of the store, which do not travel with the job; and those that only the store has.
 STORED = ("at", "expires", "keep", "once")
+ONLY_STORED = ("keep", "once")
 _ON_WIRE = tuple(pair for pair in _DEFAULTS if pair[0] not in STORED)
 
 #: Options of other job queues, and their counterparts here.
@@ -331,7 +362,7 @@ def job(
     timeout: float | timedelta | None = None,
     priority: int = 0,
     delay: float | timedelta = 0.0,
-    unique: str | None = None,
+    unique: str | Unique | None = None,
     limit: Limit | None = None,
     durable: bool = False,
     at: datetime | None = None,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from gmpd import rundir
-from gmpd.bykey import Limit
+from gmpd.bykey import Limit, Unique
 from gmpd.cli.app import App
 from gmpd.cli.ls import daemons
 from gmpd.client.discovery import far, reach, start_private
@@ -304,11 +304,25 @@ def _limit(ctx: click.Context, _param: click.Parameter, value: str | None) -> Li
         raise click.UsageError(f"--{error}", ctx) from None
 
 
+def _unique(ctx: click.Context, _param: click.Parameter, value: str | None) -> Unique | None:
+    """``gmpd.Unique`` in words."""
+    try:
+        return None if value is None else Unique.from_text(value)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"--{error}", ctx) from None
+
+
 _JOB_OPTIONS = [
     click.option("--retries", type=click.IntRange(0, 1000), metavar="N", help="Further attempts."),
     click.option("--timeout", type=float, metavar="S", help="Seconds that an attempt may run."),
     click.option("--priority", type=click.IntRange(-100, 100), metavar="N", help="Higher first."),
     click.option("--isolate", is_flag=True, help="In a worker process of its own."),
+    click.option(
+        "--unique", callback=_unique, metavar="KEY",
+        help="One job of KEY at a time; KEY:raise, KEY:replace: when there is one.",
+    ),
+    click.option("--delay", type=float, metavar="S", help="Seconds before it may begin."),
+    click.option("--expires", type=float, metavar="S", help="Seconds after which it may not."),
     click.option(
         "--limit", callback=_limit, metavar="KEY:N", help="At most N jobs of KEY at once;"
         " KEY:N/60s: at most N starts in 60 s; KEY:3,100/60s: both.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -146,6 +147,8 @@ def wire_options(
         raise ValueError(f"{name}={getattr(options, name)!r} needs durable=True, or enqueue()")
     declared = not of_chunks and "backoff" not in (overrides or {})
     wire, needs = packed_options(options, declared=declared)
+    if not options.durable and (options.at is not None or options.expires is not None):
+        wire = {**(wire or {}), **options.times_on_wire(time.time())} or None
     return wire, options.plain, needs
 
 
@@ -166,6 +169,10 @@ def packed_options(
 
 
 def refuse_durable(options: Options | None, verb: str) -> None:
-    """Raises ValueError: durable jobs are submitted one by one."""
-    if options is not None and options.get("durable"):
+    """Raises ValueError: durable jobs, and those with a unique key, are submitted one by one."""
+    if options is None:
+        return
+    if options.get("durable"):
         raise ValueError(f"durable=True has no {verb}(): enqueue() or submit() each job")
+    if key := options.get("unique"):
+        raise ValueError(f"unique={key!r} has no {verb}(): submit() the job, as there is only one")

@@ -8,10 +8,12 @@ from gmpd import codec
 from gmpd.errors import (
     GmpdError,
     JobCancelled,
+    JobExpired,
     JobPoisoned,
     JobTimeout,
     NotRegistered,
     QueueFull,
+    UniqueHeld,
     another,
 )
 from gmpd.protocol import Outcome
@@ -35,12 +37,16 @@ def error_of(event: JobDone, job_id: str, name: str) -> BaseException:
                 return broken
             codec.add_job_note(own, where)
             return own
+        case Outcome.TIMEOUT if details.get("expired"):
+            return JobExpired(f"{where}: {text}")
         case Outcome.TIMEOUT:
             return JobTimeout(f"{where}: ended by its timeout{_colon(text)}")
         case Outcome.LOST:
             return _lost(details, where, text, job_id)
         case Outcome.REJECTED if details.get("reason") == "not_registered":
             return NotRegistered(f"{where}: {text}")
+        case Outcome.REJECTED if details.get("holder"):
+            return UniqueHeld(f"{where}: not accepted{_colon(text)}", str(details["holder"]))
         case Outcome.REJECTED:
             room, wait = int(details.get("room") or 0), float(details.get("retry_after") or 0.1)
             return QueueFull(f"{where}: not accepted{_colon(text)}", room, wait)

@@ -17,7 +17,7 @@ from gmpd import codec
 from gmpd.client.calls import encode, insist, packed_options
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import GmpdError
+from gmpd.errors import GmpdError, UniqueHeld
 from gmpd.job import DEFAULTS, JobOptions, options_of
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
@@ -71,6 +71,10 @@ class StoredOptions:
     def __init__(self, declared: JobOptions, overrides: dict[str, Any] | None) -> None:
         self._of = declared, overrides
         self.options = declared.merged(**{**(overrides or {}), "durable": True})
+        if self.options.unique_policy == "replace":
+            raise ValueError(
+                f"unique={self.options.unique!r}: a durable job is not replaced; cancel it"
+            )
         declares = "backoff" not in (overrides or {})
         #: The options for the wire, and the parts that a function among them needs.
         self.wire, self.needs = packed_options(self.options, declared=declares)
@@ -128,15 +132,22 @@ def _wall_ms(at: datetime) -> int:
 _last = StoredOptions(DEFAULTS, None)
 
 
-def accepted(value: Any, id_: bytes, row: int = 0) -> bytes:
+def accepted(value: Any, id_: bytes, options: Options | None, row: int = 0) -> bytes:
     """The id that counts: the job's own, or of the one that holds its ``unique`` key.
 
-    Raises GmpdError when another job has this id.
+    Raises GmpdError when another job has this id, UniqueHeld when one has its key and that is what
+    its ``unique`` asks for.
     """
     verdict = Verdict(value["verdicts"][row])
     if verdict is Verdict.CONFLICT:
         raise GmpdError(f"job {id_.hex()} exists with another content")
-    return bytes(value["ids"][row])
+    counts = bytes(value["ids"][row])
+    if verdict is Verdict.HELD and options is not None and options.get("on_held") == "raise":
+        raise UniqueHeld(
+            f"job {counts.hex()} has the unique key {options['unique']!r} and has not ended",
+            counts.hex(),
+        )
+    return counts
 
 
 class Attempt(NamedTuple):
@@ -353,10 +364,12 @@ def ended(told: dict[str, Any]) -> JobDone:
     details: dict[str, Any] = {"text": told["text"], "attempt": told["attempt"]}
     if told["state"] == StoredState.QUARANTINED:
         details["poisoned"] = True
+    elif told["state"] == StoredState.EXPIRED:
+        details["expired"] = True
     return JobDone(outcome, told["value"], tuple(told["buffers"]), told["ran_us"], details)
 
 
-_OUTCOMES = {each.name.lower(): each for each in Outcome} | {"expired": Outcome.CANCELLED}
+_OUTCOMES = {each.name.lower(): each for each in Outcome} | {"expired": Outcome.TIMEOUT}
 
 
 class DurableFuture(JobFuture):

@@ -52,13 +52,15 @@ class StoreBatch:
         """From the daemon's reply: for each job the id that counts, or why it has none."""
         for row, (id_, _) in enumerate(self.jobs):
             try:
-                yield accepted(value, id_, row)
+                yield accepted(value, id_, self.options, row)
             except Exception as error:  # noqa: BLE001 - of this job alone
                 yield error
 
     def hex_ids(self, value: Any) -> list[str]:
         """The ids that count, from the daemon's reply. Raises GmpdError when a job has none."""
-        return [accepted(value, id_, row).hex() for row, (id_, _) in enumerate(self.jobs)]
+        return [
+            accepted(value, id_, self.options, row).hex() for row, (id_, _) in enumerate(self.jobs)
+        ]
 
 
 def note_stored(error: BaseException, n: int) -> None:

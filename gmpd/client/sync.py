@@ -161,7 +161,8 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         self._check_storable(job)
         batch = StoreBatch(job)
         batch.add(job)
-        return accepted(self._request(self._to_store(batch), "enqueue", None), job.id)
+        answer = self._request(self._to_store(batch), "enqueue", None)
+        return accepted(answer, job.id, job.options)
 
     def enqueue_many_with(
         self,

@@ -195,7 +195,14 @@ BackoffNumbers: TypeAlias = tuple[
 ]
 #: Which limit refused a job.
 Reason: TypeAlias = Literal[
-    "draining", "window", "queue_jobs", "queue_bytes", "too_large", "not_registered", "limit_keys"
+    "draining",
+    "window",
+    "queue_jobs",
+    "queue_bytes",
+    "too_large",
+    "not_registered",
+    "limit_keys",
+    "unique",
 ]
 #: Key, jobs at once, starts, and the interval of those in seconds; 0: not limited.
 Limit: TypeAlias = tuple[
@@ -285,6 +292,9 @@ class Options(
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     delay: Seconds = 0.0
     unique: ShortText | None = None
+    #: When another job has that key; see ``bykey.Unique``.
+    on_held: Literal["return", "replace", "raise"] = "return"
+    expires: Annotated[float, Meta(gt=0, le=SECONDS_MAX)] | None = None
     limit: Limit | None = None
     durable: bool = False
     isolate: bool = False
@@ -354,6 +364,11 @@ class Details(Report, total=False):
     room: Number
     retry_after: Seconds
     told: bool
+    #: The job that has the ``unique`` key.
+    holder: str
+    # TIMEOUT: it could not begin in time. CANCELLED or TIMEOUT: its session withdrew it.
+    expired: bool
+    withdrawn: bool
 
 
 #: Row -> how it ended and what is to be said of it, for all rows that are not plainly OK.

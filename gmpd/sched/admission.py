@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from gmpd.errors import ProtocolError
 from gmpd.protocol import Options, Outcome, Reason, Submit
 from gmpd.sched.functions import PART
@@ -24,6 +26,7 @@ from gmpd.sched.instructions import GrantRoom
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import NO_BUFFERS, Buffers, Function, Job, Session
 from gmpd.sched.states import JobState
+from gmpd.sched.withdrawals import Withdrawals
 
 #: Refusals after which a client may be told when there is room.
 _FOR_A_WHILE = frozenset({"queue_jobs", "queue_bytes"})
@@ -166,9 +169,10 @@ class RoomQueue:
 class Admission:
     """Admits jobs to the ledger."""
 
-    def __init__(self, ledger: Ledger, rooms: RoomQueue) -> None:
+    def __init__(self, ledger: Ledger, rooms: RoomQueue, withdrawals: Withdrawals) -> None:
         self._ledger = ledger
         self._rooms = rooms
+        self._withdrawals = withdrawals
 
     def submit(
         self,
@@ -186,11 +190,29 @@ class Admission:
         fn = session.functions.get(message.fid)
         if fn is None or fn.kind == PART:
             raise ProtocolError(f"Submit names function {message.fid}, which was never defined")
-        payloads = message.payloads
-        n = len(payloads)
+        n = len(message.payloads)
         seqs = range(message.first_seq, message.first_seq + n)
         if not session.jobs.keys().isdisjoint(seqs):
             raise ProtocolError(f"Submit repeats a seq from {message.first_seq} on")
+        if message.options is not None and message.options.on_held == "raise":
+            n = self._refuse_held(session, message.options.unique, seqs)
+            if not n:
+                return
+            buffers = buffers[:n]
+            message = replace(message, payloads=message.payloads[:n])
+        self._admit(session, fn, message, buffers, now, unregistered)
+
+    def _admit(
+        self,
+        session: Session,
+        fn: Function,
+        message: Submit,
+        buffers: Sequence[Buffers],
+        now: int,
+        unregistered: str,
+    ) -> None:
+        payloads, n = message.payloads, len(message.payloads)
+        seqs = range(message.first_seq, message.first_seq + n)
         nbytes = sum(map(len, payloads))
         if any(buffers):
             nbytes += sum(len(b) for bs in buffers for b in bs)
@@ -205,24 +227,52 @@ class Admission:
             return
         if self._rooms.is_used:
             self._rooms.accepted(session, n, now)
-        state, delay_ns = JobState.QUEUED, 0
-        if message.options is not None:
-            state, delay_ns = self._first_state(session, message.options)
+        options = message.options
+        state = JobState.QUEUED if options is None else self._first_state(session, options)
         jobs = self._accept(session, fn, message, buffers, state, now)
         self._ledger.jobs_nbytes += nbytes
         session.nbytes += nbytes
-        if delay_ns:
-            self._ledger.delays.add(jobs, now + delay_ns)
-        else:
+        if options is None:
             self._ledger.put(jobs)
+        else:
+            self._begin_wait(jobs, options, now)
 
-    def _first_state(self, session: Session, options: Options) -> tuple[JobState, int]:
-        """Where a new job waits, and how long it is delayed (ns)."""
+    def _first_state(self, session: Session, options: Options) -> JobState:
+        """Where a new job waits."""
         if options.limit is not None:
-            self._ledger.gates.set(options.limit, newest=not session.patient)
-        if delay_ns := int(options.delay * 1e9):
-            return JobState.DELAYED, delay_ns
-        return JobState.QUEUED if options.limit is None else JobState.LIMITED, 0
+            own = not (session.patient or session.owner)
+            self._ledger.gates.set(options.limit, newest=own)
+        if options.unique is not None:
+            return JobState.HELD
+        if int(options.delay * 1e9):
+            return JobState.DELAYED
+        return JobState.QUEUED if options.limit is None else JobState.LIMITED
+
+    def _begin_wait(self, jobs: list[Job], options: Options, now: int) -> None:
+        """New jobs with options wait for their time, or for a worker."""
+        ledger = self._ledger
+        if options.expires is not None:
+            ledger.expiry.add(jobs, now + int(options.expires * 1e9))
+        if options.unique is not None:
+            for job in jobs:
+                replaced = ledger.uniques.admit(job)
+                if replaced is not None:
+                    text = f"job {job.id} with the same unique key replaced it"
+                    self._withdrawals.replace(replaced, text, now)
+        elif delay_ns := int(options.delay * 1e9):
+            ledger.delays.add(jobs, now + delay_ns)
+        else:
+            ledger.put(jobs)
+
+    def _refuse_held(self, session: Session, key: str | None, seqs: Sequence[int]) -> int:
+        """Refuse jobs whose unique key a job has; how many of them, the first, are left."""
+        holder = None if key is None else self._ledger.uniques.holder((session.owner, key))
+        left = len(seqs) if key is None else int(holder is None)
+        if refused := seqs[left:]:
+            id_ = session.id_of(seqs[0]) if holder is None else holder.id
+            text = f"job {id_} has its unique key {key!r} and has not ended"
+            self._reject(session, refused, "unique", text, 0, told=False, holder=id_)
+        return left
 
     def _refusal(
         self, session: Session, n: int, nbytes: int, options: Options | None
@@ -267,12 +317,15 @@ class Admission:
         room: int,
         *,
         told: bool,
+        holder: str = "",
     ) -> None:
         if session.parent is None:
             self._ledger.counters.rejected[label] += len(seqs)
         details: dict[str, Any] = {"reason": label, "text": text, "room": room, "retry_after": 0.1}
         if told:
             details["told"] = True
+        if holder:
+            details["holder"] = holder
         special = Outcome.REJECTED, details
         for seq in seqs:
             self._ledger.outboxes.add(session, seq, b"", NO_BUFFERS, 0, special)

@@ -17,6 +17,7 @@ from gmpd.sched.isolated import Isolation, Stage
 from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState
 from gmpd.sched.suspects import Suspects
+from gmpd.sched.uniques import Uniques
 
 
 class Audited(Protocol):
@@ -27,6 +28,7 @@ class Audited(Protocol):
     isolated: Isolation
     delays: Delays
     gates: Gates
+    uniques: Uniques
     functions: Functions
     started_max: int
 
@@ -46,6 +48,7 @@ def audit(sched: Audited) -> None:
     places.see(sched.isolated.queue, JobState.QUEUED, "isolated queue")
     places.see(sched.delays, JobState.DELAYED, "heap")
     places.see(sched.gates, JobState.LIMITED, "gates")
+    places.see(sched.uniques, JobState.HELD, "unique keys")
     for record in sched.records():
         places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
         places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
@@ -62,6 +65,7 @@ def audit(sched: Audited) -> None:
         if len(worker.fresh) + len(worker.started) > (worker.stage is Stage.RUNNING):
             raise InvariantError(f"isolated worker {worker.p} is {worker.stage.value} with jobs")
     sched.delays.validate()
+    sched.uniques.validate()
     _audit_gates(sched)
     if places.count != sched.unfinished:
         raise InvariantError(f"{sched.unfinished} jobs are unfinished, {places.count} somewhere")

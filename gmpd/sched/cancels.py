@@ -30,12 +30,8 @@ class Cancels:
         # A job that is not there any more has its outcome on the way: the client sees that instead.
         mine = session.jobs
         jobs = [job for seq in dict.fromkeys(seqs) if (job := mine.get(seq)) is not None]
-        waiting = [job for job in jobs if job.state is JobState.QUEUED]
-        for queue in ledger.queues:
-            queue.remove([job for job in waiting if ledger.queue_of(job) is queue])
-        if ledger.gates.waiting:
-            ledger.gates.remove([job for job in jobs if job.state is JobState.LIMITED])
-        for job in jobs:
+        ledger.remove_waiting(jobs)
+        for job in ledger.held_first(jobs):
             job.cancelling = True
             if job.p is not None and job.state is not JobState.OVERRUNNING:
                 held.append(job)
@@ -55,7 +51,7 @@ class Cancels:
             mine = session.jobs.values()
             ledger.gates.remove([job for job in mine if job.state is JobState.LIMITED])
         held: list[Job] = []
-        for job in list(session.jobs.values()):
+        for job in ledger.held_first(session.jobs.values()):
             if job.state in (JobState.LEASED, JobState.STARTED):
                 job.cancelling = True
                 held.append(job)

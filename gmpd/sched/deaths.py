@@ -13,6 +13,7 @@ from __future__ import annotations
 from gmpd.protocol import Outcome
 from gmpd.sched.children import Children
 from gmpd.sched.events import Exit, IsolatedDied, WorkerDied
+from gmpd.sched.expiry import is_expired
 from gmpd.sched.isolated import FAILURES_MAX, IsolatedP, Stage
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
@@ -86,7 +87,8 @@ class Deaths:
         poisoned = job.deaths >= ledger.policy.strikes
         spared = guilty is not None and not blamed and job.spared < SPARED_MAX
         may = job.option("retries", 0) > 0 if spared else job.may_retry
-        retry = may and allows(job.options, Outcome.LOST) and not poisoned and not job.streamed
+        may = may and allows(job.options, Outcome.LOST) and not is_expired(job, now)
+        retry = may and not poisoned and not job.streamed
         if retry and not job.cancelling and ledger.is_open(job.session):
             ledger.counters.retried["lost"] += 1
             ledger.note(job, Outcome.LOST, again=True, text=end.text)

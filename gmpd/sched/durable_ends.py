@@ -65,7 +65,7 @@ class Judge:
         if found is None:
             whole = msgspec.msgpack.decode(packed, type=Options)
             single = msgspec.structs.replace(
-                whole, retries=0, delay=0.0, unique=None, durable=False
+                whole, retries=0, delay=0.0, unique=None, on_held="return", durable=False
             )
             if len(self._options) >= 1024:
                 self._options.clear()

@@ -161,7 +161,7 @@ class Gates:
     # -- jobs wait ---------------------------------------------------------------------------------
 
     def set(self, numbers: Numbers, *, newest: bool) -> None:
-        """A new job has these numbers. Not ``newest``: jobs of the key are newer than this one."""
+        """A new job has these numbers. Not ``newest``: those of a known key stay as they are."""
         gate = self.by_key.get(numbers[0])
         if gate is None:
             self.by_key[numbers[0]] = gate = Gate(numbers)

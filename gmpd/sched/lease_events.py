@@ -157,7 +157,7 @@ class LeaseEvents:
     ) -> None:
         """``told``: by its worker. Else they are claimed, a moment before they begin."""
         running: dict[Session, list[int]] = {}
-        gates = self._ledger.gates
+        gates, withdrawn = self._ledger.gates, self._ledger.withdrawn
         for token in tokens:
             job = record.fresh.pop(token, None)
             if job is None:
@@ -171,6 +171,8 @@ class LeaseEvents:
             transition(job, JobState.STARTED)
             record.started[token] = job
             if job.options is not None:
+                if withdrawn:  # too late for that
+                    withdrawn.pop(job, None)
                 self._limits.began(record, job, now)
                 if told and gates.passes:
                     gates.started(job, now)

@@ -11,12 +11,13 @@ here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from gmpd.protocol import Finished, Outcome
 from gmpd.sched.captured import CapturedOutput
 from gmpd.sched.counters import Counters
 from gmpd.sched.delays import Delays
+from gmpd.sched.expiry import Expiry, is_expired
 from gmpd.sched.functions import Functions
 from gmpd.sched.gates import Gates
 from gmpd.sched.globq import GlobalQueue
@@ -27,6 +28,10 @@ from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Poli
 from gmpd.sched.retries import allows, wait_ns
 from gmpd.sched.states import JobState, transition, transition_all
 from gmpd.sched.suspects import Suspects
+from gmpd.sched.uniques import Uniques
+
+#: How a job ends that is withdrawn.
+Withdrawal: TypeAlias = tuple[Outcome, Mapping[str, Any]]
 
 
 class Ledger:
@@ -44,6 +49,10 @@ class Ledger:
         self.gates = Gates(self._let_in)
         #: Of retries.
         self._dice = RandomOrder(policy.seed)
+        self.expiry = Expiry()
+        self.uniques = Uniques(self._begin_wait)
+        #: Leased jobs that end so if they have not begun.
+        self.withdrawn: dict[Job, Withdrawal] = {}
         self.outboxes = Outboxes(policy.outbox_bytes, policy.results_bytes, self._hold)
         self.functions = Functions(forget)
         self.sessions: dict[int, Session] = {}
@@ -122,6 +131,30 @@ class Ledger:
     def _let_in(self, jobs: list[Job]) -> None:
         self.queue_of(jobs[0]).put(jobs[0].option("priority", 0), jobs)
 
+    def _begin_wait(self, job: Job) -> None:
+        """A HELD job has its key, and waits as others do."""
+        assert job.options is not None
+        if delay_ns := int(job.options.delay * 1e9):
+            transition(job, JobState.DELAYED)
+            self.delays.add([job], job.accepted_ns + delay_ns)
+        else:
+            transition(job, JobState.LIMITED if job.is_limited else JobState.QUEUED)
+            self.put([job])
+
+    def remove_waiting(self, jobs: Sequence[Job]) -> None:
+        """Take those of these out of their queues that wait there: they are to end."""
+        waiting = [job for job in jobs if job.state is JobState.QUEUED]
+        for queue in self.queues:
+            queue.remove([job for job in waiting if self.queue_of(job) is queue])
+        if self.gates.waiting:
+            self.gates.remove([job for job in jobs if job.state is JobState.LIMITED])
+
+    def held_first(self, jobs: Iterable[Job]) -> list[Job]:
+        """In the order in which they can end: the end of a job may let one begin that is HELD."""
+        if not self.uniques.by_key:
+            return list(jobs)
+        return sorted(jobs, key=lambda job: job.state is not JobState.HELD)
+
     def queue_of(self, job: Job) -> GlobalQueue:
         """Where it waits, when it does."""
         if job.is_isolated:
@@ -141,9 +174,10 @@ class Ledger:
         for job in jobs:
             job.p = None
             job.withheld = False
-            if job.cancelling or not self.is_open(job.session):
+            if job.cancelling or not self.is_open(job.session) or job in self.withdrawn:
                 self.gates.unbegun(job)
-                self.finish(job, Outcome.CANCELLED, {}, now)
+                outcome, details = self.withdrawn.pop(job, _CANCELLED)
+                self.finish(job, outcome, dict(details), now)
             else:
                 transition(job, JobState.QUEUED)
                 back.append(job)
@@ -174,7 +208,7 @@ class Ledger:
         if session.parent is None and not session.patient:
             self.failures.append(
                 Failure(
-                    f"{session.key}{job.seq & 0xFFFFFFFF:08x}", job.fn.name, session.name, outcome,
+                    job.id, job.fn.name, session.name, outcome,
                     job.attempt, again, text, payload,
                 )
             )  # fmt: skip
@@ -188,7 +222,8 @@ class Ledger:
         report: Mapping[str, Any] | None = None,
     ) -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
-        if not self.may_retry(job, outcome) or (report is not None and report.get("final")):
+        final = report is not None and report.get("final")
+        if not self.may_retry(job, outcome) or final or is_expired(job, now):
             return False
         self.counters.retried[outcome.name.lower()] += 1
         text = "" if report is None else report.get("remark", "")
@@ -241,9 +276,12 @@ class Ledger:
             self.counters.run.add(ran_us * 1000)
         if self.gates.passes:
             self.gates.ended(job, now)
+        followers = self._followers(job, outcome, details)
         if self.output and job.session.patient and (ring := self.output.take(job)) is not None:
             details = {**(details or {}), "log": ring.since(0), "log_end": ring.end}
         self.drop(job, outcome)
+        for follower in followers:
+            self.finish(follower, outcome, details, now, payload, buffers, ran_us)
         if outcome in _FAILED:
             text = str(details.get("text", "")) if details else ""
             self.note(job, outcome, again=False, text=text, payload=payload)
@@ -298,6 +336,29 @@ class Ledger:
             if session.patient:
                 self.outboxes.mark(session, len(seqs), (Outcome.OK, {"p": _p_of(jobs)}))
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)
+        if self.uniques.by_key:
+            self._finish_followers(jobs, message, buffers, now)
+
+    def _finish_followers(
+        self, jobs: Sequence[Job], message: Finished, buffers: Sequence[Buffers], now: int
+    ) -> None:
+        """Jobs that follow these get their values."""
+        for job, payload, own, ran_us in zip(
+            jobs, message.payloads, buffers, message.ran_us, strict=True
+        ):
+            if job.is_unique:
+                for follower in self.uniques.take_followers(job):
+                    self.finish(follower, Outcome.OK, None, now, payload, own, ran_us)
+                self.uniques.ended(job)
+
+    def _followers(
+        self, job: Job, outcome: Outcome, details: Mapping[str, Any] | None
+    ) -> Sequence[Job]:
+        """The jobs that share its outcome. When it has been cancelled or could not begin, one of
+        them runs instead."""
+        if not (self.uniques.by_key and job.is_unique) or outcome is Outcome.CANCELLED:
+            return ()
+        return () if details and details.get("expired") else self.uniques.take_followers(job)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
         """It ends without a message. Its holder has released it."""
@@ -313,6 +374,8 @@ class Ledger:
             assert job.p is not None
             if (overrun := job.p.overrunning.get(job.token)) is not None:
                 overrun.waits = None
+        if self.withdrawn:
+            self.withdrawn.pop(job, None)
         job.fn.jobs -= 1
         if not job.fn.users:
             self.functions.retire_unused(job.fn)
@@ -322,6 +385,8 @@ class Ledger:
         job.session.nbytes -= job.nbytes
         if job.session.parent is None:
             self.counters.finished[_LABEL[outcome]] += 1
+        if self.uniques.by_key and job.is_unique:
+            self.uniques.ended(job)
 
     def _forget_told(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
@@ -336,6 +401,7 @@ def _p_of(jobs: Sequence[Job]) -> int:
     return record.p
 
 
+_CANCELLED: Withdrawal = (Outcome.CANCELLED, {})
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})
 _LABEL = {outcome: outcome.name.lower() for outcome in Outcome}
 _OK = _LABEL[Outcome.OK]

@@ -194,6 +194,16 @@ class Job:
         return self.options is not None and self.options.isolate
 
     @property
+    def id(self) -> str:
+        """As its client and the log have it."""
+        return self.session.id_of(self.seq)
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether it has a ``unique`` key."""
+        return self.options is not None and self.options.unique is not None
+
+    @property
     def is_limited(self) -> bool:
         """Whether it waits for a limit before it waits for a worker."""
         return self.options is not None and self.options.limit is not None
@@ -341,6 +351,10 @@ class Session:
             f" {len(self.functions)} functions, {self.delivered} outcomes sent,"
             f" {self.acked} acknowledged, {self.untaken} bytes not{flags}>"
         )
+
+    def id_of(self, seq: int) -> str:
+        """The id of one of its jobs."""
+        return f"{self.key}{seq & 0xFFFFFFFF:08x}"
 
     @property
     def untaken(self) -> int:

@@ -45,6 +45,7 @@ from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
 from gmpd.sched.seen import Seen
 from gmpd.sched.steal import Steals
 from gmpd.sched.streams import Streams
+from gmpd.sched.withdrawals import Withdrawals
 
 
 class Sched:
@@ -67,7 +68,8 @@ class Sched:
         self._steals = Steals(ledger, ps, order, self._out)
         self._children, self._ledger, self._ps = children, ledger, ps
         self._rooms = RoomQueue(ledger)
-        self._admission = Admission(ledger, self._rooms)
+        self._withdrawals = Withdrawals(ledger, self._out)
+        self._admission = Admission(ledger, self._rooms, self._withdrawals)
         self._backpressure = Backpressure(ledger, self._out)
 
         # Queries.
@@ -93,6 +95,7 @@ class Sched:
         self.progress = ledger.progress
         self.gates = ledger.gates
         self.output = ledger.output
+        self.uniques = ledger.uniques
         self.functions = ledger.functions
         self.counters = ledger.counters
         self.started_max = policy.started_max
@@ -187,6 +190,8 @@ class Sched:
                 ledger.functions.undefine(session, event.fids)
             case events.Cancelled():
                 self._cancels.cancel(session, event.seqs, now)
+            case events.Withdrawn():
+                self._withdrawals.of_session(session, event.seqs, event.outcome, event.text, now)
             case events.Pulled():
                 self._streams.pull(session, event.seq, event.n)
             case events.RoomDeclined():
@@ -251,11 +256,7 @@ class Sched:
     def _decide(self, now: int) -> list[Instruction]:
         """The instructions of this turn."""
         ledger, out = self._ledger, self._out
-        if ledger.unfinished:  # else nothing waits, and no P holds anything
-            ledger.wake_delayed(now)
-            self._limits.due(now)
-        if ledger.gates.by_key:
-            ledger.gates.open(now)
+        self._let_wait(now)
         if ledger.unfinished:
             self._leasing.pump(now)
         isolated = self.isolated
@@ -278,6 +279,17 @@ class Sched:
         self._keep((now, [*map(type, taken)]))
         return taken
 
+    def _let_wait(self, now: int) -> None:
+        """As time has passed: jobs begin to wait for a worker, or end."""
+        ledger = self._ledger
+        if ledger.unfinished:  # else nothing waits, and no P holds anything
+            if ledger.expiry.next_due is not None:
+                self._withdrawals.expire(now)
+            ledger.wake_delayed(now)
+            self._limits.due(now)
+        if ledger.gates.by_key:
+            ledger.gates.open(now)
+
     def next_deadline(self) -> int | None:
         """When ``TurnEnded`` will act even if no other event comes until then.
 
@@ -299,6 +311,7 @@ class Sched:
             due,
             self.suspects.next_due,
             self.delays.next_due,
+            self._ledger.expiry.next_due,
             self._limits.next_due(),
             self._ps.next_probe,
             self._steals.next_stale,

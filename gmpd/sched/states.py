@@ -5,13 +5,14 @@
        │          └───────────────────│──┘  │  only after its worker is confirmed dead
        └──────────────────────────────┴── OVERRUNNING   only after its frame has ended: `retries`
 
-A job with a `limit` is LIMITED whenever it would become QUEUED, until its limit lets it pass.
+A job with a `limit` is LIMITED whenever it would become QUEUED, until its limit lets it pass. One
+whose `unique` key another job has is HELD at first.
 
-QUEUED is owned by the global queue, LIMITED by the gate of the job's key, LEASED and STARTED by one
-lease of one P and epoch, DELAYED by the timer heap. OVERRUNNING is owned by the attempt whose frame
-the job waits for: its time limit has passed, its frame has not ended, and a further attempt may not
-start beside it. FINAL is owned by no part: the record is forgotten as soon as the outcome is on its
-way to the session's outbox. Any state may end in FINAL.
+QUEUED is owned by the global queue, LIMITED by the gate of the job's key, HELD by `uniques`, LEASED
+and STARTED by one lease of one P and epoch, DELAYED by the timer heap. OVERRUNNING is owned by the
+attempt whose frame the job waits for: its time limit has passed, its frame has not ended, and a
+further attempt may not start beside it. FINAL is owned by no part: the record is forgotten as soon
+as the outcome is on its way to the session's outbox. Any state may end in FINAL.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class JobState(IntEnum):
     FINAL = 4
     OVERRUNNING = 5
     LIMITED = 6
+    HELD = 7
 
 
 class HasState(Protocol):
@@ -43,6 +45,7 @@ class HasState(Protocol):
 
 _ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.DELAYED: frozenset({JobState.QUEUED, JobState.LIMITED, JobState.FINAL}),
+    JobState.HELD: frozenset({JobState.DELAYED, JobState.LIMITED, JobState.QUEUED, JobState.FINAL}),
     JobState.LIMITED: frozenset({JobState.QUEUED, JobState.FINAL}),
     # QUEUED to LIMITED: its client takes no results, and others are to pass.
     JobState.QUEUED: frozenset({JobState.LEASED, JobState.LIMITED, JobState.FINAL}),

@@ -24,7 +24,7 @@ WAIT_MIN_S = 0.01
 #: And with a daemon that offers room, should it have lost the offer.
 OFFERED_WAIT_S = 2.0
 #: Reasons for which no waiting helps.
-PERMANENT_REASONS = frozenset({"draining", "too_large", "not_registered"})
+PERMANENT_REASONS = frozenset({"draining", "too_large", "not_registered", "unique"})
 
 
 class Sent(NamedTuple):

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 import gmpd
-from gmpd.errors import DaemonUnreachable, GmpdError, JobCancelled, JobPoisoned, JobTimeout
+from gmpd.errors import (
+    DaemonUnreachable,
+    GmpdError,
+    JobCancelled,
+    JobExpired,
+    JobPoisoned,
+    JobTimeout,
+)
 from tests import jobs_durable as jobs
 from tests.durable_daemon import ROOT, Daemon
 from tests.support import wait_until
@@ -123,7 +130,7 @@ def test_cancel_unique_at_and_expires(daemon: Daemon, record: str, short_tmp: Pa
     with pytest.raises(JobCancelled):
         client.job(later).result(10)
     expired = client.options(at=at, expires=0.1).enqueue(jobs.note, record, "expired")
-    with pytest.raises(JobCancelled, match="before its expires"):
+    with pytest.raises(JobExpired, match="before its expires"):
         client.job(expired).result(30)
     assert client.job(expired).state == "expired"
     Path(go).touch()
@@ -182,7 +189,7 @@ def test_the_future_of_a_durable_job(daemon: Daemon, record: str) -> None:
     future = client.options(durable=True).submit(jobs.note, record, "one")
     assert (future.result(30), client.job(future.job_id).state) == ("one", "done")
     with pytest.raises(ValueError, match="needs durable=True"):
-        client.options(unique="k").submit(jobs.note, record, "x")
+        client.options(once=True).submit(jobs.note, record, "x")
     with pytest.raises(ValueError, match="no map"):
         list(client.options(durable=True).map(jobs.double, [1]))
     late = client.options(durable=True, delay=3600).submit(jobs.note, record, "late")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 import gmpd
-from gmpd import Limit
+from gmpd import Limit, Unique
 from gmpd.cli import main
-from gmpd.errors import WorkerLost
+from gmpd.errors import JobExpired, UniqueHeld, WorkerLost
 from tests import jobs_limits as jobs
 from tests.rawclient import Boot
 from tests.support import wait_until
@@ -60,6 +64,37 @@ def test_a_dead_worker_keeps_no_place(boot: Boot) -> None:
         with pytest.raises(WorkerLost):
             dying.result(60)
         assert after.result(60)
+
+
+def test_unique_and_timed_jobs_of_several_clients(boot: Boot) -> None:
+    daemon, _ = boot()
+    with gmpd.Client(daemon.endpoint) as one, gmpd.Client(daemon.endpoint) as two:
+        busy = one.options(limit=Limit("l", at_once=1)).submit(jobs.aspan, 3600)
+        behind: dict[str, Any] = {"limit": Limit("l", at_once=1)}
+        first = one.options(unique="k", **behind).submit(jobs.span, 0.0)
+        second = two.options(unique="k", **behind).submit(jobs.span, 0.0)
+        refused = two.options(unique=Unique("k", "raise"), **behind).submit(jobs.span, 0.0)
+        with pytest.raises(UniqueHeld, match="has its unique key 'k'") as told:
+            refused.result(60)
+        assert told.value.job_id == first.job_id
+        late = two.options(expires=0.05, **behind).submit(jobs.span, 0.0)
+        with pytest.raises(JobExpired, match="before its expires"):
+            late.result(60)
+        newest = two.options(unique=Unique("k", "replace"), **behind).submit(jobs.aspan, 0.0)
+        with pytest.raises(CancelledError):
+            first.result(60)
+        assert busy.cancel()
+        assert second.result(60) == newest.result(60)
+        soon = datetime.now(UTC) + timedelta(seconds=0.2)
+        asked = time.monotonic()
+        began, _ = one.options(at=soon).submit(jobs.span, 0.0).result(60)
+        assert began >= asked + 0.1
+        with pytest.raises(ValueError, match=r"at=.* has no time zone"):
+            one.options(at=soon.replace(tzinfo=None))
+        with pytest.raises(ValueError, match=r"keep=5\.0 needs durable=True"):
+            one.options(keep=5).submit(jobs.span, 0.0)
+        with pytest.raises(ValueError, match=r"unique='k' has no map\(\)"):
+            one.options(unique="k").map(jobs.span, [0.0])
 
 
 def test_the_status_says_what_waits_and_the_command_line_has_limits(

@@ -557,6 +557,9 @@ class World:
             self.decide(50)
         pytest.fail(f"{self.sched.unfinished} jobs never ended")
 
+    def has_run(self, sid: int, seq: int) -> bool:
+        return self.runs[sid, seq] >= 1
+
     def check(self) -> None:
         parents = [p.session for p in self.sched.records() if p.session is not None]
         for client in [*self.clients, *parents]:
@@ -568,7 +571,7 @@ class World:
         for (sid, seq), got in self.desk.outcomes.items():
             assert len(got) == 1, f"{len(got)} outcomes of {sid}/{seq}"
             if got[0][0] is Outcome.OK:
-                assert self.runs[sid, seq] >= 1
+                assert self.has_run(sid, seq)
             if got[0][0] is Outcome.REJECTED:
                 assert not self.runs[sid, seq]
         for client in list(self.clients):

@@ -37,9 +37,7 @@ def test_a_key_that_cannot_be_used_is_refused_at_once(
         make()
 
 
-@pytest.mark.parametrize(
-    "options", [{"unique": "k"}, {"once": True}, {"expires": 5}, {"keep": 5}], ids=str
-)
+@pytest.mark.parametrize("options", [{"once": True}, {"keep": 5}], ids=str)
 def test_an_option_of_durable_jobs_alone_is_refused_for_others(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(options))}=.* needs durable=True"):
         wire_options(math.sqrt, options)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from gmpd.errors import InvariantError, ProtocolError
-from gmpd.protocol import Define, Finished, Output, Progress, Submit
+from gmpd.protocol import Define, Finished, Outcome, Output, Progress, Submit
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Event
 from gmpd.sched.history import EVENTS_KEPT
@@ -27,6 +27,7 @@ LARGE: tuple[AnyEvent, ...] = (
     events.Submitted(1, Submit(1, 1, None, [SECRET] * 5000, None), [(SECRET,)] * 5000),
     events.RoomDeclined(1),
     events.Cancelled(1, MANY),
+    events.Withdrawn(1, MANY, Outcome.CANCELLED, "why " * 5000),
     events.Pulled(1, 1, 1),
     events.Acknowledged(1, 1),
     events.SessionClosed(1),

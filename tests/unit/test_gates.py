@@ -282,6 +282,10 @@ def test_the_numbers_of_a_job_that_was_stored_are_no_news(
     assert desk.sched.gates.by_key["k"].at_once == 2
     desk.submit(stored, 1, limit=("new", 9, 0, 0.0))
     assert desk.sched.gates.by_key["new"].at_once == 9
+    other = desk.client("another machine")
+    other.owner = "key"
+    desk.submit(other, 1, limit=("k", 50, 0, 0.0))
+    assert desk.sched.gates.by_key["k"].at_once == 2
 
 
 def test_no_more_keys_than_there_may_be(

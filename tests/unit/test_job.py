@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gmpd.bykey import Limit
+from gmpd.bykey import Limit, Unique
 from gmpd.job import (
     ATTRIBUTE,
     DECLARED,
@@ -168,6 +168,29 @@ def test_a_limit_may_be_a_text(text: str, limit: Limit) -> None:
     assert Limit.from_text(text) == limit
 
 
+def test_a_unique_key_has_a_policy() -> None:
+    assert JobOptions(unique=Unique("k")).to_wire() == {"unique": "k"}
+    replacing = JobOptions(unique=Unique("k", "replace"))
+    assert replacing.to_wire() == {"unique": "k", "on_held": "replace"}
+    assert JobOptions(unique="k").unique_policy == "return"
+    with pytest.raises(ValueError, match="policy='both': must be one of return, replace, raise"):
+        Unique("k", "both")
+    with pytest.raises(TypeError, match=r"unique=\('k', 'raise'\): a key must be a text"):
+        JobOptions(unique=("k", "raise"))  # type: ignore[arg-type]
+    assert Unique.from_text("a:b") == Unique("a:b")
+    assert Unique.from_text("a:b:raise") == Unique("a:b", "raise")
+
+
+def test_times_of_a_job_that_is_not_stored() -> None:
+    noon = datetime(2030, 1, 2, 12, tzinfo=UTC)
+    at = noon.timestamp()
+    assert JobOptions(at=noon).times_on_wire(at - 5) == {"delay": 5.0}
+    assert JobOptions(at=noon, delay=9).times_on_wire(at - 5) == {}
+    assert JobOptions(at=noon, expires=3).times_on_wire(at + 5) == {"expires": 3.0}
+    with pytest.raises(ValueError, match=r"at=2030-01-02T12:00:00.* is more than a year ahead"):
+        JobOptions(at=noon).times_on_wire(at - SECONDS_MAX - 1)
+
+
 def test_the_interval_of_a_limit_may_be_a_duration() -> None:
     limit = Limit("k", per=(2, timedelta(minutes=1)))  # type: ignore[arg-type]
     assert limit.to_wire() == ("k", 0, 2, 60.0)
@@ -210,6 +233,7 @@ WRONG = [
     ({"name": 5}, TypeError, "name=5: must be a text"),
     ({"unique": "a\nb"}, ValueError, "printable"),
     ({"unique": "x" * 257}, ValueError, "1 to 256"),
+    ({"expires": 0}, ValueError, "expires=0: no job would begin"),
     ({"limit": 3}, TypeError, r"limit=3: must be a gmpd.Limit"),
     ({"durable": 1}, TypeError, "durable=1: must be True or False"),
     ({"isolate": None}, TypeError, "isolate"),

@@ -7,11 +7,12 @@ import pytest
 from gmpd.errors import InvariantError
 from gmpd.sched.states import JobState, transition
 
-D, Q, L, S, F, O, W = JobState  # noqa: E741
+D, Q, L, S, F, O, W, H = JobState  # noqa: E741
 
 ALLOWED = {
     (D, Q), (D, F), (Q, L), (Q, F), (L, S), (L, Q), (L, D), (L, F), (S, Q), (S, D), (S, O), (S, F),
     (O, Q), (O, D), (O, F), (D, W), (Q, W), (L, W), (S, W), (O, W), (W, Q), (W, F),
+    (H, D), (H, W), (H, Q), (H, F),
 }  # fmt: skip
 
 
@@ -37,5 +38,5 @@ def test_each_move_is_allowed_or_forbidden_with_the_story(start: JobState, to: J
 
 
 def test_every_state_is_left_for_the_end_which_nothing_leaves() -> None:
-    assert {start for start, to in ALLOWED if to is F} == {D, Q, L, S, O, W}
+    assert {start for start, to in ALLOWED if to is F} == {D, Q, L, S, O, W, H}
     assert not [to for start, to in ALLOWED if start is F]
