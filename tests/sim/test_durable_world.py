@@ -9,8 +9,10 @@ starts after its end was told. Planted faults, one per promise, are found.
 
 from __future__ import annotations
 
+import itertools
 import random
 import sqlite3
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
@@ -206,11 +208,12 @@ class World:
         """The store commits the next few operations."""
         n = min(len(self.queue), self.dice.randint(1, 4))
         if n:
+            batch = [self.queue.popleft() for _ in range(n)]
             self.db.execute("BEGIN")
-            for _ in range(n):
-                operation, told = self.queue.popleft()
-                self.answers.append((told, self.tables.do(operation)))
+            answers = self.tables.do_all([operation for operation, _ in batch])
             self.db.execute("COMMIT")
+            for (_, told), answer in zip(batch, answers, strict=True):
+                self.answers.append((told, answer))
 
     def deliver(self) -> None:
         if self.answers:
@@ -442,9 +445,63 @@ class NoDurability(World):
         self.boot()
 
 
+class DeathsNotConfirmed(World):
+    """A silent worker is taken for dead, as by a lease that ends by time: its frames live on."""
+
+    def boot(self) -> None:
+        self.ghosts: list[bytes] = []
+        super().boot()
+
+    def kill_worker(self) -> None:
+        before = self.live()
+        super().kill_worker()
+        self.ghosts += set(before) - set(self.live())
+
+    def live(self) -> list[bytes]:
+        return [*super().live(), *self.ghosts]
+
+
+class NoRecoveryBarrier(World):
+    """The next coordinator does not wait for the end of the last one's workers."""
+
+    ghosts: tuple[bytes, ...] = ()
+
+    def crash(self) -> None:
+        self.ghosts = tuple(self.live())
+        super().crash()
+
+    def live(self) -> list[bytes]:
+        return [*super().live(), *self.ghosts]
+
+
+class EpochsForgotten(World):
+    """What a dead worker had sent is taken for a message of the one that has its P now."""
+
+    def boot(self) -> None:
+        self.late: list[tuple[int, int]] = []
+        super().boot()
+
+    def crash(self) -> None:
+        late = [(p, token) for p, held in self.workers.items() for token in held]
+        super().crash()
+        self.late = late
+
+    def finish(self) -> None:
+        for p, token in self.late:
+            attempt = self.workers[p].get(token)
+            if attempt is not None and attempt.begun:
+                self.late.remove((p, token))
+                self.desk.finish(self.desk.sched.ps[p], [token], Outcome.OK)
+                return
+        super().finish()
+
+
 @pytest.mark.parametrize(
     "world",
     [
+        DeathsNotConfirmed,
+        NoRecoveryBarrier,
+        EpochsForgotten,
         AcknowledgedBeforeTheFlush,
         EndsToldBeforeTheyAreStored,
         StartsOfOnceForgotten,
@@ -464,3 +521,17 @@ def seeds_to_find(world: type[World]) -> int:
         except (AssertionError, KeyError):
             return seed + 1
     return SEEDS + 1
+
+
+def hunt(first: int) -> None:
+    """The planted faults, then worlds without end: `python -m tests.sim.test_durable_world`."""
+    for world in World.__subclasses__():
+        print(f"{world.__name__}: found after {seeds_to_find(world)} worlds", flush=True)
+    for seed in itertools.count(first):
+        live(seed)
+        if seed % 1000 == 999:
+            print(f"{seed + 1 - first:,} worlds: nothing found", flush=True)
+
+
+if __name__ == "__main__":
+    hunt(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
