@@ -37,7 +37,7 @@ class _Bytes(io.BufferedIOBase):
 
     def flush(self) -> None:
         job = root.get()
-        if job is None or not job.is_captured:
+        if (job is None or not job.is_captured) and not self._real.closed:
             self._real.flush()
 
     def writable(self) -> bool:
