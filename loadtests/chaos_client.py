@@ -116,7 +116,7 @@ class Caller:
     def new_job(self) -> tuple[str, str]:
         """A key, and a kind."""
         self.n += 1
-        kind = self.dice.choices(list(KINDS), KINDS.values())[0]
+        kind = self.dice.choices(list(KINDS), list(KINDS.values()))[0]
         return f"{self.name}-{self.n}", kind
 
     def call_of(self, key: str, kind: str) -> tuple[dict[str, Any], tuple[Any, ...]]:

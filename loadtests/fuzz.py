@@ -39,6 +39,7 @@ from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
 from gmpd.daemon.durable import DurableJobs  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
+from gmpd.daemon.job_views import JobViews  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
 from gmpd.daemon.workers import Workers  # noqa: E402
 from gmpd.errors import GmpdError, ProtocolError  # noqa: E402
@@ -164,7 +165,12 @@ class Desk:
             self.deadlines,
         )
         self.clients.durable = DurableJobs(
-            "no store here", self.sched, self.clients.send, lambda *_: None, self.deadlines
+            "no store here",
+            self.sched,
+            self.clients.send,
+            lambda *_: None,
+            self.deadlines,
+            JobViews(self.sched, lambda _: None),
         )
         self.workers = Workers(
             self.sched,

@@ -25,25 +25,39 @@ def network_flags(tcp: str | None) -> dict[str, object]:
     "--accept-loss", is_flag=True,
     help="Use a store of durable jobs that has lost some, with those that are left.",
 )  # fmt: skip
+@click.option(
+    "--watch", is_flag=True,
+    help="For development: replace the workers when a module of yours that they imported changes.",
+)  # fmt: skip
 @standard
 def command(
-    app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None, accept_loss: bool
+    app: App,
+    procs: int | None,
+    imports: tuple[str, ...],
+    tcp: str | None,
+    accept_loss: bool,
+    watch: bool,
 ) -> int:
     """Run the daemon in the foreground.
 
     Jobs find the modules that are installed, on PYTHONPATH, and in the directory where you start
     it: start it where your code is.
 
-    TERM, HUP or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one
-    stops now.
+    TERM or Ctrl-C drains: no more jobs are taken, those that run are finished. A second one stops
+    now. HUP reloads, as `gmpd reload` does; when the terminal closes, it drains.
     """
     from gmpd import inherited
     from gmpd.daemon import logs
     from gmpd.daemon.serve import serve
 
     inherited.settle()
-    config = app.config(
-        {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
-    )
+    flags = {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
+    config = app.config(flags)
     logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
-    return serve(config, announce=app.say, accept_loss=accept_loss)
+    return serve(
+        config,
+        announce=app.say,
+        accept_loss=accept_loss,
+        reread=lambda: app.config(flags),
+        watch=watch,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from gmpd.cpus import check_procs
 from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
+from gmpd.daemon.recycling import Told
 from gmpd.daemon.snapshot import Observed, p_status, snapshot
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
@@ -111,7 +113,18 @@ class Administered(Observed, Protocol):
     durable: DurableJobs
     cron: CronJobs
 
+    reload: Callable[[str, Told | None], int]
+
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A client that waits for the end of a reload."""
+
+    peer: bytes
+    request: int
+    workers: int = 0
 
 
 class AdminApi:
@@ -145,6 +158,10 @@ class AdminApi:
                 name = str(params.get("name"))
                 self._c.cron.change(peer, request, method, name)
                 return None
+            if method == "reload" and params.get("wait") is True:
+                waiter = Waiter(peer, request)
+                waiter.workers = self._c.reload("asked to reload", partial(self._reloaded, waiter))
+                return None
             value = {"ps": []} if what is not None else self._call(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
                 self._end_watchers.append((peer, request))
@@ -170,6 +187,8 @@ class AdminApi:
                     raise ConfigError(f"procs must be a whole number from 1 on, not {n!r}")
                 check_procs(n)
                 return {"procs": n, "before": self._c.pool.resize(n)}
+            case "reload":
+                return {"workers": self._c.reload("asked to reload", None)}
             case "drain":
                 self._c.drain("asked to drain")
                 return {}
@@ -179,9 +198,13 @@ class AdminApi:
             case _:
                 known = (
                     "ping, status, history, stacks, sched, jobs, volatile_jobs, job_counts, cron,"
-                    " cron_run, cron_pause, cron_resume, procs, drain, stop"
+                    " cron_run, cron_pause, cron_resume, procs, reload, drain, stop"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
+
+    def _reloaded(self, waiter: Waiter, problem: str) -> None:
+        value = {"workers": waiter.workers, **({"problem": problem} if problem else {})}
+        self._c.clients.send(waiter.peer, protocol.Reply(waiter.request, True, value))
 
     def ending(self, lost: int, functions: list[str]) -> None:
         """The daemon ends: tell those who wait for that how many jobs it did not finish."""

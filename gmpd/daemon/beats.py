@@ -6,7 +6,7 @@ one gives memory back to the system.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gmpd.allocator import TRIM_BYTES, give_back
 from gmpd.daemon.shm import WorkerShm
@@ -18,12 +18,12 @@ BEAT_S = 0.25
 
 
 class Beats:
-    """Only the M that holds P calls it. ``check_fitness`` is called with each beat."""
+    """Only the M that holds P calls it. ``looks`` are called with each beat."""
 
-    def __init__(self, loop: Loop, shm: WorkerShm, check_fitness: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, shm: WorkerShm, looks: Sequence[Callable[[], None]]) -> None:
         self._loop = loop
         self._shm = shm
-        self._check_fitness = check_fitness
+        self._looks = looks
         #: Bytes of values that went through since memory was given back.
         self.moved = 0
         self._due = False
@@ -37,7 +37,8 @@ class Beats:
             self._loop.p_callbacks.later(BEAT_S, self._beat)
 
     def _beat(self) -> None:
-        self._check_fitness()
+        for look in self._looks:
+            look()
         # An async job may be busy for long without an outcome: continue while Gs run.
         ran = self._loop.p.runq.schedtick + self._loop.p.runq.inherited
         self._due = ran != self._ran

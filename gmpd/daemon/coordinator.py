@@ -32,6 +32,7 @@ from gmpd.daemon.network_clients import AllowList, NetworkClients
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
 from gmpd.daemon.reaper import Reaper
+from gmpd.daemon.recycling import Told
 from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
@@ -106,6 +107,8 @@ class Coordinator:
         self.pool = WorkerPool(
             config, self.sched, self.supervisor, self._started, self._broken, self.deadlines
         )
+        #: Begins a reload; one that knows more than the workers takes its place.
+        self.reload: Callable[[str, Told | None], int] = self.replace_workers
         self.pool.start_some()  # they take longest: before anything else
         self._open(endpoints)
 
@@ -157,6 +160,7 @@ class Coordinator:
             self._faults,
         )
         self.cron = self._periodic_jobs()
+        self.pool.recycling.on_renewed = self.durable.retry_blocked
         self._effects = Effects(
             self.config, self.sched, self.pool, self.workers, self.clients, self.durable
         )
@@ -356,6 +360,7 @@ class Coordinator:
             return
         if self._drain_until is None:
             log.info("draining: %s", reason)
+            self.pool.recycling.stop()
             self.sched.handle(Draining(), time.monotonic_ns())
             self.cron.drain()
             self.durable.drain()
@@ -363,6 +368,27 @@ class Coordinator:
             self._drain_until = time.monotonic_ns() + int(self.config.daemon.drain_timeout * 1e9)
         if at_once:
             self._drain_until = time.monotonic_ns()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._drain_until is not None or self._kill_at is not None
+
+    def configure(self, config: Config) -> None:
+        """Use settings of which live keys have changed (``config.live``)."""
+        self.config = config
+        self.supervisor.config = config
+        self.pool.configure(config)
+        self._effects.configure(config)
+        logging.getLogger().setLevel(config.daemon.log_level.upper())
+
+    def resize(self, procs: int) -> int:
+        """Have another number of Ps; gives the number before."""
+        return self.pool.resize(procs)
+
+    def replace_workers(self, why: str, told: Told | None = None) -> int:
+        """Replace every worker by one that starts now, one at a time; how many they are."""
+        return self.pool.recycling.reload(why, told)
 
     def stop(self, reason: str, code: protocol.Ending = protocol.Ending.STOPPED) -> None:
         """End now: outcomes that exist are sent, everything else is lost and said to be."""

@@ -46,6 +46,7 @@ from gmpd.sched.stored import (
     StoredState,
     StoreFailure,
     Story,
+    Unblock,
 )
 
 log = logging.getLogger("gmpd.durable")
@@ -134,6 +135,16 @@ class DurableJobs:
         if was:
             log.error("durable jobs are refused: %s", was)
         self._set_deadline()
+
+    def retry_blocked(self) -> None:
+        """Try jobs again whose functions could not be imported."""
+        if self._policy is not None and self._store is not None and not self._store.failure:
+            self._store.do(Unblock(), self._unblocked)
+
+    def _unblocked(self, _answer: Answer | StoreFailure) -> None:
+        if self._policy is not None:
+            self._policy.is_due(self.wall_ms())
+            self._policy.tick()
 
     def _due(self, _now: int) -> None:
         if self._policy is not None:

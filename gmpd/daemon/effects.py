@@ -42,13 +42,17 @@ class Effects:
         clients: Clients,
         durable: DurableJobs,
     ) -> None:
-        self._frozen_ns = int(config.restart.frozen * 1e9)
+        self.configure(config)
         self._sched = sched
         self._pool = pool
         self._supervisor = pool.supervisor
         self._workers = workers
         self._clients = clients
         self._durable = durable
+
+    def configure(self, config: Config) -> None:
+        """Use these settings from now on."""
+        self._frozen_ns = int(config.restart.frozen * 1e9)
 
     def execute(self, what: do.Instruction) -> None:  # noqa: C901, PLR0915 - a case per instruction
         """Execute one instruction."""

@@ -16,6 +16,7 @@ from gmpd import protocol
 from gmpd.errors import ConfigError
 from gmpd.sched import events
 from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.leavers import p_of
 from gmpd.sched.records import Job, Session
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
@@ -56,8 +57,8 @@ class JobViews:
         """Where it runs, and how far it is."""
         p = None if job.p is None or job.state not in BEGUN else job.p.p
         pid = None if p is None else self._pid_of(p)
-        if p is not None and p >= ISOLATED_FROM:  # a number that says nothing to people
-            p = None
+        if p is not None:  # an isolated worker's number says nothing to people
+            p = None if p >= ISOLATED_FROM else p_of(p)
         return {"p": p, "pid": pid, "progress": self._sched.progress.get(job)}
 
     # -- volatile jobs -----------------------------------------------------------------------------
@@ -175,10 +176,9 @@ class JobViews:
         return {"rows": rows, "next": None}
 
     def _running(self, wanted: str, limit: int, owner: str | None) -> dict[str, Any]:
-        records = (*self._sched.ps.values(), *self._sched.isolated.ps.values())
         jobs = [
             job
-            for record in records
+            for record in self._sched.records()
             for job in record.started.values()
             if (not wanted or job.fn.name == wanted) and _is_seen(job.session, owner)
         ]

@@ -22,15 +22,21 @@ VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 def datagram(
-    *, ready: bool = False, stopping: bool = False, watchdog: bool = False, status: str = ""
+    *,
+    ready: bool = False,
+    stopping: bool = False,
+    watchdog: bool = False,
+    status: str = "",
+    reloading_ns: int | None = None,
 ) -> bytes:
     """The words as sd_notify(3) wants them: ``NAME=value`` lines. ``b""`` when there are none.
 
-    Line breaks in ``status`` become spaces: one would end the value, and what follows would be
-    taken for a word.
+    ``reloading_ns``: since when, on the monotonic clock. Line breaks in ``status`` become spaces:
+    one would end the value, and what follows would be taken for a word.
     """
     words = [
         ("READY=1", ready),
+        (f"RELOADING=1\nMONOTONIC_USEC={(reloading_ns or 0) // 1000}", reloading_ns is not None),
         ("STOPPING=1", stopping),
         ("WATCHDOG=1", watchdog),
         ("STATUS=" + " ".join(status.split()), bool(status)),

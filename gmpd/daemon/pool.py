@@ -89,6 +89,12 @@ class WorkerPool:
         self._deadline = deadlines.new(self._due)
         self.recycling = Recycling(config, self, sched, supervisor, deadlines)
 
+    def configure(self, config: Config) -> None:
+        """Use these settings from now on."""
+        self._config = config
+        self.restarts.policy = _restart_policy(config)
+        self.recycling.configure(config)
+
     # -- starts ------------------------------------------------------------------------------------
 
     def _due(self, now: int) -> None:
@@ -177,6 +183,13 @@ class WorkerPool:
         for p in [p for p in self._successors if p >= from_p]:
             self.supervisor.kill(self._successors.pop(p))
             self.recycling.forget(p)
+
+    def try_now(self) -> None:
+        """Start workers that could not start a moment ago."""
+        for p in self._respawn:
+            self._respawn[p] = 0
+            self.restarts.forget(p)
+        self._deadline.now()
 
     def start_isolated(self, p: int) -> None:
         """A worker for an isolated job, which is told as dead if there is no process for it."""
@@ -390,6 +403,7 @@ class WorkerPool:
     def stop(self) -> None:
         """No further worker is to be started."""
         self._stopping = True
+        self.recycling.stop()
         self._respawn.clear()
         self.wanted.clear()
 

@@ -47,6 +47,8 @@ class Vacancies(Protocol):
     def start_successor(self, p: int) -> str: ...
     def takes_over(self, worker: WorkerProcess) -> None: ...
     def vacant(self, p: int) -> None: ...
+    def drop_successors(self) -> None: ...
+    def try_now(self) -> None: ...
 
 
 class Recycling:
@@ -66,6 +68,7 @@ class Recycling:
         self._recycles = Recycles(0, 1)
         self._stopped = False
         self._told: list[Told] = []
+        self._reload_problem = ""
         #: Called when a worker with the code of now serves.
         self.on_renewed: Callable[[], None] = _nothing
         self._deadline = deadlines.new(self._due)
@@ -122,17 +125,34 @@ class Recycling:
         self._recycles.want(worker.p, reason)
         self._deadline.now()
 
-    def reload(self, why: str, told: Told | None = None) -> None:
-        """Replace every worker, one at a time. ``told`` is called when all have a successor, or
-        with the reason when one cannot start; then the others stay, too."""
+    def reload(self, why: str, told: Told | None = None) -> int:
+        """Replace every worker, one at a time; how many they are. ``told`` is called when all have
+        a successor, or with the reason when one cannot start; then the others stay, too."""
         ps = sorted(worker.p for worker in self._serving())
         log.info("%s: %d workers are replaced, one at a time", why, len(ps))
-        if told is not None:
-            self._told.append(told)
+        self._told.append(told or _nothing_told)
+        self._reload_problem = ""
         self._sched.handle(events.IsolatedRenewed(), time.monotonic_ns())
         for p in ps:
             self._recycles.want(p, Reason.RELOAD)
         self._deadline.now()
+        return len(ps)
+
+    def leave_all(self, why: str, now: int) -> None:
+        """Replace every worker at once: no further job runs in any of them. Those that are about
+        to start may have old code, too."""
+        log.info("%s: all workers are replaced", why)
+        self._sched.handle(events.IsolatedRenewed(), now)
+        self._pool.drop_successors()
+        for worker in list(self._supervisor.processes.values()):
+            if worker.isolated or worker.leaving or worker.expected:
+                continue
+            if not worker.ready:
+                self._supervisor.kill(worker)
+            else:
+                self._pool.count(worker.p, Reason.WATCH.value)
+                self._part(worker, now)
+        self._pool.try_now()
 
     # -- what is shown -----------------------------------------------------------------------------
 
@@ -241,7 +261,8 @@ class Recycling:
 
     def _failed(self, p: int, why: str, now: int) -> None:
         log.error("P%d keeps its worker, as no successor starts: %s", p, why)
-        self._recycles.failed(p, why, now)
+        if self._recycles.failed(p, why, now):
+            self._reload_problem = why
         self._tell_reloaded()
         self._deadline.now()
 
@@ -264,10 +285,14 @@ class Recycling:
         if self._told and (why or not self._recycles.reloading):
             told, self._told = self._told, []
             for each in told:
-                each(why or self._recycles.problem)
-            if not self._recycles.problem:
+                each(why or self._reload_problem)
+            if not (why or self._reload_problem):
                 self.on_renewed()
 
 
 def _nothing() -> None:
+    pass
+
+
+def _nothing_told(_problem: str) -> None:
     pass

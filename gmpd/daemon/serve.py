@@ -26,8 +26,10 @@ from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
+from gmpd.daemon.reload import Reloads
 from gmpd.daemon.schedtrace import SchedTrace
 from gmpd.daemon.supervisor import SpawnContext
+from gmpd.daemon.watch import SourceWatch
 from gmpd.errors import ConfigError, GmpdError, StoreBroken
 from gmpd.keys import KeyDirectory
 
@@ -35,15 +37,15 @@ log = logging.getLogger("gmpd.serve")
 
 
 class Signals:
-    """TERM, INT and HUP (its terminal has closed) as readable bytes on a pipe: handlers do nothing
-    but write. One that is ignored, as nohup does it, stays so. Every other signal that has a Python
-    handler shows up there as well, and is that handler's business alone.
+    """TERM, INT and HUP as readable bytes on a pipe: handlers do nothing but write. One that is
+    ignored, as nohup does it, stays so. Every other signal that has a Python handler shows up there
+    as well, and is that handler's business alone.
 
     ``STRAY`` ones would end the process at once, with all its jobs, and mean something to other
     servers (to open their logs again, for example): they are reported in the log, and change
     nothing."""
 
-    ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     STRAY = frozenset(
         {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF}
     )
@@ -51,7 +53,7 @@ class Signals:
     def __init__(self) -> None:
         self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._out, warn_on_full_buffer=False)
-        for number in self.ENDING:
+        for number in self.TAKEN:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)
         self._stray = {n for n in self.STRAY if signal.getsignal(n) is signal.SIG_DFL}
@@ -59,7 +61,7 @@ class Signals:
             signal.signal(number, lambda *_: None)
 
     def take(self) -> list[int]:
-        """The signals that came since the last call, and that end the daemon."""
+        """The signals that came since the last call, and that mean something to the daemon."""
         try:
             came = os.read(self.fd, 64)
         except BlockingIOError:
@@ -67,7 +69,7 @@ class Signals:
         for number in self._stray.intersection(came):
             name = signal.Signals(number).name
             log.warning("%s is ignored; SIGTERM ends the daemon", name)
-        return [number for number in came if number in self.ENDING]
+        return [number for number in came if number in self.TAKEN]
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -75,24 +77,48 @@ class Signals:
         os.close(self._out)
 
 
-class SignalHandler:
-    """The first signal drains, the second stops now."""
+def has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is open."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
 
-    def __init__(self, coordinator: Coordinator, signals: Signals, notifier: Notifier) -> None:
+
+class SignalHandler:
+    """The first signal drains, the second stops now. SIGHUP reloads (``reload``), unless it says
+    that the terminal has closed; without ``reload`` it is as the others."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        signals: Signals,
+        notifier: Notifier,
+        reload: Callable[[], None] | None,
+    ) -> None:
         self._coordinator = coordinator
         self._signals = signals
         self._notifier = notifier
+        self._reload = reload
+        self._had_terminal = has_terminal()
         self._asked = False
 
     def on_signal(self) -> None:
         for number in self._signals.take():
             name = signal.Signals(number).name
-            if self._asked:
+            if number == signal.SIGHUP and self._reload is not None and not self._is_abandoned():
+                self._reload()
+            elif self._asked:
                 self._coordinator.stop(f"{name} a second time")
             else:
                 self._asked = True
                 self._notifier.send(datagram(stopping=True, status="draining"))
                 self._coordinator.drain(f"{name}: draining")
+
+    def _is_abandoned(self) -> bool:
+        return self._had_terminal and not has_terminal()
 
 
 class Presence:
@@ -198,10 +224,17 @@ def procs_of(config: Config) -> int:
 
 
 def serve(
-    config: Config, *, announce: Callable[[str], None] = print, accept_loss: bool = False
+    config: Config,
+    *,
+    announce: Callable[[str], None] = print,
+    accept_loss: bool = False,
+    reread: Callable[[], Config] | None = None,
+    watch: bool = False,
 ) -> int:
     """Run the daemon of ``config.daemon.runtime_dir`` until it is told to end. Gives an exit code.
-    ``accept_loss``: a store of durable jobs that has lost some is used all the same.
+    ``accept_loss``: a store of durable jobs that has lost some is used all the same. ``reread``
+    reads the settings again, at a reload. ``watch``: replace the workers when modules change that
+    they have imported.
 
     Raises ConfigError when one runs there already or the directory cannot be used, StoreBroken when
     the store of durable jobs has ended the daemon.
@@ -219,7 +252,9 @@ def serve(
         rundir.note_end(directory, "")
         notifier = Notifier.take_environment(os.environ)
         here = interpreter.current_directory()
-        context = SpawnContext(endpoints["worker"], endpoints["client"], here, inherited=own)
+        context = SpawnContext(
+            endpoints["worker"], endpoints["client"], here, inherited=own, watch=watch
+        )
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
@@ -229,7 +264,10 @@ def serve(
         try:
             if config.tcp.enabled:
                 presence.endpoints["tcp"] = coordinator.listen_on_network()
-            _run(coordinator, notifier)
+            reloads = Reloads(coordinator, reread or (lambda: config), procs_of, notifier)
+            coordinator.reload = reloads.reload
+            _watch_sources(coordinator)
+            _run(coordinator, notifier, reloads.on_signal)
         finally:
             presence.close()
     _leave_place(coordinator)
@@ -245,6 +283,12 @@ def serve(
     if coordinator.failure:
         raise ConfigError(coordinator.failure)
     return 0
+
+
+def _watch_sources(coordinator: Coordinator) -> None:
+    """Workers report what they import only under --watch."""
+    source = SourceWatch(coordinator.deadlines, coordinator.pool.recycling.leave_all)
+    coordinator.workers.on_imported = source.add
 
 
 def serve_private(settings: dict[str, Any]) -> int:
@@ -289,7 +333,7 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
             coordinator.stop("its client ended")
 
         coordinator.watch(0, owner_left)
-        _run(coordinator, Notifier(""))
+        _run(coordinator, Notifier(""), None)
     _leave_place(coordinator)
     return 0
 
@@ -316,10 +360,11 @@ def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -
     return True
 
 
-def _run(coordinator: Coordinator, notifier: Notifier) -> None:
+def _run(coordinator: Coordinator, notifier: Notifier, reload: Callable[[], None] | None) -> None:
     signals = Signals()
     try:
-        coordinator.watch(signals.fd, SignalHandler(coordinator, signals, notifier).on_signal)
+        handler = SignalHandler(coordinator, signals, notifier, reload)
+        coordinator.watch(signals.fd, handler.on_signal)
         coordinator.run()
     finally:
         signals.close()

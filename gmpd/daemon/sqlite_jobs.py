@@ -49,6 +49,7 @@ from gmpd.sched.stored import (
     Swept,
     TakeJobs,
     Taken,
+    Unblock,
     Verdict,
 )
 
@@ -114,12 +115,15 @@ class JobTables:
             ),
         )  # fmt: skip
         self._schedules.boot()
-        # Modules that could not be imported may be there now.
-        self._db.execute("UPDATE jobs SET state = 0, later = 0 WHERE state = 2")
+        self._unblock()
         self._drop_unused_functions()
         self._db.execute("CREATE TEMP TABLE taken (number INTEGER PRIMARY KEY)")
         row = self._db.execute("SELECT max(number) FROM jobs").fetchone()
         self.next_number = (row[0] or 0) + 1
+
+    def _unblock(self) -> None:
+        """Modules that could not be imported may be there now."""
+        self._db.execute("UPDATE jobs SET state = 0, later = 0 WHERE state = 2")
 
     def _drop_unused_functions(self) -> None:
         """Functions, and parts of programs, that no job needs."""
@@ -180,6 +184,8 @@ class JobTables:
                 return tuple(id_ for id_ in ids if self._cancel(id_, now_ms))
             case Revive(ids, now_ms):
                 return tuple(id_ for id_ in ids if self._revive(id_, now_ms))
+            case Unblock():
+                self._unblock()
             case Remove(ids):
                 return tuple(id_ for id_ in ids if self._remove(id_))
             case LoadSchedules() | SaveSchedule() | DropSchedule():

@@ -125,6 +125,8 @@ class SpawnContext:
     #: Options of the program's interpreter for theirs; and its ``-W``, which apply to jobs alone.
     options: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    #: Workers report the files of modules that they import.
+    watch: bool = False
 
 
 class Supervisor:
@@ -246,6 +248,7 @@ class Supervisor:
             "umask": context.inherited.umask,
             "variables": dict(context.inherited.variables),
             "warnings": list(context.warnings),
+            "watch": context.watch,
         }
         assert process.stdin is not None
         try:

@@ -35,6 +35,7 @@ from gmpd.daemon.definitions import Definitions
 from gmpd.daemon.farewell import Farewell
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
+from gmpd.daemon.imported import ImportReports
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
 from gmpd.daemon.isolated import IsolatedAttempt
 from gmpd.daemon.lastwords import leave_stacks, leave_words
@@ -147,7 +148,8 @@ class Worker:
         self.loop.p.on_defer = self._set_aside
         self.threads = Threads(self.shm, self.loop.p)
         self.reports = Reports(self.attempts, self.loop.p, settings["job_output"], self._send)
-        self._beats = Beats(self.loop, self.shm, self.check_fitness)
+        self.imports = ImportReports(self._send, on=settings["watch"])
+        self._beats = Beats(self.loop, self.shm, (self.check_fitness, self.imports.look))
 
     def _in_fork(self) -> None:
         self.loop.p.forked = True
@@ -532,6 +534,7 @@ class Worker:
         self.loop.p_callbacks.reader(self.link.monitor_fd, self._on_monitor)
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
+        self.imports.look()
         self.loop.run_forever()
 
 

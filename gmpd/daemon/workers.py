@@ -59,6 +59,8 @@ class Workers:
         self._welcome = welcome
         self._faults = faults
         self._processes: dict[bytes, WorkerProcess] = {}
+        #: Under ``gmpd serve --watch``: called with the files of modules that workers imported.
+        self.on_imported: Callable[[list[str]], None] = _nothing
         self.registry = Registry()
         self._warn_dropped = RateLimitedLog(log.warning)
 
@@ -114,9 +116,7 @@ class Workers:
         match message:
             case protocol.Finished():
                 rows = len(message.tokens)
-                worker.finished += rows
-                if worker.finished >= worker.recycle_at:
-                    self._pool.recycling.used_up(worker)
+                self._count_finished(worker, rows)
                 buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
                 handle(events.Finished(p, epoch, message, buffers), now)
                 worker.shm.acknowledge(worker.finished)
@@ -129,6 +129,8 @@ class Workers:
             case protocol.Unfit(reason, wear):
                 handle(events.Heard(p, epoch), now)
                 self._pool.recycling.worn(worker, wear, reason, now)
+            case protocol.Imported(paths):
+                self.on_imported(paths)
             case protocol.Expired(tokens):
                 handle(events.Expired(p, epoch, tokens), now)
             case protocol.Output():
@@ -158,6 +160,11 @@ class Workers:
                 worker.expected = True
             case _:
                 assert_never(message)
+
+    def _count_finished(self, worker: WorkerProcess, rows: int) -> None:
+        worker.finished += rows
+        if worker.finished >= worker.recycle_at:
+            self._pool.recycling.used_up(worker)
 
     def _heard_without_p(
         self, peer: bytes, worker: WorkerProcess | None, message: protocol.FromWorker
@@ -247,6 +254,10 @@ class Workers:
     def take_disconnects(self) -> None:
         """Ends of connections say nothing here: a death is told by the kernel."""
         self._router.take_disconnects()
+
+
+def _nothing(_paths: list[str]) -> None:
+    pass
 
 
 def _changed(message: protocol.Hello) -> str:

@@ -35,8 +35,8 @@ changes nothing.
     client ◀─── coordinator
       Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Aside Unfit Expired Progress Output Kept Items Fault Bye Withheld
-      Children Define Undefine Submit Cancel Answer Route
+      Hello Finished Started Aside Unfit Imported Expired Progress Output Kept Items Fault Bye
+      Withheld Children Define Undefine Submit Cancel Answer Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
       Progress Output Ask Route Lost
@@ -127,6 +127,7 @@ from gmpd.protocol.messages import (
     FromWorker,
     Gone,
     Hello,
+    Imported,
     Items,
     Kept,
     Lost,
@@ -202,6 +203,7 @@ __all__ = [
     "FunctionKind",
     "Gone",
     "Hello",
+    "Imported",
     "Info",
     "Items",
     "JobQuestion",

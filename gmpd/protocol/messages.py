@@ -435,6 +435,15 @@ class Started(Envelope, tag=19):
     tokens: Numbers
 
 
+class Imported(Envelope, tag=48):
+    """Under ``gmpd serve --watch``: the worker has imported modules of the project from these
+    files."""
+
+    since: ClassVar[int] = 3
+
+    paths: list[str]
+
+
 class Unfit(Envelope, tag=42):
     """The worker needs a successor: see ``Wear``. ``reason`` is for the log."""
 
@@ -541,8 +550,8 @@ ToClient: TypeAlias = (
     Welcome | Refused | Done | Items | Running | Progress | Kept | Room | Reply | Gone
 )  # fmt: skip
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Aside | Unfit | Expired | Progress | Output | Kept | Items | Fault
-    | Bye
+    Hello | Finished | Started | Aside | Unfit | Imported | Expired | Progress | Output | Kept
+    | Items | Fault | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (

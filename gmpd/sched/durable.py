@@ -215,7 +215,7 @@ class Durable:
             return
         for job, _ in fresh:
             # The clock may have been set back since: what was not to wait does not.
-            self._is_due(job.run_at_ms if job.run_at_ms > job.created_ms else 0)
+            self.is_due(job.run_at_ms if job.run_at_ms > job.created_ms else 0)
             if job.expires_ms is not None:
                 self._sweep_ms = min(self._sweep_ms, job.expires_ms)
         self._refill()
@@ -329,7 +329,7 @@ class Durable:
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
             self._ports.reply(link, request, ok=True, value=list(_expect(answer, tuple)))
-            self._is_due(self._ports.wall_ms())
+            self.is_due(self._ports.wall_ms())
             self._refill()
 
         self._ports.store(Revive(tuple(ids), self._ports.wall_ms()), told)
@@ -359,7 +359,7 @@ class Durable:
 
     # -- the window --------------------------------------------------------------------------------
 
-    def _is_due(self, at_ms: int) -> None:
+    def is_due(self, at_ms: int) -> None:
         """A job of the store can run from then on."""
         if at_ms <= self._ports.wall_ms():
             self._backlog = True
@@ -382,7 +382,7 @@ class Durable:
         if taken.more:  # else what has become due since it was asked stays known
             self._backlog = True
         if taken.next_ms is not None:
-            self._is_due(taken.next_ms)
+            self.is_due(taken.next_ms)
         self._submit(taken.jobs, taken.functions)
         self._ended_in_store(taken.ended)
         self._refill()
@@ -439,7 +439,7 @@ class Durable:
     def _give_back(self, numbers: Sequence[int], at_ms: int | None = None) -> None:
         self._ports.store(GiveBack(tuple(numbers), at_ms), _ignore)
         if at_ms is not None:
-            self._is_due(at_ms)
+            self.is_due(at_ms)
 
     # -- attempts end ------------------------------------------------------------------------------
 
@@ -474,7 +474,7 @@ class Durable:
             self._give_back(back, None if self._draining else wall_ms + PAUSE_MS)
         if again:
             self._ports.store(Retry(tuple(again)), _ignore)
-            self._is_due(min(row.run_at_ms for row in again))
+            self.is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
 
     def _tell_failure(self, held: Held, verdict: Ended | Again, out: Outcomes, row: int) -> None:

@@ -88,18 +88,20 @@ class Recycles:
         if p == self.current and self._until is not None:
             self.current = None
 
-    def failed(self, p: int, why: str, now: int) -> None:
-        """The successor did not start; the worker before it serves on."""
+    def failed(self, p: int, why: str, now: int) -> bool:
+        """The successor did not start; the worker before it serves on. Whether that ends a
+        reload."""
         self.problem = why
         if p != self.current:
-            return
+            return False
         self.current = None
         if self.reason is Reason.RELOAD:
             self.wanted = {p: each for p, each in self.wanted.items() if each is not Reason.RELOAD}
-            return
+            return True
         self._pause_until = now + min(PAUSE_MAX_NS, PAUSE_MIN_NS << min(self._failures, 30))
         self._failures += 1
         self.wanted.setdefault(p, self.reason)
+        return False
 
     def forget(self, p: int) -> None:
         """The worker of P ``p`` has died, or the P is no more: the next one is new."""

@@ -349,6 +349,10 @@ class Revive(Struct, frozen=True, gc=False):
     now_ms: int
 
 
+class Unblock(Struct, frozen=True, gc=False):
+    """Jobs whose functions could not be imported are due now. Gives None."""
+
+
 class Remove(Struct, frozen=True, gc=False):
     """Forget ended jobs, their results too. Gives the ids of those that were."""
 
@@ -397,7 +401,8 @@ class DropSchedule(Struct, frozen=True, gc=False):
 
 Operation: TypeAlias = (
     PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadLog | ListJobs
-    | CancelJobs | Revive | Remove | Sweep | Count | LoadSchedules | SaveSchedule | DropSchedule
+    | CancelJobs | Revive | Unblock | Remove | Sweep | Count | LoadSchedules | SaveSchedule
+    | DropSchedule
 )  # fmt: skip
 
 Answer: TypeAlias = (

@@ -257,6 +257,7 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
         due=lambda _now: None, next_due=lambda: None, stop=lambda *_: None, kill_all=lambda: None,
         kill_unready=lambda: None, farewell=lambda *_: None, ending=lambda *_: None,
     )  # fmt: skip
+    idle.recycling = idle
     made.sched, made.config = desk.sched, Config()
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
     made.pool = made.clients = made.workers = made._admin = idle

@@ -13,7 +13,7 @@ from gmpd.daemon.serve import Signals
 
 @pytest.fixture(autouse=True)
 def handlers_restored() -> Iterator[None]:
-    kept = {n: signal.getsignal(n) for n in (*Signals.ENDING, *Signals.STRAY)}
+    kept = {n: signal.getsignal(n) for n in (*Signals.TAKEN, *Signals.STRAY)}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
