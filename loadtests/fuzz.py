@@ -104,6 +104,7 @@ class FakeProcess:
     def __init__(self, p: int) -> None:
         self.p, self.epoch, self.peer = p, 1, b""
         self.secret, self.fault, self.expected, self.finished = b"s" * 32, "", False, 0
+        self.of_p, self.recycle_at = p, sys.maxsize
         self.shm = self.watch = self
 
     def heard(self) -> None:
@@ -120,7 +121,7 @@ class FakePool:
     """Its workers never end: what would end one is counted."""
 
     def __init__(self) -> None:
-        self.supervisor = self
+        self.supervisor = self.recycling = self
         self.processes = {p: FakeProcess(p) for p in range(WORKERS)}
         self.kills = 0
 
@@ -133,8 +134,8 @@ class FakePool:
     def ready(self, _worker: FakeProcess) -> None:
         """It said Hello."""
 
-    def retire(self, _worker: FakeProcess, _why: str, _now: int) -> None:
-        """It wishes to be replaced once it has ended what it holds."""
+    def worn(self, _worker: FakeProcess, _wear: protocol.Wear, _why: str, _now: int) -> None:
+        """It wishes to be replaced."""
 
     def faulted(self, _worker: FakeProcess, _fault: protocol.Fault) -> None:
         """It cannot serve."""
