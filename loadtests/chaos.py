@@ -256,9 +256,9 @@ class Killer:
 
     def kill_at_ack(self) -> bool:
         """At the moment after some client was told that its jobs are on disk."""
-        if not self.serves:
-            return False
         files = list(self.ledgers.glob("client-*"))
+        if not files or not self.serves:
+            return False
         with max(files, key=lambda file: file.stat().st_mtime_ns).open("rb") as file:
             file.seek(0, os.SEEK_END)
             end = time.monotonic() + 2
