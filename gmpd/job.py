@@ -214,6 +214,9 @@ class JobOptions:
     #: Seconds that one attempt may run; None: no limit. It ends the wait. A function that does not
     #: stop runs on; its next attempt waits for its end, at most for as long again.
     timeout: float | None = None
+    #: Seconds after its begin at which an attempt that has not ended ends with its worker, which is
+    #: replaced when other jobs there had a moment to end. None: never. More than ``timeout``.
+    kill_after: float | None = None
     #: Higher goes first among the jobs of one client.
     priority: int = 0
     #: Seconds before it may start.
@@ -251,10 +254,7 @@ class JobOptions:
             self._set("retry_on", _retry_on(self.retry_on))
         self._set("priority", _integer("priority", self.priority, -PRIORITY_MAX, PRIORITY_MAX))
         self._set("delay", _seconds("delay", self.delay))
-        if self.timeout is not None:
-            self._set("timeout", _seconds("timeout", self.timeout))
-            if self.timeout == 0:
-                raise ValueError("timeout=0 would end every attempt at once; None means no limit")
+        self._check_times()
         if self.at is not None:
             _check_moment(self.at)
         if self.expires is not None:
@@ -272,6 +272,19 @@ class JobOptions:
             raise TypeError(
                 f"limit={self.limit!r}: must be a gmpd.Limit, as Limit('key', at_once=3)"
             )
+
+    def _check_times(self) -> None:
+        if self.timeout is not None:
+            self._set("timeout", _seconds("timeout", self.timeout))
+            if self.timeout == 0:
+                raise ValueError("timeout=0 would end every attempt at once; None means no limit")
+        if self.kill_after is not None:
+            self._set("kill_after", _seconds("kill_after", self.kill_after))
+            if self.kill_after <= (self.timeout or 0):
+                raise ValueError(
+                    f"kill_after={self.kill_after:g}: must be more than timeout="
+                    f"{self.timeout or 0:g}, as both count from the begin of an attempt"
+                )
 
     def merged(self, **overrides: Any) -> JobOptions:
         """These options with some replaced. Raises TypeError for an unknown one, with a hint."""
@@ -341,11 +354,6 @@ STORED = ("at", "expires", "keep", "once")
 ONLY_STORED = ("keep", "once")
 _ON_WIRE = tuple(pair for pair in _DEFAULTS if pair[0] not in STORED)
 
-#: Options of other job queues, and their counterparts here.
-INSTEAD = {
-    "kill_after": "isolate=True has timeout= end a function together with its process",
-}
-
 #: The options of a function that declares none.
 DEFAULTS = JobOptions()
 
@@ -360,6 +368,7 @@ def job(
     backoff: float | timedelta | Backoff | BackoffFunction | None = None,
     retry_on: RetryOn | None = None,
     timeout: float | timedelta | None = None,
+    kill_after: float | timedelta | None = None,
     priority: int = 0,
     delay: float | timedelta = 0.0,
     unique: str | Unique | None = None,
@@ -412,8 +421,6 @@ def _declare(fn: Any, options: JobOptions) -> Any:
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
     for name in options:
-        if name in INSTEAD:
-            raise TypeError(f"this version has no job option {name!r}: {INSTEAD[name]}")
         if name not in _NAMES:
             close = difflib.get_close_matches(str(name), _NAMES, n=1)
             hint = (

@@ -67,8 +67,8 @@ class Desk:
     def submitted(self, session: Session, message: Submit) -> None:
         self.tell(events.Submitted(session.sid, message, [()] * len(message.payloads)))
 
-    def cancel(self, session: Session, seqs: list[int]) -> None:
-        self.tell(events.Cancelled(session.sid, seqs))
+    def cancel(self, session: Session, seqs: list[int], *, force: bool = False) -> None:
+        self.tell(events.Cancelled(session.sid, seqs, force))
 
     def decline_room(self, session: Session) -> None:
         self.tell(events.RoomDeclined(session.sid))

@@ -123,12 +123,14 @@ def show(app: App, job_id: str) -> int:
 
 @command.command(short_help="Cancel jobs.")
 @click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--force", is_flag=True, help="End functions that do not stop with their workers.")
 @standard
-def cancel(app: App, job_ids: tuple[str, ...]) -> int:
-    """Cancel jobs that have not begun. Coroutines that run are cancelled where they wait."""
+def cancel(app: App, job_ids: tuple[str, ...], force: bool) -> int:
+    """Cancel jobs that have not begun. Coroutines that run are cancelled where they wait; other
+    functions that run end only with --force, by which their worker is replaced."""
 
     def ask(client: AskingClient, ids: list[bytes]) -> Sequence[bytes]:
-        told = client.ask_jobs("cancel", ids, None)
+        told = client.ask_jobs("force" if force else "cancel", ids, None)
         return [*told["cancelled"], *told["asked"]]
 
     return _each(app, job_ids, ask, "cancelled", "it has ended, or there is no such job")

@@ -63,11 +63,12 @@ class AsyncJobFuture(asyncio.Future[Any]):
         """The job's id, in hex."""
         return self._client.job_id(self._seq)
 
-    def cancel(self, msg: Any = None) -> bool:
-        """Cancel the future at once, and the job as soon as the daemon hears of it."""
+    def cancel(self, msg: Any = None, *, force: bool = False) -> bool:
+        """Cancel the future at once, and the job as soon as the daemon hears of it. ``force``: see
+        ``JobFuture.cancel``."""
         cancelled = super().cancel(msg)
         if cancelled:
-            self._client.cancel_seqs([self._seq])
+            self._client.cancel_seqs([self._seq], force=force)
         return cancelled
 
     def ended(self, event: JobDone) -> None:
@@ -121,8 +122,8 @@ class AsyncDurableFuture(AsyncJobFuture):
         """The job's id, in hex; empty until it is on disk."""
         return self._id.hex()
 
-    def cancel(self, msg: Any = None) -> bool:
-        """Wait no more; the job continues."""
+    def cancel(self, msg: Any = None, *, force: bool = False) -> bool:
+        """Wait no more; the job continues, also with ``force``."""
         self._storing.cancel(msg)
         return asyncio.Future.cancel(self, msg)
 
@@ -414,10 +415,10 @@ class AsyncClient(
             raise
         return self._take_answer(answer, left_s, late)
 
-    def cancel_seqs(self, seqs: list[int]) -> None:
+    def cancel_seqs(self, seqs: list[int], *, force: bool = False) -> None:
         """Cancel jobs by number, without waiting for the daemon's answer."""
         with DEFER_SIGNALS:
-            self._core.cancel(seqs)
+            self._core.cancel(seqs, force=force)
             if not self._closed:
                 self._wake()
 

@@ -49,7 +49,7 @@ class Owner(Protocol):
     """The part of a client that its futures use."""
 
     def busy_poll(self, future: Any, timeout: float | None) -> None: ...
-    def cancel_job(self, future: Any) -> bool: ...
+    def cancel_job(self, future: Any, *, force: bool = False) -> bool: ...
     def job_id_of(self, future: Any) -> str: ...
     def call_back(self, future: Any) -> None: ...
     def settle_later(self, future: Any, event: JobDone) -> None: ...
@@ -231,17 +231,20 @@ class JobFuture(concurrent.futures.Future[Any]):
             if not self._condition.wait_for(self.done, left):
                 raise TimeoutError
 
-    def cancel(self) -> bool:
+    def cancel(self, *, force: bool = False) -> bool:
         """Cancel the job: at once when it was not sent, else the daemon is asked.
 
         False when it has ended, or runs and cannot be stopped; also when it has not ended a quarter
         of a second later (a coroutine with a slow ``finally``): it may then be cancelled yet.
+
+        ``force``: a function that runs and does not stop ends with its worker, which is replaced
+        after other jobs there had a moment to end (``restart.grace``).
         """
         if self._state in _OVER:
             return self._state != FINISHED
         if self._owner is None:
             return super().cancel()
-        return self._owner.cancel_job(self)
+        return self._owner.cancel_job(self, force=force)
 
     def done(self) -> bool:
         """Whether it is over."""

@@ -101,7 +101,7 @@ class Sizer:
         self.size = max(1, min(wanted, items * GROWTH, self._most, CHUNK_ITEMS_MAX))
 
 
-_PER_ATTEMPT = frozenset({"isolate", "timeout", "retries", "limit", "expires"})
+_PER_ATTEMPT = frozenset({"isolate", "timeout", "kill_after", "retries", "limit", "expires"})
 
 
 class Plan:

@@ -61,8 +61,8 @@ FLUSH_JOBS = 64
 SPIN_NS = 500_000
 #: How often a client that connects over a network looks whether its key was refused, seconds.
 KEY_S = 0.1
-#: How long cancel() waits for the daemon's word, seconds.
-CANCEL_WAIT_S = 0.25
+#: How long cancel() waits for the daemon's word (s); by force the daemon waits a little, too.
+CANCEL_WAIT_S, FORCE_WAIT_S = 0.25, 2.0
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
 #: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
 CLOSE_S = 15.0
@@ -288,16 +288,16 @@ class Session(ClientConnection):
             self._flush()
         return self.job_id(future._seq)
 
-    def cancel_job(self, future: JobFuture) -> bool:
+    def cancel_job(self, future: JobFuture, *, force: bool = False) -> bool:
         """See ``JobFuture.cancel``."""
         self._refuse_fork()
         future._kept = False
         if self._cannot_wait():
             self.forget_jobs([future])
             return False
-        unsent = self._do(lambda: self._core.cancel([future._seq]))
-        if not future.done():
-            future._condition.wait_for(lambda: future.done() or future._kept, CANCEL_WAIT_S)
+        unsent = self._do(lambda: self._core.cancel([future._seq], force=force))
+        wait_s = FORCE_WAIT_S if force else CANCEL_WAIT_S
+        future._condition.wait_for(lambda: future.done() or (future._kept and not force), wait_s)
         return unsent > 0 or future.cancelled()
 
     def cancel_pending(self) -> int:

@@ -238,9 +238,12 @@ class StoredJob(_Handle):
         told = self._known(self._ask("result", [self._id], checked(timeout)))
         return decoded(ended(told), lambda: self.id, "")
 
-    def cancel(self) -> bool:
-        """Cancel it: at once if it has not begun, else the worker is asked. False: it had ended."""
-        return self._cancelled(self._ask("cancel", [self._id], None))
+    def cancel(self, *, force: bool = False) -> bool:
+        """Cancel it: at once if it has not begun, else the worker is asked. False: it had ended.
+
+        ``force``: a function that does not stop ends with its worker, which is replaced.
+        """
+        return self._cancelled(self._ask("force" if force else "cancel", [self._id], None))
 
     def retry(self) -> bool:
         """Run it again from its first attempt, after it failed; False: it is not over, or done."""
@@ -294,9 +297,9 @@ class AsyncStoredJob(_Handle):
         # A value may take long to unpickle, and the loop has others to serve.
         return await asyncio.to_thread(decoded, ended(told), lambda: self.id, "")
 
-    async def cancel(self) -> bool:
+    async def cancel(self, *, force: bool = False) -> bool:
         """As ``StoredJob.cancel``."""
-        return self._cancelled(await self._ask("cancel", [self._id], None))
+        return self._cancelled(await self._ask("force" if force else "cancel", [self._id], None))
 
     async def retry(self) -> bool:
         """As ``StoredJob.retry``."""
@@ -395,11 +398,11 @@ class DurableFuture(JobFuture):
         except LookupError:
             return None
 
-    def cancel(self) -> bool:
-        """Cancel the job; False when it has ended, or runs and cannot be stopped."""
+    def cancel(self, *, force: bool = False) -> bool:
+        """Cancel the job; False when it has ended. ``force``: see ``JobFuture.cancel``."""
         if self.done():
             return self.cancelled()
-        return self._handle.cancel()
+        return self._handle.cancel(force=force)
 
     def answered(self, ok: bool, value: Any) -> None:
         """The reply to the question for its result."""

@@ -187,6 +187,11 @@ class Restart:
         "a worker is replaced when its run loop has stood still for this long and no thread of it"
         " computes: C code holds the GIL and waits; 0: never",
     )
+    grace: float = _time(
+        "5s",
+        "how long jobs may continue beside one that ends with its worker, by kill_after or a cancel"
+        " by force",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

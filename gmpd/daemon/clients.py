@@ -225,6 +225,8 @@ class Clients:
                 sched.handle(events.Acknowledged(sid, outcomes), now)
             case protocol.Define() | protocol.Undefine() | protocol.Cancel():
                 job_messages.apply(sched, session, message, frames, now)
+            case protocol.ForceCancel(seqs):
+                sched.handle(events.Cancelled(sid, seqs, force=True), now)
             case protocol.Pull(seq, n):
                 sched.handle(events.Pulled(sid, seq, n), now)
             case protocol.Call(request, method, params):

@@ -461,6 +461,7 @@ def _policy(config: Config, procs: int) -> Policy:
         job_output=limits.job_output,
         output=limits.output,
         isolated_spares=dispatch.isolated_spares,
+        grace_ns=int(config.restart.grace * 1e9),
         seed=int.from_bytes(os.urandom(4), "big"),
     )
 

@@ -357,8 +357,8 @@ class DurableJobs:
                 policy.ask(peer, request, Story(ids[0]))
             case "log":
                 policy.log(peer, request, ids[0], message.n, message.after)
-            case "cancel":
-                policy.cancel(peer, request, ids)
+            case "cancel" | "force":
+                policy.cancel(peer, request, ids, force=message.what == "force")
             case "retry":
                 policy.revive(peer, request, ids)
             case "remove":

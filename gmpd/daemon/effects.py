@@ -85,8 +85,9 @@ class Effects:
                 workers.tell(p, protocol.Stop(True))
             case do.StartIsolated(number):
                 self._pool.start_isolated(number)
-            case do.Kill(p):
-                if (worker := self._supervisor.processes.get(p.p)) is not None:
+            case do.Kill(p, why):
+                if (worker := self._worker_of(p)) is not None:
+                    worker.replaced = why
                     self._supervisor.kill(worker)
             case do.SendItems(session, seq, payloads, buffers):
                 counts, frames = protocol.join_buffers(buffers)

@@ -109,15 +109,16 @@ class JobViews:
         live = self.log(job, after) or {"data": b"", "end": 0, "runs": False, "over": False}
         return {"n": job.attempt, "last": job.attempt - 1, **live}
 
-    def cancel(self, jobs: Iterable[Job]) -> dict[str, list[bytes]]:
-        """End those that wait; ask those to end that run. The answer lists both."""
+    def cancel(self, jobs: Iterable[Job], *, force: bool = False) -> dict[str, list[bytes]]:
+        """End those that wait; ask those to end that run. The answer lists both. ``force``: also
+        functions that do not stop."""
         told: dict[str, list[bytes]] = {"cancelled": [], "asked": []}
         seqs: dict[int, list[int]] = {}
         for job in jobs:
             told["cancelled" if job.state in _WAITS else "asked"].append(id_of(job))
             seqs.setdefault(job.session.sid, []).append(job.seq)
         for sid, mine in seqs.items():
-            self._sched.handle(events.Cancelled(sid, mine), time.monotonic_ns())
+            self._sched.handle(events.Cancelled(sid, mine, force), time.monotonic_ns())
         return told
 
     def answer(self, message: protocol.AskJobs, jobs: dict[bytes, Job]) -> Any:
@@ -125,8 +126,8 @@ class JobViews:
         match message.what:
             case "find":
                 return [self.row(jobs[id_]) if id_ in jobs else None for id_ in message.ids]
-            case "cancel":
-                return self.cancel(jobs.values())
+            case "cancel" | "force":
+                return self.cancel(jobs.values(), force=message.what == "force")
             case "retry" | "remove":
                 return []
             case "result" if jobs:

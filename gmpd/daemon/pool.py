@@ -362,11 +362,16 @@ class WorkerPool:
         if worker.unwanted:
             self._respawn[worker.p] = now
             return
-        self.count(worker.p, "signal" if end.signal else "exit")
+        reason = "signal" if end.signal else "exit"
+        self.count(worker.p, "replaced" if worker.replaced else reason)
         if worker.p in self._successors:
             log.warning("%s %s; its successor starts already", worker, end.text)
             return
         self.recycling.forget(worker.p)
+        if worker.replaced:
+            log.warning("%s %s", worker, worker.replaced)
+            self._respawn[worker.p] = now
+            return
         if not worker.ready:
             self._not_begun(worker.p, worker.fault or f"{worker} {end.text}", now)
             return

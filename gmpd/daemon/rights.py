@@ -30,6 +30,7 @@ MESSAGES: dict[Role, frozenset[type[Any]]] = {
         protocol.Undefine,
         protocol.Submit,
         protocol.Cancel,
+        protocol.ForceCancel,
         protocol.Ack,
         protocol.Pull,
         protocol.Enqueue,

@@ -62,6 +62,8 @@ class WorkerProcess:
     stillness: Stillness = field(default_factory=Stillness)
     #: CPU time of the process, once it is gone.
     cpu_s: float = 0.0
+    #: It was killed to end one of its jobs: which one, and why.
+    replaced: str = ""
     #: It retires: why, and when it is ended whatever it holds (0: never).
     retires: str = ""
     retire_by_ns: int = 0

@@ -31,7 +31,7 @@ about an older lease is recognised, dropped and counted. A rejected or malformed
 changes nothing.
 
     client ───▶ coordinator
-      Hello Define Undefine Submit Cancel Ack Pull Call Enqueue AskJobs Waive Bye
+      Hello Define Undefine Submit Cancel ForceCancel Ack Pull Call Enqueue AskJobs Waive Bye
     client ◀─── coordinator
       Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
@@ -123,6 +123,7 @@ from gmpd.protocol.messages import (
     Expired,
     Fault,
     Finished,
+    ForceCancel,
     FromClient,
     FromWorker,
     Gone,
@@ -198,6 +199,7 @@ __all__ = [
     "Expired",
     "Fault",
     "Finished",
+    "ForceCancel",
     "FromClient",
     "FromWorker",
     "FunctionKind",

@@ -164,7 +164,9 @@ BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BA
 JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
 #: A question about durable jobs, or a change of them.
-JobQuestion: TypeAlias = Literal["find", "result", "story", "log", "cancel", "retry", "remove"]
+JobQuestion: TypeAlias = Literal[
+    "find", "result", "story", "log", "cancel", "force", "retry", "remove"
+]
 #: Milliseconds since 1970; or of a duration.
 Millis: TypeAlias = Number
 #: How far a job is, in a unit of its own.
@@ -299,6 +301,7 @@ class Options(
     durable: bool = False
     isolate: bool = False
     plain: bool = False
+    kill_after: Annotated[float, Meta(gt=0, le=SECONDS_MAX)] | None = None
     #: The waits before further attempts; names of the exceptions that allow one.
     backoff: BackoffNumbers | None = None
     retry_on: (

@@ -153,6 +153,14 @@ class Cancel(Envelope, tag=8):
     jobs: Numbers
 
 
+class ForceCancel(Envelope, tag=48):
+    """As ``Cancel``, of a client: workers are replaced to end jobs that do not stop."""
+
+    since: ClassVar[int] = 3
+
+    jobs: Numbers
+
+
 class Ack(Envelope, tag=9):
     """Outcomes received so far in this session: cumulative, so a lost one does no harm."""
 
@@ -538,6 +546,7 @@ FromClient: TypeAlias = (
     | Undefine
     | Submit
     | Cancel
+    | ForceCancel
     | Ack
     | Pull
     | Call

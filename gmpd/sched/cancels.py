@@ -13,18 +13,23 @@ from gmpd.sched.instructions import CancelAt, Instruction, Kill, Revoke
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.records import Job, PRecord, Session
+from gmpd.sched.replacing import Replacing
 from gmpd.sched.states import JobState
 
 
 class Cancels:
     """``out`` collects instructions for the shell."""
 
-    def __init__(self, ledger: Ledger, out: list[Instruction]) -> None:
+    def __init__(self, ledger: Ledger, replacing: Replacing, out: list[Instruction]) -> None:
         self._ledger = ledger
+        self._replacing = replacing
         self._out = out
 
-    def cancel(self, session: Session, seqs: Sequence[int], now: int) -> None:
-        """End jobs that wait; ask the workers about those that were leased."""
+    def cancel(
+        self, session: Session, seqs: Sequence[int], now: int, *, force: bool = False
+    ) -> None:
+        """End jobs that wait; ask the workers about those that were leased. ``force``: replace the
+        workers of functions that do not end."""
         ledger = self._ledger
         held: list[Job] = []
         # A job that is not there any more has its outcome on the way: the client sees that instead.
@@ -38,6 +43,11 @@ class Cancels:
             else:  # it waits, be it for the end of a frame that overruns
                 ledger.finish(job, Outcome.CANCELLED, {}, now)
         self._cancel_held(held, now)
+        if force:
+            for job in held:
+                assert job.p is not None
+                self._replacing.force(job.p, job.token, now)
+            self._replacing.force_overrunning(session, frozenset(seqs), now)
 
     def close_session(self, session: Session, now: int) -> None:
         """A client is gone, and its jobs are not wanted. Queued ones are dropped, running ones

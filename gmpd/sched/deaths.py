@@ -19,6 +19,7 @@ from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Job
+from gmpd.sched.replacing import Replacing
 from gmpd.sched.retries import allows
 from gmpd.sched.states import JobState, transition
 
@@ -29,9 +30,12 @@ SPARED_MAX = 3
 class Deaths:
     """Deaths of workers, each told once."""
 
-    def __init__(self, ledger: Ledger, ps: Ps, children: Children, limits: Limits) -> None:
+    def __init__(
+        self, ledger: Ledger, ps: Ps, children: Children, limits: Limits, replacing: Replacing
+    ) -> None:
         self._ledger = ledger
         self._limits = limits
+        self._replacing = replacing
         self._ps = ps
         self._children = children
 
@@ -50,6 +54,10 @@ class Deaths:
         back: list[Job] = []
         guilty = None if culprit is None else record.job_of(culprit)
         overran = None if culprit is None else record.overrunning.get(culprit)
+        blames = True
+        if (replaced := self._replacing.died(record)) is not None:  # no crash
+            guilty, text = replaced
+            end, overran, blames = end._replace(text=text), None, False
         waited = [job for token, job in record.started.items() if token in unbegun]
         back += waited
         for job in waited:
@@ -64,7 +72,7 @@ class Deaths:
         record.defined.clear()
         record.used_ns = 0
         self._ledger.take_back(back, now)
-        if guilty is not None:
+        if guilty is not None and blames:
             self._ledger.suspects.ended_worker(guilty.fn, now)
         again = [job for job in lost if not self._lost(job, end, guilty, now)]
         self._ledger.begin_again(again)
@@ -99,7 +107,7 @@ class Deaths:
         text, culprit = end.text, ""
         if guilty is not None:
             culprit = guilty.fn.name
-            if not blamed:
+            if not blamed and culprit not in text:
                 text = f"{text} while it ran {culprit}"
         details = {"signal": end.signal, "exitcode": end.exitcode, "text": text, "blamed": blamed,
                    "poisoned": poisoned, "pid": end.pid, "culprit": culprit}  # fmt: skip

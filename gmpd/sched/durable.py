@@ -338,20 +338,24 @@ class Durable:
         running = self._ports.overrunning()
         self._left = {id_: seq for id_, seq in self._left.items() if seq in running}
 
-    def cancel(self, link: Any, request: int, ids: Sequence[bytes]) -> None:
-        """End jobs that wait; ask those to end that run. The reply lists both."""
+    def cancel(self, link: Any, request: int, ids: Sequence[bytes], *, force: bool = False) -> None:
+        """End jobs that wait; ask those to end that run. The reply lists both. ``force``: replace
+        the workers of functions that do not end, also of those whose end was told."""
         asked = [held for id_ in ids if (held := self._by_id.get(id_)) is not None]
         for held in asked:
             held.cancelling = True
         if asked:
-            self._ports.feed(events.Cancelled(self._sid, [held.seq for held in asked]))
+            self._ports.feed(events.Cancelled(self._sid, [held.seq for held in asked], force))
+        left = [id_ for id_ in ids if id_ in self._left] if force else []
+        if left:
+            self._ports.feed(events.Cancelled(self._sid, [self._left[id_] for id_ in left], force))
 
         def told(answer: Answer | StoreFailure) -> None:
             if isinstance(answer, StoreFailure):
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
             cancelled = list(_expect(answer, tuple))
-            value = {"cancelled": cancelled, "asked": [held.job.id for held in asked]}
+            value = {"cancelled": cancelled, "asked": [*(held.job.id for held in asked), *left]}
             self._ports.reply(link, request, ok=True, value=value)
             self._ended_in_store(cancelled)
 

@@ -134,9 +134,10 @@ class RoomDeclined(OfSession, frozen=True, gc=False):
 
 
 class Cancelled(OfSession, frozen=True, gc=False):
-    """A session cancels these jobs of its own."""
+    """A session cancels these jobs of its own; ``force``: also those that do not stop."""
 
     seqs: list[int]
+    force: bool = False
 
     def kept(self) -> Event | Kept:
         return self._kept(self.seqs)

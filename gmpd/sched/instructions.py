@@ -198,9 +198,11 @@ class StartIsolated(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End the worker of an isolated job now, whatever it does."""
+    """End a worker now, whatever it does: of an isolated job, or (``why`` is a text) of a P that
+    gets another one."""
 
     p: PRecord
+    why: str = ""
 
 
 Instruction: TypeAlias = (

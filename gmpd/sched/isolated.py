@@ -271,5 +271,7 @@ class Isolation:
 
 def options_for_worker(options: Options | None) -> Options | None:
     """The options sent to an isolated worker: its time limit is kept here, by a kill."""
-    told = None if options is None else replace(options, isolate=False, timeout=None)
+    told = (
+        None if options is None else replace(options, isolate=False, timeout=None, kill_after=None)
+    )
     return None if told == Options() else told

@@ -23,6 +23,7 @@ from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Buffers, Job, PRecord, Session
+from gmpd.sched.replacing import Replacing
 from gmpd.sched.states import JobState, transition
 
 #: Results of a whole message below this are not counted: reading them takes a few microseconds.
@@ -36,9 +37,17 @@ NS_PER_BYTE = 4
 class LeaseEvents:
     """``out`` collects instructions for the shell."""
 
-    def __init__(self, ledger: Ledger, ps: Ps, limits: Limits, out: list[Instruction]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        ps: Ps,
+        limits: Limits,
+        replacing: Replacing,
+        out: list[Instruction],
+    ) -> None:
         self._ledger = ledger
         self._limits = limits
+        self._replacing = replacing
         self._counters = ledger.counters
         self._ps = ps
         self._out = out
@@ -176,6 +185,8 @@ class LeaseEvents:
                 self._limits.began(record, job, now)
                 if told and gates.passes:
                     gates.started(job, now)
+                if job.options.kill_after is not None:
+                    self._replacing.began(record, job, job.options.kill_after, now)
             running.setdefault(job.session, []).append(job.seq)
         self._out.extend(
             NotifyRunning(session, seqs)

@@ -212,7 +212,8 @@ class Leasing:
             self._outlives_its_kill(late, now)
         for record in isolated.free():
             (job,) = isolated.queue.pop_run(1)
-            isolated.lease(record, job.option("timeout", None), now)
+            limit_s = job.option("timeout", None) or job.option("kill_after", None)
+            isolated.lease(record, limit_s, now)
             self._ps.watch(record, now)
             self._lease(record, [job], options_for_worker(job.options))
         self._out.extend(Kill(record) for record in isolated.surplus(draining))

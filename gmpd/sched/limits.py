@@ -34,7 +34,13 @@ LOOK_NS = 20_000_000
 #: Entries of ended attempts that may stay in the heap; more are swept at times.
 _DEAD_MAX = 64
 
+#: A worker that was killed is confirmed dead within this, unless it hangs in the kernel.
+OUTLIVES_NS = 10_000_000_000
+
 RUNS_ON = "its function does not stop and continues in its worker"
+ENDS_SOON = "its function does not stop, and ends with its worker after kill_after at the latest"
+ENDED_WITH_WORKER = "its function did not stop, and its worker was replaced"
+OUTLIVED = "its worker was killed and has not ended"
 NO_RETRY = (
     "its function was still running after twice its timeout, and no attempt may start beside it"
     " (isolate=True ends a function with its process)"
@@ -60,8 +66,16 @@ class Limits:
         if limit_ns is not None and not isinstance(record, IsolatedP):  # that one has its own
             self._push(now + limit_ns + TELL_NS, record, job.token)
 
-    def passed(self, record: PRecord, token: int, now: int) -> None:
-        """The limit of an attempt has passed, and its frame has not ended."""
+    def passed(
+        self,
+        record: PRecord,
+        token: int,
+        now: int,
+        outcome: Outcome = Outcome.TIMEOUT,
+        text: str = "",
+    ) -> None:
+        """The limit of an attempt has passed, or it was cancelled by force, and its frame has not
+        ended. ``text``: what is said of that."""
         job = record.end_lease(token)
         if job is None:
             return
@@ -70,13 +84,14 @@ class Limits:
         gates = self._ledger.gates
         place = gates.overruns(job, now) if gates.passes else None
         overrun = record.overrunning[token] = Overrun(job, now, place)
-        self._ledger.counters.overran += 1
-        if not job.session.patient and not self._ledger.may_retry(job, Outcome.TIMEOUT):
-            self._tell(job, RUNS_ON, now)
+        self._ledger.counters.overran += outcome is Outcome.TIMEOUT
+        waits = job.session.patient or self._ledger.may_retry(job, Outcome.TIMEOUT)
+        if outcome is Outcome.CANCELLED or not waits:
+            self._tell(job, text or (ENDS_SOON if _is_killed(job) else RUNS_ON), now, outcome)
             return
         transition(job, JobState.OVERRUNNING)
         overrun.waits = job
-        overrun.until_ns = now + (_limit_ns(job) or 0)
+        overrun.until_ns = now + self._patience_ns(job)
         self._push(overrun.until_ns, record, token)
 
     def ended(self, record: PRecord, token: int, now: int) -> bool:
@@ -95,14 +110,24 @@ class Limits:
         for token in list(record.overrunning):
             self.ended(record, token, now)
 
+    def _patience_ns(self, job: Job) -> int:
+        """How long a job waits for the end of its frame, from its time limit on."""
+        limit_ns = _limit_ns(job) or 0
+        kill_after_s = job.option("kill_after", None)
+        if kill_after_s is None:
+            return limit_ns
+        left_ns = int(kill_after_s * 1e9) - limit_ns if job.option("timeout", None) else 0
+        return left_ns + self._ledger.policy.grace_ns + OUTLIVES_NS
+
     def _again(self, job: Job, now: int) -> None:
         if not self._ledger.retried(job, Outcome.TIMEOUT, now):
-            self._ledger.finish(job, Outcome.TIMEOUT, {}, now)
+            details = {"text": ENDED_WITH_WORKER} if _is_killed(job) else {}
+            self._ledger.finish(job, Outcome.TIMEOUT, details, now)
 
-    def _tell(self, job: Job, text: str, now: int) -> None:
+    def _tell(self, job: Job, text: str, now: int, outcome: Outcome = Outcome.TIMEOUT) -> None:
         ran_us = (_limit_ns(job) or 0) // 1000
         details = {"text": text, "runs_on": True}
-        self._ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
+        self._ledger.finish(job, outcome, details, now, ran_us=ran_us)
         job.payload, job.buffers = b"", NO_BUFFERS  # it is remembered for its name alone
 
     # -- decisions ---------------------------------------------------------------------------------
@@ -115,7 +140,7 @@ class Limits:
             overrun = record.overrunning.get(token)
             if overrun is not None:
                 if overrun.waits is not None and overrun.until_ns <= now:
-                    self._tell(overrun.waits, NO_RETRY, now)
+                    self._tell(overrun.waits, _no_retry(overrun.waits), now)
             elif record.job(token) is None or token in record.withheld:
                 continue
             elif looked:
@@ -138,6 +163,15 @@ class Limits:
             self._heap = [each for each in self._heap if not _is_over(each[2], each[3])]
             heapify(self._heap)
             self._sweep_at = max(_DEAD_MAX, 2 * len(self._heap))
+
+
+def _is_killed(job: Job) -> bool:
+    """Whether its function ends with its worker at some time."""
+    return job.option("kill_after", None) is not None
+
+
+def _no_retry(job: Job) -> str:
+    return OUTLIVED if _is_killed(job) else NO_RETRY
 
 
 def _limit_ns(job: Job) -> int | None:

@@ -52,7 +52,7 @@ class Ps:
             raise ProtocolError(f"P{p} was in epoch {record.epoch}, a Hello of {epoch} is too late")
         record.epoch = epoch
         record.ready = True
-        record.draining = False
+        record.draining = record.ending = False
         record.defined.clear()
         record.deaf = False
         record.probe_at_ns = 0
@@ -92,13 +92,25 @@ class Ps:
         self._drain(self.all[p], now)
 
     def _drain(self, record: PRecord, now: int) -> None:
-        if record.draining:
+        if record.draining and not record.ending:
             return
-        record.draining = True
+        record.draining, record.ending = True, False
         self.not_idle(record)
         if record.fresh:
             self._out.append(Revoke(record, list(record.fresh), None, now))
         self._out.append(Retire(record))
+
+    def end(self, record: PRecord) -> None:
+        """Its worker is to be replaced: it gets no more jobs."""
+        if not record.draining:
+            record.draining = record.ending = True
+            self.not_idle(record)
+
+    def keep(self, record: PRecord) -> None:
+        """It need not be replaced after all."""
+        if record.ending:
+            record.draining = record.ending = False
+            self.rest(record)
 
     def remove(self, p: int) -> None:
         """A P that was shrunk away has ended; its record goes when nothing is leased to it."""

@@ -45,6 +45,8 @@ class Policy:
     #: Bytes of captured output that are kept of one attempt, and of all that run.
     job_output: int = 64 << 10
     output: int = 64 << 20
+    #: How long the jobs beside one that ends with its worker may continue.
+    grace_ns: int = 5_000_000_000
     #: Isolated jobs that may run at once, and workers kept ready for more of them.
     isolated: int = 1
     isolated_spares: int = 0
@@ -375,7 +377,7 @@ class PRecord:
 
     __slots__ = (
         "aside", "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining",
-        "epoch", "finished", "fresh", "next_token", "overrunning", "p", "probe_at_ns",
+        "ending", "epoch", "finished", "fresh", "next_token", "overrunning", "p", "probe_at_ns",
         "probe_every_ns", "ready", "session", "started", "steal_hits", "steal_misses",
         "stolen_from", "stolen_to", "used_ns", "withheld",
     )  # fmt: skip
@@ -386,6 +388,8 @@ class PRecord:
         self.epoch = epoch
         self.ready = False
         self.draining = False
+        #: It drains because its worker is to be replaced, which may be called off.
+        self.ending = False
         self.fresh: dict[int, Job] = {}
         self.started: dict[int, Job] = {}
         #: Of ``fresh``: what its worker has set aside, and begins after others. Read ``set_aside``.

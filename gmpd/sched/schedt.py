@@ -42,6 +42,7 @@ from gmpd.sched.limits import Limits
 from gmpd.sched.ps import Ps
 from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
+from gmpd.sched.replacing import Replacing
 from gmpd.sched.seen import Seen
 from gmpd.sched.steal import Steals
 from gmpd.sched.streams import Streams
@@ -56,12 +57,13 @@ class Sched:
         order = RandomOrder(policy.seed)
         ps = Ps(self._out)
         ledger = Ledger(policy, ps.forget)
-        cancels = Cancels(ledger, self._out)
-        children = Children(ledger, ps, cancels, order, self._out)
         self._limits = limits = Limits(ledger, self._out)
+        self._replacing = replacing = Replacing(ledger, ps, limits, self._out)
+        cancels = Cancels(ledger, replacing, self._out)
+        children = Children(ledger, ps, cancels, order, self._out)
         self._cancels = cancels
-        self._deaths = Deaths(ledger, ps, children, limits)
-        self._lease_events = LeaseEvents(ledger, ps, limits, self._out)
+        self._deaths = Deaths(ledger, ps, children, limits, replacing)
+        self._lease_events = LeaseEvents(ledger, ps, limits, replacing, self._out)
         self._streams = Streams(ledger, self._out)
         self._seen = Seen(ledger, self._out)
         self._leasing = Leasing(ledger, ps, limits, self._out)
@@ -189,7 +191,7 @@ class Sched:
             case events.Undefined():
                 ledger.functions.undefine(session, event.fids)
             case events.Cancelled():
-                self._cancels.cancel(session, event.seqs, now)
+                self._cancels.cancel(session, event.seqs, now, force=event.force)
             case events.Withdrawn():
                 self._withdrawals.of_session(session, event.seqs, event.outcome, event.text, now)
             case events.Pulled():
@@ -282,6 +284,8 @@ class Sched:
     def _let_wait(self, now: int) -> None:
         """As time has passed: jobs begin to wait for a worker, or end."""
         ledger = self._ledger
+        if self._replacing.is_used:
+            self._replacing.due(now)
         if ledger.unfinished:  # else nothing waits, and no P holds anything
             if ledger.expiry.next_due is not None:
                 self._withdrawals.expire(now)
@@ -305,6 +309,8 @@ class Sched:
             if ledger.gates.is_pending:
                 return 0
             due = earliest(due, ledger.gates.next_due())
+        if self._replacing.is_used:
+            due = earliest(due, self._replacing.next_due())
         if not ledger.unfinished:
             return due
         return earliest(

@@ -46,3 +46,11 @@ class Batch:
         own = tuple(bytes(buffer) for buffer in buffers)
         self.buffers.append(own)
         self.nbytes += sum(map(len, own))
+
+
+def cancel_message(
+    seqs: list[int], force: bool, welcome: protocol.Welcome | None
+) -> protocol.Cancel | protocol.ForceCancel:
+    """A Cancel; by force where the daemon knows that."""
+    known = welcome is None or welcome.version >= protocol.ForceCancel.since
+    return protocol.ForceCancel(seqs) if force and known else protocol.Cancel(seqs)

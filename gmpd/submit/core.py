@@ -19,7 +19,7 @@ from gmpd import protocol
 from gmpd.errors import DaemonUnreachable, GmpdError, Unserializable, another
 from gmpd.protocol import Outcome
 from gmpd.submit import plain
-from gmpd.submit.batch import Batch, Options
+from gmpd.submit.batch import Batch, Options, cancel_message
 from gmpd.submit.checks import check_far, check_packs, check_scalars, pack_options, raise_refused
 from gmpd.submit.events import Event, ItemsReceived, JobDone, JobNotice, progressed
 from gmpd.submit.functions import FunctionTable
@@ -304,9 +304,8 @@ class SubmitCore:
     def _say(self, message: protocol.Message, frames: list[Any] | None = None) -> None:
         self._messages.append([protocol.pack(message), *(frames or ())])
 
-    def cancel(self, seqs: list[int]) -> int:
-        """Cancel jobs; returns how many had not been sent, and so are over now.
-
+    def cancel(self, seqs: list[int], *, force: bool = False) -> int:
+        """Cancel jobs, if need be by ``force``; returns how many had not been sent, and are over.
         For the others a Cancel is sent; each ends in a ``JobDone`` or a ``JobNotice`` "kept".
         """
         unsent, asked = 0, []
@@ -325,7 +324,7 @@ class SubmitCore:
             else:
                 asked.append(seq)
         if asked and self.lost is None:
-            self._say(protocol.Cancel(asked))
+            self._say(cancel_message(asked, force, self.welcome))
         return unsent
 
     def _first_unsent(self) -> int:

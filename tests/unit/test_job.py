@@ -14,7 +14,6 @@ from gmpd.job import (
     ATTRIBUTE,
     DECLARED,
     DEFAULTS,
-    INSTEAD,
     RETRIES_MAX,
     SECONDS_MAX,
     STORED,
@@ -30,6 +29,7 @@ EACH: dict[str, Any] = {
     "backoff": Backoff(0.5, 60, 3, 0.25),
     "retry_on": (OSError, "json.decoder.JSONDecodeError"),
     "timeout": 2.5,
+    "kill_after": 60.0,
     "priority": -7,
     "delay": 0.25,
     "unique": "k",
@@ -226,6 +226,10 @@ WRONG = [
     ({"timeout": "5"}, TypeError, "seconds, or a timedelta"),
     ({"timeout": True}, TypeError, "timeout"),
     ({"timeout": timedelta(seconds=-1)}, ValueError, "timeout"),
+    ({"kill_after": 0}, ValueError, "kill_after=0: must be more than timeout=0"),
+    ({"kill_after": 5, "timeout": 5}, ValueError, "kill_after=5: must be more than timeout=5"),
+    ({"kill_after": -1}, ValueError, "kill_after=-1: must be from 0"),
+    ({"kill_after": "5"}, TypeError, "kill_after='5'"),
     ({"delay": math.inf}, ValueError, "a year"),
     ({"delay": SECONDS_MAX + 1}, ValueError, "delay"),
     ({"delay": None}, TypeError, "delay"),
@@ -267,12 +271,6 @@ def test_options_are_frozen_and_can_be_compared_and_hashed() -> None:
     with pytest.raises(AttributeError):
         DEFAULTS.retries = 1  # type: ignore[misc]
     assert len({JobOptions(retries=1), JobOptions(retries=1), DEFAULTS}) == 2
-
-
-@pytest.mark.parametrize("name", sorted(INSTEAD))
-def test_an_option_that_other_queues_have_is_refused_with_what_does_it_here(name: str) -> None:
-    with pytest.raises(TypeError, match=f"this version has no job option '{name}': .{{20}}"):
-        job(**{name: 1})  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("value", [b"1", bytearray(b"1")])

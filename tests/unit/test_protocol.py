@@ -295,7 +295,8 @@ def test_numbers_of_messages_are_used_once_and_never_again() -> None:
 
 
 EACH: dict[str, Any] = {
-    "name": "n" * TEXT_MAX, "retries": RETRIES_MAX, "timeout": SECONDS_MAX,
+    "name": "n" * TEXT_MAX, "retries": RETRIES_MAX, "timeout": SECONDS_MAX / 2,
+    "kill_after": SECONDS_MAX,
     "priority": -PRIORITY_MAX, "delay": SECONDS_MAX, "unique": "u", "durable": True,
     "isolate": True, "plain": True, "capture": True, "limit": Limit("l", 3, (100, 60.0)),
     "backoff": (0.5, 60.0, 3.0, 0.25), "retry_on": ("builtins.OSError",),

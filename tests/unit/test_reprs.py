@@ -82,6 +82,7 @@ def test_each_instruction_can_be_shown(desk: Desk) -> None:
     values: dict[str, Any] = {
         "PRecord": p, "PRecord | None": p, "Function": fn, "Session": client, "Outcomes": outcomes,
         "list[int]": list(range(5000)), "list[bytes]": [SECRET] * 5000, "int": 1, "bool": True,
+        "str": "x" * 50,
         "list[Buffers]": [NO_BUFFERS] * 5000, "Options | None": None,
         "Output": Output(list(range(5000)), [SECRET] * 5000, [0] * 5000),
         "Progress": Progress(list(range(5000)), [1] * 5000, [None] * 5000, [repr(SECRET)] * 5000),
