@@ -296,8 +296,8 @@ class Session(ClientConnection):
             self.forget_jobs([future])
             return False
         unsent = self._do(lambda: self._core.cancel([future._seq], force=force))
-        wait_s = FORCE_WAIT_S if force else CANCEL_WAIT_S
-        future._condition.wait_for(lambda: future.done() or (future._kept and not force), wait_s)
+        most = FORCE_WAIT_S if force else CANCEL_WAIT_S
+        future._condition.wait_for(lambda: future.done() or (future._kept and not force), most)
         return unsent > 0 or future.cancelled()
 
     def cancel_pending(self) -> int:

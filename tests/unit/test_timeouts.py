@@ -54,6 +54,10 @@ CHECKED_BEFORE = {
     ("client/aiomap.py", "asyncio.wait_for(self._news.wait(), self._left())"),  # of a checked one
     ("client/iothread.py", "epoll.poll(pause_s)"),  # _until_retry
     ("client/session.py", "self._link.wait(left)"),  # Dealer.wait bounds it
+    (  # one of two constants
+        "client/session.py",
+        "future._condition.wait_for(lambda: future.done() or (future._kept and (not force)), most)",
+    ),
     ("gateway/link.py", "dealer.wait(deadline - time.monotonic())"),
     ("daemon/worker.py", "self.link.wait(until - time.monotonic())"),
     ("daemon/coordinator.py", "self._poller.wait(self._timeout_s())"),
