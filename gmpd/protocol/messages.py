@@ -153,7 +153,7 @@ class Cancel(Envelope, tag=8):
     jobs: Numbers
 
 
-class ForceCancel(Envelope, tag=48):
+class ForceCancel(Envelope, tag=49):
     """As ``Cancel``, of a client: workers are replaced to end jobs that do not stop."""
 
     since: ClassVar[int] = 3
