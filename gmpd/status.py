@@ -191,6 +191,36 @@ class IsolatedWorker(Struct):
     rss: int = 0
 
 
+class Blocked(Struct):
+    """A function that cannot be imported, and the durable jobs that wait for it."""
+
+    name: str = ""
+    jobs: int = 0
+    #: The error of the last attempt.
+    why: str = ""
+
+
+class Durable(Struct):
+    """Durable jobs and their store; counts are at most about a second old."""
+
+    #: none: no durable work was asked for, and there is no store from before; open; full: the disk
+    #: is, so new ones are refused; refused: the store cannot be used; broken: the daemon ends.
+    state: str = "none"
+    #: Why they are refused.
+    why: str = ""
+    #: By state: queued, running, blocked, done, failed, cancelled, expired, quarantined, unknown.
+    jobs: Counts = field(default_factory=dict)
+    #: The functions with most blocked jobs.
+    blocked: list[Blocked] = field(default_factory=list)
+    #: Of the database.
+    bytes: int = 0
+    #: Jobs that are in memory.
+    window: int = 0
+    #: Transactions since the daemon began, and operations in them.
+    commits: int = 0
+    operations: int = 0
+
+
 class Isolated(Struct):
     """Isolated jobs and their workers."""
 
@@ -244,6 +274,7 @@ class Status(Struct):
     children: int = 0
     ps: list[PStatus] = field(default_factory=list)
     isolated: Isolated = field(default_factory=Isolated)
+    durable: Durable = field(default_factory=Durable)
     recycling: Recycling = field(default_factory=Recycling)
     cron: Schedules = field(default_factory=Schedules)
     #: wait, run, occupied, steal, loop_lag; sched_latency, slice, gc_pause of all workers.

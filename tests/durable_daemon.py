@@ -39,7 +39,7 @@ class Daemon:
                 "import sys\nif 'serve' in sys.orig_argv:\n"
                 "    from tests import failpoints\n    failpoints.install()\n"
             )
-        self._clients: list[gmpd.Client] = []
+        self.clients: list[gmpd.Client] = []
         self.start()
 
     def start(self, *flags: str) -> None:
@@ -65,7 +65,7 @@ class Daemon:
 
         client = wait_until(connected, "the daemon takes clients", timeout=60)
         assert client is not None
-        self._clients.append(client)
+        self.clients.append(client)
         return client
 
     def run(self, *words: str) -> tuple[int, str, str]:
@@ -97,7 +97,7 @@ class Daemon:
         return self.client()
 
     def close(self) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.close(wait=False)
         if self.process.poll() is None:
             self.end()

@@ -257,6 +257,33 @@ JOBS: Final = Row(
     ],
 )
 
+DURABLE: Final = Row(
+    "Durable jobs",
+    [
+        Panel(
+            "Durable jobs, by state",
+            "Blocked: their function cannot be imported; gmpd status names it.",
+            [(gauge("gmpd_durable_jobs", "state"), "{{state}}")],
+            Shape.STACK,
+        ),
+        Panel(
+            "Transactions of the store",
+            "Each is flushed to the disk; many operations share one when the daemon is busy.",
+            [
+                (rate("gmpd_durable_commits_total"), "transactions"),
+                (rate("gmpd_durable_operations_total"), "operations"),
+            ],
+            unit="ops",
+        ),
+        Panel(
+            "Size of the store",
+            "Ended jobs stay for their keep-time.",
+            [(gauge("gmpd_durable_store_bytes"), "bytes")],
+            unit="bytes",
+        ),
+    ],
+)
+
 SCHEDULER: Final = Row(
     "Scheduler",
     [
@@ -553,7 +580,7 @@ GO: Final = Row(
     ],
 )
 
-ROWS: Final = (OVERVIEW, JOBS, SCHEDULER, STEALING, PS, WORKERS, GO)
+ROWS: Final = (OVERVIEW, JOBS, DURABLE, SCHEDULER, STEALING, PS, WORKERS, GO)
 
 
 # -- the dashboard -------------------------------------------------------------------------------

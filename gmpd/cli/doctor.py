@@ -24,6 +24,7 @@ from gmpd import cpus, interpreter, pythons, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import AskingClient, PlainClient
+from gmpd.cli.status import UNBLOCK
 from gmpd.client.discovery import far, reach
 from gmpd.config import Config, split_address
 from gmpd.errors import (
@@ -34,7 +35,7 @@ from gmpd.errors import (
     UnsupportedPython,
 )
 from gmpd.keys import KeyDirectory
-from gmpd.status import read
+from gmpd.status import Durable, read
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
@@ -188,17 +189,33 @@ def _state_of(record: rundir.Discovery, config: Config) -> Iterator[Finding]:
     who = f"pid {record.pid}, version {record.version}"
     try:
         with PlainClient(name="gmpd", target=reach(record, config)) as client:
-            status = read(client.call("status", timeout=config.client.connect_timeout))
+            seen = read(client.call("status", timeout=config.client.connect_timeout))
     except GmpdError as error:
         yield Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
         return
-    if status.state == "running":
+    if seen.state == "running":
         yield Finding("daemon", Level.OK, f"{who}, running")
     else:
-        yield Finding("daemon", Level.WARN, f"{who}, is {status.state}", "gmpd status says more")
-    for name, why in status.cron.problems.items():
+        yield Finding("daemon", Level.WARN, f"{who}, is {seen.state}", "gmpd status says more")
+    for name, why in seen.cron.problems.items():
         fix = "correct it, or make the module importable for workers, and restart the daemon"
         yield Finding("schedule", Level.WARN, f"{name} does not run: {why}", fix)
+    yield from _durable(seen.durable)
+
+
+def _durable(durable: Durable) -> Iterator[Finding]:
+    """Whether the running daemon keeps durable jobs, and which of them cannot run."""
+    about = "durable jobs"
+    if durable.why:
+        yield Finding(about, Level.BAD, f"refused: {durable.why}", "mend that, restart the daemon")
+    elif durable.state == "full":
+        yield Finding(about, Level.BAD, "refused: the disk is full", "free some space")
+    elif durable.state == "open":
+        waiting = durable.jobs.get("queued", 0) + durable.jobs.get("running", 0)
+        yield Finding(about, Level.OK, f"{waiting:,} waiting or running")
+    for each in durable.blocked:
+        what = f"{each.jobs:,} blocked: {each.name} cannot be imported ({each.why})"
+        yield Finding(about, Level.WARN, what, UNBLOCK)
 
 
 def _imports(config: Config) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
 from gmpd.status import (
+    Durable,
     Isolated,
     IsolatedWorker,
     KeyLimit,
@@ -19,6 +20,12 @@ from gmpd.status import (
     Results,
     Status,
     read,
+)
+
+#: The remedy for blocked jobs.
+UNBLOCK = (
+    "put the module where the daemon's jobs find it (its directory, PYTHONPATH, site-packages):"
+    " it is tried every 5 s, without a restart; `gmpd jobs cancel ID` gives a job up"
 )
 
 #: Columns of a terminal by default.
@@ -60,7 +67,7 @@ def command(app: App, events: bool) -> None:
         app.data(line)
     for name, why in seen.cron.problems.items():
         app.data(f"schedule {name} does not run: {why}")
-    for line in overruns(seen.ps):
+    for line in (*durable_lines(seen.durable), *overruns(seen.ps)):
         app.data(line)
     if line := children_line(seen.ps):
         app.data(line)
@@ -134,6 +141,24 @@ def recycling_lines(recycling: Recycling) -> list[str]:
         jobs = f"{each.started:,} job{'s' if each.started != 1 else ''}"
         since = f"of P{each.p} until {each.left_s:,.0f} s ago"
         lines.append(f"leaving: pid {each.pid}, {since}, ends {jobs}{runs}")
+    return [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines]
+
+
+def durable_lines(durable: Durable) -> list[str]:
+    """Durable jobs by state, and those that are blocked, with the remedy; nothing without any."""
+    if durable.state == "none":
+        return []
+    counts = ", ".join(f"{n:,} {state}" for state, n in durable.jobs.items() if n)
+    lines = [f"durable jobs: {counts or 'none'}; {durable.bytes / 1e6:,.1f} MB on disk"]
+    if durable.why:
+        lines = [f"durable jobs are refused: {durable.why}"]
+    elif durable.state == "full":
+        lines.append("durable jobs are refused until there is room: the disk is full")
+    for each in durable.blocked:
+        jobs = "1 job waits" if each.jobs == 1 else f"{each.jobs:,} jobs wait"
+        lines.append(f"blocked: {each.name}: {jobs}, as it cannot be imported ({each.why})")
+    if durable.blocked:
+        lines.append(f"  {UNBLOCK}")
     return [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines]
 
 

@@ -145,6 +145,10 @@ class AdminApi:
             what = ASKED_OF_WORKERS.get(method)
             if what is not None and self._ask_workers(peer, request, what, params):
                 return None
+            if method in ("snapshot", "status") and self._c.durable.refresh_status(
+                partial(self._tell_status, peer, request)
+            ):
+                return None
             if method == "jobs":
                 self._c.durable.list_jobs(peer, request, params, self._c.clients.sees(peer))
                 return None
@@ -169,6 +173,10 @@ class AdminApi:
         except ConfigError as error:
             return protocol.Reply(request, False, str(error))
         return protocol.Reply(request, True, value)
+
+    def _tell_status(self, peer: bytes, request: int) -> None:
+        value = msgspec.to_builtins(snapshot(self._c))
+        self._c.clients.send(peer, protocol.Reply(request, True, value))
 
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         match method:

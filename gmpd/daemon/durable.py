@@ -21,6 +21,7 @@ import msgspec
 
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.durable_status import StoreSurvey
 from gmpd.daemon.job_views import JobViews, with_stored
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
@@ -46,8 +47,11 @@ from gmpd.sched.stored import (
     StoredState,
     StoreFailure,
     Story,
+    Survey,
     Unblock,
 )
+from gmpd.status import Blocked
+from gmpd.status import Durable as DurableStatus
 
 log = logging.getLogger("gmpd.durable")
 
@@ -96,6 +100,7 @@ class DurableJobs:
         self._policy: Durable | None = None
         self._session: Session | None = None
         self._accept_loss = False
+        self._survey = StoreSurvey(partial(self.store, Survey()), deadlines)
         self._failures: list[Failure] = []
         #: Answers for volatile jobs that wait for the store's: by client and question.
         self._volatile: dict[tuple[Any, int], Any] = {}
@@ -442,6 +447,33 @@ class DurableJobs:
         """Attempts have begun."""
         assert self._policy is not None
         self._policy.running(seqs)
+
+    def refresh_status(self, then: Callable[[], object]) -> bool:
+        """Call ``then`` once ``status`` has new counts; False: it has them, or there are none."""
+        if self._store is None or self._store.failure:
+            return False
+        return self._survey.refresh(then)
+
+    def status(self) -> DurableStatus:
+        """The part of the status of the daemon on durable jobs."""
+        store, policy = self._store, self._policy
+        if store is None or policy is None:
+            return DurableStatus()
+        last = self._survey.last
+        if store.failure:
+            state = "broken" if store.is_broken else "refused"
+        else:
+            state = "full" if store.is_full else "open"
+        return DurableStatus(
+            state=state,
+            why=store.failure,
+            jobs=self._survey.jobs(policy.running_now()),
+            blocked=[Blocked(each.name, each.jobs, each.text) for each in last.blocked],
+            bytes=last.nbytes,
+            window=policy.held,
+            commits=store.commits,
+            operations=store.operations,
+        )
 
     @property
     def failure(self) -> str:

@@ -47,6 +47,7 @@ from gmpd.status import (
 )
 
 if TYPE_CHECKING:
+    from gmpd.daemon.durable import DurableJobs
     from gmpd.sched.isolated import IsolatedP
     from gmpd.sched.records import PRecord
 
@@ -79,6 +80,7 @@ class Observed(Protocol):
     pool: WorkerPool
     clients: Clients
     traffic: Traffic
+    durable: DurableJobs
     cron: CronJobs
 
     @property
@@ -108,6 +110,7 @@ def snapshot(c: Observed) -> Status:
         children=c.sched.counters.children,
         ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         isolated=_isolated(c, now),
+        durable=c.durable.status(),
         recycling=_recycling(c, now),
         cron=Schedules(*c.cron.summary()),
         hist=_histograms(c, now),

@@ -13,8 +13,10 @@ from typing import Any, assert_never
 
 import msgpack
 
+from gmpd.daemon.sqlite_blocked import BlockedJobs
 from gmpd.daemon.sqlite_cron import ScheduleTable
 from gmpd.daemon.sqlite_rows import run_numbers, run_rows
+from gmpd.daemon.sqlite_schema import JOB_COLUMNS, job_of, pack_buffers, unpack_buffers
 from gmpd.sched.stored import (
     Again,
     Answer,
@@ -45,51 +47,13 @@ from gmpd.sched.stored import (
     StoredResult,
     StoredState,
     Story,
+    Survey,
     Sweep,
     Swept,
     TakeJobs,
     Taken,
     Unblock,
     Verdict,
-)
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE functions (
-    digest BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, payload BLOB NOT NULL,
-    needs BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL,
-    function BLOB NOT NULL REFERENCES functions, client TEXT NOT NULL, owner TEXT NOT NULL,
-    state INTEGER NOT NULL, later INTEGER NOT NULL, priority INTEGER NOT NULL,
-    options BLOB NOT NULL, created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
-    expires_ms INTEGER, keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER,
-    attempt INTEGER NOT NULL, deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT,
-    once INTEGER NOT NULL, ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
-);
-CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffers BLOB);
-CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
-CREATE TABLE attempts (
-    number INTEGER NOT NULL, n INTEGER NOT NULL, ended_ms INTEGER NOT NULL, ran_us INTEGER NOT NULL,
-    p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL,
-    began_ms INTEGER NOT NULL, strikes INTEGER NOT NULL, log_end INTEGER NOT NULL, log BLOB NOT NULL
-);
-CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
-CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
-CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
-CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
-CREATE UNIQUE INDEX held ON jobs (unique_key, owner)
-    WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
-CREATE INDEX by_owner ON jobs (owner, number) WHERE owner != '';
-CREATE INDEX by_state ON jobs (state, number);
-CREATE INDEX tries ON attempts (number);
-"""
-
-_JOB_COLUMNS = (
-    "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
-    " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
-    " jobs.number IN (SELECT number FROM temp.taken), text, owner"
 )
 
 
@@ -100,6 +64,7 @@ class JobTables:
         self._db = db
         self._schedules = ScheduleTable(db)
         self.next_number = 1
+        self.blocked = BlockedJobs(db)
 
     def boot(self, now_ms: int) -> None:
         """The first thing in a new process: jobs that were leased run again, or, if they must not,
@@ -168,6 +133,8 @@ class JobTables:
                 self._give_back(numbers, run_at_ms)
             case Finish():
                 self._finish(operation.rows)
+                ran = (StoredState.DONE, StoredState.FAILED)
+                self.blocked.ended_otherwise(r.number for r in operation.rows if r.state in ran)
             case Retry():
                 self._retry(operation.rows)
             case Find(ids):
@@ -199,6 +166,8 @@ class JobTables:
                     () if owner is None else (owner,),
                 )
                 return {StoredState(state): n for state, n in rows}
+            case Survey():
+                return self.blocked.survey()
             case _:
                 assert_never(operation)
         return None
@@ -257,7 +226,7 @@ class JobTables:
         )
         if inserted == len(jobs):
             payloads = [
-                (number, job.payload, _pack_buffers(job.buffers))
+                (number, job.payload, pack_buffers(job.buffers))
                 for number, job in enumerate(jobs, first)
             ]
             run_rows(self._db, "INSERT INTO payloads VALUES", "(?, ?, ?)", payloads)
@@ -298,9 +267,7 @@ class JobTables:
         self._db.execute(
             "UPDATE jobs SET later = 0 WHERE state = 0 AND later = 1 AND run_at_ms <= ?", (now_ms,)
         )
-        self._db.execute(
-            "UPDATE jobs SET state = 0, later = 0 WHERE state = 2 AND run_at_ms <= ?", (now_ms,)
-        )
+        self.blocked.try_due(now_ms)
         rows = self._db.execute(
             "SELECT jobs.number, id, digest, function, options, payload, buffers, attempt, deaths,"
             " spared, expires_ms, once FROM jobs LEFT JOIN payloads USING (number)"
@@ -315,16 +282,16 @@ class JobTables:
             damaged.append(row[1]) if job is None else jobs.append(job)
         self._lease([(job.number, job.once) for job in jobs])
         row = self._db.execute(
-            "SELECT min(at) FROM (SELECT min(run_at_ms) AS at FROM jobs WHERE state = 0"
-            " AND later = 1 UNION ALL SELECT min(run_at_ms) FROM jobs WHERE state = 2)"
+            "SELECT min(run_at_ms) FROM jobs WHERE state = 0 AND later = 1"
         ).fetchone()
+        due = [at for at in (row[0], self.blocked.next_ms()) if at is not None]
         functions = self._functions({job.function for job in jobs})
-        return Taken(tuple(jobs), functions, more, row[0], tuple(damaged))
+        return Taken(tuple(jobs), functions, more, min(due, default=None), tuple(damaged))
 
     def _whole(self, row: tuple[Any, ...], now_ms: int) -> QueuedJob | None:
         """The job of a row; None, and the job ends, when the disk gives other bytes than it got."""
         number, id_, digest, function, options, payload, buffers, *rest = row
-        buffers = _unpack_buffers(buffers)
+        buffers = unpack_buffers(buffers)
         if payload is not None and content_digest(function, options, payload, buffers) == digest:
             return QueuedJob(number, id_, function, options, payload, buffers, *rest)
         text = "its arguments on disk are damaged: it is not run"
@@ -382,7 +349,7 @@ class JobTables:
             " attempt = ends.attempt, ran_us = us, outcome = how, text = why"
             " FROM ends WHERE number = n",
         )  # fmt: skip
-        results = [(row.number, row.value, _pack_buffers(row.buffers)) for row in rows]
+        results = [(row.number, row.value, pack_buffers(row.buffers)) for row in rows]
         run_rows(self._db, "INSERT OR REPLACE INTO results VALUES", "(?, ?, ?)", results)
         # A failed job keeps its arguments, as it may be asked to run again.
         done = [row.number for row in rows if row.state is StoredState.DONE]
@@ -402,6 +369,7 @@ class JobTables:
                 for row in rows
             ],
         )  # fmt: skip
+        self.blocked.tried(rows)
         self._add_attempts([(row.number, row.attempt) for row in rows])
 
     def _add_attempts(self, attempts: Sequence[tuple[int, Attempt]]) -> None:
@@ -420,11 +388,11 @@ class JobTables:
 
     def _find(self, id_: bytes) -> StoredJob | None:
         row = self._db.execute(
-            f"SELECT {_JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
+            f"SELECT {JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
             " WHERE id = ?",
             (id_,),
         ).fetchone()
-        return None if row is None else _job(row)
+        return None if row is None else job_of(row)
 
     def _list(self, operation: ListJobs) -> tuple[StoredJob, ...]:
         where: list[str] = ["1"]
@@ -442,11 +410,11 @@ class JobTables:
             where.append("jobs.number < ?")
             values.append(operation.before)
         rows = self._db.execute(
-            f"SELECT {_JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
+            f"SELECT {JOB_COLUMNS} FROM jobs JOIN functions ON jobs.function = functions.digest"  # noqa: S608 - constants
             f" WHERE {' AND '.join(where)} ORDER BY jobs.number DESC LIMIT ?",
             (*values, operation.limit),
         )
-        return tuple(map(_job, rows))
+        return tuple(map(job_of, rows))
 
     def _result(self, id_: bytes) -> StoredResult | bool | None:
         row = self._db.execute(
@@ -459,7 +427,7 @@ class JobTables:
         ended_ms, state, value, buffers, *rest = row
         if ended_ms is None:
             return None
-        return StoredResult(StoredState(state), value or b"", _unpack_buffers(buffers), *rest)
+        return StoredResult(StoredState(state), value or b"", unpack_buffers(buffers), *rest)
 
     def _story(self, id_: bytes) -> tuple[Attempt, ...]:
         rows = self._db.execute(
@@ -579,21 +547,3 @@ def content_digest(
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
-
-
-def _pack_buffers(buffers: Sequence[bytes]) -> bytes | None:
-    if not buffers:
-        return None
-    packed: bytes = msgpack.packb([bytes(each) for each in buffers])
-    return packed
-
-
-def _unpack_buffers(packed: bytes | None) -> tuple[bytes, ...]:
-    return () if packed is None else tuple(msgpack.unpackb(packed))
-
-
-def _job(row: tuple[Any, ...]) -> StoredJob:
-    values = list(row)
-    values[4] = StoredState(values[4])
-    values[14] = bool(values[14])
-    return StoredJob(*values)

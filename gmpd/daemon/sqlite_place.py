@@ -5,13 +5,14 @@ It knows no job: its counterpart is ``sqlite_jobs``.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from gmpd.daemon.sqlite_jobs import SCHEMA
+from gmpd.daemon.sqlite_schema import SCHEMA
 from gmpd.daemon.store import StoreRefusedError
 
 #: "gmpd" as a big-endian number, in the header of each of its databases.
@@ -41,9 +42,7 @@ def check_place(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = directory.lstat()
     except OSError as error:
-        raise StoreRefusedError(
-            f"{directory} cannot hold durable jobs: {error.strerror}; set daemon.state_dir"
-        ) from error
+        raise unusable(directory, error) from error
     if info.st_uid != os.geteuid():
         raise StoreRefusedError(
             f"{directory} belongs to uid {info.st_uid}, and the daemon runs as {os.geteuid()}:"
@@ -160,6 +159,19 @@ def open_database(path: Path, connect: Connect) -> sqlite3.Connection:
         db.close()
         raise refused(path, error) from error
     return db
+
+
+def unusable(directory: Path, error: OSError) -> StoreRefusedError:
+    """An error of the file system, in a sentence that says what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreRefusedError(
+            f"the disk of {directory} is full ({error.strerror}): free some space, and restart the"
+            " daemon"
+        )
+    return StoreRefusedError(
+        f"{directory} cannot hold durable jobs ({error.strerror}): set daemon.state_dir to a"
+        " directory that the daemon may write"
+    )
 
 
 def refused(path: Path, error: sqlite3.Error) -> StoreRefusedError:

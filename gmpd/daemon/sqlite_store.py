@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,9 +31,10 @@ from gmpd.daemon.sqlite_place import (
     create,
     open_database,
     refused,
+    unusable,
 )
 from gmpd.daemon.store import StoreBrokenError, StoreFullError, StoreRefusedError
-from gmpd.sched.stored import Answer, Operation
+from gmpd.sched.stored import READS, Answer, Operation
 
 log = logging.getLogger("gmpd.store")
 
@@ -75,6 +77,9 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._db.close()
             raise refused(self._path, error) from error
+        except OSError as error:
+            self._db.close()
+            raise unusable(directory, error) from error
         except BaseException:
             self._db.close()
             raise
@@ -106,18 +111,42 @@ class SqliteStore:
         with self._transaction():
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (self.epoch,))
             self._tables.boot(time.time_ns() // 1_000_000)
+            self._compare_python()
+
+    def _compare_python(self) -> None:
+        """Functions that were sent by value are code of one version of Python."""
+        here = sys.version_info.major * 100 + sys.version_info.minor
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'python'").fetchone()
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('python', ?)", (here,))
+        if row is None or row[0] == here:
+            return
+        (jobs,) = self._db.execute(
+            "SELECT count(*) FROM jobs WHERE ended_ms IS NULL AND function IN"
+            " (SELECT digest FROM functions WHERE kind != 'name')"
+        ).fetchone()
+        if jobs:
+            before, now = (f"{each // 100}.{each % 100}" for each in (row[0], here))
+            log.warning(
+                "%d durable jobs in %s were stored under Python %s with functions by value, and"
+                " this is Python %s: they may fail; the daemon under Python %s runs them",
+                jobs, self._path, before, now, before,
+            )  # fmt: skip
 
     # -- one transaction ---------------------------------------------------------------------------
 
     def apply(self, batch: Sequence[Operation]) -> list[Answer]:
         """See ``store.Store``."""
         next_number = self._tables.next_number
+        reads = all(isinstance(operation, READS) for operation in batch)
         try:
-            with self._transaction():
+            with self._reading() if reads else self._transaction():
                 answers = self._tables.do_all(batch)
-        except BaseException:
+        except StoreFullError:
             self._tables.next_number = next_number
+            self._tables.blocked.reload()
             raise
+        if reads:
+            return answers
         self._note_commit()
         if self._log_bytes() > CHECKPOINT_BYTES:
             self._checkpoint("PASSIVE")
@@ -133,6 +162,16 @@ class SqliteStore:
             self._db.execute("UPDATE meta SET value = ? WHERE key = 'commit_no'", (number,))
             self._db.execute("COMMIT")
             self._commit_no = number  # not before: the side file must never be ahead
+        except sqlite3.Error as error:
+            self._undo(error)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Of one moment, without a flush."""
+        try:
+            self._db.execute("BEGIN")
+            yield
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._undo(error)
 

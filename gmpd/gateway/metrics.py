@@ -95,6 +95,7 @@ HANDOFFS: Final = ("blocked", "hog", "known", "learned")
 P_TIMES: Final = ("running", "searching", "idle", "blocked")
 ISOLATED_STATES: Final = ("starting", "spare", "running", "ending")
 DAEMON_STATES: Final = ("running", "draining", "degraded")
+STORE_STATES: Final = ("none", "open", "full", "refused", "broken")
 GC_PASSES: Final = ("young", "full", "major")
 FETCHES: Final = ("ok", "late", "error")
 DIRECTIONS: Final = ("in", "out")
@@ -228,6 +229,37 @@ _JOBS: Final = (
         "Time that a job held its P: parked and blocked time excluded.",
         "occupied",
         JOB_BOUNDS,
+    ),
+)
+
+_DURABLE: Final = (
+    _gauge(
+        "gmpd_durable_jobs",
+        "Durable jobs by state; none without a store.",
+        by("durable.jobs"),
+        "state",
+    ),
+    _gauge(
+        "gmpd_durable_store_state",
+        "1 for the state of the store of durable jobs, 0 for the others.",
+        state_of("durable.state", STORE_STATES),
+        "state",
+    ),
+    _gauge(
+        "gmpd_durable_store_bytes",
+        "Bytes of the database of durable jobs.",
+        one("durable.bytes"),
+        unit="bytes",
+    ),
+    _counter(
+        "gmpd_durable_commits_total",
+        "Transactions of the store, each flushed to the disk.",
+        one("durable.commits"),
+    ),
+    _counter(
+        "gmpd_durable_operations_total",
+        "Operations in these transactions.",
+        one("durable.operations"),
     ),
 )
 
@@ -504,6 +536,7 @@ _GATEWAY: Final = (
 METRICS: Final[tuple[Metric, ...]] = (
     *_DAEMON,
     *_JOBS,
+    *_DURABLE,
     *_SCHEDULER,
     *_PS,
     *_WORKERS,

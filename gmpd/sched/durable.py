@@ -32,7 +32,7 @@ import msgspec
 from gmpd import protocol
 from gmpd.protocol import Outcome
 from gmpd.sched import events
-from gmpd.sched.durable_ends import Held, Judge
+from gmpd.sched.durable_ends import Held, Judge, result_of
 from gmpd.sched.records import Failure, Outcomes
 from gmpd.sched.stored import (
     Again,
@@ -68,8 +68,7 @@ from gmpd.sched.stored import (
     running,
 )
 
-#: Jobs of the store that are in the ledger at a time: batches for every core of a large machine,
-#: and little memory.
+#: Jobs of the store that are in the ledger at a time: batches for many cores, and little memory.
 WINDOW = 8192
 #: The window is filled again when this many are free: one transaction for many jobs.
 REFILL = WINDOW // 8
@@ -84,10 +83,9 @@ SWEEP_MAX_MS = 3_600_000
 Told = Callable[["Answer | StoreFailure"], None]
 _A = TypeVar("_A")
 _BAD = frozenset({"error", "timeout", "lost"})
-#: Outcomes that may come before the end of the frame.
+#: Of these the frame may not have ended.
 _EARLY = frozenset({"timeout", "cancelled"})
-#: Bytes stay bytes in replies.
-_PLAIN: dict[str, Any] = {"builtin_types": (bytes,), "str_keys": True}
+_PLAIN: dict[str, Any] = {"builtin_types": (bytes,), "str_keys": True}  # bytes stay bytes
 
 
 class Ports(Protocol):
@@ -164,6 +162,10 @@ class Durable:
     def held(self) -> int:
         """Jobs in the window."""
         return len(self._by_seq)
+
+    def running_now(self) -> int:
+        """Attempts that have begun, and did not end at once."""
+        return sum(held.started_ms > 0 for held in self._by_seq.values())
 
     # -- clients -----------------------------------------------------------------------------------
 
@@ -499,7 +501,7 @@ class Durable:
             self._ports.feed(events.Acknowledged(self._sid, delivered))
             for id_, row in zip(ids, rows, strict=True):
                 if waiters := self._waiters.pop(id_, None):
-                    result = _result(row)
+                    result = result_of(row)
                     for waiter in waiters:
                         self._reply_result(waiter, result)
             self._refill()
@@ -582,12 +584,6 @@ def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
         run = list(same)
         for at in range(0, len(run), protocol.BATCH_JOBS_MAX):
             yield run[at : at + protocol.BATCH_JOBS_MAX]
-
-
-def _result(row: Ended) -> StoredResult:
-    """As the store will give it."""
-    end = row.attempt
-    return StoredResult(row.state, row.value, row.buffers, end.ran_us, end.outcome, end.n, end.text)
 
 
 def _expect(answer: Any, kind: type[_A]) -> _A:

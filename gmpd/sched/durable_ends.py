@@ -14,10 +14,16 @@ from gmpd.protocol import Options, Outcome
 from gmpd.sched.deaths import SPARED_MAX
 from gmpd.sched.records import Outcomes
 from gmpd.sched.retries import allows, wait_ns
-from gmpd.sched.stored import Again, Attempt, Ended, QueuedJob, StoredState
+from gmpd.sched.stored import (
+    BLOCKED_MS,
+    Again,
+    Attempt,
+    Ended,
+    QueuedJob,
+    StoredResult,
+    StoredState,
+)
 
-#: A job whose function cannot be imported is tried again after this (ms).
-BLOCKED_MS = 60_000
 #: Characters of an error that are kept beside it, for lists.
 TEXT_MAX = 300
 
@@ -201,3 +207,9 @@ def _decoded(error: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, RecursionError):
         return _NOTHING
     return told if isinstance(told, dict) else _NOTHING
+
+
+def result_of(row: Ended) -> StoredResult:
+    """As the store will give it."""
+    end = row.attempt
+    return StoredResult(row.state, row.value, row.buffers, end.ran_us, end.outcome, end.n, end.text)

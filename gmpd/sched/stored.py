@@ -13,6 +13,9 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
+#: One job of a function that cannot be imported is tried again after this (ms).
+BLOCKED_MS = 5_000
+
 
 class StoredState(IntEnum):
     """Where a durable job is. The numbers are in stores: none is ever given another meaning."""
@@ -399,17 +402,40 @@ class DropSchedule(Struct, frozen=True, gc=False):
     name: str
 
 
+class Survey(Struct, frozen=True, gc=False):
+    """The state of the whole store, for people and metrics. Gives ``Surveyed``."""
+
+
+class BlockedFunction(Struct, frozen=True, gc=False):
+    """A function that cannot be imported, and how many jobs wait for it. ``text``: the error."""
+
+    name: str
+    jobs: int
+    text: str
+
+
+class Surveyed(Struct, frozen=True, gc=False):
+    """Jobs by state, the functions with most blocked jobs, and the bytes of the store."""
+
+    states: dict[StoredState, int]
+    blocked: tuple[BlockedFunction, ...]
+    nbytes: int
+
+
 Operation: TypeAlias = (
     PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadLog | ListJobs
-    | CancelJobs | Revive | Unblock | Remove | Sweep | Count | LoadSchedules | SaveSchedule
-    | DropSchedule
+    | CancelJobs | Revive | Unblock | Remove | Sweep | Count | Survey | LoadSchedules
+    | SaveSchedule | DropSchedule
 )  # fmt: skip
 
 Answer: TypeAlias = (
     PutResult | Taken | Swept | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
     | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
-    | dict[StoredState, int] | StoredLog | tuple[StoredSchedule, ...] | None
+    | dict[StoredState, int] | StoredLog | tuple[StoredSchedule, ...] | Surveyed | None
 )  # fmt: skip
+
+#: Operations that change nothing: there is nothing to flush.
+READS = (Find, Results, Story, ReadLog, ListJobs, Count, Survey)
 
 
 class StoreFailure(Struct, frozen=True, gc=False):

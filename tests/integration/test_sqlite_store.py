@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from gmpd.daemon import sqlite_place
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
 from gmpd.daemon.store import StoreBrokenError, StoreFullError, StoreRefusedError
 from gmpd.sched.stored import (
+    BLOCKED_MS,
     Again,
     Attempt,
     CancelJobs,
@@ -38,6 +41,8 @@ from gmpd.sched.stored import (
     StoredResult,
     StoredState,
     Story,
+    Survey,
+    Surveyed,
     Sweep,
     Swept,
     TakeJobs,
@@ -288,6 +293,56 @@ def test_functions_without_jobs_go_at_the_next_boot(open_store: Callable[..., Sq
     assert store._db.execute("SELECT count(*) FROM functions").fetchone() == (0,)
 
 
+def blocked(number: int, at_ms: int) -> Again:
+    error = Attempt(1, at_ms - BLOCKED_MS, 1, 0, 9, "error", b"x", "NotRegistered: no module m")
+    return Again(number, 1, 0, 0, at_ms, error, StoredState.BLOCKED)
+
+
+def test_one_of_many_blocked_jobs_is_tried_and_frees_the_others(store: SqliteStore) -> None:
+    other = StoredFunction(b"o" * 16, "name", "tasks:other", b"")
+    store.apply([PutJobs((FUNCTION, other), (*map(new, (1, 2, 3)), new(4, function=other.digest)))])
+    numbers = [job.number for job in take(store).jobs]
+    at = NOW + BLOCKED_MS
+    store.apply([Retry(tuple(blocked(number, at) for number in numbers))])
+    (survey,) = store.apply([Survey()])
+    assert isinstance(survey, Surveyed)
+    assert survey.states == {StoredState.BLOCKED: 4}
+    assert [(each.name, each.jobs) for each in survey.blocked] == [
+        ("tasks:work", 3), ("tasks:other", 1),
+    ]  # fmt: skip
+    assert survey.nbytes > 0
+    early = take(store, now_ms=at - 1)
+    assert (early.jobs, early.next_ms) == ((), at)
+    tried = take(store, now_ms=at)
+    assert (ids(tried), tried.next_ms) == ([1, 4], at + BLOCKED_MS)
+    store.apply([Retry((blocked(1, at + BLOCKED_MS),))])
+    # The one that was tried longest ago is next. It runs, and the others follow.
+    assert ids(take(store, now_ms=at + BLOCKED_MS)) == [2]
+    assert ids(take(store, now_ms=at + BLOCKED_MS)) == []
+    store.apply([Finish((ended(2),))])
+    assert ids(take(store, now_ms=at + BLOCKED_MS)) == [1, 3]
+    assert store.apply([Story(new(1).id)])[0] == (blocked(1, at + BLOCKED_MS).attempt,)
+
+
+def test_a_blocked_job_that_was_cancelled_frees_none(store: SqliteStore) -> None:
+    numbers = put(store, new(1), new(2), take=True).numbers
+    store.apply([Retry(tuple(blocked(number, NOW + 9) for number in numbers))])
+    store.apply([CancelJobs((new(1).id,), NOW)])
+    assert ids(take(store)) == []
+    assert ids(take(store, now_ms=NOW + 9)) == [2]
+    store.apply([Finish((ended(2),))])
+    assert take(store, now_ms=NOW + 60_000).next_ms is None
+
+
+def test_questions_alone_are_not_flushed(store: SqliteStore) -> None:
+    put(store, new(1))
+    before = store._meta("commit_no")
+    store.apply([Find((new(1).id,)), Count(), Survey(), Results((new(1).id,)), ListJobs()])
+    assert store._meta("commit_no") == before
+    store.apply([Count(), CancelJobs((new(1).id,), NOW)])
+    assert store._meta("commit_no") == before + 1
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -422,3 +477,77 @@ def test_a_commit_that_failed_is_none_that_was_lost(
         put(store, new(2))
     store = open_store()
     assert ids(take(store)) == [1]
+
+
+def test_a_network_file_system_is_refused_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_place, "_file_system", lambda _: "nfs4")
+    told = refusal(tmp_path / "state")
+    assert "on a network file system (nfs4)" in told
+    assert "set daemon.state_dir to a local disk" in told
+
+
+def test_a_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "state"
+    SqliteStore(place).close()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    told = refusal(place)
+    assert f"belongs to uid {place.stat().st_uid}, and the daemon runs as 4711" in told
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (sqlite3.SQLITE_READONLY, "cannot be written"),
+        (sqlite3.SQLITE_CANTOPEN, "cannot be written"),
+        (sqlite3.SQLITE_FULL, "is full: free some space"),
+        (sqlite3.SQLITE_CORRUPT, "is damaged"),
+    ],
+)
+def test_a_disk_that_refuses_is_told_with_the_remedy(tmp_path: Path, code: int, says: str) -> None:
+    def connect(*_: Any, **__: Any) -> Any:
+        error = sqlite3.OperationalError("it is refused")
+        error.sqlite_errorcode = code
+        raise error
+
+    assert says in refusal(tmp_path / "new", connect=connect)
+    SqliteStore(tmp_path / "there").close()
+    assert says in refusal(tmp_path / "there", connect=connect)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.ENOSPC, "is full"), (errno.EROFS, "set daemon.state_dir")]
+)
+def test_files_beside_the_database_that_cannot_be_made_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    place = tmp_path / "state"
+    SqliteStore(place).close()
+    there = os.open
+
+    def fail(path: Any, *how: Any, **more: Any) -> int:
+        if str(path).endswith("jobs.commits"):
+            raise OSError(number, os.strerror(number))
+        return there(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", fail)
+    assert says in refusal(place)
+
+
+def test_jobs_by_value_of_another_python_are_named(
+    open_store: Callable[..., SqliteStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store()
+    by_value = StoredFunction(b"v" * 16, "pickle", "<lambda>", b"code")
+    store.apply([PutJobs((by_value,), (new(1, function=by_value.digest),))])
+    put(store, new(2))
+    store._db.execute("UPDATE meta SET value = 309 WHERE key = 'python'")
+    open_store()
+    assert "1 durable jobs in" in caplog.text
+    assert "stored under Python 3.9 with functions by value" in caplog.text
+    caplog.clear()
+    open_store()
+    assert not caplog.text

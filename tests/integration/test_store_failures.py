@@ -83,3 +83,29 @@ def test_a_store_that_has_lost_jobs_is_used_only_when_asked_for(
     assert daemon.end() == 0
     daemon.start()  # it is not asked for again
     assert daemon.client().job(first).state == "queued"
+
+
+def test_blocked_jobs_are_named_and_run_once_their_function_can_be_imported(
+    daemon: Daemon, short_tmp: Path
+) -> None:
+    client = daemon.client()
+    assert client.call("status")["durable"]["state"] == "none"
+    blocked = [daemon.run("submit", "--durable", "gone_for_now:here")[1] for _ in range(2)]
+
+    def counts() -> dict[str, int]:
+        found: dict[str, int] = client.call("status")["durable"]["jobs"]
+        return found
+
+    wait_until(lambda: counts()["blocked"] == 2, "both are blocked", timeout=60)
+    _, shown, _ = daemon.run("status")
+    shown = " ".join(shown.split())
+    assert "durable jobs: 2 blocked" in shown
+    assert "blocked: gone_for_now:here: 2 jobs wait, as it cannot be imported" in shown
+    assert "it is tried every 5 s, without a restart" in shown
+    _, doctor, _ = daemon.run("doctor")
+    assert "2 blocked: gone_for_now:here cannot be imported" in doctor
+    (short_tmp / "gone_for_now.py").write_text("def here():\n    return 'here'\n")
+    assert [client.job(each).result(120) for each in blocked] == ["here", "here"]
+    assert all(len(client.job(each).story()) == 2 for each in blocked)
+    wait_until(lambda: counts()["done"] == 2, "the status counts them", timeout=60)
+    assert client.call("status")["durable"]["blocked"] == []

@@ -21,7 +21,8 @@ import msgspec
 import pytest
 
 from gmpd import protocol
-from gmpd.daemon.sqlite_jobs import SCHEMA, JobTables, content_digest
+from gmpd.daemon.sqlite_jobs import JobTables, content_digest
+from gmpd.daemon.sqlite_schema import SCHEMA
 from gmpd.protocol import Outcome
 from gmpd.sched import events
 from gmpd.sched import instructions as do

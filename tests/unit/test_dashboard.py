@@ -90,6 +90,7 @@ def test_nearly_every_metric_is_on_the_dashboard() -> None:
         "gmpd_build_info",
         "gmpd_started_timestamp_seconds",
         "gmpd_daemon_state",
+        "gmpd_durable_store_state",
         "gmpd_global_queue_bytes",
         "gmpd_sched_ticks_total",
         "gmpd_worker_up",

@@ -1,0 +1,71 @@
+"""The tables of durable jobs in SQLite, and what is in their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from gmpd.sched.stored import StoredJob, StoredState
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE functions (
+    digest BLOB PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, payload BLOB NOT NULL,
+    needs BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, digest BLOB NOT NULL,
+    function BLOB NOT NULL REFERENCES functions, client TEXT NOT NULL, owner TEXT NOT NULL,
+    state INTEGER NOT NULL, later INTEGER NOT NULL, priority INTEGER NOT NULL,
+    options BLOB NOT NULL, created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
+    expires_ms INTEGER, keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER,
+    attempt INTEGER NOT NULL, deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT,
+    once INTEGER NOT NULL, ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffers BLOB);
+CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
+CREATE TABLE attempts (
+    number INTEGER NOT NULL, n INTEGER NOT NULL, ended_ms INTEGER NOT NULL, ran_us INTEGER NOT NULL,
+    p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL,
+    began_ms INTEGER NOT NULL, strikes INTEGER NOT NULL, log_end INTEGER NOT NULL, log BLOB NOT NULL
+);
+CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
+CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
+CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
+CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
+CREATE UNIQUE INDEX held ON jobs (unique_key, owner)
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
+CREATE INDEX by_owner ON jobs (owner, number) WHERE owner != '';
+CREATE INDEX by_state ON jobs (state, number);
+CREATE INDEX tries ON attempts (number);
+"""
+
+#: Columns of ``job_of``.
+JOB_COLUMNS = (
+    "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
+    " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
+    " jobs.number IN (SELECT number FROM temp.taken), text, owner"
+)
+
+
+def pack_buffers(buffers: Sequence[bytes]) -> bytes | None:
+    """The out-of-band frames of a value as one; None if it has none."""
+    if not buffers:
+        return None
+    packed: bytes = msgpack.packb([bytes(each) for each in buffers])
+    return packed
+
+
+def unpack_buffers(packed: bytes | None) -> tuple[bytes, ...]:
+    """The frames that ``pack_buffers`` packed."""
+    return () if packed is None else tuple(msgpack.unpackb(packed))
+
+
+def job_of(row: tuple[Any, ...]) -> StoredJob:
+    """The job of a row of ``JOB_COLUMNS``."""
+    values = list(row)
+    values[4] = StoredState(values[4])
+    values[14] = bool(values[14])
+    return StoredJob(*values)
