@@ -72,6 +72,8 @@ def test_unique_and_timed_jobs_of_several_clients(boot: Boot) -> None:
         busy = one.options(limit=Limit("l", at_once=1)).submit(jobs.aspan, 3600)
         behind: dict[str, Any] = {"limit": Limit("l", at_once=1)}
         first = one.options(unique="k", **behind).submit(jobs.span, 0.0)
+        # Else the jobs of the other client may come first.
+        wait_until(lambda: one.call("status")["queue"]["limited"] == 1, "it waits")
         second = two.options(unique="k", **behind).submit(jobs.span, 0.0)
         refused = two.options(unique=Unique("k", "raise"), **behind).submit(jobs.span, 0.0)
         with pytest.raises(UniqueHeld, match="has its unique key 'k'") as told:
