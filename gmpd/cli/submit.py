@@ -104,9 +104,7 @@ def _stored(app: App, client: PlainClient, job_id: str, *, wait: bool) -> int:
 def _called_off(client: PlainClient, future: PlainFuture) -> str:
     """Cancel it; returns the outcome."""
     future.cancel()
-    try:
-        future.wait_over(CANCEL_S)
-    except TimeoutError:
+    if not future.ended_within(CANCEL_S):
         if client.is_private:
             return f"job {future.job_id} ends with its private daemon"
         return (
@@ -143,10 +141,7 @@ def _watch(future: PlainFuture) -> None:
     bar = JobBar()
     try:
         while not future.done():
-            try:
-                future.wait_over(DRAW_S)
-            except TimeoutError:
-                pass
+            future.ended_within(DRAW_S)
             bar.show(future.progress)
     finally:
         bar.stop()

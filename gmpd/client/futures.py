@@ -222,14 +222,20 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def wait_over(self, timeout: float | None) -> None:
         """Wait for the end, whatever it is. Raises TimeoutError."""
+        if not self.ended_within(timeout):
+            raise TimeoutError
+
+    def ended_within(self, timeout: float | None) -> bool:
+        """Wait for the end; False if it did not come in ``timeout`` seconds. For callers that
+        continue then: ``except TimeoutError`` would also catch the error of a signal handler."""
         timeout = checked(timeout)
         end = None if timeout is None else time.monotonic() + timeout
         if self._owner is not None:
             self._owner.busy_poll(self, timeout)
         if self._state not in _OVER:
             left = None if end is None else max(0.0, end - time.monotonic())
-            if not self._condition.wait_for(self.done, left):
-                raise TimeoutError
+            return bool(self._condition.wait_for(self.done, left))
+        return True
 
     def cancel(self, *, force: bool = False) -> bool:
         """Cancel the job: at once when it was not sent, else the daemon is asked.

@@ -190,9 +190,9 @@ def test_a_connect_that_is_cancelled_ends_the_daemon_that_it_began(
     begun, found = threading.Event(), []
     find = discovery.find
 
-    def slow(endpoint: str | None) -> discovery.Target:
+    def slow(endpoint: str | None, **more: Any) -> discovery.Target:
         begun.set()
-        found.append(find(endpoint))
+        found.append(find(endpoint, **more))
         return found[0]
 
     monkeypatch.setattr(discovery, "find", slow)

@@ -41,8 +41,8 @@ TEXTS = {"os.path", "os.pathsep"}
 SAFE = {"wait_s", "wait_ms", "lock_s", "checked"}
 #: Calls with another number in that place, or with a timeout that was checked where it came in.
 CHECKED_BEFORE = {
-    ("client/futures.py", "sleeper.acquire(True, left)"),  # wait_over checked it
-    ("client/futures.py", "self._condition.wait_for(self.done, left)"),  # wait_over
+    ("client/futures.py", "sleeper.acquire(True, left)"),  # ended_within checked it
+    ("client/futures.py", "self._condition.wait_for(self.done, left)"),  # ended_within
     ("client/green.py", "event.wait(timeout)"),  # as Condition's
     ("client/sync.py", "waiters.wait_for(lambda: answer.over, timeout)"),  # call
     ("client/mapping.py", "self._waiters.wait_for(lambda: self._ended, self._left())"),  # map
