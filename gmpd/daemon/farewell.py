@@ -13,6 +13,7 @@ from typing import Protocol
 from gmpd.daemon.migration import ChildMigration
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
+from gmpd.runtime.stacks import count_gs
 
 #: How often a worker without jobs looks whether it is still needed (s).
 LOOK_S = 0.05
@@ -62,4 +63,4 @@ class Farewell:
         if worker.isolated:  # all that its job leaves behind ends with it
             return False
         away, held = worker.migration.away, worker.router.is_held
-        return bool(worker.overrunning or worker.loop.p.gs or away or held)
+        return bool(worker.overrunning or count_gs(worker.loop.p) or away or held)

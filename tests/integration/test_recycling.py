@@ -115,7 +115,7 @@ def test_what_a_job_leaves_behind_gets_the_grace(boot: Boot, short_tmp: Path) ->
     values(client, client.submit("jobs_for_tests:pid", *[()] * 6))
     client.until(lambda: replaced(client, "jobs"))
     client.until(lambda: not leaving(client))
-    assert soon.read_text() == str(pids[0])
+    client.until(lambda: soon.exists() and soon.read_text() == str(pids[0]))
     assert not late.exists()
 
 

@@ -49,7 +49,7 @@ def test_serve_prints_lines_at_the_interval_that_the_environment_names(traced: S
 
     seen = wait_until(lambda: found if len(found := lines()) > 3 else None, "four lines are there")
     assert seen is not None
-    assert seen[0].startswith("SCHED 0ms: gomaxprocs=2 ")
+    assert " gomaxprocs=2 " in seen[0]
     assert all(LINE.match(text) for text in seen)
 
 
@@ -122,6 +122,6 @@ def test_a_program_without_a_daemon_prints_them_too(
         return
     assert done.stdout == "done\n"
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("SCHED 0ms: gomaxprocs=1 ")
+    assert " gomaxprocs=1 " in lines[0]
     assert len(lines) > 3
     assert all(LINE.match(text) for text in lines)

@@ -86,6 +86,7 @@ class Load:
     def _run(self) -> None:
         try:
             with gmpd.Client(str(self._daemon.directory)) as client:
+                client.enqueue(jobs.short, 1)  # a store has metrics once it is open
                 while not self._stop.is_set():
                     mixed_load(client)
         except BaseException as error:

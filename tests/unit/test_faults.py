@@ -238,7 +238,7 @@ def test_whatever_an_instruction_tells_the_policy_is_decided_on_in_the_same_turn
 
     class Effects:
         def execute(self, instruction: do.Instruction) -> None:
-            if isinstance(instruction, do.Probe):  # the clock of the loop is far beyond that of the desk
+            if isinstance(instruction, do.Probe):  # real time is far beyond that of the desk
                 return
             done.append(type(instruction))
             if len(done) == 1:  # another worker is there, and another job
