@@ -125,14 +125,17 @@ class Reports:
 
     # -- the M that holds P ------------------------------------------------------------------------
 
-    def ended(self, attempt: Reporting) -> None:
-        """An attempt has its outcome; ``flush`` comes before that is sent."""
+    def ended(self, attempt: Reporting) -> bool:
+        """An attempt has its outcome; ``flush`` comes before that is sent. Whether output of it is
+        still to be sent: an outcome that the coordinator finds in shared memory overtakes it."""
         progress = self._latest.pop(attempt, None)
         if progress is not None:
             self._last.append((attempt.token, progress))
         output = self._output.pop(attempt, None)
-        if output is not None:
-            self._last_output.append((attempt.token, output))
+        if output is None:
+            return False
+        self._last_output.append((attempt.token, output))
+        return True
 
     def flush(self) -> None:
         """Send the last words of those that have ended."""

@@ -225,12 +225,11 @@ class Worker:
         if self.attempts.pop(attempt.token, None) is None:
             self.overrunning.pop(attempt.token, None)
         self._unreported.pop(attempt.token, None)
-        if self.reports:
-            self.reports.ended(attempt)
+        unsent = bool(self.reports) and self.reports.ended(attempt)
         if self._withheld.is_needed and (nbytes := self._withheld.keep(attempt)):
             self._send(protocol.Withheld([attempt.token], [nbytes]))
             return
-        self._settle(attempt)
+        self._settle(attempt, store=not unsent)
         if attempt.want is not None:
             self.check_fitness(attempt.want)
             attempt.want = None
@@ -260,7 +259,7 @@ class Worker:
             if len(alone) == 1:
                 self.shm.resume(alone[0].token, alone[0].began_ns)
 
-    def _settle(self, attempt: Attempt, *, is_stored: bool = False) -> None:
+    def _settle(self, attempt: Attempt, *, store: bool) -> None:
         attempt.fn.learn(attempt.occupied_ns)
         report: protocol.Report | None = None
         if attempt.outcome is not Outcome.OK:
@@ -270,7 +269,7 @@ class Worker:
             p, epoch = attempt.options["child"]
             report = {"gift": self.router.pin((p, epoch), list(attempt.pinned_chans))}
         ran_us, occupied_us = self._outcomes.add(attempt, report)
-        if attempt.may_be_kept and not is_stored:
+        if store and attempt.may_be_kept:
             token, outcome, data = attempt.token, attempt.outcome, attempt.data
             self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
         attempt.data, attempt.out_buffers = b"", ()
@@ -446,7 +445,7 @@ class Worker:
     def _report(self, attempts: list[Attempt]) -> None:
         """Outcomes that were withheld until now."""
         for attempt in attempts:
-            self._settle(attempt, is_stored=self.shm.release(attempt.token))
+            self._settle(attempt, store=not self.shm.release(attempt.token))
             if self._outcomes.nbytes > protocol.GATHER_BYTES:
                 self.flush()
         if attempts:

@@ -155,7 +155,7 @@ def test_the_last_progress_of_a_job_leaves_before_its_outcome() -> None:
     link = Link()
     link.tell(1, 7)
     job = link.attempts.pop(1)
-    link.reports.ended(job)
+    assert not link.reports.ended(job)  # no output: its outcome may be stored meanwhile
     link.reports.flush()
     assert link.sent == [{1: (7, None, "")}]
     link.reports.progressed(job, (8, None, ""))  # a child of it that runs on
@@ -268,7 +268,7 @@ def test_a_worker_sends_the_output_of_a_job_and_its_rest_before_the_outcome() ->
     assert link.printed == [{1: (b"one two ", 0)}]
     link.reports.printed(job, b"three")
     del link.attempts[1]
-    link.reports.ended(job)
+    assert link.reports.ended(job), "its outcome must not be stored: it would overtake this"
     link.reports.flush()
     assert link.printed[1:] == [{1: (b"three", 0)}]
     assert not link.reports.printed(job, b"later: where the process prints")
