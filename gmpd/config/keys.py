@@ -297,7 +297,7 @@ class Key(NamedTuple):
     @property
     def variable(self) -> str:
         """Its environment variable."""
-        return "GMPD_" + self.name.upper().replace(".", "__")
+        return variable_of(self.name)
 
     def literal(self, value: Any) -> str:
         """`value` as TOML."""
@@ -308,6 +308,11 @@ class Key(NamedTuple):
         if isinstance(value, str) and value.startswith(_SECRET):
             return f"{_SECRET}…"
         return value
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of "section.key"."""
+    return f"GMPD_{name.replace('.', '__').upper()}"
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -349,6 +354,9 @@ ALIASES = {
     "GMPD_KEY": "client.key",
     "GMPD_SCHEDTRACE": "daemon.schedtrace",
 }
+
+#: Keys of earlier versions, which are refused, and their names today.
+RENAMED = {"limits.worker_memory": "recycle.memory"}
 
 
 def checked(key: Key, raw: object) -> Any:
@@ -393,8 +401,19 @@ def hint(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def hint_variable(variable: str, known: Iterable[str]) -> str:
+    """For an unknown variable: that of its key's name today, or one that is spelled alike."""
+    renamed = {variable_of(old): variable_of(new) for old, new in RENAMED.items()}
+    if variable in renamed:
+        return f"; it is called {renamed[variable]!r} now"
+    return hint(variable, known)
+
+
 def hint_key(name: str) -> str:
-    """For an unknown key: the same leaf in another section is the likeliest meaning."""
+    """For an unknown key: its name today, or else the same leaf in another section is the likeliest
+    meaning."""
+    if name in RENAMED:
+        return f"; it is called {RENAMED[name]!r} now"
     section, _, leaf = name.rpartition(".")
     homes = [key.name for key in KEYS.values() if key.leaf == leaf]
     if homes:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from gmpd.config.keys import ALIASES, KEYS, SECTIONS, hint, hint_key
+from gmpd.config.keys import ALIASES, KEYS, SECTIONS, hint, hint_key, hint_variable
 from gmpd.config.schedules import SECTION as SCHEDULES
 from gmpd.config.units import Kind
 
@@ -70,7 +70,7 @@ def env_entries(env: Mapping[str, str], problems: list[str]) -> Iterator[Entry]:
         elif variable in flat:
             problems.append(f"unknown variable {variable}; did you mean {flat[variable]!r}?")
         elif "__" in variable:
-            problems.append(f"unknown variable {variable}{hint(variable, by_variable)}")
+            problems.append(f"unknown variable {variable}{hint_variable(variable, by_variable)}")
         # Any other GMPD_X is not ours: Kubernetes sets GMPD_PORT for a service named gmpd.
 
 

@@ -22,6 +22,7 @@ from gmpd.config import (
     render,
     split_address,
 )
+from gmpd.config.keys import RENAMED
 from gmpd.config.places import choose_runtime_dir, choose_state_dir
 from gmpd.errors import ConfigError
 
@@ -212,6 +213,10 @@ def test_every_kind_of_value_may_stand_in_a_variable() -> None:
             ":2: unknown key 'dispatch.max_gs'; did you mean 'limits.max_gs'?",
         ),
         (
+            "[limits]\nworker_memory = '1GiB'\n",
+            ":2: unknown key 'limits.worker_memory'; it is called 'recycle.memory' now",
+        ),
+        (
             "[daemon]\ndrain_timeout = 30\n",
             ':2: daemon.drain_timeout = 30 has no unit; write "30s" or "30ms"',
         ),
@@ -253,6 +258,18 @@ def test_all_problems_are_told_at_once_also_hidden_ones(written: Path) -> None:
 )
 def test_a_mistyped_variable_is_refused(variable: str, meant: str) -> None:
     assert f"unknown variable {variable}; did you mean '{meant}'?" in refused(env={variable: "1"})
+
+
+def test_a_variable_of_earlier_versions_is_refused_with_its_name_of_today() -> None:
+    env = {"GMPD_LIMITS__WORKER_MEMORY": "1GiB"}
+    said = "unknown variable GMPD_LIMITS__WORKER_MEMORY; it is called 'GMPD_RECYCLE__MEMORY' now"
+    assert said in refused(env=env)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_is_known_by_its_new_name_only(old: str, new: str) -> None:
+    assert old not in KEYS
+    assert new in KEYS
 
 
 def test_variables_of_others_are_none_of_our_business() -> None:
