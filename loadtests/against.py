@@ -4,8 +4,10 @@
 
 ``EARLIER_PYTHON`` is the interpreter of a virtual environment with the earlier version; the one
 that runs this script has the new one. A boot is a private daemon and its client; each figure of it
-is the lower quartile of some rounds, and what is reported are medians over the boots and their
-ratios. CPU time is without ZeroMQ's own threads, which do the same in both.
+is the lower quartile of some rounds. Reported are the medians over the boots of a version, and the
+median of the ratios of two boots that follow each other: the load of a machine may change during
+the run, and then the medians belong to different loads. CPU time is without ZeroMQ's own threads,
+which do the same in both.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "against.json"
 
 PARTS = ("wall", "client", "coordinator", "workers")
+
+#: One boot: of each figure the ``PARTS``, in microseconds for each operation.
+Boot = dict[str, list[float]]
 
 #: What is done in one boot: what it is called, operations of a round, rounds.
 FIGURES = {
@@ -74,7 +79,7 @@ def doing(client: Any) -> dict[str, Callable[[int], object]]:
     return dict(zip(FIGURES, functions, strict=True))
 
 
-def one_boot() -> dict[str, list[float]]:
+def one_boot() -> Boot:
     """Microseconds for each operation: ``PARTS`` of each figure."""
     import gmpd  # of the interpreter that runs this: one of two versions
 
@@ -100,30 +105,36 @@ def one_boot() -> dict[str, list[float]]:
     return found
 
 
+def compared(before: list[Boot], after: list[Boot]) -> dict[str, dict[str, dict[str, float]]]:
+    """Boots of two versions, pair by pair: for each part of each figure medians and the ratio."""
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    for what in before[0]:
+        rows[what] = {}
+        for i, part in enumerate(PARTS):
+            was, now = ([boot[what][i] for boot in boots] for boots in (before, after))
+            ratios = [new / old for old, new in zip(was, now, strict=True)]
+            rows[what][part] = {
+                "before": statistics.median(was),
+                "after": statistics.median(now),
+                "ratio": statistics.median(ratios),
+            }
+    return rows
+
+
 def measure(earlier: str, boots: int) -> dict[str, Any]:
     """Boots of both versions in turn, each the first of every second pair."""
     from loadtests import machine
 
     described = machine.describe()
     pythons = [earlier, sys.executable]
-    seen: dict[str, list[Any]] = {python: [] for python in pythons}
+    seen: dict[str, list[Boot]] = {python: [] for python in pythons}
     for boot in range(boots):
         for python in pythons if boot % 2 else reversed(pythons):
             done = subprocess.run(
                 [python, __file__, "--one"], stdout=subprocess.PIPE, check=True, text=True
             )
             seen[python].append(json.loads(done.stdout))
-    rows = {}
-    for what in FIGURES:
-        before, after = (
-            [statistics.median(boot[what][i] for boot in seen[python]) for i in range(len(PARTS))]
-            for python in pythons
-        )
-        rows[what] = {
-            part: {"before": was, "after": now, "ratio": now / was}
-            for part, was, now in zip(PARTS, before, after, strict=True)
-        }
-    return {"machine": described, "boots": boots, "rows": rows}
+    return {"machine": described, "boots": boots, "rows": compared(*seen.values())}
 
 
 def main() -> None:
