@@ -131,23 +131,28 @@ def test_GCFairness2(count: int) -> None:
 
 def test_GCFairness() -> None:
     """Goroutines that make system calls in a row, and never wait: main goes on after a yield."""
+    writes = [0, 0]
     over = False
 
-    def writer() -> None:
+    def writer(number: int) -> None:
         with open("/dev/null", "wb", buffering=0) as sink:
             while not over:
-                sink.write(b".")
+                writes[number] += sink.write(b".")
 
-    async def main() -> None:
+    async def main() -> list[int]:
         nonlocal over
-        gs = [gmpd.go(writer) for _ in range(2)]
-        await gmpd.sleep(0.01)
+        gs = [gmpd.go(writer, number) for number in range(2)]
+        end = time.monotonic() + DEADLINE_S
+        while not all(writes) and time.monotonic() < end:
+            await gmpd.sleep(0.01)
         await gmpd.gosched()
+        seen = writes.copy()
         over = True
         for g in gs:
             await g
+        return seen
 
-    run(main())
+    assert all(run(main())), "both wrote before main went on"
 
 
 def test_PreemptionAfterSyscall() -> None:

@@ -105,18 +105,23 @@ def test_TestTimerStopStress() -> None:
 def test_TestSleepZeroDeadlock() -> None:
     """Sleeps of nothing, beside timers that come and go."""
 
-    async def main() -> None:
+    async def main() -> tuple[int, int]:
+        slept = stopped = 0
+
         async def sleeps() -> None:
+            nonlocal slept
             for _ in range(100):
                 await gmpd.sleep(0)
+                slept += 1
 
         g = gmpd.go(sleeps)
         for _ in range(100):
-            gmpd.Timer(0.001).stop()
+            stopped += gmpd.Timer(10).stop()
             await gmpd.gosched()
         await g
+        return slept, stopped
 
-    run(main())
+    assert run(main()) == (100, 100)
 
 
 def test_TestZeroTimer() -> None:
@@ -208,25 +213,31 @@ def test_TestMutex_hammer(plain: bool) -> None:
 def test_TestMutexFairness() -> None:
     """One holds the lock for long and takes it again at once; another gets it nevertheless."""
 
-    async def main() -> bool:
+    async def main() -> tuple[int, int]:
         mutex, over = gmpd.Mutex(), False
+        locked = waited = 0
 
         async def greedy() -> None:
+            nonlocal locked
             while not over:
                 async with mutex:
+                    locked += 1
                     await gmpd.sleep(0.0001)
 
         g = gmpd.go(greedy)
         async with asyncio.timeout(20):
             for _ in range(10):
                 await gmpd.sleep(0.0001)
+                waited += mutex.locked()
                 async with mutex:
                     pass
         over = True
         await g
-        return over
+        return locked, waited
 
-    assert run(main())
+    locked, waited = run(main())
+    assert locked > 1, "it took the lock again"
+    assert waited, "it had the lock when the other wanted it"
 
 
 def test_TestSemaHandoff() -> None:

@@ -88,17 +88,21 @@ def test_TestLargeAcquireDoesntStarve(run: Run) -> None:
     """Many that take one in turn do not keep the one out that wants them all."""
 
     async def main() -> None:
-        n, over = 5, False
+        n, over, taken = 5, False, 0
         semaphore = gmpd.Semaphore(n)
 
         async def small() -> None:
+            nonlocal taken
             while not over:
                 await semaphore.acquire()
+                taken += 1
                 await asyncio.sleep(0)
                 semaphore.release()
 
         gs = [spawn(small()) for _ in range(n)]
-        await asyncio.sleep(0)
+        while taken < 2 * n:
+            await asyncio.sleep(0)
+        assert not semaphore.try_acquire(n), "some are taken"
         await semaphore.acquire(n)
         over = True
         semaphore.release(n)

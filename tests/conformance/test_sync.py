@@ -198,20 +198,26 @@ def test_a_g_that_holds_the_mutex_most_of_the_time_does_not_starve_another(run: 
     async def main() -> None:
         mutex = Mutex()
         stop = False
+        locked = waited = 0
 
         async def greedy() -> None:
+            nonlocal locked
             while not stop:
                 await mutex.lock()
+                locked += 1
                 await asyncio.sleep(0.0001)
                 mutex.unlock()
 
         hog = spawn(greedy())
         for _ in range(10):
             await asyncio.sleep(0.0001)
+            waited += mutex.locked()
             await mutex.lock()
             mutex.unlock()
         stop = True
         await hog
+        assert locked > 1, "it took the lock again"
+        assert waited, "it had the lock when the other wanted it"
 
     run(main())
 
