@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Self
 
 from gmpd import rundir
 from gmpd.errors import DaemonUnreachable
@@ -40,7 +41,7 @@ class Daemon:
         )
         self.url = ""
 
-    def wait_ready(self) -> Daemon:
+    def wait_ready(self) -> Self:
         """Until the gateway says that jobs are taken."""
         self.url = wait_until(self._http, "the daemon says where it is", timeout=30) or ""
         wait_until(self._is_ready, "the daemon is ready", timeout=30)
@@ -80,3 +81,9 @@ class Daemon:
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

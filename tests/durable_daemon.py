@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import gmpd
 from gmpd.errors import DaemonUnreachable
@@ -19,6 +19,11 @@ from tests.support import wait_until
 ROOT = Path(__file__).parents[1]
 
 
+def words(record: str) -> list[str]:
+    """What jobs have noted in a file so far."""
+    return Path(record).read_text().split() if Path(record).exists() else []
+
+
 class Daemon:
     """`gmpd serve` with one P; ``kill`` ends it as a power cut would, ``start`` is the next one."""
 
@@ -26,12 +31,12 @@ class Daemon:
         self.directory = directory
         self.env = {
             **os.environ,
-            **env,
             "GMPD_RUNTIME_DIR": str(directory / "run"),
             "GMPD_STATE_DIR": str(directory / "state"),
             "GMPD_HTTP__ENABLED": "false",
             "GMPD_DAEMON__PROCS": "1",
             "PYTHONPATH": f"{ROOT}:{directory}",
+            **env,
         }
         if failpoints:
             self.env[ARMED] = str(directory / "armed")
@@ -68,12 +73,16 @@ class Daemon:
         self.clients.append(client)
         return client
 
-    def run(self, *words: str) -> tuple[int, str, str]:
-        """A command of the command line: its exit code, and what it printed."""
-        done = subprocess.run(
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command of the command line."""
+        return subprocess.run(
             [sys.executable, "-m", "gmpd.cli", *words], env=self.env, cwd=ROOT,
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """A command: its exit code, and what it printed, without the line's end."""
+        done = self.cli(*words)
         return done.returncode, done.stdout.strip(), done.stderr
 
     def end(self) -> int:
@@ -102,3 +111,9 @@ class Daemon:
         if self.process.poll() is None:
             self.end()
         shutil.rmtree(self.directory / "run", ignore_errors=True)  # of one that was killed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

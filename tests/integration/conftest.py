@@ -29,3 +29,9 @@ def boot(short_tmp: Path) -> Iterator[Boot]:
     yield start
     for end in reversed(started):
         end()
+
+
+@pytest.fixture
+def record(short_tmp: Path) -> str:
+    """The path of a file in which jobs of a test note what they do."""
+    return str(short_tmp / "record")

@@ -217,9 +217,8 @@ if __name__ == "__main__":
 @pytest.fixture
 def daemon(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     monkeypatch.setenv("GMPD_RESTART__GRACE", "1s")
-    daemon = Daemon(short_tmp)
-    yield daemon
-    daemon.close()
+    with Daemon(short_tmp) as daemon:
+        yield daemon
 
 
 def test_a_script_chooses_what_is_tried_again_and_when(daemon: Daemon, tmp_path: Path) -> None:

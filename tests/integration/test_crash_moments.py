@@ -16,9 +16,8 @@ from tests.support import wait_until
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp, failpoints=True)
-    yield daemon
-    daemon.close()
+    with Daemon(short_tmp, failpoints=True) as daemon:
+        yield daemon
 
 
 #: When the daemon dies; how often a job runs then, and one with once=True; and how that one ends.

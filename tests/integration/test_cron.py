@@ -48,10 +48,7 @@ class CronDaemon(Daemon):
 
     def gmpd(self, *words: str) -> tuple[int, Any, str]:
         """Exit code, what stdout has as JSON or text, stderr."""
-        done = subprocess.run(
-            [sys.executable, "-m", "gmpd.cli", *words],
-            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = self.cli(*words)
         out = json.loads(done.stdout) if "--json" in words and done.stdout else done.stdout
         return done.returncode, out, done.stderr
 
@@ -63,9 +60,8 @@ class CronDaemon(Daemon):
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[CronDaemon]:
-    daemon = CronDaemon(short_tmp)
-    yield daemon
-    daemon.close()
+    with CronDaemon(short_tmp) as daemon:
+        yield daemon
 
 
 def test_every_tick_runs_once_across_kills_of_the_daemon(daemon: CronDaemon) -> None:
@@ -135,12 +131,9 @@ def test_a_function_that_cannot_be_imported_is_named_and_its_job_blocked(
 
 
 def test_a_daemon_without_schedules_opens_no_store(short_tmp: Path) -> None:
-    daemon = Daemon(short_tmp)
-    try:
+    with Daemon(short_tmp) as daemon:
         assert daemon.client().call("cron") == {"failure": "", "schedules": []}
         assert not (short_tmp / "state" / "jobs.sqlite").exists()
-    finally:
-        daemon.close()
 
 
 def test_two_schedules_of_one_name_end_the_start(short_tmp: Path) -> None:

@@ -24,24 +24,14 @@ from gmpd.errors import (
     JobTimeout,
 )
 from tests import jobs_durable as jobs
-from tests.durable_daemon import ROOT, Daemon
+from tests.durable_daemon import ROOT, Daemon, words
 from tests.support import wait_until
 
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp)
-    yield daemon
-    daemon.close()
-
-
-@pytest.fixture
-def record(short_tmp: Path) -> str:
-    return str(short_tmp / "record")
-
-
-def words(record: str) -> list[str]:
-    return Path(record).read_text().split() if Path(record).exists() else []
+    with Daemon(short_tmp) as daemon:
+        yield daemon
 
 
 def test_a_durable_job_and_its_result_outlive_client_and_daemon(
@@ -315,15 +305,12 @@ def test_a_store_that_cannot_be_used_refuses_durable_jobs_with_the_reason(
     state = short_tmp / "state"
     state.mkdir(0o700)
     spoil(state)
-    daemon = Daemon(short_tmp)
-    try:
+    with Daemon(short_tmp) as daemon:
         client = daemon.client()
         for _ in range(2):
             with pytest.raises(GmpdError, match=says):
                 client.enqueue(jobs.note, record, "x")
         assert client.submit(jobs.note, record, "volatile").result(30) == "volatile"
-    finally:
-        daemon.close()
 
 
 def test_a_private_daemon_keeps_none(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

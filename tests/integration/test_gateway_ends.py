@@ -41,15 +41,13 @@ def works(directory: Path) -> None:
 
 
 def test_a_killed_gateway_costs_the_metrics_alone(place: Path) -> None:
-    daemon = Daemon(place).wait_ready()
-    try:
+    with Daemon(place) as daemon:
+        daemon.wait_ready()
         os.kill(gateway_of(daemon.process.pid).pid, signal.SIGKILL)
         wait_until(lambda: rundir.read_discovery(place).http is None, "its end is known")
         works(place)
         assert "ended with -9" in (rundir.read_discovery(place).http_problem or "")
         assert daemon.process.poll() is None
-    finally:
-        daemon.close()
 
 
 def test_a_second_daemon_lives_without_the_port_of_the_first(short_tmp: Path) -> None:

@@ -20,11 +20,8 @@ if importlib.util.find_spec("locust") is None:  # not imported: that would patch
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp)
-    try:
+    with Daemon(short_tmp) as daemon:
         yield daemon.wait_ready()
-    finally:
-        daemon.close()
 
 
 def locust(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:

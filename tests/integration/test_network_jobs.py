@@ -31,11 +31,8 @@ from tests.support import wait_until
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkDaemon]:
-    made = NetworkDaemon(tmp_path_factory.mktemp("n"), "tests.jobs_network")
-    try:
-        yield made.wait_ready()  # type: ignore[misc]
-    finally:
-        made.close()
+    with NetworkDaemon(tmp_path_factory.mktemp("n"), "tests.jobs_network") as made:
+        yield made.wait_ready()
 
 
 @pytest.fixture(scope="module")

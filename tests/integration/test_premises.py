@@ -53,8 +53,8 @@ def test_what_is_removed_from_the_runtime_directory_is_put_back(
 ) -> None:
     place = short_tmp / "run"
     place.mkdir(mode=0o700)
-    daemon = Daemon(place, GMPD_HTTP__ENABLED="false", GMPD_STATE_DIR=str(short_tmp / "state"))
-    try:
+    settings = {"GMPD_HTTP__ENABLED": "false", "GMPD_STATE_DIR": str(short_tmp / "state")}
+    with Daemon(place, **settings) as daemon:
         wait_until(lambda: found(place), "it is there", timeout=30)
         with gmpd.Client(str(place)) as early:
             assert early.submit(divmod, 7, 2).result(20) == (3, 1)
@@ -73,8 +73,6 @@ def test_what_is_removed_from_the_runtime_directory_is_put_back(
             )
             with gmpd.Client(str(place)) as late:
                 assert late.submit(divmod, 7, 2).result(20) == (3, 1)
-    finally:
-        daemon.close()
     assert daemon.process.returncode == 0
     shutil.rmtree(place.with_name("elsewhere"), ignore_errors=True)
 

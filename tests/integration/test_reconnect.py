@@ -15,24 +15,14 @@ import pytest
 import gmpd
 from gmpd.errors import DaemonUnreachable, GmpdError
 from tests import jobs_durable as jobs
-from tests.durable_daemon import ROOT, Daemon
+from tests.durable_daemon import ROOT, Daemon, words
 from tests.support import go_on, stop, wait_until
 
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp)
-    yield daemon
-    daemon.close()
-
-
-@pytest.fixture
-def record(short_tmp: Path) -> str:
-    return str(short_tmp / "record")
-
-
-def words(record: str) -> list[str]:
-    return Path(record).read_text().split() if Path(record).exists() else []
+    with Daemon(short_tmp) as daemon:
+        yield daemon
 
 
 #: Each waits for a durable job that runs while the daemon is killed, in its own way.

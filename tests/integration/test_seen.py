@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,60 +16,23 @@ import pytest
 import gmpd
 from gmpd.cli.app import App
 from gmpd.cli.private import private_client
-from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.errors import GmpdError
 from tests import jobs_seen as jobs
+from tests.durable_daemon import Daemon
 from tests.support import wait_until
-
-ROOT = Path(__file__).parents[2]
-
-
-class Served:
-    """`gmpd serve`, its environment, and a client of it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.env = {
-            **os.environ,
-            "GMPD_RUNTIME_DIR": str(directory / "run"),
-            "GMPD_STATE_DIR": str(directory / "state"),
-            "GMPD_HTTP__ENABLED": "false",
-            "GMPD_DAEMON__PROCS": "2",
-            "PYTHONPATH": str(ROOT),
-        }
-        with (directory / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gmpd.cli", "serve"], env=self.env, cwd=directory,
-                stdout=log, stderr=log,
-            )  # fmt: skip
-        self.client = wait_until(self._connect, "the daemon takes clients", timeout=60)
-
-    def _connect(self) -> gmpd.Client | None:
-        assert self.process.poll() is None, (self.directory / "log").read_text()
-        try:
-            return gmpd.Client(str(self.directory / "run"))
-        except DaemonUnreachable:
-            return None
-
-    def close(self) -> None:
-        assert self.client is not None
-        self.client.close(wait=False)
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    directory = Path(tempfile.mkdtemp(prefix="seen", dir="/tmp"))
-    served = Served(directory)
-    yield served
-    served.close()
-    shutil.rmtree(directory)
+def served() -> Iterator[Daemon]:
+    with tempfile.TemporaryDirectory(prefix="seen", dir="/tmp") as directory:
+        with Daemon(Path(directory), GMPD_DAEMON__PROCS="2") as daemon:
+            daemon.client()  # before the first test, to which its processes would belong
+            yield daemon
 
 
 @pytest.fixture
-def client(served: Served) -> gmpd.Client:
-    assert served.client is not None
-    return served.client
+def client(served: Daemon) -> gmpd.Client:
+    return served.clients[0]
 
 
 @pytest.fixture
@@ -112,7 +72,7 @@ def test_an_isolated_job_shows_how_far_it_is(go: Path) -> None:
         assert future.result(60) == 4
 
 
-def test_an_asyncio_client_shows_it_too(served: Served, go: Path) -> None:
+def test_an_asyncio_client_shows_it_too(served: Daemon, go: Path) -> None:
     async def main() -> None:
         async with gmpd.AsyncClient(str(served.directory / "run")) as client:
             future = client.submit(jobs.reach, 2, str(go), "x")
@@ -145,15 +105,8 @@ def test_progress_is_sent_some_times_a_second_however_often_it_is_told(
 # -- output --------------------------------------------------------------------------------------
 
 
-def cli(served: Served, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "gmpd.cli", *words], env=served.env, capture_output=True, text=True,
-        timeout=120, check=False, **how,
-    )  # fmt: skip
-
-
 def test_the_output_of_a_durable_job_is_seen_while_it_runs_and_kept_with_its_story(
-    served: Served, client: gmpd.Client, go: Path
+    served: Daemon, client: gmpd.Client, go: Path
 ) -> None:
     job = client.job(client.enqueue(jobs.talk, "one", str(go)))
     wait_until(lambda: "waits" in job.logs(), "its output")
@@ -172,32 +125,29 @@ def test_the_output_of_a_durable_job_is_seen_while_it_runs_and_kept_with_its_sto
     assert first.endswith(" WARNING jobs.seen: one waits")
     assert second == "one ends"
     assert job.logs() == f"one begins\n{rest}"
-    told = cli(served, "jobs", "logs", job.id)
+    told = served.cli("jobs", "logs", job.id)
     assert (told.returncode, told.stdout) == (0, job.logs())
     assert "one ends" not in (served.directory / "log").read_text()
-    assert cli(served, "jobs", "logs", "0" * 32).returncode == 4
+    assert served.cli("jobs", "logs", "0" * 32).returncode == 4
 
 
-def test_each_attempt_has_its_own_output(served: Served, client: gmpd.Client, go: Path) -> None:
+def test_each_attempt_has_its_own_output(served: Daemon, client: gmpd.Client, go: Path) -> None:
     go.touch()
     failing = client.job(client.options(retries=1).enqueue(jobs.talk, "twice", str(go), True))
     assert isinstance(failing.exception(60), ValueError)
     assert failing.logs(1).splitlines()[::2] == ["twice begins", "twice ends"]
     assert failing.logs(2) == failing.logs() != failing.logs(1)
     assert failing.logs(3) == ""
-    shown = cli(served, "jobs", "logs", failing.id, "--attempt", "1")
+    shown = served.cli("jobs", "logs", failing.id, "--attempt", "1")
     assert shown.stdout == failing.logs(1)
 
 
 def test_the_output_of_an_attempt_that_ended_its_worker_is_kept(short_tmp: Path) -> None:
-    served = Served(short_tmp)  # of its own: the next worker would seem to be left behind
-    try:
-        assert served.client is not None
-        dying = served.client.job(served.client.enqueue(jobs.talk_and_die, str(short_tmp / "died")))
+    with Daemon(short_tmp) as daemon:  # of its own: the next worker would seem to be left behind
+        client = daemon.client()
+        dying = client.job(client.enqueue(jobs.talk_and_die, str(short_tmp / "died")))
         assert dying.result(60) == "done"
         assert (dying.logs(1), dying.logs(2)) == ("first\n", "second\n")
-    finally:
-        served.close()
 
 
 def test_coroutines_that_take_turns_have_their_own_output(
@@ -233,7 +183,7 @@ def test_much_output_keeps_its_last_bytes(client: gmpd.Client) -> None:
 
 
 def test_a_job_that_is_not_captured_prints_where_the_daemon_does(
-    served: Served, client: gmpd.Client, go: Path
+    served: Daemon, client: gmpd.Client, go: Path
 ) -> None:
     go.touch()
     client.submit(jobs.talk, "volatile", str(go)).result(60)
@@ -249,7 +199,7 @@ def test_a_job_that_is_not_captured_prints_where_the_daemon_does(
 
 
 def test_volatile_jobs_are_listed_shown_and_cancelled_by_others(
-    served: Served, client: gmpd.Client, go: Path
+    served: Daemon, client: gmpd.Client, go: Path
 ) -> None:
     future = client.submit(jobs.reach, 6, str(go), "half")
     waiting = client.options(delay=600).submit(jobs.count, 1)
@@ -263,19 +213,19 @@ def test_volatile_jobs_are_listed_shown_and_cancelled_by_others(
         assert (n, outcome) == (1, "running")
         with pytest.raises(GmpdError, match="its result goes to the client that submitted it"):
             job.result(1)
-        listed = json.loads(cli(served, "jobs", "ls", "--json").stdout)
+        listed = json.loads(served.cli("jobs", "ls", "--json").stdout)
         states = {row["id"]: (row["durable"], row["state"]) for row in listed}
         assert states[future.job_id] == (False, "running")
         assert states[waiting.job_id] == (False, "queued")
         assert states[durable] == (True, "running")
-        running = cli(served, "jobs", "ls", "--state", "running", "--kind", "durable").stdout
+        running = served.cli("jobs", "ls", "--state", "running", "--kind", "durable").stdout
         assert running.splitlines()[1:] == [
             line for line in running.splitlines() if durable in line
         ]
-        shown = cli(served, "jobs", "show", future.job_id).stdout
+        shown = served.cli("jobs", "show", future.job_id).stdout
         assert "progress  6 of 10 half" in shown
         assert "attempt 1: running" in shown
-        told = cli(served, "jobs", "cancel", waiting.job_id, "00" * 16)
+        told = served.cli("jobs", "cancel", waiting.job_id, "00" * 16)
         assert (told.returncode, waiting.cancelled()) == (4, True)
     go.touch()
     assert future.result(60) == 6

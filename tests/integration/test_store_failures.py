@@ -18,9 +18,8 @@ from tests.support import wait_until
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp)
-    yield daemon
-    daemon.close()
+    with Daemon(short_tmp) as daemon:
+        yield daemon
 
 
 def test_a_write_that_fails_ends_the_daemon_with_75_and_the_next_one_has_every_job(

@@ -29,11 +29,8 @@ from tests.support import go_on, stop, wait_until
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[Daemon]:
-    daemon = Daemon(short_tmp)
-    try:
+    with Daemon(short_tmp) as daemon:
         yield daemon.wait_ready()
-    finally:
-        daemon.close()
 
 
 class Values:
@@ -234,8 +231,7 @@ def assert_silent_at_last(systemd: socket.socket) -> None:
 
 def test_systemd_hears_of_readiness_life_and_end(systemd: socket.socket, short_tmp: Path) -> None:
     name = systemd.getsockname()[1:].decode()
-    daemon = Daemon(short_tmp, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="200000")
-    try:
+    with Daemon(short_tmp, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="200000") as daemon:
         heard = systemd.recv(4096)
         while b"READY=1" not in heard:
             heard = systemd.recv(4096)
@@ -254,6 +250,4 @@ def test_systemd_hears_of_readiness_life_and_end(systemd: socket.socket, short_t
         heard = systemd.recv(4096)
         while not heard.startswith(b"STOPPING=1"):
             heard = systemd.recv(4096)
-    finally:
-        daemon.close()
     assert daemon.process.returncode == 0

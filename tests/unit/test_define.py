@@ -24,8 +24,3 @@ def test_a_part_is_read_and_is_no_function(desk: Desk) -> None:
     desk.defined(client, protocol.unpack(frame, protocol.FROM_CLIENT), b"d")
     with pytest.raises(ProtocolError, match="names function 1"):
         desk.submitted(client, Submit(1, 1, None, [b""], None))
-
-
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()

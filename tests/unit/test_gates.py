@@ -20,16 +20,6 @@ RATE = ("k", 0, 2, 1.0)
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def p(desk: Desk) -> PRecord:
-    return desk.ready(0)
-
-
-@pytest.fixture
 def client(desk: Desk) -> Session:
     return desk.client()
 

@@ -18,11 +18,6 @@ LIMIT_MS = 1000
 OWN_MS = LIMIT_MS + (TELL_NS + LOOK_NS) // MS
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
 def begun(desk: Desk, **options: Any) -> tuple[PRecord, Session, int, int]:
     """P0, a client, its job there that has begun, and the token of that."""
     p, client, seq = desk.begun(timeout=LIMIT_MS / 1000, **options)

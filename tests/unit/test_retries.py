@@ -23,11 +23,6 @@ OS_ERRORS = ("builtins.OSError",)
 SECOND = 1_000_000_000
 
 
-@pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
 # ------------------------------------------------------------------------------------ the waits
 
 

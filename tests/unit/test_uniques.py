@@ -17,16 +17,6 @@ RAISE = {"unique": "k", "on_held": "raise"}
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
-
-
-@pytest.fixture
-def p(desk: Desk) -> PRecord:
-    return desk.ready(0)
-
-
-@pytest.fixture
 def one(desk: Desk) -> Session:
     return desk.client("one")
 
