@@ -42,6 +42,7 @@ KILL_A, KILL_9 = ("kill worker 10 15",), ("kill coordinator 9 15",)
 
 GOOD: dict[str, tuple[tuple[str, ...], ...]] = {
     "it ran": (job(), ran(), final()),
+    "its result was not asked for": (job(), ran(), ("final k done ? 900",)),
     "refused": (("invoke k quick 2", "refused k 3"),),
     "its fate is unknown, and it ran": (("invoke k quick 2", "unknown k 3"), ran()),
     "its worker was killed": (job(), ran(end=None), KILL_A, ran("b", 30, 40), final()),
@@ -115,6 +116,9 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "done, and nothing of it returned": (
         "wrong", (job(), ran(outcome="error"), final()),
     ),
+    "done by what it says, and nothing of it returned": (
+        "wrong", (job(), ran(outcome="error"), ("final k done ? 900",)),
+    ),
     "another end than was told": (
         "wrong", (job("cancelled"), ("cancel k 5",), ran(), final(), ("told k cancelled - 950",)),
     ),
@@ -165,6 +169,12 @@ def test_the_counts() -> None:
     assert columns.counts["refused"] == 1
     assert (columns.counts["unknown"], columns.counts["recovered"]) == (1, 1)
     assert (columns.counts["finished"], columns.counts["starts"]) == (1, 2)
+
+
+def test_attempts_and_workers_that_a_death_cut_off_are_counted() -> None:
+    two = (*ran(end=None), *ran(end=None, key="l"))
+    columns = checked(job(), job(key="l"), two, KILL_A, ran("b", 30, 40))
+    assert (columns.counts["cut"], columns.counts["workers cut"]) == (2, 1)
 
 
 @pytest.mark.parametrize(
