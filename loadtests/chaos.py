@@ -2,7 +2,7 @@
 
     python loadtests/chaos.py --rounds 60 --output loadtests/results/chaos.json
 
-Each round has a store of its own, a daemon with two workers, and some clients, all real processes.
+Each round has a store of its own, a daemon with three workers, and clients, all real processes.
 Workers, the coordinator and clients are killed and stopped at random and at the worst moments: just
 after an acknowledgement, in a recovery, in a drain, two at once. Jobs, clients and this script
 write ledgers. After the round all comes to rest, every acknowledged job is looked up, the daemon
@@ -18,7 +18,6 @@ import heapq
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -33,21 +32,20 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import gmpd  # noqa: E402 - found from the line above
-from gmpd.errors import DaemonUnreachable, GmpdError  # noqa: E402
-from loadtests import machine  # noqa: E402
-from loadtests.chaos_checker import FINAL, Columns, Ledger, check  # noqa: E402
-from loadtests.chaos_client import state_of  # noqa: E402
+from loadtests import machine  # noqa: E402 - found from the line above
+from loadtests.chaos_checker import Columns, Ledger, check  # noqa: E402
+from loadtests.chaos_forks import Fork, Forker  # noqa: E402
 from loadtests.chaos_jobs import VARIABLE  # noqa: E402
+from loadtests.chaos_lookup import LookUp  # noqa: E402
 
-WORKERS, CLIENTS = 2, 3
+WORKERS, CLIENTS = 3, 4
 #: What is done, how often in a second on average. Each waits for a victim that is at work, so that
 #: a slow machine is not killed before it has begun.
 RATES = {
-    "kill_worker": 3.0, "stop_worker": 0.1, "end_worker": 0.05,
-    "kill_coordinator": 0.05, "kill_at_ack": 0.03, "kill_both": 0.02, "kill_all": 0.005,
-    "drain": 0.015, "stop_coordinator": 0.015,
-    "kill_client": 0.3, "stop_client": 0.05,
+    "kill_worker": 4.0, "stop_worker": 0.1, "end_worker": 0.05,
+    "kill_coordinator": 0.2, "kill_at_ack": 0.1, "kill_both": 0.06, "kill_all": 0.015,
+    "drain": 0.03, "stop_coordinator": 0.03,
+    "kill_client": 1.0, "stop_client": 0.1,
 }  # fmt: skip
 #: Before a victim is at work it is chosen all the same this often.
 EARLY = 0.02
@@ -96,7 +94,7 @@ class Killer:
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
         self.due: list[tuple[float, int, Callable[[], object]]] = []
         self.ties = 0
-        self.clients: list[subprocess.Popen[bytes]] = []
+        self.clients: list[Fork] = []
         self.fell: list[str] = []
         #: It was told to end.
         self.ending = False
@@ -105,6 +103,8 @@ class Killer:
         self.read: dict[Path, int] = {}
         self.told: set[int] = set()
         self.looked = 0.0
+        log = directory / "clients.log"
+        self.forker = Forker("loadtests.chaos_client", self.env, directory, log)
         self.daemon = self.start_daemon()
 
     # -- processes
@@ -120,16 +120,10 @@ class Killer:
                 env=self.env, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=log,
             )  # fmt: skip
 
-    def start_client(self) -> subprocess.Popen[bytes]:
+    def start_client(self) -> Fork:
         """One more client."""
-        script = str(ROOT / "loadtests" / "chaos_client.py")
         seed = f"{self.seed}.{self.dice.getrandbits(24):x}"
-        with (self.directory / "clients.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", script,
-                 self.env["GMPD_RUNTIME_DIR"], str(self.ledgers), seed],
-                env=self.env, cwd=self.directory, stdout=log, stderr=log,
-            )  # fmt: skip
+        return self.forker.fork(self.env["GMPD_RUNTIME_DIR"], str(self.ledgers), seed)
 
     def workers(self) -> list[int]:
         """Pids of the workers, as far as they have begun."""
@@ -142,7 +136,8 @@ class Killer:
 
     def working(self) -> list[int]:
         """Pids of the workers that have begun a job."""
-        return [pid for pid in self.workers() if any(self.ledgers.glob(f"worker-{pid}.*"))]
+        begun = {name.partition(".")[0] for name in os.listdir(self.ledgers)}
+        return [pid for pid in self.workers() if f"worker-{pid}" in begun]
 
     def look_at_clients(self) -> None:
         """Note which of them were told that jobs are stored."""
@@ -261,9 +256,9 @@ class Killer:
             return False
         with max(files, key=lambda file: file.stat().st_mtime_ns).open("rb") as file:
             file.seek(0, os.SEEK_END)
-            end = time.monotonic() + 2
+            end = time.monotonic() + 0.5
             while b"ok " not in file.read() and time.monotonic() < end:
-                time.sleep(0.0002)
+                time.sleep(0.0005)
         self.killed["of these at an acknowledgement"] += 1
         return self.restart()
 
@@ -318,7 +313,7 @@ class Killer:
             self.kill_this(self.dice.choice(victims))
         return bool(victims)
 
-    def kill_this(self, client: subprocess.Popen[bytes]) -> None:
+    def kill_this(self, client: Fork) -> None:
         """One client; another one takes its place."""
         if client.poll() is None:
             self.kill("client", client.pid)
@@ -379,14 +374,18 @@ class Killer:
         """Whether one of each kind was killed."""
         return all(self.killed[who] for who in ("worker", "coordinator", "client"))
 
-    def keep_alive(self) -> None:
-        """What has ended is started again, as systemd would."""
+    def keep_daemon(self) -> None:
+        """A coordinator that has ended is started again, as systemd would."""
         code = self.daemon.poll()
         if code is not None:
             if code and not self.ending:
                 self.fell.append(f"the coordinator ended by itself with {code}")
             self.took_effect(self.daemon.pid)
             self.daemon = self.start_daemon()
+
+    def keep_alive(self) -> None:
+        """What has ended is started again."""
+        self.keep_daemon()
         for client in [client for client in self.clients if client.poll() is not None]:
             if client.returncode not in (0, -signal.SIGKILL):
                 self.fell.append(f"a client ended with {client.returncode}: see clients.log")
@@ -415,7 +414,8 @@ class Killer:
             except subprocess.TimeoutExpired:
                 client.send_signal(signal.SIGABRT)  # its stacks are in the log; no kill is noted
                 client.wait(60)
-        asyncio.run(self.look_up())
+        self.forker.close()
+        self.look_up()
         self.daemon.send_signal(signal.SIGTERM)
         try:
             code = self.daemon.wait(60)
@@ -427,46 +427,12 @@ class Killer:
             self.daemon.wait(60)
         self.look_for_leaks()
 
-    async def look_up(self) -> None:
-        """Write the end of every acknowledged job."""
-        text = "".join(path.read_text() for path in self.ledgers.glob("client-*"))
-        keys = {id_: key for key, id_ in re.findall(r"^ok (\S+) (\S+) ", text, re.MULTILINE)}
-        end = time.monotonic() + REST_S
-        while True:
-            try:
-                async with gmpd.AsyncClient(self.env["GMPD_RUNTIME_DIR"]) as client:
-                    await self.look_up_in(client, keys, end)
-                return
-            except DaemonUnreachable as error:
-                if time.monotonic() > end:
-                    self.fell.append(f"the daemon could not be asked: {error}")
-                    return
-                await asyncio.sleep(0.1)
-
-    async def look_up_in(self, client: gmpd.AsyncClient, keys: dict[str, str], end: float) -> None:
-        ids = list(keys)
-        waits = asyncio.Semaphore(500)
-
-        async def look(id_: str) -> str:
-            async with waits:
-                job = client.job(id_)
-                left = max(0.1, end - time.monotonic())
-                try:
-                    state, hashed = state_of(await job.exception(left), None)
-                    if state == "done":
-                        state, hashed = state_of(None, await job.result(left))
-                    told = await job.state()
-                except TimeoutError:
-                    return f"{keys[id_]} {await job.state()} - "
-                except LookupError:
-                    return f"{keys[id_]} forgotten - "
-                except GmpdError as error:
-                    return f"{keys[id_]} {type(error).__name__} - "
-            state = told if told in FINAL else state
-            return f"{keys[id_]} {state} {hashed} "
-
-        for line in await asyncio.gather(*map(look, ids)):
-            self.ledger.write(f"final {line}{time.monotonic_ns()}\n")
+    def look_up(self) -> None:
+        """Write the end of every acknowledged job; a daemon that ends meanwhile has a next one."""
+        look = LookUp(self.env["GMPD_RUNTIME_DIR"], self.ledgers, self.dice, self.keep_daemon)
+        for line in asyncio.run(look.run(REST_S)):
+            self.ledger.write(line)
+        self.fell += look.fell
 
     def look_for_leaks(self) -> None:
         """Processes and files that are left."""
@@ -494,6 +460,7 @@ class Killer:
             if process.poll() is None:
                 process.kill()
                 process.wait(60)
+        self.forker.close()
         self.ledger.close()
 
 

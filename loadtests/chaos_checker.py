@@ -9,7 +9,8 @@ nanoseconds of the machine's monotonic clock; INC names one process.
   ``unknown KEY NS``, ``told KEY STATE HASH NS``, ``cancel KEY NS``, ``hung KEY NS``,
   ``bye PID NS``.
 - The one who kills writes ``kill WHO PID NS`` before the signal, ``dead PID NS`` after it took
-  effect, and when all is quiet ``final KEY STATE HASH NS`` and ``leaked WHAT``.
+  effect, and when all is quiet ``final KEY STATE HASH NS`` (``?``: the
+  result was not asked for) and ``leaked WHAT``.
 
 It knows nothing of gmpd, so that a fault of gmpd cannot hide itself.
 """
@@ -32,6 +33,8 @@ FAULTS = (
 STRIKES = 3
 #: Retries that flaky jobs ask for.
 RETRIES = 6
+#: Instead of the hash of a result that was not asked for.
+UNASKED = "?"
 #: Kinds of jobs that are not in the store, and run at most once.
 VOLATILE = "volatile"
 
@@ -230,6 +233,8 @@ def check(ledger: Ledger) -> Columns:
         _count(columns.counts, job)
         for column, text in _faults(ledger, key, job):
             columns.found[column].append(text)
+    cut = [each.inc for job in ledger.jobs.values() for each in job.attempts if each.end is None]
+    columns.counts["cut"], columns.counts["workers cut"] = len(cut), len(set(cut))
     columns.found["hung"] += ledger.hung
     gone = ledger.left | set(ledger.kills)
     columns.found["hung"] += [f"client {pid} did not end" for pid in ledger.clients - gone]
@@ -310,7 +315,7 @@ def _why_not(ledger: Ledger, key: str, job: Job, state: str, hashed: str) -> str
     outcomes = Counter(attempt.outcome for attempt in job.attempts)
     match state:
         case "done":
-            if hashed != expected(key):
+            if hashed not in (expected(key), UNASKED):
                 return f"its result is {hashed}, not {expected(key)}"
             return "" if outcomes["ok"] else "no attempt of it returned"
         case "failed":

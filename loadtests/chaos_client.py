@@ -1,6 +1,6 @@
 """One client of ``chaos.py``, in a process of its own, until the file ``stop`` is there.
 
-    python loadtests/chaos_client.py ENDPOINT LEDGERS SEED STYLE
+    python loadtests/chaos_client.py ENDPOINT LEDGERS SEED
 
 It has jobs stored, many at a time, waits for some, cancels some, and writes into its ledger what it
 asked and what it was told. Its calls go on at the next daemon when one goes away; some clients look
@@ -39,6 +39,10 @@ HANG_S = 120.0
 BATCH_MAX = 400
 #: Jobs whose ends one client waits for at a time.
 WAITED_MAX = 200
+#: How often a batch goes in one call, its jobs at most, and batches that are waited for at a time.
+WHOLE, WHOLE_MAX, WHOLE_WAITED = 0.6, 3000, 2
+#: What such a batch is of: all its jobs have the same function and options.
+WHOLE_KINDS = {"quick": 70, "parked": 18, "nap": 4, "flaky": 4, "once": 4}
 
 #: Of 1,000 jobs, on average.
 KINDS = {
@@ -105,6 +109,8 @@ class Caller:
         self.n = 0
         self.reconnect = self.dice.choice((HANG_S / 2, HANG_S / 2, 0))
         self.waited: set[asyncio.Task[None]] = set()
+        #: Of these the last jobs of whole batches.
+        self.last_ones: list[asyncio.Task[None]] = []
         #: Jobs whose ends were not told, as the daemon went: key and id.
         self.untold: list[tuple[str, str]] = []
 
@@ -168,6 +174,9 @@ class Caller:
     async def submit_to(self, client: gmpd.AsyncClient) -> None:
         """Batches of jobs, until told to stop or the daemon goes."""
         while not self.stopped:
+            if self.dice.random() < WHOLE:
+                await self.put_whole(client)
+                continue
             n = 1 + int(self.dice.random() ** 3 * BATCH_MAX)
             batch = [self.new_job() for _ in range(n)]
             named = [
@@ -182,13 +191,41 @@ class Caller:
                 await asyncio.wait(self.waited, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.sleep(self.dice.random() ** 2 * 0.1)
 
+    async def put_whole(self, client: gmpd.AsyncClient) -> None:
+        """Jobs that are alike, in one call."""
+        kind = self.dice.choices(list(WHOLE_KINDS), list(WHOLE_KINDS.values()))[0]
+        most = WHOLE_MAX if kind == "quick" else BATCH_MAX
+        n = 1 + int(self.dice.random() ** 2 * most)
+        keys = [f"{self.name}-{self.n + row}" for row in range(1, n + 1)]
+        self.n += n
+        options, (fn, _, *args) = self.call_of(keys[0], kind)
+        self.note.write_many([("invoke", key, kind) for key in keys])
+        view = client.options(**options) if options else client
+        call = view.enqueue_many(fn, keys, *([each] * n for each in args))
+        try:
+            ids = await self.bounded(keys[0], call)
+        except DaemonUnreachable:
+            self.note.write_many([("unknown", key) for key in keys])
+            raise
+        except GmpdError:
+            self.note.write_many([("refused", key) for key in keys])
+            await asyncio.sleep(0.05)
+            return
+        self.note.write_many([("ok", key, id_) for key, id_ in zip(keys, ids, strict=True)])
+        for row in (*self.dice.choices(range(n - 1), k=2), n - 1) if n > 1 else (0,):
+            task = self.wait(keys[row], client.job(ids[row]).result(), ids[row])
+        self.last_ones.append(task)
+        while len(self.last_ones) > WHOLE_WAITED:
+            await asyncio.wait([self.last_ones.pop(0)])
+
     async def put(self, client: gmpd.AsyncClient, key: str, kind: str) -> bool:
         """One job; False when the daemon went before it answered."""
         options, call = self.call_of(key, kind)
         view = client.options(**options) if options else client
         if kind == "volatile":
             try:
-                return self.wait(key, view.submit(*call))
+                self.wait(key, view.submit(*call))
+                return True
             except DaemonUnreachable:  # it is between two daemons
                 self.note.write("unknown", key)
                 return True
@@ -218,12 +255,12 @@ class Caller:
         ended: Awaitable[Any],
         id_: str = "",
         first: Callable[[], Awaitable[Any]] | None = None,
-    ) -> bool:
+    ) -> asyncio.Task[None]:
         """Have the end of a job written, beside other work."""
         task = asyncio.ensure_future(self.await_end(key, ended, id_, first))
         self.waited.add(task)
         task.add_done_callback(self.waited.discard)
-        return True
+        return task
 
     async def await_end(
         self, key: str, ended: Awaitable[Any], id_: str,
@@ -262,5 +299,10 @@ class Caller:
             await asyncio.wait(self.waited)
 
 
+def client(endpoint: str, ledgers: str, seed: str) -> None:
+    """All of it."""
+    asyncio.run(Caller(endpoint, ledgers, seed).serve())
+
+
 if __name__ == "__main__":
-    asyncio.run(Caller(*sys.argv[1:4]).serve())
+    client(*sys.argv[1:4])
