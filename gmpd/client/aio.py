@@ -16,6 +16,7 @@ from typing import Any, Self, TypeAlias
 
 from gmpd import codec, pythons
 from gmpd.client import discovery
+from gmpd.client.aiofutures import AsyncDurableFuture, AsyncJobFuture
 from gmpd.client.aiomap import AsyncMapping, Source
 from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
 from gmpd.client.connection import PLAIN, ClientConnection, T
@@ -37,105 +38,12 @@ from gmpd.client.streams import Incoming, Sink
 from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, NoAnswer, ProtocolError
+from gmpd.errors import DaemonUnreachable, NoAnswer
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options
-from gmpd.submit.events import ItemsReceived, JobDone, JobProgress, apply
+from gmpd.submit.events import ItemsReceived, JobDone, apply
 from gmpd.timeouts import checked, wait_s
-
-
-class AsyncJobFuture(asyncio.Future[Any]):
-    """One job's awaitable. Cancelling it cancels the job."""
-
-    #: How long the job ran, microseconds; once it is done.
-    ran_us = 0
-    _nbytes = 0
-    _seq = 0
-    _name = ""
-    _client: AsyncClient
-    streams = False
-    #: How far the job is, as it told by ``gmpd.progress``; None if it did not.
-    progress: JobProgress | None = None
-
-    @property
-    def job_id(self) -> str:
-        """The job's id, in hex."""
-        return self._client.job_id(self._seq)
-
-    def cancel(self, msg: Any = None, *, force: bool = False) -> bool:
-        """Cancel the future at once, and the job as soon as the daemon hears of it. ``force``: see
-        ``JobFuture.cancel``."""
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self._client.cancel_seqs([self._seq], force=force)
-        return cancelled
-
-    def ended(self, event: JobDone) -> None:
-        """The job's outcome has come."""
-        if self.done():
-            return
-        outcome, payload, buffers, self.ran_us, _ = event
-        self._nbytes = len(payload) + sum(map(len, buffers))
-        if outcome is Outcome.CANCELLED:
-            super().cancel()
-            return
-        if outcome is Outcome.OK and not buffers and codec.is_plain(payload):
-            try:
-                self.set_result(codec.decode(payload))  # no user's code
-            except ProtocolError as error:
-                self.set_exception(error)
-            return
-        threads = self._client.unpickle_threads
-        if threads.is_slow(event, self._name):
-            threads.start(event, lambda: self.job_id, self._name, self._opened)
-        else:
-            self._opened(*threads.unpickle(event, lambda: self.job_id, self._name))
-
-    def _opened(self, value: Any, error: BaseException | None) -> None:
-        if self.done():  # cancelled meanwhile, if only by the value's own code
-            return
-        if error is None:
-            self.set_result(value)
-        else:
-            self.set_exception(_for_asyncio(error))
-
-    def yielded(self, event: ItemsReceived) -> None:
-        """The job was not submitted as a stream."""
-
-    def noted(self, what: str) -> None:
-        """It runs, or a cancel came too late."""
-
-    def progressed(self, progress: JobProgress) -> None:
-        """The job has told how far it is."""
-        self.progress = progress
-
-
-class AsyncDurableFuture(AsyncJobFuture):
-    """The awaitable of a durable job. Cancelling it leaves the job: ``client.job(id).cancel()``."""
-
-    _id = b""
-    _storing: asyncio.Task[None]
-
-    @property
-    def job_id(self) -> str:
-        """The job's id, in hex; empty until it is on disk."""
-        return self._id.hex()
-
-    def cancel(self, msg: Any = None, *, force: bool = False) -> bool:
-        """Wait no more; the job continues, also with ``force``."""
-        self._storing.cancel(msg)
-        return asyncio.Future.cancel(self, msg)
-
-
-def _for_asyncio(error: BaseException) -> BaseException:
-    """``error``, or a RuntimeError where an asyncio future refuses it (StopIteration)."""
-    if not isinstance(error, StopIteration):
-        return error
-    stand_in = RuntimeError(f"the job raised {error!r}")
-    stand_in.__cause__ = error
-    return stand_in
-
 
 #: An AsyncClient seen through job options.
 AsyncView: TypeAlias = OptionsView[AsyncJobFuture, AsyncIterator[Any], AsyncIterator[Any], Source]
@@ -275,17 +183,25 @@ class AsyncClient(
         future = AsyncDurableFuture(loop=self._loop)
         future._client = self
         future._name = job.ref.name
-        future._storing = self._loop.create_task(self._await_durable(job, future))
+        future._awaiting = self._loop.create_task(self._await_durable(job, future))
         return future
 
     async def _await_durable(self, job: Storable, future: AsyncDurableFuture) -> None:
         try:
             future._id = await self._store(job)
+            if future.is_unwanted:
+                self.end_durable(future._id)
+                return
             told = await self.ask_jobs("result", [future._id], None)
             event = ended(told) if told else failed(True, told, future._id)
         except Exception as error:  # noqa: BLE001 - whatever it is, the future gets it
             event = JobDone(Outcome.LOST, b"", (), 0, {"error": error})
         future.ended(event)
+
+    def end_durable(self, job_id: bytes) -> None:
+        """Cancel a durable job by force, without waiting for the daemon's answer."""
+        if not self._closed:
+            self._ask(lambda sink: self._core.ask_jobs("force", [job_id], sink), "force", int)
 
     async def enqueue_with(
         self,

@@ -150,6 +150,21 @@ def told(future):
     except BaseException as error:
         return [type(error).__name__, ""]
 
+async def by_asyncio(address, path):
+    async with gmpd.AsyncClient(address) as c:
+        unsent = c.options(durable=True).submit(sleep, path("unsent"))
+        assert unsent.cancel(force=True)
+        while not unsent.job_id:  # until it is on disk
+            await asyncio.sleep(0.01)
+        ended = await c.job(unsent.job_id).exception(60)
+        left = c.options(durable=True).submit(wait, path("left"), path("never"))
+        running = c.options(durable=True).submit(swallows, path("running"))
+        await asyncio.to_thread(until, path("running"))
+        left.cancel()
+        running.cancel(force=True)
+        return [unsent.cancelled(), type(ended).__name__, running.cancelled(), running.job_id,
+                left.job_id]
+
 def main(address, place, job_id_file):
     found = {}
     path = lambda name: f"{place}/{name}"
@@ -203,6 +218,10 @@ def main(address, place, job_id_file):
             time.sleep(0.01)
         until(path("late"))
         late.cancel(force=True)
+        *found["by asyncio"], running, left = asyncio.run(by_asyncio(address, path))
+        found["by asyncio"].append(type(c.job(running).exception(60)).__name__)
+        found["left"] = c.job(left).state in ("queued", "running")
+        c.job(left).cancel()
         waiting = c.enqueue(sleep, path("for the command"))
         until(path("for the command"))
         open(job_id_file, "w").write(waiting)
@@ -295,5 +314,7 @@ def test_functions_that_do_not_stop_end_with_their_worker(daemon: Daemon, tmp_pa
         "told before": "JobTimeout",
         "no attempt beside it": True,
         "frame ended": True,
+        "by asyncio": [True, "JobCancelled", True, "JobCancelled"],
+        "left": True,
         "by command": "JobCancelled",
     }
