@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import trees
 from tests.leaks import BADGE
-from tests.trees import nodes_of
 
 HERE = Path(__file__).parent
 
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _reads_sources(item: pytest.Item) -> bool:
     """The syntax trees are a million objects: tests of the collector come before them."""
-    return hasattr(getattr(item, "module", None), nodes_of.__name__)
+    return hasattr(getattr(item, "module", None), trees.nodes_of.__name__)
 
 
 def pytest_collection_finish() -> None:
@@ -79,9 +79,8 @@ def pytest_runtest_protocol(
     """What the tests of one file leave alive (modules, reports, caches) lives to the end, too: it
     is frozen, so that the passes of later tests do not look at it again."""
     told = yield
-    if nextitem is None or nextitem.path != item.path:
-        if nextitem is None or not _reads_sources(nextitem):
-            nodes_of.cache_clear()
+    if nextitem is None or (nextitem.path != item.path and not _reads_sources(nextitem)):
+        trees.forget()
         gc.collect()
         gc.freeze()
     return told

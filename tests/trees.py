@@ -5,22 +5,33 @@ from __future__ import annotations
 import ast
 import functools
 import gc
+from collections import defaultdict
 from pathlib import Path
+from typing import TypeVar
+
+Node = TypeVar("Node", bound=ast.AST)
+
+
+def nodes_of(path: Path, *kinds: type[Node]) -> list[Node]:
+    """The nodes of these classes in the file, kind after kind, each kind breadth first."""
+    by_kind = _kinds_of(path)
+    return [node for kind in kinds for node in by_kind.get(kind, ()) if isinstance(node, kind)]
 
 
 @functools.cache
-def imports_of(path: Path) -> list[ast.AST]:
-    """Every import of the file, and every ``if``, as those may hold imports for types only."""
-    return [
-        node for node in nodes_of(path) if isinstance(node, ast.Import | ast.ImportFrom | ast.If)
-    ]
-
-
-@functools.cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    """Every node of the file's syntax tree, breadth first."""
-    gc.disable()  # no node is garbage: its passes took longer than the parser
+def _kinds_of(path: Path) -> dict[type[ast.AST], list[ast.AST]]:
+    """Every node of the file's syntax tree, by its class."""
+    gc.disable()  # no node is garbage: the collector's passes took longer than the parser
     try:
-        return list(ast.walk(ast.parse(path.read_text(), str(path))))
+        found = defaultdict(list)
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            found[type(node)].append(node)
+        gc.freeze()
     finally:
         gc.enable()
+    return found
+
+
+def forget() -> None:
+    """Free the trees: a million objects, through which every pass of the collector would go."""
+    _kinds_of.cache_clear()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from tests.trees import imports_of
+from tests.trees import nodes_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,14 +36,12 @@ def imported(nodes: list[ast.AST]) -> Iterator[str]:
                 yield name if name in modules() else node.module
 
 
-def for_types_only(nodes: list[ast.AST]) -> set[int]:
+def for_types_only(nodes: list[ast.If]) -> set[int]:
     """The nodes under ``if TYPE_CHECKING``, by identity."""
     return {
         id(inner)
         for node in nodes
-        if isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
 
@@ -52,9 +50,9 @@ def graph(*, types: bool) -> Graph:
     """What each module imports, wherever in it; ``types``: for type checking too."""
     found = {}
     for name, path in modules().items():
-        nodes = imports_of(path)
-        skipped = set() if types else for_types_only(nodes)
-        wanted = imported([node for node in nodes if id(node) not in skipped])
+        skipped = set() if types else for_types_only(nodes_of(path, ast.If))
+        imports: list[ast.AST] = [*nodes_of(path, ast.Import), *nodes_of(path, ast.ImportFrom)]
+        wanted = imported([node for node in imports if id(node) not in skipped])
         found[name] = frozenset(wanted) & modules().keys() - {name}
     return {**found, FACE: frozenset()}
 

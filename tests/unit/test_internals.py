@@ -64,74 +64,79 @@ def root(node: ast.AST) -> str:
     return called(node)
 
 
-def owned(nodes: list[ast.AST]) -> Iterator[str]:
+def owned(path: Path) -> Iterator[str]:
     """Names that gmpd's own classes and modules define."""
-    for node in nodes:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
-                yield node.attr
-        elif isinstance(node, ast.Assign) and called(node.targets[0]) == "__slots__":
-            yield from (str(n.value) for n in ast.walk(node) if isinstance(n, ast.Constant))
+    yield from (node.name for node in defined(path))
+    for name in nodes_of(path, ast.Name):
+        if isinstance(name.ctx, ast.Store):
+            yield name.id
+    for attribute in nodes_of(path, ast.Attribute):
+        if isinstance(attribute.ctx, ast.Store) and called(attribute.value) in ("self", "cls"):
+            yield attribute.attr
+    for assign in nodes_of(path, ast.Assign):
+        if called(assign.targets[0]) == "__slots__":
+            yield from (str(n.value) for n in ast.walk(assign) if isinstance(n, ast.Constant))
 
 
-def asked(nodes: list[ast.AST]) -> Iterator[tuple[str, int]]:
+def defined(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
+    yield from nodes_of(path, ast.FunctionDef)
+    yield from nodes_of(path, ast.AsyncFunctionDef)
+    yield from nodes_of(path, ast.ClassDef)
+
+
+def asked(path: Path) -> Iterator[tuple[str, int]]:
     """Private attributes of other objects, also those that are asked for by a string."""
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and private(node.attr):
-            if called(node.value) not in DOCUMENTED:
-                yield node.attr, node.lineno
-        elif isinstance(node, ast.Call) and called(node.func) in ATTRIBUTE_CALLS:
-            name = node.args[1]
+    for attribute in nodes_of(path, ast.Attribute):
+        if private(attribute.attr) and called(attribute.value) not in DOCUMENTED:
+            yield attribute.attr, attribute.lineno
+    for call in nodes_of(path, ast.Call):
+        if called(call.func) in ATTRIBUTE_CALLS:
+            name = call.args[1]
             if isinstance(name, ast.Constant) and private(str(name.value)):
-                yield str(name.value), node.lineno
+                yield str(name.value), call.lineno
 
 
 def theirs() -> set[str]:
     """Private names in the sources of these packages, on this Python."""
-    found = set()
+    found: set[str] = set()
     for package in (asyncio, threading, concurrent.futures):
         assert package.__file__ is not None
         file = Path(package.__file__)
         for path in file.parent.glob("*.py") if file.stem == "__init__" else [file]:
-            for node in nodes_of(path):
-                if isinstance(node, ast.Attribute):
-                    found.add(node.attr)
-                elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                    found.add(node.name)
+            found |= {node.attr for node in nodes_of(path, ast.Attribute)}
+            found |= {node.name for node in defined(path)}
     return {name for name in found if private(name)}
 
 
 def test_no_other_module_imports_a_private_name() -> None:
     found = []
     for path in OTHERS:
-        for node in nodes_of(path):
-            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            else:
+        for name, line in imported(path):
+            top, *rest = name.split(".")
+            if name in NAMED_IN_DOCUMENTS:
                 continue
-            for name in names:
-                top, *rest = name.split(".")
-                if name in NAMED_IN_DOCUMENTS:
-                    continue
-                if top in BEHIND_THE_DOOR and (
-                    private(top) or any(private(r) or r in UNDOCUMENTED for r in rest)
-                ):
-                    found.append(f"{path}:{node.lineno}: {name}")
+            if top in BEHIND_THE_DOOR and (
+                private(top) or any(private(r) or r in UNDOCUMENTED for r in rest)
+            ):
+                found.append(f"{path}:{line}: {name}")
     assert found == []
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """The full names that the file imports, and their lines."""
+    for plain in nodes_of(path, ast.Import):
+        yield from ((alias.name, plain.lineno) for alias in plain.names)
+    for node in nodes_of(path, ast.ImportFrom):
+        if node.level == 0 and node.module:
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
 def test_no_other_module_asks_a_module_for_a_private_name() -> None:
     """``asyncio.tasks._current_tasks`` is as private as one that was imported."""
     found = []
     for path in OTHERS:
-        for node in nodes_of(path):
-            if isinstance(node, ast.Attribute) and root(node) in BEHIND_THE_DOOR:
+        for node in nodes_of(path, ast.Attribute):
+            if root(node) in BEHIND_THE_DOOR:
                 _, *rest = ast.unparse(node).partition("(")[0].split(".")
                 if any(private(r) or r in UNDOCUMENTED for r in rest):
                     found.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
@@ -139,13 +144,10 @@ def test_no_other_module_asks_a_module_for_a_private_name() -> None:
 
 
 def test_every_private_attribute_that_gmpd_does_not_define_is_listed() -> None:
-    own = {name for path in OTHERS for name in owned(nodes_of(path))}
+    own = {name for path in OTHERS for name in owned(path)}
     foreign = theirs() - own - set(LISTED)
     found = [
-        f"{path}:{line}: {name}"
-        for path in OTHERS
-        for name, line in asked(nodes_of(path))
-        if name in foreign
+        f"{path}:{line}: {name}" for path in OTHERS for name, line in asked(path) if name in foreign
     ]
     assert found == []
 
@@ -155,14 +157,14 @@ def test_frames_of_threads_have_one_door() -> None:
     assert [
         f"{path}:{node.lineno}"
         for path in OTHERS
-        for node in nodes_of(path)
-        if isinstance(node, ast.Attribute) and node.attr == "_current_frames"
+        for node in nodes_of(path, ast.Attribute)
+        if node.attr == "_current_frames"
     ] == []
 
 
 def test_whatever_is_listed_is_used() -> None:
-    used = {name for path in OTHERS for name, _ in asked(nodes_of(path))}
-    used |= {name for path in OTHERS for name in owned(nodes_of(path))}
+    used = {name for path in OTHERS for name, _ in asked(path)}
+    used |= {name for path in OTHERS for name in owned(path)}
     assert set(LISTED) <= used
     text = "\n".join(path.read_text() for path in OTHERS)
     assert [name for name in internals.__all__ if name not in text and name != "absent"] == []

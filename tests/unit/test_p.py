@@ -53,7 +53,7 @@ def test_no_part_of_a_p_imports_the_loop() -> None:
     importers = {
         path.stem
         for path in RUNTIME.rglob("*.py")
-        for node in nodes_of(path)
-        if isinstance(node, ast.ImportFrom) and node.module == "gmpd.runtime.loop"
+        for node in nodes_of(path, ast.ImportFrom)
+        if node.module == "gmpd.runtime.loop"
     }
     assert importers <= ABOVE

@@ -82,8 +82,8 @@ def sleeping_calls() -> Iterator[tuple[str, str]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.stem in LESSONS or path.name == "timeouts.py":
             continue
-        for node in nodes_of(path):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        for node in nodes_of(path, ast.Call):
+            if not isinstance(node.func, ast.Attribute):
                 continue
             place = SLEEPS.get(node.func.attr)
             of = ast.unparse(node.func.value)

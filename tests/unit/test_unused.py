@@ -33,33 +33,36 @@ SHORT = 200
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def defined(nodes: list[ast.AST]) -> Iterator[Definition]:
-    """What is defined without a decorator that may register it, dunders aside."""
-    for node in nodes:
-        if not isinstance(node, Definition) or node.name.startswith("__"):
-            continue
-        if all(isinstance(each, ast.Name) for each in node.decorator_list):
+def defined(path: Path) -> Iterator[Definition]:
+    """Definitions without a decorator that may register them, dunders aside."""
+    found: list[Definition] = [*nodes_of(path, ast.FunctionDef), *nodes_of(path, ast.ClassDef)]
+    for node in [*found, *nodes_of(path, ast.AsyncFunctionDef)]:
+        if not node.name.startswith("__") and all(
+            isinstance(each, ast.Name) for each in node.decorator_list
+        ):
             yield node
 
 
-def named(nodes: list[ast.AST]) -> Iterator[str]:
+def named(path: Path) -> Iterator[str]:
     """Names that are read, and words of short texts: `__all__`, `getattr`, names of functions."""
-    for node in nodes:
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            yield node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from re.findall(r"\w+", node.value[:SHORT])
+    for name in nodes_of(path, ast.Name):
+        if isinstance(name.ctx, ast.Load):
+            yield name.id
+    for attribute in nodes_of(path, ast.Attribute):
+        if isinstance(attribute.ctx, ast.Load):
+            yield attribute.attr
+    for constant in nodes_of(path, ast.Constant):
+        if isinstance(constant.value, str):
+            yield from re.findall(r"\w+", constant.value[:SHORT])
 
 
 def test_whatever_is_defined_is_used_by_gmpd_or_meant_for_others() -> None:
     """A name that is used anywhere counts: methods of one name are not told apart."""
-    used = {name for path in SOURCES for name in named(nodes_of(path))}
+    used = {name for path in SOURCES for name in named(path)}
     unused = {
         node.name: f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in SOURCES
-        for node in defined(nodes_of(path))
+        for node in defined(path)
         if node.name not in used
     }
     assert {name: unused[name] for name in unused.keys() - FOR_OTHERS.keys()} == {}
