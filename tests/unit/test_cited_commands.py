@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from gmpd.cli.commands import COMMANDS, _is_here
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +21,11 @@ DOCUMENTS = sorted(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_cited_command_exists(path: Path) -> None:
-    text = path.read_text().partition("## Not yet")[0]  # what the README says is missing
+def test_every_cited_command_exists() -> None:
     known = {name for commands in COMMANDS.values() for name in commands if _is_here(name)}
-    assert set(CITED.findall(text)) - known == set()
+    for path in DOCUMENTS:
+        text = path.read_text().partition("## Not yet")[0]  # the README names missing ones there
+        assert set(CITED.findall(text)) <= known, path
 
 
 def test_the_pattern_finds_commands() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 
 from gmpd.errors import InvariantError
 from gmpd.sched.g import MOVES, GEvent, GStatus, transition
 
 
-@pytest.mark.parametrize(("status", "event"), list(product(GStatus, GEvent)))
-def test_every_move_is_in_the_table_or_raises(status: GStatus, event: GEvent) -> None:
-    if (status, event) in MOVES:
-        assert transition(status, event) is MOVES[status, event]
-    else:
-        with pytest.raises(InvariantError, match=status.name.lower()):
-            transition(status, event)
+@pytest.mark.parametrize("status", GStatus)
+def test_every_move_is_in_the_table_or_raises(status: GStatus) -> None:
+    for event in GEvent:
+        if (status, event) in MOVES:
+            assert transition(status, event) is MOVES[status, event]
+        else:
+            with pytest.raises(InvariantError, match=status.name.lower()):
+                transition(status, event)
 
 
 def test_a_forbidden_move_tells_the_story() -> None:

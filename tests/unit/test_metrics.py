@@ -65,16 +65,16 @@ def test_no_two_metrics_share_a_name() -> None:
     assert len(BY_NAME) == len(METRICS)
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
-def test_a_metric_is_named_as_prometheus_wants_it(metric: Any) -> None:
-    assert re.fullmatch(r"(gmpd|go_sched)_[a-z0-9_]+", metric.name)
-    assert metric.help.endswith((".", ". ")) or metric.help[-1] not in " \n"
-    assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
-    assert metric.unit in {"", "seconds", "bytes", "threads", "goroutines"}
-    if metric.unit:
-        assert metric.name.removesuffix("_total").endswith(f"_{metric.unit}")
-    assert not {"job", "pid", "client", "session", "instance"} & set(metric.labels)
-    assert bool(metric.bounds) == (metric.kind is Kind.HISTOGRAM)
+def test_a_metric_is_named_as_prometheus_wants_it() -> None:
+    for metric in METRICS:
+        assert re.fullmatch(r"(gmpd|go_sched)_[a-z0-9_]+", metric.name)
+        assert metric.help.endswith((".", ". ")) or metric.help[-1] not in " \n", metric
+        assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total"), metric
+        assert metric.unit in {"", "seconds", "bytes", "threads", "goroutines"}, metric
+        if metric.unit:
+            assert metric.name.removesuffix("_total").endswith(f"_{metric.unit}")
+        assert not {"job", "pid", "client", "session", "instance"} & set(metric.labels), metric
+        assert bool(metric.bounds) == (metric.kind is Kind.HISTOGRAM), metric
 
 
 def test_every_metric_has_a_value_in_a_whole_snapshot(daemon: Daemon) -> None:
@@ -137,14 +137,13 @@ def test_without_any_snapshot_only_the_gateway_speaks(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["text", 7, [1], {"a": {"b": None}}, [[]], None, -1, [None]])
-@pytest.mark.parametrize("key", ["ps", "jobs", "queue", "hist", "messages", "state", "procs"])
 def test_nonsense_costs_the_metrics_that_read_it_and_nothing_else(
-    daemon: Daemon, key: str, nonsense: Any
+    daemon: Daemon, nonsense: Any
 ) -> None:
-    daemon.snapshot[key] = nonsense
-    generate_latest(daemon.registry)
-    assert daemon.value("gmpd_coordinator_up") == 1
-    assert daemon.value("gmpd_sessions") == 3
+    for key in ("ps", "jobs", "queue", "hist", "messages", "state", "procs"):
+        daemon.snapshot[key] = nonsense
+    lines = generate_latest(daemon.registry).decode().splitlines()
+    assert {"gmpd_coordinator_up 1.0", "gmpd_sessions 3.0"} <= set(lines)
 
 
 def test_a_metric_that_cannot_be_read_is_counted_and_named_once(

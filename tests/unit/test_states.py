@@ -24,17 +24,19 @@ class Thing:
         return "job c/7 m:f"
 
 
-@pytest.mark.parametrize("to", JobState, ids=lambda s: s.name)
 @pytest.mark.parametrize("start", JobState, ids=lambda s: s.name)
-def test_each_move_is_allowed_or_forbidden_with_the_story(start: JobState, to: JobState) -> None:
-    thing = Thing(start)
-    if (start, to) in ALLOWED:
-        transition(thing, to)
-        assert thing.state is to
-        return
-    with pytest.raises(InvariantError, match=f"{start.name} -> {to.name} is forbidden: job c/7"):
-        transition(thing, to)
-    assert thing.state is start
+def test_each_move_is_allowed_or_forbidden_with_the_story(start: JobState) -> None:
+    for to in JobState:
+        thing = Thing(start)
+        if (start, to) in ALLOWED:
+            transition(thing, to)
+            assert thing.state is to
+            continue
+        with pytest.raises(
+            InvariantError, match=f"{start.name} -> {to.name} is forbidden: job c/7"
+        ):
+            transition(thing, to)
+        assert thing.state is start
 
 
 def test_every_state_is_left_for_the_end_which_nothing_leaves() -> None:

@@ -26,11 +26,11 @@ from tests.desk import MS, Desk, handed, only, payloads
 # ------------------------------------------------------------------------------ whom to ask
 
 
-@pytest.mark.parametrize("n", range(1, 40))
-def test_a_search_visits_every_p_once(n: int) -> None:
+def test_a_search_visits_every_p_once() -> None:
     order = RandomOrder(7)
-    for _ in range(20):
-        assert sorted(order.positions(n)) == list(range(n))
+    for n in range(1, 40):
+        for _ in range(20):
+            assert sorted(order.positions(n)) == list(range(n))
 
 
 def test_no_ps_no_search() -> None:
