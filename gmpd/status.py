@@ -107,7 +107,8 @@ class PStatus(Struct):
     p: int = 0
     up: int = 0
     #: starting, idle, searching, running, draining, dead, or deaf: its loop has made no round for
-    #: 250 ms while it holds work, and ``running`` names the function.
+    #: 250 ms while it holds work, and ``running`` names the function. Among the answers to
+    #: ``stacks`` also leaving: another worker has taken its P over.
     state: str = "dead"
     #: By reason.
     restarts: Counts = field(default_factory=dict)

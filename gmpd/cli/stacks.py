@@ -29,7 +29,8 @@ LINK_S = 10.0
 )  # fmt: skip
 @standard
 def command(app: App, p: int | None, limit: int, timeout: float) -> int:
-    """Print the stack of every G of P, or of all Ps, parked ones too.
+    """Print the stack of every G of P, or of all Ps, parked ones too. Workers that were replaced
+    and end their jobs are among them.
 
     A worker that does not answer in time is named, with its status; from Python 3.14 on its
     threads' stacks are read from outside, unless it is inside C code. The exit code is then 5.
@@ -52,6 +53,8 @@ def command(app: App, p: int | None, limit: int, timeout: float) -> int:
 def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
     status = read_p(each["status"])
     who = f"P{each['p']}, worker {status.pid or '-'}"
+    if status.state == "leaving":
+        who += ", which leaves"
     if not each["answered"]:
         app.say(f"{who}: {silence(status)}", level=-1)
         if text := stacks_of(status.pid or 0, timeout):

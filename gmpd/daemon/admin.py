@@ -8,10 +8,10 @@ the GIL) or die: then its status is the answer, at the latest when the time is o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -22,9 +22,12 @@ from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.recycling import Told
-from gmpd.daemon.snapshot import Observed, p_status, snapshot
+from gmpd.daemon.snapshot import Observed, former_status, p_status, snapshot
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
+from gmpd.sched.leavers import number_beside, p_of
+from gmpd.sched.records import PRecord
+from gmpd.status import PStatus
 
 #: Questions that only workers can answer.
 ASKED_OF_WORKERS: Final[dict[str, Literal["stacks", "sched"]]] = {
@@ -42,6 +45,9 @@ STACKS_WAIT_S_MAX = 20.0
 #: Questions that may wait for workers at a time: people ask them, and each answer may be large.
 OPEN_MAX = 64
 
+#: A worker, for as long as it lives: its P and epoch.
+Who: TypeAlias = tuple[int, int]
+
 
 def _nothing() -> None:
     pass
@@ -54,9 +60,11 @@ class FanoutCall:
     peer: bytes
     request: int
     due_ns: int
-    #: Ps that have not answered.
-    silent: set[int]
-    answers: dict[int, Any] = field(default_factory=dict)
+    #: Workers that have not answered.
+    silent: set[Who]
+    #: Of those that were asked: the ones that had left their P.
+    left: Collection[Who] = ()
+    answers: dict[Who, Any] = field(default_factory=dict)
 
 
 class Fanout:
@@ -68,25 +76,32 @@ class Fanout:
         self._open: dict[int, FanoutCall] = {}
         self._next = 1
 
-    def open(self, peer: bytes, request: int, ps: Iterable[int], due_ns: int) -> int:
+    def open(
+        self,
+        peer: bytes,
+        request: int,
+        asked: Iterable[Who],
+        due_ns: int,
+        left: Collection[Who] = (),
+    ) -> int:
         """Begin one; its number. ConfigError when too many are open."""
         if len(self._open) >= OPEN_MAX:
             raise ConfigError(f"{OPEN_MAX} questions to workers wait already: ask again later")
         number = self._next
         self._next += 1
-        self._open[number] = FanoutCall(peer, request, due_ns, set(ps))
+        self._open[number] = FanoutCall(peer, request, due_ns, set(asked), left)
         self._changed()
         return number
 
-    def answered(self, number: int, p: int, value: Any) -> None:
+    def answered(self, number: int, who: Who, value: Any) -> None:
         """A worker's answer; one that comes late, or was not asked for, changes nothing."""
         call = self._open.get(number)
-        if call is not None and p in call.silent:
-            call.silent.remove(p)
-            call.answers[p] = value
+        if call is not None and who in call.silent:
+            call.silent.remove(who)
+            call.answers[who] = value
             self._changed()
 
-    def take(self, now: int, alive: Iterable[int]) -> list[FanoutCall]:
+    def take(self, now: int, alive: Iterable[Who]) -> list[FanoutCall]:
         """Those that are over: all have answered, or are not ``alive``, or the time has passed."""
         alive = set(alive)
         over = [
@@ -226,10 +241,16 @@ class AdminApi:
     def _ask_workers(
         self, peer: bytes, request: int, what: Literal["stacks", "sched"], params: dict[str, Any]
     ) -> bool:
-        """Ask one P or all of them for their Gs; False when there is no such P."""
+        """Ask one P or all of them for their Gs, the leaving workers too if that is for their
+        stacks; False when there is no such P."""
         p, limit = params.get("p"), params.get("limit", STACKS_GS)
         wait_s = params.get("wait_s", STACKS_WAIT_S)
-        asked = [each for each in range(self._c.pool.procs) if p in (None, each)]
+        ps = [each for each in range(self._c.pool.procs) if p in (None, each)]
+        records = [record for each in ps if (record := self._c.sched.ps.get(each)) is not None]
+        leaving = self._c.sched.leaving.values() if what == "stacks" else ()
+        left = [record for record in leaving if p in (None, p_of(record.p))]
+        vacant = {(each, 0) for each in ps} - {(record.p, 0) for record in records}
+        asked = vacant | {who_is(record) for record in (*records, *left)}
         if type(limit) is not int or not 1 <= limit <= STACKS_GS_MAX:
             raise ConfigError(f"limit must be 1 to {STACKS_GS_MAX}, not {limit!r}")
         if type(wait_s) not in (int, float) or not 0 < wait_s <= STACKS_WAIT_S_MAX:
@@ -237,12 +258,10 @@ class AdminApi:
         if not asked:
             return False
         due_ns = time.monotonic_ns() + int(wait_s * 1e9)
-        number = self.fanout.open(peer, request, asked, due_ns)
+        number = self.fanout.open(peer, request, asked, due_ns, [*map(who_is, left)])
         question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
-        for each in asked:
-            record = self._c.sched.ps.get(each)
-            if record is not None:
-                self._c.workers.tell(record, protocol.Ask(number, what, question))
+        for record in (*records, *left):
+            self._c.workers.tell(record, protocol.Ask(number, what, question))
         return True
 
     def worker_died(self) -> None:
@@ -252,18 +271,40 @@ class AdminApi:
 
     def _due(self, now: int) -> None:
         """Questions whose workers have answered, or whose time is over, get their replies."""
-        able = [p for p, record in self._c.sched.ps.items() if record.ready]
+        sched = self._c.sched
+        able = [who_is(record) for record in sched.ps.values() if record.ready]
+        able += map(who_is, sched.leaving.values())
         for call in self.fanout.take(now, able):
             self._c.clients.send(call.peer, self._told(call))
         self._deadline.set(self.fanout.next_due())
 
     def _told(self, call: FanoutCall) -> protocol.Reply:
         """The answers of workers; of one that did not answer, its status."""
-        now = time.monotonic_ns()
         answers: list[dict[str, Any]] = []
-        for p in sorted(call.silent | call.answers.keys()):
-            answer = call.answers.get(p)
-            status = msgspec.to_builtins(p_status(self._c, p, now))
-            known = {"p": p, "answered": answer is not None, "status": status}
+        for who in sorted(call.silent | call.answers.keys()):
+            answer = call.answers.get(who)
+            if answer is None and who in call.left and not self._is_leaving(who):
+                continue  # it had nothing more to do, and has ended
+            status = msgspec.to_builtins(self._status(who))
+            known = {"p": who[0], "answered": answer is not None, "status": status}
             answers.append(known | (answer or {}))
         return protocol.Reply(call.request, True, {"ps": answers})
+
+    def _is_leaving(self, who: Who) -> bool:
+        return number_beside(*who) in self._c.sched.leaving
+
+    def _status(self, who: Who) -> PStatus:
+        """Of a worker that was asked a moment ago, and may have left its P or ended since."""
+        p, epoch = who
+        now = time.monotonic_ns()
+        if self._is_leaving(who):
+            return former_status(self._c, self._c.sched.leaving[number_beside(p, epoch)], now)
+        serving = self._c.sched.ps.get(p)
+        if serving is not None and serving.epoch > epoch > 0:
+            return PStatus(p, epoch=epoch)  # dead
+        return p_status(self._c, p, now)
+
+
+def who_is(record: PRecord) -> Who:
+    """The worker that a record is about."""
+    return p_of(record.p), record.epoch

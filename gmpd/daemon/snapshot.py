@@ -202,6 +202,19 @@ def p_status(c: Observed, p: int, now: int) -> PStatus:
     return out
 
 
+def former_status(c: Observed, record: PRecord, now: int) -> PStatus:
+    """The status of a leaving worker, without its totals, which are its P's."""
+    out = PStatus(p_of(record.p), up=1, state="leaving", epoch=record.epoch)
+    out.started, out.overrunning = len(record.started), len(record.overrunning)
+    out.overruns_now = _overrunning(record, now)
+    worker = c.supervisor.processes.get(record.p)
+    if worker is not None:
+        out.pid = worker.process.pid
+        out.beat_age_s = max(0, now - (worker.shm.slots[Slot.BEAT_NS] or now)) / 1e9
+        out.running, out.running_s = _running(record, worker.shm.slots, now)
+    return out
+
+
 def _isolated(c: Observed, now: int) -> Isolated:
     isolated = c.sched.isolated
     oldest = min((job.accepted_ns for job in isolated.queue.heads()), default=now)

@@ -25,6 +25,7 @@ from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
 from gmpd.netpoll import Router
 from gmpd.sched import events
+from gmpd.sched.leavers import p_of
 from gmpd.sched.records import PRecord
 from gmpd.sched.schedt import Sched
 
@@ -38,7 +39,7 @@ class Workers:
     """Every worker that said Hello, by the routing id of its connection.
 
     ``welcome`` gives the answer to a Hello; ``answered`` takes the number of an administrative
-    question, a P, and its answer.
+    question, the P and epoch of a worker, and its answer.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Workers:
         sched: Sched,
         pool: WorkerPool,
         router: Router,
-        answered: Callable[[int, int, Any], None],
+        answered: Callable[[int, tuple[int, int], Any], None],
         traffic: Traffic,
         welcome: Callable[[], protocol.Welcome],
         faults: Faults,
@@ -141,7 +142,7 @@ class Workers:
                 handle(events.NotCancelled(p, epoch, tokens), now)
             case protocol.Answer(request, value):
                 handle(events.Heard(p, epoch), now)
-                self._answered(request, p, value)
+                self._answered(request, (p_of(p), epoch), value)
             case protocol.Children(n, asked):
                 handle(events.ChildrenCounted(p, epoch, n, asked), now)
             case protocol.Route():

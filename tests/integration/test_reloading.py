@@ -211,6 +211,13 @@ def test_watched_workers_run_what_was_saved(serve: Serve, short_tmp: Path) -> No
 
     saved("def version(): return 2\n", 1)
     assert daemon.run("app:version") == (Outcome.OK, 2)
+    client.until(lambda: len(daemon.status()["recycling"]["leaving"]) == 1)
+    stacks = daemon.cli("stacks")
+    assert stacks.returncode == 0, stacks.stderr
+    (left,) = daemon.status()["recycling"]["leaving"]
+    (dump,) = [each for each in stacks.stdout.split("\nP") if f"worker {left['pid']}," in each]
+    assert "which leaves: 1 goroutine\n" in dump
+    assert "app.py" in dump
     gate.touch()
     assert client.outcomes(running)[0][:2] == (Outcome.OK, 1)
 
