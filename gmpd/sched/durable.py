@@ -33,6 +33,7 @@ from gmpd import protocol
 from gmpd.protocol import Outcome
 from gmpd.sched import events
 from gmpd.sched.durable_ends import Held, Judge, result_of
+from gmpd.sched.durable_functions import DefinedFunctions
 from gmpd.sched.records import Failure, Outcomes
 from gmpd.sched.stored import (
     Again,
@@ -72,8 +73,6 @@ from gmpd.sched.stored import (
 WINDOW = 8192
 #: The window is filled again when this many are free: one transaction for many jobs.
 REFILL = WINDOW // 8
-#: Functions that stay defined although no job in the window calls them.
-FUNCTIONS_MAX = 1024
 #: The ledger had no room, or the daemon no worker: the jobs are submitted again after this (ms).
 PAUSE_MS = 1000
 #: How often the store is searched for jobs whose times have passed, at least and at most (ms).
@@ -116,18 +115,6 @@ class Ports(Protocol):
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
 
 
-class _Defined:
-    """A function that the session has defined."""
-
-    __slots__ = ("fid", "name", "needs", "users")
-
-    def __init__(self, fid: int, name: str, needs: tuple[bytes, ...]) -> None:
-        self.fid = fid
-        self.name = name
-        self.needs = needs
-        self.users = 0
-
-
 class Durable:
     """The client that submits durable jobs, as session ``sid``. Not for two threads."""
 
@@ -135,10 +122,10 @@ class Durable:
         self._ports = ports
         self._sid = sid
         self._judge = judge
-        self._next_seq = self._next_fid = 1
+        self._next_seq = 1
         self._by_seq: dict[int, Held] = {}
         self._by_id: dict[bytes, Held] = {}
-        self._functions: dict[bytes, _Defined] = {}
+        self._functions = DefinedFunctions(self._sid, self._ports.feed)
         #: Places of the window that jobs have which are being stored.
         self._reserved = 0
         #: The store may have jobs that are due and not in the window.
@@ -398,11 +385,10 @@ class Durable:
             self._give_back([job.number for job in jobs])
             return
         for function in functions:
-            self._define(function)
+            self._functions.define(function)
         for run in _runs(jobs):
             self._submit_run(run)
-        if len(self._functions) > FUNCTIONS_MAX:
-            self._undefine_unused()
+        self._functions.shrink()
 
     def _submit_run(self, run: list[QueuedJob]) -> None:
         """Jobs of one function with the same options."""
@@ -416,31 +402,6 @@ class Durable:
         options = self._judge.options(run[0])
         submit = protocol.Submit(function.fid, first, options, payloads, None)
         self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
-
-    def _define(self, function: StoredFunction) -> None:
-        if function.digest in self._functions:
-            return
-        defined = _Defined(self._next_fid, function.name, function.needs)
-        self._next_fid += 1
-        self._functions[function.digest] = defined
-        for part in function.needs:
-            self._functions[part].users += 1
-        needs = [self._functions[part].fid for part in function.needs]
-        define = protocol.Define(defined.fid, function.kind, function.name, function.payload, needs)
-        digest = function.digest if function.payload else b""
-        self._ports.feed(events.Defined(self._sid, define, digest))
-
-    def _undefine_unused(self) -> None:
-        """Forget functions that no job in the window calls, then the parts that only they need."""
-        fids = []
-        for digest, defined in reversed(list(self._functions.items())):  # parts came first
-            if not defined.users:
-                fids.append(defined.fid)
-                del self._functions[digest]
-                for part in defined.needs:
-                    self._functions[part].users -= 1
-        if fids:
-            self._ports.feed(events.Undefined(self._sid, fids))
 
     def _give_back(self, numbers: Sequence[int], at_ms: int | None = None) -> None:
         self._ports.store(GiveBack(tuple(numbers), at_ms), _ignore)
