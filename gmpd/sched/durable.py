@@ -205,8 +205,7 @@ class Durable:
         for job, _ in fresh:
             # The clock may have been set back since: what was not to wait does not.
             self.is_due(job.run_at_ms if job.run_at_ms > job.created_ms else 0)
-            if job.expires_ms is not None:
-                self._sweep_ms = min(self._sweep_ms, job.expires_ms)
+            self._sweep_by(job.expires_ms)
         self._refill()
 
     def await_result(self, link: Any, request: int, id_: bytes) -> None:
@@ -399,7 +398,7 @@ class Durable:
             self._by_seq[seq] = self._by_id[job.id] = Held(job, seq)
         function.users += len(run)
         payloads = [job.payload for job in run]
-        options = self._judge.options(run[0])
+        options = self._judge.options(run[0], self._ports.wall_ms())
         submit = protocol.Submit(function.fid, first, options, payloads, None)
         self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
 
@@ -432,8 +431,10 @@ class Durable:
                     ids.append(held.job.id)
                 case Again():
                     again.append(verdict)
+                    self._sweep_by(held.job.expires_ms)
                 case None:
                     back.append(held.job.number)
+                    self._sweep_by(held.job.expires_ms)
         self._delivered += len(out.seqs)
         if len(self._left) > WINDOW:
             self._drop_ended_frames()
@@ -513,6 +514,11 @@ class Durable:
             self._sweep_ms = wall_ms + SWEEP_MAX_MS
             self._ports.store(Sweep(wall_ms), self._swept)
 
+    def _sweep_by(self, expires_ms: int | None) -> None:
+        """A job that expires then waits in the store."""
+        if expires_ms is not None:
+            self._sweep_ms = min(self._sweep_ms, expires_ms)
+
     def _swept(self, answer: Answer | StoreFailure) -> None:
         if isinstance(answer, StoreFailure):
             return
@@ -541,10 +547,14 @@ def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
 
 def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
     """Neighbours that fit into one Submit."""
-    for _, same in groupby(jobs, key=lambda job: (job.function, job.options, job.used)):
+    for _, same in groupby(jobs, key=_made_alike):
         run = list(same)
         for at in range(0, len(run), protocol.BATCH_JOBS_MAX):
             yield run[at : at + protocol.BATCH_JOBS_MAX]
+
+
+def _made_alike(job: QueuedJob) -> tuple[bytes, bytes, int, int | None]:
+    return job.function, job.options, job.used, job.expires_ms
 
 
 def _expect(answer: Any, kind: type[_A]) -> _A:

@@ -59,11 +59,14 @@ class Judge:
         self._jitter = jitter
         self._options: dict[bytes, tuple[Options, Options]] = {}
 
-    def options(self, job: QueuedJob) -> Options:
+    def options(self, job: QueuedJob, wall_ms: int) -> Options:
         """The options with which the ledger gets a job: one attempt, at once."""
         single = self._parsed(job.options)[1]
         if single.backoff_fn is not None:
-            return msgspec.structs.replace(single, attempt=job.used)
+            single = msgspec.structs.replace(single, attempt=job.used)
+        if job.expires_ms is not None:
+            left_s = max(0, job.expires_ms - wall_ms) / 1000
+            single = msgspec.structs.replace(single, expires=left_s)
         return single
 
     def _parsed(self, packed: bytes) -> tuple[Options, Options]:
@@ -83,12 +86,13 @@ class Judge:
         outcome, details = out.specials.get(row, (Outcome.OK, _NOTHING))
         payload, buffers = out.payloads[row], tuple(map(bytes, out.buffers[row] or ()))
         job = held.job
+        name = "expired" if details.get("expired") else outcome.name.lower()
 
         def attempt(text: str = "") -> Attempt:
             error = payload if outcome is Outcome.ERROR else b""
             return Attempt(
                 job.attempt, wall_ms, out.ran_us[row], details.get("p"), details.get("pid"),
-                outcome.name.lower(), error, text or details.get("text", ""),
+                name, error, text or details.get("text", ""),
                 _began_ms(held, wall_ms, out.ran_us[row]),
                 job.deaths + bool(outcome is Outcome.LOST and details.get("blamed")),
                 details.get("log_end", 0), details.get("log", b""),
@@ -107,10 +111,9 @@ class Judge:
             case Outcome.ERROR:
                 text = _text_of(payload, details.get("remark", ""))
                 return self._failed(held, attempt(text), end, details, payload)
+            case Outcome.TIMEOUT if details.get("expired") or details.get("runs_on"):
+                return end(StoredState.EXPIRED if details.get("expired") else StoredState.FAILED)
             case Outcome.TIMEOUT:
-                runs_on = details.get("runs_on", False)
-                if runs_on:
-                    return end(StoredState.FAILED)
                 return self._failed(held, attempt(), end, details)
             case Outcome.LOST:
                 return self._lost(held, details, attempt(), end)

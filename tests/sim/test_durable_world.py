@@ -4,7 +4,7 @@ The store applies operations later, some at a time, and its answers come later s
 coordinator ends all workers, loses what was not applied and what was not told, and boots again from
 the tables. Clients ask again for what was not answered. Whatever happens: an acknowledged job comes
 to one end, which stays; two attempts never run at once; ``once=True`` never starts twice; nothing
-starts after its end was told. Planted faults, one per promise, are found.
+starts after its end was told, or after its ``expires``. Planted faults, one per promise, are found.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
-        self.wall = 1_000_000
+        self.wall = self.turned = 1_000_000
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self.db.executescript(SCHEMA)
         self.jobs: dict[bytes, NewJob] = {}
@@ -75,7 +75,7 @@ class World:
         #: The end that some client was told.
         self.told: dict[bytes, int] = {}
         self.starts: Counter[bytes] = Counter()
-        self.boots = 0
+        self.boots = self.expired = 0
         self.boot()
 
     def close(self) -> None:
@@ -154,6 +154,7 @@ class World:
         options = encode(protocol.Options(**self.dice.choice(OPTIONS)))
         once = self.dice.random() < 0.2
         later = self.dice.choice((0, 0, 30))
+        expires = self.wall + self.dice.choice((5, 50)) if self.dice.random() < 0.2 else None
         jobs = []
         for _ in range(self.dice.randint(1, 3)):
             id_ = self.dice.randbytes(16)
@@ -161,7 +162,7 @@ class World:
             jobs.append(
                 NewJob(
                     id_, digest, FUNCTION.digest, "c", self.dice.randint(0, 1), options, id_, (),
-                    self.wall, self.wall + later, once=once,
+                    self.wall, self.wall + later, expires, once=once,
                 )
             )  # fmt: skip
             self.jobs[id_] = jobs[-1]
@@ -222,6 +223,7 @@ class World:
             told(answer)
 
     def turn(self) -> None:
+        self.turned = self.wall
         again = True
         while again:
             again = False
@@ -285,6 +287,8 @@ class World:
         if id_ not in self.revived:
             assert id_ not in self.told, "it starts after its end was told"
             assert not (self.jobs[id_].once and self.starts[id_]), "once=True starts twice"
+            expires = self.jobs[id_].expires_ms
+            assert expires is None or self.turned < expires, "it starts after its expires"
         self.starts[id_] += 1
         attempt.begun = True
         self.desk.start(self.desk.sched.ps[p], [token])
@@ -354,6 +358,9 @@ class World:
                 assert self.starts[id_] <= 1
             if result.state is StoredState.CANCELLED:  # type: ignore[union-attr]
                 assert id_ in self.cancelled
+            if result.state is StoredState.EXPIRED:  # type: ignore[union-attr]
+                assert self.jobs[id_].expires_ms is not None
+                self.expired += 1
 
     def unended(self) -> list[bytes]:
         ids = sorted(self.acknowledged)
@@ -379,6 +386,28 @@ def test_acknowledged_jobs_end_once_whatever_crashes(first: int) -> None:
     worlds = [live(seed) for seed in range(first, first + 100)]
     assert sum(world.boots for world in worlds) > 100
     assert sum(len(world.told) for world in worlds) > 500
+    assert sum(world.expired for world in worlds) > 50
+
+
+def test_a_job_expires_while_it_waits_for_its_next_attempt() -> None:
+    world = World(1)
+    options = encode(protocol.Options(retries=1, backoff=(3600, 3600, 1, 0)))
+    id_ = b"i" * 16
+    digest = content_digest(FUNCTION.digest, options, id_, ())
+    job = NewJob(
+        id_, digest, FUNCTION.digest, "c", 0, options, id_, (), world.wall, world.wall,
+        world.wall + 60_000,
+    )  # fmt: skip
+    world.jobs[id_] = job
+    world.send([job])
+    while not world.live():
+        for move in (world.apply, world.deliver, world.turn, world.begin):
+            move()
+    ((p, token),) = [(p, token) for p, held in world.workers.items() for token in held]
+    world.desk.finish(world.desk.sched.ps[p], [token], Outcome.ERROR)
+    world.turn()
+    assert world.durable.next_ms() <= world.wall + 60_000
+    world.close()
 
 
 # -- planted faults --------------------------------------------------------------------------------

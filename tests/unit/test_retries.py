@@ -173,7 +173,18 @@ def test_a_function_of_durable_jobs_is_told_the_attempt() -> None:
     for told, expected in ((None, None), (("name", "m:wait", b""), 4)):
         packed = msgspec.msgpack.encode(Options(retries=9, backoff_fn=told))
         job = QueuedJob(7, b"i" * 16, b"f", packed, b"", (), 6, 0, 2, None, False)
-        assert judge.options(job).attempt == expected
+        assert judge.options(job, 0).attempt == expected
+
+
+def test_a_durable_job_that_is_held_expires_when_its_row_says() -> None:
+    judge = Judge(3, lambda: 0.0)
+    packed = msgspec.msgpack.encode(Options())
+    job = QueuedJob(7, b"i" * 16, b"f", packed, b"", (), 1, 0, 0, 5000, False)
+    assert [judge.options(job, wall_ms).expires for wall_ms in (3000, 5000, 6000)] == [2, 0, 0]
+    ended = judged(Outcome.TIMEOUT, {"expired": True, "text": "too late"})
+    assert isinstance(ended, Ended)
+    assert ended.state is StoredState.EXPIRED
+    assert (ended.attempt.outcome, ended.attempt.text) == ("expired", "too late")
 
 
 # ------------------------------------------------------------------------- advice of the worker
