@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,9 @@ SERVE = "from gmpd.config import Config; from gmpd.daemon.serve import serve; se
 class Daemon:
     """A daemon of two Ps with the functions of the load tests and a gateway on a free port."""
 
+    #: In its directory, the file of its standard error; empty: that is the test's.
+    LOG = ""
+
     def __init__(self, directory: Path, **environment: str) -> None:
         self.directory = directory
         self.env = {
@@ -36,9 +40,11 @@ class Daemon:
             "PYTHONPATH": str(ROOT),
             **environment,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE], env=self.env, cwd=directory, stdout=subprocess.PIPE
-        )
+        with (directory / self.LOG).open("ab") if self.LOG else nullcontext() as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SERVE], env=self.env, cwd=directory,
+                stdout=subprocess.PIPE, stderr=stderr,
+            )  # fmt: skip
         self.url = ""
 
     def wait_ready(self) -> Self:

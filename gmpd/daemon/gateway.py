@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Gateway:
         self.url: str | None = None
         #: Why it serves nowhere, and will not; empty while it does or may.
         self.problem = ""
+        #: The log was moved away while it started.
+        self._is_reopen_due = False
         self._start()
 
     def _start(self) -> None:
@@ -67,6 +70,8 @@ class Gateway:
         if line:
             said = json.loads(line)
             self.url, self.problem = said.get("url"), str(said.get("problem", ""))
+            if self._is_reopen_due:
+                self.reopen_log()
             return True
         self.url = None
         code = self._process.wait()
@@ -88,6 +93,12 @@ class Gateway:
             return False
         self.problem = ""
         return True
+
+    def reopen_log(self) -> None:
+        """Have it open its log again, once it serves: before that, the signal would end it."""
+        self._is_reopen_due = self.url is None
+        if not self._is_reopen_due:
+            self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End it."""

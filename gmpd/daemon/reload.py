@@ -6,8 +6,6 @@ SIGHUP, `gmpd reload` and systemd ask for it. Nothing is changed when the settin
 from __future__ import annotations
 
 import logging
-import os
-import stat
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +16,7 @@ from gmpd.config.live import take_over
 from gmpd.daemon.notify import Notifier, datagram
 from gmpd.daemon.recycling import Told
 from gmpd.errors import ConfigError
+from gmpd.logfile import LogFile
 
 log = logging.getLogger("gmpd.serve")
 
@@ -36,7 +35,8 @@ class Reloadable(Protocol):
 
 class Reloads:
     """``reread`` gives the settings as a daemon that starts now would have them, ``procs_of`` the
-    number of Ps for them. Both raise ConfigError."""
+    number of Ps for them. Both raise ConfigError. ``reopen`` has other processes that live on open
+    the log again."""
 
     def __init__(
         self,
@@ -44,18 +44,21 @@ class Reloads:
         reread: Callable[[], Config],
         procs_of: Callable[[Config], int],
         notifier: Notifier,
+        reopen: Callable[[], None],
     ) -> None:
         self._daemon = daemon
         self._reread = reread
         self._procs_of = procs_of
         self._notifier = notifier
         self._log_file = LogFile()
+        self._reopen = reopen
 
     def reload(self, why: str, told: Told | None = None) -> int:
         """Begin a reload; how many workers it replaces. ``told`` is called when it is over, with
         the reason if a successor could not start. Raises ConfigError, nothing changed, for
         settings that are wrong and for a daemon that drains."""
         self._log_file.reopen()
+        self._reopen()
         if self._daemon.draining:
             raise ConfigError("the daemon drains: it replaces no worker")
         new, changed, rest = take_over(self._daemon.config, self._reread())
@@ -87,36 +90,3 @@ class Reloads:
             self.reload("SIGHUP")
         except ConfigError as error:
             log.error("SIGHUP: nothing is reloaded: %s", error)
-
-
-class LogFile:
-    """The file that standard error goes to, if it is one: it is moved away to be rotated, and made
-    again on demand."""
-
-    def __init__(self, fd: int = 2) -> None:
-        self._fd = fd
-        self._path = ""
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            self._path = os.readlink(f"/proc/self/fd/{fd}")
-
-    def reopen(self) -> None:
-        """Write to the file of that name from now on; workers that start later do, too."""
-        if not self._path or self._is_there():
-            return
-        mode = stat.S_IMODE(os.fstat(self._fd).st_mode)
-        try:
-            new = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
-        except OSError as error:
-            log.error("%s cannot be opened again: %s", self._path, error.strerror)
-            return
-        old = os.fstat(self._fd)
-        for fd in {1, self._fd}:
-            if os.path.samestat(os.fstat(fd), old):
-                os.dup2(new, fd)
-        os.close(new)
-
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
-        except OSError:
-            return False

@@ -202,6 +202,11 @@ class Presence:
         sched = self._coordinator.sched
         return f"{len(sched.ps)} Ps, {len(sched.queue)} jobs queued, {sched.unfinished} unfinished"
 
+    def reopen_log(self) -> None:
+        """The log was moved away."""
+        if self._gateway is not None:
+            self._gateway.reopen_log()
+
     def close(self) -> None:
         """Take it all back."""
         self._notifier.send(datagram(stopping=True))
@@ -264,12 +269,19 @@ def serve(
         try:
             if config.tcp.enabled:
                 presence.endpoints["tcp"] = coordinator.listen_on_network()
-            reloads = Reloads(coordinator, reread or (lambda: config), procs_of, notifier)
+            reread, reopen = reread or (lambda: config), presence.reopen_log
+            reloads = Reloads(coordinator, reread, procs_of, notifier, reopen)
             coordinator.reload = reloads.reload
             _watch_sources(coordinator)
             _run(coordinator, notifier, reloads.on_signal)
         finally:
             presence.close()
+    _conclude(coordinator, directory)
+    return 0
+
+
+def _conclude(coordinator: Coordinator, directory: Path) -> None:
+    """Note why it has ended, if not as it was told. Raises as ``serve`` does."""
     _leave_place(coordinator)
     why = coordinator.durable.failure if coordinator.durable.is_broken else coordinator.failure
     if why and not coordinator.is_displaced:
@@ -282,7 +294,6 @@ def serve(
         )
     if coordinator.failure:
         raise ConfigError(coordinator.failure)
-    return 0
 
 
 def _watch_sources(coordinator: Coordinator) -> None:

@@ -10,8 +10,8 @@ map:
 
 When it serves, it prints one line of JSON on standard output: ``{"url": …, "pid": …}``; when it
 cannot, ``{"problem": …}``, the sentence that it also says on standard error. It ends on SIGTERM,
-and with its parent, however that ends. Exit codes: 0 ended as told, 1 cannot listen, 78 bad
-settings.
+and with its parent, however that ends; on SIGHUP it opens its log again. Exit codes: 0 ended as
+told, 1 cannot listen, 78 bad settings.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gmpd.errors import ConfigError
 from gmpd.gateway.app import make_app, serve_until
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.link import CoordinatorLink
+from gmpd.logfile import LogFile
 
 #: sysexits.h EX_CONFIG: what the daemon itself ends with for a bad configuration.
 EX_CONFIG: Final = 78
@@ -171,10 +172,11 @@ def die_with_parent(parent: int) -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; from the line that says where on, SIGHUP is taken."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, LogFile().reopen)
     # Ctrl-C reaches the whole terminal; whether and when the gateway ends is for the daemon to say.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     sock = bind(settings.listen)

@@ -40,6 +40,22 @@ def works(directory: Path) -> None:
         assert client.submit(math.sqrt, 4).result(20) == 2
 
 
+class Logging(Daemon):
+    LOG = "log"
+
+
+def test_a_gateway_opens_a_log_again_that_was_moved_away(place: Path) -> None:
+    log = place / Logging.LOG
+    with Logging(place) as daemon:
+        daemon.wait_ready()
+        gateway = gateway_of(daemon.process.pid).pid
+        log.rename(f"{log}.1")
+        daemon.process.send_signal(signal.SIGHUP)
+        stderr = Path(f"/proc/{gateway}/fd/2")
+        wait_until(lambda: stderr.readlink() == log, "it writes to the new file")
+        assert daemon.get("/readyz").startswith("ready")
+
+
 def test_a_killed_gateway_costs_the_metrics_alone(place: Path) -> None:
     with Daemon(place) as daemon:
         daemon.wait_ready()

@@ -15,8 +15,9 @@ from gmpd.config.keys import KEYS
 from gmpd.config.live import LIVE, take_over
 from gmpd.daemon.notify import Notifier
 from gmpd.daemon.recycling import Told
-from gmpd.daemon.reload import LogFile, Reloads
+from gmpd.daemon.reload import Reloads
 from gmpd.errors import ConfigError
+from gmpd.logfile import LogFile
 
 
 class Daemon:
@@ -44,7 +45,10 @@ def reloads(daemon: Daemon, **settings: object) -> Reloads:
     def reread() -> Config:
         return Config().override({k.replace("__", "."): v for k, v in settings.items()})
 
-    return Reloads(daemon, reread, lambda config: config.daemon.procs, Notifier(""))
+    def reopen() -> None:
+        daemon.log.append("reopen")
+
+    return Reloads(daemon, reread, lambda config: config.daemon.procs, Notifier(""), reopen)
 
 
 def test_every_live_key_is_a_key() -> None:
@@ -68,7 +72,7 @@ def test_a_reload_says_what_it_takes_over(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO)
     settings = {"daemon__procs": 5, "limits__queue_jobs": 9}
     assert reloads(daemon, **settings).reload("asked", over.append) == 3
-    assert daemon.log == ["configured", 5, "asked"]
+    assert daemon.log == ["reopen", "configured", 5, "asked"]
     assert "daemon.procs = 5 from now on" in caplog.text
     assert "limits.queue_jobs has changed: it needs a restart" in caplog.text
     (told,) = daemon.told
@@ -85,7 +89,7 @@ def test_wrong_settings_change_nothing(caplog: pytest.LogCaptureFixture) -> None
         wrong.reload("asked")
     wrong.on_signal()
     assert "nothing is reloaded: recycle.jobs" in caplog.text
-    assert not daemon.log
+    assert daemon.log == ["reopen"] * 2
 
 
 def test_a_daemon_that_drains_reloads_nothing() -> None:
