@@ -33,5 +33,5 @@ def _kinds_of(path: Path) -> dict[type[ast.AST], list[ast.AST]]:
 
 
 def forget() -> None:
-    """Free the trees: a million objects, through which every pass of the collector would go."""
+    """Free the trees: every pass of the collector would go through their objects."""
     _kinds_of.cache_clear()

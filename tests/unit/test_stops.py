@@ -88,7 +88,7 @@ class Stops:
         while self.wanted is not None:
             assert time.monotonic() < end, "it did not stop"
             self.stopper.ask(thread)
-            time.sleep(0.01)
+            time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +252,9 @@ def test_a_thread_with_a_trace_function_of_its_own_is_not_asked(stops: Stops) ->
     while not thread.beat:
         time.sleep(0.001)
     stops.wanted = thread
-    for _ in range(20):
+    for _ in range(5):
         stops.stopper.ask(thread)
-        time.sleep(0.005)
+        time.sleep(0.002)
     stops.wanted = None
     thread.over = True
     thread.join(20)

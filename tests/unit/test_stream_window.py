@@ -38,12 +38,13 @@ def test_large_items_close_it_before_their_number_does() -> None:
 @pytest.mark.parametrize("size", [0, 1, 1000, STREAM_BYTES // 3, STREAM_BYTES, STREAM_BYTES * 9])
 def test_a_reader_that_takes_all_items_never_leaves_its_job_waiting(size: int) -> None:
     window, incoming = StreamWindow(STREAM_WINDOW), Incoming("f")
+    frames = (bytes(size - 1),) if size else ()
     taken = 0
     for _ in range(500):
         assert window.is_open()
         while window.is_open():
             window.sent([size])
-            value = ItemsReceived([b"x" * min(size, 1)], [(bytes(size - 1),)] if size else [()])
+            value = ItemsReceived([b"x" * min(size, 1)], [frames])
             incoming.take(value, "")
         while incoming:
             incoming.pop()
