@@ -58,6 +58,8 @@ class StoreBatch:
 
     def hex_ids(self, value: Any) -> list[str]:
         """The ids that count, from the daemon's reply. Raises GmpdError when a job has none."""
+        if not any(value["verdicts"]):  # all of them are new: their own
+            return [id_.hex() for id_, _ in self.jobs]
         return [
             accepted(value, id_, self.options, row).hex() for row, (id_, _) in enumerate(self.jobs)
         ]

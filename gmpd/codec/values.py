@@ -35,6 +35,8 @@ class Blob(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes in all, for limits."""
+        if not self.buffers:
+            return len(self.data)
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
     @property
