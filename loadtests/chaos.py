@@ -42,13 +42,13 @@ WORKERS, CLIENTS = 3, 4
 #: What is done, how often in a second on average. Each waits for a victim that is at work, so that
 #: a slow machine is not killed before it has begun.
 RATES = {
-    "kill_worker": 4.0, "stop_worker": 0.1, "end_worker": 0.05,
-    "kill_coordinator": 0.2, "kill_at_ack": 0.1, "kill_both": 0.06, "kill_all": 0.015,
-    "drain": 0.03, "stop_coordinator": 0.03,
-    "kill_client": 1.0, "stop_client": 0.1,
+    "kill_worker": 5.0, "stop_worker": 0.1, "end_worker": 0.05,
+    "kill_coordinator": 0.06, "kill_at_ack": 0.05, "kill_both": 0.03, "kill_all": 0.01,
+    "drain": 0.02, "stop_coordinator": 0.02,
+    "kill_client": 0.5, "stop_client": 0.1,
 }  # fmt: skip
 #: Before a victim is at work it is chosen all the same this often.
-EARLY = 0.02
+EARLY = 0.002
 #: How often a victim that is not at work is looked at again (s).
 LOOK_S = 0.1
 #: The coordinator that follows a killed one is killed in its recovery this often.
@@ -232,8 +232,11 @@ class Killer:
 
     @property
     def serves(self) -> bool:
-        """Whether this coordinator has taken jobs; now and then that is not waited for."""
-        return self.daemon.poll() is None and (bool(self.told) or self.early())
+        """Whether this coordinator has taken jobs and runs some; now and then that is not waited
+        for."""
+        if self.daemon.poll() is not None:
+            return False
+        return self.early() or bool(self.told and self.working())
 
     def kill_coordinator(self) -> bool:
         return self.serves and self.restart()

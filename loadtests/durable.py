@@ -1,6 +1,7 @@
 """What durable jobs cost: enqueue beside the disk, the bare store and Redis; restarts; deaths.
 
     python loadtests/durable.py --record
+    python loadtests/durable.py --record --only enqueue   # the other parts stay as recorded
 
 Each figure is from real processes on this machine. Peers get a virtual environment each, made with
 pip, and a Redis of their own in a temporary directory, once with ``appendfsync always`` and once
@@ -38,15 +39,17 @@ from loadtests import machine  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "durable.json"
 #: Jobs of one round, and rounds in turn.
-JOBS, ROUNDS = 20_000, 3
+JOBS, ROUNDS = 20_000, 7
 #: Enqueued one after the other.
-SINGLE = 200
-#: Workers that are killed.
-DEATHS = 20
+SINGLE = 100
+#: Workers that are killed, of each kind.
+DEATHS = 40
+#: A job that has not begun after this never does (s).
+LIMIT_S = 120.0
 #: Jobs of the bare store's transactions.
 TRANSACTION = 1024
 PEERS = ("rq", "dramatiq", "celery")
-PEER_JOBS = 2000
+PEER_JOBS = 500
 
 
 class Daemon:
@@ -112,15 +115,16 @@ def per_s(n: int, run: Callable[[], object]) -> float:
 
 
 def quantiles_ms(seconds: list[float]) -> dict[str, float]:
-    """p50 and p99 in ms."""
+    """p50, p99 and mean in ms."""
     cut = statistics.quantiles(seconds, n=100)
-    return {"p50_ms": cut[49] * 1e3, "p99_ms": cut[98] * 1e3}
+    mean = statistics.fmean(seconds)
+    return {"p50_ms": cut[49] * 1e3, "p99_ms": cut[98] * 1e3, "mean_ms": mean * 1e3}
 
 
 # -- enqueue -------------------------------------------------------------------------------------
 
 
-def flushes(place: Path, n: int = 200) -> dict[str, float]:
+def flushes(place: Path, n: int = 200) -> list[float]:
     """A write of a page to a file that is there, and its flush."""
     file = os.open(place / "flush", os.O_RDWR | os.O_CREAT)
     os.write(file, b"x" * 4096 * n)
@@ -132,7 +136,7 @@ def flushes(place: Path, n: int = 200) -> dict[str, float]:
         os.fdatasync(file)
         seen.append(time.perf_counter() - began)
     os.close(file)
-    return quantiles_ms(seen)
+    return seen
 
 
 def bare_store(place: Path, n: int) -> float:
@@ -157,35 +161,43 @@ def bare_store(place: Path, n: int) -> float:
     return rate
 
 
-def enqueue() -> dict[str, Any]:
-    """Of one client, beside the disk and the store, in turns."""
-    seen: dict[str, list[float]] = {"bare store": [], "enqueue_many": [], "gather": []}
+def enqueue(peers: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Of one client, beside the disk, the store and ``peers``, in turns."""
+    rates: dict[str, list[float]] = {"bare store": [], "enqueue_many": [], "gather": []}
+    disk, single, others = [], [], []
     with directory() as place:
-        disk = flushes(place)
         daemon = Daemon(place)
         client = daemon.client()
         later = client.options(delay=3600)
         later.enqueue_many(jobs.nothing, range(1000))
         for n in range(ROUNDS):
-            seen["bare store"].append(bare_store(place / f"bare{n}", JOBS))
-            seen["enqueue_many"].append(
+            disk += flushes(place)
+            rates["bare store"].append(bare_store(place / f"bare{n}", JOBS))
+            rates["enqueue_many"].append(
                 per_s(JOBS, lambda: later.enqueue_many(jobs.nothing, range(JOBS)))
             )
-            seen["gather"].append(asyncio.run(gathered(str(daemon.run))))
-        single = []
-        for n in range(SINGLE):
-            began = time.perf_counter()
-            later.enqueue(jobs.nothing, n)
-            single.append(time.perf_counter() - began)
+            rates["gather"].append(asyncio.run(gathered(str(daemon.run))))
+            for number in range(SINGLE):
+                began = time.perf_counter()
+                later.enqueue(jobs.nothing, number)
+                single.append(time.perf_counter() - began)
+            others.append(peers())
+            print(f"round {n}", {k: f"{v[-1]:,.0f}" for k, v in rates.items()}, flush=True)
         client.close()
         daemon.end()
-    rates = {what: statistics.median(each) for what, each in seen.items()}
-    ratio = statistics.median(
-        many / bare for many, bare in zip(seen["enqueue_many"], seen["bare store"], strict=True)
-    )
+    pairs = zip(rates["enqueue_many"], rates["bare store"], strict=True)
+    ratios = [many / bare for many, bare in pairs]
     return {
-        "fsync": disk, "jobs_per_s": rates, "by_bare_store": ratio, "one": quantiles_ms(single),
+        "fsync": quantiles_ms(disk),
+        "jobs_per_s": {what: statistics.median(each) for what, each in rates.items()},
+        "by_bare_store": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios),
+        "one": quantiles_ms(single),
+        "peers": {name: _medians([each[name] for each in others]) for name in others[0]},
     }  # fmt: skip
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
 async def gathered(endpoint: str) -> float:
@@ -224,25 +236,33 @@ def restarts(sizes: list[int]) -> list[dict[str, float]]:
     return rows
 
 
-def deaths() -> dict[str, float]:
-    """From the kill of a worker to its job's next start, in seconds."""
-    seen = []
+def deaths() -> dict[str, Any]:
+    """From the kill of a worker to its job's next start: of jobs whose functions end no other
+    worker, and of one function that has become suspect."""
     with directory() as place:
         daemon = Daemon(place)
         client = daemon.client()
-        for n in range(DEATHS):
-            record = place / f"record{n}"
-            job = client.enqueue(jobs.hold, str(record))
-            while not record.exists() or not record.read_text().endswith("\n"):
-                time.sleep(0.001)
-            pid = int(record.read_text().split()[0])
-            began = time.monotonic_ns()
-            os.kill(pid, signal.SIGKILL)
-            client.job(job).result(120)
-            seen.append((int(record.read_text().split()[3]) - began) / 1e9)
+        seen = [death(client, fn, place / fn.__name__) for fn in jobs.HOLDS[:DEATHS]]
+        # The other P is there at once; without one, a new interpreter starts first.
+        with_spare = quantiles_ms(seen)
+        suspect = [death(client, jobs.hold, place / f"hold{n}") for n in range(DEATHS)]
         client.close()
         daemon.end()
-    return quantiles_ms(seen)
+    return {"functions": with_spare, "suspect": quantiles_ms(suspect[DEATHS // 4 :])}
+
+
+def death(client: gmpd.Client, fn: Callable[[str], None], record: Path) -> float:
+    """Seconds from one kill to the next start."""
+    job = client.job(client.enqueue(fn, str(record)))
+    end = time.monotonic() + LIMIT_S
+    while not record.exists() or not record.read_text().endswith("\n"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{job.info()} has not begun; {client.call('status')}")
+        time.sleep(0.001)
+    began = time.monotonic_ns()
+    os.kill(int(record.read_text().split()[0]), signal.SIGKILL)
+    job.result(LIMIT_S)
+    return (int(record.read_text().split()[3]) - began) / 1e9
 
 
 # -- peers ---------------------------------------------------------------------------------------
@@ -269,6 +289,12 @@ def add(a, b): return a + b
 send = lambda n: add.delay(n, 1)
 """,
 }
+#: What has a call for many at a time.
+MANY = {
+    "rq": """
+send_many = lambda ns: queue.enqueue_many([rq.Queue.prepare_data(operator.add, (n, 1)) for n in ns])
+""",
+}
 MEASURE = """
 n = int(sys.argv[2]); send(0); seen = []
 began = time.perf_counter()
@@ -276,38 +302,53 @@ for i in range(n):
     at = time.perf_counter(); send(i); seen.append(time.perf_counter() - at)
 rate = n / (time.perf_counter() - began); seen.sort()
 p50, p99 = seen[n // 2] * 1e3, seen[n * 99 // 100] * 1e3
-print(json.dumps({"jobs_per_s": rate, "p50_ms": p50, "p99_ms": p99}))
+many = 0
+if "send_many" in globals():
+    began = time.perf_counter()
+    for at in range(0, 10 * n, 1000): send_many(range(at, at + 1000))
+    many = 10 * n / (time.perf_counter() - began)
+print(json.dumps({"jobs_per_s": rate, "p50_ms": p50, "p99_ms": p99, "many_per_s": many}))
 """
 
 
-def peers(place: Path) -> dict[str, Any]:
-    """Each producer against each Redis."""
-    rows: dict[str, Any] = {}
+@contextlib.contextmanager
+def redis_and_peers(place: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Each producer against each Redis, once for each call."""
     pythons = {name: _peer_python(place / name, name) for name in PEERS}
-    for how in ("always", "everysec"):
-        home = place / f"redis-{how}"
-        home.mkdir()
-        socket = home / "s"
-        server = subprocess.Popen(
-            ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(home),
-             "--appendonly", "yes", "--appendfsync", how],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            while not socket.exists():
-                time.sleep(0.02)
-            for name in PEERS:
-                done = subprocess.run(
-                    [pythons[name], "-c", PRODUCERS[name] + MEASURE, str(socket), str(PEER_JOBS)],
-                    stdout=subprocess.PIPE, check=True, text=True,
-                )  # fmt: skip
-                rows[f"{name} {_version(pythons[name], name)}, appendfsync {how}"] = json.loads(
-                    done.stdout
-                )
-        finally:
-            server.terminate()
-            server.wait(30)
-    return rows
+    named = {name: f"{name} {_version(pythons[name], name)}" for name in PEERS}
+    with contextlib.ExitStack() as stack:
+        sockets = {how: stack.enter_context(_redis(place, how)) for how in ("always", "everysec")}
+
+        def once() -> dict[str, Any]:
+            rows: dict[str, Any] = {}
+            for how, socket in sockets.items():
+                for name in PEERS:
+                    code = PRODUCERS[name] + MANY.get(name, "") + MEASURE
+                    told = subprocess.check_output(
+                        [pythons[name], "-c", code, str(socket), str(PEER_JOBS)], text=True
+                    )
+                    rows[f"{named[name]}, appendfsync {how}"] = json.loads(told)
+            return rows
+
+        yield once
+
+
+@contextlib.contextmanager
+def _redis(place: Path, how: str) -> Iterator[Path]:
+    home = place / f"redis-{how}"
+    home.mkdir()
+    server = subprocess.Popen(
+        ["redis-server", "--port", "0", "--unixsocket", str(home / "s"), "--dir", str(home),
+         "--appendonly", "yes", "--appendfsync", how],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not (home / "s").exists():
+            time.sleep(0.02)
+        yield home / "s"
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def _peer_python(home: Path, name: str) -> str:
@@ -323,25 +364,42 @@ def _version(python: str, name: str) -> str:
     return subprocess.check_output([python, "-c", code], text=True).strip()
 
 
+def parts(queued: list[int], *, alone: bool = False) -> dict[str, Callable[[], Any]]:
+    """What is measured, by name."""
+
+    def beside_peers() -> Any:
+        if alone:
+            return enqueue(dict)
+        with directory() as place, redis_and_peers(place) as peers:
+            return enqueue(peers)
+
+    return {
+        "enqueue": beside_peers,
+        "death": deaths,
+        "restarts": lambda: restarts(queued),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--queued", type=int, nargs="*", default=[0, 100_000, 1_000_000])
-    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=parts([]), help="these parts")
+    parser.add_argument("--no-peers", action="store_true", help="RQ, Dramatiq and Celery")
     parser.add_argument("--record", action="store_true", help=f"write results/{RESULTS.name}")
     args = parser.parse_args()
-    report = {"machine": machine.describe(), "rounds": ROUNDS, "enqueue": enqueue()}
-    print(json.dumps(report["enqueue"]), flush=True)
-    if not args.no_peers:
-        with directory() as place:
-            report["peers"] = peers(place)
-        print(json.dumps(report["peers"]), flush=True)
-    report["death"] = deaths()
-    print(json.dumps(report["death"]), flush=True)
-    report["restarts"] = restarts(args.queued)
-    text = json.dumps(report, indent=1) + "\n"
-    if args.record:
-        RESULTS.write_text(text)
-    print(text, end="")
+    report: dict[str, Any] = {}
+    if args.record and args.only and RESULTS.exists():
+        report = json.loads(RESULTS.read_text())
+    report |= {"machine": machine.describe(), "rounds": ROUNDS}
+    loads = report.setdefault("loads", {})
+    for name, measure in parts(args.queued, alone=args.no_peers).items():
+        if not args.only or name in args.only:
+            before = os.getloadavg()[0]
+            report[name] = measure()
+            loads[name] = [round(before, 1), round(os.getloadavg()[0], 1)]
+            print(name, json.dumps(report[name]), flush=True)
+            if args.record:
+                RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

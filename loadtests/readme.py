@@ -160,6 +160,55 @@ def chaos(report: Report) -> list[str]:
     return [*lines, "", _from(report)]
 
 
+def durable(report: Report) -> list[str]:
+    """Enqueued in a second, restarts, deaths."""
+    enqueue, loads = report["enqueue"], report["loads"]
+    rates, one, disk = enqueue["jobs_per_s"], enqueue["one"], enqueue["fsync"]
+    lines = [_row(["", "jobs/s", "one: p50, p99, ms"]), _row(["---", "---:", "---:"])]
+    lines += [
+        _row(["a flush of this disk", "", _pair(disk)]),
+        _row(["the bare store, the same rows", f"{rates['bare store']:,.0f}", ""]),
+        _row(["`enqueue_many`", f"{rates['enqueue_many']:,.0f}", ""]),
+        _row(["`enqueue`, 20,000 at a time (asyncio)", f"{rates['gather']:,.0f}", ""]),
+        _row(["`enqueue`, one after the other", f"{1e3 / one['mean_ms']:,.0f}", _pair(one)]),
+    ]
+    for name, peer in enqueue["peers"].items():
+        lines.append(_row([name, f"{peer['jobs_per_s']:,.0f}", _pair(peer)]))
+        if peer["many_per_s"]:
+            lines.append(_row([f"{name}, `enqueue_many`", f"{peer['many_per_s']:,.0f}", ""]))
+    ratio, low, high = (enqueue[name] for name in ("by_bare_store", "lowest", "highest"))
+    lines += ["", f"`enqueue_many` by the bare store, round by round: x{ratio:.2f}"]
+    lines[-1] += f" ({low:.2f} to {high:.2f}). A restart after `kill -9`:"
+    lines += ["", _row(["queued", "ready, s", "coordinator, MB"]), _row(["---:"] * 3)]
+    for each in report["restarts"]:
+        cells = [f"{each['queued']:,}", f"{each['ready_s']:.2f}", f"{each['rss_mb']:.0f}"]
+        lines.append(_row(cells))
+    kinds = {"functions": "a function that ends no other workers", "suspect": "a suspect one"}
+    lines += ["", _row(["from a worker's death to its job's next attempt", "p50, p99, ms"])]
+    lines.append(_row(["---", "---:"]))
+    lines += [_row([what, _pair(report["death"][kind])]) for kind, what in kinds.items()]
+    told = ", ".join(f"{part} {before} to {after}" for part, (before, after) in loads.items())
+    return [*lines, "", f"Load during each: {told}. {_from(report)}"]
+
+
+def _pair(seen: Report) -> str:
+    return f"{seen['p50_ms']:,.2f}, {seen['p99_ms']:,.2f}"
+
+
+def recycles(report: Report) -> list[str]:
+    """How many, and what each process had."""
+    lines = [_row(["", "early, MB", "late, MB", "most, MB"]), _row(["---", *["---:"] * 3])]
+    for name, each in report["memory"].items():
+        cells = [f"{each[key]:.1f}" for key in ("early_mb", "late_mb", "max_mb")]
+        lines.append(_row([name, *cells]))
+    told = (
+        f"{report['recycles']:,} recycles, {report['jobs']:,} volatile and"
+        f" {report['durable']:,} durable jobs in {report['seconds']:,.0f} s,"
+        f" {report['lost']:,} lost,"
+    )
+    return [*lines, "", f"{told} {_machine(report)}"]
+
+
 def _both(run: Report, kind: str) -> str:
     seen = run["pings"]["parked"][kind]
     return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"
@@ -195,6 +244,8 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "million": million,
     "fuzz": fuzz,
     "chaos": chaos,
+    "durable": durable,
+    "recycles": recycles,
 }
 
 
