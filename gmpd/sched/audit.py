@@ -50,17 +50,7 @@ def audit(sched: Audited) -> None:
     places.see(sched.gates, JobState.LIMITED, "gates")
     places.see(sched.uniques, JobState.HELD, "unique keys")
     for record in sched.records():
-        places.see(record.fresh.values(), JobState.LEASED, f"P{record.p} fresh")
-        places.see(record.started.values(), JobState.STARTED, f"P{record.p} started")
-        places.see(record.withheld.values(), JobState.STARTED, f"P{record.p} withheld")
-        waits = [each.waits for each in record.overrunning.values() if each.waits is not None]
-        places.see(waits, JobState.OVERRUNNING, f"P{record.p} overrunning")
-        if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
-            raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
-        if record.fresh and sched.is_idle(record):
-            raise InvariantError(f"P{record.p} is idle and has fresh work")
-        if record.begun + len(record.fresh) > max(record.begun, sched.started_max):
-            raise InvariantError(f"P{record.p} holds more than {sched.started_max} jobs")
+        _audit_record(sched, record, places)
     for worker in sched.isolated.ps.values():
         if len(worker.fresh) + len(worker.started) > (worker.stage is Stage.RUNNING):
             raise InvariantError(f"isolated worker {worker.p} is {worker.stage.value} with jobs")
@@ -73,6 +63,25 @@ def audit(sched: Audited) -> None:
         raise InvariantError(f"functions count other jobs than the {places.count} that there are")
     if sched.could_run():
         raise InvariantError("work waits while a P is idle")
+
+
+def _audit_record(sched: Audited, record: PRecord, places: _Places) -> None:
+    """Its leases are where they are said to be, and it holds no more than it may."""
+    if record.fresh:
+        places.see(record.fresh.values(), JobState.LEASED, "fresh", record)
+    if record.started:
+        places.see(record.started.values(), JobState.STARTED, "started", record)
+    if record.withheld:
+        places.see(record.withheld.values(), JobState.STARTED, "withheld", record)
+    if record.overrunning:
+        waits = [each.waits for each in record.overrunning.values() if each.waits is not None]
+        places.see(waits, JobState.OVERRUNNING, "overrunning", record)
+    if record.used_ns != sum(job.est_ns for job in record.fresh.values()):
+        raise InvariantError(f"P{record.p}: used_ns is not the sum of its fresh jobs")
+    if record.fresh and sched.is_idle(record):
+        raise InvariantError(f"P{record.p} is idle and has fresh work")
+    if record.begun + len(record.fresh) > max(record.begun, sched.started_max):
+        raise InvariantError(f"P{record.p} holds more than {sched.started_max} jobs")
 
 
 def _audit_gates(sched: Audited) -> None:
@@ -92,18 +101,39 @@ def _audit_gates(sched: Audited) -> None:
 
 
 class _Places:
-    """Where each job was found: it must be in one place, in the state of that place."""
+    """Where each job was found: it must be in one place, in the state of that place.
+
+    In sets and lists, not job by job: a test looks at all jobs after each decision.
+    """
 
     def __init__(self) -> None:
-        self._seen: dict[int, str] = {}
+        self._seen: set[Job] = set()
+        self._found: list[tuple[str, PRecord | None, list[Job]]] = []
 
     @property
     def count(self) -> int:
         return len(self._seen)
 
-    def see(self, jobs: Iterable[Job], state: JobState, place: str) -> None:
-        for job in jobs:
-            before = self._seen.get(id(job), "nowhere")
-            if job.state is not state or id(job) in self._seen:
-                raise InvariantError(f"in {place} and {before}: {job.story()}")
-            self._seen[id(job)] = place
+    def see(
+        self, jobs: Iterable[Job], state: JobState, place: str, record: PRecord | None = None
+    ) -> None:
+        here = list(jobs)
+        if not here:
+            return
+        before = len(self._seen)
+        self._seen.update(here)
+        if len(self._seen) < before + len(here) or [job for job in here if job.state is not state]:
+            self._complain(here, state, _named(place, record))
+        self._found.append((place, record, here))
+
+    def _complain(self, here: list[Job], state: JobState, place: str) -> None:
+        before = {job: _named(where, at) for where, at, jobs in self._found for job in jobs}
+        for job in here:
+            if job.state is not state or job in before:
+                where = before.get(job, "nowhere")
+                raise InvariantError(f"in {place} and {where}: {job.story()}")
+            before[job] = place
+
+
+def _named(place: str, record: PRecord | None) -> str:
+    return place if record is None else f"P{record.p} {place}"

@@ -177,9 +177,12 @@ class CronWorld(World):
     def come_to_rest(self) -> None:
         (waits_until,) = self.db.execute("SELECT max(run_at_ms) FROM jobs").fetchone()
         self.wall = max(self.wall, waits_until or 0, *(tick for _, tick in self.ticks.values()), 0)
-        calm = [self.apply, self.deliver, self.turn, self.begin, self.finish]
         for n in range(3000):
-            for move in calm:
+            while self.queue:
+                self.apply()
+            while self.answers:
+                self.deliver()
+            for move in (self.turn, self.begin, self.finish):
                 move()
             if n % 10 == 0 and not self.is_done():
                 self.desk.now += PERIOD * MS
@@ -218,8 +221,6 @@ def live(seed: int, world: type[CronWorld] = CronWorld) -> CronWorld:
     except BaseException as error:
         error.add_note(f"seed {seed}")
         raise
-    finally:
-        it.close()
     return it
 
 
@@ -269,16 +270,22 @@ class EndsNotAwaited(CronWorld):
         self.cron.entries[name].running = b""
 
 
-@pytest.mark.parametrize("world", [RowsAfterTheJob, RowsBeforeTheJob, EndsNotAwaited])
-def test_a_planted_fault_is_found(world: type[CronWorld]) -> None:
-    assert seeds_to_find(world) <= SEEDS
+@pytest.mark.parametrize(
+    ("world", "seed"), [(RowsAfterTheJob, 189), (RowsBeforeTheJob, 3), (EndsNotAwaited, 0)]
+)
+def test_a_planted_fault_is_found(world: type[CronWorld], seed: int) -> None:
+    """``seed``: the first that found it; when the worlds change, another may."""
+    assert finds(world, seed) or seeds_to_find(world) <= SEEDS
+
+
+def finds(world: type[CronWorld], seed: int) -> bool:
+    try:
+        live(seed, world)
+    except (AssertionError, KeyError):
+        return True
+    return False
 
 
 def seeds_to_find(world: type[CronWorld]) -> int:
     """How many worlds it takes."""
-    for seed in range(SEEDS):
-        try:
-            live(seed, world)
-        except (AssertionError, KeyError):
-            return seed + 1
-    return SEEDS + 1
+    return next((seed + 1 for seed in range(SEEDS) if finds(world, seed)), SEEDS + 1)
