@@ -97,7 +97,7 @@ def read_client_key(key: str | os.PathLike[str]) -> ClientKey:
         return parse_client_key(str(key))
     path = Path(key).expanduser()
     try:
-        return parse_client_key(_read_private(path, follow=True))
+        return parse_client_key(read_private(path, follow=True))
     except FileNotFoundError:
         raise ConfigError(
             f"there is no key file {path}: `gmpd keys export NAME` prints its content where the"
@@ -165,7 +165,7 @@ class KeyDirectory:
         """The daemon's own secret key."""
         self.check()
         try:
-            return _from_hex(_read_private(self._server).strip())
+            return _from_hex(read_private(self._server).strip())
         except FileNotFoundError:
             raise ConfigError(
                 f"there is no key of this daemon in {self.path}: `gmpd keys init` makes it"
@@ -258,7 +258,7 @@ def check_name(name: str) -> None:
 def read_allowed(path: Path) -> AllowedClient:
     """The client of one file of a KeyDirectory. Raises ConfigError; FileNotFoundError."""
     try:
-        table = tomllib.loads(_read_private(path))
+        table = tomllib.loads(read_private(path))
         return _allowed(path.stem, table)
     except (tomllib.TOMLDecodeError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is no key ({error}): remove it, and add it again") from None
@@ -280,7 +280,7 @@ def _allowed(name: str, table: dict[str, Any]) -> AllowedClient:
     )
 
 
-def _read_private(path: Path, *, follow: bool = False) -> str:
+def read_private(path: Path, *, follow: bool = False) -> str:
     """The text of a file that only its owner can read and write. ``follow``: also by a link."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     try:

@@ -510,11 +510,12 @@ WORKERS: Final = Row(
             span=6,
         ),
         Panel(
-            "Dropped messages, by reason",
+            "Dropped messages and refused requests, by reason",
             "Stale ones are normal after a worker's death; garbage is not.",
             [
                 (rate("gmpd_messages_dropped_total", "reason"), "{{reason}}"),
                 (f"{rate('gmpd_messages_dropped_total')} or vector(0)", "all"),
+                (rate("gmpd_http_requests_refused_total", "reason"), "HTTP: {{reason}}"),
             ],
             unit="ops",
             span=6,

@@ -12,8 +12,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import asdict
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -24,7 +23,6 @@ from gmpd import cpus, interpreter, pythons, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import AskingClient, PlainClient
-from gmpd.cli.status import UNBLOCK
 from gmpd.client.discovery import far, reach
 from gmpd.config import Config, split_address
 from gmpd.errors import (
@@ -34,8 +32,9 @@ from gmpd.errors import (
     NotAllowed,
     UnsupportedPython,
 )
+from gmpd.findings import Finding, Level, findings
 from gmpd.keys import KeyDirectory
-from gmpd.status import Durable, read
+from gmpd.status import read
 
 #: Descriptors that a daemon uses besides one for each session: sockets and pipes of workers,
 #: journal, log, and the reserve that keeps libzmq from aborting at the limit.
@@ -47,24 +46,6 @@ FAST_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_p
 
 #: As long as any socket's name in the runtime directory.
 LONGEST_SOCKET = "coordinator"
-
-
-class Level(Enum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check and its result; `fix` tells how to mend it."""
-
-    about: str
-    level: Level
-    what: str
-    fix: str = ""
 
 
 def _packages(config: Config) -> Iterator[Finding]:
@@ -193,29 +174,7 @@ def _state_of(record: rundir.Discovery, config: Config) -> Iterator[Finding]:
     except GmpdError as error:
         yield Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
         return
-    if seen.state == "running":
-        yield Finding("daemon", Level.OK, f"{who}, running")
-    else:
-        yield Finding("daemon", Level.WARN, f"{who}, is {seen.state}", "gmpd status says more")
-    for name, why in seen.cron.problems.items():
-        fix = "correct it, or make the module importable for workers, and restart the daemon"
-        yield Finding("schedule", Level.WARN, f"{name} does not run: {why}", fix)
-    yield from _durable(seen.durable)
-
-
-def _durable(durable: Durable) -> Iterator[Finding]:
-    """Whether the running daemon keeps durable jobs, and which of them cannot run."""
-    about = "durable jobs"
-    if durable.why:
-        yield Finding(about, Level.BAD, f"refused: {durable.why}", "mend that, restart the daemon")
-    elif durable.state == "full":
-        yield Finding(about, Level.BAD, "refused: the disk is full", "free some space")
-    elif durable.state == "open":
-        waiting = durable.jobs.get("queued", 0) + durable.jobs.get("running", 0)
-        yield Finding(about, Level.OK, f"{waiting:,} waiting or running")
-    for each in durable.blocked:
-        what = f"{each.jobs:,} blocked: {each.name} cannot be imported ({each.why})"
-        yield Finding(about, Level.WARN, what, UNBLOCK)
+    yield from findings(seen)
 
 
 def _imports(config: Config) -> Iterator[Finding]:

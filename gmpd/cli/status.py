@@ -10,6 +10,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
+from gmpd.findings import UNBLOCK
 from gmpd.status import (
     Durable,
     Isolated,
@@ -20,12 +21,6 @@ from gmpd.status import (
     Results,
     Status,
     read,
-)
-
-#: The remedy for blocked jobs.
-UNBLOCK = (
-    "put the module where the daemon's jobs find it (its directory, PYTHONPATH, site-packages):"
-    " it is tried every 5 s, without a restart; `gmpd jobs cancel ID` gives a job up"
 )
 
 #: Columns of a terminal by default.

@@ -232,6 +232,17 @@ class Http:
     hosts: tuple[str, ...] = _key(
         (), Kind.LIST, "Host headers that are accepted besides loopback's, as host:port"
     )
+    allow: tuple[str, ...] = _key(
+        (),
+        Kind.LIST,
+        "what the JSON API may change; empty: nothing",
+        choices=("submit", "cancel", "retry"),
+    )
+    token_file: str = _text(
+        "",
+        "a file (mode 0600) with the token that the JSON API asks of other machines and of other"
+        " users; empty: it does not answer them",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,10 +375,11 @@ def checked(key: Key, raw: object) -> Any:
     value = _converted(key.kind, raw)
     if key.kind is Kind.DURATION and not value <= DURATION_MAX_S:  # nor is nan
         raise ValueError(f"{raw!r} is out of range: at most {key.literal(DURATION_MAX_S)}")
-    if key.choices and value not in key.choices:
-        raise ValueError(
-            f"{value!r} is not one of {', '.join(key.choices)}{hint(value, key.choices)}"
-        )
+    for each in (value if key.kind is Kind.LIST else (value,)) if key.choices else ():
+        if each not in key.choices:
+            raise ValueError(
+                f"{each!r} is not one of {', '.join(key.choices)}{hint(each, key.choices)}"
+            )
     for bound, beyond, word in ((key.low, -1, "least"), (key.high, 1, "most")):
         if bound is not None and (value - bound) * beyond > 0:
             least = bound if key.kind is Kind.DURATION else int(bound)

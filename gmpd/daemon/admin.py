@@ -23,16 +23,19 @@ from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.recycling import Told
 from gmpd.daemon.snapshot import Observed, former_status, p_status, snapshot
+from gmpd.daemon.watched import QUESTIONS
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
 from gmpd.sched.leavers import number_beside, p_of
 from gmpd.sched.records import PRecord
 from gmpd.status import PStatus
 
+WorkerQuestion: TypeAlias = Literal["stacks", "sched", "gs"]
 #: Questions that only workers can answer.
-ASKED_OF_WORKERS: Final[dict[str, Literal["stacks", "sched"]]] = {
+ASKED_OF_WORKERS: Final[dict[str, WorkerQuestion]] = {
     "stacks": "stacks",
     "sched": "sched",
+    "gs": "gs",
 }
 #: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
 STACKS_GS = 1000
@@ -181,7 +184,7 @@ class AdminApi:
                 waiter = Waiter(peer, request)
                 waiter.workers = self._c.reload("asked to reload", partial(self._reloaded, waiter))
                 return None
-            value = {"ps": []} if what is not None else self._call(method, params)
+            value = {"ps": []} if what is not None else self._value(method, params)
             if method in ("drain", "stop") and params.get("wait") is True:
                 self._end_watchers.append((peer, request))
                 return None
@@ -192,6 +195,10 @@ class AdminApi:
     def _tell_status(self, peer: bytes, request: int) -> None:
         value = msgspec.to_builtins(snapshot(self._c))
         self._c.clients.send(peer, protocol.Reply(request, True, value))
+
+    def _value(self, method: str, params: dict[str, Any]) -> Any:
+        look = QUESTIONS.get(method)
+        return self._call(method, params) if look is None else look(self._c)
 
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
@@ -220,8 +227,9 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, history, stacks, sched, jobs, volatile_jobs, job_counts, cron,"
-                    " cron_run, cron_pause, cron_resume, procs, reload, drain, stop"
+                    "ping, status, history, stacks, sched, gs, jobs, volatile_jobs, job_counts,"
+                    " cron, cron_run, cron_pause, cron_resume, procs, reload, drain, stop,"
+                    f" {', '.join(QUESTIONS)}"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
@@ -239,7 +247,11 @@ class AdminApi:
     # -- what workers are asked --------------------------------------------------------------------
 
     def _ask_workers(
-        self, peer: bytes, request: int, what: Literal["stacks", "sched"], params: dict[str, Any]
+        self,
+        peer: bytes,
+        request: int,
+        what: WorkerQuestion,
+        params: dict[str, Any],
     ) -> bool:
         """Ask one P or all of them for their Gs, the leaving workers too if that is for their
         stacks; False when there is no such P."""

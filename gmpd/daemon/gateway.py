@@ -35,6 +35,8 @@ class Gateway:
         self._settings = {
             "listen": config.http.listen,
             "hosts": config.http.hosts,
+            "allow": config.http.allow,
+            "token_file": config.http.token_file,
             "client_endpoint": endpoint,
         }
         #: Where it serves, None before it says so and after it has ended.

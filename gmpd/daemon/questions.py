@@ -1,8 +1,11 @@
-"""Questions that only a worker can answer: its Gs, by their stacks or as Go's scheddetail."""
+"""Questions that only a worker can answer: its Gs, as stacks, as Go's scheddetail, or as rows."""
 
 from __future__ import annotations
 
+from typing import assert_never, cast
+
 from gmpd import protocol
+from gmpd.runtime.glist import rows
 from gmpd.runtime.p import P
 from gmpd.runtime.schedtrace import details
 from gmpd.runtime.stacks import stacks
@@ -11,9 +14,17 @@ from gmpd.runtime.stacks import stacks
 def answer(asked: protocol.Ask, p: P, number: int) -> protocol.Answer:
     """The answer of P ``number``. Reads, and changes nothing."""
     limit, nbytes = asked.params["limit"], asked.params["nbytes"]
-    if asked.what == "stacks":
-        dump = stacks(p, limit, nbytes)
-    else:
-        dump = details(p, number, limit, nbytes)
+    match asked.what:
+        case "stacks":
+            dump = stacks(p, limit, nbytes)
+        case "sched":
+            dump = details(p, number, limit, nbytes)
+        case "gs":
+            found, gs = rows(p, limit)
+            as_maps = [cast("protocol.GRow", row._asdict()) for row in found]
+            value = protocol.StackDump(text="", gs=gs, shown=len(found), rows=as_maps)
+            return protocol.Answer(asked.request, value)
+        case _:
+            assert_never(asked.what)
     value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
     return protocol.Answer(asked.request, value)

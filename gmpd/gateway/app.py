@@ -4,19 +4,18 @@
     /metrics            Prometheus text or OpenMetrics, by prometheus_client
     /healthz            200 while this process serves: for a supervisor
     /readyz             200 while the coordinator answers and takes jobs, else 503 and why
-    /api/v1/snapshot    the coordinator's snapshot as JSON, and its age
+    /api/v1/...         the JSON API (``gateway.api``)
 
-Nothing here changes anything, so only GET and HEAD exist. A page in some browser could still *read*
-all of it by naming this address as its own (DNS rebinding), therefore the Host header has to be one
-of a known few, exactly. It must never know ZeroMQ, and no handler waits for a worker.
+The guard asks ``api.rules`` about every request and counts what they refuse. It must never know
+ZeroMQ, and no handler waits for a worker longer than a question may take.
 """
 
 from __future__ import annotations
 
 import asyncio
 import html
-import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web
@@ -24,6 +23,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
+from gmpd.gateway import peer
+from gmpd.gateway.api.dispatch import BODY_MAX, HEADERS, Api, problem
+from gmpd.gateway.api.events import Hub
+from gmpd.gateway.api.questions import Questions
+from gmpd.gateway.api.routes import match
+from gmpd.gateway.api.rules import Asked, Refusal, Rules, refusal
 from gmpd.gateway.collector import SnapshotCollector
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.slow import FIRST_REQUESTS, HEADER_S, FirstRequests, note_request
@@ -34,13 +39,14 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The links of ``/``, with their texts.
 PLACES: Final = (
     ("/metrics", "metrics, for Prometheus"),
-    ("/api/v1/snapshot", "a snapshot of the daemon, as JSON"),
+    ("/api/v1/snapshot", "the status of the daemon, as JSON"),
+    ("/api/v1/openapi.json", "the JSON API, as OpenAPI 3.1"),
     ("/readyz", "whether the daemon takes jobs"),
     ("/healthz", "whether this gateway serves"),
 )
 
 #: Sent with every answer: nothing here is for another site, nor to be guessed at or kept.
-HEADERS: Final = {
+SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
     "Referrer-Policy": "no-referrer",
@@ -63,49 +69,105 @@ def make_registry(latest: Latest) -> CollectorRegistry:
     return registry
 
 
-def make_app(latest: Latest, hosts: Iterable[str]) -> web.Application:
-    """The application; ``hosts`` are the Host headers it answers to, compared as they are."""
-    site = Site(latest)
-    app = web.Application(middlewares=[note_request, _guard(frozenset(hosts))])
+def make_app(latest: Latest, ruled: Rules, ask: Questions) -> web.Application:
+    """The application; ``ruled`` says whom it answers."""
+    site, hub = Site(latest), Hub(ask)
+    api = Api(ask, hub)
+    app = web.Application(
+        middlewares=[note_request, _guard(ruled, latest)], client_max_size=BODY_MAX
+    )
+    app[HEADERS] = SECURITY_HEADERS
+    app[HUB] = hub
     app.router.add_get("/", site.index)
     app.router.add_get("/metrics", site.metrics)
     app.router.add_get("/healthz", site.healthz)
     app.router.add_get("/readyz", site.readyz)
-    app.router.add_get("/api/v1/snapshot", site.snapshot)
+    app.router.add_route("*", "/api{below:(/.*)?}", api.serve)
+    app.on_shutdown.append(_end_streams)
     return app
 
 
-def _guard(hosts: frozenset[str]) -> Any:
+#: The readers of events.
+HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
+
+
+async def _end_streams(app: web.Application) -> None:
+    await app[HUB].close()
+
+
+def _guard(ruled: Rules, latest: Latest) -> Any:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = _refusal(request, hosts)
-        if response is None:
+        asked = _asked(request)
+        broken = refusal(asked, ruled)
+        if broken is not None:
+            latest.refused[broken.why.value] += 1
+            response: web.StreamResponse = _told(broken, is_api=asked.is_api)
+        else:
             try:
                 response = await handler(request)
             except web.HTTPException as error:
                 response = web.Response(status=error.status, text=f"{error.reason}\n")
-        response.headers.update(HEADERS)
+        if not response.prepared:
+            response.headers.update(SECURITY_HEADERS)
         return response
 
     return guard
 
 
-def _refusal(request: web.Request, hosts: frozenset[str]) -> web.StreamResponse | None:
-    given = request.headers.getall("Host", [])
-    if len(given) != 1 or given[0].lower() not in hosts:
-        asked = given[0][:100] if given else "no host"
-        return web.Response(
-            status=421,
-            text=(
-                f"this gateway does not answer to {asked!r}, only to {', '.join(sorted(hosts))}.\n"
-                "If the name is right, add it to http.hosts in the daemon's configuration.\n"
-            ),
-        )
-    if request.method not in ("GET", "HEAD"):
-        return web.Response(
-            status=405, headers={"Allow": "GET, HEAD"}, text="only GET and HEAD are served here\n"
-        )
-    return None
+#: Headers that a proxy adds: its clients are none of this machine's.
+_PROXIED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+_LOOKING: Final = frozenset({"GET", "HEAD"})
+
+
+def _asked(request: web.Request) -> Asked:
+    """A request as the rules see it."""
+    headers, is_api = request.headers, request.path.startswith("/api")
+    found = match(request.path) if is_api else None
+    route = None if found is None else found.route(request.method)
+    if found is not None:
+        methods = found.methods
+    else:  # what is not there has no methods: the API says that it is not there
+        methods = frozenset({request.method}) if is_api else _LOOKING
+    return Asked(
+        method=request.method,
+        hosts=tuple(headers.getall("Host", [])),
+        methods=methods,
+        is_api=is_api,
+        is_own=is_api and not any(name in headers for name in _PROXIED) and _is_own(request),
+        origin=headers.get("Origin"),
+        site=headers.get("Sec-Fetch-Site"),
+        authorization=headers.get("Authorization"),
+        permission="" if route is None else route.permission,
+    )
+
+
+def _is_own(request: web.Request) -> bool:
+    """Whether this user's process is at the other end; found out once for a connection."""
+    transport = request.transport
+    if transport is None:
+        return False
+    known: bool | None = getattr(request.protocol, "_gmpd_own", None)
+    if known is None:
+        known = peer.is_own(transport.get_extra_info("socket"))
+        with suppress(AttributeError):
+            request.protocol._gmpd_own = known  # type: ignore[attr-defined]
+    return known
+
+
+def _told(broken: Refusal, *, is_api: bool) -> web.Response:
+    """The answer that a refusal gives."""
+    if is_api:
+        response = problem(broken.status, broken.text, hint=broken.hint)
+    else:
+        lines = [broken.text, *([broken.hint] if broken.hint else [])]
+        response = web.Response(status=broken.status, text="\n".join(lines) + "\n")
+    if broken.allow:
+        response.headers["Allow"] = broken.allow
+    if broken.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 class Site:
@@ -124,15 +186,6 @@ class Site:
         response = web.Response(body=encode(registry), headers={"Content-Type": content_type})
         response.enable_compression()
         return response
-
-    async def snapshot(self, _request: web.Request) -> web.StreamResponse:
-        """``{"age_s": …, "up": …, "snapshot": {…}}``; 503 before there is one."""
-        await self._latest.refresh()
-        reading = self._latest.reading()
-        if not reading.snapshot:
-            return web.json_response({"error": self._latest.trouble}, status=503)
-        body = {"age_s": reading.age_s, "up": reading.up, "snapshot": reading.snapshot}
-        return web.json_response(body, dumps=to_json)
 
     async def healthz(self, _request: web.Request) -> web.StreamResponse:
         """This process serves; the coordinator's health is /readyz."""
@@ -184,25 +237,6 @@ _PAGE: Final = """<!doctype html>
 {places}
 </ul>
 """
-
-
-def to_json(value: Any) -> str:
-    """JSON text of a snapshot: bytes as hex, numbers that JSON has not as null."""
-    return json.dumps(_plain(value), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case bytes():
-            return value.hex()
-        case float() if value != value or value in (float("inf"), float("-inf")):
-            return None
-        case _:
-            return value
 
 
 async def serve_until(

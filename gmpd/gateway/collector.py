@@ -60,6 +60,8 @@ class Reading(NamedTuple):
     up: bool
     #: Questions asked so far, by outcome.
     fetches: Mapping[str, int]
+    #: Requests that were refused, by reason.
+    refused: Mapping[str, int] = {}
 
 
 class _Total(NamedTuple):
@@ -179,6 +181,7 @@ class SnapshotCollector(Collector):
         own: dict[str, object] = {
             "up": int(reading.up),
             "fetches": reading.fetches,
+            "refused": reading.refused,
             "collect_s": self._collect_s,
             "collect_errors": self._errors,
             "folded": self._cap.folded,

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -52,27 +53,30 @@ class Latest:
         self._taken_at = -math.inf
         self._up = False
         self._fetches = {"ok": 0, "late": 0, "error": 0}
+        #: Requests that the rules refused, by reason.
+        self.refused: Counter[str] = Counter()
         #: Why there is no fresh snapshot, "" while there is one.
         self.trouble = "the coordinator has not been asked yet"
 
-    async def refresh(self) -> None:
-        """Make the snapshot fresh if the coordinator answers in time. Never raises: see
-        ``trouble``."""
+    async def refresh(self, wait_s: float | None = None) -> None:
+        """Make the snapshot fresh if the coordinator answers in time, ``wait_s`` if that is given.
+        Never raises: see ``trouble``."""
+        wait_s = self._wait_s if wait_s is None else wait_s
         if self._clock() - self._taken_at < self._reuse_s:
             return
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
         asking = self._asking
         # A late answer is not cancelled: it is the next one's fresh snapshot.
-        done, _ = await asyncio.wait({asking}, timeout=self._wait_s)
+        done, _ = await asyncio.wait({asking}, timeout=wait_s)
         if not done:
             self._up = False
-            self.trouble = f"the coordinator did not answer within {self._wait_s * 1000:.0f} ms"
+            self.trouble = f"the coordinator did not answer within {wait_s * 1000:.0f} ms"
 
     def reading(self) -> Reading:
         """The present snapshot, without waiting."""
         age_s = max(0.0, self._clock() - self._taken_at)
-        return Reading(self._snapshot, age_s, self._up, dict(self._fetches))
+        return Reading(self._snapshot, age_s, self._up, dict(self._fetches), dict(self.refused))
 
     async def close(self) -> None:
         """Ask no more."""

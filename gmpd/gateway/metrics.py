@@ -98,6 +98,7 @@ DAEMON_STATES: Final = ("running", "draining", "degraded")
 STORE_STATES: Final = ("none", "open", "full", "refused", "broken")
 GC_PASSES: Final = ("young", "full", "major")
 FETCHES: Final = ("ok", "late", "error")
+REFUSALS: Final = ("host", "origin", "token", "method", "permission")
 DIRECTIONS: Final = ("in", "out")
 MOVES: Final = ("in", "out")
 
@@ -514,6 +515,12 @@ _GATEWAY: Final = (
         "Questions to the coordinator: answered in time, late, or failed.",
         by("gateway.fetches", FETCHES),
         "outcome",
+    ),
+    _counter(
+        "gmpd_http_requests_refused_total",
+        "HTTP requests that the gateway's rules refused.",
+        by("gateway.refused", REFUSALS),
+        "reason",
     ),
     _gauge(
         "gmpd_collect_duration_seconds",

@@ -6,6 +6,8 @@ map:
     listen           "host:port", port 0 for any            default 127.0.0.1:7412
     client_endpoint  where the coordinator takes clients    required
     hosts            further Host headers to answer to      default []
+    allow            what the JSON API may change           default []
+    token_file       with the token for others              default none
     parent           pid of the daemon                      default: the parent at start
 
 When it serves, it prints one line of JSON on standard output: ``{"url": …, "pid": …}``; when it
@@ -27,6 +29,7 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -34,9 +37,12 @@ import msgpack
 
 from gmpd import inherited
 from gmpd.errors import ConfigError
+from gmpd.gateway.api.questions import Questions
+from gmpd.gateway.api.rules import Rules
 from gmpd.gateway.app import make_app, serve_until
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.link import CoordinatorLink
+from gmpd.keys import read_private
 from gmpd.logfile import LogFile
 
 #: sysexits.h EX_CONFIG: what the daemon itself ends with for a bad configuration.
@@ -44,6 +50,9 @@ EX_CONFIG: Final = 78
 
 #: Most bytes of settings: a map of four short values.
 SETTINGS_BYTES_MAX: Final = 1 << 16
+
+#: A shorter token could be guessed.
+TOKEN_CHARS_MIN: Final = 16
 
 #: Where cores are short, work goes before watching: a third of the weight of a worker or of the
 #: coordinator, which still is a quarter of a core when all are busy.
@@ -59,6 +68,8 @@ class Settings:
     client_endpoint: str
     listen: str = "127.0.0.1:7412"
     hosts: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    token_file: str = ""
     parent: int = 0
 
     @classmethod
@@ -81,7 +92,8 @@ class Settings:
         unknown = found.keys() - {field.name for field in fields(cls)}
         if unknown:
             raise ConfigError(f"the gateway does not know the settings {sorted(unknown)}")
-        return cls(**(found | {"hosts": tuple(found.get("hosts", ()))}))
+        lists = {name: tuple(found.get(name, ())) for name in ("hosts", "allow")}
+        return cls(**(found | lists))
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -159,6 +171,20 @@ def hosts_of(sock: socket.socket, settings: Settings) -> list[str]:
     return [*hosts, f"127.0.0.1:{port}", f"localhost:{port}"]
 
 
+def token_of(settings: Settings) -> str:
+    """The token of other machines and users; empty if there is none. ConfigError for a file that
+    others may read, or that holds no token."""
+    if not settings.token_file:
+        return ""
+    token = read_private(Path(settings.token_file)).strip()
+    if len(token) < TOKEN_CHARS_MIN or not token.isascii() or not token.isprintable():
+        raise ConfigError(
+            f"{settings.token_file} (http.token_file) holds no token of {TOKEN_CHARS_MIN} printable"
+            " characters or more: `head -c 32 /dev/urandom | base64` makes one"
+        )
+    return token
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel end this process when its parent ends; SystemExit when it has ended already.
 
@@ -180,16 +206,20 @@ async def run(settings: Settings) -> None:
     # Ctrl-C reaches the whole terminal; whether and when the gateway ends is for the daemon to say.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     sock = bind(settings.listen)
-    hosts = hosts_of(sock, settings)
+    rules = Rules(
+        frozenset(hosts_of(sock, settings)), frozenset(settings.allow), token_of(settings)
+    )
     link = CoordinatorLink(settings.client_endpoint)
     latest = Latest(link.snapshot)
+    ask = Questions(latest, partial(CoordinatorLink, settings.client_endpoint))
     address, port = sock.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     print(json.dumps({"url": f"http://{shown}:{port}", "pid": os.getpid()}), flush=True)  # noqa: T201
     try:
-        await serve_until(make_app(latest, hosts), sock, stop)
+        await serve_until(make_app(latest, rules, ask), sock, stop)
     finally:
         await latest.close()
+        await ask.close()
         await asyncio.to_thread(link.close)
 
 

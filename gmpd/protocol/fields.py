@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from msgspec import Meta, Struct
 
@@ -379,9 +379,24 @@ Specials: TypeAlias = dict[Number, tuple[Outcome, Details | None]]
 Reports: TypeAlias = dict[Number, tuple[Outcome, Report | None]]
 
 
+class GRow(TypedDict):
+    """One G: ``since_s`` is how long it is in its state, None if that is not known; ``job``: it is
+    a job's own; ``m``: the number of the thread that runs its plain function."""
+
+    id: Number
+    state: Literal["runnable", "running", "syscall", "waiting", "dead"]
+    reason: str
+    function: str
+    since_s: float | None
+    job: bool
+    m: Number | None
+
+
 class StackDump(TypedDict):
     """A worker's Gs in words: ``gs`` in all, ``shown`` of them in ``text``."""
 
     text: str
     gs: Number
     shown: Number
+    #: Of ``gs``: the rows, and no text.
+    rows: NotRequired[Annotated[list[GRow], Meta(max_length=ROWS_MAX)]]

@@ -391,10 +391,11 @@ class Ask(Envelope, tag=40):
     """A question that only the worker can answer: by Answer with the same number.
 
     ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
+    ``gs``: ``limit`` of them as rows.
     """
 
     request: Number
-    what: Literal["stacks", "sched"]
+    what: Literal["stacks", "sched", "gs"]
     params: dict[str, Number]
 
 

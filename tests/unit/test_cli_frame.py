@@ -17,6 +17,7 @@ from gmpd.cli import app, doctor, main, report, status
 from gmpd.cli.commands import COMMANDS, cli
 from gmpd.cli.exits import Exit, exit_of
 from gmpd.config import KEYS, Config
+from gmpd.findings import Finding, Level
 from gmpd.status import PStatus, read, read_p
 
 HERE = {
@@ -335,7 +336,7 @@ def test_wrong_settings_are_wrong_for_every_command(capsys: pytest.CaptureFixtur
 # -- gmpd doctor ---------------------------------------------------------------------------------
 
 
-def finding(about: str, **settings: object) -> doctor.Finding:
+def finding(about: str, **settings: object) -> Finding:
     flags: dict[str, object] = {"http.listen": "127.0.0.1:0"}
     flags |= {name.replace("__", "."): value for name, value in settings.items()}
     found = doctor.examine(app.App(flags=flags))
@@ -359,23 +360,23 @@ def test_doctor_names_the_holder_of_a_taken_port() -> None:
         assert doctor.port_holder(port) == os.getpid()
         found = finding("http", http__listen=f"127.0.0.1:{port}")
     assert str(os.getpid()) in found.what
-    assert finding("http").level is doctor.Level.OK
+    assert finding("http").level is Level.OK
 
 
 def test_doctor_tells_a_path_too_long_for_sockets() -> None:
     found = finding("runtime dir", daemon__runtime_dir="/tmp/" + "x" * 100)
-    assert found.level is doctor.Level.BAD
+    assert found.level is Level.BAD
     assert "ZeroMQ takes at most 107" in found.what
 
 
 def test_doctor_tells_more_ps_than_cores() -> None:
     found = finding("cores", daemon__procs=4_096)
-    assert found.level is doctor.Level.WARN
+    assert found.level is Level.WARN
     assert found.fix.startswith("gmpd serve --procs ")
 
 
 def test_doctor_tells_too_few_descriptors() -> None:
-    assert finding("open files", limits__sessions=100_000).level is not doctor.Level.OK
+    assert finding("open files", limits__sessions=100_000).level is not Level.OK
 
 
 def test_doctor_looks_on_when_the_settings_are_wrong(

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from gmpd.gateway import slow
+from gmpd.gateway.api.questions import Questions
+from gmpd.gateway.api.rules import Rules
 from gmpd.gateway.app import make_app, serve_until
 from gmpd.gateway.latest import Latest
+from gmpd.gateway.link import CoordinatorLink
 
 REQUEST = "GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n"
 
@@ -27,7 +30,8 @@ def serving(test: Callable[[int], Coroutine[Any, Any, None]], header_s: float) -
         sock.setblocking(False)
         port = sock.getsockname()[1]
         latest, stop = Latest(nothing), asyncio.Event()
-        app = make_app(latest, [f"127.0.0.1:{port}"])
+        rules = Rules(frozenset({f"127.0.0.1:{port}"}))
+        app = make_app(latest, rules, Questions(latest, CoordinatorLink))
         server = asyncio.create_task(serve_until(app, sock, stop, header_s=header_s))
         try:
             await test(port)

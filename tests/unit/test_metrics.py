@@ -126,14 +126,16 @@ def test_what_the_snapshot_has_not_is_absent(daemon: Daemon) -> None:
     assert daemon.value("gmpd_sched_picks_total", p="1", source="local") == 25_000
 
 
+GATEWAYS_OWN = (
+    "gmpd_coordinator_", "gmpd_snapshot_", "gmpd_collect_", "gmpd_label_", "gmpd_http_",
+)  # fmt: skip
+
+
 def test_without_any_snapshot_only_the_gateway_speaks(daemon: Daemon) -> None:
     daemon.snapshot, daemon.up = {}, False
     assert daemon.value("gmpd_coordinator_up") == 0
     assert daemon.value("gmpd_snapshot_age_seconds") is None
-    assert all(
-        name.startswith(("gmpd_coordinator_", "gmpd_snapshot_", "gmpd_collect_", "gmpd_label_"))
-        for name in daemon.names()
-    )
+    assert all(name.startswith(GATEWAYS_OWN) for name in daemon.names())
 
 
 @pytest.mark.parametrize("nonsense", ["text", 7, [1], {"a": {"b": None}}, [[]], None, -1, [None]])

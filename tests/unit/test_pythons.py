@@ -15,6 +15,7 @@ import gmpd
 from gmpd import pythons
 from gmpd.cli import app, doctor
 from gmpd.errors import UnsupportedPython
+from gmpd.findings import Level
 from gmpd.runtime import internals
 from gmpd.runtime.loop import Loop
 
@@ -74,21 +75,21 @@ def test_a_newer_python_is_told_of_once_and_used(caplog: pytest.LogCaptureFixtur
 @pytest.mark.usefixtures("no_gil")
 def test_doctor_tells_that_the_gil_is_off() -> None:
     (found,) = [f for f in doctor.examine(app.App()) if f.about == "python"]
-    assert found.level is doctor.Level.BAD
+    assert found.level is Level.BAD
     assert "PYTHON_GIL=1" in found.fix
 
 
 @pytest.mark.usefixtures("newer")
 def test_doctor_tells_that_this_python_is_untried() -> None:
     (found,) = [f for f in doctor.examine(app.App()) if f.about == "python"]
-    assert found.level is doctor.Level.WARN
+    assert found.level is Level.WARN
 
 
 def test_doctor_tells_what_this_python_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, internals.__name__)
     monkeypatch.delattr(sys.modules["asyncio"], "_register_task")
     found = [f for f in doctor.examine(app.App()) if f.about == "python"]
-    assert found[-1].level is doctor.Level.BAD
+    assert found[-1].level is Level.BAD
     assert "has no asyncio._register_task" in found[-1].what
 
 

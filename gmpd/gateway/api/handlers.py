@@ -1,0 +1,149 @@
+"""The routes of the API that look: small functions from parameters to an answer.
+
+A handler asks the coordinator (``questions``), and gives its answers the types of ``shapes``. It
+never unpickles: values that are pickles are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gmpd.findings import Level, findings
+from gmpd.gateway.api import shapes
+from gmpd.gateway.api.jobs import Absent, next_place, place_of, readable
+from gmpd.gateway.api.questions import Questions, answer_as
+from gmpd.sched.stored import StoredState
+
+#: Gs of each P that are looked at: some 20 ms of it, and more than anybody reads.
+GS_SEEN = 2000
+#: Seconds for which a P that does not answer is waited for.
+GS_WAIT_S = 1.0
+
+
+async def snapshot(ask: Questions, _params: shapes.NoParams) -> shapes.Snapshot:
+    """The whole status of the daemon, with its age."""
+    reading, status = await ask.snapshot()
+    return shapes.Snapshot(age_s=reading.age_s, up=reading.up, snapshot=status)
+
+
+async def ps(ask: Questions, _params: shapes.NoParams) -> shapes.Ps:
+    """All Ps, with their workers and counters."""
+    reading, status = await ask.snapshot()
+    return shapes.Ps(age_s=reading.age_s, up=reading.up, ps=status.ps)
+
+
+async def one_p(ask: Questions, params: shapes.OfP) -> shapes.OneP:
+    """One P."""
+    reading, status = await ask.snapshot()
+    for p in status.ps:
+        if p.p == params.p:
+            return shapes.OneP(age_s=reading.age_s, up=reading.up, p=p)
+    raise Absent(f"there is no P{params.p}")
+
+
+async def gs(ask: Questions, params: shapes.OfGs) -> shapes.Gs:
+    """Gs of all Ps, or of one: filtered, sorted, and a page of them."""
+    told = await ask.look("gs", limit=GS_SEEN, wait_s=GS_WAIT_S)
+    answers = [each for each in told["ps"] if params.p is None or each["p"] == params.p]
+    rows = [{**row, "p": each["p"]} for each in answers for row in each.get("rows", ())]
+    wanted = [
+        row
+        for row in rows
+        if (params.state is None or row["state"] == params.state)
+        and params.function in row["function"]
+    ]
+    key = params.sort
+    # Unknown ones come last in either order.
+    known = sorted(
+        (row for row in wanted if row[key] is not None),
+        key=lambda row: (row[key], row["p"], row["id"]),
+        reverse=params.order == "down",
+    )
+    ordered = known + [row for row in wanted if row[key] is None]
+    page = ordered[params.offset : params.offset + params.limit]
+    return shapes.Gs(
+        gs=answer_as(page, list[shapes.GInfo]),
+        matching=len(wanted),
+        seen=len(rows),
+        total=sum(each.get("gs", 0) for each in answers),
+        silent=[each["p"] for each in answers if not each["answered"]],
+    )
+
+
+async def jobs(ask: Questions, params: shapes.OfJobs) -> shapes.JobPage:
+    """Jobs, the newest first: volatile ones that have not ended, then durable ones."""
+    wanted = {"state": params.state, "function": params.function}
+    kind, place = place_of(params)
+    rows: list[dict[str, Any]] = []
+    further: str | None = None
+    if kind != "durable":
+        page = await ask.look("volatile_jobs", after=place, limit=params.limit, **wanted)
+        rows, further = page["rows"], next_place("v", page["next"])
+    room = params.limit - len(rows)
+    if params.kind != "volatile" and further is None and room:
+        before = int(place) if kind == "durable" and place else None
+        stored = await ask.look("jobs", limit=room, before=before, **wanted)
+        if len(stored) == room and params.state != "running":
+            further = next_place("d", stored[-1]["number"])
+        rows = [*rows, *stored]
+    elif params.kind != "volatile" and further is None:
+        further = "d999999999999999"  # it is full: durable ones begin on the next one
+    counts = await ask.look("job_counts")
+    return shapes.JobPage(
+        jobs=[readable(row) for row in rows], next=further, counts=_state_counts(counts)
+    )
+
+
+def _state_counts(told: dict[Any, int]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for state, n in told.items():
+        name = StoredState(int(state)).name.lower()
+        name = "queued" if name == "leased" else name
+        counts[name] = counts.get(name, 0) + n
+    return counts
+
+
+async def clients(ask: Questions, _params: shapes.NoParams) -> shapes.Clients:
+    """Connected clients, and what they have."""
+    found: shapes.Clients = answer_as(await ask.look("clients"), shapes.Clients)
+    return found
+
+
+async def settings(ask: Questions, _params: shapes.NoParams) -> shapes.Settings:
+    """Every setting with its origin; secrets are left out."""
+    found: shapes.Settings = answer_as(await ask.look("config"), shapes.Settings)
+    return found
+
+
+async def functions(ask: Questions, _params: shapes.NoParams) -> shapes.Functions:
+    """Functions that may be called by name: ``@gmpd.job`` marks them in modules of
+    ``daemon.imports``."""
+    told = await ask.look("registered")
+    rows = [
+        shapes.Registered(
+            name=each["name"],
+            options={
+                **(each["options"] or {}), "keep": each["keep"], "once": each["once"],
+                **({} if each["expires"] is None else {"expires": each["expires"]}),
+            },
+        )
+        for each in told["functions"]
+    ]  # fmt: skip
+    return shapes.Functions(functions=rows, total=told["total"])
+
+
+async def warnings(ask: Questions, _params: shapes.NoParams) -> shapes.Warnings:
+    """Problems and their remedies: the part of ``gmpd doctor`` that the daemon knows."""
+    _, status = await ask.snapshot()
+    rows = [
+        shapes.Finding(about=each.about, level=each.level.value, what=each.what, fix=each.fix)
+        for each in findings(status)
+        if each.level is not Level.OK
+    ]
+    return shapes.Warnings(warnings=rows)
+
+
+async def picture(ask: Questions) -> shapes.Picture:
+    """The queues as they are now."""
+    found: shapes.Picture = answer_as(await ask.look("picture"), shapes.Picture)
+    return found

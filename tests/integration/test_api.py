@@ -1,0 +1,125 @@
+"""The JSON API before a real daemon: what it shows is what happens there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd import Client
+from tests.daemon_process import Daemon
+from tests.support import wait_until
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    place = Path(tempfile.mkdtemp(prefix="gmpd-", dir="/tmp"))
+    (place / "shop.py").write_text(
+        "import asyncio, gmpd\n"
+        "@gmpd.job(retries=2)\n"
+        "def add(a, b=1): return a + b\n"
+        "@gmpd.job\n"
+        "def fail(): raise KeyError('k')\n"
+        "@gmpd.job\n"
+        "async def park(s): await asyncio.sleep(s)\n"
+    )
+    daemon = Daemon(
+        place,
+        GMPD_DAEMON__IMPORTS="shop",
+        GMPD_HTTP__ALLOW="submit,cancel,retry",
+        PYTHONPATH=f"{Path(__file__).parents[2]}:{place}",
+    ).wait_ready()
+    yield daemon
+    daemon.close()
+    shutil.rmtree(place)
+
+
+def ask(daemon: Daemon, path: str, body: Any = None) -> Any:
+    request = urllib.request.Request(
+        f"{daemon.url}/api/v1{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def result(daemon: Daemon, job: str) -> Any:
+    def ended() -> Any:
+        told = ask(daemon, f"/jobs/{job}/result")
+        return told if told["ended"] else None
+
+    return wait_until(ended, "the job has ended")
+
+
+def test_a_job_that_is_submitted_runs_and_its_end_can_be_read(daemon: Daemon) -> None:
+    job = ask(daemon, "/jobs", {"function": "shop:add", "args": [20], "kwargs": {"b": 22}})["id"]
+    assert result(daemon, job)["value"] == 42
+    failed = ask(daemon, "/jobs", {"function": "shop:fail"})["id"]
+    assert result(daemon, failed)["error"]["type"] == "KeyError"
+    story = ask(daemon, f"/jobs/{failed}")
+    assert "KeyError: 'k'" in story["story"][0]["traceback"]
+    assert ask(daemon, f"/jobs/{failed}/retry", {})["changed"]
+    assert {job, failed} <= {each["id"] for each in ask(daemon, "/jobs")["jobs"]}
+
+
+def test_gs_that_wait_are_shown_and_cancelled(daemon: Daemon) -> None:
+    job = ask(daemon, "/jobs", {"function": "shop:park", "args": [600]})["id"]
+
+    def waits() -> Any:
+        page = ask(daemon, "/gs?state=waiting&function=park")["gs"]
+        return page[0] if page else None
+
+    row = wait_until(waits, "its G waits")
+    assert row["job"]
+    assert row["since_s"] >= 0
+    assert ask(daemon, f"/jobs/{job}")["job"]["state"] == "running"
+    assert ask(daemon, f"/jobs/{job}/cancel", {})["changed"]
+    assert result(daemon, job)["outcome"] == "cancelled"
+
+
+def test_the_stream_shows_a_job_that_a_client_runs(daemon: Daemon) -> None:
+    request = urllib.request.Request(f"{daemon.url}/api/v1/events?period_ms=200")
+    with (
+        urllib.request.urlopen(request, timeout=30) as stream,
+        Client(str(daemon.directory), name="seen") as client,
+    ):
+        future = client.submit(time.sleep, 1.5)
+        names: set[str] = set()
+        for line in stream:
+            if line.startswith(b"data: {"):
+                shown = json.loads(line[6:])["picture"]
+                begun = [each[0] for p in shown["ps"] for each in p["begun"]]
+                names |= {shown["names"][each] for each in begun}
+                if any("sleep" in name for name in names):
+                    break
+        assert "seen" in {each["name"] for each in ask(daemon, "/clients")["clients"]}
+        future.result(30)
+
+
+def test_what_the_api_shows_is_what_the_status_says(daemon: Daemon) -> None:
+    with Client(str(daemon.directory)) as client:
+        told = client.call("status")
+    shown = ask(daemon, "/snapshot")["snapshot"]
+    assert (shown["pid"], shown["procs"], shown["version"]) == (
+        told["pid"], told["procs"], told["version"],
+    )  # fmt: skip
+    settings = {each["key"]: each for each in ask(daemon, "/config")["settings"]}
+    assert settings["http.allow"]["value"] == '["submit", "cancel", "retry"]'
+    assert settings["http.allow"]["where"] == "GMPD_HTTP__ALLOW"
+    assert {each["name"] for each in ask(daemon, "/functions")["functions"]} >= {"shop:add"}
+
+
+def test_a_function_that_nobody_registered_is_none(daemon: Daemon) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(daemon, "/jobs", {"function": "os:system", "args": ["true"]})
+    assert refused.value.code == 404
+    refused.value.close()
