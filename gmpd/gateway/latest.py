@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
+from gmpd import timeouts
 from gmpd.errors import GmpdError
 from gmpd.gateway.collector import Reading
 
@@ -61,17 +62,17 @@ class Latest:
     async def refresh(self, wait_s: float | None = None) -> None:
         """Make the snapshot fresh if the coordinator answers in time, ``wait_s`` if that is given.
         Never raises: see ``trouble``."""
-        wait_s = self._wait_s if wait_s is None else wait_s
+        longest_s = timeouts.wait_s(self._wait_s if wait_s is None else wait_s)
         if self._clock() - self._taken_at < self._reuse_s:
             return
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
         asking = self._asking
         # A late answer is not cancelled: it is the next one's fresh snapshot.
-        done, _ = await asyncio.wait({asking}, timeout=wait_s)
+        done, _ = await asyncio.wait({asking}, timeout=longest_s)
         if not done:
             self._up = False
-            self.trouble = f"the coordinator did not answer within {wait_s * 1000:.0f} ms"
+            self.trouble = f"the coordinator did not answer within {longest_s * 1000:.0f} ms"
 
     def reading(self) -> Reading:
         """The present snapshot, without waiting."""

@@ -67,7 +67,7 @@ def test_nobody_is_asked_while_nobody_reads() -> None:
         hub, link = hub_of(answers())
         await asyncio.sleep(0)
         assert not link.asked
-        reader = hub.join(0)
+        reader = hub.enter(0)
         name, data = data_of(await reader.take())
         assert (name, data["snapshot"]["procs"], data["picture"]["names"]) == (
             "snapshot",
@@ -88,7 +88,7 @@ def test_what_has_not_changed_is_not_told_again_and_what_has_is() -> None:
     async def story() -> None:
         told = answers()
         hub, link = hub_of(told)
-        reader = hub.join(0)
+        reader = hub.enter(0)
         assert data_of(await reader.take())[1]["seq"] == 1
         looks = len(link.asked)
         while len(link.asked) < looks + 6:
@@ -96,7 +96,7 @@ def test_what_has_not_changed_is_not_told_again_and_what_has_is() -> None:
         told["snapshot"] = told["snapshot"] | {"sessions": 99}
         assert data_of(await reader.take())[1]["snapshot"]["sessions"] == 99
         # Whoever comes later gets the present state at once.
-        late = hub.join(0)
+        late = hub.enter(0)
         assert data_of(await late.take())[1]["snapshot"]["sessions"] == 99
         await hub.close()
         while (last := await late.take()) is not BYE:
@@ -109,7 +109,7 @@ def test_a_daemon_that_is_gone_is_told_and_comes_back() -> None:
     async def story() -> None:
         told = answers() | {"snapshot": UNREACHABLE}
         hub, _ = hub_of(told)
-        reader = hub.join(0)
+        reader = hub.enter(0)
         assert data_of(await reader.take()) == ("gone", {"error": "nobody there"})
         told["snapshot"] = answers()["snapshot"]
         while data_of(await reader.take())[0] != "snapshot":
@@ -124,9 +124,9 @@ def test_there_are_so_many_readers_and_no_more(monkeypatch: pytest.MonkeyPatch) 
 
     async def story() -> None:
         hub, _ = hub_of(answers())
-        hub.join(0)
+        hub.enter(0)
         with pytest.raises(Full):
-            hub.join(0)
+            hub.enter(0)
         await hub.close()
 
     asyncio.run(story())

@@ -70,7 +70,7 @@ CHECKED_BEFORE = {
     ("runtime/sysmon.py", "self._note.acquire(timeout=pause_ns / 1000000000.0)"),  # a slice at most
     ("runtime/poller.py", "selector.select(timeout)"),  # Poller.timeout bounds it
     ("runtime/go.py", "asyncio.sleep(seconds)"),  # the loop's own limit
-    ("gateway/latest.py", "asyncio.wait({asking}, timeout=self._wait_s)"),  # WAIT_S
+    ("gateway/latest.py", "asyncio.wait({asking}, timeout=longest_s)"),  # wait_s
     ("client/private.py", "process.wait(wait_s)"),  # a constant
 }
 #: Programs that show or measure; their numbers are their own.

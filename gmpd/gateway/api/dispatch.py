@@ -63,7 +63,7 @@ class Api:
         )
         if request.method == "HEAD":
             return response
-        reader = self._hub.join(params.period_ms / 1000)
+        reader = self._hub.enter(params.period_ms / 1000)
         try:
             response.headers.update(request.app[HEADERS])
             await response.prepare(request)
@@ -100,7 +100,18 @@ def read_body(kind: type[shapes.Body], data: bytes, content_type: str) -> shapes
     """A body, checked. Raises ValidationError, or what says that it is no JSON."""
     if content_type != "application/json":
         raise NoJson(415, f"the body is {content_type}: send application/json")
-    return msgspec.json.decode(data, type=kind)
+    try:
+        raw = msgspec.json.decode(data)
+    except RecursionError:
+        raise NoJson(400, "the body is nested too deeply") from None
+    if isinstance(raw, dict) and isinstance(options := raw.get("options"), dict):
+        raw["options"] = {name: _whole(value) for name, value in options.items()}
+    return msgspec.convert(raw, kind)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an int: to JSON 3.0 is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class NoJson(Exception):

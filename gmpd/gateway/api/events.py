@@ -107,7 +107,7 @@ class Hub:
     def __len__(self) -> int:
         return len(self._readers)
 
-    def join(self, period_s: float) -> Reader:
+    def enter(self, period_s: float) -> Reader:
         """One reader more. Raises Full."""
         if len(self._readers) >= READERS_MAX:
             raise Full(f"{READERS_MAX} readers of events are connected")
