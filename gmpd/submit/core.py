@@ -78,6 +78,8 @@ class SubmitCore:
         self._add: Callable[[tuple[Any, JobDone]], None] = self.events.append
         #: Of a daemon on another machine, about this key; whether only plain values are exchanged.
         self._far: protocol.DaemonInfo | None = None
+        #: The last ones that were found to fit into a message.
+        self._packed_options: Options | None = None
         self.is_plain = False
         self._next_seq = 1
         self._jobs: dict[int, Any] = {}
@@ -144,8 +146,9 @@ class SubmitCore:
             check_far(self._far, ref, blob)
         if not ref.name.isascii():
             check_packs(ref, "the name of the function", ref.name.encode)
-        if options is not None:
+        if options is not None and options is not self._packed_options:
             check_packs(ref, "the options of the function", lambda: pack_options(options))
+            self._packed_options = options  # of calls that are alike: never changed
         data, buffers = blob
         if buffers or len(data) > SMALL_BYTES or len(ref.payload) > SMALL_BYTES:
             self._check_size(ref, blob)
