@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import heapq
 import json
 import os
@@ -507,13 +508,23 @@ def one_round(seed: int, seconds: float, keep: Path | None) -> dict[str, Any]:
     }
 
 
-def add(report: dict[str, Any], one: dict[str, Any]) -> None:
-    """A round to those that were run before."""
-    report["rounds"] = report.get("rounds", 0) + 1
-    for part in ("jobs", "killed", "found"):
-        total = Counter(report.get(part, {}))
-        total.update(one[part])
-        report[part] = dict(total)
+def add(one: dict[str, Any], output: Path, described: dict[str, Any]) -> None:
+    """A round to those that were run before. Several runs may have the same output."""
+    lock = os.open(output.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        report = json.loads(output.read_text()) if output.exists() else {}
+        report.setdefault("machine", described)
+        report["rounds"] = report.get("rounds", 0) + 1
+        for part in ("jobs", "killed", "found"):
+            total = Counter(report.get(part, {}))
+            total.update(one[part])
+            report[part] = dict(total)
+        written = output.with_suffix(".new")
+        written.write_text(json.dumps(report, indent=1) + "\n")
+        written.replace(output)
+    finally:
+        os.close(lock)
 
 
 def main() -> None:
@@ -526,21 +537,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file to which the rounds are added")
     parser.add_argument("--keep", type=Path, help="where the files of rounds with findings go")
     args = parser.parse_args()
-    seed = args.seed if args.seed is not None else time.time_ns() // 10**9 % 10**7
+    seed = args.seed if args.seed is not None else time.time_ns() // 10**6 % 10**9
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # all that was started ends, too
-    report: dict[str, Any] = {}
-    if args.output and args.output.exists():
-        report = json.loads(args.output.read_text())
-    report.setdefault("machine", machine.describe())
+    described = machine.describe()
     bad = 0
     for n in range(args.rounds):
         one = one_round(seed + n, args.seconds, args.keep)
-        add(report, one)
         bad += any(one["found"].values())
         if args.output:
-            written = args.output.with_suffix(".new")
-            written.write_text(json.dumps(report, indent=1) + "\n")
-            written.replace(args.output)
+            add(one, args.output, described)
     sys.exit(bool(bad))
 
 

@@ -132,7 +132,7 @@ class Caller:
             case "nap":
                 return {}, (jobs.nap, key, dice.uniform(0.001, 0.05))
             case "parked":
-                return {}, (jobs.parked, key, dice.uniform(0.001, 0.4))
+                return {}, (jobs.parked, key, 3 * dice.random() ** 2)
             case "spin":
                 return {}, (jobs.spin, key, 0.005)
             case "flaky":

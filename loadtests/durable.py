@@ -41,7 +41,7 @@ RESULTS = Path(__file__).parent / "results" / "durable.json"
 #: Jobs of one round, and rounds in turn.
 JOBS, ROUNDS = 20_000, 7
 #: Enqueued one after the other.
-SINGLE = 100
+SINGLE = 300
 #: Workers that are killed, of each kind.
 DEATHS = 40
 #: A job that has not begun after this never does (s).
@@ -171,16 +171,13 @@ def enqueue(peers: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         later = client.options(delay=3600)
         later.enqueue_many(jobs.nothing, range(1000))
         for n in range(ROUNDS):
-            disk += flushes(place)
+            disk.append(quantiles_ms(flushes(place)))
             rates["bare store"].append(bare_store(place / f"bare{n}", JOBS))
             rates["enqueue_many"].append(
                 per_s(JOBS, lambda: later.enqueue_many(jobs.nothing, range(JOBS)))
             )
             rates["gather"].append(asyncio.run(gathered(str(daemon.run))))
-            for number in range(SINGLE):
-                began = time.perf_counter()
-                later.enqueue(jobs.nothing, number)
-                single.append(time.perf_counter() - began)
+            single.append(one_by_one(later))
             others.append(peers())
             print(f"round {n}", {k: f"{v[-1]:,.0f}" for k, v in rates.items()}, flush=True)
         client.close()
@@ -188,12 +185,22 @@ def enqueue(peers: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     pairs = zip(rates["enqueue_many"], rates["bare store"], strict=True)
     ratios = [many / bare for many, bare in pairs]
     return {
-        "fsync": quantiles_ms(disk),
+        "fsync": _medians(disk),
         "jobs_per_s": {what: statistics.median(each) for what, each in rates.items()},
         "by_bare_store": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios),
-        "one": quantiles_ms(single),
+        "one": _medians(single),
         "peers": {name: _medians([each[name] for each in others]) for name in others[0]},
     }  # fmt: skip
+
+
+def one_by_one(client: Any) -> dict[str, float]:
+    """Calls that do not overlap, as the peers' producers make them."""
+    seen = []
+    for number in range(SINGLE):
+        began = time.perf_counter()
+        client.enqueue(jobs.nothing, number)
+        seen.append(time.perf_counter() - began)
+    return {"jobs_per_s": SINGLE / sum(seen), **quantiles_ms(seen)}
 
 
 def _medians(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -170,7 +170,7 @@ def durable(report: Report) -> list[str]:
         _row(["the bare store, the same rows", f"{rates['bare store']:,.0f}", ""]),
         _row(["`enqueue_many`", f"{rates['enqueue_many']:,.0f}", ""]),
         _row(["`enqueue`, 20,000 at a time (asyncio)", f"{rates['gather']:,.0f}", ""]),
-        _row(["`enqueue`, one after the other", f"{1e3 / one['mean_ms']:,.0f}", _pair(one)]),
+        _row(["`enqueue`, one after the other", f"{one['jobs_per_s']:,.0f}", _pair(one)]),
     ]
     for name, peer in enqueue["peers"].items():
         lines.append(_row([name, f"{peer['jobs_per_s']:,.0f}", _pair(peer)]))
