@@ -554,8 +554,17 @@ def test_a_child_that_runs_elsewhere_comes_home() -> None:
 def test_a_trace_follows_a_sync_child_that_loses_its_p() -> None:
     async def main() -> list[str]:
         tracer = gmpd.this_loop("the test").start_trace()
-        await gmpd.go(lambda: time.sleep(0.05))
-        return [event.event.name for event in tracer.events if event.g == 2]
+
+        def seen() -> list[str]:
+            return [event.event.name for event in tracer.events if event.g == 2]
+
+        p_was_taken = threading.Event()
+        child = gmpd.go(p_was_taken.wait)
+        while "SYSCALL_BEGIN" not in seen():
+            await gmpd.sleep(0.001)
+        p_was_taken.set()
+        await child
+        return seen()
 
     assert run(main()) == ["CREATE", "START", "SYSCALL_BEGIN", "END"]
 
