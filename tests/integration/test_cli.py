@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +25,9 @@ def bare(short_tmp: Path) -> Shell:
     return Shell(short_tmp)
 
 
-@pytest.fixture
-def gmpd(bare: Shell) -> Iterator[Shell]:
+def with_daemon(shell: Shell) -> Iterator[Shell]:
     """With a daemon of two Ps and a module of functions."""
-    (bare.directory / "words.py").write_text(
+    (shell.directory / "words.py").write_text(
         "import asyncio, pathlib, time\n"
         "import gmpd\n"
         "def shout(text): return text.upper()\n"
@@ -44,11 +44,24 @@ def gmpd(bare: Shell) -> Iterator[Shell]:
         "def slower(path): pathlib.Path(path).touch(); time.sleep(60)\n"
         "async def wait_long(path): pathlib.Path(path).touch(); await asyncio.sleep(60)\n"
     )
-    up = bare("up", "--procs", "2")
+    up = shell("up", "--procs", "2")
     assert up.returncode == 0, up.stderr
-    yield bare
-    down = bare("down", "--now")
+    yield shell
+    down = shell("down", "--now")
     assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="module")
+def gmpd() -> Iterator[Shell]:
+    """A daemon for all tests that leave it as it was."""
+    with tempfile.TemporaryDirectory(prefix="gt-", dir="/tmp") as directory:
+        yield from with_daemon(Shell(Path(directory)))
+
+
+@pytest.fixture
+def alone(bare: Shell) -> Iterator[Shell]:
+    """A daemon of one test, which may end it, or leave work to it."""
+    yield from with_daemon(bare)
 
 
 def test_a_life(bare: Shell) -> None:
@@ -276,11 +289,11 @@ def test_ctrl_c_ends_the_command_of_run(gmpd: Shell) -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the command is gone")
 
 
-def test_down_finishes_what_runs(gmpd: Shell) -> None:
-    mark = gmpd.directory / "began"
-    with gmpd.start("submit", "words:slow", str(mark)) as process:
+def test_down_finishes_what_runs(alone: Shell) -> None:
+    mark = alone.directory / "began"
+    with alone.start("submit", "words:slow", str(mark)) as process:
         wait_until(mark.exists, "it runs")
-        assert gmpd("down").returncode == 0
+        assert alone("down").returncode == 0
         out, errors = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "slow\n"), errors
 
@@ -386,28 +399,28 @@ def test_bench_prints_ratios(bare: Shell) -> None:
     assert all(row["ratio"] > 0 for row in rows if "peer_name" in row)
 
 
-def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(gmpd: Shell) -> None:
-    (gmpd.directory / "alone.py").write_text(
+def test_an_isolated_job_is_seen_and_has_a_worker_of_its_own(alone: Shell) -> None:
+    (alone.directory / "alone.py").write_text(
         "import os, pathlib, time\n"
         "def pid(): return os.getpid()\n"
         "def stay(path):\n"
         "    pathlib.Path(path).touch()\n"
         "    while pathlib.Path(path).exists(): time.sleep(0.01)\n"
     )
-    assert "isolated" not in gmpd("status").stdout
-    first, second = (gmpd("submit", "--isolate", "alone:pid", "--wait") for _ in range(2))
+    assert "isolated" not in alone("status").stdout
+    first, second = (alone("submit", "--isolate", "alone:pid", "--wait") for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout != second.stdout
-    path = gmpd.directory / "here"
-    staying = gmpd.start("submit", "alone:stay", str(path), "--isolate")
+    path = alone.directory / "here"
+    staying = alone.start("submit", "alone:stay", str(path), "--isolate")
     wait_until(path.exists, "it runs")
-    seen = gmpd("status").stdout
+    seen = alone("status").stdout
     path.unlink()
     assert staying.communicate(timeout=20)[0].strip() == "null"
     assert "isolated: " in seen
     assert "1 running" in seen
     assert "alone:stay" in seen
-    lines = gmpd("map", "--isolate", "os.path:basename", stdin="a/b\nc/d\n")
+    lines = alone("map", "--isolate", "os.path:basename", stdin="a/b\nc/d\n")
     assert (lines.returncode, lines.stdout) == (0, "b\nd\n")
 
 
@@ -424,11 +437,11 @@ def stacks_with(gmpd: Shell, *texts: str) -> Done:
     return found
 
 
-def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
-    waiting = gmpd.start("submit", "words:parked", "--wait")
-    blocked = gmpd.start("submit", "words:slower", '"touched"', "--wait")
+def test_stacks_show_every_g_as_go_does(alone: Shell) -> None:
+    waiting = alone.start("submit", "words:parked", "--wait")
+    blocked = alone.start("submit", "words:slower", '"touched"', "--wait")
     try:
-        done = stacks_with(gmpd, "created by job words:parked", "inner(...)", "slower(...)")
+        done = stacks_with(alone, "created by job words:parked", "inner(...)", "slower(...)")
         heads = re.findall(r"^goroutine \d+ \[(.*)\]:$", done.stdout, re.MULTILINE)
         assert len(heads) >= 31
         for p in (0, 1):
@@ -438,12 +451,12 @@ def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
         assert "parked(...)\n\t" in done.stdout
         assert "words.py:" in done.stdout
         assert "created by job words:parked" in done.stdout
-        told = json.loads(gmpd("stacks", "--json", "--limit", "5").stdout)["ps"]
+        told = json.loads(alone("stacks", "--json", "--limit", "5").stdout)["ps"]
         assert [each["p"] for each in told] == [0, 1]
         assert all(each["answered"] and each["shown"] <= 5 for each in told)
         assert max(each["gs"] for each in told) >= 31
         assert any("more goroutines not shown" in each["text"] for each in told)
-        missing = gmpd("stacks", "7")
+        missing = alone("stacks", "7")
         assert (missing.returncode, missing.stdout) == (Exit.NOT_FOUND, "")
         assert "there is no P7" in missing.stderr
     finally:
@@ -452,12 +465,12 @@ def test_stacks_show_every_g_as_go_does(gmpd: Shell) -> None:
             process.communicate()
 
 
-def test_a_worker_that_does_not_answer_is_named_with_what_it_runs(gmpd: Shell) -> None:
-    deaf = gmpd.start("submit", "words:deaf", "--wait")
+def test_a_worker_that_does_not_answer_is_named_with_what_it_runs(alone: Shell) -> None:
+    deaf = alone.start("submit", "words:deaf", "--wait")
     try:
 
         def look() -> Done | None:
-            done = gmpd("stacks", "--timeout", "0.3")
+            done = alone("stacks", "--timeout", "0.3")
             return done if done.returncode == Exit.TIMEOUT else None
 
         done = wait_until(look, "the worker is deaf", timeout=20)
@@ -518,16 +531,16 @@ def test_more_ps_than_a_machine_can_use_are_refused(gmpd: Shell) -> None:
     assert f"at most {most}" in up.stderr
 
 
-def test_many_ps_start_a_few_at_a_time_and_the_daemon_answers(gmpd: Shell) -> None:
-    assert gmpd("procs", "24").stdout == "24\n"
+def test_many_ps_start_a_few_at_a_time_and_the_daemon_answers(alone: Shell) -> None:
+    assert alone("procs", "24").stdout == "24\n"
     most = 0
     for _ in range(5):
-        seen = json.loads(gmpd("status", "--json").stdout)
+        seen = json.loads(alone("status", "--json").stdout)
         living = [p for p in seen["ps"] if p.get("pid") and p["state"] == "starting"]
         most = max(most, len(living))
     assert most <= starts_at_once()
-    assert gmpd("submit", "math:sqrt", "4").stdout == "2.0\n"
-    assert gmpd("procs", "2").stdout == "2\n"
+    assert alone("submit", "math:sqrt", "4").stdout == "2.0\n"
+    assert alone("procs", "2").stdout == "2\n"
 
 
 def test_up_starts_gmpd_and_nothing_that_lies_about(bare: Shell) -> None:
@@ -564,10 +577,10 @@ def test_up_starts_gmpd_and_nothing_that_lies_about(bare: Shell) -> None:
     ],
 )
 def test_an_interrupted_submit_says_what_became_of_the_job(
-    gmpd: Shell, function: tuple[str, ...], said: str
+    alone: Shell, function: tuple[str, ...], said: str
 ) -> None:
-    began = gmpd.directory / "began"
-    with gmpd.start("submit", *function, str(began)) as submit:
+    began = alone.directory / "began"
+    with alone.start("submit", *function, str(began)) as submit:
         wait_until(began.exists, "the job runs", timeout=20)
         submit.send_signal(signal.SIGINT)
         _, errors = submit.communicate(timeout=20)
@@ -576,13 +589,13 @@ def test_an_interrupted_submit_says_what_became_of_the_job(
     assert "Traceback" not in errors
 
 
-def test_up_beside_a_daemon_that_drains_says_so(gmpd: Shell) -> None:
-    began = gmpd.directory / "began"
-    with gmpd.start("submit", "words:slower", str(began)) as submit:
+def test_up_beside_a_daemon_that_drains_says_so(alone: Shell) -> None:
+    began = alone.directory / "began"
+    with alone.start("submit", "words:slower", str(began)) as submit:
         wait_until(began.exists, "the job runs", timeout=20)
-        assert gmpd("drain").returncode == 0
-        up = gmpd("up")
+        assert alone("drain").returncode == 0
+        up = alone("up")
         assert up.returncode == Exit.REJECTED, up.stderr
         assert "takes no more work" in up.stderr
-        assert gmpd("down", "--now").returncode == 0
+        assert alone("down", "--now").returncode == 0
         submit.communicate(timeout=20)
