@@ -224,6 +224,13 @@ class Recycle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """The last events of each worker and of the coordinator, for `gmpd trace`."""
+
+    enabled: bool = _flag(True, "keep them, about 65,000 in each process; it takes up to 5 MB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Http:
     """The gateway: /metrics, the JSON API."""
 
@@ -332,6 +339,7 @@ SECTIONS: dict[str, type[Any]] = {
     "dispatch": Dispatch,
     "restart": Restart,
     "recycle": Recycle,
+    "trace": Trace,
     "http": Http,
     "tcp": Tcp,
     "client": Client,

@@ -15,7 +15,7 @@ LIVE: frozenset[str] = frozenset({
     "limits.worker_results", "limits.worker_calls", "limits.max_ms",
     "restart.backoff_min", "restart.backoff_max", "restart.storm_deaths", "restart.storm_window",
     "restart.frozen",
-    *(name for name in KEYS if name.startswith("recycle.")),
+    *(name for name in KEYS if name.startswith(("recycle.", "trace."))),
 })  # fmt: skip
 
 

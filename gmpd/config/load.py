@@ -20,6 +20,7 @@ from gmpd.config.keys import (
     Recycle,
     Restart,
     Tcp,
+    Trace,
     checked,
 )
 from gmpd.config.layers import (
@@ -69,6 +70,7 @@ class Config:
     dispatch: Dispatch = field(default_factory=Dispatch)
     restart: Restart = field(default_factory=Restart)
     recycle: Recycle = field(default_factory=Recycle)
+    trace: Trace = field(default_factory=Trace)
     http: Http = field(default_factory=Http)
     tcp: Tcp = field(default_factory=Tcp)
     client: Client = field(default_factory=Client)

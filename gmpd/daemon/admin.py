@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
+from msgspec.msgpack import encode
 
 from gmpd import protocol
 from gmpd.config import Config
@@ -26,22 +27,28 @@ from gmpd.daemon.snapshot import Observed, former_status, p_status, snapshot
 from gmpd.daemon.watched import QUESTIONS
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
+from gmpd.runtime.ring import Ring, RingDump
 from gmpd.sched.leavers import number_beside, p_of
 from gmpd.sched.records import PRecord
 from gmpd.status import PStatus
 
-WorkerQuestion: TypeAlias = Literal["stacks", "sched", "gs"]
+WorkerQuestion: TypeAlias = Literal["stacks", "sched", "gs", "trace"]
 #: Questions that only workers can answer.
 ASKED_OF_WORKERS: Final[dict[str, WorkerQuestion]] = {
     "stacks": "stacks",
     "sched": "sched",
     "gs": "gs",
+    "trace": "trace",
 }
 #: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
 STACKS_GS = 1000
 STACKS_GS_MAX = 100_000
 #: Bytes of all stacks together in one reply.
 STACKS_BYTES = 8 << 20
+#: Events of all workers together in one reply, and seconds that they go back.
+TRACE_BYTES = 64 << 20
+TRACE_S = 10.0
+TRACE_S_MAX = 3600.0
 #: Seconds for workers to answer, unless told otherwise; and at most: the client waits as well.
 STACKS_WAIT_S = 2.0
 STACKS_WAIT_S_MAX = 20.0
@@ -68,6 +75,8 @@ class FanoutCall:
     #: Of those that were asked: the ones that had left their P.
     left: Collection[Who] = ()
     answers: dict[Who, Any] = field(default_factory=dict)
+    #: Of ``trace``: since when.
+    since_ns: int | None = None
 
 
 class Fanout:
@@ -86,13 +95,14 @@ class Fanout:
         asked: Iterable[Who],
         due_ns: int,
         left: Collection[Who] = (),
+        since_ns: int | None = None,
     ) -> int:
         """Begin one; its number. ConfigError when too many are open."""
         if len(self._open) >= OPEN_MAX:
             raise ConfigError(f"{OPEN_MAX} questions to workers wait already: ask again later")
         number = self._next
         self._next += 1
-        self._open[number] = FanoutCall(peer, request, due_ns, set(asked), left)
+        self._open[number] = FanoutCall(peer, request, due_ns, set(asked), left, since_ns=since_ns)
         self._changed()
         return number
 
@@ -132,6 +142,7 @@ class Administered(Observed, Protocol):
     cron: CronJobs
 
     reload: Callable[[str, Told | None], int]
+    ring: Ring | None
 
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
 
@@ -227,9 +238,9 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, history, stacks, sched, gs, jobs, volatile_jobs, job_counts,"
-                    " cron, cron_run, cron_pause, cron_resume, procs, reload, drain, stop,"
-                    f" {', '.join(QUESTIONS)}"
+                    "ping, status, history, stacks, sched, gs, trace, jobs, volatile_jobs,"
+                    " job_counts, cron, cron_run, cron_pause, cron_resume, procs, reload, drain,"
+                    f" stop, {', '.join(QUESTIONS)}"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 
@@ -269,9 +280,14 @@ class AdminApi:
             raise ConfigError(f"wait_s must be more than 0, to {STACKS_WAIT_S_MAX}, not {wait_s!r}")
         if not asked:
             return False
-        due_ns = time.monotonic_ns() + int(wait_s * 1e9)
-        number = self.fanout.open(peer, request, asked, due_ns, [*map(who_is, left)])
+        now, since_ns = time.monotonic_ns(), None
         question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
+        if what == "trace":
+            since_ns = now - _last_ns(params)
+            nbytes = min(TRACE_BYTES // len(asked), self._c.config.limits.value_bytes)
+            question = {"since_ns": since_ns, "nbytes": nbytes}
+        due_ns = now + int(wait_s * 1e9)
+        number = self.fanout.open(peer, request, asked, due_ns, [*map(who_is, left)], since_ns)
         for record in (*records, *left):
             self._c.workers.tell(record, protocol.Ask(number, what, question))
         return True
@@ -299,8 +315,18 @@ class AdminApi:
                 continue  # it had nothing more to do, and has ended
             status = msgspec.to_builtins(self._status(who))
             known = {"p": who[0], "answered": answer is not None, "status": status}
-            answers.append(known | (answer or {}))
-        return protocol.Reply(call.request, True, {"ps": answers})
+            more = {"ring": answer} if isinstance(answer, bytes) else answer or {}
+            answers.append(known | more)
+        value: dict[str, Any] = {"ps": answers}
+        if call.since_ns is not None:
+            value |= self._traced(call.since_ns)
+        return protocol.Reply(call.request, True, value)
+
+    def _traced(self, since_ns: int) -> dict[str, Any]:
+        """The coordinator's own part of a trace."""
+        ring = self._c.ring
+        own = RingDump(keeps=False) if ring is None else ring.dump(since_ns, TRACE_BYTES)
+        return {"since": since_ns, "now": time.monotonic_ns(), "coordinator": encode(own)}
 
     def _is_leaving(self, who: Who) -> bool:
         return number_beside(*who) in self._c.sched.leaving
@@ -320,3 +346,10 @@ class AdminApi:
 def who_is(record: PRecord) -> Who:
     """The worker that a record is about."""
     return p_of(record.p), record.epoch
+
+
+def _last_ns(params: dict[str, Any]) -> int:
+    last_s = params.get("last_s", TRACE_S)
+    if type(last_s) not in (int, float) or not 0 < last_s <= TRACE_S_MAX:
+        raise ConfigError(f"last_s must be more than 0, to {TRACE_S_MAX:g}, not {last_s!r}")
+    return int(last_s * 1e9)

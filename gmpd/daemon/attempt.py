@@ -39,6 +39,7 @@ from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.progress import Progress
 from gmpd.runtime.remote import ChanRouter
+from gmpd.runtime.ring import END, STEP
 from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
 
@@ -555,7 +556,9 @@ class _Metered:
         source = self._awaitable
         steps = source if inspect.iscoroutine(source) else source.__await__()
         error: BaseException | None = None
+        ring = attempt.worker.loop.p.ring
         while True:
+            request: Any = END
             began = clock()
             shm.resume(attempt.token, began)
             try:
@@ -563,8 +566,12 @@ class _Metered:
             except StopIteration as stop:
                 return stop.value
             finally:
-                attempt.occupied_ns += clock() - began
+                ended = clock()
+                attempt.occupied_ns += ended - began
                 attempt.worker.paused()
+                if ring is not None:
+                    code = ring.codes[request.__class__]
+                    ring.add((STEP | code << 8, began, ended, attempt.token))
             error = None
             try:
                 yield request

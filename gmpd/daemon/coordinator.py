@@ -38,9 +38,11 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.keys import KeyDirectory
 from gmpd.netpoll import Network, NetworkRouter, Poller, Router, ZapHandler
+from gmpd.runtime.ring import TURN, Kind, Ring
 from gmpd.sched import instructions as do
 from gmpd.sched.counters import Histogram
 from gmpd.sched.events import Draining, TurnEnded
+from gmpd.sched.leavers import p_of
 from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched
 
@@ -84,6 +86,8 @@ class Coordinator:
         self.epoch = time.time_ns() // 1_000_000
         self.started_at = time.time()
         self.loop_lag = Histogram()
+        #: The last events.
+        self.ring = Ring() if config.trace.enabled else None
         self.traffic = Traffic()
         self._failures = FailureLog()
         self._trimming = Trimming()
@@ -164,6 +168,7 @@ class Coordinator:
         self._effects = Effects(
             self.config, self.sched, self.pool, self.workers, self.clients, self.durable
         )
+        self._effects.ring = self.ring
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
@@ -275,9 +280,15 @@ class Coordinator:
                     give_back()
                 now = time.monotonic_ns()
                 self.loop_lag.add(now - began)
+                if self.ring is not None:
+                    self._record_turn(self.ring, began, now)
                 self.on_tick(now)
         finally:
             self._close()
+
+    def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
+        ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))
+        ring.settle()
 
     def _decide(self) -> None:
         """Execute the policy's instructions, until executing them makes no new events."""
@@ -348,6 +359,9 @@ class Coordinator:
     def _died(self, worker: WorkerProcess) -> None:
         """The kernel says that a worker ended."""
         self._poller.remove(worker.pidfd)
+        if self.ring is not None:
+            died = Kind.DIED | p_of(worker.p) << 8
+            self.ring.add((died, time.monotonic_ns(), 0, worker.epoch))
         self.workers.gone(worker)
         self.pool.on_exit(worker)
         self._admin.worker_died()

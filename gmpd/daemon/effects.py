@@ -20,6 +20,7 @@ from gmpd.daemon.shm import Slot
 from gmpd.daemon.snapshot import DEAF_SHOWN_NS
 from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.workers import Workers
+from gmpd.runtime.ring import Kind, Ring
 from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.isolated import ISOLATED_FROM
@@ -42,6 +43,8 @@ class Effects:
         clients: Clients,
         durable: DurableJobs,
     ) -> None:
+        #: Gets leases and steals.
+        self.ring: Ring | None = None
         self.configure(config)
         self._sched = sched
         self._pool = pool
@@ -150,6 +153,9 @@ class Effects:
         counts, frames = protocol.join_buffers(buffers)
         assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen)
         self._workers.tell(p, assign, frames)
+        if self.ring is not None and 0 <= p.p < ISOLATED_FROM:
+            number = Kind.LEASED | (len(payloads) | stolen << 24) << 8
+            self.ring.add((number, time.monotonic_ns(), p.p, first))
         if displaced:
             now = time.monotonic_ns()
             self._sched.handle(events.Revoked(p.p, displaced, displaced, None, now), now)
@@ -164,7 +170,11 @@ class Effects:
         got = worker.shm.claims.revoke(what.tokens) if worker is not None else []
         thief = None if what.thief is None else what.thief.p
         revoked = events.Revoked(what.p.p, what.tokens, got, thief, what.asked_ns)
-        self._sched.handle(revoked, time.monotonic_ns())
+        now = time.monotonic_ns()
+        if self.ring is not None and thief is not None and got:
+            number = Kind.REVOKED | (p_of(what.p.p) | (thief + 1) << 24) << 8
+            self.ring.add((number, what.asked_ns, now, len(got)))
+        self._sched.handle(revoked, now)
 
     def _recover(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""

@@ -9,6 +9,7 @@ from gmpd import protocol
 from gmpd.codec import Blob
 from gmpd.daemon.attempt import Attempt
 from gmpd.protocol import Outcome
+from gmpd.runtime.ring import Kind, Ring
 
 
 def times_us(attempt: Attempt) -> tuple[int, int]:
@@ -20,7 +21,9 @@ class OutcomeBatch:
     """Outcomes that go into one Finished, in the order in which they came about."""
 
     __slots__ = (
+        "_began_ns",
         "_buffers",
+        "_functions",
         "_occupied_us",
         "_payloads",
         "_ran_us",
@@ -31,6 +34,9 @@ class OutcomeBatch:
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
+        self._began_ns: list[int] = []
+        #: ``~function`` of an async job.
+        self._functions: list[int] = []
         self._payloads: list[bytes] = []
         self._ran_us: list[int] = []
         self._occupied_us: list[int] = []
@@ -48,6 +54,8 @@ class OutcomeBatch:
         if report is not None or attempt.outcome is not Outcome.OK:
             self._specials[len(self._tokens)] = attempt.outcome, report
         self._tokens.append(attempt.token)
+        self._began_ns.append(attempt.began_ns)
+        self._functions.append(~attempt.fn.fid if attempt.adopted else attempt.fn.fid)
         self._payloads.append(attempt.data)
         self._ran_us.append(ran_us)
         self._occupied_us.append(occupied_us)
@@ -56,6 +64,15 @@ class OutcomeBatch:
         if attempt.out_buffers:
             self.nbytes += sum(map(len, attempt.out_buffers))
         return ran_us, occupied_us
+
+    def record(self, ring: Ring | None) -> None:
+        """Show it in the ring of events, if there is one."""
+        if ring is None:
+            return
+        ring.add_jobs(self._tokens, self._began_ns, self._ran_us, self._functions)
+        for row, (outcome, _) in self._specials.items():
+            at = self._began_ns[row] + self._ran_us[row] * 1000
+            ring.add((Kind.FAILED | outcome << 8, at, 0, self._tokens[row]))
 
     def message(self) -> tuple[protocol.Finished, list[Any]]:
         """The message and its further frames."""

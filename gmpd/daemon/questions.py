@@ -1,10 +1,15 @@
-"""Questions that only a worker can answer: its Gs, as stacks, as Go's scheddetail, or as rows."""
+"""Questions that only a worker can answer: its Gs, as stacks, as Go's scheddetail, or as rows; and
+its last events.
+"""
 
 from __future__ import annotations
 
 from typing import assert_never, cast
 
+from msgspec.msgpack import encode
+
 from gmpd import protocol
+from gmpd.daemon.recording import recorded
 from gmpd.runtime.glist import rows
 from gmpd.runtime.p import P
 from gmpd.runtime.schedtrace import details
@@ -13,6 +18,8 @@ from gmpd.runtime.stacks import stacks
 
 def answer(asked: protocol.Ask, p: P, number: int) -> protocol.Answer:
     """The answer of P ``number``. Reads, and changes nothing."""
+    if asked.what == "trace":
+        return protocol.Answer(asked.request, encode(recorded(p, asked.params)))
     limit, nbytes = asked.params["limit"], asked.params["nbytes"]
     match asked.what:
         case "stacks":

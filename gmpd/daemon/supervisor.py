@@ -247,6 +247,7 @@ class Supervisor:
             "grace": config.recycle.grace,
             "job_output": config.limits.job_output,
             "worker_calls": config.limits.worker_calls,
+            "trace": config.trace.enabled,
             "umask": context.inherited.umask,
             "variables": dict(context.inherited.variables),
             "warnings": list(context.warnings),

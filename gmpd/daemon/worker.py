@@ -27,7 +27,7 @@ from gmpd.codec import (
     stand_in,
     too_large,
 )
-from gmpd.daemon import output
+from gmpd.daemon import output, recording
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in, missing_among
@@ -56,6 +56,7 @@ from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING
 from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
+from gmpd.runtime.ring import Ring
 from gmpd.runtime.stats import counters
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
@@ -143,6 +144,7 @@ class Worker:
 
     def _listen(self, settings: dict[str, Any]) -> None:
         """The run loop's reports."""
+        self._ring = self.loop.p.ring
         self.loop.p.status_slots = self.shm.slots[Slot.ROUND : Slot.LOOKS + 1]
         self.loop.p.on_poll = self._on_poll
         self.loop.p.on_defer = self._set_aside
@@ -331,6 +333,7 @@ class Worker:
             self._sent += len(outcomes)
             self._withheld.sent(self._sent, outcomes.nbytes)
             self.shm.sent(self._sent)
+            outcomes.record(self._ring)
             self._send(*outcomes.message())
         self._beats.soon()
 
@@ -429,6 +432,8 @@ class Worker:
         payloads, options = message.payloads, message.options
         token = message.first_token
         self._stolen.update(range(token, token + message.stolen))
+        if self._ring is not None:
+            recording.leased(self._ring, message, fn)
         self._beats.moved += sum(map(len, payloads)) + sum(map(len, frames))
         for payload, buffers in zip(
             payloads,
@@ -545,6 +550,8 @@ def _new_loop(settings: dict[str, Any]) -> Loop:
     loop = Loop(max_ms=settings["max_ms"])
     if settings["plain_calls"] and not settings["isolated"]:
         loop.p.plain_calls = settings["plain_calls"]
+    if settings["trace"]:
+        loop.p.ring = Ring()
     return loop
 
 

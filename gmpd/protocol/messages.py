@@ -391,11 +391,11 @@ class Ask(Envelope, tag=40):
     """A question that only the worker can answer: by Answer with the same number.
 
     ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
-    ``gs``: ``limit`` of them as rows.
+    ``gs``: ``limit`` of them as rows. ``trace``: the events since ``since_ns``, ``nbytes`` at most.
     """
 
     request: Number
-    what: Literal["stacks", "sched", "gs"]
+    what: Literal["stacks", "sched", "gs", "trace"]
     params: dict[str, Number]
 
 
@@ -502,10 +502,11 @@ class Children(Envelope, tag=31):
 
 
 class Answer(Envelope, tag=41):
-    """To an Ask."""
+    """To an Ask; to ``trace`` a packed ``runtime.ring.RingDump``, which the coordinator only passes
+    on."""
 
     request: Number
-    value: StackDump
+    value: StackDump | bytes
 
 
 class Route(Envelope, tag=32):

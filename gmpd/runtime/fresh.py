@@ -60,9 +60,9 @@ class FreshG(Protocol):
     def fn_name(self) -> str:
         """The same in words: for stacks, warnings, traces."""
 
-    # It may have ``place``, if that is not ``Place.AWAY``; ``driven``: the user's coroutine inside
-    # the one that ``start`` gave, for stacks; and ``is_unwanted``: whether it was asked to end, for
-    # ``gmpd.cancelled``.
+    # It may have ``token``, by which a ring of events knows it; ``place``, if that is not
+    # ``Place.AWAY``; ``driven``: the user's coroutine inside the one that ``start`` gave, for
+    # stacks; and ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``.
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.coro import CoroG
+from gmpd.runtime.ring import TRAITS, Event, Kind
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import SLICE_NS, Trait
 
@@ -85,9 +86,19 @@ class Handoffs:
 
     def on_handoffp(self, m: M) -> None:
         """P has left ``m``; the M that took it does not run yet. ``p.lock`` is held."""
-        tracer, g = self._p.tracer, m.g
+        p, g = self._p, m.g
+        tracer, ring = p.tracer, p.ring
+        if ring is not None and g is not None:
+            ring.add(handed_off(m, g))
         if tracer is not None and isinstance(g, CoroG):  # a child
             tracer(GEvent.SYSCALL_BEGIN, g, f"M{m.id}")
+
+
+def handed_off(m: M, g: Any) -> Event:
+    """P leaves ``m``, which continues with ``g``."""
+    heir = 0 if m.p.owner is None else m.p.owner.id
+    number = m.id | TRAITS[m.trait] << 24 | heir << 32
+    return Kind.HANDOFF | number << 8, m.start_ns, time.monotonic_ns(), getattr(g, "token", 0)
 
 
 def requeue_deferred(p: P) -> None:

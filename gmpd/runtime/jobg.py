@@ -7,6 +7,7 @@ at a few hundred ns and bytes more. Counterpart: ``daemon.attempt``, whose corou
 
 from __future__ import annotations
 
+import time
 from asyncio import CancelledError
 from collections.abc import Coroutine
 from contextvars import Context
@@ -20,6 +21,7 @@ from gmpd.runtime.internals import (
     task_init,
     task_print_stack,
 )
+from gmpd.runtime.ring import WAKE, Ring
 from gmpd.runtime.roots import async_job
 from gmpd.runtime.task import Task
 
@@ -62,6 +64,15 @@ class JobG(Task):
         # ``gs``.
         if p.loop._debug and self._source_traceback:  # type: ignore[attr-defined]
             self._source_traceback.clear()  # type: ignore[attr-defined]  # a message made it
+
+    def ready(self, _sg: Any = None, /) -> None:
+        if self._p.ring is not None:
+            self.woken(self._p.ring)
+        super().ready()
+
+    def woken(self, ring: Ring) -> None:
+        """Its wait is over."""
+        ring.add((WAKE, time.monotonic_ns(), 0, self._job.token))
 
     def _returned(self, value: Any) -> None:
         super()._returned(value)

@@ -187,6 +187,8 @@ class Loop(Face, metaclass=Sealed):
             ends = callback.await_ends  # type: ignore[attr-defined]
             if ends is not None and args:
                 ends(args[0], callback)
+            if callback.__class__ is JobG and self.p.ring is not None:
+                callback.woken(self.p.ring)
             if self.p.tracer is not None:
                 self.p.tracer(GEvent.UNBLOCK, callback)
             return callback  # type: ignore[return-value]  # a future does not look at it

@@ -28,6 +28,7 @@ from gmpd.runtime.coro import AWAY, leave_fork
 from gmpd.runtime.frames import own_state
 from gmpd.runtime.handoffs import requeue_deferred
 from gmpd.runtime.p import Face, M, P
+from gmpd.runtime.ring import Kind
 from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
@@ -354,6 +355,9 @@ class Ms:
             waiter.wait_reason = ""
             waiter.trait = None
             self._p.owner = waiter
+            if self._p.ring is not None:
+                token = getattr(waiter.g, "token", 0)
+                self._p.ring.add((Kind.BACK | waiter.id << 8, time.monotonic_ns(), 0, token))
             if m is not self._p.m0 and m is not self._p.home:
                 self._p.idle_ms.append(m)
         return True

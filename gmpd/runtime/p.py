@@ -31,6 +31,7 @@ from gmpd.sched.sysmon import Learned, Trait
 if TYPE_CHECKING:
     from gmpd.runtime.mgc import GcController
     from gmpd.runtime.p_callbacks import PCallbacks
+    from gmpd.runtime.ring import Ring
     from gmpd.runtime.trace import Tracer
 
 
@@ -211,6 +212,7 @@ class P:
         "polled_ns",
         "preempt",
         "ready",
+        "ring",
         "rounds",
         "runq",
         "sleepers",
@@ -285,6 +287,8 @@ class P:
         self.gc_controller: GcController | None = None
         #: Records what happens to Gs, while a tracer listens.
         self.tracer: Tracer | None = None
+        #: Keeps the last events, in a worker that traces.
+        self.ring: Ring | None = None
         #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
         self.on_poll: Callable[[int], None] | None = None
         #: Whether no G can ever become ready, which is reported: under ``gmpd.run``.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gmpd.errors import Deadlock
 from gmpd.runtime.gil_poll import make_gil_poll
 from gmpd.runtime.p_callbacks import PTimer
+from gmpd.runtime.ring import IDLE
 from gmpd.runtime.stacks import deadlock_text
 from gmpd.timeouts import wait_s
 
@@ -75,6 +76,8 @@ class Poller:
         p = self._p
         p.polled_ns = now
         self._netpoll(0)
+        if p.ring is not None:
+            p.ring.settle()
         if p.on_poll is not None:
             p.on_poll(now)
         if now - self._shared_ns > SHARE_NS:
@@ -102,6 +105,9 @@ class Poller:
         slots[2] = stats.idle_ns
         slots[1] = 0
         p.is_idle = False
+        if p.ring is not None:
+            p.ring.add((IDLE, start, now, 0))
+            p.ring.settle()
         if self._sysmon.asleep and m is not None:
             self._sysmon.wake()
 

@@ -23,7 +23,7 @@ class _Bench:
 
     def __init__(self) -> None:
         self.loop = SimpleNamespace(
-            p=SimpleNamespace(forked=False, turns=[]), call_later=lambda *_: None
+            p=SimpleNamespace(forked=False, turns=[], ring=None), call_later=lambda *_: None
         )
         self.interrupts = threading.Lock()
         self.firsts = SimpleNamespace(resolve=lambda _token, _name, resolve: resolve())

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import time
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +14,9 @@ import gmpd
 from gmpd.runtime.chrome_trace import chrome_events
 from gmpd.runtime.trace import TraceEvent
 from gmpd.sched.g import GEvent
+from tests.chrome_check import check
 
 Json = dict[str, Any]
-
-
-def check(events: list[Json]) -> None:
-    """What Perfetto's importer needs: slices of a track do not overlap, arrows lead from one slice
-    to the start of a later one, states nest, and every track has a name."""
-    slices = defaultdict(list)
-    arrows: dict[int, dict[str, float]] = defaultdict(dict)
-    depth: Counter[str] = Counter()
-    named = {(e["pid"], e["tid"]) for e in events if e["ph"] == "M"}
-    titled = {pid for pid, _ in named}
-    for event in events:
-        if event["ph"] == "M":
-            continue
-        assert event["pid"] in titled
-        assert event["ts"] >= 0
-        match event["ph"]:
-            case "X":
-                assert (event["pid"], event["tid"]) in named
-                assert event["dur"] >= 0
-                slices[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
-            case "s" | "f":
-                assert event["ph"] not in arrows[event["id"]]
-                arrows[event["id"]][event["ph"]] = event["ts"]
-            case "b":
-                depth[event["id"]] += 1
-            case "e":
-                depth[event["id"]] -= 1
-            case "C":
-                assert all(isinstance(n, int) and n >= 0 for n in event["args"].values())
-                assert event["args"]["running"] <= 1
-            case unknown:
-                raise AssertionError(unknown)
-    assert not +depth
-    assert not -depth
-    for track in slices.values():
-        track.sort()
-        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(track))
-    starts = {start for track in slices.values() for start, _ in track}
-    for arrow in arrows.values():
-        assert any(start <= arrow["s"] <= end for track in slices.values() for start, end in track)
-        if "f" in arrow:
-            assert arrow["s"] <= arrow["f"]
-            assert arrow["f"] in starts
 
 
 async def producer(ch: gmpd.Chan[int]) -> None:

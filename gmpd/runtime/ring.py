@@ -1,0 +1,213 @@
+"""The last events of a P, which are always kept (Go: the flight recorder).
+
+An event is four integers: its kind with a number of 56 bits above it, two times
+(``time.monotonic_ns``, the same clock in all processes of a machine), and a lease's token. To add
+one is one call of a list's ``extend``; P moves them into arrays when it polls. A job or a sleep is
+recorded when it ends, in one event: an answer also tells what runs. Jobs that ended come
+in columns, with the message that reports them: so a job costs two appends.
+
+Each step of an async job is an event. Steps of children and of plain tasks are not: their switches
+cost a few hundred nanoseconds each.
+
+Any thread may add an event; the M that holds P settles and dumps.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct, field
+
+from gmpd.runtime.sudog import Wait
+from gmpd.sched.sysmon import Trait
+
+#: Integers of an event, and of a job.
+WIDTH: Final = 4
+ROW_BYTES: Final = WIDTH * 8
+#: Events of an array, and of the ring: 2 MB. Jobs are as many again.
+CHUNK: Final = 1024
+EVENTS_MAX: Final = 64 * CHUNK
+#: Functions whose names are kept; jobs of others are shown by number.
+NAMES_MAX: Final = 10_000
+#: Wait reasons by types; those of more types are looked up each time.
+CODES_MAX: Final = 1000
+
+Event: TypeAlias = tuple[int, int, int, int]
+
+
+class Kind(IntEnum):
+    """The kinds of events, each with its number, times and token."""
+
+    #: Code of the wait reason; began, ended; token: one step of an async job.
+    STEP = 1
+    #: 0; at, 0; token: an async job that waited is made ready.
+    WAKE = 2
+    #: 0; began, ended; 0: P slept in select.
+    IDLE = 3
+    #: M | trait << 24 | M that gets P << 32; G began, at; token: P leaves an M whose G continues.
+    HANDOFF = 4
+    #: M; at, 0; token: a G that has waited without P continues with it.
+    BACK = 5
+    #: Count | stolen ones << 24; at, function (of the coordinator: P); first token: leases arrived,
+    #: or were sent.
+    LEASED = 6
+    #: Victim | (thief + 1) << 24; asked, at; count: the coordinator revoked leases, if there is a
+    #: thief to steal them.
+    REVOKED = 7
+    #: Jobs in the global queue; began, ended; unfinished ones: a turn of the coordinator.
+    TURN = 8
+    #: P; at, 0; epoch: a worker serves, or has died.
+    READY = 9
+    DIED = 10
+    #: Outcome; at, 0; token: a job ended otherwise than with a value.
+    FAILED = 11
+
+
+#: Numbers, not members of an enum: they are used with every step.
+STEP, WAKE, IDLE, TURN = map(int, (Kind.STEP, Kind.WAKE, Kind.IDLE, Kind.TURN))
+
+#: Numbers of the traits in HANDOFF; 0: it gave P away by a call that is known to block.
+TRAITS: Final = {None: 0, Trait.BLOCKED: 1, Trait.HOG: 2, Trait.NATIVE: 3}
+TRAIT_NAMES: Final = ("known", "blocked", "hog", "native")
+
+#: Codes of wait reasons that are none of Go's.
+ENDED, YIELDED = 0, 1
+
+
+class _Ended:
+    """The type that stands for the end of a coroutine."""
+
+
+END: Final = _Ended()
+
+
+class Codes(dict[type, int]):
+    """The code of a wait reason, by the type of what a coroutine has yielded."""
+
+    def __init__(self) -> None:
+        # ``GOSCHED`` is a plain object.
+        super().__init__({_Ended: ENDED, type(None): YIELDED, object: YIELDED})
+        self.reasons = ["ended", "yield"]
+
+    def __missing__(self, kind: type) -> int:
+        reason = _reason(kind)
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        code = self.reasons.index(reason)
+        if len(self) < CODES_MAX:
+            self[kind] = code
+        return code
+
+
+def _reason(kind: type) -> str:
+    """As ``stacks.wait_reason``, without numbers."""
+    if issubclass(kind, Wait):
+        return kind.reason
+    return "G wait" if hasattr(kind, "await_begins") else "IO wait"  # of a ``CoroG``
+
+
+class RingDump(Struct):
+    """Events and jobs as bytes, the oldest first, and what their numbers mean."""
+
+    events: bytes = b""
+    #: Each is (token, began, ended in us after that, function; ``~function`` of an async one).
+    jobs: bytes = b""
+    #: Jobs that have not ended: their time is -1.
+    running: bytes = b""
+    #: Events and jobs that are kept no more.
+    lost: int = 0
+    names: dict[int, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    #: False: there is no ring.
+    keeps: bool = True
+
+
+class Ring:
+    """The newest ``EVENTS_MAX`` events, and as many jobs, of one process."""
+
+    __slots__ = ("_chunks", "_jobs", "_jobs_kept", "_new", "add", "codes", "lost", "names")
+
+    def __init__(self) -> None:
+        self._new: list[int] = []
+        #: Append one event: the list's own method.
+        self.add: Callable[[Event], None] = self._new.extend
+        self._chunks: deque[array[int]] = deque()
+        #: Of each batch, its columns one after the other.
+        self._jobs: deque[array[int]] = deque()
+        self._jobs_kept = 0
+        #: Events and jobs that are no longer kept.
+        self.lost = 0
+        self.codes = Codes()
+        #: Functions of jobs by their numbers.
+        self.names: dict[int, str] = {}
+
+    def settle(self) -> None:
+        """Move new events into an array, if there are enough. P calls this when it polls."""
+        if len(self._new) >= CHUNK * WIDTH:
+            new = self._new
+            n = len(new) // WIDTH * WIDTH
+            self._chunks.append(array("q", new[:n]))
+            del new[:n]  # others may have appended meanwhile
+            if len(self._chunks) > EVENTS_MAX // CHUNK:
+                self.lost += len(self._chunks.popleft()) // WIDTH
+
+    def add_jobs(
+        self, tokens: list[int], began_ns: list[int], ran_us: list[int], functions: list[int]
+    ) -> None:
+        """Jobs that ended, as columns."""
+        self._jobs.append(array("q", tokens + began_ns + ran_us + functions))
+        self._jobs_kept += len(tokens)
+        while self._jobs_kept > EVENTS_MAX and len(self._jobs) > 1:
+            n = len(self._jobs.popleft()) // WIDTH
+            self._jobs_kept -= n
+            self.lost += n
+
+    def name(self, number: int, name: str) -> None:
+        """Remember the name of a function."""
+        if len(self.names) >= NAMES_MAX and number not in self.names:
+            del self.names[next(iter(self.names))]
+        self.names[number] = name
+
+    def dump(self, since_ns: int, nbytes: int, running: bytes = b"") -> RingDump:
+        """Events and jobs from about ``since_ns`` on, the newest ``nbytes``; and what runs."""
+        rows = max(1, nbytes // ROW_BYTES // 2)
+        tail = array("q", self._new[: len(self._new) // WIDTH * WIDTH])
+        events = [tail[-rows * WIDTH :]]
+        rows_left = rows - len(events[0]) // WIDTH
+        for chunk in reversed(self._chunks):
+            rows_left -= len(chunk) // WIDTH
+            if rows_left < 0 or max(chunk[-3], chunk[-2]) < since_ns:
+                break
+            events.append(chunk)
+        return RingDump(
+            b"".join(each.tobytes() for each in reversed(events)),
+            self._dump_jobs(since_ns, rows),
+            running,
+            self.lost,
+            dict(self.names),
+            list(self.codes.reasons),
+        )
+
+    def _dump_jobs(self, since_ns: int, rows: int) -> bytes:
+        found: list[array[int]] = []
+        for batch in reversed(self._jobs):
+            n = len(batch) // WIDTH
+            rows -= n
+            if rows < 0 or batch[2 * n - 1] + batch[3 * n - 1] * 1000 < since_ns:
+                break
+            turned = array("q", bytes(len(batch) * 8))
+            for column in range(WIDTH):
+                turned[column::WIDTH] = batch[column * n : (column + 1) * n]
+            found.append(turned)
+        return b"".join(each.tobytes() for each in reversed(found))
+
+
+def rows_of(data: bytes) -> Sequence[Event]:
+    """The events or jobs of a dump."""
+    numbers: Any = array("q")
+    numbers.frombytes(data[: len(data) // ROW_BYTES * ROW_BYTES])
+    return list(zip(*[iter(numbers)] * WIDTH, strict=True))

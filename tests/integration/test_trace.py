@@ -1,0 +1,111 @@
+"""`gmpd trace` of a daemon: what it shows of real jobs, and of workers that do not answer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmpd.cli.exits import Exit
+from tests.chrome_check import check
+from tests.shell import Shell
+from tests.support import go_on, stop
+
+JOBS = """
+import asyncio, time
+import gmpd
+
+def blocks(s):
+    time.sleep(s)
+
+async def parks():
+    await gmpd.sleep(0.002)
+    await asyncio.sleep(0.001)
+
+def fails():
+    raise LookupError
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A daemon of two Ps that has run a job of each kind."""
+    directory = tmp_path_factory.mktemp("t")
+    (directory / "load.py").write_text(JOBS)
+    shell = Shell(directory)
+    up = shell("up", "--procs", "2")
+    assert up.returncode == 0, up.stderr
+    assert shell("submit", "--wait", "load:blocks", "0.5").returncode == 0
+    assert shell("submit", "--wait", "load:fails").returncode == Exit.JOB_FAILED
+    assert shell("submit", "--wait", "load:parks").returncode == 0
+    yield shell
+    assert shell("down", "--now").returncode == 0
+
+
+def test_it_writes_a_trace_for_perfetto(daemon: Shell) -> None:
+    done = daemon("trace", "--last", "600", "-o", "t.json.gz")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(gzip.decompress((daemon.directory / "t.json.gz").read_bytes()))
+    events = document["traceEvents"]
+    check(events, procs=2)
+    assert document["otherData"]["missing"] == {}
+    slices: dict[str, set[int]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            slices.setdefault(event["name"], set()).add(event["pid"])
+    assert slices["load:blocks"] == {1, 2}  # on P, then on an M
+    assert {"idle", "turn", "load:parks", "load:fails"} <= slices.keys()
+    states = {e["name"] for e in events if e["ph"] == "b"}
+    assert {"waiting (sleep)", "waiting (IO wait)", "without P (blocked)"} <= states
+
+
+def test_the_summary_says_where_the_time_went(daemon: Shell) -> None:
+    told = json.loads(daemon("trace", "--last", "600", "--summary", "--json").stdout)
+    functions: dict[str, Any] = {each["name"]: each for each in told["functions"]}
+    blocks = functions["load:blocks"]["ways"]
+    assert blocks["beside P: blocked"]["max_s"] > 0.01
+    assert functions["load:fails"]["failed"] == 1
+    parks = functions["load:parks"]["ways"]
+    assert parks["blocked: sleep"]["min_s"] >= 0.0019
+    assert "scheduling wait" in parks
+    people = daemon("trace", "--last", "600", "--summary")
+    assert "load:blocks: 1 job\n" in people.stdout
+
+
+def test_a_stopped_worker_has_no_track_and_is_named(daemon: Shell) -> None:
+    pid = json.loads(daemon("status", "--json").stdout)["ps"][1]["pid"]
+    stop(pid)
+    try:
+        done = daemon("trace", "--timeout", "3", "-o", "t.json")
+    finally:
+        go_on(pid)
+    assert done.returncode == Exit.TIMEOUT
+    assert "P1 has no track: its worker did not answer" in done.stderr
+    document = json.loads((daemon.directory / "t.json").read_text())
+    check(document["traceEvents"], procs=2)
+    assert set(document["otherData"]["missing"]) == {"P1"}
+
+
+def test_bad_requests_are_refused_before_anything_is_recorded(daemon: Shell) -> None:
+    assert daemon("trace").returncode == Exit.USAGE
+    both = daemon("trace", "--last", "1", "--seconds", "1", "-o", "t.json")
+    assert both.returncode == Exit.USAGE
+    nowhere = daemon("trace", "--seconds", "600", "-o", "no/such/place.json")
+    assert nowhere.returncode != 0
+    assert "no/such/place.json" in nowhere.stderr
+
+
+def test_a_daemon_that_keeps_no_events_says_so(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.env["GMPD_TRACE__ENABLED"] = "false"
+    assert shell("up", "--procs", "1").returncode == 0
+    try:
+        done = shell("trace", "--summary")
+        assert done.returncode == Exit.CONFIG
+        assert "trace.enabled is false" in done.stderr
+    finally:
+        shell("down", "--now")

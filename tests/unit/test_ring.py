@@ -1,0 +1,105 @@
+"""The ring of the last events: bounded, and told as it was written."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gmpd.runtime.coro import GOSCHED
+from gmpd.runtime.g import G
+from gmpd.runtime.ring import (
+    CHUNK,
+    CODES_MAX,
+    END,
+    EVENTS_MAX,
+    IDLE,
+    NAMES_MAX,
+    ROW_BYTES,
+    STEP,
+    Ring,
+    rows_of,
+)
+from gmpd.runtime.sleepers import Sleeper
+
+EVERYTHING = 1 << 30
+
+
+def test_events_are_told_in_their_order_whether_settled_or_not() -> None:
+    ring = Ring()
+    for n in range(2 * CHUNK + 5):
+        ring.add((STEP | 3 << 8, n, n + 1, 7))
+        ring.settle()
+    events = rows_of(ring.dump(0, EVERYTHING).events)
+    assert events == [(STEP | 3 << 8, n, n + 1, 7) for n in range(2 * CHUNK + 5)]
+
+
+def test_it_keeps_the_newest_and_says_how_many_it_lost() -> None:
+    ring = Ring()
+    total = EVENTS_MAX + 3 * CHUNK
+    for n in range(total):
+        ring.add((IDLE, n, n, 0))
+        ring.settle()
+    dump = ring.dump(0, EVERYTHING)
+    kept = rows_of(dump.events)
+    assert len(kept) <= EVENTS_MAX
+    assert kept[-1][1] == total - 1
+    assert dump.lost == total - len(kept)
+
+
+def test_jobs_come_in_columns_and_are_told_in_rows() -> None:
+    ring = Ring()
+    ring.add_jobs([1, 2], [10_000, 20_000], [5, 6], [3, ~4])
+    ring.add_jobs([9], [30_000], [7], [3])
+    assert rows_of(ring.dump(0, EVERYTHING).jobs) == [
+        (1, 10_000, 5, 3), (2, 20_000, 6, ~4), (9, 30_000, 7, 3),
+    ]  # fmt: skip
+
+
+def test_jobs_are_bounded_however_they_come() -> None:
+    ring = Ring()
+    for n in range(EVENTS_MAX // 1000 + 2):
+        ring.add_jobs([n] * 1000, [n] * 1000, [0] * 1000, [0] * 1000)
+    dump = ring.dump(0, EVERYTHING)
+    kept = len(dump.jobs) // ROW_BYTES
+    assert kept <= EVENTS_MAX
+    assert dump.lost + kept == (EVENTS_MAX // 1000 + 2) * 1000
+
+
+def test_old_ones_are_left_out_and_so_is_what_does_not_fit() -> None:
+    ring = Ring()
+    for n in range(4 * CHUNK):
+        ring.add((IDLE, n, n, 0))
+        ring.settle()
+    ring.add_jobs([1], [5], [0], [0])
+    ring.add_jobs([2], [10**9], [0], [0])
+    recent = ring.dump(3 * CHUNK, EVERYTHING)
+    assert [event[1] for event in rows_of(recent.events)] == list(range(3 * CHUNK, 4 * CHUNK))
+    assert [token for token, *_ in rows_of(recent.jobs)] == [2]
+    few = ring.dump(0, 2 * ROW_BYTES * 10)
+    assert len(few.events) + len(few.jobs) <= 2 * ROW_BYTES * 10
+
+
+def test_reasons_are_gos() -> None:
+    codes = Ring().codes
+
+    def told(value: object) -> str:
+        return codes.reasons[codes[value.__class__]]
+
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    loop.close()
+    assert [told(END), told(None), told(GOSCHED), told(future)] == [
+        "ended", "yield", "yield", "IO wait",
+    ]  # fmt: skip
+    assert codes.reasons[codes[G]] == "G wait"
+    assert codes.reasons[codes[Sleeper]] == "sleep"
+
+
+def test_tables_are_bounded() -> None:
+    ring = Ring()
+    for n in range(NAMES_MAX + 10):
+        ring.name(n, f"f{n}")
+    assert len(ring.names) == NAMES_MAX
+    assert NAMES_MAX + 9 in ring.names
+    for n in range(CODES_MAX + 10):
+        assert ring.codes[type(f"T{n}", (), {})] == ring.codes[asyncio.Future]
+    assert len(ring.codes) <= CODES_MAX
