@@ -244,6 +244,7 @@ class CronJobs(Asker):
             keep_ms=plan.keep_ms,
             unique=plan.options.unique or f"cron {name}",
             once=plan.once,
+            limit=plan.options.limit[0] if plan.options.limit else "",
         )
         self._durable.put_tick(self, self._request(told), job, function, row)
 

@@ -33,7 +33,6 @@ from gmpd.sched.durable_ends import Judge
 from gmpd.sched.functions import PART
 from gmpd.sched.records import Failure, Function, Outcomes, Session
 from gmpd.sched.schedt import Sched
-from gmpd.sched.states import JobState
 from gmpd.sched.stored import (
     Answer,
     Count,
@@ -50,6 +49,7 @@ from gmpd.sched.stored import (
     Survey,
     Unblock,
 )
+from gmpd.sched.uniques import WAITS
 from gmpd.status import Blocked
 from gmpd.status import Durable as DurableStatus
 
@@ -296,6 +296,7 @@ class DurableJobs:
         run_at = message.run_at if message.run_at is not None else now_ms
         run_at = max(run_at, now_ms + int(options.delay * 1000))
         buffers = protocol.split_buffers(message.buffer_counts, len(message.payloads), frames)
+        limit = options.limit[0] if options.limit else ""
         jobs = []
         for id_, payload, own in zip(message.ids, message.payloads, buffers, strict=True):
             kept = tuple(map(bytes, own))
@@ -303,7 +304,7 @@ class DurableJobs:
                 NewJob(
                     id_, content_digest(digest, packed, payload, kept), digest, session.name,
                     options.priority, packed, payload, kept, now_ms, run_at, message.expires,
-                    message.keep, options.unique, message.once, session.owner,
+                    message.keep, options.unique, message.once, session.owner, limit,
                 )
             )  # fmt: skip
         policy.enqueue(peer, message.request, jobs, functions)
@@ -500,9 +501,8 @@ class DurableJobs:
     def drain(self) -> None:
         """Submit no more; jobs that no worker has stay in the store."""
         if self._policy is not None and self._session is not None:
-            waits = (JobState.QUEUED, JobState.DELAYED)
             self._policy.drain(
-                [seq for seq, job in self._session.jobs.items() if job.state in waits]
+                [seq for seq, job in self._session.jobs.items() if job.state in WAITS]
             )
 
     def close(self) -> None:

@@ -21,10 +21,10 @@ from gmpd.sched.records import Job, Session
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
 from gmpd.sched.stored import StoredState, running
+from gmpd.sched.uniques import WAITS
 
-#: States of a job that has begun, and of one that no worker has.
+#: States of a job that has begun.
 BEGUN = frozenset({JobState.STARTED, JobState.OVERRUNNING})
-_WAITS = frozenset({JobState.QUEUED, JobState.DELAYED})
 #: Bytes of a volatile job's id that name its session; the rest is its number there.
 KEY_BYTES = 12
 _LOW = 1 << 32
@@ -115,7 +115,7 @@ class JobViews:
         told: dict[str, list[bytes]] = {"cancelled": [], "asked": []}
         seqs: dict[int, list[int]] = {}
         for job in jobs:
-            told["cancelled" if job.state in _WAITS else "asked"].append(id_of(job))
+            told["cancelled" if job.state in WAITS else "asked"].append(id_of(job))
             seqs.setdefault(job.session.sid, []).append(job.seq)
         for sid, mine in seqs.items():
             self._sched.handle(events.Cancelled(sid, mine, force), time.monotonic_ns())

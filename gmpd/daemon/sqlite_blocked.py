@@ -7,7 +7,7 @@ follow: a million blocked jobs cost as much as one.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gmpd.sched.stored import BLOCKED_MS, Again, BlockedFunction, StoredState, Surveyed
 
@@ -16,10 +16,12 @@ SHOWN = 10
 
 
 class BlockedJobs:
-    """Which functions have blocked jobs, and when one of them is tried (ms)."""
+    """Which functions have blocked jobs, and when one of them is tried (ms). ``freed`` is called
+    when some are queued."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, freed: Callable[[], object]) -> None:
         self._db = db
+        self._freed = freed
         self._due: dict[bytes, int] = {}
 
     def reload(self) -> None:
@@ -55,6 +57,7 @@ class BlockedJobs:
 
     def _free(self, function: bytes, most: int) -> int:
         """Queue jobs that this function blocks, the one first that was tried longest ago."""
+        self._freed()
         return self._db.execute(
             "UPDATE jobs SET state = ?, later = 0 WHERE number IN (SELECT number FROM jobs"
             " WHERE state = ? AND function = ? ORDER BY run_at_ms LIMIT ?)",

@@ -15,6 +15,7 @@ import msgpack
 
 from gmpd.daemon.sqlite_blocked import BlockedJobs
 from gmpd.daemon.sqlite_cron import ScheduleTable
+from gmpd.daemon.sqlite_limited import UNLIMITED, LimitedJobs
 from gmpd.daemon.sqlite_rows import run_numbers, run_rows
 from gmpd.daemon.sqlite_schema import JOB_COLUMNS, job_of, pack_buffers, unpack_buffers
 from gmpd.sched.stored import (
@@ -64,7 +65,8 @@ class JobTables:
         self._db = db
         self._schedules = ScheduleTable(db)
         self.next_number = 1
-        self.blocked = BlockedJobs(db)
+        self.limited = LimitedJobs(db)
+        self.blocked = BlockedJobs(db, self.limited.reload)
 
     def boot(self, now_ms: int) -> None:
         """The first thing in a new process: jobs that were leased run again, or, if they must not,
@@ -86,8 +88,14 @@ class JobTables:
         row = self._db.execute("SELECT max(number) FROM jobs").fetchone()
         self.next_number = (row[0] or 0) + 1
 
+    def reload(self) -> None:
+        """A transaction was undone."""
+        self.blocked.reload()
+        self.limited.reload()
+
     def _unblock(self) -> None:
         """Modules that could not be imported may be there now."""
+        self.limited.reload()
         self._db.execute("UPDATE jobs SET state = 0, later = 0 WHERE state = 2")
 
     def _drop_unused_functions(self) -> None:
@@ -127,8 +135,8 @@ class JobTables:
         match operation:
             case PutJobs():
                 return self._put(operation)
-            case TakeJobs(now_ms, n):
-                return self._take(now_ms, n)
+            case TakeJobs():
+                return self._take(operation)
             case GiveBack(numbers, run_at_ms):
                 self._give_back(numbers, run_at_ms)
             case Finish():
@@ -214,14 +222,14 @@ class JobTables:
             (
                 number, job.id, job.digest, job.function, job.client, job.owner,
                 job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
-                job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once,
+                job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once, job.limit,
             )
             for number, job in enumerate(jobs, first)
         ]  # fmt: skip
         inserted = run_rows(
             self._db,
             "INSERT OR IGNORE INTO jobs VALUES",
-            "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '')",
+            "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '', ?)",
             rows,
         )
         if inserted == len(jobs):
@@ -231,6 +239,7 @@ class JobTables:
             ]
             run_rows(self._db, "INSERT INTO payloads VALUES", "(?, ?, ?)", payloads)
             self.next_number = first + inserted
+            self.limited.add(job.limit for job in jobs)
         return inserted
 
     def _put_one(self, job: NewJob) -> tuple[Verdict, int, bytes]:
@@ -263,30 +272,33 @@ class JobTables:
     def _untake(self, numbers: Sequence[int]) -> None:
         run_numbers(self._db, "DELETE FROM temp.taken WHERE number IN", numbers)
 
-    def _take(self, now_ms: int, n: int) -> Taken:
+    def _take(self, operation: TakeJobs) -> Taken:
+        now_ms, n = operation.now_ms, operation.n
+        self.limited.fall_due(now_ms)
         self._db.execute(
-            "UPDATE jobs SET later = 0 WHERE state = 0 AND later = 1 AND run_at_ms <= ?", (now_ms,)
+            "UPDATE jobs INDEXED BY later SET later = 0"
+            " WHERE state = 0 AND later = 1 AND run_at_ms <= ?",
+            (now_ms,),
         )
         self.blocked.try_due(now_ms)
-        rows = self._db.execute(
-            "SELECT jobs.number, id, digest, function, options, payload, buffers, attempt, deaths,"
-            " spared, expires_ms, once FROM jobs LEFT JOIN payloads USING (number)"
-            " WHERE state = 0 AND later = 0 AND jobs.number NOT IN (SELECT number FROM temp.taken)"
-            " ORDER BY priority DESC, jobs.number LIMIT ?",
-            (n + 1,),
-        ).fetchall()
-        more = len(rows) > n
+        limited = self.limited.take(operation)
+        n -= len(limited.rows)
+        rows = self._db.execute(UNLIMITED, (n + 1,)).fetchall()
+        more = len(rows) > n or limited.more
         jobs, damaged = [], []
-        for row in rows[:n]:
+        for row in [*limited.rows, *rows[:n]]:
             job = self._whole(row, now_ms)
             damaged.append(row[1]) if job is None else jobs.append(job)
         self._lease([(job.number, job.once) for job in jobs])
         row = self._db.execute(
-            "SELECT min(run_at_ms) FROM jobs WHERE state = 0 AND later = 1"
+            "SELECT min(run_at_ms) FROM jobs INDEXED BY later WHERE state = 0 AND later = 1"
         ).fetchone()
         due = [at for at in (row[0], self.blocked.next_ms()) if at is not None]
         functions = self._functions({job.function for job in jobs})
-        return Taken(tuple(jobs), functions, more, min(due, default=None), tuple(damaged))
+        return Taken(
+            tuple(jobs), functions, more, min(due, default=None), tuple(damaged), limited.left,
+            limited.cut,
+        )  # fmt: skip
 
     def _whole(self, row: tuple[Any, ...], now_ms: int) -> QueuedJob | None:
         """The job of a row; None, and the job ends, when the disk gives other bytes than it got."""
@@ -320,6 +332,7 @@ class JobTables:
 
     def _give_back(self, numbers: Sequence[int], run_at_ms: int | None) -> None:
         self._untake(numbers)
+        self.limited.reload()
         if run_at_ms is not None:
             self._db.executemany(
                 "UPDATE jobs SET state = 0, later = 1, run_at_ms = ? WHERE number = ?"
@@ -483,6 +496,7 @@ class JobTables:
             " AND other.ended_ms IS NULL AND other.number != jobs.number))",
             (now_ms, id_, StoredState.BLOCKED, StoredState.DONE),
         ).rowcount
+        self.limited.reload()
         self._db.execute(
             "DELETE FROM results WHERE number = (SELECT number FROM jobs WHERE id = ?) AND ?",
             (id_, changed),
@@ -507,7 +521,8 @@ class JobTables:
 
     def _sweep(self, now_ms: int, n: int) -> Swept:
         expired = self._db.execute(
-            "SELECT number, id, attempt FROM jobs WHERE state = 0 AND expires_ms <= ?"
+            "SELECT number, id, attempt FROM jobs INDEXED BY expiring"
+            " WHERE state = 0 AND expires_ms <= ?"
             " AND number NOT IN (SELECT number FROM temp.taken) LIMIT ?",
             (now_ms, n),
         ).fetchall()
@@ -527,7 +542,7 @@ class JobTables:
         self._forget([number for (number,) in old])
         row = self._db.execute(
             "SELECT min(at) FROM (SELECT min(forget_ms) AS at FROM jobs WHERE forget_ms IS NOT NULL"
-            " UNION ALL SELECT min(expires_ms) FROM jobs WHERE state = 0"
+            " UNION ALL SELECT min(expires_ms) FROM jobs INDEXED BY expiring WHERE state = 0"
             " AND expires_ms IS NOT NULL AND number NOT IN (SELECT number FROM temp.taken))"
         ).fetchone()
         return Swept(tuple(id_ for _, id_, _ in expired), len(old), row[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ CREATE TABLE jobs (
     options BLOB NOT NULL, created_ms INTEGER NOT NULL, run_at_ms INTEGER NOT NULL,
     expires_ms INTEGER, keep_ms INTEGER NOT NULL, ended_ms INTEGER, forget_ms INTEGER,
     attempt INTEGER NOT NULL, deaths INTEGER NOT NULL, spared INTEGER NOT NULL, unique_key TEXT,
-    once INTEGER NOT NULL, ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL
+    once INTEGER NOT NULL, ran_us INTEGER NOT NULL, outcome TEXT NOT NULL, text TEXT NOT NULL,
+    limit_key TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE payloads (number INTEGER PRIMARY KEY, payload BLOB NOT NULL, buffers BLOB);
 CREATE TABLE results (number INTEGER PRIMARY KEY, value BLOB NOT NULL, buffers BLOB);
@@ -31,7 +33,10 @@ CREATE TABLE attempts (
     p INTEGER, pid INTEGER, outcome TEXT NOT NULL, error BLOB NOT NULL, text TEXT NOT NULL,
     began_ms INTEGER NOT NULL, strikes INTEGER NOT NULL, log_end INTEGER NOT NULL, log BLOB NOT NULL
 );
-CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;
+CREATE INDEX due ON jobs (priority DESC, number)
+    WHERE state = 0 AND later = 0 AND limit_key = '';
+CREATE INDEX limited ON jobs (limit_key, priority DESC, number)
+    WHERE state = 0 AND later = 0 AND limit_key != '';
 CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
 CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
 CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
@@ -42,12 +47,47 @@ CREATE INDEX by_state ON jobs (state, number);
 CREATE INDEX tries ON attempts (number);
 """
 
+#: It makes a database of version 1 one of version 2.
+_TO_2 = """
+ALTER TABLE jobs ADD COLUMN limit_key TEXT NOT NULL DEFAULT '';
+DROP INDEX due;
+CREATE INDEX due ON jobs (priority DESC, number)
+    WHERE state = 0 AND later = 0 AND limit_key = '';
+CREATE INDEX limited ON jobs (limit_key, priority DESC, number)
+    WHERE state = 0 AND later = 0 AND limit_key != '';
+PRAGMA user_version = 2
+"""
+
 #: Columns of ``job_of``.
 JOB_COLUMNS = (
     "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
     " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
     " jobs.number IN (SELECT number FROM temp.taken), text, owner"
 )
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Make a database of an earlier version one of this: whole, or not at all."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != 1:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _TO_2.split(";"):
+            db.execute(statement)
+        rows = db.execute(
+            "SELECT number, options FROM jobs WHERE forget_ms IS NULL AND instr(options, ?)",
+            (b"limit",),
+        ).fetchall()
+        limits = [(msgpack.unpackb(options).get("limit"), number) for number, options in rows]
+        db.executemany(
+            "UPDATE jobs SET limit_key = ? WHERE number = ?",
+            [(limit[0], number) for limit, number in limits if limit],
+        )
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
 
 
 def pack_buffers(buffers: Sequence[bytes]) -> bytes | None:

@@ -33,6 +33,7 @@ from gmpd.daemon.sqlite_place import (
     refused,
     unusable,
 )
+from gmpd.daemon.sqlite_schema import upgrade
 from gmpd.daemon.store import StoreBrokenError, StoreFullError, StoreRefusedError
 from gmpd.sched.stored import READS, Answer, Operation
 
@@ -66,6 +67,7 @@ class SqliteStore:
         check_file(self._path)
         self._db = open_database(self._path, connect)
         try:
+            upgrade(self._db)
             self._commit_no = self._meta("commit_no")
             self._check_loss(accept_loss=accept_loss)
             self.epoch = self._meta("epoch") + 1
@@ -143,7 +145,7 @@ class SqliteStore:
                 answers = self._tables.do_all(batch)
         except StoreFullError:
             self._tables.next_number = next_number
-            self._tables.blocked.reload()
+            self._tables.reload()
             raise
         if reads:
             return answers

@@ -34,6 +34,7 @@ from gmpd.protocol import Outcome
 from gmpd.sched import events
 from gmpd.sched.durable_ends import Held, Judge, result_of
 from gmpd.sched.durable_functions import DefinedFunctions
+from gmpd.sched.durable_limits import LimitedShare, Sizes
 from gmpd.sched.records import Failure, Outcomes
 from gmpd.sched.stored import (
     Again,
@@ -69,10 +70,6 @@ from gmpd.sched.stored import (
     running,
 )
 
-#: Jobs of the store that are in the ledger at a time: batches for many cores, and little memory.
-WINDOW = 8192
-#: The window is filled again when this many are free: one transaction for many jobs.
-REFILL = WINDOW // 8
 #: The ledger had no room, or the daemon no worker: the jobs are submitted again after this (ms).
 PAUSE_MS = 1000
 #: How often the store is searched for jobs whose times have passed, at least and at most (ms).
@@ -115,11 +112,15 @@ class Ports(Protocol):
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
 
 
+_SIZES = Sizes()
+
+
 class Durable:
     """The client that submits durable jobs, as session ``sid``. Not for two threads."""
 
-    def __init__(self, ports: Ports, sid: int, judge: Judge) -> None:
+    def __init__(self, ports: Ports, sid: int, judge: Judge, sizes: Sizes = _SIZES) -> None:
         self._ports = ports
+        self._sizes = sizes
         self._sid = sid
         self._judge = judge
         self._next_seq = 1
@@ -130,6 +131,7 @@ class Durable:
         self._reserved = 0
         #: The store may have jobs that are due and not in the window.
         self._backlog = True
+        self._limited = LimitedShare(sizes)
         self._taking = False
         #: When a job of the store will be due, and when to sweep (ms).
         self._due_ms: int | None = None
@@ -164,8 +166,8 @@ class Durable:
         wall_ms = self._ports.wall_ms()
         take = (
             not (self._backlog or self._taking or self._draining)
-            and self.held + self._reserved + len(jobs) <= WINDOW
-            and all(job.run_at_ms <= wall_ms for job in jobs)
+            and self.held + self._reserved + len(jobs) <= self._sizes.window
+            and all(job.run_at_ms <= wall_ms and not job.limit for job in jobs)
         )
         if take:
             self._reserved += len(jobs)
@@ -204,7 +206,9 @@ class Durable:
             return
         for job, _ in fresh:
             # The clock may have been set back since: what was not to wait does not.
-            self.is_due(job.run_at_ms if job.run_at_ms > job.created_ms else 0)
+            at_ms = job.run_at_ms if job.run_at_ms > job.created_ms else 0
+            if not job.limit or at_ms or self._limited.stored(job.limit):
+                self.is_due(at_ms)
             self._sweep_by(job.expires_ms)
         self._refill()
 
@@ -360,11 +364,12 @@ class Durable:
 
     def _refill(self) -> None:
         """Take jobs from the store if some are due and there is room for a good many."""
-        free = WINDOW - self.held - self._reserved
-        if not self._backlog or self._taking or self._draining or free < REFILL:
+        free = self._sizes.window - self.held - self._reserved
+        if not self._backlog or self._taking or self._draining or free < self._sizes.refill:
             return
         self._taking, self._backlog = True, False
-        self._ports.store(TakeJobs(self._ports.wall_ms(), free), self._took)
+        take = TakeJobs(self._ports.wall_ms(), free, **self._limited.wanted()._asdict())
+        self._ports.store(take, self._took)
 
     def _took(self, answer: Answer | StoreFailure) -> None:
         self._taking = False
@@ -376,6 +381,8 @@ class Durable:
         if taken.next_ms is not None:
             self.is_due(taken.next_ms)
         self._submit(taken.jobs, taken.functions)
+        if self._limited.took(taken.left, cut=taken.cut):
+            self._backlog = True
         self._ended_in_store(taken.ended)
         self._refill()
 
@@ -394,11 +401,14 @@ class Durable:
         function = self._functions[run[0].function]
         first = self._next_seq
         self._next_seq += len(run)
+        options = self._judge.options(run[0], self._ports.wall_ms())
+        limit = options.limit
         for seq, job in enumerate(run, first):
-            self._by_seq[seq] = self._by_id[job.id] = Held(job, seq)
+            self._by_seq[seq] = self._by_id[job.id] = Held(job, seq, limit[0] if limit else "")
+            if limit is not None:
+                self._limited.held(limit)
         function.users += len(run)
         payloads = [job.payload for job in run]
-        options = self._judge.options(run[0], self._ports.wall_ms())
         submit = protocol.Submit(function.fid, first, options, payloads, None)
         self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
 
@@ -417,9 +427,7 @@ class Durable:
         back: list[int] = []
         ids: list[bytes] = []
         for row, seq in enumerate(out.seqs):
-            held = self._by_seq.pop(seq)
-            del self._by_id[held.job.id]
-            self._functions[held.job.function].users -= 1
+            held = self._leaves(seq)
             verdict = self._judge.judge(held, out, row, wall_ms)
             if verdict is not None and verdict.attempt.outcome in _BAD:
                 self._tell_failure(held, verdict, out, row)
@@ -436,7 +444,7 @@ class Durable:
                     back.append(held.job.number)
                     self._sweep_by(held.job.expires_ms)
         self._delivered += len(out.seqs)
-        if len(self._left) > WINDOW:
+        if len(self._left) > self._sizes.window:
             self._drop_ended_frames()
         if back:
             self._give_back(back, None if self._draining else wall_ms + PAUSE_MS)
@@ -444,6 +452,15 @@ class Durable:
             self._ports.store(Retry(tuple(again)), _ignore)
             self.is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
+
+    def _leaves(self, seq: int) -> Held:
+        """It is in the window no more."""
+        held = self._by_seq.pop(seq)
+        del self._by_id[held.job.id]
+        self._functions[held.job.function].users -= 1
+        if not held.started_ms:
+            self._begun(held)
+        return held
 
     def _tell_failure(self, held: Held, verdict: Ended | Again, out: Outcomes, row: int) -> None:
         name, end = self._functions[held.job.function].name, verdict.attempt
@@ -490,7 +507,15 @@ class Durable:
         wall_ms = self._ports.wall_ms()
         for seq in seqs:
             if (held := self._by_seq.get(seq)) is not None:
+                if not held.started_ms:
+                    self._begun(held)
                 held.started_ms = wall_ms
+        self._refill()
+
+    def _begun(self, held: Held) -> None:
+        """It does not wait for its limit any more."""
+        if held.limit and self._limited.gone(held.limit):
+            self._backlog = True
 
     def _tell_where(self, jobs: Iterable[dict[str, Any] | None]) -> None:
         """The store does not know which jobs run."""

@@ -34,11 +34,13 @@ _NOT_REGISTERED = ("gmpd.errors", "NotRegistered")
 class Held:
     """A job in the window: what was submitted as ``seq``."""
 
-    __slots__ = ("cancelling", "job", "seq", "started_ms")
+    __slots__ = ("cancelling", "job", "limit", "seq", "started_ms")
 
-    def __init__(self, job: QueuedJob, seq: int) -> None:
+    def __init__(self, job: QueuedJob, seq: int, limit: str) -> None:
         self.job = job
         self.seq = seq
+        #: The key of its limit; empty: it has none.
+        self.limit = limit
         self.cancelling = False
         #: When it was reported to run (ms); 0: not yet.
         self.started_ms = 0

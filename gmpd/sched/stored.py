@@ -81,6 +81,8 @@ class NewJob(Struct, frozen=True, gc=False):
     #: The name of the key of its client, which is on another machine; else empty. Keys have
     #: ``unique`` keys of their own.
     owner: str = ""
+    #: The key of its ``limit``; empty: it has none.
+    limit: str = ""
 
 
 class QueuedJob(Struct, frozen=True, gc=False):
@@ -240,10 +242,15 @@ class PutResult(Struct, frozen=True, gc=False):
 
 
 class TakeJobs(Struct, frozen=True, gc=False):
-    """Take up to ``n`` jobs that are due, by priority and age. Gives ``Taken``."""
+    """Take up to ``n`` jobs that are due, by priority and age; at most half of them with limits.
+    Gives ``Taken``."""
 
     now_ms: int
     n: int
+    #: How many with limits: of these keys, of each other key, of all.
+    of_keys: dict[str, int] = {}
+    of_others: int = 1
+    limited: int = 1
 
 
 class Taken(Struct, frozen=True, gc=False):
@@ -256,6 +263,10 @@ class Taken(Struct, frozen=True, gc=False):
     next_ms: int | None
     #: Ids of jobs that ended instead, as their arguments are damaged.
     ended: tuple[bytes, ...] = ()
+    #: Keys of limits that have jobs left which are due; and whether one of them had fewer taken
+    #: than it might, as ``limited`` was reached.
+    left: frozenset[str] = frozenset()
+    cut: bool = False
 
 
 class GiveBack(Struct, frozen=True, gc=False):

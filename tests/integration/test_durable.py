@@ -232,6 +232,28 @@ def test_many_are_enqueued_at_once_in_order(daemon: Daemon, record: str) -> None
     asyncio.run(main())
 
 
+def test_a_shut_limit_holds_up_its_own_jobs_only(
+    daemon: Daemon, record: str, short_tmp: Path
+) -> None:
+    """10,000 wait for it, more than the daemon holds; also after a restart."""
+    go = str(short_tmp / "go")
+    client = daemon.client()
+    limited = client.options(limit=gmpd.Limit("shut", at_once=1))
+    limited.enqueue(jobs.hold, record, go)
+    wait_until(lambda: words(record) == ["start"], "it has begun", timeout=60)
+    behind = limited.enqueue_many(jobs.double, range(10_000))
+    assert client.job(client.enqueue(jobs.double, 4)).result(60) == 8
+    assert client.job(behind[0]).state == "queued"
+    daemon.kill()
+    daemon.start()
+    client = daemon.client()
+    wait_until(lambda: words(record) == ["start"] * 2, "it has begun again", timeout=60)
+    assert client.job(client.enqueue(jobs.double, 5)).result(60) == 10
+    assert client.job(behind[0]).state == "queued"
+    Path(go).touch()
+    assert client.job(behind[100]).result(60) == 200
+
+
 def test_the_id_comes_after_the_flush(daemon: Daemon, record: str) -> None:
     """Clients that die as soon as they have the id, and the daemon with them: none is lost."""
     script = textwrap.dedent(

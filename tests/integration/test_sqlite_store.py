@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from gmpd.daemon import sqlite_place
@@ -127,6 +128,47 @@ def test_jobs_come_back_by_priority_and_age_with_what_they_brought(store: Sqlite
     assert (ids(second), second.more) == ([3], False)
     assert second.jobs[0].buffers == (b"a", b"b")
     assert take(store).jobs == ()
+
+
+def test_of_each_limit_as_many_come_as_are_wanted(open_store: Callable[..., SqliteStore]) -> None:
+    store = open_store()
+    put(store, new(1, limit="a"), new(2, limit="a"), new(3), new(4, limit="b", priority=1))
+    put(
+        store,
+        new(5, limit="a", priority=1),
+        new(6, limit="c"),
+        new(7, limit="b", run_at_ms=NOW + 9),
+    )
+
+    def taken(now_ms: int = NOW, **wanted: Any) -> tuple[list[int], set[str], bool]:
+        (answer,) = store.apply([TakeJobs(now_ms, 100, **wanted)])
+        assert isinstance(answer, Taken)
+        return ids(answer), set(answer.left), answer.cut
+
+    assert taken(of_keys={"a": 0}, of_others=1, limited=1) == ([4, 3], {"a", "c"}, True)
+    assert taken(of_keys={"a": 2}, of_others=0, limited=9) == ([5, 1], {"a", "c"}, False)
+    assert taken(of_keys={"a": 0}, of_others=9, limited=9) == ([6], {"a"}, False)
+    assert taken(NOW + 9, of_keys={"a": 0}, of_others=9, limited=9) == ([7], {"a"}, False)
+    store = open_store()
+    assert taken(of_keys={"a": 9}, of_others=9, limited=9) == ([5, 1, 2, 4, 7, 6, 3], set(), False)
+
+
+def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    put(store, new(1, options=msgpack.packb({"limit": ("k", 1, 0, 0.0)})), new(2))
+    store.close()
+    db = sqlite3.connect(tmp_path / "jobs.sqlite")
+    db.executescript(
+        "DROP INDEX due; DROP INDEX limited; ALTER TABLE jobs DROP COLUMN limit_key;"
+        "CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;"
+        "PRAGMA user_version = 1"
+    )
+    db.close()
+    store = SqliteStore(tmp_path)
+    (answer,) = store.apply([TakeJobs(NOW, 100, {"k": 0})])
+    store.close()
+    assert isinstance(answer, Taken)
+    assert (ids(answer), set(answer.left)) == ([2], {"k"})
 
 
 def test_parts_of_a_program_come_before_the_function_that_needs_them(store: SqliteStore) -> None:

@@ -29,6 +29,7 @@ from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.durable import Durable, Told
 from gmpd.sched.durable_ends import Judge
+from gmpd.sched.durable_limits import Sizes
 from gmpd.sched.records import Failure, Session
 from gmpd.sched.stored import (
     Answer,
@@ -81,6 +82,9 @@ class Attempt:
 class World:
     """One coordinator after the other, and the clients of all of them."""
 
+    options: tuple[dict[str, Any], ...] = OPTIONS
+    sizes = Sizes()
+
     def __init__(self, seed: int) -> None:
         self.dice = random.Random(seed)
         self.wall = self.turned = 1_000_000
@@ -110,7 +114,7 @@ class World:
         self.desk = Desk(recorded=False, seed=self.boots)
         session = self.desk.client(LINK)
         self.make_patient(session)
-        self.durable = Durable(self, session.sid, Judge(3, self.dice.random))
+        self.durable = Durable(self, session.sid, Judge(3, self.dice.random), self.sizes)
         self.workers: dict[int, dict[int, Attempt]] = {}
         for p in (0, 1):
             self.start_worker(p, 1)
@@ -166,7 +170,8 @@ class World:
         return request
 
     def enqueue(self) -> None:
-        options = encode(protocol.Options(**self.dice.choice(OPTIONS)))
+        given = self.dice.choice(self.options)
+        options, limit = encode(protocol.Options(**given)), given.get("limit", ("",))[0]
         once = self.dice.random() < 0.2
         later = self.dice.choice((0, 0, 30))
         expires = self.wall + self.dice.choice((5, 50)) if self.dice.random() < 0.2 else None
@@ -178,6 +183,7 @@ class World:
                 NewJob(
                     id_, digest, FUNCTION.digest, "c", self.dice.randint(0, 1), options, id_, (),
                     self.wall, self.wall + later, expires, once=once,
+                    limit=limit,
                 )
             )  # fmt: skip
             self.jobs[id_] = jobs[-1]

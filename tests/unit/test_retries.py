@@ -127,7 +127,7 @@ def judged(
     payload = encode_error(OSError("no")) if outcome is Outcome.ERROR else b""
     out.payloads, out.buffers, out.ran_us = [payload], [()], [5]
     out.specials = {0: (outcome, details or {})}
-    return Judge(3, lambda: 0.0).judge(Held(job, 1), out, 0, 0)
+    return Judge(3, lambda: 0.0).judge(Held(job, 1, ""), out, 0, 0)
 
 
 def test_a_durable_job_waits_as_its_options_say() -> None:
