@@ -179,7 +179,7 @@ class Effects:
     def _recover(self, p: PRecord) -> None:
         """Outcomes that a worker stored and then could not send."""
         worker = self._worker_of(p)
-        held = p.fresh.keys() | p.started.keys()
+        held = p.fresh.keys() | p.started.keys() | p.overrunning.keys()
         stored = worker.shm.recover_from_living(held) if worker is not None else []
         if stored:
             buffers = [each.buffers for each in stored]

@@ -13,8 +13,8 @@ the worker is killed. Neighbours that have not ended by then are lost as by a cr
 a strike against no job and no function; a retry of theirs uses up none. If the function ends by
 itself meanwhile, the worker is kept.
 
-The decision needs nothing from the worker: it may be deaf. Only its shared memory is read before,
-as the attempt may have ended in time.
+The decision needs nothing from the worker: it may be deaf. Only its shared memory is read, before
+the attempt leaves its lease and before the kill: it may have ended in time.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ FORCE_NS = 250_000_000
 class _Ending:
     """A P whose worker is to be replaced. ``why`` tells for which attempts, by token."""
 
-    __slots__ = ("kill_at_ns", "killed", "why")
+    __slots__ = ("kill_at_ns", "killed", "looked", "why")
 
     def __init__(self, kill_at_ns: int) -> None:
         self.kill_at_ns = kill_at_ns
+        #: Its shared memory was read in this turn, or the one before.
+        self.looked = False
         self.why: dict[int, tuple[Job, str]] = {}
         self.killed = False
 
@@ -151,9 +153,14 @@ class Replacing:
         if not ending.why:  # they have ended by themselves
             del self._ending[record]
             self._ps.keep(record)
-        elif ending.kill_at_ns <= now or not (record.started or record.fresh or record.withheld):
+        elif ending.kill_at_ns > now and (record.started or record.fresh or record.withheld):
+            ending.looked = False
+        elif ending.looked:
             ending.killed = True
             self._out.append(Kill(record, next(iter(ending.why.values()))[1]))
+        else:  # they may have ended meanwhile
+            ending.looked, ending.kill_at_ns = True, now
+            self._out.append(RecoverOutcomes(record))
 
 
 def _runs(record: PRecord, token: int) -> bool:

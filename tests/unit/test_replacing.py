@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gmpd.protocol import Outcome
+from gmpd.protocol import Finished, Outcome
 from gmpd.sched.instructions import CancelAt, Kill, RecoverOutcomes, Revoke
 from gmpd.sched.limits import LOOK_NS, OUTLIVES_NS
 from gmpd.sched.records import PRecord, Session
@@ -42,7 +42,11 @@ def begun(desk: Desk, beside: int = 0, **options: Any) -> tuple[PRecord, Session
 
 
 def kills(desk: Desk, after_ms: float = 0) -> list[str]:
-    return [kill.why for kill in only(desk.take(after_ms), Kill)]
+    """Of this turn, and of the next one if that is due at once: shared memory is read between."""
+    told = desk.take(after_ms)
+    if only(told, RecoverOutcomes) and desk.sched.next_deadline() == desk.now:
+        told = [*told, *desk.take()]
+    return [kill.why for kill in only(told, Kill)]
 
 
 def test_a_worker_without_other_jobs_is_killed_at_once(desk: Desk) -> None:
@@ -157,6 +161,19 @@ def test_a_function_that_ends_meanwhile_keeps_its_worker(desk: Desk) -> None:
     assert handed(desk.take()) == [(0, 1)]
     assert kills(desk, 60_000) == []
     assert desk.ended(client, seq) is Outcome.TIMEOUT
+
+
+def test_one_that_has_ended_and_could_not_say_so_keeps_its_worker(desk: Desk) -> None:
+    """As seed 10 of the world of replaced workers found: its outcome lay in shared memory."""
+    p, _, _, token = begun(desk, beside=1)
+    desk.take(KILL_MS)
+    assert kills(desk, LOOK_MS) == []
+    assert only(desk.take(GRACE_MS), RecoverOutcomes) == [RecoverOutcomes(p)]
+    desk.recovered(p, Finished([token], [b"r"], [10], [10], None, None))
+    assert kills(desk) == []
+    assert p.ready
+    assert not p.draining
+    assert desk.sched.is_idle(p)
 
 
 def test_a_p_that_is_to_leave_anyway_does(desk: Desk) -> None:
