@@ -27,6 +27,16 @@ class Hist(Struct):
     sum_ns: int = 0
     count: int = 0
 
+    def quantile_s(self, q: float) -> float:
+        """The ``q`` quantile, in seconds: as far into its bucket as the bucket is full below it."""
+        left = q * sum(self.buckets)
+        for k, n in enumerate(self.buckets):
+            if n and left <= n:
+                low = 1 << k >> 1
+                return (low + ((1 << k) - low) * left / n) / 1e9
+            left -= n
+        return 0.0
+
 
 class KeyLimit(Struct):
     """The ``limit=`` of one key, for which jobs wait."""
@@ -82,6 +92,19 @@ class Jobs(Struct):
     retried: Counts = field(default_factory=dict)
     #: Functions that did not stop at their time limit.
     overran: int = 0
+
+
+class FunctionTotals(Struct):
+    """Totals of the jobs of one function. Its numbers are in those of all jobs."""
+
+    #: `_other`: of all functions that have no row of their own.
+    name: str = ""
+    #: By outcome.
+    finished: Counts = field(default_factory=dict)
+    wait: Hist = field(default_factory=Hist)
+    run: Hist = field(default_factory=Hist)
+    #: On Ps, in seconds: less than the run time of jobs that wait or block.
+    occupied_s: float = 0.0
 
 
 class Overrun(Struct):
@@ -271,6 +294,8 @@ class Status(Struct):
     queue: Queue = field(default_factory=Queue)
     results: Results = field(default_factory=Results)
     jobs: Jobs = field(default_factory=Jobs)
+    #: The busiest functions, at most 100, the most time first; then `_other`.
+    functions: list[FunctionTotals] = field(default_factory=list)
     #: Children of Gs that changed workers. They are not counted as jobs.
     children: int = 0
     ps: list[PStatus] = field(default_factory=list)

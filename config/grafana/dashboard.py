@@ -48,6 +48,10 @@ DATASOURCE: Final = DataSourceRef("prometheus", "$datasource")
 INSTANCE: Final = 'instance=~"$instance"'
 
 
+#: Functions that a panel shows.
+TOP: Final = 10
+
+
 # -- queries -------------------------------------------------------------------------------------
 
 
@@ -62,8 +66,13 @@ def series(name: str, kind: Kind, by: Sequence[str] = (), suffix: str = "", **wh
     unknown = {*by, *where} - {*metric.labels, "le", "instance"}
     if unknown:
         raise ValueError(f"{name} has no label {sorted(unknown)}")
-    selector = ", ".join([INSTANCE, *(f'{label}="{value}"' for label, value in where.items())])
+    selector = ", ".join([INSTANCE, *(_match(label, value) for label, value in where.items())])
     return f"{name}{suffix}{{{selector}}}"
+
+
+def _match(label: str, value: str) -> str:
+    """One value of a label, or one of several: ``error|lost``."""
+    return f'{label}{"=~" if "|" in value else "="}"{value}"'
 
 
 def rate(name: str, *by: str, **where: str) -> str:
@@ -87,10 +96,15 @@ def ratio(numerator: str, denominator: str) -> str:
     return f"{numerator} / ({denominator} > 0)"
 
 
-def quantile(q: float, name: str) -> str:
-    """The ``q`` quantile of a histogram, over the instances chosen."""
-    buckets = series(name, Kind.HISTOGRAM, suffix="_bucket")
-    return f"histogram_quantile({q}, sum by (le) (rate({buckets}[$__rate_interval])))"
+def quantile(q: float, name: str, *by: str) -> str:
+    """The ``q`` quantile of a histogram, over the instances chosen, by the labels ``by``."""
+    buckets = series(name, Kind.HISTOGRAM, by, suffix="_bucket")
+    return f"histogram_quantile({q}, {_sum(['le', *by])} (rate({buckets}[$__rate_interval])))"
+
+
+def top(expression: str) -> str:
+    """The largest few."""
+    return f"topk({TOP}, {expression})"
 
 
 def quantiles(name: str) -> list[tuple[str, str]]:
@@ -253,6 +267,59 @@ JOBS: Final = Row(
             "The part of it that kept a P busy: what a job costs.",
             quantiles("gmpd_job_occupied_seconds"),
             unit="s",
+        ),
+    ],
+)
+
+FUNCTIONS: Final = Row(
+    "Functions",
+    [
+        Panel(
+            "Time on Ps, by function",
+            "Where the cores go: 1 is one P all the time. The ten largest; the daemon names the "
+            "busiest 100 functions, _other is the rest.",
+            [(top(rate("gmpd_function_occupied_seconds_total", "function")), "{{function}}")],
+            Shape.STACK,
+        ),
+        Panel(
+            "Jobs finished, by function",
+            "The ten with most jobs per second.",
+            [(top(rate("gmpd_function_jobs_finished_total", "function")), "{{function}}")],
+            Shape.STACK,
+            "ops",
+        ),
+        Panel(
+            "Failed, by function",
+            "Errors, timeouts and lost jobs; `gmpd failures` has the tracebacks. None is good.",
+            [
+                (
+                    top(
+                        rate(
+                            "gmpd_function_jobs_finished_total",
+                            "function",
+                            outcome="error|timeout|lost",
+                        )
+                    ),
+                    "{{function}}",
+                )
+            ],
+            Shape.STACK,
+            "ops",
+        ),
+        Panel(
+            "Run time p95, by function",
+            "From started to finished, parked time included.",
+            [(top(quantile(0.95, "gmpd_function_run_seconds", "function")), "{{function}}")],
+            unit="s",
+            span=12,
+        ),
+        Panel(
+            "Wait p95, by function",
+            "From accepted to started. Functions that wait longer than others: a limit, a low"
+            " priority, or arrivals in bursts.",
+            [(top(quantile(0.95, "gmpd_function_wait_seconds", "function")), "{{function}}")],
+            unit="s",
+            span=12,
         ),
     ],
 )
@@ -581,7 +648,7 @@ GO: Final = Row(
     ],
 )
 
-ROWS: Final = (OVERVIEW, JOBS, DURABLE, SCHEDULER, STEALING, PS, WORKERS, GO)
+ROWS: Final = (OVERVIEW, JOBS, FUNCTIONS, DURABLE, SCHEDULER, STEALING, PS, WORKERS, GO)
 
 
 # -- the dashboard -------------------------------------------------------------------------------

@@ -35,10 +35,11 @@ def table(found: list[dict[str, Any]], width: int = 0) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     room = max(8, width - sum(widths) - 10) if width else 0
     heads = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=False)) for row in rows]
-    return [f"{head}  {_cut(row[5], room)}" for head, row in zip(heads, rows, strict=True)]
+    return [f"{head}  {cut(row[5], room)}" for head, row in zip(heads, rows, strict=True)]
 
 
-def _cut(name: str, room: int) -> str:
+def cut(name: str, room: int) -> str:
+    """The end of a function's name, in ``room`` columns; 0: all of it."""
     return name if not room or len(name) <= room else f"…{name[1 - room :]}"
 
 

@@ -1,4 +1,4 @@
-"""`gmpd jobs`: list, show, cancel, retry and remove jobs."""
+"""`gmpd jobs`: list, show, cancel, retry and remove jobs; the functions that take most time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gmpd.cli.app import App, help_alone, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.job_logs import id_of_word, logs
 from gmpd.cli.job_tables import columns, described, table
+from gmpd.cli.job_top import top
 from gmpd.cli.link import AskingClient, connect
 from gmpd.client.stored import StoredJob, ids_of, readable
 from gmpd.sched.stored import StoredState
@@ -31,6 +32,7 @@ def command(ctx: click.Context) -> None:
 
 
 command.add_command(logs)
+command.add_command(top)
 
 
 @command.command(short_help="List jobs, the newest first.")

@@ -40,8 +40,8 @@ from gmpd.keys import KeyDirectory
 from gmpd.netpoll import Network, NetworkRouter, Poller, Router, ZapHandler
 from gmpd.runtime.ring import TURN, Kind, Ring
 from gmpd.sched import instructions as do
-from gmpd.sched.counters import Histogram
 from gmpd.sched.events import Draining, TurnEnded
+from gmpd.sched.histogram import Histogram
 from gmpd.sched.leavers import p_of
 from gmpd.sched.records import Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched

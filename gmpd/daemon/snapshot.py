@@ -24,12 +24,13 @@ from gmpd.daemon.supervisor import Supervisor, WorkerProcess
 from gmpd.daemon.totals import merge_totals, sum_of
 from gmpd.daemon.traffic import Traffic
 from gmpd.runtime.stats import COUNTERS, unfold
-from gmpd.sched.counters import Histogram
+from gmpd.sched.histogram import Histogram
 from gmpd.sched.isolated import Stage
 from gmpd.sched.leavers import p_of
 from gmpd.sched.schedt import Sched
 from gmpd.status import (
     Bytes,
+    FunctionTotals,
     Hist,
     Isolated,
     IsolatedWorker,
@@ -107,6 +108,7 @@ def snapshot(c: Observed) -> Status:
         queue=_queue(c.sched, now),
         results=_results(c.sched),
         jobs=_jobs(c.sched),
+        functions=_functions(c.sched),
         children=c.sched.counters.children,
         ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
         isolated=_isolated(c, now),
@@ -172,6 +174,19 @@ def _jobs(sched: Sched) -> Jobs:
         retried=dict(counters.retried),
         overran=counters.overran,
     )
+
+
+def _functions(sched: Sched) -> list[FunctionTotals]:
+    return [
+        FunctionTotals(
+            name=row.name,
+            finished=dict(row.outcomes()),
+            wait=_hist(row.wait),
+            run=_hist(row.run),
+            occupied_s=row.occupied_ns / 1e9,
+        )
+        for row in sched.counters.functions.shown()
+    ]
 
 
 def p_status(c: Observed, p: int, now: int) -> PStatus:
@@ -340,9 +355,10 @@ def _past(c: Observed, p: int, now: int) -> dict[str, Any]:
 
 def _histograms(c: Observed, now: int) -> dict[str, Hist]:
     counters = c.sched.counters
+    total = counters.functions.total()
     return {
-        "wait": _hist(counters.wait),
-        "run": _hist(counters.run),
+        "wait": _hist(total.wait),
+        "run": _hist(total.run),
         "occupied": _hist(counters.occupied),
         "steal": _hist(counters.steal),
         "loop_lag": _hist(c.loop_lag),

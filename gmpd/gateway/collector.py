@@ -207,15 +207,21 @@ class SnapshotCollector(Collector):
             return None
 
     def _histogram(self, metric: Metric, snapshot: Snapshot) -> Family | None:
+        if metric.rows is not None:
+            rows = [*metric.rows(snapshot)]
+            return to_family(metric, rows) if rows else None
         assert metric.buckets is not None
         buckets = metric.buckets(snapshot)
         if buckets is None:
             return None
-        return to_family(metric, self._totals.settle_buckets(metric.name, buckets))
+        return to_family(metric, [((), self._totals.settle_buckets(metric.name, buckets))])
 
     def _numbers(self, metric: Metric, snapshot: Snapshot) -> Family | None:
         assert metric.read is not None
         folded: dict[tuple[str, ...], Sample] = {}
+        if metric.is_bounded:
+            samples = [*metric.read(snapshot)]
+            return self._family(metric, samples) if samples else None
         for labels, value, epoch in metric.read(snapshot):
             names = metric.labels or ("p",) * len(labels)
             shown = tuple(map(partial(self._cap.admit, metric.name), names, labels))
@@ -234,7 +240,10 @@ class SnapshotCollector(Collector):
                 return gauge
             case Kind.COUNTER:
                 counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
-                settled = [(s.labels, self._totals.settle(metric.name, s)) for s in samples]
+                if metric.is_bounded:
+                    settled = [(s.labels, s.value) for s in samples]
+                else:
+                    settled = [(s.labels, self._totals.settle(metric.name, s)) for s in samples]
                 if metric.summed:
                     settled = [((), self._totals.sum_of(metric.name))]
                 for labels, value in settled:
@@ -246,15 +255,18 @@ class SnapshotCollector(Collector):
                 assert_never(never)
 
 
-def to_family(metric: Metric, buckets: Buckets) -> HistogramMetricFamily:
-    """The classic histogram of ``metric``: log2 buckets merged to its bounds.
+def to_family(
+    metric: Metric, rows: Iterable[tuple[tuple[str, ...], Buckets]]
+) -> HistogramMetricFamily:
+    """The classic histograms of ``metric``, by label values: log2 buckets merged to its bounds.
 
     ``counts[k]`` counts values below ``2**k`` ns and not below ``2**(k-1)``, so the cumulative
     count of ``le = 2**e`` ns is the sum of ``counts[:e + 1]``.
     """
-    counts = buckets.counts
-    cumulative = [(f"{2**e / 1e9!r}", float(sum(counts[: e + 1]))) for e in metric.bounds]
-    cumulative.append(("+Inf", float(sum(counts))))
-    family = HistogramMetricFamily(metric.name, metric.help)
-    family.add_metric((), cumulative, buckets.sum_ns / 1e9)
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, buckets in rows:
+        counts = buckets.counts
+        cumulative = [(f"{2**e / 1e9!r}", float(sum(counts[: e + 1]))) for e in metric.bounds]
+        cumulative.append(("+Inf", float(sum(counts))))
+        family.add_metric(labels, cumulative, buckets.sum_ns / 1e9)
     return family

@@ -14,14 +14,12 @@ series each, whatever the number of cores. Job ids, client ids and pids are neve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
+from gmpd.gateway.metric import JOB_BOUNDS, LATENCY_BOUNDS, Kind, Metric
 from gmpd.gateway.readers import (
     G_STATES,
     Buckets,
-    ReadBuckets,
     ReadSamples,
     Sample,
     Snapshot,
@@ -31,8 +29,11 @@ from gmpd.gateway.readers import (
     gs_by_state,
     gs_in,
     hist,
+    hist_per_function,
     one,
     over_ps,
+    per_function,
+    per_function_by,
     per_p,
     per_p_by,
     state_of,
@@ -49,41 +50,6 @@ __all__ = [
     "Snapshot",
 ]
 
-
-class Kind(Enum):
-    """Prometheus' types of metrics."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric. ``unit`` is the base unit in the name's own words, "" for a plain count."""
-
-    name: str
-    kind: Kind
-    help: str
-    unit: str = ""
-    labels: tuple[str, ...] = ()
-    read: ReadSamples | None = None
-    buckets: ReadBuckets | None = None
-    #: Exponents e of the bounds ``le = 2**e`` nanoseconds; empty unless a histogram.
-    bounds: tuple[int, ...] = ()
-    #: Read per P, shown as one sum over every P that ever was: a P that is gone still counts.
-    summed: bool = False
-
-
-# -- bounds --------------------------------------------------------------------------------------
-
-#: 1.024 us to 17.2 s by factor 4: below a microsecond nothing here can be told apart, and a G that
-#: waits longer than that for its P is an incident, not a distribution. 13 buckets.
-LATENCY_BOUNDS: Final = tuple(range(10, 36, 2))
-
-#: 1.024 us to 4.9 h by factor 4: jobs are no-ops and they are nightly reports. 18 buckets, which
-#: costs nothing, as no label multiplies them.
-JOB_BOUNDS: Final = tuple(range(10, 46, 2))
 
 # -- label values that are known: they are exported as 0 before the first event, so that rate() sees
 # -- the first one and an alert on a ratio has something to divide by
@@ -230,6 +196,44 @@ _JOBS: Final = (
         "Time that a job held its P: parked and blocked time excluded.",
         "occupied",
         JOB_BOUNDS,
+    ),
+)
+
+_FUNCTIONS: Final = (
+    Metric(
+        "gmpd_function_jobs_finished_total",
+        Kind.COUNTER,
+        "Jobs that have their outcome, by function: the busiest 100, and the rest as _other.",
+        labels=("function", "outcome"),
+        read=per_function_by("finished"),
+        is_bounded=True,
+    ),
+    Metric(
+        "gmpd_function_occupied_seconds_total",
+        Kind.COUNTER,
+        "Time that the jobs of a function held Ps: parked and blocked time excluded.",
+        "seconds",
+        ("function",),
+        read=per_function("occupied_s"),
+        is_bounded=True,
+    ),
+    Metric(
+        "gmpd_function_wait_seconds",
+        Kind.HISTOGRAM,
+        "As gmpd_job_wait_seconds, by function.",
+        "seconds",
+        ("function",),
+        rows=hist_per_function("wait"),
+        bounds=JOB_BOUNDS,
+    ),
+    Metric(
+        "gmpd_function_run_seconds",
+        Kind.HISTOGRAM,
+        "As gmpd_job_run_seconds, by function.",
+        "seconds",
+        ("function",),
+        rows=hist_per_function("run"),
+        bounds=JOB_BOUNDS,
     ),
 )
 
@@ -543,6 +547,7 @@ _GATEWAY: Final = (
 METRICS: Final[tuple[Metric, ...]] = (
     *_DAEMON,
     *_JOBS,
+    *_FUNCTIONS,
     *_DURABLE,
     *_SCHEDULER,
     *_PS,

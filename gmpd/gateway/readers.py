@@ -8,6 +8,7 @@ totals are cumulative. The collector adds ``gateway`` to it: the gateway's own f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 Snapshot: TypeAlias = Mapping[str, Any]
@@ -33,6 +34,13 @@ class Buckets(NamedTuple):
 
 ReadSamples: TypeAlias = Callable[[Snapshot], Iterable[Sample]]
 ReadBuckets: TypeAlias = Callable[[Snapshot], Buckets | None]
+#: Histograms by the values of their labels.
+ReadRows: TypeAlias = Callable[[Snapshot], Iterable[tuple[tuple[str, ...], Buckets]]]
+
+#: The most functions that are read: the daemon shows 100 and the rest as one.
+FUNCTIONS_MAX: Final = 128
+#: Characters of a function's name that are shown.
+FUNCTION_CHARS_MAX: Final = 128
 
 
 def _at(snapshot: Snapshot, path: str) -> Any:
@@ -183,6 +191,50 @@ def hist(name: str) -> ReadBuckets:
         found = _at(snapshot, f"hist.{name}")
         if found is None:
             return None
-        return Buckets(tuple(int(count) for count in found["buckets"]), int(found["sum_ns"]))
+        return _buckets(found)
+
+    return read
+
+
+def _buckets(found: Mapping[str, Any]) -> Buckets:
+    return Buckets(tuple(int(count) for count in found["buckets"]), int(found["sum_ns"]))
+
+
+def _functions(snapshot: Snapshot) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for entry in islice(snapshot.get("functions") or (), FUNCTIONS_MAX):
+        yield str(entry["name"])[:FUNCTION_CHARS_MAX], entry
+
+
+def per_function(path: str) -> ReadSamples:
+    """The number at ``path`` of every function."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for name, entry in _functions(snapshot):
+            value = _at(entry, path)
+            if value is not None:
+                yield Sample((name,), float(value))
+
+    return read
+
+
+def per_function_by(path: str) -> ReadSamples:
+    """The map at ``path`` of every function: one sample per function and key."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for name, entry in _functions(snapshot):
+            for key, value in (_at(entry, path) or {}).items():
+                yield Sample((name, str(key)), float(value))
+
+    return read
+
+
+def hist_per_function(path: str) -> ReadRows:
+    """The histogram at ``path`` of every function."""
+
+    def read(snapshot: Snapshot) -> Iterable[tuple[tuple[str, ...], Buckets]]:
+        for name, entry in _functions(snapshot):
+            found = _at(entry, path)
+            if found is not None:
+                yield (name,), _buckets(found)
 
     return read

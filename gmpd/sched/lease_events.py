@@ -77,7 +77,9 @@ class LeaseEvents:
                 client = None
             if job.session.parent is None:
                 record.finished += 1
-            job.fn.learn(cost_ns)
+            fn = job.fn
+            est_ns = fn.est_ns
+            fn.est_ns = cost_ns if est_ns is None else est_ns + ((cost_ns - est_ns) >> 3)
         plain = message.specials is None and len(found) == len(jobs)
         if self._ledger.output:  # what a durable job has printed is stored with its outcome
             plain = plain and client is not None and not client.patient
@@ -107,10 +109,14 @@ class LeaseEvents:
         self, jobs: list[Job | None], message: Finished, buffers: Sequence[Buffers], now: int
     ) -> None:
         ledger, specials = self._ledger, message.specials or {}
-        rows = zip(jobs, message.payloads, buffers, message.ran_us, strict=True)
-        for i, (job, payload, own, ran_us) in enumerate(rows):
+        rows = zip(
+            jobs, message.payloads, buffers, message.ran_us, message.occupied_us, strict=True
+        )
+        for i, (job, payload, own, ran_us, occupied_us) in enumerate(rows):
             if job is None:
                 continue
+            if job.session.parent is None:
+                ledger.counters.functions.of(job.fn).occupied_ns += occupied_us * 1000
             special = specials.get(i)
             if special is None:
                 ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us)

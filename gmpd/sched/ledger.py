@@ -272,8 +272,9 @@ class Ledger:
         """
         waited_ns = now - job.accepted_ns - ran_us * 1000
         if job.session.parent is None:
-            self.counters.wait.add(waited_ns)
-            self.counters.run.add(ran_us * 1000)
+            counts = self.counters.functions.of(job.fn)
+            counts.wait.add(waited_ns)
+            counts.run.add(ran_us * 1000)
         if self.gates.passes:
             self.gates.ended(job, now)
         followers = self._followers(job, outcome, details)
@@ -314,7 +315,7 @@ class Ledger:
         if self.gates.passes:
             self.gates.all_ended(jobs, now)
         runs_ns = [us * 1000 for us in message.ran_us]
-        seqs, waits_ns = [], []
+        seqs, waits_ns, fns = [], [], []
         transition_all(jobs, JobState.FINAL)
         for job, ran_ns in zip(jobs, runs_ns, strict=True):
             waits_ns.append(now - job.accepted_ns - ran_ns)
@@ -323,15 +324,14 @@ class Ledger:
             del mine[seq]
             nbytes += job.nbytes
             fn = job.fn
+            fns.append(fn)
             fn.jobs -= 1
             if not fn.users:
                 self.functions.retire_unused(fn)
-        self.counters.wait.add_all(waits_ns)
-        self.counters.run.add_all(runs_ns)
+        self.counters.functions.add_plain(fns, waits_ns, runs_ns, message.occupied_us)
         self.unfinished -= len(seqs)
         self.jobs_nbytes -= nbytes
         session.nbytes -= nbytes
-        self.counters.finished[_OK] += len(seqs)
         if session.sid in self.sessions:
             if session.patient:
                 self.outboxes.mark(session, len(seqs), (Outcome.OK, {"p": _p_of(jobs)}))
@@ -384,7 +384,7 @@ class Ledger:
         self.jobs_nbytes -= job.nbytes
         job.session.nbytes -= job.nbytes
         if job.session.parent is None:
-            self.counters.finished[_LABEL[outcome]] += 1
+            self.counters.functions.of(job.fn).finished[outcome] += 1
         if self.uniques.by_key and job.is_unique:
             self.uniques.ended(job)
 
@@ -403,5 +403,3 @@ def _p_of(jobs: Sequence[Job]) -> int:
 
 _CANCELLED: Withdrawal = (Outcome.CANCELLED, {})
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})
-_LABEL = {outcome: outcome.name.lower() for outcome in Outcome}
-_OK = _LABEL[Outcome.OK]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec.structs import replace
 
 from gmpd.protocol import Options, Outcome
+from gmpd.sched.per_function import FunctionCounts
 from gmpd.sched.states import JobState
 
 #: A P that holds work and is silent for this long is probed: a G's time slice (Go:
@@ -76,11 +77,13 @@ def earliest(*times: int | None) -> int | None:
 class Function:
     """One function that jobs call. ``est_ns`` is the running average of the time it occupies a P.
 
-    The average is shared by all sessions that use the same function: what is learned stays learned.
+    The average is exponential, 1/8 of each new value (as TCP's round trip: quick, not jumpy), and
+    is shared by all sessions that use the same function: what is learned stays learned.
     """
 
     __slots__ = (
-        "est_ns", "fid", "jobs", "key", "kills", "kind", "name", "needs", "payload", "users",
+        "counts", "est_ns", "fid", "jobs", "key", "kills", "kind", "name", "needs", "payload",
+        "users",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +97,8 @@ class Function:
         self.needs = needs
         #: None until the first job of it has ended: unknown functions go out one at a time.
         self.est_ns: int | None = None
+        #: Of its ended jobs; None until the first one has ended.
+        self.counts: FunctionCounts | None = None
         #: Numbers of sessions that mean it, and its unfinished jobs. Forgotten, here and in
         #: workers, when neither is left.
         self.users = 0
@@ -107,13 +112,6 @@ class Function:
             f"<Function {self.fid} {self.kind} {self.name[:NAME_SHOWN]!r} takes {est},"
             f" {self.jobs} jobs, {self.users} users, {len(self.kills)} kills>"
         )
-
-    def learn(self, occupied_ns: int) -> None:
-        """Exponential average, 1/8 of each new value (as TCP's round trip: quick, not jumpy)."""
-        if self.est_ns is None:
-            self.est_ns = occupied_ns
-        else:
-            self.est_ns += (occupied_ns - self.est_ns) >> 3
 
 
 class Job:

@@ -91,7 +91,7 @@ def test_children_are_not_counted_as_jobs() -> None:
     desk.end(thief)
     counters = desk.sched.counters
     assert (counters.children, counters.submitted, sum(counters.finished.values())) == (3, 0, 0)
-    assert (counters.wait.count, thief.finished) == (0, 0)
+    assert (counters.functions.total().wait.count, thief.finished) == (0, 0)
 
 
 def test_they_return_to_their_home_only_when_it_has_no_others() -> None:

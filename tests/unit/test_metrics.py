@@ -272,7 +272,7 @@ def test_every_value_lies_at_or_below_its_bound(values: list[int]) -> None:
     for value in values:
         counts[value.bit_length()] += 1
     metric = BY_NAME["gmpd_job_run_seconds"]
-    family = to_family(metric, Buckets(counts, sum(values)))
+    family = to_family(metric, [((), Buckets(counts, sum(values)))])
     got = {s.labels["le"]: s.value for s in family.samples if s.name.endswith("_bucket")}
     assert got.pop("+Inf") == len(values)
     assert len(got) == len(metric.bounds)

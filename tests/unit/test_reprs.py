@@ -10,7 +10,17 @@ from typing import Any, get_args
 import pytest
 
 from gmpd.protocol import Outcome, Output, Progress
-from gmpd.sched import counters, delays, functions, globq, isolated, records, suspects
+from gmpd.sched import (
+    counters,
+    delays,
+    functions,
+    globq,
+    histogram,
+    isolated,
+    per_function,
+    records,
+    suspects,
+)
 from gmpd.sched.instructions import Instruction, LeaseJobs
 from gmpd.sched.isolated import IsolatedP, Isolation
 from gmpd.sched.records import NO_BUFFERS, Failure, Outcomes, Overrun
@@ -19,7 +29,9 @@ from tests.desk import Desk, only
 
 SECRET = b"a user's value"
 LONG = "n" * 5000
-MODULES = (records, isolated, globq, delays, functions, suspects, counters)
+MODULES = (
+    records, isolated, globq, delays, functions, suspects, counters, histogram, per_function,
+)  # fmt: skip
 #: Twice a record, beside numbers: an instruction names two at most.
 MOST = 900
 
@@ -51,7 +63,9 @@ def some_of_each(desk: Desk) -> Iterator[Any]:
     failure = Failure("id", LONG, LONG, Outcome.ERROR, 1, True, LONG, SECRET)
     yield from (p, client, job, job.fn, Overrun(job, 1), outcomes, failure, desk.policy)
     yield from (sched, sched.queue, sched.delays, sched.functions, sched.suspects)
-    yield from (sched.isolated, IsolatedP(7, 0), sched.counters, sched.counters.wait)
+    yield from (sched.isolated, IsolatedP(7, 0), sched.counters, sched.counters.functions)
+    total = sched.counters.functions.total()
+    yield from (total, total.wait)
 
 
 def test_each_record_says_what_it_is(desk: Desk) -> None:
@@ -61,6 +75,7 @@ def test_each_record_says_what_it_is(desk: Desk) -> None:
         for module in MODULES
         for _, each in inspect.getmembers(module, inspect.isclass)
         if each.__module__ == module.__name__ and not issubclass(each, Enum)
+        if not getattr(each, "_is_protocol", False)
     }
     assert kinds | {Sched} == {type(each) for each in seen}
     for each in seen:
