@@ -346,9 +346,14 @@ class ClientConnection(metaclass=Documented):
         )
 
     def _silence(self) -> DaemonUnreachable:
+        waited = f"has not answered for client.liveness = {self._liveness.tick_s * TICKS:g} s:"
+        if self._key is not None:
+            return DaemonUnreachable(
+                f"the daemon at {self.endpoint} {waited} the network between is cut, its machine is"
+                " down, or it was stopped. Its jobs are lost to this client, except durable ones"
+            )
         return DaemonUnreachable(
-            f"the daemon at {self.endpoint} has not answered for client.liveness ="
-            f" {self._liveness.tick_s * TICKS:g} s: it was stopped, or it hangs. Its jobs are lost"
+            f"the daemon at {self.endpoint} {waited} it was stopped, or it hangs. Its jobs are lost"
             " to this client: see its log; `gmpd down --now` ends it"
         )
 
