@@ -15,6 +15,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.daemon.trace_chrome import chrome_document, missing_of
+from gmpd.daemon.trace_dumps import read_dump
 from gmpd.daemon.trace_runs import Daemon, all_runs, read
 from gmpd.daemon.trace_summary import FunctionSummary, Stat, summarize
 from gmpd.timeouts import wait_s
@@ -41,6 +42,10 @@ _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 )  # fmt: skip
 @click.option("--summary", is_flag=True, help="Print where the time of each function's jobs went.")
 @click.option(
+    "--of", "dump", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+    help="Of this file, which a daemon wrote upon SIGUSR2 or by trace.slow.",
+)  # fmt: skip
+@click.option(
     "--timeout", type=click.FloatRange(0.01, 20), default=5.0, metavar="S", show_default=True,
     help="Seconds that a worker may take to answer.",
 )  # fmt: skip
@@ -51,6 +56,7 @@ def command(
     seconds: float | None,
     output: Path | None,
     summary: bool,
+    dump: Path | None,
     timeout: float,
 ) -> int:
     """Write the last events of all workers and of the coordinator as a trace, which
@@ -59,7 +65,8 @@ def command(
     With --summary, print instead (with -o also) for each function, per job: its execution on P, the
     wait for P, and the time that it was blocked or ran beside P, by reason. A P whose worker does
     not answer has no track; the exit code is then 5. Steps of children of `gmpd.go` are not
-    recorded. `trace.enabled = false` switches recording off.
+    recorded. `trace.enabled = false` switches recording off. SIGUSR2 to the daemon or a worker, and
+    a job that ran longer than `trace.slow`, leave a file for --of below daemon.state_dir.
     """
     if last is not None and seconds is not None:
         raise click.UsageError("--last looks back and --seconds ahead: give one of them")
@@ -67,6 +74,12 @@ def command(
         raise click.UsageError("name a file with -o, or ask for --summary")
     if output is not None:
         output.write_bytes(b"")  # refused before anything is waited for
+    if dump is not None:
+        try:
+            told = read_dump(dump)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        return tell(app, read(told), output, summary=summary)
     last_s = seconds or last or 10.0
     with connect(app) as client:
         if seconds is not None:

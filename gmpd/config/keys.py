@@ -228,6 +228,11 @@ class Trace:
     """The last events of each worker and of the coordinator, for `gmpd trace`."""
 
     enabled: bool = _flag(True, "keep them, about 65,000 in each process; it takes up to 5 MB")
+    slow: float = _time(
+        "0s",
+        "a job that runs longer has a trace written below daemon.state_dir, at most one a minute;"
+        " 0: none",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

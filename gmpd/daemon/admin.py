@@ -77,6 +77,8 @@ class FanoutCall:
     answers: dict[Who, Any] = field(default_factory=dict)
     #: Of ``trace``: since when.
     since_ns: int | None = None
+    #: Gets the value of the reply instead of a peer.
+    told: Callable[[dict[str, Any]], None] | None = None
 
 
 class Fanout:
@@ -95,14 +97,17 @@ class Fanout:
         asked: Iterable[Who],
         due_ns: int,
         left: Collection[Who] = (),
-        since_ns: int | None = None,
     ) -> int:
         """Begin one; its number. ConfigError when too many are open."""
+        return self.begin(FanoutCall(peer, request, due_ns, set(asked), left))
+
+    def begin(self, call: FanoutCall) -> int:
+        """As ``open``."""
         if len(self._open) >= OPEN_MAX:
             raise ConfigError(f"{OPEN_MAX} questions to workers wait already: ask again later")
         number = self._next
         self._next += 1
-        self._open[number] = FanoutCall(peer, request, due_ns, set(asked), left, since_ns=since_ns)
+        self._open[number] = call
         self._changed()
         return number
 
@@ -263,6 +268,7 @@ class AdminApi:
         request: int,
         what: WorkerQuestion,
         params: dict[str, Any],
+        told: Callable[[dict[str, Any]], None] | None = None,
     ) -> bool:
         """Ask one P or all of them for their Gs, the leaving workers too if that is for their
         stacks; False when there is no such P."""
@@ -287,10 +293,15 @@ class AdminApi:
             nbytes = min(TRACE_BYTES // len(asked), self._c.config.limits.value_bytes)
             question = {"since_ns": since_ns, "nbytes": nbytes}
         due_ns = now + int(wait_s * 1e9)
-        number = self.fanout.open(peer, request, asked, due_ns, [*map(who_is, left)], since_ns)
+        call = FanoutCall(peer, request, due_ns, asked, [*map(who_is, left)], {}, since_ns, told)
+        number = self.fanout.begin(call)
         for record in (*records, *left):
             self._c.workers.tell(record, protocol.Ask(number, what, question))
         return True
+
+    def trace(self, told: Callable[[dict[str, Any]], None]) -> None:
+        """Ask all workers for their last events; ``told`` gets the reply."""
+        self._ask_workers(b"", 0, "trace", {}, told)
 
     def worker_died(self) -> None:
         """A worker that was asked may be among the dead."""
@@ -303,10 +314,14 @@ class AdminApi:
         able = [who_is(record) for record in sched.ps.values() if record.ready]
         able += map(who_is, sched.leaving.values())
         for call in self.fanout.take(now, able):
-            self._c.clients.send(call.peer, self._told(call))
+            if call.told is not None:
+                call.told(self._told(call))
+            else:
+                reply = protocol.Reply(call.request, True, self._told(call))
+                self._c.clients.send(call.peer, reply)
         self._deadline.set(self.fanout.next_due())
 
-    def _told(self, call: FanoutCall) -> protocol.Reply:
+    def _told(self, call: FanoutCall) -> dict[str, Any]:
         """The answers of workers; of one that did not answer, its status."""
         answers: list[dict[str, Any]] = []
         for who in sorted(call.silent | call.answers.keys()):
@@ -320,7 +335,7 @@ class AdminApi:
         value: dict[str, Any] = {"ps": answers}
         if call.since_ns is not None:
             value |= self._traced(call.since_ns)
-        return protocol.Reply(call.request, True, value)
+        return value
 
     def _traced(self, since_ns: int) -> dict[str, Any]:
         """The coordinator's own part of a trace."""

@@ -34,6 +34,7 @@ from gmpd.daemon.premises import Premises
 from gmpd.daemon.reaper import Reaper
 from gmpd.daemon.recycling import Told
 from gmpd.daemon.supervisor import SpawnContext, Supervisor, WorkerProcess
+from gmpd.daemon.trace_dumps import TraceDumps
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.keys import KeyDirectory
@@ -163,6 +164,8 @@ class Coordinator:
             self.clients.welcome,
             self._faults,
         )
+        self.dumps = TraceDumps(self._admin.trace, self.config)
+        self.workers.on_finished = self.dumps.finished
         self.cron = self._periodic_jobs()
         self.pool.recycling.on_renewed = self.durable.retry_blocked
         self._effects = Effects(
@@ -394,6 +397,7 @@ class Coordinator:
         self.supervisor.config = config
         self.pool.configure(config)
         self._effects.configure(config)
+        self.dumps.configure(config)
         logging.getLogger().setLevel(config.daemon.log_level.upper())
 
     def resize(self, procs: int) -> int:

@@ -16,6 +16,8 @@ def settle_process(settings: dict[str, Any]) -> None:
     _end_with_parent(settings["parent"])
     # Ctrl-C is the client's and the coordinator's. Not SIG_IGN: what jobs start would inherit that.
     signal.signal(signal.SIGINT, _leave_alone)
+    # The coordinator writes a trace of all workers.
+    signal.signal(signal.SIGUSR2, lambda *_: os.kill(settings["parent"], signal.SIGUSR2))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

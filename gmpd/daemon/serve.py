@@ -37,7 +37,7 @@ log = logging.getLogger("gmpd.serve")
 
 
 class Signals:
-    """TERM, INT and HUP as readable bytes on a pipe: handlers do nothing but write. One that is
+    """TERM, INT, HUP, USR2 as readable bytes on a pipe: handlers do nothing but write. One that is
     ignored, as nohup does it, stays so. Every other signal that has a Python handler shows up there
     as well, and is that handler's business alone.
 
@@ -45,10 +45,8 @@ class Signals:
     servers (to open their logs again, for example): they are reported in the log, and change
     nothing."""
 
-    TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-    STRAY = frozenset(
-        {signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF}
-    )
+    TAKEN = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2})
+    STRAY = frozenset({signal.SIGUSR1, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF})
 
     def __init__(self) -> None:
         self.fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -89,7 +87,7 @@ def has_terminal() -> bool:
 
 class SignalHandler:
     """The first signal drains, the second stops now. SIGHUP reloads (``reload``), unless it says
-    that the terminal has closed; without ``reload`` it is as the others."""
+    that the terminal has closed; without ``reload`` it is as the others. SIGUSR2 writes a trace."""
 
     def __init__(
         self,
@@ -108,7 +106,9 @@ class SignalHandler:
     def on_signal(self) -> None:
         for number in self._signals.take():
             name = signal.Signals(number).name
-            if number == signal.SIGHUP and self._reload is not None and not self._is_abandoned():
+            if number == signal.SIGUSR2:
+                self._coordinator.dumps.dump(name)
+            elif number == signal.SIGHUP and self._reload is not None and not self._is_abandoned():
                 self._reload()
             elif self._asked:
                 self._coordinator.stop(f"{name} a second time")

@@ -62,6 +62,8 @@ class Workers:
         self._processes: dict[bytes, WorkerProcess] = {}
         #: Under ``gmpd serve --watch``: called with the files of modules that workers imported.
         self.on_imported: Callable[[list[str]], None] = _nothing
+        #: Called with jobs that ended, before the policy hears of them: P, tokens, times (us), now.
+        self.on_finished: Callable[[PRecord, list[int], list[int], int], None] = _unwatched
         self.registry = Registry()
         self._warn_dropped = RateLimitedLog(log.warning)
 
@@ -115,10 +117,10 @@ class Workers:
         p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
         handle = self._sched.handle
         match message:
-            case protocol.Finished():
-                rows = len(message.tokens)
-                self._count_finished(worker, rows)
-                buffers = protocol.split_buffers(message.buffer_counts, rows, frames)
+            case protocol.Finished(tokens):
+                self.on_finished(record, tokens, message.ran_us, now)
+                self._count_finished(worker, len(tokens))
+                buffers = protocol.split_buffers(message.buffer_counts, len(tokens), frames)
                 handle(events.Finished(p, epoch, message, buffers), now)
                 worker.shm.acknowledge(worker.finished)
             case protocol.Started(tokens):
@@ -255,6 +257,10 @@ class Workers:
     def take_disconnects(self) -> None:
         """Ends of connections say nothing here: a death is told by the kernel."""
         self._router.take_disconnects()
+
+
+def _unwatched(_p: PRecord, _tokens: list[int], _ran_us: list[int], _now: int) -> None:
+    pass
 
 
 def _nothing(_paths: list[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from gmpd.cli.exits import Exit
 from tests.chrome_check import check
 from tests.shell import Shell
-from tests.support import go_on, stop
+from tests.support import go_on, stop, wait_until
 
 JOBS = """
 import asyncio, time
@@ -109,3 +111,23 @@ def test_a_daemon_that_keeps_no_events_says_so(tmp_path: Path) -> None:
         assert "trace.enabled is false" in done.stderr
     finally:
         shell("down", "--now")
+
+
+@pytest.mark.parametrize("whom", ["daemon", "worker"])
+def test_sigusr2_leaves_a_file_that_the_command_converts(daemon: Shell, whom: str) -> None:
+    status = json.loads(daemon("status", "--json").stdout)
+    before = dumps(daemon)
+    os.kill(status["pid"] if whom == "daemon" else status["ps"][0]["pid"], signal.SIGUSR2)
+    (file,) = wait_until(lambda: dumps(daemon) - before, "a file is there", timeout=30)
+    done = daemon("trace", "--of", str(file), "-o", "t.json")
+    assert done.returncode == 0, done.stderr
+    check(json.loads((daemon.directory / "t.json").read_text())["traceEvents"], procs=2)
+    bad = daemon("trace", "--of", "load.py", "--summary")
+    assert bad.returncode == Exit.USAGE
+    assert "no trace that a daemon wrote" in bad.stderr
+    after = json.loads(daemon("status", "--json").stdout)
+    assert [p["pid"] for p in after["ps"]] == [p["pid"] for p in status["ps"]]
+
+
+def dumps(shell: Shell) -> set[Path]:
+    return set((shell.directory / "state").rglob("*.gmpdtrace"))
