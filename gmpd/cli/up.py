@@ -146,7 +146,7 @@ def _with_gateway(config: Config, record: rundir.Discovery) -> rundir.Discovery:
 
 
 def _say_up(app: App, record: rundir.Discovery, log: Path) -> None:
-    where = f", metrics at {record.http}/metrics" if record.http else ""
+    where = f", live page at {record.http}/" if record.http else ""
     if record.http_problem:
         where = f" without metrics ({record.http_problem})"
     app.say(f"gmpd is up (pid {record.pid}){where}; next: `gmpd status`, `gmpd down`")

@@ -173,7 +173,7 @@ class Presence:
 
     def _announce_gateway(self) -> None:
         if self._http is not None:
-            self._announce(f"metrics at {self._http}/metrics")
+            self._announce(f"live page at {self._http}/, metrics at {self._http}/metrics")
         elif self._http_problem:
             self._announce(f"no metrics: {self._http_problem}")
 

@@ -1,6 +1,7 @@
 """The HTTP application: routes, and the guard before them.
 
-    /                   an index for people
+    /                   the live page (``gateway.front``)
+    /page/...           its files
     /metrics            Prometheus text or OpenMetrics, by prometheus_client
     /healthz            200 while this process serves: for a supervisor
     /readyz             200 while the coordinator answers and takes jobs, else 503 and why
@@ -13,7 +14,6 @@ ZeroMQ, and no handler waits for a worker longer than a question may take.
 from __future__ import annotations
 
 import asyncio
-import html
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -30,6 +30,7 @@ from gmpd.gateway.api.questions import Questions
 from gmpd.gateway.api.routes import match
 from gmpd.gateway.api.rules import Asked, Refusal, Rules, refusal
 from gmpd.gateway.collector import SnapshotCollector
+from gmpd.gateway.front import Front
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.slow import FIRST_REQUESTS, HEADER_S, FirstRequests, note_request
 from gmpd.status import read
@@ -48,7 +49,7 @@ PLACES: Final = (
 #: Sent with every answer: nothing here is for another site, nor to be guessed at or kept.
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "Content-Security-Policy": "default-src 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -79,6 +80,8 @@ def make_app(latest: Latest, ruled: Rules, ask: Questions) -> web.Application:
     app[HEADERS] = SECURITY_HEADERS
     app[HUB] = hub
     app.router.add_get("/", site.index)
+    app.router.add_get("/page/{name}", site.front.file)
+    app.router.add_get("/favicon.ico", site.front.file)
     app.router.add_get("/metrics", site.metrics)
     app.router.add_get("/healthz", site.healthz)
     app.router.add_get("/readyz", site.readyz)
@@ -109,7 +112,8 @@ def _guard(ruled: Rules, latest: Latest) -> Any:
             except web.HTTPException as error:
                 response = web.Response(status=error.status, text=f"{error.reason}\n")
         if not response.prepared:
-            response.headers.update(SECURITY_HEADERS)
+            for name, value in SECURITY_HEADERS.items():
+                response.headers.setdefault(name, value)
         return response
 
     return guard
@@ -176,6 +180,7 @@ class Site:
     def __init__(self, latest: Latest) -> None:
         self._latest = latest
         self._registry = make_registry(latest)
+        self.front = Front()
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """The exposition; ``name[]=`` picks metrics, as with every prometheus_client server."""
@@ -205,14 +210,9 @@ class Site:
         return web.Response(text=f"ready: {seen.state}\n")
 
     async def index(self, _request: web.Request) -> web.StreamResponse:
-        """The index page."""
+        """The live page."""
         await self._latest.refresh()
-        reading = self._latest.reading()
-        lines = [f"<li><a href={path}>{path}</a> {html.escape(what)}" for path, what in PLACES]
-        return web.Response(
-            content_type="text/html",
-            text=_PAGE.format(status=html.escape(self._status(reading)), places="\n".join(lines)),
-        )
+        return self.front.document(self._status(self._latest.reading()), [*PLACES])
 
     def _status(self, reading: Any) -> str:
         if not reading.snapshot:
@@ -224,19 +224,6 @@ class Site:
         if not reading.up:
             text += f" As of {reading.age_s:.1f} s ago: {self._latest.trouble}."
         return text
-
-
-_PAGE: Final = """<!doctype html>
-<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>gmpd</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem}}
-@media(prefers-color-scheme:dark){{body{{background:#111;color:#ddd}}a{{color:#8bf}}}}</style>
-<h1>gmpd</h1>
-<p>{status}
-<ul>
-{places}
-</ul>
-"""
 
 
 async def serve_until(

@@ -1,0 +1,208 @@
+// The frame: header, routes (the URL is the state), keys, the stream, and the end of a daemon.
+
+import { Stream, get, setToken } from "./api.js";
+import { copyButton, h, say, span, toggle } from "./dom.js";
+import { Past } from "./past.js";
+import { Picture } from "./picture.js";
+import { ClientsView, ConfigView, GsView, JobView, JobsView, WarningsView } from "./tables.js";
+
+const VIEWS = [
+  ["/", "Scheduler"], ["/jobs", "Jobs"], ["/gs", "Gs"], ["/clients", "Clients"], ["/warnings", "Warnings"], ["/config", "Config"],
+];
+const MAKE = { "/jobs": JobsView, "/gs": GsView, "/clients": ClientsView, "/warnings": WarningsView, "/config": ConfigView };
+const REFRESH_MS = 2000;
+const KEYS = [
+  ["1 … 6", "views"], ["space", "pause, continue"], ["/", "filter"], ["j k", "rows"], ["Enter", "open a row"], ["Esc", "back"],
+  ["t", "dark, light"], ["?", "this help"],
+];
+
+const main = document.getElementById("main");
+const past = new Past();
+const picture = new Picture();
+const views = {};
+let shown = null, shownPath = null, frozen = false;
+
+// -- the header -----------------------------------------------------------------------------------
+
+const dot = h("i", { class: "dot" });
+const link = h("span", { class: "link-text", role: "status" }, "connecting");
+const version = h("span", { class: "dim mono version" });
+const pause = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Space" }, "Pause");
+const theme = h("button", { type: "button", class: "quiet", title: "t" }, "Theme");
+const help = h("button", { type: "button", class: "quiet", title: "?" , "aria-label": "Keys"}, "?");
+const nav = h("nav", { class: "views", "aria-label": "Views" }, VIEWS.map(([path, name]) => h("a", { href: `#${path}`, data: { path } }, name)));
+document.getElementById("top").append(
+  h("a", { class: "brand", href: "#/" }, h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }), h("b", {}, "gmpd"), version),
+  nav, h("span", { class: "grow" }), h("span", { class: "link" }, dot, link), pause, theme, help);
+const banner = h("div", { class: "banner", hidden: true, role: "alert" });
+main.before(banner);
+const lost = h("span");
+document.getElementById("foot").append(
+  h("a", { href: "/metrics" }, "metrics"), h("a", { href: "/api/v1/openapi.json" }, "API"),
+  copyButton(() => JSON.stringify(past.last?.shown ?? null, null, 2), "Copy the snapshot as JSON"), lost);
+
+function setState(word, why) {
+  const words = { live: "live", gone: "no daemon", away: "no gateway", token: "locked" };
+  document.body.dataset.link = word;
+  say(link, frozen && word === "live" ? "paused" : words[word]);
+  banner.hidden = word === "live";
+  if (banner.hidden || banner.dataset.why === word + why) return;
+  banner.dataset.why = word + why;
+  banner.replaceChildren();
+  if (word === "token") banner.append(tokenForm(why));
+  else {
+    banner.append(h("b", {}, word === "gone" ? "The daemon does not answer." : "The gateway does not answer."),
+      ` What you see is ${past.last ? "as it was" : "not there yet"}. It comes back by itself. `, h("span", { class: "dim" }, why),
+      h("span", {}, " Start one: "), h("code", {}, "gmpd up"));
+  }
+}
+
+function tokenForm(why) {
+  const input = h("input", { type: "password", placeholder: "token", "aria-label": "token", autocomplete: "off" });
+  const form = h("form", { class: "token" }, h("span", {}, `${why} `), input, h("button", { class: "quiet" }, "Unlock"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    setToken(input.value);
+    stream.again();
+  });
+  return form;
+}
+
+// -- routes ---------------------------------------------------------------------------------------
+
+function place() {
+  const [path, query] = location.hash.slice(1).split("?");
+  return { path: path || "/", params: Object.fromEntries(new URLSearchParams(query ?? "")) };
+}
+
+function go() {
+  const { path, params } = place();
+  const job = /^\/jobs\/([0-9a-f]{32})$/.exec(path);
+  const base = job ? "/jobs" : path;
+  frozen = params.paused === "1";
+  pause.setAttribute("aria-pressed", String(frozen));
+  say(pause, frozen ? "Continue" : "Pause");
+  for (const each of nav.children) {
+    const here = each.dataset.path === base;
+    toggle(each, "on", here);
+    here ? each.setAttribute("aria-current", "page") : each.removeAttribute("aria-current");
+  }
+  shown = job ? (views.job ??= new JobView()) : MAKE[path] ? (views[path] ??= new MAKE[path]()) : picture;
+  if (main.firstElementChild !== shown.el) main.replaceChildren(shown.el);
+  if (shownPath !== path) scrollTo(0, 0);
+  shownPath = path;
+  document.title = base === "/" ? "gmpd" : `${VIEWS.find(([each]) => each === base)?.[1] ?? "gmpd"} · gmpd`;
+  document.body.dataset.view = base;
+  if (shown === picture) return past.last && picture.show(past);
+  return shown.load(job ? { id: job[1] } : clean(params));
+}
+
+function clean({ paused, ...rest }) {
+  return rest;
+}
+
+addEventListener("hashchange", go);
+setInterval(() => {
+  if (shown !== picture && !frozen && !document.hidden && document.body.dataset.link === "live" && !busy()) go();
+}, REFRESH_MS);
+
+/** Whether somebody marks a text or types: that is not to be taken away. */
+function busy() {
+  return !getSelection().isCollapsed || document.activeElement?.tagName === "INPUT";
+}
+
+/** How many warnings there are, beside their view. */
+async function countWarnings() {
+  if (document.hidden || document.body.dataset.link !== "live") return;
+  const told = await get("/warnings").catch(() => null);
+  const tab = nav.querySelector('[data-path="/warnings"]');
+  tab.querySelector("sup")?.remove();
+  if (told?.warnings.length) tab.append(h("sup", {}, String(told.warnings.length)));
+}
+
+setInterval(countWarnings, 10000);
+
+// -- keys and buttons -------------------------------------------------------------------------------
+
+function setFrozen(on) {
+  const { path, params } = place();
+  const query = new URLSearchParams(on ? { ...params, paused: "1" } : clean(params));
+  history.replaceState(null, "", `#${path}${query.size ? `?${query}` : ""}`);
+  go();
+  say(link, on ? "paused" : "live");
+}
+
+function setTheme(name) {
+  if (name) document.documentElement.dataset.theme = name;
+  localStorage.setItem("gmpd-theme", name ?? "");
+}
+
+function otherTheme() {
+  const dark = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+  setTheme(dark === "dark" ? "light" : "dark");
+}
+
+setTheme(localStorage.getItem("gmpd-theme") || undefined);
+pause.addEventListener("click", () => setFrozen(!frozen));
+theme.addEventListener("click", otherTheme);
+help.addEventListener("click", showHelp);
+
+function showHelp() {
+  const dialog = document.getElementById("help");
+  if (!dialog.children.length) {
+    const close = h("button", { type: "button", class: "quiet" }, "Close");
+    close.addEventListener("click", () => dialog.close());
+    dialog.append(h("h2", {}, "Keys"), h("dl", { class: "facts" }, KEYS.flatMap(([k, v]) => [h("dt", {}, h("kbd", {}, k)), h("dd", {}, v)])),
+      h("h2", {}, "What you see"),
+      h("p", {}, "A ", h("b", {}, "G"), " is a call that runs or waits: a square, coloured by its function. A ", h("b", {}, "P"),
+        " is the right to run, one for each core. An ", h("b", {}, "M"), " is a thread. One M holds a P and runs its Gs; when a G blocks, P passes to another M."), close);
+  }
+  dialog.showModal();
+}
+
+function select(step) {
+  const rows = [...main.querySelectorAll("tbody tr[data-key]")];
+  if (!rows.length) return;
+  const at = rows.findIndex((row) => row.classList.contains("selected"));
+  rows[at]?.classList.remove("selected");
+  const next = rows[Math.max(0, Math.min(rows.length - 1, at + step))];
+  next.classList.add("selected");
+  next.scrollIntoView({ block: "nearest" });
+}
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("help").open) return;
+  if (event.target.tagName === "INPUT") {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const view = VIEWS[Number(event.key) - 1];
+  if (view) location.hash = `#${view[0]}`;
+  else if (event.key === " " && event.target.tagName !== "BUTTON") setFrozen(!frozen);
+  else if (event.key === "/") main.querySelector(".search")?.focus();
+  else if (event.key === "j") select(1);
+  else if (event.key === "k") select(-1);
+  else if (event.key === "Enter" && event.target === document.body) {
+    const href = main.querySelector("tr.selected")?.dataset.href;
+    if (href) location.hash = href;
+  } else if (event.key === "Escape") history.length > 1 && place().path !== "/" && history.back();
+  else if (event.key === "t") otherTheme();
+  else if (event.key === "?") showHelp();
+  else return;
+  event.preventDefault();
+});
+
+// -- the stream -------------------------------------------------------------------------------------
+
+const stream = new Stream({
+  state: setState,
+  lost: (n) => say(lost, `${n} events were skipped: this tab was slow`),
+  snapshot(data) {
+    past.add(data);
+    document.body.dataset.seq = data.seq;
+    const s = data.snapshot;
+    say(version, `${s.version} · up ${span(s.uptime_s)}`);
+    if (shown === picture && !frozen) picture.show(past);
+  },
+});
+go();
