@@ -10,8 +10,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from gmpd.cli.status import limit_text
 from gmpd.client.progress import in_one_line
 from gmpd.client.stored import Attempt
+from gmpd.status import KeyLimit
 
 #: Columns of a line.
 WIDTH = 80
@@ -66,6 +70,8 @@ def _facts(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "accepted", moment(info["created"])
     if info["progress"] is not None:
         yield "progress", in_one_line(info["progress"])
+    if info["limit"] is not None:
+        yield "waits for", f"its limit: {limit_text(msgspec.convert(info['limit'], KeyLimit))}"
     if info["unique"]:
         yield "unique", info["unique"]
     if info["ended"] is not None:

@@ -98,12 +98,12 @@ def headline(seen: Status) -> str:
             f"{queue.suspects:,} of the queue go one by one: their function ended several workers"
         )
     if queue.limited:
-        held = "; ".join(map(_limit, queue.limits))
+        held = "; ".join(map(limit_text, queue.limits))
         lines.append(f"{queue.limited:,} jobs wait for the limits of their keys: {held}")
     return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 
-def _limit(limit: KeyLimit) -> str:
+def limit_text(limit: KeyLimit) -> str:
     """A key, how much of its limit is used, and what waits for it."""
     used = []
     if limit.at_once:

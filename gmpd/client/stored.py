@@ -222,6 +222,14 @@ class StoredJob(_Handle):
         progress: JobProgress | None = self.info()["progress"]
         return progress
 
+    @property
+    def limit(self) -> dict[str, Any] | None:
+        """The limit for which it waits, as plain data: its ``key``, how many of it may run and do
+        (``at_once``, ``inside``), how many may start in ``per_s`` and did (``starts``,
+        ``started``), and how many jobs in memory wait. None: it waits for none."""
+        limit: dict[str, Any] | None = self.info()["limit"]
+        return limit
+
     def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
         value, error = self._end(timeout)
@@ -279,6 +287,11 @@ class AsyncStoredJob(_Handle):
         """As ``StoredJob.progress``."""
         progress: JobProgress | None = (await self.info())["progress"]
         return progress
+
+    async def limit(self) -> dict[str, Any] | None:
+        """As ``StoredJob.limit``."""
+        limit: dict[str, Any] | None = (await self.info())["limit"]
+        return limit
 
     async def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
@@ -356,6 +369,7 @@ def readable(found: dict[str, Any]) -> dict[str, Any]:
         "p": found.get("p"),
         "pid": found.get("pid"),
         "progress": None if told is None else JobProgress(*told),
+        "limit": found.get("waits_for"),
     }
     kept = ("number", "function", "client", "priority", "attempt", "deaths", "unique", "text")
     return {"id": found["id"].hex(), "state": state, **{k: found[k] for k in kept}, **times, **live}

@@ -210,6 +210,10 @@ class DurableJobs:
         job = None if self._session is None else self._session.jobs.get(seq)
         return {} if job is None else self.views.live(job)
 
+    def limit(self, key: str) -> dict[str, Any] | None:
+        """The limit of a key as it is now."""
+        return self.views.limit(key)
+
     def overrunning(self) -> set[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
         records = self._sched.records()

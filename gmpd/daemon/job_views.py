@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, assert_never
 
+import msgspec
+
 from gmpd import protocol
 from gmpd.errors import ConfigError
 from gmpd.sched import events
+from gmpd.sched.gates import Gate
 from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.leavers import p_of
 from gmpd.sched.records import Job, Session
@@ -22,6 +25,7 @@ from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
 from gmpd.sched.stored import StoredState, running
 from gmpd.sched.uniques import WAITS
+from gmpd.status import KeyLimit
 
 #: States of a job that has begun.
 BEGUN = frozenset({JobState.STARTED, JobState.OVERRUNNING})
@@ -54,12 +58,24 @@ class JobViews:
         return {"data": ring.since(after), "end": ring.end, "runs": True, "over": False}
 
     def live(self, job: Job) -> dict[str, Any]:
-        """Where it runs, and how far it is."""
+        """Where it runs, how far it is, and the limit that it waits for."""
         p = None if job.p is None or job.state not in BEGUN else job.p.p
         pid = None if p is None else self._pid_of(p)
         if p is not None:  # an isolated worker's number says nothing to people
             p = None if p >= ISOLATED_FROM else p_of(p)
-        return {"p": p, "pid": pid, "progress": self._sched.progress.get(job)}
+        waits_for = None
+        if job.state is JobState.LIMITED and job.options is not None and job.options.limit:
+            waits_for = self.limit(job.options.limit[0])
+        progress = self._sched.progress.get(job)
+        return {"p": p, "pid": pid, "progress": progress, "waits_for": waits_for}
+
+    def limit(self, key: str) -> dict[str, Any] | None:
+        """The limit of a key as it is now; None if no job of it is held."""
+        gate = self._sched.gates.by_key.get(key)
+        if gate is None:
+            return None
+        told: dict[str, Any] = msgspec.to_builtins(key_limit(gate, time.monotonic_ns()))
+        return told
 
     # -- volatile jobs -----------------------------------------------------------------------------
 
@@ -185,6 +201,19 @@ class JobViews:
         ]
         jobs.sort(key=lambda job: job.leased_ns, reverse=True)
         return {"rows": [self.row(job) for job in jobs[:limit]], "next": None}
+
+
+def key_limit(gate: Gate, now: int) -> KeyLimit:
+    """A limit, how much of it is used, and how many jobs of the ledger wait for it."""
+    return KeyLimit(
+        key=gate.key,
+        at_once=gate.at_once,
+        starts=gate.starts_max,
+        per_s=gate.per_ns / 1e9,
+        inside=gate.inside,
+        started=gate.counted(now),
+        waiting=len(gate.queue),
+    )
 
 
 def id_of(job: Job) -> bytes:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gmpd
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.cron import CronJobs
+from gmpd.daemon.job_views import key_limit
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
 from gmpd.daemon.supervisor import Supervisor, WorkerProcess
@@ -142,18 +143,7 @@ def _limits(sched: Sched, now: int) -> list[KeyLimit]:
         return []
     looked_at = islice(sched.gates.by_key.values(), LIMITS_LOOKED_AT)
     waiting = [gate for gate in looked_at if len(gate.queue)]
-    return [
-        KeyLimit(
-            key=gate.key,
-            at_once=gate.at_once,
-            starts=gate.starts_max,
-            per_s=gate.per_ns / 1e9,
-            inside=gate.inside,
-            started=gate.counted(now),
-            waiting=len(gate.queue),
-        )
-        for gate in waiting[:LIMITS_SHOWN]
-    ]
+    return [key_limit(gate, now) for gate in waiting[:LIMITS_SHOWN]]
 
 
 def _results(sched: Sched) -> Results:

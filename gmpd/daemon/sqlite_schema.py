@@ -62,7 +62,7 @@ PRAGMA user_version = 2
 JOB_COLUMNS = (
     "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
     " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
-    " jobs.number IN (SELECT number FROM temp.taken), text, owner"
+    " jobs.number IN (SELECT number FROM temp.taken), text, owner, limit_key"
 )
 
 

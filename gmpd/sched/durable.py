@@ -59,6 +59,7 @@ from gmpd.sched.stored import (
     StoredLog,
     StoredResult,
     StoredSchedule,
+    StoredState,
     StoreFailure,
     Story,
     Sweep,
@@ -106,7 +107,10 @@ class Ports(Protocol):
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""
 
     def where(self, seq: int) -> dict[str, Any]:
-        """Where an attempt runs (``p``, ``pid``), and its ``progress``."""
+        """Where an attempt runs (``p``, ``pid``), its ``progress``, and what it ``waits_for``."""
+
+    def limit(self, key: str) -> dict[str, Any] | None:
+        """The limit of a key as it is now; None if no job of it is held."""
 
     def overrunning(self) -> Collection[int]:
         """Seqs of attempts whose frames run on although the ledger has reported an end."""
@@ -525,6 +529,9 @@ class Durable:
                 job["runs_since_ms"] = None if held is None else held.started_ms or None
                 if held is not None:
                     job |= self._ports.where(held.seq)
+                elif job["limit"] and job["state"] == StoredState.QUEUED:
+                    due = job["run_at_ms"] <= self._ports.wall_ms()
+                    job["waits_for"] = self._ports.limit(job["limit"]) if due else None
 
     # -- time --------------------------------------------------------------------------------------
 

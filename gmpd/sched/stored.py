@@ -178,6 +178,8 @@ class StoredJob(Struct, frozen=True, gc=False):
     taken: bool
     text: str
     owner: str = ""
+    #: The key of its ``limit``; empty: it has none.
+    limit: str = ""
 
 
 class StoredResult(Struct, frozen=True, gc=False):

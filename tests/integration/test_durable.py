@@ -244,6 +244,10 @@ def test_a_shut_limit_holds_up_its_own_jobs_only(
     behind = limited.enqueue_many(jobs.double, range(10_000))
     assert client.job(client.enqueue(jobs.double, 4)).result(60) == 8
     assert client.job(behind[0]).state == "queued"
+    for waiting in (behind[0], behind[-1]):  # one is held, the other one is in the store
+        limit = client.job(waiting).limit
+        assert limit is not None
+        assert (limit["key"], limit["inside"], limit["at_once"]) == ("shut", 1, 1)
     daemon.kill()
     daemon.start()
     client = daemon.client()

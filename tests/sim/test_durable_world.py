@@ -151,6 +151,9 @@ class World:
         """As ``live_log``."""
         return {}
 
+    def limit(self, key: str) -> None:
+        """As ``live_log``."""
+
     def overrunning(self) -> set[int]:
         return {
             overrun.job.seq

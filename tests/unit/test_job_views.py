@@ -83,6 +83,19 @@ def test_a_running_volatile_job_says_where_and_how_far_it_is() -> None:
     assert seen.answer(asked("log", job), {id_of(job): job})["runs"]
 
 
+def test_a_job_that_waits_for_its_limit_names_it() -> None:
+    desk = Desk()
+    p, session = desk.ready(0), client(desk)
+    desk.submit(session, 3, "m:f", limit=("api", 1, 0, 0.0))
+    desk.take()
+    desk.start(p)
+    first, second, _ = (readable(views(desk).row(job)) for job in all_of(session))
+    assert first["limit"] is None
+    assert (second["limit"]["key"], second["limit"]["inside"]) == ("api", 1)
+    lines = [*job_tables.described(second, [])]
+    assert "  waits for its limit: api has 1 of 1 at once, 2 wait" in lines
+
+
 def test_volatile_jobs_are_cancelled_and_their_results_are_refused_with_the_reason() -> None:
     desk = Desk()
     p, session = desk.ready(0), client(desk)
@@ -182,7 +195,8 @@ def test_a_job_and_its_story_fit_into_80_columns() -> None:
     info: dict[str, Any] = {
         "id": "ab" * 16, "state": "failed", "function": "package.module:function", "durable": True,
         "client": "a client with a name", "priority": 0, "created": 1e9, "progress": None,
-        "unique": "key", "ended": 1e9, "keep": 86400.0, "run_at": 0.0, "text": "why " * 60,
+        "unique": "key", "limit": None, "ended": 1e9, "keep": 86400.0, "run_at": 0.0,
+        "text": "why " * 60,
     }  # fmt: skip
     story = [
         Attempt(1, "lost", "killed by signal 9 " * 9, 1e9, 0.0, 1, 77, "", 1e9 - 5, 1),
