@@ -82,6 +82,7 @@ class JobTables:
             ),
         )  # fmt: skip
         self._schedules.boot()
+        self.limited.boot(now_ms)
         self._unblock()
         self._drop_unused_functions()
         self._db.execute("CREATE TEMP TABLE taken (number INTEGER PRIMARY KEY)")
@@ -91,7 +92,7 @@ class JobTables:
     def reload(self) -> None:
         """A transaction was undone."""
         self.blocked.reload()
-        self.limited.reload()
+        self.limited.undone()
 
     def _unblock(self) -> None:
         """Modules that could not be imported may be there now."""
@@ -297,7 +298,7 @@ class JobTables:
         functions = self._functions({job.function for job in jobs})
         return Taken(
             tuple(jobs), functions, more, min(due, default=None), tuple(damaged), limited.left,
-            limited.cut,
+            limited.cut, limited.starts,
         )  # fmt: skip
 
     def _whole(self, row: tuple[Any, ...], now_ms: int) -> QueuedJob | None:

@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import msgpack
+
 from gmpd.sched.stored import TakeJobs
 
 _QUEUED = (
@@ -22,6 +24,18 @@ _QUEUED = (
 #: Jobs that are due and were not taken: those without a limit; those of a key.
 UNLIMITED = _QUEUED.format("due", "limit_key = ''")
 _OF_KEY = _QUEUED.format("limited", "limit_key != '' AND limit_key = ?")
+#: Begins of attempts that have ended: of jobs that have ended since, and of such as have not.
+_STARTS = """
+WITH own(number) AS (
+    SELECT number FROM jobs INDEXED BY limited_ends
+    WHERE limit_key != '' AND ended_ms IS NOT NULL AND limit_key = ? AND ended_ms >= ?
+    UNION ALL
+    SELECT number FROM jobs INDEXED BY limited_tries
+    WHERE limit_key != '' AND ended_ms IS NULL AND attempt > 1 AND limit_key = ?
+)
+SELECT began_ms FROM own CROSS JOIN attempts INDEXED BY tries USING (number)
+WHERE began_ms > ? AND began_ms <= ? ORDER BY began_ms DESC LIMIT ?
+"""
 
 
 class Limited(NamedTuple):
@@ -31,6 +45,7 @@ class Limited(NamedTuple):
     more: bool
     left: frozenset[str]
     cut: bool
+    starts: dict[str, tuple[int, ...]]
 
 
 class LimitedJobs:
@@ -41,6 +56,18 @@ class LimitedJobs:
         #: Those whose turn is next come first.
         self._keys: dict[str, None] = {}
         self._is_known = False
+        self._opened_ms = 0
+        #: Keys whose starts before the store was opened were told.
+        self._recalled: set[str] = set()
+
+    def boot(self, now_ms: int) -> None:
+        """The store is opened."""
+        self._opened_ms = now_ms
+
+    def undone(self) -> None:
+        """A transaction was undone."""
+        self._is_known = False
+        self._recalled.clear()
 
     def reload(self) -> None:
         """Some other jobs may be due now."""
@@ -81,6 +108,7 @@ class LimitedJobs:
             self._read()
         n = min(wanted.limited, -(-wanted.n // 2))
         rows: list[tuple[Any, ...]] = []
+        starts: dict[str, tuple[int, ...]] = {}
         served: list[str] = []
         short = False
         for key in list(self._keys):
@@ -98,10 +126,23 @@ class LimitedJobs:
             else:
                 del self._keys[key]
             rows += got
+            if got and key not in self._recalled:
+                self._recalled.add(key)
+                starts[key] = self._starts(key, got[-1][4], wanted.now_ms)
         for key in served:
             self._keys[key] = self._keys.pop(key)
         cut = short and n == wanted.limited
-        return Limited(rows, short and not cut, frozenset(self._keys), cut)
+        return Limited(rows, short and not cut, frozenset(self._keys), cut, starts)
+
+    def _starts(self, key: str, options: bytes, now_ms: int) -> tuple[int, ...]:
+        """When attempts of this key began before the store was opened, in order: those that count
+        for the limit in these options."""
+        _, _, most, seconds = msgpack.unpackb(options)["limit"]
+        since_ms = now_ms - int(seconds * 1000)
+        if not most or since_ms >= self._opened_ms:
+            return ()
+        rows = self._db.execute(_STARTS, (key, since_ms, key, since_ms, self._opened_ms, most))
+        return tuple(sorted(began_ms for (began_ms,) in rows))
 
     def _of(self, key: str, n: int) -> list[tuple[Any, ...]]:
         return self._db.execute(_OF_KEY, (key, n)).fetchall()

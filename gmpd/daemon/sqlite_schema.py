@@ -37,6 +37,10 @@ CREATE INDEX due ON jobs (priority DESC, number)
     WHERE state = 0 AND later = 0 AND limit_key = '';
 CREATE INDEX limited ON jobs (limit_key, priority DESC, number)
     WHERE state = 0 AND later = 0 AND limit_key != '';
+CREATE INDEX limited_ends ON jobs (limit_key, ended_ms)
+    WHERE limit_key != '' AND ended_ms IS NOT NULL;
+CREATE INDEX limited_tries ON jobs (limit_key)
+    WHERE limit_key != '' AND ended_ms IS NULL AND attempt > 1;
 CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
 CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
 CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
@@ -58,6 +62,15 @@ CREATE INDEX limited ON jobs (limit_key, priority DESC, number)
 PRAGMA user_version = 2
 """
 
+#: The same of version 2 and 3.
+_TO_3 = """
+CREATE INDEX limited_ends ON jobs (limit_key, ended_ms)
+    WHERE limit_key != '' AND ended_ms IS NOT NULL;
+CREATE INDEX limited_tries ON jobs (limit_key)
+    WHERE limit_key != '' AND ended_ms IS NULL AND attempt > 1;
+PRAGMA user_version = 3
+"""
+
 #: Columns of ``job_of``.
 JOB_COLUMNS = (
     "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
@@ -69,25 +82,35 @@ JOB_COLUMNS = (
 def upgrade(db: sqlite3.Connection) -> None:
     """Make a database of an earlier version one of this: whole, or not at all."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != 1:
+    if version not in (1, 2):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _TO_2.split(";"):
-            db.execute(statement)
-        rows = db.execute(
-            "SELECT number, options FROM jobs WHERE forget_ms IS NULL AND instr(options, ?)",
-            (b"limit",),
-        ).fetchall()
-        limits = [(msgpack.unpackb(options).get("limit"), number) for number, options in rows]
-        db.executemany(
-            "UPDATE jobs SET limit_key = ? WHERE number = ?",
-            [(limit[0], number) for limit, number in limits if limit],
-        )
+        if version == 1:
+            _execute(db, _TO_2)
+            _note_limits(db)
+        _execute(db, _TO_3)
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def _execute(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        db.execute(statement)
+
+
+def _note_limits(db: sqlite3.Connection) -> None:
+    rows = db.execute(
+        "SELECT number, options FROM jobs WHERE forget_ms IS NULL AND instr(options, ?)",
+        (b"limit",),
+    ).fetchall()
+    limits = [(msgpack.unpackb(options).get("limit"), number) for number, options in rows]
+    db.executemany(
+        "UPDATE jobs SET limit_key = ? WHERE number = ?",
+        [(limit[0], number) for limit, number in limits if limit],
+    )
 
 
 def pack_buffers(buffers: Sequence[bytes]) -> bytes | None:

@@ -23,8 +23,7 @@ It does no IO and reads no clock: the shell executes ``Ports``. How an attempt i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -67,6 +66,7 @@ from gmpd.sched.stored import (
     TakeJobs,
     Taken,
     Verdict,
+    alike,
     as_queued,
     running,
 )
@@ -137,6 +137,8 @@ class Durable:
         self._backlog = True
         self._limited = LimitedShare(sizes)
         self._taking = False
+        #: Keys of limits whose starts before this daemon are known to their gates.
+        self._recalled: set[str] = set()
         #: When a job of the store will be due, and when to sweep (ms).
         self._due_ms: int | None = None
         self._sweep_ms = 0
@@ -384,11 +386,24 @@ class Durable:
             self._backlog = True
         if taken.next_ms is not None:
             self.is_due(taken.next_ms)
+        self._recall(taken)
         self._submit(taken.jobs, taken.functions)
         if self._limited.took(taken.left, cut=taken.cut):
             self._backlog = True
         self._ended_in_store(taken.ended)
         self._refill()
+
+    def _recall(self, taken: Taken) -> None:
+        """Starts before this daemon count for limits by interval."""
+        wall_ms = self._ports.wall_ms()
+        for job in taken.jobs if taken.starts else ():
+            limit = self._judge.options(job, wall_ms).limit
+            if limit is None or not (starts := taken.starts.get(limit[0])):
+                continue
+            if limit[0] not in self._recalled:
+                self._recalled.add(limit[0])
+                ago_ns = tuple(max(0, wall_ms - at_ms) * 1_000_000 for at_ms in starts)
+                self._ports.feed(events.StartsRecalled(self._sid, limit, ago_ns))
 
     def _submit(self, jobs: Sequence[QueuedJob], functions: Sequence[StoredFunction]) -> None:
         if self._draining:
@@ -396,7 +411,7 @@ class Durable:
             return
         for function in functions:
             self._functions.define(function)
-        for run in _runs(jobs):
+        for run in alike(jobs, protocol.BATCH_JOBS_MAX):
             self._submit_run(run)
         self._functions.shrink()
 
@@ -509,11 +524,10 @@ class Durable:
     def running(self, seqs: Iterable[int]) -> None:
         """Attempts have begun and did not end at once."""
         wall_ms = self._ports.wall_ms()
-        for seq in seqs:
-            if (held := self._by_seq.get(seq)) is not None:
-                if not held.started_ms:
-                    self._begun(held)
-                held.started_ms = wall_ms
+        for held in filter(None, map(self._by_seq.get, seqs)):
+            if not held.started_ms:
+                self._begun(held)
+            held.started_ms = wall_ms
         self._refill()
 
     def _begun(self, held: Held) -> None:
@@ -575,18 +589,6 @@ def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
     """Jobs that were found, without those of others."""
     found: tuple[StoredJob | None, ...] = _expect(answer, tuple)
     return tuple(job if job is not None and job.owner == owner else None for job in found)
-
-
-def _runs(jobs: Sequence[QueuedJob]) -> Iterator[list[QueuedJob]]:
-    """Neighbours that fit into one Submit."""
-    for _, same in groupby(jobs, key=_made_alike):
-        run = list(same)
-        for at in range(0, len(run), protocol.BATCH_JOBS_MAX):
-            yield run[at : at + protocol.BATCH_JOBS_MAX]
-
-
-def _made_alike(job: QueuedJob) -> tuple[bytes, bytes, int, int | None]:
-    return job.function, job.options, job.used, job.expires_ms
 
 
 def _expect(answer: Any, kind: type[_A]) -> _A:

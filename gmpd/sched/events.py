@@ -133,6 +133,17 @@ class RoomDeclined(OfSession, frozen=True, gc=False):
     """A session needs none of the room that it was offered, and waits for none."""
 
 
+class StartsRecalled(OfSession, frozen=True, gc=False):
+    """Attempts that began before this daemon count for this limit: their ages (ns), the oldest
+    first."""
+
+    limit: tuple[str, int, int, float]
+    ago_ns: tuple[int, ...]
+
+    def kept(self) -> Event | Kept:
+        return self._kept(self.ago_ns)
+
+
 class Cancelled(OfSession, frozen=True, gc=False):
     """A session cancels these jobs of its own; ``force``: also those that do not stop."""
 
@@ -172,8 +183,8 @@ class SessionClosed(OfSession, frozen=True, gc=False):
 
 
 ClientEvent: TypeAlias = (
-    SessionOpened | Defined | Undefined | Submitted | RoomDeclined | Cancelled | Withdrawn | Pulled
-    | Acknowledged | SessionClosed
+    SessionOpened | Defined | Undefined | Submitted | RoomDeclined | StartsRecalled | Cancelled
+    | Withdrawn | Pulled | Acknowledged | SessionClosed
 )  # fmt: skip
 
 

@@ -112,6 +112,16 @@ class Gate:
         if not self.starts_max:
             return
         self._age(now)
+        self._add(now)
+
+    def recall(self, times: Sequence[int]) -> None:
+        """Attempts started at these times, before all that are known."""
+        known, self.starts = self.starts, deque()
+        for at in times:
+            self._add(at)
+        self.starts.extend(known)
+
+    def _add(self, now: int) -> None:
         starts = self.starts
         self.recent += 1
         if len(starts) >= STARTS_EXACT and now - starts[-1][0] < self.per_ns >> 8:
@@ -168,6 +178,12 @@ class Gates:
         elif newest:
             gate.set(numbers)
         self._news[gate] = None
+
+    def recall(self, numbers: Numbers, times: Sequence[int]) -> None:
+        """Attempts of an earlier daemon started at these times, in order."""
+        if self.has_room_for(numbers[0]):
+            self.set(numbers, newest=False)
+            self.by_key[numbers[0]].recall(times)
 
     def has_room_for(self, key: str) -> bool:
         """Whether the key is known, or one more may be."""

@@ -192,6 +192,8 @@ class Sched:
                 ledger.functions.undefine(session, event.fids)
             case events.Cancelled():
                 self._cancels.cancel(session, event.seqs, now, force=event.force)
+            case events.StartsRecalled():
+                ledger.gates.recall(event.limit, [now - ago_ns for ago_ns in event.ago_ns])
             case events.Withdrawn():
                 self._withdrawals.of_session(session, event.seqs, event.outcome, event.text, now)
             case events.Pulled():

@@ -7,7 +7,9 @@ are milliseconds since 1970, as they must mean the same after a restart.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import msgspec
@@ -112,6 +114,18 @@ def as_queued(job: NewJob, number: int) -> QueuedJob:
         number, job.id, job.function, job.options, job.payload, job.buffers, 1, 0, 0,
         job.expires_ms, job.once,
     )  # fmt: skip
+
+
+def alike(jobs: Sequence[QueuedJob], most: int) -> Iterator[list[QueuedJob]]:
+    """Neighbours of one function with the same options, up to ``most`` at a time."""
+    for _, same in groupby(jobs, key=_made_alike):
+        run = list(same)
+        for at in range(0, len(run), most):
+            yield run[at : at + most]
+
+
+def _made_alike(job: QueuedJob) -> tuple[bytes, bytes, int, int | None]:
+    return job.function, job.options, job.used, job.expires_ms
 
 
 class Attempt(Struct, frozen=True, gc=False):
@@ -269,6 +283,9 @@ class Taken(Struct, frozen=True, gc=False):
     #: than it might, as ``limited`` was reached.
     left: frozenset[str] = frozenset()
     cut: bool = False
+    #: Of keys that come for the first time since the store was opened: when attempts began before,
+    #: which count for the limit as these jobs have it (ms).
+    starts: dict[str, tuple[int, ...]] = {}
 
 
 class GiveBack(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 
 from gmpd.daemon import sqlite_place
@@ -153,13 +154,42 @@ def test_of_each_limit_as_many_come_as_are_wanted(open_store: Callable[..., Sqli
     assert taken(of_keys={"a": 9}, of_others=9, limited=9) == ([5, 1, 2, 4, 7, 6, 3], set(), False)
 
 
+def test_starts_before_the_store_was_opened_are_told_once_for_each_limit(
+    open_store: Callable[..., SqliteStore],
+) -> None:
+    options = msgpack.packb({"limit": ("k", 0, 9, 10.0)})
+    store = open_store()
+    put(store, *(new(n, options=options, limit="k") for n in range(6)))
+    jobs = store.apply([TakeJobs(NOW, 100, {"k": 3}, 0, 9)])[0]
+    assert isinstance(jobs, Taken)
+    first, second, third = jobs.jobs
+    began = [msgspec.structs.replace(ended(0).attempt, began_ms=NOW - ms) for ms in (1, 2, 11_000)]
+    store.apply(
+        [
+            Finish((msgspec.structs.replace(ended(first.number), attempt=began[0]),)),
+            Retry((Again(second.number, 2, 0, 0, NOW + 60_000, began[1]),)),
+            Finish((msgspec.structs.replace(ended(third.number), attempt=began[2]),)),
+        ]
+    )
+    again = open_store()
+
+    def starts() -> Any:
+        (answer,) = again.apply([TakeJobs(NOW, 100, {}, 1, 9)])
+        assert isinstance(answer, Taken)
+        return answer.starts
+
+    assert starts() == {"k": (NOW - 2, NOW - 1)}
+    assert starts() == {}
+
+
 def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     put(store, new(1, options=msgpack.packb({"limit": ("k", 1, 0, 0.0)})), new(2))
     store.close()
     db = sqlite3.connect(tmp_path / "jobs.sqlite")
     db.executescript(
-        "DROP INDEX due; DROP INDEX limited; ALTER TABLE jobs DROP COLUMN limit_key;"
+        "DROP INDEX due; DROP INDEX limited; DROP INDEX limited_ends; DROP INDEX limited_tries;"
+        "ALTER TABLE jobs DROP COLUMN limit_key;"
         "CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;"
         "PRAGMA user_version = 1"
     )

@@ -96,6 +96,31 @@ def test_jobs_that_are_left_in_the_store_come_to_their_ends(first: int) -> None:
     assert sum(world.most_waiting == world.sizes.limited for world in worlds) > 20
 
 
+def test_starts_before_a_restart_count_for_the_interval() -> None:
+    world = LimitedWorld(0)
+    world.options = ({"limit": ("rate", 0, 2, 100.0)},)
+    while len(world.jobs) < 5:
+        world.enqueue()
+    moves = world.apply, world.deliver, world.turn, world.begin, world.finish
+    while len(world.starts) < 2 or world.live() or world.queue or world.answers:
+        for move in moves:
+            move()
+    world.wall += 10
+    world.crash()
+    for wait_ms in (0, 99_000, 980):
+        world.wall += wait_ms
+        world.desk.now += wait_ms * MS
+        for move in 20 * moves:
+            move()
+        world.durable.tick()
+        assert len(world.starts) == 2, wait_ms
+    world.wall += 2000
+    world.desk.now += 2000 * MS
+    for move in 20 * moves:
+        move()
+    assert sum(world.starts.values()) > 2
+
+
 # -- planted faults --------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ LARGE: tuple[AnyEvent, ...] = (
     events.Undefined(1, MANY),
     events.Submitted(1, Submit(1, 1, None, [SECRET] * 5000, None), [(SECRET,)] * 5000),
     events.RoomDeclined(1),
+    events.StartsRecalled(1, ("k", 0, 9, 1.0), tuple(MANY)),
     events.Cancelled(1, MANY),
     events.Withdrawn(1, MANY, Outcome.CANCELLED, "why " * 5000),
     events.Pulled(1, 1, 1),

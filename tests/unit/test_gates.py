@@ -11,7 +11,7 @@ from gmpd.sched import gates
 from gmpd.sched.gates import PASSES_MAX, Gate
 from gmpd.sched.records import PRecord, Session
 from gmpd.sched.states import JobState
-from tests.desk import Desk, handed, payloads
+from tests.desk import MS, Desk, handed, payloads
 
 ONE = ("k", 1, 0, 0.0)
 TWO = ("k", 2, 0, 0.0)
@@ -36,6 +36,17 @@ def run_all(desk: Desk, p: PRecord, rounds: int = 20) -> int:
         desk.take()
         desk.finish(p)
     return rounds
+
+
+def test_recalled_starts_count_before_those_that_are_known(desk: Desk) -> None:
+    gates, limit = desk.sched.gates, ("k", 0, 3, 1.0)
+    gates.set(limit, newest=True)
+    gate = gates.by_key["k"]
+    gate.count_start(desk.now)
+    gates.recall(limit, [desk.now - 900 * MS, desk.now - 400 * MS])
+    assert gate.counted(desk.now) == 3
+    assert (gate.room(desk.now), gate.opens_ns()) == (0, desk.now + 100 * MS)
+    assert [gate.counted(desk.now + ms * MS) for ms in (100, 600, 1000)] == [2, 1, 0]
 
 
 def test_so_many_run_at_once_and_a_place_is_free_at_the_end(
