@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "explain": "Explain the state of a job.",
     },
     "Insight": {
+        "page": "Open the live page in a browser.",
         "top": "Watch the Ps live.",
         "stacks": "Print the stack of every G.",
         "schedtrace": "Print Go's scheduler trace.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -115,7 +117,16 @@ def test_what_the_api_shows_is_what_the_status_says(daemon: Daemon) -> None:
     settings = {each["key"]: each for each in ask(daemon, "/config")["settings"]}
     assert settings["http.allow"]["value"] == '["submit", "cancel", "retry"]'
     assert settings["http.allow"]["where"] == "GMPD_HTTP__ALLOW"
-    assert {each["name"] for each in ask(daemon, "/functions")["functions"]} >= {"shop:add"}
+    assert {each["name"] for each in ask(daemon, "/registered")["functions"]} >= {"shop:add"}
+    assert "shop:add" in {each["function"] for each in ask(daemon, "/functions")["functions"]}
+
+
+def test_the_live_page_has_an_address(daemon: Daemon) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", "page", "--print"],
+        env=daemon.env, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert found.stdout == f"{daemon.url}/\n"
 
 
 def test_a_function_that_nobody_registered_is_none(daemon: Daemon) -> None:

@@ -48,7 +48,8 @@ def test_every_route_that_looks_answers() -> None:
             "attempt": 1, "text": "",
         }  # fmt: skip
         assert get(site, f"/jobs/{ID}/log")["left_out"] == 4
-        assert get(site, "/functions")["functions"][0]["options"]["retries"] == 2
+        assert get(site, "/registered")["functions"][0]["options"]["retries"] == 2
+        assert get(site, "/functions")["functions"][0]["finished"]
         assert get(site, "/clients")["total"] == 0
         assert get(site, "/config")["settings"][0]["key"] == "daemon.procs"
         assert isinstance(get(site, "/warnings")["warnings"], list)
@@ -255,7 +256,7 @@ def test_a_daemon_that_is_gone_or_refuses_is_told() -> None:
         told["config"] = {"settings": [{"key": 5}]}
         assert "this version reads" in get(site, "/config", 503)["error"]
         told["registered"] = RuntimeError("a bug")
-        assert get(site, "/functions", 500)["error"] == "RuntimeError: a bug"
+        assert get(site, "/registered", 500)["error"] == "RuntimeError: a bug"
 
 
 def test_too_many_questions_at_once_are_refused() -> None:

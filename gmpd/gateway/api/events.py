@@ -158,6 +158,7 @@ class Hub:
             return None
         self._last = same, now
         self._seq += 1
+        status.functions = []  # the largest part of it, with a route of its own
         watched = shapes.Watched(
             seq=self._seq, age_s=reading.age_s, up=reading.up, snapshot=status, picture=shown
         )

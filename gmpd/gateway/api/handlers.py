@@ -115,7 +115,7 @@ async def settings(ask: Questions, _params: shapes.NoParams) -> shapes.Settings:
     return found
 
 
-async def functions(ask: Questions, _params: shapes.NoParams) -> shapes.Functions:
+async def registered(ask: Questions, _params: shapes.NoParams) -> shapes.RegisteredOnes:
     """Functions that may be called by name: ``@gmpd.job`` marks them in modules of
     ``daemon.imports``."""
     told = await ask.look("registered")
@@ -129,7 +129,26 @@ async def functions(ask: Questions, _params: shapes.NoParams) -> shapes.Function
         )
         for each in told["functions"]
     ]  # fmt: skip
-    return shapes.Functions(functions=rows, total=told["total"])
+    return shapes.RegisteredOnes(functions=rows, total=told["total"])
+
+
+async def functions(ask: Questions, _params: shapes.NoParams) -> shapes.Functions:
+    """Totals of the busiest functions, the most time first; the rest is ``_other``."""
+    _, status = await ask.snapshot()
+    rows = [
+        shapes.FunctionInfo(
+            function=each.name,
+            finished=each.finished,
+            time_s=each.run.sum_ns / 1e9,
+            on_p_s=each.occupied_s,
+            run_p50_s=each.run.quantile_s(0.5),
+            run_p99_s=each.run.quantile_s(0.99),
+            wait_p50_s=each.wait.quantile_s(0.5),
+            wait_p99_s=each.wait.quantile_s(0.99),
+        )
+        for each in status.functions
+    ]
+    return shapes.Functions(functions=rows)
 
 
 async def warnings(ask: Questions, _params: shapes.NoParams) -> shapes.Warnings:

@@ -207,7 +207,7 @@ async def submit(ask: Questions, _params: shapes.NoParams, body: shapes.NewJob) 
         raise Wrong(
             f"{body.function[:100]} is not registered",
             "$.function",
-            "GET /api/v1/functions lists what is; `gmpd serve --import MODULE` registers functions",
+            "GET /api/v1/registered lists what is; `gmpd serve --import MODULE` registers more",
         )
     try:
         blob = encode_call(body.function, tuple(body.args), body.kwargs, plain=True)

@@ -97,6 +97,7 @@ ROUTES: Final = (
     Route("POST", "/jobs/{id}/cancel", jobs.cancel, CANCEL),
     Route("POST", "/jobs/{id}/retry", jobs.retry, RETRY),
     Route("GET", "/functions", handlers.functions),
+    Route("GET", "/registered", handlers.registered),
     Route("GET", "/clients", handlers.clients),
     Route("GET", "/config", handlers.settings),
     Route("GET", "/warnings", handlers.warnings),

@@ -375,11 +375,31 @@ class Registered(Answer):
     options: dict[str, Any]
 
 
-class Functions(Answer):
+class RegisteredOnes(Answer):
     """Registered functions: the first hundreds of ``total``."""
 
     functions: list[Registered]
     total: int
+
+
+class FunctionInfo(Answer):
+    """Totals of the ended jobs of one function. Times in seconds: from started to finished, of that
+    on a P, and from accepted to started."""
+
+    function: str
+    finished: dict[str, int]
+    time_s: float
+    on_p_s: float
+    run_p50_s: float
+    run_p99_s: float
+    wait_p50_s: float
+    wait_p99_s: float
+
+
+class Functions(Answer):
+    """The busiest functions, and ``_other`` for the rest."""
+
+    functions: list[FunctionInfo]
 
 
 class Finding(Answer):

@@ -4,15 +4,15 @@ import { Stream, get, setToken } from "./api.js";
 import { copyButton, h, say, span, toggle } from "./dom.js";
 import { Past } from "./past.js";
 import { Picture } from "./picture.js";
-import { ClientsView, ConfigView, GsView, JobView, JobsView, WarningsView } from "./tables.js";
+import { ClientsView, ConfigView, FunctionsView, GsView, JobView, JobsView, WarningsView } from "./tables.js";
 
 const VIEWS = [
-  ["/", "Scheduler"], ["/jobs", "Jobs"], ["/gs", "Gs"], ["/clients", "Clients"], ["/warnings", "Warnings"], ["/config", "Config"],
+  ["/", "Scheduler"], ["/jobs", "Jobs"], ["/functions", "Functions"], ["/gs", "Gs"], ["/clients", "Clients"], ["/warnings", "Warnings"], ["/config", "Config"],
 ];
-const MAKE = { "/jobs": JobsView, "/gs": GsView, "/clients": ClientsView, "/warnings": WarningsView, "/config": ConfigView };
+const MAKE = { "/jobs": JobsView, "/functions": FunctionsView, "/gs": GsView, "/clients": ClientsView, "/warnings": WarningsView, "/config": ConfigView };
 const REFRESH_MS = 2000;
 const KEYS = [
-  ["1 … 6", "views"], ["space", "pause, continue"], ["/", "filter"], ["j k", "rows"], ["Enter", "open a row"], ["Esc", "back"],
+  ["1 … 7", "views"], ["space", "pause, continue"], ["/", "filter"], ["j k", "rows"], ["Enter", "open a row"], ["Esc", "back"],
   ["t", "dark, light"], ["?", "this help"],
 ];
 

@@ -58,7 +58,8 @@ class PCard {
     this.queued = h("b");
     this.ms = h("div", { class: "ms", role: "img" });
     this.msText = h("span", { class: "dim" });
-    this.parked = h("span", { class: "dim" });
+    this.parked = h("span", { class: "dim gs-text" });
+    this.found = h("span", { class: "dim" });
     this.bar = h("div", { class: "bar" }, SOURCES.map((name) => h("i", { class: `src ${name}`, title: name })));
     this.numbers = Object.fromEntries(["jobs", "stolen", "given", "handoffs"].map((k) => [k, h("b")]));
     const number = (key, label) => h("div", { class: "number" }, this.numbers[key], h("span", {}, label));
@@ -74,7 +75,8 @@ class PCard {
       h("div", { class: "row" }, h("span", { class: "key" }, "run queue ", this.queued), this.queue.el),
       h("div", { class: "row" }, h("span", { class: "key" }, "threads"),
         h("div", { class: "ms-row" }, this.ms, this.msText)),
-      h("div", { class: "row" }, h("span", { class: "key" }, "found in"), h("div", { class: "grow" }, this.bar, this.parked)),
+      h("div", { class: "row" }, h("span", { class: "key" }, "its Gs"), this.parked),
+      h("div", { class: "row" }, h("span", { class: "key" }, "found in"), h("div", { class: "grow" }, this.bar, this.found)),
       h("footer", {}, number("jobs", "jobs/s"), number("stolen", "stole"), number("given", "gave"), number("handoffs", "hand-offs")),
     );
   }
@@ -91,8 +93,9 @@ class PCard {
     this.busy.draw(past.course(running), 1);
     el.setAttribute("aria-label", `P${p.p}, ${p.state}, ${Math.round(share * 100)} % busy`);
     this.#current(p);
-    this.queue.show(queue ? queue.fresh.map((k) => names[k]) : [], p.fresh);
-    say(this.queued, count(p.fresh));
+    const waiting = Math.max(p.fresh, queue?.fresh.length ?? 0); // of two moments
+    this.queue.show(queue ? queue.fresh.map((k) => names[k]) : [], waiting);
+    say(this.queued, count(waiting));
     this.#threads(p);
     this.#sources(p, past);
     const gs = p.gs;
@@ -136,6 +139,8 @@ class PCard {
     const grown = SOURCES.map((name) => Math.max(0, (p.picks[name] ?? 0) - (was[name] ?? 0)));
     const total = grown.reduce((a, b) => a + b, 0);
     toggle(this.bar, "none", !total);
+    const largest = SOURCES.map((name, i) => [name, grown[i]]).filter(([, n]) => n).sort((a, b) => b[1] - a[1]).slice(0, 3);
+    say(this.found, total ? largest.map(([name, n]) => `${Math.max(1, Math.round((100 * n) / total))} % ${name}`).join(" · ") : "no picks in 10 s");
     [...this.bar.children].forEach((part, i) => {
       const share = total ? (100 * grown[i]) / total : 0;
       part.style.width = `${share}%`;
@@ -228,7 +233,7 @@ export class Picture {
   #queue(status, picture) {
     const q = status.queue;
     say(this.queued, count(q.global));
-    this.queue.show(picture.global.map((k) => picture.names[k]), q.global);
+    this.queue.show(picture.global.map((k) => picture.names[k]), Math.max(q.global, picture.global.length));
     const facts = [
       q.global && ["oldest", span(q.oldest_age_s)], q.delayed && ["delayed", count(q.delayed)],
       q.limited && ["held by limits", count(q.limited)], q.suspects && ["suspects", count(q.suspects)],

@@ -236,6 +236,44 @@ export class GsView extends Table {
   }
 }
 
+export class FunctionsView extends Table {
+  constructor() {
+    super("/functions", "Functions");
+  }
+
+  fetch() {
+    return get("/functions");
+  }
+
+  draw(told, params) {
+    const fn = params.function ?? "", sort = params.sort ?? "time_s";
+    const jobs = (each) => Object.values(each.finished).reduce((a, b) => a + b, 0);
+    const bad = (each) => ["error", "timeout", "lost"].reduce((n, how) => n + (each.finished[how] ?? 0), 0);
+    const keys = { jobs, bad, function: (each) => each.function };
+    const by = keys[sort] ?? ((each) => each[sort] ?? 0);
+    const rows = told.functions.filter((each) => each.function.includes(fn))
+      .sort((a, b) => (by(a) < by(b) ? 1 : -1) * (sort === "function" ? -1 : 1));
+    const most = Math.max(...rows.map((each) => each.time_s), 1e-9);
+    say(this.note, "Ended jobs since the daemon began. Run: from started to finished; wait: from accepted to started.");
+    this.filters.replaceChildren(this.search(params, "part of a function's name"));
+    const column = (name, label, kind = "num") => ({
+      label, class: kind, order: sort === name ? "down" : undefined, sort: link(this.path, params, { sort: name }),
+    });
+    this.rows(
+      [column("function", "Function", ""), column("jobs", "Jobs"), column("bad", "Failed"), column("time_s", "Time"), { label: "Share", class: "share" },
+        column("on_p_s", "On P"), column("run_p50_s", "Run"), column("run_p99_s", "p99"), column("wait_p50_s", "Wait"), column("wait_p99_s", "p99")],
+      rows.map((each) => {
+        const bar = h("i", { class: "share-bar" });
+        bar.style.width = `${Math.max(1, (100 * each.time_s) / most)}%`;
+        bar.style.background = colour(each.function);
+        return cells(each.function, "", fnCell(each.function, "/jobs", {}), count(jobs(each)),
+          bad(each) ? h("span", { class: "bad" }, count(bad(each))) : "0", span(each.time_s), bar, span(each.on_p_s),
+          span(each.run_p50_s), span(each.run_p99_s), span(each.wait_p50_s), span(each.wait_p99_s));
+      }),
+      "No job has ended yet.");
+  }
+}
+
 export class ClientsView extends Table {
   constructor() {
     super("/clients", "Clients");
