@@ -548,30 +548,34 @@ class EpochsForgotten(World):
 
 
 @pytest.mark.parametrize(
-    "world",
+    ("world", "seed"),
     [
-        DeathsNotConfirmed,
-        NoRecoveryBarrier,
-        EpochsForgotten,
-        AcknowledgedBeforeTheFlush,
-        EndsToldBeforeTheyAreStored,
-        StartsOfOnceForgotten,
-        AttemptsBesideOverrunningOnes,
-        NoDurability,
+        (DeathsNotConfirmed, 15),
+        (NoRecoveryBarrier, 9),
+        (EpochsForgotten, 349),
+        (AcknowledgedBeforeTheFlush, 0),
+        (EndsToldBeforeTheyAreStored, 18),
+        (StartsOfOnceForgotten, 16),
+        (AttemptsBesideOverrunningOnes, 224),
+        (NoDurability, 9),
     ],
 )
-def test_a_planted_fault_is_found(world: type[World]) -> None:
-    assert seeds_to_find(world) <= SEEDS
+def test_a_planted_fault_is_found(world: type[World], seed: int) -> None:
+    """``seed``: the first that found it; when the worlds change, another may."""
+    assert finds(world, seed) or seeds_to_find(world) <= SEEDS
+
+
+def finds(world: type[World], seed: int) -> bool:
+    try:
+        live(seed, world)
+    except (AssertionError, KeyError):
+        return True
+    return False
 
 
 def seeds_to_find(world: type[World]) -> int:
     """How many worlds it takes."""
-    for seed in range(SEEDS):
-        try:
-            live(seed, world)
-        except (AssertionError, KeyError):
-            return seed + 1
-    return SEEDS + 1
+    return next((seed + 1 for seed in range(SEEDS) if finds(world, seed)), SEEDS + 1)
 
 
 def hunt(first: int) -> None:

@@ -114,6 +114,8 @@ class World:
         self.runs = Counter[tuple[int, int]]()
         #: Jobs of which an attempt's frame has not ended.
         self.frames: set[tuple[int, int]] = set()
+        #: Jobs that ended well, by the page of their worker.
+        self.stored: set[tuple[int, int]] = set()
         self.expired = 0
         self.told_running: set[tuple[int, int]] = set()
         self.children_given = 0
@@ -397,6 +399,9 @@ class World:
                 continue
             if self.dice.random() < 0.3:
                 worker.unsent[token] = outcome
+                job = worker.record.job(token)
+                if outcome is Outcome.OK and job is not None:
+                    self.stored.add((job.session.sid, job.seq))
             else:
                 self._end(worker, token, outcome)
 
@@ -461,8 +466,8 @@ class World:
     def die(self) -> None:
         if (worker := self.any_worker()) is None:
             return
-        self.flush(worker)  # what it left in its page
-        begun = list(worker.begun)
+        self.recover(worker)
+        begun = self.claimed(worker)
         culprit = self.dice.choice(begun) if begun else None
         p = worker.record.p
         del self.workers[p]
@@ -471,6 +476,14 @@ class World:
         self.desk.died(p, set(begun), culprit)
         if worker.retired and p >= 0:
             self.desk.remove_p(p)
+
+    def recover(self, worker: Worker) -> None:
+        """What a dead worker left in its page, and had not sent."""
+        self.flush(worker)
+
+    def claimed(self, worker: Worker) -> list[int]:
+        """What it had begun, by its page."""
+        return list(worker.begun)
 
     def _orphan(self, worker: Worker) -> None:
         if worker.record.session is not None:
@@ -582,6 +595,8 @@ class World:
             assert len(got) == 1, f"{len(got)} outcomes of {sid}/{seq}"
             if got[0][0] is Outcome.OK:
                 assert self.has_run(sid, seq)
+            if got[0][0] is Outcome.LOST:
+                assert (sid, seq) not in self.stored, "a stored outcome is lost"
             if got[0][0] is Outcome.REJECTED:
                 assert not self.runs[sid, seq]
         for client in list(self.clients):

@@ -163,6 +163,8 @@ class Process:
 class World:
     """Two of them, and the coordinator. ``lazy``: libzmq's threads run when the loop sleeps."""
 
+    process: type[Process] = Process
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lazy: bool) -> None:
         self.desk = desk = Desk()
         clock = SimpleNamespace(monotonic_ns=lambda: desk.now)
@@ -175,7 +177,7 @@ class World:
         self.done = Counter[str]()
         #: Whose outcome is in shared memory.
         self.stored = set[str]()
-        self.processes = {p: Process(p, self) for p in (0, 1)}
+        self.processes = {p: self.process(p, self) for p in (0, 1)}
         self.victim = self.processes[0]
         self.steps = 0
         self._connect()
