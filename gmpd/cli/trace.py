@@ -17,15 +17,13 @@ from gmpd.cli.link import connect
 from gmpd.daemon.trace_chrome import chrome_document, missing_of
 from gmpd.daemon.trace_dumps import read_dump
 from gmpd.daemon.trace_runs import Daemon, all_runs, read
-from gmpd.daemon.trace_summary import FunctionSummary, Stat, summarize
+from gmpd.daemon.trace_summary import FunctionSummary, Stat, in_words, summarize
 from gmpd.timeouts import wait_s
 
 #: Seconds that the way to the daemon and back may take beside the workers' time.
 LINK_S = 30.0
 #: Functions that the summary shows to people; --json has all.
 FUNCTIONS_MAX = 20
-
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
 @click.command(short_help="Record a trace for Perfetto.")
@@ -153,9 +151,3 @@ def _lines(about: FunctionSummary) -> Iterator[str]:
 def _times(stat: Stat) -> Iterator[str]:
     for seconds in (stat.total_s, stat.min_s, stat.mean_s, stat.p99_s, stat.max_s):
         yield in_words(seconds)
-
-
-def in_words(seconds: float) -> str:
-    """A duration in the unit that suits it."""
-    size, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
-    return f"{seconds / size:.3g} {unit}" if seconds < 1000 else f"{seconds:,.0f} s"

@@ -18,6 +18,8 @@ P99: Final = 0.99
 #: Rows that each function has, before one for each reason of its waits.
 EXECUTION, SCHEDULING = "execution", "scheduling wait"
 
+_UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -88,3 +90,11 @@ def ways_of(run: Run) -> dict[str, int]:
 def _busyness(about: FunctionSummary) -> float:
     execution = about.ways.get(EXECUTION)
     return 0.0 if execution is None else execution.total_s
+
+
+def in_words(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    size, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
+    if not seconds:
+        return "-"
+    return f"{seconds / size:.3g} {unit}" if seconds < 1000 else f"{seconds:,.0f} s"

@@ -5,7 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import select
 import signal
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,3 +135,42 @@ def test_sigusr2_leaves_a_file_that_the_command_converts(daemon: Shell, whom: st
 
 def dumps(shell: Shell) -> set[Path]:
     return set((shell.directory / "state").rglob("*.gmpdtrace"))
+
+
+def test_top_prints_once_without_a_terminal(daemon: Shell) -> None:
+    done = daemon("top")
+    assert done.returncode == 0, done.stderr
+    assert "\nP0 " in done.stdout
+    assert "\x1b" not in done.stdout
+    told = json.loads(daemon("top", "--json").stdout)
+    assert [p["p"] for p in told["ps"]] == [0, 1]
+    assert told["procs"] == 2
+
+
+def test_top_watches_in_a_terminal_and_ends_at_ctrl_c(daemon: Shell) -> None:
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    before = termios.tcgetattr(theirs)
+    words = [sys.executable, "-m", "gmpd.cli", "top", "--interval", "0.5"]
+    env = {**daemon.env, "TERM": "xterm"}
+    process = subprocess.Popen(words, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    shown = bytearray()
+
+    def shows(text: bytes) -> bool:
+        while select.select([ours], [], [], 0)[0]:
+            shown.extend(os.read(ours, 1 << 16))
+        return text in shown
+
+    try:
+        wait_until(lambda: shows(b"q quit"), "the tables are there", timeout=40)
+        os.write(ours, b"?")
+        wait_until(lambda: shows(b"invert the order"), "a key is heard", timeout=40)
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: shows(b"\x1b[?1049l"), "the screen from before is back", timeout=40)
+        assert process.wait(40) == Exit.OK
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
