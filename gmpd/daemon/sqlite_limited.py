@@ -11,8 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import msgpack
-
+from gmpd.daemon.sqlite_schema import limit_in
 from gmpd.sched.stored import TakeJobs
 
 _QUEUED = (
@@ -137,7 +136,7 @@ class LimitedJobs:
     def _starts(self, key: str, options: bytes, now_ms: int) -> tuple[int, ...]:
         """When attempts of this key began before the store was opened, in order: those that count
         for the limit in these options."""
-        _, _, most, seconds = msgpack.unpackb(options)["limit"]
+        _, _, most, seconds = limit_in(options) or ("", 0, 0, 0.0)
         since_ms = now_ms - int(seconds * 1000)
         if not most or since_ms >= self._opened_ms:
             return ()

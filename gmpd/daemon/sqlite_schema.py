@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgpack
+import msgspec
 
+from gmpd.protocol import Options
+from gmpd.sched.gates import Numbers
 from gmpd.sched.stored import StoredJob, StoredState
 
 SCHEMA = """
@@ -106,11 +109,20 @@ def _note_limits(db: sqlite3.Connection) -> None:
         "SELECT number, options FROM jobs WHERE forget_ms IS NULL AND instr(options, ?)",
         (b"limit",),
     ).fetchall()
-    limits = [(msgpack.unpackb(options).get("limit"), number) for number, options in rows]
+    limits = [(limit_in(options), number) for number, options in rows]
     db.executemany(
         "UPDATE jobs SET limit_key = ? WHERE number = ?",
-        [(limit[0], number) for limit, number in limits if limit],
+        [(limit[0], number) for limit, number in limits if limit is not None],
     )
+
+
+def limit_in(options: bytes) -> Numbers | None:
+    """The limit in a job's options; None if there is none, or the disk gives other bytes than it
+    got: that is found out when the job is taken."""
+    try:
+        return msgspec.msgpack.decode(options, type=Options).limit
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def pack_buffers(buffers: Sequence[bytes]) -> bytes | None:

@@ -182,6 +182,11 @@ def test_starts_before_the_store_was_opened_are_told_once_for_each_limit(
     assert starts() == {}
 
 
+def test_damaged_options_of_a_job_with_a_limit_do_not_fail_the_store(store: SqliteStore) -> None:
+    put(store, new(1, limit="k", options=b"\xc1"))
+    assert ids(take(store)) == [1]
+
+
 def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     put(store, new(1, options=msgpack.packb({"limit": ("k", 1, 0, 0.0)})), new(2))
