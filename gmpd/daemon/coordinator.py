@@ -93,7 +93,7 @@ class Coordinator:
         self._failures = FailureLog()
         self._trimming = Trimming()
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
-        self.on_tick: Callable[[int], None] = _no_tick
+        self.on_tick: Callable[[int], None] | None = None
         self.tick_s: float | None = None
         self._drain_until: int | None = None
         self._kill_at: int | None = None
@@ -147,14 +147,7 @@ class Coordinator:
             self._faults,
             self.deadlines,
         )
-        self.durable = self.clients.durable = DurableJobs(
-            PRIVATE_STORES_NOTHING if self._private else Path(self.config.daemon.state_dir),
-            self.sched,
-            self.clients.send,
-            self.watch,
-            self.deadlines,
-            JobViews(self.sched, self._pid_of),
-        )
+        self.durable = self.clients.durable = self._durable_jobs()
         self.workers = Workers(
             self.sched,
             self.pool,
@@ -177,6 +170,18 @@ class Coordinator:
         self._poller.add(self.workers.receive, self._worker_link)
         self._watch_connections(self._client_link, "clients", self.clients.someone_left)
         self._watch_connections(self._worker_link, "workers", self.workers.take_disconnects)
+
+    def _durable_jobs(self) -> DurableJobs:
+        return DurableJobs(
+            PRIVATE_STORES_NOTHING if self._private else Path(self.config.daemon.state_dir),
+            self.sched,
+            self.clients.send,
+            self.watch,
+            self.deadlines,
+            JobViews(self.sched, self._pid_of),
+            self._failures,
+            partial(self._broken, code=protocol.Ending.STOPPED),
+        )
 
     def _periodic_jobs(self) -> CronJobs:
         return CronJobs(
@@ -277,7 +282,7 @@ class Coordinator:
                     callback()
                 self._due(began)
                 self._decide()
-                if failures := self.sched.take_failures() + self.durable.take_failures():
+                if failures := self.sched.take_failures():
                     self._failures.tell(failures, began)
                 if self._trimming.look(self.traffic.bytes_in, began):
                     give_back()
@@ -285,7 +290,8 @@ class Coordinator:
                 self.loop_lag.add(now - began)
                 if self.ring is not None:
                     self._record_turn(self.ring, began, now)
-                self.on_tick(now)
+                if self.on_tick is not None:
+                    self.on_tick(now)
         finally:
             self._close()
 
@@ -324,8 +330,6 @@ class Coordinator:
     def _due(self, now: int) -> None:
         """Run due deadlines, and work that was deferred to the end of the turn."""
         self.deadlines.run(now)
-        if self.durable.is_broken:
-            self._broken(self.durable.failure, protocol.Ending.STOPPED)
         if self._drain_until is not None:
             is_done = not (self.sched.unfinished or self.durable.is_storing)
             if is_done or now >= self._drain_until:
@@ -488,7 +492,3 @@ def _connections_changed(left: Callable[[], None], limit: ConnectionLimit) -> No
     """The monitor reports: connections ended, or their limit was reached or left."""
     left()
     limit.look()
-
-
-def _no_tick(_now_ns: int) -> None:
-    pass

@@ -22,6 +22,7 @@ import msgspec
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable_status import StoreSurvey
+from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.job_views import JobViews, with_stored
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
@@ -89,7 +90,10 @@ class DurableJobs:
         watch: Callable[[int, Callable[[], object]], None],
         deadlines: Deadlines,
         views: JobViews,
+        failures: FailureLog,
+        broken: Callable[[str], None],
     ) -> None:
+        """``broken`` is called when the store can be trusted no more."""
         self._place = place
         self._sched = sched
         self._send = send
@@ -101,7 +105,8 @@ class DurableJobs:
         self._session: Session | None = None
         self._accept_loss = False
         self._survey = StoreSurvey(partial(self.store, Survey()), deadlines)
-        self._failures: list[Failure] = []
+        self._failures = failures
+        self._broken = broken
         #: Answers for volatile jobs that wait for the store's: by client and question.
         self._volatile: dict[tuple[Any, int], Any] = {}
         self._stored: dict[int, tuple[StoredFunction, ...]] = {}
@@ -137,6 +142,8 @@ class DurableJobs:
         assert self._store is not None
         was = self._store.failure
         self._store.deliver()
+        if self._store.is_broken:
+            self._broken(self._store.failure)
         if was:
             log.error("durable jobs are refused: %s", was)
         self._set_deadline()
@@ -193,12 +200,7 @@ class DurableJobs:
 
     def failed(self, failure: Failure) -> None:
         """An attempt did not end well: the log names it."""
-        self._failures.append(failure)
-
-    def take_failures(self) -> list[Failure]:
-        """Attempts of durable jobs that did not end well since the last call."""
-        taken, self._failures = self._failures, []
-        return taken
+        self._failures.tell([failure], time.monotonic_ns())
 
     def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""

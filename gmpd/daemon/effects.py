@@ -119,12 +119,12 @@ class Effects:
 
     def _send_outcomes(self, what: do.SendOutcomes) -> None:
         session, out = what
-        if session.link is LINK:
+        if out.specials:
             self._add_pids(out.specials)
+        if session.link is LINK:
             self._durable.ended(out)
             return
         counts, frames = protocol.join_buffers(out.buffers)
-        self._add_pids(out.specials)
         specials = cast("protocol.Specials | None", out.specials or None)
         done = protocol.Done(out.seqs, out.payloads, out.ran_us, specials, counts)
         if session.parent is None:

@@ -18,16 +18,15 @@ PATHS_MAX = 1000
 
 
 class ImportReports:
-    """``send`` is called with new paths, if it is ``on``."""
+    """``send`` is called with new paths."""
 
-    def __init__(self, send: Callable[[Message], None], *, on: bool) -> None:
+    def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
-        self._on = on
         self._seen: set[str] = set()
 
     def look(self) -> None:
         """Report what was imported since the last look."""
-        if not self._on or len(sys.modules) == len(self._seen):
+        if len(sys.modules) == len(self._seen):
             return
         new = [name for name in list(sys.modules) if name not in self._seen]
         self._seen = set(sys.modules)

@@ -92,7 +92,7 @@ class ChildMigration:
             FUNCTIONS_MAX, lambda message: self._send(message, ()), brings=False
         )
         #: The last report to the coordinator.
-        self._told = 0
+        self.told = 0
         self._tell_after_ns = 0
         self._tell_pause_ns = TELL_MIN_NS
         #: Functions whose children stay: until when, and how long they did.
@@ -104,11 +104,7 @@ class ChildMigration:
         """Report when there are children that could migrate, and when there are none any more.
         ``now_ns`` is 0 when P is about to sleep."""
         loop = self._loop
-        if not loop.p.gs:
-            if self._told:
-                self._tell(0)
-            return
-        if self._told:
+        if self.told:
             if not loop.fresh.stealable:
                 self._tell(0)
         elif now_ns > self._tell_after_ns and self._has_some(now_ns):
@@ -126,7 +122,7 @@ class ChildMigration:
         return False
 
     def _tell(self, n: int, *, asked: bool = False) -> None:
-        self._told = n
+        self.told = n
         self._send(protocol.Children(n, asked), ())
 
     # -- leaving -----------------------------------------------------------------------------------

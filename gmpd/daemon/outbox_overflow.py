@@ -77,7 +77,7 @@ class OverflowLog:
         self._until = [0, 0]
         #: For each log: tokens of outcomes that are not sent before they are asked for.
         self._kept: tuple[set[int], set[int]] = set(), set()
-        self._used = False
+        self.is_used = False
 
     def close(self) -> None:
         """Release the shared memory; the descriptor belongs to ``WorkerShm``."""
@@ -103,7 +103,7 @@ class OverflowLog:
         if log is None:
             return False
         at = self._lengths[log]
-        self._used = True
+        self.is_used = True
         if not self._write(_BASES[log] + at, [head, stored.payload, *stored.buffers]):
             return False
         if kept:
@@ -131,8 +131,8 @@ class OverflowLog:
 
     def rest(self, acked: int, mapped: int) -> None:
         """Give the memory back, if nothing in it is owed. The file keeps ``mapped`` bytes."""
-        if self._used and self._is_free(0, acked) and self._is_free(1, acked):
-            self._used = False
+        if self._is_free(0, acked) and self._is_free(1, acked):
+            self.is_used = False
             self._begin(0)
             self._begin(1)
             os.ftruncate(self._fd, mapped)

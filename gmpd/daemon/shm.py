@@ -198,7 +198,8 @@ class WorkerShm:
         ``outcomes`` counts those of this epoch, also the ones that were not stored.
         """
         self._sent.append((outcomes, self._head))
-        self.overflow.sent(outcomes)
+        if self.overflow.is_used:
+            self.overflow.sent(outcomes)
         self._free()  # so that little lies there when it must be searched
 
     @property
@@ -208,7 +209,8 @@ class WorkerShm:
 
     def rest(self) -> None:
         """P has little to do: memory of large results that have arrived is given back."""
-        self.overflow.rest(self.slots[_OUT_ACKED], SHM_BYTES)
+        if self.overflow.is_used:
+            self.overflow.rest(self.slots[_OUT_ACKED], SHM_BYTES)
 
     def _free(self) -> int:
         """Advance the tail over all that is acknowledged; gives the new tail."""

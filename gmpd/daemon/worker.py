@@ -150,8 +150,10 @@ class Worker:
         self.loop.p.on_defer = self._set_aside
         self.threads = Threads(self.shm, self.loop.p)
         self.reports = Reports(self.attempts, self.loop.p, settings["job_output"], self._send)
-        self.imports = ImportReports(self._send, on=settings["watch"])
-        self._beats = Beats(self.loop, self.shm, (self.check_fitness, self.imports.look))
+        self._looks: list[Callable[[], None]] = [self.check_fitness]
+        if settings["watch"]:
+            self._looks.append(ImportReports(self._send).look)
+        self._beats = Beats(self.loop, self.shm, self._looks)
 
     def _in_fork(self) -> None:
         self.loop.p.forked = True
@@ -304,8 +306,8 @@ class Worker:
         is told soon, and outcomes leave though no lease behind them takes them along. Not by a
         callback of the loop: one that is ready ends each batch of Gs after the first.
         """
-        if not self.isolated:  # else its children stay with their job
-            self.migration.look(now_ns)
+        if (self.loop.p.gs or self.migration.told) and not self.isolated:
+            self.migration.look(now_ns)  # children of an isolated job stay with it
         if self._unreported or self._was_revoked or self._aside or (self._outcomes and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
@@ -538,7 +540,8 @@ class Worker:
         self.loop.p_callbacks.reader(self.link.monitor_fd, self._on_monitor)
         self._on_monitor()  # a descriptor of ZeroMQ tells of news only once it has been asked
         self._send(self._hello(settings))
-        self.imports.look()
+        for look in self._looks:
+            look()
         self.loop.run_forever()
 
 

@@ -186,7 +186,8 @@ class Sysmon:
             self._p.status_slots[3] = self.passes
             try:
                 pause_ns = min(self._retake(now), self._relook(now))
-                self._turns.look(now)
+                if self._p.detached or self._p.turns:
+                    self._turns.look(now)
             except ThreadGone as gone:
                 if self._p.on_gone is not None:
                     self._p.on_gone(gone.m)

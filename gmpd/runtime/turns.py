@@ -141,8 +141,6 @@ class Turns:
 
     def look(self, now: int) -> None:
         """Park and wake hogs. They are looked at in every pass while there is one."""
-        if not self._p.detached and not self._p.turns:
-            return
         turns = self._update(now)
         pending = [turn for turn in turns if turn.m.ident in _asked]
         patience_ns = SLICE_NS if self.contention.misses else ASKED_NS_MAX

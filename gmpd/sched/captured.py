@@ -67,17 +67,14 @@ class CapturedOutput:
         self._job_most = job_most
         self._most = most
         self.nbytes = 0
-        self._rings: dict[Job, Ring] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._rings)
+        self.rings: dict[Job, Ring] = {}
 
     def add(self, job: Job, chunk: bytes, skipped: int) -> None:
         """A job has printed."""
-        ring = self._rings.get(job)
+        ring = self.rings.get(job)
         if ring is None or ring.attempt != job.attempt:
             self.take(job)
-            ring = self._rings[job] = Ring(job.attempt)
+            ring = self.rings[job] = Ring(job.attempt)
         self.nbytes -= ring.nbytes
         room = self._job_most if self.nbytes + len(chunk) <= self._most else LEAST
         ring.add(chunk, skipped, min(room, self._job_most))
@@ -85,12 +82,12 @@ class CapturedOutput:
 
     def of(self, job: Job) -> Ring | None:
         """Its present attempt's; None if that has printed nothing."""
-        ring = self._rings.get(job)
+        ring = self.rings.get(job)
         return None if ring is None or ring.attempt != job.attempt else ring
 
     def take(self, job: Job) -> Ring | None:
         """The job, or its attempt, has ended."""
-        ring = self._rings.pop(job, None)
+        ring = self.rings.pop(job, None)
         if ring is not None:
             self.nbytes -= ring.nbytes
         return ring

@@ -81,7 +81,7 @@ class LeaseEvents:
             est_ns = fn.est_ns
             fn.est_ns = cost_ns if est_ns is None else est_ns + ((cost_ns - est_ns) >> 3)
         plain = message.specials is None and len(found) == len(jobs)
-        if self._ledger.output:  # what a durable job has printed is stored with its outcome
+        if self._ledger.output.rings:  # what a durable job has printed is stored with its outcome
             plain = plain and client is not None and not client.patient
         if plain and client is not None and client.parent is None:
             self._ledger.finish_plain(client, found, message, buffers, now)

@@ -278,7 +278,11 @@ class Ledger:
         if self.gates.passes:
             self.gates.ended(job, now)
         followers = self._followers(job, outcome, details)
-        if self.output and job.session.patient and (ring := self.output.take(job)) is not None:
+        if (
+            self.output.rings
+            and job.session.patient
+            and (ring := self.output.take(job)) is not None
+        ):
             details = {**(details or {}), "log": ring.since(0), "log_end": ring.end}
         self.drop(job, outcome)
         for follower in followers:
@@ -310,7 +314,7 @@ class Ledger:
         """``finish`` for jobs of one client that are all OK, a column at a time: most are, and
         one by one each costs three times as much."""
         mine, nbytes = session.jobs, 0
-        if self.progress or self.output:
+        if self.progress or self.output.rings:
             self._forget_told(jobs)
         if self.gates.passes:
             self.gates.all_ended(jobs, now)
@@ -366,7 +370,7 @@ class Ledger:
         if self.gates.passes:
             self.gates.unbegun(job)
         transition(job, JobState.FINAL)
-        if self.progress or self.output:
+        if self.progress or self.output.rings:
             self._forget_told((job,))
         if before is JobState.DELAYED:
             self.delays.ended()

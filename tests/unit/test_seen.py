@@ -348,7 +348,7 @@ def test_output_is_kept_while_its_job_runs() -> None:
     assert ring is not None
     assert ring.since(0) == b"one\ntwo\n"
     desk.end(p)
-    assert not desk.sched.output
+    assert not desk.sched.output.rings
     assert desk.sched.output.nbytes == 0
 
 
@@ -392,7 +392,7 @@ def test_the_output_of_a_child_goes_to_the_worker_of_its_parent() -> None:
     (passed,) = printed(desk, holder, b"child", 3)
     assert passed.session.parent is home
     assert passed.message == Output([seq], [b"child"], [3])
-    assert not desk.sched.output
+    assert not desk.sched.output.rings
 
 
 def test_a_new_attempt_begins_with_no_output() -> None:
