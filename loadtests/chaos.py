@@ -460,7 +460,8 @@ class Killer:
 
     def close(self) -> None:
         """Also after an error: nothing goes on."""
-        for process in (self.daemon, *self.clients):
+        processes: list[subprocess.Popen[bytes] | Fork] = [self.daemon, *self.clients]
+        for process in processes:
             if process.poll() is None:
                 process.kill()
                 process.wait(60)

@@ -212,9 +212,9 @@ class Caller:
             await asyncio.sleep(0.05)
             return
         self.note.write_many([("ok", key, id_) for key, id_ in zip(keys, ids, strict=True)])
-        for row in (*self.dice.choices(range(n - 1), k=2), n - 1) if n > 1 else (0,):
-            task = self.wait(keys[row], client.job(ids[row]).result(), ids[row])
-        self.last_ones.append(task)
+        for row in self.dice.choices(range(n - 1), k=2) if n > 1 else ():
+            self.wait(keys[row], client.job(ids[row]).result(), ids[row])
+        self.last_ones.append(self.wait(keys[-1], client.job(ids[-1]).result(), ids[-1]))
         while len(self.last_ones) > WHOLE_WAITED:
             await asyncio.wait([self.last_ones.pop(0)])
 
