@@ -4,17 +4,25 @@
 
 Four walks: a job from submit to result, a worker's death until its P is up again, eight values sent
 to a channel of another worker, a hand-off with the job that runs meanwhile. Each is walked some
-times between two marks; a function counts if most of these saw it, so that what a timer or the
-garbage collector adds does not. Another version is counted by its own interpreter:
+times between two marks; a function counts if all of these saw it, so that calls which a timer or
+the garbage collector adds do not. Another version is counted by its own interpreter:
 
     other/bin/python loadtests/walks.py
 
-``--list`` names the functions; ``--output`` keeps the table as JSON.
+The walk goes on until nothing more is called: after the result come the acknowledgement, and the
+look of each process at itself before it sleeps. So files and functions are counted twice, also
+those called until the result was there. ``lines`` are those of the functions, which a reader of the
+walk reads; ``largest`` is the file with the most lines.
+
+``--list`` names the functions in the order of their first calls; ``--output`` keeps the table and
+the files as JSON; ``--record`` keeps them as ``loadtests/results/walks.json``, beside the table of
+another version that ``--then`` names.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import os
@@ -36,6 +44,7 @@ NAP_S = 0.2
 VALUES = 8
 #: Started at once, so that the other P takes some.
 CHILDREN = 4
+RESULT = Path(__file__).parent / "results" / "walks.json"
 
 
 class Call(NamedTuple):
@@ -46,6 +55,8 @@ class Call(NamedTuple):
     file: str
     line: int
     name: str
+    #: Whether the result was there, or the worker's death known.
+    is_after: bool
 
 
 # -- jobs ----------------------------------------------------------------------------------------
@@ -115,14 +126,19 @@ class Walks:
         """The calls of ``act`` and of what it sets off, until nothing more is called."""
         self._calls.write_bytes(b"")
         act()
+        result = self._calls.stat().st_size
         size, since = 0, time.monotonic()
         while time.monotonic() - since < quiet_s:
             time.sleep(0.02)
             if (now := self._calls.stat().st_size) != size:
                 size, since = now, time.monotonic()
         self._mark(False)
-        lines = [line.split(" ", 4) for line in self._calls.read_text().splitlines()]
-        return [Call(int(pid), role, file, int(at), name) for pid, role, file, at, name in lines]
+        written, calls = self._calls.read_bytes(), []
+        for text, is_after in ((written[:result], False), (written[result:], True)):
+            for line in text.decode().splitlines():
+                pid, role, file, at, name = line.split(" ", 4)
+                calls.append(Call(int(pid), role, file, int(at), name, is_after))
+        return calls
 
     def submit(self) -> list[list[Call]]:
         import gmpd
@@ -197,24 +213,69 @@ WALKS: dict[str, tuple[Callable[[Walks], list[list[Call]]], int]] = {
 }
 
 
-def usual(runs: list[list[Call]]) -> set[tuple[str, str, str]]:
-    """The (role, file, function) that more than half of the runs saw."""
-    seen = Counter(place for calls in runs for place in {(c.role, c.file, c.name) for c in calls})
-    return {place for place, times in seen.items() if times * 2 > len(runs)}
+Place = tuple[str, str, int, str]  # process, file, first line, function
 
 
-def row(runs: list[list[Call]]) -> dict[str, Any]:
-    """Of a walk: files and functions, all together and by process; calls, the median."""
-    places = usual(runs)
-    roles = {}
-    for role in sorted({role for role, _, _ in places}):
-        of_role = [place for place in places if place[0] == role]
-        roles[role] = {"files": len({file for _, file, _ in of_role}), "functions": len(of_role)}
+def usual(runs: list[list[Call]], *, to_result: bool = False) -> list[Place]:
+    """The places that every run saw, in the order of their first calls."""
+    seen: Counter[Place] = Counter()
+    first: dict[Place, int] = {}
+    for calls in runs:
+        of_run: set[Place] = set()
+        for at, call in enumerate(calls):
+            if not (to_result and call.is_after):
+                place = call.role, call.file, call.line, call.name
+                of_run.add(place)
+                first.setdefault(place, at)
+        seen.update(of_run)
+    return sorted((p for p, times in seen.items() if times == len(runs)), key=first.__getitem__)
+
+
+class Sources:
+    """The lines of gmpd's files and functions, of the version that runs here."""
+
+    def __init__(self) -> None:
+        self._home = Path(importlib.import_module("gmpd").__file__ or "").parent
+        self._ends: dict[str, dict[int, int]] = {}
+
+    def lines(self, file: str) -> int:
+        return len((self._home / file).read_text().splitlines())
+
+    def lines_of(self, file: str, line: int) -> int:
+        """Of the function that begins in this line, or whose decorators do."""
+        if file not in self._ends:
+            self._ends[file] = {}
+            for node in ast.walk(ast.parse((self._home / file).read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                    decorators = getattr(node, "decorator_list", [])
+                    begin = decorators[0].lineno if decorators else node.lineno
+                    self._ends[file][begin] = (node.end_lineno or node.lineno) - begin + 1
+        return self._ends[file].get(line, 0)
+
+
+def counts(places: list[Place]) -> dict[str, int]:
     return {
-        "files": len({file for _, file, _ in places}),
-        "functions": len({(file, name) for _, file, name in places}),
+        "files": len({file for _, file, _, _ in places}),
+        "functions": len({(file, name) for _, file, _, name in places}),
+    }
+
+
+def row(runs: list[list[Call]], sources: Sources) -> dict[str, Any]:
+    """Of a walk: files, functions and lines, all together and by process; calls, the median."""
+    places = usual(runs)
+    files = {file: sources.lines(file) for _, file, _, _ in places}
+    functions = {(file, line) for _, file, line, _ in places}
+    roles = sorted({role for role, _, _, _ in places})
+    return {
+        **counts(places),
+        "to_result": counts(usual(runs, to_result=True)),
         "calls": sorted(map(len, runs))[len(runs) // 2],
-        "by_process": roles,
+        "lines": sum(sources.lines_of(file, line) for file, line in functions),
+        "largest": max(files.values()),
+        "by_process": {
+            role: counts([place for place in places if place[0] == role]) for role in roles
+        },
+        "lines_of_files": dict(sorted(files.items())),
     }
 
 
@@ -225,6 +286,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the functions, too")
     parser.add_argument("--only", choices=WALKS, help="one walk")
     parser.add_argument("--output", help="a file for the table, as JSON")
+    parser.add_argument("--record", action="store_true", help="keep it in loadtests/results")
+    parser.add_argument("--then", help="with --record: the table of another version")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -233,13 +296,17 @@ def main() -> None:
         runs = walk(Walks(directory, options.times))
         (directory / "found").write_text(json.dumps(runs))
         return
-    found = {}
+    found: dict[str, Any] = {}
+    sources = Sources()
     for name in WALKS if options.only is None else [options.only]:
         runs = followed(name, options.times)
-        found[name] = row(runs)
-        show(name, found[name], usual(runs) if options.list else set())
+        found[name] = row(runs, sources)
+        show(name, found[name], usual(runs) if options.list else [])
     if options.output:
         Path(options.output).write_text(json.dumps(found, indent=1) + "\n")
+    if options.record:
+        then = json.loads(Path(options.then).read_text()) if options.then else None
+        RESULT.write_text(json.dumps({"now": found, "then": then}, indent=1) + "\n")
 
 
 def followed(name: str, times: int) -> list[list[Call]]:
@@ -264,7 +331,7 @@ def followed(name: str, times: int) -> list[list[Call]]:
         ]
 
 
-def show(name: str, counted: dict[str, Any], places: set[tuple[str, str, str]]) -> None:
+def show(name: str, counted: dict[str, Any], places: list[Place]) -> None:
     """One line of the table, and the functions if they are wanted."""
     by = ", ".join(
         f"{role} {each['files']}/{each['functions']}"
@@ -272,9 +339,11 @@ def show(name: str, counted: dict[str, Any], places: set[tuple[str, str, str]]) 
     )
     print(
         f"{name:<24}{counted['files']:>4} files{counted['functions']:>5} functions"
-        f"{counted['calls']:>7} calls   ({by})"
+        f"{counted['lines']:>6} lines{counted['calls']:>7} calls   ({by}); to the result"
+        f" {counted['to_result']['files']}/{counted['to_result']['functions']};"
+        f" largest file {counted['largest']} lines"
     )
-    for role, file, function in sorted(places):
+    for role, file, _, function in places:
         print(f"    {role:<12}{file:<28}{function}")
 
 
