@@ -29,6 +29,12 @@ def command(app: App, only_print: bool) -> int:
         app.json({"url": f"{record.http}/"})
     else:
         app.data(f"{record.http}/")
-    if not only_print and not app.as_json and not webbrowser.open(f"{record.http}/"):
-        app.say("no browser was found: open the address in one", level=1)
+    if not only_print and not app.as_json:
+        open_page(app, record)
     return Exit.OK
+
+
+def open_page(app: App, record: rundir.Discovery) -> None:
+    """Open the live page of a daemon, if it has one and there is a browser."""
+    if record.http is not None and not webbrowser.open(f"{record.http}/"):
+        app.say(f"no browser was found: open {record.http}/ in one")

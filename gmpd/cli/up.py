@@ -13,6 +13,7 @@ from gmpd import interpreter, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect_here, stay_here
+from gmpd.cli.page import open_page
 from gmpd.cli.report import say_error
 from gmpd.cli.serve import network_flags
 from gmpd.config import Config
@@ -33,8 +34,11 @@ TAIL_BYTES = 2000
 @click.option("--procs", type=int, metavar="N", help="How many Ps; 0: as the machine allows.")
 @click.option("--import", "imports", multiple=True, metavar="MODULE", help="As for gmpd serve.")
 @click.option("--tcp", metavar="HOST:PORT", help="As for gmpd serve.")
+@click.option("--open", "opens", is_flag=True, help="Open its live page in a browser.")
 @standard
-def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None) -> int:
+def command(
+    app: App, procs: int | None, imports: tuple[str, ...], tcp: str | None, opens: bool
+) -> int:
     """Start the daemon in the background and wait until it is ready.
 
     A running daemon is left as it is; the exit code is then 0 if it takes work, 6 if it drains or
@@ -52,6 +56,8 @@ def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | No
     if record is not None:
         code = _already(app, config, record.pid)
         if code is not None:
+            if opens:
+                open_page(app, record)
             return code
     flags = ["--runtime-dir", config.daemon.runtime_dir]
     flags += ["--config", app.config_file] if app.config_file else []
@@ -65,7 +71,10 @@ def command(app: App, procs: int | None, imports: tuple[str, ...], tcp: str | No
             interpreter.command("gmpd.cli", "serve", *flags), env=interpreter.environment(),
             stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
-    return _await(app, config, process, log, start)
+    begun = _await(app, config, process, log, start)
+    if opens and begun == Exit.OK:
+        open_page(app, rundir.read_discovery(config.daemon.runtime_dir))
+    return begun
 
 
 def _running(config: Config) -> rundir.Discovery | None:

@@ -127,6 +127,12 @@ def test_the_live_page_has_an_address(daemon: Daemon) -> None:
         env=daemon.env, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert found.stdout == f"{daemon.url}/\n"
+    opened = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", "up", "--open"],
+        env={**daemon.env, "BROWSER": "/bin/echo"}, capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert opened.stdout == found.stdout  # a running daemon is left as it is
 
 
 def test_a_function_that_nobody_registered_is_none(daemon: Daemon) -> None:
