@@ -102,6 +102,14 @@ def answers() -> dict[str, Any]:
                                       "keep": 5.0, "once": False}], "total": 1},
         "gs": {"ps": [{"p": 0, "answered": True, "gs": 3, "rows": [g_row(1), g_row(2), g_row(3)]},
                       {"p": 1, "answered": False}]},
+        "failures": {
+            "failures": [{
+                "number": 7, "at": 1.5, "id": ID, "function": "m:f", "client": "", "attempt": 1,
+                "outcome": "error", "again": False, "type": "ValueError", "message": "no",
+                "traceback": "Traceback", "text": "",
+            }],
+            "kept": 1, "failed": 7,
+        },
         "volatile_jobs": {"rows": [], "next": None},
         "jobs": [job_row()],
         "job_counts": {0: 1, 1: 1, 3: 5},

@@ -21,6 +21,11 @@ def await_file(path: str) -> None:
         time.sleep(0.005)
 
 
+def fails(text: str) -> None:
+    """It raises."""
+    raise ValueError(text)
+
+
 def reach(done: int, go: str, note: str = "") -> int:
     """Tell progress, wait for the file ``go``, tell that it is over."""
     gmpd.progress(done, 10, note)

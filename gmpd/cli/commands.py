@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Insight": {
         "page": "Open the live page in a browser.",
         "top": "Watch the Ps live.",
+        "failures": "Show the last failures with their tracebacks.",
         "stacks": "Print the stack of every G.",
         "schedtrace": "Print Go's scheduler trace.",
         "trace": "Record a trace for Perfetto.",

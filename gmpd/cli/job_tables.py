@@ -15,6 +15,7 @@ import msgspec
 from gmpd.cli.status import limit_text
 from gmpd.client.progress import in_one_line
 from gmpd.client.stored import Attempt
+from gmpd.daemon.logs import visible
 from gmpd.status import KeyLimit
 
 #: Columns of a line.
@@ -59,7 +60,7 @@ def described(info: dict[str, Any], story: Sequence[Attempt]) -> Iterator[str]:
             yield from _indented(f"  {name:<10}", text)
     if story and story[-1].traceback:
         yield ""
-        yield story[-1].traceback.rstrip()
+        yield visible(story[-1].traceback.rstrip())
 
 
 def _facts(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -104,7 +105,11 @@ def _strikes(attempt: Attempt) -> str:
 
 def _indented(head: str, text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        visible(text),
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_on_hyphens=False,
     ) or [head.rstrip()]
 
 

@@ -17,6 +17,7 @@ from gmpd import versions
 from gmpd.client.calls import Answer
 from gmpd.client.core import ClientCore
 from gmpd.client.defer_signals import DEFER_SIGNALS
+from gmpd.client.discovery import page_of
 from gmpd.client.liveness import TICKS, Liveness, Verdict
 from gmpd.client.outage import FULL_S, Outage, Step
 from gmpd.client.private import PrivateDaemon
@@ -96,6 +97,11 @@ class ClientConnection(metaclass=Documented):
     def pull_items(self, seq: int, n: int) -> None:
         """Room for ``n`` more items of a stream."""
         self._do(lambda: self._core.pull(seq, n))
+
+    @property
+    def page_url(self) -> str | None:
+        """Where the daemon's gateway serves HTTP now; None if it has none, as private daemons."""
+        return page_of(self.endpoint)
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Make an administrative call (``"status"``, …) and return its answer, plain data; to be

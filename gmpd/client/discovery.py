@@ -149,6 +149,19 @@ def reach(record: rundir.Discovery, config: Config) -> Target:
     return Target.of(address, config)
 
 
+def page_of(endpoint: str) -> str | None:
+    """Where the gateway serves of the daemon that listens for clients at ``endpoint``; None if it
+    has none, or does not say so here: it is on another machine, or gone."""
+    directory, _, _ = endpoint.removeprefix("ipc://").rpartition("/")
+    if not endpoint.startswith("ipc://"):
+        return None
+    try:
+        record = rundir.read_discovery(directory)
+    except (DaemonUnreachable, ConfigError, OSError):
+        return None
+    return record.http if endpoint in record.endpoints.values() else None
+
+
 def start_private(
     config: Config,
     why: str,

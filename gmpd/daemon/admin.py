@@ -22,6 +22,7 @@ from gmpd.cpus import check_procs
 from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
+from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.recycling import Told
 from gmpd.daemon.snapshot import Observed, former_status, p_status, snapshot
 from gmpd.daemon.watched import QUESTIONS
@@ -145,6 +146,7 @@ class Administered(Observed, Protocol):
     deadlines: Deadlines
     durable: DurableJobs
     cron: CronJobs
+    failures: KeptFailures
 
     reload: Callable[[str, Told | None], int]
     ring: Ring | None
@@ -225,8 +227,8 @@ class AdminApi:
                 return msgspec.to_builtins(snapshot(self._c))
             case "cron":
                 return self._c.cron.listing()
-            case "history":
-                return {"events": self._c.sched.history.lines()}
+            case "failures":
+                return self._c.failures.answer(params)
             case "procs":
                 n = params.get("n")
                 if type(n) is not int or n < 1:
@@ -243,9 +245,9 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, history, stacks, sched, gs, trace, jobs, volatile_jobs,"
-                    " job_counts, cron, cron_run, cron_pause, cron_resume, procs, reload, drain,"
-                    f" stop, {', '.join(QUESTIONS)}"
+                    "ping, status, failures, stacks, sched, gs, trace, jobs,"
+                    " volatile_jobs, job_counts, cron, cron_run, cron_pause, cron_resume, procs,"
+                    f" reload, drain, stop, {', '.join(QUESTIONS)}"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 

@@ -28,6 +28,7 @@ from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.job_views import JobViews
+from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.network_clients import AllowList, NetworkClients
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.premises import Premises
@@ -91,6 +92,7 @@ class Coordinator:
         self.ring = Ring() if config.trace.enabled else None
         self.traffic = Traffic()
         self._failures = FailureLog()
+        self.failures = KeptFailures()
         self._trimming = Trimming()
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
         self.on_tick: Callable[[int], None] | None = None
@@ -284,6 +286,7 @@ class Coordinator:
                 self._decide()
                 if failures := self.sched.take_failures():
                     self._failures.tell(failures, began)
+                    self.failures.add(failures, time.time())
                 if self._trimming.look(self.traffic.bytes_in, began):
                     give_back()
                 now = time.monotonic_ns()

@@ -39,6 +39,7 @@ QUESTIONS: dict[str, Callable[[Shown], Any]] = {
     "clients": lambda c: clients(c.sched),
     "config": lambda c: settings(c.config),
     "registered": lambda c: registered(c.workers.registry),
+    "history": lambda c: {"events": c.sched.history.lines()},
     "picture": lambda c: picture(c.sched),
 }
 

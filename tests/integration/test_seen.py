@@ -198,6 +198,31 @@ def test_a_job_that_is_not_captured_prints_where_the_daemon_does(
 # -- volatile jobs of others ---------------------------------------------------------------------
 
 
+def test_failures_are_kept_with_their_tracebacks_and_functions_are_counted(
+    served: Daemon, client: gmpd.Client
+) -> None:
+    name = f"{jobs.__name__}:{jobs.fails.__name__}"
+    for error in [client.submit(jobs.fails, "one \x1b[2J").exception(60)]:
+        assert isinstance(error, ValueError)
+    with pytest.raises(ValueError, match="two"):
+        client.job(client.enqueue(jobs.fails, "two")).result(60)
+    told = served.cli("failures", "--fn", name, "-n", "2", "--json").stdout
+    kinds = {row["message"]: (row["outcome"], row["client"]) for row in json.loads(told)}
+    assert kinds["two"] == ("error", "durable jobs")
+    assert "one \\x1b[2J" in kinds
+    shown = served.cli("failures", "--fn", name).stdout
+    assert "raise ValueError(text)" in shown
+    assert "\x1b" not in shown
+    (row,) = [
+        row
+        for row in json.loads(served.cli("jobs", "top", "--json").stdout)
+        if row["function"] == name
+    ]
+    assert row["finished"] == {"error": 2}
+    assert served.cli("jobs", "top", "--sort", "failed", "-n", "1").stdout.rstrip().endswith(name)
+    assert client.page_url is None
+
+
 def test_volatile_jobs_are_listed_shown_and_cancelled_by_others(
     served: Daemon, client: gmpd.Client, go: Path
 ) -> None:

@@ -51,6 +51,7 @@ def test_every_route_that_looks_answers() -> None:
         assert get(site, "/registered")["functions"][0]["options"]["retries"] == 2
         assert get(site, "/functions")["functions"][0]["finished"]
         assert get(site, "/clients")["total"] == 0
+        assert get(site, "/failures?function=m:f&limit=500")["failures"][0]["message"] == "no"
         assert get(site, "/config")["settings"][0]["key"] == "daemon.procs"
         assert isinstance(get(site, "/warnings")["warnings"], list)
         assert get(site, "/openapi.json") == openapi.document()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gmpd import rundir
+from gmpd.client.discovery import page_of
 from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.rundir import Discovery, Lock
 
@@ -50,6 +51,19 @@ def test_a_holder_that_cannot_be_seen_is_said(place: Path) -> None:
         (place / rundir.LOCK).write_text(f"{os.getppid()}\n")  # as from another container
         with pytest.raises(ConfigError, match="is not visible here"):
             rundir.find_holder(place)
+
+
+def test_the_gateway_of_the_daemon_that_a_client_talks_to_is_found(place: Path) -> None:
+    mine = f"ipc://{place}/client.sock"
+    assert page_of(mine) is None
+    found = replace(record(), endpoints={"client": mine})
+    rundir.write_discovery(place, found)
+    assert page_of(mine) == "http://127.0.0.1:7412/"
+    assert page_of(f"ipc://{place}/other.sock") is None
+    assert page_of("tcp://far:7411") is None
+    rundir.write_discovery(place, replace(found, http=None))
+    assert page_of(mine) is None
+    (place / rundir.DISCOVERY).unlink()
 
 
 def listen(path: Path) -> socket.socket:

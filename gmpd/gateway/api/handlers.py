@@ -103,6 +103,13 @@ def _state_counts(told: dict[Any, int]) -> dict[str, int]:
     return counts
 
 
+async def failures(ask: Questions, params: shapes.OfFailures) -> shapes.Failures:
+    """The last failed attempts of jobs with their tracebacks, the newest first."""
+    told = await ask.look("failures", n=params.limit, function=params.function)
+    found: shapes.Failures = answer_as(told, shapes.Failures)
+    return found
+
+
 async def clients(ask: Questions, _params: shapes.NoParams) -> shapes.Clients:
     """Connected clients, and what they have."""
     found: shapes.Clients = answer_as(await ask.look("clients"), shapes.Clients)

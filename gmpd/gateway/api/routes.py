@@ -96,6 +96,7 @@ ROUTES: Final = (
     Route("GET", "/jobs/{id}/log", jobs.log),
     Route("POST", "/jobs/{id}/cancel", jobs.cancel, CANCEL),
     Route("POST", "/jobs/{id}/retry", jobs.retry, RETRY),
+    Route("GET", "/failures", handlers.failures),
     Route("GET", "/functions", handlers.functions),
     Route("GET", "/registered", handlers.registered),
     Route("GET", "/clients", handlers.clients),

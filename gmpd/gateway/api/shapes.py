@@ -89,6 +89,13 @@ class OfJobs(Params):
     limit: Limit = 100
 
 
+class OfFailures(Params):
+    """Which failures."""
+
+    function: Annotated[Name, Meta(description="``module:function``.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=500)] = 20
+
+
 class OfJob(Params):
     """One job."""
 
@@ -321,6 +328,37 @@ class Changed(Answer):
     changed: bool
     #: Why not; else empty.
     why: str = ""
+
+
+class FailureInfo(Answer):
+    """A failed attempt of a job. The texts are the user's: cut, and without control characters."""
+
+    #: Of all failures since the daemon began.
+    number: int
+    #: Unix seconds.
+    at: float
+    id: str
+    function: str
+    client: str
+    outcome: Literal["error", "timeout", "lost"]
+    attempt: int
+    #: Another attempt follows.
+    again: bool
+    #: Of an error: the class, its message, its traceback.
+    type: str
+    message: str
+    traceback: str
+    #: Beside it, as of a lost worker.
+    text: str
+
+
+class Failures(Answer):
+    """The last failures, the newest first."""
+
+    failures: list[FailureInfo]
+    #: Failures that the daemon keeps, and all since it began.
+    kept: int
+    failed: int
 
 
 class ClientInfo(Answer):
