@@ -16,6 +16,7 @@ from gmpd.cli.status import limit_text
 from gmpd.client.progress import in_one_line
 from gmpd.client.stored import Attempt
 from gmpd.daemon.logs import visible
+from gmpd.explain import explain
 from gmpd.status import KeyLimit
 
 #: Columns of a line.
@@ -81,6 +82,8 @@ def _facts(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "begins", moment(info["run_at"])
     if info["text"]:
         yield "why", info["text"]
+    if info["ended"] is None:
+        yield "now", str(explain(info, time.time()))
 
 
 def _attempt_facts(attempt: Attempt) -> Iterator[tuple[str, str]]:

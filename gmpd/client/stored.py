@@ -18,6 +18,7 @@ from gmpd.client.calls import encode, insist, packed_options
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import GmpdError, UniqueHeld
+from gmpd.explain import Explanation, explain
 from gmpd.job import DEFAULTS, JobOptions, options_of
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
@@ -230,6 +231,10 @@ class StoredJob(_Handle):
         limit: dict[str, Any] | None = self.info()["limit"]
         return limit
 
+    def explain(self) -> Explanation:
+        """Why it waits, or how it ended: a sentence with facts, a reason, and a hint."""
+        return explain(self.info(), time.time())
+
     def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
         value, error = self._end(timeout)
@@ -292,6 +297,10 @@ class AsyncStoredJob(_Handle):
         """As ``StoredJob.limit``."""
         limit: dict[str, Any] | None = (await self.info())["limit"]
         return limit
+
+    async def explain(self) -> Explanation:
+        """As ``StoredJob.explain``."""
+        return explain(await self.info(), time.time())
 
     async def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
@@ -370,6 +379,7 @@ def readable(found: dict[str, Any]) -> dict[str, Any]:
         "pid": found.get("pid"),
         "progress": None if told is None else JobProgress(*told),
         "limit": found.get("waits_for"),
+        "stage": found.get("stage"),
     }
     kept = ("number", "function", "client", "priority", "attempt", "deaths", "unique", "text")
     return {"id": found["id"].hex(), "state": state, **{k: found[k] for k in kept}, **times, **live}

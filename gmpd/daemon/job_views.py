@@ -15,6 +15,7 @@ from typing import Any, assert_never
 import msgspec
 
 from gmpd import protocol
+from gmpd.daemon.stages import stage_of
 from gmpd.errors import ConfigError
 from gmpd.sched import events
 from gmpd.sched.gates import Gate
@@ -67,7 +68,10 @@ class JobViews:
         if job.state is JobState.LIMITED and job.options is not None and job.options.limit:
             waits_for = self.limit(job.options.limit[0])
         progress = self._sched.progress.get(job)
-        return {"p": p, "pid": pid, "progress": progress, "waits_for": waits_for}
+        stage = stage_of(self._sched, job, time.monotonic_ns())
+        return {
+            "p": p, "pid": pid, "progress": progress, "waits_for": waits_for, "stage": stage,
+        }  # fmt: skip
 
     def limit(self, key: str) -> dict[str, Any] | None:
         """The limit of a key as it is now; None if no job of it is held."""

@@ -17,6 +17,7 @@ import gmpd
 from gmpd.cli.app import App
 from gmpd.cli.private import private_client
 from gmpd.errors import GmpdError
+from gmpd.explain import Reason
 from tests import jobs_seen as jobs
 from tests.durable_daemon import Daemon
 from tests.support import wait_until
@@ -234,6 +235,10 @@ def test_volatile_jobs_are_listed_shown_and_cancelled_by_others(
         wait_until(lambda: job.progress == (6, 10, "half"), "its progress")
         wait_until(lambda: other.job(durable).progress == (7, 10, ""), "that of the durable one")
         assert job.state == "running"
+        reasons = [other.job(id_).explain().reason for id_ in (future.job_id, durable)]
+        assert reasons == [Reason.RUNNING, Reason.RUNNING]
+        assert other.job(waiting.job_id).explain().reason is Reason.DELAYED
+        assert "`delay` or `at` asks" in served.cli("explain", waiting.job_id).stdout
         ((n, outcome, *_),) = other.job(durable).story()
         assert (n, outcome) == (1, "running")
         with pytest.raises(GmpdError, match="its result goes to the client that submitted it"):

@@ -1,0 +1,214 @@
+"""Why a job waits, or how it ended: one sentence with facts, a reason code, and a hint.
+
+Pure: a job as ``client.job(id).info()`` has it, and the time, in; an explanation out. The daemon
+adds the facts of the moment (``daemon/stages.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Reason(Enum):
+    """Why a job is where it is."""
+
+    DELAYED = "delayed"
+    RETRIED = "retried"
+    QUEUED = "queued"
+    STORED = "stored"
+    STALLED = "stalled"
+    SUSPECT = "suspect"
+    ISOLATED = "isolated"
+    RESULTS_NOT_TAKEN = "results_not_taken"
+    LIMITED = "limited"
+    UNIQUE = "unique"
+    LEASED = "leased"
+    SET_ASIDE = "set_aside"
+    DEAF_P = "deaf_p"
+    RUNNING = "running"
+    OVERRUNNING = "overrunning"
+    WITHHELD = "withheld"
+    BLOCKED = "blocked"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    QUARANTINED = "quarantined"
+    UNKNOWN = "unknown"
+
+
+class Explanation(NamedTuple):
+    """``text``: one sentence. ``hint``: what may help; empty if nothing has to."""
+
+    reason: Reason
+    text: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}. {self.hint}".rstrip() if self.hint else f"{self.text}."
+
+
+_ENDS = {
+    "done": (Reason.DONE, "it is done", ""),
+    "failed": (Reason.FAILED, "it failed", "`gmpd jobs show ID` has the traceback of each attempt;"
+               " `gmpd jobs retry ID` runs it again"),
+    "cancelled": (Reason.CANCELLED, "it was cancelled", ""),
+    "expired": (Reason.EXPIRED, "it did not begin before its `expires`", "give it more time, or the"
+                " daemon more Ps"),
+    "quarantined": (Reason.QUARANTINED, "it is quarantined: it ended its workers", "look at its"
+                    " attempts with `gmpd jobs show ID`, then `gmpd jobs retry ID`"),
+    "unknown": (Reason.UNKNOWN, "its worker died while it ran, and `once` forbids another attempt",
+                "find out what it did, then `gmpd jobs retry ID` if it may run again"),
+}  # fmt: skip
+
+
+def explain(job: Mapping[str, Any], now: float) -> Explanation:
+    """``now``: unix seconds."""
+    state = job["state"]
+    if state in _ENDS:
+        reason, text, hint = _ENDS[state]
+        return Explanation(reason, f"{text}{_why(job)}", hint)
+    if state == "blocked":
+        return Explanation(
+            Reason.BLOCKED, f"its function {job['function']} cannot be imported{_why(job)}",
+            "put the module where the daemon's jobs find it: it is tried again every 5 s",
+        )  # fmt: skip
+    facts: Mapping[str, Any] = job.get("stage") or {}
+    stage = facts.get("stage", "")
+    if stage in ("started", "overrunning") or (state == "running" and stage != "leased"):
+        return _running(job, facts, now)
+    if stage == "leased":
+        return _leased(job, facts)
+    return _waiting(job, facts, now)
+
+
+def _running(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Explanation:
+    where = _where(job["p"]) if job["pid"] is not None else "a worker"
+    if facts.get("stage") == "overrunning":
+        return Explanation(
+            Reason.OVERRUNNING,
+            f"its time limit has passed, and its function still runs on {where}: the next attempt"
+            " waits for its end",
+            "`gmpd jobs cancel --force ID` ends it with its worker; `kill_after` does so by itself",
+        )
+    since = f" for {_time(now - job['began'])}" if job["began"] else ""
+    if facts.get("withheld"):
+        return Explanation(
+            Reason.WITHHELD, f"it has ended, and {where} keeps its result: its client takes none",
+            "read the results, or raise limits.client_results",
+        )  # fmt: skip
+    attempt = f", attempt {job['attempt']}" if job["attempt"] > 1 else ""
+    pid = f" (pid {job['pid']})" if job["pid"] is not None else ""
+    if facts.get("deaf"):
+        return Explanation(
+            Reason.DEAF_P,
+            f"it runs on {where}{pid}{since}{attempt}, whose loop has made no round for"
+            f" {_time(facts['deaf_s'])}",
+            "`gmpd stacks` shows where; a call that computes or blocks without an await belongs"
+            " into a plain function",
+        )
+    return Explanation(Reason.RUNNING, f"it runs on {where}{pid}{since}{attempt}")
+
+
+def _leased(job: Mapping[str, Any], facts: Mapping[str, Any]) -> Explanation:
+    where = _where(facts["on"])
+    runs = f", which runs {facts['running']}" if facts["running"] else ""
+    if facts["deaf"]:
+        return Explanation(
+            Reason.DEAF_P,
+            f"{where} has it{runs}, and has made no round for {_time(facts['deaf_s'])}",
+            "it moves on as soon as another P has room; `gmpd stacks` shows where that P is",
+        )
+    if facts["aside"]:
+        return Explanation(
+            Reason.SET_ASIDE, f"{where} has set it aside{runs}: others begin before it",
+            "plain functions that compute run in turns; limits.plain_calls bounds how many run",
+        )  # fmt: skip
+    ahead = f" behind {facts['ahead']:,} others" if facts["ahead"] else ""
+    return Explanation(Reason.LEASED, f"{where} has it and begins it{ahead} soon{runs}")
+
+
+def _waiting(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Explanation:
+    stage = facts.get("stage", "")
+    due_s = facts.get("due_s") if stage == "delayed" else job["run_at"] - now
+    if stage == "delayed" or (due_s or 0) > 0:
+        return _delayed(job, due_s, now)
+    if job["limit"] is not None:
+        return _limited(job["limit"])
+    if stage == "held":
+        holder = f"job {facts['holder']}" if facts["holder"] else "another job"
+        return Explanation(Reason.UNIQUE, f"{holder} has its unique key, and it waits for that one")
+    if stage == "queued":
+        return _queued(facts)
+    return Explanation(
+        Reason.STORED, "it is on disk, and waits until jobs before it have begun",
+        "`gmpd status` shows what the Ps run",
+    )  # fmt: skip
+
+
+def _delayed(job: Mapping[str, Any], due_s: float | None, now: float) -> Explanation:
+    when = "" if due_s is None else f" in {_time(due_s)}"
+    if job["attempt"] > 1:
+        return Explanation(
+            Reason.RETRIED, f"attempt {job['attempt'] - 1} failed, and it is tried again{when}",
+            "`gmpd failures` has the error",
+        )  # fmt: skip
+    return Explanation(Reason.DELAYED, f"it begins{when}, as its `delay` or `at` asks")
+
+
+def _limited(limit: Mapping[str, Any]) -> Explanation:
+    used = []
+    if limit["at_once"]:
+        used.append(f"{limit['inside']:,} of {limit['at_once']:,} run at once")
+    if limit["starts"]:
+        used.append(f"{limit['started']:,} of {limit['starts']:,} started in {limit['per_s']:g} s")
+    return Explanation(
+        Reason.LIMITED,
+        f"it waits for its limit {limit['key']}: {' and '.join(used)}, {limit['waiting']:,} wait",
+    )
+
+
+def _queued(facts: Mapping[str, Any]) -> Explanation:
+    if facts["stalled"]:
+        return Explanation(Reason.STALLED, f"no P can get a worker: {facts['stalled']}", "mend it")
+    if facts["held_back"]:
+        return Explanation(
+            Reason.RESULTS_NOT_TAKEN, "it is held back: its client takes no results",
+            "read the results, or raise limits.client_results",
+        )  # fmt: skip
+    if facts["suspected"]:
+        return Explanation(
+            Reason.SUSPECT, "jobs of its function run one by one, as they ended several workers",
+            "`gmpd failures` tells how",
+        )  # fmt: skip
+    if facts["isolated"]:
+        return Explanation(
+            Reason.ISOLATED,
+            f"{facts['waiting']:,} isolated jobs wait, and {facts['isolated_max']:,} may run at a"
+            " time",
+            "limits.isolated",
+        )
+    runs = f", {facts['running']} among others" if facts["running"] else ""
+    return Explanation(
+        Reason.QUEUED,
+        f"{facts['waiting']:,} jobs are in the global queue, and {facts['busy_ps']:,} of"
+        f" {facts['ps']:,} Ps are busy{runs}",
+        "a higher priority, or `gmpd procs N`, has it begin sooner",
+    )
+
+
+def _where(p: int | None) -> str:
+    return "a worker of its own" if p is None else f"P{p}"
+
+
+def _why(job: Mapping[str, Any]) -> str:
+    return f": {job['text']}" if job["text"] else ""
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.3g} s"
