@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -172,6 +173,23 @@ def test_a_drained_daemon_leaves_its_queue_to_the_next(
     assert words(record).count("start") == 1
     assert all(words(record).count(f"job{n}") == 1 for n in range(30))
     assert "end" in ran_before
+
+
+def test_jobs_of_a_daemon_that_could_start_no_worker_run_in_the_next_one(daemon: Daemon) -> None:
+    client = daemon.client(reconnect=300)
+    before = client.options(delay=0.01).enqueue_many(jobs.double, range(5))
+    daemon.process.kill()
+    daemon.process.wait(60)
+    # It gives up after the third start in a row, and takes jobs until then.
+    daemon.env |= {"GMPD_DAEMON__START_TIMEOUT": "100ms", "GMPD_RESTART__BACKOFF_MIN": "2s"}
+    daemon.start()
+    with ThreadPoolExecutor(1) as thread:
+        meanwhile = thread.submit(client.enqueue_many, jobs.double, range(5, 10))
+        assert daemon.process.wait(120) != 0
+        daemon.env |= {"GMPD_DAEMON__START_TIMEOUT": "60s"}
+        daemon.start()
+        ids = [*before, *meanwhile.result(60)]
+    assert [client.job(each).result(60) for each in ids] == [2 * n for n in range(10)]
 
 
 def test_the_future_of_a_durable_job(daemon: Daemon, record: str) -> None:
