@@ -2,7 +2,7 @@
 
     python loadtests/chaos.py --rounds 60 --output loadtests/results/chaos.json
 
-Each round has a store of its own, a daemon with three workers, and clients, all real processes.
+Each round has a store of its own, a daemon with four workers, and clients, all real processes.
 Workers, the coordinator and clients are killed and stopped at random and at the worst moments: just
 after an acknowledgement, in a recovery, in a drain, two at once. Jobs, clients and this script
 write ledgers. After the round all comes to rest, every acknowledged job is looked up, the daemon
@@ -39,9 +39,9 @@ from loadtests.chaos_forks import Fork, Forker  # noqa: E402
 from loadtests.chaos_jobs import VARIABLE  # noqa: E402
 from loadtests.chaos_lookup import LookUp  # noqa: E402
 
-WORKERS, CLIENTS = 3, 4
-#: What is done, how often in a second on average. Each waits for a victim that is at work, so that
-#: a slow machine is not killed before it has begun.
+WORKERS, CLIENTS = 4, 2
+#: What is done, how often in a second on average, unless ``--rate`` changes it. Each waits for a
+#: victim that is at work, so that a slow machine is not killed before it has begun.
 RATES = {
     "kill_worker": 5.0, "stop_worker": 0.1, "end_worker": 0.05,
     "kill_coordinator": 0.06, "kill_at_ack": 0.05, "kill_both": 0.03, "kill_all": 0.01,
@@ -67,9 +67,9 @@ KEPT = 20
 class Killer:
     """One round: starts the processes, and kills them."""
 
-    def __init__(self, seed: int, seconds: float, directory: Path) -> None:
+    def __init__(self, seed: int, seconds: float, directory: Path, rates: dict[str, float]) -> None:
         self.dice = random.Random(seed)
-        self.seed, self.seconds = seed, seconds
+        self.seed, self.seconds, self.rates = seed, seconds, rates
         self.directory = directory
         self.ledgers = directory / "ledgers"
         self.ledgers.mkdir()
@@ -345,13 +345,13 @@ class Killer:
 
         def do() -> None:
             done = getattr(self, name)()
-            self.after(self.dice.expovariate(RATES[name]) if done else LOOK_S, do)
+            self.after(self.dice.expovariate(self.rates[name]) if done else LOOK_S, do)
 
-        self.after(self.dice.expovariate(RATES[name]), do)
+        self.after(self.dice.expovariate(self.rates[name]), do)
 
     def run(self) -> Columns:
         """All of it."""
-        for name in RATES:
+        for name in (name for name, rate in self.rates.items() if rate):
             self.repeat(name)
         end = time.monotonic() + self.seconds
         while time.monotonic() < end or (not self.has_killed and time.monotonic() < end + LATE_S):
@@ -486,10 +486,12 @@ def _with_environment(wanted: bytes) -> Iterator[tuple[int, str]]:
             continue
 
 
-def one_round(seed: int, seconds: float, keep: Path | None) -> dict[str, Any]:
+def one_round(
+    seed: int, seconds: float, keep: Path | None, rates: dict[str, float] = RATES
+) -> dict[str, Any]:
     """A round in a directory of its own, which is kept when something was found."""
     directory = Path(tempfile.mkdtemp(prefix="gmpd-chaos-"))
-    killer = Killer(seed, seconds, directory)
+    killer = Killer(seed, seconds, directory, rates)
     try:
         columns = killer.run()
     finally:
@@ -528,12 +530,21 @@ def add(one: dict[str, Any], output: Path, described: dict[str, Any]) -> None:
         os.close(lock)
 
 
+def rate(text: str) -> tuple[str, float]:
+    """How often something is done. Raises ValueError."""
+    name, _, number = text.partition("=")
+    if name not in RATES:
+        raise ValueError(f"{name!r} is none of {', '.join(RATES)}")
+    return name, float(number)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="of each round, before it rests"
     )
+    parser.add_argument("--rate", type=rate, action="append", default=[], metavar="NAME=NUMBER")
     parser.add_argument("--seed", type=int, help="of the first round; else by the clock")
     parser.add_argument("--output", type=Path, help="a JSON file to which the rounds are added")
     parser.add_argument("--keep", type=Path, help="where the files of rounds with findings go")
@@ -543,7 +554,7 @@ def main() -> None:
     described = machine.describe()
     bad = 0
     for n in range(args.rounds):
-        one = one_round(seed + n, args.seconds, args.keep)
+        one = one_round(seed + n, args.seconds, args.keep, RATES | dict(args.rate))
         bad += any(one["found"].values())
         if args.output:
             add(one, args.output, described)

@@ -40,7 +40,7 @@ BATCH_MAX = 400
 #: Jobs whose ends one client waits for at a time.
 WAITED_MAX = 200
 #: How often a batch goes in one call, its jobs at most, and batches that are waited for at a time.
-WHOLE, WHOLE_MAX, WHOLE_WAITED = 0.6, 3000, 2
+WHOLE, WHOLE_MAX, WHOLE_WAITED = 0.6, 6000, 2
 #: What such a batch is of: all its jobs have the same function and options.
 WHOLE_KINDS = {"quick": 70, "parked": 18, "nap": 4, "flaky": 4, "once": 4}
 

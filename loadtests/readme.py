@@ -151,6 +151,7 @@ def chaos(report: Report) -> list[str]:
         "jobs without an answer, and of these ran": jobs["unknown"],
         "attempts": jobs["starts"],
         "jobs with more than one attempt": jobs["repeated"],
+        "attempts that a death cut off (not counted in the first 27 rounds)": jobs["cut"],
     }
     lines = [_row(["", ""]), _row(["---", "---:"])]
     for what, n in counts.items():
