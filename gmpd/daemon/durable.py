@@ -29,8 +29,8 @@ from gmpd.daemon.sqlite_store import SqliteStore
 from gmpd.daemon.store import StoreThread
 from gmpd.errors import ConfigError, ProtocolError
 from gmpd.sched import events
-from gmpd.sched.durable import Durable, Told, known_to
-from gmpd.sched.durable_ends import Judge
+from gmpd.sched.durable import Durable, Told
+from gmpd.sched.durable_ends import Judge, known_to
 from gmpd.sched.functions import PART
 from gmpd.sched.records import Failure, Function, Outcomes, Session
 from gmpd.sched.schedt import Sched

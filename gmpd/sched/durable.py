@@ -31,7 +31,8 @@ import msgspec
 from gmpd import protocol
 from gmpd.protocol import Outcome
 from gmpd.sched import events
-from gmpd.sched.durable_ends import Held, Judge, result_of
+from gmpd.sched.durable_cancels import Cancels
+from gmpd.sched.durable_ends import Held, Judge, known_to, result_of
 from gmpd.sched.durable_functions import DefinedFunctions
 from gmpd.sched.durable_limits import LimitedShare, Sizes
 from gmpd.sched.records import Failure, Outcomes
@@ -54,7 +55,6 @@ from gmpd.sched.stored import (
     Retry,
     Revive,
     StoredFunction,
-    StoredJob,
     StoredLog,
     StoredResult,
     StoredSchedule,
@@ -146,6 +146,7 @@ class Durable:
         self._draining = False
         #: Jobs that ended before their frames, perhaps: they were cancelled or ran out of time.
         self._left: dict[bytes, int] = {}
+        self._cancels = Cancels(self._by_id, self._end)
         #: Clients that wait for the end of jobs: (link, request) of each.
         self._waiters: dict[bytes, list[tuple[Any, int]]] = {}
 
@@ -339,25 +340,25 @@ class Durable:
     def cancel(self, link: Any, request: int, ids: Sequence[bytes], *, force: bool = False) -> None:
         """End jobs that wait; ask those to end that run. The reply lists both. ``force``: replace
         the workers of functions that do not end, also of those whose end was told."""
-        asked = [held for id_ in ids if (held := self._by_id.get(id_)) is not None]
-        for held in asked:
-            held.cancelling = True
-        if asked:
-            self._ports.feed(events.Cancelled(self._sid, [held.seq for held in asked], force))
+        cancel = self._cancels.begin(ids, force=force)
         left = [id_ for id_ in ids if id_ in self._left] if force else []
         if left:
-            self._ports.feed(events.Cancelled(self._sid, [self._left[id_] for id_ in left], force))
+            self._end([self._left[id_] for id_ in left], force)
 
         def told(answer: Answer | StoreFailure) -> None:
+            self._cancels.answered(cancel)
             if isinstance(answer, StoreFailure):
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
             cancelled = list(_expect(answer, tuple))
-            value = {"cancelled": cancelled, "asked": [*(held.job.id for held in asked), *left]}
+            value = {"cancelled": cancelled, "asked": [*cancel.asked, *left]}
             self._ports.reply(link, request, ok=True, value=value)
             self._ended_in_store(cancelled)
 
         self._ports.store(CancelJobs(tuple(ids), self._ports.wall_ms()), told)
+
+    def _end(self, seqs: list[int], force: bool = False) -> None:
+        self._ports.feed(events.Cancelled(self._sid, seqs, force))
 
     # -- the window --------------------------------------------------------------------------------
 
@@ -430,6 +431,7 @@ class Durable:
         payloads = [job.payload for job in run]
         submit = protocol.Submit(function.fid, first, options, payloads, None)
         self._ports.feed(events.Submitted(self._sid, submit, [job.buffers for job in run]))
+        self._cancels.submitted([job.id for job in run])
 
     def _give_back(self, numbers: Sequence[int], at_ms: int | None = None) -> None:
         self._ports.store(GiveBack(tuple(numbers), at_ms), _ignore)
@@ -582,13 +584,7 @@ class Durable:
         """Submit no more. ``unbegun``: seqs that no worker has; they stay in the store."""
         self._draining = True
         if seqs := [seq for seq in unbegun if seq in self._by_seq]:
-            self._ports.feed(events.Cancelled(self._sid, seqs))
-
-
-def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
-    """Jobs that were found, without those of others."""
-    found: tuple[StoredJob | None, ...] = _expect(answer, tuple)
-    return tuple(job if job is not None and job.owner == owner else None for job in found)
+            self._end(seqs)
 
 
 def _expect(answer: Any, kind: type[_A]) -> _A:

@@ -17,9 +17,11 @@ from gmpd.sched.retries import allows, wait_ns
 from gmpd.sched.stored import (
     BLOCKED_MS,
     Again,
+    Answer,
     Attempt,
     Ended,
     QueuedJob,
+    StoredJob,
     StoredResult,
     StoredState,
 )
@@ -106,10 +108,8 @@ class Judge:
         match outcome:
             case Outcome.OK:
                 return end(StoredState.DONE)
-            case Outcome.CANCELLED:
-                return end(StoredState.CANCELLED) if held.cancelling else None
-            case Outcome.REJECTED:
-                return None
+            case Outcome.CANCELLED | Outcome.REJECTED:
+                return _unbegun(held, attempt())
             case Outcome.ERROR:
                 text = _text_of(payload, details.get("remark", ""))
                 return self._failed(held, attempt(text), end, details, payload)
@@ -152,7 +152,7 @@ class Judge:
         """Its worker died, or there was none."""
         job = held.job
         if details.get("unstarted"):
-            return None
+            return _unbegun(held, attempt)
         if job.once:
             return end(StoredState.UNKNOWN, attempt.text)
         if held.cancelling:
@@ -189,6 +189,14 @@ class Judge:
 _NOTHING: dict[str, Any] = {}
 
 
+def _unbegun(held: Held, attempt: Attempt) -> Ended | None:
+    """It has not begun, or left its frame as it was asked to."""
+    if not held.cancelling:
+        return None
+    attempt = msgspec.structs.replace(attempt, outcome=Outcome.CANCELLED.name.lower())
+    return Ended(held.job.number, StoredState.CANCELLED, b"", (), attempt)
+
+
 def _began_ms(held: Held, wall_ms: int, ran_us: int) -> int:
     """One that ended at once was not reported to run."""
     return held.started_ms or (wall_ms - ran_us // 1000 if ran_us else 0)
@@ -218,3 +226,10 @@ def result_of(row: Ended) -> StoredResult:
     """As the store will give it."""
     end = row.attempt
     return StoredResult(row.state, row.value, row.buffers, end.ran_us, end.outcome, end.n, end.text)
+
+
+def known_to(owner: str, answer: Answer) -> tuple[StoredJob | None, ...]:
+    """Jobs that were found, without those of others."""
+    assert isinstance(answer, tuple), answer
+    found: tuple[StoredJob | None, ...] = answer  # type: ignore[assignment]
+    return tuple(job if job is not None and job.owner == owner else None for job in found)

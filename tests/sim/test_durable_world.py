@@ -92,6 +92,8 @@ class World:
         self.jobs: dict[bytes, NewJob] = {}
         self.acknowledged: set[bytes] = set()
         self.cancelled: set[bytes] = set()
+        #: Those that had not begun when a cancel was answered, and which coordinator did.
+        self.stopped: dict[bytes, int] = {}
         #: Some client asked to run it again: its end may change.
         self.revived: set[bytes] = set()
         #: The end that some client was told.
@@ -228,7 +230,15 @@ class World:
         if self.acknowledged:
             id_ = self.dice.choice(sorted(self.acknowledged))
             self.cancelled.add(id_)
-            self.durable.cancel("client", self.ask(lambda _: None), [id_])
+
+            def answered(value: Any) -> None:
+                (result,) = self.tables.do(Results((id_,)))  # type: ignore[misc]
+                if not result and id_ not in self.revived:
+                    assert id_ in value["asked"], "it has not ended, and was not cancelled"
+                    if id_ not in self.live():
+                        self.stopped[id_] = self.boots
+
+            self.durable.cancel("client", self.ask(answered), [id_])
 
     def apply(self) -> None:
         """The store commits the next few operations."""
@@ -309,6 +319,7 @@ class World:
         id_ = attempt.id
         assert id_ not in self.live(), "two attempts at once"
         if id_ not in self.revived:
+            assert self.stopped.get(id_) != self.boots, "it starts after it was cancelled"
             assert id_ not in self.told, "it starts after its end was told"
             assert not (self.jobs[id_].once and self.starts[id_]), "once=True starts twice"
             expires = self.jobs[id_].expires_ms

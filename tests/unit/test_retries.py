@@ -118,8 +118,9 @@ def test_time_limits_and_deaths_count_by_their_exceptions(
 
 
 def judged(
-    outcome: Outcome, details: dict[str, Any] | None = None, *, attempt: int = 1, **options: Any
-) -> Ended | Again | None:
+    outcome: Outcome, details: dict[str, Any] | None = None, *, attempt: int = 1,
+    cancelling: bool = False, **options: Any,
+) -> Ended | Again | None:  # fmt: skip
     """The judgement of one attempt, at the moment 0; the dice say 0."""
     packed = msgspec.msgpack.encode(Options(**{"retries": 2, **options}))
     job = QueuedJob(7, b"i" * 16, b"f", packed, b"", (), attempt, 0, 0, None, False)
@@ -127,7 +128,21 @@ def judged(
     payload = encode_error(OSError("no")) if outcome is Outcome.ERROR else b""
     out.payloads, out.buffers, out.ran_us = [payload], [()], [5]
     out.specials = {0: (outcome, details or {})}
-    return Judge(3, lambda: 0.0).judge(Held(job, 1, ""), out, 0, 0)
+    held = Held(job, 1, "")
+    held.cancelling = cancelling
+    return Judge(3, lambda: 0.0).judge(held, out, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "details"), [(Outcome.REJECTED, {}), (Outcome.LOST, {"unstarted": True})]
+)
+def test_a_durable_job_that_could_not_begin_waits_unless_it_was_cancelled(
+    outcome: Outcome, details: dict[str, Any]
+) -> None:
+    assert judged(outcome, details) is None
+    ended = judged(outcome, details, cancelling=True)
+    assert isinstance(ended, Ended)
+    assert (ended.state, ended.attempt.outcome) == (StoredState.CANCELLED, "cancelled")
 
 
 def test_a_durable_job_waits_as_its_options_say() -> None:
