@@ -7,7 +7,7 @@ nanoseconds of the machine's monotonic clock; INC names one process.
   ``exits KEY INC NS``.
 - Clients write ``client PID NS``, ``invoke KEY KIND NS``, ``ok KEY ID NS``, ``refused KEY NS``,
   ``unknown KEY NS``, ``told KEY STATE HASH NS``, ``cancel KEY NS``, ``hung KEY NS``,
-  ``bye PID NS``.
+  ``late KEY NS`` (a job's end was awaited for long), ``bye PID NS``.
 - The one who kills writes ``kill WHO PID NS`` before the signal, ``dead PID NS`` after it took
   effect, and when all is quiet ``final KEY STATE HASH NS`` (``?``: the
   result was not asked for) and ``leaked WHAT``.
@@ -98,6 +98,8 @@ class Ledger:
         self.kills: defaultdict[int, list[Death]] = defaultdict(list)
         self.killed: Counter[str] = Counter()
         self.hung: list[str] = []
+        #: Waits for the ends of jobs that took long, by key.
+        self.late: list[tuple[str, int]] = []
         self.leaked: list[str] = []
         self.clients: set[int] = set()
         self.left: set[int] = set()
@@ -168,6 +170,9 @@ class Ledger:
     def _on_hung(self, key: str, _ns: str) -> None:
         self.hung.append(f"a call about {key} did not return")
 
+    def _on_late(self, key: str, ns: str) -> None:
+        self.late.append((key, int(ns)))
+
     # -- the one who kills
 
     def _on_kill(self, who: str, pid: str, ns: str) -> None:
@@ -236,6 +241,9 @@ def check(ledger: Ledger) -> Columns:
     cut = [each.inc for job in ledger.jobs.values() for each in job.attempts if each.end is None]
     columns.counts["cut"], columns.counts["workers cut"] = len(cut), len(set(cut))
     columns.found["hung"] += ledger.hung
+    for key, ns in ledger.late:  # where workers die all the time a job may wait for long
+        if not any(each.end is not None and each.end > ns for each in ledger.jobs[key].attempts):
+            columns.found["hung"].append(f"the end of {key} was not told")
     gone = ledger.left | set(ledger.kills)
     columns.found["hung"] += [f"client {pid} did not end" for pid in ledger.clients - gone]
     columns.found["leaked"] += ledger.leaked

@@ -270,7 +270,7 @@ class Caller:
         try:
             if first is not None:
                 await self.bounded(key, first())
-            state = state_of(None, await self.bounded(key, ended))
+            state = state_of(None, await self.bounded(key, ended, "late"))
         except DaemonUnreachable:
             if asyncio.iscoroutine(ended):
                 ended.close()
@@ -283,14 +283,14 @@ class Caller:
             state = "cancelled", "-"
         self.note.write("told", key, *state)
 
-    async def bounded(self, key: str, call: Awaitable[Any]) -> Any:
-        """A call that must return."""
+    async def bounded(self, key: str, call: Awaitable[Any], otherwise: str = "hung") -> Any:
+        """A call that must return; else that word is written."""
         try:
             return await asyncio.wait_for(call, HANG_S)
         except DaemonUnreachable:
             raise
         except TimeoutError:
-            self.note.write("hung", key)
+            self.note.write(otherwise, key)
             raise DaemonUnreachable(f"no answer about {key}") from None
 
     async def end_waits(self) -> None:

@@ -43,6 +43,7 @@ KILL_A, KILL_9 = ("kill worker 10 15",), ("kill coordinator 9 15",)
 GOOD: dict[str, tuple[tuple[str, ...], ...]] = {
     "it ran": (job(), ran(), final()),
     "its result was not asked for": (job(), ran(), ("final k done ? 900",)),
+    "its end came late, as it ran late": (job(), ("late k 15",), ran(start=30, end=40), final()),
     "refused": (("invoke k quick 2", "refused k 3"),),
     "its fate is unknown, and it ran": (("invoke k quick 2", "unknown k 3"), ran()),
     "its worker was killed": (job(), ran(end=None), KILL_A, ran("b", 30, 40), final()),
@@ -137,6 +138,7 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "expired without a limit": ("wrong", (job(), final("expired"))),
     "a job of no client": ("unexpected", (ran(),)),
     "a call that did not return": ("hung", (("invoke k quick 2", "hung k 900"),)),
+    "an end that its client was not told": ("hung", (job(), ran(), ("late k 500",), final())),
     "a client that did not end": ("hung", (("client 22 1",),)),
     "a process that is left": ("leaked", (("leaked process 30 python -m gmpd",),)),
 }  # fmt: skip
