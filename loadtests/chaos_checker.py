@@ -10,7 +10,9 @@ nanoseconds of the machine's monotonic clock; INC names one process.
   ``late KEY NS`` (a job's end was awaited for long), ``bye PID NS``.
 - The one who kills writes ``kill WHO PID NS`` before the signal, ``dead PID NS`` after it took
   effect, and when all is quiet ``final KEY STATE HASH NS`` (``?``: the
-  result was not asked for) and ``leaked WHAT``.
+  result was not asked for), ``struck KEY PID,… NS``
+  (workers that died under a quarantined job, as the daemon says; it may not have reached its first
+  line there) and ``leaked WHAT``.
 
 It knows nothing of gmpd, so that a fault of gmpd cannot hide itself.
 """
@@ -67,6 +69,8 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)
     #: Ends that somebody was told: state, hash, when.
     told: list[tuple[str, str, int]] = field(default_factory=list)
+    #: Pids of the workers that died under it, as the daemon says.
+    struck: tuple[int, ...] = ()
     final: str | None = None
     finals: int = 0
 
@@ -188,6 +192,9 @@ class Ledger:
         job.final = state
         job.finals += 1
         job.told.append((state, hashed, int(ns)))
+
+    def _on_struck(self, key: str, pids: str, _ns: str) -> None:
+        self.jobs[key].struck = tuple(map(int, pids.split(",")))
 
     def _on_leaked(self, *what: str) -> None:
         self.leaked.append(" ".join(what))
@@ -332,7 +339,9 @@ def _why_not(ledger: Ledger, key: str, job: Job, state: str, hashed: str) -> str
         case "cancelled":
             return "" if job.cancelled else "no client cancelled it"
         case "quarantined":
-            deaths = sum(_died(ledger, attempt) for attempt in job.attempts)
+            dead = {p.pid for p in ledger.processes.values() if p.deaths} | ledger.kills.keys()
+            seen = sum(_died(ledger, attempt) for attempt in job.attempts)
+            deaths = max(seen, len(dead.intersection(job.struck)))
             return "" if deaths >= STRIKES else f"{deaths} workers died under it"
         case "unknown":
             return "" if job.kind == "once" else "it may be run again"

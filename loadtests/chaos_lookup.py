@@ -87,6 +87,10 @@ class LookUp:
         hashes = dict(zip(asked, await asyncio.gather(
             *[self._result(client, id_, waits) for id_ in asked]
         ), strict=True))  # fmt: skip
+        for id_ in [id_ for id_, state in states.items() if state == "quarantined"]:
+            story = await client.job(id_).story()
+            pids = ",".join(str(each.pid) for each in story if each.pid)
+            self._lines.append(f"struck {self.keys[id_]} {pids} {time.monotonic_ns()}\n")
         for id_, state in states.items():
             key, hashed = self.keys.pop(id_), hashes.get(id_, UNASKED if state == "done" else "-")
             self._lines.append(f"final {key} {state} {hashed} {time.monotonic_ns()}\n")

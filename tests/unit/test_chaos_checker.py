@@ -66,6 +66,10 @@ GOOD: dict[str, tuple[tuple[str, ...], ...]] = {
         job(), ran(end=None), ("kill worker 10 15",), ran("b", 20, None), ("kill worker 11 25",),
         ("worker c 12 9 26",), ran("c", 30, None), ("kill worker 12 35",), final("quarantined"),
     ),
+    "poison before the first line of its function": (
+        job(), ("kill worker 10 15", "kill worker 11 25", "worker c 12 9 26", "kill worker 12 35",
+                "struck k 10,11,12 890"), final("quarantined"),
+    ),
     "it began between the note and the death": (
         job(), KILL_A, ran(end=None, start=18), ("dead 10 19",), ran("b", 30, 40), final(),
     ),
@@ -129,6 +133,9 @@ PLANTED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
         "wrong", (job("flaky"), ran(outcome="error"), final("failed")),
     ),
     "poison without deaths": ("wrong", (job(), ran(), final("quarantined"))),
+    "poison by workers that lived": (
+        "wrong", (job(), KILL_A, ("struck k 10,11,12 890",), final("quarantined")),
+    ),
     "unknown although it may run again": (
         "wrong", (job(), ran(end=None), KILL_A, final("unknown")),
     ),
