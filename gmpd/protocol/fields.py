@@ -369,9 +369,8 @@ class Details(Report, total=False):
     told: bool
     #: The job that has the ``unique`` key.
     holder: str
-    # TIMEOUT: it could not begin in time. CANCELLED or TIMEOUT: its session withdrew it.
+    #: TIMEOUT: it could not begin in time.
     expired: bool
-    withdrawn: bool
 
 
 #: Row -> how it ended and what is to be said of it, for all rows that are not plainly OK.

@@ -154,17 +154,6 @@ class Cancelled(OfSession, frozen=True, gc=False):
         return self._kept(self.seqs)
 
 
-class Withdrawn(OfSession, frozen=True, gc=False):
-    """A session withdraws these jobs of its own: those that have not begun end so."""
-
-    seqs: list[int]
-    outcome: protocol.Outcome
-    text: str
-
-    def kept(self) -> Event | Kept:
-        return self._kept(self.seqs)
-
-
 class Pulled(OfSession, frozen=True, gc=False):
     """A session has room for ``n`` more items of a generator job."""
 
@@ -184,7 +173,7 @@ class SessionClosed(OfSession, frozen=True, gc=False):
 
 ClientEvent: TypeAlias = (
     SessionOpened | Defined | Undefined | Submitted | RoomDeclined | StartsRecalled | Cancelled
-    | Withdrawn | Pulled | Acknowledged | SessionClosed
+    | Pulled | Acknowledged | SessionClosed
 )  # fmt: skip
 
 

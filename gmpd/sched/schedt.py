@@ -194,8 +194,6 @@ class Sched:
                 self._cancels.cancel(session, event.seqs, now, force=event.force)
             case events.StartsRecalled():
                 ledger.gates.recall(event.limit, [now - ago_ns for ago_ns in event.ago_ns])
-            case events.Withdrawn():
-                self._withdrawals.of_session(session, event.seqs, event.outcome, event.text, now)
             case events.Pulled():
                 self._streams.pull(session, event.seq, event.n)
             case events.RoomDeclined():

@@ -12,7 +12,7 @@ from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Instruction, Revoke
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger, Withdrawal
-from gmpd.sched.records import Job, PRecord, Session
+from gmpd.sched.records import Job, PRecord
 from gmpd.sched.states import JobState
 from gmpd.sched.uniques import WAITS
 
@@ -36,13 +36,6 @@ class Withdrawals:
     def replace(self, job: Job, text: str, now: int) -> None:
         """A newer job replaces this one."""
         self.withdraw([job], (Outcome.CANCELLED, {"text": text}), now)
-
-    def of_session(
-        self, session: Session, seqs: Sequence[int], outcome: Outcome, text: str, now: int
-    ) -> None:
-        """A session withdraws jobs of its own."""
-        jobs = [job for seq in seqs if (job := session.jobs.get(seq)) is not None]
-        self.withdraw(jobs, (outcome, {"text": text, "withdrawn": True}), now)
 
     def withdraw(self, jobs: Sequence[Job], withdrawal: Withdrawal, now: int) -> None:
         """End those that have not begun, with this outcome and its details."""

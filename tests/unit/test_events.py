@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from gmpd.errors import InvariantError, ProtocolError
-from gmpd.protocol import Define, Finished, Outcome, Output, Progress, Submit
+from gmpd.protocol import Define, Finished, Output, Progress, Submit
 from gmpd.sched import events
 from gmpd.sched.events import AnyEvent, Event
 from gmpd.sched.history import EVENTS_KEPT
@@ -28,7 +28,6 @@ LARGE: tuple[AnyEvent, ...] = (
     events.RoomDeclined(1),
     events.StartsRecalled(1, ("k", 0, 9, 1.0), tuple(MANY)),
     events.Cancelled(1, MANY),
-    events.Withdrawn(1, MANY, Outcome.CANCELLED, "why " * 5000),
     events.Pulled(1, 1, 1),
     events.Acknowledged(1, 1),
     events.SessionClosed(1),
