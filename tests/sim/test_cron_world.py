@@ -165,7 +165,9 @@ class CronWorld(World):
             self.cron.tick()
 
     def set_clock(self) -> None:
-        """By many ticks. Retries that wait for a moment still come."""
+        """By many ticks. Retries that wait for a moment still come; a job that is held expires by
+        the clock that is not set."""
+        self.clock_was_set = True
         self.wall = max(1_000_000, self.wall + self.dice.choice((-3000, -500, 500, 3000)))
         self.pass_time()
 
