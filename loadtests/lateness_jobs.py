@@ -28,9 +28,9 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def sleeper(until: float) -> list[Late]:
-    """Sleep, again and again; how late each sleep ended."""
-    lates = []
-    while time.monotonic() < until:
+    """Sleep again and again, at least once; how late each sleep ended."""
+    lates: list[Late] = []
+    while not lates or time.monotonic() < until:
         began, cpu = time.monotonic(), time.process_time()
         time.sleep(PAUSE_S)
         late = time.monotonic() - began - PAUSE_S
