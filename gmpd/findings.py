@@ -24,6 +24,16 @@ DEATHS = 3
 WAITED_S = 5.0
 
 
+#: Jobs of a function from which on short ones are a finding, and their median run time (s).
+SMALL_JOBS = 10_000
+SMALL_S = 20e-6
+#: Steals from which on their use is looked at.
+STEALS = 1000
+#: Steps of coroutines beyond a slice that are a finding, and their share of all Gs started.
+OVERRUNS = 100
+OVERRUNS_SHARE = 0.01
+
+
 class Level(Enum):
     """How bad a finding is."""
 
@@ -52,6 +62,28 @@ def findings(seen: Status) -> Iterator[Finding]:
     yield from _workers(seen)
     for p in seen.ps:
         yield from _of_p(p)
+    yield from _wasteful(seen)
+
+
+def _wasteful(seen: Status) -> Iterator[Finding]:
+    """Work that costs more than it has to."""
+    for row in seen.functions:
+        jobs = sum(row.finished.values())
+        each_s = row.run.quantile_s(0.5)
+        if jobs >= SMALL_JOBS and each_s < SMALL_S:
+            what = f"{row.name}: half of its {jobs:,} jobs ran less than {each_s * 1e6:.2g} µs"
+            fix = "map(fn, items) sends many in one job; so does one call for a list of items"
+            yield Finding("functions", Level.WARN, what, fix)
+    hits = sum(p.steals.hit for p in seen.ps)
+    work, steal = seen.hist.get("occupied"), seen.hist.get("steal")
+    if hits >= STEALS and work is not None and steal is not None:
+        stolen_s = work.quantile_s(0.5) * sum(p.stolen for p in seen.ps) / hits
+        if stolen_s < (cost_s := steal.quantile_s(0.5)):
+            what = (
+                f"{hits:,} steals of {cost_s * 1e6:,.0f} µs brought {stolen_s * 1e6:,.0f} µs of"
+                " work each"
+            )
+            yield Finding("stealing", Level.WARN, what, "larger jobs, or fewer Ps")
 
 
 def _daemon(seen: Status) -> Iterator[Finding]:
@@ -112,6 +144,10 @@ def _of_p(p: PStatus) -> Iterator[Finding]:
         if each.over_s >= OVERRUN_S:
             what = f"{each.name} runs on, {each.over_s:.1f} s past its time limit"
             yield Finding(about, Level.WARN, what, "kill_after= ends it with its worker")
+    if p.overruns >= max(OVERRUNS, OVERRUNS_SHARE * p.schedtick):
+        what = f"coroutines kept it {p.overruns:,} times for a slice or more between two awaits"
+        fix = "await gmpd.gosched() in long loops, or gmpd.blocking(fn, ...); `gmpd trace` has them"
+        yield Finding(about, Level.WARN, what, fix)
     deaths = p.restarts.get("signal", 0) + p.restarts.get("exit", 0)
     if deaths >= DEATHS:
         what = f"its workers ended unasked {deaths} times"

@@ -6,6 +6,8 @@ from gmpd.findings import Finding, Level, findings
 from gmpd.status import (
     Blocked,
     Durable,
+    FunctionTotals,
+    Hist,
     Isolated,
     Overrun,
     PStatus,
@@ -14,6 +16,7 @@ from gmpd.status import (
     Results,
     Schedules,
     Status,
+    Steals,
 )
 
 
@@ -58,3 +61,35 @@ def test_everything_that_it_knows_is_named_with_a_remedy() -> None:
     ]
     refused = wrong(Status(durable=Durable("refused", why="its directory is open")))
     assert refused["durable jobs"].level is Level.BAD
+
+
+def hist(bits: int, n: int) -> Hist:
+    """``n`` values of so many bits, in nanoseconds."""
+    return Hist([n if k == bits else 0 for k in range(48)], 0, n)
+
+
+def test_jobs_that_are_too_small_are_named() -> None:
+    rows = [
+        FunctionTotals("m:tiny", {"ok": 20_000}, Hist(), hist(13, 20_000)),
+        FunctionTotals("m:few", {"ok": 100}, Hist(), hist(13, 100)),
+        FunctionTotals("m:long", {"ok": 20_000}, Hist(), hist(30, 20_000)),
+    ]
+    found = wrong(Status(functions=rows))
+    assert found.keys() == {"functions"}
+    assert "m:tiny: half of its 20,000 jobs" in found["functions"].what
+    assert "map(fn, items)" in found["functions"].fix
+
+
+def test_steals_that_cost_more_than_they_bring_are_named() -> None:
+    ps = [PStatus(0, state="idle", up=1, steals=Steals(2000, 5), stolen=2000)]
+    cheap = {"steal": hist(20, 2000), "occupied": hist(14, 9000)}
+    assert "2,000 steals of" in wrong(Status(ps=ps, hist=cheap))["stealing"].what
+    paid = {"steal": hist(14, 2000), "occupied": hist(20, 9000)}
+    assert not wrong(Status(ps=ps, hist=paid))
+
+
+def test_coroutines_that_do_not_await_are_counted() -> None:
+    often = PStatus(0, state="idle", up=1, overruns=500, schedtick=1000)
+    seldom = PStatus(0, state="idle", up=1, overruns=500, schedtick=1_000_000)
+    assert "500 times" in wrong(Status(ps=[often]))["P0"].what
+    assert not wrong(Status(ps=[seldom]))
