@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from gmpd.sched import instructions as do
 from gmpd.sched.events import Draining, TurnEnded
 from gmpd.sched.histogram import Histogram
 from gmpd.sched.leavers import p_of
-from gmpd.sched.records import Policy, PRecord, Session, earliest
+from gmpd.sched.records import Failure, Policy, PRecord, Session, earliest
 from gmpd.sched.schedt import Sched
 
 log = logging.getLogger("gmpd.coordinator")
@@ -91,7 +91,7 @@ class Coordinator:
         #: The last events.
         self.ring = Ring() if config.trace.enabled else None
         self.traffic = Traffic()
-        self._failures = FailureLog()
+        self._failure_log = FailureLog()
         self.failures = KeptFailures()
         self._trimming = Trimming()
         #: Called with the time (ns) on every turn of the loop, at least every ``tick_s`` seconds.
@@ -181,7 +181,7 @@ class Coordinator:
             self.watch,
             self.deadlines,
             JobViews(self.sched, self._pid_of),
-            self._failures,
+            self._have_failed,
             partial(self._broken, code=protocol.Ending.STOPPED),
         )
 
@@ -285,8 +285,7 @@ class Coordinator:
                 self._due(began)
                 self._decide()
                 if failures := self.sched.take_failures():
-                    self._failures.tell(failures, began)
-                    self.failures.add(failures, time.time())
+                    self._have_failed(failures)
                 if self._trimming.look(self.traffic.bytes_in, began):
                     give_back()
                 now = time.monotonic_ns()
@@ -297,6 +296,11 @@ class Coordinator:
                     self.on_tick(now)
         finally:
             self._close()
+
+    def _have_failed(self, failures: Sequence[Failure]) -> None:
+        """Attempts did not end well: the log names them, and the last ones are kept."""
+        self._failure_log.tell(failures, time.monotonic_ns())
+        self.failures.add(failures, time.time())
 
     def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
         ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +22,6 @@ import msgspec
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable_status import StoreSurvey
-from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.job_views import JobViews, with_stored
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
@@ -90,10 +89,11 @@ class DurableJobs:
         watch: Callable[[int, Callable[[], object]], None],
         deadlines: Deadlines,
         views: JobViews,
-        failures: FailureLog,
+        have_failed: Callable[[Sequence[Failure]], None],
         broken: Callable[[str], None],
     ) -> None:
-        """``broken`` is called when the store can be trusted no more."""
+        """``have_failed`` is called with attempts that did not end well, ``broken`` when the store
+        can be trusted no more."""
         self._place = place
         self._sched = sched
         self._send = send
@@ -105,7 +105,7 @@ class DurableJobs:
         self._session: Session | None = None
         self._accept_loss = False
         self._survey = StoreSurvey(partial(self.store, Survey()), deadlines)
-        self._failures = failures
+        self._have_failed = have_failed
         self._broken = broken
         #: Answers for volatile jobs that wait for the store's: by client and question.
         self._volatile: dict[tuple[Any, int], Any] = {}
@@ -199,8 +199,8 @@ class DurableJobs:
             self._send(link, protocol.Reply(request, ok, value))
 
     def failed(self, failure: Failure) -> None:
-        """An attempt did not end well: the log names it."""
-        self._failures.tell([failure], time.monotonic_ns())
+        """An attempt did not end well."""
+        self._have_failed([failure])
 
     def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""

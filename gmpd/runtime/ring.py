@@ -17,10 +17,9 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
-
-from msgspec import Struct, field
 
 from gmpd.runtime.sudog import Wait
 from gmpd.sched.sysmon import Trait
@@ -110,7 +109,8 @@ def _reason(kind: type) -> str:
     return "G wait" if hasattr(kind, "await_begins") else "IO wait"  # of a ``CoroG``
 
 
-class RingDump(Struct):
+@dataclass(slots=True)
+class RingDump:
     """Events and jobs as bytes, the oldest first, and what their numbers mean."""
 
     events: bytes = b""

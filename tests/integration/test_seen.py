@@ -220,7 +220,9 @@ def test_failures_are_kept_with_their_tracebacks_and_functions_are_counted(
         if row["function"] == name
     ]
     assert row["finished"] == {"error": 2}
-    assert served.cli("jobs", "top", "--sort", "failed", "-n", "1").stdout.rstrip().endswith(name)
+    # Jobs of another test have failed as often.
+    top = served.cli("jobs", "top", "--sort", "failed", "-n", "2").stdout
+    assert name in top
     assert client.page_url is None
 
 

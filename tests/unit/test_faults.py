@@ -18,7 +18,6 @@ from gmpd.daemon.clients import READ_WHY_NS, Clients
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
-from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.job_views import JobViews
 from gmpd.daemon.pool import WorkerPool
@@ -86,7 +85,7 @@ class Desk:
         )
         self.clients.durable = DurableJobs(
             "none here", self.sched, lambda *_: None, lambda *_: None, self.deadlines,
-            JobViews(self.sched, lambda _: None), FailureLog(), lambda _: None,
+            JobViews(self.sched, lambda _: None), lambda _: None, lambda _: None,
         )  # fmt: skip
         for peer in (b"1", b"2"):
             self.router.say(peer, protocol.hello("client", b"", {"name": f"c{peer.decode()}"}))
@@ -268,7 +267,7 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     made.cron = SimpleNamespace(drain=lambda: None)
     made.durable = DurableJobs(
         "none here", desk.sched, lambda *_: None, lambda *_: None, made.deadlines,
-        JobViews(desk.sched, lambda _: None), FailureLog(), lambda _: None,
+        JobViews(desk.sched, lambda _: None), lambda _: None, lambda _: None,
     )  # fmt: skip
     made.supervisor = SimpleNamespace(processes=processes)
     made._decide = lambda: None
