@@ -24,6 +24,7 @@ It does no IO and reads no clock: the shell executes ``Ports``. How an attempt i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -35,6 +36,7 @@ from gmpd.sched.durable_cancels import Cancels
 from gmpd.sched.durable_ends import Held, Judge, known_to, result_of
 from gmpd.sched.durable_functions import DefinedFunctions
 from gmpd.sched.durable_limits import LimitedShare, Sizes
+from gmpd.sched.durable_waiters import Waiters
 from gmpd.sched.records import Failure, Outcomes
 from gmpd.sched.stored import (
     Again,
@@ -51,12 +53,10 @@ from gmpd.sched.stored import (
     PutResult,
     QueuedJob,
     ReadLog,
-    Results,
     Retry,
     Revive,
     StoredFunction,
     StoredLog,
-    StoredResult,
     StoredSchedule,
     StoredState,
     StoreFailure,
@@ -147,8 +147,7 @@ class Durable:
         #: Jobs that ended before their frames, perhaps: they were cancelled or ran out of time.
         self._left: dict[bytes, int] = {}
         self._cancels = Cancels(self._by_id, self._end)
-        #: Clients that wait for the end of jobs: (link, request) of each.
-        self._waiters: dict[bytes, list[tuple[Any, int]]] = {}
+        self._waiters = Waiters(ports)
 
     def __repr__(self) -> str:
         more = ", more in the store" if self._backlog else ""
@@ -221,40 +220,11 @@ class Durable:
 
     def await_result(self, link: Any, request: int, id_: bytes) -> None:
         """Reply when this job has ended; at once if it has, or if there is no such job."""
-        waiter = link, request
-        self._waiters.setdefault(id_, []).append(waiter)
-
-        def told(answer: Answer | StoreFailure) -> None:
-            if waiter not in self._waiters.get(id_, ()):
-                return  # it ended meanwhile
-            if isinstance(answer, StoreFailure):
-                self._waiters[id_].remove(waiter)
-                self._ports.reply(link, request, ok=False, value=answer.text)
-                return
-            (result,) = _expect(answer, tuple)
-            if result is not None:
-                self._waiters[id_].remove(waiter)
-                self._reply_result(waiter, result)
-
-        self._ports.store(Results((id_,)), told)
-
-    def _reply_result(self, waiter: tuple[Any, int], result: StoredResult | bool) -> None:
-        link, request = waiter
-        self._ports.reply(link, request, ok=True, value=msgspec.to_builtins(result, **_PLAIN))
-
-    def _fail(self, text: str) -> None:
-        """The store has failed: those who wait for a result are told."""
-        waiters, self._waiters = self._waiters, {}
-        for link, request in (waiter for each in waiters.values() for waiter in each):
-            self._ports.reply(link, request, ok=False, value=text)
+        self._waiters.add(link, request, id_)
 
     def forget(self, link: Any) -> None:
         """A client has gone: it waits for nothing."""
-        self._waiters = {
-            id_: left
-            for id_, waiters in self._waiters.items()
-            if (left := [each for each in waiters if each[0] != link])
-        }
+        self._waiters.forget(link)
 
     def ask(self, link: Any, request: int, operation: Operation, owner: str | None = None) -> None:
         """A question, or a change, of stored jobs that needs no decision. ``owner``: to one that
@@ -353,7 +323,7 @@ class Durable:
             cancelled = list(_expect(answer, tuple))
             value = {"cancelled": cancelled, "asked": [*cancel.asked, *left]}
             self._ports.reply(link, request, ok=True, value=value)
-            self._ended_in_store(cancelled)
+            self._waiters.ended_in_store(cancelled)
 
         self._ports.store(CancelJobs(tuple(ids), self._ports.wall_ms()), told)
 
@@ -391,7 +361,7 @@ class Durable:
         self._submit(taken.jobs, taken.functions)
         if self._limited.took(taken.left, cut=taken.cut):
             self._backlog = True
-        self._ended_in_store(taken.ended)
+        self._waiters.ended_in_store(taken.ended)
         self._refill()
 
     def _recall(self, taken: Taken) -> None:
@@ -496,32 +466,14 @@ class Durable:
     def _finished(self, delivered: int, ids: list[bytes], rows: list[Ended]) -> Told:
         def told(answer: Answer | StoreFailure) -> None:
             if isinstance(answer, StoreFailure):
-                self._fail(answer.text)  # nothing is acknowledged: it runs again
+                self._waiters.fail(answer.text)  # nothing is acknowledged: it runs again
                 return
             self._ports.feed(events.Acknowledged(self._sid, delivered))
             for id_, row in zip(ids, rows, strict=True):
-                if waiters := self._waiters.pop(id_, None):
-                    result = result_of(row)
-                    for waiter in waiters:
-                        self._reply_result(waiter, result)
+                self._waiters.ended(id_, partial(result_of, row))
             self._refill()
 
         return told
-
-    def _ended_in_store(self, ids: Iterable[bytes]) -> None:
-        """Jobs ended that were not in the window: those who wait get the results from there."""
-        awaited = [id_ for id_ in ids if id_ in self._waiters]
-        if not awaited:
-            return
-
-        def told(answer: Answer | StoreFailure) -> None:
-            if isinstance(answer, StoreFailure):
-                return
-            for id_, result in zip(awaited, _expect(answer, tuple), strict=True):
-                for waiter in self._waiters.pop(id_, []) if result is not None else []:
-                    self._reply_result(waiter, result)
-
-        self._ports.store(Results(tuple(awaited)), told)
 
     def running(self, seqs: Iterable[int]) -> None:
         """Attempts have begun and did not end at once."""
@@ -571,7 +523,7 @@ class Durable:
         if isinstance(answer, StoreFailure):
             return
         swept = _expect(answer, Swept)
-        self._ended_in_store(swept.expired)
+        self._waiters.ended_in_store(swept.expired)
         if swept.next_ms is not None:
             soonest = self._ports.wall_ms() + SWEEP_MIN_MS
             self._sweep_ms = min(self._sweep_ms, max(swept.next_ms, soonest))
