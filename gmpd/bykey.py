@@ -39,7 +39,8 @@ class Unique:
     ``policy``: ``"return"``, it gets the outcome of the one that has the key (``unique="key"`` is
     the same); ``"raise"``, it is refused with ``errors.UniqueHeld``, which names that job;
     ``"replace"``, the other one is cancelled if it has not begun, and otherwise has to end first.
-    Durable jobs have keys of their own. Raises TypeError or ValueError that names what is wrong.
+    Durable jobs have keys of their own, and one that runs is asked to end. Raises TypeError or
+    ValueError that names what is wrong.
     """
 
     key: str

@@ -337,11 +337,6 @@ class JobOptions:
                 wire["delay"] = delay
         return wire
 
-    @property
-    def unique_policy(self) -> str:
-        """Its policy when another job has its key."""
-        return self.unique.policy if isinstance(self.unique, Unique) else "return"
-
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 

@@ -72,10 +72,6 @@ class StoredOptions:
     def __init__(self, declared: JobOptions, overrides: dict[str, Any] | None) -> None:
         self._of = declared, overrides
         self.options = declared.merged(**{**(overrides or {}), "durable": True})
-        if self.options.unique_policy == "replace":
-            raise ValueError(
-                f"unique={self.options.unique!r}: a durable job is not replaced; cancel it"
-            )
         declares = "backoff" not in (overrides or {})
         #: The options for the wire, and the parts that a function among them needs.
         self.wire, self.needs = packed_options(self.options, declared=declares)

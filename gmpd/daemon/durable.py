@@ -311,6 +311,7 @@ class DurableJobs:
                     id_, content_digest(digest, packed, payload, kept), digest, session.name,
                     options.priority, packed, payload, kept, now_ms, run_at, message.expires,
                     message.keep, options.unique, message.once, session.owner, limit,
+                    options.on_held == "replace",
                 )
             )  # fmt: skip
         policy.enqueue(peer, message.request, jobs, functions)

@@ -18,6 +18,7 @@ from gmpd.daemon.sqlite_cron import ScheduleTable
 from gmpd.daemon.sqlite_limited import UNLIMITED, LimitedJobs
 from gmpd.daemon.sqlite_rows import run_numbers, run_rows
 from gmpd.daemon.sqlite_schema import JOB_COLUMNS, job_of, pack_buffers, unpack_buffers
+from gmpd.daemon.sqlite_uniques import UniqueJobs
 from gmpd.sched.stored import (
     Again,
     Answer,
@@ -67,10 +68,12 @@ class JobTables:
         self.next_number = 1
         self.limited = LimitedJobs(db)
         self.blocked = BlockedJobs(db, self.limited.reload)
+        self.uniques = UniqueJobs(db, self._finish, self.limited.reload)
 
     def boot(self, now_ms: int) -> None:
         """The first thing in a new process: jobs that were leased run again, or, if they must not,
         end as unknown."""
+        self._db.execute("CREATE TEMP TABLE taken (number INTEGER PRIMARY KEY)")
         self._db.execute(
             "UPDATE jobs SET state = ?, ended_ms = ?, forget_ms = ? + keep_ms,"
             " outcome = 'lost', text = ?"
@@ -84,8 +87,8 @@ class JobTables:
         self._schedules.boot()
         self.limited.boot(now_ms)
         self._unblock()
+        self.uniques.boot(now_ms)
         self._drop_unused_functions()
-        self._db.execute("CREATE TEMP TABLE taken (number INTEGER PRIMARY KEY)")
         row = self._db.execute("SELECT max(number) FROM jobs").fetchone()
         self.next_number = (row[0] or 0) + 1
 
@@ -93,6 +96,7 @@ class JobTables:
         """A transaction was undone."""
         self.blocked.reload()
         self.limited.undone()
+        self.uniques.reload()
 
     def _unblock(self) -> None:
         """Modules that could not be imported may be there now."""
@@ -128,7 +132,8 @@ class JobTables:
         at = 0
         for operation in operations:
             end = at + len(operation.jobs)
-            yield PutResult(put.verdicts[at:end], put.numbers[at:end], put.ids[at:end])
+            own = put.verdicts[at:end], put.numbers[at:end], put.ids[at:end]
+            yield PutResult(*own, put.replaced)
             at = end
 
     def do(self, operation: Operation) -> Answer:  # noqa: C901 - a case per operation
@@ -138,14 +143,18 @@ class JobTables:
                 return self._put(operation)
             case TakeJobs():
                 return self._take(operation)
-            case GiveBack(numbers, run_at_ms):
+            case GiveBack(numbers, now_ms, run_at_ms):
                 self._give_back(numbers, run_at_ms)
+                return self.uniques.came_back(numbers, now_ms)
             case Finish():
                 self._finish(operation.rows)
                 ran = (StoredState.DONE, StoredState.FAILED)
                 self.blocked.ended_otherwise(r.number for r in operation.rows if r.state in ran)
-            case Retry():
-                self._retry(operation.rows)
+                return self.uniques.have_ended(row.number for row in operation.rows)
+            case Retry(again):
+                self._retry(again)
+                now_ms = max((row.attempt.ended_ms for row in again), default=0)
+                return self.uniques.came_back((row.number for row in again), now_ms)
             case Find(ids):
                 return tuple(self._find(id_) for id_ in ids)
             case Results(ids):
@@ -191,6 +200,7 @@ class JobTables:
         )
         jobs = operation.jobs
         first = self.next_number
+        replaced = None
         self._db.execute("SAVEPOINT put")
         inserted = self._insert(jobs, first)
         if inserted == len(jobs):
@@ -201,36 +211,42 @@ class JobTables:
         else:  # some are there already: one by one
             self._db.execute("ROLLBACK TO put")
             self._db.execute("RELEASE put")
+            self.uniques.forget_replaced()
             told = [self._put_one(job) for job in jobs]
+            replaced = self.uniques.take_replaced()
             verdicts = tuple(verdict for verdict, _, _ in told)
             numbers = tuple(number for _, number, _ in told)
             ids = tuple(id_ for _, _, id_ in told)
         if operation.schedule is not None and Verdict.HELD not in verdicts:
             self._schedules.save(operation.schedule)
         if operation.take:
+            aside = replaced.aside if replaced else frozenset()
             self._lease(
                 [
                     (number, job.once)
                     for number, job, verdict in zip(numbers, jobs, verdicts, strict=True)
-                    if verdict is Verdict.NEW
+                    if verdict is Verdict.NEW and job.id not in aside
                 ]
             )
-        return PutResult(verdicts, numbers, ids)
+        return PutResult(verdicts, numbers, ids, replaced)
 
-    def _insert(self, jobs: Sequence[NewJob], first: int) -> int:
-        """Insert those that are not there; how many that were. They are numbered from ``first``."""
+    def _insert(self, jobs: Sequence[NewJob], first: int, holder: bytes | None = None) -> int:
+        """Insert those that are not there; how many that were. They are numbered from ``first``.
+        ``holder``: the job for whose end they wait."""
+        text = "" if holder is None else f"job {holder.hex()} has its unique key"
         rows = [
             (
                 number, job.id, job.digest, job.function, job.client, job.owner,
-                job.run_at_ms > job.created_ms, job.priority, job.options, job.created_ms,
-                job.run_at_ms, job.expires_ms, job.keep_ms, job.unique, job.once, job.limit,
+                job.run_at_ms > job.created_ms if holder is None else 2, job.priority,
+                job.options, job.created_ms, job.run_at_ms, job.expires_ms, job.keep_ms, job.unique,
+                job.once, text, job.limit,
             )
             for number, job in enumerate(jobs, first)
         ]  # fmt: skip
         inserted = run_rows(
             self._db,
             "INSERT OR IGNORE INTO jobs VALUES",
-            "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', '', ?)",
+            "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 1, 0, 0, ?, ?, 0, '', ?, ?)",
             rows,
         )
         if inserted == len(jobs):
@@ -250,15 +266,12 @@ class JobTables:
         if row is not None:
             same = row[1:] == (job.digest, job.owner)
             return (Verdict.SAME if same else Verdict.CONFLICT), row[0], job.id
-        if job.unique is not None:
-            row = self._db.execute(
-                "SELECT number, id FROM jobs WHERE unique_key = ? AND owner = ?"
-                " AND ended_ms IS NULL",
-                (job.unique, job.owner),
-            ).fetchone()
-            if row is not None:
-                return Verdict.HELD, row[0], row[1]
-        self._insert([job], self.next_number)
+        holder = None
+        if job.unique is not None and (rivals := self.uniques.rivals(job)):
+            if not job.replaces:
+                return Verdict.HELD, rivals[-1].number, rivals[-1].id
+            holder = self.uniques.replace(rivals, job, self.next_number)
+        self._insert([job], self.next_number, holder)
         return Verdict.NEW, self.next_number - 1, job.id
 
     def _lease(self, jobs: Sequence[tuple[int, bool]]) -> None:
@@ -494,7 +507,7 @@ class JobTables:
             " AND number IN (SELECT number FROM payloads) AND (unique_key IS NULL OR NOT EXISTS"
             " (SELECT 1 FROM jobs AS other WHERE other.unique_key = jobs.unique_key"
             " AND other.owner = jobs.owner"
-            " AND other.ended_ms IS NULL AND other.number != jobs.number))",
+            " AND other.ended_ms IS NULL AND other.later != 2 AND other.number != jobs.number))",
             (now_ms, id_, StoredState.BLOCKED, StoredState.DONE),
         ).rowcount
         self.limited.reload()

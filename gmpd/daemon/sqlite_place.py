@@ -17,7 +17,7 @@ from gmpd.daemon.store import StoreRefusedError
 
 #: "gmpd" as a big-endian number, in the header of each of its databases.
 APPLICATION_ID = 0x676D7064
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: It updates from a list of values since then, and takes more than 999 of them.
 SQLITE_MIN = (3, 33)

@@ -13,6 +13,7 @@ from gmpd.protocol import Options
 from gmpd.sched.gates import Numbers
 from gmpd.sched.stored import StoredJob, StoredState
 
+#: ``later`` of a job: 0: it is due; 1: it waits for its time; 2: it waits for its ``unique`` key.
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE functions (
@@ -48,7 +49,9 @@ CREATE INDEX later ON jobs (run_at_ms) WHERE state = 0 AND later = 1;
 CREATE INDEX expiring ON jobs (expires_ms) WHERE state = 0 AND expires_ms IS NOT NULL;
 CREATE INDEX forgotten ON jobs (forget_ms) WHERE forget_ms IS NOT NULL;
 CREATE UNIQUE INDEX held ON jobs (unique_key, owner)
-    WHERE unique_key IS NOT NULL AND ended_ms IS NULL;
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL AND later != 2;
+CREATE UNIQUE INDEX waiting ON jobs (unique_key, owner)
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL AND later = 2;
 CREATE INDEX by_owner ON jobs (owner, number) WHERE owner != '';
 CREATE INDEX by_state ON jobs (state, number);
 CREATE INDEX tries ON attempts (number);
@@ -74,25 +77,38 @@ CREATE INDEX limited_tries ON jobs (limit_key)
 PRAGMA user_version = 3
 """
 
+#: The same of version 3 and 4.
+_TO_4 = """
+DROP INDEX held;
+CREATE UNIQUE INDEX held ON jobs (unique_key, owner)
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL AND later != 2;
+CREATE UNIQUE INDEX waiting ON jobs (unique_key, owner)
+    WHERE unique_key IS NOT NULL AND ended_ms IS NULL AND later = 2;
+PRAGMA user_version = 4
+"""
+
 #: Columns of ``job_of``.
 JOB_COLUMNS = (
     "jobs.number, jobs.id, functions.name, client, state, priority, attempt, deaths, created_ms,"
     " run_at_ms, ended_ms, expires_ms, keep_ms, unique_key,"
-    " jobs.number IN (SELECT number FROM temp.taken), text, owner, limit_key"
+    " jobs.number IN (SELECT number FROM temp.taken), text, owner, limit_key,"
+    " later = 2 AND ended_ms IS NULL"
 )
 
 
 def upgrade(db: sqlite3.Connection) -> None:
     """Make a database of an earlier version one of this: whole, or not at all."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version not in (1, 2):
+    if version not in (1, 2, 3):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
         if version == 1:
             _execute(db, _TO_2)
             _note_limits(db)
-        _execute(db, _TO_3)
+        if version <= 2:
+            _execute(db, _TO_3)
+        _execute(db, _TO_4)
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
@@ -142,5 +158,5 @@ def job_of(row: tuple[Any, ...]) -> StoredJob:
     """The job of a row of ``JOB_COLUMNS``."""
     values = list(row)
     values[4] = StoredState(values[4])
-    values[14] = bool(values[14])
+    values[14], values[18] = bool(values[14]), bool(values[18])
     return StoredJob(*values)

@@ -45,6 +45,7 @@ from gmpd.sched.stored import (
     Ended,
     Find,
     Finish,
+    Freed,
     GiveBack,
     ListJobs,
     NewJob,
@@ -53,6 +54,7 @@ from gmpd.sched.stored import (
     PutResult,
     QueuedJob,
     ReadLog,
+    Replaced,
     Retry,
     Revive,
     StoredFunction,
@@ -205,6 +207,8 @@ class Durable:
             for job, number, verdict in zip(jobs, result.numbers, result.verdicts, strict=True)
             if verdict is Verdict.NEW
         ]
+        if result.replaced is not None:
+            fresh = self._replaced(result.replaced, fresh)
         if not fresh:
             return
         if taken:
@@ -217,6 +221,16 @@ class Durable:
                 self.is_due(at_ms)
             self._sweep_by(job.expires_ms)
         self._refill()
+
+    def _replaced(
+        self, replaced: Replaced, fresh: list[tuple[NewJob, int]]
+    ) -> list[tuple[NewJob, int]]:
+        """Jobs have taken the places of others. Gives those of the new ones that may run."""
+        for job, _ in fresh:
+            self._sweep_by(job.expires_ms)
+        self._waiters.ended_in_store(replaced.ended)
+        self._cancels.replace(replaced)
+        return [(job, number) for job, number in fresh if job.id not in replaced.aside]
 
     def await_result(self, link: Any, request: int, id_: bytes) -> None:
         """Reply when this job has ended; at once if it has, or if there is no such job."""
@@ -404,7 +418,7 @@ class Durable:
         self._cancels.submitted([job.id for job in run])
 
     def _give_back(self, numbers: Sequence[int], at_ms: int | None = None) -> None:
-        self._ports.store(GiveBack(tuple(numbers), at_ms), _ignore)
+        self._ports.store(GiveBack(tuple(numbers), self._ports.wall_ms(), at_ms), self._freed)
         if at_ms is not None:
             self.is_due(at_ms)
 
@@ -440,7 +454,7 @@ class Durable:
         if back:
             self._give_back(back, None if self._draining else wall_ms + PAUSE_MS)
         if again:
-            self._ports.store(Retry(tuple(again)), _ignore)
+            self._ports.store(Retry(tuple(again)), self._freed)
             self.is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
 
@@ -471,9 +485,17 @@ class Durable:
             self._ports.feed(events.Acknowledged(self._sid, delivered))
             for id_, row in zip(ids, rows, strict=True):
                 self._waiters.ended(id_, partial(result_of, row))
+            self._freed(answer)
             self._refill()
 
         return told
+
+    def _freed(self, answer: Answer | StoreFailure) -> None:
+        """Jobs that have ended, or came back, may have had keys for which others wait."""
+        if isinstance(answer, Freed):
+            self._backlog = True
+            self._waiters.ended_in_store(answer.ended)
+            self._refill()
 
     def running(self, seqs: Iterable[int]) -> None:
         """Attempts have begun and did not end at once."""
@@ -497,6 +519,8 @@ class Durable:
                 job["runs_since_ms"] = None if held is None else held.started_ms or None
                 if held is not None:
                     job |= self._ports.where(held.seq)
+                elif job["waits"]:
+                    job["stage"] = {"stage": "held", "holder": ""}
                 elif job["limit"] and job["state"] == StoredState.QUEUED:
                     due = job["run_at_ms"] <= self._ports.wall_ms()
                     job["waits_for"] = self._ports.limit(job["limit"]) if due else None
@@ -542,7 +566,3 @@ class Durable:
 def _expect(answer: Any, kind: type[_A]) -> _A:
     assert isinstance(answer, kind), answer
     return answer
-
-
-def _ignore(_answer: Answer | StoreFailure) -> None:
-    """A later answer tells: they come in order."""

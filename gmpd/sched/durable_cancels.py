@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from gmpd.sched.durable_ends import Held
+from gmpd.sched.stored import Replaced, replaced_by
 
 
 class Cancel:
@@ -44,6 +45,14 @@ class Cancels:
         """These have come into the window."""
         for cancel in self._open:
             cancel.asked += self._ask([id_ for id_ in ids if id_ in cancel.ids], cancel.force)
+
+    def replace(self, replaced: Replaced) -> None:
+        """The store has others that take the places of these. One that is not in the window any
+        more comes back to the store, which ends it."""
+        for id_, by in replaced.asked:
+            if (held := self._window.get(id_)) is not None:
+                held.why = replaced_by(by)
+                self._ask([id_], force=False)
 
     def _ask(self, ids: Iterable[bytes], force: bool) -> list[bytes]:
         asked = [held for id_ in ids if (held := self._window.get(id_)) is not None]

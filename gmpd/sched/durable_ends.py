@@ -36,7 +36,7 @@ _NOT_REGISTERED = ("gmpd.errors", "NotRegistered")
 class Held:
     """A job in the window: what was submitted as ``seq``."""
 
-    __slots__ = ("cancelling", "job", "limit", "seq", "started_ms")
+    __slots__ = ("cancelling", "job", "limit", "seq", "started_ms", "why")
 
     def __init__(self, job: QueuedJob, seq: int, limit: str) -> None:
         self.job = job
@@ -44,8 +44,14 @@ class Held:
         #: The key of its limit; empty: it has none.
         self.limit = limit
         self.cancelling = False
+        #: Why it is cancelled; empty: a client asked for it.
+        self.why = ""
         #: When it was reported to run (ms); 0: not yet.
         self.started_ms = 0
+
+    def why_it_ended(self, text: str) -> str:
+        """It was cancelled, and ended with ``text``."""
+        return f"{self.why}: {text}" if self.why and text else self.why or text
 
 
 class _End(Protocol):
@@ -134,7 +140,7 @@ class Judge:
         job = held.job
         options = self._parsed(job.options)[0]
         if held.cancelling:
-            return end(StoredState.CANCELLED, attempt.text)
+            return end(StoredState.CANCELLED, held.why_it_ended(attempt.text))
         if error and _kind_of(error) == _NOT_REGISTERED:
             return Again(
                 job.number, job.attempt, job.deaths, job.spared, attempt.ended_ms + BLOCKED_MS,
@@ -156,7 +162,7 @@ class Judge:
         if job.once:
             return end(StoredState.UNKNOWN, attempt.text)
         if held.cancelling:
-            return end(StoredState.CANCELLED, attempt.text)
+            return end(StoredState.CANCELLED, held.why_it_ended(attempt.text))
         blamed = bool(details.get("blamed", True))
         deaths = job.deaths + blamed
         if deaths >= self._strikes:
@@ -193,7 +199,8 @@ def _unbegun(held: Held, attempt: Attempt) -> Ended | None:
     """It has not begun, or left its frame as it was asked to."""
     if not held.cancelling:
         return None
-    attempt = msgspec.structs.replace(attempt, outcome=Outcome.CANCELLED.name.lower())
+    text = held.why_it_ended(attempt.text)
+    attempt = msgspec.structs.replace(attempt, outcome=Outcome.CANCELLED.name.lower(), text=text)
     return Ended(held.job.number, StoredState.CANCELLED, b"", (), attempt)
 
 

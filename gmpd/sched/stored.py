@@ -85,6 +85,8 @@ class NewJob(Struct, frozen=True, gc=False):
     owner: str = ""
     #: The key of its ``limit``; empty: it has none.
     limit: str = ""
+    #: It takes the place of the job that has its ``unique`` key.
+    replaces: bool = False
 
 
 class QueuedJob(Struct, frozen=True, gc=False):
@@ -194,6 +196,8 @@ class StoredJob(Struct, frozen=True, gc=False):
     owner: str = ""
     #: The key of its ``limit``; empty: it has none.
     limit: str = ""
+    #: It waits for the end of the job that has its ``unique`` key.
+    waits: bool = False
 
 
 class StoredResult(Struct, frozen=True, gc=False):
@@ -249,12 +253,36 @@ class PutJobs(Struct, frozen=True, gc=False):
     schedule: StoredSchedule | None = None
 
 
+class Replaced(Struct, frozen=True, gc=False):
+    """The fate of jobs whose places others have taken. ``ended``: they had not left the store.
+    ``asked``: (id, the other one's id) of those that had: they are to end, and the others wait for
+    that. ``aside``: new jobs among these that are not to run now."""
+
+    aside: frozenset[bytes]
+    ended: tuple[bytes, ...]
+    asked: tuple[tuple[bytes, bytes], ...]
+
+
+def replaced_by(id_: bytes) -> str:
+    """The text of the attempt that does not follow."""
+    return f"replaced by job {id_.hex()} with the same unique key"
+
+
+class Freed(Struct, frozen=True, gc=False):
+    """Jobs that waited for ``unique`` keys are due. ``ended``: ids of jobs that came back, and
+    ended as they are replaced."""
+
+    ended: tuple[bytes, ...] = ()
+
+
 class PutResult(Struct, frozen=True, gc=False):
-    """``numbers``: of each job; of one that is HELD the number of the job that holds the key."""
+    """``numbers``: of each job; of one that is HELD the number of the job that holds the key, or
+    that is the next one to do so. ``replaced``: by any job of the same transaction."""
 
     verdicts: tuple[Verdict, ...]
     numbers: tuple[int, ...]
     ids: tuple[bytes, ...]
+    replaced: Replaced | None = None
 
 
 class TakeJobs(Struct, frozen=True, gc=False):
@@ -290,9 +318,10 @@ class Taken(Struct, frozen=True, gc=False):
 
 class GiveBack(Struct, frozen=True, gc=False):
     """These were taken and have not begun: they wait again, as they were. ``run_at_ms``: until
-    then, if not None. Gives None."""
+    then, if not None. Gives ``Freed``, or None."""
 
     numbers: tuple[int, ...]
+    now_ms: int
     run_at_ms: int | None = None
 
 
@@ -307,7 +336,7 @@ class Ended(Struct, frozen=True, gc=False):
 
 
 class Finish(Struct, frozen=True, gc=False):
-    """These have ended for good. Gives None."""
+    """These have ended for good. Gives ``Freed``, or None."""
 
     rows: tuple[Ended, ...]
 
@@ -325,7 +354,7 @@ class Again(Struct, frozen=True, gc=False):
 
 
 class Retry(Struct, frozen=True, gc=False):
-    """These are tried again. Gives None."""
+    """These are tried again. Gives ``Freed``, or None."""
 
     rows: tuple[Again, ...]
 
@@ -459,7 +488,7 @@ Operation: TypeAlias = (
 )  # fmt: skip
 
 Answer: TypeAlias = (
-    PutResult | Taken | Swept | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
+    PutResult | Taken | Swept | Freed | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
     | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
     | dict[StoredState, int] | StoredLog | tuple[StoredSchedule, ...] | Surveyed | None
 )  # fmt: skip

@@ -130,6 +130,33 @@ def test_cancel_unique_at_and_expires(daemon: Daemon, record: str, short_tmp: Pa
     assert (third != holder, client.job(third).result(30)) == (True, "third")
 
 
+def test_a_job_takes_the_place_of_another_across_a_restart(
+    daemon: Daemon, record: str, short_tmp: Path
+) -> None:
+    newest = gmpd.Unique("k", policy="replace")
+    client = daemon.client()
+    first = client.options(unique=newest).enqueue(jobs.hold, record, str(short_tmp / "go"))
+    wait_until(lambda: client.job(first).state == "running", "it runs", timeout=30)
+    second = client.options(unique=newest).enqueue(jobs.note, record, "second")
+    third = client.options(unique=newest).enqueue(jobs.note, record, "third")
+    with pytest.raises(JobCancelled, match=f"replaced by job {third}"):
+        client.job(second).result(30)
+    assert client.options(unique="k").enqueue(jobs.note, record, "fourth") == third
+    assert "another job has its unique key" in str(client.job(third).explain())
+    client = daemon.restart()
+    assert client.job(third).result(30) == "third"
+    assert client.job(first).state == "cancelled"
+    assert [each.text for each in client.job(first).story()] == [
+        f"replaced by job {third} with the same unique key"
+    ]
+    assert words(record) == ["start", "third"]
+    asleep = client.options(unique=newest).enqueue(asyncio.sleep, 3600)
+    wait_until(lambda: client.job(asleep).state == "running", "it sleeps", timeout=30)
+    last = client.options(unique=newest).enqueue(jobs.note, record, "last")
+    assert client.job(last).result(30) == "last"
+    assert client.job(asleep).state == "cancelled"
+
+
 def test_a_function_that_is_gone_after_a_restart_blocks_its_job_until_it_is_back(
     daemon: Daemon, record: str, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "jobs.sqlite")
     db.executescript(
         "DROP INDEX due; DROP INDEX limited; DROP INDEX limited_ends; DROP INDEX limited_tries;"
+        "DROP INDEX waiting;"
         "ALTER TABLE jobs DROP COLUMN limit_key;"
         "CREATE INDEX due ON jobs (priority DESC, number) WHERE state = 0 AND later = 0;"
         "PRAGMA user_version = 1"
@@ -256,7 +257,7 @@ def test_any_number_of_jobs_goes_in_and_ends(store: SqliteStore, n: int) -> None
     numbers = put(store, *map(new, range(n)), take=True).numbers
     assert len(set(numbers)) == n
     store.apply([Finish(tuple(map(ended, numbers[: n // 2])))])
-    store.apply([GiveBack(numbers[n // 2 :])])
+    store.apply([GiveBack(numbers[n // 2 :], NOW)])
     assert ids(take(store, 1000)) == list(range(n // 2, n))
     (counts,) = store.apply([Count()])
     expected = {StoredState.QUEUED: n - n // 2, StoredState.DONE: n // 2}
@@ -309,9 +310,9 @@ def test_results_stories_and_counts(store: SqliteStore) -> None:
 
 def test_given_back_jobs_are_taken_again(store: SqliteStore) -> None:
     numbers = put(store, new(1), new(2, once=True), take=True).numbers
-    store.apply([GiveBack(numbers)])
+    store.apply([GiveBack(numbers, NOW)])
     assert ids(take(store)) == [1, 2]
-    store.apply([GiveBack(numbers, NOW + 9)])
+    store.apply([GiveBack(numbers, NOW, NOW + 9)])
     assert take(store).next_ms == NOW + 9
 
 

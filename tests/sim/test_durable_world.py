@@ -393,10 +393,13 @@ class World:
             if self.jobs[id_].once and id_ not in self.revived:
                 assert self.starts[id_] <= 1
             if result.state is StoredState.CANCELLED:  # type: ignore[union-attr]
-                assert id_ in self.cancelled
+                assert self.may_be_cancelled(id_)
             if result.state is StoredState.EXPIRED:  # type: ignore[union-attr]
                 assert self.jobs[id_].expires_ms is not None
                 self.expired += 1
+
+    def may_be_cancelled(self, id_: bytes) -> bool:
+        return id_ in self.cancelled
 
     def unended(self) -> list[bytes]:
         ids = sorted(self.acknowledged)

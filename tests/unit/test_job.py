@@ -172,7 +172,6 @@ def test_a_unique_key_has_a_policy() -> None:
     assert JobOptions(unique=Unique("k")).to_wire() == {"unique": "k"}
     replacing = JobOptions(unique=Unique("k", "replace"))
     assert replacing.to_wire() == {"unique": "k", "on_held": "replace"}
-    assert JobOptions(unique="k").unique_policy == "return"
     with pytest.raises(ValueError, match="policy='both': must be one of return, replace, raise"):
         Unique("k", "both")
     with pytest.raises(TypeError, match=r"unique=\('k', 'raise'\): a key must be a text"):
