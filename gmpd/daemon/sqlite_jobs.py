@@ -563,8 +563,10 @@ class JobTables:
 
 
 def _how_put(operation: Operation) -> bool | None:
-    """Whether it takes the jobs that it stores; None: it stores none."""
-    return operation.take if isinstance(operation, PutJobs) else None
+    """Whether it takes the jobs that it stores; None: it stores none, or a schedule with them."""
+    if not isinstance(operation, PutJobs) or operation.schedule is not None:
+        return None
+    return operation.take
 
 
 def content_digest(

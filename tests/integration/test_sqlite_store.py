@@ -30,6 +30,7 @@ from gmpd.sched.stored import (
     Finish,
     GiveBack,
     ListJobs,
+    LoadSchedules,
     NewJob,
     Operation,
     PutJobs,
@@ -41,6 +42,7 @@ from gmpd.sched.stored import (
     StoredFunction,
     StoredJob,
     StoredResult,
+    StoredSchedule,
     StoredState,
     Story,
     Survey,
@@ -250,6 +252,18 @@ def test_jobs_that_are_stored_together_get_the_verdicts_of_one_by_one(
     finally:
         together.close()
         alone.close()
+
+
+def test_the_schedules_of_ticks_that_are_stored_together_are_stored(store: SqliteStore) -> None:
+    schedules = [StoredSchedule(name, "every 1", NOW, (), NOW) for name in "ab"]
+    store.apply(
+        [
+            PutJobs((FUNCTION,), (new(n),), True, schedule)
+            for n, schedule in enumerate([*schedules, None])
+        ]
+    )
+    (found,) = store.apply([LoadSchedules()])
+    assert found == tuple(schedules)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 255, 256, 257, 600])
