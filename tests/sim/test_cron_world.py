@@ -273,7 +273,7 @@ class EndsNotAwaited(CronWorld):
 
 
 @pytest.mark.parametrize(
-    ("world", "seed"), [(RowsAfterTheJob, 189), (RowsBeforeTheJob, 3), (EndsNotAwaited, 0)]
+    ("world", "seed"), [(RowsAfterTheJob, 11), (RowsBeforeTheJob, 4), (EndsNotAwaited, 0)]
 )
 def test_a_planted_fault_is_found(world: type[CronWorld], seed: int) -> None:
     """``seed``: the first that found it; when the worlds change, another may."""
