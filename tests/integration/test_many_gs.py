@@ -68,5 +68,5 @@ def test_cycles_that_outlive_their_tenure_are_collected_in_the_end(client: RawCl
         client.receive(0.2)
         top = max(top, p_of(client)["rss"])
     assert all(outcome is Outcome.OK for outcome, _, _ in client.outcomes(jobs))
-    assert top < 1_000_000_000, "a busy machine may be late for a pass, but not for all"
+    assert top < 1_400_000_000, "a busy machine may be late for passes, but not for all"
     wait_until(lambda: p_of(client)["gc"]["full"] > 0, "the passes were counted")
