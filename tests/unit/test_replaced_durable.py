@@ -98,6 +98,13 @@ def tables() -> Iterator[Tables]:
     it.db.close()
 
 
+@pytest.fixture
+def alone() -> Iterator[Tables]:
+    it = Tables()
+    yield it
+    it.db.close()
+
+
 def text(id_: bytes) -> str:
     return f"replaced by job {id_.hex()} with the same unique key"
 
@@ -201,17 +208,18 @@ def test_an_undone_transaction_leaves_those_that_wait(tables: Tables) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_together_they_get_what_they_get_one_by_one(seed: int) -> None:
+def test_together_they_get_what_they_get_one_by_one(
+    tables: Tables, alone: Tables, seed: int
+) -> None:
     dice = random.Random(seed)
     jobs = [
         new(bytes([n]) * 16, key=dice.choice("kl"), replaces=dice.random() < 0.6) for n in range(9)
     ]
     puts: list[Operation] = [PutJobs((FUNCTION,), (job,), False) for job in jobs]
-    together, alone = Tables(), Tables()
-    answers: list[Any] = [*together.tables.do_all(puts)]
+    answers: list[Any] = [*tables.tables.do_all(puts)]
     one_by_one = [alone.do(put) for put in puts]
     assert [(a.verdicts, a.ids) for a in answers] == [(a.verdicts, a.ids) for a in one_by_one]
-    assert together.take() == alone.take()
+    assert tables.take() == alone.take()
 
 
 def test_a_store_of_version_3_is_brought_up_to_date(tmp_path: Path) -> None:
