@@ -38,7 +38,6 @@ from gmpd.daemon.admin import Fanout  # noqa: E402
 from gmpd.daemon.clients import Clients  # noqa: E402
 from gmpd.daemon.deadlines import Deadlines  # noqa: E402
 from gmpd.daemon.durable import DurableJobs  # noqa: E402
-from gmpd.daemon.failures import FailureLog  # noqa: E402
 from gmpd.daemon.faults import Faults  # noqa: E402
 from gmpd.daemon.job_views import JobViews  # noqa: E402
 from gmpd.daemon.traffic import Traffic  # noqa: E402
@@ -173,7 +172,7 @@ class Desk:
             lambda *_: None,
             self.deadlines,
             JobViews(self.sched, lambda _: None),
-            FailureLog(),
+            lambda _: None,
             lambda _: None,
         )
         self.workers = Workers(
