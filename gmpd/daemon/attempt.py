@@ -39,7 +39,7 @@ from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.progress import Progress
 from gmpd.runtime.remote import ChanRouter
-from gmpd.runtime.ring import END, STEP
+from gmpd.runtime.ring import END, STEP, that_takes_steps
 from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
 
@@ -117,9 +117,9 @@ class Attempt:
 
     __slots__ = (
         "adopted", "advice", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
-        "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options",
-        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow",
-        "task", "thread", "timer", "token", "unopened", "waits", "want", "window", "worker",
+        "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options", "out_buffers",
+        "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow", "stepped", "task",
+        "thread", "timer", "token", "unopened", "waits", "want", "window", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -152,7 +152,7 @@ class Attempt:
         self.thread: int | None = None
         self.timer: asyncio.TimerHandle | None = None
         #: It gave a coroutine, which the loop drives; its first step may still be to come.
-        self.adopted = False
+        self.adopted = self.stepped = False  # stepped: its steps are recorded in P's ring
         #: The coordinator knows, or is about to, that it waits while others begin.
         self.waits = False
         self.cancelling = False
@@ -556,7 +556,8 @@ class _Metered:
         source = self._awaitable
         steps = source if inspect.iscoroutine(source) else source.__await__()
         error: BaseException | None = None
-        ring = attempt.worker.loop.p.ring
+        ring = that_takes_steps(attempt.worker.loop.p.ring)
+        attempt.stepped = ring is not None
         while True:
             request: Any = END
             began = clock()

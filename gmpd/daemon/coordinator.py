@@ -304,7 +304,7 @@ class Coordinator:
 
     def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
         ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))
-        ring.settle()
+        ring.settle(ended)
 
     def _decide(self) -> None:
         """Execute the policy's instructions, until executing them makes no new events."""

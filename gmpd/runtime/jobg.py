@@ -72,7 +72,8 @@ class JobG(Task):
 
     def woken(self, ring: Ring) -> None:
         """Its wait is over."""
-        ring.add((WAKE, time.monotonic_ns(), 0, self._job.token))
+        if self._job.stepped:
+            ring.add((WAKE, time.monotonic_ns(), 0, self._job.token))
 
     def _returned(self, value: Any) -> None:
         super()._returned(value)

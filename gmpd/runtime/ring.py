@@ -30,6 +30,9 @@ ROW_BYTES: Final = WIDTH * 8
 #: Events of an array, and of the ring: 2 MB. Jobs are as many again.
 CHUNK: Final = 1024
 EVENTS_MAX: Final = 64 * CHUNK
+#: Events in a second beyond which the steps of jobs that begin are left out: the ring would go back
+#: less than 6 s, and short coroutines would take a tenth longer.
+EVENTS_PER_S: Final = 10_000
 #: Functions whose names are kept; jobs of others are shown by number.
 NAMES_MAX: Final = 10_000
 #: Wait reasons by types; those of more types are looked up each time.
@@ -129,13 +132,20 @@ class RingDump:
 class Ring:
     """The newest ``EVENTS_MAX`` events, and as many jobs, of one process."""
 
-    __slots__ = ("_chunks", "_jobs", "_jobs_kept", "_new", "add", "codes", "lost", "names")
+    __slots__ = (
+        "_chunk_ns", "_chunks", "_jobs", "_jobs_kept", "_new", "_resume_ns", "add", "codes", "lost",
+        "names", "takes_steps",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._new: list[int] = []
         #: Append one event: the list's own method.
         self.add: Callable[[Event], None] = self._new.extend
         self._chunks: deque[array[int]] = deque()
+        #: Whether async jobs that begin now are to record their steps. Of one job all or none are.
+        self.takes_steps = True
+        #: When the newest chunk began to fill, and when steps are taken again.
+        self._chunk_ns = self._resume_ns = 0
         #: Of each batch, its columns one after the other.
         self._jobs: deque[array[int]] = deque()
         self._jobs_kept = 0
@@ -145,15 +155,23 @@ class Ring:
         #: Functions of jobs by their numbers.
         self.names: dict[int, str] = {}
 
-    def settle(self) -> None:
+    def settle(self, now_ns: int) -> None:
         """Move new events into an array, if there are enough. P calls this when it polls."""
         if len(self._new) >= CHUNK * WIDTH:
-            new = self._new
-            n = len(new) // WIDTH * WIDTH
-            self._chunks.append(array("q", new[:n]))
-            del new[:n]  # others may have appended meanwhile
-            if len(self._chunks) > EVENTS_MAX // CHUNK:
-                self.lost += len(self._chunks.popleft()) // WIDTH
+            self._move(now_ns)
+        if not self.takes_steps and now_ns >= self._resume_ns:
+            self.takes_steps, self._chunk_ns = True, now_ns
+
+    def _move(self, now_ns: int) -> None:
+        new = self._new
+        n = len(new) // WIDTH * WIDTH
+        self._chunks.append(array("q", new[:n]))
+        del new[:n]  # others may have appended meanwhile
+        if len(self._chunks) > EVENTS_MAX // CHUNK:
+            self.lost += len(self._chunks.popleft()) // WIDTH
+        self._resume_ns = self._chunk_ns + n // WIDTH * (10**9 // EVENTS_PER_S)
+        self._chunk_ns = now_ns
+        self.takes_steps = now_ns >= self._resume_ns
 
     def add_jobs(
         self, tokens: list[int], began_ns: list[int], ran_us: list[int], functions: list[int]
@@ -204,6 +222,11 @@ class Ring:
                 turned[column::WIDTH] = batch[column * n : (column + 1) * n]
             found.append(turned)
         return b"".join(each.tobytes() for each in reversed(found))
+
+
+def that_takes_steps(ring: Ring | None) -> Ring | None:
+    """The ring in which an async job that begins now records its steps, if any."""
+    return ring if ring is not None and ring.takes_steps else None
 
 
 def rows_of(data: bytes) -> Sequence[Event]:

@@ -11,23 +11,27 @@ from gmpd.runtime.ring import (
     CODES_MAX,
     END,
     EVENTS_MAX,
+    EVENTS_PER_S,
     IDLE,
     NAMES_MAX,
     ROW_BYTES,
     STEP,
     Ring,
     rows_of,
+    that_takes_steps,
 )
 from gmpd.runtime.sleepers import Sleeper
 
 EVERYTHING = 1 << 30
+#: From one event to the next, so that there are not too many in a second.
+SLOW_NS = 10**9 // EVENTS_PER_S
 
 
 def test_events_are_told_in_their_order_whether_settled_or_not() -> None:
     ring = Ring()
     for n in range(2 * CHUNK + 5):
         ring.add((STEP | 3 << 8, n, n + 1, 7))
-        ring.settle()
+        ring.settle(n * SLOW_NS)
     events = rows_of(ring.dump(0, EVERYTHING).events)
     assert events == [(STEP | 3 << 8, n, n + 1, 7) for n in range(2 * CHUNK + 5)]
 
@@ -37,7 +41,7 @@ def test_it_keeps_the_newest_and_says_how_many_it_lost() -> None:
     total = EVENTS_MAX + 3 * CHUNK
     for n in range(total):
         ring.add((IDLE, n, n, 0))
-        ring.settle()
+        ring.settle(n * SLOW_NS)
     dump = ring.dump(0, EVERYTHING)
     kept = rows_of(dump.events)
     assert len(kept) <= EVENTS_MAX
@@ -68,7 +72,7 @@ def test_old_ones_are_left_out_and_so_is_what_does_not_fit() -> None:
     ring = Ring()
     for n in range(4 * CHUNK):
         ring.add((IDLE, n, n, 0))
-        ring.settle()
+        ring.settle(n * SLOW_NS)
     ring.add_jobs([1], [5], [0], [0])
     ring.add_jobs([2], [10**9], [0], [0])
     recent = ring.dump(3 * CHUNK, EVERYTHING)
@@ -103,3 +107,30 @@ def test_tables_are_bounded() -> None:
     for n in range(CODES_MAX + 10):
         assert ring.codes[type(f"T{n}", (), {})] == ring.codes[asyncio.Future]
     assert len(ring.codes) <= CODES_MAX
+
+
+def filled(ring: Ring, began_ns: int, each_ns: int) -> int:
+    """The time at which a chunk has been filled, with so much time for each event."""
+    now = began_ns
+    for _ in range(CHUNK):
+        now += each_ns
+        ring.add((IDLE, now, now, 0))
+        ring.settle(now)
+    return now
+
+
+def test_jobs_record_no_steps_while_there_are_too_many_events() -> None:
+    """Until the time has passed in which as many events may come."""
+    ring = Ring()
+    now = filled(ring, 0, SLOW_NS)
+    assert that_takes_steps(ring) is ring
+    began, now = now, filled(ring, now, SLOW_NS // 10)
+    assert that_takes_steps(ring) is None
+    paid = began + CHUNK * SLOW_NS
+    ring.settle(paid - 1)
+    assert that_takes_steps(ring) is None
+    ring.settle(paid)
+    assert that_takes_steps(ring) is ring
+    assert that_takes_steps(None) is None
+    filled(ring, paid, SLOW_NS)
+    assert that_takes_steps(ring) is ring
