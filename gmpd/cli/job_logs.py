@@ -12,7 +12,8 @@ import click
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
-from gmpd.client.stored import log_text, parse_job_id
+from gmpd.client.stored import log_text
+from gmpd.job_ids import parse_job_id
 
 #: Seconds between two looks at the output of a job that is followed.
 FOLLOW_S = 0.25

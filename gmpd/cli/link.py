@@ -21,7 +21,7 @@ from gmpd.cli.ls import daemons
 from gmpd.client.discovery import far, reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe
-from gmpd.client.stored import UNKNOWN, ended, parse_job_id
+from gmpd.client.stored import UNKNOWN, ended
 from gmpd.client.streams import Incoming, Stream
 from gmpd.client.sync import Client
 from gmpd.codec import FunctionRef, error_summary, to_plain
@@ -29,6 +29,7 @@ from gmpd.config import Layer
 from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered, RemoteError
 from gmpd.interpreter import current_directory
 from gmpd.job import JobOptions
+from gmpd.job_ids import parse_job_id
 from gmpd.protocol import ADMIN, Outcome
 from gmpd.submit.events import JobDone
 

@@ -29,7 +29,6 @@ from gmpd.client.stored import (
     Storable,
     ended,
     failed,
-    parse_job_id,
     prepare_storable,
     storable,
 )
@@ -39,6 +38,7 @@ from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, NoAnswer
+from gmpd.job_ids import parse_job_id
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
 from gmpd.submit.batch import Options

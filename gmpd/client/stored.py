@@ -6,7 +6,6 @@ A durable job outlives its client, so nothing here holds one: a handle is an id 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -20,6 +19,7 @@ from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import GmpdError, UniqueHeld
 from gmpd.explain import Explanation, explain
 from gmpd.job import DEFAULTS, JobOptions, options_of
+from gmpd.job_ids import new_job_id, parse_job_id
 from gmpd.protocol import Outcome
 from gmpd.sched.stored import StoredState, Verdict
 from gmpd.submit.batch import Options
@@ -42,28 +42,6 @@ class Storable(NamedTuple):
     blob: Blob
     #: The fields of protocol.Enqueue that are for the store.
     stored: dict[str, Any]
-
-
-def new_job_id() -> bytes:
-    """A UUIDv7: by the time in milliseconds, then at random, so ids of one program are in order."""
-    head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    tail = bytearray(os.urandom(10))
-    tail[0] = 0x70 | tail[0] & 0x0F
-    tail[2] = 0x80 | tail[2] & 0x3F
-    return head + bytes(tail)
-
-
-def parse_job_id(text: str) -> bytes:
-    """The 16 bytes of an id in hex, with or without dashes. Raises ValueError."""
-    try:
-        id_ = bytes.fromhex(text.replace("-", ""))
-    except (ValueError, AttributeError, TypeError):
-        id_ = b""
-    if len(id_) != 16:
-        raise ValueError(
-            f"{text!r} is no id of a job: 32 hex digits, as enqueue() and future.job_id give it"
-        )
-    return id_
 
 
 class StoredOptions:

@@ -25,7 +25,6 @@ from gmpd.client.stored import (
     Storable,
     StoredJob,
     accepted,
-    parse_job_id,
     prepare_storable,
     storable,
 )
@@ -34,6 +33,7 @@ from gmpd.client.streams import Stream
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import NoAnswer
+from gmpd.job_ids import parse_job_id
 from gmpd.timeouts import checked
 
 #: Jobs that may wait in the client for the daemon's window before submit waits.

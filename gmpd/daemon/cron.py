@@ -8,7 +8,6 @@ none: it belongs to one program.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gmpd.daemon.durable import Asker, DurableJobs, named_function
 from gmpd.daemon.registry import Registry
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.errors import ConfigError
+from gmpd.job_ids import new_job_id
 from gmpd.periodic import CatchUp, Overlap, Schedule, zone_named
 from gmpd.sched.cron import Cron, Entry, Periodic
 from gmpd.sched.stored import (
@@ -324,7 +324,7 @@ class CronJobs(Asker):
         if is_known and policy is None:
             raise ConfigError(self.failure or "the schedules are being loaded: ask again")
         if is_known and method == "cron_run":
-            self._put(name, _new_id(), self.wall_ms(), None, self._ran(peer, request))
+            self._put(name, new_job_id(), self.wall_ms(), None, self._ran(peer, request))
             return
         if is_known and policy is not None:
             policy.pause(name) if method == "cron_pause" else policy.resume(name)
@@ -348,11 +348,6 @@ def tick_id(name: str, tick: int) -> bytes:
     tail[0] = 0x80 | tail[0] & 0x0F
     tail[2] = 0x80 | tail[2] & 0x3F
     return tick.to_bytes(6, "big") + bytes(tail)
-
-
-def _new_id() -> bytes:
-    """Of a run that is no tick."""
-    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
 
 
 def _plan(function: protocol.Declaration, declared: protocol.DeclaredSchedule) -> Plan:

@@ -11,9 +11,10 @@ import pytest
 
 from gmpd.client import storing
 from gmpd.client.calls import Answer
-from gmpd.client.stored import Storable, parse_job_id, prepare_storable
+from gmpd.client.stored import Storable, prepare_storable
 from gmpd.client.storing import BATCH_BYTES, BATCH_JOBS, Gathering, StoreBatch, batches
 from gmpd.errors import DaemonUnreachable, GmpdError
+from gmpd.job_ids import parse_job_id
 from gmpd.sched.stored import Verdict
 
 

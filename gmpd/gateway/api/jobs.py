@@ -6,13 +6,13 @@ any reader, whatever becomes of the gateway.
 
 from __future__ import annotations
 
-import os
 import time
 from base64 import b64encode
 from typing import Any
 
 from gmpd.gateway.api import shapes
 from gmpd.gateway.api.questions import Questions
+from gmpd.job_ids import new_job_id
 from gmpd.sched.stored import StoredState, Verdict
 
 #: States in which a durable job has a result.
@@ -221,7 +221,7 @@ async def submit(ask: Questions, _params: shapes.NoParams, body: shapes.NewJob) 
     options = {**(declared["options"] or {}), **given, "durable": True, "plain": True}
     options.setdefault("capture", True)
     protocol.options(options)
-    id_ = _new_id()
+    id_ = new_job_id()
     answer = await ask.store(
         FunctionRef("name", body.function), id_, blob, options, _stored(declared, body.options)
     )
@@ -240,15 +240,6 @@ def _stored(declared: dict[str, Any], options: shapes.CallOptions) -> dict[str, 
         "keep": int(keep * 1000),
         "once": declared["once"],
     }
-
-
-def _new_id() -> bytes:
-    """A UUIDv7, as clients make them."""
-    head = (time.time_ns() // 1_000_000).to_bytes(6, "big")
-    tail = bytearray(os.urandom(10))
-    tail[0] = 0x70 | tail[0] & 0x0F
-    tail[2] = 0x80 | tail[2] & 0x3F
-    return head + bytes(tail)
 
 
 async def cancel(ask: Questions, params: shapes.OfJob, body: shapes.CancelJob) -> shapes.Changed:
