@@ -17,7 +17,7 @@ from loadtests.chaos_client import state_of
 
 #: Jobs of one question for their states.
 ASKED = 1000
-#: Of so many jobs that are done, one is asked for its result, too.
+#: The look-up asks for the result of one done job in this many.
 RESULTS = 4
 #: Questions for results at a time.
 AT_A_TIME = 200

@@ -46,7 +46,7 @@ LOST_S = 120.0
 
 
 class Looks:
-    """What each process had when it was seen last, in the order in which they began."""
+    """The memory of each process at the last look, in the order in which they began."""
 
     def __init__(self) -> None:
         self.coordinator: list[float] = []
@@ -54,7 +54,7 @@ class Looks:
         self.recycles = 0
 
     def look(self, client: gmpd.Client) -> None:
-        """Once more."""
+        """Look at the coordinator and at the workers that serve."""
         status = client.call("status")
         self.coordinator.append(rss_mb(status["pid"]))
         for p in status["ps"]:
@@ -97,7 +97,7 @@ def submitted(client: gmpd.Client) -> Iterator[tuple[Future[Any], int]]:
 
 
 def run(client: gmpd.Client, recycles: int) -> dict[str, Any]:
-    """Jobs until so many workers were replaced."""
+    """Submit jobs until ``recycles`` workers were replaced."""
     looks, jobs = Looks(), submitted(client)
     flying: deque[tuple[Future[Any], int]] = deque()
     stored: list[tuple[str, int]] = []
