@@ -290,7 +290,7 @@ class Coordinator:
                     give_back()
                 now = time.monotonic_ns()
                 self.loop_lag.add(now - began)
-                if self.ring is not None:
+                if self.ring is not None and self.ring.takes_turn(began, now):
                     self._record_turn(self.ring, began, now)
                 if self.on_tick is not None:
                     self.on_tick(now)

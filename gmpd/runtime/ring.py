@@ -33,6 +33,10 @@ EVENTS_MAX: Final = 64 * CHUNK
 #: Events in a second beyond which the steps of jobs that begin are left out: the ring would go back
 #: less than 6 s, and short coroutines would take a tenth longer.
 EVENTS_PER_S: Final = 10_000
+#: Turns of the coordinator that take this long are recorded, and one shorter in TURN_EVERY_NS:
+#: at 20,000 turns a second the ring would go back 3 s.
+LONG_TURN_NS: Final = 100_000
+TURN_EVERY_NS: Final = 1_000_000
 #: Functions whose names are kept; jobs of others are shown by number.
 NAMES_MAX: Final = 10_000
 #: Wait reasons by types; those of more types are looked up each time.
@@ -60,7 +64,8 @@ class Kind(IntEnum):
     #: Victim | (thief + 1) << 24; asked, at; count: the coordinator revoked leases, if there is a
     #: thief to steal them.
     REVOKED = 7
-    #: Jobs in the global queue; began, ended; unfinished ones: a turn of the coordinator.
+    #: Jobs in the global queue; began, ended; unfinished ones: a turn of the coordinator, if
+    #: ``Ring.takes_turn``.
     TURN = 8
     #: P; at, 0; epoch: a worker serves, or has died.
     READY = 9
@@ -133,8 +138,8 @@ class Ring:
     """The newest ``EVENTS_MAX`` events, and as many jobs, of one process."""
 
     __slots__ = (
-        "_chunk_ns", "_chunks", "_jobs", "_jobs_kept", "_new", "_resume_ns", "add", "codes", "lost",
-        "names", "takes_steps",
+        "_chunk_ns", "_chunks", "_jobs", "_jobs_kept", "_new", "_resume_ns", "_turn_ns", "add",
+        "codes", "lost", "names", "takes_steps",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -146,6 +151,8 @@ class Ring:
         self.takes_steps = True
         #: When the newest chunk began to fill, and when steps are taken again.
         self._chunk_ns = self._resume_ns = 0
+        #: From when on a short turn is recorded.
+        self._turn_ns = 0
         #: Of each batch, its columns one after the other.
         self._jobs: deque[array[int]] = deque()
         self._jobs_kept = 0
@@ -172,6 +179,13 @@ class Ring:
         self._resume_ns = self._chunk_ns + n // WIDTH * (10**9 // EVENTS_PER_S)
         self._chunk_ns = now_ns
         self.takes_steps = now_ns >= self._resume_ns
+
+    def takes_turn(self, began_ns: int, ended_ns: int) -> bool:
+        """Whether to record a turn of the coordinator: long ones, and one per millisecond."""
+        if ended_ns - began_ns < LONG_TURN_NS and ended_ns < self._turn_ns:
+            return False
+        self._turn_ns = ended_ns + TURN_EVERY_NS
+        return True
 
     def add_jobs(
         self, tokens: list[int], began_ns: list[int], ran_us: list[int], functions: list[int]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from gmpd.runtime.coro import GOSCHED
 from gmpd.runtime.g import G
 from gmpd.runtime.ring import (
@@ -13,9 +15,11 @@ from gmpd.runtime.ring import (
     EVENTS_MAX,
     EVENTS_PER_S,
     IDLE,
+    LONG_TURN_NS,
     NAMES_MAX,
     ROW_BYTES,
     STEP,
+    TURN_EVERY_NS,
     Ring,
     rows_of,
     that_takes_steps,
@@ -47,6 +51,16 @@ def test_it_keeps_the_newest_and_says_how_many_it_lost() -> None:
     assert len(kept) <= EVENTS_MAX
     assert kept[-1][1] == total - 1
     assert dump.lost == total - len(kept)
+
+
+def test_of_short_turns_one_in_a_while_is_taken_and_every_long_one() -> None:
+    ring = Ring()
+    turns = [(n * 50_000, n * 50_000 + 40_000) for n in range(100)]
+    taken = [began for began, ended in turns if ring.takes_turn(began, ended)]
+    assert len(taken) == pytest.approx(100 * 50_000 / TURN_EVERY_NS, abs=1)
+    ended = turns[-1][1]
+    long = [(ended + n * LONG_TURN_NS, ended + (n + 1) * LONG_TURN_NS) for n in range(5)]
+    assert all(ring.takes_turn(*turn) for turn in long)
 
 
 def test_jobs_come_in_columns_and_are_told_in_rows() -> None:
