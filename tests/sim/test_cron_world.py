@@ -28,8 +28,7 @@ from gmpd.sched.stored import (
     Verdict,
 )
 from tests.desk import MS
-from tests.sim import test_durable_world as durable_world
-from tests.sim.test_durable_world import FUNCTION, World, encode
+from tests.sim.test_durable_world import FUNCTION, World, encode, finds, hunt, live, seeds_to_find
 
 SEEDS = 300
 PERIOD = 100
@@ -215,20 +214,9 @@ class CronWorld(World):
         assert not lost, "a tick's job has no end"
 
 
-def live(seed: int, world: type[CronWorld] = CronWorld) -> CronWorld:
-    it = world(seed)
-    try:
-        it.live_for(durable_world.STEPS)
-        it.come_to_rest()
-    except BaseException as error:
-        error.add_note(f"seed {seed}")
-        raise
-    return it
-
-
 @pytest.mark.parametrize("first", range(0, SEEDS, 100))
 def test_each_tick_runs_once_whatever_crashes(first: int) -> None:
-    worlds = [live(seed) for seed in range(first, first + 100)]
+    worlds = [live(seed, CronWorld) for seed in range(first, first + 100)]
     assert sum(world.boots for world in worlds) > 100
     assert sum(len(world.ticks) for world in worlds) > 1000
 
@@ -277,17 +265,8 @@ class EndsNotAwaited(CronWorld):
 )
 def test_a_planted_fault_is_found(world: type[CronWorld], seed: int) -> None:
     """``seed``: the first that found it; when the worlds change, another may."""
-    assert finds(world, seed) or seeds_to_find(world) <= SEEDS
+    assert finds(world, seed) or seeds_to_find(world, SEEDS) <= SEEDS
 
 
-def finds(world: type[CronWorld], seed: int) -> bool:
-    try:
-        live(seed, world)
-    except (AssertionError, KeyError):
-        return True
-    return False
-
-
-def seeds_to_find(world: type[CronWorld]) -> int:
-    """How many worlds it takes."""
-    return next((seed + 1 for seed in range(SEEDS) if finds(world, seed)), SEEDS + 1)
+if __name__ == "__main__":
+    hunt(CronWorld)

@@ -2,13 +2,12 @@
 in the store, and all come to their ends; never more of a key at once, or within an interval, than
 may be. Jobs without limits are not held up by those that wait.
 
-Planted faults, each a wake-up that is forgotten, are found.
+Planted faults, each a wake-up that is forgotten, are found. Worlds without end:
+`python -m tests.sim.test_durable_limits_world`.
 """
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections import Counter, deque
 
 import msgspec
@@ -19,7 +18,7 @@ from gmpd.daemon.sqlite_limited import LimitedJobs
 from gmpd.sched.durable_limits import LimitedShare, Sizes
 from tests.desk import MS
 from tests.sim import test_durable_world as durable_world
-from tests.sim.test_durable_world import World
+from tests.sim.test_durable_world import World, hunt, live
 
 SEEDS = 1000
 #: Key, at once, starts, seconds.
@@ -83,15 +82,9 @@ class LimitedWorld(World):
         assert share._waiting == waiting
 
 
-def live(seed: int, world: type[LimitedWorld] = LimitedWorld) -> LimitedWorld:
-    it = durable_world.live(seed, world)
-    assert isinstance(it, LimitedWorld)
-    return it
-
-
 @pytest.mark.parametrize("first", range(0, SEEDS, 100))
 def test_jobs_that_are_left_in_the_store_come_to_their_ends(first: int) -> None:
-    worlds = [live(seed) for seed in range(first, first + 100)]
+    worlds = [live(seed, LimitedWorld) for seed in range(first, first + 100)]
     assert sum(world.most_left > 1 for world in worlds) > 50, "too tame: few were left"
     assert sum(world.most_waiting == world.sizes.limited for world in worlds) > 20
 
@@ -167,16 +160,8 @@ def test_a_forgotten_wake_up_is_found(
 
 def live_all() -> None:
     for seed in range(SEEDS):
-        live(seed)
-
-
-def hunt(first: int) -> None:
-    """Worlds without end: `python -m tests.sim.test_durable_limits_world`."""
-    for seed in itertools.count(first):
-        live(seed)
-        if seed % 1000 == 999:
-            print(f"{seed + 1 - first:,} worlds: nothing found", flush=True)
+        live(seed, LimitedWorld)
 
 
 if __name__ == "__main__":
-    hunt(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
+    hunt(LimitedWorld)

@@ -6,8 +6,6 @@ Planted faults, each a wake-up that is forgotten or an end that is not awaited, 
 
 from __future__ import annotations
 
-import itertools
-import sys
 from collections import Counter
 
 import msgspec
@@ -27,8 +25,7 @@ from gmpd.sched.stored import (
     Story,
     Verdict,
 )
-from tests.sim import test_durable_world as durable_world
-from tests.sim.test_durable_world import FUNCTION, World
+from tests.sim.test_durable_world import FUNCTION, World, finds, hunt, live, seeds_to_find
 
 SEEDS = 400
 
@@ -114,17 +111,11 @@ class ReplacingWorld(World):
         assert not self.tables.uniques._successors
 
 
-def live(seed: int, world: type[ReplacingWorld] = ReplacingWorld) -> ReplacingWorld:
-    it = durable_world.live(seed, world)
-    assert isinstance(it, ReplacingWorld)
-    return it
-
-
 @pytest.mark.parametrize("first", range(0, SEEDS, 100))
 def test_the_last_job_of_a_key_runs_alone_whatever_crashes(first: int) -> None:
     total: Counter[str] = Counter()
     for seed in range(first, first + 100):
-        total += live(seed).tally
+        total += live(seed, ReplacingWorld).tally
     for each in ("held", "replaced", "waited"):
         assert total[each] > 20, f"too tame: {total}"
 
@@ -238,19 +229,8 @@ class ReplacedComesBack(ReplacingWorld):
 )
 def test_a_planted_fault_is_found(world: type[ReplacingWorld], seed: int) -> None:
     """``seed``: the first that found it; when the worlds change, another may."""
-    assert durable_world.finds(world, seed) or durable_world.seeds_to_find(world) <= SEEDS
-
-
-def hunt(first: int) -> None:
-    """The planted faults, then worlds without end:
-    `python -m tests.sim.test_durable_unique_world`."""
-    for world in ReplacingWorld.__subclasses__():
-        print(f"{world.__name__}: found after {durable_world.seeds_to_find(world)} worlds")
-    for seed in itertools.count(first):
-        live(seed)
-        if seed % 1000 == 999:
-            print(f"{seed + 1 - first:,} worlds: nothing found", flush=True)
+    assert finds(world, seed) or seeds_to_find(world, SEEDS) <= SEEDS
 
 
 if __name__ == "__main__":
-    hunt(int(sys.argv[1]) if len(sys.argv) > 1 else SEEDS)
+    hunt(ReplacingWorld)
