@@ -71,10 +71,23 @@ class Queue(Struct, rename={"in_queue": "global"}):
     unfinished: int = 0
 
 
+class Unread(Struct):
+    """A client that does not read."""
+
+    client: str = ""
+    #: Since the first outcome that it has not confirmed was sent, in seconds.
+    for_s: float = 0.0
+    #: Outcomes that it has not confirmed, and their bytes.
+    outcomes: int = 0
+    bytes: int = 0
+
+
 class Results(Struct):
     """Results that clients have not taken."""
 
     bytes: int = 0
+    #: Clients that have read nothing for a second, the longest first: the first of them.
+    unread: list[Unread] = field(default_factory=list)
     #: The first clients over their limit, by name, and how many there are.
     full: list[str] = field(default_factory=list)
     full_clients: int = 0
@@ -105,6 +118,10 @@ class FunctionTotals(Struct):
     run: Hist = field(default_factory=Hist)
     #: On Ps, in seconds: less than the run time of jobs that wait or block.
     occupied_s: float = 0.0
+    #: Results of a MiB or more: how many, their bytes, and those of the largest.
+    large_results: int = 0
+    large_bytes: int = 0
+    largest_bytes: int = 0
 
 
 class Overrun(Struct):

@@ -10,7 +10,7 @@ import click
 
 from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
-from gmpd.findings import UNBLOCK
+from gmpd.findings import LINTS, UNBLOCK, Finding, problems
 from gmpd.status import (
     Durable,
     Isolated,
@@ -23,6 +23,8 @@ from gmpd.status import (
     read,
 )
 
+#: Lints that are shown.
+WARNINGS_SHOWN = 5
 #: Columns of a terminal by default.
 WIDTH = 80
 
@@ -32,6 +34,7 @@ WIDTH = 80
 @click.option("--events", is_flag=True, help="Show the last events of the scheduler instead.")
 def command(app: App, events: bool) -> None:
     """Show the daemon, its queue, and what runs on each P. --json prints the whole snapshot.
+    It ends with warnings, if the work costs more than it has to; `gmpd doctor` has all findings.
     --events shows the last events and decisions of the scheduler for bug reports: numbers,
     function and client names, no values.
 
@@ -50,10 +53,10 @@ def command(app: App, events: bool) -> None:
             _show_events(app, client.call("history"))
             return
         answer = client.call("status")
-    if app.as_json:
-        app.json(answer)
-        return
     seen = read(answer)
+    if app.as_json:
+        app.json({**answer, "warnings": [each.as_map() for each in problems(seen)]})
+        return
     app.data(headline(seen))
     for line in (isolated_line(seen.isolated), full_line(seen.results)):
         if line:
@@ -66,7 +69,7 @@ def command(app: App, events: bool) -> None:
         app.data(line)
     if line := children_line(seen.ps):
         app.data(line)
-    for line in table(seen.ps, seen.isolated.workers):
+    for line in (*table(seen.ps, seen.isolated.workers), *warning_lines(problems(seen))):
         app.data(line)
 
 
@@ -191,6 +194,20 @@ def overruns(ps: Sequence[PStatus]) -> list[str]:
                 f"  {each.name} of {each.client or '?'} on P{p.p},"
                 f" {each.over_s:,.1f} s past it{waits}"
             )
+    return lines
+
+
+def warning_lines(found: Sequence[Finding]) -> list[str]:
+    """The first lints with their remedies; other findings are shown above. Nothing without any."""
+    lints = [each for each in found if each.code in LINTS]
+    if not lints:
+        return []
+    lines = ["", f"warnings: {len(lints):,}"]
+    for each in lints[:WARNINGS_SHOWN]:
+        text = f"{each.about}: {each.what}" + (f" → {each.fix}" if each.fix else "")
+        lines.append(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    if (more := len(lints) - WARNINGS_SHOWN) > 0:
+        lines.append(f"  {more:,} more: gmpd doctor")
     return lines
 
 

@@ -46,6 +46,7 @@ from gmpd.status import (
     Schedules,
     Status,
     Steals,
+    Unread,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ OVERRUNS_SHOWN = 10
 FUNCTIONS_SHOWN = 5
 #: How many clients that take no results are named.
 FULL_SHOWN = 10
+#: A client that has read nothing for this long is named.
+UNREAD_SHOWN_NS = 1_000_000_000
 #: Keys of limits whose jobs are looked at, and how many with waiting jobs are named.
 LIMITS_LOOKED_AT = 1000
 LIMITS_SHOWN = 10
@@ -107,7 +110,7 @@ def snapshot(c: Observed) -> Status:
         procs=c.procs,
         sessions=len(c.clients),
         queue=_queue(c.sched, now),
-        results=_results(c.sched),
+        results=_results(c.sched, now),
         jobs=_jobs(c.sched),
         functions=_functions(c.sched),
         children=c.sched.counters.children,
@@ -146,13 +149,28 @@ def _limits(sched: Sched, now: int) -> list[KeyLimit]:
     return [key_limit(gate, now) for gate in waiting[:LIMITS_SHOWN]]
 
 
-def _results(sched: Sched) -> Results:
+def _results(sched: Sched, now: int) -> Results:
     return Results(
         bytes=sched.untaken,
+        unread=_unread(sched, now),
         full=[session.name for session in sched.full[:FULL_SHOWN]],
         full_clients=len(sched.full),
         held_back=sched.held_back,
     )
+
+
+def _unread(sched: Sched, now: int) -> list[Unread]:
+    found = [
+        Unread(
+            client=session.name,
+            for_s=(now - since) / 1e9,
+            outcomes=len(session.outcomes.seqs) + session.delivered - session.acked,
+            bytes=session.untaken,
+        )
+        for session in sched.sessions.values()
+        if (since := session.unread_since_ns) is not None and now - since >= UNREAD_SHOWN_NS
+    ]
+    return sorted(found, key=lambda each: -each.for_s)[:FULL_SHOWN]
 
 
 def _jobs(sched: Sched) -> Jobs:
@@ -174,6 +192,9 @@ def _functions(sched: Sched) -> list[FunctionTotals]:
             wait=_hist(row.wait),
             run=_hist(row.run),
             occupied_s=row.occupied_ns / 1e9,
+            large_results=row.large,
+            large_bytes=row.large_bytes,
+            largest_bytes=row.largest,
         )
         for row in sched.counters.functions.shown()
     ]

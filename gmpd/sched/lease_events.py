@@ -21,6 +21,7 @@ from gmpd.sched.instructions import (
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger
 from gmpd.sched.limits import Limits
+from gmpd.sched.per_function import LARGE_BYTES
 from gmpd.sched.ps import Ps
 from gmpd.sched.records import Buffers, Job, PRecord, Session
 from gmpd.sched.replacing import Replacing
@@ -63,7 +64,11 @@ class LeaseEvents:
         jobs = [record.end_lease(token) for token in message.tokens]
         found = [job for job in jobs if job is not None]
         occupied_ns = [us * 1000 for us in message.occupied_us]
-        costs_ns = _costs_ns(message, buffers, occupied_ns)
+        sizes = _sizes(message, buffers)
+        costs_ns = occupied_ns
+        if sizes is not None:
+            self._count_large(jobs, sizes)
+            costs_ns = _costs_ns(occupied_ns, sizes)
         if len(found) < len(jobs):
             gone = [t for t, job in zip(message.tokens, jobs, strict=True) if job is None]
             self._unknown(record, gone, now)
@@ -88,6 +93,12 @@ class LeaseEvents:
         else:
             self._finish_each(jobs, message, buffers, now)
         self._ps.rest(record)
+
+    def _count_large(self, jobs: list[Job | None], sizes: list[int]) -> None:
+        functions = self._counters.functions
+        for job, size in zip(jobs, sizes, strict=True):
+            if size >= LARGE_BYTES and job is not None and job.session.parent is None:
+                functions.of(job.fn).add_large(size)
 
     def recovered(
         self, record: PRecord, message: Finished, buffers: Sequence[Buffers], now: int
@@ -240,13 +251,18 @@ class LeaseEvents:
                 self._out.append(NotifyNotCancelled(job.session, [job.seq]))
 
 
-def _costs_ns(message: Finished, buffers: Sequence[Buffers], occupied_ns: list[int]) -> list[int]:
+def _sizes(message: Finished, buffers: Sequence[Buffers]) -> list[int] | None:
+    """The bytes of each result; None if all are small."""
+    if message.buffer_counts is None and sum(map(len, message.payloads)) < SMALL_BYTES:
+        return None
+    return [
+        len(payload) + sum(map(len, own))
+        for payload, own in zip(message.payloads, buffers, strict=True)
+    ]
+
+
+def _costs_ns(occupied_ns: list[int], sizes: list[int]) -> list[int]:
     """The cost of each job for the credit of its function: the time it occupied P, and that of its
     result's way. By time alone, a P gets hundreds of short jobs with large results, and the
     outcomes behind them wait until the coordinator has read all of those."""
-    if message.buffer_counts is None and sum(map(len, message.payloads)) < SMALL_BYTES:
-        return occupied_ns
-    return [
-        ns + NS_PER_BYTE * (len(payload) + sum(map(len, own)))
-        for ns, payload, own in zip(occupied_ns, message.payloads, buffers, strict=True)
-    ]
+    return [ns + NS_PER_BYTE * size for ns, size in zip(occupied_ns, sizes, strict=True)]

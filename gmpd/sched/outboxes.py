@@ -100,7 +100,7 @@ class Outboxes:
             raise ProtocolError(f"Ack of {outcomes}, {session.delivered} were sent")
         session.acked = outcomes
         while session.batches and session.batches[0][0] <= outcomes:
-            _, nbytes = session.batches.popleft()
+            _, nbytes, _ = session.batches.popleft()
             session.unacked_bytes -= nbytes
         if session.full and session.untaken <= self._untaken_max // 2:
             session.full = False
@@ -108,7 +108,7 @@ class Outboxes:
         if session.outcomes.seqs:
             self._dirty[session.sid] = session
 
-    def flush(self, out: list[Instruction]) -> None:
+    def flush(self, out: list[Instruction], now: int) -> None:
         """The outcomes to send now: a message to each session in turn, up to ``TURN_BYTES``."""
         dirty, nbytes = self._dirty, 0
         if not dirty:
@@ -128,7 +128,7 @@ class Outboxes:
             session.delivered += len(outcomes.seqs)
             if session.parent is None:
                 session.unacked_bytes += size
-                session.batches.append((session.delivered, size))
+                session.batches.append((session.delivered, size, now))
             else:  # a worker of our own: it reads all that comes
                 session.acked = session.delivered
             self.nbytes -= size

@@ -24,6 +24,9 @@ FOLDED: Final = 64
 LISTED_MAX: Final = 100
 #: Fewer jobs are counted one by one, which then is cheaper.
 COLUMN_MIN: Final = 4
+#: A result from which on it is counted as large. Smaller ones are not counted at all: most jobs
+#: have none worth it.
+LARGE_BYTES: Final = 1 << 20
 #: The name of the row of all others.
 OTHER: Final = "_other"
 #: Characters of a name: of a longer one the end, which has the function.
@@ -36,8 +39,8 @@ _LABELS: Final = [outcome.name.lower() for outcome in Outcome]
 class FunctionCounts:
     """One function. ``finished`` has a number for each ``Outcome``."""
 
-    __slots__ = ("before", "finished", "is_folded", "is_listed", "name", "occupied_ns", "run",
-                 "wait")  # fmt: skip
+    __slots__ = ("before", "finished", "is_folded", "is_listed", "large", "large_bytes", "largest",
+                 "name", "occupied_ns", "run", "wait")  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,6 +49,8 @@ class FunctionCounts:
         self.run = Histogram()
         #: Time on a P.
         self.occupied_ns = 0
+        #: Results of ``LARGE_BYTES`` or more: how many, their bytes, and the largest one's.
+        self.large = self.large_bytes = self.largest = 0
         self.is_listed = False
         #: Its counts when it was listed, if that was not at once.
         self.before: FunctionCounts | None = None
@@ -67,6 +72,15 @@ class FunctionCounts:
         self.wait.add_from(other.wait, sign)
         self.run.add_from(other.run, sign)
         self.occupied_ns += sign * other.occupied_ns
+        self.large += sign * other.large
+        self.large_bytes += sign * other.large_bytes
+        self.largest = max(self.largest, other.largest)  # of all time: nothing is taken from it
+
+    def add_large(self, nbytes: int) -> None:
+        """Count a large result."""
+        self.large += 1
+        self.large_bytes += nbytes
+        self.largest = max(self.largest, nbytes)
 
     def copy(self) -> FunctionCounts:
         """Its counts now."""

@@ -54,6 +54,8 @@ class Policy:
     seed: int = 1
 
 
+#: A client confirms outcomes of more bytes as soon as it has read them (``submit.core.ACK_BYTES``).
+READ_BYTES = 1 << 20
 #: Characters of a name, and rows of a collection, in a record's ``repr``.
 NAME_SHOWN = 60
 ROWS_SHOWN = 5
@@ -341,8 +343,9 @@ class Session:
     acked: int = 0
     #: Bytes of outcomes on their way: beyond Policy.outbox_bytes more wait in ``outcomes``.
     unacked_bytes: int = 0
-    #: Sizes of delivered batches, so that an Ack gives the right number of bytes back.
-    batches: deque[tuple[int, int]] = field(default_factory=deque)
+    #: Of delivered batches: outcomes up to their ends, their bytes, so that an Ack gives the right
+    #: number back, and when they were sent.
+    batches: deque[tuple[int, int, int]] = field(default_factory=deque)
 
     def __repr__(self) -> str:
         flags = f"{', takes no results' if self.full else ''}{', waits' if self.waits else ''}"
@@ -360,6 +363,18 @@ class Session:
     def untaken(self) -> int:
         """Bytes of outcomes that it has not confirmed: held here, or on their way to it."""
         return self.outcomes.nbytes + self.unacked_bytes
+
+    @property
+    def unread_since_ns(self) -> int | None:
+        """When it was sent so much that it confirms it as soon as it has read it, which it has not;
+        None: it reads, as far as can be known."""
+        nbytes = 0
+        if self.unacked_bytes > READ_BYTES:
+            for _, size, sent_ns in self.batches:
+                nbytes += size
+                if nbytes > READ_BYTES:
+                    return sent_ns
+        return None
 
     @property
     def owed(self) -> int:

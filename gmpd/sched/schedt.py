@@ -269,7 +269,7 @@ class Sched:
             self._steals.steal(now)
         if self._children.parents:
             self._children.ask()
-        ledger.outboxes.flush(out)
+        ledger.outboxes.flush(out, now)
         if ledger.turned or ledger.releasing:
             self._backpressure.tell()
         if self._rooms.is_used:

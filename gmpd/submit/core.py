@@ -29,7 +29,8 @@ from gmpd.submit.resend import PERMANENT_REASONS, ResendBuffer, Sent
 if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without the codec
     from gmpd.codec import Blob, FunctionRef
 
-#: The most bytes of results between two Acks, because the daemon counts unacknowledged ones.
+#: The most bytes of results between two Acks, because the daemon counts unacknowledged ones, and
+#: takes a client that leaves more of them for one that does not read (``sched.records``).
 ACK_BYTES = 1 << 20
 #: Items that a generator job may be ahead of its reader; topped up when half are used.
 STREAM_WINDOW = 64

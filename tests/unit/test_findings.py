@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gmpd.findings import Finding, Level, findings
+import pytest
+
+from gmpd.cli.status import warning_lines
+from gmpd.findings import LINTS, Code, Finding, Level, findings, problems
 from gmpd.status import (
     Blocked,
     Durable,
@@ -17,6 +20,7 @@ from gmpd.status import (
     Schedules,
     Status,
     Steals,
+    Unread,
 )
 
 
@@ -93,3 +97,76 @@ def test_coroutines_that_do_not_await_are_counted() -> None:
     seldom = PStatus(0, state="idle", up=1, overruns=500, schedtick=1_000_000)
     assert "500 times" in wrong(Status(ps=[often]))["P0"].what
     assert not wrong(Status(ps=[seldom]))
+
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("results", "mb_each", "largest_mb", "run_s", "named"),
+    [
+        (20, 2, 2, 0.1, True),  # 40 MB take longer than the jobs ran
+        (20, 2, 2, 60.0, False),  # and are nothing beside a minute of work
+        (3, 2, 2, 0.1, False),  # a few
+        (1, 80, 80, 60.0, True),  # one that is huge
+        (0, 0, 0, 60.0, False),
+    ],
+)
+def test_results_that_are_too_large_are_named(
+    results: int, mb_each: int, largest_mb: int, run_s: float, named: bool
+) -> None:
+    run = Hist([0] * 30 + [20], int(run_s * 1e9), 20)
+    row = FunctionTotals(
+        "m:frames", {"ok": 20}, Hist(), run, large_results=results,
+        large_bytes=results * mb_each * MB, largest_bytes=largest_mb * MB,
+    )  # fmt: skip
+    found = problems(Status(functions=[row]))
+    assert [each.code for each in found] == [Code.LARGE_RESULTS] * named
+    if named:
+        plural = "s" if results > 1 else ""
+        assert f"m:frames: {results} result{plural} of {mb_each} MB" in found[0].what
+        assert "return the path" in found[0].fix
+        assert found[0].facts["bytes"] == results * mb_each * MB
+
+
+def test_a_client_that_reads_no_results_is_named() -> None:
+    late = Unread("nightly", 31.0, 1200, 3 * MB)
+    seen = Status(results=Results(unread=[late, Unread("quick", 2.0, 5, 2 * MB)]))
+    (found,) = problems(seen)
+    assert found.what == "nightly has not read results for 31 s: 1,200 of 3 MB wait for it"
+    assert found.code is Code.UNREAD_RESULTS
+
+
+def every_problem() -> Status:
+    return Status(
+        stalled="no worker starts",
+        functions=[FunctionTotals("m:tiny", {"ok": 20_000}, Hist(), hist(13, 20_000))],
+        ps=[
+            PStatus(0, 1, "deaf", running="m:hog", running_s=3.2, overruns=500, schedtick=1000),
+            PStatus(1, 1, "idle", restarts={"signal": 3}),
+        ],
+    )
+
+
+def test_each_finding_has_a_code_and_facts_for_programs() -> None:
+    found = problems(every_problem())
+    assert found[0].code is Code.STALLED, "bad ones come first"
+    assert {each.code for each in found[1:]} == {
+        Code.SMALL_JOBS, Code.NEVER_YIELDS, Code.BLOCKS_P, Code.DEATHS,
+    }  # fmt: skip
+    told = {each["code"]: each for each in (each.as_map() for each in found)}
+    assert told["never_yields"]["facts"] == {"p": 0, "function": "m:hog", "for_s": 3.2}
+    assert told["stalled"]["level"] == "bad"
+    assert all(each["what"] and each["about"] for each in told.values())
+
+
+def test_the_status_ends_with_lints_and_repeats_no_other_finding() -> None:
+    found = problems(every_problem())
+    lines = warning_lines(found)
+    assert lines[1] == "warnings: 3"
+    assert "its loop stands still" in (text := " ".join(" ".join(lines).split()))
+    assert "no worker starts" not in text
+    assert max(map(len, "\n".join(lines).splitlines())) <= 80
+    assert warning_lines([each for each in found if each.code not in LINTS]) == []
+    many = warning_lines([each for each in found if each.code is Code.BLOCKS_P] * 7)
+    assert many[-1] == "  2 more: gmpd doctor"

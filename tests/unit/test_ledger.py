@@ -24,8 +24,10 @@ from gmpd.sched.instructions import (
     SendOutcomes,
     UndefineAt,
 )
-from gmpd.sched.records import Session
+from gmpd.sched.per_function import LARGE_BYTES
+from gmpd.sched.records import READ_BYTES, Session
 from gmpd.sched.states import JobState
+from gmpd.submit.core import ACK_BYTES
 from tests.desk import MS, Desk, handed, only, payloads
 
 
@@ -870,6 +872,35 @@ def test_outcomes_wait_while_too_many_bytes_are_on_their_way(desks: Callable[...
     assert client.unacked_bytes == 22
     desk.ack(client, 3)
     assert (client.unacked_bytes, client.owed, len(client.batches)) == (0, 0, 0)
+
+
+def test_a_client_that_leaves_what_it_has_to_confirm_does_not_read(
+    desks: Callable[..., Desk],
+) -> None:
+    """A reader confirms as soon as it has more than a MiB; less may stay unconfirmed for ever."""
+    assert READ_BYTES == ACK_BYTES
+    desk = desks(outbox_bytes=10 * READ_BYTES)
+    p, client = desk.ready(0), desk.client()
+    desk.submit(client)
+    desk.serve(p, 1, payload=b"x" * READ_BYTES)
+    seen = [client.unread_since_ns]
+    desk.now += 60_000 * MS
+    desk.submit(client)
+    desk.serve(p, 1, payload=b"x")
+    seen.append(client.unread_since_ns)
+    desk.ack(client, client.delivered)
+    seen.append(client.unread_since_ns)
+    assert seen[::2] == [None, None]
+    assert (seen[1] or 0) > 60_000 * MS
+
+
+def test_large_results_are_counted_of_jobs_alone(desk: Desk) -> None:
+    p, client = desk.ready(0), desk.client()
+    for nbytes in (LARGE_BYTES, LARGE_BYTES - 1):
+        desk.submit(client)
+        desk.serve(p, 1, payload=b"x" * nbytes)
+    (row,) = desk.sched.counters.functions.shown()
+    assert (row.large, row.large_bytes, row.largest) == (1, LARGE_BYTES, LARGE_BYTES)
 
 
 def test_of_who_takes_no_results_no_job_is_begun(desks: Callable[..., Desk]) -> None:

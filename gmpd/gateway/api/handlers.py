@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gmpd.findings import Level, findings
+from gmpd.findings import problems
 from gmpd.gateway.api import shapes
 from gmpd.gateway.api.jobs import Absent, next_place, place_of, readable
 from gmpd.gateway.api.questions import Questions, answer_as
@@ -161,12 +161,8 @@ async def functions(ask: Questions, _params: shapes.NoParams) -> shapes.Function
 async def warnings(ask: Questions, _params: shapes.NoParams) -> shapes.Warnings:
     """Problems and their remedies: the part of ``gmpd doctor`` that the daemon knows."""
     _, status = await ask.snapshot()
-    rows = [
-        shapes.Finding(about=each.about, level=each.level.value, what=each.what, fix=each.fix)
-        for each in findings(status)
-        if each.level is not Level.OK
-    ]
-    return shapes.Warnings(warnings=rows)
+    rows = [each.as_map() for each in problems(status)]
+    return shapes.Warnings(warnings=answer_as(rows, list[shapes.Finding]))
 
 
 async def picture(ask: Questions) -> shapes.Picture:

@@ -441,12 +441,14 @@ class Functions(Answer):
 
 
 class Finding(Answer):
-    """A problem and its remedy."""
+    """A problem and its remedy. ``facts``: the numbers in ``what``."""
 
+    code: str
     about: str
     level: Literal["warn", "bad"]
     what: str
     fix: str
+    facts: dict[str, str | int | float]
 
 
 class Warnings(Answer):
