@@ -40,11 +40,13 @@ class Reason(Enum):
 
 
 class Explanation(NamedTuple):
-    """``text``: one sentence. ``hint``: what may help; empty if nothing has to."""
+    """``text``: one sentence. ``hint``: what may help; empty if nothing has to. ``facts``: those
+    that are known of its stage, as plain data."""
 
     reason: Reason
     text: str
     hint: str = ""
+    facts: Mapping[str, Any] = {}
 
     def __str__(self) -> str:
         return f"{self.text}. {self.hint}".rstrip() if self.hint else f"{self.text}."
@@ -66,6 +68,18 @@ _ENDS = {
 
 def explain(job: Mapping[str, Any], now: float) -> Explanation:
     """``now``: unix seconds."""
+    return _explained(job, now)._replace(facts=_facts(job))
+
+
+def _facts(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of its stage and its limit that say anything."""
+    stage = {k: v for k, v in (job.get("stage") or {}).items() if v not in ("", None)}
+    told = {k: v for k, v in stage.items() if k != "stage" and v is not False}
+    limit = job.get("limit")
+    return told if limit is None else {**told, "limit": dict(limit)}
+
+
+def _explained(job: Mapping[str, Any], now: float) -> Explanation:
     state = job["state"]
     if state in _ENDS:
         reason, text, hint = _ENDS[state]
@@ -93,7 +107,7 @@ def _running(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Ex
             " waits for its end",
             "`gmpd jobs cancel --force ID` ends it with its worker; `kill_after` does so by itself",
         )
-    since = f" for {_time(now - job['began'])}" if job["began"] else ""
+    since = f" for {seconds(now - job['began'])}" if job["began"] else ""
     if facts.get("withheld"):
         return Explanation(
             Reason.WITHHELD, f"it has ended, and {where} keeps its result: its client takes none",
@@ -105,7 +119,7 @@ def _running(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Ex
         return Explanation(
             Reason.DEAF_P,
             f"it runs on {where}{pid}{since}{attempt}, whose loop has made no round for"
-            f" {_time(facts['deaf_s'])}",
+            f" {seconds(facts['deaf_s'])}",
             "`gmpd stacks` shows where; a call that computes or blocks without an await belongs"
             " into a plain function",
         )
@@ -118,7 +132,7 @@ def _leased(job: Mapping[str, Any], facts: Mapping[str, Any]) -> Explanation:
     if facts["deaf"]:
         return Explanation(
             Reason.DEAF_P,
-            f"{where} has it{runs}, and has made no round for {_time(facts['deaf_s'])}",
+            f"{where} has it{runs}, and has made no round for {seconds(facts['deaf_s'])}",
             "it moves on as soon as another P has room; `gmpd stacks` shows where that P is",
         )
     if facts["aside"]:
@@ -149,7 +163,7 @@ def _waiting(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Ex
 
 
 def _delayed(job: Mapping[str, Any], due_s: float | None, now: float) -> Explanation:
-    when = "" if due_s is None else f" in {_time(due_s)}"
+    when = "" if due_s is None else f" in {seconds(due_s)}"
     if job["attempt"] > 1:
         return Explanation(
             Reason.RETRIED, f"attempt {job['attempt'] - 1} failed, and it is tried again{when}",
@@ -207,8 +221,9 @@ def _why(job: Mapping[str, Any]) -> str:
     return f": {job['text']}" if job["text"] else ""
 
 
-def _time(seconds: float) -> str:
+def seconds(n: float) -> str:
+    """A time in words."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.3g} s"
+        if n >= 2 * size:
+            return f"{n / size:.0f} {unit}"
+    return f"{max(0.0, n):.3g} s"

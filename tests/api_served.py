@@ -87,6 +87,11 @@ def g_row(id_: int, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def p_row(p: int, **more: Any) -> dict[str, Any]:
+    """The status of a P as the coordinator tells it."""
+    return {"p": p, "up": 1, "state": "running", "epoch": 3, "pid": 50 + p, **more}
+
+
 def answers() -> dict[str, Any]:
     """Of a daemon in which nothing is wrong."""
     return {
@@ -100,8 +105,14 @@ def answers() -> dict[str, Any]:
                                  "default": True, "layer": "default", "where": ""}]},
         "registered": {"functions": [{"name": "m:f", "options": {"retries": 2}, "expires": None,
                                       "keep": 5.0, "once": False}], "total": 1},
-        "gs": {"ps": [{"p": 0, "answered": True, "gs": 3, "rows": [g_row(1), g_row(2), g_row(3)]},
-                      {"p": 1, "answered": False}]},
+        "gs": {"ps": [{"p": 0, "answered": True, "gs": 3, "rows": [g_row(1), g_row(2), g_row(3)],
+                       "status": p_row(0)},
+                      {"p": 1, "answered": False, "status": p_row(1)}]},
+        "g": {"ps": [{"p": 0, "answered": True, "gs": 1, "shown": 1, "rows": [g_row(1)],
+                      "text": "goroutine 1", "job": ID, "status": p_row(0),
+                      "story": {"token": 4, "events": [{
+                          "kind": "step", "ago_us": 2_000_000, "took_us": 500, "reason": "sleep",
+                      }]}}]},
         "failures": {
             "failures": [{
                 "number": 7, "at": 1.5, "id": ID, "function": "m:f", "client": "", "attempt": 1,

@@ -24,7 +24,10 @@ def command(app: App, job_id: str) -> int:
             app.say(str(error))
             return Exit.NOT_FOUND
     if app.as_json:
-        app.json({"reason": told.reason.value, "text": told.text, "hint": told.hint})
+        app.json({
+            "reason": told.reason.value, "text": told.text, "hint": told.hint,
+            "facts": dict(told.facts),
+        })  # fmt: skip
         return Exit.OK
     app.data(visible(f"{told.text}."))
     if told.hint:

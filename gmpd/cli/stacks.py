@@ -11,7 +11,8 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.cli.remote import stacks_of
-from gmpd.status import PStatus, read_p
+from gmpd.explain_g import silence
+from gmpd.status import read_p
 
 #: Seconds that the way to the daemon and back may take beside the workers' time.
 LINK_S = 10.0
@@ -63,20 +64,3 @@ def _show(app: App, each: Mapping[str, Any], timeout: float) -> None:
     gs = each["gs"]
     count = f"{gs:,} goroutine{'' if gs == 1 else 's'}" if gs else "no goroutines"
     app.data(f"{who}: {count}\n\n{each['text']}".rstrip("\n") + "\n")
-
-
-def silence(status: PStatus) -> str:
-    """Why a worker may not have answered, from its shared memory and the snapshot."""
-    if not status.up:
-        return f"did not answer: its state is {status.state}"
-    runs = status.running
-    if runs:
-        return (
-            f"did not answer: it has been running {runs} for {status.running_s:.1f} s,"
-            " which neither awaits nor releases the GIL; gmpd status shows when it has ended"
-        )
-    return (
-        f"did not answer, and no job is on its P; it holds {status.started} started"
-        f" and {status.fresh} fresh jobs, last heard of"
-        f" {status.beat_age_s:.1f} s ago"
-    )

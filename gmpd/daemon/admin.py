@@ -33,13 +33,14 @@ from gmpd.sched.leavers import number_beside, p_of
 from gmpd.sched.records import PRecord
 from gmpd.status import PStatus
 
-WorkerQuestion: TypeAlias = Literal["stacks", "sched", "gs", "trace"]
+WorkerQuestion: TypeAlias = Literal["stacks", "sched", "gs", "trace", "g"]
 #: Questions that only workers can answer.
 ASKED_OF_WORKERS: Final[dict[str, WorkerQuestion]] = {
     "stacks": "stacks",
     "sched": "sched",
     "gs": "gs",
     "trace": "trace",
+    "g": "g",
 }
 #: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
 STACKS_GS = 1000
@@ -245,7 +246,7 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, failures, stacks, sched, gs, trace, jobs,"
+                    "ping, status, failures, stacks, sched, gs, g, trace, jobs,"
                     " volatile_jobs, job_counts, cron, cron_run, cron_pause, cron_resume, procs,"
                     f" reload, drain, stop, {', '.join(QUESTIONS)}"
                 )
@@ -290,6 +291,11 @@ class AdminApi:
             return False
         now, since_ns = time.monotonic_ns(), None
         question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
+        if what == "g":
+            number = params.get("id")
+            if type(p) is not int or type(number) is not int or number < 0:
+                raise ConfigError(f"a G is named by its P and its id, not {p!r} and {number!r}")
+            question["id"] = number
         if what == "trace":
             since_ns = now - _last_ns(params)
             nbytes = min(TRACE_BYTES // len(asked), self._c.config.limits.value_bytes)
@@ -330,6 +336,8 @@ class AdminApi:
             answer = call.answers.get(who)
             if answer is None and who in call.left and not self._is_leaving(who):
                 continue  # it had nothing more to do, and has ended
+            if answer is not None and "story" in answer:
+                answer["job"] = self._job_of(who, answer["story"]["token"])
             status = msgspec.to_builtins(self._status(who))
             known = {"p": who[0], "answered": answer is not None, "status": status}
             more = {"ring": answer} if isinstance(answer, bytes) else answer or {}
@@ -344,6 +352,12 @@ class AdminApi:
         ring = self._c.ring
         own = RingDump(keeps=False) if ring is None else ring.dump(since_ns, TRACE_BYTES)
         return {"since": since_ns, "now": time.monotonic_ns(), "coordinator": encode(own)}
+
+    def _job_of(self, who: Who, token: int) -> str:
+        """The id of the job of a lease, as its client has it; empty if it has none."""
+        record = self._c.sched.ps.get(who[0])
+        job = record.job_of(token) if record is not None and record.epoch == who[1] else None
+        return "" if job is None or job.session.parent is not None else job.id
 
     def _is_leaving(self, who: Who) -> bool:
         return number_beside(*who) in self._c.sched.leaving

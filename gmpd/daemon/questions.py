@@ -9,17 +9,19 @@ from typing import assert_never, cast
 from msgspec.msgpack import encode
 
 from gmpd import protocol
-from gmpd.daemon.recording import recorded
-from gmpd.runtime.glist import rows
+from gmpd.daemon.recording import recorded, story
+from gmpd.runtime.glist import find, row, rows
 from gmpd.runtime.p import P
 from gmpd.runtime.schedtrace import details
-from gmpd.runtime.stacks import stacks
+from gmpd.runtime.stacks import stack, stacks
 
 
 def answer(asked: protocol.Ask, p: P, number: int) -> protocol.Answer:
     """The answer of P ``number``. Reads, and changes nothing."""
     if asked.what == "trace":
         return protocol.Answer(asked.request, encode(recorded(p, asked.params)))
+    if asked.what == "g":
+        return protocol.Answer(asked.request, _one(p, asked.params["id"]))
     limit, nbytes = asked.params["limit"], asked.params["nbytes"]
     match asked.what:
         case "stacks":
@@ -35,3 +37,12 @@ def answer(asked: protocol.Ask, p: P, number: int) -> protocol.Answer:
             assert_never(asked.what)
     value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
     return protocol.Answer(asked.request, value)
+
+
+def _one(p: P, number: int) -> protocol.StackDump:
+    """A G; without a row if it has ended."""
+    g, m = find(p, number)
+    if g is None:
+        return protocol.StackDump(text="", gs=0, shown=0)
+    as_map = cast("protocol.GRow", row(g, m)._asdict())
+    return protocol.StackDump(text=stack(g, m), gs=1, shown=1, rows=[as_map], story=story(p, g))

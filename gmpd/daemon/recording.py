@@ -11,13 +11,17 @@ from typing import Any
 
 from gmpd import protocol
 from gmpd.daemon.attempt import Attempt, RemoteFunction
+from gmpd.runtime.coro import CoroG
 from gmpd.runtime.gstate import on_ms
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.p import P
-from gmpd.runtime.ring import Kind, Ring, RingDump
+from gmpd.runtime.ring import TRAIT_NAMES, Event, Kind, Ring, RingDump
+from gmpd.runtime.roots import root_of
 
 #: Running jobs that are told.
 RUNNING_MAX = 10_000
+#: Events of one G that are told.
+EVENTS_MAX = 100
 
 
 def leased(ring: Ring, message: protocol.Assign, fn: RemoteFunction) -> None:
@@ -33,6 +37,36 @@ def recorded(p: P, params: dict[str, int]) -> RingDump:
     if p.ring is None:
         return RingDump(keeps=False)
     return p.ring.dump(params["since_ns"], params["nbytes"], running(p))
+
+
+def story(p: P, g: Any) -> protocol.GStory:
+    """Of a G of ``p``: the job that it belongs to, and its own last events."""
+    own: Any = g._job if isinstance(g, JobG) else g
+    job = root_of(g._context) if isinstance(g, CoroG) and not isinstance(g, JobG) else own
+    token = job.token if isinstance(job, Attempt) else 0
+    ring = p.ring
+    if ring is None or not isinstance(own, Attempt):
+        return protocol.GStory(token=token, events=[])
+    now = time.monotonic_ns()
+    return protocol.GStory(
+        token=token, events=[_told(ring, event, now) for event in ring.of(token, EVENTS_MAX)]
+    )
+
+
+def _told(ring: Ring, event: Event, now: int) -> protocol.GEvent:
+    kind, more, (began, ended) = Kind(event[0] & 0xFF), event[0] >> 8, event[1:3]
+    reason = ""
+    if kind is Kind.STEP:
+        reason = ring.codes.reasons[more]
+    elif kind is Kind.HANDOFF:
+        reason = TRAIT_NAMES[more >> 24 & 0xFF]
+    took = max(0, ended - began) if kind in (Kind.STEP, Kind.HANDOFF) else 0
+    return protocol.GEvent(
+        kind=kind.name.lower(),  # type: ignore[typeddict-item]  # those of leases
+        ago_us=max(0, now - max(began, ended)) // 1000,
+        took_us=took // 1000,
+        reason=reason,
+    )
 
 
 def running(p: P) -> bytes:

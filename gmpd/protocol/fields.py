@@ -391,6 +391,22 @@ class GRow(TypedDict):
     m: Number | None
 
 
+class GEvent(TypedDict):
+    """An event of a job's G: how long ago it ended, the time that it took, and a wait reason."""
+
+    kind: Literal["step", "wake", "handoff", "back", "failed"]
+    ago_us: Number
+    took_us: Number
+    reason: str
+
+
+class GStory(TypedDict):
+    """Of one G: ``token`` of the lease that it belongs to, 0 if none; its last events."""
+
+    token: Number
+    events: Annotated[list[GEvent], Meta(max_length=ROWS_MAX)]
+
+
 class StackDump(TypedDict):
     """A worker's Gs in words: ``gs`` in all, ``shown`` of them in ``text``."""
 
@@ -399,3 +415,5 @@ class StackDump(TypedDict):
     shown: Number
     #: Of ``gs``: the rows, and no text.
     rows: NotRequired[Annotated[list[GRow], Meta(max_length=ROWS_MAX)]]
+    #: Of ``g``, beside its row and its stack.
+    story: NotRequired[GStory]

@@ -392,10 +392,11 @@ class Ask(Envelope, tag=40):
 
     ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
     ``gs``: ``limit`` of them as rows. ``trace``: the events since ``since_ns``, ``nbytes`` at most.
+    ``g``: the G ``id``, with its stack and its story.
     """
 
     request: Number
-    what: Literal["stacks", "sched", "gs", "trace"]
+    what: Literal["stacks", "sched", "gs", "trace", "g"]
     params: dict[str, Number]
 
 

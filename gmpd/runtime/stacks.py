@@ -76,7 +76,7 @@ def p_state(p: P) -> PState:
 
 def count_gs(p: P) -> int:
     """Gs of the loop that have not ended: started ones, children, and jobs that run on an M."""
-    return len(p.gs) + len(_tasks(p)) + sum(g not in p.gs for g in on_ms(p))
+    return len(p.gs) + len(tasks(p)) + sum(g not in p.gs for g in on_ms(p))
 
 
 def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
@@ -87,7 +87,7 @@ def stacks(p: P, limit: int = GS_MAX, nbytes: int = TEXT_MAX) -> Dump:
     parts: list[str] = []
     left = nbytes
     for g in chosen(p, limit, beside):
-        part = _dump(g, beside.get(g))
+        part = stack(g, beside.get(g))
         left -= len(part)
         if left < 0 and parts:
             break
@@ -103,7 +103,7 @@ def chosen(p: P, limit: int, beside: dict[Any, M]) -> list[Any]:
     """At most ``limit`` Gs, those of ``beside`` (``on_ms``) before others, in the order of their
     making."""
     running = list(beside)[:limit]
-    others = (g for g in [*_tasks(p), *p.gs.some(limit)] if g not in beside)
+    others = (g for g in [*tasks(p), *p.gs.some(limit)] if g not in beside)
     return sorted([*running, *islice(others, limit - len(running))], key=lambda g: int(g.id))
 
 
@@ -112,16 +112,20 @@ def deadlock_text(p: P) -> str:
     return f"all goroutines are asleep - deadlock!\n\n{stacks(p).text}"
 
 
-def _tasks(p: P) -> list[Any]:
+def tasks(p: P) -> list[Any]:
     """Tasks of ``loop.create_task``."""
     return [task for task in all_tasks(p.loop) if type(task) is Task]
 
 
-def _dump(g: Any, m: M | None) -> str:
-    """One G: header, frames, and where it comes from."""
+def stack(g: Any, m: M | None) -> str:
+    """One G: header, frames, and where it comes from. ``m``: the M that runs its plain function."""
     if m is not None:
         lines = _of_m(m, g)
-    elif phase_of(g) is Phase.FRESH or (isinstance(g, SyncG) and g._fut_waiter is None):
+    elif (
+        not isinstance(g, CoroG)
+        or phase_of(g) is Phase.FRESH
+        or (isinstance(g, SyncG) and g._fut_waiter is None)
+    ):
         lines = [f"goroutine {g.id} [runnable]:", f"{g.fn_name}(...)"]
     else:
         status = status_of(g)

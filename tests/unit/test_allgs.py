@@ -13,9 +13,12 @@ class Made:
 
     _among: set[Any]
 
+    def __init__(self, number: int = 0) -> None:
+        self.id = number
+
 
 def added(gs: AllGs[Made], count: int) -> list[Any]:
-    made = [Made() for _ in range(count)]
+    made = [Made(number) for number in range(count)]
     for g in made:
         gs.add(g)
     return made
@@ -68,3 +71,11 @@ def test_some_are_as_many_as_were_asked_for() -> None:
     assert len(gs.some(10)) == 10
     assert len(gs.some(FULL + 10)) == FULL + 10
     assert gs.some(0) == []
+
+
+def test_one_is_found_by_its_number_in_whichever_set() -> None:
+    gs: AllGs[Made] = AllGs()
+    made = added(gs, FULL + 10)
+    for number in (0, FULL - 1, FULL + 9):
+        assert gs.find(number) is made[number]
+    assert gs.find(FULL + 10) is None

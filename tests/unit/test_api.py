@@ -14,7 +14,7 @@ from gmpd.gateway import peer
 from gmpd.gateway.api import openapi
 from gmpd.gateway.api.dispatch import BODY_MAX
 from gmpd.gateway.api.routes import ROOT, ROUTES
-from tests.api_served import ID, UNREACHABLE, Served, answers, g_row, job_row, served
+from tests.api_served import ID, UNREACHABLE, Served, answers, g_row, job_row, p_row, served
 
 ALL = frozenset({"submit", "cancel", "retry"})
 GUIDE = Path(__file__).parents[2] / "gmpd" / "GUIDE.md"
@@ -82,6 +82,29 @@ def test_gs_are_filtered_sorted_and_paged() -> None:
         assert sum(method == "gs" for method, *_ in site.link.asked) <= 7
 
 
+def test_a_g_has_its_stack_its_job_and_its_last_events() -> None:
+    told = answers()
+    with served(told) as site:
+        assert [g["why"]["code"] for g in get(site, "/gs")["gs"]] == ["receive"] * 3
+        g = get(site, "/ps/0/gs/1")
+        assert (g["answered"], g["epoch"], g["pid"], g["job"]) == (True, 3, 50, ID)
+        assert g["stack"] == "goroutine 1"
+        assert g["g"]["why"]["sentence"] == "It waits for a value from a channel for 1 s."
+        assert g["story"] == [{"kind": "step", "ago_s": 2.0, "took_s": 0.0005, "reason": "sleep"}]
+        assert ("g", {"p": 0, "id": 1, "wait_s": 0.5}) in site.link.asked
+        assert get(site, "/ps/0/gs/1?epoch=3")["id"] == 1
+        assert "another worker now" in get(site, "/ps/0/gs/1?epoch=2", 404)["error"]
+        told["g"] = {"ps": [{"p": 0, "answered": True, "gs": 0, "text": "", "status": p_row(0)}]}
+        assert "it has ended" in get(site, "/ps/0/gs/2", 404)["error"]
+        deaf = p_row(0, state="deaf", running="m:slow", running_s=2.5)
+        told["g"] = {"ps": [{"p": 0, "answered": False, "status": deaf}]}
+        g = get(site, "/ps/0/gs/3")
+        assert (g["answered"], g["g"]) == (False, None)
+        assert "P0 did not answer: it has been running m:slow for 2.5 s" in g["silence"]
+        told["g"] = {"ps": []}
+        assert get(site, "/ps/9/gs/4", 404)["error"] == "there is no P9"
+
+
 def test_pages_of_jobs_follow_each_other() -> None:
     told = answers()
     told["volatile_jobs"] = {"rows": [job_row(volatile=True, state=0)], "next": "4.17"}
@@ -116,6 +139,20 @@ def test_results_are_plain_data_or_texts_and_nothing_is_unpickled() -> None:
         told["find"] = [None]
         for path in (f"/jobs/{ID}", f"/jobs/{ID}/result"):
             assert ID in get(site, path, 404)["error"]
+
+
+def test_a_job_says_why_it_is_where_it_is() -> None:
+    told, stage = answers(), {"stage": "held", "stalled": "", "holder": "ab"}
+    with served(told) as site:
+        assert get(site, f"/jobs/{ID}")["why"] == {
+            "code": "done", "sentence": "It is done.", "hint": "", "facts": {},
+        }  # fmt: skip
+        told["find"] = [job_row(state=0, ended_ms=None, volatile=True, stage=stage)]
+        why = get(site, f"/jobs/{ID}")["why"]
+        assert (why["code"], why["facts"]) == ("unique", {"holder": "ab"})
+        assert why["sentence"].startswith("Job ab has its unique key")
+        told["find"] = [job_row(state=0, ended_ms=None, run_at_ms=4_000_000_000_000)]
+        assert get(site, f"/jobs/{ID}")["why"]["code"] == "delayed"
 
 
 def test_a_job_is_submitted_by_the_name_of_a_registered_function() -> None:

@@ -12,6 +12,8 @@ from gmpd.daemon.stages import stage_of
 from gmpd.explain import Explanation, Reason, explain
 from gmpd.protocol import Outcome
 from gmpd.sched.records import Job, Session
+from gmpd.sched.states import JobState
+from gmpd.sched.stored import StoredState
 from tests.desk import MS, Desk
 
 NOW = 1_000_000.0
@@ -95,6 +97,28 @@ def test_each_state_has_its_reason_and_its_facts(
 
 def test_every_reason_is_in_the_table() -> None:
     assert {reason for reason, _, _ in TABLE} == set(Reason)
+
+
+def test_the_facts_of_a_sentence_are_data_too() -> None:
+    assert told(stage={**QUEUED, "stalled": ""}).facts == {
+        "waiting": 7, "isolated_max": 2, "busy_ps": 2, "ps": 2, "running": "m:slow",
+    }  # fmt: skip
+    assert told(stage=ON_P1).facts == {"on": 1, "deaf_s": 0.0, "ahead": 0, "running": "m:slow"}
+    assert told(limit=LIMIT, stage={"stage": "limited"}).facts == {"limit": LIMIT}
+    assert told("done").facts == {}
+
+
+def test_every_state_of_the_ledger_and_of_the_store_has_a_reason() -> None:
+    facts: dict[str, Any] = QUEUED | ON_P1 | {"due_s": 1.0, "holder": ""}
+    for state in set(JobState) - {JobState.FINAL}:
+        stage = facts | {"stage": state.name.lower()}
+        limit = LIMIT if state is JobState.LIMITED else None
+        began = state in (JobState.STARTED, JobState.OVERRUNNING)
+        more: dict[str, Any] = RUNS if began else {}
+        assert told(stage=stage, limit=limit, **more).reason is not Reason.STORED, state
+    stored = {each: told(each.name.lower()).reason for each in StoredState}
+    assert stored.pop(StoredState.QUEUED) is stored.pop(StoredState.LEASED) is Reason.STORED
+    assert {reason.name for reason in stored.values()} == {state.name for state in stored}
 
 
 # -- the facts of a ledger -----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from gmpd.runtime.ring import (
     ROW_BYTES,
     STEP,
     TURN_EVERY_NS,
+    Kind,
     Ring,
     rows_of,
     that_takes_steps,
@@ -148,3 +149,14 @@ def test_jobs_record_no_steps_while_there_are_too_many_events() -> None:
     assert that_takes_steps(None) is None
     filled(ring, paid, SLOW_NS)
     assert that_takes_steps(ring) is ring
+
+
+def test_the_events_of_one_lease_are_found_the_newest_of_them() -> None:
+    ring = Ring()
+    for n in range(3 * CHUNK):
+        ring.add((STEP, n, n + 1, 7 if n % 100 == 0 else 8))
+        ring.add((int(Kind.LEASED), n, 0, 7))  # its last number is the first of several
+        ring.settle(n * SLOW_NS)
+    assert [began for _, began, _, _ in ring.of(7, 1000)] == list(range(0, 3 * CHUNK, 100))
+    assert [began for _, began, _, _ in ring.of(7, 2)] == [3000, 2900][::-1]
+    assert ring.of(9, 10) == []

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from gmpd.explain_g import explain_g, silence
 from gmpd.findings import problems
 from gmpd.gateway.api import shapes
-from gmpd.gateway.api.jobs import Absent, next_place, place_of, readable
+from gmpd.gateway.api.jobs import Absent, next_place, place_of, readable, why
 from gmpd.gateway.api.questions import Questions, answer_as
 from gmpd.sched.stored import StoredState
+from gmpd.status import PStatus
 
 #: Gs of each P that are looked at: some 20 ms of it, and more than anybody reads.
 GS_SEEN = 2000
 #: Seconds for which a P that does not answer is waited for.
 GS_WAIT_S = 1.0
+G_WAIT_S = 0.5
 
 
 async def snapshot(ask: Questions, _params: shapes.NoParams) -> shapes.Snapshot:
@@ -45,6 +48,7 @@ async def gs(ask: Questions, params: shapes.OfGs) -> shapes.Gs:
     """Gs of all Ps, or of one: filtered, sorted, and a page of them."""
     told = await ask.look("gs", limit=GS_SEEN, wait_s=GS_WAIT_S)
     answers = [each for each in told["ps"] if params.p is None or each["p"] == params.p]
+    ps = {each["p"]: answer_as(each["status"], PStatus) for each in answers}
     rows = [{**row, "p": each["p"]} for each in answers for row in each.get("rows", ())]
     wanted = [
         row
@@ -62,12 +66,48 @@ async def gs(ask: Questions, params: shapes.OfGs) -> shapes.Gs:
     ordered = known + [row for row in wanted if row[key] is None]
     page = ordered[params.offset : params.offset + params.limit]
     return shapes.Gs(
-        gs=answer_as(page, list[shapes.GInfo]),
+        gs=[_g(row, ps[row["p"]]) for row in page],
         matching=len(wanted),
         seen=len(rows),
         total=sum(each.get("gs", 0) for each in answers),
         silent=[each["p"] for each in answers if not each["answered"]],
     )
+
+
+async def one_g(ask: Questions, params: shapes.OfG) -> shapes.OneG:
+    """One G with its stack, the job that it belongs to, and its last events. With ``epoch``, only
+    of that worker of its P. A worker that does not answer is waited for half a second."""
+    told = (await ask.look("g", p=params.p, id=params.id, wait_s=G_WAIT_S))["ps"]
+    if not told:
+        raise Absent(f"there is no P{params.p}")
+    (answer,) = told
+    p = answer_as(answer["status"], PStatus)
+    if params.epoch not in (None, p.epoch):
+        raise Absent(f"P{params.p} has another worker now: its Gs have ended")
+    rows = answer.get("rows", ())
+    if answer["answered"] and not rows:
+        raise Absent(f"P{params.p} has no G {params.id} any more: it has ended")
+    events = answer.get("story", {}).get("events", ())
+    return shapes.OneG(
+        p=params.p, id=params.id, epoch=p.epoch, pid=p.pid, answered=answer["answered"],
+        silence="" if answer["answered"] else f"P{params.p} {silence(p)}",
+        g=_g(rows[0], p) if rows else None,
+        stack=answer.get("text", ""), job=answer.get("job", ""),
+        story=[
+            shapes.GEventInfo(
+                kind=each["kind"], ago_s=each["ago_us"] / 1e6, took_s=each["took_us"] / 1e6,
+                reason=each["reason"],
+            )
+            for each in events
+        ],
+    )  # fmt: skip
+
+
+def _g(row: dict[str, Any], p: PStatus) -> shapes.GInfo:
+    told = explain_g(row, p)
+    reasons = why(told.reason.value, told.text, told.hint, told.facts)
+    found: shapes.GInfo = answer_as({**row, "p": p.p, "why": reasons}, shapes.GInfo)
+    return found
 
 
 async def jobs(ask: Questions, params: shapes.OfJobs) -> shapes.JobPage:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
+
+from gmpd.explain import explain
 from gmpd.gateway.api import shapes
 from gmpd.gateway.api.questions import Questions
 from gmpd.job_ids import new_job_id
@@ -89,18 +93,37 @@ def _seconds(ms: int | None) -> float | None:
     return ms / 1000 if ms else None
 
 
-async def _find(ask: Questions, id_: str) -> shapes.JobInfo:
+async def _found(ask: Questions, id_: str) -> dict[str, Any]:
+    found: dict[str, Any] | None
     (found,) = await ask.ask_jobs("find", bytes.fromhex(id_))
     if found is None:
         raise Absent(f"the daemon knows no job {id_}")
-    return readable(found)
+    return found
+
+
+async def _find(ask: Questions, id_: str) -> shapes.JobInfo:
+    return readable(await _found(ask, id_))
 
 
 async def show(ask: Questions, params: shapes.OfJob) -> shapes.JobStory:
-    """A job, each of its attempts, and the tracebacks of those that failed."""
-    job = await _find(ask, params.id)
+    """A job, why it is in its state, each of its attempts, and the tracebacks of those that
+    failed."""
+    found = await _found(ask, params.id)
     story = await ask.ask_jobs("story", bytes.fromhex(params.id))
-    return shapes.JobStory(job=job, story=[_attempt(row) for row in story])
+    job = readable(found)
+    facts = {"limit": found.get("waits_for"), "stage": found.get("stage")}
+    told = explain(structs.asdict(job) | facts, time.time())
+    return shapes.JobStory(
+        job=job,
+        why=why(told.reason.value, told.text, told.hint, told.facts),
+        story=[_attempt(row) for row in story],
+    )
+
+
+def why(code: str, text: str, hint: str, facts: Mapping[str, Any]) -> shapes.Why:
+    """An explanation as the API gives it."""
+    sentence = f"{text[:1].upper()}{text[1:]}."
+    return shapes.Why(code=code, sentence=sentence, hint=hint, facts=dict(facts))
 
 
 def _attempt(row: dict[str, Any]) -> shapes.AttemptInfo:

@@ -88,6 +88,7 @@ ROUTES: Final = (
     Route("GET", "/snapshot", handlers.snapshot),
     Route("GET", "/ps", handlers.ps),
     Route("GET", "/ps/{p}", handlers.one_p),
+    Route("GET", "/ps/{p}/gs/{id}", handlers.one_g),
     Route("GET", "/gs", handlers.gs),
     Route("GET", "/jobs", handlers.jobs),
     Route("POST", "/jobs", jobs.submit, SUBMIT, status=201),

@@ -79,6 +79,14 @@ class OfGs(Params):
     limit: Limit = 100
 
 
+class OfG(Params):
+    """One G."""
+
+    p: PNumber
+    id: Annotated[int, Meta(ge=0, le=2**53, description="The number of a G on its P.")]
+    epoch: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+
+
 class OfJobs(Params):
     """Which jobs, and which page."""
 
@@ -203,6 +211,38 @@ class GInfo(Answer):
     job: bool
     #: The M that runs its plain function.
     m: int | None
+    why: Why
+
+
+class GEventInfo(Answer):
+    """An event of a G. ``step``: it ran for ``took_s``, and then waited for ``reason``; ``wake``:
+    it became ready; ``handoff``: its P passed to another M after ``took_s``, as it was ``reason``;
+    ``back``: it continues with P; ``failed``."""
+
+    kind: Literal["step", "wake", "handoff", "back", "failed"]
+    #: Since it ended.
+    ago_s: float
+    took_s: float
+    reason: str
+
+
+class OneG(Answer):
+    """One G, as its worker tells it. Of one that does not answer in time there is only
+    ``silence``, why."""
+
+    p: int
+    id: int
+    epoch: int
+    pid: int | None
+    answered: bool
+    silence: str
+    g: GInfo | None
+    #: Go's dump of it: header, frames, and who made it.
+    stack: str
+    #: The id of the job that it belongs to; empty if it has none.
+    job: str
+    #: Its last events, the oldest first; children and asyncio tasks have none.
+    story: list[GEventInfo]
 
 
 class Gs(Answer):
@@ -273,10 +313,22 @@ class AttemptInfo(Answer):
     traceback: str
 
 
+class Why(Answer):
+    """Why a job or a G is where it is. ``code``: of a closed list, for programs; ``facts``: what
+    the sentence says, as data."""
+
+    code: str
+    sentence: str
+    #: The remedy; empty if nothing has to.
+    hint: str
+    facts: dict[str, Any]
+
+
 class JobStory(Answer):
     """A job with its attempts."""
 
     job: JobInfo
+    why: Why
     story: list[AttemptInfo]
 
 
