@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from gmpd import Client
+from gmpd.codec import FunctionRef
 from tests.daemon_process import Daemon
 from tests.support import wait_until
 
@@ -32,6 +33,14 @@ def daemon() -> Iterator[Daemon]:
         "def fail(): raise KeyError('k')\n"
         "@gmpd.job\n"
         "async def park(s): await asyncio.sleep(s)\n"
+        "async def child(ch): await ch.recv()\n"
+        "async def parent():\n"
+        "    ch = gmpd.Chan()\n"
+        "    await asyncio.sleep(0.01)\n"
+        "    await gmpd.go(child, ch)\n"
+        "async def hold(path):\n"
+        "    import os, time\n"
+        "    while not os.path.exists(path): time.sleep(0.01)\n"
     )
     daemon = Daemon(
         place,
@@ -42,6 +51,11 @@ def daemon() -> Iterator[Daemon]:
     yield daemon
     daemon.close()
     shutil.rmtree(place)
+
+
+def named(name: str) -> Any:
+    """A function of a module that only the daemon has."""
+    return FunctionRef("name", name)
 
 
 def ask(daemon: Daemon, path: str, body: Any = None) -> Any:
@@ -140,3 +154,40 @@ def test_a_function_that_nobody_registered_is_none(daemon: Daemon) -> None:
         ask(daemon, "/jobs", {"function": "os:system", "args": ["true"]})
     assert refused.value.code == 404
     refused.value.close()
+
+
+def test_a_g_is_shown_with_its_stack_its_job_and_why_it_waits(daemon: Daemon) -> None:
+    with Client(str(daemon.directory)) as client:
+        job = client.submit(named("shop:parent"))
+        waiting = wait_until(
+            lambda: ask(daemon, "/gs?state=waiting&function=child")["gs"], "a child that waits"
+        )
+        (g,) = waiting
+        child = ask(daemon, f"/ps/{g['p']}/gs/{g['id']}")
+        assert (child["job"], child["story"]) == (job.job_id, [])
+        assert child["g"]["why"]["code"] == "receive"
+        assert "await ch.recv" not in child["stack"]  # frames and lines, no source
+        assert "shop.py:" in child["stack"]
+        (own,) = ask(daemon, "/gs?function=parent")["gs"]
+        parent = ask(daemon, f"/ps/{own['p']}/gs/{own['id']}?epoch={child['epoch']}")
+        assert parent["job"] == job.job_id
+        assert (parent["g"]["why"]["code"], parent["g"]["why"]["facts"]["g"]) == ("g", g["id"])
+        assert [each["reason"] for each in parent["story"] if each["kind"] == "step"] == [
+            "IO wait", "G wait",
+        ]  # fmt: skip
+        told = ask(daemon, f"/jobs/{job.job_id}")
+        assert told["why"]["code"] == "running"
+        job.cancel()
+
+
+def test_a_deaf_worker_is_named_and_holds_up_nobody(daemon: Daemon) -> None:
+    with Client(str(daemon.directory)) as client:
+        go = daemon.directory / "go"
+        job = client.submit(named("shop:hold"), str(go))
+        wait_until(lambda: any(p["running"] == "shop:hold" for p in ask(daemon, "/ps")["ps"]), "it")
+        (p,) = [each["p"] for each in ask(daemon, "/ps")["ps"] if each["running"] == "shop:hold"]
+        told = ask(daemon, f"/ps/{p}/gs/1")
+        assert (told["answered"], told["g"]) == (False, None)
+        assert "has been running shop:hold" in told["silence"]
+        go.touch()
+        job.result(60)

@@ -33,6 +33,9 @@ REUSE_S: Final = 0.25
 #: how old one may be that shows the daemon as it is.
 SNAPSHOT_WAIT_S: Final = 1.0
 FRESH_S: Final = 2.0
+#: Questions that wait for workers. They have a link of their own: a link asks one after the other,
+#: and those about the queues are not to wait for a deaf worker.
+OF_WORKERS: Final = frozenset({"gs", "g", "stacks", "sched", "trace"})
 #: Answers that are kept.
 SHARED_MAX: Final = 64
 
@@ -65,7 +68,7 @@ class Questions:
         self._connect = connect
         self._rate = rate
         self._clock = clock
-        self._links: dict[str, CoordinatorLink] = {}
+        self._links: dict[tuple[str, bool], CoordinatorLink] = {}
         self._shared: dict[Any, tuple[float, asyncio.Future[Any]]] = {}
         self._pending = 0
         self._credit = rate
@@ -96,7 +99,8 @@ class Questions:
 
     async def call(self, method: str, **params: Any) -> Any:
         """The answer to an administrative question."""
-        return await self._bounded(lambda: self._link("admin").call(method, **params))
+        link = self._link("admin", of_workers=method in OF_WORKERS)
+        return await self._bounded(lambda: link.call(method, **params))
 
     async def ask_jobs(self, what: str, id_: bytes, **more: Any) -> Any:
         """The answer to a question about a job."""
@@ -122,10 +126,11 @@ class Questions:
         for link in links:
             await asyncio.to_thread(link.close)
 
-    def _link(self, role: str) -> CoordinatorLink:
-        if role not in self._links:
-            self._links[role] = self._connect(role)
-        return self._links[role]
+    def _link(self, role: str, *, of_workers: bool = False) -> CoordinatorLink:
+        key = role, of_workers
+        if key not in self._links:
+            self._links[key] = self._connect(role)
+        return self._links[key]
 
     async def _bounded(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         now = self._clock()
