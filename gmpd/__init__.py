@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gmpd.bykey import Limit, Unique
     from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
+    from gmpd.client.hints import PerformanceHint
     from gmpd.client.sync import Client
     from gmpd.errors import ChanClosed
     from gmpd.job import Backoff, job
@@ -65,6 +66,7 @@ __all__ = [
     "Limit",
     "Mutex",
     "Once",
+    "PerformanceHint",
     "RWMutex",
     "Semaphore",
     "SingleFlight",
@@ -111,6 +113,7 @@ _HOMES = {
     "Limit": "gmpd.bykey",
     "Mutex": "gmpd.runtime.sync",
     "Once": "gmpd.runtime.sync",
+    "PerformanceHint": "gmpd.client.hints",
     "RWMutex": "gmpd.runtime.sync",
     "Semaphore": "gmpd.runtime.sync",
     "SingleFlight": "gmpd.runtime.sync",

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -211,8 +212,10 @@ def command(app: App, scale: float, rounds: int) -> None:
 
     Ratios are gmpd's number by the peer's: for rates more is better, for times less.
     """
+    from gmpd.client.hints import PerformanceHint
     from gmpd.cpus import read_facts
 
+    warnings.simplefilter("ignore", PerformanceHint)  # small calls are what is measured
     procs = app.config().daemon.procs or read_facts().procs
     with private_client(app, procs) as client:
         rows = measure(client, procs, scale, rounds)

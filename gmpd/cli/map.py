@@ -31,6 +31,8 @@ from gmpd.cli.link import (
     json_line,
     words_of,
 )
+from gmpd.client.hints import MapTotals, in_words
+from gmpd.client.hints import of as hints_of
 from gmpd.errors import DaemonUnreachable, GmpdError, NotRegistered
 
 #: Lines under way: read, and not yet printed. Enough to keep hundreds of cores busy.
@@ -48,7 +50,22 @@ class Tally:
     done: int = 0
     failed: int = 0
     began: float = field(default_factory=time.monotonic)
+    ran_us: int = 0
+    result_bytes: int = 0
     shown: float = 0.0
+
+    def add(self, future: PlainFuture, error: BaseException | None) -> None:
+        """A line has its result."""
+        self.done += 1
+        self.failed += error is not None
+        self.ran_us += future.ran_us
+        self.result_bytes += future._nbytes
+
+    def hints(self, function: str) -> Iterator[str]:
+        """Remedies, if most of the time went into the way of the lines."""
+        totals = MapTotals(function, self.done, self.ran_us / 1e6, result_bytes=self.result_bytes)
+        totals.fix = "each line is a job: put more work into one"
+        return map(in_words, hints_of(totals))
 
     def line(self) -> str:
         if not self.done:
@@ -132,6 +149,8 @@ def command(
     try:
         _print_all(app, Feeder(submit, longest), tally)
         whole = True
+        for hint in tally.hints(function):
+            app.say(f"hint: {hint}")
     except KeyboardInterrupt:
         app.say(f"\ninterrupted: {tally.line()}; what had not started was cancelled")
         return Exit.INTERRUPTED
@@ -180,7 +199,7 @@ def _print(app: App, future: PlainFuture, tally: Tally) -> None:
     if not future.done():
         sys.stdout.flush()  # who reads along sees all that is there before a long job
     error = future.exception()
-    tally.done += 1
+    tally.add(future, error)
     if isinstance(error, DaemonUnreachable | NotRegistered):  # so would every other line
         raise error
     out: Any = None
@@ -189,10 +208,7 @@ def _print(app: App, future: PlainFuture, tally: Tally) -> None:
     else:
         out = words_of(future.result()) if error is None else ""
     sys.stdout.write(out + "\n")
-    if error is None:
-        return
-    tally.failed += 1
-    if not app.as_json:
+    if error is not None and not app.as_json:
         kind = "" if not isinstance(error, GmpdError) else f"{type(error).__name__}: "
         kind = "" if getattr(error, "type_name", "") else kind
         app.say(f"line {tally.done}: {kind}{error}")

@@ -6,6 +6,7 @@ A source that is slow holds up no result: the next chunk is read beside the wait
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, cast
 
@@ -64,10 +65,12 @@ class AsyncMapping(MapRun):
                 if chunk is None:
                     await self._wait()
                     continue
+                since = time.monotonic()
                 for piece in pieces(chunk):
                     there = piece if isinstance(piece, list) else await self._in_thread(piece)
                     for value in let_go(there):
                         yield value
+                self._plan.away(since)
             self._finish()
         finally:
             for future in self._plan.out:
@@ -76,6 +79,7 @@ class AsyncMapping(MapRun):
             if self._reading is not None:
                 self._reading.cancel()
                 await asyncio.wait([self._reading])
+        self._plan.hint()
 
     async def _wait(self) -> None:
         self._news.clear()

@@ -46,6 +46,9 @@ CHUNK_ITEMS_MAX = 4096
 CHUNK_BYTES = 1 << 18
 #: An automatic chunk grows by at most this factor over the last one that came back.
 GROWTH = 8
+#: Items, or bytes of arguments or results, from which on a ``map`` is looked at for hints.
+HINT_ITEMS = 10_000
+HINT_BYTES = 10 << 20
 #: Of a source whose length is known, a chunk is at most this part: the last ones must spread.
 PARTS = 32
 
@@ -142,6 +145,11 @@ class Plan:
         self.out: dict[Any, int] = {}
         self._items_out = 0
         self._done = 0
+        #: Of all chunks, needed by hints: microseconds that they ran, bytes of arguments, results.
+        self._ran_us = self._argument_bytes = self._result_bytes = 0
+        self._began = time.monotonic()
+        #: Seconds that the caller took between results.
+        self._away_s = 0.0
         #: The exception of the source: raised after the results of earlier items, as by ``map``.
         self.source_error: Exception | None = None
 
@@ -189,6 +197,7 @@ class Plan:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
         self._sizer.weigh(len(chunk), blob.nbytes)
+        self._argument_bytes += blob.nbytes
         return ref.needing(blob.needs), self._options, blob
 
     def sent(self, future: Any, items: int) -> None:
@@ -203,6 +212,8 @@ class Plan:
         self._sizer.weigh(items, future._nbytes)
         self._sizer.learn(items, ran_us)
         self._done += items
+        self._ran_us += ran_us
+        self._result_bytes += future._nbytes
         if self._report is not None:
             self.look()
         return [value] if items == 1 else value
@@ -222,6 +233,35 @@ class Plan:
         """Report how far it is, and the jobs that run."""
         if self._report is not None:
             self._report(self._done, False, self._inside)
+
+    def away(self, since: float) -> None:
+        """The caller had results to work with since then."""
+        self._away_s += time.monotonic() - since
+
+    def hint(self) -> None:
+        """All results were given: warn if most of the time went into their way."""
+        nbytes = max(self._argument_bytes, self._result_bytes)
+        if self._done < HINT_ITEMS and nbytes < HINT_BYTES:
+            return
+        from gmpd.client.hints import MapTotals, of, tell  # 5 ms that most programs do without
+
+        totals = MapTotals(
+            self._ref.name, self._done, self._ran_us / 1e6,
+            time.monotonic() - self._began - self._away_s,
+            self._argument_bytes, self._result_bytes,
+        )  # fmt: skip
+        totals.fix = self._faster(totals.fix)
+        tell(of(totals))
+
+    def _faster(self, otherwise: str) -> str:
+        """The remedy for short calls."""
+        if self.fixed is not None:
+            return "leave chunksize out: then chunks get as large as it pays"
+        if self._waits:
+            return "make it a plain function, of which many travel in a chunk, as it hardly waits"
+        if own := _PER_ATTEMPT.intersection(self._options or ()):
+            return f"{', '.join(sorted(own))} makes each item a job: give each call a list of items"
+        return otherwise
 
     def over(self) -> None:
         """The last report of the progress."""
@@ -331,12 +371,15 @@ class Mapping(MapRun):
                 if chunk is None:
                     self._wait()
                 else:
+                    since = time.monotonic()
                     yield from each(chunk)
                     del chunk
+                    self._plan.away(since)
             self._finish()
         finally:
             self._client.forget_jobs(self._plan.out)  # the collector may be the caller
             self._plan.over()
+        self._plan.hint()
 
     def _wait(self) -> None:
         if self._waiters is not None:
