@@ -336,7 +336,7 @@ class AdminApi:
             answer = call.answers.get(who)
             if answer is None and who in call.left and not self._is_leaving(who):
                 continue  # it had nothing more to do, and has ended
-            if answer is not None and "story" in answer:
+            if isinstance(answer, dict) and "story" in answer:  # a ring is bytes
                 answer["job"] = self._job_of(who, answer["story"]["token"])
             status = msgspec.to_builtins(self._status(who))
             known = {"p": who[0], "answered": answer is not None, "status": status}
