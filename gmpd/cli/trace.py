@@ -62,9 +62,11 @@ def command(
 
     With --summary, print instead (with -o also) for each function, per job: its execution on P, the
     wait for P, and the time that it was blocked or ran beside P, by reason. A P whose worker does
-    not answer has no track; the exit code is then 5. Steps of children of `gmpd.go` are not
-    recorded. `trace.enabled = false` switches recording off. SIGUSR2 to the daemon or a worker, and
-    a job that ran longer than `trace.slow`, leave a file for --of below daemon.state_dir.
+    not answer has no track; the exit code is then 5. Workers of isolated jobs and those that have
+    left their P have tracks, too, also when they have ended; events of a killed one are lost. Steps
+    of children of `gmpd.go` are not recorded. `trace.enabled = false` switches recording off.
+    SIGUSR2 to the daemon or a worker, and a job that ran longer than `trace.slow`, leave a file for
+    --of below daemon.state_dir.
     """
     if last is not None and seconds is not None:
         raise click.UsageError("--last looks back and --seconds ahead: give one of them")
@@ -104,16 +106,18 @@ def tell(app: App, daemon: Daemon, output: Path | None, *, summary: bool) -> int
         app.say(line, level=-1)
     for track in daemon.tracks:
         if track.lost:
-            app.say(f"P{track.p}: {track.lost:,} earlier events are kept no more", level=1)
+            app.say(f"{track.title}: {track.lost:,} earlier events are kept no more", level=1)
     if any(track.silent for track in daemon.tracks):
         return Exit.TIMEOUT
-    return Exit.CONFIG if missing else Exit.OK
+    if any(track.missing and track.serves for track in daemon.tracks):
+        return Exit.CONFIG
+    return Exit.OK
 
 
 def _as_json(daemon: Daemon, functions: list[FunctionSummary]) -> object:
     return {
         "seconds": (daemon.now - daemon.since) / 1e9,
-        "missing": {f"P{track.p}": track.missing for track in daemon.tracks if track.missing},
+        "missing": {track.title: track.missing for track in daemon.tracks if track.missing},
         "functions": [
             {
                 "name": about.name,

@@ -23,12 +23,14 @@ from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.kept_failures import KeptFailures
+from gmpd.daemon.past_rings import PastRings
 from gmpd.daemon.recycling import Told
-from gmpd.daemon.snapshot import Observed, former_status, p_status, snapshot
+from gmpd.daemon.snapshot import Observed, former_status, isolated_status, p_status, snapshot
 from gmpd.daemon.watched import QUESTIONS
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
 from gmpd.runtime.ring import Ring, RingDump
+from gmpd.sched.isolated import ISOLATED_FROM, Stage
 from gmpd.sched.leavers import number_beside, p_of
 from gmpd.sched.records import PRecord
 from gmpd.status import PStatus
@@ -74,7 +76,7 @@ class FanoutCall:
     due_ns: int
     #: Workers that have not answered.
     silent: set[Who]
-    #: Of those that were asked: the ones that had left their P.
+    #: Of those that were asked: the ones that serve no P, as they have left it or are isolated.
     left: Collection[Who] = ()
     answers: dict[Who, Any] = field(default_factory=dict)
     #: Of ``trace``: since when.
@@ -171,6 +173,8 @@ class AdminApi:
         self._c = daemon
         self._deadline = daemon.deadlines.new(self._due)
         self.fanout = Fanout(self._deadline.now)
+        #: The last events of workers that have ended.
+        self.past_rings = PastRings()
         #: Questions that are answered when the daemon ends.
         self._end_watchers: list[tuple[bytes, int]] = []
 
@@ -274,13 +278,16 @@ class AdminApi:
         told: Callable[[dict[str, Any]], None] | None = None,
     ) -> bool:
         """Ask one P or all of them for their Gs, the leaving workers too if that is for their
-        stacks; False when there is no such P."""
+        stacks, isolated ones too for a trace; False when there is no such P."""
         p, limit = params.get("p"), params.get("limit", STACKS_GS)
         wait_s = params.get("wait_s", STACKS_WAIT_S)
         ps = [each for each in range(self._c.pool.procs) if p in (None, each)]
         records = [record for each in ps if (record := self._c.sched.ps.get(each)) is not None]
-        leaving = self._c.sched.leaving.values() if what == "stacks" else ()
+        leaving = self._c.sched.leaving.values() if what in ("stacks", "trace") else ()
         left = [record for record in leaving if p in (None, p_of(record.p))]
+        if what == "trace" and p is None:
+            isolated = self._c.sched.isolated.ps.values()
+            left += [record for record in isolated if record.stage is Stage.RUNNING]
         vacant = {(each, 0) for each in ps} - {(record.p, 0) for record in records}
         asked = vacant | {who_is(record) for record in (*records, *left)}
         if type(limit) is not int or not 1 <= limit <= STACKS_GS_MAX:
@@ -320,7 +327,7 @@ class AdminApi:
         """Questions whose workers have answered, or whose time is over, get their replies."""
         sched = self._c.sched
         able = [who_is(record) for record in sched.ps.values() if record.ready]
-        able += map(who_is, sched.leaving.values())
+        able += map(who_is, (*sched.leaving.values(), *sched.isolated.ps.values()))
         for call in self.fanout.take(now, able):
             if call.told is not None:
                 call.told(self._told(call))
@@ -334,16 +341,21 @@ class AdminApi:
         answers: list[dict[str, Any]] = []
         for who in sorted(call.silent | call.answers.keys()):
             answer = call.answers.get(who)
-            if answer is None and who in call.left and not self._is_leaving(who):
+            if answer is None and who in call.left and not self._is_beside(who):
                 continue  # it had nothing more to do, and has ended
             if isinstance(answer, dict) and "story" in answer:  # a ring is bytes
                 answer["job"] = self._job_of(who, answer["story"]["token"])
             status = msgspec.to_builtins(self._status(who))
             known = {"p": who[0], "answered": answer is not None, "status": status}
             more = {"ring": answer} if isinstance(answer, bytes) else answer or {}
+            if call.since_ns is not None:
+                known |= {"isolated": who[0] >= ISOLATED_FROM, "ended": None}
             answers.append(known | more)
         value: dict[str, Any] = {"ps": answers}
         if call.since_ns is not None:
+            told = {(row["p"], row["status"]["epoch"]) for row in answers}
+            past = self.past_rings.rows(call.since_ns)
+            answers += (row for row in past if (row["p"], row["status"]["epoch"]) not in told)
             value |= self._traced(call.since_ns)
         return value
 
@@ -362,10 +374,16 @@ class AdminApi:
     def _is_leaving(self, who: Who) -> bool:
         return number_beside(*who) in self._c.sched.leaving
 
+    def _is_beside(self, who: Who) -> bool:
+        """Whether it lives, and serves no P."""
+        return self._is_leaving(who) or who[0] in self._c.sched.isolated.ps
+
     def _status(self, who: Who) -> PStatus:
         """Of a worker that was asked a moment ago, and may have left its P or ended since."""
         p, epoch = who
         now = time.monotonic_ns()
+        if p >= ISOLATED_FROM:
+            return isolated_status(self._c, p)
         if self._is_leaving(who):
             return former_status(self._c, self._c.sched.leaving[number_beside(p, epoch)], now)
         serving = self._c.sched.ps.get(p)

@@ -160,6 +160,8 @@ class Coordinator:
             self._faults,
         )
         self.dumps = TraceDumps(self._admin.trace, self.config)
+        if self.ring is not None:
+            self.pool.on_end = self._admin.past_rings.add
         self.workers.on_finished = self.dumps.finished
         self.cron = self._periodic_jobs()
         self.pool.recycling.on_renewed = self.durable.retry_blocked

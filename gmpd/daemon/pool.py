@@ -62,6 +62,8 @@ class WorkerPool:
         self.on_ready: Callable[[], None] = _nothing
         #: Why a worker that is started now would not find the daemon; empty when it would.
         self.obstacle: Callable[[], str] = str
+        #: Called with each process that has ended, and whether it had begun jobs.
+        self.on_end: Callable[[WorkerProcess, Exit, bool, int], None] = _unwatched
         self.procs = supervisor.procs
         #: Ps that want a worker, in order: a few start at a time.
         self.wanted: dict[int, None] = dict.fromkeys(range(self.procs))
@@ -297,6 +299,8 @@ class WorkerPool:
         now = time.monotonic_ns()
         record = self._sched.record(worker.p)
         culprit = None
+        ran = worker.finished > 0 or (record is not None and bool(record.started or record.fresh))
+        self.on_end(worker, end, ran, now)
         if record is not None and record.epoch == worker.epoch:
             culprit = self._recover_outcomes(record, worker, end, now)
         counted = ISOLATED_FROM if worker.isolated else worker.of_p
@@ -465,4 +469,8 @@ def _restart_policy(config: Config) -> RestartPolicy:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _unwatched(_worker: WorkerProcess, _end: Exit, _ran: bool, _now: int) -> None:
     pass

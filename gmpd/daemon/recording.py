@@ -9,6 +9,8 @@ import time
 from array import array
 from typing import Any
 
+from msgspec.msgpack import encode
+
 from gmpd import protocol
 from gmpd.daemon.attempt import Attempt, RemoteFunction
 from gmpd.runtime.coro import CoroG
@@ -18,6 +20,8 @@ from gmpd.runtime.p import P
 from gmpd.runtime.ring import TRAIT_NAMES, Event, Kind, Ring, RingDump
 from gmpd.runtime.roots import root_of
 
+#: A worker that ends leaves its last 16,384 events, and as many jobs.
+TAIL_BYTES = 1 << 20
 #: Running jobs that are told.
 RUNNING_MAX = 10_000
 #: Events of one G that are told.
@@ -67,6 +71,13 @@ def _told(ring: Ring, event: Event, now: int) -> protocol.GEvent:
         took_us=took // 1000,
         reason=reason,
     )
+
+
+def tail(p: P, nbytes: int) -> protocol.RingTail | None:
+    """The last events of a worker that is about to end, ``TAIL_BYTES`` and ``nbytes`` at most."""
+    if p.ring is None or not p.ring.has_jobs:
+        return None
+    return protocol.RingTail(encode(p.ring.dump(0, min(TAIL_BYTES, nbytes // 2), running(p))))
 
 
 def running(p: P) -> bytes:

@@ -241,6 +241,14 @@ def former_status(c: Observed, record: PRecord, now: int) -> PStatus:
     return out
 
 
+def isolated_status(c: Observed, p: int) -> PStatus:
+    """The status of an isolated worker, as far as a P has one."""
+    record, worker = c.sched.isolated.ps.get(p), c.supervisor.processes.get(p)
+    out = PStatus(p, epoch=1, state="dead" if record is None else record.stage.value)
+    out.pid = None if worker is None else worker.process.pid
+    return out
+
+
 def _isolated(c: Observed, now: int) -> Isolated:
     isolated = c.sched.isolated
     oldest = min((job.accepted_ns for job in isolated.queue.heads()), default=now)

@@ -74,6 +74,8 @@ class WorkerProcess:
     recycle_at_ns: int | None = None
     #: The fault that it reported before it ended.
     fault: str = ""
+    #: Its last events, which it sent before it ends.
+    ring_tail: bytes = b""
 
     #: Whether its run loop moves.
     watch: LoopWatch = field(init=False)

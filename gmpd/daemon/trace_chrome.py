@@ -1,10 +1,11 @@
 """The trace of a daemon for Perfetto (ui.perfetto.dev) and chrome://tracing, as Chrome's JSON.
 
-Tracks: each P with the jobs that ran on it and its sleep, the Ms with jobs that lost their P, the
-coordinator with its turns, steals and leases; the states of each async job, and of each plain one
-that took more than LONG_NS. Arrows lead from a wake-up to the step that it woke, from a hand-off to
-the M, and from the victim of a steal over the coordinator to the first job on the thief. Times are
-microseconds since the trace began. Counterpart without a daemon: ``runtime.chrome_trace``.
+Tracks: each P with the jobs that ran on it and its sleep, workers that have left their P or are
+isolated, the Ms with jobs that lost their P, the coordinator with its turns, steals and leases; the
+states of each async job, and of each plain one that took more than LONG_NS. Arrows lead from a
+wake-up to the step that it woke, from a hand-off to the M, and from the victim of a steal over the
+coordinator to the first job on the thief. Times are microseconds since the trace began. Counterpart
+without a daemon: ``runtime.chrome_trace``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from gmpd.daemon.trace_runs import Daemon, Run, Span, Steal, Track, all_runs
 
 Json = dict[str, Any]
 
-_PS, _MS, _COORDINATOR, _STATS, _GS = 1, 2, 3, 4, 5
+_PS, _MS, _COORDINATOR, _STATS, _GS, _OTHERS = 1, 2, 3, 4, 5, 6
 _TITLES: Final = {
     _PS: "Ps", _MS: "Ms", _COORDINATOR: "Coordinator", _STATS: "Stats", _GS: "Gs",
+    _OTHERS: "Other workers",
 }  # fmt: skip
-#: Numbers of threads differ between processes. P0 is 1000, M3 of P1 is 11003.
-_FIRST_P, _FIRST_M, _MS_OF_P = 1000, 10_000, 1000
+#: Numbers of threads differ between processes. P0 is 1000, M3 of P1 is 100001003; workers that
+#: serve no P are numbered as if they served Ps from ``_BESIDE`` on.
+_FIRST_P, _FIRST_M, _MS_OF_P, _BESIDE = 1000, 100_000_000, 1000, 100_000
 _TURNS, _STEALS, _LEASES = 3, 4, 5
 
 #: Plain jobs that took less have no states of their own: their slice on P says all.
@@ -64,7 +67,15 @@ class _Converter:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.out: list[Json] = []
-        self._ps = {track.p: _Lane(_PS, _FIRST_P + track.p) for track in daemon.tracks}
+        #: Each track with the number of its lane.
+        self._tracks = [
+            (track.p if track.serves else _BESIDE + n, track)
+            for n, track in enumerate(daemon.tracks)
+        ]
+        self._workers = {
+            number: _Lane(_PS if track.serves else _OTHERS, _FIRST_P + number)
+            for number, track in self._tracks
+        }
         self._ms: dict[int, _Lane] = {}
         self._names: dict[int, str] = {}
         self._turns = _Lane(_COORDINATOR, _TURNS)
@@ -77,33 +88,34 @@ class _Converter:
             lane.settle()
             for began, ended, name, args in lane.slices:
                 self._slice(lane, began, ended, name, args)
-        for track in self.daemon.tracks:
-            self._arrows_of(track)
+        for number, track in self._tracks:
+            self._arrows_of(number, track)
         for steal in self.daemon.steals:
             self._arrow_of_steal(steal)
         self._leases()
-        for run in all_runs(self.daemon):
-            if run.is_async or run.beside or run.ended - run.began > LONG_NS:
-                self._states(run)
+        for number, track in self._tracks:
+            for run in track.runs:
+                if run.is_async or run.beside or run.ended - run.began > LONG_NS:
+                    self._states(number, run)
         self._counters()
         self._name_all()
         return self.out
 
     def _lanes(self) -> list[_Lane]:
-        return [*self._ps.values(), *self._ms.values(), self._turns, self._steals]
+        return [*self._workers.values(), *self._ms.values(), self._turns, self._steals]
 
     # -- slices ------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        for track in self.daemon.tracks:
-            lane = self._ps[track.p]
+        for number, track in self._tracks:
+            lane = self._workers[number]
             for span in track.idle:
                 lane.add(span, "idle")
             for run in track.runs:
                 for span in run.on_p:
                     lane.add(self._kept(span), run.name, **_about(run))
                 for part in run.beside:
-                    on_m = self._lane_of_m(track.p, part.m)
+                    on_m = self._lane_of_m(number, track, part.m)
                     span = self._kept((part.began, part.ended))
                     on_m.add(span, run.name, why=part.why, **_about(run))
         for turn in self.daemon.turns:
@@ -112,11 +124,11 @@ class _Converter:
             name = f"P{steal.thief} steals {steal.jobs} of P{steal.victim}"
             self._steals.add((steal.at, steal.at + 1000), name)
 
-    def _lane_of_m(self, p: int, m: int) -> _Lane:
-        tid = _FIRST_M + p * _MS_OF_P + m
+    def _lane_of_m(self, number: int, track: Track, m: int) -> _Lane:
+        tid = _FIRST_M + number * _MS_OF_P + m
         if tid not in self._ms:
             self._ms[tid] = _Lane(_MS, tid)
-            self._names[tid] = f"P{p} M{m}"
+            self._names[tid] = f"{track.title} M{m}"
         return self._ms[tid]
 
     def _kept(self, span: Span) -> Span:
@@ -125,15 +137,15 @@ class _Converter:
 
     # -- arrows ------------------------------------------------------------------------------------
 
-    def _arrows_of(self, track: Track) -> None:
-        lane = self._ps[track.p]
+    def _arrows_of(self, number: int, track: Track) -> None:
+        lane = self._workers[number]
         steps: dict[int, list[int]] = defaultdict(list)
         for run in track.runs:
             if run.is_async:
                 steps[run.token] = [began for began, _ in run.on_p]
             for part in run.beside:
                 if lane.covers(part.began - 1):
-                    began, on_m = max(part.began, self.daemon.since), _FIRST_M + track.p * _MS_OF_P
+                    began, on_m = max(part.began, self.daemon.since), _FIRST_M + number * _MS_OF_P
                     self._link("hand-off", [
                         (lane.pid, lane.tid, part.began - 1), (_MS, on_m + part.m, began),
                     ])  # fmt: skip
@@ -146,13 +158,13 @@ class _Converter:
     def _arrow_of_steal(self, steal: Steal) -> None:
         """From what the victim ran, to the first job that the thief began of them."""
         places: list[tuple[int, int, int]] = []
-        victim = self._ps.get(steal.victim)
+        victim = self._workers.get(steal.victim)
         if victim is not None and victim.covers(steal.at):
             places.append((victim.pid, victim.tid, steal.at))
         places.append((_COORDINATOR, _STEALS, steal.at))
         begun = self._first_stolen(steal)
         if begun is not None:
-            thief = self._ps[steal.thief]
+            thief = self._workers[steal.thief]
             places.append((thief.pid, thief.tid, begun))
         if len(places) > 1:
             self._link("steal", places)
@@ -164,7 +176,7 @@ class _Converter:
         else:
             return None
         for track in self.daemon.tracks:
-            for run in track.runs if track.p == steal.thief else ():
+            for run in track.runs if track.serves and track.p == steal.thief else ():
                 if leased.first <= run.token < leased.first + leased.stolen and run.on_p:
                     return max(run.on_p[0][0], self.daemon.since)
         return None
@@ -194,9 +206,9 @@ class _Converter:
             "ph": "i", "s": "t", "pid": _COORDINATOR, "tid": tid, "name": name, "ts": self._us(at),
         })  # fmt: skip
 
-    def _states(self, run: Run) -> None:
+    def _states(self, worker: int, run: Run) -> None:
         """A G's states, one after the other, inside its life."""
-        number = f"0x{run.p + 1:x}{run.token:012x}"
+        number = f"0x{worker + 1:x}{run.token:012x}"
         spans = [(began, ended, "running") for began, ended in run.on_p]
         spans += [(began, ended, "runnable") for began, ended in run.ready]
         spans += [(each.began, each.ended, f"waiting ({each.reason})") for each in run.blocked]
@@ -262,9 +274,12 @@ class _Converter:
         for pid, title in _TITLES.items():
             self._name("process_name", pid, 0, title)
             self._sort("process_sort_index", pid, 0, pid)
-        for track in self.daemon.tracks:
-            title = f"P{track.p:02}" + (f" ({track.missing})" if track.missing else "")
-            self._name("thread_name", _PS, _FIRST_P + track.p, title)
+        for number, track in self._tracks:
+            lane, title = self._workers[number], track.title
+            if track.serves:
+                title = f"P{track.p:02}"  # viewers sort by name
+            title += f" ({track.missing})" if track.missing else ""
+            self._name("thread_name", lane.pid, lane.tid, title)
         for tid, title in sorted(self._names.items()):
             self._name("thread_name", _MS, tid, title)
         for tid, title in ((_TURNS, "turns"), (_STEALS, "steals"), (_LEASES, "leases")):
@@ -290,8 +305,8 @@ def _about(run: Run) -> Json:
 
 def chrome_document(daemon: Daemon, version: str) -> Json:
     """The whole file. Parts that are not in it are named in ``otherData``."""
-    missing = {f"P{track.p}": track.missing for track in daemon.tracks if track.missing}
-    lost = {f"P{track.p}": track.lost for track in daemon.tracks if track.lost}
+    missing = {track.title: track.missing for track in daemon.tracks if track.missing}
+    lost = {track.title: track.lost for track in daemon.tracks if track.lost}
     if daemon.lost:
         lost["coordinator"] = daemon.lost
     return {
@@ -307,5 +322,5 @@ def chrome_document(daemon: Daemon, version: str) -> Json:
 
 
 def missing_of(tracks: Iterable[Track]) -> list[str]:
-    """A line for each P without events."""
-    return [f"P{track.p} has no track: {track.missing}" for track in tracks if track.missing]
+    """A line for each worker without events."""
+    return [f"{track.title} has no track: {track.missing}" for track in tracks if track.missing]

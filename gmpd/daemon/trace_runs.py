@@ -74,10 +74,15 @@ class Run:
 
 @dataclass(slots=True)
 class Track:
-    """One P's events. ``lost``: events and jobs that its ring keeps no more."""
+    """One worker's events. ``lost``: events and jobs that its ring keeps no more."""
 
     p: int
     pid: int
+    #: As people read it: ``P1``; of a worker that does not serve its P any more, or is isolated,
+    #: with its pid.
+    title: str = ""
+    #: Whether it serves P number ``p``. There is one such track for each P.
+    serves: bool = True
     #: Why there are none; "" if there are.
     missing: str = ""
     #: Its worker did not answer.
@@ -125,7 +130,9 @@ class Daemon:
 def read(reply: Mapping[str, Any]) -> Daemon:
     """The reply to ``trace``."""
     since, now = reply["since"], reply["now"]
-    daemon = Daemon(since, now, [_track(each, since, now) for each in reply["ps"]])
+    tracks = [_track(each, since, now) for each in reply["ps"]]
+    shown = [track for track in tracks if track.serves or track.runs or track.missing]
+    daemon = Daemon(since, now, shown)
     told = decode(reply["coordinator"], type=RingDump)
     daemon.lost = told.lost
     for what, first, second, number in rows_of(told.events):
@@ -181,7 +188,10 @@ class _Events:
 
 def _track(told: Mapping[str, Any], since: int, now: int) -> Track:
     status = told["status"]
-    track = Track(told["p"], status.get("pid") or 0)
+    track = _titled(Track(told["p"], status.get("pid") or 0), told)
+    now = told.get("ended") or now
+    if track.missing:
+        return track
     if not told["answered"]:
         state = status.get("state", "dead")
         track.silent = True
@@ -213,6 +223,18 @@ def _track(told: Mapping[str, Any], since: int, now: int) -> Track:
         track.runs.append(run)
     track.runs.sort(key=lambda run: run.began)
     track.wakes = sorted((at, token) for token, all_at in events.wakes.items() for at in all_at)
+    return track
+
+
+def _titled(track: Track, told: Mapping[str, Any]) -> Track:
+    """Tell who it is, and that its events are lost."""
+    state = told["status"].get("state", "dead")
+    track.title, track.missing = f"P{track.p}", told.get("missing", "")
+    if told.get("isolated"):
+        track.title, track.serves = f"isolated worker {track.pid}", False
+    elif state == "leaving" or told.get("ended"):
+        left = "leaving worker" if state == "leaving" else "former worker"
+        track.title, track.serves = f"{track.title}, {left} {track.pid}", False
     return track
 
 

@@ -158,8 +158,7 @@ class Worker:
     def _in_fork(self) -> None:
         self.loop.p.forked = True
 
-    # -- attempts report
-    # -------------------------------------------------------------------------------
+    # -- attempts report ---------------------------------------------------------------------------
 
     def begin(self, attempt: Attempt) -> bool:
         """An attempt is about to run; this M holds P. False when the coordinator has revoked it."""
@@ -488,6 +487,8 @@ class Worker:
     def stop(self) -> None:
         """Say goodbye and end the loop; whatever threads still run end with the process."""
         self.flush()
+        if self._draining and (tail := recording.tail(self.loop.p, self.value_bytes)):
+            self._send(tail)
         self._send(protocol.Bye("stopped"))
         self.loop.end()
 

@@ -159,8 +159,8 @@ class Workers:
                 handle(events.ItemsYielded(p, epoch, job, payloads, buffers), now)
             case protocol.Hello() | protocol.Fault():
                 self._heard_without_p(peer, worker, message)
-            case protocol.Bye():
-                worker.expected = True
+            case protocol.Bye() | protocol.RingTail():
+                _takes_leave(worker, message)
             case _:
                 assert_never(message)
 
@@ -261,6 +261,16 @@ class Workers:
 
 def _unwatched(_p: PRecord, _tokens: list[int], _ran_us: list[int], _now: int) -> None:
     pass
+
+
+def _takes_leave(worker: WorkerProcess, message: protocol.Bye | protocol.RingTail) -> None:
+    match message:
+        case protocol.Bye():
+            worker.expected = True
+        case protocol.RingTail(ring):
+            worker.ring_tail = ring
+        case _:
+            assert_never(message)
 
 
 def _nothing(_paths: list[str]) -> None:

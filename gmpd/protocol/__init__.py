@@ -36,7 +36,7 @@ changes nothing.
       Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
       Hello Finished Started Aside Unfit Imported Expired Progress Output Kept Items Fault Bye
-      Withheld Children Define Undefine Submit Cancel Answer Route
+      Withheld Children Define Undefine Submit Cancel Answer RingTail Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
       Progress Output Ask Route Lost
@@ -141,6 +141,7 @@ from gmpd.protocol.messages import (
     Pull,
     Refused,
     Reply,
+    RingTail,
     Room,
     Route,
     Running,
@@ -231,6 +232,7 @@ __all__ = [
     "Reply",
     "Report",
     "Reports",
+    "RingTail",
     "Room",
     "Route",
     "Running",

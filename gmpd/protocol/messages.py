@@ -510,6 +510,13 @@ class Answer(Envelope, tag=41):
     value: StackDump | bytes
 
 
+class RingTail(Envelope, tag=50):
+    """The last events of a worker that is about to end: a packed ``runtime.ring.RingDump``, kept
+    for traces."""
+
+    ring: bytes
+
+
 class Route(Envelope, tag=32):
     """A message of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
 
@@ -564,7 +571,7 @@ ToClient: TypeAlias = (
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Aside | Unfit | Imported | Expired | Progress | Output | Kept
     | Items | Fault | Bye
-    | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | Route
+    | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | RingTail | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop

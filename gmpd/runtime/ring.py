@@ -202,6 +202,11 @@ class Ring:
             self._jobs_kept -= n
             self.lost += n
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether it keeps any."""
+        return bool(self._jobs)
+
     def name(self, number: int, name: str) -> None:
         """Remember the name of a function."""
         if len(self.names) >= NAMES_MAX and number not in self.names:

@@ -78,7 +78,7 @@ def test_a_job_that_lost_p_is_on_its_m_until_it_is_back() -> None:
     assert run.outcome is Outcome.ERROR
     document = chrome_document(daemon, "1")
     check(document["traceEvents"])
-    on_m = [e for e in document["traceEvents"] if e["ph"] == "X" and e["tid"] == 10_004]
+    on_m = [e for e in document["traceEvents"] if e["ph"] == "X" and e["tid"] == 100_000_004]
     assert [e["args"]["why"] for e in on_m] == ["blocked", "hog"]
     arrows = [e for e in document["traceEvents"] if e["ph"] == "f"]
     assert [e["name"] for e in arrows] == ["hand-off", "hand-off"]
@@ -136,6 +136,39 @@ def test_a_steal_leads_from_the_victim_to_the_first_stolen_job() -> None:
     assert arrow == [("s", 1000, 20_000), ("t", 4, 20_000), ("f", 1001, 23_000)]
     named = {e["name"] for e in events if e["ph"] == "i"}
     assert named == {"3 to P1, 3 stolen", "worker of P1, epoch 4, died"}
+
+
+def test_workers_that_serve_no_p_have_tracks_of_their_own() -> None:
+    job = [(6, 5 * MS, 2000, 1)]
+    late = [(9, 5 * MS, 20_000, 1)]
+    still = packed([(8, 6 * MS, -1, 1)])
+
+    def row(p: int, state: str, ring: bytes | None, pid: int, **more: Any) -> dict[str, Any]:
+        status = {"pid": pid, "epoch": pid, "state": state}
+        named = {} if ring is None else {"ring": ring}
+        return {"p": p, "answered": True, "status": status, **named, **more}
+
+    ps = [
+        row(0, "running", ring([], job), 7),
+        row(0, "leaving", ring([], late), 8),
+        row(0, "dead", ring([], job, running=still), 9, ended=50 * MS),
+        row(0, "dead", None, 10, ended=60 * MS, missing="its events are lost"),
+        row(1 << 16, "running", ring([], job), 11, isolated=True),
+        row(1 << 16 | 1, "running", ring(), 12, isolated=True),
+    ]
+    daemon = read({"ps": ps, "since": SINCE, "now": NOW, "coordinator": ring()})
+    titles = [track.title for track in daemon.tracks]
+    assert titles == [
+        "P0", "P0, leaving worker 8", "P0, former worker 9", "P0, former worker 10",
+        "isolated worker 11",
+    ]  # fmt: skip
+    former = daemon.tracks[2].runs
+    assert [run.ended for run in former] == [7 * MS, 50 * MS]
+    document = chrome_document(daemon, "1")
+    check(document["traceEvents"], procs=5)
+    assert document["otherData"]["missing"] == {"P0, former worker 10": "its events are lost"}
+    slices = [e["tid"] for e in document["traceEvents"] if e["ph"] == "X"]
+    assert len(set(slices)) == 4
 
 
 def test_a_p_without_events_is_said_to_have_none() -> None:
