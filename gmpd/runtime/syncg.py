@@ -19,6 +19,8 @@ class SyncG(G):
     __slots__ = ()
 
     place = Place.AWAY
+    #: For ``JobG``, if its function returns a coroutine: the ring has no steps of it.
+    stepped = False
 
     def start(self) -> Coroutine[Any, Any, None] | None:
         """Run it to its end on the M that holds P; a coroutine that comes out is driven on."""

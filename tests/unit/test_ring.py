@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+import gmpd
 from gmpd.runtime.coro import GOSCHED
 from gmpd.runtime.g import G
 from gmpd.runtime.ring import (
@@ -160,3 +161,18 @@ def test_the_events_of_one_lease_are_found_the_newest_of_them() -> None:
     assert [began for _, began, _, _ in ring.of(7, 1000)] == list(range(0, 3 * CHUNK, 100))
     assert [began for _, began, _, _ in ring.of(7, 2)] == [3000, 2900][::-1]
     assert ring.of(9, 10) == []
+
+
+def test_a_plain_function_that_gives_a_coroutine_waits_beside_a_ring() -> None:
+    async def parks() -> int:
+        await gmpd.sleep(0.0001)
+        await asyncio.sleep(0.0001)
+        return 5
+
+    async def main() -> int:
+        return int(await gmpd.go(lambda: parks()))
+
+    loop = gmpd.new_event_loop()
+    loop.p.ring = Ring()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        assert runner.run(main()) == 5
