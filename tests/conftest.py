@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import functools
 import gc
 import os
 import shutil
@@ -27,7 +28,8 @@ ORDER = ("unit", "sim", "conformance", "integration")
 
 UNIT_TIMEOUT_S = 40  # a busy machine gives a test a twentieth of a core
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
+#: The deep one is a command: HYPOTHESIS_PROFILE=hunt python -m pytest tests/unit
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25)
 settings.register_profile("hunt", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
@@ -52,17 +54,17 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        kind = _directory(item)
+        kind = _directory(item.path)
         item.add_marker(kind)
         if kind == "unit" and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(UNIT_TIMEOUT_S))
-    items.sort(key=lambda item: (ORDER.index(_directory(item)), _place(item)))
+    items.sort(key=lambda item: (ORDER.index(_directory(item.path)), _place(item)))
 
 
 def _place(item: pytest.Item) -> int:
-    """Among the tests of its directory: a pass of the collector through all objects is short while
-    few tests have run, and long beside the syntax trees, which are half a million objects."""
-    return -1 if "mgc" in item.path.stem else int(_reads_sources(item))
+    """Among the tests of its directory: last beside the syntax trees, which are half a million
+    objects."""
+    return int(_reads_sources(item))
 
 
 def _reads_sources(item: pytest.Item) -> bool:
@@ -71,9 +73,9 @@ def _reads_sources(item: pytest.Item) -> bool:
 
 def pytest_collection_finish() -> None:
     """Thousands of tests and all that they import live to the end: a pass of the collector over
-    them takes longer than most tests, and several passes belong to each test with processes."""
+    them takes longer than most tests, and several passes belong to each test with processes. Cycles
+    that collection left are kept, too: to find them takes such a pass."""
     gc.enable()
-    gc.collect()
     gc.freeze()
 
 
@@ -91,10 +93,11 @@ def pytest_runtest_protocol(
     return told
 
 
-def _directory(item: pytest.Item) -> str:
-    directory = item.path.relative_to(HERE).parts[0]
+@functools.cache
+def _directory(path: Path) -> str:
+    directory = path.relative_to(HERE).parts[0]
     if directory not in ORDER:
-        raise pytest.UsageError(f"{item.path} lies in none of tests/{{{','.join(ORDER)}}}")
+        raise pytest.UsageError(f"{path} lies in none of tests/{{{','.join(ORDER)}}}")
     return directory
 
 
@@ -134,20 +137,27 @@ def no_daemon(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GMPD_CLIENT__ANNOUNCE", "false")
 
 
-@pytest.fixture(autouse=True)
-def handlers_stay() -> Iterator[None]:
+_HANDLERS = pytest.StashKey[dict[int, Any]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[_HANDLERS] = _handlers()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """A signal handler that a test leaves is one that may wake a G: no later test would see a
-    deadlock told. SIGALRM is pytest-timeout's."""
-    before = _handlers()
+    deadlock told. SIGALRM is pytest-timeout's. In hooks: a fixture takes ten times as long."""
     yield
-    if _handlers() == before:
+    before, now = item.stash[_HANDLERS], _handlers()
+    if now == before:
         return
-    changed = {n: handler for n, handler in before.items() if signal.getsignal(n) != handler}
-    for number, handler in changed.items():
-        signal.signal(number, handler)
-    if changed:
-        names = ", ".join(signal.Signals(number).name for number in changed)
-        pytest.fail(f"signal handlers were left changed: {names}", pytrace=False)
+    changed = [number for number in before | now if now.get(number) != before.get(number)]
+    for number in changed:
+        signal.signal(number, before.get(number, signal.SIG_DFL))
+    names = ", ".join(signal.Signals(number).name for number in changed)
+    pytest.fail(f"signal handlers were left changed: {names}", pytrace=False)
 
 
 #: Asked before and after each test, so without the enums that ``signal.getsignal`` makes.

@@ -7,7 +7,7 @@ import functools
 import gc
 from collections import defaultdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Node = TypeVar("Node", bound=ast.AST)
 
@@ -15,17 +15,23 @@ Node = TypeVar("Node", bound=ast.AST)
 def nodes_of(path: Path, *kinds: type[Node]) -> list[Node]:
     """The nodes of these classes in the file, kind after kind, each kind breadth first."""
     by_kind = _kinds_of(path)
-    return [node for kind in kinds for node in by_kind.get(kind, ()) if isinstance(node, kind)]
+    return cast("list[Node]", [node for kind in kinds for node in by_kind.get(kind, ())])
 
 
 @functools.cache
 def _kinds_of(path: Path) -> dict[type[ast.AST], list[ast.AST]]:
-    """Every node of the file's syntax tree, by its class."""
+    """Every node of the file's syntax tree, by its class, ``Load`` and ``Store`` left out."""
     gc.disable()  # no node is garbage: the collector's passes took longer than the parser
     try:
         found = defaultdict(list)
-        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        nodes: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
+        for node in nodes:
             found[type(node)].append(node)
+            for value in vars(node).values():  # in the order of fields, as ast.walk has it
+                if isinstance(value, list):
+                    nodes += [each for each in value if isinstance(each, ast.AST)]
+                elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
+                    nodes.append(value)
         gc.freeze()
     finally:
         gc.enable()

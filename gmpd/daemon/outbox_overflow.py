@@ -183,9 +183,10 @@ class OverflowLog:
         Of a living worker it may be nonsense, if ``turns`` has risen meanwhile; it ends early then,
         and raises nothing."""
         found: list[StoredOutcome] = []
+        turns = self.turns
         for log, base in enumerate(_BASES):
             at, end = base, base + self._shared[log]
-            while at + _RECORD.size <= end:
+            while at + _RECORD.size <= end and self.turns == turns:
                 head = _RECORD.unpack(self._read(at, _RECORD.size))
                 outcome, token, ran_us, occupied_us, length, n = head
                 at += _RECORD.size

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import concurrent.futures
+import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -64,8 +65,13 @@ def root(node: ast.AST) -> str:
     return called(node)
 
 
-def owned(path: Path) -> Iterator[str]:
+@functools.cache
+def owned() -> frozenset[str]:
     """Names that gmpd's own classes and modules define."""
+    return frozenset(name for path in OTHERS for name in owned_by(path))
+
+
+def owned_by(path: Path) -> Iterator[str]:
     yield from (node.name for node in defined(path))
     for name in nodes_of(path, ast.Name):
         if isinstance(name.ctx, ast.Store):
@@ -84,8 +90,13 @@ def defined(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef | ast
     yield from nodes_of(path, ast.ClassDef)
 
 
-def asked(path: Path) -> Iterator[tuple[str, int]]:
-    """Private attributes of other objects, also those that are asked for by a string."""
+@functools.cache
+def asked() -> list[tuple[str, str]]:
+    """Private attributes of other objects, also those that are asked for by a string; and where."""
+    return [(name, f"{path}:{line}") for path in OTHERS for name, line in asked_in(path)]
+
+
+def asked_in(path: Path) -> Iterator[tuple[str, int]]:
     for attribute in nodes_of(path, ast.Attribute):
         if private(attribute.attr) and called(attribute.value) not in DOCUMENTED:
             yield attribute.attr, attribute.lineno
@@ -144,12 +155,8 @@ def test_no_other_module_asks_a_module_for_a_private_name() -> None:
 
 
 def test_every_private_attribute_that_gmpd_does_not_define_is_listed() -> None:
-    own = {name for path in OTHERS for name in owned(path)}
-    foreign = theirs() - own - set(LISTED)
-    found = [
-        f"{path}:{line}: {name}" for path in OTHERS for name, line in asked(path) if name in foreign
-    ]
-    assert found == []
+    foreign = theirs() - owned() - set(LISTED)
+    assert [f"{where}: {name}" for name, where in asked() if name in foreign] == []
 
 
 def test_frames_of_threads_have_one_door() -> None:
@@ -163,9 +170,7 @@ def test_frames_of_threads_have_one_door() -> None:
 
 
 def test_whatever_is_listed_is_used() -> None:
-    used = {name for path in OTHERS for name, _ in asked(path)}
-    used |= {name for path in OTHERS for name in owned(path)}
-    assert set(LISTED) <= used
+    assert set(LISTED) <= {name for name, _ in asked()} | owned()
     text = "\n".join(path.read_text() for path in OTHERS)
     assert [name for name in internals.__all__ if name not in text and name != "absent"] == []
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -17,7 +15,6 @@ from gmpd.gateway.api.routes import ROOT, ROUTES
 from tests.api_served import ID, UNREACHABLE, Served, answers, g_row, job_row, p_row, served
 
 ALL = frozenset({"submit", "cancel", "retry"})
-GUIDE = Path(__file__).parents[2] / "gmpd" / "GUIDE.md"
 
 
 def get(site: Served, path: str, status: int = 200) -> Any:
@@ -303,24 +300,3 @@ def test_too_many_questions_at_once_are_refused() -> None:
         assert found[0] == 200
         assert 429 in found
         assert {200, 429} == set(found)
-
-
-# -- its document --------------------------------------------------------------------------------
-
-
-def test_the_document_names_every_route_and_its_references_are_there() -> None:
-    document = openapi.document()
-    named = {(m.upper(), path) for path, each in document["paths"].items() for m in each}
-    assert named == {(route.method, ROOT + route.path) for route in ROUTES}
-    schemas = document["components"]["schemas"]
-    text = json.dumps(document)
-    for part in text.split('"#/components/schemas/')[1:]:
-        assert part.partition('"')[0] in schemas
-    assert all(route.summary for route in ROUTES)
-
-
-def test_the_guide_lists_every_route() -> None:
-    text = GUIDE.read_text()
-    for route in ROUTES:
-        word = f" (`{route.permission}`)" if route.permission else ""
-        assert f"| `{route.method} {route.path}`{word} |" in text, route.path
