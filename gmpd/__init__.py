@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         stacks,
     )
     from gmpd.runtime.group import Group
+    from gmpd.runtime.log_records import LogFilter
     from gmpd.runtime.progress import progress
     from gmpd.runtime.run import new_event_loop, run
     from gmpd.runtime.select import recv, select, select_sync, send
@@ -64,6 +65,7 @@ __all__ = [
     "Executor",
     "Group",
     "Limit",
+    "LogFilter",
     "Mutex",
     "Once",
     "PerformanceHint",
@@ -111,6 +113,7 @@ _HOMES = {
     "Executor": "gmpd.client.executor",
     "Group": "gmpd.runtime.group",
     "Limit": "gmpd.bykey",
+    "LogFilter": "gmpd.runtime.log_records",
     "Mutex": "gmpd.runtime.sync",
     "Once": "gmpd.runtime.sync",
     "PerformanceHint": "gmpd.client.hints",

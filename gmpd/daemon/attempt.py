@@ -17,7 +17,6 @@ from typing import Any, Protocol, TypeVar
 
 from gmpd.codec import (
     Blob,
-    FunctionRef,
     OrElse,
     decode_call,
     encode_error,
@@ -25,11 +24,13 @@ from gmpd.codec import (
     own_error,
     readable,
     resolve_function,
-)
+)  # fmt: skip
 from gmpd.daemon.advice import advise, is_asked
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
+from gmpd.daemon.leased import Leased
+from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import WorkerShm
 from gmpd.daemon.stream_window import StreamWindow
@@ -42,9 +43,6 @@ from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.ring import END, STEP, that_takes_steps
 from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
-
-#: A function whose calls take less than this is quick: outcomes may gather while it runs.
-QUICK_NS = 200_000
 
 #: Results up to this size are below any limit that can be set.
 SMALL_BYTES = 1024
@@ -63,29 +61,6 @@ END_S = 0.02
 
 
 T = TypeVar("T")
-
-
-class RemoteFunction:
-    """A function that the coordinator has told this worker about; resolved by its first job."""
-
-    __slots__ = ("fid", "here", "is_async", "quick_ns", "ref")
-
-    def __init__(self, fid: int, ref: FunctionRef) -> None:
-        self.fid = fid
-        self.ref = ref
-        #: It was found here before: its module is imported.
-        self.here = ref.kind != "name"
-        #: Running average of its time; None while unknown.
-        self.quick_ns: int | None = None
-        #: A call of it only makes a coroutine, or an async generator. Its first call tells.
-        self.is_async = False
-
-    @property
-    def quick(self) -> bool:
-        return self.quick_ns is not None and self.quick_ns < QUICK_NS
-
-    def learn(self, ran_ns: int) -> None:
-        self.quick_ns = ran_ns if self.quick_ns is None else (self.quick_ns * 7 + ran_ns) >> 3
 
 
 class Host(Protocol):
@@ -117,9 +92,10 @@ class Attempt:
 
     __slots__ = (
         "adopted", "advice", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
-        "ended_ns", "expired", "fn", "fn_key", "id", "occupied_ns", "options", "out_buffers",
-        "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow", "stepped", "task",
-        "thread", "timer", "token", "unopened", "waits", "want", "window", "worker",
+        "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns", "options",
+        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow",
+        "stepped", "task", "thread", "timer", "token", "unopened", "waits", "want", "window",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -133,6 +109,7 @@ class Attempt:
     ) -> None:
         self.worker = worker
         self.token = token
+        self.leased: Leased | None = None
         self.fn = fn
         self.fn_key = fn.fid
         self.options = options

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from gmpd import protocol
 from gmpd.codec import FunctionRef, HostedPart, learn_part
-from gmpd.daemon.attempt import RemoteFunction
 from gmpd.daemon.declared import declared_in
+from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.sched.functions import PART, REGISTERED
 
 

@@ -202,6 +202,12 @@ class DurableJobs:
         """An attempt did not end well."""
         self._have_failed([failure])
 
+    def identities(self, seqs: Sequence[int]) -> tuple[bytes, list[int]]:
+        """Ids of jobs that it has submitted, in one, and the numbers of their attempts."""
+        assert self._policy is not None
+        ids, attempts = zip(*self._policy.identities(seqs), strict=True)
+        return b"".join(ids), list(attempts)
+
     def live_log(self, seq: int, after: int) -> dict[str, Any] | None:
         """The output of a running attempt from byte ``after`` on; None if it has not begun."""
         job = None if self._session is None else self._session.jobs.get(seq)

@@ -14,6 +14,7 @@ from gmpd import protocol
 from gmpd.config import Config
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.durable import LINK, DurableJobs
+from gmpd.daemon.leased import volatile_ids
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
@@ -146,12 +147,17 @@ class Effects:
                 details["p"] = p_of(number)
 
     def _lease_jobs(self, what: do.LeaseJobs) -> None:
-        p, fn, options, first, payloads, buffers, stolen = what
+        p, fn, options, first, payloads, buffers, stolen, session, seqs, attempts = what
         worker = self._worker_of(p)
         # From now on the worker may claim these, and they may be revoked.
         displaced = worker.shm.claims.offer(first, len(payloads)) if worker is not None else []
         counts, frames = protocol.join_buffers(buffers)
-        assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen)
+        ids: bytes | None
+        if session.link is LINK:
+            ids, attempts = self._durable.identities(seqs)
+        else:
+            ids = volatile_ids(session.key, seqs)
+        assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen, ids, attempts)
         self._workers.tell(p, assign, frames)
         if self.ring is not None and 0 <= p.p < ISOLATED_FROM:
             number = Kind.LEASED | (len(payloads) | stolen << 24) << 8

@@ -63,6 +63,9 @@ PIN_MAX_NS = 60_000_000_000
 #: The number of them that are remembered; then all are tried again.
 PIN_KEYS_MAX = 1024
 
+#: Jobs whose children have left and whose options are remembered.
+ROOTS_MAX = 1024
+
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
 #: They would pickle, and then wait without a partner.
 _BOUND_HERE = (
@@ -81,9 +84,8 @@ class ChildMigration:
         self._send = send
         self._router = router
         self._value_bytes = value_bytes
-        #: The option of a child that thief and coordinator see: its owner.
-        self.options = protocol.Options(child=router.me)
-        self.captured_options = protocol.Options(child=router.me, capture=True)
+        #: Of children that have left, by their jobs.
+        self._options: dict[Any, protocol.Options] = {}
         #: Those that are elsewhere, by the number under which the coordinator knows them.
         self.away: dict[int, G] = {}
         self._seqs: dict[G, int] = {}
@@ -153,7 +155,7 @@ class ChildMigration:
         stayed: list[G] = []
         batch: Batch | None = None
         leaving: list[G] = []
-        alike = self.options
+        alike: protocol.Options | None = None
         total = 0
         until_ns = time.thread_time_ns() + PACK_NS
         for at, g in enumerate(gs):
@@ -182,8 +184,21 @@ class ChildMigration:
         return stayed
 
     def _options_of(self, g: G) -> protocol.Options:
+        """For thief and coordinator: its owner, and the job that it belongs to."""
         job = root_of(g.get_context())
-        return self.captured_options if job is not None and job.is_captured else self.options
+        leased = getattr(job, "leased", None)
+        root = None if leased is None else leased.identity(job.token)
+        captured = job is not None and job.is_captured
+        key = captured, root
+        options = self._options.get(key)
+        if options is None:
+            if len(self._options) >= ROOTS_MAX:
+                self._options.clear()
+            options = self._options[key] = protocol.Options(
+                child=self._router.me, capture=True if captured else None,
+                root=root if root and root[0] else None,
+            )  # fmt: skip
+        return options
 
     def _packed(self, g: G) -> tuple[FunctionRef, Blob] | None:
         """A child as bytes, or None: then calls of its function are not tried again for a while."""
@@ -208,7 +223,7 @@ class ChildMigration:
         pause = min(PIN_MAX_NS, max(PIN_MIN_NS, 2 * before))
         self._pinned[key] = time.monotonic_ns() + pause, pause
 
-    def _submit(self, batch: Batch | None, gs: list[G], options: protocol.Options) -> None:
+    def _submit(self, batch: Batch | None, gs: list[G], options: protocol.Options | None) -> None:
         if batch is None:
             return
         fid = self._functions.number(batch.ref)

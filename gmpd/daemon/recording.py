@@ -12,7 +12,8 @@ from typing import Any
 from msgspec.msgpack import encode
 
 from gmpd import protocol
-from gmpd.daemon.attempt import Attempt, RemoteFunction
+from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.runtime.coro import CoroG
 from gmpd.runtime.gstate import on_ms
 from gmpd.runtime.jobg import JobG

@@ -21,12 +21,7 @@ import msgpack
 
 from gmpd import inherited, protocol, versions
 from gmpd.allocator import TRIM_BYTES
-from gmpd.codec import (
-    Blob,
-    encode_error,
-    stand_in,
-    too_large,
-)
+from gmpd.codec import Blob, encode_error, stand_in, too_large
 from gmpd.daemon import output, recording
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
@@ -39,6 +34,7 @@ from gmpd.daemon.imported import ImportReports
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
 from gmpd.daemon.isolated import IsolatedAttempt
 from gmpd.daemon.lastwords import leave_stacks, leave_words
+from gmpd.daemon.leased import Leased
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
 from gmpd.daemon.process import settle_process
@@ -50,6 +46,7 @@ from gmpd.daemon.withheld import Withheld
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome, Wear
+from gmpd.runtime import log_records
 from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
 from gmpd.runtime.loop import Loop
@@ -58,6 +55,7 @@ from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.ring import Ring
 from gmpd.runtime.stats import counters
+from gmpd.sched.leavers import p_of
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
 #: refills it before it is used up.
@@ -431,7 +429,7 @@ class Worker:
     def _assign(self, message: protocol.Assign, frames: list[Any]) -> None:
         fn = self.functions[message.fid]
         payloads, options = message.payloads, message.options
-        token = message.first_token
+        token, leased = message.first_token, Leased(message)
         self._stolen.update(range(token, token + message.stolen))
         if self._ring is not None:
             recording.leased(self._ring, message, fn)
@@ -442,6 +440,7 @@ class Worker:
             strict=True,
         ):
             attempt = self._new_attempt(self, token, fn, options, payload, buffers)
+            attempt.leased = leased
             self._fresh += 1
             self._slow_fresh += attempt.slow
             self.attempts[token] = attempt
@@ -567,6 +566,7 @@ def main(argv: list[str]) -> int:
     )
     settle_process(settings)
     output.install()
+    log_records.install("isolated" if settings["isolated"] else str(p_of(settings["p"])))
     shm = WorkerShm(int(argv[1]))
     os.close(int(argv[1]))
     shm.slots[Slot.EPOCH] = settings["epoch"]

@@ -163,6 +163,8 @@ BatchValues: TypeAlias = Annotated[list[bytes], Meta(min_length=1, max_length=BA
 #: The id of a durable job, a UUIDv7 that its client made.
 JobId: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16)]
 JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_JOBS_MAX)]
+#: Ids of the jobs of one message, in one.
+LeasedIds: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16 * BATCH_JOBS_MAX)]
 #: A question about durable jobs, or a change of them.
 JobQuestion: TypeAlias = Literal[
     "find", "result", "story", "log", "cancel", "force", "retry", "remove"
@@ -317,6 +319,8 @@ class Options(
     stream: Number | None = None
     #: A child of a G in another worker: ``(p, epoch)`` of its home.
     child: tuple[Number, Number] | None = None
+    #: The job that such a child belongs to, and the number of its attempt: for what it logs.
+    root: tuple[JobId, Number] | None = None
 
     def get(self, name: str, default: Any = None) -> Any:
         """An option by name; ``default`` when it is not set."""

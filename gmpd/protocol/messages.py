@@ -24,6 +24,7 @@ from gmpd.protocol.fields import (
     Info,
     JobIds,
     JobQuestion,
+    LeasedIds,
     Millis,
     Note,
     Number,
@@ -356,7 +357,11 @@ class Undefine(Envelope, tag=5):
 
 class Assign(Envelope, tag=18):
     """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function.
-    ``stolen`` of them, counted as the first ones, were another P's before."""
+    ``stolen`` of them, counted as the first ones, were another P's before.
+
+    For what they log: ``ids``, 16 bytes for each, or the 12 bytes that the ids of one client begin
+    with and 4 for each; None for children. ``attempts``: the number of each; None: the first.
+    """
 
     carries: ClassVar[bool] = True
 
@@ -366,9 +371,16 @@ class Assign(Envelope, tag=18):
     payloads: BatchValues
     buffer_counts: Counts
     stolen: Number
+    ids: LeasedIds | None = None
+    attempts: Numbers | None = None
 
     def check(self) -> None:
-        _check_counts(self, len(self.payloads))
+        rows = len(self.payloads)
+        _check_counts(self, rows)
+        if self.ids is not None and len(self.ids) not in (16 * rows, 12 + 4 * rows):
+            raise ProtocolError("ids has another length than payloads")
+        if self.attempts is not None and len(self.attempts) != rows:
+            raise ProtocolError("attempts has another length than payloads")
 
 
 class Withhold(Envelope, tag=35):

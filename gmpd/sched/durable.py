@@ -160,6 +160,15 @@ class Durable:
         """Jobs in the window."""
         return len(self._by_seq)
 
+    def identities(self, seqs: Iterable[int]) -> list[tuple[bytes, int]]:
+        """Ids of submitted jobs, and the numbers of their attempts; of one that is not in the
+        window any more, no id."""
+        window = self._by_seq
+        return [
+            (window[seq].job.id, window[seq].job.attempt) if seq in window else (bytes(16), 1)
+            for seq in seqs
+        ]
+
     def running_now(self) -> int:
         """Attempts that have begun, and did not end at once."""
         return sum(held.started_ms > 0 for held in self._by_seq.values())

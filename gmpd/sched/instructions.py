@@ -30,8 +30,9 @@ class UndefineAt(NamedTuple):
 
 
 class LeaseJobs(NamedTuple):
-    """Lease jobs with consecutive tokens, alike in function and options. ``stolen`` of them,
-    counted as the first ones, were another P's before."""
+    """Lease jobs of one session with consecutive tokens, alike in function and options. ``stolen``
+    of them, counted as the first ones, were another P's before. ``attempts``: the number of each;
+    None: the first."""
 
     p: PRecord
     fn: Function
@@ -39,7 +40,10 @@ class LeaseJobs(NamedTuple):
     first_token: int
     payloads: list[bytes]
     buffers: list[Buffers]
-    stolen: int = 0
+    stolen: int
+    session: Session
+    seqs: list[int]
+    attempts: list[int] | None
 
     def __repr__(self) -> str:
         return (

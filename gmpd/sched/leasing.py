@@ -183,7 +183,7 @@ class Leasing:
             est = fn.est_ns
         first = token = record.next_token
         fresh = record.fresh
-        payloads, buffers, stolen = [], [], 0
+        payloads, buffers, seqs, stolen, again = [], [], [], 0, False
         transition_all(jobs, JobState.LEASED)
         for job in jobs:
             job.p = record
@@ -193,14 +193,23 @@ class Leasing:
             if job.moved:
                 job.moved = False
                 stolen += 1
+            if job.attempt != 1:
+                again = True
             payloads.append(job.payload)
             buffers.append(job.buffers)
+            seqs.append(job.seq)
             token += 1
         record.next_token = token
         record.stolen_to += stolen
         self._ps.not_idle(record)
         record.used_ns += est * len(jobs)
-        self._out.append(LeaseJobs(record, fn, options, first, payloads, buffers, stolen))
+        attempts = [job.attempt for job in jobs] if again else None
+        self._out.append(
+            LeaseJobs(
+                record, fn, options, first, payloads, buffers, stolen, jobs[0].session, seqs,
+                attempts,
+            )
+        )  # fmt: skip
 
     def isolate(self, now: int) -> None:
         """Isolated jobs and their workers: end those that are done, lease, start those that are

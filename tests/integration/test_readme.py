@@ -25,6 +25,7 @@ PRINTED = {
         "[0, 1, 4, 9, 16]",
     ],
     "gmpd/GUIDE.md": [
+        "G1 main: opens",
         "division by zero",
         "the report of 2026-11-30T06:30:00+01:00",
         "/",

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from gmpd.codec import describe_function, encode_call
-from gmpd.daemon.attempt import Attempt, RemoteFunction
+from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.protocol import Outcome
 
 

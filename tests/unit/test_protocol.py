@@ -310,9 +310,15 @@ def test_options_on_the_wire_are_those_of_jobs() -> None:
     fields = [field for field in dataclasses.fields(JobOptions) if field.name not in STORED]
     names = {field.name for field in fields}
     assert names == EACH.keys()
-    assert names | {"stream", "child", "backoff_fn", "attempt", "on_held", "expires"} == set(
-        protocol.Options.__struct_fields__
-    )
+    assert names | {
+        "stream",
+        "child",
+        "backoff_fn",
+        "attempt",
+        "on_held",
+        "expires",
+        "root",
+    } == set(protocol.Options.__struct_fields__)
     for field in fields:
         assert getattr(protocol.Options(), field.name) == field.default
     declared = {**EACH, "backoff": Backoff(*EACH["backoff"])}

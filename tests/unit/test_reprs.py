@@ -96,7 +96,8 @@ def test_each_instruction_can_be_shown(desk: Desk) -> None:
     outcomes.payloads = [SECRET] * 5000
     values: dict[str, Any] = {
         "PRecord": p, "PRecord | None": p, "Function": fn, "Session": client, "Outcomes": outcomes,
-        "list[int]": list(range(5000)), "list[bytes]": [SECRET] * 5000, "int": 1, "bool": True,
+        "list[int]": list(range(5000)), "list[int] | None": list(range(5000)),
+        "list[bytes]": [SECRET] * 5000, "int": 1, "bool": True,
         "str": "x" * 50,
         "list[Buffers]": [NO_BUFFERS] * 5000, "Options | None": None,
         "Output": Output(list(range(5000)), [SECRET] * 5000, [0] * 5000),
