@@ -252,7 +252,7 @@ JOBS: Final = Row(
         ),
         Panel(
             "Waited before start",
-            "From accepted to started, deliberate delay excluded.",
+            "Of attempts, from when they might begin: delays are excluded.",
             quantiles("gmpd_job_wait_seconds"),
             unit="s",
         ),
@@ -315,7 +315,7 @@ FUNCTIONS: Final = Row(
         ),
         Panel(
             "Wait p95, by function",
-            "From accepted to started. Functions that wait longer than others: a limit, a low"
+            "From when an attempt might begin. Functions that wait for long: a limit, a low"
             " priority, or arrivals in bursts.",
             [(top(quantile(0.95, "gmpd_function_wait_seconds", "function")), "{{function}}")],
             unit="s",

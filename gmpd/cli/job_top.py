@@ -41,7 +41,7 @@ def top(app: App, sort: str, rows: int) -> int:
     TIME     from started to finished, of all its jobs
     ON P     the part of it that kept a P busy
     RUN      from started to finished: the median, and of 99 in 100 jobs
-    WAIT     from accepted to started, the same
+    WAIT     from when it might begin until it did, the same
     _other   functions that have no row of their own
     """
     with connect(app) as client:

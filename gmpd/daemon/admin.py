@@ -304,7 +304,7 @@ class AdminApi:
                 raise ConfigError(f"a G is named by its P and its id, not {p!r} and {number!r}")
             question["id"] = number
         if what == "trace":
-            since_ns = now - _last_ns(params)
+            since_ns = since(params, now)
             nbytes = min(TRACE_BYTES // len(asked), self._c.config.limits.value_bytes)
             question = {"since_ns": since_ns, "nbytes": nbytes}
         due_ns = now + int(wait_s * 1e9)
@@ -397,8 +397,9 @@ def who_is(record: PRecord) -> Who:
     return p_of(record.p), record.epoch
 
 
-def _last_ns(params: dict[str, Any]) -> int:
+def since(params: dict[str, Any], now: int) -> int:
+    """From when on events are asked for. A machine may run for less time than that."""
     last_s = params.get("last_s", TRACE_S)
     if type(last_s) not in (int, float) or not 0 < last_s <= TRACE_S_MAX:
         raise ConfigError(f"last_s must be more than 0, to {TRACE_S_MAX:g}, not {last_s!r}")
-    return int(last_s * 1e9)
+    return max(0, now - int(last_s * 1e9))

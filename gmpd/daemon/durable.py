@@ -135,7 +135,7 @@ class DurableJobs:
             self._session = self._sched.sessions[opened.sid]
             self._session.patient = True
             judge = Judge(self._sched.strikes, random.random)
-            self._policy = Durable(self, opened.sid, judge)
+            self._policy = Durable(self, opened.sid, judge, self._sched.counters)
         return self._policy
 
     def _answered(self) -> None:

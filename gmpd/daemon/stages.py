@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any, Final
 
 from gmpd.sched.isolated import ISOLATED_FROM
@@ -13,8 +12,6 @@ from gmpd.sched.states import JobState
 
 #: A P is called deaf after this time, as in the status.
 DEAF_NS: Final = 250_000_000
-#: Delayed jobs that are looked through for one that is tried again.
-LOOKED_AT: Final = 200
 
 
 def stage_of(sched: Sched, job: Job, now: int) -> dict[str, Any]:
@@ -22,7 +19,7 @@ def stage_of(sched: Sched, job: Job, now: int) -> dict[str, Any]:
     stage = {"stage": job.state.name.lower(), "stalled": sched.stalled}
     match job.state:
         case JobState.DELAYED:
-            return stage | {"due_s": _due_s(sched, job, now)}
+            return stage | {"due_s": (job.due_ns - now) / 1e9}
         case JobState.QUEUED:
             return stage | _queued(sched, job)
         case JobState.HELD:
@@ -31,16 +28,6 @@ def stage_of(sched: Sched, job: Job, now: int) -> dict[str, Any]:
             return stage | _on_p(job, job.p, now)
         case _:
             return stage
-
-
-def _due_s(sched: Sched, job: Job, now: int) -> float | None:
-    """How long it still waits; None: it is not known."""
-    if job.attempt == 1:
-        return (job.accepted_ns - now) / 1e9 + float(job.option("delay", 0.0))
-    return next(
-        ((due - now) / 1e9 for due, each in islice(sched.delays.dues(), LOOKED_AT) if each is job),
-        None,
-    )
 
 
 def _queued(sched: Sched, job: Job) -> dict[str, Any]:

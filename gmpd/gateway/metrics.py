@@ -186,11 +186,17 @@ _JOBS: Final = (
     ),
     _histogram(
         "gmpd_job_wait_seconds",
-        "From accepted to started, deliberate delay excluded.",
+        "How long attempts of jobs waited, from when they might begin until they did: delay= and"
+        " the time between two attempts are excluded. Of attempts that ran to an end.",
         "wait",
         JOB_BOUNDS,
     ),
-    _histogram("gmpd_job_run_seconds", "From started to finished.", "run", JOB_BOUNDS),
+    _histogram(
+        "gmpd_job_run_seconds",
+        "How long these attempts ran, from begin to end.",
+        "run",
+        JOB_BOUNDS,
+    ),
     _histogram(
         "gmpd_job_occupied_seconds",
         "Time that a job held its P: parked and blocked time excluded.",
@@ -211,7 +217,7 @@ _FUNCTIONS: Final = (
     Metric(
         "gmpd_function_occupied_seconds_total",
         Kind.COUNTER,
-        "Time that the jobs of a function held Ps: parked and blocked time excluded.",
+        "Time that the jobs of a function held Ps, as gmpd_job_occupied_seconds.",
         "seconds",
         ("function",),
         read=per_function("occupied_s"),
@@ -355,7 +361,12 @@ _PS: Final = (
         per_p("overrunning"),
         "p",
     ),
-    _counter("gmpd_p_jobs_finished_total", "Jobs finished on a P.", per_p("jobs_finished"), "p"),
+    _counter(
+        "gmpd_p_jobs_finished_total",
+        "Attempts of jobs that ended on a P.",
+        per_p("jobs_finished"),
+        "p",
+    ),
     _gauge(
         "gmpd_p_running_age_seconds",
         "How long the G that a P runs now has been running.",

@@ -351,7 +351,8 @@ class Admission:
         fn.jobs += n
         self._ledger.unfinished += n
         if parent is None:
-            self._ledger.counters.submitted += n
+            if not session.patient:  # a durable job is counted when it is stored
+                self._ledger.counters.submitted += n
             return jobs
         for job in jobs:
             job.moved = True

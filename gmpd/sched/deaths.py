@@ -75,11 +75,11 @@ class Deaths:
         if guilty is not None and blames:
             self._ledger.suspects.ended_worker(guilty.fn, now)
         again = [job for job in lost if not self._lost(job, end, guilty, now)]
-        self._ledger.begin_again(again)
+        self._ledger.begin_again(again, now)
         if overran is not None and overran.waits is not None:
             waits, overran.waits = overran.waits, None
             if not self._lost(waits, end, guilty, now):
-                self._ledger.begin_again([waits])
+                self._ledger.begin_again([waits], now)
         self._limits.died(record, now)
         self._ps.gone(record)
 
@@ -139,13 +139,13 @@ class Deaths:
         if job.cancelling or not ledger.is_open(job.session):
             ledger.finish(job, Outcome.CANCELLED, {"pid": end.pid}, now)
         elif record.expired:
-            if not ledger.retried(job, Outcome.TIMEOUT, now):
-                ran_us = (now - record.leased_ns) // 1000
+            ran_us = (now - record.leased_ns) // 1000
+            if not ledger.retried(job, Outcome.TIMEOUT, now, ran_us=ran_us):
                 details = {"pid": end.pid, "text": "its worker was killed"}
                 ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
         elif begun or job.state is JobState.STARTED:
             if not self._lost(job, end, job, now):
-                ledger.begin_again([job])
+                ledger.begin_again([job], now)
         else:
             job.p = None
             transition(job, JobState.QUEUED)

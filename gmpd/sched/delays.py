@@ -35,14 +35,11 @@ class Delays:
     def __iter__(self) -> Iterator[Job]:
         return (job for _, _, job in self._heap if job.state is JobState.DELAYED)
 
-    def dues(self) -> Iterator[tuple[int, Job]]:
-        """When each is due, in no order."""
-        return ((due, job) for due, _, job in self._heap if job.state is JobState.DELAYED)
-
     def add(self, jobs: Sequence[Job], due_ns: int) -> None:
         """These wait until ``due_ns``."""
         for job in jobs:
             self._count += 1
+            job.due_ns = due_ns
             heappush(self._heap, (due_ns, self._count, job))
 
     @property

@@ -32,7 +32,9 @@ import msgspec
 from gmpd import protocol
 from gmpd.protocol import Outcome
 from gmpd.sched import events
+from gmpd.sched.counters import Counters
 from gmpd.sched.durable_cancels import Cancels
+from gmpd.sched.durable_counts import DurableCounts
 from gmpd.sched.durable_ends import Held, Judge, known_to, result_of
 from gmpd.sched.durable_functions import DefinedFunctions
 from gmpd.sched.durable_limits import LimitedShare, Sizes
@@ -122,13 +124,19 @@ _SIZES = Sizes()
 
 
 class Durable:
-    """The client that submits durable jobs, as session ``sid``. Not for two threads."""
+    """The client that submits durable jobs, as session ``sid``. Not for two threads.
 
-    def __init__(self, ports: Ports, sid: int, judge: Judge, sizes: Sizes = _SIZES) -> None:
+    ``counters``: those of the policy, in which it counts jobs that are stored or have ended.
+    """
+
+    def __init__(
+        self, ports: Ports, sid: int, judge: Judge, counters: Counters, sizes: Sizes = _SIZES
+    ) -> None:
         self._ports = ports
         self._sizes = sizes
         self._sid = sid
         self._judge = judge
+        self._counts = DurableCounts(counters)
         self._next_seq = 1
         self._by_seq: dict[int, Held] = {}
         self._by_id: dict[bytes, Held] = {}
@@ -216,6 +224,7 @@ class Durable:
             for job, number, verdict in zip(jobs, result.numbers, result.verdicts, strict=True)
             if verdict is Verdict.NEW
         ]
+        self._counts.stored(len(fresh))
         if result.replaced is not None:
             fresh = self._replaced(result.replaced, fresh)
         if not fresh:
@@ -237,7 +246,7 @@ class Durable:
         """Jobs have taken the places of others. Gives those of the new ones that may run."""
         for job, _ in fresh:
             self._sweep_by(job.expires_ms)
-        self._waiters.ended_in_store(replaced.ended)
+        self._ended_in_store(replaced.ended, Outcome.CANCELLED)
         self._cancels.replace(replaced)
         return [(job, number) for job, number in fresh if job.id not in replaced.aside]
 
@@ -320,7 +329,9 @@ class Durable:
             if isinstance(answer, StoreFailure):
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
-            self._ports.reply(link, request, ok=True, value=list(_expect(answer, tuple)))
+            revived = list(_expect(answer, tuple))
+            self._counts.stored(len(revived))
+            self._ports.reply(link, request, ok=True, value=revived)
             self.is_due(self._ports.wall_ms())
             self._refill()
 
@@ -346,7 +357,7 @@ class Durable:
             cancelled = list(_expect(answer, tuple))
             value = {"cancelled": cancelled, "asked": [*cancel.asked, *left]}
             self._ports.reply(link, request, ok=True, value=value)
-            self._waiters.ended_in_store(cancelled)
+            self._ended_in_store(cancelled, Outcome.CANCELLED)
 
         self._ports.store(CancelJobs(tuple(ids), self._ports.wall_ms()), told)
 
@@ -384,7 +395,7 @@ class Durable:
         self._submit(taken.jobs, taken.functions)
         if self._limited.took(taken.left, cut=taken.cut):
             self._backlog = True
-        self._waiters.ended_in_store(taken.ended)
+        self._ended_in_store(taken.ended, Outcome.ERROR)
         self._refill()
 
     def _recall(self, taken: Taken) -> None:
@@ -443,8 +454,8 @@ class Durable:
         for row, seq in enumerate(out.seqs):
             held = self._leaves(seq)
             verdict = self._judge.judge(held, out, row, wall_ms)
-            if verdict is not None and verdict.attempt.outcome in _BAD:
-                self._tell_failure(held, verdict, out, row)
+            if verdict is not None:
+                self._tell(held, verdict, out, row)
             match verdict:
                 case Ended():
                     if verdict.attempt.outcome in _EARLY:
@@ -467,6 +478,11 @@ class Durable:
             self.is_due(min(row.run_at_ms for row in again))
         self._ports.store(Finish(tuple(finished)), self._finished(self._delivered, ids, finished))
 
+    def _ended_in_store(self, ids: Collection[bytes], outcome: Outcome) -> None:
+        """Jobs that were not in the window have ended there."""
+        self._counts.ended_in_store(len(ids), outcome)
+        self._waiters.ended_in_store(ids)
+
     def _leaves(self, seq: int) -> Held:
         """It is in the window no more."""
         held = self._by_seq.pop(seq)
@@ -476,8 +492,12 @@ class Durable:
             self._begun(held)
         return held
 
-    def _tell_failure(self, held: Held, verdict: Ended | Again, out: Outcomes, row: int) -> None:
+    def _tell(self, held: Held, verdict: Ended | Again, out: Outcomes, row: int) -> None:
+        """An attempt ended: count it, and report it if it did not end well."""
         name, end = self._functions[held.job.function].name, verdict.attempt
+        self._counts.judged(name, verdict)
+        if end.outcome not in _BAD:
+            return
         again = isinstance(verdict, Again)
         id_, outcome, text = held.job.id.hex(), Outcome[end.outcome.upper()], end.text
         if end.error:  # its text is in there
@@ -503,7 +523,7 @@ class Durable:
         """Jobs that have ended, or came back, may have had keys for which others wait."""
         if isinstance(answer, Freed):
             self._backlog = True
-            self._waiters.ended_in_store(answer.ended)
+            self._ended_in_store(answer.ended, Outcome.CANCELLED)
             self._refill()
 
     def running(self, seqs: Iterable[int]) -> None:
@@ -556,7 +576,7 @@ class Durable:
         if isinstance(answer, StoreFailure):
             return
         swept = _expect(answer, Swept)
-        self._waiters.ended_in_store(swept.expired)
+        self._ended_in_store(swept.expired, Outcome.TIMEOUT)
         if swept.next_ms is not None:
             soonest = self._ports.wall_ms() + SWEEP_MIN_MS
             self._sweep_ms = min(self._sweep_ms, max(swept.next_ms, soonest))

@@ -133,7 +133,7 @@ class LeaseEvents:
                 ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us)
                 continue
             outcome = Outcome(special[0])
-            if not ledger.retried(job, outcome, now, payload, special[1]):
+            if not ledger.retried(job, outcome, now, payload, special[1], ran_us):
                 ledger.finish(job, outcome, special[1] or {}, now, payload, own, ran_us)
 
     # -- beginnings ------------------------------------------------------------------------------

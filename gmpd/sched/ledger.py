@@ -190,9 +190,10 @@ class Ledger:
         if back:
             self.queue_of(back[0]).put_back(back)
 
-    def begin_again(self, jobs: Sequence[Job]) -> None:
+    def begin_again(self, jobs: Sequence[Job], now: int) -> None:
         """Jobs that were lost with their workers wait for their next attempts, before others."""
         for job in reversed(jobs):
+            job.due_ns = now
             transition(job, JobState.LIMITED if job.is_limited else JobState.QUEUED)
             if job.state is JobState.LIMITED:
                 self.gates.line_up([job], first=True)
@@ -220,12 +221,14 @@ class Ledger:
         now: int,
         payload: bytes = b"",
         report: Mapping[str, Any] | None = None,
+        ran_us: int = 0,
     ) -> bool:
         """Whether the job gets another attempt: errors and timeouts, within its ``retries``."""
         final = report is not None and report.get("final")
         if not self.may_retry(job, outcome) or final or is_expired(job, now):
             return False
         self.counters.retried[outcome.name.lower()] += 1
+        self._count_attempt(job, outcome, ran_us, now)
         text = "" if report is None else report.get("remark", "")
         self.note(job, outcome, again=True, text=text, payload=payload)
         wait = wait_ns(job.options, job.used, self._dice.next() / (1 << 32), report)
@@ -270,11 +273,7 @@ class Ledger:
 
         ``details``: None when there is nothing to say about it, as of one that is plainly OK.
         """
-        waited_ns = now - job.accepted_ns - ran_us * 1000
-        if job.session.parent is None:
-            counts = self.counters.functions.of(job.fn)
-            counts.wait.add(waited_ns)
-            counts.run.add(ran_us * 1000)
+        has_run = self._count_attempt(job, outcome, ran_us, now)
         if self.gates.passes:
             self.gates.ended(job, now)
         followers = self._followers(job, outcome, details)
@@ -294,14 +293,23 @@ class Ledger:
             return
         special = None
         if details is not None:
-            common: dict[str, Any] = {
-                "attempt": job.attempt,
-                "waited_us": max(0, waited_ns // 1000),
-            }
+            common: dict[str, Any] = {"attempt": job.attempt}
+            if has_run:
+                common["waited_us"] = max(0, (now - job.due_ns) // 1000 - ran_us)
             if job.p is not None:
                 common["p"] = job.p.p  # the shell makes it the number of a P
             special = outcome, {**common, **details}
         self.outboxes.add(job.session, job.seq, payload, buffers, ran_us, special)
+
+    def _count_attempt(self, job: Job, outcome: Outcome, ran_us: int, now: int) -> bool:
+        """The wait and the run time of an attempt, which count if it ran to an end: of one that was
+        lost with its worker they are not known."""
+        has_run = ran_us > 0 or outcome in _HAS_RUN
+        if has_run and job.session.parent is None:
+            counts = self.counters.functions.of(job.fn)
+            counts.wait.add(now - job.due_ns - ran_us * 1000)
+            counts.run.add(ran_us * 1000)
+        return has_run
 
     def finish_plain(
         self,
@@ -322,7 +330,7 @@ class Ledger:
         seqs, waits_ns, fns = [], [], []
         transition_all(jobs, JobState.FINAL)
         for job, ran_ns in zip(jobs, runs_ns, strict=True):
-            waits_ns.append(now - job.accepted_ns - ran_ns)
+            waits_ns.append(now - job.due_ns - ran_ns)
             seq = job.seq
             seqs.append(seq)
             del mine[seq]
@@ -365,7 +373,11 @@ class Ledger:
         return () if details and details.get("expired") else self.uniques.take_followers(job)
 
     def drop(self, job: Job, outcome: Outcome) -> None:
-        """It ends without a message. Its holder has released it."""
+        """It ends without a message. Its holder has released it.
+
+        Whether a durable job has ended with an attempt that was not OK, its policy says, and counts
+        it then.
+        """
         before = job.state
         if self.gates.passes:
             self.gates.unbegun(job)
@@ -387,7 +399,7 @@ class Ledger:
         self.unfinished -= 1
         self.jobs_nbytes -= job.nbytes
         job.session.nbytes -= job.nbytes
-        if job.session.parent is None:
+        if job.session.parent is None and (outcome is Outcome.OK or not job.session.patient):
             self.counters.functions.of(job.fn).finished[outcome] += 1
         if self.uniques.by_key and job.is_unique:
             self.uniques.ended(job)
@@ -406,4 +418,5 @@ def _p_of(jobs: Sequence[Job]) -> int:
 
 
 _CANCELLED: Withdrawal = (Outcome.CANCELLED, {})
+_HAS_RUN = frozenset({Outcome.OK, Outcome.ERROR})
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})

@@ -102,7 +102,7 @@ class Limits:
         if overrun.limit is not None:
             self._ledger.gates.frame_ended(overrun.limit)
         if overrun.waits is not None:
-            self._again(overrun.waits, now)
+            self._again(overrun.waits, (now - overrun.since_ns) // 1000, now)
         return True
 
     def died(self, record: PRecord, now: int) -> None:
@@ -119,10 +119,12 @@ class Limits:
         left_ns = int(kill_after_s * 1e9) - limit_ns if job.option("timeout", None) else 0
         return left_ns + self._ledger.policy.grace_ns + OUTLIVES_NS
 
-    def _again(self, job: Job, now: int) -> None:
-        if not self._ledger.retried(job, Outcome.TIMEOUT, now):
+    def _again(self, job: Job, over_us: int, now: int) -> None:
+        """The frame of an attempt has ended, ``over_us`` after its limit."""
+        ran_us = (_limit_ns(job) or 0) // 1000 + over_us
+        if not self._ledger.retried(job, Outcome.TIMEOUT, now, ran_us=ran_us):
             details = {"text": ENDED_WITH_WORKER} if _is_killed(job) else {}
-            self._ledger.finish(job, Outcome.TIMEOUT, details, now)
+            self._ledger.finish(job, Outcome.TIMEOUT, details, now, ran_us=ran_us)
 
     def _tell(self, job: Job, text: str, now: int, outcome: Outcome = Outcome.TIMEOUT) -> None:
         ran_us = (_limit_ns(job) or 0) // 1000

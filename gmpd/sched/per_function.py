@@ -122,10 +122,11 @@ class PerFunction:
         """The row of a function."""
         counts = fn.counts
         if counts is None or counts.is_folded:
-            counts = fn.counts = self._row(fn.name)
+            counts = fn.counts = self.named(fn.name)
         return counts
 
-    def _row(self, name: str) -> FunctionCounts:
+    def named(self, name: str) -> FunctionCounts:
+        """The row of the functions with this name."""
         if len(name) > NAME_MAX:
             name = f"…{name[1 - NAME_MAX :]}"
         if name == OTHER:

@@ -120,9 +120,9 @@ class Job:
     """One accepted job; see states.py for who owns it when."""
 
     __slots__ = (
-        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "est_ns", "fn", "leased_ns",
-        "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session", "spared", "state",
-        "streamed", "suspected", "token", "withheld",
+        "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "due_ns", "est_ns", "fn",
+        "leased_ns", "moved", "moves", "nbytes", "options", "p", "payload", "seq", "session",
+        "spared", "state", "streamed", "suspected", "token", "withheld",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +145,8 @@ class Job:
         self.buffers = buffers
         self.nbytes = nbytes
         self.accepted_ns = accepted_ns
+        #: Since when it waits: its delay, or the time between two attempts, was over then.
+        self.due_ns = accepted_ns
         self.state = state
         self.attempt = 1
         self.deaths = 0

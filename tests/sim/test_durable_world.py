@@ -33,6 +33,7 @@ from gmpd.sched.durable_limits import Sizes
 from gmpd.sched.records import Failure, Session
 from gmpd.sched.stored import (
     Answer,
+    Find,
     Finish,
     NewJob,
     Operation,
@@ -41,6 +42,7 @@ from gmpd.sched.stored import (
     Results,
     StoredFunction,
     StoredState,
+    Story,
     Verdict,
 )
 from tests.desk import MS, Desk
@@ -94,7 +96,7 @@ class World:
         self.jobs: dict[bytes, NewJob] = {}
         self.acknowledged: set[bytes] = set()
         self.cancelled: set[bytes] = set()
-        #: Those that had not begun when a cancel was answered, and which coordinator did.
+        #: Those that no worker had when a cancel was answered, and which coordinator did.
         self.stopped: dict[bytes, int] = {}
         #: Some client asked to run it again: its end may change.
         self.revived: set[bytes] = set()
@@ -118,7 +120,8 @@ class World:
         self.desk = Desk(recorded=False, seed=self.boots)
         session = self.desk.client(LINK)
         self.make_patient(session)
-        self.durable = Durable(self, session.sid, Judge(3, self.dice.random), self.sizes)
+        counters = self.desk.sched.counters
+        self.durable = Durable(self, session.sid, Judge(3, self.dice.random), counters, self.sizes)
         self.workers: dict[int, dict[int, Attempt]] = {}
         for p in (0, 1):
             self.start_worker(p, 1)
@@ -237,7 +240,7 @@ class World:
                 (result,) = self.tables.do(Results((id_,)))  # type: ignore[misc]
                 if not result and id_ not in self.revived:
                     assert id_ in value["asked"], "it has not ended, and was not cancelled"
-                    if id_ not in self.live():
+                    if id_ not in self.held():
                         self.stopped[id_] = self.boots
 
             self.durable.cancel("client", self.ask(answered), [id_])
@@ -306,6 +309,10 @@ class World:
             attempt.id for held in self.workers.values() for attempt in held.values()
             if attempt.begun
         ]  # fmt: skip
+
+    def held(self) -> set[bytes]:
+        """Jobs that some worker has: it may begin them until it hears that they are cancelled."""
+        return {attempt.id for held in self.workers.values() for attempt in held.values()}
 
     def a_lease(self, *, begun: bool) -> tuple[int, int, Attempt] | None:
         leases = [
@@ -399,6 +406,20 @@ class World:
                 assert self.jobs[id_].expires_ms is not None
                 self.expired += 1
 
+    def counted(self) -> tuple[int, Counter[str], int]:
+        """Jobs, those that have ended by outcome, further attempts: as the policy counts."""
+        counters = self.desk.sched.counters
+        return counters.submitted, counters.finished, counters.retried.total()
+
+    def stored(self) -> tuple[int, Counter[str], int]:
+        """The same, by the tables."""
+        found = [id_ for id_ in self.jobs if self.tables.do(Find((id_,))) != (None,)]
+        ends: Any = self.tables.do(Results(tuple(found)))
+        stories: Any = [self.tables.do(Story(id_)) for id_ in found]
+        names = {StoredState.EXPIRED: "timeout", StoredState.CANCELLED: "cancelled"}
+        outcomes = Counter(names.get(each.state, each.outcome) for each in ends if each)
+        return len(found), outcomes, sum(len(story) - 1 for story in stories)
+
     def may_be_cancelled(self, id_: bytes) -> bool:
         return id_ in self.cancelled
 
@@ -426,6 +447,32 @@ def test_acknowledged_jobs_end_once_whatever_crashes(first: int) -> None:
     assert sum(world.boots for world in worlds) > 100
     assert sum(len(world.told) for world in worlds) > 500
     assert sum(world.expired for world in worlds) > 50
+
+
+def test_a_worker_begins_a_job_between_the_answer_to_its_cancel_and_the_next_turn() -> None:
+    live(1462, World)
+
+
+class CalmWorld(World):
+    """The coordinator does not crash, and nobody has jobs run again."""
+
+    def crash(self) -> None:
+        self.kill_worker()
+
+    def revive(self) -> None:
+        self.cancel()
+
+
+def test_the_counts_of_the_policy_are_those_of_the_tables() -> None:
+    jobs, ends, again = 0, Counter[str](), 0
+    for seed in range(40):
+        world = live(seed, CalmWorld)
+        assert world.counted() == world.stored(), f"seed {seed}"
+        jobs, ends, again = jobs + world.stored()[0], ends + world.stored()[1], again
+        again += world.stored()[2]
+    assert ends.total() == jobs, "all have ended"
+    assert set(ends) == {"ok", "error", "timeout", "cancelled", "lost"}, f"too tame: {ends}"
+    assert again > 50
 
 
 def test_a_job_expires_while_it_waits_for_its_next_attempt() -> None:

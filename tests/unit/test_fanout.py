@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gmpd.daemon.admin import OPEN_MAX, Fanout
+from gmpd.daemon.admin import OPEN_MAX, Fanout, since
 from gmpd.errors import ConfigError
 
 #: Workers: P and epoch.
@@ -61,3 +61,8 @@ def test_too_many_at_a_time_are_refused() -> None:
         fanout.open(b"client", request, [P0], due_ns=100)
     with pytest.raises(ConfigError, match="ask again later"):
         fanout.open(b"client", 0, [P0], due_ns=100)
+
+
+def test_a_trace_may_go_further_back_than_the_machine() -> None:
+    assert since({"last_s": 3600}, 5_000_000_000) == 0, "a time below 0 would end the workers"
+    assert since({"last_s": 2}, 5_000_000_000) == 3_000_000_000

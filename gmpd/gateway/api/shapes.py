@@ -474,7 +474,7 @@ class RegisteredOnes(Answer):
 
 class FunctionInfo(Answer):
     """Totals of the ended jobs of one function. Times in seconds: from started to finished, of that
-    on a P, and from accepted to started."""
+    on a P, and of the waits of its attempts."""
 
     function: str
     finished: dict[str, int]

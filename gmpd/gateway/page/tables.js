@@ -254,7 +254,7 @@ export class FunctionsView extends Table {
     const rows = told.functions.filter((each) => each.function.includes(fn))
       .sort((a, b) => (by(a) < by(b) ? 1 : -1) * (sort === "function" ? -1 : 1));
     const most = Math.max(...rows.map((each) => each.time_s), 1e-9);
-    say(this.note, "Ended jobs since the daemon began. Run: from started to finished; wait: from accepted to started.");
+    say(this.note, "Ended jobs since the daemon began. Run and wait: of attempts that ran to an end; delays and the time between two attempts are no wait.");
     this.filters.replaceChildren(this.search(params, "part of a function's name"));
     const column = (name, label, kind = "num") => ({
       label, class: kind, order: sort === name ? "down" : undefined, sort: link(this.path, params, { sort: name }),
