@@ -327,6 +327,8 @@ class Status(Struct):
     message_bytes: Bytes = field(default_factory=Bytes)
     #: Refused messages by reason.
     dropped: Counts = field(default_factory=dict)
+    #: Lines of the coordinator's log that were not written: `dropped`, `suppressed`.
+    log: Counts = field(default_factory=dict)
 
 
 def read(answer: object) -> Status:

@@ -178,3 +178,19 @@ def replaced_factory() -> tuple[bool, Said]:
         log.removeHandler(kept)
         logging.setLogRecordFactory(before)
     return hasattr(bare, "gmpd_job"), kept.said["replaced"]
+
+
+def warns(n: int) -> int:
+    """A warning, with no handler configured."""
+    log.warning("job %d warns", n)
+    return n
+
+
+async def warns_async(n: int) -> int:
+    """The same in a coroutine: to wait for the reader would hold up its P."""
+    return warns(n)
+
+
+def fails(text: str) -> None:
+    """It raises."""
+    raise ValueError(text)

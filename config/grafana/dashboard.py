@@ -577,12 +577,13 @@ WORKERS: Final = Row(
             span=6,
         ),
         Panel(
-            "Dropped messages and refused requests, by reason",
+            "Dropped messages, refused requests and lost lines of the log, by reason",
             "Stale ones are normal after a worker's death; garbage is not.",
             [
                 (rate("gmpd_messages_dropped_total", "reason"), "{{reason}}"),
                 (f"{rate('gmpd_messages_dropped_total')} or vector(0)", "all"),
                 (rate("gmpd_http_requests_refused_total", "reason"), "HTTP: {{reason}}"),
+                (rate("gmpd_log_lines_lost_total", "reason"), "log: {{reason}}"),
             ],
             unit="ops",
             span=6,

@@ -53,11 +53,15 @@ def command(
     inherited.settle()
     flags = {"daemon.procs": procs, "daemon.imports": imports or None, **network_flags(tcp)}
     config = app.config(flags)
-    logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
+    log = logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
     return serve(
         config,
-        announce=app.say,
+        announce=log.line if app.verbosity >= 0 else _say_nothing,  # neither waits for a reader
         accept_loss=accept_loss,
         reread=lambda: app.config(flags),
         watch=watch,
     )
+
+
+def _say_nothing(_: str) -> None:
+    pass

@@ -77,7 +77,7 @@ class Daemon:
     )
     log_format: str = _text(
         "auto",
-        "auto is console on a terminal, json elsewhere",
+        "auto is console on a terminal, json elsewhere; workers log in the same form",
         choices=("auto", "console", "json"),
     )
     schedtrace: int = _count(

@@ -41,7 +41,12 @@ class FailureLog:
                 if len(self._warnings) >= FUNCTIONS:
                     self._warnings.clear()
                 self._warnings[key] = RateLimitedLog(log.warning, WARN_EVERY_NS)
-            self._warnings[key](now_ns, "%s", Line(failure))
+            extra: dict[str, object] = {
+                "gmpd_job": failure.id,
+                "gmpd_attempt": str(failure.attempt),
+                "gmpd_function": failure.fn,
+            }
+            self._warnings[key](now_ns, "%s", Line(failure), extra=extra)
 
 
 class Line:

@@ -78,16 +78,20 @@ class Stream(io.TextIOWrapper):
 
 class _LastResort(logging.Handler):
     """For records that no configured handler takes: those of a captured job with time, level and
-    logger, others as Python prints them."""
+    logger; others in the form of the daemon's log and without waiting for its reader, or, where
+    the daemon has no log (``form`` is empty), as Python prints them."""
 
-    def __init__(self, usual: logging.Handler) -> None:
+    def __init__(self, usual: logging.Handler, form: str) -> None:
         super().__init__(usual.level)
         self._usual = usual
+        self._form = form
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         job = root.get()
         if job is None or not job.is_captured:
+            if self._form:
+                self._open()
             self._usual.handle(record)
             return
         try:
@@ -95,10 +99,30 @@ class _LastResort(logging.Handler):
         except Exception:  # noqa: BLE001 - as every handler does
             self.handleError(record)
 
+    def _open(self) -> None:
+        """The first of them: most workers log nothing, and the start of each would take longer."""
+        from gmpd.daemon.logs import queued
 
-def install() -> None:
-    """From here on, in this process. Before modules of users take hold of the streams."""
+        form, self._form = self._form, ""
+        self._usual = queued(form, sys.__stderr__ or sys.stderr, "worker")
+
+    def flush(self) -> None:
+        """Wait for lines that are not written yet, within a bound."""
+        self._usual.flush()
+
+
+def install(form: str) -> None:
+    """From here on, in this process. Before modules of users take hold of the streams. ``form``: of
+    the daemon's log, which records without a handler get; empty: it has none."""
     sys.stdout = Stream(sys.stdout)
     sys.stderr = Stream(sys.stderr)
     if logging.lastResort is not None:
-        logging.lastResort = _LastResort(logging.lastResort)
+        logging.lastResort = _LastResort(logging.lastResort, form)
+
+
+def flush() -> None:
+    """The process ends: write what is not written yet."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if logging.lastResort is not None:
+        logging.lastResort.flush()

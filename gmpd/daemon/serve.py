@@ -23,6 +23,7 @@ import gmpd
 from gmpd import inherited, interpreter, needs, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
+from gmpd.daemon import logs
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import Gateway, Watched
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
@@ -258,8 +259,9 @@ def serve(
         notifier = Notifier.take_environment(os.environ)
         here = interpreter.current_directory()
         context = SpawnContext(
-            endpoints["worker"], endpoints["client"], here, inherited=own, watch=watch
-        )
+            endpoints["worker"], endpoints["client"], here, inherited=own, watch=watch,
+            log_form=logs.form_for(config.daemon.log_format, sys.stderr),
+        )  # fmt: skip
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
@@ -396,7 +398,7 @@ def main() -> int:
     settings = msgpack.unpackb(_read(size), unicode_errors="surrogateescape")
     # It writes where the program does, and what failed the program is told as an error.
     level = settings.get("log_level", "error").upper()
-    logging.basicConfig(level=level, format="%(name)s: %(message)s")
+    logging.basicConfig(level=level, handlers=[logs.queued("bare", sys.stderr, "coordinator")])
     try:
         return serve_private(settings)
     except GmpdError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gmpd
+from gmpd.daemon import log_queue
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.job_views import key_limit
@@ -123,6 +124,7 @@ def snapshot(c: Observed) -> Status:
         messages=c.traffic.counts(),
         message_bytes=Bytes(c.traffic.bytes_in, c.traffic.bytes_out),
         dropped=dict(c.dropped),
+        log=log_queue.lost(),
     )
 
 

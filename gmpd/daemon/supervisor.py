@@ -131,6 +131,8 @@ class SpawnContext:
     warnings: tuple[str, ...] = ()
     #: Workers report the files of modules that they import.
     watch: bool = False
+    #: How workers write what is logged without a handler (``logs.queued``); empty: as Python does.
+    log_form: str = ""
 
 
 class Supervisor:
@@ -254,6 +256,7 @@ class Supervisor:
             "variables": dict(context.inherited.variables),
             "warnings": list(context.warnings),
             "watch": context.watch,
+            "log_form": context.log_form,
         }
         assert process.stdin is not None
         try:

@@ -55,7 +55,6 @@ from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.ring import Ring
 from gmpd.runtime.stats import counters
-from gmpd.sched.leavers import p_of
 
 #: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
 #: refills it before it is used up.
@@ -565,8 +564,8 @@ def main(argv: list[str]) -> int:
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
     settle_process(settings)
-    output.install()
-    log_records.install("isolated" if settings["isolated"] else str(p_of(settings["p"])))
+    output.install(settings["log_form"])
+    log_records.install("isolated" if settings["isolated"] else str(settings["p"]))
     shm = WorkerShm(int(argv[1]))
     os.close(int(argv[1]))
     shm.slots[Slot.EPOCH] = settings["epoch"]
@@ -594,7 +593,6 @@ if __name__ == "__main__":
 
     stand_in()
     code = worker.main(sys.argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.flush()
     # Threads that block for ever in a job must not keep the process: it ends here.
     os._exit(code)

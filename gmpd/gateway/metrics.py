@@ -128,6 +128,13 @@ _DAEMON: Final = (
         by("dropped"),
         "reason",
     ),
+    _counter(
+        "gmpd_log_lines_lost_total",
+        "Lines of the coordinator's log that were not written, as it was not read (dropped), or as"
+        " too many were alike (suppressed).",
+        by("log", ("dropped", "suppressed")),
+        "reason",
+    ),
 )
 
 _JOBS: Final = (

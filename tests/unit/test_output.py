@@ -52,7 +52,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Real:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, made.stream)
     monkeypatch.setattr(logging, "lastResort", logging.lastResort)
-    output.install()
+    output.install("")
     return made
 
 
