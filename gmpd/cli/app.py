@@ -31,11 +31,14 @@ class App:
     flags: dict[str, object] = field(default_factory=dict)
     as_json: bool = False
     verbosity: int = 0
+    #: The pid of the daemon that is meant, or of the program whose private daemon it is.
+    of: int | None = None
 
     def config(self, flags: Mapping[str, object] | None = None) -> Config:
         """The settings, with the command's own options on top. Raises ConfigError."""
         from gmpd.config import Config
 
+        self._find_place()
         return Config.load(flags={**self.flags, **(flags or {})}, config_file=self.config_file)
 
     def config_to_reach(self) -> Config:
@@ -46,11 +49,21 @@ class App:
         """
         from gmpd.config import Config
 
+        self._find_place()
         problems: list[str] = []
         config = Config.load(flags=self.flags, config_file=self.config_file, tolerated=problems)
         for problem in problems:
             self.say(f"warning: {problem}; this setting is ignored here")
         return config
+
+    def _find_place(self) -> None:
+        """The runtime directory that ``--of`` means, as a flag. Raises DaemonUnreachable."""
+        if self.of is None:
+            return
+        from gmpd.cli.daemons import directory_of
+
+        pid, self.of = self.of, None
+        self.flags["daemon.runtime_dir"] = directory_of(pid, self.config_to_reach())
 
     def data(self, text: str) -> None:
         """A line for the reader of stdout."""
@@ -121,6 +134,10 @@ def _store_key(ctx: click.Context, param: click.Parameter, value: str | None) ->
     _store("key")(ctx, param, value)
 
 
+_OF = click.option(
+    "--of", type=click.IntRange(min=1), metavar="PID", expose_value=False, callback=_store("of"),
+    help="The daemon with this pid, or of the program with it: gmpd ls.",
+)  # fmt: skip
 _OPTIONS = [
     click.option(
         "--config", type=click.Path(dir_okay=False), metavar="FILE", expose_value=False,
@@ -130,6 +147,7 @@ _OPTIONS = [
         "--runtime-dir", type=click.Path(file_okay=False), metavar="DIR", expose_value=False,
         callback=_store("runtime_dir"), help="Where the daemon's sockets are.",
     ),
+    _OF,
     click.option(
         "--address", metavar="tcp://HOST:PORT", expose_value=False, callback=_store("address"),
         help="A daemon on another machine.",
@@ -161,18 +179,27 @@ def help_alone(ctx: click.Context) -> None:
         ctx.exit()
 
 
-def pass_settings(function: F) -> F:
-    """Add the options that every command understands."""
+def pass_settings(function: F, *, of: bool = True) -> F:
+    """Add the options that every command understands. ``of``: ``--of PID``, too."""
     for option in reversed(_OPTIONS):
-        function = option(function)
+        if of or option is not _OF:
+            function = option(function)
     return function
 
 
 def standard(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
     """Add these and ``--json``, and hand the command its App."""
+    return pass_settings(_JSON(_with_app(function)))
 
+
+def standard_of_file(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
+    """As ``standard``, but a PID comes before the name: ``--of`` of the command is a file."""
+    return pass_settings(_JSON(_with_app(function)), of=False)
+
+
+def _with_app(function: Callable[Concatenate[App, P], R]) -> Callable[P, R]:
     @functools.wraps(function)
     def with_app(*args: P.args, **kwargs: P.kwargs) -> R:
         return function(click.get_current_context().ensure_object(App), *args, **kwargs)
 
-    return pass_settings(_JSON(with_app))
+    return with_app

@@ -17,7 +17,7 @@ import click
 from gmpd import rundir
 from gmpd.bykey import Limit, Unique
 from gmpd.cli.app import App
-from gmpd.cli.ls import daemons
+from gmpd.cli.daemons import daemons
 from gmpd.client.discovery import far, reach, start_private
 from gmpd.client.futures import JobFuture
 from gmpd.client.outcomes import describe

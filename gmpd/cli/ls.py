@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from gmpd import rundir
 from gmpd.cli.app import App, standard
+from gmpd.cli.daemons import Found, daemons
 from gmpd.cli.exits import Exit
-from gmpd.errors import ConfigError, DaemonUnreachable
 
 #: Of a program's command line, what a line of the list has room for.
 COMMAND_MAX = 40
-
-
-class Found(NamedTuple):
-    """A daemon and the directory it lives in."""
-
-    directory: str
-    record: rundir.Discovery
-
-
-def places(
-    first: str, env: Mapping[str, str] | None = None, uid: int | None = None
-) -> Iterator[str]:
-    """Directories where a daemon of this user may live: the settings' own first, then those that
-    other environments lead to (a session, cron, systemd), then those of private daemons.
-    """
-    env = os.environ if env is None else env
-    uid = os.geteuid() if uid is None else uid
-    session = env.get("XDG_RUNTIME_DIR")
-    fixed = [first, f"{session}/gmpd"] if session else [first]
-    fixed += [f"/run/user/{uid}/gmpd", "/run/gmpd", f"/tmp/gmpd-{uid}"]  # noqa: S108 - only looked at
-    yield from dict.fromkeys((*fixed, *sorted(glob.glob("/tmp/gmpd-*"))))  # noqa: S108
-
-
-def daemons(first: str) -> Iterator[Found]:
-    """Those that run. A directory that is not safely this user's is passed over."""
-    for directory in places(first):
-        try:
-            yield Found(directory, rundir.read_discovery(directory))
-        except (DaemonUnreachable, ConfigError, OSError):
-            continue
 
 
 @click.command(short_help="List your daemons, private ones too.")
@@ -55,7 +21,7 @@ def daemons(first: str) -> Iterator[Found]:
 def command(app: App) -> int:
     """List your daemons on this machine, private ones of programs too.
 
-    `gmpd --runtime-dir DIRECTORY status` shows what one of them does.
+    `gmpd --of PID status` shows what one of them does, `gmpd --of PID page` opens its live page.
     """
     found = list(daemons(app.config_to_reach().daemon.runtime_dir))
     if app.as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gmpd import __version__
-from gmpd.cli.app import App, standard
+from gmpd.cli.app import App, standard_of_file
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.daemon.trace_chrome import chrome_document, missing_of
@@ -47,7 +47,7 @@ FUNCTIONS_MAX = 20
     "--timeout", type=click.FloatRange(0.01, 20), default=5.0, metavar="S", show_default=True,
     help="Seconds that a worker may take to answer.",
 )  # fmt: skip
-@standard
+@standard_of_file
 def command(
     app: App,
     last: float | None,

@@ -57,7 +57,7 @@ def command(
         code = _already(app, config, record.pid)
         if code is not None:
             if opens:
-                open_page(app, record)
+                open_page(app, record.http)
             return code
     flags = ["--runtime-dir", config.daemon.runtime_dir]
     flags += ["--config", app.config_file] if app.config_file else []
@@ -73,7 +73,7 @@ def command(
         )  # fmt: skip
     begun = _await(app, config, process, log, start)
     if opens and begun == Exit.OK:
-        open_page(app, rundir.read_discovery(config.daemon.runtime_dir))
+        open_page(app, rundir.read_discovery(config.daemon.runtime_dir).http)
     return begun
 
 

@@ -11,6 +11,7 @@ import os
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self, TypeAlias
 
@@ -37,7 +38,7 @@ from gmpd.client.streams import Incoming, Sink
 from gmpd.client.unpickle_threads import UnpickleThreads
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import DaemonUnreachable, NoAnswer
+from gmpd.errors import DaemonUnreachable, GmpdError, NoAnswer
 from gmpd.job_ids import parse_job_id
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
@@ -74,6 +75,7 @@ class AsyncClient(
         self._closed = True
         #: Whether ``connect`` was called: a client has one session in its life.
         self._begun = False
+        self._page_asked = False
         self._woken = False
         self._idle: asyncio.Event = asyncio.Event()
         self._gathering = Gathering()
@@ -330,6 +332,13 @@ class AsyncClient(
             self._do(lambda: self._core.forget_call(answer))
             raise
         return self._take_answer(answer, left_s, late)
+
+    def _ask_page(self) -> str | None:
+        if not self._page_asked:
+            self._page_asked = True
+            with suppress(GmpdError, RuntimeError):  # gone, or closed
+                self._ask(lambda sink: self._core.call("page", {}, sink), "page", lambda: None)
+        return None
 
     def cancel_seqs(self, seqs: list[int], *, force: bool = False) -> None:
         """Cancel jobs by number, without waiting for the daemon's answer."""

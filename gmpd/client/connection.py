@@ -100,8 +100,17 @@ class ClientConnection(metaclass=Documented):
 
     @property
     def page_url(self) -> str | None:
-        """Where the daemon's gateway serves HTTP now; None if it has none, as private daemons."""
-        return page_of(self.endpoint)
+        """Where the daemon's gateway serves the live page and metrics; None if it has none.
+
+        A private daemon starts its gateway when this is read first: a Client waits for that, and an
+        AsyncClient gives None until it serves.
+        """
+        url = page_of(self.endpoint)
+        return self._ask_page() if url is None and self.endpoint.startswith("ipc://") else url
+
+    def _ask_page(self) -> str | None:
+        """Where it serves, as the daemon says, which may start it."""
+        return None
 
     def call(self, method: str, /, *, timeout: float | None = 30.0, **params: Any) -> Any:
         """Make an administrative call (``"status"``, …) and return its answer, plain data; to be

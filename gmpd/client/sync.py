@@ -32,10 +32,12 @@ from gmpd.client.storing import WINDOW_JOBS, StoreBatch, batches, note_stored, s
 from gmpd.client.streams import Stream
 from gmpd.client.views import Face, OptionsView
 from gmpd.codec import Blob, FunctionRef
-from gmpd.errors import NoAnswer
+from gmpd.errors import GmpdError, NoAnswer
 from gmpd.job_ids import parse_job_id
 from gmpd.timeouts import checked
 
+#: Seconds that a gateway may take to start.
+PAGE_S = 10.0
 #: Jobs that may wait in the client for the daemon's window before submit waits.
 PENDING_MAX = 100_000
 
@@ -217,6 +219,13 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         answer = self._ask(put, what, waiters.notify_all)
         waiters.wait_for(lambda: answer.over, timeout)
         return self._take_answer(answer, timeout, late)
+
+    def _ask_page(self) -> str | None:
+        try:
+            url: str | None = self.call("page", timeout=PAGE_S)["url"]
+        except (GmpdError, RuntimeError):  # gone, closed, or this thread may not wait
+            return None
+        return url
 
     def _new_future(self) -> JobFuture:
         return JobFuture()

@@ -22,6 +22,7 @@ from gmpd.cpus import check_procs
 from gmpd.daemon.cron import CronJobs
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable import DurableJobs
+from gmpd.daemon.gateway import TellPage
 from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.past_rings import PastRings
 from gmpd.daemon.recycling import Told
@@ -152,6 +153,7 @@ class Administered(Observed, Protocol):
     failures: KeptFailures
 
     reload: Callable[[str, Told | None], int]
+    ask_page: Callable[[TellPage], object]
     ring: Ring | None
 
     def drain(self, reason: str, *, at_once: bool = False) -> None: ...
@@ -190,18 +192,10 @@ class AdminApi:
                 partial(self._tell_status, peer, request)
             ):
                 return None
-            if method == "jobs":
-                self._c.durable.list_jobs(peer, request, params, self._c.clients.sees(peer))
-                return None
-            if method == "job_counts":
-                self._c.durable.count(peer, request, self._c.clients.sees(peer))
-                return None
             if method == "volatile_jobs":
                 page = self._c.durable.views.page(params, self._c.clients.sees(peer))
                 return protocol.Reply(request, True, page)
-            if method in ("cron_run", "cron_pause", "cron_resume"):
-                name = str(params.get("name"))
-                self._c.cron.change(peer, request, method, name)
+            if self._is_told_later(peer, request, method, params):
                 return None
             if method == "reload" and params.get("wait") is True:
                 waiter = Waiter(peer, request)
@@ -214,6 +208,27 @@ class AdminApi:
         except ConfigError as error:
             return protocol.Reply(request, False, str(error))
         return protocol.Reply(request, True, value)
+
+    def _is_told_later(
+        self, peer: bytes, request: int, method: str, params: dict[str, Any]
+    ) -> bool:
+        """Whether a part of the daemon answers it, now or later."""
+        match method:
+            case "jobs":
+                self._c.durable.list_jobs(peer, request, params, self._c.clients.sees(peer))
+            case "job_counts":
+                self._c.durable.count(peer, request, self._c.clients.sees(peer))
+            case "cron_run" | "cron_pause" | "cron_resume":
+                self._c.cron.change(peer, request, method, str(params.get("name")))
+            case "page":
+                self._c.ask_page(partial(self._tell_page, peer, request))
+            case _:
+                return False
+        return True
+
+    def _tell_page(self, peer: bytes, request: int, url: str | None, problem: str) -> None:
+        value = {"url": url, "problem": problem}
+        self._c.clients.send(peer, protocol.Reply(request, True, value))
 
     def _tell_status(self, peer: bytes, request: int) -> None:
         value = msgspec.to_builtins(snapshot(self._c))
@@ -252,7 +267,7 @@ class AdminApi:
                 known = (
                     "ping, status, failures, stacks, sched, gs, g, trace, jobs,"
                     " volatile_jobs, job_counts, cron, cron_run, cron_pause, cron_resume, procs,"
-                    f" reload, drain, stop, {', '.join(QUESTIONS)}"
+                    f" page, reload, drain, stop, {', '.join(QUESTIONS)}"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")
 

@@ -27,6 +27,7 @@ from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
+from gmpd.daemon.gateway import NO_PAGE, TellPage
 from gmpd.daemon.job_views import JobViews
 from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.network_clients import AllowList, NetworkClients
@@ -116,6 +117,8 @@ class Coordinator:
         )
         #: Begins a reload; one that knows more than the workers takes its place.
         self.reload: Callable[[str, Told | None], int] = self.replace_workers
+        #: Tells where the gateway serves, now or later.
+        self.ask_page: Callable[[TellPage], object] = lambda tell: tell(None, NO_PAGE)
         self.pool.start_some()  # they take longest: before anything else
         self._open(endpoints)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -28,17 +29,38 @@ STOP_S = 5.0
 WORTH_ANOTHER_S = 10.0
 
 
+#: Told where a gateway serves, or None and why nowhere.
+TellPage: TypeAlias = Callable[[str | None, str], object]
+
+
+def settings_of(config: Config, endpoint: str) -> dict[str, Any]:
+    """Of the gateway of a daemon that every program finds. ``endpoint``: for clients."""
+    return {
+        "listen": config.http.listen,
+        "hosts": config.http.hosts,
+        "allow": config.http.allow,
+        "token_file": config.http.token_file,
+        "client_endpoint": endpoint,
+    }
+
+
+def private_settings(endpoint: str) -> dict[str, Any]:
+    """Of the gateway of a private daemon: on loopback, at any free port, and for looking only. What
+    ``http.listen`` and ``http.allow`` say is meant for the daemon that has that port."""
+    return {"listen": "127.0.0.1:0", "client_endpoint": endpoint}
+
+
+#: Why there is no live page, where nothing else is the reason.
+NO_PAGE = "http.enabled is false"
+#: Questions that may wait until the gateway serves.
+WAITING_MAX = 64
+
+
 class Gateway:
     """The HTTP process of a daemon. ``fd`` is readable when it has written a line, or has ended."""
 
-    def __init__(self, config: Config, endpoint: str) -> None:
-        self._settings = {
-            "listen": config.http.listen,
-            "hosts": config.http.hosts,
-            "allow": config.http.allow,
-            "token_file": config.http.token_file,
-            "client_endpoint": endpoint,
-        }
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
         #: Where it serves, None before it says so and after it has ended.
         self.url: str | None = None
         #: Why it serves nowhere, and will not; empty while it does or may.
@@ -137,3 +159,53 @@ class Watched:
             if self._gateway.start_again():
                 self._watch(self._gateway.fd, self._on_readable)
         self._changed(self._gateway)
+
+
+class OnDemand:
+    """The gateway of a private daemon. Most of these are never looked at: the first question starts
+    it. ``changed`` is called with the address where it serves, or None, when that has changed."""
+
+    def __init__(
+        self, start: Callable[[], Gateway], changed: Callable[[str | None], object]
+    ) -> None:
+        self._start = start
+        self._changed = changed
+        self._gateway: Gateway | None = None
+        self._waiting: list[TellPage] = []
+
+    def ask(
+        self,
+        tell: TellPage,
+        watch: Callable[[int, Callable[[], object]], None],
+        unwatch: Callable[[int], None],
+    ) -> None:
+        """Tell where it serves, now or once it does. ``watch`` and ``unwatch``: of the daemon's
+        loop."""
+        if self._gateway is None:
+            try:
+                self._gateway = self._start()
+            except OSError as error:
+                tell(None, f"the gateway cannot be started: {error.strerror}")
+                return
+            Watched(self._gateway, watch, unwatch, self._on_gateway)
+        if self._gateway.url is not None:
+            tell(self._gateway.url, "")
+        elif len(self._waiting) >= WAITING_MAX:
+            tell(None, "the gateway starts: ask again later")
+        else:
+            self._waiting.append(tell)
+
+    def _on_gateway(self, gateway: Gateway) -> None:
+        self._changed(gateway.url)
+        if gateway.url is None and not gateway.problem:
+            return  # another one starts
+        waiting, self._waiting = self._waiting, []
+        for tell in waiting:
+            tell(gateway.url, gateway.problem)
+        if gateway.url is None:
+            self._gateway = None  # the next question starts another
+
+    def stop(self) -> None:
+        """End it, if it was started."""
+        if self._gateway is not None:
+            self._gateway.stop()

@@ -25,7 +25,15 @@ from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon import logs
 from gmpd.daemon.coordinator import Coordinator
-from gmpd.daemon.gateway import Gateway, Watched
+from gmpd.daemon.gateway import (
+    NO_PAGE,
+    Gateway,
+    OnDemand,
+    TellPage,
+    Watched,
+    private_settings,
+    settings_of,
+)
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.reload import Reloads
 from gmpd.daemon.schedtrace import SchedTrace
@@ -148,11 +156,12 @@ class Presence:
         self._http_problem: str | None = None if config.http.enabled else ""
         self._gateway: Gateway | None = None
         coordinator.pool.on_ready = self._on_ready
+        coordinator.ask_page = self._tell_page
         if notifier.watchdog_s is not None:
             coordinator.tick_s = notifier.watchdog_s
             coordinator.on_tick = Watchdog(notifier, notifier.watchdog_s, self._status)
         if config.http.enabled:
-            self._gateway = Gateway(config, client)
+            self._gateway = Gateway(settings_of(config, client))
             Watched(self._gateway, coordinator.watch, coordinator.unwatch, self._on_gateway)
 
     def _on_ready(self) -> None:
@@ -177,6 +186,9 @@ class Presence:
             self._announce(f"live page at {self._http}/, metrics at {self._http}/metrics")
         elif self._http_problem:
             self._announce(f"no metrics: {self._http_problem}")
+
+    def _tell_page(self, tell: TellPage) -> None:
+        tell(self._http, "" if self._http else self._http_problem or NO_PAGE)
 
     def publish(self) -> bool:
         """Write the record by which clients find the daemon; False before it is there for them."""
@@ -338,6 +350,11 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         # Clients may queue work while the workers still start.
         publish = partial(_publish_private, directory, coordinator, endpoints["client"])
         publish()
+        page = OnDemand(lambda: Gateway(private_settings(endpoints["client"])), publish)
+        if config.http.enabled:
+            coordinator.ask_page = partial(
+                page.ask, watch=coordinator.watch, unwatch=coordinator.unwatch
+            )
         coordinator.live_in(lock, publish)
         _tell({"ok": True, "endpoint": endpoints["client"], "pid": os.getpid()})
 
@@ -346,7 +363,10 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
             coordinator.stop("its client ended")
 
         coordinator.watch(0, owner_left)
-        _run(coordinator, Notifier(""), None)
+        try:
+            _run(coordinator, Notifier(""), None)
+        finally:
+            page.stop()
     _leave_place(coordinator)
     return 0
 
@@ -359,14 +379,16 @@ def _leave_place(coordinator: Coordinator) -> None:
         os._exit(0)
 
 
-def _publish_private(directory: Path, coordinator: Coordinator, endpoint: str) -> bool:
-    """For `gmpd ls` and `gmpd --runtime-dir DIR status`; no other client looks here unasked."""
+def _publish_private(
+    directory: Path, coordinator: Coordinator, endpoint: str, http: str | None = None
+) -> bool:
+    """For `gmpd ls` and `gmpd --of PID status`; no other client looks here unasked."""
     record = rundir.Discovery.of_this_process(
         version=gmpd.__version__,
         started_at=coordinator.started_at,
         endpoints={"client": endpoint},
-        http=None,
-        http_problem="a private daemon has no gateway",
+        http=http,
+        http_problem=None if http else "it starts when asked for: gmpd page --of PID",
         owner_pid=os.getppid(),
     )
     rundir.write_discovery(directory, record)
