@@ -121,6 +121,12 @@ def answers() -> dict[str, Any]:
             }],
             "kept": 1, "failed": 7,
         },
+        "timeline": {
+            "since": 1_000_000_000, "until": 2_000_000_000, "now": 2_020_000_000, "wall_ms": 5,
+            "ps": [{"p": 0, "epoch": 1, "parts": [], "state": "deaf", "pid": 5, "silent_s": 2.0}],
+            "jobs": [], "steals": [[1_500_000_000, 0, 1, 3]], "workers": [],
+            "isolated": [[65_536, 1_100_000_000, 0, "m:f", ID, 1_000_000_000, True]],
+        },
         "volatile_jobs": {"rows": [], "next": None},
         "jobs": [job_row()],
         "job_counts": {0: 1, 1: 1, 3: 5},

@@ -27,6 +27,7 @@ from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.past_rings import PastRings
 from gmpd.daemon.recycling import Told
 from gmpd.daemon.snapshot import Observed, former_status, isolated_status, p_status, snapshot
+from gmpd.daemon.timelines import REQUEST, Timelines
 from gmpd.daemon.watched import QUESTIONS
 from gmpd.daemon.workers import Workers
 from gmpd.errors import ConfigError
@@ -177,6 +178,7 @@ class AdminApi:
         self.fanout = Fanout(self._deadline.now)
         #: The last events of workers that have ended.
         self.past_rings = PastRings()
+        self.timelines = Timelines(daemon, self._status, self._reply)
         #: Questions that are answered when the daemon ends.
         self._end_watchers: list[tuple[bytes, int]] = []
 
@@ -222,6 +224,8 @@ class AdminApi:
                 self._c.cron.change(peer, request, method, str(params.get("name")))
             case "page":
                 self._c.ask_page(partial(self._tell_page, peer, request))
+            case "timeline":
+                self.timelines.ask(peer, request, params)
             case _:
                 return False
         return True
@@ -265,7 +269,7 @@ class AdminApi:
                 return {}
             case _:
                 known = (
-                    "ping, status, failures, stacks, sched, gs, g, trace, jobs,"
+                    "ping, status, failures, stacks, sched, gs, g, trace, timeline, jobs,"
                     " volatile_jobs, job_counts, cron, cron_run, cron_pause, cron_resume, procs,"
                     f" page, reload, drain, stop, {', '.join(QUESTIONS)}"
                 )
@@ -329,12 +333,23 @@ class AdminApi:
             self._c.workers.tell(record, protocol.Ask(number, what, question))
         return True
 
+    def worker_answered(self, request: int, who: Who, value: Any) -> None:
+        """A worker has answered."""
+        if request == REQUEST:
+            self.timelines.answered(who, value)
+        else:
+            self.fanout.answered(request, who, value)
+
+    def _reply(self, peer: bytes, request: int, value: dict[str, Any]) -> None:
+        self._c.clients.send(peer, protocol.Reply(request, True, value))
+
     def trace(self, told: Callable[[dict[str, Any]], None]) -> None:
         """Ask all workers for their last events; ``told`` gets the reply."""
         self._ask_workers(b"", 0, "trace", {}, told)
 
     def worker_died(self) -> None:
         """A worker that was asked may be among the dead."""
+        self.timelines.worker_died()
         if self.fanout:
             self._deadline.now()
 

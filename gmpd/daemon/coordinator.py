@@ -157,7 +157,7 @@ class Coordinator:
             self.sched,
             self.pool,
             self._worker_link,
-            self._admin.fanout.answered,
+            self._admin.worker_answered,
             self.traffic,
             self.clients.welcome,
             self._faults,
@@ -165,7 +165,7 @@ class Coordinator:
         self.dumps = TraceDumps(self._admin.trace, self.config)
         if self.ring is not None:
             self.pool.on_end = self._admin.past_rings.add
-        self.workers.on_finished = self.dumps.finished
+        self.workers.on_finished = self._finished
         self.cron = self._periodic_jobs()
         self.pool.recycling.on_renewed = self.durable.retry_blocked
         self._effects = Effects(
@@ -306,6 +306,11 @@ class Coordinator:
         """Attempts did not end well: the log names them, and the last ones are kept."""
         self._failure_log.tell(failures, time.monotonic_ns())
         self.failures.add(failures, time.time())
+
+    def _finished(self, p: PRecord, tokens: list[int], ran_us: list[int], now: int) -> None:
+        """Jobs of a P have ended."""
+        self.dumps.finished(p, tokens, ran_us, now)
+        self._admin.timelines.finished(p, tokens, ran_us, now)
 
     def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
         ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))

@@ -218,6 +218,11 @@ class DurableJobs:
         job = None if self._session is None else self._session.jobs.get(seq)
         return {} if job is None else self.views.live(job)
 
+    def id_of(self, seq: int) -> str:
+        """The id of a job that is leased, in hex; empty if it is not known."""
+        ((id_, _),) = [(bytes(16), 1)] if self._policy is None else self._policy.identities([seq])
+        return id_.hex() if any(id_) else ""
+
     def limit(self, key: str) -> dict[str, Any] | None:
         """The limit of a key as it is now."""
         return self.views.limit(key)

@@ -4,24 +4,30 @@ its last events.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never, cast
 
 from msgspec.msgpack import encode
 
 from gmpd import protocol
-from gmpd.daemon.recording import recorded, story
+from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.recording import recorded, story, timeline
 from gmpd.runtime.glist import find, row, rows
 from gmpd.runtime.p import P
 from gmpd.runtime.schedtrace import details
 from gmpd.runtime.stacks import stack, stacks
 
 
-def answer(asked: protocol.Ask, p: P, number: int) -> protocol.Answer:
+def answer(
+    asked: protocol.Ask, p: P, number: int, attempts: Mapping[int, Attempt]
+) -> protocol.Answer:
     """The answer of P ``number``. Reads, and changes nothing."""
     if asked.what == "trace":
         return protocol.Answer(asked.request, encode(recorded(p, asked.params)))
     if asked.what == "g":
         return protocol.Answer(asked.request, _one(p, asked.params["id"]))
+    if asked.what == "timeline":
+        return protocol.Answer(asked.request, encode(timeline(p, attempts, asked.params)))
     limit, nbytes = asked.params["limit"], asked.params["nbytes"]
     match asked.what:
         case "stacks":

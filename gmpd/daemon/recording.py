@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from msgspec.msgpack import encode
@@ -20,6 +22,7 @@ from gmpd.runtime.jobg import JobG
 from gmpd.runtime.p import P
 from gmpd.runtime.ring import TRAIT_NAMES, Event, Kind, Ring, RingDump
 from gmpd.runtime.roots import root_of
+from gmpd.runtime.timeline import Row, Timeline, What, name, read
 
 #: A worker that ends leaves its last 16,384 events, and as many jobs.
 TAIL_BYTES = 1 << 20
@@ -27,6 +30,9 @@ TAIL_BYTES = 1 << 20
 RUNNING_MAX = 10_000
 #: Events of one G that are told.
 EVENTS_MAX = 100
+#: Those that a timeline tells, and looks at for them.
+SHOWN_MAX = 64
+SEEN_MAX = 1000
 
 
 def leased(ring: Ring, message: protocol.Assign, fn: RemoteFunction) -> None:
@@ -90,3 +96,30 @@ def running(p: P) -> bytes:
             fid = job.fn.fid
             found += (job.token, job.began_ns, -1, fid if job is g else ~fid)
     return array("q", found).tobytes()
+
+
+def timeline(p: P, attempts: Mapping[int, Attempt], params: dict[str, int]) -> Timeline:
+    """The answer to ``timeline``: the jobs and steps of a window, and what runs now."""
+    if p.ring is None:
+        return Timeline(params["since_ns"], params["until_ns"], keeps=False)
+
+    def function_of(token: int) -> int | None:
+        attempt = attempts.get(token)
+        return None if attempt is None else attempt.fn.fid
+
+    out = read(p.ring, params["since_ns"], params["until_ns"], params["rows"], function_of)
+    out.running = list(islice(_begun(p, attempts), SHOWN_MAX))
+    return name(out, p.ring)
+
+
+def _begun(p: P, attempts: Mapping[int, Attempt]) -> Iterator[Row]:
+    """Jobs that have begun and not ended: those on Ms first."""
+    beside = on_ms(p)
+    for g, m in beside.items():
+        job: Any = g._job if isinstance(g, JobG) else g
+        if isinstance(job, Attempt) and job.began_ns:
+            what = What.RAN if m is p.owner else What.BESIDE
+            yield Row(what, job.began_ns, 0, job.fn.fid, 1, 0, job.token)
+    for attempt in islice(attempts.values(), SEEN_MAX):
+        if attempt.began_ns and attempt.adopted and not attempt.ended_ns:
+            yield Row(What.ASYNC, attempt.began_ns, 0, attempt.fn.fid, 1, 0, attempt.token)

@@ -398,7 +398,7 @@ class Worker:
                 else:
                     self._report(self._withheld.end(tokens))
             case protocol.Ask():
-                self._send(answer(message, self.loop.p, self.p))
+                self._send(answer(message, self.loop.p, self.p, self.attempts))
             case protocol.StealChildren(n):
                 self.migration.donate(n)
             case protocol.Route(p, epoch, op, chan, req, length, payload):

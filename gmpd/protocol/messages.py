@@ -404,11 +404,12 @@ class Ask(Envelope, tag=40):
 
     ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
     ``gs``: ``limit`` of them as rows. ``trace``: the events since ``since_ns``, ``nbytes`` at most.
+    ``timeline``: jobs from ``since_ns`` to ``until_ns`` in about ``rows`` rows.
     ``g``: the G ``id``, with its stack and its story.
     """
 
     request: Number
-    what: Literal["stacks", "sched", "gs", "trace", "g"]
+    what: Literal["stacks", "sched", "gs", "trace", "timeline", "g"]
     params: dict[str, Number]
 
 
@@ -515,8 +516,8 @@ class Children(Envelope, tag=31):
 
 
 class Answer(Envelope, tag=41):
-    """To an Ask; to ``trace`` a packed ``runtime.ring.RingDump``, which the coordinator only passes
-    on."""
+    """To an Ask; to ``trace`` a packed ``runtime.ring.RingDump``, to ``timeline`` a packed
+    ``runtime.timeline.Timeline``, which the coordinator only passes on."""
 
     request: Number
     value: StackDump | bytes

@@ -14,6 +14,7 @@ Any thread may add an event; the M that holds P settles and dumps.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -157,7 +158,7 @@ class Ring:
         self._chunk_ns = self._resume_ns = 0
         #: From when on a short turn is recorded.
         self._turn_ns = 0
-        #: Of each batch, its columns one after the other.
+        #: Of each batch, its columns one after the other, and when it was added.
         self._jobs: deque[array[int]] = deque()
         self._jobs_kept = 0
         #: Events and jobs that are no longer kept.
@@ -195,7 +196,8 @@ class Ring:
         self, tokens: list[int], began_ns: list[int], ran_us: list[int], functions: list[int]
     ) -> None:
         """Jobs that ended, as columns."""
-        self._jobs.append(array("q", tokens + began_ns + ran_us + functions))
+        at = [time.monotonic_ns()]
+        self._jobs.append(array("q", tokens + began_ns + ran_us + functions + at))
         self._jobs_kept += len(tokens)
         while self._jobs_kept > EVENTS_MAX and len(self._jobs) > 1:
             n = len(self._jobs.popleft()) // WIDTH
@@ -249,6 +251,29 @@ class Ring:
             list(self.codes.reasons),
         )
 
+    def jobs_since(self, since_ns: int) -> list[tuple[int, array[int]]]:
+        """Batches of jobs that were added after ``since_ns``, the oldest first: when each was, and
+        its columns one after the other, each with a ``WIDTH``th of it."""
+        found: list[tuple[int, array[int]]] = []
+        for batch in reversed(self._jobs):
+            if batch[-1] <= since_ns:
+                break
+            found.append((batch[-1], batch))
+        return found[::-1]
+
+    def events_since(self, since_ns: int, limit: int) -> list[Event]:
+        """Events from about ``since_ns`` on, the newest ``limit``."""
+        new = self._new[: len(self._new) // WIDTH * WIDTH]
+        parts: list[Sequence[int]] = [new]
+        left = limit - len(new) // WIDTH
+        for chunk in reversed(self._chunks):
+            if left <= 0 or max(chunk[-3], chunk[-2]) < since_ns:
+                break
+            parts.append(chunk)
+            left -= len(chunk) // WIDTH
+        numbers = [number for part in reversed(parts) for number in part[-limit * WIDTH :]]
+        return list(zip(*[iter(numbers)] * WIDTH, strict=True))[-limit:]
+
     def _dump_jobs(self, since_ns: int, rows: int) -> bytes:
         found: list[array[int]] = []
         for batch in reversed(self._jobs):
@@ -256,7 +281,7 @@ class Ring:
             rows -= n
             if rows < 0 or batch[2 * n - 1] + batch[3 * n - 1] * 1000 < since_ns:
                 break
-            turned = array("q", bytes(len(batch) * 8))
+            turned = array("q", bytes(n * ROW_BYTES))
             for column in range(WIDTH):
                 turned[column::WIDTH] = batch[column * n : (column + 1) * n]
             found.append(turned)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gmpd.explain_g import explain_g, silence
 from gmpd.findings import problems
-from gmpd.gateway.api import shapes
+from gmpd.gateway.api import shapes, trace_shapes
 from gmpd.gateway.api.jobs import Absent, next_place, place_of, readable, why
 from gmpd.gateway.api.questions import Questions, answer_as
 from gmpd.sched.stored import StoredState
@@ -203,6 +203,13 @@ async def warnings(ask: Questions, _params: shapes.NoParams) -> shapes.Warnings:
     _, status = await ask.snapshot()
     rows = [each.as_map() for each in problems(status)]
     return shapes.Warnings(warnings=answer_as(rows, list[shapes.Finding]))
+
+
+async def trace(ask: Questions, params: trace_shapes.OfTrace) -> trace_shapes.Trace:
+    """The work of all Ps in the last half minute, or since the answer before: jobs, steps of
+    async jobs, hand-offs and steals. Short jobs are merged by function. A P whose worker does not
+    answer is named, and not waited for."""
+    return await ask.trace.after(params.after)
 
 
 async def picture(ask: Questions) -> shapes.Picture:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import ValidationError, convert
 
 from gmpd.errors import GmpdError, ProtocolError
+from gmpd.gateway.api.trace import TraceFeed
 from gmpd.gateway.collector import Reading
 from gmpd.gateway.latest import Latest
 from gmpd.gateway.link import CoordinatorLink
@@ -65,6 +66,7 @@ class Questions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.latest = latest
+        self.trace = TraceFeed(self.call)
         self._connect = connect
         self._rate = rate
         self._clock = clock

@@ -103,6 +103,7 @@ ROUTES: Final = (
     Route("GET", "/clients", handlers.clients),
     Route("GET", "/config", handlers.settings),
     Route("GET", "/warnings", handlers.warnings),
+    Route("GET", "/trace", handlers.trace),
     Route("GET", "/events", events, streams=True),
     Route("GET", "/openapi.json", document),
 )

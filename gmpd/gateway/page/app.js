@@ -4,6 +4,7 @@ import { Stream, get, setToken } from "./api.js";
 import { copyButton, h, say, span, toggle } from "./dom.js";
 import { Past } from "./past.js";
 import { Picture } from "./picture.js";
+import { TaskStream } from "./stream.js";
 import { ClientsView, ConfigView, FunctionsView, GsView, JobView, JobsView, WarningsView } from "./tables.js";
 
 const VIEWS = [
@@ -13,12 +14,14 @@ const MAKE = { "/jobs": JobsView, "/functions": FunctionsView, "/gs": GsView, "/
 const REFRESH_MS = 2000;
 const KEYS = [
   ["1 … 7", "views"], ["space", "pause, continue"], ["/", "filter"], ["j k", "rows"], ["Enter", "open a row"], ["Esc", "back"],
-  ["t", "dark, light"], ["?", "this help"],
+  ["+ − ← → 0", "zoom the task stream, once it is clicked"], ["t", "dark, light"], ["?", "this help"],
 ];
 
 const main = document.getElementById("main");
 const past = new Past();
 const picture = new Picture();
+const tasks = new TaskStream();
+picture.el.append(tasks.el);
 const views = {};
 let shown = null, shownPath = null, frozen = false;
 
@@ -93,6 +96,7 @@ function go() {
   shownPath = path;
   document.title = base === "/" ? "gmpd" : `${VIEWS.find(([each]) => each === base)?.[1] ?? "gmpd"} · gmpd`;
   document.body.dataset.view = base;
+  tasks.set(shown === picture, frozen, params);
   if (shown === picture) return past.last && picture.show(past);
   return shown.load(job ? { id: job[1] } : clean(params));
 }
