@@ -127,7 +127,7 @@ def read_quota(root: Path = Path("/")) -> float | None:
 
     As Go's internal/runtime/cgroup: a v1 hierarchy with the cpu controller counts before v2. Other
     than Go, which reads the process's own group only, the least of the group and its visible
-    ancestors is taken, since that is what the kernel enforces. Whatever cannot be read limits
+    ancestors is taken, since that is what the kernel enforces. A file that cannot be read limits
     nothing, as in Go.
     """
     try:

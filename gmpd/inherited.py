@@ -62,7 +62,7 @@ _PUT_ASIDE = (
 #: are settings.)
 ASIDE = "_GMPD_PUT_ASIDE"
 
-#: The kernel prefers a worker to the coordinator, which has everybody's jobs.
+#: The kernel ends a worker before the coordinator, which has the jobs of all clients.
 _OOM_MORE = 100
 _OOM_MAX = 1000
 
@@ -167,7 +167,7 @@ def _category(name: str) -> type[Warning] | None:
 
 def open_missing() -> None:
     """Standard descriptors that were closed: else the next file that is opened takes their place,
-    and what anybody prints goes into it."""
+    and all that is printed goes into it."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -229,7 +229,7 @@ def _raise_limits() -> None:
     for limit in _RAISED:
         soft, hard = resource.getrlimit(limit)
         if soft != hard:
-            with suppress(ValueError, OSError):  # more than this system gives anybody
+            with suppress(ValueError, OSError):  # more than this system gives any process
                 resource.setrlimit(limit, (hard, hard))
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     infinite = resource.RLIM_INFINITY

@@ -136,7 +136,7 @@ def is_open(address: str) -> bool:
 
 
 class Lock:
-    """Only one daemon lives in a directory: who holds this.
+    """The daemon that holds this is the only one of its directory.
 
     A flock, since the kernel releases it however its holder dies; the pid inside is information.
     It is not inherited: a worker that outlives its coordinator must not keep the next one out.

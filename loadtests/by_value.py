@@ -1,4 +1,4 @@
-"""What a submit costs its client before anything is sent: CPU time per call, best of seven.
+"""The cost of a submit to its client before anything is sent: CPU time per call, best of seven.
 
     python loadtests/by_value.py
 

@@ -388,7 +388,7 @@ class Killer:
             self.daemon = self.start_daemon()
 
     def keep_alive(self) -> None:
-        """What has ended is started again."""
+        """Restart the daemon and the clients that have ended."""
         self.keep_daemon()
         for client in [client for client in self.clients if client.poll() is not None]:
             if client.returncode not in (0, -signal.SIGKILL):

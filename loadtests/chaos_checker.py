@@ -1,4 +1,4 @@
-"""What the ledgers of a chaos run say: the columns of ``chaos.py``, each a list of findings.
+"""Reads the ledgers of a chaos run into the columns of ``chaos.py``, each a list of findings.
 
 A ledger is lines of words, appended at once by the process that they are about. Times are
 nanoseconds of the machine's monotonic clock; INC names one process.
@@ -8,11 +8,10 @@ nanoseconds of the machine's monotonic clock; INC names one process.
 - Clients write ``client PID NS``, ``invoke KEY KIND NS``, ``ok KEY ID NS``, ``refused KEY NS``,
   ``unknown KEY NS``, ``told KEY STATE HASH NS``, ``cancel KEY NS``, ``hung KEY NS``,
   ``late KEY NS`` (a job's end was awaited for long), ``bye PID NS``.
-- The one who kills writes ``kill WHO PID NS`` before the signal, ``dead PID NS`` after it took
-  effect, and when all is quiet ``final KEY STATE HASH NS`` (``?``: the
-  result was not asked for), ``struck KEY PID,… NS``
-  (workers that died under a quarantined job, as the daemon says; it may not have reached its first
-  line there) and ``leaked WHAT``.
+- ``chaos.py`` writes ``kill WHO PID NS`` before a signal, ``dead PID NS`` after it took effect, and
+  when all is quiet ``final KEY STATE HASH NS`` (``?``: the result was not asked for), ``struck KEY
+  PID,… NS`` (workers that died under a quarantined job, as the daemon says; it may not have reached
+  its first line there) and ``leaked WHAT``.
 
 It knows nothing of gmpd, so that a fault of gmpd cannot hide itself.
 """
@@ -42,7 +41,7 @@ VOLATILE = "volatile"
 
 
 def expected(key: str) -> str:
-    """What the job ``key`` returns."""
+    """The result of the job ``key``."""
     return blake2b(key.encode(), digest_size=8).hexdigest()
 
 
@@ -58,7 +57,7 @@ class Attempt:
 
 @dataclass
 class Job:
-    """What is known of one key."""
+    """All that the ledgers say of one key."""
 
     kind: str = ""
     invoked: bool = False
@@ -67,7 +66,7 @@ class Job:
     unknown: bool = False
     cancelled: bool = False
     attempts: list[Attempt] = field(default_factory=list)
-    #: Ends that somebody was told: state, hash, when.
+    #: Ends that a client or ``chaos.py`` was told: state, hash, when.
     told: list[tuple[str, str, int]] = field(default_factory=list)
     #: Pids of the workers that died under it, as the daemon says.
     struck: tuple[int, ...] = ()
@@ -177,7 +176,7 @@ class Ledger:
     def _on_late(self, key: str, ns: str) -> None:
         self.late.append((key, int(ns)))
 
-    # -- the one who kills
+    # -- the kills
 
     def _on_kill(self, who: str, pid: str, ns: str) -> None:
         self.kills[int(pid)].append(Death(int(ns)))
@@ -326,7 +325,7 @@ def _wrong(ledger: Ledger, key: str, job: Job) -> Iterable[tuple[str, str]]:
 
 
 def _why_not(ledger: Ledger, key: str, job: Job, state: str, hashed: str) -> str:
-    """What is wrong about an end that was told; empty if nothing is."""
+    """The fault of an end that was told; empty if it has none."""
     outcomes = Counter(attempt.outcome for attempt in job.attempts)
     match state:
         case "done":

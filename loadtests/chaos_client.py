@@ -97,7 +97,7 @@ def _shrunk(value: str) -> str:
 
 
 class Caller:
-    """What one process does to one daemon after the other."""
+    """One process that submits, waits, cancels and reconnects, to one daemon after the other."""
 
     def __init__(self, endpoint: str, ledgers: str, seed: str) -> None:
         self.endpoint = endpoint

@@ -1,4 +1,4 @@
-"""What a daemon of ``chaos.py`` says at last about every job that it acknowledged."""
+"""Asks a daemon of ``chaos.py``, when all is quiet, for the end of every job it acknowledged."""
 
 from __future__ import annotations
 

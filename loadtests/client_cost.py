@@ -1,4 +1,4 @@
-"""What jobs cost their client, from submit to result: CPU time of its process, and jobs a second.
+"""The cost of jobs to their client, from submit to result: its CPU time, and jobs a second.
 
     python loadtests/client_cost.py
 

@@ -1,4 +1,4 @@
-"""What the garbage collector does to a process with many parked Gs, minded by gmpd and bare.
+"""Pauses of the garbage collector in a process with many parked Gs, with gmpd's bounds and bare.
 
     python loadtests/collector_figures.py [--gs 300000] [--output loadtests/results/collector.json]
 

@@ -1,4 +1,4 @@
-"""What durable jobs cost: enqueue beside the disk, the bare store and Redis; restarts; deaths.
+"""The cost of durable jobs: enqueue beside the disk, the bare store and Redis; restarts; deaths.
 
     python loadtests/durable.py --record
     python loadtests/durable.py --record --only enqueue   # the other parts stay as recorded
@@ -372,7 +372,7 @@ def _version(python: str, name: str) -> str:
 
 
 def parts(queued: list[int], *, alone: bool = False) -> dict[str, Callable[[], Any]]:
-    """What is measured, by name."""
+    """The measurements, by name."""
 
     def beside_peers() -> Any:
         if alone:

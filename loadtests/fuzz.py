@@ -111,7 +111,7 @@ class FakeProcess:
         """A message of it came."""
 
     def acknowledge(self, _finished: int) -> None:
-        """What its shared memory would forget."""
+        """Nothing: there is no shared memory to free."""
 
     def wrote(self, _now_ns: int) -> None:
         """A message goes to it."""
@@ -198,7 +198,7 @@ class Desk:
             self.workers.receive()
 
     def step(self) -> None:
-        """One message of somebody, all that comes of it, and an audit."""
+        """One message of a client or worker, its consequences, and an audit."""
         dice = self.dice
         if dice.random() < 0.05:
             hello = protocol.hello("client", dice.randbytes(16), {"name": "c"})

@@ -1,4 +1,4 @@
-"""What a blocked or hogging job costs the others: hand-off latency, and short jobs beside a crowd.
+"""The cost of a blocked or hogging job to others: hand-off latency, and short jobs beside a crowd.
 
     python loadtests/handoff_figures.py --output loadtests/results/handoff.json
 

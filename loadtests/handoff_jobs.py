@@ -1,4 +1,4 @@
-"""What handoff_figures.py runs in workers: jobs that block, jobs that hog, jobs beside them."""
+"""Jobs of handoff_figures.py: jobs that block, jobs that hog, jobs beside them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hog(seconds: float) -> int:
 
 
 async def serve(port: int) -> int:
-    """An aiohttp server in a worker, until somebody asks for /stop; how many pages it served."""
+    """An aiohttp server in a worker, until a request for /stop; how many pages it served."""
     from aiohttp import web
 
     over, served = asyncio.Event(), 0
@@ -108,7 +108,7 @@ async def handoffs(kind: str, times: int) -> list[int]:
 
 
 def stranger(fn: types.FunctionType | Callable[[], None], number: int) -> Callable[[], None]:
-    """The same function as one that nobody has seen before."""
+    """The same function as a new one: no worker has learned of it."""
     assert isinstance(fn, types.FunctionType)
     code = fn.__code__.replace(co_name=f"{fn.__name__}_{number}")
     return types.FunctionType(code, fn.__globals__, code.co_name, None, fn.__closure__)

@@ -1,4 +1,4 @@
-"""What hogs.py runs in workers: jobs that compute for long, with and without the GIL."""
+"""Jobs of hogs.py: they compute for long, with and without the GIL."""
 
 from __future__ import annotations
 

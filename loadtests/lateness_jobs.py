@@ -1,4 +1,4 @@
-"""What lateness.py runs on a P: loads that keep it busy, and who has to get through beside them."""
+"""Jobs of lateness.py: loads that keep a P busy, and probes to get through beside them."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def busy(load: str, until: float) -> int:
 
 
 async def under_run(load: str, seconds: float) -> dict[str, Any]:
-    """For ``gmpd.run``: the load, and who has to get through, on one P."""
+    """For ``gmpd.run``: the load and the probes, on one P."""
     until = time.monotonic() + seconds
     seen = gmpd.go(watch, until)
     began = time.monotonic()

@@ -6,8 +6,8 @@ One root G spawns children that do uneven work (Pareto-distributed loops on the 
 seconds). The ideal is what the two cores really give: the same loops, split by hand in two equal
 halves, in two processes at once. On a machine that others use meanwhile no two rounds are alike, so
 all is counted in what both cores had left: a round's seconds, times two, less the CPU time that the
-kernel says everybody else took. Prints each round, then the medians of the ratios to the ideal of
-the same round. It never knows how children are moved.
+kernel says all others took. Prints each round, then the medians of the ratios to the ideal of the
+same round. It never knows how children are moved.
 """
 
 from __future__ import annotations

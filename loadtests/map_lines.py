@@ -1,4 +1,4 @@
-"""`gmpd map` over millions of lines: how fast, and whether anybody grows.
+"""`gmpd map` over millions of lines: how fast, and whether a process grows.
 
     python loadtests/map_lines.py                         # five million lines through builtins:len
     python loadtests/map_lines.py --lines 100000 --json - # shorter, as JSON on stdout

@@ -1,4 +1,4 @@
-"""What the worker runs for ``million.py``: one job parks a million Gs, another wakes them."""
+"""Jobs of ``million.py``: one job parks a million Gs, another wakes them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def close_gate() -> float:
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now."""
+    """The resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 

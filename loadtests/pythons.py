@@ -1,4 +1,4 @@
-"""What a G costs on each Python: runs runtime_figures.py and collector_figures.py on each.
+"""The cost of a G on each Python: runs runtime_figures.py and collector_figures.py on each.
 
     python loadtests/pythons.py /opt/v3.11/bin/python /opt/v3.15/bin/python …
 

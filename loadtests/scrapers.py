@@ -1,4 +1,4 @@
-"""What watching costs: the round trip of one job, without and with ten scrapers.
+"""The cost of watching: the round trip of one job, without and with ten scrapers.
 
     gmpd serve --import loadtests.jobs &
     python loadtests/scrapers.py

@@ -315,7 +315,7 @@ def limited_group_sync(path: str, limit: int) -> None:
 
 
 async def wait_group(path: str) -> list[list[str]]:
-    """What the children of a WaitGroup had noted when it let its waiter go on."""
+    """The notes of a WaitGroup's children at the moment when its waiter continued."""
     wg, number = gmpd.WaitGroup(), 0
     while len(pids_of(path)) < 2:
         for _ in range(20):
@@ -420,7 +420,7 @@ async def pipeline(kind: str, n: int) -> tuple[list[int], list[int]]:
 
 
 async def ask_about(ch: gmpd.Chan[int], home: int) -> dict[str, Any]:
-    """What a child in another worker sees of a channel; nothing if it runs at home."""
+    """The attributes of a channel as a child in another worker sees them; empty at home."""
     spin(SPIN_S)
     if os.getpid() == home:
         return {}
@@ -549,7 +549,7 @@ async def make_source(given: gmpd.Chan[str], home: int) -> dict[str, Any] | None
 
 
 async def select_over_homes() -> tuple[list[int], list[int]]:
-    """What a select received from a channel made here, and from one that a child elsewhere made."""
+    """Values that a select received from a channel of this worker, and from one of another."""
     found = None
     while found is None:
         given: gmpd.Chan[str] = gmpd.Chan(100)
@@ -571,7 +571,7 @@ async def select_over_homes() -> tuple[list[int], list[int]]:
 
 
 async def sources_of_children() -> tuple[list[int], bool, str, bool]:
-    """What came over a channel that a child elsewhere returned; is the other still the same?"""
+    """Values of a channel that a child elsewhere returned; whether the other is the same yet."""
     given: gmpd.Chan[str] = gmpd.Chan(1000)
     found = None
     while found is None:

@@ -83,8 +83,8 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
-    """What the tests of one file leave alive (modules, reports, caches) lives to the end, too: it
-    is frozen, so that the passes of later tests do not look at it again."""
+    """Freeze the objects that the tests of one file leave alive (modules, reports, caches): they
+    live to the end, too, and the passes of later tests need not look at them again."""
     told = yield
     if nextitem is None or (nextitem.path != item.path and not _reads_sources(nextitem)):
         trees.forget()

@@ -67,7 +67,7 @@ class Daemon:
             return False
 
     def get(self, path: str) -> str:
-        """What the gateway answers; URLError when it is no 200."""
+        """The body of the gateway's answer; URLError when its status is not 200."""
         try:
             with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as response:
                 return str(response.read().decode())

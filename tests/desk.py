@@ -318,7 +318,7 @@ def as_value(it: Any) -> Any:
 
 
 def replay(desk: Desk) -> list[list[Any]]:
-    """What another policy decides, given the history of this one."""
+    """The decisions of another policy that is given the history of this one."""
     sched = Sched(desk.policy)
     decisions = []
     for now, event in desk.history:
@@ -341,5 +341,5 @@ def handed(instructions: Sequence[Instruction]) -> list[tuple[int, int]]:
 
 
 def payloads(instructions: Sequence[Instruction]) -> list[bytes]:
-    """What was leased, in order."""
+    """The payloads of leased jobs, in order."""
     return [payload for each in only(instructions, LeaseJobs) for payload in each.payloads]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def words(record: str) -> list[str]:
-    """What jobs have noted in a file so far."""
+    """The words that jobs have noted in a file so far."""
     return Path(record).read_text().split() if Path(record).exists() else []
 
 
@@ -96,7 +96,7 @@ class Daemon:
         (self.directory / "armed").write_text(moment)
 
     def kill(self) -> None:
-        """Without a word to anybody."""
+        """Without a word to its clients."""
         self.process.kill()
         self.process.wait(30)
 

@@ -18,7 +18,7 @@ from typing import Any
 import gmpd
 
 MARK = "left_by_a_job"
-#: Where to find the library that is nobody's: tests copy one there.
+#: Where to find the library that no other program has: tests copy one there.
 LIBRARY = "left_behind.so"
 
 
@@ -36,7 +36,7 @@ def leave(directory: str) -> int:
 
 
 def look(directory: str) -> dict[str, Any]:
-    """What there is of that; nothing in a clean process."""
+    """Which of these changes this process has; none if it is clean."""
     umask = os.umask(0o022)
     os.umask(umask)
     found = {

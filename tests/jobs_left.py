@@ -1,5 +1,5 @@
-"""What a job leaves to the next one in its worker: each row of the guide's table as a job that
-changes something, and one that looks at it."""
+"""Traces that a job leaves to the next one in its worker: each row of the guide's table as a job
+that changes something, and one that looks at it."""
 
 from __future__ import annotations
 

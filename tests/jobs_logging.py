@@ -44,7 +44,7 @@ class _Kept(logging.Handler):
 
 
 def said_by(call: Callable[[str], object], name: str) -> Said:
-    """What the record says that ``call`` makes of ``name``."""
+    """The message of the record that ``call`` makes of ``name``."""
     kept = _Kept()
     log.addHandler(kept)
     try:

@@ -86,7 +86,7 @@ async def stop_it() -> str:
     loop = asyncio.get_running_loop()
     loop.stop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 0.0  # it would name every step of everybody's
+    loop.slow_callback_duration = 0.0  # it would name every step of every job
     return "done" if loop.slow_callback_duration else "changed"
 
 
@@ -135,7 +135,7 @@ async def portal() -> str:
 
 
 def own_loop() -> str:
-    """What plain code does that has never seen a loop."""
+    """Plain code that makes a loop of its own."""
     loop = asyncio.get_event_loop()
     try:
         return loop.run_until_complete(asyncio.sleep(0.001, "ran"))

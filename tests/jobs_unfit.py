@@ -55,7 +55,7 @@ def raise_want() -> None:
 
 
 def break_python(what: str) -> None:
-    """As a monkeypatch that nobody takes back."""
+    """As a monkeypatch that is not undone."""
     match what:
         case "modules":
             sys.modules.clear()

@@ -49,7 +49,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def _still(look: Callable[[], set[T]]) -> set[T]:
-    """What is there after it had time to go away."""
+    """The things that are still there after they had time to go away."""
     nothing = threading.Event()
     deadline = time.monotonic() + GRACE_S
     gc.collect()
@@ -69,7 +69,7 @@ def processes() -> set[int]:
         try:
             mine = badge in (entry / "environ").read_bytes().split(b"\0")
             command = (entry / "cmdline").read_bytes()
-        except OSError:  # it ended just now, or belongs to somebody else
+        except OSError:  # it ended just now, or belongs to another user
             continue
         # A zombie has no command. The tracker of multiprocessing lives as long as this process.
         if mine and command and b"resource_tracker" not in command:

@@ -1,4 +1,4 @@
-"""What many tests need, and the product does not."""
+"""Parts that many tests need, and the product does not."""
 
 from __future__ import annotations
 

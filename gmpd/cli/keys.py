@@ -1,4 +1,4 @@
-"""`gmpd keys`: who may connect from other machines."""
+"""`gmpd keys`: the keys of clients that may connect from other machines."""
 
 from __future__ import annotations
 

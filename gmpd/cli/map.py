@@ -197,7 +197,7 @@ def _goes_to_a_file() -> bool:
 
 def _print(app: App, future: PlainFuture, tally: Tally) -> None:
     if not future.done():
-        sys.stdout.flush()  # who reads along sees all that is there before a long job
+        sys.stdout.flush()  # a reader sees all results so far before a long job
     error = future.exception()
     tally.add(future, error)
     if isinstance(error, DaemonUnreachable | NotRegistered):  # so would every other line

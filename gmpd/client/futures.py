@@ -116,7 +116,7 @@ def _is_busy(waiter: Any) -> bool:
     """Whether telling a waiter of ``concurrent.futures`` would wait: a thread is inside of it, and
     stays there for as long as a signal handler runs that interrupted it."""
     if getattr(waiter, "num_pending_calls", 1) > 1 and not waiter.stop_on_exception:
-        return False  # of ``wait(fs)``, who holds no lock until the last one is told
+        return False  # of ``wait(fs)``: it holds no lock until the last one
     own = getattr(waiter, "lock", None)
     condition = getattr(getattr(waiter, "event", None), "_cond", None)
     inner = getattr(condition, "_lock", None)
@@ -154,7 +154,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     def _new_condition(self) -> Any:
         return Condition()
 
-    if not TYPE_CHECKING:  # for whom they stay the attributes that the standard Future has
+    if not TYPE_CHECKING:  # type checkers see the standard Future's attributes
 
         @property
         def _condition(self):
@@ -396,7 +396,7 @@ class JobFuture(concurrent.futures.Future[Any]):
     def _keep(self, event: JobDone) -> None:
         value, error = self._open(event)
         if self._event is None:
-            return  # the first value is everybody's
+            return  # the first value counts, for every caller
         self._ran_us = event.ran_us
         self._nbytes = len(event.payload) + sum(map(len, event.buffers))
         if error is None:

@@ -12,8 +12,8 @@ What is wrong anywhere in them is refused, also where another layer hides it: a 
 waits for the day on which the upper layer is removed is worse than one found now.
 All problems are reported at once, each with file and line or variable, and what to write instead.
 
-`units` reads and writes values, `keys` is the catalogue, `layers` says who wants what, `places`
-chooses directories, `load` puts it all together.
+`units` reads and writes values, `keys` is the catalogue, `layers` says which source set which
+value, `places` chooses directories, `load` puts it all together.
 """
 
 from gmpd.config.keys import (

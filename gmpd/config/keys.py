@@ -1,7 +1,7 @@
 """The catalogue: every key with default, unit, bounds and one line of meaning.
 
 The one place to add a key: files, variables, flags, `gmpd config` and config/gmpd.toml follow.
-Knows nothing of who sets a value.
+It knows nothing of the sources of values.
 """
 
 from __future__ import annotations

@@ -142,15 +142,15 @@ def _place(path: Path, text: str, section: str, leaf: str | None) -> str:
 def _read_trusted(path: Path, problems: list[str], *, ours: bool) -> str | None:
     """The text of a file that no stranger can have written: it names modules to import.
 
-    The rule is OpenSSH's StrictModes. A named file may belong to anybody (a container mounts its
-    host's), a found one only to us or to root.
+    The rule is OpenSSH's StrictModes. A named file may belong to any user (a container
+    mounts its host's), a found one only to us or to root.
     """
     try:
         with path.open("rb") as file:
             info = os.fstat(file.fileno())
             if info.st_mode & stat.S_IWOTH:
                 problems.append(
-                    f"{path}: anybody may write it, so it is not read: chmod o-w {path}"
+                    f"{path}: every user may write it, so it is not read: chmod o-w {path}"
                 )
                 return None
             if ours and info.st_uid not in (0, os.geteuid()):

@@ -46,7 +46,7 @@ ASKED_OF_WORKERS: Final[dict[str, WorkerQuestion]] = {
     "trace": "trace",
     "g": "g",
 }
-#: Gs shown of each P, unless asked for more; and at most, which is more than anybody reads.
+#: Gs shown of each P, unless asked for more; and at most, more than a person reads.
 STACKS_GS = 1000
 STACKS_GS_MAX = 100_000
 #: Bytes of all stacks together in one reply.
@@ -280,7 +280,7 @@ class AdminApi:
         self._c.clients.send(waiter.peer, protocol.Reply(waiter.request, True, value))
 
     def ending(self, lost: int, functions: list[str]) -> None:
-        """The daemon ends: tell those who wait for that how many jobs it did not finish."""
+        """The daemon ends: tell the watchers of its end how many jobs it did not finish."""
         for peer, request in self._end_watchers:
             value = {"lost": lost, "functions": functions}
             self._c.clients.send(peer, protocol.Reply(request, True, value))

@@ -558,7 +558,7 @@ class _Metered:
 
 
 async def _until_done(future: asyncio.Future[Any]) -> None:
-    """Whatever it gives, and however often this is cancelled meanwhile."""
+    """Wait for its end, also when this is cancelled meanwhile; its outcome counts as seen."""
     while not future.done():
         try:
             await asyncio.wait([future])

@@ -68,7 +68,7 @@ def _declaration(name: str, marks: dict[str, Any]) -> protocol.Declaration:
     options: JobOptions = declared if isinstance(declared, JobOptions) else DEFAULTS
     try:
         options.to_wire()
-    except (ValueError, TypeError):  # retry_on names no exception: who submits it is told so
+    except (ValueError, TypeError):  # retry_on names no exception: its submitters are told so
         options = options.merged(retry_on=None)
     return protocol.Declaration(
         name=name,

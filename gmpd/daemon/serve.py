@@ -203,7 +203,7 @@ class Presence:
         )
         try:
             rundir.write_discovery(self._directory, record)
-        except OSError as error:  # the disk filled up since the start: those who know it continue
+        except OSError as error:  # the disk has filled up: connected clients continue
             log.error(
                 "%s cannot be written (%s): clients that start now do not find this daemon",
                 self._directory / rundir.DISCOVERY,

@@ -227,7 +227,7 @@ def _track(told: Mapping[str, Any], since: int, now: int) -> Track:
 
 
 def _titled(track: Track, told: Mapping[str, Any]) -> Track:
-    """Tell who it is, and that its events are lost."""
+    """Name the track, and say that its events are lost."""
     state = told["status"].get("state", "dead")
     track.title, track.missing = f"P{track.p}", told.get("missing", "")
     if told.get("isolated"):

@@ -2,7 +2,7 @@
 
 The run loop is ``runtime.loop.Loop``; this module feeds it fresh Gs from the wire and sends
 their outcomes back: at once when nothing is left to do, gathered while there is. It never decides
-who gets work (``sched``) nor unpacks the envelope by itself (``protocol``).
+which P gets work (``sched``) nor unpacks the envelope by itself (``protocol``).
 """
 
 from __future__ import annotations

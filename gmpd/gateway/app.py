@@ -71,7 +71,7 @@ def make_registry(latest: Latest) -> CollectorRegistry:
 
 
 def make_app(latest: Latest, ruled: Rules, ask: Questions) -> web.Application:
-    """The application; ``ruled`` says whom it answers."""
+    """The application; ``ruled`` says which requests it answers."""
     site, hub = Site(latest), Hub(ask)
     api = Api(ask, hub)
     app = web.Application(

@@ -29,7 +29,7 @@ Fetch: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 #: Longest that a request waits for the coordinator: ten turns of a loop that is busy but well.
 WAIT_S: Final = 0.05
 
-#: An answer serves everybody for this long. So at most ten questions a second reach the
+#: An answer serves all readers for this long. So at most ten questions a second reach the
 #: coordinator, whatever scrapes; and numbers are at most a tenth of a second old.
 REUSE_S: Final = 0.1
 

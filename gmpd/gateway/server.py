@@ -105,7 +105,7 @@ def split_listen(listen: str) -> tuple[str, int]:
 
 
 def bind(listen: str) -> socket.socket:
-    """A listening socket; ConfigError says who holds the port when that can be known."""
+    """A listening socket; ConfigError names the holder of the port if that can be known."""
     host, port = split_listen(listen)
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -243,7 +243,7 @@ def main() -> int:
 
 
 def _say_problem(error: ConfigError) -> None:
-    """To the log for people, and to the daemon, which tells it to who starts it."""
+    """To the log, and to the daemon, which reports it to its starter."""
     sys.stderr.write(f"gmpd gateway: {error}\n")
     with suppress(BrokenPipeError):
         print(json.dumps({"problem": str(error)}), flush=True)  # noqa: T201

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 #: Seconds from a connection's begin to the end of its first request's header. A scraper sends it in
-#: one packet; a person with telnet is not who this serves.
+#: one packet; a person with telnet is no intended user.
 HEADER_S = 10.0
 #: Connections at once; what comes beyond is closed. A scraper has one, a browser six.
 CONNECTIONS_MAX = 256

@@ -171,8 +171,8 @@ class Router:
     ``bad_handshakes`` counts peers that never got as far as a message (garbage, HTTP, another
     user). ``connections_max``: the limit of connections, see ``ConnectionMonitor``; None: they are
     not counted. ``messages_max``: a peer that does not read, and for which this many messages wait
-    inside libzmq, counts as gone; 0: no limit. ``secret``: it takes clients of other machines, who
-    encrypt for this key.
+    inside libzmq, counts as gone; 0: no limit. ``secret``: it takes clients of other machines,
+    which encrypt for this key.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 LOCAL = b"gmpd"
 NETWORK = b"gmpd-network"
 
-#: The name of the client with a public key, who connects from an address; empty if there is none.
+#: Public key and address -> the client's name; empty if the key is unknown.
 Admit = Callable[[bytes, str], str]
 
 

@@ -132,7 +132,7 @@ class Chan(Generic[T]):
         #: No G refers to it: a G drops its reference when it is resumed.
         self._spare: Any = None
 
-    # ---- what everybody sees ----------------------------------------------------------------
+    # ---- public attributes -------------------------------------------------------------------
 
     @property
     def cap(self) -> int:

@@ -127,7 +127,7 @@ class CoroG:
 
     def _run(self) -> None:  # noqa: C901, PLR0915 - one place, one frame
         """One step: resume the coroutine, then register its wait. The hot core. Leaves itself
-        as the current task; who runs it clears that (see ``Loop``).
+        as the current task; its caller clears that (see ``Loop``).
         """
         loop = (p := self._p).loop
         if current_tasks is not None:

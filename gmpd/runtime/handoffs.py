@@ -1,9 +1,9 @@
 """P's memory of hand-offs from Gs: how often and why, which functions block or hog, and
-who may try again.
+which of them may try again.
 
 Called by sysmon's thread and by Ms, some of it under ``p.lock``. It does not decide which M gets P,
-or when. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (who takes P away), ``fresh`` (which
-starts Gs by these traits).
+or when. Counterparts: ``m`` (the hand-off itself), ``sysmon`` (which takes P away), ``fresh``
+(which starts Gs by these traits).
 """
 
 from __future__ import annotations

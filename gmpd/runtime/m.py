@@ -1,15 +1,15 @@
-"""Ms: the threads of a worker, and who of them holds P.
+"""Ms: the threads of a worker, and which of them holds P.
 
 One M holds P and runs the loop. When its G blocks or hogs, P goes to another M (``handoff``), and
 the old M ends its G without P, puts it into P's inbox and parks (``exitsyscall``).
 
 The delicate dance between an M whose G ends and a sysmon that takes P from it: M counts ``tick``
-up, then reads ``preempt``; sysmon sets ``preempt``, then reads ``tick``. Whatever the order, either
+up, then reads ``preempt``; sysmon sets ``preempt``, then reads ``tick``. In either order, either
 sysmon sees that the G is over and leaves P alone, or M sees ``preempt`` and asks, under the lock,
-who owns P. So a G that ends in time costs two attribute accesses and no lock.
+which M holds P. So a G that ends in time costs two attribute accesses and no lock.
 
 This file knows nothing of tasks; of the queues it asks only whether a plain G is next.
-Counterparts: ``loop`` (what an M with P does), ``sysmon`` (who takes P away).
+Counterparts: ``loop`` (what an M with P does), ``sysmon`` (which takes P away).
 """
 
 from __future__ import annotations

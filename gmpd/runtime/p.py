@@ -266,7 +266,7 @@ class P:
         self.is_idle = True
         #: Rounds of the loop: the liveness of this P.
         self.rounds = 0
-        #: For who watches from outside: rounds and falls asleep, since when P sleeps (ns; 0: it
+        #: For readers outside: rounds and falls asleep, since when P sleeps (ns; 0: it
         #: does not), and for how long it has slept before (ns).
         self.status_slots: Any = [0, 0, 0, 0]
         #: When sockets were looked at last: a clock that costs nothing to read.

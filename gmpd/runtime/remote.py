@@ -10,7 +10,7 @@ hand-over are those of one channel.
 it goes back as for a cancelled local receive. If the receiver's worker dies, so do all that it had
 not confirmed. If the home dies, all waiting Gs get WorkerLost.
 
-**Who holds what.** A worker tells the home with INCREF that it has a handle and with DECREF that
+**Holders.** A worker tells the home with INCREF that it has a handle and with DECREF that
 the last is gone. A value in transit is held by its sender: a child that is away keeps its
 arguments, a send keeps its value until it is answered, a receive as above; channels in a child's
 result are pinned until UNPIN, which is sent for a result that is not wanted too. So the home's
@@ -107,7 +107,7 @@ class ChanRouter:
         #: Channels of ours that were told about, by number, and their numbers.
         self._exported: dict[int, weakref.ref[Chan[Any]]] = {}
         self._numbers: weakref.WeakKeyDictionary[Chan[Any], int] = weakref.WeakKeyDictionary()
-        #: Those that other workers hold, and who does.
+        #: Channels that other workers hold, and their holders.
         self._held: dict[int, tuple[Chan[Any], set[Address]]] = {}
         #: Operations of others here that are not over.
         self._served: dict[tuple[Address, int], Served] = {}

@@ -4,7 +4,7 @@ A heap beside asyncio's own, because a million Gs may sleep at once: its entries
 they are compared in C (a pop among a million takes 0.8 µs, with handles of asyncio 5 µs), and a
 round of the loop wakes a bounded number of them, so that sockets get their turn in between.
 
-It knows the loop only as whom a sleeper belongs to; the clock is the caller's.
+It knows the loop only as a sleeper's owner; the clock is the caller's.
 """
 
 from __future__ import annotations

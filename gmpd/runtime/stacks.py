@@ -1,4 +1,4 @@
-"""Every G of a P in words: where it is, what it waits for and how long, its frames, who made it.
+"""Every G of a P in words: where it is, what it waits for and how long, its frames, its creator.
 Go's goroutine dump.
 
 Reads, and changes nothing; costs only the caller. Any thread may call it: what it sees of Gs that
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Frames shown of one G: the innermost. Deeper stacks are recursion.
 FRAMES_MAX = 50
-#: Gs shown unless told otherwise: some 20 ms of work, and more than anybody reads.
+#: Gs shown unless told otherwise: some 20 ms of work, and more than a person reads.
 GS_MAX = 1000
 #: Bytes of a dump unless told otherwise.
 TEXT_MAX = 1 << 19

@@ -54,10 +54,10 @@ class Waker(Protocol):
 def parks(fn: Callable[Args, Generator[Wait, None, R]]) -> Callable[Args, Coroutine[Any, Any, R]]:
     """Make a coroutine function of a generator function that yields its Sudog where it parks.
 
-    The coroutine is a native one for everybody (``asyncio.create_task``, "was never awaited"), but
-    there is no iterator between it and its Sudog: an ``await`` would make one of 48 bytes by a
-    call in each wait, and a parked G would keep it. ``types.coroutine`` sets a flag of the code
-    in the same way, but what it makes is no coroutine to asyncio since 3.12.
+    The coroutine is a native one for all callers (``asyncio.create_task``, "was never awaited"),
+    but there is no iterator between it and its Sudog: an ``await`` would make one of 48 bytes by a
+    call in each wait, and a parked G would keep it. ``types.coroutine`` sets a flag of the code in
+    the same way, but what it makes is no coroutine to asyncio since 3.12.
     """
     assert isinstance(fn, FunctionType)
     code = fn.__code__
@@ -81,7 +81,7 @@ class Wait:
     reason: ClassVar[str] = ""
 
     if TYPE_CHECKING:
-        #: Whom to wake. None: not waiting (not parked yet, served, or cancelled); queues skip such
+        #: The G to wake. None: not waiting (not parked yet, served, or cancelled); queues skip such
         #: entries.
         g: Waker | None
         #: None while it waits; True: ``elem`` was handed over; False: closed, or cancelled.
@@ -102,7 +102,7 @@ class Wait:
         pass
 
     def unlink(self) -> None:
-        """Leave the queue: the wait was cancelled before anybody served it."""
+        """Leave the queue: the wait was cancelled before it was served."""
 
     def undo(self) -> None:
         """Give back the value: the wait was cancelled after it had been served, before
@@ -241,7 +241,7 @@ class WaitQueue(deque[Any]):
                 self.dead = 0
 
     def live(self) -> bool:
-        """Whether anybody waits; drops dead entries in front."""
+        """Whether a G waits; drops dead entries in front."""
         while self:
             if self[0].g is not None:
                 return True

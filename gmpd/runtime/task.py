@@ -32,7 +32,8 @@ _future_set_result = _Future.set_result
 _future_set_exception = _Future.set_exception
 
 
-#: Where frames are that say nothing about who made a task; and by which function of asyncio.
+#: Directories of frames that do not name the maker of a task; and asyncio's functions that make
+#: one.
 _OWN, _ASYNCIO = os.path.dirname(__file__) + os.sep, os.path.dirname(asyncio.__file__) + os.sep
 _MAKERS = frozenset({"create_task", "ensure_future", "_ensure_future"})
 

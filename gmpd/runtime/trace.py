@@ -5,9 +5,9 @@ moves its G through the table of ``gmpd.sched.g``, so a trace is also a check of
 text of an event names no address and no wall time, so that two runs under one seed can be compared
 line by line.
 
-Asked for with ``queues``, each event also carries a photograph of P: who holds it and what its
-queues are once the event has happened (a child of ``gmpd.go`` is queued right after its
-creation). That costs as much as the queues are long.
+Asked for with ``queues``, each event also carries a photograph of P: its holder and its queues once
+the event has happened (a child of ``gmpd.go`` is queued right after its creation). That costs as
+much as the queues are long.
 """
 
 from __future__ import annotations

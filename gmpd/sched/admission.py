@@ -94,9 +94,9 @@ class RoomQueue:
     def bytes_for(self, session: Session) -> int:
         """How many more bytes of arguments this session may hold.
 
-        Whoever holds some may hold as much as it leaves free: one client alone half of all, two a
-        third each; so there is always room for another, whatever they do. A first one may be as
-        large as there is room for.
+        A session that holds some may hold as much as it leaves free: one client alone half of all,
+        two a third each; so there is always room for another, whatever they do. A first one may be
+        as large as there is room for.
         """
         free = self._ledger.policy.queue_bytes - self._ledger.jobs_nbytes
         if self._kept:
@@ -110,7 +110,7 @@ class RoomQueue:
         """The offers of room to make now."""
         self._let_lapse(now)
         told: list[GrantRoom] = []
-        first: dict[Session, _Want] = {}  # those who have to wait for their own jobs to end
+        first: dict[Session, _Want] = {}  # these wait for their own jobs to end
         while self._line:
             session = next(iter(self._line))
             want = self._line.pop(session)

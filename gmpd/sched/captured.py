@@ -1,8 +1,8 @@
 """The output of running jobs that the coordinator keeps: the last bytes of each, within two bounds.
 
-A worker sends what a captured job has printed. It is kept while the attempt runs, for those who
-look; with the end of a durable job's attempt it goes into the store. A job that prints nothing has
-no record here.
+A worker sends what a captured job has printed. It is kept for readers while the attempt runs; with
+the end of a durable job's attempt it goes into the store. A job that prints nothing has no record
+here.
 """
 
 from __future__ import annotations

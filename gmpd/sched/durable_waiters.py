@@ -62,7 +62,7 @@ class Waiters:
                 self._reply(waiter, made)
 
     def ended_in_store(self, ids: Iterable[bytes]) -> None:
-        """Jobs ended that were not in the window: those who wait get the results from there."""
+        """Jobs outside of the window ended: their waiters get the results from the store."""
         awaited = [id_ for id_ in ids if id_ in self._of]
         if not awaited:
             return

@@ -48,7 +48,7 @@ class Functions:
     def define(self, session: Session, message: Define, digest: bytes) -> None:
         """A session names a function. The same one from two sessions is one Function.
 
-        Raises ProtocolError, nothing changed, when it names more than anybody honest does.
+        Raises ProtocolError, nothing changed, when it names more than honest clients do.
         """
         if message.fid not in session.functions and len(session.functions) >= FUNCTIONS_MAX:
             raise ProtocolError(

@@ -24,7 +24,7 @@ from gmpd.errors import InvariantError
 
 
 class GStatus(IntEnum):
-    """The numbers are Go's: ``scheddetail`` prints them. Each says who owns the G."""
+    """The numbers are Go's: ``scheddetail`` prints them. Each says which part owns the G."""
 
     #: Made, and not shared yet.
     IDLE = 0

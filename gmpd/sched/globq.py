@@ -39,7 +39,7 @@ class GlobalQueue:
         self._levels: dict[int, dict[int, deque[Job]]] = {0: {}}
         #: Priorities that have jobs, highest first, and the usual one.
         self._order: list[int] = [0]
-        #: The same of those who are held back: session id -> priority -> FIFO.
+        #: The same of sessions that are held back: session id -> priority -> FIFO.
         self._held: dict[int, dict[int, deque[Job]]] = {}
         #: Jobs that may be given out.
         self.length = 0

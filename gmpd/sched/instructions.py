@@ -74,7 +74,8 @@ class RecoverOutcomes(NamedTuple):
 class Revoke(NamedTuple):
     """Revoke those of these leases that the worker has not claimed, in shared memory.
 
-    The shell answers at once, with ``events.Revoked``. ``thief``: for whom, when it is a steal.
+    The shell answers at once, with ``events.Revoked``. ``thief``: the P that gets them, if it is a
+    steal.
     """
 
     p: PRecord

@@ -93,7 +93,7 @@ class Isolation:
     """The queue of isolated jobs and the workers that are there for them.
 
     ``limit``: isolated jobs that may run at once. ``spares``: workers kept ready for
-    more, from the first isolated job on; who never isolates pays nothing.
+    more, from the first isolated job on: without isolated jobs there are none.
     """
 
     def __init__(self, limit: int, spares: int) -> None:

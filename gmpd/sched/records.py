@@ -117,7 +117,7 @@ class Function:
 
 
 class Job:
-    """One accepted job; see states.py for who owns it when."""
+    """One accepted job; states.py says which part owns it when."""
 
     __slots__ = (
         "accepted_ns", "attempt", "buffers", "cancelling", "deaths", "due_ns", "est_ns", "fn",

@@ -6,12 +6,12 @@ crashes on one input in twenty), and their client waits for them.
 
 **Rejected.** To refuse the function's jobs for a while: the innocent ones fail too, and a client
 sees failures that depend on other clients' jobs. To stop leasing, or the daemon: then one function
-ends everybody's work. To isolate its jobs: an option that their author chooses, because they run in
-another process and lose the state that they share.
+ends the work of all clients. To isolate its jobs: an option that their author chooses, because they
+run in another process and lose the state that they share.
 
 **Chosen.** Its jobs wait in a queue of their own, leave it one at a time, and not before a pause
 since the last death that a suspect caused. So all suspects together cost a bounded number of
-workers per second, everybody else's jobs run meanwhile, and each of theirs still runs. Suspicion
+workers per second, all other jobs run meanwhile, and each of theirs still runs. Suspicion
 ends a while after the last death.
 """
 

@@ -220,7 +220,7 @@ class SubmitCore:
                 break
             try:
                 room -= self._send_some(batch, room)
-            except Exception as error:  # noqa: BLE001 - the fault of these jobs, if anybody's
+            except Exception as error:  # noqa: BLE001 - the fault of these jobs at most
                 self._fail(batch, error)
             if batch.at == len(batch.payloads):
                 if batch is self._open:

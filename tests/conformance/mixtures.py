@@ -4,7 +4,7 @@ kinds, channels, locks, timers, cancels, threads, executors, subprocesses, signa
     python tests/conformance/mixtures.py            # 200 programs
     python tests/conformance/mixtures.py 500 600    # those
 
-A wrong result, a hang, an error that nobody asked for, or a task that is destroyed while it waits
+A wrong result, a hang, an unexpected error, or a task that is destroyed while it waits
 is a bug of the run loop. The clock is real: what comes first differs from run to run, what comes
 out does not.
 """
@@ -44,7 +44,7 @@ VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE")
 
 
 class Err(Exception):
-    """What parts raise."""
+    """The error that parts raise."""
 
 
 class Mixture:
@@ -417,7 +417,7 @@ class Mixture:
         return await gmpd.go(parent) == sum(range(number))
 
     async def gives_up(self, number: int, seconds: float, _inner: Any) -> Any:
-        """Who waits for a sync G is cancelled; the G itself ends in its time."""
+        """The waiter of a sync G is cancelled; the G itself ends in its time."""
         release, ended = threading.Event(), []
 
         def work() -> None:

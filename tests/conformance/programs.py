@@ -40,11 +40,11 @@ Body = list[Op]
 
 
 class Err(Exception):
-    """What programs raise."""
+    """The error that programs raise."""
 
 
 class Fatal(BaseException):
-    """What they raise past ``except Exception``."""
+    """The one that ``except Exception`` does not catch."""
 
 
 class Stalled(Exception):

@@ -164,7 +164,7 @@ class Program:
         return got
 
     async def hashes(self, *_: Any) -> Any:
-        """What a set holds, whose order PYTHONHASHSEED decides: only its size may matter."""
+        """A set of texts: PYTHONHASHSEED decides its order, so only its size may matter."""
         return len({str(n) for n in range(10)})
 
     async def soon(self, number: int, _chance: float) -> None:

@@ -77,4 +77,4 @@ def test_a_coroutine_sees_it_while_it_cleans_up_and_nobody_else_does() -> None:
 
     run(main())
     assert seen == [False, True, False, False]
-    assert not gmpd.cancelled()  # where no G is, nobody was cancelled
+    assert not gmpd.cancelled()  # outside of Gs, none was cancelled

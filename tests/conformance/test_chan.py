@@ -238,7 +238,7 @@ def test_a_negative_capacity_panics() -> None:
 
 
 def test_a_waiting_receiver_is_handed_the_value_past_the_buffer(run: Run) -> None:
-    """Nobody who comes later can take it away, though it would have fitted into the buffer."""
+    """No later sender can take it away, though it would have fitted into the buffer."""
 
     async def main() -> None:
         ch: Chan[str] = Chan(8)
@@ -399,7 +399,7 @@ def test_a_value_handed_to_the_only_receiver_which_is_cancelled_stays_in_the_cha
 
 
 def test_several_values_given_back_keep_their_order(run: Run) -> None:
-    """Whatever the order of the cancels, and with senders waiting behind."""
+    """In any order of the cancels, and with senders waiting behind."""
 
     async def main() -> None:
         ch: Chan[int] = Chan(2)
@@ -505,7 +505,7 @@ def test_a_cancel_that_comes_before_the_wait_begins_ends_it(run: Run) -> None:
 
         with pytest.raises(asyncio.CancelledError):
             await spawn(suicidal())
-        assert await select(send(ch, 1), default=True) == (-1, None, False), "nobody waits any more"
+        assert await select(send(ch, 1), default=True) == (-1, None, False), "no G waits any more"
 
     run(main())
 
@@ -540,7 +540,7 @@ def test_wait_for_with_a_timeout_leaves_no_waiter_behind(run: Run) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(ch.recv(), 0.001)
         assert not ch._recv_ready()
-        assert not ch._send_ready(), "nobody waits any more"
+        assert not ch._send_ready(), "no G waits any more"
 
     run(main())
 
@@ -607,7 +607,7 @@ def test_a_channel_of_another_loop_says_what_to_use_instead(run: Run) -> None:
 
 
 def test_who_is_served_from_another_loop_wakes(run: Run) -> None:
-    """By one of another thread that needs not wait: nobody here is up to see what it did."""
+    """By one of another thread that need not wait: this loop sleeps meanwhile."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -632,7 +632,7 @@ def test_a_receive_that_was_resumed_by_hand_can_be_dropped(run: Run) -> None:
     async def main() -> None:
         ch: Chan[int] = Chan()
         byhand = ch.recv()
-        byhand.send(None)  # nobody parks on what it yields
+        byhand.send(None)  # no G parks on what it yields
         sender = spawn(ch.send(3))
         await parked(sender)
         byhand.close()

@@ -105,7 +105,7 @@ def test_TestNonblockSelectRace(closes: bool) -> None:
 
 @pytest.mark.parametrize("cap", [0, 10])
 def test_TestSelfSelect(cap: int) -> None:
-    """Both send and receive on one channel in one select: nobody gets his own value."""
+    """Both send and receive on one channel in one select: no G gets its own value."""
 
     async def main() -> None:
         ch = gmpd.Chan[int](cap)
@@ -239,7 +239,7 @@ def test_TestMultiConsumer() -> None:
 
 
 def test_TestSelectDuplicateChannel() -> None:
-    """Who waits in a select with one channel twice is woken once, and the others behind it stay."""
+    """A select with one channel twice is woken once, and the waiters behind it stay."""
 
     async def main() -> list[str]:
         one, two, order = gmpd.Chan[int](), gmpd.Chan[int](), []

@@ -1,4 +1,4 @@
-"""How programs end: what nobody asked for is told, and nothing starts any more."""
+"""How programs end: errors that no G asked for are told, and nothing starts any more."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ MAKERS = [by_go, by_wait_group, by_group, by_after_func]
 def test_an_error_that_nobody_awaits_is_told_once(
     make: Callable[[Any], None], child: Callable[..., Any]
 ) -> None:
-    """Whoever made the child, and whatever it is, at the latest when the loop ends."""
+    """For each maker and each kind of child, at the latest when the loop ends."""
     told: list[BaseException] = []
     gc.collect()
     gc.disable()  # so that what is in a circle has only the end of the loop

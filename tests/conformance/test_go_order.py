@@ -32,7 +32,7 @@ def test_TestYieldLocked_the_first_gosched_of_a_program_yields(seed: int | None)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_TestPingPongHog_a_pair_leaves_turns_to_one_that_yields(seed: int | None) -> None:
-    """At the end of its slice it stands behind who has yielded, in the global queue."""
+    """At the end of its slice it stands behind Gs that have yielded, in the global queue."""
 
     async def main() -> int:
         there, back, over, turns = gmpd.Chan[int](), gmpd.Chan[int](), False, 0

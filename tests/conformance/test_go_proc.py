@@ -199,7 +199,7 @@ def test_TestGoroutineParallelism() -> None:
 
 
 def test_TestYieldProgress() -> None:
-    """Who does nothing but yield lets the others run; a plain function yields by sleeping."""
+    """A G that only yields lets the others run; a plain function yields by sleeping."""
 
     async def main() -> int:
         turns = 0

@@ -523,7 +523,7 @@ def test_who_awaits_a_sync_child_can_be_cancelled_while_it_runs() -> None:
 
 
 def test_a_child_that_runs_elsewhere_comes_home() -> None:
-    """What stealing does with children: taken fresh, settled by value, error or cancel."""
+    """As stealing has it: children are taken fresh, and settled by value, error or cancel."""
     told: list[G] = []
 
     async def main() -> tuple[int, str, bool]:

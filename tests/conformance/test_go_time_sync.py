@@ -351,7 +351,7 @@ def test_TestOncePanic() -> None:
 
 
 def test_TestCondSignalGenerations() -> None:
-    """Who waits longest is woken first, generation after generation."""
+    """The longest waiter is woken first, generation after generation."""
 
     async def main() -> list[int]:
         mutex, awake, n = gmpd.Mutex(), gmpd.Chan[int](100), 50

@@ -14,7 +14,7 @@ from tests.on_loops import Run, parked, run_p, spawn
 
 
 def test_TestWeighted(run: Run) -> None:
-    """Never more than there are, whoever takes how many."""
+    """Never more than there are, however many each takes."""
     n, most, held = 4, 0, 0
 
     async def main() -> int:
@@ -64,7 +64,7 @@ def test_TestWeightedTryAcquire(run: Run) -> None:
 
 
 def test_TestWeightedDoesntBlockIfTooBig(run: Run) -> None:
-    """Who wants more than there are waits for ever, and keeps no other waiting."""
+    """A G that wants more than there are waits for ever, and delays no other."""
 
     async def main() -> None:
         semaphore = gmpd.Semaphore(2)

@@ -108,7 +108,7 @@ def test_TestDoChan_who_is_cancelled_takes_nothing_from_the_others() -> None:
         gate = gmpd.Chan()
         alone = gmpd.go(flights.do, "key", call)
         await gmpd.sleep(0.001)
-        alone.cancel()  # nobody wants it any more
+        alone.cancel()  # its callers want it no more
         await gmpd.sleep(0.001)
         assert ended == ["cancelled"]
         return got

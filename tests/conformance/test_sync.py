@@ -523,7 +523,7 @@ def test_signal_wakes_one_in_order_and_broadcast_all(run: Run) -> None:
         cond.broadcast()
         await asyncio.gather(*waiters)
         assert sorted(woken) == list(range(6))
-        cond.signal()  # nobody there: it is not remembered
+        cond.signal()  # no waiter: it is not remembered
         late = spawn(waiter(9))
         await parked(late)
         assert not late.done()
@@ -561,7 +561,7 @@ def test_a_cancelled_cond_waiter_holds_the_lock_again_and_passes_its_signal_on(r
 
 
 def test_a_wait_without_the_lock_leaves_nothing_behind(run: Run) -> None:
-    """A Panic; nobody in the queue, and the lock free."""
+    """A Panic; the queue empty, and the lock free."""
 
     async def main() -> None:
         mutex = Mutex()

@@ -1,4 +1,4 @@
-"""What a seeded run has of Go's ``testing/synctest``: waiting for all others, and its clock."""
+"""Parts of Go's ``testing/synctest`` in a seeded run: waiting for all others, and its clock."""
 
 from __future__ import annotations
 

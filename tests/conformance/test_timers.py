@@ -100,7 +100,7 @@ def test_no_stale_value_after_stop_or_reset() -> None:
     async def main() -> None:
         timer = Timer(1)
         await asyncio.sleep(2)
-        assert timer.stop(), "nobody has received its value: it counts as not fired"
+        assert timer.stop(), "its value was not received: it counts as not fired"
         assert await select(recv(timer.c), default=True) == (-1, None, False)
         assert not timer.stop()
         assert not timer.reset(1)

@@ -1,5 +1,5 @@
-"""What the standard library makes of a client's futures, on every Python: values and exceptions get
-through whichever way it reads them."""
+"""A client's futures in the hands of the standard library, on every Python: it gets values and
+exceptions in each way that it reads them."""
 
 from __future__ import annotations
 

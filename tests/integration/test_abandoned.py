@@ -1,4 +1,4 @@
-"""What a program drops without closing it: the collector frees it anywhere, and nothing hangs."""
+"""Clients and streams dropped without a close: the collector frees them anywhere, nothing hangs."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_gs_are_filtered_sorted_and_paged() -> None:
         assert [g["id"] for g in get(site, "/gs?function=other")["gs"]] == [2]
         assert [g["id"] for g in get(site, "/gs?sort=id&order=up&limit=2")["gs"]] == [1, 2]
         assert get(site, "/gs?p=1")["gs"] == []
-        # One question serves all who look at the same moment.
+        # One question serves all readers of the same moment.
         assert sum(method == "gs" for method, *_ in site.link.asked) <= 7
 
 

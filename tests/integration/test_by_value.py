@@ -561,7 +561,7 @@ def test_a_job_may_start_processes_that_know_the_scripts_classes(
 
 
 def test_a_programs_memory_comes_back_when_it_ends(tmp_path: Path) -> None:
-    """What it sent, and what its jobs made."""
+    """That of its sent values, and of the values that its jobs made."""
     (tmp_path / "memory.py").write_text(
         "def resident_mb():\n"
         "    with open('/proc/self/statm') as file:\n"

@@ -96,8 +96,8 @@ def _began_elsewhere(ps: list[dict[str, Any]], ran: Counter[int]) -> int:
 
 
 def test_no_worker_is_without_work_while_another_has_much(boot: Boot) -> None:
-    """One root, many children: how much each worker does is a matter of who else uses its core, but
-    each has something to do nearly all the time."""
+    """One root, many children: how much each worker does is a matter of the other users of its
+    core, but each has something to do nearly all the time."""
     client = boot()
     client.until(lambda: all("state_s" in p for p in status(client)["ps"]))
     before = {p["p"]: p["state_s"] for p in status(client)["ps"]}
@@ -173,7 +173,7 @@ def _home(path: str) -> set[int]:
 
 
 def test_children_outlive_the_g_that_made_them(boot: Boot, tmp_path: Path) -> None:
-    """As at home: nobody has to await them."""
+    """As at home: they need not be awaited."""
     client = boot()
     path = str(tmp_path / "notes")
     run(client, "leave_lingerers", path, "return")
@@ -182,7 +182,7 @@ def test_children_outlive_the_g_that_made_them(boot: Boot, tmp_path: Path) -> No
 
 
 def test_children_of_a_dead_worker_are_cancelled(boot: Boot, tmp_path: Path) -> None:
-    """Their home is gone: nobody can await them."""
+    """Their home is gone: no parent can await them."""
     client = boot()
     path = str(tmp_path / "notes")
     ((outcome, *_),) = client.outcomes(
@@ -348,7 +348,7 @@ def test_its_face_for_sync_gs(boot: Boot) -> None:
 
 
 def test_a_dead_home_elsewhere_is_told_of(boot: Boot) -> None:
-    """A parent waits for a channel that its child made: both ends say who died."""
+    """A parent waits for a channel that its child made: both ends name the worker that died."""
     told, lost = run(boot(), "thief_dies")
     assert "its home, the worker of P" in told
     assert lost == "SIGKILL"

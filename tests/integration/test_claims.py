@@ -222,7 +222,7 @@ def test_jobs_behind_a_deaf_one_are_run_elsewhere(
 
 
 def test_a_deaf_worker_can_be_cancelled_and_shrunk_away(boot: Boot, tmp_path: Path) -> None:
-    """What it has not claimed is cancelled, or moves, at once; what it runs is finished."""
+    """Unclaimed jobs are cancelled, or move, at once; the running one is finished."""
     _, client = boot(**{"daemon.procs": 1})
     record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
     warm(client, name, record, "warm", 0.0)
@@ -335,7 +335,7 @@ def test_workers_that_are_killed_at_random_run_nothing_twice(
 
 
 def test_a_deaf_worker_is_shown_with_what_it_sits_in(boot: Boot, tmp_path: Path) -> None:
-    """While it is so, and no longer; also when nobody else is there."""
+    """While it is so, and no longer; also when no other is there."""
     _, client = boot(**{"daemon.procs": 1})
     record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
     (deaf,) = client.submit(name, (record, "deaf", 4.0))
@@ -368,7 +368,7 @@ def test_who_only_runs_long_is_not_called_deaf(
 
 
 def test_results_that_a_deaf_worker_could_not_send_arrive(boot: Boot, tmp_path: Path) -> None:
-    """They were gathered when the next job took the GIL: nobody waits for its end."""
+    """They were gathered when the next job took the GIL: they do not wait for its end."""
     _, client = boot(**{"daemon.procs": 1})
     record, name = str(tmp_path / "ran"), "jobs_for_tests:note_and_spin"
     warm(client, name, record, "warm", 0.0)

@@ -246,7 +246,7 @@ def test_the_counter_of_map_stays_out_of_results_on_the_same_terminal(gmpd: Shel
 
 
 def _on_a_terminal(gmpd: Shell, words: str) -> str:
-    """What a terminal shows of `gmpd ...` with two lines on stdin."""
+    """The output of `gmpd ...` on a terminal, with two lines on stdin."""
     ours, theirs = os.openpty()
     command = f"printf 'one\\ntwo\\n' | {sys.executable} -m gmpd.cli {words}"
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""More connections than the daemon has descriptors for: it goes on, for those who were there."""
+"""More connections than the daemon has descriptors for: it serves those it had."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def descriptors(daemon: RawDaemon) -> int:
 
 
 def flood(path: str, attempts: int, kept: list[socket.socket]) -> int:
-    """Connect as often as that, and stay; how often nobody was there."""
+    """Connect as often as that, and stay; how often the daemon refused."""
     refused = 0
     for _ in range(attempts):
         stranger = socket.socket(socket.AF_UNIX)
@@ -71,7 +71,7 @@ def test_a_flood_of_connections_takes_no_daemon_down(daemon: RawDaemon, whose: s
 
 @pytest.mark.timeout(120)
 def test_who_stays_and_says_nothing_has_to_leave(daemon: RawDaemon) -> None:
-    """They speak ZeroMQ and never say Hello; who did say it stays."""
+    """They speak ZeroMQ and never say Hello; clients that did say it stay."""
     path = daemon.directory / "client.sock"
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)

@@ -404,7 +404,7 @@ def test_a_client_that_vanishes_leaves_no_jobs(boot: Boot) -> None:
 
 
 def test_no_vanished_client_is_overlooked(boot: Boot) -> None:
-    """Whatever libzmq knows at which moment: each one's jobs end."""
+    """The jobs of each end, at whatever moment libzmq learns of its end."""
     daemon, client = boot(**{"limits.client_grace": 0.05})
     for _ in range(25):
         other = RawClient(daemon.endpoint)

@@ -1,4 +1,4 @@
-"""Clients that nobody closes: the garbage collector ends them, their jobs come first."""
+"""Clients that are not closed: the garbage collector ends them, their jobs come first."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_jobs_of_a_dropped_client_are_not_lost(boot: Boot) -> None:
 
 
 def test_a_future_keeps_its_client(boot: Boot) -> None:
-    """Who waits for a result needs the client that brings it."""
+    """A waiter for a result needs the client that brings it."""
     daemon, _ = boot()
     client = gmpd.Client(daemon.endpoint)
     gone = weakref.ref(client)
@@ -182,7 +182,7 @@ def test_a_dropped_async_client_ends_its_private_daemon(no_daemon: None) -> None
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_an_async_client_may_be_dropped_after_its_loop(busy: bool, no_daemon: None) -> None:
-    """Also with jobs out, of which nobody can hear any more."""
+    """Also with jobs out, of which no caller can hear any more."""
 
     async def main() -> gmpd.AsyncClient:
         client = await connected()

@@ -357,7 +357,7 @@ def test_a_fork_is_told_so(client: gmpd.Client) -> None:
 
 @FORKS_BESIDE_THREADS
 def test_a_fork_waits_for_no_lock_and_no_outcome(client: gmpd.Client) -> None:
-    """Whatever the threads of its parent hold at that moment, none of them is there to let go."""
+    """No thread of the parent is there to release a lock that it held at the fork."""
     pool = gmpd.Executor(client=client)
     pending = pool.submit(asyncio.sleep, 0.5)
     stream = client.stream(range, 10)

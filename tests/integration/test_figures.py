@@ -71,5 +71,5 @@ def test_handoff_figures_has_every_load_beside_short_jobs(short_tmp: Path) -> No
         "gmpd": 1, "ProcessPoolExecutor": 1,
     }  # fmt: skip
     assert report["handoffs"]["known"] >= 4
-    # Strangers block, and sysmon finds them out: whoever comes next runs a slice later, not before.
+    # Strangers block, and sysmon finds them out: the next one runs a slice later, not before.
     assert report["handoff"]["unknown"]["p50_ms"] >= 5

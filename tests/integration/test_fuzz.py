@@ -12,7 +12,7 @@ from loadtests.fuzz import Daemon, fuzz_core, fuzz_network, fuzz_policy, fuzz_so
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What is refused is told in a log; a thousand of them a second say nothing."""
+    """Silence the log: it has a line for each refusal, a thousand a second."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""The gateway as a process: what it serves, whom it refuses, how it ends.
+"""The gateway as a process: what it serves, what it refuses, how it ends.
 
 Its coordinator here is a thread that speaks the protocol and answers as the test wants, because a
 real one cannot be made to be silent, late or wrong at will.
@@ -202,7 +202,7 @@ def test_a_coordinator_that_refuses_is_quoted(
     wait_until(lambda: "versions 7 to 9" in gateway.ask("/readyz")[1], "the refusal is quoted")
 
 
-# -- whom it refuses -----------------------------------------------------------------------------
+# -- what it refuses -----------------------------------------------------------------------------
 
 
 def test_a_host_that_is_not_its_own_is_refused_and_named(gateway: Gateway) -> None:
@@ -326,6 +326,6 @@ def test_it_ends_with_its_parent_however_that_ends(
     pid = json.loads(gateway.process.stdout.readline())["pid"]
     gateway.process.kill()
     gateway.process.wait(30)
-    # Its end of the pipe closes when the process has gone, whoever reaps it.
+    # Its end of the pipe closes when the process has gone, reaped or not.
     assert select.select([gateway.process.stdout], [], [], 10)[0], f"{pid} outlives its parent"
     assert gateway.process.stdout.read() == b""

@@ -148,7 +148,7 @@ ACTIONS: list[Action] = [only_submitted, one, mapped, streamed, asked, cancelled
 
 
 class Raised(TimeoutError, ValueError, KeyError, IndexError, RuntimeError):
-    """What a handler raises: also whatever some ``except`` of the client's own might be for."""
+    """The error that a handler raises, of each kind that an ``except`` of the client is for."""
 
 
 class At:

@@ -339,7 +339,7 @@ def test_a_function_that_no_longer_blocks_is_forgotten() -> None:
 
 @pytest.fixture
 def _held_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held for a hog stays so until the hog ends, as if its slices were hours."""
+    """Gs deferred for a hog stay so until it ends, as if its slices were hours."""
     monkeypatch.setattr(fresh, "beside_ns", lambda _hogs: 10**15)
 
 
@@ -673,7 +673,7 @@ def test_what_ran_last_is_not_named_while_p_is_on_its_way_to_another_m(
 
 
 class Bystander:
-    """What sysmon asks of a P whose one step goes on and on."""
+    """The part of a P that sysmon asks, with one step that does not end."""
 
     def __init__(self) -> None:
         self.runq: RunQueue[Any] = RunQueue(lambda _g: False)
@@ -822,7 +822,7 @@ def test_the_snapshot_counts_what_happened() -> None:
 
 
 class Job:
-    """What a worker queues: knows how often it was started and finished, and where."""
+    """A job as a worker queues it; it knows how often it was started and finished, and where."""
 
     id = 0
     fn_key = fn_name = "job"

@@ -27,8 +27,8 @@ def one(client: RawClient, name: str, *args: object) -> object:
 def test_a_fork_ends_where_the_job_gives_control_back(
     boot: Boot, name: str, tmp_path: Path
 ) -> None:
-    """Whichever kind of G it was: the first copy waits for the end of the second, which nobody
-    hears of."""
+    """Whichever kind of G it was: the first copy waits for the end of the second, which no
+    client hears of."""
     _, client = boot(**{"daemon.procs": 1})
     notes = tmp_path / "notes"
     assert one(client, name, str(notes)) == "first"

@@ -138,7 +138,7 @@ FROM_WORKER: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", FROM_WORKER)
 def test_a_worker_that_says_such_a_thing_is_replaced(what: str, boot: Boot) -> None:
-    """What it said of its jobs is unknown: they are lost, and not waited for."""
+    """Its reports about jobs may be lost: the jobs are, too, and are not waited for."""
     _, client = boot(**{"daemon.procs": 1})
     lost = client.submit("jobs_hostile:say_and_sleep", (packed(FROM_WORKER[what]),))
     waiting = client.submit("math:sqrt", *[(4.0,)] * 20)

@@ -1,5 +1,6 @@
-"""Whatever a program has done to itself, and its daemon inherits: jobs run, and dead workers are
-replaced. Each oddity is tried with a private daemon, and those that go together with `gmpd up`."""
+"""A daemon inherits the state of the program that starts it: jobs run, and dead workers are
+replaced, all the same. Each oddity is tried with a private daemon, and those that go together with
+`gmpd up`."""
 
 from __future__ import annotations
 
@@ -261,7 +262,7 @@ print(os.get_blocking(1), os.getcwd())
 
 
 def test_facts_after_settling(tmp_path: Path) -> None:
-    """What exec passes on, and fork does not: timers."""
+    """Timers, which exec passes on and fork does not."""
 
     def act() -> None:
         signal.setitimer(signal.ITIMER_REAL, 1000)

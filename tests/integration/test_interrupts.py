@@ -158,7 +158,7 @@ def closed(client: gmpd.Client, out: Futures) -> None:
 
 
 def dropped(client: gmpd.Client, out: Futures) -> None:
-    """One that nobody closes."""
+    """One that is not closed."""
     assert next(client.stream(endless)) == 1
 
 
@@ -248,7 +248,7 @@ def test_ctrl_c_leaves_no_stream_in_the_daemon(client: gmpd.Client) -> None:
 
 
 def test_ctrl_c_while_it_closes_leaves_nothing() -> None:
-    """Its thread ends, and the daemon with it, whoever asked for it."""
+    """Its thread ends, and the daemon with it, whichever way it was asked to."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         survey = Interrupter(None)

@@ -64,7 +64,7 @@ def alive(pid: int) -> bool:
 
 
 def pool(client: RawClient) -> list[tuple[int, int, dict[str, int]]]:
-    """What would change if a worker of a P had been touched."""
+    """The epochs, pids and restarts of the Ps' workers: an isolated job changes none."""
     client.until(lambda: all(each["up"] for each in client.call("status")["ps"]))
     return [(each["epoch"], each["pid"], each["restarts"]) for each in client.call("status")["ps"]]
 
@@ -194,7 +194,7 @@ STUBBORN = ["loop_for_ever", "hold_the_gil", "wait_for_ever", "wait_stubbornly"]
 
 @pytest.mark.parametrize("name", STUBBORN)
 def test_a_running_job_can_be_cancelled(boot: Boot, name: str) -> None:
-    """Whatever it does: its process is killed, and the others never notice."""
+    """Its process is killed, whatever it does, and no other worker notices."""
     _, client = boot()
     before = pool(client)
     seq = begin(client, name)
@@ -305,7 +305,7 @@ def test_a_job_that_kills_three_workers_is_given_up(boot: Boot) -> None:
 def test_when_no_worker_can_start_the_reason_is_told(
     boot: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An import that was fine when the Ps' workers started: they go on, nobody hangs."""
+    """An import that was fine when the Ps' workers started: they continue, no client hangs."""
     (tmp_path / "fragile.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     _, client = boot(**{"daemon.imports": ("fragile",)})

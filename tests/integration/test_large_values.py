@@ -40,7 +40,7 @@ class Memory:
         }
 
     def more(self, than: dict[str, int]) -> dict[str, int]:
-        """What each process has now beyond what it had before, in megabytes."""
+        """The megabytes by which each process has grown."""
         return {name: (than[name] - self.before[name]) // MB for name in than}
 
     @contextmanager
@@ -66,7 +66,7 @@ class Memory:
 
 @pytest.fixture(scope="module", autouse=True)
 def _zero_copy() -> None:
-    """What pyzmq starts for the first message without a copy stays until the process ends."""
+    """Start the thread that pyzmq keeps from the first message without a copy to the end."""
     with zmq.Context() as context, context.socket(zmq.PAIR) as a, context.socket(zmq.PAIR) as b:
         a.bind("inproc://warm")
         b.connect("inproc://warm")

@@ -1,5 +1,5 @@
-"""What a job leaves to the next one in its worker is what the guide says; a job that was isolated
-leaves nothing, and sees nothing of others."""
+"""A job leaves to the next one in its worker exactly the things that the guide lists; an isolated
+job leaves nothing, and sees nothing of others."""
 
 from __future__ import annotations
 

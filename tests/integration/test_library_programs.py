@@ -53,7 +53,7 @@ def postgres(place: Path) -> Iterator[str | None]:
         user = "postgres"
         entry = pwd.getpwnam(user)
         os.chown(home, entry.pw_uid, entry.pw_gid)
-    # No fsync, no locale: it is gone after the tests. Trust: who may use its directory.
+    # No fsync, no locale: it is gone after the tests. Trust: the users of its directory.
     made = ["-U", "test", "-A", "trust", "-N", "--no-locale", "-E", "UTF8"]
     subprocess.run(
         [str(bin_ / "initdb"), "-D", str(home / "data"), *made],

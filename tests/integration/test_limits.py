@@ -122,7 +122,7 @@ def test_a_larger_result_is_an_error_of_its_job_alone(client: gmpd.Client) -> No
 
 
 def test_a_worker_whose_link_was_cut_is_replaced(boot: Boot) -> None:
-    """A frame over the limit costs the connection; nobody knows what else was on it."""
+    """A frame over the limit costs the connection; other messages on it are unknown."""
     _, client = boot(**SETTINGS)
     code = (
         "import sys\n"

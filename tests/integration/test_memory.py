@@ -1,4 +1,4 @@
-"""What a parked G takes: at most 0.8 kB beyond the frame of its user's function."""
+"""The memory of a parked G: at most 0.8 kB beyond the frame of its user's function."""
 
 from __future__ import annotations
 

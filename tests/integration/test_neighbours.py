@@ -71,7 +71,7 @@ def test_plain_jobs_get_a_loop_when_they_ask_for_one(boot: Boot) -> None:
 
 
 def test_tasks_of_a_job_are_forgotten_with_it(boot: Boot) -> None:
-    """What jobs set for themselves does not gather."""
+    """Task factories that jobs set for themselves do not gather."""
     _, client = boot(**{"daemon.procs": 1})
     start = time.monotonic()
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Clients of other machines: who comes in, and who does not."""
+"""Clients of other machines: which come in, and which do not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkDaemon]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is not answered gives up quickly."""
+    """Clients that get no answer give up after a second."""
     monkeypatch.setenv("GMPD_CLIENT__CONNECT_TIMEOUT", "1s")
 
 

@@ -267,7 +267,7 @@ def test_an_id_of_another_key_is_not_taken_over(daemon: NetworkDaemon, client: g
 
 
 def run(*words: str, key: Path, daemon: NetworkDaemon, code: int = 0) -> str:
-    """What a command says on both its outputs, from a directory without jobs."""
+    """The output and errors of a command in a directory without jobs."""
     ended = subprocess.run(
         [sys.executable, "-m", "gmpd.cli", *words, "--address", daemon.address, "--key", str(key)],
         env={**os.environ, "GMPD_RUNTIME_DIR": "/nowhere", "PYTHONSAFEPATH": "1"},

@@ -54,7 +54,7 @@ def how(error: BaseException | None) -> str:
 
 
 class Tally:
-    """What the client counts: the ends of its jobs, by function, and their further attempts."""
+    """Counts of the client: the ends of its jobs, by function, and their further attempts."""
 
     def __init__(self, client: Client, directory: Path) -> None:
         self.client = client
@@ -225,7 +225,7 @@ def tally(daemon: Daemon) -> Iterator[Tally]:
 
 
 def command(daemon: Daemon, *args: str) -> Any:
-    """What a command prints as JSON."""
+    """The JSON that a command prints."""
     done = subprocess.run(
         [sys.executable, "-m", "gmpd.cli", *args, "--json"],
         env=daemon.env, capture_output=True, text=True, timeout=PATIENT_S, check=True,

@@ -1,4 +1,4 @@
-"""What an operator reads: the log about jobs and deaths, and the words of `gmpd down`."""
+"""Texts for operators: the log about jobs and deaths, and the words of `gmpd down`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One daemon, several projects: nobody's job runs another project's code, nor what was edited."""
+"""One daemon, several projects: no job runs another project's code, nor code that was edited."""
 
 from __future__ import annotations
 

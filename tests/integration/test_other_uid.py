@@ -57,7 +57,7 @@ print(json.dumps(told))
 
 @pytest.fixture
 def daemon(short_tmp: Path) -> Iterator[NetworkDaemon]:
-    """Below a directory that everybody may enter: what protects it is its own."""
+    """Below a directory that every user may enter: its own mode protects it."""
     short_tmp.chmod(0o755)
     directory = short_tmp / "r"
     directory.mkdir(mode=0o700)

@@ -78,7 +78,7 @@ def test_what_does_not_end_is_told_shown_and_not_tried_again(
 
 
 def test_a_cleanup_is_a_part_of_the_attempt(boot: Boot, tmp_path: Path) -> None:
-    """What a coroutine does when it is cancelled: the next attempt waits for its end."""
+    """A coroutine cleans up when it is cancelled; the next attempt waits for that to end."""
     _, client = boot()
     seq = submit(client, "slow_cleanup", tmp_path / "f", 0.3, timeout=1.0, retries=1)
     ((outcome, _, details),) = client.outcomes([seq])

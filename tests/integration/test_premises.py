@@ -1,5 +1,5 @@
-"""What happens to a daemon whose directory is removed or taken, and to what jobs have started when
-the daemon or a worker is killed; where workers and their children run."""
+"""Daemons whose directory is removed or taken; processes that jobs started, when the daemon or a
+worker is killed; where workers and their children run."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def written(path: str) -> str:
 
 
 def ended(pid: int) -> bool:
-    """Gone, or dead and not waited for by whoever ought to."""
+    """Gone, or dead and not reaped by its parent."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

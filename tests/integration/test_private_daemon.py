@@ -109,7 +109,7 @@ def test_nothing_is_left_of_a_client_that_is_never_closed(tmp_path: Path) -> Non
 
 
 def test_a_program_that_ends_while_its_daemon_starts_hears_nothing_of_it(tmp_path: Path) -> None:
-    """The daemon finds that nobody is there any more, and keeps it to itself."""
+    """The daemon finds its client gone, and ends without a word."""
     text = (
         "import os, gmpd\n"
         "from gmpd.client.private import PrivateDaemon\n"

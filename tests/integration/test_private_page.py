@@ -132,8 +132,8 @@ def test_the_page_of_a_program_is_served_while_its_daemon_lives(
 def test_two_programs_have_a_page_each_by_the_same_rules_as_any(
     programs: Callable[[], Program], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is set for the daemon of all programs opens no private one: neither its address, nor
-    what may be changed there."""
+    """Settings of the daemon of all programs open no private one: neither its address, nor the
+    right to change things there."""
     monkeypatch.setenv("GMPD_HTTP__LISTEN", "0.0.0.0:7412")
     monkeypatch.setenv("GMPD_HTTP__ALLOW", "submit,cancel")
     urls = []

@@ -44,7 +44,7 @@ VARIABLES = {"$__rate_interval": "10s", "$__range": "1m", "$instance": ".*"}
 
 
 def promtool(*arguments: str) -> str:
-    """What promtool says; AssertionError when it objects."""
+    """The output of promtool; AssertionError when it objects."""
     done = subprocess.run(
         ["promtool", *arguments], capture_output=True, text=True, timeout=50, check=False
     )
@@ -231,7 +231,7 @@ def is_of_the_coordinators_process(query: str) -> bool:
 
 def test_every_query_has_an_answer_and_every_rule_can_be_evaluated(whole: Prometheus) -> None:
     def unanswered() -> list[tuple[str, str]]:
-        # The snapshot's pid is nobody's here, so there is no process to read of.
+        # No process here has the snapshot's pid, so there is no process to read of.
         return [
             (panel, query)
             for panel, query in without_data(whole)

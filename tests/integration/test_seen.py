@@ -1,4 +1,4 @@
-"""What can be seen of jobs while they run: in a real daemon with two Ps."""
+"""Progress and output of jobs while they run, in a real daemon with two Ps."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def unhex(text: str) -> bytes:
 
 
 def record(place: Path, log: Path, how: str) -> list[Op]:
-    """What a run of the program did to the files of ``place``."""
+    """The operations of a run of the program on the files of ``place``."""
     script = textwrap.dedent(PROGRAM.format(commits=COMMITS))
     traced = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-o", str(log), "-e", f"trace={CALLS}"]
     subprocess.run(
@@ -173,7 +173,7 @@ def place() -> Iterator[Path]:
 
 
 def losses(ops: list[Op], place: Path, how: str, every: int) -> list[str]:
-    """What is wrong in any image of every ``every``-th prefix."""
+    """The faults of the images of every ``every``-th prefix."""
     disk, acknowledged, wrong = Disk(), 0, []
     dice = random.Random(1)
     for i, op in enumerate(ops):
@@ -198,7 +198,7 @@ def lay_out(files: dict[str, bytes], place: Path) -> None:
 
 
 def fault(place: Path, acknowledged: int) -> str:
-    """What is wrong with a store after its crash; empty if nothing is."""
+    """The fault of a store after its crash; empty if it has none."""
     try:
         store = SqliteStore(place)
     except StoreRefusedError as error:

@@ -75,7 +75,7 @@ class Machine:
         )  # fmt: skip
 
     def run(self, line: str) -> str:
-        """What a command prints."""
+        """Run a command; its output."""
         out, err = self.start(line).communicate(timeout=60)
         print(f"$ {line}\n{out}{err}")
         return out

@@ -1,5 +1,5 @@
-"""A worker whose own process lacks what jobs need is replaced, and costs nobody but those who found
-it so."""
+"""A worker whose own process lacks what jobs need is replaced, at the cost of only the jobs that
+found it so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who unpacks a value: the worker that runs the job, and the client that gets its result."""
+"""Values are unpacked by the worker that runs the job, and by the client that gets its result."""
 
 from __future__ import annotations
 

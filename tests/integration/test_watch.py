@@ -220,7 +220,7 @@ def systemd() -> Iterator[socket.socket]:
 
 
 def assert_silent_at_last(systemd: socket.socket) -> None:
-    """What was on its way comes, then nothing."""
+    """At most the messages on their way come, then none."""
     for _ in range(10):
         try:
             systemd.recv(4096)

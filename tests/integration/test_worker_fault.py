@@ -18,7 +18,7 @@ def ended(worker: WorkerProcess, within_s: float) -> bool:
 
 
 def test_it_ends_when_it_was_told_that_its_fault_has_arrived(tmp_path: Path) -> None:
-    """What a process sends shortly before its end may be lost, and the reason with it."""
+    """A message that a process sends shortly before its end may be lost, and the reason with it."""
     network = Network()
     router = Router(network, f"ipc://{tmp_path}/w")
     config = Config().override({"daemon.imports": ("no_such_module",)})

@@ -38,7 +38,7 @@ PANIC = "panic"
 @dataclass(eq=False)
 class ModelChan:
     cap: int
-    #: (value, serial): serial is None for a value that was never handed to anybody.
+    #: (value, serial): serial is None for a value that was never received.
     buf: list[tuple[int, int | None]] = field(default_factory=list)
     receivers: list[tuple[Wait, int]] = field(default_factory=list)
     senders: list[tuple[Wait, int]] = field(default_factory=list)

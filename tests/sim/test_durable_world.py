@@ -590,7 +590,7 @@ class NoRecoveryBarrier(World):
 
 
 class EpochsForgotten(World):
-    """What a dead worker had sent is taken for a message of the one that has its P now."""
+    """Messages of a dead worker are taken for those of its successor: the planted fault."""
 
     def boot(self) -> None:
         self.late: list[tuple[int, int]] = []

@@ -1,7 +1,7 @@
 """The seeded world of the ledger, with isolated jobs and their workers in it.
 
 Beside what holds there: never two attempts of an isolated job at once, nor more of them than may,
-nor a second job for a worker; and in the end no worker is left that nobody needs.
+nor a second job for a worker; and in the end no unneeded worker is left.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class IsolatedWorld(World):
                 self._end(process, token, self.dice.choice((Outcome.OK, Outcome.ERROR)))
 
     def confirm_death(self) -> None:
-        """What was killed, or has had its job, dies sooner or later."""
+        """Processes that were killed, or have had their job, die sooner or later."""
         for process in list(self.processes.values()):
             over = process.had_one and not process.fresh and not process.begun
             if (process.killed or over) and self.dice.random() < 0.5:

@@ -59,7 +59,7 @@ OCCUPIED_MS = {"m:quick": 0.01, "m:slow": 3.0, "m:<lambda>": 0.4}
 
 
 class Worker:
-    """What one worker process knows: only what it was told."""
+    """One worker process, which knows only what it was told."""
 
     def __init__(self, record: PRecord) -> None:
         self.record = record
@@ -478,11 +478,11 @@ class World:
             self.desk.remove_p(p)
 
     def recover(self, worker: Worker) -> None:
-        """What a dead worker left in its page, and had not sent."""
+        """Report the outcomes that a dead worker left in its shared memory, and had not sent."""
         self.flush(worker)
 
     def claimed(self, worker: Worker) -> list[int]:
-        """What it had begun, by its page."""
+        """The leases that it had claimed, by its shared memory."""
         return list(worker.begun)
 
     def _orphan(self, worker: Worker) -> None:
@@ -560,7 +560,7 @@ class World:
     # -- the end
 
     def settle(self) -> None:
-        """Everybody does what is left to do; no more trouble."""
+        """All do what is left to do; no more trouble."""
         self.calm = True
         self.desk.audit_every = CALM_AUDITS
         for _ in range(3000):

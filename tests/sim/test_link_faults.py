@@ -1,9 +1,9 @@
 """Wrong ways to hand jobs over, planted into the worlds of the ledger and of stopped workers.
 
 Each is a variant of the protocol that looks right: steals in one phase, outcomes acknowledged that
-nobody has, messages lost with a worker and not made good, messages of the last worker obeyed by the
-next one, and two ends that stop to read while they cannot write. Variants about deaths and restarts
-are planted into the world of durable jobs.
+no process has, messages lost with a worker and not made good, messages of the last worker obeyed by
+the next one, and two ends that stop to read while they cannot write. Variants about deaths and
+restarts are planted into the world of durable jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEEDS = 100
 
 
 class OnePhaseSteals(World):
-    """What is revoked goes to the thief at once, whatever its worker has claimed meanwhile."""
+    """Revoked jobs go to the thief at once, though their worker may have claimed them meanwhile."""
 
     def obey(self, instruction: Instruction) -> None:
         if isinstance(instruction, Revoke):

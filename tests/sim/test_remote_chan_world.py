@@ -1,4 +1,5 @@
-"""Channels between workers in a seeded world: no value is lost or doubled, whoever is cancelled.
+"""Channels between workers in a seeded world: no value is lost or doubled, whichever G is
+cancelled.
 
 Several workers' exchanges live in one event loop; messages between two of them arrive in order,
 after seeded turns of the loop. Gs on all of them send, receive and are cancelled at seeded moments;
@@ -76,7 +77,7 @@ class World:
         return found
 
     def kill(self, p: int) -> None:
-        """A worker dies: its last messages may still arrive, and everybody else is told after."""
+        """A worker dies: its last messages may still arrive, and all others are told after."""
         me = (p, 1)
         del self.routers[me]
         for way in list(self.messages):
@@ -229,7 +230,7 @@ def test_order_of_a_sender_is_kept_without_cancels() -> None:
 
 
 def test_order_survives_cancels_of_one_receiver() -> None:
-    """What came back is received before what was sent later."""
+    """Values that came back are received before those that were sent later."""
 
     async def story(world: World) -> None:
         ch: Chan[int] = Chan(2)
@@ -330,7 +331,7 @@ def test_channels_travel_through_channels() -> None:
 
 @pytest.mark.parametrize("fate", ["wanted", "unwanted", "receiver dies", "sender dies"])
 def test_channels_in_a_childs_result_arrive_or_are_forgotten(fate: str) -> None:
-    """Nobody else holds them while the result is on its way; afterwards who has them does."""
+    """Only the pin holds them while the result is on its way; its receiver does afterwards."""
 
     async def story(world: World) -> None:
         home, thief = world.routers[0, 1], world.routers[1, 1]
@@ -364,7 +365,7 @@ def test_channels_in_a_childs_result_arrive_or_are_forgotten(fate: str) -> None:
 
 
 async def _result(world: World, thief: ChanRouter, given: Chan[int]) -> tuple[Any, list[int]]:
-    """What a child returns: a channel of its own, with a value in it, and one that it was given."""
+    """A child's result: a channel of its own, with a value in it, and one that it was given."""
     own: Chan[int] = Chan(3)
     await own.send(7)
     with thief.open() as packed:
@@ -554,7 +555,7 @@ def test_a_seed_repeats_its_world() -> None:
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 20))
 def test_a_death_loses_no_value_that_was_sent(first: int) -> None:
-    """Received and not confirmed is not received: it goes to somebody else."""
+    """Received and not confirmed is not received: it goes to another receiver."""
 
     async def story(world: World) -> None:
         await bustle(world, die=True)

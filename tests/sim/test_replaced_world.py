@@ -85,7 +85,7 @@ class ReplacedWorld(World):
 
     def take_stuck(self, worker: Worker) -> dict[int, bool]:
         """Its frames that do not end, out of the reach of what would end them."""
-        if self.calm:  # what nobody ends ends by itself at last
+        if self.calm:  # a frame that is not ended ends by itself at last
             self.stubborn = {each for each in self.stubborn if each in self.due_ns}
         stuck = [token for token in worker.begun if (worker, token) in self.stubborn]
         return {token: worker.begun.pop(token) for token in stuck}
@@ -164,7 +164,7 @@ class ReplacedWorld(World):
         self.look()
 
     def look(self) -> None:
-        """What is to be ended has been, in time."""
+        """Check that each attempt that was to be ended has been, in time."""
         now = self.desk.now
         for worker in self.workers.values():
             record = worker.record
@@ -252,7 +252,7 @@ def kills_at_once(replacing: Replacing, record: PRecord, ending: _Ending, now: i
 
 
 def kills_without_a_look(replacing: Replacing, record: PRecord, ending: _Ending, now: int) -> None:
-    """What a silent worker has stored meanwhile is not read: the fault that was."""
+    """The outcomes that a silent worker has stored meanwhile are not read: the fault that was."""
     ending.looked = True
     see_to(replacing, record, ending, now)
 

@@ -88,7 +88,7 @@ class Process:
         return self.wake_ns is not None and self.world.desk.now >= self.wake_ns
 
     def loop(self) -> Iterator[None]:
-        """What ``runtime.poller`` and ``daemon.worker`` store in shared memory, in this order."""
+        """The writes of ``runtime.poller`` and ``daemon.worker`` to shared memory, in order."""
         slots, fresh, rounds = self.shm.slots, deque[tuple[int, str]](), 0
         while True:
             slots[Slot.ROUND] = rounds << 1 | 1

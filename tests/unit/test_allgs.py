@@ -9,7 +9,7 @@ from gmpd.runtime.allgs import FULL, AllGs
 
 
 class Made:
-    """What a G is to the sets."""
+    """A G as the sets see it."""
 
     _among: set[Any]
 

@@ -1,4 +1,4 @@
-"""The stream of events: bounded for each reader, and paid for by nobody who does not read."""
+"""The stream of events: bounded for each reader, and free without one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_has_not_changed_is_not_told_again_and_what_has_is() -> None:
             await asyncio.sleep(0)
         told["snapshot"] = told["snapshot"] | {"sessions": 99}
         assert data_of(await reader.take())[1]["snapshot"]["sessions"] == 99
-        # Whoever comes later gets the present state at once.
+        # A later reader gets the present state at once.
         late = hub.enter(0)
         assert data_of(await late.take())[1]["snapshot"]["sessions"] == 99
         await hub.close()

@@ -1,4 +1,4 @@
-"""Who is refused by the gateway, cell by cell (SECURITY.md, S16)."""
+"""Requests that the gateway refuses, cell by cell (SECURITY.md, S16)."""
 
 from __future__ import annotations
 

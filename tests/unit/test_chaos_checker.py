@@ -25,7 +25,7 @@ def ran(
 
 
 def final(state: str = "done", key: str = "k", ns: int = 900) -> tuple[str, ...]:
-    """What the daemon says at last."""
+    """The end of a job as the daemon tells it when all is quiet."""
     return (f"final {key} {state} {expected(key) if state == 'done' else '-'} {ns}",)
 
 

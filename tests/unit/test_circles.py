@@ -47,7 +47,7 @@ def for_types_only(nodes: list[ast.If]) -> set[int]:
 
 
 def graph(*, types: bool) -> Graph:
-    """What each module imports, wherever in it; ``types``: for type checking too."""
+    """The imports of each module, wherever in it; ``types``: for type checking too."""
     found = {}
     for name, path in modules().items():
         skipped = set() if types else for_types_only(nodes_of(path, ast.If))

@@ -30,7 +30,7 @@ HERE = {
 
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings of whoever runs the tests, and a place of our own."""
+    """None of the settings of the user that runs the tests, and a place of our own."""
     for name in [name for name in os.environ if name.startswith("GMPD_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -185,7 +185,7 @@ def test_an_error_ends_with_its_own_code(
 
 
 def test_every_error_of_the_tree_has_a_code() -> None:
-    """A new class that nobody thought of would end as a bug."""
+    """A new class without an exit code would end as a bug."""
     reasons = {
         "InvariantError",
         "ChanClosed",

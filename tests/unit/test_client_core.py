@@ -340,8 +340,7 @@ class Box:
 def test_a_sink_that_keeps_its_news_ends_with_its_last_reference(
     make: type[Any], outcome: Outcome | None
 ) -> None:
-    """It does not wait for the collector, and with it a large value, and a client that nobody
-    closed."""
+    """It does not wait for the collector, nor do a large value and an unclosed client with it."""
     client, sink = core(), make()
     gone = weakref.ref(sink)
     client.submit(F, codec.Blob(b"x", ()), None, sink)

@@ -100,7 +100,7 @@ def there_and_back(value: Any) -> Any:
 
 
 def as_received(blob: codec.Blob) -> tuple[bytes, list[bytes]]:
-    """What a transport hands over: bytes of its own."""
+    """The blob as a transport delivers it: in bytes of its own."""
     return bytes(blob.data), [bytes(buffer) for buffer in blob.buffers]
 
 
@@ -667,7 +667,7 @@ def test_plain_results_are_what_json_would_make() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, "text", b"bytes", [], {}, [[1], {"a": [2]}], [()]])
-def test_plain_values_can_be_read_by_everybody(value: Any) -> None:
+def test_plain_values_need_no_pickle(value: Any) -> None:
     data = codec.encode_result(value, plain=True).data
     expected = [list(item) if item == () else item for item in value] if value == [()] else value
     assert codec.to_plain(data) == expected

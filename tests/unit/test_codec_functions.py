@@ -78,7 +78,7 @@ def there_and_back(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main_namespace(source: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What ``__main__`` would hold had it run ``source``."""
+    """The names that ``__main__`` would hold had it run ``source``."""
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
     exec(textwrap.dedent(source), namespace)
     for name in namespace.keys() - {"__name__", "__builtins__"}:

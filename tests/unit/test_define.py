@@ -1,4 +1,4 @@
-"""What a client may define and submit reaches workers only as what they can read."""
+"""Definitions and jobs of a client reach workers only as messages that they can read."""
 
 from __future__ import annotations
 

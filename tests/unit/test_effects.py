@@ -1,4 +1,4 @@
-"""What the coordinator makes of the policy's instructions, without processes."""
+"""The coordinator executes the policy's instructions, without processes."""
 
 from __future__ import annotations
 

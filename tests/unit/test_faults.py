@@ -34,7 +34,7 @@ from gmpd.sched.states import JobState
 
 
 class FakeRouter:
-    """A socket on the desk: what comes in, what went out, who was cut off."""
+    """A socket on the desk: what comes in, what went out, which peers were cut off."""
 
     def __init__(self) -> None:
         self.inbox: deque[tuple[bytes, list[bytes]]] = deque()
@@ -342,7 +342,7 @@ def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
 def test_a_worker_of_another_version_is_not_let_serve(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is installed was changed under a running daemon: that is said, not found by a crash."""
+    """The installed gmpd was changed under a running daemon: that is said, not found by a crash."""
     desk, killed = Desk(), []
 
     class WorkerProcess:

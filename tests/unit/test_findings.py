@@ -1,4 +1,4 @@
-"""What is wrong with a daemon by its status."""
+"""Findings about a daemon, by its status."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ FUNCTION_LINES_MAX = 60
 #: A file is read from the top in one sitting.
 FILE_LINES_MAX = 600
 
-#: Names under which code is put that nobody has thought about.
+#: Names of modules without a subject.
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "misc", "shared", "tools"}
 
 #: Modules whose import starts a process. They are read, not imported.
@@ -226,7 +226,7 @@ DOCUMENTS = sorted(
 #: Words and phrases that are not to be used. Each begins at the beginning of a word.
 WORDS = (
     # name the subject: the client, the caller, the kernel
-    r"(?:[Nn]o|[Ss]ome)body\b",
+    r"(?:[Nn]o|[Ss]ome|[Aa]ny|[Ee]very)body\b",
     r"whoever\b",
     r"who(?:ever)? (?:is|has|was|waits|asks|comes|lets|had)\b",
     # name the amount
@@ -259,7 +259,7 @@ WORDS = (
 #: As those, but each may begin anywhere.
 PHRASES = (
     # the subject of a sentence has a name
-    r"(?:[.:] |(?<!#)# |\"\"\")(?:What|Who|Whoever) (?![^.?\n]*\?)",
+    r"(?:[.:] |(?<!#)# |\"\"\")(?:What|Whatever|Who|Whoever) (?![^.?\n]*\?)",
     # "because", or a colon
     r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ",
     r"'s (?:like|pages?)\b",
@@ -284,9 +284,25 @@ def test_forbidden_words_and_phrases_are_not_used(files: list[Path]) -> None:
     ]
 
 
+#: In tests and load tests: a docstring begins with its subject, which has a name.
+WITHOUT_SUBJECT = re.compile(
+    r"(?:\"\"\"Wh(?:at|atever|o|oever) |(?:Some|some|Any|any|Every|every)body\b|[Ww]hoever\b).*"
+)
+
+
+def test_no_docstring_of_a_test_leaves_its_subject_to_be_guessed() -> None:
+    found = [
+        f"{name_of(path)}: {found.group()!r}"
+        for path in [*TESTS, *ROOT.glob("loadtests/*.py")]
+        if path != Path(__file__)
+        for found in WITHOUT_SUBJECT.finditer(path.read_text())
+    ]
+    assert not found
+
+
 def test_a_forbidden_phrase_is_found() -> None:
     planted = [
-        "ask somebody", "the child that\nwhoever has", "who is", "so often", "letting go of it",
+        "anybody", "the child that\nwhoever has", "who is", "so often", "letting go of it",
         "It goes on", "but for", "hand-out", "a robbed P", "its like", "'s like", "the roster",
         "Spilled", "a letter", "its page", "the job's pages", "told of", "one door", "X, for it ",
         "A G. What ends it", '"""Who asks."""', "    #: What is kept", "# Whoever asked",

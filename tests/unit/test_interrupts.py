@@ -1,4 +1,4 @@
-"""What a signal handler raises in the middle of the codec, or of a source, is not their error."""
+"""An error that a signal handler raises in the codec, or in a source, is not taken for theirs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gmpd.codec import interrupts, stability, values
 
 
 class Raised(TimeoutError, ValueError, TypeError):
-    """What a handler raises."""
+    """The error that a handler raises."""
 
 
 class Handler:

@@ -269,7 +269,7 @@ def test_a_job_that_had_not_begun_runs_with_the_next_worker(scene: Scene) -> Non
 
 
 def test_deaths_of_workers_that_were_ready_say_nothing_about_the_next(scene: Scene) -> None:
-    """Somebody kills one after the other before the job begins: the job runs all the same. Not for
+    """One after the other is killed before the job begins: the job runs all the same. Not for
     ever: then it is as if none could start."""
     (seq,) = scene.submit()
     for _ in range(IDLE_DEATHS_MAX):

@@ -1,4 +1,4 @@
-"""What the author of a job declares (gmpd.job)."""
+"""The options that the author of a job declares (gmpd.job)."""
 
 from __future__ import annotations
 

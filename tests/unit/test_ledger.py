@@ -304,7 +304,7 @@ def test_a_delayed_job_waits_for_its_time(desk: Desk) -> None:
 
 
 def test_nothing_is_waited_for_once_no_job_is_left(desk: Desk) -> None:
-    """The time of a delayed job that was cancelled wakes nobody."""
+    """The time of a delayed job that was cancelled wakes the policy no more."""
     desk.ready(0)
     client = desk.client()
     (seq,) = desk.submit(client, 1, delay=5)
@@ -419,7 +419,7 @@ def test_who_waits_is_told_of_room_in_turns(desks: Callable[..., Desk]) -> None:
         for name, jobs in rooms:
             desk.submit({"1": one, "2": two}[name], jobs)
     assert order == [("1", 1), ("2", 1), ("1", 1)], "each its turn"
-    assert desk.sched.counters.rejected["queue_jobs"] == 4, "nobody was refused twice"
+    assert desk.sched.counters.rejected["queue_jobs"] == 4, "none was refused twice"
 
 
 def test_room_that_somebody_was_told_of_is_kept_for_a_while(desks: Callable[..., Desk]) -> None:

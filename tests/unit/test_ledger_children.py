@@ -1,4 +1,5 @@
-"""Children of Gs in the coordinator's policy: who is asked, who gets them, whose they are."""
+"""Children of Gs in the coordinator's policy: which worker is asked, which gets them, whose they
+are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `loadtests/against.py` reports of the boots that it has measured."""
+"""The report of `loadtests/against.py` about the boots that it has measured."""
 
 from __future__ import annotations
 

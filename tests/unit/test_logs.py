@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _own_root() -> Iterator[None]:
-    """The root logger without the handlers of whoever runs the tests."""
+    """The root logger without the handlers of the test run."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = []

@@ -1,4 +1,4 @@
-"""What a worker does with children that leave and come back, without a coordinator."""
+"""A worker and its children that leave and come back, without a coordinator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words to systemd: what is sent, where to, and what happens when nobody listens."""
+"""Words to systemd: what is sent, where to, and what happens without a listener."""
 
 from __future__ import annotations
 

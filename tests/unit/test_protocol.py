@@ -128,7 +128,7 @@ def is_boundless(cls: type[Any], path: tuple[Any, ...]) -> bool:
 
 @pytest.mark.parametrize("direction", DIRECTIONS, ids=LINKS)
 def test_no_field_takes_what_it_may_not_hold(direction: protocol.Direction) -> None:
-    """Whatever is put in whatever place: refused in words, or read as what the type says."""
+    """Any value in any place is refused in words, or read as its type says."""
     for cls in direction.classes.values():
         message = whole(cls)
         for path in places(message):

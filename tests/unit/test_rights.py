@@ -1,4 +1,4 @@
-"""What a client of another machine may send: everything that no rule names is refused."""
+"""Messages of a client on another machine: everything that no rule names is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def enqueue(payload: bytes, **options: Any) -> protocol.Enqueue:
 
 
 def test_every_message_of_a_client_has_its_place() -> None:
-    """A new message is refused over a network until somebody decides who may send it."""
+    """A new message is refused over a network until a rule says which roles may send it."""
     every = set(get_args(protocol.FromClient))
     assert rights.MESSAGES[Role.ADMIN] == every
     assert rights.MESSAGES[Role.SUBMIT] | {protocol.Hello} == every
@@ -80,13 +80,13 @@ def test_a_reader_changes_nothing() -> None:
 @pytest.mark.parametrize("kind", ["main", "pickle", "part", "registered"])
 @pytest.mark.parametrize("role", [Role.SUBMIT, Role.ADMIN])
 def test_no_function_comes_by_value(kind: str, role: Role) -> None:
-    """Whatever the key may do otherwise."""
+    """Also with a key that may do everything else."""
     with pytest.raises(NotAllowed, match=r"functions go by name only.*@gmpd.job"):
         rights.screen(client(role, pickle=True), protocol.Define(1, kind, "ab:1", b"p"), [])
 
 
 def test_a_name_is_looked_for_among_the_registered_ones() -> None:
-    """What else the client says of it, where its module lies for example, is left out."""
+    """The client's other words about it, its module's place for example, are left out."""
     define = protocol.Define(1, "name", NAME, b"where it lies", [7])
     screened = rights.screen(client(), define, [])
     assert screened == protocol.Define(1, "registered", NAME, b"", [])

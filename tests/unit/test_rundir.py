@@ -1,4 +1,4 @@
-"""The runtime directory: who may live in it, and how the others find them."""
+"""The runtime directory: which daemon may live in it, and how others find it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_holder_of_a_lock_is_found_and_no_other_process_taken_for_it(place: 
     # Left by one that died: the pid is another's by now.
     (place / rundir.LOCK).write_text(f"{os.getppid()}\n")
     assert rundir.find_holder(place) is None
-    replace(found, started_ticks=found.started_ticks - 1).kill(signal.SIGKILL)  # hits nobody
+    replace(found, started_ticks=found.started_ticks - 1).kill(signal.SIGKILL)  # hits no process
     (place / rundir.LOCK).unlink()
 
 

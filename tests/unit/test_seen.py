@@ -1,4 +1,4 @@
-"""What jobs tell of themselves: from ``gmpd.progress`` to the instruction for their client."""
+"""Reports of jobs: from ``gmpd.progress`` to the instruction for their client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Job:
 
 
 def told_by(call: Callable[[], object]) -> list[Any]:
-    """What ``call`` tells as code of a job."""
+    """The reports of ``call``, run as code of a job."""
     job = Job()
     context = copy_context()
     context.run(root.set, job)

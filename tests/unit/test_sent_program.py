@@ -1,4 +1,4 @@
-"""What a program has sent is one state at any moment, whoever comes in between."""
+"""A program's sent parts are one state at any moment, whichever thread comes in between."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ def test_an_outcome_that_waits_to_be_asked_for_is_kept_whatever_is_acknowledged(
 def test_what_goes_beyond_the_limit_is_left_out(
     views: tuple[WorkerShm, WorkerShm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bounded, whoever does not acknowledge; but one alone always has room."""
+    """Bounded, also without acknowledgements; but one alone always has room."""
     worker, coordinator = views
     monkeypatch.setattr(outbox_overflow, "OVERFLOW_BYTES", 5 << 20)
     for token in range(1, 9):

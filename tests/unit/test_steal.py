@@ -1,4 +1,4 @@
-"""Stealing: the order of victims, and what the ledger takes from whom (gmpd.sched.steal)."""
+"""Stealing: the order of victims, and what the ledger takes from which P (gmpd.sched.steal)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gmpd.sched.records import PROBE_AFTER_NS, PROBE_EVERY_MAX_NS, PRecord, Sess
 from gmpd.sched.steal import STALE_NS
 from tests.desk import MS, Desk, handed, only, payloads
 
-# ------------------------------------------------------------------------------ whom to ask
+# ------------------------------------------------------------------------------ the P to ask
 
 
 def test_a_search_visits_every_p_once() -> None:
@@ -409,7 +409,7 @@ def test_a_deaf_p_is_better_than_none(silence: Silence) -> None:
 
 
 def test_two_deaf_ps_do_not_play_ball(silence: Silence) -> None:
-    """Who is deaf steals nothing, so a job moves at most once between two of them."""
+    """A deaf P steals nothing, so a job moves at most once between two of them."""
     silence.steal()
     silence.desk.take()
     before = len(only(silence.desk.log, Revoke))

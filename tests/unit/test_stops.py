@@ -49,7 +49,7 @@ class Running(threading.Thread):
 
 
 class Stops:
-    """A stopper, and where it stopped whom."""
+    """A stopper, and where it stopped which thread."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, str]] = []

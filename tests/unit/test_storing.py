@@ -1,4 +1,5 @@
-"""Durable jobs on their way to the daemon: which go together, how many at a time, who is told."""
+"""Durable jobs on their way to the daemon: which go together, how many at a time, which callers are
+told."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_ids_are_in_the_order_of_the_jobs() -> None:
 
 
 def test_options_are_those_of_each_call() -> None:
-    """What is remembered of one call is used for calls that are alike only."""
+    """Options remembered of one call are used only for calls that are alike."""
     options = {"retries": 3}
     first = prepare_storable(operator.add, options, (1, 2), {})
     again = prepare_storable(operator.add, options, (1, 2), {})

@@ -46,7 +46,7 @@ CHECKED_BEFORE = {
     ("client/green.py", "event.wait(timeout)"),  # as Condition's
     ("client/sync.py", "waiters.wait_for(lambda: answer.over, timeout)"),  # call
     ("client/mapping.py", "self._waiters.wait_for(lambda: self._ended, self._left())"),  # map
-    ("client/green.py", "self.wait(left)"),  # who calls it checks
+    ("client/green.py", "self.wait(left)"),  # its callers check
     ("client/sync.py", "self._idle.wait_for(idle, timeout)"),  # drain
     ("client/aio.py", "asyncio.wait_for(told.wait(), left_s)"),  # call
     ("client/aio.py", "asyncio.wait_for(self._until_idle(), left_s)"),  # drain

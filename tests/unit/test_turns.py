@@ -67,5 +67,5 @@ def test_one_that_waits_or_does_not_stop_is_no_obstacle() -> None:
     assert names([Hog("waits", computes=False), parked]) == (None, "next")
     assert names([Hog("defies", rest_ns=200 * MS), parked]) == (None, "next")
     defies, runs = Hog("defies", rest_ns=200 * MS), Hog("runs")
-    assert names([defies, runs]) == (None, None), "parking the other one would help nobody"
+    assert names([defies, runs]) == (None, None), "parking the other one would help none"
     assert names([defies, runs, parked]) == ("runs", "next")

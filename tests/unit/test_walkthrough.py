@@ -40,7 +40,7 @@ PREEMPTED = Preemption(3, 4, 2.0, 2.5, 3.0)
 
 
 class Calm:
-    """Preempts nobody, and says that it did."""
+    """Preempts no G, and says that it did."""
 
     def preempt(self) -> Preemption:
         return PREEMPTED

@@ -1,4 +1,4 @@
-"""What those who watch ask for beside the status."""
+"""The questions of a watcher beside the status."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from gmpd.gateway.api.questions import Questions, answer_as
 from gmpd.sched.stored import StoredState
 from gmpd.status import PStatus
 
-#: Gs of each P that are looked at: some 20 ms of it, and more than anybody reads.
+#: Gs of each P that are looked at: some 20 ms of it, and more than a person reads.
 GS_SEEN = 2000
 #: Seconds for which a P that does not answer is waited for.
 GS_WAIT_S = 1.0

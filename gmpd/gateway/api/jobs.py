@@ -146,7 +146,7 @@ def _error(data: bytes) -> shapes.ErrorInfo | None:
     """The texts of an error; nothing is unpickled."""
     if not data:
         return None
-    from gmpd.codec import error_summary  # 10 MB that only who looks at errors needs
+    from gmpd.codec import error_summary  # 10 MB that only the reader of an error needs
 
     told = error_summary(data)
     return shapes.ErrorInfo(type=told.type, message=told.message, traceback=told.traceback)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # only a process in which jobs are submitted needs the codec
 #: Questions per second, and those that may wait for their answers.
 RATE: Final = 50
 PENDING_MAX: Final = 64
-#: Seconds for which an answer serves all who ask the same.
+#: Seconds for which one answer serves all equal questions.
 REUSE_S: Final = 0.25
-#: Seconds that a reader waits for a snapshot: a person, who rather waits than sees an old one. And
-#: how old one may be that shows the daemon as it is.
+#: Seconds that a reader waits for a snapshot: people would rather wait than see an old one. And the
+#: age up to which one shows the daemon as it is.
 SNAPSHOT_WAIT_S: Final = 1.0
 FRESH_S: Final = 2.0
 #: Questions that wait for workers. They have a link of their own: a link asks one after the other,

@@ -131,6 +131,6 @@ def _permission(asked: Asked, rules: Rules) -> Refusal | None:
 
 
 def methods_of(found: Iterable[str]) -> frozenset[str]:
-    """The methods of a path: who may GET may HEAD."""
+    """The methods of a path: GET brings HEAD with it."""
     methods = frozenset(found)
     return methods | {"HEAD"} if "GET" in methods else methods

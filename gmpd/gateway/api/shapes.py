@@ -237,7 +237,7 @@ class OneG(Answer):
     answered: bool
     silence: str
     g: GInfo | None
-    #: Go's dump of it: header, frames, and who made it.
+    #: Go's dump of it: header, frames, and its creator.
     stack: str
     #: The id of the job that it belongs to; empty if it has none.
     job: str

@@ -110,7 +110,7 @@ setInterval(() => {
   if (shown !== picture && !frozen && !document.hidden && document.body.dataset.link === "live" && !busy()) go();
 }, REFRESH_MS);
 
-/** Whether somebody marks a text or types: that is not to be taken away. */
+/** Whether the reader marks a text or types: a redraw must not undo that. */
 function busy() {
   return !getSelection().isCollapsed || document.activeElement?.tagName === "INPUT";
 }
