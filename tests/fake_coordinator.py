@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class FakeCoordinator:
         self.endpoint = endpoint
         self.snapshot: Any = dict(SNAPSHOT)
         self.silent = False
+        #: It takes this long to answer.
+        self.busy_s = 0.0
         #: Totals grow with every question, as if the daemon were busy.
         self.busy = False
         self.questions = 0
@@ -67,6 +70,7 @@ class FakeCoordinator:
             case protocol.Call(request, "snapshot"):
                 self.questions += 1
                 if not self.silent:
+                    time.sleep(self.busy_s)
                     times = 1 + 0.05 * self.questions * self.busy
                     self._send(peer, protocol.Reply(request, True, grown(self.snapshot, times)))
             case _:

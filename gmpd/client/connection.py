@@ -351,13 +351,19 @@ class ClientConnection(metaclass=Documented):
         why = f" ({said})" if isinstance(said, DaemonUnreachable) and said.code else ""
         return DaemonUnreachable(
             f"no daemon has served at {self.endpoint} for client.reconnect ="
-            f" {self._reconnect_s:g} s{why}: `gmpd up` starts one."
+            f" {self._reconnect_s:g} s{why}: {self._how_to_start()}."
         )
+
+    def _how_to_start(self) -> str:
+        """How the user gets a daemon again: one on another machine is started there."""
+        if self._key is None:
+            return "start one with `gmpd up`"
+        return "start it again on its machine (`gmpd serve`)"
 
     def _gone(self) -> DaemonUnreachable:
         return DaemonUnreachable(
             f"the daemon at {self.endpoint} went away; jobs that it held are lost:"
-            " start one with `gmpd up`, then make a new Client"
+            f" {self._how_to_start()}; then make a new Client"
         )
 
     def _silence(self) -> DaemonUnreachable:

@@ -37,6 +37,10 @@ from gmpd.status import read
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+#: A coordinator that answers within this is ready: it is busy, with a reload perhaps. Below the
+#: second for which probes usually wait.
+READY_S: Final = 0.8
+
 #: The links of ``/``, with their texts.
 PLACES: Final = (
     ("/metrics", "metrics, for Prometheus"),
@@ -197,10 +201,10 @@ class Site:
         return web.Response(text="ok\n")
 
     async def readyz(self, _request: web.Request) -> web.StreamResponse:
-        """Whether a job handed in now would be taken."""
-        await self._latest.refresh()
+        """Whether a job handed in now would be taken. A coordinator that answers late takes it."""
+        answers = await self._latest.refresh(READY_S)
         reading = self._latest.reading()
-        if not reading.up:
+        if not answers:
             return web.Response(status=503, text=f"not ready: {self._latest.trouble}\n")
         seen = read(reading.snapshot)
         if seen.state == "draining":

@@ -49,7 +49,7 @@ class Latest:
         self._wait_s = wait_s
         self._reuse_s = reuse_s
         self._clock = clock
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[bool] | None = None
         self._snapshot: dict[str, Any] = {}
         self._taken_at = -math.inf
         self._up = False
@@ -59,12 +59,12 @@ class Latest:
         #: Why there is no fresh snapshot, "" while there is one.
         self.trouble = "the coordinator has not been asked yet"
 
-    async def refresh(self, wait_s: float | None = None) -> None:
-        """Make the snapshot fresh if the coordinator answers in time, ``wait_s`` if that is given.
-        Never raises: see ``trouble``."""
+    async def refresh(self, wait_s: float | None = None) -> bool:
+        """Make the snapshot fresh if the coordinator answers in time, ``wait_s`` if that is given;
+        whether it has. Never raises: see ``trouble``."""
         longest_s = timeouts.wait_s(self._wait_s if wait_s is None else wait_s)
         if self._clock() - self._taken_at < self._reuse_s:
-            return
+            return True
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
         asking = self._asking
@@ -73,6 +73,8 @@ class Latest:
         if not done:
             self._up = False
             self.trouble = f"the coordinator did not answer within {longest_s * 1000:.0f} ms"
+            return False
+        return asking.result()
 
     def reading(self) -> Reading:
         """The present snapshot, without waiting."""
@@ -85,7 +87,8 @@ class Latest:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
 
-    async def _ask(self) -> None:
+    async def _ask(self) -> bool:
+        """Whether there was an answer, late or not."""
         asked_at = self._clock()
         try:
             self._snapshot = await self._fetch()
@@ -94,6 +97,7 @@ class Latest:
             self._up = False
             known = isinstance(error, GmpdError)
             self.trouble = str(error) if known else f"{type(error).__name__}: {error}"
+            return False
         else:
             # Its age counts from the question: the coordinator may have made it at any time since.
             self._taken_at = asked_at
@@ -101,5 +105,6 @@ class Latest:
             self._fetches["late" if late else "ok"] += 1
             self._up = not late
             self.trouble = "the coordinator answers late" if late else ""
+            return True
         finally:
             self._asking = None

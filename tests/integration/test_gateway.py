@@ -153,7 +153,16 @@ def test_a_silent_coordinator_delays_nobody(gateway: Gateway, coordinator: FakeC
     assert time.monotonic() - began < 5
     assert metric(text, 'gmpd_jobs_finished_total{outcome="ok"}') == 17_900
     assert metric(text, "gmpd_snapshot_age_seconds") > 0.05
-    assert gateway.ask("/readyz")[1] == "not ready: the coordinator did not answer within 50 ms\n"
+    assert gateway.ask("/readyz")[1] == "not ready: the coordinator did not answer within 800 ms\n"
+
+
+def test_a_coordinator_that_is_busy_for_a_moment_is_ready(
+    gateway: Gateway, coordinator: FakeCoordinator
+) -> None:
+    answered(gateway, "/readyz", "ready: running")
+    coordinator.busy_s = 0.2
+    for _ in range(3):
+        assert gateway.ask("/readyz")[:2] == (200, "ready: running\n")
 
 
 def test_a_coordinator_that_speaks_again_is_believed_again(

@@ -61,12 +61,17 @@ def test_fifty_thousand_gs_park_on_one_p_and_all_wake(client: RawClient, tmp_pat
 
 
 def test_cycles_that_outlive_their_tenure_are_collected_in_the_end(client: RawClient) -> None:
-    """4.8 million cycles of 400 bytes pass through a window of 100,000: 1.7 GB in all."""
-    jobs = client.submit("jobs_for_tests:leak_cycles", *[(300_000, 100_000)] * 16)
+    """3 million cycles of 400 bytes pass through a window of 100,000: 1.2 GB in all.
+
+    One job after the other: jobs that compute beside each other have a window each, and a busy
+    machine runs more of them so.
+    """
     top = 0
-    while not all(seq in client.done for seq in jobs):
-        client.receive(0.2)
-        top = max(top, p_of(client)["rss"])
-    assert all(outcome is Outcome.OK for outcome, _, _ in client.outcomes(jobs))
-    assert top < 1_400_000_000, "a busy machine may be late for passes, but not for all"
-    wait_until(lambda: p_of(client)["gc"]["full"] > 0, "the passes were counted")
+    for _ in range(10):
+        jobs = client.submit("jobs_for_tests:leak_cycles", (300_000, 100_000))
+        while not all(seq in client.done for seq in jobs):
+            client.receive(0.2)
+            top = max(top, p_of(client)["rss"])
+        assert client.outcomes(jobs)[0][0] is Outcome.OK
+    assert top < 500_000_000, "twice what is in use, and a pass that is late"
+    wait_until(lambda: p_of(client)["gc"]["major"] > 0, "the passes were counted")

@@ -209,6 +209,21 @@ def test_strangers_keep_no_key_out(daemon: NetworkDaemon) -> None:
 # -- without keys ----------------------------------------------------------------------------------
 
 
+def test_a_client_is_told_where_its_daemon_is_started_again(short_tmp: Path) -> None:
+    daemon = NetworkDaemon(short_tmp, imports="tests.jobs_network").wait_ready()
+    with gmpd.Client(daemon.address, key=daemon.add("far").text) as client:
+        client.call("status")
+        daemon.process.kill()
+        daemon.process.wait(60)
+        with pytest.raises(DaemonUnreachable, match="went away") as caught:
+            client.call("status")
+    assert "on its machine" in str(caught.value)
+    assert "gmpd up" not in str(caught.value)
+    daemon.close()
+    for name in ("client.sock", "worker.sock", "gmpd.json", "gmpd.lock"):
+        (short_tmp / name).unlink()  # what a killed daemon leaves
+
+
 def test_without_a_key_there_is_no_tcp_socket(short_tmp: Path) -> None:
     """Not even a daemon: it was asked to listen, and cannot."""
     daemon = Daemon(short_tmp, GMPD_TCP__ENABLED="true", GMPD_TCP__LISTEN="127.0.0.1:0")
