@@ -116,7 +116,7 @@ def answers() -> dict[str, Any]:
         "failures": {
             "failures": [{
                 "number": 7, "at": 1.5, "id": ID, "function": "m:f", "client": "", "attempt": 1,
-                "outcome": "error", "again": False, "type": "ValueError", "message": "no",
+                "p": 1, "outcome": "error", "again": False, "type": "ValueError", "message": "no",
                 "traceback": "Traceback", "text": "",
             }],
             "kept": 1, "failed": 7,

@@ -46,10 +46,11 @@ def command(app: App, fn: str, number: int) -> int:
 
 def described(row: dict[str, Any]) -> Iterator[str]:
     """A failure and its traceback."""
+    where = "" if row.get("p") is None else f" on P{row['p']}"
     attempt = f"attempt {row['attempt']}{', tried again' if row['again'] else ''}"
     whose = f" of {row['client']}" if row["client"] else ""
     yield f"{moment(row['at'])}  {row['function']} {_HOW.get(row['outcome'], row['outcome'])}"
-    yield f"  job {row['id']}{whose}, {attempt}"
+    yield f"  job {row['id']}{whose}{where}, {attempt}"
     if row["text"]:
         yield from textwrap.indent(row["text"], "  ").splitlines()
     traceback = row["traceback"] or ": ".join(filter(None, (row["type"], row["message"])))

@@ -120,6 +120,7 @@ def _row(number: int, kept: _Kept) -> dict[str, Any]:
         "id": failure.id,
         "function": _name(failure.fn),
         "client": visible(failure.client),
+        "p": failure.p,
         "outcome": failure.outcome.name.lower(),
         "attempt": failure.attempt,
         "again": failure.again,

@@ -503,7 +503,7 @@ class Durable:
         if end.error:  # its text is in there
             text = (out.specials[row][1] or {}).get("remark", "")
         self._ports.failed(
-            Failure(id_, name, "durable jobs", outcome, end.n, again, text, end.error)
+            Failure(id_, name, "durable jobs", outcome, end.n, again, text, end.error, end.p)
         )
 
     def _finished(self, delivered: int, ids: list[bytes], rows: list[Ended]) -> Told:

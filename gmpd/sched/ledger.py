@@ -21,7 +21,8 @@ from gmpd.sched.expiry import Expiry, is_expired
 from gmpd.sched.functions import Functions
 from gmpd.sched.gates import Gates
 from gmpd.sched.globq import GlobalQueue
-from gmpd.sched.isolated import Isolation
+from gmpd.sched.isolated import ISOLATED_FROM, Isolation
+from gmpd.sched.leavers import p_of
 from gmpd.sched.outboxes import Outboxes
 from gmpd.sched.random_order import RandomOrder
 from gmpd.sched.records import NO_BUFFERS, Buffers, Failure, Function, Job, Policy, PRecord, Session
@@ -207,10 +208,11 @@ class Ledger:
         own."""
         session = job.session
         if session.parent is None and not session.patient:
+            p = None if job.p is None or job.p.p >= ISOLATED_FROM else p_of(job.p.p)
             self.failures.append(
                 Failure(
                     job.id, job.fn.name, session.name, outcome,
-                    job.attempt, again, text, payload,
+                    job.attempt, again, text, payload, p,
                 )
             )  # fmt: skip
 

@@ -300,6 +300,8 @@ class Failure(NamedTuple):
     #: Beside ``payload``, the error.
     text: str
     payload: bytes
+    #: Where it ran; None: nowhere, or in an isolated worker.
+    p: int | None = None
 
     def __repr__(self) -> str:
         again = ", tried again" if self.again else ""

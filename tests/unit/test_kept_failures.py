@@ -58,6 +58,7 @@ def test_a_volatile_job_that_failed_is_kept_with_its_traceback() -> None:
     desk.end(p, outcome=Outcome.ERROR, payload=encode_error(raised("boom"), plain=True))
     (row,) = rows(kept_of(*desk.sched.take_failures()))
     assert (row["function"], row["client"], row["outcome"]) == ("m:f", "shop", "error")
+    assert row["p"] == 0
     assert (row["type"], row["message"], row["again"], row["at"]) == (
         "ValueError", "boom", True, 1000.5,
     )  # fmt: skip

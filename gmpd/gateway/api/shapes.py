@@ -393,6 +393,8 @@ class FailureInfo(Answer):
     function: str
     client: str
     outcome: Literal["error", "timeout", "lost"]
+    #: Where it ran; null: nowhere, or in an isolated worker.
+    p: int | None
     attempt: int
     #: Another attempt follows.
     again: bool
