@@ -48,30 +48,29 @@ class GExplanation(NamedTuple):
 
 
 _SEE_STACK: Final = "its stack shows where"
-#: Go's wait reasons: the code, the sentence, the hint.
+#: Go's wait reasons: the code, the end of the sentence, the hint.
 WAITS: Final[Mapping[str, tuple[GReason, str, str]]] = {
-    "chan receive": (GReason.RECEIVE, "it waits for a value from a channel", _SEE_STACK),
-    "chan send": (GReason.SEND, "it waits for room in a channel", "a receiver is slow, or gone"),
-    "select": (GReason.SELECT, "it waits for the first of several channels", _SEE_STACK),
+    "chan receive": (GReason.RECEIVE, "for a value from a channel", _SEE_STACK),
+    "chan send": (GReason.SEND, "for room in a channel", "a receiver is slow, or gone"),
+    "select": (GReason.SELECT, "for the first of several channels", _SEE_STACK),
     "select (no cases)": (
-        GReason.FOREVER, "it waits for ever: its select has no cases", "cancel its job",
+        GReason.FOREVER, "in a select without cases, which never ends", "cancel its job",
     ),
-    "sync.Mutex.Lock": (GReason.LOCK, "it waits for a mutex", "another G holds it"),
-    "sync.RWMutex.RLock": (GReason.LOCK, "it waits to read: a writer has the lock", ""),
-    "sync.RWMutex.Lock": (GReason.LOCK, "it waits to write: others have the lock", ""),
-    "semacquire": (GReason.SEMAPHORE, "it waits for a semaphore", "all its places are taken"),
-    "sync.WaitGroup.Wait": (GReason.GROUP, "it waits for the Gs of a group", ""),
-    "sync.Cond.Wait": (GReason.SIGNAL, "it waits for a signal of a condition", _SEE_STACK),
-    "synctest.Wait": (GReason.SIGNAL, "it waits until all other Gs wait", ""),
-    "sleep": (GReason.SLEEP, "it sleeps", ""),
+    "sync.Mutex.Lock": (GReason.LOCK, "for a mutex", "another G holds it"),
+    "sync.RWMutex.RLock": (GReason.LOCK, "to read: a writer has the lock", ""),
+    "sync.RWMutex.Lock": (GReason.LOCK, "to write: others have the lock", ""),
+    "semacquire": (GReason.SEMAPHORE, "for a semaphore", "all its places are taken"),
+    "sync.WaitGroup.Wait": (GReason.GROUP, "for the Gs of a group", ""),
+    "sync.Cond.Wait": (GReason.SIGNAL, "for a signal of a condition", _SEE_STACK),
+    "synctest.Wait": (GReason.SIGNAL, "until all other Gs wait", ""),
+    "sleep": (GReason.SLEEP, "for the end of its sleep", ""),
     "IO wait": (
-        GReason.IO, "it waits for a future of asyncio: a socket, a timer, or what a library"
-        " awaits", _SEE_STACK,
+        GReason.IO, "for asyncio: a socket, a timer, or a future of a library", _SEE_STACK,
     ),
     "running in another worker": (
-        GReason.AWAY, "another worker took it, and runs it there", "its result comes back",
+        GReason.AWAY, "for another worker, which took it and runs it", "",
     ),
-    "syscall": (GReason.BLOCKED, "it blocks in a call that gave P away", ""),
+    "syscall": (GReason.BLOCKED, "for the end of a call that gave P away", ""),
 }  # fmt: skip
 _OF_G: Final = "G wait (G "
 
@@ -106,15 +105,16 @@ def _explained(row: Mapping[str, Any], p: PStatus) -> GExplanation:
             text = f"it blocks{thread} beside P{p.p}, which runs other Gs{since}"
             return GExplanation(GReason.BLOCKED, text, "its stack shows the call")
         case _:
-            return _waiting(row["reason"], since)
+            return _waiting(row["reason"], since_s)
 
 
-def _waiting(reason: str, since: str) -> GExplanation:
+def _waiting(reason: str, since_s: float | None) -> GExplanation:
+    waits = "it waits" if since_s is None else f"it has waited {seconds(since_s)}"
     if reason.startswith(_OF_G):
         g = int(reason.removeprefix(_OF_G).rstrip(")"))
-        return GExplanation(GReason.G, f"it waits for G {g} to end{since}", facts={"g": g})
-    code, text, hint = WAITS.get(reason, (GReason.OTHER, f"it waits: {reason or 'unknown'}", ""))
-    return GExplanation(code, f"{text}{since}", hint)
+        return GExplanation(GReason.G, f"{waits} for the end of G {g}", facts={"g": g})
+    code, text, hint = WAITS.get(reason, (GReason.OTHER, f"for {reason or 'something'}", ""))
+    return GExplanation(code, f"{waits} {text}", hint)
 
 
 def _runnable(p: PStatus) -> GExplanation:

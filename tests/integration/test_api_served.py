@@ -86,7 +86,7 @@ def test_a_g_has_its_stack_its_job_and_its_last_events() -> None:
         g = get(site, "/ps/0/gs/1")
         assert (g["answered"], g["epoch"], g["pid"], g["job"]) == (True, 3, 50, ID)
         assert g["stack"] == "goroutine 1"
-        assert g["g"]["why"]["sentence"] == "It waits for a value from a channel for 1 s."
+        assert g["g"]["why"]["sentence"] == "It has waited 1 s for a value from a channel."
         assert g["story"] == [{"kind": "step", "ago_s": 2.0, "took_s": 0.0005, "reason": "sleep"}]
         assert ("g", {"p": 0, "id": 1, "wait_s": 0.5}) in site.link.asked
         assert get(site, "/ps/0/gs/1?epoch=3")["id"] == 1
@@ -150,6 +150,17 @@ def test_a_job_says_why_it_is_where_it_is() -> None:
         assert why["sentence"].startswith("Job ab has its unique key")
         told["find"] = [job_row(state=0, ended_ms=None, run_at_ms=4_000_000_000_000)]
         assert get(site, f"/jobs/{ID}")["why"]["code"] == "delayed"
+
+
+def test_a_job_without_output_has_an_empty_log() -> None:
+    told = answers() | {"log": None}
+    with served(told) as site:
+        assert get(site, f"/jobs/{ID}/log") == {
+            "attempt": 0, "text": "", "left_out": 0, "runs": False,
+        }  # fmt: skip
+        assert "keeps no output" in get(site, f"/jobs/{ID}/log?attempt=2", 404)["error"]
+        told["find"] = [None]
+        assert "knows no job" in get(site, f"/jobs/{ID}/log", 404)["error"]
 
 
 def test_a_job_is_submitted_by_the_name_of_a_registered_function() -> None:

@@ -17,37 +17,10 @@ import gmpd
 from gmpd import Client
 from tests.daemon_process import Daemon
 from tests.jobs_page import fail, family
+from tests.page_browser import Seen, chromium, needs_chromium, seen_page
 from tests.support import stop, wait_until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: chromium)")
-
-#: A browser on a busy machine.
-PATIENT_MS = 60_000
-
-
-class Seen:
-    """The page, and what its console said."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.said: list[str] = []
-        page.on("console", lambda said: self.said.append(f"{said.type}: {said.text}"))
-        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-
-    def open(self, view: str = "/") -> None:
-        """A view, as it is when it has heard of the daemon."""
-        self.page.goto(f"{self.url}/#{view}")
-        self.page.wait_for_selector("body[data-link=live][data-seq]")
-
-    def sees(self, selector: str, text: str = "") -> Any:
-        """The first element that has the text, once there is one."""
-        found = self.page.locator(selector).filter(has_text=text).first
-        found.wait_for()
-        return found
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +34,14 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-            timeout=PATIENT_MS,
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def seen(daemon: Daemon, browser: Any) -> Iterator[Seen]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(PATIENT_MS)
-    page = Seen(context.new_page(), daemon.url)
-    yield page
-    context.close()
-    assert page.said == []
+    with seen_page(browser, daemon.url) as page:
+        yield page
 
 
 @pytest.fixture

@@ -31,14 +31,14 @@ def told(state: str = "waiting", reason: str = "", **more: Any) -> GExplanation:
         (GReason.RUNNING, "it runs on P1 on M3", {"state": "running", "m": 3, "running": "m:f"}),
         (GReason.BESIDE, "it computes on M3 beside P1", {"state": "running", "m": 3}),
         (GReason.BLOCKED, "it blocks on M3 beside P1", {"state": "syscall", "m": 3}),
-        (GReason.RECEIVE, "a value from a channel for 5 s",
+        (GReason.RECEIVE, "it has waited 5 s for a value from a channel",
          {"state": "syscall", "m": 3, "reason": "chan receive"}),
         (GReason.RUNNABLE, "waits for its turn on P1, which runs m:slow: 7 in its run queue",
          {"state": "runnable", "runq": 7}),
         (GReason.DEAF_P, "P1, which runs m:slow, has made no round for 2 s",
          {"state": "runnable", "running_s": 2.0, "p_state": "deaf"}),
-        (GReason.G, "it waits for G 12 to end for 5 s", {"reason": "G wait (G 12)"}),
-        (GReason.OTHER, "it waits: a new reason", {"reason": "a new reason"}),
+        (GReason.G, "it has waited 5 s for the end of G 12", {"reason": "G wait (G 12)"}),
+        (GReason.OTHER, "it has waited 5 s for a new reason", {"reason": "a new reason"}),
         (GReason.ENDED, "it has ended", {"state": "dead"}),
     ],
 )  # fmt: skip
@@ -62,7 +62,7 @@ def test_every_wait_of_the_runtime_has_its_sentence() -> None:
     assert len(seen) > 10
     assert seen <= WAITS.keys()
     for reason in seen:
-        assert told(reason=reason).text.endswith(" for 5 s")
+        assert told(reason=reason).text.startswith("it has waited 5 s ")
 
 
 def test_the_facts_are_data() -> None:

@@ -202,8 +202,11 @@ def _json(value: Any) -> Any:
 
 async def log(ask: Questions, params: shapes.OfLog) -> shapes.JobLog:
     """The output of an attempt of a job: of the present or last one, unless ``attempt`` names
-    another."""
+    another. Empty if that has none."""
     told = await ask.ask_jobs("log", bytes.fromhex(params.id), n=params.attempt)
+    if told is None and params.attempt is None:
+        await _found(ask, params.id)
+        return shapes.JobLog(attempt=0, text="", left_out=0, runs=False)
     if told is None:
         raise Absent(f"the daemon keeps no output of such an attempt of job {params.id}")
     data = bytes(told["data"])

@@ -357,6 +357,7 @@ class JobResult(Answer):
 class JobLog(Answer):
     """The output of an attempt, as far as it is kept."""
 
+    #: 0: there is no output of any.
     attempt: int
     text: str
     #: Bytes before ``text`` that are not kept.

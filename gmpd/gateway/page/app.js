@@ -4,16 +4,23 @@ import { Stream, get, setToken } from "./api.js";
 import { copyButton, h, say, span, toggle } from "./dom.js";
 import { Past } from "./past.js";
 import { Picture } from "./picture.js";
+import { GView, JobView } from "./details.js";
 import { TaskStream } from "./stream.js";
-import { ClientsView, ConfigView, FunctionsView, GsView, JobView, JobsView, WarningsView } from "./tables.js";
+import { ClientsView, ConfigView, FailuresView, FunctionsView, GsView, JobsView, WarningsView } from "./tables.js";
 
 const VIEWS = [
-  ["/", "Scheduler"], ["/jobs", "Jobs"], ["/functions", "Functions"], ["/gs", "Gs"], ["/clients", "Clients"], ["/warnings", "Warnings"], ["/config", "Config"],
+  ["/", "Scheduler"], ["/jobs", "Jobs"], ["/functions", "Functions"], ["/failures", "Failures"], ["/gs", "Gs"], ["/clients", "Clients"], ["/warnings", "Warnings"], ["/config", "Config"],
 ];
-const MAKE = { "/jobs": JobsView, "/functions": FunctionsView, "/gs": GsView, "/clients": ClientsView, "/warnings": WarningsView, "/config": ConfigView };
+const MAKE = {
+  "/jobs": JobsView, "/functions": FunctionsView, "/failures": FailuresView, "/gs": GsView, "/clients": ClientsView,
+  "/warnings": WarningsView, "/config": ConfigView,
+};
+/** Views of one thing: the view that leads to them, and what is its id in the path. */
+const DETAILS = [["/jobs", /^\/jobs\/([0-9a-f]{32})$/, JobView], ["/gs", /^\/gs\/(\d+\.\d+)$/, GView]];
 const REFRESH_MS = 2000;
 const KEYS = [
-  ["1 … 7", "views"], ["space", "pause, continue"], ["/", "filter"], ["j k", "rows"], ["Enter", "open a row"], ["Esc", "back"],
+  [`1 … ${VIEWS.length}`, "views"], ["Tab", "all that can be opened or pressed"], ["space", "pause, continue"], ["/", "filter"],
+  ["j k", "rows"], ["Enter", "open a row"], ["← →", "squares of a queue"], ["Esc", "back"],
   ["+ − ← → 0", "zoom the task stream, once it is clicked"], ["t", "dark, light"], ["?", "this help"],
 ];
 
@@ -23,7 +30,7 @@ const picture = new Picture();
 const tasks = new TaskStream();
 picture.el.append(tasks.el);
 const views = {};
-let shown = null, shownPath = null, frozen = false;
+let shown = null, shownPath = null, frozen = false, moved = 0;
 
 // -- the header -----------------------------------------------------------------------------------
 
@@ -80,8 +87,8 @@ function place() {
 
 function go() {
   const { path, params } = place();
-  const job = /^\/jobs\/([0-9a-f]{32})$/.exec(path);
-  const base = job ? "/jobs" : path;
+  const detail = DETAILS.find(([, pattern]) => pattern.test(path));
+  const base = detail ? detail[0] : path;
   frozen = params.paused === "1";
   pause.setAttribute("aria-pressed", String(frozen));
   say(pause, frozen ? "Continue" : "Pause");
@@ -90,29 +97,41 @@ function go() {
     toggle(each, "on", here);
     here ? each.setAttribute("aria-current", "page") : each.removeAttribute("aria-current");
   }
-  shown = job ? (views.job ??= new JobView()) : MAKE[path] ? (views[path] ??= new MAKE[path]()) : picture;
+  const Made = detail ? detail[2] : MAKE[path];
+  nav.querySelector(".on")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  shown = Made ? (views[Made.name] ??= new Made()) : picture;
   if (main.firstElementChild !== shown.el) main.replaceChildren(shown.el);
-  if (shownPath !== path) scrollTo(0, 0);
+  const before = shownPath;
   shownPath = path;
   document.title = base === "/" ? "gmpd" : `${VIEWS.find(([each]) => each === base)?.[1] ?? "gmpd"} · gmpd`;
   document.body.dataset.view = base;
   tasks.set(shown === picture, frozen, params);
-  if (shown === picture) return past.last && picture.show(past);
-  return shown.load(job ? { id: job[1] } : clean(params));
+  const loaded = shown === picture ? past.last && picture.show(past) : shown.load(detail ? { ...clean(params), id: detail[1].exec(path)[1] } : clean(params));
+  if (before !== null && before !== path) arrive(before, loaded);
+  return loaded;
+}
+
+/** Another view: its beginning, or the row that led away from it. Keys go on from there. */
+async function arrive(before, loaded) {
+  scrollTo(0, 0);
+  await loaded;
+  if (document.activeElement !== document.body) return;
+  const from = main.querySelector(`tr a.open[href="#${CSS.escape(before)}"]`);
+  (from ?? main).focus({ preventScroll: !from });
 }
 
 function clean({ paused, ...rest }) {
   return rest;
 }
 
-addEventListener("hashchange", go);
+addEventListener("hashchange", () => (moved++, go()));
 setInterval(() => {
   if (shown !== picture && !frozen && !document.hidden && document.body.dataset.link === "live" && !busy()) go();
 }, REFRESH_MS);
 
-/** Whether the reader marks a text or types: a redraw must not undo that. */
+/** Whether the reader marks a text: a redraw must not undo that. */
 function busy() {
-  return !getSelection().isCollapsed || document.activeElement?.tagName === "INPUT";
+  return !getSelection().isCollapsed;
 }
 
 /** How many warnings there are, beside their view. */
@@ -165,13 +184,20 @@ function showHelp() {
 }
 
 function select(step) {
-  const rows = [...main.querySelectorAll("tbody tr[data-key]")];
+  const rows = [...main.querySelectorAll("tbody tr[tabindex]")];
   if (!rows.length) return;
-  const at = rows.findIndex((row) => row.classList.contains("selected"));
-  rows[at]?.classList.remove("selected");
+  const at = rows.indexOf(document.activeElement?.closest("tr"));
   const next = rows[Math.max(0, Math.min(rows.length - 1, at + step))];
-  next.classList.add("selected");
+  (next.querySelector("a.open") ?? next).focus();
   next.scrollIntoView({ block: "nearest" });
+}
+
+/** From one thing to the view that leads to it; by the way that was taken, if one was. */
+function leave() {
+  const { path } = place();
+  const detail = DETAILS.find(([, pattern]) => pattern.test(path));
+  if (moved > 0 && (detail || path !== "/")) history.back();
+  else location.hash = detail ? detail[0] : "/";
 }
 
 addEventListener("keydown", (event) => {
@@ -182,14 +208,11 @@ addEventListener("keydown", (event) => {
   }
   const view = VIEWS[Number(event.key) - 1];
   if (view) location.hash = `#${view[0]}`;
-  else if (event.key === " " && event.target.tagName !== "BUTTON") setFrozen(!frozen);
+  else if (event.key === " " && !["BUTTON", "SUMMARY"].includes(event.target.tagName)) setFrozen(!frozen);
   else if (event.key === "/") main.querySelector(".search")?.focus();
   else if (event.key === "j") select(1);
   else if (event.key === "k") select(-1);
-  else if (event.key === "Enter" && event.target === document.body) {
-    const href = main.querySelector("tr.selected")?.dataset.href;
-    if (href) location.hash = href;
-  } else if (event.key === "Escape") history.length > 1 && place().path !== "/" && history.back();
+  else if (event.key === "Escape") leave();
   else if (event.key === "t") otherTheme();
   else if (event.key === "?") showHelp();
   else return;

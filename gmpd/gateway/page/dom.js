@@ -90,11 +90,63 @@ export function colour(name) {
   return found;
 }
 
+/**
+ * Give an element these children, and keep those of its nodes that are there already, by their
+ * `data-key` or their place: so focus, selection and what is being clicked stay. A node with
+ * `data-own` changes its own content.
+ */
+export function morph(el, ...children) {
+  const keyed = new Map();
+  for (const child of el.children) if (child.dataset?.key) keyed.set(child.dataset.key, child);
+  let at = el.firstChild;
+  for (let now of children.flat().filter((each) => each !== null && each !== undefined && each !== "")) {
+    if (!(now instanceof Node)) now = document.createTextNode(now);
+    const key = now.dataset?.key;
+    const old = key ? keyed.get(key) : at?.dataset?.key ? null : at;
+    if (!old || !alike(old, now)) {
+      el.insertBefore(now, at);
+      if (!key && old) at = removed(old);
+      continue;
+    }
+    if (old === at) at = at.nextSibling;
+    else el.insertBefore(old, at);
+    settle(old, now);
+  }
+  while (at) at = removed(at);
+}
+
+function alike(old, now) {
+  return old.nodeName === now.nodeName && old.dataset?.own === now.dataset?.own;
+}
+
+function removed(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
+}
+
+function settle(old, now) {
+  if (old.nodeType === Node.TEXT_NODE) return say(old, now.textContent);
+  for (const { name } of [...old.attributes]) if (!now.hasAttribute(name) && name !== "style") old.removeAttribute(name);
+  for (const { name, value } of now.attributes) {
+    if (name !== "style" && old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  if (old.style.cssText !== now.style.cssText) old.style.cssText = now.style.cssText; // as attribute the policy forbids it
+  old.copied = now.copied;
+  if (!old.dataset.own) morph(old, ...now.childNodes);
+}
+
+/** A text with `code` in it. */
+export function rich(text) {
+  return text.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
+}
+
 export function copyButton(text, label = "Copy") {
-  const button = h("button", { class: "quiet", type: "button" }, label);
+  const button = h("button", { class: "quiet", type: "button", data: { own: "copy" } }, label);
+  button.copied = text;
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
+      await navigator.clipboard.writeText(typeof button.copied === "function" ? button.copied() : button.copied);
       say(button, "Copied");
     } catch {
       say(button, "Not allowed");

@@ -1,6 +1,6 @@
 // The picture of P, M and G: the global queue, a card for each P, isolated workers, and what moves.
 
-import { bytes, colour, copyButton, count, h, rate, say, short, span, spark, svg, toggle } from "./dom.js";
+import { bytes, colour, copyButton, count, h, morph, rate, say, short, span, spark, svg, toggle } from "./dom.js";
 import { failed, finished, moves } from "./past.js";
 
 const STATES = {
@@ -12,22 +12,44 @@ const MS_SHOWN = 20;
 const EVENTS_SHOWN = 10;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Squares, one for each G, coloured by function; `total` may be more than are known. */
+/**
+ * Squares, one for each G, coloured by function; `total` may be more than are known. Each leads to
+ * the jobs of its function. Of a queue one square is in the order of Tab, and arrows go to others.
+ */
 class Squares {
   constructor(label) {
     this.more = h("span", { class: "more" });
-    this.el = h("div", { class: "squares", role: "img" });
+    this.el = h("div", { class: "squares", role: "group" });
     this.label = label;
     this.cells = [];
+    this.shown = 0;
+    this.el.addEventListener("keydown", (event) => this.#key(event));
+    this.el.addEventListener("focusin", (event) => this.#enter(this.cells.indexOf(event.target)));
+  }
+
+  #key(event) {
+    const at = this.cells.indexOf(event.target), last = this.shown - 1;
+    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
+    if (to === undefined || at < 0) return;
+    event.preventDefault();
+    this.cells[Math.max(0, Math.min(last, to))]?.focus();
+  }
+
+  #enter(at) {
+    if (at < 0 || at === this.entry) return;
+    this.cells[this.entry]?.setAttribute("tabindex", "-1");
+    this.cells[this.entry = at].setAttribute("tabindex", "0");
   }
 
   show(functions, total) {
     const shown = functions.length;
     while (this.cells.length < shown) {
-      const cell = h("i", { class: "g" });
+      const cell = h("a", { class: "g", tabindex: -1 });
       this.cells.push(cell);
       this.el.append(cell);
     }
+    this.shown = shown;
+    if (shown && !(this.entry < shown) && document.activeElement !== this.cells[this.entry]) this.#enter(0);
     this.cells.forEach((cell, i) => {
       const name = i < shown ? functions[i] : "";
       if (cell.fn !== name) {
@@ -35,6 +57,8 @@ class Squares {
         cell.hidden = !name;
         cell.style.background = name ? colour(name) : "";
         cell.title = name;
+        cell.setAttribute("aria-label", short(name));
+        cell.href = `#/jobs?function=${encodeURIComponent(name)}`;
       }
     });
     this.el.append(this.more);
@@ -53,12 +77,12 @@ class PCard {
     this.busy = spark(120, 26);
     this.fn = h("span", { class: "fn" });
     this.since = h("span", { class: "since mono" });
-    this.now = h("div", { class: "now" }, h("span", { class: "tag" }, "G"), this.fn, this.since);
+    this.now = h("a", { class: "now", href: `#/gs?p=${p}&state=running` }, h("span", { class: "tag" }, "G"), this.fn, this.since);
     this.queue = new Squares(`run queue of P${p}`);
     this.queued = h("b");
     this.ms = h("div", { class: "ms", role: "img" });
     this.msText = h("span", { class: "dim" });
-    this.parked = h("span", { class: "dim gs-text" });
+    this.parked = h("a", { class: "dim gs-text", href: `#/gs?p=${p}` });
     this.found = h("span", { class: "dim" });
     this.bar = h("div", { class: "bar" }, SOURCES.map((name) => h("i", { class: `src ${name}`, title: name })));
     this.numbers = Object.fromEntries(["jobs", "stolen", "given", "handoffs"].map((k) => [k, h("b")]));
@@ -258,16 +282,12 @@ export class Picture {
     for (const name of counts.keys()) (this.known ??= new Map()).set(name, Date.now());
     for (const [name, at] of this.known ?? []) if (Date.now() - at > 20000) this.known.delete(name);
     const rows = [...(this.known ?? new Map()).keys()].sort().slice(0, 12);
-    const text = JSON.stringify(rows.map((name) => [name, counts.get(name) ?? 0]));
-    if (this.legendText === text) return;
-    this.legendText = text;
-    this.legend.replaceChildren(...rows.map((name) => {
+    morph(this.legend, rows.length ? rows.map((name) => {
       const dot = h("i", { class: "g" });
       dot.style.background = colour(name);
-      return h("li", {}, h("a", { href: `#/jobs?function=${encodeURIComponent(name)}`, title: name }, dot,
+      return h("li", { data: { key: name } }, h("a", { href: `#/jobs?function=${encodeURIComponent(name)}`, title: name }, dot,
         h("span", {}, short(name)), h("b", { class: "mono" }, counts.get(name) ? count(counts.get(name)) : "")));
-    }));
-    if (!rows.length) this.legend.append(h("li", { class: "dim" }, "None runs or waits."));
+    }) : h("li", { class: "dim" }, "None runs or waits."));
   }
 
   #isolated(isolated) {

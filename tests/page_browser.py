@@ -1,0 +1,70 @@
+"""The live page in a real Chromium, as tests open it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no Chromium (Debian: chromium)"
+)
+#: A browser on a busy machine.
+PATIENT_MS = 60_000
+
+
+class Seen:
+    """The page, and what its console said."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.said: list[str] = []
+        page.on("console", lambda said: self.said.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+
+    def open(self, view: str = "/") -> None:
+        """A view, as it is when it has heard of the daemon."""
+        self.page.goto(f"{self.url}/#{view}")
+        self.page.wait_for_selector("body[data-link=live][data-seq]")
+
+    def sees(self, selector: str, text: str = "") -> Any:
+        """The first element that has the text, once there is one."""
+        found = self.page.locator(selector).filter(has_text=text).first
+        found.wait_for()
+        return found
+
+    def key(self, *keys: str) -> None:
+        """Press keys, one after the other."""
+        for each in keys:
+            self.page.keyboard.press(each)
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+            timeout=PATIENT_MS,
+        )
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def seen_page(browser: Any, url: str) -> Iterator[Seen]:
+    """A page whose console has said nothing at the end."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENT_MS)
+    page = Seen(context.new_page(), url)
+    yield page
+    context.close()
+    assert page.said == []
