@@ -98,7 +98,6 @@ function go() {
     here ? each.setAttribute("aria-current", "page") : each.removeAttribute("aria-current");
   }
   const Made = detail ? detail[2] : MAKE[path];
-  nav.querySelector(".on")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   shown = Made ? (views[Made.name] ??= new Made()) : picture;
   if (main.firstElementChild !== shown.el) main.replaceChildren(shown.el);
   const before = shownPath;
@@ -114,6 +113,7 @@ function go() {
 /** Another view: its beginning, or the row that led away from it. Keys go on from there. */
 async function arrive(before, loaded) {
   scrollTo(0, 0);
+  nav.querySelector(".on")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   await loaded;
   if (document.activeElement !== document.body) return;
   const from = main.querySelector(`tr a.open[href="#${CSS.escape(before)}"]`);
