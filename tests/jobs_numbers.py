@@ -50,6 +50,16 @@ def _again(log: str) -> int:
     return Path(log).stat().st_size
 
 
+def block(seconds: float) -> None:
+    """It blocks its thread."""
+    time.sleep(seconds)
+
+
+def wait_for_child(seconds: float) -> None:
+    """It waits for a child, which is known to block."""
+    gmpd.go(asyncio.sleep, seconds).result()
+
+
 async def wait(seconds: float) -> None:
     """It waits."""
     await asyncio.sleep(seconds)

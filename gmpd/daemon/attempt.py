@@ -91,11 +91,11 @@ class Attempt:
     may_be_home = True
 
     __slots__ = (
-        "adopted", "advice", "args", "began_ns", "buffers", "cancelling", "child", "data", "driven",
-        "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns", "options",
-        "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter", "slow",
-        "stepped", "task", "thread", "timer", "token", "unopened", "waits", "want", "window",
-        "worker",
+        "adopted", "advice", "args", "away_ns", "began_ns", "buffers", "cancelling", "child",
+        "data", "driven", "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns",
+        "options", "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter",
+        "slow", "stepped", "task", "thread", "timer", "token", "unopened", "waits", "want",
+        "window", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +125,8 @@ class Attempt:
         self.began_ns = 0
         self.ended_ns = 0
         self.occupied_ns = 0
+        #: Time in which it waited without P.
+        self.away_ns = 0
         self.task: asyncio.Task[Any] | None = None
         self.thread: int | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -209,11 +211,19 @@ class Attempt:
         if coro is None:
             self.args = ()
             self.ended_ns = time.monotonic_ns()
-            self.occupied_ns = self.ended_ns - self.began_ns
+            self.occupied_ns = self.ended_ns - self.began_ns - self.away_ns
         else:
-            self.occupied_ns = time.monotonic_ns() - self.began_ns
+            self.occupied_ns = time.monotonic_ns() - self.began_ns - self.away_ns
             self.adopted = True
         return coro
+
+    def blocked(self, lost_ns: int) -> None:
+        """It has ended, or given a coroutine, and had blocked: P was without it from then on."""
+        self.occupied_ns = max(0, lost_ns - self.began_ns - self.away_ns)
+
+    def was_away(self, ns: int) -> None:
+        """It has waited without P, which it has again."""
+        self.away_ns += ns
 
     def finished(self) -> None:
         """The G ended; this M holds P."""

@@ -62,7 +62,8 @@ class FreshG(Protocol):
 
     # It may have ``token``, by which a ring of events knows it; ``place``, if that is not
     # ``Place.AWAY``; ``driven``: the user's coroutine inside the one that ``start`` gave, for
-    # stacks; and ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``.
+    # stacks; ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``; ``blocked`` and
+    # ``was_away``, which tell it when it lost P as it blocked, and how long it waited without P.
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end

@@ -56,11 +56,19 @@ class Handoffs:
         A standby M takes P whenever the G releases the GIL, be it for a microsecond: so time
         decides.
         """
+        computes = m.trait is Trait.HOG or m.trait is Trait.NATIVE
+        if not computes and (blocked := getattr(m.g, "blocked", None)) is not None:
+            blocked(m.lost_ns)
         if m.trait is Trait.BLOCKED or m.trait is Trait.NATIVE:
             if time.monotonic_ns() - m.start_ns < SLICE_NS:
                 self._p.learned.ended_in_time(m.g.fn_key)
             else:
                 self._p.learned.found(m.g.fn_key, m.trait)
+
+    def on_given_back(self, m: M) -> None:
+        """The G on ``m`` has waited without P, and has it again. ``p.lock`` is held."""
+        if (away := getattr(m.g, "was_away", None)) is not None:
+            away(time.monotonic_ns() - m.lost_ns)
 
     def on_rejudged(self, m: M, tick: int, trait: Trait) -> None:
         """Sysmon looked again at a G that runs without P."""

@@ -150,6 +150,7 @@ class Ms:
     def _pass(self, m: M, heir: M, trait: Trait | None) -> None:
         """``m`` continues with its G without P. The lock is held."""
         m.trait = trait
+        m.lost_ns = time.monotonic_ns()
         self._p.detached.append(m)
         if self._p.on_detached is not None:
             self._p.on_detached(m)
@@ -355,6 +356,7 @@ class Ms:
             waiter.wait_reason = ""
             waiter.trait = None
             self._p.owner = waiter
+            self._handoffs.on_given_back(waiter)
             if self._p.ring is not None:
                 token = getattr(waiter.g, "token", 0)
                 self._p.ring.add((Kind.BACK | waiter.id << 8, time.monotonic_ns(), 0, token))

@@ -53,6 +53,7 @@ class M:
         "heir",
         "id",
         "ident",
+        "lost_ns",
         "outcome",
         "p",
         "park_lock",
@@ -85,6 +86,8 @@ class M:
         #: The result of ``start`` of a G that ended without P.
         self.outcome: Any = None
         self.start_ns = 0
+        #: When P left the G here, which runs without it.
+        self.lost_ns = 0
         #: +1 at the end of every sync G; see the delicate dance.
         self.tick = 0
         self.preempt = False

@@ -362,3 +362,15 @@ def test_top_and_trace_count_what_ran_in_the_living_workers(daemon: Daemon, tall
     for name in ("steady", "flaky"):
         assert 0 < shown[name] <= rows[name]["jobs"]
         assert took > top["seconds"] or shown[name] == rows[name]["jobs"]
+
+
+def test_the_time_on_p_is_without_that_in_which_a_job_blocked(tally: Tally) -> None:
+    for _ in range(3):
+        for fn in (jobs.block, jobs.wait_for_child):
+            tally.submit(fn, 0.4)
+            tally.settle()
+    rows = {row.name: row for row in status(tally.client).functions}
+    for fn in (jobs.block, jobs.wait_for_child):
+        row = rows[tally.name(fn)]
+        assert row.run.sum_ns > 3 * 0.4e9
+        assert row.occupied_s < 0.6, "P passed to another M"
