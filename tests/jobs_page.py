@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import gmpd
@@ -38,13 +39,17 @@ async def parked(n: int) -> None:
     for _ in range(0, n, BATCH):
         gs += [gmpd.go(receive, ch) for _ in range(min(BATCH, n - len(gs)))]
         await gmpd.gosched()
-    for g in gs:
-        await g
+    try:
+        for g in gs:
+            await g
+    finally:
+        ch.close()
 
 
-async def receive(ch: gmpd.Chan[int]) -> int:
+async def receive(ch: gmpd.Chan[int]) -> None:
     """Wait for one."""
-    return await ch.recv()
+    with suppress(gmpd.ChanClosed):
+        await ch.recv()
 
 
 def block(path: str) -> None:

@@ -67,4 +67,4 @@ def seen_page(browser: Any, url: str) -> Iterator[Seen]:
     page = Seen(context.new_page(), url)
     yield page
     context.close()
-    assert page.said == []
+    assert not page.said, page.said

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gmpd import Client
+from loadtests.page_frames import Page, gs_of
 from tests.daemon_process import Daemon
 from tests.jobs_page import block, fail, hold, parked
 from tests.page_browser import Seen, chromium, needs_chromium, seen_page
@@ -19,6 +20,7 @@ from tests.support import wait_until
 
 pytestmark = needs_chromium
 
+GS = 100_000
 #: Clicks are noted, and lead nowhere.
 NOTE_CLICKS = """() => {
   window.clicked = [];
@@ -137,6 +139,7 @@ def test_a_g_shows_its_stack_why_it_waits_and_its_job(seen: Seen, client: Client
     seen.key("Escape")
     seen.sees(".stack", "receive")
     seen.open("/gs?function=parked")
+    seen.sees("tbody tr", "G wait")
     seen.key("j", "Enter")
     seen.sees(".why[data-code=g]", "for the end of G")
     seen.sees(".g-story .step", "ran, then waited: G wait")
@@ -303,3 +306,23 @@ def test_the_focus_stays_where_it_is_while_a_table_is_looked_at_again(
             pass
         assert seen.page.evaluate("document.activeElement.outerHTML") == place
     job.cancel()
+
+
+def test_100_000_gs_do_not_freeze_it(seen: Seen, client: Client) -> None:
+    """Bounds of CPU time, as a busy machine makes frames late by itself: some 8 % of a core are
+    usual, and half a core would be felt."""
+    jobs = [client.submit(parked, GS // 2) for _ in range(2)]
+    wait_until(lambda: gs_of(client) >= GS, "all wait", timeout=60)
+    page = Page(seen.page)
+    for view in ("/", "/gs?state=waiting"):
+        found = page.measure(seen.url, view, 2.0)
+        assert found["frames"] > 1, view
+        assert found["cpu_percent"] < 50, (view, found)
+        assert found["elements"] < 5000, (view, found)
+    seen.sees(".note", "of 100k looked at")
+    seen.sees("tbody tr", "receive")
+    seen.key("j", "Enter")
+    seen.sees(".stack", "receive")
+    for job in jobs:
+        job.cancel()
+    wait_until(lambda: gs_of(client) == 0, "all have ended", timeout=60)
