@@ -48,6 +48,37 @@ async def parks(n: int) -> int:
     return n
 
 
+async def has_children(n: int) -> int:
+    """A coroutine with 500 children, each of which parks once."""
+    children = [gmpd.go(yields) for _ in range(500)]
+    for child in children:
+        await child
+    return n
+
+
+async def yields() -> None:
+    """Let others run."""
+    await gmpd.gosched()
+
+
+async def passes(n: int) -> int:
+    """Two tasks, which stay here, that hand a value to and fro 1,000 times."""
+    there, back = gmpd.Chan(), gmpd.Chan()
+    tasks = [asyncio.create_task(echo(*each)) for each in ((there, back), (back, there))]
+    await there.send(1000)
+    await asyncio.gather(*tasks)
+    return n
+
+
+async def echo(source: gmpd.Chan, sink: gmpd.Chan) -> None:
+    """Receive numbers and send the next lower ones, to 0."""
+    async for n in source:
+        if not n:
+            sink.close()
+            return
+        await sink.send(n - 1)
+
+
 def plain(client: gmpd.Client, jobs: int = 6_000) -> float:
     """Seconds for no-ops by ``submit``."""
     return _all(client, operator.neg, jobs)
@@ -56,6 +87,16 @@ def plain(client: gmpd.Client, jobs: int = 6_000) -> float:
 def coroutines(client: gmpd.Client, jobs: int = 2_000) -> float:
     """The same with coroutines that park."""
     return _all(client, parks, jobs)
+
+
+def children(client: gmpd.Client, jobs: int = 100) -> float:
+    """Jobs with 500 children each."""
+    return _all(client, has_children, jobs)
+
+
+def switches(client: gmpd.Client, jobs: int = 30) -> float:
+    """Jobs with two tasks that switch 2,000 times."""
+    return _all(client, passes, jobs)
 
 
 def trips(client: gmpd.Client, jobs: int = 300) -> float:
@@ -93,7 +134,7 @@ def main(rounds: int = 40, *, same: bool = False) -> None:
     with gmpd.Client() as client:
         status = read(client.call("status"))
         workers = {p.pid for p in status.ps if p.pid}
-        for measure in (plain, coroutines, trips):
+        for measure in (plain, coroutines, children, switches, trips):
             measure(client)
             walls, cpus, used = [], [], []
             for n in range(rounds):

@@ -22,6 +22,7 @@ from gmpd.timeouts import wait_s
 
 #: Seconds that the way to the daemon and back may take beside the workers' time.
 LINK_S = 30.0
+_COLUMNS = ("total", "min", "mean", "p99", "max")
 #: Functions that the summary shows to people; --json has all.
 FUNCTIONS_MAX = 20
 
@@ -63,10 +64,11 @@ def command(
     With --summary, print instead (with -o also) for each function, per job: its execution on P, the
     wait for P, and the time that it was blocked or ran beside P, by reason. A P whose worker does
     not answer has no track; the exit code is then 5. Workers of isolated jobs and those that have
-    left their P have tracks, too, also when they have ended; events of a killed one are lost. Steps
-    of children of `gmpd.go` are not recorded. `trace.enabled = false` switches recording off.
-    SIGUSR2 to the daemon or a worker, and a job that ran longer than `trace.slow`, leave a file for
-    --of below daemon.state_dir.
+    left their P have tracks, too, also when they have ended; events of a killed one are lost. While
+    events come faster than 10,000 a second, children of `gmpd.go`, tasks and async jobs that begin
+    have no steps, which is said. `trace.enabled = false` switches recording off. SIGUSR2 to the
+    daemon or a worker, and a job that ran longer than `trace.slow`, leave a file for --of below
+    daemon.state_dir.
     """
     if last is not None and seconds is not None:
         raise click.UsageError("--last looks back and --seconds ahead: give one of them")
@@ -107,6 +109,11 @@ def tell(app: App, daemon: Daemon, output: Path | None, *, summary: bool) -> int
     for track in daemon.tracks:
         if track.lost:
             app.say(f"{track.title}: {track.lost:,} earlier events are kept no more", level=1)
+        if paused_ns := sum(ended - began for began, ended in track.paused):
+            app.say(
+                f"{track.title}: events came so fast that steps of async jobs and children that"
+                f" began were left out for {in_words(paused_ns / 1e9)}", level=0,
+            )  # fmt: skip
     if any(track.silent for track in daemon.tracks):
         return Exit.TIMEOUT
     if any(track.missing and track.serves for track in daemon.tracks):
@@ -121,9 +128,11 @@ def _as_json(daemon: Daemon, functions: list[FunctionSummary]) -> object:
         "functions": [
             {
                 "name": about.name,
+                "kind": "children" if about.children else "jobs",
                 "jobs": about.jobs,
                 "failed": about.failed,
                 "running": about.running,
+                "partly": about.partly,
                 "ways": {way: stat.as_json() for way, stat in about.ways.items()},
             }
             for about in functions
@@ -142,11 +151,16 @@ def _print(app: App, functions: list[FunctionSummary]) -> None:
 
 
 def _lines(about: FunctionSummary) -> Iterator[str]:
-    notes = [f"{about.jobs:,} job{'s' if about.jobs != 1 else ''}"]
+    one, many = ("child", "children") if about.children else ("job", "jobs")
+    notes = [f"{about.jobs:,} {one if about.jobs == 1 else many}"]
     notes += [f"{about.failed:,} failed"] if about.failed else []
     notes += [f"{about.running:,} still running"] if about.running else []
+    notes += [f"{about.partly:,} known in part, and left out"] if about.partly else []
     yield f"{about.name}: {', '.join(notes)}"
-    yield f"  {'per job':28} {'jobs':>9} {'total':>9} {'min':>9} {'mean':>9} {'p99':>9} {'max':>9}"
+    if not about.ways:
+        yield ""
+        return
+    yield f"  {f'per {one}':28} {many:>9} " + " ".join(f"{each:>9}" for each in _COLUMNS)
     for way, stat in about.ways.items():
         yield f"  {way[:28]:28} {stat.count:>9,} {' '.join(f'{t:>9}' for t in _times(stat))}"
     yield ""

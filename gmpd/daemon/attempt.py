@@ -40,7 +40,7 @@ from gmpd.runtime.coro import AWAY, HOME, leave_fork
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.progress import Progress
 from gmpd.runtime.remote import ChanRouter
-from gmpd.runtime.ring import END, STEP, that_takes_steps
+from gmpd.runtime.ring import END, add_step, that_takes_steps
 from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
 
@@ -558,8 +558,7 @@ class _Metered:
                 attempt.occupied_ns += ended - began
                 attempt.worker.paused()
                 if ring is not None:
-                    code = ring.codes[request.__class__]
-                    ring.add((STEP | code << 8, began, ended, attempt.token))
+                    ring = add_step(ring, attempt, request.__class__, began, ended)
             error = None
             try:
                 yield request

@@ -41,7 +41,7 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.keys import KeyDirectory
 from gmpd.netpoll import Network, NetworkRouter, Poller, Router, ZapHandler
-from gmpd.runtime.ring import TURN, Kind, Ring
+from gmpd.runtime.ring import SEARCH, TURN, Kind, Ring
 from gmpd.sched import instructions as do
 from gmpd.sched.events import Draining, TurnEnded
 from gmpd.sched.histogram import Histogram
@@ -297,6 +297,8 @@ class Coordinator:
                 self.loop_lag.add(now - began)
                 if self.ring is not None and self.ring.takes_turn(began, now):
                     self._record_turn(self.ring, began, now)
+                if self._effects.searching_ns and not self.sched.stealing:
+                    self._searched(now)
                 if self.on_tick is not None:
                     self.on_tick(now)
         finally:
@@ -315,6 +317,12 @@ class Coordinator:
     def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
         ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))
         ring.settle(ended)
+
+    def _searched(self, now: int) -> None:
+        """The Ps that were asked for children have answered."""
+        if self.ring is not None:
+            self.ring.add((SEARCH, self._effects.searching_ns, now, 0))
+        self._effects.searching_ns = 0
 
     def _decide(self) -> None:
         """Execute the policy's instructions, until executing them makes no new events."""

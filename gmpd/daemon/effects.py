@@ -46,6 +46,8 @@ class Effects:
     ) -> None:
         #: Gets leases and steals.
         self.ring: Ring | None = None
+        #: Since when Ps without work search; 0: none does. The coordinator's loop clears it.
+        self.searching_ns = 0
         self.configure(config)
         self._sched = sched
         self._pool = pool
@@ -73,6 +75,7 @@ class Effects:
                 workers.tell(p, protocol.Undefine(fids))
             case do.AskChildren(p, n):
                 workers.tell(p, protocol.StealChildren(n))
+                self.searching_ns = self.searching_ns or time.monotonic_ns()
             case do.Probe(p):
                 self._probe(p)
             case do.RecoverOutcomes(p):

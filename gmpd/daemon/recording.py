@@ -17,10 +17,11 @@ from gmpd import protocol
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.runtime.coro import CoroG
+from gmpd.runtime.followed import FollowedG, FollowedSyncG, name_of
 from gmpd.runtime.gstate import on_ms
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.p import P
-from gmpd.runtime.ring import TRAIT_NAMES, Event, Kind, Ring, RingDump
+from gmpd.runtime.ring import NAME_SHIFT, TRAIT_NAMES, Event, Kind, Ring, RingDump
 from gmpd.runtime.roots import root_of
 from gmpd.runtime.timeline import Row, Timeline, What, name, read
 
@@ -47,7 +48,7 @@ def recorded(p: P, params: dict[str, int]) -> RingDump:
     """The answer to ``trace``."""
     if p.ring is None:
         return RingDump(keeps=False)
-    return p.ring.dump(params["since_ns"], params["nbytes"], running(p))
+    return p.ring.dump(params["since_ns"], params["nbytes"], running(p), alive(p, p.ring))
 
 
 def story(p: P, g: Any) -> protocol.GStory:
@@ -68,7 +69,7 @@ def _told(ring: Ring, event: Event, now: int) -> protocol.GEvent:
     kind, more, (began, ended) = Kind(event[0] & 0xFF), event[0] >> 8, event[1:3]
     reason = ""
     if kind is Kind.STEP:
-        reason = ring.codes.reasons[more]
+        reason = ring.codes.reasons[more & (1 << NAME_SHIFT) - 1]
     elif kind is Kind.HANDOFF:
         reason = TRAIT_NAMES[more >> 24 & 0xFF]
     took = max(0, ended - began) if kind in (Kind.STEP, Kind.HANDOFF) else 0
@@ -84,7 +85,19 @@ def tail(p: P, nbytes: int) -> protocol.RingTail | None:
     """The last events of a worker that is about to end, ``TAIL_BYTES`` and ``nbytes`` at most."""
     if p.ring is None or not p.ring.has_jobs:
         return None
-    return protocol.RingTail(encode(p.ring.dump(0, min(TAIL_BYTES, nbytes // 2), running(p))))
+    dump = p.ring.dump(0, min(TAIL_BYTES, nbytes // 2), running(p), alive(p, p.ring))
+    return protocol.RingTail(encode(dump))
+
+
+def alive(p: P, ring: Ring) -> bytes:
+    """Children that have events, and have not ended: their names, and since when one is called."""
+    found: list[int] = []
+    calls = on_ms(p)
+    for g in p.gs.some(RUNNING_MAX):
+        if type(g) in (FollowedG, FollowedSyncG):
+            since_ns = calls[g].start_ns if g in calls else 0
+            found += (Kind.CHILD | ring.child(name_of(g)) << 8, since_ns, 0, ~g.id)
+    return array("q", found).tobytes()
 
 
 def running(p: P) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from gmpd.daemon.trace_runs import Daemon, Run, Span, Steal, Track, all_runs
@@ -29,6 +29,8 @@ _TITLES: Final = {
 _FIRST_P, _FIRST_M, _MS_OF_P, _BESIDE = 1000, 100_000_000, 1000, 100_000
 _TURNS, _STEALS, _LEASES = 3, 4, 5
 
+#: 52 bits of tokens, which may be below 0.
+_TOKENS: Final = (1 << 52) - 1
 #: Plain jobs that took less have no states of their own: their slice on P says all.
 LONG_NS: Final = 1_000_000
 #: Counters change at most this often.
@@ -110,7 +112,8 @@ class _Converter:
         for number, track in self._tracks:
             lane = self._workers[number]
             for span in track.idle:
-                lane.add(span, "idle")
+                for slept, name in _sleeps(span, self.daemon.searches):
+                    lane.add(slept, name)
             for run in track.runs:
                 for span in run.on_p:
                     lane.add(self._kept(span), run.name, **_about(run))
@@ -143,6 +146,11 @@ class _Converter:
         for run in track.runs:
             if run.is_async:
                 steps[run.token] = [began for began, _ in run.on_p]
+            if run.child and run.on_p and lane.covers(run.arrived):
+                began = run.on_p[0][0]
+                self._link("go", [
+                    (lane.pid, lane.tid, run.arrived), (lane.pid, lane.tid, began),
+                ])  # fmt: skip
             for part in run.beside:
                 if lane.covers(part.began - 1):
                     began, on_m = max(part.began, self.daemon.since), _FIRST_M + number * _MS_OF_P
@@ -208,7 +216,7 @@ class _Converter:
 
     def _states(self, worker: int, run: Run) -> None:
         """A G's states, one after the other, inside its life."""
-        number = f"0x{worker + 1:x}{run.token:012x}"
+        number = f"0x{worker + 1:x}{run.token & _TOKENS:013x}"
         spans = [(began, ended, "running") for began, ended in run.on_p]
         spans += [(began, ended, "runnable") for began, ended in run.ready]
         spans += [(each.began, each.ended, f"waiting ({each.reason})") for each in run.blocked]
@@ -296,8 +304,28 @@ class _Converter:
         return (at - self.daemon.since) / 1e3
 
 
+def _sleeps(idle: Span, searches: Sequence[Span]) -> Iterator[tuple[Span, str]]:
+    """The parts of a P's sleep: searching while the coordinator looks for work for it."""
+    at = idle[0]
+    for began, ended in searches[max(0, bisect_left(searches, (at, 0)) - 1) :]:
+        if began >= idle[1]:
+            break
+        if ended <= at:
+            continue
+        if began > at:
+            yield (at, began), "idle"
+        until = min(ended, idle[1])
+        yield (max(began, at), until), "searching"
+        at = until
+    if at < idle[1]:
+        yield (at, idle[1]), "idle"
+
+
 def _about(run: Run) -> Json:
-    args: Json = {"token": run.token, "outcome": "runs" if run.runs else run.outcome.name.lower()}
+    about: Json = {"child": ~run.token} if run.child else {"token": run.token}
+    args: Json = about | {"outcome": "runs" if run.runs else run.outcome.name.lower()}
+    if run.maker:
+        args["made_by"] = f"child {~run.maker}" if run.maker < 0 else f"job {run.maker}"
     if run.arrived:
         args["waited_us"] = (run.began - run.arrived) / 1e3
     return args

@@ -15,12 +15,23 @@ from typing import Any, NamedTuple, TypeAlias
 from msgspec.msgpack import decode
 
 from gmpd.protocol import Outcome
-from gmpd.runtime.ring import ENDED, TRAIT_NAMES, YIELDED, Event, Kind, RingDump, rows_of
+from gmpd.runtime.ring import (
+    ENDED,
+    NAME_SHIFT,
+    TRAIT_NAMES,
+    YIELDED,
+    Event,
+    Kind,
+    RingDump,
+    rows_of,
+)
 
 #: From, to (ns).
 Span: TypeAlias = tuple[int, int]
 
 _LOW = (1 << 24) - 1
+#: A step's wait reason; above it the name of a child that has ended.
+_CODE = (1 << NAME_SHIFT) - 1
 
 
 class Beside(NamedTuple):
@@ -52,7 +63,7 @@ class Leased(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """One job on one P, as far as its ring reaches back."""
+    """One job on one P, or a child or task there, as far as its ring reaches back."""
 
     p: int
     token: int
@@ -62,6 +73,12 @@ class Run:
     is_async: bool = False
     #: It has not ended.
     runs: bool = False
+    #: It is no job: its token is ``~id`` of its G.
+    child: bool = False
+    #: The token of the G that made it, of a child; 0: it is not known.
+    maker: int = 0
+    #: Its beginning is not known any more, or the ring has no events of its rest.
+    partly: bool = False
     outcome: Outcome = Outcome.OK
     #: When its lease came; 0: not known any more.
     arrived: int = 0
@@ -92,6 +109,8 @@ class Track:
     idle: list[Span] = field(default_factory=list)
     wakes: list[tuple[int, int]] = field(default_factory=list)
     leased: list[Leased] = field(default_factory=list)
+    #: Steps of async jobs that began then, and of children that were made, were left out.
+    paused: list[Span] = field(default_factory=list)
 
 
 class Steal(NamedTuple):
@@ -122,6 +141,8 @@ class Daemon:
     turns: list[Turn] = field(default_factory=list)
     steals: list[Steal] = field(default_factory=list)
     sent: list[Leased] = field(default_factory=list)
+    #: The coordinator asked a P for children; those that were idle searched.
+    searches: list[Span] = field(default_factory=list)
     #: (at, P, epoch, whether it died).
     workers: list[tuple[int, int, int, bool]] = field(default_factory=list)
     lost: int = 0
@@ -145,6 +166,8 @@ def read(reply: Mapping[str, Any]) -> Daemon:
             daemon.steals.append(Steal(second, extra & _LOW, (extra >> 24) - 1, number))
         elif kind == Kind.LEASED:
             daemon.sent.append(_leased(what, first, second, number))
+        elif kind == Kind.SEARCH:
+            daemon.searches.append((first, second))
         elif kind in (Kind.READY, Kind.DIED):
             daemon.workers.append((first, extra, number, kind == Kind.DIED))
     return daemon
@@ -166,6 +189,12 @@ class _Events:
         self.failed: dict[int, Outcome] = {}
         self.idle: list[Span] = []
         self.leased: list[Leased] = []
+        #: Of children and tasks: number of the name, when it was made, token of its maker.
+        self.made: dict[int, Event] = {}
+        #: Since when there are no events of one; since when the call of one lasts.
+        self.left: dict[int, int] = {}
+        self.called: dict[int, int] = {}
+        self.paused: list[Span] = []
         self.reasons = reasons
         for what, first, second, token in rows:
             kind, extra = what & 0xFF, what >> 8
@@ -184,6 +213,16 @@ class _Events:
                 self.leased.append(_leased(what, first, second, token))
             elif kind == Kind.FAILED:
                 self.failed[token] = Outcome(extra)
+            else:
+                self._add_about_child(kind, extra, first, second, token)
+
+    def _add_about_child(self, kind: int, extra: int, first: int, second: int, token: int) -> None:
+        if kind == Kind.CHILD:
+            self.made[token] = extra, first, second, token
+        elif kind == Kind.LEFT:
+            self.left[token] = first
+        elif kind == Kind.PAUSED:
+            self.paused.append((first, second))
 
 
 def _track(told: Mapping[str, Any], since: int, now: int) -> Track:
@@ -205,22 +244,11 @@ def _track(told: Mapping[str, Any], since: int, now: int) -> Track:
     events = _Events(rows_of(ring.events), ring.reasons)
     track.leased = events.leased
     track.idle = [(max(began, since), ended) for began, ended in events.idle if ended > since]
-    arrivals = _Arrivals(events.leased)
-    rows = [*rows_of(ring.jobs), *rows_of(ring.running)]
-    for token, began, ran_us, number in rows:
-        ended = now if ran_us < 0 else began + ran_us * 1000
-        if ended < since:
-            continue
-        fid = ~number if number < 0 else number
-        run = Run(track.p, token, ring.names.get(fid, f"function {fid}"), began, ended, number < 0)
-        run.runs = ran_us < 0
-        run.outcome = events.failed.get(token, Outcome.OK)
-        run.arrived = min(arrivals.of(token), began)
-        if run.is_async:
-            _follow_steps(run, events)
-        else:
-            _follow_moves(run, events.moves.get(token, ()))
-        track.runs.append(run)
+    runs = (*_jobs(track.p, ring, events, now), *_children(track.p, ring, events, now))
+    track.runs = [run for run in runs if run.ended >= since]
+    track.paused = [(max(began, since), ended) for began, ended in events.paused if ended > since]
+    if ring.paused_ns:
+        track.paused.append((max(ring.paused_ns, since), now))
     track.runs.sort(key=lambda run: run.began)
     track.wakes = sorted((at, token) for token, all_at in events.wakes.items() for at in all_at)
     return track
@@ -236,6 +264,62 @@ def _titled(track: Track, told: Mapping[str, Any]) -> Track:
         left = "leaving worker" if state == "leaving" else "former worker"
         track.title, track.serves = f"{track.title}, {left} {track.pid}", False
     return track
+
+
+def _jobs(p: int, ring: RingDump, events: _Events, now: int) -> Iterator[Run]:
+    """Jobs that have ended, and those that run."""
+    arrivals = _Arrivals(events.leased)
+    for token, began, ran_us, number in (*rows_of(ring.jobs), *rows_of(ring.running)):
+        ended = now if ran_us < 0 else began + ran_us * 1000
+        fid = ~number if number < 0 else number
+        run = Run(p, token, ring.names.get(fid, f"function {fid}"), began, ended, number < 0)
+        run.runs = ran_us < 0
+        run.outcome = events.failed.get(token, Outcome.OK)
+        run.arrived = min(arrivals.of(token), began)
+        if run.is_async:
+            run.partly = token in events.left or token not in events.steps
+            _follow_steps(run, events, events.left.get(token, ended))
+        else:
+            _follow_moves(run, events.moves.get(token, ()))
+        yield run
+
+
+def _children(p: int, ring: RingDump, events: _Events, now: int) -> Iterator[Run]:
+    """Children and tasks that have events."""
+    for what, called, _, token in rows_of(ring.alive):
+        events.made.setdefault(token, (what >> 8, 0, 0, token))
+        if called:
+            events.called[token] = called
+    for token in events.made.keys() | {token for token in events.steps if token < 0}:
+        child = _child(p, token, events, ring.children, now)
+        if child is not None:
+            yield child
+
+
+def _child(p: int, token: int, events: _Events, names: Sequence[str], now: int) -> Run | None:
+    """A child or task, by its events; None if it runs in another worker."""
+    number, made, maker, _ = events.made.get(token, (0, 0, 0, token))
+    steps = events.steps.get(token, [])
+    left = events.left.get(token)
+    ends = bool(steps) and steps[-1][2] & _CODE == ENDED
+    if ends:
+        number = steps[-1][2] >> NAME_SHIFT
+    elif left is not None and not steps:
+        return None
+    name = names[number] if 0 < number < len(names) else "a child"
+    began = steps[0][0] if steps else events.called.get(token) or made or now
+    ended = steps[-1][1] if ends else left if left is not None else now
+    run = Run(p, token, name, began, ended, is_async=True, child=True, maker=maker, arrived=made)
+    run.runs = not ends and left is None
+    run.partly = not made or left is not None
+    run.outcome = events.failed.get(token, Outcome.OK)
+    moves = events.moves.get(token, ())
+    if moves or token in events.called:
+        run.is_async = False
+        _follow_moves(run, moves)
+    else:
+        _follow_steps(run, events, ended)
+    return run
 
 
 class _Arrivals:
@@ -274,34 +358,37 @@ def _follow_moves(run: Run, moves: Sequence[tuple[int, int, str]]) -> None:
         run.beside.append(Beside(at, run.ended, *beside))
 
 
-def _follow_steps(run: Run, events: _Events) -> None:
-    """An async job: its steps, and what is between them."""
+def _follow_steps(run: Run, events: _Events, until: int) -> None:
+    """A coroutine: its steps up to ``until``, and what is between them."""
     wakes = events.wakes.get(run.token, [])
     first = run.arrived or run.began
     before = -1  # the code with which the step before ended
-    at = 0
+    step = 0, 0
     for began, ended, code in events.steps.get(run.token, ()):
         if before < 0:
             run.ready.append((first, began))
         else:
-            _between(run, events, before, at, began, wakes)
+            _between(run, events, before, step, began, wakes)
         run.on_p.append((began, ended))
-        before, at = code, ended
-    if run.runs and before != ENDED:
-        if before < 0:
-            run.ready.append((first, run.ended))
-        else:
-            _between(run, events, before, at, run.ended, wakes)
+        before, step = code & _CODE, (began, ended)
+    if (run.runs or run.partly) and before != ENDED:
+        if before >= 0:
+            _between(run, events, before, step, until, wakes)
+        elif run.child:  # of a job no step is known
+            run.ready.append((first, until))
 
 
-def _between(run: Run, events: _Events, code: int, at: int, until: int, wakes: list[int]) -> None:
+def _between(
+    run: Run, events: _Events, code: int, step: Span, until: int, wakes: list[int]
+) -> None:
     """From the end of one step to the begin of the next, or to now."""
+    began, at = step
     if code == YIELDED:
         run.ready.append((at, until))
         return
     reason = events.reasons[code] if code < len(events.reasons) else "IO wait"
-    place = bisect_right(wakes, at)
-    woken = wakes[place] if place < len(wakes) and wakes[place] <= until else until
+    place = bisect_right(wakes, began)  # it may be woken before its step has ended
+    woken = max(at, wakes[place]) if place < len(wakes) and wakes[place] <= until else until
     run.blocked.append(Blocked(at, woken, reason))
     if woken < until:
         run.ready.append((woken, until))

@@ -1,5 +1,5 @@
-"""The summary of a trace: where the time of each function's jobs went (Go: the goroutine analysis
-of ``go tool trace``).
+"""The summary of a trace: where the time of each function's jobs and children went (Go: the
+goroutine analysis of ``go tool trace``).
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ class Stat:
 
 @dataclass(slots=True)
 class FunctionSummary:
-    """All jobs of one function."""
+    """All jobs, or all children, of one function."""
 
     name: str
+    #: Jobs, or children.
     jobs: int = 0
     failed: int = 0
     running: int = 0
+    #: Children of which not all is known; they are in no row.
+    partly: int = 0
+    #: They are no jobs, but children or tasks.
+    children: bool = False
     #: By way: EXECUTION, SCHEDULING, ``blocked: reason``, ``beside P: why``.
     ways: dict[str, Stat] = field(default_factory=dict)
 
@@ -59,18 +64,20 @@ def stat(values_ns: Sequence[int]) -> Stat:
 
 def summarize(runs: Iterable[Run]) -> list[FunctionSummary]:
     """Each function's jobs, the one that took most of P first."""
-    found: dict[str, FunctionSummary] = {}
-    times: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, bool], FunctionSummary] = {}
+    times: dict[tuple[str, bool], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        about = found.setdefault(run.name, FunctionSummary(run.name))
+        key = run.name, run.child
+        about = found.setdefault(key, FunctionSummary(run.name, children=run.child))
         about.jobs += 1
         about.running += run.runs
+        about.partly += run.partly
         about.failed += run.outcome is not Outcome.OK
-        for way, ns in ways_of(run).items():
-            times[run.name][way].append(ns)
-    for name, ways in times.items():
+        for way, ns in ways_of(run).items() if not run.partly else ():
+            times[key][way].append(ns)
+    for key, ways in times.items():
         order = sorted(ways, key=lambda way: (way != EXECUTION, way != SCHEDULING, way))
-        found[name].ways = {way: stat(ways[way]) for way in order}
+        found[key].ways = {way: stat(ways[way]) for way in order}
     return sorted(found.values(), key=_busyness, reverse=True)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gmpd.runtime.coro import ANY, AWAY, HOME
+from gmpd.runtime.followed import FOLLOWED
 from gmpd.runtime.g import G
 from gmpd.runtime.instrument import is_instrumented, run_instrumented
 from gmpd.runtime.internals import clear_current_task, set_running_loop
@@ -95,6 +96,8 @@ class Batches:
                 kind = type(g)
                 if home and (kind is G or kind is JobG or kind is Task):
                     g._run() if not watched else run_instrumented(p, g)
+                elif home and kind in FOLLOWED:
+                    g._run()
                 elif (place := getattr(g, "place", AWAY)) is not ANY and home is (place is AWAY):
                     aside.append(g)
                     if len(aside) >= past_max:

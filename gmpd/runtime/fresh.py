@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gmpd.runtime.callee import fn_key, fn_name
 from gmpd.runtime.coro import leave_fork
+from gmpd.runtime.followed import FOLLOWED, FollowedSyncG
 from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import requeue_deferred
 from gmpd.runtime.internals import set_running_loop
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from gmpd.runtime.p import M, P
 
 #: The kinds that the run queue holds beside fresh Gs.
-STARTED = frozenset({G, JobG, Task})
+STARTED = frozenset({G, JobG, Task, *FOLLOWED})
 #: Gs that release the GIL for long have another M stand by for P.
 STANDBY = frozenset({Trait.BLOCKED, Trait.NATIVE})
 #: ``len`` looks at this many queued Gs, one by one, for started ones.
@@ -163,7 +164,7 @@ class FreshGs:
         m.g = g
         if heir is not None:
             ms.standby(m, heir)
-        child = g.__class__ is SyncG
+        child = (kind := g.__class__) is SyncG or kind is FollowedSyncG
         tracer = p.tracer if child else None
         if tracer is not None:
             tracer(GEvent.START, g)
@@ -227,7 +228,7 @@ class FreshGs:
                 delay_s = beside_ns(rivals) / 1e9
                 self._beside_timer = self._p.p_callbacks.later(delay_s, self._start_beside)
             return True
-        if len(self._p.detached) < self._p.plain_calls or g.__class__ is SyncG:
+        if len(self._p.detached) < self._p.plain_calls or isinstance(g, SyncG):
             return False
         return not g.runs_beside()
 
@@ -251,11 +252,11 @@ class FreshGs:
         defer(g)
         if self._p.on_defer is not None:
             self._p.on_defer(g)
-        if g.__class__ is not SyncG or trait is not Trait.HOG:
+        if not isinstance(g, SyncG) or trait is not Trait.HOG:
             return
         fn = g.fn
         for queue in (self._runq.ring, self._runq.global_):
-            while queue and (first := queue[0]).__class__ is SyncG and first._fn is fn:
+            while queue and isinstance(first := queue[0], SyncG) and first._fn is fn:
                 defer(queue.popleft())
             if queue:
                 return
@@ -289,7 +290,7 @@ class FreshGs:
                 self._runq.runqput(g)
             else:
                 self._stats.finished += 1
-                if p.tracer is not None and g.__class__ is SyncG:
+                if p.tracer is not None and isinstance(g, SyncG):
                     p.tracer(GEvent.END, g)
                 g.finished()
         requeue_deferred(p)

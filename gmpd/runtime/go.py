@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from gmpd.runtime.allgs import FULL
 from gmpd.runtime.coro import EMPTY, YIELD
+from gmpd.runtime.followed import follow
 from gmpd.runtime.fresh import SyncCall
 from gmpd.runtime.g import PENDING, G
 from gmpd.runtime.internals import running_loop
@@ -86,6 +87,8 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     g._state = PENDING
     g._context = copy_context()
     p.last_goid = g.id = p.last_goid + 1
+    if p.to_follow > 0:
+        follow(p, g)
     maker = _getframe(1)
     g.made_by = maker.f_code
     at = maker.f_lasti
@@ -120,6 +123,8 @@ def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -
     g.made_at = offset(at)
     if p.tracer is not None:
         p.tracer(GEvent.CREATE, g)
+    if p.to_follow > 0:
+        follow(p, g)
     if m is None or m.g is None:
         p.gs.add(g)
         p.runq.runqput(g, True)

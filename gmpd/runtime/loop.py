@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from gmpd import pythons
 from gmpd.runtime.batch import Batches
 from gmpd.runtime.coro import is_started, leave_fork
+from gmpd.runtime.followed import follow
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G
 from gmpd.runtime.handoffs import Handoffs
@@ -175,6 +176,8 @@ class Loop(Face, metaclass=Sealed):
             task.forget_own_frames()
         if self.p.tracer is not None:
             self.p.tracer(GEvent.CREATE, task)
+        if self.p.to_follow > 0:
+            follow(self.p, task)
         return task
 
     def call_soon(  # type: ignore[override]

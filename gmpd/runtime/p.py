@@ -223,6 +223,7 @@ class P:
         "status_slots",
         "sysmon_ident",
         "sysmon_mask",
+        "to_follow",
         "tracer",
         "turns",
         "unretrieved",
@@ -292,6 +293,8 @@ class P:
         self.tracer: Tracer | None = None
         #: Keeps the last events, in a worker that traces.
         self.ring: Ring | None = None
+        #: How many of the Gs that are made before the next poll have events in it.
+        self.to_follow = 0
         #: Called while Gs are ready, at most every POLL_NS, and before P sleeps: (ns, or 0 then).
         self.on_poll: Callable[[int], None] | None = None
         #: Whether no G can ever become ready, which is reported: under ``gmpd.run``.

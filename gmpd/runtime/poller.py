@@ -77,7 +77,7 @@ class Poller:
         p.polled_ns = now
         self._netpoll(0)
         if p.ring is not None:
-            p.ring.settle(now)
+            p.to_follow = p.ring.settle(now)
         if p.on_poll is not None:
             p.on_poll(now)
         if now - self._shared_ns > SHARE_NS:
@@ -107,7 +107,7 @@ class Poller:
         p.is_idle = False
         if p.ring is not None:
             p.ring.add((IDLE, start, now, 0))
-            p.ring.settle(now)
+            p.to_follow = p.ring.settle(now)
         if self._sysmon.asleep and m is not None:
             self._sysmon.wake()
 

@@ -6,8 +6,9 @@ one is one call of a list's ``extend``; P moves them into arrays when it polls. 
 recorded when it ends, in one event: an answer also tells what runs. Jobs that ended come
 in columns, with the message that reports them: so a job costs two appends.
 
-Each step of an async job is an event. Steps of children and of plain tasks are not: their switches
-cost a few hundred nanoseconds each.
+Each step of an async job is an event. Of children and plain tasks, whose switches cost a few
+hundred nanoseconds, only some have events (``followed``): those that are made while events come
+slower than ``EVENTS_PER_S``. Their tokens are ``~id`` of the G, below 0.
 
 Any thread may add an event; the M that holds P settles and dumps.
 """
@@ -39,6 +40,14 @@ EVENTS_PER_S: Final = 10_000
 #: at 20,000 turns a second the ring would go back 3 s.
 LONG_TURN_NS: Final = 100_000
 TURN_EVERY_NS: Final = 1_000_000
+#: Children and tasks that may be made between two polls and have events: P makes up to a thousand
+#: in that time.
+FOLLOW_MAX: Final = 256
+#: Names of functions of children; others have none. In a step of one that has ended, its number is
+#: above the code.
+CHILD_NAMES_MAX: Final = 10_000
+CHILD_NAME_MAX: Final = 200
+NAME_SHIFT: Final = 16
 #: Functions whose names are kept; jobs of others are shown by number.
 NAMES_MAX: Final = 10_000
 #: Wait reasons by types; those of more types are looked up each time.
@@ -74,6 +83,14 @@ class Kind(IntEnum):
     DIED = 10
     #: Outcome; at, 0; token: a job ended otherwise than with a value.
     FAILED = 11
+    #: Name; at, token of the G that made it; token: a child or task that has events from now on.
+    CHILD = 12
+    #: 1 if it runs in another worker; at, 0; token: no steps of a G are recorded from now on.
+    LEFT = 13
+    #: 0; from, to; 0: steps of async jobs that began and of children that were made were left out.
+    PAUSED = 14
+    #: 0; from, to; 0: the coordinator asked Ps for children, and those without work searched.
+    SEARCH = 15
 
 
 #: Kinds whose token is that of a lease.
@@ -81,10 +98,14 @@ _OF_LEASES: Final = frozenset({Kind.STEP, Kind.WAKE, Kind.HANDOFF, Kind.BACK, Ki
 
 #: Numbers, not members of an enum: they are used with every step.
 STEP, WAKE, IDLE, TURN = map(int, (Kind.STEP, Kind.WAKE, Kind.IDLE, Kind.TURN))
+SEARCH, _PAUSED, _LEFT = int(Kind.SEARCH), int(Kind.PAUSED), int(Kind.LEFT)
 
 #: Numbers of the traits in HANDOFF; 0: it gave P away by a call that is known to block.
 TRAITS: Final = {None: 0, Trait.BLOCKED: 1, Trait.HOG: 2, Trait.NATIVE: 3}
 TRAIT_NAMES: Final = ("known", "blocked", "hog", "native")
+
+#: The outcomes of children, as numbers of ``protocol.Outcome``.
+OK, ERROR, CANCELLED = 0, 1, 3
 
 #: Codes of wait reasons that are none of Go's.
 ENDED, YIELDED = 0, 1
@@ -137,14 +158,20 @@ class RingDump:
     reasons: list[str] = field(default_factory=list)
     #: False: there is no ring.
     keeps: bool = True
+    #: Names of children, by their numbers.
+    children: list[str] = field(default_factory=list)
+    #: Those that have not ended: CHILD with the name; when its call began, if it is one, 0; token.
+    alive: bytes = b""
+    #: Since when steps are left out; 0: they are not.
+    paused_ns: int = 0
 
 
 class Ring:
     """The newest ``EVENTS_MAX`` events, and as many jobs, of one process."""
 
     __slots__ = (
-        "_chunk_ns", "_chunks", "_jobs", "_jobs_kept", "_new", "_resume_ns", "_turn_ns", "add",
-        "codes", "lost", "names", "takes_steps",
+        "_chunk_ns", "_chunks", "_jobs", "_jobs_kept", "_new", "_paused_ns", "_resume_ns",
+        "_turn_ns", "add", "children", "codes", "lost", "names", "takes_steps",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -152,10 +179,12 @@ class Ring:
         #: Append one event: the list's own method.
         self.add: Callable[[Event], None] = self._new.extend
         self._chunks: deque[array[int]] = deque()
-        #: Whether async jobs that begin now are to record their steps. Of one job all or none are.
+        #: Whether steps are recorded: of async jobs that begin now, and those begun before of which
+        #: none was left out.
         self.takes_steps = True
-        #: When the newest chunk began to fill, and when steps are taken again.
-        self._chunk_ns = self._resume_ns = 0
+        #: When the newest chunk began to fill, since when steps are not taken, and when they are
+        #: again.
+        self._chunk_ns = self._paused_ns = self._resume_ns = 0
         #: From when on a short turn is recorded.
         self._turn_ns = 0
         #: Of each batch, its columns one after the other, and when it was added.
@@ -166,13 +195,20 @@ class Ring:
         self.codes = Codes()
         #: Functions of jobs by their numbers.
         self.names: dict[int, str] = {}
+        #: Numbers of the names of children; 0: of all others.
+        self.children: dict[str, int] = {"": 0}
 
-    def settle(self, now_ns: int) -> None:
-        """Move new events into an array, if there are enough. P calls this when it polls."""
+    def settle(self, now_ns: int) -> int:
+        """Move new events into an array, if there are enough. P calls this when it polls. Gives how
+        many of the Gs that it makes before the next poll may have events."""
         if len(self._new) >= CHUNK * WIDTH:
             self._move(now_ns)
-        if not self.takes_steps and now_ns >= self._resume_ns:
-            self.takes_steps, self._chunk_ns = True, now_ns
+        if not self.takes_steps:
+            if now_ns < self._resume_ns:
+                return 0
+            self._chunk_ns = now_ns
+            self._resume(now_ns)
+        return FOLLOW_MAX
 
     def _move(self, now_ns: int) -> None:
         new = self._new
@@ -183,7 +219,15 @@ class Ring:
             self.lost += len(self._chunks.popleft()) // WIDTH
         self._resume_ns = self._chunk_ns + n // WIDTH * (10**9 // EVENTS_PER_S)
         self._chunk_ns = now_ns
-        self.takes_steps = now_ns >= self._resume_ns
+        if now_ns >= self._resume_ns:
+            self._resume(now_ns)
+        elif self.takes_steps:
+            self.takes_steps, self._paused_ns = False, now_ns
+
+    def _resume(self, now_ns: int) -> None:
+        if not self.takes_steps:
+            self.takes_steps = True
+            self.add((_PAUSED, self._paused_ns, now_ns, 0))
 
     def takes_turn(self, began_ns: int, ended_ns: int) -> bool:
         """Whether to record a turn of the coordinator: long ones, and one per millisecond."""
@@ -215,6 +259,15 @@ class Ring:
             del self.names[next(iter(self.names))]
         self.names[number] = name
 
+    def child(self, name: str) -> int:
+        """The number of the name of a child."""
+        number = self.children.get(name)
+        if number is None:
+            if len(self.children) >= CHILD_NAMES_MAX:
+                return 0
+            number = self.children[name[:CHILD_NAME_MAX]] = len(self.children)
+        return number
+
     def of(self, token: int, limit: int) -> list[Event]:
         """The newest ``limit`` events of a lease, the oldest first. A full ring takes a
         millisecond."""
@@ -231,7 +284,9 @@ class Ring:
                 break
         return found[-limit:]
 
-    def dump(self, since_ns: int, nbytes: int, running: bytes = b"") -> RingDump:
+    def dump(
+        self, since_ns: int, nbytes: int, running: bytes = b"", alive: bytes = b""
+    ) -> RingDump:
         """Events and jobs from about ``since_ns`` on, the newest ``nbytes``; and what runs."""
         rows = max(1, nbytes // ROW_BYTES // 2)
         tail = array("q", self._new[: len(self._new) // WIDTH * WIDTH])
@@ -249,6 +304,9 @@ class Ring:
             self.lost,
             dict(self.names),
             list(self.codes.reasons),
+            children=list(self.children),
+            alive=alive,
+            paused_ns=0 if self.takes_steps else self._paused_ns,
         )
 
     def jobs_since(self, since_ns: int) -> list[tuple[int, array[int]]]:
@@ -294,6 +352,17 @@ def _indices(column: array[int], wanted: int) -> Iterator[int]:
         while True:
             at = column.index(wanted, at + 1)
             yield at
+
+
+def add_step(ring: Ring, job: Any, yielded: type, began_ns: int, ended_ns: int) -> Ring | None:
+    """Record a step of an async job. None if events have come too fast: the rest of it is left out,
+    and the ring says so."""
+    ring.add((STEP | ring.codes[yielded] << 8, began_ns, ended_ns, job.token))
+    if ring.takes_steps or yielded is _Ended:
+        return ring
+    job.stepped = False
+    ring.add((_LEFT, ended_ns, 0, job.token))
+    return None
 
 
 def that_takes_steps(ring: Ring | None) -> Ring | None:

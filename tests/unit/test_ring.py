@@ -37,7 +37,7 @@ def test_events_are_told_in_their_order_whether_settled_or_not() -> None:
     ring = Ring()
     for n in range(2 * CHUNK + 5):
         ring.add((STEP | 3 << 8, n, n + 1, 7))
-        ring.settle(n * SLOW_NS)
+        ring.settle((n + 1) * SLOW_NS)
     events = rows_of(ring.dump(0, EVERYTHING).events)
     assert events == [(STEP | 3 << 8, n, n + 1, 7) for n in range(2 * CHUNK + 5)]
 
@@ -47,7 +47,7 @@ def test_it_keeps_the_newest_and_says_how_many_it_lost() -> None:
     total = EVENTS_MAX + 3 * CHUNK
     for n in range(total):
         ring.add((IDLE, n, n, 0))
-        ring.settle(n * SLOW_NS)
+        ring.settle((n + 1) * SLOW_NS)
     dump = ring.dump(0, EVERYTHING)
     kept = rows_of(dump.events)
     assert len(kept) <= EVENTS_MAX
@@ -88,7 +88,7 @@ def test_old_ones_are_left_out_and_so_is_what_does_not_fit() -> None:
     ring = Ring()
     for n in range(4 * CHUNK):
         ring.add((IDLE, n, n, 0))
-        ring.settle(n * SLOW_NS)
+        ring.settle((n + 1) * SLOW_NS)
     ring.add_jobs([1], [5], [0], [0])
     ring.add_jobs([2], [10**9], [0], [0])
     recent = ring.dump(3 * CHUNK, EVERYTHING)
@@ -157,7 +157,7 @@ def test_the_events_of_one_lease_are_found_the_newest_of_them() -> None:
     for n in range(3 * CHUNK):
         ring.add((STEP, n, n + 1, 7 if n % 100 == 0 else 8))
         ring.add((int(Kind.LEASED), n, 0, 7))  # its last number is the first of several
-        ring.settle(n * SLOW_NS)
+        ring.settle((n + 1) * SLOW_NS)
     assert [began for _, began, _, _ in ring.of(7, 1000)] == list(range(0, 3 * CHUNK, 100))
     assert [began for _, began, _, _ in ring.of(7, 2)] == [3000, 2900][::-1]
     assert ring.of(9, 10) == []

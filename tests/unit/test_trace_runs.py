@@ -13,7 +13,7 @@ from gmpd.daemon.trace_chrome import chrome_document, missing_of
 from gmpd.daemon.trace_runs import Daemon, Run, read
 from gmpd.daemon.trace_summary import EXECUTION, SCHEDULING, summarize
 from gmpd.protocol import Outcome
-from gmpd.runtime.ring import YIELDED, Event, Kind, RingDump
+from gmpd.runtime.ring import NAME_SHIFT, YIELDED, Event, Kind, RingDump
 from tests.chrome_check import check
 
 MS = 1_000_000
@@ -207,3 +207,78 @@ def test_the_summary_has_each_functions_ways_per_job() -> None:
     assert list(parks.ways) == [EXECUTION, SCHEDULING, "blocked: sleep"]
     assert parks.ways["blocked: sleep"].total_s == pytest.approx(0.019)
     assert summarize([]) == []
+
+
+def child_events() -> list[Event]:
+    """G 4 is made by job 6 and sleeps; G 5 is a call that loses P; of G 8 the rest is not known."""
+    ended = Kind.STEP | (1 << NAME_SHIFT) << 8
+    return [
+        (Kind.CHILD | 1 << 8, 10 * MS, 6, ~4),
+        (Kind.STEP | SLEEP << 8, 12 * MS, 13 * MS, ~4),
+        (Kind.WAKE, 30 * MS, 0, ~4),
+        (ended, 31 * MS, 32 * MS, ~4),
+        (Kind.FAILED | Outcome.CANCELLED << 8, 32 * MS, 0, ~4),
+        (Kind.CHILD | 2 << 8, 14 * MS, ~4, ~5),
+        (Kind.HANDOFF | (4 | 1 << 24) << 8, 15 * MS, 25 * MS, ~5),
+        (Kind.STEP | (2 << NAME_SHIFT) << 8, 15 * MS, 29 * MS, ~5),
+        (Kind.CHILD | 1 << 8, 33 * MS, 6, ~8),
+        (Kind.STEP | SLEEP << 8, 34 * MS, 35 * MS, ~8),
+        (Kind.LEFT, 50 * MS, 0, ~8),
+        (Kind.CHILD | 1 << 8, 60 * MS, 6, ~9),
+        (Kind.LEFT | 1 << 8, 61 * MS, 0, ~9),
+    ]
+
+
+def test_children_are_runs_of_their_own() -> None:
+    names = ["", "naps", "call"]
+    job = [(6, 9 * MS, 2000, 1)]
+    daemon = told(ring(child_events(), job, children=names))
+    naps, call, partly = sorted(
+        (run for run in daemon.tracks[0].runs if run.child), key=lambda run: -run.token
+    )
+    assert (naps.name, naps.maker, naps.arrived, naps.outcome) == (
+        "naps", 6, 10 * MS, Outcome.CANCELLED,
+    )  # fmt: skip
+    assert naps.ready == [(10 * MS, 12 * MS), (30 * MS, 31 * MS)]
+    assert naps.on_p == [(12 * MS, 13 * MS), (31 * MS, 32 * MS)]
+    assert naps.blocked == [(13 * MS, 30 * MS, "sleep")]
+    assert (call.name, call.maker, call.on_p) == ("call", ~4, [(15 * MS, 25 * MS)])
+    assert call.beside == [(25 * MS, 29 * MS, 4, "blocked")]
+    assert (partly.partly, partly.runs, partly.ended) == (True, False, 50 * MS)
+    assert partly.blocked == [(35 * MS, 50 * MS, "sleep")]
+    events = chrome_document(daemon, "1")["traceEvents"]
+    check(events)
+    assert [e["ts"] for e in events if e["name"] == "go"] == [10_000, 12_000]
+    found = {(about.children, about.name): about for about in summarize(daemon.tracks[0].runs)}
+    assert set(found) == {(False, "app:plain"), (True, "naps"), (True, "call")}
+    of_naps = found[True, "naps"]
+    assert (of_naps.name, of_naps.jobs, of_naps.partly, of_naps.failed) == ("naps", 2, 1, 1)
+    assert of_naps.ways[EXECUTION].total_s == pytest.approx(0.002)
+    assert of_naps.ways["blocked: sleep"].count == 1
+
+
+def test_what_a_child_does_now_is_told_too() -> None:
+    events = [(Kind.CHILD | 1 << 8, 10 * MS, 6, ~4), (Kind.STEP | SLEEP << 8, 12 * MS, 13 * MS, ~4)]
+    alive = [(Kind.CHILD | 1 << 8, 0, 0, ~4), (Kind.CHILD | 2 << 8, 70 * MS, 0, ~5)]
+    daemon = told(ring(events, children=["", "naps", "call"], alive=packed(alive)))
+    naps, call = daemon.tracks[0].runs
+    assert (naps.runs, naps.blocked) == (True, [(13 * MS, NOW, "sleep")])
+    assert (call.name, call.runs, call.on_p) == ("call", True, [(70 * MS, NOW)])
+
+
+def test_a_p_without_work_searches_while_others_are_asked() -> None:
+    idle = [(Kind.IDLE, 10 * MS, 40 * MS, 0), (Kind.IDLE, 50 * MS, 60 * MS, 0)]
+    asked = [
+        (Kind.SEARCH, 5 * MS, 12 * MS, 0), (Kind.SEARCH, 20 * MS, 25 * MS, 0),
+        (Kind.SEARCH, 55 * MS, 70 * MS, 0),
+    ]  # fmt: skip
+    paused = (Kind.PAUSED, 1 * MS, 3 * MS, 0)
+    daemon = told(ring([*idle, paused], paused_ns=90 * MS), coordinator=asked)
+    events = chrome_document(daemon, "1")["traceEvents"]
+    check(events)
+    found = [(e["name"], e["ts"] / 1000, e["dur"] / 1000) for e in events if e["ph"] == "X"]
+    assert [each for each in found if each[0] in ("idle", "searching")] == [
+        ("searching", 10, 2), ("idle", 12, 8), ("searching", 20, 5), ("idle", 25, 15),
+        ("idle", 50, 5), ("searching", 55, 5),
+    ]  # fmt: skip
+    assert daemon.tracks[0].paused == [(1 * MS, 3 * MS), (90 * MS, NOW)]
