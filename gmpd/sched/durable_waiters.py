@@ -39,16 +39,22 @@ class Waiters:
             if waiter not in self._of.get(id_, ()):
                 return  # it ended meanwhile
             if isinstance(answer, StoreFailure):
-                self._of[id_].remove(waiter)
+                self._remove(id_, waiter)
                 self._ports.reply(link, request, ok=False, value=answer.text)
                 return
             assert isinstance(answer, tuple), answer
             (result,) = answer
             if result is not None:
-                self._of[id_].remove(waiter)
+                self._remove(id_, waiter)
                 self._reply(waiter, result)
 
         self._ports.store(Results((id_,)), told)
+
+    def _remove(self, id_: bytes, waiter: tuple[Any, int]) -> None:
+        waiters = self._of[id_]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._of[id_]
 
     def _reply(self, waiter: tuple[Any, int], result: Any) -> None:
         link, request = waiter
