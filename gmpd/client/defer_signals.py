@@ -10,17 +10,20 @@ already. A block costs 2 µs.
 
 ``DEFER_SIGNALS.watch()`` defers nothing. It distinguishes an exception that a handler raised in the
 block from one of the block's own code, so that an interrupted step can be repeated.
+
+``CoreLock`` is a lock whose blocks defer signals, too: a client's state changes behind it alone.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what signal wraps: 0.2 us a swap instead of 3
+import _thread
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
@@ -198,3 +201,37 @@ def _no_watch() -> None:
 
 
 DEFER_SIGNALS = SignalDeferral()
+
+
+class CoreLock:
+    """The lock of a client's core and socket, ``with core_lock:``: one thread at a time.
+
+    Handlers find it open, as they run after the block. Only a finalizer (``__del__``, a weak
+    reference's callback) may run in a thread that holds it, since the collector runs anywhere: it
+    gets a RuntimeError, because it can neither continue nor wait.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock: Any = _thread.RLock()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this thread holds it."""
+        return bool(self._lock._is_owned())
+
+    def __enter__(self) -> None:
+        DEFER_SIGNALS.__enter__()
+        if self._lock._is_owned():
+            DEFER_SIGNALS.__exit__()
+            raise RuntimeError(
+                "a finalizer (__del__ or a weak reference's callback) used a client in the middle"
+                " of that client's own work, where it can wait for nothing: let the finalizer only"
+                " submit, or hand the rest to another thread"
+            )
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        DEFER_SIGNALS.__exit__()

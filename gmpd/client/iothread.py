@@ -15,7 +15,7 @@ import time
 import weakref
 from typing import Any, Protocol
 
-from gmpd.client.core_lock import CoreLock
+from gmpd.client.defer_signals import CoreLock
 from gmpd.client.finalize import LINGER_MS
 from gmpd.client.private import PrivateDaemon
 from gmpd.netpoll import Dealer, Network

@@ -39,8 +39,7 @@ from typing import Any
 
 from gmpd.client import iothread
 from gmpd.client.connection import PLAIN, ClientConnection, T
-from gmpd.client.core_lock import CoreLock
-from gmpd.client.defer_signals import DEFER_SIGNALS
+from gmpd.client.defer_signals import DEFER_SIGNALS, CoreLock
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture, Waiters, has_begun

@@ -26,11 +26,11 @@ from gmpd.codec import (
     resolve_function,
 )  # fmt: skip
 from gmpd.daemon.advice import advise, is_asked
+from gmpd.daemon.definitions import RemoteFunction
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
 from gmpd.daemon.leased import Leased
-from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import WorkerShm
 from gmpd.daemon.stream_window import StreamWindow

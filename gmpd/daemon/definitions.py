@@ -8,8 +8,33 @@ from functools import cached_property
 from gmpd import protocol
 from gmpd.codec import FunctionRef, HostedPart, learn_part
 from gmpd.daemon.declared import declared_in
-from gmpd.daemon.remote_function import RemoteFunction
 from gmpd.sched.functions import PART, REGISTERED
+
+#: A function whose calls take less than this is quick: outcomes may gather while it runs.
+QUICK_NS = 200_000
+
+
+class RemoteFunction:
+    """A function that the coordinator has defined in this worker; its first job resolves it."""
+
+    __slots__ = ("fid", "here", "is_async", "quick_ns", "ref")
+
+    def __init__(self, fid: int, ref: FunctionRef) -> None:
+        self.fid = fid
+        self.ref = ref
+        #: It was found here before: its module is imported.
+        self.here = ref.kind != "name"
+        #: Running average of its time; None while unknown.
+        self.quick_ns: int | None = None
+        #: A call of it only makes a coroutine, or an async generator. Its first call tells.
+        self.is_async = False
+
+    @property
+    def quick(self) -> bool:
+        return self.quick_ns is not None and self.quick_ns < QUICK_NS
+
+    def learn(self, ran_ns: int) -> None:
+        self.quick_ns = ran_ns if self.quick_ns is None else (self.quick_ns * 7 + ran_ns) >> 3
 
 
 class Definitions:

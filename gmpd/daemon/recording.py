@@ -15,7 +15,7 @@ from msgspec.msgpack import encode
 
 from gmpd import protocol
 from gmpd.daemon.attempt import Attempt
-from gmpd.daemon.remote_function import RemoteFunction
+from gmpd.daemon.definitions import RemoteFunction
 from gmpd.runtime.coro import CoroG
 from gmpd.runtime.followed import FollowedG, FollowedSyncG, name_of
 from gmpd.runtime.gstate import on_ms

@@ -11,7 +11,7 @@ import pytest
 
 from gmpd.codec import describe_function, encode_call
 from gmpd.daemon.attempt import Attempt
-from gmpd.daemon.remote_function import RemoteFunction
+from gmpd.daemon.definitions import RemoteFunction
 from gmpd.protocol import Outcome
 
 
