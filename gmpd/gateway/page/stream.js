@@ -684,7 +684,7 @@ export class TaskStream {
     if (!this.shown || this.offset === null || !this.view) return;
     const [from, to] = this.#window();
     const { lines, jobs, steals, handoffs } = this.tracks.summary(from, to);
-    say(this.counts, [`${count(jobs)} jobs`, steals && `${count(steals)} steals`, handoffs && `${count(handoffs)} hand-offs`].filter(Boolean).join(" · "));
+    say(this.counts, [`${this.span < BACK ? "about " : ""}${count(jobs)} jobs`, steals && `${count(steals)} steals`, handoffs && `${count(handoffs)} hand-offs`].filter(Boolean).join(" · "));
     this.canvas.setAttribute("aria-label", `Task stream, ${this.range.textContent}. ${lines.join(". ")}. ${steals} steals, ${handoffs} hand-offs.`);
     this.#legend();
     this.dirty = true;

@@ -151,8 +151,11 @@ export class Tracks {
     const made = part(since, since + told.until, told.bars, places);
     for (const [row, id, durable] of told.known) made.job.set(row, { id, durable });
     for (const [row, how] of told.failed) made.bad[row] = how;
-    for (const [at, ran] of told.idle) made.idle.push(since + at, since + at + ran);
-    made.count = told.jobs;
+    for (const [at, ran] of told.idle) {
+      made.idle.push(since + at, since + at + ran);
+      made.from = Math.min(made.from, since + at);
+    }
+    made.told = [since, since + told.until, told.jobs];
     for (let i = 0; i < made.n; i++) {
       const many = made.jobs[i] > 1, what = made.what[i];
       const below = what === WHAT.beside || (what === WHAT.async && !many);
@@ -181,7 +184,6 @@ export class Tracks {
       if (this.seenAlone.has(key)) continue; // it is told again while it is in the window
       this.seenAlone.set(key, began + each.ran_us);
       const made = part(since, chunk.until_us, [[WHAT.ran, each.began, each.ran_us, each.name, 1, each.ran_us, each.wait_us]], places);
-      made.count = 1;
       made.job.set(0, { id: each.job, durable: each.durable });
       made.lane[0] = track.settle(key, began, began + each.ran_us, 0);
       track.parts.push(made);
@@ -295,15 +297,16 @@ export class Tracks {
       let ended = 0, busy = 0;
       for (const each of track.parts) {
         if (each.to < from || each.from > to) continue;
-        if (each.to >= from) ended += each.count;
+        const [a, b, n] = each.told;
+        ended += n * Math.max(0, Math.min(1, (Math.min(b, to) - Math.max(a, from)) / Math.max(1, b - a)));
         for (let i = 0; i < each.n; i++) {
           if (each.lane[i] !== 0) continue;
-          const a = Math.max(from, each.at[i]), b = Math.min(to, each.at[i] + each.ran[i]);
-          if (b > a) busy += (b - a) * (each.jobs[i] > 1 && each.busy[i] ? Math.min(1, each.busy[i] / each.ran[i]) : 1);
+          const on = Math.min(to, each.at[i] + each.ran[i]) - Math.max(from, each.at[i]);
+          if (on > 0) busy += on * (each.jobs[i] > 1 && each.busy[i] ? Math.min(1, each.busy[i] / each.ran[i]) : 1);
         }
       }
       for (const each of track.running) if (each.lane === 0) busy += Math.max(0, Math.min(to, track.until) - Math.max(from, each.began));
-      jobs += ended;
+      jobs += ended = Math.round(ended);
       const share = Math.min(100, Math.round((100 * busy) / (to - from)));
       track.busyText = `${share} %`;
       const runs = track.running.length ? `, ${track.running.length} have begun` : "";
