@@ -223,6 +223,20 @@ def recycles(report: Report) -> list[str]:
     return [*lines, "", f"{told} {_machine(report)}"]
 
 
+def watched_hour(report: Report) -> list[str]:
+    """The memory of each process and of the page."""
+    lines = [_row(["", "early", "late", "most"]), _row(["---", *["---:"] * 3])]
+    for name, each in report["memory"].items():
+        lines.append(_row([name, *(f"{each[key]:,.1f}" for key in ("early", "late", "most"))]))
+    told = (
+        f"{report['seconds']:,} s, {report['jobs']:,} jobs ({report['jobs_per_s']:,} a second,"
+        f" {report['durable']:,} of all durable), {report['events']:,} events and"
+        f" {report['views']:,} views shown, {len(report['console'])} lines in the console; load"
+        f" {report['load']['median']}, at most {report['load']['most']};"
+    )
+    return [*lines, "", f"{told} {_machine(report)}"]
+
+
 def _both(run: Report, kind: str) -> str:
     seen = run["pings"]["parked"][kind]
     return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"
@@ -261,6 +275,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "durable": durable,
     "recycles": recycles,
     "compiled": compiled,
+    "watched_hour": watched_hour,
 }
 
 
