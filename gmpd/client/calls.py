@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 # Not when the first function goes by value: a signal handler that submits would find it half
 # imported, and one that raises would break it.
 import gmpd.codec.cloud  # noqa: F401
-from gmpd.codec import Blob, FunctionRef, describe_function, encode_call
+from gmpd import spans
+from gmpd.codec import Blob, FunctionRef, carrying, describe_function, encode_call
 from gmpd.errors import GmpdError, NoAnswer, NotAllowed, NotRegistered, Unserializable
 from gmpd.job import ATTRIBUTE, TEXT_MAX, JobOptions, options_of
 from gmpd.submit.batch import Options
@@ -83,11 +85,20 @@ def _prepare(
 
 
 def encode(
-    fn: Callable[..., Any], plain: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    fn: Callable[..., Any],
+    plain: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    header: bytes | None = None,
 ) -> tuple[FunctionRef, Blob]:
-    """A function and its arguments, ready for the wire. To be called by ``insist``."""
+    """A function and its arguments, ready for the wire. To be called by ``insist``. ``header``: of
+    a job that is submitted together with others."""
     ref = describe_function(fn)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
+    if header is None and spans.LOADED in sys.modules:
+        header = spans.submitted(ref.name)
+    if header:
+        blob = carrying(header, blob)
     needs = blob.needs
     return ref.needing(needs) if needs else ref, blob
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from itertools import islice
 from typing import Any, Protocol
 
-from gmpd import codec
+from gmpd import codec, spans
 from gmpd.client.calls import insist, refuse_durable, wire_options
 from gmpd.client.chunks import Chunk, describe_chunk, each
 from gmpd.client.futures import JobFuture
@@ -148,6 +149,10 @@ class Plan:
         #: Of all chunks, needed by hints: microseconds that they ran, bytes of arguments, results.
         self._ran_us = self._argument_bytes = self._result_bytes = 0
         self._began = time.monotonic()
+        #: The trace context of all chunks.
+        self._header = b""
+        if spans.LOADED in sys.modules:
+            self._header = spans.submitted(self._ref.name, **{"gmpd.map": True})
         #: Seconds that the caller took between results.
         self._away_s = 0.0
         #: The exception of the source: raised after the results of earlier items, as by ``map``.
@@ -196,6 +201,8 @@ class Plan:
         else:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
+        if self._header:
+            blob = codec.carrying(spans.stamped(self._header), blob)
         self._sizer.weigh(len(chunk), blob.nbytes)
         self._argument_bytes += blob.nbytes
         return ref.needing(blob.needs), self._options, blob

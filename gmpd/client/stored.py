@@ -69,13 +69,14 @@ def prepare_storable(
     overrides: dict[str, Any] | None,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    header: bytes | None = None,
 ) -> Storable:
     """A call as it goes into the store. Raises Unserializable, ValueError for a wrong option."""
     global _last
     declared, known = options_of(fn), _last
     if not known.are_of(declared, overrides):
         known = _last = StoredOptions(declared, overrides)
-    ref, blob = insist(partial(encode, fn, known.options.plain, args, kwargs))
+    ref, blob = insist(partial(encode, fn, known.options.plain, args, kwargs, header))
     if known.needs:
         ref = ref.needing(known.needs)
     return Storable(new_job_id(), ref, known.wire, blob, known.fields())

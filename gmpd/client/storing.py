@@ -6,14 +6,16 @@ One message and one transaction for each job cost ten times what they cost for a
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
+from gmpd import spans
 from gmpd.client.calls import Answer
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.stored import Storable, accepted, prepare_storable
-from gmpd.codec import Blob
+from gmpd.codec import Blob, describe_function
 
 #: Jobs of one message, and their bytes: what a loop may be busy with at a time.
 BATCH_JOBS = 1024
@@ -91,8 +93,11 @@ def storables(
     check: Callable[[Storable], None],
 ) -> Iterator[Storable]:
     """A call for each tuple of arguments. ``check`` raises for what cannot be sent."""
+    header = b""  # one span for all of them
+    if spans.LOADED in sys.modules:
+        header = spans.submitted(describe_function(fn).name, **{"gmpd.many": True})
     for args in items:
-        job = prepare_storable(fn, overrides, args, _NO_WORDS)
+        job = prepare_storable(fn, overrides, args, _NO_WORDS, header)
         check(job)
         yield job
 

@@ -5,6 +5,7 @@ functions that unpickle (``decode``, ``decode_call``, ``resolve_function``, ``de
 coordinator, gateway and command line have ``to_plain``, ``is_plain`` and ``error_summary``.
 """
 
+from gmpd.codec.carried import MARK, carried, carrying, tag_of
 from gmpd.codec.diagnose import too_large
 from gmpd.codec.error_texts import load_formatter, readable
 from gmpd.codec.failures import (
@@ -32,6 +33,7 @@ from gmpd.codec.values import (
 )
 
 __all__ = [
+    "MARK",
     "Blob",
     "Buffer",
     "ErrorSummary",
@@ -40,6 +42,8 @@ __all__ = [
     "OrElse",
     "Parts",
     "add_job_note",
+    "carried",
+    "carrying",
     "decode",
     "decode_call",
     "decode_error",
@@ -56,6 +60,7 @@ __all__ = [
     "readable",
     "resolve_function",
     "stand_in",
+    "tag_of",
     "to_plain",
     "too_large",
 ]

@@ -44,6 +44,10 @@ class Blob(NamedTuple):
         """Parts of a program that must be there before this can be decoded."""
         return ()
 
+    def with_data(self, data: bytes) -> Blob:
+        """The same with other data."""
+        return Blob(data, self.buffers)
+
 
 class _NeedyBlob(Blob):
     """A blob that refers to names of a script."""
@@ -53,6 +57,11 @@ class _NeedyBlob(Blob):
     @property
     def needs(self) -> pickles.Needs:
         return self.parts
+
+    def with_data(self, data: bytes) -> Blob:
+        blob = _NeedyBlob(data, self.buffers)
+        blob.parts = self.parts
+        return blob
 
 
 #: Types that msgpack restores exactly; subclasses (bool can have none) do not count.

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from gmpd.codec import (
+    MARK,
     Blob,
     OrElse,
     decode_call,
@@ -32,6 +33,7 @@ from gmpd.daemon.fitness import is_want
 from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
 from gmpd.daemon.leased import Leased
 from gmpd.daemon.reports import Reports
+from gmpd.daemon.run_spans import open_spans
 from gmpd.daemon.shm import WorkerShm
 from gmpd.daemon.stream_window import StreamWindow
 from gmpd.errors import LimitPassed, Unserializable
@@ -43,6 +45,7 @@ from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.ring import END, add_step, that_takes_steps
 from gmpd.runtime.roots import root
 from gmpd.runtime.turns import let_go
+from gmpd.spans import Attempted
 
 #: Results up to this size are below any limit that can be set.
 SMALL_BYTES = 1024
@@ -94,8 +97,8 @@ class Attempt:
         "adopted", "advice", "args", "away_ns", "began_ns", "buffers", "cancelling", "child",
         "data", "driven", "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns",
         "options", "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter",
-        "slow", "stepped", "task", "thread", "timer", "token", "unopened", "waits", "want",
-        "window", "worker",
+        "slow", "spans", "stepped", "task", "thread", "timer", "token", "unopened", "waits",
+        "want", "window", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +113,8 @@ class Attempt:
         self.worker = worker
         self.token = token
         self.leased: Leased | None = None
+        #: Of a job that came with a trace context of OpenTelemetry.
+        self.spans: Attempted | None = None
         self.fn = fn
         self.fn_key = fn.fid
         self.options = options
@@ -203,6 +208,8 @@ class Attempt:
             return None  # revoked: another worker has it, under another token
         coro = None
         try:
+            if self.payload[:1] == MARK:
+                open_spans(self, self.worker.loop, self._resolved, self._guarded)
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
@@ -236,6 +243,8 @@ class Attempt:
         self.task = self.driven = None
         if self.options is not None:
             self._judge(self.options.get("timeout"))
+        if self.spans is not None:
+            self.spans.end(self.outcome.name.lower(), time.monotonic_ns() - self.ended_ns)
         self.worker.ended(self)
 
     def _judge(self, limit_s: float | None) -> None:
@@ -271,18 +280,20 @@ class Attempt:
         if self.child:
             fn, args, kwargs = self._open_child()
         else:
-            ref = self.fn.ref
-            if self.fn.here:
-                fn = resolve_function(ref)
-            else:
-                fn = self.worker.firsts.resolve(self.token, ref.name, lambda: resolve_function(ref))
-                self.fn.here = True
+            fn = resolve_function(self.fn.ref) if self.fn.here else self._resolved()
             args, kwargs = decode_call(self.payload, self.buffers)
         if self.fn.quick_ns is None:  # its first call: asking takes a microsecond
             self.fn.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
         self.payload, self.buffers = b"", ()
         self.args = args, kwargs
         return fn(*args, **kwargs)
+
+    def _resolved(self) -> Callable[..., Any]:
+        """Its function, whose module may have to be imported."""
+        ref = self.fn.ref
+        fn = self.worker.firsts.resolve(self.token, ref.name, lambda: resolve_function(ref))
+        self.fn.here = True
+        return fn
 
     def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The call of a child, channels included; should that fail, it can still run at home."""
@@ -424,9 +435,10 @@ class Attempt:
             raise
 
     def _stepper(self, step: GeneratorStep) -> Callable[[], bool]:
+        part = step if self.spans is None else partial(self.spans.inside, step)
         if self.options is None or "timeout" not in self.options:
-            return step
-        return partial(self._guarded, step)
+            return part
+        return partial(self._guarded, part)
 
     async def _has_room(self, window: StreamWindow) -> None:
         if self.expired:  # it swallowed its cancellation, and its items are not wanted
@@ -485,6 +497,8 @@ class Attempt:
         if self.options is not None and is_asked(self.options) and not self.expired:
             self.advice = advise(self.options, exc, self.fn.ref)
         exc = own_error(readable(exc))
+        if self.spans is not None and not self.expired:
+            self.spans.failed(exc)
         if is_want(exc):
             self.want = exc
         self.data, self.out_buffers, self.pinned_chans = encode_error(exc, plain=plain), (), ()

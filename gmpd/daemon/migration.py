@@ -28,6 +28,7 @@ from gmpd.codec import (
     Blob,
     FunctionRef,
     add_job_note,
+    carrying,
     decode,
     decode_error,
     describe_function,
@@ -42,6 +43,7 @@ from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.roots import root_of
 from gmpd.sched.runq import half_up
+from gmpd.spans import of_child
 from gmpd.submit.batch import Batch
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.losses import death_of, worker_lost
@@ -206,6 +208,8 @@ class ChildMigration:
             ref = describe_function(g.fn)
             if is_migratable(g.fn, ref) and not _bound_here((*g.args, *g.kwargs.values())):
                 blob = encode_call(ref.name, g.args, g.kwargs)
+                if header := of_child(g.get_context()):
+                    blob = carrying(header, blob)
                 ref = ref.needing(blob.needs)
                 if blob.nbytes + len(ref.payload) <= self._value_bytes:
                     self._pinned.pop(kind_of(g.fn), None)

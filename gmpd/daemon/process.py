@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
-from gmpd import codec, cpus, inherited, rundir
+from gmpd import codec, cpus, inherited, rundir, spans
+from gmpd.daemon import output
 from gmpd.interpreter import jobs_path
+
+#: The end of a worker waits for exporters of spans for this time at most (s).
+SPANS_S = 2.0
 
 
 def settle_process(settings: dict[str, Any]) -> None:
@@ -36,6 +40,14 @@ def settle_process(settings: dict[str, Any]) -> None:
     os.environ[rundir.AROUND] = settings["client_endpoint"]
     aside = inherited.Inherited(settings["umask"], settings["variables"])
     inherited.restore(aside, settings["warnings"])
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, once what was printed, logged and traced is on its way."""
+    output.flush()
+    spans.flush(SPANS_S)
+    # Threads that block for ever in a job must not keep the process: it ends here.
+    os._exit(code)
 
 
 def _leave_alone(number: int, frame: object) -> None:

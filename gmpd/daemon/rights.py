@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from gmpd import protocol
+from gmpd.codec import tag_of
 from gmpd.errors import NotAllowed
 from gmpd.job import DECLARED, TEXT_MAX
 from gmpd.keys import AllowedClient, Role
@@ -112,7 +113,7 @@ def _check_plain(
     """Nothing in it is ever unpickled, and its results are made plain, too."""
     options = message.options
     plain = options is not None and options.plain and options.child is None and not frames
-    if not plain or not all(payload[:1] == _PLAIN_CALL for payload in message.payloads):
+    if not plain or not all(tag_of(payload) == _PLAIN_CALL for payload in message.payloads):
         raise NotAllowed(
             f"the key {client.name!r} may send plain values only, and this is none: `gmpd keys add"
             " --pickle` allows others"

@@ -22,7 +22,7 @@ import msgpack
 from gmpd import inherited, protocol, versions
 from gmpd.allocator import TRIM_BYTES
 from gmpd.codec import Blob, encode_error, stand_in, too_large
-from gmpd.daemon import output, recording
+from gmpd.daemon import output, process, recording
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in, missing_among
@@ -37,7 +37,6 @@ from gmpd.daemon.lastwords import leave_stacks, leave_words
 from gmpd.daemon.leased import Leased
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import OutcomeBatch, items
-from gmpd.daemon.process import settle_process
 from gmpd.daemon.questions import answer
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import Slot, WorkerShm
@@ -563,7 +562,7 @@ def main(argv: list[str]) -> int:
     settings = msgpack.unpackb(
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
-    settle_process(settings)
+    process.settle_process(settings)
     output.install(settings["log_form"])
     log_records.install("isolated" if settings["isolated"] else str(settings["p"]))
     shm = WorkerShm(int(argv[1]))
@@ -592,7 +591,4 @@ if __name__ == "__main__":
     from gmpd.daemon import worker
 
     stand_in()
-    code = worker.main(sys.argv)
-    output.flush()
-    # Threads that block for ever in a job must not keep the process: it ends here.
-    os._exit(code)
+    process.leave(worker.main(sys.argv))

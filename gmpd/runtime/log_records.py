@@ -67,6 +67,11 @@ def install(p: str) -> None:
     logging.setLogRecordFactory(_with_ids(logging.getLogRecordFactory(), p))
 
 
+def worker_p() -> str:
+    """The P of this worker as ``install`` has it; empty: this process is none."""
+    return _worker_p or ""
+
+
 def _with_ids(before: Callable[..., Any], p: str) -> Callable[..., logging.LogRecord]:
     def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = before(*args, **kwargs)

@@ -101,6 +101,17 @@ def test_only_plain_arguments_pass(made: Any, payload: bytes) -> None:
     rights.screen(client(pickle=True), made(payload), [b"frame"])
 
 
+@pytest.mark.parametrize("made", [submit, enqueue])
+def test_a_header_hides_nothing(made: Any) -> None:
+    def carrying(payload: bytes) -> bytes:
+        return codec.carrying(b"\x93" * 7, codec.Blob(payload)).data
+
+    rights.screen(client(), made(carrying(PLAIN)), [])
+    for payload in (carrying(PICKLE), carrying(carrying(PLAIN)), carrying(PLAIN)[:5], b"\x94"):
+        with pytest.raises(NotAllowed, match="plain values only"):
+            rights.screen(client(), made(payload), [])
+
+
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\u202e", "\x9b"])
 def test_texts_of_a_client_are_printable(text: str) -> None:
     for message in (
