@@ -56,7 +56,7 @@ def command(
     log = logs.set_up(config.daemon.log_level, config.daemon.log_format, sys.stderr)
     return serve(
         config,
-        announce=log.line if app.verbosity >= 0 else _say_nothing,  # neither waits for a reader
+        announce=log.announce if app.verbosity >= 0 else _say_nothing,
         accept_loss=accept_loss,
         reread=lambda: app.config(flags),
         watch=watch,

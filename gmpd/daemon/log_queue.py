@@ -73,6 +73,8 @@ class QueuedHandler(logging.Handler):
         repeats: Repeats | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        #: Each line is a JSON object.
+        self.is_for_programs = False
         self._out = out
         self._lines_max = lines_max
         self._bytes_max = bytes_max
@@ -111,10 +113,14 @@ class QueuedHandler(logging.Handler):
             elif due is None:  # the first one: the thread is to say so in time
                 self._queue.put(b"")
 
-    def line(self, text: str) -> None:
-        """Write a line that is no record."""
+    def announce(self, text: str) -> None:
+        """Write a line whatever the level is: bare, or as a record where lines are for programs."""
         with self._changes:
-            self._enqueue(f"{text}\n".encode("utf-8", "backslashreplace"))
+            if self.is_for_programs:
+                fields = {"name": "gmpd.serve", "levelno": logging.INFO, "levelname": "INFO"}
+                self._add(logging.makeLogRecord({**fields, "msg": text}))
+            else:
+                self._enqueue(f"{text}\n".encode("utf-8", "backslashreplace"))
 
     def flush(self) -> None:
         """Wait until what is queued is written, ``FLUSH_S`` at most."""

@@ -93,6 +93,7 @@ def queued(form: str, stream: TextIO, process: str) -> QueuedHandler:
     match form:
         case "json":
             handler.setFormatter(JsonLines(process))
+            handler.is_for_programs = True
         case "bare":
             handler.setFormatter(Console("%(name)s: %(message)s"))
         case _:

@@ -44,7 +44,7 @@ def test_lines_leave_in_order_and_flush_waits_for_them() -> None:
     handler = QueuedHandler(out)
     for n in range(50):
         handler.handle(record(str(n)))
-    handler.line("no record")
+    handler.announce("no record")
     handler.flush()
     assert out.lines == [*map(str, range(50)), "no record"]
 

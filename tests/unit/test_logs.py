@@ -153,3 +153,12 @@ def test_json_says_which_process_and_job(capsys: pytest.CaptureFixture[str]) -> 
     assert "g" not in record
     assert record["pid"] > 0
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("form", "line"), [("json", ""), ("console", "gmpd serves\n")])
+def test_an_announcement_is_a_line_of_its_form(form: str, line: str) -> None:
+    stream = io.StringIO()
+    logging.getLogger().handlers[:] = []
+    logs.set_up("error", form, stream).announce("gmpd serves")
+    text = written(stream)
+    assert text == line or json.loads(text)["message"] == "gmpd serves"
