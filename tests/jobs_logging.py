@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ import gmpd
 
 NAMES = ("gmpd_job", "gmpd_attempt", "gmpd_g", "gmpd_p", "gmpd_function")
 log = logging.getLogger("tests.jobs_logging")
+_numbers = itertools.count()
 
 
 class Said(NamedTuple):
@@ -44,8 +46,9 @@ class _Kept(logging.Handler):
 
 
 def said_by(call: Callable[[str], object], name: str) -> Said:
-    """The message of the record that ``call`` makes of ``name``."""
+    """The attributes of the record that ``call`` makes of ``name``."""
     kept = _Kept()
+    name = f"{name} {next(_numbers)}"  # other jobs log meanwhile
     log.addHandler(kept)
     try:
         call(name)

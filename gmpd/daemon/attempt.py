@@ -209,7 +209,7 @@ class Attempt:
         coro = None
         try:
             if self.payload[:1] == MARK:
-                open_spans(self, self.worker.loop, self._resolved, self._guarded)
+                open_spans(self, self.worker.loop, self._resolved)
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
@@ -308,7 +308,10 @@ class Attempt:
             raise
 
     def _invoke_guarded(self) -> Any:
-        """As ``_invoke`` for a job with a time limit."""
+        """As ``_invoke`` for a job with a time limit. An import is not interrupted: its module's
+        lock, as CPython has it, would be lost, and every job that needs the module would hang."""
+        if not (self.child or self.fn.here):
+            self._resolved()
         return self._guarded(self._invoke)
 
     def _guarded(self, part: Callable[[], T]) -> T:

@@ -33,7 +33,6 @@ def open_spans(
     attempt: Carrying,
     loop: Loop,
     resolve: Callable[[], object],
-    guarded: Callable[[Callable[[], object]], object],
 ) -> None:
     """Take the header off an attempt's call, and begin its spans in the current context.
 
@@ -42,8 +41,6 @@ def open_spans(
     header, attempt.payload = carried(attempt.payload)
     try:
         if not attempt.child:
-            if attempt.options is not None and "timeout" in attempt.options:
-                resolve = partial(guarded, resolve)
             if not attempt.may_be_home:
                 resolve = partial(loop.on_main_thread, resolve)
             resolve()

@@ -16,6 +16,7 @@ from gmpd.cli.private import private_client
 from tests import jobs_logging as jobs
 from tests.durable_daemon import Daemon
 from tests.jobs_logging import Said
+from tests.support import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,14 @@ def test_a_record_of_a_child_names_the_job_and_the_child(
 
 
 def test_children_in_another_worker_name_the_job_that_they_belong_to(client: gmpd.Client) -> None:
-    future = client.submit(jobs.wide, 60)
-    said = future.result(60)
-    assert {each.job for each in said} == {future.job_id}
-    assert {each.attempt for each in said} == {"1"}
-    assert {each.p for each in said} == {"0", "1"}
+    def migrated() -> bool:
+        future = client.submit(jobs.wide, 60)
+        said = future.result(60)
+        assert {each.job for each in said} == {future.job_id}
+        assert {each.attempt for each in said} == {"1"}
+        return {each.p for each in said} == {"0", "1"}
+
+    wait_until(migrated, "some go to the other worker", timeout=60)
 
 
 def test_jobs_of_one_message_have_their_own_ids(client: gmpd.Client) -> None:
