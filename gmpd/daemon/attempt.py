@@ -30,7 +30,7 @@ from gmpd.daemon.advice import advise, is_asked
 from gmpd.daemon.definitions import RemoteFunction
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import is_want
-from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late
+from gmpd.daemon.generator_steps import GeneratorStep, ended_or_late, until_done
 from gmpd.daemon.leased import Leased
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.run_spans import open_spans
@@ -431,10 +431,10 @@ class Attempt:
             if not self.expired:
                 call.cancel()
                 raise
-            await _until_done(call)
+            await until_done(call)
             raise
         except BaseException:  # its own, or a value cannot be sent
-            await _until_done(call)
+            await until_done(call)
             raise
 
     def _stepper(self, step: GeneratorStep) -> Callable[[], bool]:
@@ -581,17 +581,6 @@ class _Metered:
                 yield request
             except BaseException as exc:  # noqa: BLE001 - thrown into the user's coroutine
                 error = exc
-
-
-async def _until_done(future: asyncio.Future[Any]) -> None:
-    """Wait for its end, also when this is cancelled meanwhile; its outcome counts as seen."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()  # it has been seen
 
 
 def _interrupt(ident: int, error: type[BaseException] | None) -> None:

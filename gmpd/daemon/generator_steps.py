@@ -81,6 +81,17 @@ async def ended_or_late(step: GeneratorStep, call: asyncio.Future[bool]) -> None
             return
 
 
+async def until_done(future: asyncio.Future[Any]) -> None:
+    """Wait for its end, also when this is cancelled meanwhile; its outcome counts as seen."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # it has been seen
+
+
 def _waker(waiter: asyncio.Future[None]) -> Callable[..., None]:
     def wake(*_: object) -> None:
         if not waiter.done():
