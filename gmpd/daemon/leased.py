@@ -8,7 +8,7 @@ few jobs log, and all of them would pay. Counterparts: ``effects``, which sends 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import pack
+from struct import error, pack
 
 from gmpd import protocol
 
@@ -23,7 +23,12 @@ def volatile_ids(key: str, seqs: Sequence[int]) -> bytes | None:
     ids of the usual length."""
     if len(key) != 2 * PREFIX_BYTES:
         return None
-    return bytes.fromhex(key) + pack(f">{len(seqs)}I", *[seq & 0xFFFFFFFF for seq in seqs])
+    form = f">{len(seqs)}I"
+    try:
+        low = pack(form, *seqs)
+    except error:  # beyond 32 bits
+        low = pack(form, *[seq & 0xFFFFFFFF for seq in seqs])
+    return bytes.fromhex(key) + low
 
 
 class Leased:
