@@ -45,7 +45,7 @@ CODEC = ["codec/values"]
 VARIANTS: dict[str, tuple[str, str, list[list[str]]]] = {
     "pure": ("", "", []),
     "as is": ("", "cython", [RUNTIME, POLICY, CODEC]),
-    "typed": ("cython", "cython", [[*RUNTIME, "runtime/spawn"]]),
+    "typed": ("cython", "cython", [[*RUNTIME, "runtime/step", "runtime/spawn"]]),
     "mypyc": (
         "mypyc",
         "mypyc",
@@ -57,6 +57,7 @@ FIGURES = {
     "switch": "ns for a G that yields (gosched)",
     "spawn": "ns to start and finish a G",
     "channel": "ns to pass a value to a G that waits",
+    "task": "ns for an asyncio task that yields (sleep(0))",
     "policy": "ns of the coordinator's policy for a job, in batches of 64",
     "codec": "ns to pack and unpack the arguments and the result of a job",
 }
@@ -81,12 +82,13 @@ def runtime(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> dict[str, 
     from loadtests import runtime_figures as figures
 
     async def run() -> dict[str, float]:
-        tools = figures.Tools("gmpd")
+        tools, tasks = figures.Tools("gmpd"), figures.Tools("asyncio")
         await figures.switch(tools, 2_000)
         return {
             "switch": await figures.switch(tools, figures.TURNS),
             "spawn": await figures.spawn(tools, figures.BATCHES),
             "channel": await figures.channel(tools, figures.TRIPS),
+            "task": await figures.switch(tasks, figures.TURNS),
         }
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -229,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--revision", default=REVISION, help="default: that of the patches")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument(
         "--trees", type=Path, help="keep the variants here, and use those of before"
     )
@@ -248,12 +251,12 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as directory:
         trees = options.trees or Path(directory)
-        for name in VARIANTS:
+        for name in options.only:
             if not (trees / name).exists():
                 print(f"making: {name}", file=sys.stderr)
                 make(name, trees / name, options.revision)
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit it
-        report["figures"] = summarize(measure(list(VARIANTS), trees, options.rounds))
+        report["figures"] = summarize(measure(options.only, trees, options.rounds))
     text = json.dumps(report, indent=1) + "\n"
     if options.record:
         RESULTS.write_text(text)
