@@ -223,6 +223,35 @@ def recycles(report: Report) -> list[str]:
     return [*lines, "", f"{told} {_machine(report)}"]
 
 
+def watching(report: Report) -> list[str]:
+    """Each kind of watcher by the turns without one around it."""
+    heads = ["p50", "p99", "CPU of a round trip", "jobs/s", "CPU of a job"]
+    units = {
+        "p50_ms": "{:.2f} ms", "p99_ms": "{:.1f} ms", "trip_cpu_us": "{:,.0f} us",
+        "jobs_per_s": "{:,.0f}", "job_cpu_us": "{:.1f} us",
+    }  # fmt: skip
+    alone = next(iter(report["watchers"].values()))
+    lines = [_row(["", *heads]), _row(["---", *["---:"] * len(heads)])]
+    lines.append(_row(["none", *(unit.format(alone[k]["alone"]) for k, unit in units.items())]))
+    for name, each in report["watchers"].items():
+        cells = [f"x{each[key]['ratio']:.2f} ({_range(each[key])})" for key in units]
+        lines.append(_row([name, *cells]))
+    lines += ["", _row(["bytes a second to one page", "idle", "busy"])]
+    lines.append(_row(["---", "---:", "---:"]))
+    for view, rates in report["page_bytes_per_s"].items():
+        lines.append(_row([view, f"{rates['idle']:,}", f"{rates['busy']:,}"]))
+    told = (
+        f"In brackets the quartiles. Busy: {report['busy_jobs_per_s']:,} jobs a second. Load"
+        f" {' to '.join(map(str, report['load']))}."
+    )
+    return [*lines, "", f"{told} {_from(report)}"]
+
+
+def _range(seen: Report) -> str:
+    low, high = seen["quartiles"]
+    return f"{low:.2f} to {high:.2f}"
+
+
 def watched_hour(report: Report) -> list[str]:
     """The memory of each process and of the page."""
     lines = [_row(["", "early", "late", "most"]), _row(["---", *["---:"] * 3])]
@@ -275,6 +304,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "durable": durable,
     "recycles": recycles,
     "compiled": compiled,
+    "watching": watching,
     "watched_hour": watched_hour,
 }
 
