@@ -138,3 +138,6 @@ def test_a_daemon_that_stands_still_is_said_and_it_comes_back(seen: Seen, daemon
         os.kill(daemon.process.pid, signal.SIGCONT)
     seen.page.wait_for_selector("body[data-link=live]")
     wait_until(lambda: not seen.page.locator(".banner").is_visible(), "the banner has gone")
+    # The browser notes the questions of that time that had no answer.
+    assert all("503" in each for each in seen.said), seen.said
+    seen.said.clear()
