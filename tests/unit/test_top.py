@@ -7,7 +7,8 @@ import os
 import pytest
 from rich.console import Console
 
-from gmpd.cli.top import read_key, screen
+from gmpd.cli.top import read_key
+from gmpd.cli.top_picture import screen
 from gmpd.cli.top_view import (
     FUNCTION_COLUMNS,
     PS_COLUMNS,
