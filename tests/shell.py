@@ -38,6 +38,14 @@ class Shell:
             capture_output=True, text=True, timeout=50, check=False,
         )  # fmt: skip
 
+    def python(self, *words: str) -> Done:
+        """A program, by the same interpreter."""
+        return subprocess.run(
+            [sys.executable, *words],
+            env=self.env, cwd=self.directory,
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+
     def limited(self, limit: str, *words: str) -> Done:
         """The same under a limit of the shell's, such as ``-f 0``: every disk is full."""
         line = f'ulimit {limit} && exec "$0" "$@"'
