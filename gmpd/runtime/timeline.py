@@ -160,6 +160,8 @@ class _Events:
         for event in events:
             what, first, second, token = event
             kind = what & 0xFF
+            if token < 0:  # of a child or task
+                continue
             if kind == STEP:
                 if since < second <= until:
                     self.steps.append((token, first, second))

@@ -145,3 +145,14 @@ def test_of_long_jobs_that_overlap_the_longest_are_kept(add: Callable[..., None]
     told = read(ring, 0, 100 * MS, 10)
     assert (len(told.rows), told.left_out) == (20, 80)
     assert {row.token for row in told.rows} == set(range(80, 100))
+
+
+def test_children_are_no_jobs_of_a_timeline(add: Callable[..., None]) -> None:
+    ring = Ring()
+    ring.add((STEP, 10 * MS, 11 * MS, ~4))
+    ring.add((Kind.HANDOFF, 10 * MS, 20 * MS, ~5))
+    ring.add((Kind.FAILED | Outcome.ERROR << 8, 20 * MS, 0, ~5))
+    add(ring, 30 * MS, (1, 25 * MS, 3000, 8))
+    told = read(ring, 0, 100 * MS, 100)
+    assert [row.token for row in told.rows] == [1]
+    assert (told.moves, told.failed) == ([], {})
