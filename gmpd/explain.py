@@ -6,9 +6,15 @@ adds the facts of the moment (``daemon/stages.py``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
+
+#: Seconds that a worker may take to tell for which children a job waits.
+LOOK_S: Final = 1.0
+#: Functions and states of children that are named.
+KINDS_MAX: Final = 5
 
 
 class Reason(Enum):
@@ -28,6 +34,7 @@ class Reason(Enum):
     SET_ASIDE = "set_aside"
     DEAF_P = "deaf_p"
     RUNNING = "running"
+    CHILDREN = "children"
     OVERRUNNING = "overrunning"
     WITHHELD = "withheld"
     BLOCKED = "blocked"
@@ -123,7 +130,47 @@ def _running(job: Mapping[str, Any], facts: Mapping[str, Any], now: float) -> Ex
             "`gmpd stacks` shows where; a call that computes or blocks without an await belongs"
             " into a plain function",
         )
+    if facts.get("awaits"):
+        return Explanation(
+            Reason.CHILDREN,
+            f"it waits on {where}{pid}{since}{attempt} for {_children(facts)}",
+            "`gmpd stacks` shows where they are",
+        )
     return Explanation(Reason.RUNNING, f"it runs on {where}{pid}{since}{attempt}")
+
+
+def with_children(job: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A job with the children for which it waits: ``answer`` is that to ``question_of``."""
+    story: Mapping[str, Any] = {}
+    for each in answer["ps"]:
+        story = each.get("story", story)
+    found = {"awaits": story.get("awaits", 0), "children": story.get("children", [])}
+    return {**job, "stage": {**job["stage"], **found}}
+
+
+def question_of(job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The parameters of the call ``g``, whose answer tells for which children a job waits; None:
+    it does not wait for any, or cannot be asked."""
+    facts: Mapping[str, Any] = job.get("stage") or {}
+    if facts.get("stage") != "started" or facts.get("deaf"):
+        return None
+    if facts.get("on") is None or "token" not in facts:
+        return None
+    return {"p": facts["on"], "token": facts["token"], "wait_s": LOOK_S}
+
+
+def _children(facts: Mapping[str, Any]) -> str:
+    """Those that are awaited, in words: how many, and how many of each function and state."""
+    n, rows = facts["awaits"], facts["children"]
+    counted = Counter((row["function"], row["reason"] or row["state"]) for row in rows)
+    kinds = [
+        f"{function} ({state})" if many == 1 else f"{many:,} {function} ({state})"
+        for (function, state), many in counted.most_common(KINDS_MAX)
+    ]
+    others = n - sum(many for _, many in counted.most_common(KINDS_MAX))
+    kinds += [f"{others:,} others"] if others > 0 and kinds else []
+    which = f": {', '.join(kinds)}" if kinds else ""
+    return f"{n:,} child{'' if n == 1 else 'ren'}{which}"
 
 
 def _leased(job: Mapping[str, Any], facts: Mapping[str, Any]) -> Explanation:

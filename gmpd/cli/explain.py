@@ -19,7 +19,7 @@ def command(app: App, job_id: str) -> int:
     """Say in one sentence why a job waits or how it ended, and what may help."""
     with connect(app) as client:
         try:
-            told = StoredJob(id_of_word(job_id), client.ask_jobs).explain()
+            told = StoredJob(id_of_word(job_id), client.ask_jobs, client.call).explain()
         except LookupError as error:
             app.say(str(error))
             return Exit.NOT_FOUND

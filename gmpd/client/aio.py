@@ -217,7 +217,7 @@ class AsyncClient(
 
     def job(self, job_id: str) -> AsyncStoredJob:
         """A durable job by its id, enqueued by any client. Raises ValueError for what is no id."""
-        return AsyncStoredJob(parse_job_id(job_id), self.ask_jobs)
+        return AsyncStoredJob(parse_job_id(job_id), self.ask_jobs, self.call)
 
     async def _store(self, job: Storable) -> bytes:
         """Have a job stored, together with others of this turn of the loop; the id that counts."""

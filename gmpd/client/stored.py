@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from gmpd.client.calls import encode, insist, packed_options
 from gmpd.client.futures import JobFuture, decoded
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import GmpdError, UniqueHeld
-from gmpd.explain import Explanation, explain
+from gmpd.explain import Explanation, explain, question_of, with_children
 from gmpd.job import DEFAULTS, JobOptions, options_of
 from gmpd.job_ids import new_job_id, parse_job_id
 from gmpd.protocol import Outcome
@@ -153,9 +154,12 @@ class _Handle:
     in its own future only.
     """
 
-    def __init__(self, job_id: bytes, ask: Callable[..., Any]) -> None:
+    def __init__(
+        self, job_id: bytes, ask: Callable[..., Any], call: Callable[..., Any] | None = None
+    ) -> None:
         self._id = job_id
         self._ask = ask
+        self._call = call
 
     def __repr__(self) -> str:
         return f"<gmpd.{type(self).__name__} {self.id}>"
@@ -208,7 +212,11 @@ class StoredJob(_Handle):
 
     def explain(self) -> Explanation:
         """Why it waits, or how it ended: a sentence with facts, a reason, and a hint."""
-        return explain(self.info(), time.time())
+        info = self.info()
+        if self._call is not None and (question := question_of(info)) is not None:
+            with suppress(GmpdError):  # an older daemon, or one that is going
+                info = with_children(info, self._call("g", **question))
+        return explain(info, time.time())
 
     def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""
@@ -275,7 +283,11 @@ class AsyncStoredJob(_Handle):
 
     async def explain(self) -> Explanation:
         """As ``StoredJob.explain``."""
-        return explain(await self.info(), time.time())
+        info = await self.info()
+        if self._call is not None and (question := question_of(info)) is not None:
+            with suppress(GmpdError):
+                info = with_children(info, await self._call("g", **question))
+        return explain(info, time.time())
 
     async def result(self, timeout: float | None = None) -> Any:
         """Its value, when it has ended; its exception is raised. Raises TimeoutError."""

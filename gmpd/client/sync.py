@@ -156,7 +156,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
 
     def job(self, job_id: str) -> StoredJob:
         """A durable job by its id, enqueued by any client. Raises ValueError for what is no id."""
-        return StoredJob(parse_job_id(job_id), self.ask_jobs)
+        return StoredJob(parse_job_id(job_id), self.ask_jobs, self.call)
 
     def _store(self, job: Storable) -> bytes:
         """Have a job stored; the id that counts."""
@@ -202,7 +202,7 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         future = self._new_durable_future()
         future._owner = self
         future._fn_name = job.ref.name
-        future._handle = StoredJob(id_, self.ask_jobs)
+        future._handle = StoredJob(id_, self.ask_jobs, self.call)
         self._do(lambda: self._core.ask_jobs("result", [id_], future))
         return future
 

@@ -318,10 +318,11 @@ class AdminApi:
         now, since_ns = time.monotonic_ns(), None
         question = {"limit": limit, "nbytes": STACKS_BYTES // len(asked)}
         if what == "g":
-            number = params.get("id")
+            key = "token" if "token" in params else "id"
+            number = params.get(key)
             if type(p) is not int or type(number) is not int or number < 0:
-                raise ConfigError(f"a G is named by its P and its id, not {p!r} and {number!r}")
-            question["id"] = number
+                raise ConfigError(f"a G is named by its P and its {key}, not {p!r} and {number!r}")
+            question[key] = number
         if what == "trace":
             since_ns = since(params, now)
             nbytes = min(TRACE_BYTES // len(asked), self._c.config.limits.value_bytes)

@@ -25,7 +25,7 @@ def answer(
     if asked.what == "trace":
         return protocol.Answer(asked.request, encode(recorded(p, asked.params)))
     if asked.what == "g":
-        return protocol.Answer(asked.request, _one(p, asked.params["id"]))
+        return protocol.Answer(asked.request, _one(p, _number(asked.params, attempts)))
     if asked.what == "timeline":
         return protocol.Answer(asked.request, encode(timeline(p, attempts, asked.params)))
     limit, nbytes = asked.params["limit"], asked.params["nbytes"]
@@ -43,6 +43,15 @@ def answer(
             assert_never(asked.what)
     value = protocol.StackDump(text=dump.text, gs=dump.gs, shown=dump.shown)
     return protocol.Answer(asked.request, value)
+
+
+def _number(params: dict[str, int], attempts: Mapping[int, Attempt]) -> int:
+    """The id of the G that is asked for; 0 if its lease has ended."""
+    token = params.get("token")
+    if token is None:
+        return params["id"]
+    attempt = attempts.get(token)
+    return 0 if attempt is None else attempt.id
 
 
 def _one(p: P, number: int) -> protocol.StackDump:

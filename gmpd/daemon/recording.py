@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from msgspec.msgpack import encode
 
@@ -18,8 +18,10 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.definitions import RemoteFunction
 from gmpd.runtime.coro import CoroG
 from gmpd.runtime.followed import FollowedG, FollowedSyncG, name_of
+from gmpd.runtime.glist import row
 from gmpd.runtime.gstate import on_ms
 from gmpd.runtime.jobg import JobG
+from gmpd.runtime.joins import awaited
 from gmpd.runtime.p import P
 from gmpd.runtime.ring import NAME_SHIFT, TRAIT_NAMES, Event, Kind, Ring, RingDump
 from gmpd.runtime.roots import root_of
@@ -56,12 +58,14 @@ def story(p: P, g: Any) -> protocol.GStory:
     own: Any = g._job if isinstance(g, JobG) else g
     job = root_of(g._context) if isinstance(g, CoroG) and not isinstance(g, JobG) else own
     token = job.token if isinstance(job, Attempt) else 0
-    ring = p.ring
-    if ring is None or not isinstance(own, Attempt):
-        return protocol.GStory(token=token, events=[])
-    now = time.monotonic_ns()
+    ring, now = p.ring, time.monotonic_ns()
+    found = [] if ring is None or not isinstance(own, Attempt) else ring.of(token, EVENTS_MAX)
+    awaits, children = awaited(p, g)
     return protocol.GStory(
-        token=token, events=[_told(ring, event, now) for event in ring.of(token, EVENTS_MAX)]
+        token=token,
+        events=[] if ring is None else [_told(ring, event, now) for event in found],
+        awaits=awaits,
+        children=[cast("protocol.GRow", row(child, None)._asdict()) for child in children],
     )
 
 

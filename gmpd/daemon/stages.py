@@ -45,6 +45,7 @@ def _on_p(job: Job, record: PRecord, now: int) -> dict[str, Any]:
     isolated = record.p >= ISOLATED_FROM
     return {
         "on": None if isolated else p_of(record.p),
+        "token": job.token,
         "isolated": isolated,
         "deaf": record.is_deaf_for(DEAF_NS, now),
         "deaf_s": (now - record.deaf_ns) / 1e9 if record.deaf else 0.0,

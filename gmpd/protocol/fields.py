@@ -405,10 +405,13 @@ class GEvent(TypedDict):
 
 
 class GStory(TypedDict):
-    """Of one G: ``token`` of the lease that it belongs to, 0 if none; its last events."""
+    """Of one G: ``token`` of the lease that it belongs to, 0 if none; its last events; how many
+    children it waits for, and some of them."""
 
     token: Number
     events: Annotated[list[GEvent], Meta(max_length=ROWS_MAX)]
+    awaits: Number
+    children: Annotated[list[GRow], Meta(max_length=ROWS_MAX)]
 
 
 class StackDump(TypedDict):

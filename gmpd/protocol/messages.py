@@ -405,7 +405,7 @@ class Ask(Envelope, tag=40):
     ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
     ``gs``: ``limit`` of them as rows. ``trace``: the events since ``since_ns``, ``nbytes`` at most.
     ``timeline``: jobs from ``since_ns`` to ``until_ns`` in about ``rows`` rows.
-    ``g``: the G ``id``, with its stack and its story.
+    ``g``: the G ``id``, or that of the lease ``token``, with its stack and its story.
     """
 
     request: Number

@@ -33,6 +33,8 @@ QUEUED = {"stage": "queued", "stalled": "", "waiting": 7, "isolated": False, "is
 ON_P1 = {"stage": "leased", "on": 1, "isolated": False, "deaf": False, "deaf_s": 0.0,
          "aside": False, "withheld": False, "ahead": 0, "running": "m:slow"}  # fmt: skip
 STARTED = {**ON_P1, "stage": "started"}
+CHILD = {"function": "m:part", "state": "waiting", "reason": "sleep"}
+FRESH = {"function": "m:part", "state": "runnable", "reason": ""}
 RUNS = {"state": "running", "p": 1, "pid": 7, "began": NOW - 5}
 LIMIT = {"key": "api", "at_once": 4, "inside": 4, "starts": 10, "started": 3, "per_s": 1.0,
          "waiting": 120}  # fmt: skip
@@ -66,6 +68,12 @@ TABLE: list[tuple[Reason, str, dict[str, Any]]] = [
      {"stage": {**ON_P1, "deaf": True, "deaf_s": 2.0}}),
     (Reason.RUNNING, "it runs on P1 (pid 7) for 5 s, attempt 2",
      {**RUNS, "stage": STARTED, "attempt": 2}),
+    (Reason.CHILDREN, "it waits on P1 (pid 7) for 5 s for 1 child: m:part (sleep)",
+     {**RUNS, "stage": {**STARTED, "awaits": 1, "children": [CHILD]}}),
+    (Reason.CHILDREN, "for 2,000 children: 2 m:part (sleep), m:part (runnable), 1,997 others",
+     {**RUNS, "stage": {**STARTED, "awaits": 2000, "children": [CHILD, CHILD, FRESH]}}),
+    (Reason.CHILDREN, "for 3 children",
+     {**RUNS, "stage": {**STARTED, "awaits": 3, "children": []}}),
     (Reason.RUNNING, "it runs on a worker of its own (pid 7)",
      {**RUNS, "p": None, "stage": {**STARTED, "on": None}}),
     (Reason.DEAF_P, "it runs on P1 (pid 7) for 5 s, whose loop has made no round for 2 s",

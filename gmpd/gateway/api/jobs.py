@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from gmpd.explain import explain
+from gmpd.explain import explain, question_of, with_children
 from gmpd.gateway.api import shapes
 from gmpd.gateway.api.questions import Questions
 from gmpd.job_ids import new_job_id
@@ -112,7 +112,10 @@ async def show(ask: Questions, params: shapes.OfJob) -> shapes.JobStory:
     story = await ask.ask_jobs("story", bytes.fromhex(params.id))
     job = readable(found)
     facts = {"limit": found.get("waits_for"), "stage": found.get("stage")}
-    told = explain(structs.asdict(job) | facts, time.time())
+    told_of = structs.asdict(job) | facts
+    if (question := question_of(told_of)) is not None:
+        told_of = with_children(told_of, await ask.call("g", **question))
+    told = explain(told_of, time.time())
     return shapes.JobStory(
         job=job,
         why=why(told.reason.value, told.text, told.hint, told.facts),
