@@ -16,6 +16,7 @@ from gmpd.cli.exits import Exit
 from gmpd.cli.link import connect
 from gmpd.daemon.trace_chrome import chrome_document, missing_of
 from gmpd.daemon.trace_dumps import read_dump
+from gmpd.daemon.trace_go import go_trace
 from gmpd.daemon.trace_runs import Daemon, all_runs, read
 from gmpd.daemon.trace_summary import FunctionSummary, Stat, in_words, summarize
 from gmpd.timeouts import wait_s
@@ -39,6 +40,10 @@ FUNCTIONS_MAX = 20
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Where to write it; a name that ends with .gz is compressed.",
 )  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(["chrome", "go"]), default="chrome", show_default=True,
+    help="go: for `go tool trace` of Go 1.22 and newer, not for Perfetto.",
+)  # fmt: skip
 @click.option("--summary", is_flag=True, help="Print where the time of each function's jobs went.")
 @click.option(
     "--of", "dump", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
@@ -54,6 +59,7 @@ def command(
     last: float | None,
     seconds: float | None,
     output: Path | None,
+    form: str,
     summary: bool,
     dump: Path | None,
     timeout: float,
@@ -81,22 +87,20 @@ def command(
             told = read_dump(dump)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        return tell(app, read(told), output, summary=summary)
+        return tell(app, read(told), output, form=form, summary=summary)
     last_s = seconds or last or 10.0
     with connect(app) as client:
         if seconds is not None:
             app.say(f"recording for {seconds:g} s", level=0)
             time.sleep(wait_s(seconds))
         reply = client.call("trace", last_s=last_s, wait_s=timeout, timeout=timeout + LINK_S)
-    return tell(app, read(reply), output, summary=summary)
+    return tell(app, read(reply), output, form=form, summary=summary)
 
 
-def tell(app: App, daemon: Daemon, output: Path | None, *, summary: bool) -> int:
+def tell(app: App, daemon: Daemon, output: Path | None, *, form: str, summary: bool) -> int:
     """Write the file, print the summary; say what is missing."""
     if output is not None:
-        data = json.dumps(chrome_document(daemon, __version__)).encode()
-        output.write_bytes(gzip.compress(data, 6) if output.suffix == ".gz" else data)
-        app.say(f"{output}: {len(data):,} bytes of JSON; https://ui.perfetto.dev opens it")
+        _write(app, daemon, output, form)
     if summary:
         functions = summarize(all_runs(daemon))
         if app.as_json:
@@ -119,6 +123,16 @@ def tell(app: App, daemon: Daemon, output: Path | None, *, summary: bool) -> int
     if any(track.missing and track.serves for track in daemon.tracks):
         return Exit.CONFIG
     return Exit.OK
+
+
+def _write(app: App, daemon: Daemon, output: Path, form: str) -> None:
+    if form == "go":
+        data, opens = go_trace(daemon), f"`go tool trace {output}`"
+    else:
+        data = json.dumps(chrome_document(daemon, __version__)).encode()
+        opens = "https://ui.perfetto.dev"
+    output.write_bytes(gzip.compress(data, 6) if output.suffix == ".gz" else data)
+    app.say(f"{output}: {len(data):,} bytes; {opens} opens it")
 
 
 def _as_json(daemon: Daemon, functions: list[FunctionSummary]) -> object:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,24 @@ def test_the_summary_says_where_the_time_went(daemon: Shell) -> None:
     assert "scheduling wait" in parks
     people = daemon("trace", "--last", "600", "--summary")
     assert "load:blocks: 1 job\n" in people.stdout
+
+
+def test_go_reads_a_trace_in_its_format(daemon: Shell) -> None:
+    done = daemon("trace", "--last", "600", "--format", "go", "-o", "t.gotrace")
+    assert done.returncode == 0, done.stderr
+    path = daemon.directory / "t.gotrace"
+    assert path.read_bytes().startswith(b"go 1.22 trace\0\0\0")
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("there is no go")
+    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True)
+    if tuple(map(int, version.stdout.removeprefix("go").split(".")[:2])) < (1, 23):
+        pytest.skip("it is older than the format")
+    words = [go, "tool", "trace", "-d=parsed", str(path)]
+    parsed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert parsed.returncode == 0, parsed.stderr
+    assert "load:blocks" in parsed.stdout
+    assert 'Reason="beside P: blocked"' in parsed.stdout
 
 
 def test_a_stopped_worker_has_no_track_and_is_named(daemon: Shell) -> None:
