@@ -45,7 +45,7 @@ def play(story: Story, size: tuple[int, int] = (80, 24), words: str = "") -> Non
 
 
 async def until(pilot: Pilot[None], fact: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not fact():
             await pilot.pause(0.01)
 
