@@ -163,7 +163,7 @@ export class GView extends Detail {
       ]),
       h("h3", {}, "Stack"), h("pre", { class: "stack", tabindex: 0, "aria-label": "stack" }, told.stack),
       h("h3", {}, "Story"),
-      told.story.length ? "" : h("p", { class: "dim" }, g.job ? "No event of it is kept." : "Events of children and tasks are not recorded: their switches are too cheap for that."),
+      told.story.length ? "" : h("p", { class: "dim" }, g.job ? "No event of it is kept." : "gmpd trace has the last events of children and tasks."),
       h("ol", { class: "g-story" }, [...told.story].reverse().map((each) => h("li", { class: each.kind },
         h("span", { class: "mono dim" }, `${span(each.ago_s)} ago`), h("span", {}, EVENTS[each.kind](each)),
         h("span", { class: "mono dim" }, each.took_s ? span(each.took_s) : "")))),
