@@ -311,10 +311,10 @@ export class TaskStream {
     this.context.fillRect(x, y, Math.max(1, this.x(b) - x), tall);
   }
 
-  /** The bars of one part, in the order of their beginnings; what is less than a pixel is drawn once. */
+  /** The bars of one part, in the order of their beginnings; of those below a pixel two are drawn in each. */
   #bars(row, part, from, to) {
     const c = this.context, names = this.tracks.names;
-    const last = new Int32Array(row.lanes + 1).fill(-1), was = new Int32Array(row.lanes + 1).fill(-1);
+    const last = new Int32Array(row.lanes + 1).fill(-1), was = new Int32Array(row.lanes + 1).fill(-1), again = new Uint16Array(row.lanes + 1);
     let colourNow = "", alphaNow = 1;
     const paint = (fill, alpha) => {
       if (colourNow !== fill) c.fillStyle = colourNow = fill;
@@ -327,8 +327,11 @@ export class TaskStream {
       if (lane < 0 || lane > row.lanes) continue;
       const x = Math.max(this.x(a), this.left - 2), w = Math.min(this.x(b), this.width + 2) - x;
       const pixel = Math.floor(x);
-      if (w < 1 && pixel === last[lane] && part.name[i] === was[lane]) continue;
-      if (w < 1) [last[lane], was[lane]] = [pixel, part.name[i]];
+      if (w < 1 && pixel === last[lane] && (part.name[i] === was[lane] || again[lane]++ > 0)) continue;
+      if (w < 1) {
+        if (pixel !== last[lane]) again[lane] = 0;
+        [last[lane], was[lane]] = [pixel, part.name[i]];
+      }
       this.shownBars++;
       const name = names[part.name[i]], y = this.#lane(row, lane);
       const dimmed = this.only && this.only !== name ? 0.16 : 1;
