@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import re
 from pathlib import Path
 
@@ -47,6 +48,10 @@ def test_modules_import_each_other_and_nothing_from_elsewhere() -> None:
         # Texts never become HTML, and a namespace is no address.
         assert "innerHTML" not in text
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    order = graphlib.TopologicalSorter(
+        {name: re.findall(r'from "\./([^"]+)"', text) for name, text in MODULES.items()}
+    )
+    assert [*order.static_order()][-1] == "app.js", "no circle: each is read after what it needs"
     styles = (PAGE / "style.css").read_text()
     assert "url(" not in styles
     assert "@import" not in styles
