@@ -135,7 +135,7 @@ def test_a_g_shows_its_stack_why_it_waits_and_its_job(seen: Seen, client: Client
     seen.sees(".why[data-code=receive]", "for a value from a channel")
     seen.page.get_by_role("link", name=job.job_id).focus()
     seen.key("Enter")
-    seen.sees(".why[data-code=running]", "It runs on P")
+    seen.sees(".why[data-code=children]", "for 1 child: receive (chan receive)")
     seen.key("Escape")
     seen.sees(".stack", "receive")
     seen.open("/gs?function=parked")
