@@ -205,6 +205,27 @@ def test_a_hand_off_is_marked_and_a_stopped_worker_is_named(
     seen(lambda: re.search(r"P1: \d+ jobs", stream.words()), "it is back")
 
 
+def test_a_finger_that_the_browser_took_to_scroll_is_not_one_of_a_pinch(
+    stream: Stream,
+) -> None:
+    stream.open("?span=4&ago=10")
+    touch = stream.page.context.new_cdp_session(stream.page)
+    box = stream.page.locator(".ts-canvas").bounding_box()
+
+    def finger(kind: str, *xs: float) -> None:
+        points = [{"x": box["x"] + x, "y": box["y"] + 20} for x in xs]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    finger("touchStart", 300)
+    finger("touchCancel")
+    finger("touchStart", 300)
+    for x in (320, 400, 500):
+        finger("touchMove", x)
+    finger("touchEnd")
+    # It pans: the span stays.
+    stream.page.wait_for_url(re.compile(r"#/\?span=4&ago=1[01]\.\d+"))
+
+
 def test_it_fits_a_narrow_screen_and_asks_only_while_it_is_seen(
     stream: Stream, client: Client
 ) -> None:

@@ -23,7 +23,7 @@ export class Pointer {
     on("pointerdown", (event) => this.#down(event));
     on("pointermove", (event) => this.#move(event));
     on("pointerup", (event) => this.#up(event));
-    on("pointercancel", () => this.#drop());
+    on("pointercancel", (event) => this.#cancel(event));
     on("pointerleave", () => this.#leave());
     on("dblclick", () => stream.showAll());
     on("keydown", (event) => this.#key(event));
@@ -115,6 +115,12 @@ export class Pointer {
       if (hit?.opens) location.hash = `#/jobs/${hit.job}`;
     }
     this.stream.redraw();
+  }
+
+  /** The browser took the finger: it scrolls. */
+  #cancel(event) {
+    this.touches.delete(event.pointerId);
+    this.#drop();
   }
 
   #drop() {
