@@ -81,7 +81,8 @@ class QueuedHandler(logging.Handler):
         self._repeats = repeats or Repeats()
         #: Reentrant: a signal handler may log while its thread does.
         self._changes = threading.RLock()
-        #: Lines; an empty one wakes the thread; a lock is released when its turn comes.
+        #: Lines; an empty one wakes the thread; a lock is released when its turn comes; None ends
+        #: the thread. Each thread has its own.
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         #: Lines and bytes, put in and written; each changed by one side only.
         self._put = self._put_bytes = self._written = self._written_bytes = 0
@@ -133,6 +134,15 @@ class QueuedHandler(logging.Handler):
             self._queue.put(turn)
         turn.acquire(timeout=FLUSH_S)
 
+    def close(self) -> None:
+        """End the thread when it has written what is queued. A later record starts another one:
+        `logging` closes handlers at the end of the process, and there may be words after that."""
+        with self._changes:
+            if self._is_started and not self._is_forked:
+                self._queue.put(None)
+                self._queue, self._is_started = queue.SimpleQueue(), False
+        super().close()
+
     def _summarise(self, now: float, *, early: bool = False) -> None:
         for summary in self._repeats.take(now, early=early):
             self._add(summary.record)
@@ -158,7 +168,7 @@ class QueuedHandler(logging.Handler):
 
     def _start(self) -> bool:
         try:
-            start_new_thread(self._write_lines, ())
+            start_new_thread(self._write_lines, (self._queue,))
         except RuntimeError:  # the system has no thread to give: there may be one later
             return False
         self._is_started = True
@@ -171,14 +181,16 @@ class QueuedHandler(logging.Handler):
 
     # -- the thread --------------------------------------------------------------------------------
 
-    def _write_lines(self) -> None:
+    def _write_lines(self, lines: queue.SimpleQueue[Any]) -> None:
         while True:
             try:
-                item = self._queue.get(timeout=self._repeats.due_s(time.monotonic()))
+                item = lines.get(timeout=self._repeats.due_s(time.monotonic()))
             except queue.Empty:
                 with self._changes:
                     self._summarise(time.monotonic())
                 continue
+            if item is None:
+                return
             if isinstance(item, bytes):
                 if item:
                     self._write(item)

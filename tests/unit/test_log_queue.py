@@ -6,12 +6,15 @@ import logging
 import os
 import threading
 from _thread import allocate_lock
+from collections.abc import Iterator
 
 import pytest
 
 from gmpd.daemon import log_queue
 from gmpd.daemon.log_queue import Descriptor, QueuedHandler
 from gmpd.daemon.repeats import KINDS_MAX, Repeats
+from tests.log_threads import no_thread_is_left, threads
+from tests.support import wait_until
 
 
 class Gate:
@@ -37,6 +40,12 @@ class Gate:
 
 def record(text: str, line: int = 1) -> logging.LogRecord:
     return logging.LogRecord("gmpd.test", logging.WARNING, "f.py", line, text, (), None)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    with no_thread_is_left():
+        yield
 
 
 def test_lines_leave_in_order_and_flush_waits_for_them() -> None:
@@ -136,6 +145,7 @@ def test_a_forked_process_writes_by_itself_even_if_a_thread_was_logging() -> Non
     go.set()
     thread.join()
     assert out.lines == ["before", "in the child"]
+    handler._is_forked = False  # it has its thread, which is to end
 
 
 def test_a_descriptor_takes_whole_lines_though_it_takes_parts() -> None:
@@ -193,3 +203,13 @@ def test_repeats_are_said_when_the_interval_is_over_although_nothing_is_logged_t
     assert said.wait(10)
     handler.flush()
     assert out.lines == ["x", "… and 4 more like it in 0 s: x"] or out.lines[-1].startswith("…")
+
+
+def test_the_thread_ends_with_the_handler_and_a_later_record_has_another() -> None:
+    out, before = Gate(), threads()
+    handler = QueuedHandler(out)
+    for text in ("first", "second"):
+        handler.handle(record(text))
+        handler.close()
+        wait_until(lambda: threads() == before, "the end of the thread")
+    assert out.lines == ["first", "second"]

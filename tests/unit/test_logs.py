@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gmpd.daemon import logs
+from tests.log_threads import no_thread_is_left
 
 
 class Terminal(io.StringIO):
@@ -23,7 +24,8 @@ def _own_root() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = []
-    yield
+    with no_thread_is_left():
+        yield
     root.handlers[:] = handlers
     root.setLevel(level)
 
