@@ -113,8 +113,11 @@ def deadlock_text(p: P) -> str:
 
 
 def tasks(p: P) -> list[Any]:
-    """Tasks of ``loop.create_task``."""
-    return [task for task in all_tasks(p.loop) if type(task) is Task]
+    """Tasks of ``loop.create_task``, followed ones too."""
+    return [
+        task for task in all_tasks(p.loop)
+        if isinstance(task, Task) and not isinstance(task, JobG)
+    ]  # fmt: skip
 
 
 def stack(g: Any, m: M | None) -> str:

@@ -176,7 +176,8 @@ def test_a_g_is_shown_with_its_stack_its_job_and_why_it_waits(daemon: Daemon) ->
             "IO wait", "G wait",
         ]  # fmt: skip
         told = ask(daemon, f"/jobs/{job.job_id}")
-        assert told["why"]["code"] == "running"
+        (waited,) = told["why"]["facts"]["children"]
+        assert (told["why"]["code"], waited["function"]) == ("children", "child")
         job.cancel()
 
 

@@ -170,7 +170,7 @@ def test_top_watches_in_a_terminal_and_ends_at_ctrl_c(daemon: Shell) -> None:
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     before = termios.tcgetattr(theirs)
-    words = [sys.executable, "-m", "gmpd.cli", "top", "--interval", "0.5"]
+    words = [sys.executable, "-m", "gmpd.cli", "top", "--plain", "--interval", "0.5"]
     env = {**daemon.env, "TERM": "xterm"}
     process = subprocess.Popen(words, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     shown = bytearray()

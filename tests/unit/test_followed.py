@@ -30,6 +30,7 @@ from gmpd.runtime.ring import (
     Ring,
     rows_of,
 )
+from gmpd.runtime.stacks import count_gs, stacks
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 
@@ -102,6 +103,21 @@ def test_a_followed_g_has_events_from_its_making_to_its_end() -> None:
     assert len(makers) == 1
     (maker,) = makers
     assert maker < 0, "the task of main, by its id"
+
+
+def test_followed_ones_are_counted_and_shown_as_others() -> None:
+    async def main(p: P) -> None:
+        before = count_gs(p)
+        child, task = gmpd.go(gmpd.sleep, 60), asyncio.create_task(asyncio.sleep(60))
+        await gmpd.gosched()
+        assert [type(g) for g in (child, task)] == [FollowedG, FollowedTask]
+        assert count_gs(p) == before + 2
+        shown, gs = stacks(p).text, [child, task]
+        assert all(f"goroutine {g.id} [" in shown for g in gs)  # type: ignore[attr-defined]
+        for g in (child, task):
+            g.cancel()
+
+    run(main)
 
 
 def test_outcomes_of_children_are_told_in_the_numbers_of_the_protocol() -> None:
