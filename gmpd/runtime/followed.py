@@ -95,6 +95,7 @@ class FollowedTask(Task):
 
 # Its ``repr`` is for users, to whom it is a task as any other.
 FollowedTask.__name__ = FollowedTask.__qualname__ = Task.__name__
+FollowedTask.__module__ = Task.__module__
 
 
 class FollowedSyncG(SyncG):

@@ -136,7 +136,7 @@ def test_a_job_takes_the_place_of_another_across_a_restart(
     newest = gmpd.Unique("k", policy="replace")
     client = daemon.client()
     first = client.options(unique=newest).enqueue(jobs.hold, record, str(short_tmp / "go"))
-    wait_until(lambda: client.job(first).state == "running", "it runs", timeout=30)
+    wait_until(lambda: words(record) == ["start"], "it runs", timeout=30)
     second = client.options(unique=newest).enqueue(jobs.note, record, "second")
     third = client.options(unique=newest).enqueue(jobs.note, record, "third")
     with pytest.raises(JobCancelled, match=f"replaced by job {third}"):

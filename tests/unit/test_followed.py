@@ -88,6 +88,7 @@ def test_a_followed_g_has_events_from_its_making_to_its_end() -> None:
         child, call, task = gmpd.go(naps), gmpd.go(plain), asyncio.create_task(naps())
         assert [type(g) for g in (child, call, task)] == [FollowedG, FollowedSyncG, FollowedTask]
         assert repr(task).startswith("<Task pending")
+        assert type(task).__module__ == Task.__module__
         seen.update(child=child.id, call=call.id, task=task.id)  # type: ignore[attr-defined]
         assert [await child, await call, await task] == [7, 8, 7]
 
