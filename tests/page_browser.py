@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,10 +35,14 @@ class Seen:
         self.page.goto(f"{self.url}/#{view}")
         self.page.wait_for_selector("body[data-link=live][data-seq]")
 
-    def sees(self, selector: str, text: str = "") -> Any:
+    def sees(self, selector: str, text: str | re.Pattern[str] = "") -> Any:
         """The first element that has the text, once there is one."""
         found = self.page.locator(selector).filter(has_text=text).first
-        found.wait_for()
+        try:
+            found.wait_for()
+        except sync_api.Error as error:
+            error.add_note(f"the page: {self.page.url}\n{self.page.inner_text('body')[:2000]}")
+            raise
         return found
 
     def key(self, *keys: str) -> None:

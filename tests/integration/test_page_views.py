@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -319,7 +320,8 @@ def test_100_000_gs_do_not_freeze_it(seen: Seen, client: Client) -> None:
         assert found["frames"] > 1, view
         assert found["cpu_percent"] < 50, (view, found)
         assert found["elements"] < 5000, (view, found)
-    seen.sees(".note", "of 100k looked at")
+    # Those that were stolen are counted by their home, too.
+    seen.sees(".note", re.compile(r"of 10\dk looked at"))
     seen.sees("tbody tr", "receive")
     seen.key("j", "Enter")
     seen.sees(".stack", "receive")
