@@ -1,4 +1,4 @@
-"""Asks a daemon of ``chaos.py``, when all is quiet, for the end of every job it acknowledged."""
+"""When all is quiet, ask the daemon of ``chaos.py`` for the end of each acknowledged job."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ async def parks(n: int) -> int:
 
 
 async def look(url: str, pages: int) -> None:
-    """Ask as so many pages, until ended; then say how many bytes came."""
+    """Ask as ``pages`` pages do, until stdin has a line; then print how many bytes came."""
     import aiohttp
 
     async def page(session: aiohttp.ClientSession, count: list[int]) -> None:

@@ -134,7 +134,7 @@ def _rss(pid: int) -> float:
 
 
 def run(daemon: Watched, seconds: float) -> dict[str, Any]:
-    """Watch for so long."""
+    """Look at the page and at the processes for ``seconds``."""
     browser = Browser(daemon.url)
     traffic = Traffic(daemon.directory)
     page = browser.open()

@@ -40,7 +40,7 @@ from loadtests.watched_daemon import Browser, Top, Watched, children, watched
 
 RESULTS = Path(__file__).parent / "results" / "watching.json"
 
-#: Round trips for so long, and jobs of the batch.
+#: Seconds of round trips, and jobs of the batch.
 TRIPS_S, BATCH = 1.0, 4_000
 #: So that there are quartiles.
 ROUNDS_MIN = 2
