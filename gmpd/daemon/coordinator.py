@@ -310,9 +310,11 @@ class Coordinator:
         self.failures.add(failures, time.time())
 
     def _finished(self, p: PRecord, tokens: list[int], ran_us: list[int], now: int) -> None:
-        """Jobs of a P have ended."""
+        """Jobs of a P have ended: long ones, or any while the live page watches."""
+        timelines = self._admin.timelines
         self.dumps.finished(p, tokens, ran_us, now)
-        self._admin.timelines.finished(p, tokens, ran_us, now)
+        timelines.finished(p, tokens, ran_us, now)
+        self.workers.noticed_us = min(self.dumps.least_us, timelines.least_us(now))
 
     def _record_turn(self, ring: Ring, began: int, ended: int) -> None:
         ring.add((TURN | len(self.sched.queue) << 8, began, ended, self.sched.unfinished))
@@ -427,6 +429,7 @@ class Coordinator:
         self.pool.configure(config)
         self._effects.configure(config)
         self.dumps.configure(config)
+        self.workers.noticed_us = 0  # the next message sets it anew
         logging.getLogger().setLevel(config.daemon.log_level.upper())
 
     def resize(self, procs: int) -> int:

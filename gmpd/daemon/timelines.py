@@ -111,6 +111,7 @@ class Timelines:
             raise ConfigError(f"rows must be 1 to {ROWS_MAX}, not {rows!r}")
         now = time.monotonic_ns()
         self._watched_until = now + WATCHED_NS
+        self._c.workers.noticed_us = 0
         since = max(min(since, now - SETTLE_NS), now - BACK_NS)
         if not self._callers:
             self._window = since, now - SETTLE_NS
@@ -212,11 +213,15 @@ class Timelines:
 
     # -- jobs --------------------------------------------------------------------------------------
 
+    def least_us(self, now: int) -> int:
+        """How long a job must have run to be of interest."""
+        return 0 if now < self._watched_until else LONG_US
+
     def finished(self, record: PRecord, tokens: list[int], ran_us: list[int], now: int) -> None:
         """Jobs of a P have ended: remember those that are seen one by one."""
-        least_us = LONG_US
-        if now < self._watched_until:
-            least_us = SEEN_US if len(tokens) > FEW else 0
+        least_us = self.least_us(now)
+        if not least_us and len(tokens) > FEW:
+            least_us = SEEN_US
         if max(ran_us, default=0) < least_us:
             return
         for token, us in zip(tokens, ran_us, strict=True):

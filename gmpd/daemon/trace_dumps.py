@@ -24,6 +24,8 @@ log = logging.getLogger("gmpd.coordinator")
 KEPT: Final = 10
 #: Between two dumps because of slow jobs (ns).
 PAUSE_NS: Final = 60_000_000_000
+#: No job runs for that long.
+NEVER_US: Final = 1 << 62
 #: The first field of a file, which tells that it is one.
 MARK: Final = "gmpd trace 1"
 
@@ -44,6 +46,11 @@ class TraceDumps:
     def configure(self, config: Config) -> None:
         """Use these settings from now on."""
         self._slow_us = int(config.trace.slow * 1e6) if config.trace.enabled else 0
+
+    @property
+    def least_us(self) -> int:
+        """How long a job must have run to be of interest."""
+        return self._slow_us or NEVER_US
 
     def dump(self, why: str) -> None:
         """Write a trace, unless one is on its way."""

@@ -62,8 +62,10 @@ class Workers:
         self._processes: dict[bytes, WorkerProcess] = {}
         #: Under ``gmpd serve --watch``: called with the files of modules that workers imported.
         self.on_imported: Callable[[list[str]], None] = _nothing
-        #: Called with jobs that ended, before the policy hears of them: P, tokens, times (us), now.
+        #: Called with jobs that ended, before the policy hears of them: P, tokens, times (us), now;
+        #: if one of them ran for ``noticed_us`` or longer.
         self.on_finished: Callable[[PRecord, list[int], list[int], int], None] = _unwatched
+        self.noticed_us = 0
         self.registry = Registry()
         self._warn_dropped = RateLimitedLog(log.warning)
 
@@ -117,12 +119,8 @@ class Workers:
         p, epoch, now = worker.p, worker.epoch, time.monotonic_ns()
         handle = self._sched.handle
         match message:
-            case protocol.Finished(tokens):
-                self.on_finished(record, tokens, message.ran_us, now)
-                self._count_finished(worker, len(tokens))
-                buffers = protocol.split_buffers(message.buffer_counts, len(tokens), frames)
-                handle(events.Finished(p, epoch, message, buffers), now)
-                worker.shm.acknowledge(worker.finished)
+            case protocol.Finished():
+                self._finished(worker, record, message, frames, now)
             case protocol.Started(tokens):
                 handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):
@@ -164,10 +162,19 @@ class Workers:
             case _:
                 assert_never(message)
 
-    def _count_finished(self, worker: WorkerProcess, rows: int) -> None:
-        worker.finished += rows
+    def _finished(
+        self, worker: WorkerProcess, record: PRecord, message: protocol.Finished,
+        frames: list[Any], now: int,
+    ) -> None:  # fmt: skip
+        tokens = message.tokens
+        if max(message.ran_us, default=0) >= self.noticed_us:
+            self.on_finished(record, tokens, message.ran_us, now)
+        worker.finished += len(tokens)
         if worker.finished >= worker.recycle_at:
             self._pool.recycling.used_up(worker)
+        buffers = protocol.split_buffers(message.buffer_counts, len(tokens), frames)
+        self._sched.handle(events.Finished(worker.p, worker.epoch, message, buffers), now)
+        worker.shm.acknowledge(worker.finished)
 
     def _heard_without_p(
         self, peer: bytes, worker: WorkerProcess | None, message: protocol.FromWorker

@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 
 from gmpd import protocol
+from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.timelines import BACK_NS, FEW, LONG_US, REQUEST, ROWS_MAX, WAIT_NS, Timelines
+from gmpd.daemon.timelines import (
+    BACK_NS,
+    FEW,
+    LONG_US,
+    REQUEST,
+    ROWS_MAX,
+    WAIT_NS,
+    WATCHED_NS,
+    Timelines,
+)
 from gmpd.errors import ConfigError
 from gmpd.runtime.ring import Kind, Ring
 from gmpd.sched.records import PRecord
@@ -32,6 +42,7 @@ class Asked:
         self.told: list[tuple[int, dict[str, int]]] = []
         self.replies: list[tuple[bytes, int, dict[str, Any]]] = []
         self.ring = Ring()
+        self.noticed_us = 0
         daemon: Any = SimpleNamespace(
             sched=self.desk.sched, pool=SimpleNamespace(procs=ps), workers=self,
             deadlines=self.deadlines, ring=self.ring,
@@ -186,6 +197,26 @@ def test_jobs_are_remembered_while_they_can_be_seen() -> None:
     asked.timelines.answered(P0, b"")
     asked.run()
     assert ids[10] in [row[3] for row in asked.replies[-1][2]["jobs"]], "it runs"
+
+
+def test_ends_of_short_jobs_are_passed_on_only_while_a_page_asks() -> None:
+    asked = Asked(1)
+    asked.noticed_us = LONG_US
+    coordinator: Any = Coordinator.__new__(Coordinator)
+    coordinator.workers = asked
+    coordinator._admin = SimpleNamespace(timelines=asked.timelines)
+    coordinator.dumps = SimpleNamespace(least_us=LONG_US * 2, finished=lambda *_: None)
+
+    def noticed_after(later_ns: int) -> int:
+        coordinator._finished(asked.desk.sched.ps[0], [], [], time.monotonic_ns() + later_ns)
+        return asked.noticed_us
+
+    asked.ask()
+    assert asked.noticed_us == 0
+    assert noticed_after(0) == 0
+    assert noticed_after(WATCHED_NS) == LONG_US
+    coordinator.dumps.least_us = LONG_US // 2
+    assert noticed_after(WATCHED_NS) == LONG_US // 2
 
 
 def test_durable_jobs_have_the_id_of_the_store() -> None:
