@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -117,3 +119,12 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def serving(procs: int) -> Iterator[Daemon]:
+    """A daemon for all tests of a module, and its first client."""
+    with tempfile.TemporaryDirectory(prefix="gt-", dir="/tmp") as directory:
+        with Daemon(Path(directory), GMPD_DAEMON__PROCS=str(procs)) as daemon:
+            daemon.client()  # before the first test, to which its processes would belong
+            yield daemon

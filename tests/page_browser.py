@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
+
+from tests.daemon_process import Daemon
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
 
@@ -53,7 +57,9 @@ class Seen:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser."""
+    """A browser. The test is skipped if there is none."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (Debian: chromium)")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -64,12 +70,25 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+Page = TypeVar("Page", bound=Seen)
+
+
 @contextmanager
-def seen_page(browser: Any, url: str) -> Iterator[Seen]:
+def seen_page(browser: Any, url: str, kind: type[Page], *, width: int = 1440) -> Iterator[Page]:
     """A page whose console has said nothing at the end."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = browser.new_context(viewport={"width": width, "height": 900})
     context.set_default_timeout(PATIENT_MS)
-    page = Seen(context.new_page(), url)
+    page = kind(context.new_page(), url)
     yield page
     context.close()
     assert not page.said, page.said
+
+
+@contextmanager
+def page_daemon(**env: str) -> Iterator[Daemon]:
+    """A daemon with a gateway, that imports ``tests.jobs_page``."""
+    place = Path(tempfile.mkdtemp(prefix="gmpd-", dir="/tmp"))
+    daemon = Daemon(place, GMPD_DAEMON__IMPORTS="tests.jobs_page", **env).wait_ready()
+    yield daemon
+    daemon.close()
+    shutil.rmtree(place)

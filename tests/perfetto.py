@@ -17,6 +17,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, Route
 
+from gmpd.daemon.trace_go import varint
+
 #: The origin of the page; every request to it is answered here.
 ORIGIN = "http://perfetto.test"
 _APPEND, _FINALIZE, _QUERY, _RESET = 1, 2, 3, 11
@@ -99,7 +101,7 @@ class TraceProcessor:
         route.fulfill(body=path.read_bytes(), content_type=kind)
 
     def _tell(self, method: int, more: bytes) -> None:
-        message = _varint(2 << 3) + _varint(method) + more
+        message = varint(2 << 3) + varint(method) + more
         data = base64.b64encode(_field(1, message)).decode()
         self._page.evaluate("(text) => window.tell(text)", data)
 
@@ -121,20 +123,11 @@ class TraceProcessor:
 # -- protobuf --------------------------------------------------------------------------------------
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def _readvarint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
@@ -150,14 +143,14 @@ def _fields(data: bytes, *, partial: bool = False) -> Iterator[tuple[int, Any, i
     at = 0
     while at < len(data):
         try:
-            key, at = _read_varint(data, at)
+            key, at = _readvarint(data, at)
             if key & 7 == 0:
                 value: Any
-                value, at = _read_varint(data, at)
+                value, at = _readvarint(data, at)
             elif key & 7 == 1:
                 value, at = data[at : at + 8], at + 8
             else:
-                size, at = _read_varint(data, at)
+                size, at = _readvarint(data, at)
                 value, at = data[at : at + size], at + size
         except IndexError:
             assert partial
@@ -180,7 +173,7 @@ def _one(data: bytes, number: int, default: Any = b"") -> Any:
 def _numbers(data: bytes) -> Iterator[int]:
     at = 0
     while at < len(data):
-        value, at = _read_varint(data, at)
+        value, at = _readvarint(data, at)
         yield value - (1 << 64) if value >> 63 else value
 
 

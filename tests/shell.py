@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 Done = subprocess.CompletedProcess[str]
@@ -54,3 +56,18 @@ class Shell:
             env=self.env, cwd=self.directory,
             capture_output=True, text=True, timeout=50, check=False,
         )  # fmt: skip
+
+
+@contextmanager
+def shell_daemon(directory: Path, jobs: str, *, procs: int = 2, **env: str) -> Iterator[Shell]:
+    """A daemon whose workers find ``jobs`` as the module ``load``."""
+    (directory / "load.py").write_text(jobs)
+    shell = Shell(directory)
+    shell.env |= env
+    up = shell("up", "--procs", str(procs))
+    assert up.returncode == 0, up.stderr
+    try:
+        yield shell
+    finally:
+        down = shell("down", "--now")
+    assert down.returncode == 0, down.stderr

@@ -35,3 +35,21 @@ def boot(short_tmp: Path) -> Iterator[Boot]:
 def record(short_tmp: Path) -> str:
     """The path of a file in which jobs of a test note what they do."""
     return str(short_tmp / "record")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of one module: asyncio.run does not work beside it."""
+    from tests.page_browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def seen(daemon: Any, browser: Any) -> Iterator[Any]:
+    """A page of the module's own ``daemon``."""
+    from tests.page_browser import Seen, seen_page
+
+    with seen_page(browser, daemon.url, Seen) as page:
+        yield page

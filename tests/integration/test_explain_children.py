@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import gmpd
 from gmpd.explain import Explanation, Reason
-from tests.shell import Shell
+from tests.shell import Shell, shell_daemon
 from tests.support import wait_until
 
 JOBS = """
@@ -33,12 +33,9 @@ async def family(path):
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Any:
-    (tmp_path / "load.py").write_text(JOBS)
-    shell = Shell(tmp_path)
-    assert shell("up", "--procs", "1").returncode == 0
-    yield shell
-    shell("down", "--now")
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with shell_daemon(tmp_path, JOBS, procs=1) as shell:
+        yield shell
 
 
 def test_the_children_are_counted_and_named(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

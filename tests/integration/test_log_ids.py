@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +12,15 @@ import gmpd
 from gmpd.cli.app import App
 from gmpd.cli.private import private_client
 from tests import jobs_logging as jobs
-from tests.durable_daemon import Daemon
+from tests.durable_daemon import Daemon, serving
 from tests.jobs_logging import Said
 from tests.support import wait_until
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="logids", dir="/tmp") as directory:
-        with Daemon(Path(directory), GMPD_DAEMON__PROCS="2") as daemon:
-            daemon.client()  # before the first test, to which its processes would belong
-            yield daemon
+    with serving(procs=2) as daemon:
+        yield daemon
 
 
 @pytest.fixture

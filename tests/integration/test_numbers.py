@@ -32,8 +32,6 @@ from tests import jobs_numbers as jobs
 from tests.daemon_process import Daemon
 from tests.support import wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
 #: On a busy machine.
 PATIENT_S = 120.0
 
@@ -307,14 +305,9 @@ def test_the_api_counts_as_the_client_does(daemon: Daemon, tally: Tally) -> None
 
 
 def test_the_page_counts_as_the_client_does(daemon: Daemon, tally: Tally) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (Debian: chromium)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, timeout=PATIENT_S * 1000,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-        )  # fmt: skip
+    from tests.page_browser import chromium  # skips this test where there is no playwright
+
+    with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENT_S * 1000)
         page.goto(f"{daemon.url}/#/")
@@ -324,7 +317,6 @@ def test_the_page_counts_as_the_client_does(daemon: Daemon, tally: Tally) -> Non
         page.goto(f"{daemon.url}/#/functions")
         page.locator("tbody tr", has_text="steady").wait_for()
         shown = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
-        browser.close()
     assert f"{tally.submitted:,} so far" in said.replace("\u202f", ",")
     bad = {
         name: ends["error"] + ends["timeout"] + ends["lost"] for name, ends in tally.ended.items()

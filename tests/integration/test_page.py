@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +13,7 @@ import gmpd
 from gmpd import Client
 from tests.daemon_process import Daemon
 from tests.jobs_page import fail, family
-from tests.page_browser import Seen, chromium, needs_chromium, seen_page
+from tests.page_browser import Seen, needs_chromium, page_daemon
 from tests.support import stop, wait_until
 
 pytestmark = needs_chromium
@@ -25,23 +21,8 @@ pytestmark = needs_chromium
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    place = Path(tempfile.mkdtemp(prefix="gmpd-", dir="/tmp"))
-    daemon = Daemon(place, GMPD_DAEMON__IMPORTS="tests.jobs_page").wait_ready()
-    yield daemon
-    daemon.close()
-    shutil.rmtree(place)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def seen(daemon: Daemon, browser: Any) -> Iterator[Seen]:
-    with seen_page(browser, daemon.url) as page:
-        yield page
+    with page_daemon() as daemon:
+        yield daemon
 
 
 @pytest.fixture

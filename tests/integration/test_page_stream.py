@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +16,10 @@ import gmpd
 from gmpd import Client
 from tests.daemon_process import Daemon
 from tests.jobs_page import spin
+from tests.page_browser import PATIENT_MS, Seen, needs_chromium, page_daemon, seen_page
 from tests.support import stop, wait_until
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: chromium)")
-
-#: A browser on a busy machine.
-PATIENT_MS = 60_000
+pytestmark = needs_chromium
 
 #: Where the canvas has the colour of a function.
 FIND_PIXELS = """async (name) => {
@@ -53,18 +45,11 @@ FIND_PIXELS = """async (name) => {
 }"""
 
 
-class Stream:
-    """The page with its task stream in view, and what its console said."""
+class Stream(Seen):
+    """The page with its task stream in view."""
 
-    def __init__(self, page: Any, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.said: list[str] = []
-        page.on("console", lambda said: self.said.append(f"{said.type}: {said.text}"))
-        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-
-    def open(self, query: str = "") -> None:
-        self.page.goto(f"{self.url}/#/{query}")
+    def open(self, view: str = "/") -> None:
+        super().open(view)
         self.is_seen()
 
     def is_seen(self) -> None:
@@ -93,33 +78,14 @@ class Stream:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    place = Path(tempfile.mkdtemp(prefix="gmpd-", dir="/tmp"))
-    daemon = Daemon(place, GMPD_DAEMON__IMPORTS="tests.jobs_page").wait_ready()
-    yield daemon
-    daemon.close()
-    shutil.rmtree(place)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-            timeout=PATIENT_MS,
-        )
-        yield browser
-        browser.close()
+    with page_daemon() as daemon:
+        yield daemon
 
 
 @pytest.fixture
 def stream(daemon: Daemon, browser: Any) -> Iterator[Stream]:
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(PATIENT_MS)
-    stream = Stream(context.new_page(), daemon.url)
-    yield stream
-    context.close()
-    assert stream.said == []
+    with seen_page(browser, daemon.url, Stream, width=1200) as page:
+        yield page
 
 
 @pytest.fixture
@@ -140,7 +106,7 @@ def test_jobs_of_two_functions_have_two_colours_and_say_what_they_are(
     nap = client.submit(time.sleep, 0.7)
     nap.result(60)
     parked = client.submit(gmpd.sleep, 600)
-    stream.open("?span=20")
+    stream.open("/?span=20")
     seen(lambda: re.search(r"P0: .* P1: ", stream.words()), "there is a row for each P")
     seen(lambda: "1 have begun" in stream.words(), "the one that is parked is there")
     stream.page.keyboard.press(" ")  # the page is paused: what is shown stands still
@@ -208,7 +174,7 @@ def test_a_hand_off_is_marked_and_a_stopped_worker_is_named(
 def test_a_finger_that_the_browser_took_to_scroll_is_not_one_of_a_pinch(
     stream: Stream,
 ) -> None:
-    stream.open("?span=4&ago=10")
+    stream.open("/?span=4&ago=10")
     touch = stream.page.context.new_cdp_session(stream.page)
     box = stream.page.locator(".ts-canvas").bounding_box()
 
@@ -235,7 +201,7 @@ def test_it_fits_a_narrow_screen_and_asks_only_while_it_is_seen(
     stream.page.goto(f"{stream.url}/#/gs")
     stream.page.wait_for_selector("body[data-link=live][data-seq]")
     assert not [url for url in asked if "/trace" in url]
-    stream.open("?paused=1")
+    stream.open("/?paused=1")
     stream.page.wait_for_selector('.ts-canvas[data-looks="1"]')  # a paused page has one look
     assert stream.page.evaluate("document.documentElement.scrollWidth") <= 390
     client.submit(spin, 0.01).result(60)

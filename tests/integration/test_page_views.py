@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +12,7 @@ from gmpd import Client
 from loadtests.page_frames import Page, gs_of
 from tests.daemon_process import Daemon
 from tests.jobs_page import block, fail, hold, parked
-from tests.page_browser import Seen, chromium, needs_chromium, seen_page
+from tests.page_browser import Seen, needs_chromium, page_daemon
 from tests.support import wait_until
 
 pytestmark = needs_chromium
@@ -59,28 +55,9 @@ UNREACHED = """() => {
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    place = Path(tempfile.mkdtemp(prefix="gmpd-", dir="/tmp"))
-    daemon = Daemon(
-        place,
-        GMPD_DAEMON__IMPORTS="tests.jobs_page",
-        GMPD_HTTP__ALLOW="cancel,retry",
-        GMPD_LIMITS__PLAIN_CALLS="1",  # so that jobs wait without computing
-    ).wait_ready()
-    yield daemon
-    daemon.close()
-    shutil.rmtree(place)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def seen(daemon: Daemon, browser: Any) -> Iterator[Seen]:
-    with seen_page(browser, daemon.url) as page:
-        yield page
+    # One plain call at a time: so jobs wait without computing.
+    with page_daemon(GMPD_HTTP__ALLOW="cancel,retry", GMPD_LIMITS__PLAIN_CALLS="1") as daemon:
+        yield daemon
 
 
 @pytest.fixture

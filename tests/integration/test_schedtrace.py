@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gmpd.cli.exits import Exit
-from tests.shell import Shell
+from tests.shell import Shell, shell_daemon
 from tests.support import wait_until
 from tests.unit.test_schedtrace import HEADER, LINE, G, M, P
 
@@ -32,13 +32,8 @@ async def parked(n):
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A daemon of two Ps that prints its trace into its log."""
     directory = tmp_path_factory.mktemp("t")
-    (directory / "words.py").write_text(JOBS)
-    shell = Shell(directory)
-    shell.env["GMPD_SCHEDTRACE"] = "50"
-    up = shell("up", "--procs", "2")
-    assert up.returncode == 0, up.stderr
-    yield shell
-    assert shell("down", "--now").returncode == 0
+    with shell_daemon(directory, JOBS, GMPD_SCHEDTRACE="50") as shell:
+        yield shell
 
 
 def test_serve_prints_lines_at_the_interval_that_the_environment_names(traced: Shell) -> None:
@@ -75,7 +70,7 @@ def test_without_a_count_it_ends_by_ctrl_c(traced: Shell) -> None:
 
 
 def test_details_are_go_s_lines_of_each_p_m_and_g(traced: Shell) -> None:
-    waiting = traced.start("submit", "words:parked", "20", "--wait")
+    waiting = traced.start("submit", "load:parked", "20", "--wait")
     try:
 
         def look() -> list[str] | None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,14 @@ from gmpd.cli.private import private_client
 from gmpd.errors import GmpdError
 from gmpd.explain import Reason
 from tests import jobs_seen as jobs
-from tests.durable_daemon import Daemon
+from tests.durable_daemon import Daemon, serving
 from tests.support import wait_until
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="seen", dir="/tmp") as directory:
-        with Daemon(Path(directory), GMPD_DAEMON__PROCS="2") as daemon:
-            daemon.client()  # before the first test, to which its processes would belong
-            yield daemon
+    with serving(procs=2) as daemon:
+        yield daemon
 
 
 @pytest.fixture

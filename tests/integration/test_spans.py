@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from gmpd.cli.app import App
 from gmpd.cli.private import private_client
 from gmpd.errors import JobTimeout
 from tests import tracing_sdk
-from tests.durable_daemon import Daemon
+from tests.durable_daemon import Daemon, serving
 from tests.support import wait_until
 
 MODULE = "tests.jobs_spans"
@@ -29,10 +28,8 @@ Row = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="spans", dir="/tmp") as directory:
-        with Daemon(Path(directory), GMPD_DAEMON__PROCS="1") as daemon:
-            daemon.client()  # before the first test, to which its processes would belong
-            yield daemon
+    with serving(procs=1) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 
 from gmpd.cli.exits import Exit
 from tests.chrome_check import check
-from tests.shell import Shell
+from tests.shell import Shell, shell_daemon
 from tests.support import go_on, stop, wait_until
 
 JOBS = """
@@ -42,15 +42,11 @@ def fails():
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A daemon of two Ps that has run a job of each kind."""
     directory = tmp_path_factory.mktemp("t")
-    (directory / "load.py").write_text(JOBS)
-    shell = Shell(directory)
-    up = shell("up", "--procs", "2")
-    assert up.returncode == 0, up.stderr
-    assert shell("submit", "--wait", "load:blocks", "0.5").returncode == 0
-    assert shell("submit", "--wait", "load:fails").returncode == Exit.JOB_FAILED
-    assert shell("submit", "--wait", "load:parks").returncode == 0
-    yield shell
-    assert shell("down", "--now").returncode == 0
+    with shell_daemon(directory, JOBS) as shell:
+        assert shell("submit", "--wait", "load:blocks", "0.5").returncode == 0
+        assert shell("submit", "--wait", "load:fails").returncode == Exit.JOB_FAILED
+        assert shell("submit", "--wait", "load:parks").returncode == 0
+        yield shell
 
 
 def test_it_writes_a_trace_for_perfetto(daemon: Shell) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chrome_check import check
-from tests.shell import Shell
+from tests.shell import Shell, shell_daemon
 
 JOBS = """
 import asyncio, time
@@ -56,12 +56,8 @@ async def parent():
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     directory = tmp_path_factory.mktemp("t")
-    (directory / "load.py").write_text(JOBS)
-    shell = Shell(directory)
-    up = shell("up", "--procs", "2")
-    assert up.returncode == 0, up.stderr
-    yield shell
-    assert shell("down", "--now").returncode == 0
+    with shell_daemon(directory, JOBS) as shell:
+        yield shell
 
 
 def summary(shell: Shell) -> dict[tuple[str, str], dict[str, Any]]:
