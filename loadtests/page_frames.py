@@ -18,23 +18,21 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import gmpd
 from gmpd.client.discovery import Target
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client
 from gmpd.config import Config
 from loadtests import machine
+from tests.jobs_page import parked
 
 RESULTS = Path(__file__).parent / "results" / "page_frames.json"
 
-#: Children that are made before they may begin, so that none is stolen.
-BATCH = 500
 VIEWS = {"picture": "/", "Gs": "/gs?state=waiting"}
 #: For a page to settle before it is measured.
 SETTLE_MS = 3000
@@ -51,26 +49,6 @@ FRAMES = """(s) => new Promise((over) => {
   };
   requestAnimationFrame(frame);
 })"""
-
-
-async def park(n: int) -> None:
-    """A job: ``n`` children that wait on a channel until it is cancelled."""
-    gate = gmpd.Chan[None]()
-    gs: list[Any] = []
-    while len(gs) < n:
-        gs += [gmpd.go(receive, gate) for _ in range(min(BATCH, n - len(gs)))]
-        await gmpd.gosched()
-    try:
-        for g in gs:
-            await g
-    finally:
-        gate.close()
-
-
-async def receive(gate: gmpd.Chan[None]) -> None:
-    """One of them."""
-    with suppress(gmpd.ChanClosed):
-        await gate.recv()
 
 
 def gs_of(client: Client) -> int:
@@ -132,7 +110,7 @@ def measure(gs: int, seconds: float, rounds: int) -> dict[str, Any]:
         url = (client.page_url or "").rstrip("/")
         for _ in range(rounds):
             for n in (0, gs):
-                jobs = [client.submit(park, n // 2) for _ in range(2 if n else 0)]
+                jobs = [client.submit(parked, n // 2) for _ in range(2 if n else 0)]
                 while gs_of(client) < n:
                     time.sleep(0.1)
                 for name, view in VIEWS.items():

@@ -58,7 +58,7 @@ class Looks:
         status = client.call("status")
         self.coordinator.append(rss_mb(status["pid"]))
         for p in status["ps"]:
-            if p["up"] and (rss := _rss(p["pid"])):
+            if p["up"] and (rss := rss_mb(p["pid"])):
                 self.workers[p["pid"]] = rss
         self.recycles = sum(p["restarts"].get("jobs", 0) for p in status["ps"])
 
@@ -76,13 +76,6 @@ class Looks:
                 "max_mb": round(max(seen), 1),
             }
         return found
-
-
-def _rss(pid: int) -> float:
-    try:
-        return rss_mb(pid)
-    except OSError:  # it has ended
-        return 0.0
 
 
 def submitted(client: gmpd.Client) -> Iterator[tuple[Future[Any], int]]:

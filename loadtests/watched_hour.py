@@ -107,7 +107,7 @@ class Looks:
         self._add("page: nodes", metrics["Nodes"])
         self._add("page: listeners", metrics["JSEventListeners"])
         renderers = [pid for pid, line in children(os.getpid()) if "--type=renderer" in line]
-        self._add("page: renderer, MB", max((_rss(pid) for pid in renderers), default=0.0))
+        self._add("page: renderer, MB", max((rss_mb(pid) for pid in renderers), default=0.0))
 
     def _add(self, name: str, value: float) -> None:
         self.seen.setdefault(name, []).append(round(value, 2))
@@ -124,13 +124,6 @@ class Looks:
                 "by_minute": seen[::2],
             }
         return found
-
-
-def _rss(pid: int) -> float:
-    try:
-        return rss_mb(pid)
-    except OSError:  # it has ended
-        return 0.0
 
 
 def run(daemon: Watched, seconds: float) -> dict[str, Any]:
