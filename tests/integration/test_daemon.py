@@ -90,7 +90,7 @@ def test_a_dead_worker_costs_its_running_job(
 
 def test_results_that_were_on_their_way_survive_the_worker(boot: Boot, tmp_path: Path) -> None:
     """Quick jobs end, their outcomes gather, the next job kills the process: none is lost."""
-    _, client = boot(**{"daemon.procs": 1})
+    _, client = boot(**{"daemon.procs": 1, "limits.plain_calls": 1})  # one after the other
     record = str(tmp_path / "ran")
     client.outcomes(client.submit("jobs_for_tests:note", *[(record, "warm")] * 30))
     for round_ in range(10):
@@ -104,7 +104,7 @@ def test_results_that_were_on_their_way_survive_the_worker(boot: Boot, tmp_path:
 
 def test_large_results_that_were_on_their_way_survive_the_worker(boot: Boot) -> None:
     """Larger than the ring in shared memory, in band and out of band; and the next job kills."""
-    _, client = boot(**{"daemon.procs": 1})
+    _, client = boot(**{"daemon.procs": 1, "limits.plain_calls": 1})  # one after the other
     client.outcomes(client.submit("jobs_for_tests:big", (10,)))
     client.outcomes(client.submit("jobs_for_tests:big_array", (0, 10)))
     for round_ in range(1, 6):
