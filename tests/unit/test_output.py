@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, cast
@@ -126,3 +127,65 @@ def test_a_handler_made_in_the_worker_is_captured(monkeypatch: pytest.MonkeyPatc
     assert Job().run(handler.emit, record) == "<told>\n"
     handler.emit(record)
     assert real.text == "<told>\n"
+
+
+class Raw(io.RawIOBase):
+    """An unbuffered stream (``python -u``), which takes a few bytes at a time."""
+
+    name = "<stderr>"
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.text = io.TextIOWrapper(cast("Any", self), encoding="utf-8", write_through=True)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.writes.append(bytes(data)[:20])
+        return len(self.writes[-1])
+
+
+def unbuffered(monkeypatch: pytest.MonkeyPatch) -> Raw:
+    raw = Raw()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, raw.text)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    output.install("")
+    return raw
+
+
+def test_a_line_is_one_write_whatever_its_pieces_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread, or another worker, may write between two of them."""
+    raw = unbuffered(monkeypatch)
+    print("a", 1, "b", file=sys.stderr)
+    print("c", end="", file=sys.stderr)
+    print("d", 2, file=sys.stderr)
+    assert raw.writes == [b"a 1 b\n", b"cd 2\n"]
+
+
+def test_two_threads_do_not_share_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = unbuffered(monkeypatch)
+    print("begins", end=" ")
+    thread = threading.Thread(target=print, args=("another",))
+    thread.start()
+    thread.join()
+    print("ends")
+    assert raw.writes == [b"another\n", b"begins ends\n"]
+
+
+def test_a_line_without_an_end_is_written_when_it_is_flushed_long_or_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = unbuffered(monkeypatch)
+    print("50 %", end="", flush=True)
+    assert raw.writes == [b"50 %"]
+    print("x" * output.LINE_MAX, end="")
+    assert b"".join(raw.writes) == b"50 %" + b"x" * output.LINE_MAX, "in parts, but all of it"
+    thread = threading.Thread(
+        target=print, args=("of a thread that has ended",), kwargs={"end": ""}
+    )
+    thread.start()
+    thread.join()
+    output.flush()
+    assert b"".join(raw.writes).endswith(b"of a thread that has ended")
