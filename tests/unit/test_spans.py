@@ -110,6 +110,13 @@ def test_a_program_without_spans_passes_on_what_it_was_given(jobs: Any) -> None:
     assert names(jobs) == []
 
 
+def test_nothing_is_worked_out_where_the_library_is_imported_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spans, "_submitted", pytest.fail)
+    assert spans.submitted("m:f") == b""
+
+
 def test_a_stamp_is_of_its_own_job(jobs: Any) -> None:
     header = submitted(jobs)
     (first, carrier), (later, same) = map(msgpack.unpackb, (header, spans.stamped(header)))
