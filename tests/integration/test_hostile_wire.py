@@ -138,8 +138,11 @@ FROM_WORKER: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", FROM_WORKER)
 def test_a_worker_that_says_such_a_thing_is_replaced(what: str, boot: Boot) -> None:
-    """Its reports about jobs may be lost: the jobs are, too, and are not waited for."""
-    _, client = boot(**{"daemon.procs": 1})
+    """Its reports about jobs may be lost: the jobs are, too, and are not waited for.
+
+    Plain calls run one at a time, so that none of those that wait has begun when it is replaced.
+    """
+    _, client = boot(**{"daemon.procs": 1, "limits.plain_calls": 1})
     lost = client.submit("jobs_hostile:say_and_sleep", (packed(FROM_WORKER[what]),))
     waiting = client.submit("math:sqrt", *[(4.0,)] * 20)
     assert client.outcomes(lost)[0][0] is Outcome.LOST
