@@ -190,7 +190,7 @@ def _upwards(directory: Path, top: Path) -> list[Path]:
 
 
 def _quota_v2(directory: Path) -> float | None:
-    """Of cpu.max: "150000 100000" is 1.5 cores, "max 100000" is no limit."""
+    """Cores that cpu.max allows: "150000 100000" is 1.5 cores, "max 100000" is no limit."""
     try:
         quota, period = (directory / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -199,7 +199,7 @@ def _quota_v2(directory: Path) -> float | None:
 
 
 def _quota_v1(directory: Path) -> float | None:
-    """Of cpu.cfs_quota_us and cpu.cfs_period_us; -1 is no limit."""
+    """Cores that cpu.cfs_quota_us and cpu.cfs_period_us allow; -1 is no limit."""
     try:
         quota = int((directory / "cpu.cfs_quota_us").read_text())
         period = int((directory / "cpu.cfs_period_us").read_text())

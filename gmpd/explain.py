@@ -79,7 +79,7 @@ def explain(job: Mapping[str, Any], now: float) -> Explanation:
 
 
 def _facts(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of its stage and its limit that say anything."""
+    """Facts of the job's stage and its limit that say anything."""
     stage = {k: v for k, v in (job.get("stage") or {}).items() if v not in ("", None)}
     told = {k: v for k, v in stage.items() if k != "stage" and v is not False}
     limit = job.get("limit")
@@ -160,7 +160,7 @@ def question_of(job: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _children(facts: Mapping[str, Any]) -> str:
-    """Those that are awaited, in words: how many, and how many of each function and state."""
+    """The awaited children, in words: how many, and how many of each function and state."""
     n, rows = facts["awaits"], facts["children"]
     counted = Counter((row["function"], row["reason"] or row["state"]) for row in rows)
     kinds = [

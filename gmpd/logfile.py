@@ -11,7 +11,7 @@ log = logging.getLogger("gmpd.log")
 
 
 class LogFile:
-    """That of descriptor ``fd``, if it is a file."""
+    """The log file of descriptor ``fd``, if that is a file."""
 
     def __init__(self, fd: int = 2) -> None:
         self._fd = fd

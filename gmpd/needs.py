@@ -114,7 +114,7 @@ def _reclaimable(group: Path, what: str) -> int:
 
 
 def _processes_left(root: Path) -> int | None:
-    """Of RLIMIT_NPROC, which counts the threads of a user; not of root."""
+    """Processes that RLIMIT_NPROC still allows. It counts the threads of a user; not of root."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft == resource.RLIM_INFINITY or os.getuid() == 0:
         return None

@@ -120,7 +120,7 @@ def _packed(carrier: dict[str, str], submitted_ns: int | None = None) -> bytes:
 
 
 def _tracer(trace: Any) -> Tracer:
-    """Of the provider that there is now: a program may set it after its first submit."""
+    """The tracer of the present provider: a program may set it after its first submit."""
     global _latest
     provider, latest = trace.get_tracer_provider(), _latest
     if latest is None or latest[0] is not provider:

@@ -276,7 +276,7 @@ class Isolated(Struct):
 
 
 class Bytes(Struct, rename={"received": "in", "sent": "out"}):
-    """Of messages."""
+    """Bytes of messages."""
 
     received: int = 0
     sent: int = 0

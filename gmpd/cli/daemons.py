@@ -34,7 +34,7 @@ def places(
 
 
 def daemons(first: str) -> Iterator[Found]:
-    """Those that run. A directory that is not safely this user's is passed over."""
+    """The daemons that run. A directory that is not safely this user's is passed over."""
     for directory in places(first):
         try:
             yield Found(directory, rundir.read_discovery(directory))

@@ -24,7 +24,7 @@ WIDTH = 80
 
 
 def columns() -> int:
-    """Of the terminal that stdout is; 0: it is none, and lines are not cut."""
+    """Width of the terminal that stdout is; 0: stdout is none, and lines are not cut."""
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else 0
 
 

@@ -63,7 +63,7 @@ def jobs_of(row: FunctionTotals) -> int:
 
 
 def failed_of(row: FunctionTotals) -> int:
-    """Those that failed."""
+    """Number of jobs that failed."""
     return sum(row.finished.get(outcome, 0) for outcome in FAILURES)
 
 

@@ -92,7 +92,7 @@ class Pages:
             self.further.append(f"--after {place}")
 
     def add_durable(self, before: int | None) -> None:
-        """Those for which there is room."""
+        """Add the durable jobs for which there is room."""
         if not self._room:
             return
         room = self._room

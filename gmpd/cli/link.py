@@ -113,7 +113,7 @@ class PlainStoredFuture(PlainFuture):
 
 
 class PlainIncoming(Incoming):
-    """Of a stream whose job's exception is told by its texts."""
+    """The receiving end of a stream whose job's exception is told by its texts."""
 
     def _error(self, event: JobDone, job_id: str) -> BaseException:
         if event.outcome is Outcome.ERROR and "error" not in event.details:
@@ -339,7 +339,7 @@ def job_options(function: F) -> F:
 
 
 def chosen(**options: Any) -> dict[str, Any]:
-    """Those that were given; a flag that was not is False. UsageError for a wrong value."""
+    """The options that were given; a flag that was not is False. UsageError for a wrong value."""
     given = {
         name: value for name, value in options.items() if value is not None and value is not False
     }

@@ -40,7 +40,7 @@ class Looks(Protocol):
 
 
 def gone(error: GmpdError) -> str:
-    """That there is no daemon to look at, in a line."""
+    """Say in a line that there is no daemon to look at."""
     return f"{str(error).partition(': ')[0]}; looking for it"
 
 

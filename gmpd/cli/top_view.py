@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
     @property
     def p(self) -> int:
-        """Of a P, or of a G."""
+        """Number of the P that is shown, or of the P that the shown G belongs to."""
         return int(self.key.split()[0].removeprefix("P"))
 
     @property

@@ -43,7 +43,7 @@ class LoopCallback:
 
 
 class ClientResources:
-    """Of one open client: ends once, by ``end``, ``dropped`` or with the interpreter.
+    """Link and thread of one open client; ``end``, ``dropped`` or the interpreter ends them, once.
 
     ``unhook`` takes the link out of its loop, in the loop's thread. ``there`` has a function called
     in that thread soon, from any thread, without a lock; False when nothing runs there any more.

@@ -32,7 +32,7 @@ THREADS_MAX = 8
 
 
 class UnpickleThreads:
-    """Of one client: which values are unpickled in threads, and these threads."""
+    """The threads in which one client unpickles values, and the rule for which values."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, idle: Callable[[], None]) -> None:
         """``idle`` is called in the loop when none is open any more."""

@@ -52,8 +52,8 @@ def imports_within(code: types.CodeType, package: str) -> set[str]:
 
 
 def _imports(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Of each import statement how many packages up it looks, the name, and what is taken from it;
-    not those of functions inside ``code``."""
+    """For each import statement: how many packages up it looks, the name, and the names taken
+    from it; not those of functions inside ``code``."""
     if not code.co_names or _IMPORT not in code.co_code[::2]:
         return
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]

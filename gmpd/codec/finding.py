@@ -89,7 +89,7 @@ def _found_anew(name: str) -> str | None:
 
 
 def _file_of(spec: ModuleSpec | None, parts: list[str]) -> str | None:
-    """Of the module named by ``parts``; ``spec`` is that of the first one."""
+    """The file of the module named by ``parts``; ``spec`` is the first part's."""
     if spec is None:
         return None
     if len(parts) > 1:

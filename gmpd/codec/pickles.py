@@ -135,7 +135,7 @@ def _by_value(value: object, callback: Any) -> tuple[bytes, sent_program.Require
 
 
 def _needs_of(data: bytes) -> Needs:
-    """Of a pickle without names of the program: where the modules that it names come from."""
+    """Places of the modules that a pickle names; the pickle names nothing of the program."""
     compared = sent_program.origins_in(data)
     return sent_program.THIS_PROGRAM.require_origins(compared).needs if compared else ()
 

@@ -126,7 +126,7 @@ class Fanout:
             self._changed()
 
     def take(self, now: int, alive: Iterable[Who]) -> list[FanoutCall]:
-        """Those that are over: all have answered, or are not ``alive``, or the time has passed."""
+        """Remove the calls that are over: all have answered or are not ``alive``, or it is late."""
         alive = set(alive)
         over = [
             number
@@ -410,7 +410,7 @@ class AdminApi:
         return self._is_leaving(who) or who[0] in self._c.sched.isolated.ps
 
     def _status(self, who: Who) -> PStatus:
-        """Of a worker that was asked a moment ago, and may have left its P or ended since."""
+        """Status of a worker that was just asked, and may have left its P or ended since."""
         p, epoch = who
         now = time.monotonic_ns()
         if p >= ISOLATED_FROM:

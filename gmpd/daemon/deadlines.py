@@ -37,7 +37,7 @@ class Deadline:
 
 
 class Deadlines:
-    """Those of all parts. An entry of the heap is stale once its deadline has another time."""
+    """The deadlines of all parts. A heap entry is stale once its deadline has another time."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Deadline]] = []

@@ -37,7 +37,7 @@ def declared_in(imports: Iterable[str]) -> list[protocol.Declaration]:
 
 
 def missing_among(functions: Iterable[str]) -> dict[str, str]:
-    """Those of these functions (``module:function``) that cannot be imported here, and why."""
+    """The functions (``module:function``) that cannot be imported here, with the reason."""
     missing = {}
     for name in functions:
         try:

@@ -34,7 +34,7 @@ TellPage: TypeAlias = Callable[[str | None, str], object]
 
 
 def settings_of(config: Config, endpoint: str) -> dict[str, Any]:
-    """Of the gateway of a daemon that every program finds. ``endpoint``: for clients."""
+    """Settings of the gateway of a daemon that every program finds. ``endpoint``: for clients."""
     return {
         "listen": config.http.listen,
         "hosts": config.http.hosts,
@@ -45,8 +45,8 @@ def settings_of(config: Config, endpoint: str) -> dict[str, Any]:
 
 
 def private_settings(endpoint: str) -> dict[str, Any]:
-    """Of the gateway of a private daemon: on loopback, at any free port, and for looking only. What
-    ``http.listen`` and ``http.allow`` say is meant for the daemon that has that port."""
+    """Settings of the gateway of a private daemon: on loopback, at any free port, and for looking
+    only. ``http.listen`` and ``http.allow`` are meant for the daemon that has that port."""
     return {"listen": "127.0.0.1:0", "client_endpoint": endpoint}
 
 

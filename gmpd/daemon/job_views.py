@@ -84,7 +84,7 @@ class JobViews:
     # -- volatile jobs -----------------------------------------------------------------------------
 
     def find(self, ids: Iterable[bytes], owner: str | None) -> dict[bytes, Job]:
-        """Those of these that are volatile jobs, and whose client is ``owner`` (None: any)."""
+        """The volatile jobs among ``ids`` whose client is ``owner`` (None: any)."""
         sessions = {session.key: session for session in self._sessions(owner)}
         found: dict[bytes, Job] = {}
         for id_ in ids:
@@ -95,7 +95,7 @@ class JobViews:
         return found
 
     def _sessions(self, owner: str | None) -> Iterator[Session]:
-        """Of clients, the newest first."""
+        """Sessions of clients, the newest first."""
         for session in reversed(self._sched.sessions.values()):
             if _is_seen(session, owner):
                 yield session

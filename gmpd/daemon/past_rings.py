@@ -31,7 +31,7 @@ class PastRing(NamedTuple):
 
 
 class PastRings:
-    """Those of one daemon."""
+    """Rings of the workers of one daemon that have ended."""
 
     def __init__(self) -> None:
         self._kept: deque[PastRing] = deque()
@@ -53,7 +53,7 @@ class PastRings:
             self._nbytes -= len(self._kept.popleft().ring)
 
     def rows(self, since_ns: int) -> list[dict[str, Any]]:
-        """Of those that have ended since then: as the answers of workers to ``trace``."""
+        """Events of workers that have ended since then, as workers answer ``trace``."""
         return [
             {
                 "p": past.p, "answered": True, "isolated": past.isolated, "ended": past.ended_ns,

@@ -129,7 +129,7 @@ class WorkerPool:
         return earliest(*starts, *self._respawn.values())
 
     def _awaited(self) -> list[WorkerProcess]:
-        """Those that ought to become ready."""
+        """The processes that ought to become ready."""
         return [worker for worker in self._starting if not worker.expected]
 
     def start_some(self) -> None:

@@ -54,7 +54,7 @@ def recorded(p: P, params: dict[str, int]) -> RingDump:
 
 
 def story(p: P, g: Any) -> protocol.GStory:
-    """Of a G of ``p``: the job that it belongs to, and its own last events."""
+    """The story of a G of ``p``: the job that it belongs to, and its own last events."""
     own: Any = g._job if isinstance(g, JobG) else g
     job = root_of(g._context) if isinstance(g, CoroG) and not isinstance(g, JobG) else own
     token = job.token if isinstance(job, Attempt) else 0

@@ -77,7 +77,7 @@ class LimitedJobs:
         self._keys.update(dict.fromkeys(key for key in keys if key))
 
     def fall_due(self, now_ms: int) -> None:
-        """Those that were delayed until now are about to be due."""
+        """Jobs that were delayed until now are about to be due."""
         rows = self._db.execute(
             "SELECT DISTINCT limit_key FROM jobs INDEXED BY later"
             " WHERE state = 0 AND later = 1 AND run_at_ms <= ? AND limit_key != ''",

@@ -169,7 +169,7 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Of one moment, without a flush."""
+        """Read the state of one moment, without a flush."""
         try:
             self._db.execute("BEGIN")
             yield

@@ -395,6 +395,6 @@ def _between(
 
 
 def all_runs(daemon: Daemon) -> Iterator[Run]:
-    """Of all Ps."""
+    """The runs of all Ps."""
     for track in daemon.tracks:
         yield from track.runs

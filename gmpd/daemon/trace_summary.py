@@ -55,7 +55,7 @@ class FunctionSummary:
 
 
 def stat(values_ns: Sequence[int]) -> Stat:
-    """Of one or more values."""
+    """Count, mean and quantiles of one or more values."""
     ordered = sorted(values_ns)
     n, total = len(ordered), sum(ordered)
     p99 = ordered[min(n - 1, int(P99 * n))]

@@ -34,7 +34,7 @@ class Front:
 
     @property
     def names(self) -> list[str]:
-        """Of the files."""
+        """Names of the files."""
         return list(self._files)
 
     def document(self, status: str, places: list[tuple[str, str]]) -> web.Response:

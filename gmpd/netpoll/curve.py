@@ -21,7 +21,7 @@ RECONNECT_MS, RECONNECT_MAX_MS = 200, 1_000
 
 
 class CurveKeys(NamedTuple):
-    """Of a client: the public key that its server must have, and its own secret."""
+    """Keys of a client: the public key that its server must have, and its own secret."""
 
     server: bytes
     secret: bytes

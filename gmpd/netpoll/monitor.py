@@ -101,7 +101,7 @@ class ConnectionMonitor:
             os.eventfd_write(self.fd, 1)
 
     def _end_oldest(self) -> None:
-        """Of those that have not identified themselves; the newest if all have."""
+        """End the oldest connection that has not identified itself; the newest if all have."""
         ages = list(self._accepted.items())
         strangers = [each for each in ages if each[1].inode not in self._identified]
         fd, accepted = strangers[0] if strangers else ages[-1]

@@ -405,8 +405,8 @@ class GEvent(TypedDict):
 
 
 class GStory(TypedDict):
-    """Of one G: ``token`` of the lease that it belongs to, 0 if none; its last events; how many
-    children it waits for, and some of them."""
+    """The story of one G: ``token`` of the lease that it belongs to, 0 if none; its last events;
+    how many children it waits for, and some of them."""
 
     token: Number
     events: Annotated[list[GEvent], Meta(max_length=ROWS_MAX)]

@@ -156,8 +156,8 @@ class CountedBatches(Batches):
 
 
 class TossedSleepers(Sleepers):
-    """Those that wake at the same instant do so in an order that the seed gives (Go: ``timer.rand``
-    in a bubble).
+    """Sleepers that wake at the same instant do so in an order that the seed gives (Go:
+    ``timer.rand`` in a bubble).
     """
 
     __slots__ = ("_rng",)
@@ -195,7 +195,7 @@ class Jumper(Poller):
             self._poll(time.monotonic_ns())
 
     def wake_due(self) -> None:
-        """Of asyncio's timers that are due, too, those of one instant come in an order that the
+        """Run asyncio's timers that are due, too: those of one instant come in an order that the
         seed gives.
         """
         loop = self._fake

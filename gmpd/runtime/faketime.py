@@ -76,8 +76,8 @@ def _is_faked(loop: DeterministicLoop, real: tuple[str, ...]) -> bool:
 
 
 def _sleep(loop: DeterministicLoop, seconds: float) -> None:
-    """Of a plain function: P continues with others. In a coroutine it blocks them all, so time goes
-    by and nothing else happens.
+    """Sleep in a plain function: P continues with others. In a coroutine it blocks them all, so
+    time goes by and nothing else happens.
     """
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")

@@ -349,7 +349,7 @@ else:
 
 
 def _prove() -> None:
-    """That the names still mean what they meant: the current task can be set, seen and reset,
+    """Check that the names still mean what they meant: the current task can be set, seen and reset,
     and this thread is left as it was.
     """
     outer, loop, task = running_loop(), object(), object()

@@ -92,7 +92,7 @@ class JobScopes:
         self._loop._task_factory = self._make_task
 
     def get_task_factory(self) -> Any:
-        """That of this job."""
+        """The task factory of this job."""
         scope = self._own()
         return None if scope is None else scope.factory
 
@@ -116,7 +116,7 @@ class JobScopes:
         return self._run_in_executor(executor, func, *args)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Of the job's own; the one that all jobs share stays."""
+        """Shut the job's own executor down; the one that all jobs share stays."""
         scope = self._own()
         executor = None if scope is None else scope.executor
         if scope is None or executor is None:
@@ -139,7 +139,7 @@ class JobScopes:
         self._mine().handler = handler
 
     def get_exception_handler(self) -> Any:
-        """That of this job."""
+        """The exception handler of this job."""
         scope = self._own()
         return None if scope is None else scope.handler
 
@@ -169,7 +169,7 @@ class JobScopes:
         return self.scopes.setdefault(_number(async_job.get()), JobScope())
 
     def _own(self) -> JobScope | None:
-        """That of the caller's job, if it has set anything."""
+        """The scope of the caller's job, if it has set anything."""
         return self.scopes.get(_number(async_job.get()))
 
     def refuse(self, what: str) -> None:

@@ -89,7 +89,7 @@ def _mark(record: logging.LogRecord, p: str | None) -> None:
 
 
 def current_ids(p: str | None) -> Ids:
-    """Those of the calling code. ``p``: of this worker; None: it is none."""
+    """The ids of the calling code. ``p``: of this worker; None: it is none."""
     m = current_m()
     plain = None if m is None else m.g
     g = plain if plain is not None else _running_g()

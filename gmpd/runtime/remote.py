@@ -404,7 +404,7 @@ class ChanRouter:
     # ---- deaths -------------------------------------------------------------------------------
 
     def lost(self, who: Address) -> None:
-        """That worker is no more: its Gs wait for nothing, and its channels are gone."""
+        """A worker is no more: its Gs wait for nothing, and its channels are gone."""
         self._dead.add(who)
         for pin in [pin for pin in self._pinned if pin[0] == who]:
             del self._pinned[pin]

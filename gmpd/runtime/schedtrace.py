@@ -61,7 +61,7 @@ def _start(elapsed_ms: int, counts: Counts) -> str:
 
 
 def counts_of(p: P) -> Counts:
-    """Of a P without a daemon. Any thread may ask."""
+    """Counts of a P without a daemon. Any thread may ask."""
     return Counts(
         idleprocs=int(p.is_idle),
         threads=p.ms_count + OWN_THREADS,

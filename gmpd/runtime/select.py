@@ -73,7 +73,7 @@ class RecvCase(Generic[T]):
         return self.ch is not None and self.ch.is_far
 
     def attempt(self, g: Waker) -> Sudog:
-        """Of a far channel: have its home tried."""
+        """Have the home of a far channel tried."""
         sg: Sudog = self.ch.try_for(g)  # type: ignore[union-attr]
         return sg
 

@@ -42,7 +42,7 @@ class UnretrievedError:
 
 
 class UnretrievedErrors:
-    """Those of one loop."""
+    """The unretrieved errors of one loop."""
 
     __slots__ = ("_errors", "_loop")
 

@@ -192,7 +192,7 @@ class Cron:
             entry.saved = entry.row
 
     def _choose(self, entry: Entry, wall_ms: int) -> None:
-        """Of the due ticks some wait from now on."""
+        """Choose which of the due ticks wait from now on."""
         row, spec = entry.row, entry.spec
         if row.decided_ms > wall_ms + BACK_MS:
             row = replace(row, decided_ms=wall_ms)

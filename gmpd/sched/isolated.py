@@ -213,7 +213,7 @@ class Isolation:
         return gone
 
     def renew(self) -> list[IsolatedP]:
-        """Those without a job, which are to be killed: others start when they are wanted."""
+        """Workers without a job, which are to be killed: others start when they are wanted."""
         unused = [p for p in self.ps.values() if p.stage in (Stage.STARTING, Stage.SPARE)]
         for record in unused:
             record.stage = Stage.ENDING
@@ -235,7 +235,7 @@ class Isolation:
         record.due_ns = None if timeout_s is None else now + record.limit_ns
 
     def retire(self, now: int) -> list[IsolatedP]:
-        """Those whose job has its outcome: each is to be told to end, and gets a moment for that.
+        """Workers whose job has its outcome: each is to be told to end, and gets a moment for that.
 
         They do not end by themselves: what a process sent shortly before its end may be lost.
         """
@@ -251,7 +251,7 @@ class Isolation:
         return over
 
     def overdue(self, now: int) -> list[IsolatedP]:
-        """Those that are to be killed: once each, except one whose job's time is over. The kernel
+        """Workers that are to be killed: once each, except one whose job's time is over. The kernel
         may not get it down at once, and its client is told when it is due again.
         """
         late = [p for p in self.ps.values() if p.due_ns is not None and p.due_ns <= now]

@@ -138,7 +138,7 @@ class PerFunction:
         return self._rows[name]
 
     def _fold(self) -> None:
-        """Those that took least time, and are not listed, make room."""
+        """Fold the functions that took least time, and are not listed, into one."""
         for row in sorted(self._rows.values(), key=lambda row: (row.is_listed, row.run.sum_ns))[
             :FOLDED
         ]:
@@ -174,7 +174,7 @@ class PerFunction:
             row.run.sum_ns += run_ns
 
     def total(self) -> FunctionCounts:
-        """Of all jobs."""
+        """Counts of all jobs."""
         return _sum_of(self)
 
     def shown(self) -> list[FunctionCounts]:

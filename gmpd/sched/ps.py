@@ -65,7 +65,7 @@ class Ps:
         return self.all.get(p) or self.leaving.get(p)
 
     def records(self) -> Iterator[PRecord]:
-        """Of all Ps and leaving workers."""
+        """Records of all Ps and leaving workers."""
         yield from self.all.values()
         yield from self.leaving.values()
 

@@ -392,7 +392,7 @@ class Sched:
         return self._ps.record(p) or self.isolated.ps.get(p)
 
     def records(self) -> Iterator[PRecord]:
-        """Of all Ps, leaving and isolated workers."""
+        """Records of all Ps, leaving and isolated workers."""
         yield from self._ps.records()
         yield from self.isolated.ps.values()
 

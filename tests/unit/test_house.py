@@ -263,6 +263,8 @@ WORDS = (
 PHRASES = (
     # the subject of a sentence has a name
     r"(?:[.:] |(?<!#)# |\"\"\")(?:What|Whatever|Who|Whoever) (?![^.?\n]*\?)",
+    # a docstring begins with the thing that it describes
+    r"\"\"\"(?:Of|Those|That) ",
     # "because", or a colon
     r", for (?:it|they|he|she|each|the|a|an|its|that|this|there|what|whoever) ",
     r"'s (?:like|pages?)\b",
@@ -309,6 +311,7 @@ def test_a_forbidden_phrase_is_found() -> None:
         "It goes on", "but for", "hand-out", "a robbed P", "its like", "'s like", "the roster",
         "Spilled", "a letter", "its page", "the job's pages", "told of", "one door", "X, for it ",
         "A G. What ends it", '"""Who asks."""', "    #: What is kept", "# Whoever asked",
+        '"""Of all Ps."""', '"""Those that run."""',
     ]  # fmt: skip
     assert [text for text in planted if not forbidden_in(text)] == []
 

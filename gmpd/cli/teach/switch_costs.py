@@ -247,8 +247,9 @@ def page_table_bytes() -> int:
 
 
 def kernel_stack_bytes() -> float:
-    """Of one thread: the machine's total divided by its number of threads, because the growth of
-    the total would include other programs' threads. 0 where the kernel does not report it.
+    """Kernel stack of one thread: the machine's total divided by its number of threads, because
+    the growth of the total would include other programs' threads. 0 where the kernel does not
+    report it.
     """
     with open("/proc/loadavg") as loadavg:
         threads = int(loadavg.read().split()[3].partition("/")[2])
@@ -256,7 +257,7 @@ def kernel_stack_bytes() -> float:
 
 
 def resident_bytes() -> int:
-    """Of this process."""
+    """Resident memory of this process."""
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

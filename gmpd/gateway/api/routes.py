@@ -47,7 +47,7 @@ class Route:
 
     @property
     def params(self) -> type[shapes.Params]:
-        """Of the path and the query."""
+        """Parameters of the path and the query."""
         found: type[shapes.Params] = self._hints["params"]
         return found
 
@@ -63,7 +63,7 @@ class Route:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Of its whole path."""
+        """Pattern of the whole path."""
         return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", ROOT + self.path) + r"\Z")
 
     @cached_property
