@@ -33,6 +33,8 @@ class App:
     verbosity: int = 0
     #: The pid of the daemon that is meant, or of the program whose private daemon it is.
     of: int | None = None
+    #: Faults of settings that were reported: a command may read them more than once.
+    _reported: set[str] = field(default_factory=set)
 
     def config(self, flags: Mapping[str, object] | None = None) -> Config:
         """The settings, with the command's own options on top. Raises ConfigError."""
@@ -53,6 +55,9 @@ class App:
         problems: list[str] = []
         config = Config.load(flags=self.flags, config_file=self.config_file, tolerated=problems)
         for problem in problems:
+            if problem in self._reported:
+                continue
+            self._reported.add(problem)
             self.say(f"warning: {problem}; this setting is ignored here")
         return config
 

@@ -333,6 +333,16 @@ def test_wrong_settings_are_wrong_for_every_command(capsys: pytest.CaptureFixtur
     assert "missing.toml: cannot be read: No such file" in capsys.readouterr().err
 
 
+def test_a_setting_that_is_ignored_is_reported_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`gmpd status` reads the settings to find the daemon, and again to name others."""
+    monkeypatch.setenv("GMPD_RUNTIME_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("GMPD_FOO__BAR", "1")
+    assert main(["status"]) == Exit.UNREACHABLE
+    assert capsys.readouterr().err.count("GMPD_FOO__BAR") == 1
+
+
 # -- gmpd doctor ---------------------------------------------------------------------------------
 
 
