@@ -115,9 +115,9 @@ def _hint(wrong: str, known: Sequence[str]) -> str:
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
-    from gmpd import __version__
+    from gmpd import __version__, compiled
 
-    click.echo(f"gmpd {__version__} (Python {sys.version.split()[0]})")
+    click.echo(f"gmpd {__version__} (Python {sys.version.split()[0]}, {compiled.variant()})")
     ctx.exit()
 
 

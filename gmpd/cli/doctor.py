@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from gmpd import cpus, interpreter, pythons, rundir
+from gmpd import compiled, cpus, interpreter, pythons, rundir
 from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import AskingClient, PlainClient
@@ -79,6 +79,17 @@ def _python(config: Config) -> Iterator[Finding]:
         importlib.import_module("gmpd.runtime.internals")
     except UnsupportedPython as error:
         yield Finding("python", Level.BAD, str(error))
+
+
+def _core(config: Config) -> Iterator[Finding]:
+    """Whether the core of gmpd is compiled, and why not."""
+    variant = compiled.variant()
+    if variant.is_stale:
+        fix = "install gmpd again (an editable one: GMPD_PURE=0 pip install -e .)"
+        what = f"{variant}, compiled modules are not used: {variant.why}"
+        yield Finding("core", Level.WARN, what, fix)
+    else:
+        yield Finding("core", Level.OK, ": ".join(filter(None, (str(variant), variant.why))))
 
 
 def _cores(config: Config) -> Iterator[Finding]:
@@ -314,7 +325,7 @@ def _read(path: str) -> str:
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-    _python, _packages, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http,
+    _python, _packages, _core, _cores, _files, _runtime_dir, _state_dir, _imports, _daemon, _http,
     _keys, _elsewhere, _clock,
     _huge_pages,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from gmpd import interpreter
+from gmpd import compiled, interpreter
 from gmpd.config import Config
 from gmpd.cpus import core_of
 from gmpd.daemon.frozen import Stillness
@@ -321,6 +321,7 @@ def _signal_name(number: int) -> str:
 
 def _environment() -> dict[str, str]:
     """A job must not find the daemon's own settings and take them for its client's."""
+    settings = ("GMPD_", "NOTIFY_", "WATCHDOG_")
     return {
-        k: v for k, v in os.environ.items() if not k.startswith(("GMPD_", "NOTIFY_", "WATCHDOG_"))
+        k: v for k, v in os.environ.items() if k == compiled.VARIABLE or not k.startswith(settings)
     }

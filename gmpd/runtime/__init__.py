@@ -4,3 +4,7 @@
 knows nothing of sockets to a daemon, jobs or wire formats: a worker gives it Gs (``FreshG``) and
 reads its counters.
 """
+
+from gmpd import compiled
+
+compiled.use()

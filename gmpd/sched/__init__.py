@@ -3,3 +3,7 @@
 Events and ``now`` go in, answers and instructions come out. ``schedt`` is the coordinator's side,
 ``runq``, ``g`` and ``sysmon`` are a worker's.
 """
+
+from gmpd import compiled
+
+compiled.use()

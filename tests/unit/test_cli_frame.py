@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from gmpd import errors
+from gmpd import compiled, errors
 from gmpd.cli import app, doctor, main, report, status
 from gmpd.cli.commands import COMMANDS, cli
 from gmpd.cli.exits import Exit, exit_of
@@ -83,7 +83,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     from gmpd import __version__
 
     assert main(["--version"]) == Exit.OK
-    assert capsys.readouterr().out.startswith(f"gmpd {__version__} (Python 3.")
+    told = capsys.readouterr().out
+    assert told.startswith(f"gmpd {__version__} (Python 3.")
+    assert told.endswith(f", {compiled.variant()})\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -387,6 +389,27 @@ def test_doctor_tells_more_ps_than_cores() -> None:
 
 def test_doctor_tells_too_few_descriptors() -> None:
     assert finding("open files", limits__sessions=100_000).level is not Level.OK
+
+
+@pytest.mark.parametrize(
+    ("variant", "level", "what"),
+    [
+        (compiled.Variant("compiled", by="Cython 3"), "ok", "compiled by Cython 3"),
+        (compiled.Variant("pure", why="no C compiler"), "ok", "pure Python: no C compiler"),
+        (
+            compiled.Variant("pure", why="g.py differs", is_stale=True),
+            "warn",
+            "pure Python, compiled modules are not used: g.py differs",
+        ),
+    ],
+)
+def test_doctor_tells_whether_the_core_is_compiled(
+    variant: compiled.Variant, level: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_variant", variant)
+    (found,) = [f for f in doctor.examine(app.App()) if f.about == "core"]
+    assert (found.level.value, found.what) == (level, what)
+    assert bool(found.fix) is (level == "warn")
 
 
 def test_doctor_looks_on_when_the_settings_are_wrong(

@@ -19,6 +19,7 @@ FOR_OTHERS = {
     "format_commands": "click's Group calls it",
     "get_debug": "asyncio's handles call it",
     "remove_done_callback": "asyncio.Future's",
+    "get_source": "linecache asks loaders for the lines of a traceback",
     "page_url": "for programs: where the gateway of a client's daemon serves",
     "rlocker": "sync.RWMutex's",
     "set_limit": "errgroup.Group's",
