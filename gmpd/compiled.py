@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import source_hash, spec_from_file_location
 from types import ModuleType
@@ -100,7 +99,7 @@ def _file(place: str, name: str) -> str:
 
 def _hash(source: str) -> str:
     try:
-        with open(os.path.join(_ROOT, source), "rb") as file:
+        with open(os.path.join(_ROOT, source), "rb", buffering=0) as file:
             return source_hash(file.read()).hex()
     except OSError:
         return ""
@@ -118,8 +117,9 @@ def _is_subinterpreter() -> bool:
     return False
 
 
-class _Finder(MetaPathFinder):
-    """Stands before all others, and knows the compiled modules by name."""
+class _Finder:
+    """Stands before all others, and knows the compiled modules by name. It does not name its
+    protocol: ``importlib.abc`` imports 60 ms of other modules up to Python 3.11."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
