@@ -125,9 +125,9 @@ class Desk:
 
     # -- processes
 
-    def ready(self, p: int, epoch: int = 1) -> PRecord:
-        """A worker said Hello; its P."""
-        self.tell(events.WorkerReady(p, epoch))
+    def ready(self, p: int, epoch: int = 1, cores: int = 1, host: str = "") -> PRecord:
+        """A worker said Hello, or the bridge to a host; its P."""
+        self.tell(events.WorkerReady(p, epoch, cores, host))
         return self.sched.ps[p]
 
     def drain_p(self, p: int) -> None:

@@ -345,27 +345,31 @@ class Report(TypedDict, total=False):
     final: bool
     wait_s: Seconds
     remark: str
+    #: Of a job that ran on another machine: the name of that host.
+    host: str
+    #: ``text`` is for people; all else for programs.
+    text: str
+    # LOST: how the worker ended, and whose fault that was.
+    pid: Number
+    signal: str
+    exitcode: int | None
+    poisoned: bool
+    culprit: str
+    blamed: bool
 
 
 class Details(Report, total=False):
-    """Details of an outcome to the client. ``text`` is for people; all else for programs."""
+    """Details of an outcome to the client."""
 
     p: Number
-    pid: Number
     attempt: Number
     waited_us: Number
     #: It ran, or was to run, in a worker of its own.
     isolated: bool
-    text: str
     #: TIMEOUT: its frame has not ended.
     runs_on: bool
-    # LOST: how the worker ended, and whose fault that was.
-    signal: str
-    exitcode: int | None
-    poisoned: bool
+    #: LOST: it had not begun.
     unstarted: bool
-    culprit: str
-    blamed: bool
     # REJECTED: why, how many would fit now, when to try again (seconds), and that Room follows.
     reason: Reason
     room: Number

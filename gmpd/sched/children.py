@@ -91,7 +91,11 @@ class Children:
         """A P has nothing, or soon will: ask a P that has children for the older half of them."""
         if self._ledger.draining:
             return
-        takers = [p for p in self._ps.all.values() if p.ready and not p.draining and not p.children]
+        takers = [
+            p
+            for p in self._ps.all.values()
+            if p.ready and not p.draining and not p.children and not p.host
+        ]
         if not takers or not self._is_low(takers):
             return
         parents = list(self.parents.values())

@@ -321,10 +321,15 @@ class OfPool(Event, frozen=True, gc=False):
 
 
 class WorkerReady(OfPool, frozen=True, gc=False):
-    """A worker said Hello: P ``p`` lives in it from now on."""
+    """A worker said Hello: P ``p`` lives in it from now on.
+
+    ``host``: the name of the machine that it is a bridge to, which has ``cores``; empty: this one.
+    """
 
     p: int
     epoch: int
+    cores: int = 1
+    host: str = ""
 
 
 class ParentOpened(OfPool, frozen=True, gc=False):

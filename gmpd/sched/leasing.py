@@ -1,5 +1,9 @@
 """Which P gets how much of the queue, and when: leases to Ps, and to isolated workers.
 
+A host is a P with more room: its credit is a longer time for each of its cores, because a batch
+needs longer to get there. A job that can begin here at once is not sent there, and children of Gs
+never are.
+
 Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
 that a job occupies P), at least one job. Leases that its worker has set aside (calls of a hog's
 function, beside the hog) count only against their function: others begin before them.
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from gmpd.protocol import Options, Outcome
+from gmpd.protocol import BATCH_JOBS_MAX, Options, Outcome
 from gmpd.sched.children import CHILDREN_CREDIT_NS
 from gmpd.sched.globq import Fits
 from gmpd.sched.instructions import DefineAt, Instruction, Kill, LeaseJobs, Retire, StartIsolated
@@ -54,15 +58,19 @@ class Leasing:
     def _deal(self, now: int) -> None:
         queue = self._queue
         # Latest first; those where something started still runs or waits come after the free ones.
-        busy = []
+        busy: list[PRecord] = []
+        hosts: list[PRecord] = []
         for record in self._ps.idle[::-1]:
+            if record.host:
+                (hosts if record.begun < record.cores else busy).append(record)
+                continue
             if record.started or record.overrunning:
                 busy.append(record)
                 continue
             self._fill(record, now)
             if not queue.length:
                 return
-        for record in busy:
+        for record in hosts + busy:
             self._fill(record, now)
             if not queue.length:
                 return
@@ -83,14 +91,15 @@ class Leasing:
         queue = self._queue
         skip = record.own_children()
         # Other functions than those set aside there need not wait behind more calls of these.
-        fits = partial(self._fits, record) if record.aside and record.set_aside() else None
+        looks = record.host or (record.aside and record.set_aside())
+        fits = partial(self._fits, record) if looks else None
         turn = queue.turn(skip, fits)
         while turn and turn[2][0].fn.kills and self._divert(turn[2][0], skip, fits, now):
             turn = queue.turn(skip, fits)
         room = 0 if turn is None else self._room(record, turn[2][0])
         if turn is None or room <= 0:
             return False
-        share = queue.length // len(self._ps.all) + 1
+        share = queue.length * record.cores // self._ps.cores + 1
         jobs = queue.pop_turn(turn, min(room, share))
         self._ps.watch(record, now)
         for job in jobs:
@@ -127,6 +136,8 @@ class Leasing:
             return
         # In the order of a deal: a thief would take the job back from any other.
         for record in sorted(self._ps.all.values(), key=_in_turn):
+            if record.host:  # a death there costs all that has begun on the host
+                continue
             head = suspects.queue.head(record.own_children())
             if head is not None and self._room(record, head) > 0:
                 jobs = suspects.queue.pop_run(1, record.own_children())
@@ -144,6 +155,8 @@ class Leasing:
             return 0
         held = len(record.fresh)
         begun = len(record.started) + len(record.overrunning)
+        if record.host:
+            return self._room_at_host(record, head)
         most = min(policy.credit_max - held, policy.started_max - held - begun)
         if most <= 0:
             return 0
@@ -162,6 +175,21 @@ class Leasing:
             return 0 if held else 1
         return min(by_time, most)
 
+    def _room_at_host(self, record: PRecord, head: Job) -> int:
+        """The same of a host: 20 ms worth for each core, at least one job for each."""
+        if head.session.parent is not None:
+            return 0
+        policy, cores = self._policy, record.cores
+        held = len(record.fresh)
+        most = min(
+            policy.credit_max * cores,
+            BATCH_JOBS_MAX,
+            policy.started_max * cores - record.begun,
+        )
+        core_ns = policy.host_credit_ns
+        est = core_ns if head.fn.est_ns is None else min(head.fn.est_ns, core_ns)
+        return min((core_ns * cores - record.used_ns) // max(1, est), most - held)
+
     def _aside_for(self, record: PRecord, tokens: set[int], head: Job) -> list[Job]:
         """The leases set aside there that give way to ``head``: all, unless one has its
         function."""
@@ -178,7 +206,7 @@ class Leasing:
                 if each.fid not in record.defined:
                     record.defined.add(each.fid)
                     self._out.append(DefineAt(record, each))
-        est = credit_ns = self._policy.credit_ns
+        est = credit_ns = self._policy.host_credit_ns if record.host else self._policy.credit_ns
         if fn.est_ns is not None and fn.est_ns < credit_ns:
             est = fn.est_ns
         first = token = record.next_token
@@ -236,8 +264,8 @@ class Leasing:
                 self._limits.passed(record, token, now)
 
 
-def _used(record: PRecord) -> int:
-    return record.used_ns
+def _used(record: PRecord) -> tuple[bool, int]:
+    return bool(record.host), record.used_ns
 
 
 def _in_turn(record: PRecord) -> tuple[bool, bool, int]:

@@ -244,7 +244,7 @@ class Ledger:
     def may_retry(self, job: Job, outcome: Outcome) -> bool:
         """Whether an attempt that ends so may be followed by another one."""
         return (
-            outcome in (Outcome.ERROR, Outcome.TIMEOUT)
+            outcome in _TRIED_AGAIN
             and not job.cancelling
             and not job.streamed
             and job.may_retry
@@ -420,5 +420,7 @@ def _p_of(jobs: Sequence[Job]) -> int:
 
 
 _CANCELLED: Withdrawal = (Outcome.CANCELLED, {})
+#: LOST as an outcome of its lease: with a worker of a host, which the bridge to it outlives.
+_TRIED_AGAIN = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})
 _HAS_RUN = frozenset({Outcome.OK, Outcome.ERROR})
 _FAILED = frozenset({Outcome.ERROR, Outcome.TIMEOUT, Outcome.LOST})

@@ -26,6 +26,8 @@ class Ps:
 
     def __init__(self, out: list[Instruction]) -> None:
         self.all: dict[int, PRecord] = {}
+        #: Of all Ps together: one for each of this machine, those of each host for its P.
+        self.cores = 0
         #: Leaving workers, by their numbers (``leavers``).
         self.leaving: dict[int, PRecord] = {}
         #: Ps without fresh work, the one that became so last at the end: LIFO keeps caches warm
@@ -37,8 +39,8 @@ class Ps:
 
     # -- they come and go ------------------------------------------------------------------------
 
-    def ready(self, p: int, epoch: int) -> PRecord:
-        """A worker said Hello: P ``p`` lives in it from now on.
+    def ready(self, p: int, epoch: int, cores: int = 1, host: str = "") -> PRecord:
+        """A worker said Hello: P ``p`` lives in it from now on; or in ``host``, by a bridge.
 
         Raises ProtocolError, nothing changed, while the worker before it is not confirmed dead, and
         for a worker that is: its Hello was late.
@@ -51,6 +53,8 @@ class Ps:
         elif epoch <= record.epoch:
             raise ProtocolError(f"P{p} was in epoch {record.epoch}, a Hello of {epoch} is too late")
         record.epoch = epoch
+        record.cores, record.host = cores, host
+        self._count_cores()
         record.ready = True
         record.draining = record.ending = False
         record.defined.clear()
@@ -118,6 +122,10 @@ class Ps:
         if record is not None and not record.fresh and not record.started:
             self.not_idle(record)
             del self.all[p]
+            self._count_cores()
+
+    def _count_cores(self) -> None:
+        self.cores = sum(record.cores for record in self.all.values())
 
     def forget(self, fn: Function) -> None:
         """No session uses this function any more: workers need not know it."""

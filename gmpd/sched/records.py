@@ -38,6 +38,9 @@ class Policy:
     credit_ns: int = 2_000_000
     credit_max: int = 256
     started_max: int = 10_000
+    #: As credit_ns, but of each core of a host: the work of the time in which a batch gets there,
+    #: and the outcomes of the last one come back.
+    host_credit_ns: int = 20_000_000
     #: Bytes of outcomes that a client has not confirmed: beyond the first no more are sent to it,
     #: beyond the second no more of its jobs are leased.
     outbox_bytes: int = 16 << 20
@@ -393,16 +396,19 @@ class PRecord:
     """
 
     __slots__ = (
-        "aside", "asked", "children", "collected", "deaf", "deaf_ns", "defined", "draining",
-        "ending", "epoch", "finished", "fresh", "next_token", "overrunning", "p", "probe_at_ns",
-        "probe_every_ns", "ready", "session", "started", "steal_hits", "steal_misses",
-        "stolen_from", "stolen_to", "used_ns", "withheld",
+        "aside", "asked", "children", "collected", "cores", "deaf", "deaf_ns", "defined",
+        "draining", "ending", "epoch", "finished", "fresh", "host", "next_token", "overrunning",
+        "p", "probe_at_ns", "probe_every_ns", "ready", "session", "started", "steal_hits",
+        "steal_misses", "stolen_from", "stolen_to", "used_ns", "withheld",
     )  # fmt: skip
 
     def __init__(self, p: int, epoch: int) -> None:
         self.p = p
         #: Of the worker that houses it: +1 with every new worker; older messages are not believed.
         self.epoch = epoch
+        #: The machine that it is a bridge to, and the cores there; empty and 1 on this machine.
+        self.host = ""
+        self.cores = 1
         self.ready = False
         self.draining = False
         #: It drains because its worker is to be replaced, which may be called off.
@@ -454,8 +460,9 @@ class PRecord:
             "withheld": self.withheld,
         }
         leases = "".join(f", {name} {some(tokens)}" for name, tokens in held.items() if tokens)
+        on = f" on {self.host[:NAME_SHOWN]} with {self.cores} cores" if self.host else ""
         return (
-            f"<P{self.p} epoch {self.epoch} {' '.join(flags) or 'without a worker'}{leases},"
+            f"<P{self.p} epoch {self.epoch}{on} {' '.join(flags) or 'without a worker'}{leases},"
             f" {self.used_ns / 1e6:.3f} ms of credit used, next token {self.next_token}>"
         )
 

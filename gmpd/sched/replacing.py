@@ -70,12 +70,13 @@ class Replacing:
 
     def began(self, record: PRecord, job: Job, after_s: float, now: int) -> None:
         """An attempt with ``kill_after`` has begun and did not end at once."""
-        if not isinstance(record, IsolatedP):  # that one is killed anyway
+        if not isinstance(record, IsolatedP) and not record.host:  # they see to that themselves
             self._push(now + int(after_s * 1e9), record, job.token)
 
     def force(self, record: PRecord, token: int, now: int) -> None:
-        """An attempt was cancelled by force; its worker was asked to end it."""
-        if not isinstance(record, IsolatedP):  # that one was killed
+        """An attempt was cancelled by force; its worker was asked to end it. On a host that is all:
+        an end of the bridge would cost all that has begun there."""
+        if not isinstance(record, IsolatedP) and not record.host:  # the former was killed
             self._push(now + FORCE_NS, record, token, forced=True)
 
     def force_overrunning(self, session: Session, seqs: Collection[int], now: int) -> None:

@@ -208,7 +208,7 @@ class Sched:
     def _pool_changed(self, event: events.PoolEvent, now: int) -> None:  # noqa: C901 - as above
         match event:
             case events.WorkerReady():
-                self._ps.ready(event.p, event.epoch)
+                self._ps.ready(event.p, event.epoch, event.cores, event.host)
             case events.ParentOpened():
                 self._children.open_parent(event.p, event.epoch, now)
             case events.Drained():

@@ -22,6 +22,9 @@ from gmpd.sched.runq import half_up
 #: A steal costs a lease and its way back (about 0.2 ms): less work is not worth moving.
 WORTH_NS = 300_000
 
+#: And what a host steals waits for a batch, beside others of its kind.
+WORTH_AT_HOST_NS = 10_000_000
+
 #: A fresh job that was leased this long ago is moved to any idle P, and at its next P has twice
 #: as long: behind two hogs it is not carried to and fro for ever.
 STALE_NS = 50_000_000
@@ -51,20 +54,23 @@ class Steals:
         stale.
         """
         self.next_stale = None
-        if self._queue.length or (thief := self._thief()) is None:
+        if self._queue.length or not (thieves := self._thieves()):
             return
         victims = [p for p in self._ps.all.values() if p.fresh and p.ready and not p.draining]
-        for at in self._order.positions(len(victims)):
-            if tokens := self._stealable(victims[at], thief, now):
-                self._out.append(Revoke(victims[at], tokens, thief, now))
-                return
+        for thief in thieves:
+            for at in self._order.positions(len(victims)):
+                if tokens := self._stealable(victims[at], thief, now):
+                    self._out.append(Revoke(victims[at], tokens, thief, now))
+                    return
 
     def _stealable(self, victim: PRecord, thief: PRecord, now: int) -> list[int]:
         """The leases to revoke from ``victim``. Not a thief's own children, which are nothing for
-        it while it has others of them at home."""
+        it while it has others of them at home; and no children at all for a host."""
         fresh, skip = victim.fresh, thief.own_children()
         tokens = list(fresh)
-        if skip is not None:
+        if thief.host:
+            tokens = [token for token in tokens if fresh[token].session.parent is None]
+        elif skip is not None:
             tokens = [token for token in tokens if fresh[token].session.sid != skip]
         if not tokens:
             return []
@@ -76,9 +82,7 @@ class Steals:
             alike = {job.fn for job in islice(reversed(thief.started.values()), ALIKE_LOOKS)}
             tokens = [t for t in tokens if t not in aside or fresh[t].fn not in alike]
             tokens.sort(key=lambda token: token not in aside)
-        if tokens and self._has_spare(
-            victim, len(tokens), free=not (thief.started or thief.overrunning)
-        ):
+        if tokens and self._has_spare(victim, len(tokens), thief):
             return tokens[: half_up(len(tokens))]
         if now >= (stale := _stale_ns(oldest)):
             return [oldest.token]
@@ -86,27 +90,34 @@ class Steals:
             self.next_stale = stale
         return []
 
-    def _thief(self) -> PRecord | None:
-        """The idle P to steal for: the latest that has nothing started, else the latest."""
-        latest = None
+    def _thieves(self) -> list[PRecord]:
+        """The idle P to steal for: the latest that has nothing started; if none is so, a host that
+        has begun less than it has cores, and the latest."""
+        latest = host = None
         for p in reversed(self._ps.idle):
             if p.deaf:
                 continue
             begun = len(p.started) + len(p.overrunning)
-            if not begun:
-                return p
-            if begun < self._started_max:
+            if p.host:
+                if begun < p.cores:
+                    host = host or p
+            elif not begun:
+                return [p]
+            elif begun < self._started_max:
                 latest = latest or p
-        return latest
+        return [p for p in (host, latest) if p is not None]
 
-    def _has_spare(self, victim: PRecord, n: int, *, free: bool) -> bool:
+    def _has_spare(self, victim: PRecord, n: int, thief: PRecord) -> bool:
         """Whether it has Gs beside the running one, or a long one runs; ``n`` may be stolen.
 
-        A last fresh job, or a little work, moves only to a P that is ``free`` of started ones:
+        A last fresh job, or a little work, moves only to a P that is free of started ones:
         between two Ps that both run something long it would be carried to and fro.
         """
+        if thief.host:
+            return n > 1 and victim.used_ns >= WORTH_AT_HOST_NS
         if n > 1 and victim.used_ns >= WORTH_NS:
             return True
+        free = not (thief.started or thief.overrunning)
         return free and bool(victim.started or victim.overrunning)
 
 

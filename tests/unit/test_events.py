@@ -107,7 +107,7 @@ def test_the_policy_keeps_the_last_events_and_what_it_decided() -> None:
     desk.finish(p)
     story = desk.sched.story()
     lines = story.splitlines()
-    assert "WorkerReady(p=0, epoch=1)" in lines[1]
+    assert "WorkerReady(p=0, epoch=1, cores=1" in lines[1]
     assert "name='nightly'" in lines[2]
     assert "Submitted(session 1, 30 rows from 0, function 0)" in lines[4]
     assert "TurnEnded -> DefineAt, LeaseJobs" in lines[5]
