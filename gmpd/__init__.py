@@ -1,8 +1,8 @@
 """gmpd: Go's scheduler for Python, as a daemon.
 
 Submit jobs to a daemon: ``Client`` (blocking), ``AsyncClient`` (asyncio), ``Executor`` (a pool as
-in ``concurrent.futures``); ``@job`` declares options of a function, ``@cron`` and ``@every`` when
-it runs by itself; ``errors`` has every error.
+in ``concurrent.futures``), ``Pool`` (as in ``multiprocessing``); ``@job`` declares options of a
+function, ``@cron`` and ``@every`` when it runs by itself; ``errors`` has every error.
 Go's tools, in jobs and under ``run``: ``go``, ``Chan``, ``select``, ``Group``, ``WaitGroup``,
 ``Mutex``, ``Timer`` and others. Times are seconds. The names in ``__all__`` are public; all modules
 below this package are internal.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gmpd.client.aio import AsyncClient
     from gmpd.client.executor import Executor
     from gmpd.client.hints import PerformanceHint
+    from gmpd.client.pool import Pool
     from gmpd.client.sync import Client
     from gmpd.errors import ChanClosed
     from gmpd.job import Backoff, job
@@ -69,6 +70,7 @@ __all__ = [
     "Mutex",
     "Once",
     "PerformanceHint",
+    "Pool",
     "RWMutex",
     "Semaphore",
     "SingleFlight",
@@ -117,6 +119,7 @@ _HOMES = {
     "Mutex": "gmpd.runtime.sync",
     "Once": "gmpd.runtime.sync",
     "PerformanceHint": "gmpd.client.hints",
+    "Pool": "gmpd.client.pool",
     "RWMutex": "gmpd.runtime.sync",
     "Semaphore": "gmpd.runtime.sync",
     "SingleFlight": "gmpd.runtime.sync",

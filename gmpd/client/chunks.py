@@ -72,6 +72,11 @@ async def run_rows_async(fn: Callable[..., Any], items: list[Item]) -> OrElse:
     return sendable([None if at in errors else value for at, value in enumerate(results)], errors)
 
 
+async def run_items_async(fn: Callable[..., Any], items: list[Any]) -> OrElse:
+    """``await fn(item)`` for all at once."""
+    return await run_rows_async(fn, [(item,) for item in items])
+
+
 class _Raised(NamedTuple):
     error: BaseException
 

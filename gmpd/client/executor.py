@@ -25,7 +25,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from gmpd import pythons
-from gmpd.client.chunks import each, run_rows_async, sendable
+from gmpd.client.chunks import each, run_items_async, run_rows_async, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import checked_buffersize
@@ -87,6 +87,8 @@ class Executor(concurrent.futures.Executor):
         if client is not None and (max_concurrent or max_tasks_per_child):
             name = "max_concurrent" if max_concurrent else "max_tasks_per_child"
             raise ValueError(f"{name} is for a pool of its own: client= has its daemon's limits")
+        if client is not None and initializer is not None:
+            raise ValueError("initializer is for a pool of its own: workers of client= have begun")
         self._own = client is None
         self._overrides: dict[str, Any] | None = None
         if isinstance(client, OptionsView):
@@ -147,17 +149,10 @@ class Executor(concurrent.futures.Executor):
         end = None if left_s is None else time.monotonic() + left_s
         if chunksize == 1:
             return _results(self, fn, zip(*iterables, strict=False), end, buffersize)
-        run: Callable[..., Any]
-        items: Iterator[Any]
-        if inspect.iscoroutinefunction(fn):
-            run, items = partial(run_rows_async, fn), zip(*iterables, strict=False)
-        elif len(iterables) == 1:  # whose items need no tuple each
-            run, items = _Chunk(fn), iter(iterables[0])
-        else:
-            run, items = _Rows(fn), zip(*iterables, strict=False)
-        if (declared := options_of(fn)) is not DEFAULTS:
-            setattr(run, ATTRIBUTE, declared)
-        chunks = ((chunk,) for chunk in _chunked(items, chunksize))
+        rows = len(iterables) != 1 or inspect.iscoroutinefunction(fn)
+        items = zip(*iterables, strict=False) if rows else iter(iterables[0])
+        run = chunk_caller(fn, rows=rows)
+        chunks = ((chunk,) for chunk in chunked(items, chunksize))
         return _flattened(_results(self, run, chunks, end, buffersize))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -189,13 +184,17 @@ class Executor(concurrent.futures.Executor):
                 f"{name}() is for a pool of its own: workers of client= serve others, too; use"
                 " shutdown(wait=False, cancel_futures=True)"
             )
-        if self._down:
-            return
+        if not self._down:
+            self._end_now(number, _broken(f"the workers of the pool were ended by {name}()"))
+
+    def _end_now(self, number: signal.Signals, error: Exception) -> None:
+        """End the pool of its own: jobs that have begun end with ``error``, others are cancelled,
+        workers get the signal. Not after ``shutdown``."""
         self._down = True
         client = self._client
         try:
             workers = [p["pid"] for p in client.call("status")["ps"] if p["pid"]]
-            client.lose(_broken(f"the workers of the pool were ended by {name}()"))
+            client.lose(error)
             if client._daemon is not None:  # before its workers, whose deaths are no failures then
                 client._daemon.let_end()
             for pid in workers:
@@ -241,10 +240,16 @@ class _PoolClient(Client):
 
 
 class _Chunk:
-    """Calls a function for each item of a chunk, in one job."""
+    """Calls a function for each item of a chunk, in one job, which has that function's name."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
+        named: Any = fn
+        while isinstance(named, partial):
+            named = named.func
+        qualname, module = (getattr(named, each, None) for each in ("__qualname__", "__module__"))
+        if isinstance(qualname, str) and isinstance(module, str):
+            vars(self).update(__qualname__=qualname, __module__=module)
 
     def __call__(self, chunk: list[Any]) -> OrElse:
         fn = self.fn
@@ -257,6 +262,19 @@ class _Rows(_Chunk):
     def __call__(self, chunk: list[tuple[Any, ...]]) -> OrElse:
         fn = self.fn
         return sendable([fn(*args) for args in chunk], {})
+
+
+def chunk_caller(fn: Callable[..., Any], *, rows: bool) -> Callable[[list[Any]], Any]:
+    """A function that calls ``fn`` for the items of a list, as one job with the options of ``fn``.
+    ``rows``: items are the arguments of a call each."""
+    run: Callable[[list[Any]], Any]
+    if inspect.iscoroutinefunction(fn):
+        run = partial(run_rows_async, fn) if rows else partial(run_items_async, fn)
+    else:
+        run = _Rows(fn) if rows else _Chunk(fn)
+    if (declared := options_of(fn)) is not DEFAULTS:
+        setattr(run, ATTRIBUTE, declared)
+    return run
 
 
 def _broken(text: str, cause: Exception | None = None) -> BrokenPool:
@@ -330,7 +348,8 @@ def _take(out: collections.deque[JobFuture], timeout: float | None) -> Any:
     return result
 
 
-def _chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of ``size`` items, the last one of what is left."""
     while chunk := list(islice(items, size)):
         yield chunk
 

@@ -26,6 +26,7 @@ PRINTED = {
     ],
     "gmpd/GUIDE.md": [
         "G1 main: opens",
+        "(3, 1)",
         "division by zero",
         "the report of 2026-11-30T06:30:00+01:00",
         "/",

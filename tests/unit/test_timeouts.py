@@ -58,6 +58,12 @@ CHECKED_BEFORE = {
         "client/session.py",
         "future._condition.wait_for(lambda: future.done() or (future._kept and (not force)), most)",
     ),
+    ("client/pool_results.py", "self.wait(timeout)"),  # it checks
+    ("client/pool_results.py", "self._delivered.wait(_left(end))"),  # wait
+    (  # next
+        "client/pool_results.py",
+        "tasks.waiters.wait_for(lambda: tasks.due or tasks.is_over, left)",
+    ),
     ("gateway/link.py", "dealer.wait(deadline - time.monotonic())"),
     ("daemon/worker.py", "self.link.wait(until - time.monotonic())"),
     ("daemon/coordinator.py", "self._poller.wait(self._timeout_s())"),

@@ -20,6 +20,8 @@ FOR_OTHERS = {
     "get_debug": "asyncio's handles call it",
     "remove_done_callback": "asyncio.Future's",
     "get_source": "linecache asks loaders for the lines of a traceback",
+    "imap_unordered": "multiprocessing.Pool's",
+    "successful": "multiprocessing.pool.AsyncResult's",
     "page_url": "for programs: where the gateway of a client's daemon serves",
     "rlocker": "sync.RWMutex's",
     "set_limit": "errgroup.Group's",
