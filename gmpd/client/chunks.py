@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from itertools import chain, repeat, starmap
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 from gmpd import codec
 from gmpd.codec import (
@@ -43,17 +45,16 @@ def run_chunk(fn: Callable[..., Any], items: list[Any]) -> OrElse:
     results: list[Any] = []
     errors: dict[int, bytes] = {}
     left = iter(items)
-    add = results.append
     while True:
         try:
             for item in left:
-                add(fn(item))
+                results.append(fn(item))  # noqa: PERF401 - keeps what there is before an error
             return sendable(results, errors)
         except LimitPassed:
             raise  # the limit of the chunk, which is no error of the item that it came upon
         except BaseException as error:  # noqa: BLE001 - the job's own, whatever it is
             errors[len(results)] = encode_error(error)
-            add(None)
+            results.append(None)
 
 
 def run_rows(fn: Callable[..., Any], items: list[Item]) -> OrElse:
@@ -143,13 +144,33 @@ Piece = list[Any] | Callable[[], list[Any]]
 Chunk: TypeAlias = list[Any] | Partly | Parts
 
 
-def each(chunk: Chunk) -> Iterator[Any]:
-    """The results of a chunk, in order; raises the error of the first item that failed.
+class Results(chain[Any]):
+    """The results of a ``map``, without a step of Python for each. Closed as a generator is."""
 
-    Each result is released as soon as the caller has it.
-    """
+    _chunks: Generator[Iterator[Any], None, None]
+
+    @classmethod
+    def of(cls, chunks: Generator[Iterator[Any], None, None]) -> Self:
+        """The results that ``chunks`` gives, some at a time."""
+        results: Any = cls.from_iterable(chunks)
+        results._chunks = chunks
+        return cast("Self", results)
+
+    def close(self) -> None:
+        """End it: there are no further results."""
+        self._chunks.close()
+        deque(self, maxlen=0)  # the rest of what was given last
+
+
+def each(chunk: Chunk) -> Iterator[Any]:
+    """The results of a chunk, in order; raises the error of the first item that failed."""
+    return chain.from_iterable(runs_of(chunk))
+
+
+def runs_of(chunk: Chunk) -> Iterator[Iterator[Any]]:
+    """As ``each``, some at a time."""
     for piece in pieces(chunk):
-        yield from let_go(piece if isinstance(piece, list) else piece())
+        yield let_go(piece if isinstance(piece, list) else piece())
 
 
 def pieces(chunk: Chunk) -> Iterator[Piece]:
@@ -189,12 +210,18 @@ def _failing(error: bytes) -> Callable[[], list[Any]]:
     return fail
 
 
+#: Results that may stay until the last of them is taken, and their types.
+TOGETHER_MAX = 65_536
+_TOGETHER = frozenset({type(None), bool, int, float})
+
+
 def let_go(results: list[Any]) -> Iterator[Any]:
-    """One by one, each released at once. Empties the list."""
+    """One by one, each released as soon as the caller has it; numbers together, as their list is
+    read twice as fast."""
+    if not results or (type(results[0]) in _TOGETHER and len(results) <= TOGETHER_MAX):
+        return iter(results)
     results.reverse()
-    take = results.pop
-    while results:
-        yield take()
+    return starmap(results.pop, repeat((), len(results)))
 
 
 def describe_chunk(fn: Callable[..., Any], ref: FunctionRef, *, rows: bool) -> FunctionRef:

@@ -18,14 +18,14 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from gmpd import pythons
-from gmpd.client.chunks import each, run_items_async, run_rows_async, sendable
+from gmpd.client.chunks import Results, run_items_async, run_rows_async, runs_of, sendable
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture
 from gmpd.client.mapping import checked_buffersize
@@ -153,7 +153,7 @@ class Executor(concurrent.futures.Executor):
         items = zip(*iterables, strict=False) if rows else iter(iterables[0])
         run = chunk_caller(fn, rows=rows)
         chunks = ((chunk,) for chunk in chunked(items, chunksize))
-        return _flattened(_results(self, run, chunks, end, buffersize))
+        return Results.of(_flattened(_results(self, run, chunks, end, buffersize)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept no more jobs. ``wait``: for those accepted; ``cancel_futures``: not begun."""
@@ -354,9 +354,9 @@ def chunked(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _flattened(chunks: Iterator[Any]) -> Iterator[Any]:
+def _flattened(chunks: Iterator[Any]) -> Generator[Iterator[Any], None, None]:
     for chunk in chunks:
-        yield from each(chunk)
+        yield from runs_of(chunk)
 
 
 def _at_exit() -> None:

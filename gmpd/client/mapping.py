@@ -13,13 +13,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any, Protocol
 
 from gmpd import codec, spans
 from gmpd.client.calls import insist, refuse_durable, wire_options
-from gmpd.client.chunks import Chunk, describe_chunk, each
+from gmpd.client.chunks import Chunk, Results, describe_chunk, runs_of
 from gmpd.client.futures import JobFuture
 from gmpd.client.progress import LOOK_S, Inside, Report, reporter
 from gmpd.codec import Blob, FunctionRef
@@ -370,8 +370,12 @@ class Mapping(MapRun):
         self._source = self._plan.rows_sync(iterables)
         self._waiters: Any = None if self._ordered else client.new_waiters()
 
-    def run(self) -> Iterator[Any]:
+    def run(self) -> Results:
         """The results. Closing it early cancels what has not started."""
+        return Results.of(self._chunks())
+
+    def _chunks(self) -> Generator[Iterator[Any], None, None]:
+        """The results, some at a time."""
         try:
             while self._fill():
                 chunk = self._due()
@@ -379,7 +383,7 @@ class Mapping(MapRun):
                     self._wait()
                 else:
                     since = time.monotonic()
-                    yield from each(chunk)
+                    yield from runs_of(chunk)
                     del chunk
                     self._plan.away(since)
             self._finish()
