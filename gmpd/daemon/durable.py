@@ -31,7 +31,7 @@ from gmpd.sched import events
 from gmpd.sched.durable import Durable, Told
 from gmpd.sched.durable_ends import Judge, known_to
 from gmpd.sched.functions import PART
-from gmpd.sched.records import Failure, Function, Outcomes, Session
+from gmpd.sched.records import Failure, Function, Job, Outcomes, Session
 from gmpd.sched.schedt import Sched
 from gmpd.sched.stored import (
     Answer,
@@ -218,9 +218,14 @@ class DurableJobs:
         job = None if self._session is None else self._session.jobs.get(seq)
         return {} if job is None else self.views.live(job)
 
-    def id_of(self, seq: int) -> str:
-        """The id of a job that is leased, in hex; empty if it is not known."""
-        ((id_, _),) = [(bytes(16), 1)] if self._policy is None else self._policy.identities([seq])
+    def shown_id(self, job: Job) -> str:
+        """The id that clients know a leased job by, in hex: of a durable one the store's; empty if
+        that is not known."""
+        if not job.session.patient:
+            return job.id
+        if self._policy is None:
+            return ""
+        ((id_, _),) = self._policy.identities([job.seq])
         return id_.hex() if any(id_) else ""
 
     def limit(self, key: str) -> dict[str, Any] | None:

@@ -233,9 +233,7 @@ class Timelines:
 
     def _of(self, job: Job) -> tuple[str, int, bool]:
         """Its id, when it was accepted, and whether it is durable."""
-        if job.session.patient:
-            return self._c.durable.id_of(job.seq), job.accepted_ns, True
-        return job.id, job.accepted_ns, False
+        return self._c.durable.shown_id(job), job.accepted_ns, job.session.patient
 
     def _about(self, job: Job) -> tuple[str, str, int, bool]:
         return (job.fn.name, *self._of(job))

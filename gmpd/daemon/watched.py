@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from msgspec import to_builtins
 
 from gmpd.config import KEYS, Config, Layer
+from gmpd.daemon.durable import DurableJobs
 from gmpd.daemon.registry import Registry
 from gmpd.daemon.workers import Workers
 from gmpd.sched.records import Job, PRecord
@@ -32,6 +33,7 @@ class Shown(Protocol):
     config: Config
     sched: Sched
     workers: Workers
+    durable: DurableJobs
 
 
 #: Question -> what answers it.
@@ -40,7 +42,7 @@ QUESTIONS: dict[str, Callable[[Shown], Any]] = {
     "config": lambda c: settings(c.config),
     "registered": lambda c: registered(c.workers.registry),
     "history": lambda c: {"events": c.sched.history.lines()},
-    "picture": lambda c: picture(c.sched),
+    "picture": lambda c: picture(c.sched, c.durable.shown_id),
 }
 
 
@@ -85,9 +87,10 @@ def registered(registry: Registry) -> dict[str, Any]:
     return {"functions": rows, "total": len(registry.functions)}
 
 
-def picture(sched: Sched) -> dict[str, Any]:
+def picture(sched: Sched, id_of: Callable[[Job], str]) -> dict[str, Any]:
     """The queues as lists of functions, the first of each; functions go by their place in
-    ``names``. ``begun``: jobs that run, wait or block, the oldest first."""
+    ``names``. ``begun``: jobs that run, wait or block, the oldest first, by the id that ``id_of``
+    gives."""
     now = time.monotonic_ns()
     names: dict[str, int] = {}
 
@@ -96,7 +99,7 @@ def picture(sched: Sched) -> dict[str, Any]:
 
     def begun(record: PRecord) -> list[list[Any]]:
         jobs = islice(record.started.values(), SHOWN)
-        return [[row(job), job.id, round(max(0, now - job.leased_ns) / 1e9, 3)] for job in jobs]
+        return [[row(job), id_of(job), round(max(0, now - job.leased_ns) / 1e9, 3)] for job in jobs]
 
     ps = [
         {

@@ -109,14 +109,17 @@ def test_the_stream_shows_a_job_that_a_client_runs(daemon: Daemon) -> None:
         Client(str(daemon.directory), name="seen") as client,
     ):
         future = client.submit(time.sleep, 1.5)
-        names: set[str] = set()
+        stored = client.enqueue(time.sleep, 1.5)
+        seen: dict[str, str] = {}
         for line in stream:
             if line.startswith(b"data: {"):
                 shown = json.loads(line[6:])["picture"]
-                begun = [each[0] for p in shown["ps"] for each in p["begun"]]
-                names |= {shown["names"][each] for each in begun}
-                if any("sleep" in name for name in names):
+                for number, job, _ in (each for p in shown["ps"] for each in p["begun"]):
+                    seen[job] = shown["names"][number]
+                if {future.job_id, stored} <= seen.keys():
                     break
+        assert "sleep" in seen[future.job_id]
+        assert "sleep" in seen[stored]
         assert "seen" in {each["name"] for each in ask(daemon, "/clients")["clients"]}
         future.result(30)
 

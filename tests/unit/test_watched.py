@@ -7,7 +7,7 @@ from gmpd.config import KEYS, Config
 from gmpd.daemon import watched
 from gmpd.daemon.registry import Registry
 from gmpd.sched import events
-from gmpd.sched.records import Session
+from gmpd.sched.records import Job, Session
 from tests.desk import Desk
 
 
@@ -56,6 +56,10 @@ def test_registered_functions_are_told_with_their_options() -> None:
     }
 
 
+def shown(job: Job) -> str:
+    return f"id of {job.seq}"
+
+
 def test_the_picture_shows_the_first_jobs_of_each_queue_by_function() -> None:
     desk = Desk()
     p, session = desk.ready(0), client(desk, "ab" * 12, "one")
@@ -63,13 +67,13 @@ def test_the_picture_shows_the_first_jobs_of_each_queue_by_function() -> None:
     desk.submit(session, 2, "m:f")
     desk.submit(session, 100, "m:g")
     desk.take()
-    told = watched.picture(desk.sched)
-    (shown,) = told["ps"]
+    told = watched.picture(desk.sched, shown)
+    (row,) = told["ps"]
     assert len(told["global"]) <= watched.SHOWN
-    assert {told["names"][each] for each in [*told["global"], *shown["fresh"]]} <= {"m:f", "m:g"}
-    assert len(shown["fresh"]) == min(len(desk.sched.ps[0].fresh), watched.SHOWN) > 0
+    assert {told["names"][each] for each in [*told["global"], *row["fresh"]]} <= {"m:f", "m:g"}
+    assert len(row["fresh"]) == min(len(desk.sched.ps[0].fresh), watched.SHOWN) > 0
     desk.start(p)
-    ((number, job_id, age_s),) = watched.picture(desk.sched)["ps"][0]["begun"]
+    ((number, job_id, age_s),) = watched.picture(desk.sched, shown)["ps"][0]["begun"]
     begun = next(iter(desk.sched.ps[0].started.values()))
-    assert (told["names"][number], job_id) == (begun.fn.name, begun.id)
+    assert (told["names"][number], job_id) == (begun.fn.name, f"id of {begun.seq}")
     assert age_s >= 0
