@@ -23,12 +23,16 @@ from gmpd.daemon.timelines import (
 )
 from gmpd.errors import ConfigError
 from gmpd.runtime.ring import Kind, Ring
-from gmpd.sched.records import PRecord
+from gmpd.sched.records import Job, PRecord
 from gmpd.status import PStatus
 from tests.desk import Desk
 
 #: Workers: P and epoch.
 P0, P1 = (0, 1), (1, 1)
+
+
+def shown_id(job: Job) -> str:
+    return f"durable {job.seq}" if job.session.patient else job.id
 
 
 class Asked:
@@ -46,7 +50,7 @@ class Asked:
         daemon: Any = SimpleNamespace(
             sched=self.desk.sched, pool=SimpleNamespace(procs=ps), workers=self,
             deadlines=self.deadlines, ring=self.ring,
-            durable=SimpleNamespace(id_of=lambda seq: f"durable {seq}"),
+            durable=SimpleNamespace(shown_id=shown_id),
         )  # fmt: skip
         self.timelines = Timelines(
             daemon,
