@@ -74,7 +74,8 @@ class Hook(BuildHookInterface[Any]):
             self.app.display_warning(f"gmpd: the package is pure Python: {why}")
             (package / "__init__.py").write_text(manifest(why=str(why)))
         else:
-            self.app.display_info(f"gmpd: {len(modules)} modules were compiled by {by}")
+            many = "1 module was" if len(modules) == 1 else f"{len(modules)} modules were"
+            self.app.display_info(f"gmpd: {many} compiled by {by}")
             files = sources(root, modules)
             (package / "__init__.py").write_text(manifest(by=by, modules=modules, files=files))
             build_data["pure_python"] = False
