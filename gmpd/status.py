@@ -295,6 +295,8 @@ class Status(Struct):
 
     version: str = ""
     python: str = ""
+    #: compiled or pure: the core of the coordinator; empty: a daemon that does not know it.
+    variant: str = ""
     pid: int = 0
     epoch: int = 0
     #: Unix time, in seconds.

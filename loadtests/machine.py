@@ -7,9 +7,12 @@ import platform
 import sys
 from typing import Any
 
+from gmpd import compiled
+
 
 def describe() -> dict[str, Any]:
-    """Processor, cores that may be used, memory, kernel, interpreter; how busy it was before."""
+    """Processor, cores that may be used, memory, kernel, interpreter, variant of gmpd; how busy it
+    was before."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
@@ -17,6 +20,7 @@ def describe() -> dict[str, Any]:
         "kernel": platform.release().partition("-")[0],
         "arch": platform.machine(),
         "python": sys.version.split()[0],
+        "gmpd": str(compiled.variant()),
         "load_before": os.getloadavg()[0],
     }
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gmpd import compiled
 from gmpd.cli.app import App, standard
 from gmpd.cli.private import private_client
 from gmpd.status import read
@@ -216,15 +217,18 @@ def command(app: App, scale: float, rounds: int) -> None:
     from gmpd.cpus import read_facts
 
     warnings.simplefilter("ignore", PerformanceHint)  # small calls are what is measured
+    variant = compiled.variant()
     procs = app.config().daemon.procs or read_facts().procs
     with private_client(app, procs) as client:
         rows = measure(client, procs, scale, rounds)
         taken = costs(client, min(IDLE_S, IDLE_S * scale))
     rows.append(first_result(procs, min(rounds, 3)))
     if app.as_json:
-        app.json([*map(asdict, rows), *map(asdict, taken)])
+        app.json(
+            [row | {"variant": variant.name} for row in (*map(asdict, rows), *map(asdict, taken))]
+        )
         return
-    app.data(f"{procs} Ps beside as many processes; medians of {rounds:,} turns of each")
+    app.data(f"{procs} Ps beside as many processes; medians of {rounds:,} turns of each; {variant}")
     app.data(f"{'':22} {'gmpd':>12} {'peer':>12}   ratio")
     for row in rows:
         app.data(

@@ -185,6 +185,9 @@ def _state_of(record: rundir.Discovery, config: Config) -> Iterator[Finding]:
     except GmpdError as error:
         yield Finding("daemon", Level.BAD, f"{who}: {error}", "gmpd down, then gmpd up")
         return
+    if seen.variant not in ("", compiled.variant().name):
+        what = f"{seen.variant} in the daemon of pid {seen.pid}, which is no other version"
+        yield Finding("core", Level.OK, what)
     yield from findings(seen)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gmpd
+from gmpd import compiled
 from gmpd.daemon import log_queue
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.cron import CronJobs
@@ -101,6 +102,7 @@ def snapshot(c: Observed) -> Status:
     return Status(
         version=gmpd.__version__,
         python=platform.python_version(),
+        variant=compiled.variant().name,
         pid=os.getpid(),
         epoch=c.epoch,
         started_at=c.started_at,

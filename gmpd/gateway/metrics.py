@@ -87,7 +87,12 @@ def _histogram(name: str, help_: str, source: str, bounds: tuple[int, ...]) -> M
 
 
 _DAEMON: Final = (
-    _gauge("gmpd_build_info", "Versions, as labels; always 1.", build_info, "version", "python"),
+    _gauge(
+        "gmpd_build_info",
+        "Versions, and compiled or pure, as labels; always 1.",
+        build_info,
+        *("version", "python", "variant"),
+    ),
     _gauge(
         "gmpd_started_timestamp_seconds",
         "When the daemon began, unix time.",

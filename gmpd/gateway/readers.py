@@ -181,7 +181,8 @@ def gs_in(*states: str) -> ReadSamples:
 def build_info(snapshot: Snapshot) -> Iterable[Sample]:
     """1, with the versions as labels."""
     if "version" in snapshot:
-        yield Sample((str(snapshot["version"]), str(snapshot.get("python", ""))), 1.0)
+        names = ("version", "python", "variant")
+        yield Sample(tuple(str(snapshot.get(name, "")) for name in names), 1.0)
 
 
 def hist(name: str) -> ReadBuckets:

@@ -129,7 +129,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def look(place: Path, *, fails: bool = False, **env: str) -> str:
-    """What the module in this directory says."""
+    """The words of the module in this directory."""
     program = textwrap.dedent(LOOK)
     words = ("-P", "-c", program)
     return run(words, fails, place.parent, PYTHONPATH=str(place), **env)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gmpd import compiled
 from gmpd.cli.exits import Exit
 from gmpd.cpus import procs_max, starts_at_once
 from tests.shell import Done, Shell
@@ -395,6 +396,7 @@ def test_bench_prints_ratios(bare: Shell) -> None:
     rows = json.loads(bench.stdout)
     units = ["jobs/s", "jobs/s", "us", "items/s", "s", "MB", "MB", "% of one core"]
     assert [row["unit"] for row in rows] == units
+    assert {row["variant"] for row in rows} == {compiled.variant().name}
     assert all(row["gmpd"] > 0 for row in rows[:-1])
     assert all(row["ratio"] > 0 for row in rows if "peer_name" in row)
 

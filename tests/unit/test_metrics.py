@@ -91,7 +91,8 @@ def test_values_come_from_where_the_snapshot_keeps_them(daemon: Daemon) -> None:
     assert daemon.value("gmpd_sched_picks_total", p="0", source="steal") == 500
     assert daemon.value("gmpd_global_queue_oldest_age_seconds") == 0.75
     assert daemon.value("gmpd_messages_total", direction="in", kind="submit") == 400
-    assert daemon.value("gmpd_build_info", version="0.1.0", python="3.11.7") == 1
+    versions = {"version": "0.1.0", "python": "3.11.7", "variant": "compiled"}
+    assert daemon.value("gmpd_build_info", **versions) == 1
     assert daemon.value("gmpd_daemon_state", state="running") == 1
     assert daemon.value("gmpd_daemon_state", state="draining") == 0
     assert daemon.value("gmpd_workers", state="running") == 1
