@@ -256,7 +256,7 @@ class Session(ClientConnection):
                 self._epoll.modify(link.fd, 0)
             try:
                 while self._poll_once() and not future.done() and time.perf_counter_ns() < end:
-                    pass
+                    os.sched_yield()  # those that it waits for may need this core
                 asked = True  # last: a message that comes from now on makes the descriptor readable
             finally:
                 with self._core_lock:
