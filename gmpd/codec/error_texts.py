@@ -31,8 +31,11 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 #: Files of the frames between a worker's start and the user's function. Jobs of gmpd itself
 #: (`gmpd run`, `gmpd demo`) count as a user's.
 _OWN_CODE = tuple(os.path.join(_PACKAGE, room, "") for room in ("codec", "daemon", "runtime"))
-#: The one frame that calls what the user submitted.
-_CALLER = os.path.join(_PACKAGE, "daemon", "attempt.py"), "_invoke"
+#: The frames that call what the user submitted.
+_CALLERS = frozenset(
+    (os.path.join(_PACKAGE, "daemon", module), name)
+    for module, name in (("attempt.py", "_invoke"), ("lease_run.py", "_call"))
+)
 _TRACEBACK = "Traceback (most recent call last):\n"
 
 
@@ -169,7 +172,7 @@ def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
     A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``. Unless
     it ends where gmpd called the user's function: that is a built-in one, which has no frame.
     """
-    if stack and stack[-1].filename == _CALLER[0] and stack[-1].name == _CALLER[1]:
+    if stack and (stack[-1].filename, stack[-1].name) in _CALLERS:
         keep_all = False
     foreign = (i for i, frame in enumerate(stack) if not frame.filename.startswith(_OWN_CODE))
     first = next(foreign, 0 if keep_all else len(stack))

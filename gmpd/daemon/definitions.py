@@ -17,7 +17,7 @@ QUICK_NS = 200_000
 class RemoteFunction:
     """A function that the coordinator has defined in this worker; its first job resolves it."""
 
-    __slots__ = ("fid", "here", "is_async", "quick_ns", "ref")
+    __slots__ = ("fid", "gathers", "here", "is_async", "quick_ns", "ref")
 
     def __init__(self, fid: int, ref: FunctionRef) -> None:
         self.fid = fid
@@ -28,13 +28,18 @@ class RemoteFunction:
         self.quick_ns: int | None = None
         #: A call of it only makes a coroutine, or an async generator. Its first call tells.
         self.is_async = False
+        #: One G may run several leases of it (``lease_run``): its calls give values.
+        self.gathers = True
 
     @property
     def quick(self) -> bool:
         return self.quick_ns is not None and self.quick_ns < QUICK_NS
 
-    def learn(self, ran_ns: int) -> None:
-        self.quick_ns = ran_ns if self.quick_ns is None else (self.quick_ns * 7 + ran_ns) >> 3
+    def learn(self, ran_ns: int) -> int:
+        """The time of one more call; the average now."""
+        before = self.quick_ns
+        quick_ns = self.quick_ns = ran_ns if before is None else (before * 7 + ran_ns) >> 3
+        return quick_ns
 
 
 class Definitions:

@@ -11,6 +11,15 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.protocol import Outcome
 from gmpd.runtime.ring import Kind, Ring
 
+#: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
+#: refills it before it is used up.
+GATHER_NS = 500_000
+#: Child outcomes are batched longer, up to half the credit: a parent usually awaits many, and every
+#: message wakes two processes on the cores that do the work.
+GATHER_CHILDREN_NS = 20_000_000
+#: The most outcomes of a batch: half of the credit in jobs.
+GATHER_MAX = 128
+
 
 def times_us(attempt: Attempt) -> tuple[int, int]:
     """How long a call ran and occupied P, in microseconds."""
@@ -64,6 +73,21 @@ class OutcomeBatch:
         if attempt.out_buffers:
             self.nbytes += sum(map(len, attempt.out_buffers))
         return ran_us, occupied_us
+
+    def add_plain(
+        self, token: int, began_ns: int, fid: int, data: bytes, ran_us: int, occupied_us: int
+    ) -> int:
+        """Add a value without buffers, of a plain call; how many there are now."""
+        tokens = self._tokens
+        tokens.append(token)
+        self._began_ns.append(began_ns)
+        self._functions.append(fid)
+        self._payloads.append(data)
+        self._ran_us.append(ran_us)
+        self._occupied_us.append(occupied_us)
+        self._buffers.append(())
+        self.nbytes += len(data)
+        return len(tokens)
 
     def record(self, ring: Ring | None) -> None:
         """Show it in the ring of events, if there is one."""

@@ -11,6 +11,7 @@ import sys
 
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.lastwords import NO_JOB
+from gmpd.daemon.lease_run import LeaseRun
 from gmpd.daemon.shm import SLOTS, Slot, WorkerShm
 from gmpd.runtime.m import current_m
 from gmpd.runtime.p import M, P
@@ -31,7 +32,9 @@ class Threads:
         p.on_detached, p.on_attached, p.on_gone = self._add, self._discard, self._end
 
     def _add(self, m: M) -> None:
-        """Its job continues without P. Beyond the table's size it is not listed."""
+        """Its job continues without P, and alone. Beyond the table's size it is not listed."""
+        if isinstance(m.g, LeaseRun):
+            m.g.parted()
         if self._free and isinstance(m.g, Attempt):
             at = self._places[m] = self._free.pop()
             self._slots[at + 1] = m.g.token

@@ -34,9 +34,16 @@ from gmpd.daemon.imported import ImportReports
 from gmpd.daemon.initialized import Base, InitializedAttempt, run_initializer
 from gmpd.daemon.isolated import IsolatedAttempt
 from gmpd.daemon.lastwords import leave_stacks, leave_words
+from gmpd.daemon.lease_run import RUN_BYTES, LeaseRun, may_run_as_one
 from gmpd.daemon.leased import Leased
 from gmpd.daemon.migration import ChildMigration
-from gmpd.daemon.outcomes import OutcomeBatch, items
+from gmpd.daemon.outcomes import (
+    GATHER_CHILDREN_NS,
+    GATHER_MAX,
+    GATHER_NS,
+    OutcomeBatch,
+    items,
+)
 from gmpd.daemon.questions import answer
 from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import Slot, WorkerShm
@@ -55,14 +62,6 @@ from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
 from gmpd.runtime.ring import Ring
 from gmpd.runtime.stats import counters
 
-#: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
-#: refills it before it is used up.
-GATHER_NS = 500_000
-#: Child outcomes are batched longer, up to half the credit: a parent usually awaits many, and every
-#: message wakes two processes on the cores that do the work.
-GATHER_CHILDREN_NS = 20_000_000
-#: The most outcomes of a batch: half of the credit in jobs.
-GATHER_MAX = 128
 #: Counters are shown this often while P is busy (it takes 2 µs), and whenever it falls asleep.
 PUBLISH_NS = 2_000_000
 #: Exit codes are for people: user code can end the process with any, so nothing is concluded from
@@ -113,23 +112,23 @@ class Worker:
         self._listen(settings)
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Attempt] = {}
-        self._withheld = Withheld(settings["worker_results"], shm)
+        self.withheld = Withheld(settings["worker_results"], shm)
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
         #: Begun, not ended, and the coordinator does not know yet that they began.
-        self._unreported: dict[int, Attempt] = {}
+        self.unreported: dict[int, Attempt] = {}
         #: Outcomes that have not been sent.
-        self._outcomes = OutcomeBatch()
+        self.outcomes = OutcomeBatch()
         #: How many were sent so far.
         self._sent = 0
         #: Leases that have not begun; and those of them that are not known to be quick.
-        self._fresh = self._slow_fresh = 0
+        self.fresh = self.slow_fresh = 0
         #: Set aside, and the coordinator does not know yet.
         self._aside: list[Attempt] = []
         self._was_revoked = self._draining = False
-        self._flushed_ns = self._published_ns = 0
+        self.flushed_ns = self._published_ns = 0
         #: Claims a lease, unless it was revoked.
-        self._claim: Callable[[int, int], bool] = shm.begin
+        self.claim: Callable[[int, int], bool] = shm.begin
         self.firsts = Firsts(shm)
         #: For the Hello: the functions of the modules of this daemon.
         self._found: dict[str, Any] = {}
@@ -158,13 +157,13 @@ class Worker:
 
     def begin(self, attempt: Attempt) -> bool:
         """An attempt is about to run; this M holds P. False when the coordinator has revoked it."""
-        self._fresh -= 1
-        self._slow_fresh -= attempt.slow
+        self.fresh -= 1
+        self.slow_fresh -= attempt.slow
         now = time.monotonic_ns()
-        if not self._claim(attempt.token, now):
+        if not self.claim(attempt.token, now):
             return False
         attempt.began_ns = now
-        self._unreported[attempt.token] = attempt
+        self.unreported[attempt.token] = attempt
         if self._fitness.calls_left:
             self._count_down()
         if self._stolen:
@@ -176,7 +175,7 @@ class Worker:
     def check_fitness(self, error: BaseException | None = None) -> None:
         """Look whether this process still does what jobs need; ``error``: one has just failed of
         it. If not, take up nothing more."""
-        if self._claim is _claim_nothing or self.isolated:
+        if self.claim is _claim_nothing or self.isolated:
             return
         flaw = self._fitness.flaw()
         if not flaw and isinstance(error, RuntimeError):
@@ -193,7 +192,7 @@ class Worker:
 
     def _retire(self, why: str, wear: Wear = Wear.UNFIT) -> None:
         """Take up no more jobs; the coordinator revokes those that have not begun."""
-        self._claim = _claim_nothing
+        self.claim = _claim_nothing
         self._send(protocol.Unfit(why, wear))
 
     def _count_stolen(self, attempt: Attempt) -> None:
@@ -223,22 +222,22 @@ class Worker:
         self.paused()
         if self.attempts.pop(attempt.token, None) is None:
             self.overrunning.pop(attempt.token, None)
-        self._unreported.pop(attempt.token, None)
+        self.unreported.pop(attempt.token, None)
         unsent = bool(self.reports) and self.reports.ended(attempt)
-        if self._withheld.is_needed and (nbytes := self._withheld.keep(attempt)):
+        if self.withheld.is_needed and (nbytes := self.withheld.keep(attempt)):
             self._send(protocol.Withheld([attempt.token], [nbytes]))
             return
         self._settle(attempt, store=not unsent)
         if attempt.want is not None:
             self.check_fitness(attempt.want)
             attempt.want = None
-        gathered = len(self._outcomes)
+        gathered = len(self.outcomes)
         if (
-            gathered >= (min(GATHER_MAX, self._fresh) if attempt.child else GATHER_MAX)
-            or self._outcomes.nbytes > protocol.GATHER_BYTES
-            or self._slow_fresh
-            or not self._fresh
-            or attempt.ended_ns - self._flushed_ns
+            gathered >= (min(GATHER_MAX, self.fresh) if attempt.child else GATHER_MAX)
+            or self.outcomes.nbytes > protocol.GATHER_BYTES
+            or self.slow_fresh
+            or not self.fresh
+            or attempt.ended_ns - self.flushed_ns
             > (GATHER_CHILDREN_NS if attempt.child else GATHER_NS)
         ):
             self.flush()
@@ -267,7 +266,7 @@ class Worker:
             assert attempt.options is not None
             p, epoch = attempt.options["child"]
             report = {"gift": self.router.pin((p, epoch), list(attempt.pinned_chans))}
-        ran_us, occupied_us = self._outcomes.add(attempt, report)
+        ran_us, occupied_us = self.outcomes.add(attempt, report)
         if store and attempt.may_be_kept:
             token, outcome, data = attempt.token, attempt.outcome, attempt.data
             self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
@@ -303,7 +302,7 @@ class Worker:
         """
         if (self.loop.p.gs or self.migration.told) and not self.isolated:
             self.migration.look(now_ns)  # children of an isolated job stay with it
-        if self._unreported or self._was_revoked or self._aside or (self._outcomes and not now_ns):
+        if self.unreported or self._was_revoked or self._aside or (self.outcomes and not now_ns):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
@@ -313,22 +312,22 @@ class Worker:
 
     def flush(self) -> None:
         """Send the gathered outcomes."""
-        self._flushed_ns = time.monotonic_ns()
-        if self._unreported or self._was_revoked:
+        self.flushed_ns = time.monotonic_ns()
+        if self.unreported or self._was_revoked:
             self._was_revoked = False
-            running = [t for t, attempt in self._unreported.items() if attempt.began_ns]
-            self._unreported.clear()
+            running = [t for t, attempt in self.unreported.items() if attempt.began_ns]
+            self.unreported.clear()
             self._send(protocol.Started(running))
         if self._aside:
             aside, self._aside = self._aside, []
             self._send(protocol.Aside([attempt.token for attempt in aside if not attempt.began_ns]))
         if self.reports:
             self.reports.flush()
-        if self._outcomes:
-            outcomes, self._outcomes = self._outcomes, OutcomeBatch()
+        if self.outcomes:
+            outcomes, self.outcomes = self.outcomes, OutcomeBatch()
             self._beats.moved += outcomes.nbytes
             self._sent += len(outcomes)
-            self._withheld.sent(self._sent, outcomes.nbytes)
+            self.withheld.sent(self._sent, outcomes.nbytes)
             self.shm.sent(self._sent)
             outcomes.record(self._ring)
             self._send(*outcomes.message())
@@ -389,13 +388,13 @@ class Worker:
                     self._beats.moved += TRIM_BYTES + 1
                     self._beats.soon()
             case protocol.Cancel(tokens):
-                self._report(self._withheld.end(tokens))
+                self._report(self.withheld.end(tokens))
                 self._cancel(tokens)
             case protocol.Withhold(tokens, on):
                 if on:
-                    self._withheld.begin(self.attempts.keys() & set(tokens))
+                    self.withheld.begin(self.attempts.keys() & set(tokens))
                 else:
-                    self._report(self._withheld.end(tokens))
+                    self._report(self.withheld.end(tokens))
             case protocol.Ask():
                 self._send(answer(message, self.loop.p, self.p, self.attempts))
             case protocol.StealChildren(n):
@@ -431,7 +430,13 @@ class Worker:
         self._stolen.update(range(token, token + message.stolen))
         if self._ring is not None:
             recording.leased(self._ring, message, fn)
-        self._beats.moved += sum(map(len, payloads)) + sum(map(len, frames))
+        nbytes = sum(map(len, payloads))
+        self._beats.moved += nbytes + sum(map(len, frames))
+        plain = self._new_attempt is Attempt and not self._fitness.calls_left
+        if plain and nbytes < RUN_BYTES and may_run_as_one(message, fn):
+            self.fresh += len(payloads)
+            LeaseRun(self, fn, leased, token, payloads).queue()
+            return
         for payload, buffers in zip(
             payloads,
             protocol.split_buffers(message.buffer_counts, len(payloads), frames),
@@ -439,8 +444,8 @@ class Worker:
         ):
             attempt = self._new_attempt(self, token, fn, options, payload, buffers)
             attempt.leased = leased
-            self._fresh += 1
-            self._slow_fresh += attempt.slow
+            self.fresh += 1
+            self.slow_fresh += attempt.slow
             self.attempts[token] = attempt
             self.loop.fresh.put(attempt)
             token += 1
@@ -449,7 +454,7 @@ class Worker:
         """Outcomes that were withheld until now."""
         for attempt in attempts:
             self._settle(attempt, store=not self.shm.release(attempt.token))
-            if self._outcomes.nbytes > protocol.GATHER_BYTES:
+            if self.outcomes.nbytes > protocol.GATHER_BYTES:
                 self.flush()
         if attempts:
             self.flush()
@@ -470,7 +475,7 @@ class Worker:
         if not drain:
             self.stop()
             return
-        self._report(self._withheld.end_all())
+        self._report(self.withheld.end_all())
         self._draining = True  # what is fresh was revoked, and is dropped when it comes up
         self._farewell.look()
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 STARTED = frozenset({G, JobG, Task, *FOLLOWED})
 #: Gs that release the GIL for long have another M stand by for P.
 STANDBY = frozenset({Trait.BLOCKED, Trait.NATIVE})
+#: ``start`` gives this if its M has lost P meanwhile, and has told so (``Ms.exitsyscall``).
+LOST: Any = object()
 #: ``len`` looks at this many queued Gs, one by one, for started ones.
 COUNT_MAX = 64
 
@@ -64,7 +66,8 @@ class FreshG(Protocol):
     # It may have ``token``, by which a ring of events knows it; ``place``, if that is not
     # ``Place.AWAY``; ``driven``: the user's coroutine inside the one that ``start`` gave, for
     # stacks; ``is_unwanted``: whether it was asked to end, for ``gmpd.cancelled``; ``blocked`` and
-    # ``was_away``, which tell it when it lost P as it blocked, and how long it waited without P.
+    # ``was_away``, which tell it when it lost P as it blocked, and how long it waited without P;
+    # ``scatter``, if it stands for several calls: each becomes a G of its own, in the run queue.
 
     def start(self) -> Coroutine[Any, Any, Any] | None:
         """Called once on the M that holds P, with no running loop set. Runs a sync job to its end
@@ -106,11 +109,12 @@ class FreshGs:
 
     # ---- queued, and given up -------------------------------------------------------------------
 
-    def put(self, g: FreshG) -> None:
-        """Append one to the local run queue."""
+    def put(self, g: FreshG, n: int = 1) -> None:
+        """Append one to the local run queue; one that stands for ``n`` gets as many numbers."""
         if not g.id:
             p = self._p
-            g.id = p.last_goid = p.last_goid + 1
+            g.id = p.last_goid + 1
+            p.last_goid += n
         self._runq.runqput(g)
 
     def grab_if(self, n: int, may_leave: Callable[[Any], bool]) -> list[Any]:
@@ -152,9 +156,12 @@ class FreshGs:
         learned = p.learned
         trait = learned.get(g.fn_key) if learned.traits else None
         crowded = len(p.detached) >= p.plain_calls
-        if (crowded or trait is not None) and self._must_wait(g, trait):
-            self._defer(g, trait)
-            return 0
+        if crowded or trait is not None:
+            if (scatter := getattr(g, "scatter", None)) is not None and scatter():
+                return 0
+            if self._must_wait(g, trait):
+                self._defer(g, trait)
+                return 0
         heir = ms.reserve() if trait in STANDBY else None
         if p.is_visible:  # no task has run on this thread
             p.is_visible = False
@@ -171,15 +178,19 @@ class FreshGs:
         m.outcome = coro = g.start() if child else context.run(g.start)  # a child has its own
         if p.forked:
             leave_fork(0)
+        if coro is LOST:
+            m.outcome = g = None  # as below
+            return -1
         m.tick += 1
         if m.preempt and not ms.exitsyscall(m):
             g = None  # the traceback of its error leads here: no cycle
             return -1
         m.g = None
-        took = time.monotonic_ns() - start_ns
-        stats = self._stats
-        stats.slice[took.bit_length()] += 1
-        stats.slice_sum_ns += took
+        now = time.monotonic_ns()
+        took, stats = now - start_ns, self._stats
+        slice_ns = now - m.start_ns  # of one that stands for several: the last one's
+        stats.slice[slice_ns.bit_length()] += 1
+        stats.slice_sum_ns += slice_ns
         if coro is not None:
             m.outcome = None
             m.context = Context()
