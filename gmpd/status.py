@@ -290,6 +290,36 @@ class Schedules(Struct):
     problems: dict[str, str] = field(default_factory=dict)
 
 
+class HostStatus(Struct):
+    """One host of the cluster, which is one P with the cores that it has."""
+
+    name: str = ""
+    cores: int = 0
+    #: joining, idle, running, leaving, or refused: ``problem`` says why.
+    state: str = "refused"
+    problem: str = ""
+    #: Of its P, and of the bridge to it; None: there is none.
+    p: int | None = None
+    pid: int | None = None
+    cpu_s: float = 0.0
+    #: Leases that were not sent there, and jobs that were.
+    fresh: int = 0
+    started: int = 0
+    jobs_finished: int = 0
+    stolen: int = 0
+    lost: int = 0
+
+
+class Cluster(Struct):
+    """The engine whose hosts run jobs, too; without one its name is empty."""
+
+    engine: str = ""
+    address: str = ""
+    #: Why it cannot be reached.
+    problem: str = ""
+    hosts: list[HostStatus] = field(default_factory=list)
+
+
 class Status(Struct):
     """The whole daemon."""
 
@@ -317,7 +347,9 @@ class Status(Struct):
     functions: list[FunctionTotals] = field(default_factory=list)
     #: Children of Gs that changed workers. They are not counted as jobs.
     children: int = 0
+    #: Of this machine.
     ps: list[PStatus] = field(default_factory=list)
+    cluster: Cluster = field(default_factory=Cluster)
     isolated: Isolated = field(default_factory=Isolated)
     durable: Durable = field(default_factory=Durable)
     recycling: Recycling = field(default_factory=Recycling)

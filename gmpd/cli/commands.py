@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "ls": "List your daemons, private ones too.",
         "health": "Report the daemon's health by the exit code.",
         "procs": "Show or change the number of Ps.",
+        "cluster": "Use the cores of other machines.",
         "reload": "Replace the workers, read the settings again.",
         "drain": "Refuse new jobs, finish running ones, end.",
     },

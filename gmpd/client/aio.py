@@ -67,10 +67,11 @@ class AsyncClient(
         name: str = "",
         key: str | os.PathLike[str] | None = None,
         reconnect: float | None = None,
+        cluster: str | None = None,
     ) -> None:
         pythons.welcome()
         check_client(name, reconnect=reconnect)
-        self._where, self._reconnect = (endpoint, key), reconnect
+        self._where, self._reconnect = (endpoint, key, cluster), reconnect
         super().__init__("", name)
         self._closed = True
         #: Whether ``connect`` was called: a client has one session in its life.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from gmpd import keys, rundir
 from gmpd.client.finalize import close_in_thread
 from gmpd.client.private import PrivateDaemon
-from gmpd.config import Config, Layer
+from gmpd.config import Config, Layer, split_cluster
 from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.timeouts import FOREVER_S, checked
 
@@ -83,6 +83,29 @@ def find(
             raise
         return start_private(config, str(missing), say)
     return reach(record, config)
+
+
+def private_cluster(cluster: str, endpoint: str | None) -> Target:
+    """A private daemon that uses the hosts of ``dask://head:8786`` beside this machine's cores.
+    Raises ConfigError for what names no engine."""
+    if endpoint is not None:
+        raise ConfigError(
+            f"cluster={cluster!r} is for a private daemon, and {endpoint!r} names another: have"
+            f" that one use the hosts (`gmpd cluster up {cluster}`), and leave cluster out"
+        )
+    try:
+        engine, address, scheduler_file = split_cluster(cluster)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    config = Config.load().override(
+        {
+            "cluster.engine": engine,
+            "cluster.address": address,
+            "cluster.scheduler_file": scheduler_file,
+        }
+    )
+    daemon = PrivateDaemon(config)
+    return Target.of(daemon.endpoint, config, daemon)
 
 
 def far(endpoint: str | None, key: str | os.PathLike[str] | None, config: Config) -> Target | None:
@@ -199,15 +222,20 @@ class Search:
     """``find`` in a thread, which cannot be stopped. If the caller gives up, a private daemon that
     the thread starts is ended by the one of the two that comes second."""
 
-    def __init__(self, where: str | None, key: str | os.PathLike[str] | None) -> None:
-        self._where, self._key = where, key
+    def __init__(
+        self, where: str | None, key: str | os.PathLike[str] | None, cluster: str | None = None
+    ) -> None:
+        self._where, self._key, self._cluster = where, key, cluster
         self._lock = threading.Lock()
         self._target: Target | None = None
         self._unwanted = False
 
     def find(self) -> Target:
         """In the thread; raises as ``find``."""
-        target = find(self._where, key=self._key)
+        if self._cluster is not None:
+            target = private_cluster(self._cluster, self._where)
+        else:
+            target = find(self._where, key=self._key)
         with self._lock:
             self._target = target
             unwanted = self._unwanted

@@ -74,6 +74,8 @@ def describe(event: JobDone, job_id: str, name: str) -> str:
         parts[0] += f" on P{details['p']}{pid}"
     elif details.get("isolated"):
         parts[0] += f" in a worker of its own{pid}"
+    if host := details.get("host"):
+        parts[0] += f" on host {host}"
     if "attempt" in details:
         parts.append(f"attempt {details['attempt']}")
     if "waited_us" in details:

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 
 from gmpd import pythons
 from gmpd.client.calls import Answer, check_client, prepare, refuse_durable
-from gmpd.client.discovery import Target, find
+from gmpd.client.discovery import Target, find, private_cluster
 from gmpd.client.futures import JobFuture
 from gmpd.client.iothread import open_sessions
 from gmpd.client.mapping import Mapping
@@ -53,6 +53,8 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     ``key``: for a daemon on another machine (``tcp://host:7411``), the path of this client's key or
     the key itself. Its jobs call registered functions, with plain values unless the key allows
     others.
+    ``cluster``: start a private daemon that uses the hosts of this engine beside the cores of this
+    machine: ``dask://head:8786``, or ``dask:PATH`` of a scheduler file (``gmpd[dask]``).
     ``name``: shown by ``gmpd status``.
     ``on_full``: what happens when the daemon has no room, or more than ``pending_max`` jobs are
     queued in the client. "wait": ``submit`` blocks, and the client sends refused jobs again.
@@ -76,11 +78,14 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
         target: Target | None = None,
         key: str | os.PathLike[str] | None = None,
         reconnect: float | None = None,
+        cluster: str | None = None,
     ) -> None:
         pythons.welcome()
         if on_full not in ("wait", "raise"):
             raise ValueError(f"on_full={on_full!r}: must be 'wait' or 'raise'")
         check_client(name, pending_max, reconnect)
+        if cluster is not None:
+            target = private_cluster(cluster, endpoint)
         target = (target or find(endpoint, key=key)).reconnecting(reconnect)
         super().__init__(target, name, on_full=on_full, pending_max=pending_max)
 

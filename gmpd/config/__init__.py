@@ -20,6 +20,7 @@ from gmpd.config.keys import (
     KEYS,
     SECTIONS,
     Client,
+    Cluster,
     Daemon,
     Dispatch,
     Http,
@@ -38,12 +39,14 @@ from gmpd.config.units import (
     parse_duration,
     parse_size,
     split_address,
+    split_cluster,
 )
 
 __all__ = [
     "KEYS",
     "SECTIONS",
     "Client",
+    "Cluster",
     "Config",
     "Daemon",
     "Dispatch",
@@ -63,4 +66,5 @@ __all__ = [
     "render",
     "rendered",
     "split_address",
+    "split_cluster",
 ]

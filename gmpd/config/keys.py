@@ -274,6 +274,21 @@ class Tcp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Hosts that an engine knows: their cores run jobs of this daemon, too."""
+
+    engine: str = _text("", "dask, or module:class of another engine; empty: no hosts")
+    address: str = _text("", "where the engine is: tcp://head:8786")
+    scheduler_file: str = _text("", "the file that says it, as `dask scheduler --scheduler-file`")
+    timeout: float = _time("5s", "time for the engine to answer", low=0.1)
+    lease: float = _time(
+        "10s",
+        "a host that hears nothing of this daemon ends its jobs after this; only then it is lost",
+        low=1,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
     """Programs that submit, and the command line."""
 
@@ -347,6 +362,7 @@ SECTIONS: dict[str, type[Any]] = {
     "trace": Trace,
     "http": Http,
     "tcp": Tcp,
+    "cluster": Cluster,
     "client": Client,
 }
 

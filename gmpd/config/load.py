@@ -12,6 +12,7 @@ from gmpd.config.keys import (
     KEYS,
     SECTIONS,
     Client,
+    Cluster,
     Daemon,
     Dispatch,
     Http,
@@ -73,6 +74,7 @@ class Config:
     trace: Trace = field(default_factory=Trace)
     http: Http = field(default_factory=Http)
     tcp: Tcp = field(default_factory=Tcp)
+    cluster: Cluster = field(default_factory=Cluster)
     client: Client = field(default_factory=Client)
     #: The tables ``[cron.NAME]``, which only `gmpd serve` runs.
     cron: Mapping[str, Scheduled] = field(default_factory=dict)

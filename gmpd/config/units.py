@@ -68,6 +68,15 @@ def parse_size(text: str) -> int:
     return int(number) * factor if number.isdecimal() else round(float(number) * factor)
 
 
+def split_cluster(where: str) -> tuple[str, str, str]:
+    """Engine, address and scheduler file of ``dask://head:8786`` or ``dask:PATH``. ValueError for
+    anything else."""
+    engine, colon, rest = where.partition(":")
+    if not colon or not rest.strip("/") or not engine.isidentifier():
+        raise ValueError(f"{where!r} names no engine: dask://HOST:PORT, or dask:SCHEDULER_FILE")
+    return (engine, f"tcp:{rest}", "") if rest.startswith("//") else (engine, "", rest)
+
+
 def split_address(text: str) -> tuple[str, int]:
     """("127.0.0.1", 7412) of "127.0.0.1:7412"; "[::1]:0" works too. ValueError otherwise."""
     host, colon, port = text.strip().rpartition(":")

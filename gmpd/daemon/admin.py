@@ -26,7 +26,14 @@ from gmpd.daemon.gateway import TellPage
 from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.past_rings import PastRings
 from gmpd.daemon.recycling import Told
-from gmpd.daemon.snapshot import Observed, former_status, isolated_status, p_status, snapshot
+from gmpd.daemon.snapshot import (
+    Observed,
+    cluster_status,
+    former_status,
+    isolated_status,
+    p_status,
+    snapshot,
+)
 from gmpd.daemon.timelines import REQUEST, Timelines
 from gmpd.daemon.watched import QUESTIONS
 from gmpd.daemon.workers import Workers
@@ -239,8 +246,24 @@ class AdminApi:
         self._c.clients.send(peer, protocol.Reply(request, True, value))
 
     def _value(self, method: str, params: dict[str, Any]) -> Any:
+        if method.startswith("cluster"):
+            return self._cluster(method, params)
         look = QUESTIONS.get(method)
         return self._call(method, params) if look is None else look(self._c)
+
+    def _cluster(self, method: str, params: dict[str, Any]) -> Any:
+        hosts = self._c.hosts
+        match method:
+            case "cluster_up":
+                words = [params.get(name, "") for name in ("engine", "address", "scheduler_file")]
+                if not all(isinstance(word, str) for word in words) or not words[0]:
+                    raise ConfigError(f"an engine and its address are texts, not {words!r}")
+                hosts.up(*words)
+                return {}
+            case "cluster_down":
+                return {"hosts": hosts.down()}
+            case _:
+                return msgspec.to_builtins(cluster_status(self._c))
 
     def _call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
@@ -271,6 +294,7 @@ class AdminApi:
                 known = (
                     "ping, status, failures, stacks, sched, gs, g, trace, timeline, jobs,"
                     " volatile_jobs, job_counts, cron, cron_run, cron_pause, cron_resume, procs,"
+                    " cluster, cluster_up, cluster_down,"
                     f" page, reload, drain, stop, {', '.join(QUESTIONS)}"
                 )
                 raise ConfigError(f"no such question: {method!r} (known: {known})")

@@ -28,6 +28,7 @@ from gmpd.daemon.effects import Effects
 from gmpd.daemon.failures import FailureLog
 from gmpd.daemon.faults import Faults
 from gmpd.daemon.gateway import NO_PAGE, TellPage
+from gmpd.daemon.hosts import Hosts
 from gmpd.daemon.job_views import JobViews
 from gmpd.daemon.kept_failures import KeptFailures
 from gmpd.daemon.network_clients import AllowList, NetworkClients
@@ -166,6 +167,7 @@ class Coordinator:
         if self.ring is not None:
             self.pool.on_end = self._admin.past_rings.add
         self.workers.on_finished = self._finished
+        self.hosts = self._hosts()
         self.cron = self._periodic_jobs()
         self.pool.recycling.on_renewed = self.durable.retry_blocked
         self._effects = Effects(
@@ -177,6 +179,19 @@ class Coordinator:
         self._poller.add(self.workers.receive, self._worker_link)
         self._watch_connections(self._client_link, "clients", self.clients.someone_left)
         self._watch_connections(self._worker_link, "workers", self.workers.take_disconnects)
+
+    def _hosts(self) -> Hosts:
+        hosts = Hosts(
+            self.config,
+            self.sched,
+            self.pool,
+            self.supervisor.processes.get,
+            self.watch,
+            self.unwatch,
+            self.deadlines,
+        )
+        self.pool.on_bridge, self.pool.on_bridge_end = hosts.serves, hosts.ended
+        return hosts
 
     def _durable_jobs(self) -> DurableJobs:
         return DurableJobs(
@@ -446,6 +461,7 @@ class Coordinator:
             return
         log.info("stopping: %s", reason)
         self.cron.drain()
+        self.hosts.stop()
         self.sched.handle(Draining(), time.monotonic_ns())
         self.pool.stop()
         self._decide()

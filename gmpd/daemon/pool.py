@@ -19,12 +19,13 @@ from gmpd.daemon.lastwords import NO_JOB, crashed_thread
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.recycling import Recycling
 from gmpd.daemon.shm import Slot, WorkerShm
-from gmpd.daemon.supervisor import Supervisor, WorkerProcess
+from gmpd.daemon.supervisor import HostSpec, Supervisor, WorkerProcess
 from gmpd.daemon.totals import merge_totals
 from gmpd.protocol import Ending, Fault, Stage
 from gmpd.sched import events
 from gmpd.sched.events import Exit
 from gmpd.sched.isolated import ISOLATED_FROM
+from gmpd.sched.leavers import HOSTS_FROM
 from gmpd.sched.records import Job, PRecord, earliest
 from gmpd.sched.restart import Death, RestartPolicy, Restarts
 from gmpd.sched.schedt import Sched
@@ -62,6 +63,9 @@ class WorkerPool:
         self.on_ready: Callable[[], None] = _nothing
         #: Why a worker that is started now would not find the daemon; empty when it would.
         self.obstacle: Callable[[], str] = str
+        #: Called with each bridge to a host that is ready, and with each that has ended.
+        self.on_bridge: Callable[[WorkerProcess], None] = _unwatched
+        self.on_bridge_end: Callable[[WorkerProcess, Exit, int], None] = _unwatched
         #: Called with each process that has ended, and whether it had begun jobs.
         self.on_end: Callable[[WorkerProcess, Exit, bool, int], None] = _unwatched
         self.procs = supervisor.procs
@@ -210,11 +214,32 @@ class WorkerPool:
         self._starting.add(worker)
         self._started(worker)
 
+    def start_bridge(self, p: int, host: HostSpec) -> str:
+        """Start the bridge to a host. Gives the reason why not."""
+        if self._stopping or (why := self.obstacle()):
+            return why if not self._stopping else "the daemon stops"
+        try:
+            worker = self.supervisor.spawn_bridge(p, host)
+        except OSError as error:
+            return f"the system refused a new process: {error}"
+        worker.start_by_ns += int(self._config.daemon.start_timeout * 1e9)  # for two processes
+        self._starting.add(worker)
+        self._started(worker)
+        self._deadline.now()
+        return ""
+
+    def end_bridge(self, worker: WorkerProcess) -> None:
+        """Its host is gone before it was ready."""
+        self.supervisor.kill(worker)
+
     def ready(self, worker: WorkerProcess) -> None:
         """It said Hello."""
         worker.ready = True
         self._deadline.now()
         self._starting.discard(worker)
+        if worker.host is not None:
+            self.on_bridge(worker)
+            return
         if not worker.isolated:
             self.restarts.serves(worker.p)
             self._sched.handle(events.Stalled(""), time.monotonic_ns())
@@ -226,6 +251,9 @@ class WorkerPool:
     def faulted(self, worker: WorkerProcess, fault: Fault) -> None:
         """A worker cannot serve, and is about to end."""
         summary = error_summary(fault.error)
+        if worker.host is not None:
+            worker.fault = summary.message
+            return
         what = "initializer" if fault.stage is Stage.INITIALIZER else f"import of {fault.name}"
         text = f"{what} failed: {summary.type}: {summary.message}"
         log.error("%s\n%s", text, summary.traceback)
@@ -284,7 +312,7 @@ class WorkerPool:
     def _of_ps(self) -> list[WorkerProcess]:
         """Workers that serve Ps, or are to."""
         workers = self.supervisor.processes.values()
-        return [worker for worker in workers if not worker.isolated and worker.p >= 0]
+        return [worker for worker in workers if 0 <= worker.p < HOSTS_FROM]
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -304,6 +332,8 @@ class WorkerPool:
         if record is not None and record.epoch == worker.epoch:
             culprit = self._recover_outcomes(record, worker, end, now)
         counted = ISOLATED_FROM if worker.isolated else worker.of_p
+        if worker.host is not None:
+            counted = HOSTS_FROM  # numbers of hosts do not come again
         self.past_stats[counted] = merge_totals(
             self.past_stats.get(counted, {}), worker.shm.stats(now)
         )
@@ -311,6 +341,9 @@ class WorkerPool:
         worker.shm.close()
         if worker.isolated:
             log.info("%s %s", worker, end.text)
+        elif worker.host is not None:
+            self._sched.handle(events.Removed(worker.p), now)
+            self.on_bridge_end(worker, end, now)
         elif worker.p < 0:
             self._ended_beside(worker, end, now)
         elif worker.p in self._shrinking:
@@ -340,6 +373,11 @@ class WorkerPool:
             log.warning("the stack of the thread that ended %s:\n%s", worker, stack.rstrip())
         if worker.isolated:  # its only job is the reason
             self._sched.handle(events.IsolatedDied(worker.p, claimed, end, worker.fault), now)
+            return None
+        if worker.host is not None:  # no job is the reason
+            why = worker.fault or f"its bridge {end.text}"
+            end = end._replace(signal="", text=f"of host {worker.host.name} was lost: {why}")
+            self._sched.handle(events.WorkerDied(worker.p, claimed, None, end), now)
             return None
         waiting = worker.shm.waiting()
         begun = claimed | record.started.keys()
@@ -472,5 +510,5 @@ def _nothing() -> None:
     pass
 
 
-def _unwatched(_worker: WorkerProcess, _end: Exit, _ran: bool, _now: int) -> None:
+def _unwatched(*_about: object) -> None:
     pass

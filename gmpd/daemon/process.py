@@ -17,7 +17,7 @@ SPANS_S = 2.0
 
 def settle_process(settings: dict[str, Any]) -> None:
     """Give this process the core, signals, directory and variables that a worker has."""
-    _end_with_parent(settings["parent"])
+    end_with_parent(settings["parent"])
     # Ctrl-C is the client's and the coordinator's. Not SIG_IGN: what jobs start would inherit that.
     signal.signal(signal.SIGINT, _leave_alone)
     # The coordinator writes a trace of all workers.
@@ -54,7 +54,8 @@ def _leave_alone(number: int, frame: object) -> None:
     pass
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this process when the one that started it ends."""
     import ctypes  # only here; prctl has no other door in the standard library
 
     pr_set_pdeathsig = 1

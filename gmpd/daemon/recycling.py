@@ -23,7 +23,7 @@ from gmpd.daemon.supervisor import Supervisor, WorkerProcess
 from gmpd.protocol import Wear
 from gmpd.sched import events
 from gmpd.sched.events import Exit
-from gmpd.sched.leavers import number_beside
+from gmpd.sched.leavers import HOSTS_FROM, number_beside
 from gmpd.sched.records import earliest
 from gmpd.sched.recycle import Reason, Recycles
 from gmpd.sched.schedt import Sched
@@ -173,9 +173,7 @@ class Recycling:
 
     def _serving(self) -> list[WorkerProcess]:
         return [
-            worker
-            for worker in self._supervisor.processes.values()
-            if not worker.isolated and worker.p >= 0
+            worker for worker in self._supervisor.processes.values() if 0 <= worker.p < HOSTS_FROM
         ]
 
     def _leaving(self) -> int:

@@ -20,6 +20,7 @@ from gmpd import compiled
 from gmpd.daemon import log_queue
 from gmpd.daemon.clients import Clients
 from gmpd.daemon.cron import CronJobs
+from gmpd.daemon.hosts import HostRow, Hosts
 from gmpd.daemon.job_views import key_limit
 from gmpd.daemon.pool import WorkerPool
 from gmpd.daemon.shm import Slot
@@ -29,12 +30,14 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.runtime.stats import COUNTERS, unfold
 from gmpd.sched.histogram import Histogram
 from gmpd.sched.isolated import Stage
-from gmpd.sched.leavers import p_of
+from gmpd.sched.leavers import HOSTS_FROM, p_of
 from gmpd.sched.schedt import Sched
 from gmpd.status import (
     Bytes,
+    Cluster,
     FunctionTotals,
     Hist,
+    HostStatus,
     Isolated,
     IsolatedWorker,
     Jobs,
@@ -89,6 +92,7 @@ class Observed(Protocol):
     traffic: Traffic
     durable: DurableJobs
     cron: CronJobs
+    hosts: Hosts
 
     @property
     def procs(self) -> int: ...
@@ -117,7 +121,8 @@ def snapshot(c: Observed) -> Status:
         jobs=_jobs(c.sched),
         functions=_functions(c.sched),
         children=c.sched.counters.children,
-        ps=[p_status(c, p, now) for p in sorted({*range(c.procs), *c.sched.ps})],
+        ps=[p_status(c, p, now) for p in _local(c)],
+        cluster=cluster_status(c),
         isolated=_isolated(c, now),
         durable=c.durable.status(),
         recycling=_recycling(c, now),
@@ -128,6 +133,41 @@ def snapshot(c: Observed) -> Status:
         dropped=dict(c.dropped),
         log=log_queue.lost(),
     )
+
+
+def cluster_status(c: Observed) -> Cluster:
+    """The engine, and the hosts that it has."""
+    hosts = c.hosts
+    at = hosts.address or hosts.scheduler_file
+    rows = [_host(c, row) for _, row in sorted(hosts.rows.items())]
+    return Cluster(hosts.engine, at, hosts.problem, rows)
+
+
+def _host(c: Observed, row: HostRow) -> HostStatus:
+    out = HostStatus(row.name, row.cores, problem=row.problem, p=row.p)
+    record = None if row.p is None else c.sched.ps.get(row.p)
+    worker = None if row.p is None else c.supervisor.processes.get(row.p)
+    if worker is None:
+        out.state = "refused" if row.problem else "joining"
+    elif record is None or not record.ready:
+        out.state = "joining"
+    elif record.draining:
+        out.state = "leaving"
+    else:
+        out.state = "running" if record.fresh or record.begun else "idle"
+    if worker is not None:
+        out.pid = worker.process.pid
+        out.cpu_s, _ = _process(worker.process.pid)
+    if record is not None:
+        out.fresh, out.started = len(record.fresh), record.begun
+        out.jobs_finished = record.finished
+        out.stolen, out.lost = record.stolen_to, record.stolen_from
+    return out
+
+
+def _local(c: Observed) -> list[int]:
+    """The Ps of this machine."""
+    return sorted({*range(c.procs), *(p for p in c.sched.ps if p < HOSTS_FROM)})
 
 
 def _queue(sched: Sched, now: int) -> Queue:

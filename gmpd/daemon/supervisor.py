@@ -31,6 +31,21 @@ from gmpd.sched.isolated import ISOLATED_FROM
 from gmpd.sched.leavers import number_beside, p_of
 from gmpd.timeouts import wait_ms
 
+#: The program of a bridge: it has an engine, and is a module of a higher floor.
+BRIDGE = "gmpd.cluster.bridge"
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """A host that a bridge is for, and the settings of its engine. ``lease_s``: seconds for which
+    the host works on without hearing of the bridge."""
+
+    name: str
+    cores: int
+    engine: str
+    engine_settings: dict[str, Any]
+    lease_s: float
+
 
 @dataclass(eq=False)
 class WorkerProcess:
@@ -49,6 +64,8 @@ class WorkerProcess:
     #: Not ready by then: it hangs in an import, and is killed.
     start_by_ns: int
     ready: bool = False
+    #: It is the bridge to this host.
+    host: HostSpec | None = None
     #: The routing id of its connection, once it said Hello.
     peer: bytes = b""
     #: We asked it to end, or killed it ourselves: its death is no surprise.
@@ -108,6 +125,8 @@ class WorkerProcess:
         return self.expected and not self.ready and not self.fault
 
     def __str__(self) -> str:
+        if self.host is not None:
+            return f"bridge {self.process.pid} to host {self.host.name}"
         of = "an isolated job" if self.isolated else f"P{self.of_p}"
         return f"worker {self.process.pid} of {of}"
 
@@ -185,17 +204,25 @@ class Supervisor:
         """
         return self._start(p, 1, None)
 
+    def spawn_bridge(self, p: int, host: HostSpec) -> WorkerProcess:
+        """Start the bridge to a host, which is P ``p``. Raises OSError as ``spawn`` does."""
+        epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
+        return self._start(p, epoch, None, host)
+
     def _stdout(self) -> int:
         # Not the daemon's own, which is for its starter.
         out = self.context.stdout
         return 2 if out is None else out
 
-    def _start(self, p: int, epoch: int, core: int | None) -> WorkerProcess:
+    def _start(
+        self, p: int, epoch: int, core: int | None, host: HostSpec | None = None
+    ) -> WorkerProcess:
+        program = "gmpd.daemon.worker" if host is None else BRIDGE
         secret = secrets.token_bytes(32)
         shm, fd = WorkerShm.create(f"gmpd-p{p_of(p)}")
         try:
             process = subprocess.Popen(
-                interpreter.command("gmpd.daemon.worker", str(fd), options=self.context.options),
+                interpreter.command(program, str(fd), options=self.context.options),
                 stdin=subprocess.PIPE,
                 stdout=self._stdout(),
                 pass_fds=(fd,),
@@ -216,16 +243,22 @@ class Supervisor:
             process.wait()
             shm.close()
             raise
-        self._brief(process, p, epoch, secret, core)
+        self._brief(process, p, epoch, secret, core, host)
         start_by_ns = time.monotonic_ns() + int(self.config.daemon.start_timeout * 1e9)
-        worker = WorkerProcess(p, epoch, process, pidfd, shm, secret, core, start_by_ns)
+        worker = WorkerProcess(p, epoch, process, pidfd, shm, secret, core, start_by_ns, host=host)
         self.processes[p] = worker
         if self._reaper is not None:
             self._reaper.began(process.pid)
         return worker
 
     def _brief(
-        self, process: subprocess.Popen[bytes], p: int, epoch: int, secret: bytes, core: int | None
+        self,
+        process: subprocess.Popen[bytes],
+        p: int,
+        epoch: int,
+        secret: bytes,
+        core: int | None,
+        host: HostSpec | None,
     ) -> None:
         config, context = self.config, self.context
         settings = {
@@ -258,6 +291,8 @@ class Supervisor:
             "watch": context.watch,
             "log_form": context.log_form,
         }
+        if host is not None:
+            settings |= _of_bridge(host, config)
         assert process.stdin is not None
         try:
             process.stdin.write(msgpack.packb(settings, unicode_errors="surrogateescape"))
@@ -303,6 +338,29 @@ class Supervisor:
         """End it now, with all that it started."""
         worker.expected = True
         _kill_group(worker.process.pid)
+
+
+def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
+    """The settings of a bridge, and through it of the daemon on its host."""
+    return {
+        "host": host.name,
+        "cores": host.cores,
+        "engine": host.engine,
+        "engine_settings": host.engine_settings,
+        "lease_s": host.lease_s,
+        "start_timeout": config.daemon.start_timeout,
+        "host_config": {
+            "daemon.procs": host.cores,
+            "daemon.imports": list(config.daemon.imports),
+            "daemon.log_level": config.daemon.log_level,
+            "limits.value_bytes": config.limits.value_bytes,
+            "limits.max_gs": config.limits.max_gs,
+            "limits.max_ms": config.limits.max_ms,
+            "limits.plain_calls": config.limits.plain_calls,
+            "limits.client_window": 1 << 20,
+            "http.enabled": False,
+        },
+    }
 
 
 def _kill_group(pid: int) -> None:

@@ -210,7 +210,9 @@ class Workers:
             now = time.monotonic_ns()
             if worker.p < 0:
                 self._pool.recycling.promote(worker, now)
-            self._sched.handle(events.WorkerReady(worker.p, worker.epoch), now)
+            host = worker.host
+            cores, name = (1, "") if host is None else (host.cores, host.name)
+            self._sched.handle(events.WorkerReady(worker.p, worker.epoch, cores, name), now)
         worker.peer = peer
         self._processes[peer] = worker
         self._router.identified()

@@ -151,6 +151,8 @@ class Stage(IntEnum):
 
     IMPORT = 0
     INITIALIZER = 1
+    #: Of the bridge to a host: that takes no work, or takes it no more.
+    HOST = 2
 
 
 # -- what fields hold ----------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def coordinator_that_stops(desk: Desk, processes: list[str]) -> Any:
     idle.recycling = idle
     made.sched, made.config = desk.sched, Config()
     made.premises = made._drain_until = made._kill_at = made.tick_s = None
-    made.pool = made.clients = made.workers = made._admin = idle
+    made.pool = made.clients = made.workers = made._admin = made.hosts = idle
     made.deadlines, made._ended, made._trimming = Deadlines(), False, SimpleNamespace(next_due=None)
     made.cron = SimpleNamespace(drain=lambda: None)
     made.durable = DurableJobs(

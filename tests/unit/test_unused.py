@@ -25,6 +25,7 @@ FOR_OTHERS = {
     "page_url": "for programs: where the gateway of a client's daemon serves",
     "rlocker": "sync.RWMutex's",
     "set_limit": "errgroup.Group's",
+    "teardown": "Dask's workers call it",
     "try_go": "errgroup.Group's",
     "uncancel": "asyncio.Task's",
     "_cancel_message": "asyncio.Future's",

@@ -1,0 +1,214 @@
+"""The end on the host: a daemon for one bridge, the messages between the two, and its lease.
+
+An engine calls ``exchange`` in a thread of a process on the host. The first call of a bridge starts
+a private daemon, which ends with this process; the agent is its client, and knows nothing of what
+it passes on. See ``line`` for the lease.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import select
+import signal
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from gmpd import versions
+from gmpd.client.private import PrivateDaemon
+from gmpd.cluster.batches import BATCH_BYTES, Numbered
+from gmpd.cluster.exchange import Ask, Told, pack, read_ask
+from gmpd.config import Config
+from gmpd.errors import GmpdError
+from gmpd.netpoll import Dealer, Network
+from gmpd.timeouts import wait_s
+
+#: An exchange that overtook another one waits for that (seconds).
+ORDER_S = 1.0
+
+#: Former lives whose ends are remembered.
+PAST_MAX = 64
+
+NOT_HERE = "the process of the engine on that host was started again"
+
+
+class Agent:
+    """One life: a daemon and the bridge that it is for. Raises GmpdError when none can start."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.life = secrets.token_hex(8)
+        self.ended = ""
+        self._lease_s: float = settings["lease_s"]
+        config = Config.load(flags=settings["config"], env={}, files=())
+        self._daemon = PrivateDaemon(config)
+        self.pid = self._daemon.pid
+        self._changed = threading.Condition()
+        #: To the daemon: on its way, and how many came.
+        self._outbox: deque[list[bytes]] = deque()
+        self._got = 0
+        #: From the daemon, and how many of them were said.
+        self._said = Numbered()
+        self._told = 0
+        self._latest = 0
+        self._until = time.monotonic() + self._lease_s
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
+        self._thread.start()
+
+    def exchange(self, ask: Ask) -> Told:
+        """Take the messages of the bridge, and give those of the daemon."""
+        with self._changed:
+            self._latest = max(self._latest, ask.number)
+            self._until = max(self._until, ask.echo + self._lease_s)
+            self._changed.notify_all()
+            self._said.got(ask.got)
+            self._take(ask)
+            if ask.alone:
+                self._told = ask.got
+            self._wait(ask)
+            first = self._told
+            messages = self._said.since(first, BATCH_BYTES)
+            self._told = first + len(messages)
+            return self._answer(first, messages)
+
+    def _answer(self, first: int = 0, messages: list[list[bytes]] | None = None) -> Told:
+        return Told(self.life, time.monotonic(), self._got, first, messages or [], self.ended)
+
+    def begun(self) -> Told:
+        """The first answer."""
+        told = self._answer()
+        told.versions, told.pid = versions.own(), self.pid
+        return told
+
+    def _take(self, ask: Ask) -> None:
+        self._changed.wait_for(lambda: self._got >= ask.first or self.ended, ORDER_S)
+        new = ask.messages[self._got - ask.first :] if self._got >= ask.first else []
+        self._outbox.extend(new)
+        self._got += len(new)
+        if new:
+            self._changed.notify_all()
+            os.eventfd_write(self._wake, 1)
+
+    def _wait(self, ask: Ask) -> None:
+        """Until there is something to say, and a little longer; or a later exchange has come."""
+
+        def over() -> bool:
+            return self._latest > ask.number or bool(self.ended)
+
+        self._changed.wait_for(lambda: self._said.end > self._told or over(), wait_s(ask.wait_s))
+        if ask.gather_s and self._said.end > self._told:
+            self._changed.wait_for(over, wait_s(ask.gather_s))
+
+    # -- the thread of the link --------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        network = Network()
+        link = Dealer(network, self._daemon.endpoint)
+        died = os.pidfd_open(self._daemon.pid)
+        epoll = select.epoll()
+        for fd in (link.fd, self._wake, died):
+            epoll.register(fd, select.EPOLLIN)
+        try:
+            while not self.ended:
+                self._pass_on(link)
+                if link.readable or self._outbox:
+                    continue
+                ready = epoll.poll(wait_s(max(0.0, self._until - time.monotonic())))
+                with suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+                if any(fd == died for fd, _ in ready):
+                    self._end("its daemon has ended")
+                elif time.monotonic() >= self._until:
+                    self._end(f"it heard nothing for {self._lease_s:g} s (cluster.lease)")
+        finally:
+            epoll.close()
+            os.close(died)
+            link.close()
+            network.close()
+
+    def _pass_on(self, link: Dealer) -> None:
+        while self._outbox:
+            link.send(self._outbox.popleft())
+        came: list[list[bytes]] = []
+        while (frames := link.recv()) is not None:
+            came.append([bytes(frame) for frame in frames])
+        if came:
+            with self._changed:
+                for each in came:
+                    self._said.add(each)
+                self._changed.notify_all()
+
+    def _end(self, why: str) -> None:
+        """Kill the daemon; its workers end with it."""
+        with suppress(ProcessLookupError):
+            os.kill(self._daemon.pid, signal.SIGKILL)
+        self._daemon.close()
+        with self._changed:
+            self.ended = why
+            self._changed.notify_all()
+
+    def close(self, why: str = "it was closed") -> None:
+        """End it now; from any thread."""
+        if not self.ended:
+            self._end(why)
+        os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(1.0)
+
+
+_agents: dict[str, Agent] = {}
+#: Why former lives have ended.
+_past: dict[str, str] = {}
+_lock = threading.Lock()
+
+
+def exchange(data: bytes) -> bytes:
+    """One exchange. Raises ProtocolError for bytes that are none; all else is an answer."""
+    ask = read_ask(data)
+    if ask.settings is not None:
+        return pack(_begin(ask))
+    agent = _agents.get(ask.bridge)
+    if agent is None or agent.life != ask.life:
+        return pack(Told(ask.life, 0.0, ended=_past.get(ask.life, NOT_HERE)))
+    if ask.ends:
+        agent.close()
+    told = agent.exchange(ask)
+    if told.ended:
+        with _lock:
+            _agents.pop(ask.bridge, None)
+            _past[ask.life] = told.ended
+            if len(_past) > PAST_MAX:
+                del _past[next(iter(_past))]
+    return pack(told)
+
+
+def _begin(ask: Ask) -> Told:
+    assert ask.settings is not None
+    with _lock:
+        agent = _agents.get(ask.bridge)
+        if agent is None:
+            why = versions.conflict(ask.settings["versions"], "the daemon that would use it")
+            if why:
+                why = why.replace("this daemon", "this host")
+                return Told("", 0.0, ended=why, versions=versions.own())
+            try:
+                agent = _agents[ask.bridge] = Agent(ask.settings)
+            except GmpdError as error:
+                return Told("", 0.0, ended=str(error), versions=versions.own())
+        return agent.begun()
+
+
+def close_all() -> None:
+    """This process ends, or the engine gives this host up."""
+    with _lock:
+        agents = list(_agents.values())
+        _agents.clear()
+    for agent in agents:
+        agent.close("the engine ended its process on that host")
+
+
+atexit.register(close_all)

@@ -1,0 +1,152 @@
+"""The engine of ``gmpd[dask]``: each Dask worker is a host, with its threads for cores.
+
+An exchange is one task for one worker. Such a task is bound to it, so Dask does not steal it, and
+it secedes: it uses none of the worker's threads while it waits. Dask's security, its addresses and
+its scheduler file are used as they are configured there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import TimeoutError as WaitedTooLong
+from typing import Any, TypeVar
+
+from distributed import Client, WorkerPlugin, get_worker, secede
+
+from gmpd.cluster import agent
+from gmpd.cluster.port import Answered, ClusterError, Host
+from gmpd.timeouts import wait_s
+
+T = TypeVar("T")
+
+#: Exchanges go before other tasks that wait for the same worker.
+PRIORITY = 100
+#: A worker in another state takes no tasks, or is about to end.
+RUNNING = "running"
+#: The client's farewell to its scheduler (seconds).
+CLOSE_S = 1.0
+
+
+class DaskEngine:
+    """One client of a scheduler, on a loop of its own. Raises ClusterError when none answers."""
+
+    frame_bytes = 64 << 20
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._timeout_s: float = settings["timeout_s"]
+        self._where: str = settings["address"] or settings["scheduler_file"]
+        if not self._where:
+            raise ClusterError(
+                "cluster.address names no Dask scheduler: set it to its address, tcp://head:8786,"
+                " or cluster.scheduler_file to its file"
+            )
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dask", daemon=True)
+        self._thread.start()
+        self._client: Client | None = None
+        try:
+            self._client = self._wait(self._open(settings))
+        except ClusterError:
+            self._stop()
+            raise
+
+    async def _open(self, settings: Mapping[str, Any]) -> Client:
+        to = {"address": settings["address"]} if settings["address"] else {}
+        if not to:
+            to = {"scheduler_file": settings["scheduler_file"]}
+        client = Client(
+            **to, asynchronous=True, set_as_default=False, timeout=self._timeout_s, name="gmpd"
+        )
+        opened: Client = await client
+        return opened
+
+    def _wait(self, what: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(what, self._loop)
+        try:
+            return future.result(self._timeout_s + CLOSE_S)
+        except (WaitedTooLong, TimeoutError):
+            future.cancel()
+            why = f"within cluster.timeout = {self._timeout_s:g} s"
+        except (OSError, ValueError, RuntimeError) as error:
+            why = f"({error})"
+        raise ClusterError(
+            f"no Dask scheduler answers at {self._where} {why}: is `dask scheduler` running there?"
+        )
+
+    def hosts(self) -> list[Host]:
+        """The workers of the scheduler."""
+        info = self._wait(self._identity())
+        return [
+            Host(address, worker["nthreads"], worker.get("status", RUNNING) != RUNNING)
+            for address, worker in info["workers"].items()
+        ]
+
+    async def _identity(self) -> Any:
+        assert self._client is not None
+        scheduler: Any = self._client.scheduler
+        if scheduler is None or self._client.status != "running":
+            raise OSError("the connection to it is lost")
+        return await asyncio.wait_for(scheduler.identity(n_workers=-1), wait_s(self._timeout_s))
+
+    def send(self, host: str, batch: bytes, answered: Answered) -> None:
+        """As one task, bound to the worker."""
+        self._loop.call_soon_threadsafe(self._start, host, batch, answered)
+
+    def _start(self, host: str, batch: bytes, answered: Answered) -> None:
+        task = self._loop.create_task(self._exchange(host, batch, answered))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _exchange(self, host: str, batch: bytes, answered: Answered) -> None:
+        assert self._client is not None
+        try:
+            future: Any = self._client.submit(
+                exchange, batch, key=f"gmpd-{secrets.token_hex(12)}", workers=[host],
+                allow_other_workers=False, retries=0, pure=False, priority=PRIORITY,
+            )  # fmt: skip
+            answer: bytes = await future
+        except BaseException as error:  # noqa: BLE001 - whatever Dask makes of it
+            answered(error)
+        else:
+            answered(answer)
+
+    def close(self) -> None:
+        """Tasks on their way are cancelled with the client."""
+        if self._client is not None:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        self._stop()
+
+    async def _close(self) -> None:
+        assert self._client is not None
+        try:
+            await asyncio.wait_for(self._client.close(), CLOSE_S)
+        finally:
+            self._loop.stop()
+
+    def _stop(self) -> None:
+        if self._client is None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(2 * CLOSE_S)
+
+
+class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Ends the daemons of a worker before it ends."""
+
+    name = "gmpd"
+
+    async def teardown(self, worker: Any) -> None:
+        """The worker ends."""
+        await asyncio.to_thread(agent.close_all)
+
+
+def exchange(batch: bytes) -> bytes:
+    """Runs as a task in a worker."""
+    worker = get_worker()
+    if AgentPlugin.name not in worker.plugins:
+        worker.loop.add_callback(worker.plugin_add, AgentPlugin(), name=AgentPlugin.name)
+    secede()
+    return agent.exchange(batch)

@@ -1,0 +1,84 @@
+"""``python -m gmpd.cluster.watcher``: tells the daemon which hosts the engine has.
+
+A line of JSON on standard output whenever that changes: ``{"hosts": [[name, cores, leaves],
+...]}``, or ``{"problem": "..."}`` while the engine cannot be reached. It ends with the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+
+from gmpd import inherited
+from gmpd.cluster.port import ClusterError, Engine, open_engine
+from gmpd.daemon import process
+from gmpd.timeouts import wait_s
+
+#: The engine is asked this often (seconds): a host that joins is to get work within a second.
+LOOK_S = 0.4
+#: And after it could not be reached.
+AGAIN_S = 2.0
+#: Failures in a row after which the hosts are taken for gone; a bridge finds that out by itself.
+MISSED_MAX = 3
+
+
+class Watcher:
+    """``say`` gets each change."""
+
+    def __init__(self, settings: dict[str, Any], say: Any) -> None:
+        self._settings = settings
+        self._say = say
+        self._engine: Engine | None = None
+        self._told: Any = None
+        self._missed = 0
+
+    def look(self) -> float:
+        """Ask once, and tell what has changed; after how many seconds to ask again."""
+        try:
+            if self._engine is None:
+                name, settings = self._settings["engine"], self._settings["engine_settings"]
+                self._engine = open_engine(name, settings)
+            hosts = sorted(self._engine.hosts())
+        except ClusterError as error:
+            return self._failed(str(error))
+        self._missed = 0
+        self._tell({"hosts": [list(host) for host in hosts]})
+        return LOOK_S
+
+    def _failed(self, why: str) -> float:
+        self._missed += 1
+        if self._missed >= MISSED_MAX:
+            self._tell({"problem": why, "hosts": []})
+        else:
+            self._tell({"problem": why})
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        return AGAIN_S
+
+    def _tell(self, news: dict[str, Any]) -> None:
+        if news != self._told:
+            self._told = news
+            self._say(json.dumps(news))
+
+
+def main() -> None:
+    """Until the daemon ends."""
+    inherited.settle()
+    settings = msgpack.unpackb(
+        sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
+    )
+    process.end_with_parent(settings["parent"])
+    watcher = Watcher(settings, lambda line: print(line, flush=True))  # noqa: T201 - its answer
+    with suppress(BrokenPipeError):  # the daemon has ended just now
+        while True:
+            time.sleep(wait_s(watcher.look()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The hosts of a cluster: a process that asks the engine which there are, and a bridge to each.
+
+The coordinator knows names, cores and processes; engines are the watcher's and the bridges' own
+business (``gmpd.cluster``). A host is a P with a number from ``HOSTS_FROM`` on, a new one each time
+that it comes. Its bridge says why it ends; while the host is still there, another one is tried.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgpack
+
+from gmpd import interpreter
+from gmpd.config import Config
+from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.supervisor import HostSpec, WorkerProcess
+from gmpd.errors import ConfigError
+from gmpd.sched import events
+from gmpd.sched.events import Exit
+from gmpd.sched.leavers import HOSTS_FROM, HOSTS_MAX
+from gmpd.sched.schedt import Sched
+
+log = logging.getLogger("gmpd.coordinator")
+
+#: A host that did not take work is asked again after this (seconds); one that was lost and is there
+#: again, sooner.
+REFUSED_S = 15.0
+LOST_S = 1.0
+#: A watcher that has ended is started again after this (seconds).
+WATCHER_S = 5.0
+
+
+class Bridges(Protocol):
+    """``pool``: the processes."""
+
+    def start_bridge(self, p: int, host: HostSpec) -> str: ...
+    def end_bridge(self, worker: WorkerProcess) -> None: ...
+
+
+@dataclass
+class HostRow:
+    """A host that the engine has, or had a moment ago."""
+
+    name: str
+    cores: int
+    p: int | None = None
+    #: Whether the engine has it, and it takes work.
+    is_there: bool = True
+    leaves: bool = False
+    #: Its bridge was ready.
+    served: bool = False
+    #: Why it has no bridge, and when the next one is tried (ns).
+    problem: str = ""
+    again_ns: int = 0
+
+
+class Hosts:
+    """``watch`` and ``unwatch``: descriptors in the coordinator's loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        sched: Sched,
+        pool: Bridges,
+        worker_of: Callable[[int], WorkerProcess | None],
+        watch: Callable[[int, Callable[[], object]], None],
+        unwatch: Callable[[int], None],
+        deadlines: Deadlines,
+    ) -> None:
+        self._sched = sched
+        self._pool = pool
+        self._worker_of = worker_of
+        self._watch = watch
+        self._unwatch = unwatch
+        self._deadline = deadlines.new(self._due)
+        self._watcher: subprocess.Popen[bytes] | None = None
+        self._watcher_at_ns: int | None = None
+        self._line = b""
+        self._next_p = HOSTS_FROM
+        self.rows: dict[str, HostRow] = {}
+        #: As ``cluster.engine`` and ``cluster.address``; and why the engine cannot be used.
+        self.engine = config.cluster.engine
+        self.address = config.cluster.address
+        self.scheduler_file = config.cluster.scheduler_file
+        self.problem = ""
+        self._config = config
+        if self.engine:
+            self._deadline.now()
+
+    # -- it begins and ends ------------------------------------------------------------------------
+
+    def up(self, engine: str, address: str, scheduler_file: str = "") -> None:
+        """Use the hosts of this engine from now on. Raises ConfigError while others are used."""
+        own, new = (self.address, self.scheduler_file), (address, scheduler_file)
+        if self.engine and (self.engine, own) != (engine, new):
+            at = self.address or self.scheduler_file
+            raise ConfigError(f"this daemon uses {self.engine} at {at}: `gmpd cluster down` first")
+        self.engine, self.problem = engine, ""
+        self.address, self.scheduler_file = new
+        for row in self.rows.values():
+            row.again_ns = 0
+        self._deadline.now()
+
+    def down(self) -> int:
+        """Use hosts no more: what has begun there ends first. How many there are."""
+        self.engine = self.address = self.scheduler_file = self.problem = ""
+        self.stop()
+        self._set([])
+        return sum(row.p is not None for row in self.rows.values())
+
+    def stop(self) -> None:
+        """Look for no hosts."""
+        self._watcher_at_ns = None
+        if self._watcher is not None:
+            assert self._watcher.stdout is not None
+            self._unwatch(self._watcher.stdout.fileno())
+            self._watcher.kill()
+            self._watcher.wait()
+            self._watcher.stdout.close()
+            self._watcher = None
+
+    def engine_settings(self) -> dict[str, Any]:
+        """The settings of the engine in a watcher or a bridge."""
+        return {
+            "address": self.address,
+            "scheduler_file": self.scheduler_file,
+            "timeout_s": self._config.cluster.timeout,
+        }
+
+    # -- the watcher -------------------------------------------------------------------------------
+
+    def _start_watcher(self) -> None:
+        settings = {
+            "engine": self.engine,
+            "engine_settings": self.engine_settings(),
+            "parent": os.getpid(),
+        }
+        self._watcher = watcher = subprocess.Popen(
+            interpreter.command("gmpd.cluster.watcher"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=interpreter.environment(),
+            process_group=0,
+        )
+        assert watcher.stdin is not None
+        assert watcher.stdout is not None
+        try:
+            watcher.stdin.write(msgpack.packb(settings, unicode_errors="surrogateescape"))
+            watcher.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended: the end of its output says so
+        self._line = b""
+        os.set_blocking(watcher.stdout.fileno(), False)
+        self._watch(watcher.stdout.fileno(), self._read)
+
+    def _read(self) -> None:
+        """The watcher has said something, or has ended."""
+        assert self._watcher is not None
+        assert self._watcher.stdout is not None
+        data = os.read(self._watcher.stdout.fileno(), 1 << 16)
+        if not data:
+            self.stop()
+            self.problem = self.problem or "the process that asks the engine has ended"
+            self._watcher_at_ns = time.monotonic_ns() + int(WATCHER_S * 1e9)
+            self._deadline.now()
+            return
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            told = json.loads(line)
+            if (problem := told.get("problem", "")) and problem != self.problem:
+                log.error("%s; jobs run on this machine meanwhile", problem)
+            self.problem = problem
+            if "hosts" in told:
+                self._set([(str(name), int(cores), bool(x)) for name, cores, x in told["hosts"]])
+
+    def _set(self, hosts: list[tuple[str, int, bool]]) -> None:
+        """These are there now."""
+        there = {name: (cores, leaves) for name, cores, leaves in hosts}
+        for name, (cores, leaves) in there.items():
+            row = self.rows.setdefault(name, HostRow(name, cores))
+            if row.p is None:
+                row.cores = cores
+            row.is_there, row.leaves = True, leaves
+        for name, row in list(self.rows.items()):
+            if name not in there:
+                row.is_there = False
+            if not row.is_there or row.leaves:
+                self._leaves(row)
+        self._deadline.now()
+
+    def _leaves(self, row: HostRow) -> None:
+        """It gets no more jobs. Its bridge ends once what it has begun has, or is lost."""
+        if row.p is None:
+            if not row.is_there:
+                del self.rows[row.name]
+            return
+        worker = self._worker_of(row.p)
+        if worker is None or worker.expected:
+            return
+        worker.expected = True
+        if worker.ready:
+            log.info("host %s leaves", row.name)
+            self._sched.handle(events.Drained(row.p), time.monotonic_ns())
+        else:
+            self._pool.end_bridge(worker)
+
+    # -- bridges -----------------------------------------------------------------------------------
+
+    def _due(self, now: int) -> None:
+        if self.engine and self._watcher is None and (self._watcher_at_ns or 0) <= now:
+            try:
+                self._start_watcher()
+            except OSError as error:
+                self.problem = f"the system refused a process that asks the engine: {error}"
+                self._watcher_at_ns = now + int(WATCHER_S * 1e9)
+        for row in self.rows.values():
+            if row.is_there and not row.leaves and row.p is None and row.again_ns <= now:
+                self._start_bridge(row, now)
+        waits = [row.again_ns for row in self.rows.values() if row.is_there and row.p is None]
+        if self.engine and self._watcher is None and self._watcher_at_ns is not None:
+            waits.append(self._watcher_at_ns)
+        self._deadline.set(max(now + 1, min(waits)) if waits else None)
+
+    def _start_bridge(self, row: HostRow, now: int) -> None:
+        p = self._number()
+        settings = self.engine_settings()
+        spec = HostSpec(row.name, row.cores, self.engine, settings, self._config.cluster.lease)
+        if why := self._pool.start_bridge(p, spec):
+            row.problem, row.again_ns = why, now + int(REFUSED_S * 1e9)
+        else:
+            row.p, row.served = p, False
+
+    def _number(self) -> int:
+        """A number that no P has; one comes again only after all others."""
+        while True:
+            p, self._next_p = self._next_p, self._next_p + 1
+            if self._next_p >= HOSTS_FROM + HOSTS_MAX:
+                self._next_p = HOSTS_FROM
+            if p not in self._sched.ps and self._worker_of(p) is None:
+                return p
+
+    def serves(self, worker: WorkerProcess) -> None:
+        """A bridge is ready."""
+        row = self._row_of(worker)
+        if row is not None:
+            row.problem, row.served = "", True
+            log.info("host %s is ready with %d cores, as P%d", row.name, row.cores, worker.p)
+
+    def ended(self, worker: WorkerProcess, end: Exit, now: int) -> None:
+        """The process of a bridge has ended."""
+        row = self._row_of(worker)
+        if row is None:
+            return
+        row.p = None
+        if worker.fault:
+            row.problem = worker.fault
+        elif not worker.expected:
+            row.problem = f"its bridge {end.text}"
+        if row.problem and not worker.expected:
+            log.error("host %s %s: %s", row.name, _lost_or_refused(row), row.problem)
+        row.again_ns = now + int((LOST_S if row.served else REFUSED_S) * 1e9)
+        if not row.is_there:
+            del self.rows[row.name]
+        self._deadline.now()
+
+    def _row_of(self, worker: WorkerProcess) -> HostRow | None:
+        row = None if worker.host is None else self.rows.get(worker.host.name)
+        return row if row is not None and row.p == worker.p else None
+
+
+def _lost_or_refused(row: HostRow) -> str:
+    return "is lost" if row.served else "takes no work"

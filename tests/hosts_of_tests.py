@@ -1,0 +1,99 @@
+"""A daemon with hosts on this machine, each a process with a daemon of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gmpd
+from gmpd.client.discovery import Target
+from gmpd.client.private import PrivateDaemon
+from gmpd.config import Config
+from tests.jobs_hosts import NAME
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[1]
+ENGINE = "tests.loopback_engine:LoopbackEngine"
+
+
+class Hosts:
+    """Host processes below a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, cores: int = 2, **variables: str) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), NAME: name, **variables}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.loopback_engine", str(self.directory), name, str(cores)],
+            cwd=ROOT, env=env, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+    def cut(self, name: str) -> None:
+        """Nothing reaches it, and nothing comes back."""
+        (self.directory / f"{name}.cut").touch()
+
+    def join(self, name: str) -> None:
+        (self.directory / f"{name}.cut").unlink()
+
+    def leave(self, name: str) -> None:
+        """It says that it is about to end."""
+        (path,) = self.directory.glob(f"{name}-*.sock")
+        path.with_suffix(".leaves").touch()
+
+    def close(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        for path in self.directory.iterdir():
+            path.unlink()
+
+
+@contextmanager
+def daemon(directory: Path, *, procs: int = 1, lease: str = "2s", **flags: Any) -> Iterator[Target]:
+    """A private daemon whose engine finds hosts in a directory."""
+    wanted = {
+        "daemon.procs": procs,
+        "daemon.log_level": "warning",
+        "cluster.engine": ENGINE,
+        "cluster.address": str(directory),
+        "cluster.lease": lease,
+    }
+    more = {name.replace("__", "."): value for name, value in flags.items()}
+    config = Config.load(flags=wanted | more, env={}, files=())
+    private = PrivateDaemon(config, modules=[str(ROOT)])
+    try:
+        yield Target.of(private.endpoint, config)
+    finally:
+        private.close()
+
+
+def rows(client: gmpd.Client) -> dict[str, dict[str, Any]]:
+    """The hosts as the daemon shows them, by name."""
+    return {row["name"]: row for row in client.call("cluster")["hosts"]}
+
+
+def await_hosts(client: gmpd.Client, *names: str) -> None:
+    """All of these serve."""
+
+    def serve() -> bool:
+        known = rows(client)
+        return all(name in known and known[name]["state"] in ("idle", "running") for name in names)
+
+    wait_until(serve, f"hosts {names} serve")

@@ -1,0 +1,77 @@
+"""Functions for jobs on hosts. A host's daemon has another parent than this machine's workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gmpd
+
+#: How the tests' hosts name themselves to their jobs.
+NAME = "NAME_OF_TEST_HOST"
+
+
+def where(pause_s: float = 0.0) -> str:
+    """The host that this runs on; "" on the machine of the tests."""
+    time.sleep(pause_s)
+    return os.environ.get(NAME, "")
+
+
+def mixed(n: int) -> object:
+    """Jobs of several kinds and lengths, by their number."""
+    if not n % 97:
+        time.sleep(0.005)
+    if not n % 89:
+        raise ValueError(n)
+    return {0: n, 1: [n, str(n)], 2: {"n": n * 0.5}}[n % 3]
+
+
+async def waits(n: int) -> int:
+    await gmpd.sleep(0.01)
+    return n
+
+
+async def parent(n: int) -> list[str]:
+    """The places of a job and of its children."""
+    children = [gmpd.go(where, 0.01) for _ in range(n)]
+    return [where(), *[await child for child in children]]
+
+
+def note(path: str, text: str, pause_s: float = 0.0) -> str:
+    """Leave a line in a file, which all hosts of a test can write."""
+    with Path(path).open("a") as file:
+        file.write(f"{text} {where()}\n")
+    time.sleep(pause_s)
+    return where()
+
+
+def note_and_hang(path: str) -> str:
+    """Run until the host is gone; another attempt gives its place at once."""
+    if Path(path).exists() and Path(path).read_text():
+        return note(path, "again")
+    note(path, "begun")
+    time.sleep(120)
+    return where()
+
+
+def counts(n: int) -> Iterator[tuple[int, str]]:
+    for i in range(n):
+        yield i, where()
+
+
+def tells() -> str:
+    for done in range(3):
+        gmpd.progress(done, 3, where())
+        time.sleep(0.1)
+    return where()
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nbytes(data: bytes) -> tuple[int, str]:
+    return len(data), where()
