@@ -16,7 +16,6 @@ from msgspec.msgpack import encode
 from gmpd import protocol
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.definitions import RemoteFunction
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.followed import FollowedG, FollowedSyncG, name_of
 from gmpd.runtime.glist import row
 from gmpd.runtime.gstate import on_ms
@@ -25,6 +24,7 @@ from gmpd.runtime.joins import awaited
 from gmpd.runtime.p import P
 from gmpd.runtime.ring import NAME_SHIFT, TRAIT_NAMES, Event, Kind, Ring, RingDump
 from gmpd.runtime.roots import root_of
+from gmpd.runtime.step import CoroG
 from gmpd.runtime.timeline import Row, Timeline, What, name, read
 
 #: A worker that ends leaves its last 16,384 events, and as many jobs.

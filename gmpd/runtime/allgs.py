@@ -12,24 +12,14 @@ G is.
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 #: Entries of a full set: with one more, CPython would make its table four times as large. It takes
 #: 27 bytes for each now, and a third of a millisecond to be made.
 FULL = 4914
 
 
-class Listed(Protocol):
-    """A G, as the sets need it."""
-
-    id: int
-    _among: set[Any]
-
-
-T = TypeVar("T", bound=Listed)
-
-
-class AllGs(Generic[T]):
+class AllGs:
     """The sets. A G that is made is put into ``young`` and remembers that as ``_among``, from which
     it is taken when it ends.
     """
@@ -38,7 +28,7 @@ class AllGs(Generic[T]):
 
     def __init__(self) -> None:
         #: Where new ones go, until it is full.
-        self.young: set[T] = set()
+        self.young: set[Any] = set()
         self._sets = [self.young]
 
     def __len__(self) -> int:
@@ -47,7 +37,7 @@ class AllGs(Generic[T]):
     def __contains__(self, g: Any) -> bool:
         return any(g in gs for gs in self._sets)
 
-    def add(self, g: T) -> None:
+    def add(self, g: Any) -> None:
         """A G was made; ``go`` has this written out."""
         among = self.young
         g._among = among
@@ -65,14 +55,14 @@ class AllGs(Generic[T]):
             self.young = set()
             self._sets.append(self.young)
 
-    def some(self, limit: int) -> list[T]:
+    def some(self, limit: int) -> list[Any]:
         """All, or any ``limit`` of very many: to sort a million takes a second."""
-        found: list[T] = []
+        found: list[Any] = []
         for gs in self._sets:
             found += _some(gs, max(0, limit - len(found)))
         return found
 
-    def find(self, number: int) -> T | None:
+    def find(self, number: int) -> Any:
         """The one with this ``id``: 50 ns for each."""
         for gs in self._sets:
             for g in _some(gs, len(gs)):
@@ -86,7 +76,7 @@ class AllGs(Generic[T]):
         self._sets = [self.young]
 
 
-def _some(gs: set[T], limit: int) -> list[T]:
+def _some(gs: set[Any], limit: int) -> list[Any]:
     while True:
         try:
             return list(islice(gs, limit))

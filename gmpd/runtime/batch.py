@@ -75,17 +75,15 @@ class Batches:
         """Run Gs until none is left or it is time to poll. False when this M lost P in one of them.
 
         The first of a handful is picked by all of Go's rules; the others from ``runnext`` and ring
-        alone, up to the next look at the global queue. Those of the other kind, which run on
-        another M, are set aside and stay in front.
+        alone, up to the next look at the global queue. Those for another M are set aside, in front.
         """
         p = self._p
         runq, fresh, aside = p.runq, self._fresh, p.aside
-        get, popleft, ring = runq.get, runq.ring.popleft, runq.ring
+        popleft, ring = runq.ring.popleft, runq.ring
         end = (clock := self.clock)() + BATCH_NS
         watched, probe = is_instrumented(p), self._probe
-        home, handful, past_max = m is p.home, 0, self.past_max
-        ran = 0
-        while (not aside or self._look_past()) and (g := get()) is not None:
+        home, handful, ran, past_max = m is p.home, 0, 0, self.past_max
+        while (not aside or self._look_past()) and (g := runq.get()) is not None:
             # Small at first: the Gs of this batch may be long, and each is given its own look.
             left = total = min(runq.unchecked(), handful)
             handful = min(2 * handful + 1, CLOCK_EVERY)
@@ -94,7 +92,10 @@ class Batches:
                 if g is probe:
                     probe = self._latency()
                 kind = type(g)
-                if home and (kind is G or kind is JobG or kind is Task):
+                if home and kind is G and not watched:
+                    child = g  # typed, where this is compiled
+                    child._run()
+                elif home and (kind is Task or kind is JobG or kind is G):
                     g._run() if not watched else run_instrumented(p, g)
                 elif home and kind in FOLLOWED:
                     g._run()

@@ -19,8 +19,7 @@ from functools import partial
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
-from gmpd.runtime.coro import CoroG
-from gmpd.runtime.g import FAILED, PENDING, RETURNED, G
+from gmpd.runtime.g import FAILED, PENDING, RETURNED, G, become
 from gmpd.runtime.internals import clear_current_task
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import current_m
@@ -36,6 +35,7 @@ from gmpd.runtime.ring import (
     Kind,
     Ring,
 )
+from gmpd.runtime.step import CoroG
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task
 
@@ -139,16 +139,23 @@ def follow(p: P, g: Any) -> None:
         p.to_follow = 0
         return
     p.to_follow -= 1
-    g.__class__ = kind
+    _become(g, kind)
     ring.add((_CHILD | ring.child(name_of(g)) << 8, time.monotonic_ns(), _maker(p), ~g.id))
 
 
 def _unfollow(g: CoroG, kind: type, *, elsewhere: bool = False) -> None:
     """It is an ordinary one again; ``elsewhere``: it runs in another worker."""
     ring = g._p.ring
-    g.__class__ = kind
+    _become(g, kind)
     if ring is not None:
         ring.add((_LEFT | elsewhere << 8, time.monotonic_ns(), 0, ~g.id))
+
+
+def _become(g: Any, kind: type) -> None:
+    if isinstance(g, G):
+        become(g, kind)
+    else:
+        g.__class__ = kind
 
 
 def name_of(g: Any) -> str:

@@ -1,7 +1,7 @@
 """Gs: ``gmpd.go`` makes one of an ``async def``, and a worker of an async job.
 
 A fresh one is data, and may run in another worker; its outcome comes back. To asyncio it is a
-future. How it is resumed is in ``coro``; sync Gs are in ``syncg``; what each slot holds in which
+future. How it is resumed is in ``step``; sync Gs are in ``syncg``; what each slot holds in which
 phase, in ``gstate``.
 """
 
@@ -18,12 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.callee import fn_key, fn_name
-from gmpd.runtime.coro import CoroG, _message
+from gmpd.runtime.coro import _message
 from gmpd.runtime.m import current_m, entersyscallblock
+from gmpd.runtime.step import CoroG, Resumable
 from gmpd.timeouts import checked, lock_s
 
 if TYPE_CHECKING:
+    import cython
+
     from gmpd.runtime.p import Face, P
+else:
+    from gmpd.runtime import interpreted as cython
+if not cython.compiled:
+    from gmpd.runtime.interpreted import set_class
 
 #: The set of a G until it is in ``p.gs``. Nothing is ever added.
 NOWHERE: Final[set[G]] = set()
@@ -32,7 +39,7 @@ NOWHERE: Final[set[G]] = set()
 PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
 
-class G(CoroG):
+class G(Resumable):
     """The G that ``gmpd.go`` makes of an ``async def``: a child that asyncio takes for a future.
 
     Fresh, it is a function and its arguments, and may leave for another worker. Started, it is
@@ -339,6 +346,14 @@ class G(CoroG):
     def __repr__(self) -> str:
         state = ("pending", "returned", "failed", "cancelled")[self._state]
         return f"<G {self.id} {self.fn_name} {state}>"
+
+
+def become(g: G, kind: type[G]) -> None:
+    """Let ``g`` be of another class with the same fields."""
+    if cython.compiled:
+        set_class(g, kind)
+    else:
+        g.__class__ = kind
 
 
 class _Joiner:

@@ -10,10 +10,10 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.gstate import on_ms, status_of
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.stacks import chosen, count_gs, tasks, wait_reason
+from gmpd.runtime.step import CoroG
 from gmpd.sched.g import GStatus
 
 if TYPE_CHECKING:

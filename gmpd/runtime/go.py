@@ -1,4 +1,5 @@
-"""The calls of jobs: ``go``, ``gosched``, ``sleep``, ``blocking``, and queries of their P.
+"""The calls of jobs: ``gosched``, ``sleep``, ``blocking``, ``go`` (of ``spawn``), and queries of
+their P.
 
 All of it works in async and in sync Gs of a gmpd loop, where that makes sense; outside of one it
 says so.
@@ -7,170 +8,23 @@ says so.
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from functools import partial
-from inspect import CO_COROUTINE
-from sys import _getframe
 from typing import Any, TypeVar
 
-from gmpd.runtime.allgs import FULL
-from gmpd.runtime.coro import EMPTY, YIELD
-from gmpd.runtime.followed import follow
+from gmpd.runtime.coro import EMPTY
 from gmpd.runtime.fresh import SyncCall
-from gmpd.runtime.g import PENDING, G
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
-from gmpd.runtime.m import current_loop, current_m, entersyscallblock
-from gmpd.runtime.p import P
-from gmpd.runtime.roots import is_job, root
+from gmpd.runtime.m import current_m, entersyscallblock
 from gmpd.runtime.sleepers import from_now
+from gmpd.runtime.spawn import go, gosched, this_loop
 from gmpd.runtime.stacks import count_gs
 from gmpd.runtime.stacks import stacks as stacks_of
 from gmpd.runtime.sudog import Wait, parks
-from gmpd.runtime.syncg import SyncG
-from gmpd.sched.g import GEvent
 
 T = TypeVar("T")
-
-new: Callable[[type[G]], G] = object.__new__
-
-#: CPython has one object for each number up to this; of larger ones each use is 32 bytes.
-SMALL_MAX = 256
-#: So has gmpd, for offsets in code: of functions that are not very large.
-OFFSETS = tuple(range(4096))
-
-
-def offset(at: int) -> int:
-    """The same number, if it can be as an object that all Gs made there share."""
-    return OFFSETS[at] if at < len(OFFSETS) else at
-
-
-def this_loop(what: str) -> Loop:
-    """The P that the caller runs on. RuntimeError, naming ``what``, if it is on none."""
-    loop = running_loop() or current_loop()
-    if not isinstance(loop, Loop):
-        raise RuntimeError(  # noqa: TRY004 - nothing was passed that has a type
-            f"{what} needs a P of gmpd, and none runs here: call it inside a job, "
-            "or in a program under gmpd.run(main())"
-        )
-    return loop
-
-
-def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
-    """Start ``fn(*args, **kwargs)`` as a child G of this P; it runs next, after the caller waits or
-    ends.
-
-    ``await`` the G that is returned, or call its ``result()`` in a sync G. It runs
-    anyway. TypeError if ``fn`` cannot be called (a coroutine object cannot either: pass function
-    and arguments).
-
-    In a job it may run in another worker. Then it ends with Unserializable if it returns what
-    cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
-    """
-    loop = running_loop()
-    if type(loop) is not Loop or (p := loop.p).tracer is not None:
-        return _go(fn, args, kwargs)
-    # The same as below, written out: a child costs little more than its object.
-    try:
-        kind = G if fn.__code__.co_flags & CO_COROUTINE else SyncG
-    except AttributeError:
-        return _go(fn, args, kwargs)
-    g = new(kind)
-    g._p = p
-    g._fn = fn
-    g._coro_or_args = args
-    g._value = kwargs or None
-    g._send = g._fut_waiter = g._callbacks = None
-    g._must_cancel = g._asyncio_future_blocking = False
-    g._state = PENDING
-    g._context = copy_context()
-    p.last_goid = g.id = p.last_goid + 1
-    if p.to_follow > 0:
-        follow(p, g)
-    maker = _getframe(1)
-    g.made_by = maker.f_code
-    at = maker.f_lasti
-    g.made_at = at if at <= SMALL_MAX else offset(at)
-    gs = p.gs
-    g._among = among = gs.young
-    among.add(g)
-    if len(among) >= FULL:
-        gs.grow()
-    runq = p.runq
-    kicked, runq.runnext = runq.runnext, g
-    if kicked is not None:
-        ring = runq.ring
-        if len(ring) < runq.ring_max:
-            ring.append(kicked)
-        else:
-            runq.runqput(kicked)
-    return g
-
-
-def _go(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> G:
-    """``go`` from anywhere, for any callable."""
-    if not callable(fn):
-        raise TypeError(_not_callable(fn))
-    p = this_loop("gmpd.go").p
-    m = current_m()
-    if m is not None and is_job(m.g) and root.get() is None:
-        root.set(m.g)  # its children inherit it
-    g = (G if is_async(fn) else SyncG)(p, fn, args, kwargs or None)
-    maker = _getframe(2)
-    g.made_by, at = maker.f_code, maker.f_lasti
-    g.made_at = offset(at)
-    if p.tracer is not None:
-        p.tracer(GEvent.CREATE, g)
-    if p.to_follow > 0:
-        follow(p, g)
-    if m is None or m.g is None:
-        p.gs.add(g)
-        p.runq.runqput(g, True)
-        return g
-    # A sync G may lose its P between any two bytecodes, but not while it holds this lock.
-    with p.lock:
-        if p.owner is m:
-            p.gs.add(g)
-            p.runq.runqput(g, True)
-            return g
-    p.p_callbacks.threadsafe(_admit, p, g)
-    return g
-
-
-def _admit(p: P, g: G) -> None:
-    """One that was made on a thread without P."""
-    if not g.done():
-        p.gs.add(g)
-        p.runq.runqput(g)
-
-
-def _not_callable(fn: object) -> str:
-    if fn is None:
-        return "go of nil func value"
-    if inspect.iscoroutine(fn):
-        fn.close()
-        called = f"gmpd.go({fn.__name__}, ...)"
-        return f"gmpd.go takes a function and its arguments, not a coroutine: {called}"
-    return f"gmpd.go takes a function and its arguments; {fn!r} cannot be called"
-
-
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Whether a call gives a coroutine, as far as can be told without calling."""
-    try:
-        return bool(fn.__code__.co_flags & CO_COROUTINE)
-    except AttributeError:
-        while isinstance(fn, partial):
-            fn = fn.func
-        return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-            getattr(fn, "__call__", None)  # noqa: B004 - the method itself is asked, not whether
-        )
-
-
-def gosched() -> Awaitable[None]:
-    """``await gosched()``: let other runnable Gs run; this one goes to the global tail."""
-    return YIELD  # type: ignore[return-value]  # a tuple's iterator is no Generator, but awaits
 
 
 @parks
@@ -258,4 +112,5 @@ __all__ = [
     "num_g",
     "sleep",
     "stacks",
+    "this_loop",
 ]

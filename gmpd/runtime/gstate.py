@@ -15,9 +15,9 @@ import asyncio
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.g import Away, dropped, started
 from gmpd.runtime.m import COMPUTING
+from gmpd.runtime.step import CoroG
 from gmpd.runtime.sudog import Wait
 from gmpd.sched.g import GStatus
 

@@ -12,8 +12,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.ring import TRAITS, Event, Kind
+from gmpd.runtime.step import CoroG
 from gmpd.sched.g import GEvent
 from gmpd.sched.sysmon import SLICE_NS, Trait
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.internals import asyncio_logger
 from gmpd.runtime.stacks import wait_reason
+from gmpd.runtime.step import CoroG
 from gmpd.runtime.trace import Tracer
 from gmpd.sched.g import GEvent
 

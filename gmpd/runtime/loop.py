@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from gmpd import pythons
 from gmpd.runtime.batch import Batches
-from gmpd.runtime.coro import is_started, leave_fork
+from gmpd.runtime.coro import leave_fork
 from gmpd.runtime.followed import follow
 from gmpd.runtime.fresh import STARTED, FreshGs, SyncCall
 from gmpd.runtime.g import G
@@ -48,6 +48,7 @@ from gmpd.runtime.p_callbacks import PCallbacks, PHandle
 from gmpd.runtime.patches import Sealed
 from gmpd.runtime.poller import Poller
 from gmpd.runtime.stacks import p_state
+from gmpd.runtime.step import is_started
 from gmpd.runtime.sysmon import Sysmon
 from gmpd.runtime.task import Task
 from gmpd.runtime.trace import EVENTS_MAX, Tracer

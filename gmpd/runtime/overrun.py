@@ -18,9 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gmpd.runtime import coro
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.handoffs import hogs
+from gmpd.runtime.step import CoroG
 from gmpd.sched.sysmon import LEARNED_MAX, SLICE_NS, is_blocked
 
 if TYPE_CHECKING:

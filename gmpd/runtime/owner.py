@@ -19,12 +19,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from gmpd.runtime.go import go, is_async
 from gmpd.runtime.internals import running_loop
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop, current_m, entersyscallblock
 from gmpd.runtime.p import M
 from gmpd.runtime.p_callbacks import soon_threadsafe
+from gmpd.runtime.spawn import go, is_async
 from gmpd.runtime.sudog import Sudog, Wait
 
 R = TypeVar("R")

@@ -29,10 +29,16 @@ from gmpd.sched.runq import RunQueue
 from gmpd.sched.sysmon import Learned, Trait
 
 if TYPE_CHECKING:
+    import cython
+
     from gmpd.runtime.mgc import GcController
     from gmpd.runtime.p_callbacks import PCallbacks
     from gmpd.runtime.ring import Ring
     from gmpd.runtime.trace import Tracer
+else:
+    from gmpd.runtime import interpreted as cython
+if not cython.compiled:
+    from gmpd.runtime.interpreted import as_slots
 
 
 class ThreadGone(Exception):
@@ -229,7 +235,7 @@ class P:
         "unretrieved",
     )
 
-    def __init__(self, loop: Face, p_callbacks: PCallbacks, runq: RunQueue[Any], max_ms: int):
+    def __init__(self, loop: Face, p_callbacks: PCallbacks, runq: RunQueue, max_ms: int):
         #: asyncio's face to it.
         self.loop = loop
         self._init_queues(p_callbacks, runq)
@@ -238,7 +244,7 @@ class P:
         self.stats = Stats()
         self.unretrieved = UnretrievedErrors(loop)
 
-    def _init_queues(self, p_callbacks: PCallbacks, runq: RunQueue[Any]) -> None:
+    def _init_queues(self, p_callbacks: PCallbacks, runq: RunQueue) -> None:
         self.runq = runq
         #: asyncio's callbacks and tasks that are ready: asyncio's own deque.
         self.ready: deque[Any] = self.loop._ready
@@ -259,7 +265,7 @@ class P:
         #: Set by sysmon: a chain of ``runnext`` has lasted a slice.
         self.preempt = False
         #: Gs that have not ended: of ``gmpd.go``, and async jobs. A parked one is no garbage.
-        self.gs: AllGs[Any] = AllGs()
+        self.gs: AllGs = AllGs()
         #: How many Gs were made here; their numbers are unique on this P, main is 1 (Go: goids).
         self.last_goid = 0
         #: Learned traits of the functions of sync Gs.
@@ -342,3 +348,6 @@ class P:
 
 def _wake(_m: M, wake: Callable[[], None]) -> None:
     wake()
+
+
+as_slots(P, P.__new__(P))  # type: ignore[possibly-undefined]

@@ -15,12 +15,12 @@ from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime.coro import CoroG
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.g import Away, G
 from gmpd.runtime.gstate import Phase, on_ms, phase_of, status_of, status_on
 from gmpd.runtime.internals import all_tasks
 from gmpd.runtime.jobg import JobG
+from gmpd.runtime.step import CoroG
 from gmpd.runtime.sudog import Wait
 from gmpd.runtime.syncg import SyncG
 from gmpd.runtime.task import Task

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 #: Slots of the ring (Go: ``p.runq``). Larger hides work from thieves, smaller overflows too often.
 RING = 256
@@ -32,7 +30,7 @@ BATCH_MAX = RING // 2
 SCAN_MAX = 4 * RING
 
 
-class RunQueue(Generic[T]):
+class RunQueue:
     """``runnext``, ring and global segment of one P. Only the holder of P calls this."""
 
     __slots__ = (
@@ -43,6 +41,7 @@ class RunQueue(Generic[T]):
         "is_started",
         "overflows",
         "procs",
+        "put_global",
         "ring",
         "ring_max",
         "runnext",
@@ -51,20 +50,22 @@ class RunQueue(Generic[T]):
 
     def __init__(
         self,
-        is_started: Callable[[T], bool] = lambda _: False,
+        is_started: Callable[[Any], bool] = lambda _: False,
         *,
         ring_max: int = RING,
         procs: int = 1,
         schedtick: int = 0,
     ):
         #: Runs before the ring, in the slice of the one that put it here.
-        self.runnext: T | None = None
+        self.runnext: Any = None
         #: Oldest left. Holds at most ``ring_max`` fresh Gs; started ones may exceed it, they cannot
         #: leave.
-        self.ring: deque[T] = deque()
+        self.ring: deque[Any] = deque()
         #: The worker's segment of the global queue, oldest left; unbounded in itself, bounded by
         #: credit.
-        self.global_: deque[T] = deque()
+        self.global_: deque[Any] = deque()
+        #: Called with each G that yields.
+        self.put_global = self.global_.append
         self.ring_max = ring_max
         #: Number of Ps that share the global queue: a P takes only its share in a batch.
         self.procs = procs
@@ -86,7 +87,7 @@ class RunQueue(Generic[T]):
         """Whether anything is: asked several times a round."""
         return self.runnext is not None or bool(self.ring) or bool(self.global_)
 
-    def runqput(self, g: T, next_: bool = False) -> None:
+    def runqput(self, g: Any, next_: bool = False) -> None:
         """Queue ``g`` at the tail of the ring, or in ``runnext``, whose old occupant goes to the
         tail.
         """
@@ -99,7 +100,7 @@ class RunQueue(Generic[T]):
         if len(ring) < self.ring_max or not self._runqputslow(g):
             ring.append(g)
 
-    def _runqputslow(self, g: T) -> bool:
+    def _runqputslow(self, g: Any) -> bool:
         """The ring is full: half of it, and ``g``, to the global tail, in order (Go:
         ``runqputslow``).
 
@@ -114,7 +115,7 @@ class RunQueue(Generic[T]):
         self.overflows += 1
         return True
 
-    def get(self) -> T | None:
+    def get(self) -> Any:
         """The next G to run, or None (the local part of Go's ``findRunnable``). Counts the tick."""
         if self.schedtick % GLOBAL_EVERY == 0 and self.global_:
             self.schedtick += 1
@@ -133,7 +134,7 @@ class RunQueue(Generic[T]):
         self.inherit = False
         return self.ring.popleft()
 
-    def putback(self, g: T) -> None:
+    def putback(self, g: Any) -> None:
         """The G that was just picked cannot run here and now: it stays the next one, its tick
         counted.
         """
@@ -178,27 +179,27 @@ class RunQueue(Generic[T]):
             self.runnext = None
             self.global_.append(g)
 
-    def _grab(self, count: int) -> list[T]:
+    def _grab(self, count: int) -> list[Any]:
         """Take the ring's ``count`` oldest fresh Gs out; looks at no more than SCAN_MAX others."""
         ring = self.ring
-        taken: list[T] = []
-        stay: list[T] = []
+        taken: list[Any] = []
+        stay: list[Any] = []
         while ring and len(taken) < count and len(stay) < SCAN_MAX:
             g = ring.popleft()
             (stay if self.is_started(g) else taken).append(g)
         ring.extendleft(reversed(stay))
         return taken
 
-    def grab_if(self, count: int, may_leave: Callable[[T], bool]) -> list[T]:
+    def grab_if(self, count: int, may_leave: Callable[[Any], bool]) -> list[Any]:
         """Take up to ``count`` Gs that ``may_leave`` for a thief, oldest first: global segment,
         then ring.
 
         ``runnext`` stays: it is likely to run at once here. Looks no further than ``count`` others,
         so that a queue of Gs that stay is not searched again and again.
         """
-        taken: list[T] = []
+        taken: list[Any] = []
         for queue in (self.global_, self.ring):
-            stay: list[T] = []
+            stay: list[Any] = []
             while queue and len(taken) < count and len(stay) < count:
                 g = queue.popleft()
                 (taken if may_leave(g) else stay).append(g)
@@ -217,7 +218,7 @@ class RunQueue(Generic[T]):
             queued.append(self.runnext)
         return sum(1 for g in queued if not self.is_started(g))
 
-    def runqremove(self, g: T) -> bool:
+    def runqremove(self, g: Any) -> bool:
         """Take this one out again; False when it is not queued (any more)."""
         if self.runnext is g:
             self.runnext = None

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import gmpd.runtime.go as gmpd
+from gmpd import compiled
 from gmpd.errors import Deadlock, InvariantError
 from gmpd.runtime.chan import Chan
 from gmpd.runtime.g import G
@@ -357,7 +358,7 @@ def test_stacks_say_how_long_a_g_waits_and_who_made_it() -> None:
         loop = gmpd.this_loop("the test")
         gs = [spawn(60), gmpd.go(partial(gmpd.sleep, 60))]
         here = sys._getframe().f_lineno - 1
-        while not all(hasattr(g, "since_ns") for g in gs):
+        while not all(getattr(g, "since_ns", 0) for g in gs):  # unset, or 0 in C
             await gmpd.gosched()
         gs[0].since_ns -= 3 * 10**9
         gs[1].since_ns -= 130 * 10**9
@@ -574,13 +575,14 @@ def test_a_g_that_go_makes_is_made_as_its_class_does() -> None:
 
     def attributes(g: G) -> set[str]:
         names = {name for kind in type(g).__mro__ for name in getattr(kind, "__slots__", ())}
-        return {name for name in names if hasattr(g, name)}
+        return {name for name in names if getattr(g, name, None) is not None}
 
     async def main() -> None:
         for fn in (gmpd.sleep, double):
             child = gmpd.go(fn, 0)
             made = type(child)(gmpd.this_loop("the test").p, fn, (0,))
-            assert attributes(child) - attributes(made) == {"made_by", "made_at"}
+            more = attributes(child) - attributes(made)
+            assert {"made_by"} <= more <= {"made_by", "made_at"}  # a number of C is never unset
             assert attributes(made) <= attributes(child)
             await child
 
@@ -598,7 +600,9 @@ def test_children_made_in_a_large_function_share_the_number_of_their_line() -> N
         for fn in (gmpd.sleep, partial(gmpd.sleep)):
             first, second = [names["spawn"](gmpd.go, fn) for _ in range(2)]
             assert first.made_at > 256
-            assert first.made_at is second.made_at
+            assert first.made_at == second.made_at
+            if compiled.variant().name == "pure":  # else it is a number of C
+                assert first.made_at is second.made_at
             await asyncio.gather(first, second)
 
     run(main())

@@ -676,7 +676,7 @@ class Bystander:
     """The part of a P that sysmon asks, with one step that does not end."""
 
     def __init__(self) -> None:
-        self.runq: RunQueue[Any] = RunQueue(lambda _g: False)
+        self.runq: RunQueue = RunQueue(lambda _g: False)
         self.detached: list[M] = []
         self.is_idle = False
         self.told = 0

@@ -17,7 +17,7 @@ class Made:
         self.id = number
 
 
-def added(gs: AllGs[Made], count: int) -> list[Any]:
+def added(gs: AllGs, count: int) -> list[Any]:
     made = [Made(number) for number in range(count)]
     for g in made:
         gs.add(g)
@@ -30,7 +30,7 @@ def end(made: list[Any]) -> None:
 
 
 def test_all_are_there_until_they_end() -> None:
-    gs: AllGs[Made] = AllGs()
+    gs: AllGs = AllGs()
     made = added(gs, 2 * FULL + 5)
     assert len(gs) == len(made)
     assert set(gs.some(len(made))) == set(made)
@@ -46,7 +46,7 @@ def test_all_are_there_until_they_end() -> None:
 
 def test_no_table_is_larger_than_that_of_a_full_set() -> None:
     """Or moving it would hold P up, and each G would pay for its empty places."""
-    gs: AllGs[Made] = AllGs()
+    gs: AllGs = AllGs()
     made = added(gs, 5 * FULL)
     sizes = {id(g._among): sys.getsizeof(g._among) for g in made}
     assert len(sizes) == 5
@@ -55,7 +55,7 @@ def test_no_table_is_larger_than_that_of_a_full_set() -> None:
 
 def test_a_set_that_has_emptied_is_filled_again() -> None:
     """Each burst leaves one of a thousand behind; the sets do not become more with each."""
-    gs: AllGs[Made] = AllGs()
+    gs: AllGs = AllGs()
     kept: list[Any] = []
     for _ in range(10):
         made = added(gs, 3 * FULL)
@@ -66,7 +66,7 @@ def test_a_set_that_has_emptied_is_filled_again() -> None:
 
 
 def test_some_are_as_many_as_were_asked_for() -> None:
-    gs: AllGs[Made] = AllGs()
+    gs: AllGs = AllGs()
     added(gs, 2 * FULL)
     assert len(gs.some(10)) == 10
     assert len(gs.some(FULL + 10)) == FULL + 10
@@ -74,7 +74,7 @@ def test_some_are_as_many_as_were_asked_for() -> None:
 
 
 def test_one_is_found_by_its_number_in_whichever_set() -> None:
-    gs: AllGs[Made] = AllGs()
+    gs: AllGs = AllGs()
     made = added(gs, FULL + 10)
     for number in (0, FULL - 1, FULL + 9):
         assert gs.find(number) is made[number]

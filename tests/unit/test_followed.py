@@ -197,7 +197,7 @@ def test_a_name_is_found_without_the_users_code() -> None:
             pass
 
     def named(fn: Any) -> str:
-        g = object.__new__(G)
+        g = G.__new__(G)
         g._fn = fn
         return name_of(g)
 

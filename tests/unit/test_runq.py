@@ -7,16 +7,16 @@ import pytest
 from gmpd.sched.runq import BATCH_MAX, GLOBAL_EVERY, RING, SCAN_MAX, RunQueue, half_up
 
 
-def drain(queue: RunQueue[int]) -> list[int]:
+def drain(queue: RunQueue) -> list[int]:
     order = []
     while (g := queue.get()) is not None:
         order.append(g)
     return order
 
 
-def spawned(count: int, *, schedtick: int = 1) -> RunQueue[int]:
+def spawned(count: int, *, schedtick: int = 1) -> RunQueue:
     """As after ``for i in range(count): go f(i)`` on one P."""
-    queue: RunQueue[int] = RunQueue()
+    queue: RunQueue = RunQueue()
     queue.schedtick = schedtick
     for i in range(count):
         queue.runqput(i, True)
@@ -28,7 +28,7 @@ def test_the_last_spawned_runs_first_and_the_others_in_order() -> None:
 
 
 def test_the_ring_is_first_in_first_out() -> None:
-    queue: RunQueue[int] = RunQueue()
+    queue: RunQueue = RunQueue()
     for i in range(RING):
         queue.runqput(i)
     assert not queue.global_
@@ -36,7 +36,7 @@ def test_the_ring_is_first_in_first_out() -> None:
 
 
 def test_a_full_ring_moves_its_oldest_half_and_the_new_one_to_the_global_tail() -> None:
-    queue: RunQueue[int] = RunQueue()
+    queue: RunQueue = RunQueue()
     for i in range(RING + 1):
         queue.runqput(i)
     assert list(queue.global_) == [*range(RING // 2), RING]
@@ -58,7 +58,7 @@ def test_global_gs_surface_61_dispatches_apart_while_the_ring_is_busy() -> None:
 
 
 def test_runnext_inherits_the_slice_and_does_not_count_a_tick() -> None:
-    queue: RunQueue[int] = RunQueue()
+    queue: RunQueue = RunQueue()
     queue.runqput(1)
     queue.runqput(2, True)
     assert (queue.get(), queue.inherit, queue.schedtick) == (2, True, 0)
@@ -69,7 +69,7 @@ def test_runnext_inherits_the_slice_and_does_not_count_a_tick() -> None:
 def test_an_empty_ring_takes_its_share_of_the_global_queue(
     size: int, procs: int, taken: int
 ) -> None:
-    queue: RunQueue[int] = RunQueue(procs=procs)
+    queue: RunQueue = RunQueue(procs=procs)
     queue.schedtick = 1
     for i in range(size):
         queue.global_.append(i)
@@ -79,7 +79,7 @@ def test_an_empty_ring_takes_its_share_of_the_global_queue(
 
 
 def test_the_61st_tick_takes_exactly_one_from_the_global_queue() -> None:
-    queue: RunQueue[int] = RunQueue()
+    queue: RunQueue = RunQueue()
     queue.schedtick = GLOBAL_EVERY
     for i in range(5):
         queue.global_.append(i)
@@ -101,7 +101,7 @@ def test_half_is_rounded_up() -> None:
 
 
 def test_started_gs_are_never_given_away_and_keep_their_order() -> None:
-    queue: RunQueue[int] = RunQueue(lambda g: g % 2 == 0, ring_max=4)
+    queue: RunQueue = RunQueue(lambda g: g % 2 == 0, ring_max=4)
     for i in range(4):
         queue.runqput(i)
     queue.runqput(5)
@@ -112,7 +112,7 @@ def test_started_gs_are_never_given_away_and_keep_their_order() -> None:
 
 
 def test_a_started_g_may_exceed_the_ring() -> None:
-    queue: RunQueue[int] = RunQueue(lambda _: True, ring_max=2)
+    queue: RunQueue = RunQueue(lambda _: True, ring_max=2)
     for i in range(5):
         queue.runqput(i)
     assert drain(queue) == list(range(5))
@@ -140,7 +140,7 @@ def test_a_million_started_gs_do_not_slow_down_who_looks_for_fresh_ones() -> Non
         looks += 1
         return g >= 0
 
-    queue: RunQueue[int] = RunQueue(is_started)
+    queue: RunQueue = RunQueue(is_started)
     for i in range(20_000):
         queue.runqput(i)
     looks = 0

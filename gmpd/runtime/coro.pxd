@@ -1,0 +1,5 @@
+cdef class AnyCoroG:
+    pass
+
+cdef class YieldOnce:
+    cdef bint _has_yielded

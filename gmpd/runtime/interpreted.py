@@ -1,0 +1,63 @@
+"""The place of Cython in a module that Python runs as it is.
+
+Types of C are in the ``.pxd`` file beside a module, and need nothing here. Where what a compiled
+module does differs, it says so by ``cython.compiled``.
+"""
+
+from __future__ import annotations
+
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from typing import Any
+
+#: In a compiled module the name means Cython's own, which is true.
+compiled = False
+
+
+def as_source(module: Any) -> Any:
+    """The same module as Python runs it: itself, or a second one that is made of its source."""
+    if not getattr(module, "COMPILED", True):  # C hides it
+        return module
+    loader = SourceFileLoader(module.__name__, module.__file__)
+    spec = spec_from_loader(module.__name__, loader)
+    assert spec is not None
+    made = module_from_spec(spec)
+    loader.exec_module(made)
+    return made
+
+
+# ---- what the .pxd files define in C -------------------------------------------------------------
+
+
+#: The result of ``resume`` when the coroutine has ended: ``returned`` has its value.
+ENDED: Any = None
+
+
+def resume(context: Any, coro: Any) -> Any:
+    """The value that a coroutine yields when it is resumed in a context."""
+    raise NotImplementedError
+
+
+def returned() -> Any:
+    """The value of the coroutine that has just ended."""
+    raise NotImplementedError
+
+
+def note_maker(g: Any) -> None:
+    """Set ``made_by`` and ``made_at`` to where the innermost frame is."""
+    raise NotImplementedError
+
+
+def set_class(g: Any, kind: type) -> None:
+    """Let ``g`` be of another class with the same fields."""
+    raise NotImplementedError
+
+
+def as_slots(kind: type, made: Any) -> None:
+    """Let Python's bytecode read the fields of a compiled class as fast as slots, which the class
+    has otherwise."""
+
+
+def flags_of(fn: Any) -> int:
+    """The flags of a function's code; AttributeError if it has none."""
+    raise NotImplementedError

@@ -1,0 +1,53 @@
+from gmpd.runtime.members cimport as_slots
+
+cdef class P:
+    cdef public object aside
+    cdef public object checkdead
+    cdef public object current
+    cdef public object deferred
+    cdef public object detached
+    cdef public object dropped
+    cdef public object forked
+    cdef public object gc_controller
+    cdef public object gs
+    cdef public object handoff
+    cdef public object home
+    cdef public object idle_ms
+    cdef public object inbox
+    cdef public object is_idle
+    cdef public object is_visible
+    cdef public object is_worker
+    cdef public object job_scopes
+    cdef public long long last_goid
+    cdef public object learned
+    cdef public object left
+    cdef public object lock
+    cdef public object loop
+    cdef public object m0
+    cdef public object main
+    cdef public object max_ms
+    cdef public object ms_count
+    cdef public object on_attached
+    cdef public object on_defer
+    cdef public object on_detached
+    cdef public object on_gone
+    cdef public object on_poll
+    cdef public object on_wait_done
+    cdef public object owner
+    cdef public object p_callbacks
+    cdef public object plain_calls
+    cdef public object polled_ns
+    cdef public object preempt
+    cdef public object ready
+    cdef public object ring
+    cdef public object rounds
+    cdef public object runq
+    cdef public object sleepers
+    cdef public object stats
+    cdef public object status_slots
+    cdef public object sysmon_ident
+    cdef public object sysmon_mask
+    cdef public long to_follow
+    cdef public object tracer
+    cdef public object turns
+    cdef public object unretrieved
