@@ -1,4 +1,4 @@
-"""Put the recorded results into README.md, between its markers: `python loadtests/readme.py`.
+"""Put the recorded results into the READMEs, between their markers: `python loadtests/readme.py`.
 
 Numbers that are copied by hand are sooner or later those of another day; a test compares.
 """
@@ -6,11 +6,17 @@ Numbers that are copied by hand are sooner or later those of another day; a test
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+if __name__ == "__main__":
+    sys.path[0] = str(HERE.parent)
+
+from loadtests.peers import tables  # noqa: E402 - found from the line above
+
 Report = dict[str, Any]
 
 
@@ -266,6 +272,54 @@ def watched_hour(report: Report) -> list[str]:
     return [*lines, "", f"{told} {_machine(report)}"]
 
 
+def scale(report: Report) -> list[str]:
+    """The smallest and the largest number of each part, and where the coordinator saturates."""
+    lines: list[str] = []
+    who = ("wall", "client", "coordinator", "workers")
+    for part, x in (("jobs", "jobs"), ("workers", "workers"), ("clients", "clients")):
+        more = {
+            "jobs": {"coordinator, MB": "coordinator_mb"},
+            "workers": {
+                "jobs/s": "jobs_per_s",
+                "coordinator saturates at jobs/s": "saturates_at_jobs_per_s",
+                "and Ps, with jobs of 1 ms": "saturates_at_ps",
+                "at rest, us/s: coordinator": "idle_coordinator_us_per_s",
+                "a worker": "idle_worker_us_per_s",
+            },
+            "clients": {"jobs/s": "jobs_per_s", "p50, ms": "p50_ms", "p99, ms": "p99_ms"},
+        }[part]
+        heads = [*(f"{each}, us" for each in who), *more]
+        keys = [*(f"{each}_us" for each in who), *more.values()]
+        lines += [*_numbers(x, heads, [(row[x], [row[k] for k in keys]) for row in report[part]])]
+    gs = {
+        "spawn and park, us": "spawn_us", "CPU until parked, us": "worker_us",
+        "wake, us": "wake_us",
+        "bytes": "bytes_per_g", "a short job beside, p50, ms": "short_job_p50_ms",
+        "p99, ms": "short_job_p99_ms",
+    }  # fmt: skip
+    rows = [(row["gs"], [row[key] for key in gs.values()]) for row in report["gs"]]
+    lines += _numbers("Gs of one P", [*gs], rows)
+    sizes = [
+        (f"{kind}, {what}", f"{kind}_{key}")
+        for kind in ("bytes", "numpy")
+        for what, key in (
+            ("MB/s", "mb_per_s"),
+            *((f"{each}, us", f"{each}_us") for each in who[1:]),
+        )
+    ]
+    found = [(row["bytes"], [row[key] for _, key in sizes]) for row in report["payloads"]]
+    lines += _numbers("bytes", [head for head, _ in sizes], found)
+    short = ", a short run" if report["quick"] else ""
+    told = f"{sum(report['seconds'].values()):,} s{short}, {report['variant']},"
+    return [*lines, f"{told} {_machine(report)} After: {report['load_after']:.1f}."]
+
+
+def _numbers(x: str, heads: list[str], rows: list[tuple[int, list[float]]]) -> list[str]:
+    lines = [_row([x, *heads]), _row(["---:"] * (len(heads) + 1))]
+    lines += [_row([f"{at:,}", *map(_number, values)]) for at, values in rows]
+    return [*lines, ""]
+
+
 def _both(run: Report, kind: str) -> str:
     seen = run["pings"]["parked"][kind]
     return f"{seen['p50_ms']:.1f}, {seen['p99_ms']:.1f}"
@@ -292,8 +346,10 @@ def _machine(report: Report) -> str:
 
 
 TABLES: dict[str, Callable[[Report], list[str]]] = {
+    "peers": tables.full,
     "bench": bench,
     "against": against,
+    "scale": scale,
     "runtime": runtime,
     "pythons": pythons,
     "handoff": handoff,
@@ -309,9 +365,13 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
 }
 
 
-def filled(text: str) -> str:
+#: Those of the README of the project.
+BRIEF: dict[str, Callable[[Report], list[str]]] = {"peers": tables.brief}
+
+
+def filled(text: str, made: dict[str, Callable[[Report], list[str]]] = TABLES) -> str:
     """The README with every table as the results have it."""
-    for name, make in TABLES.items():
+    for name, make in made.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
         head, _, rest = text.partition(begin)
         _, _, tail = rest.partition(end)
@@ -321,5 +381,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = HERE / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    for readme, made in ((HERE / "README.md", TABLES), (HERE.parent / "README.md", BRIEF)):
+        readme.write_text(filled(readme.read_text(), made))
