@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
 from functools import partial
 from itertools import islice
@@ -56,6 +56,7 @@ class Executor(concurrent.futures.Executor):
     At most ``max_workers`` plain calls run at once, one per worker, as in a process pool;
     ``max_concurrent`` allows more of them in all. Coroutines run thousands at once, beside them.
     ``max_tasks_per_child``: a worker that has begun this many calls is replaced by a new one.
+    ``env``: variables of the environment of its workers, besides this program's.
     """
 
     #: Until all is there.
@@ -71,6 +72,7 @@ class Executor(concurrent.futures.Executor):
         client: Client | View | None = None,
         max_concurrent: int | None = None,
         max_tasks_per_child: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         pythons.welcome()
         max_workers = None if max_workers is None else operator.index(max_workers)
@@ -87,8 +89,9 @@ class Executor(concurrent.futures.Executor):
         if client is not None and (max_concurrent or max_tasks_per_child):
             name = "max_concurrent" if max_concurrent else "max_tasks_per_child"
             raise ValueError(f"{name} is for a pool of its own: client= has its daemon's limits")
-        if client is not None and initializer is not None:
-            raise ValueError("initializer is for a pool of its own: workers of client= have begun")
+        if client is not None and (initializer is not None or env is not None):
+            name = "env" if initializer is None else "initializer"
+            raise ValueError(f"{name} is for a pool of its own: workers of client= have begun")
         self._own = client is None
         self._overrides: dict[str, Any] | None = None
         if isinstance(client, OptionsView):
@@ -97,7 +100,7 @@ class Executor(concurrent.futures.Executor):
         self._pending: weakref.WeakSet[JobFuture] = weakref.WeakSet()
         if client is None:
             changes: dict[str, object] = {"limits.worker_calls": max_tasks_per_child or 0}
-            target = _pool(max_workers, initializer, initargs, max_concurrent, changes)
+            target = _pool(max_workers, initializer, initargs, max_concurrent, changes, env)
             client = _PoolClient(target=target)
         self._client: Client = client
         self._down = False
@@ -291,6 +294,7 @@ def _pool(
     initargs: tuple[Any, ...],
     max_concurrent: int | None,
     changes: dict[str, object],
+    env: Mapping[str, str] | None,
 ) -> Target:
     changes["http.enabled"] = False
     each = 1 if max_concurrent is None else -(-max_concurrent // (max_workers or procs_max()))
@@ -303,7 +307,7 @@ def _pool(
         # An upper bound, as in the standard pools; more Ps than the machine can use do not help.
         changes["daemon.procs"] = min(max_workers, procs_max())
     config = Config.load().override(changes)
-    daemon = PrivateDaemon(config, initializer, initargs)
+    daemon = PrivateDaemon(config, initializer, initargs, env=env)
     return Target.of(daemon.endpoint, config, daemon)
 
 

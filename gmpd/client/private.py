@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,9 @@ class PrivateDaemon:
         *,
         stdout: int = 1,
         modules: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        """``env``: variables of its environment, and of its workers', besides this process's."""
         #: Objects of this program that initializers use.
         self._proxy_server: ProxyServer | None = None
         first = None
@@ -70,7 +72,7 @@ class PrivateDaemon:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     pass_fds=() if out is None else (out,),
-                    env=interpreter.environment(),
+                    env=interpreter.environment({**os.environ, **(env or {})}),
                     process_group=0,
                 )
             finally:

@@ -1,0 +1,1 @@
+"""Plugs into other libraries: each module is for users of one, and no other module imports it."""
