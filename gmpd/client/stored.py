@@ -178,6 +178,14 @@ class _Handle:
             raise LookupError(UNKNOWN.format(self.id))
         return found
 
+    def _arguments(self, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if value is None:
+            raise LookupError(
+                f"the arguments of job {self.id} are not kept: the job is done, or volatile, or "
+                + UNKNOWN.format(self.id)
+            )
+        return codec.decode_call(value["payload"], value["buffers"])
+
     def _cancelled(self, value: Any) -> bool:
         return self._id in value["cancelled"] or self._id in value["asked"]
 
@@ -254,6 +262,11 @@ class StoredJob(_Handle):
         Empty if it is not captured, or has printed nothing."""
         return log_text(self._known(self._ask("log", [self._id], None, n=attempt)))
 
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Its positional and keyword arguments, as long as it may run; a job that is done has none
+        any more (LookupError)."""
+        return self._arguments(self._ask("call", [self._id], None))
+
     def story(self) -> list[Attempt]:
         """Its attempts in order: where, when, how and why each has ended. The last one may run."""
         return [attempt(row) for row in self._ask("story", [self._id], None)]
@@ -321,6 +334,10 @@ class AsyncStoredJob(_Handle):
     async def logs(self, attempt: int | None = None) -> str:
         """As ``StoredJob.logs``."""
         return log_text(self._known(await self._ask("log", [self._id], None, n=attempt)))
+
+    async def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """As ``StoredJob.arguments``."""
+        return self._arguments(await self._ask("call", [self._id], None))
 
     async def story(self) -> list[Attempt]:
         """As ``StoredJob.story``."""

@@ -40,6 +40,7 @@ from gmpd.sched.stored import (
     ListJobs,
     NewJob,
     Operation,
+    ReadCall,
     Remove,
     StoredFunction,
     StoredSchedule,
@@ -360,7 +361,7 @@ class DurableJobs:
             own = tuple(job.id for job in known_to(owner, answer) if job is not None)
             if not own and message.what == "result":
                 self.reply(peer, request, ok=True, value=False)
-            elif not own and message.what == "log":
+            elif not own and message.what in ("log", "call"):
                 self.reply(peer, request, ok=True, value=None)
             elif not own and message.what == "story":
                 self.reply(peer, request, ok=True, value=[])
@@ -384,6 +385,8 @@ class DurableJobs:
                 policy.await_result(peer, request, ids[0])
             case "story":
                 policy.ask(peer, request, Story(ids[0]))
+            case "call":
+                policy.ask(peer, request, ReadCall(ids[0]))
             case "log":
                 policy.log(peer, request, ids[0], message.n, message.after)
             case "cancel" | "force":

@@ -157,6 +157,8 @@ class JobViews:
                 )
             case "result":
                 return False
+            case "call":
+                return None
             case "story":
                 return [row for job in jobs.values() for row in self.story(job)]
             case "log":

@@ -42,7 +42,7 @@ MESSAGES: dict[Role, frozenset[type[Any]]] = {
 #: Calls that look, at what every client may know.
 LOOKING = frozenset({"ping", "status", "snapshot", "jobs", "volatile_jobs", "job_counts"})
 #: Questions about durable jobs that change none.
-_LOOKING_AT_JOBS = frozenset({"find", "result", "story", "log"})
+_LOOKING_AT_JOBS = frozenset({"find", "result", "story", "log", "call"})
 
 
 def screen(

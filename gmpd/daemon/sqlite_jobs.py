@@ -37,12 +37,14 @@ from gmpd.sched.stored import (
     PutJobs,
     PutResult,
     QueuedJob,
+    ReadCall,
     ReadLog,
     Remove,
     Results,
     Retry,
     Revive,
     SaveSchedule,
+    StoredCall,
     StoredFunction,
     StoredJob,
     StoredLog,
@@ -161,6 +163,8 @@ class JobTables:
                 return tuple(self._result(id_) for id_ in ids)
             case Story(id_):
                 return self._story(id_)
+            case ReadCall(id_):
+                return self._read_call(id_)
             case ReadLog(id_, n):
                 return self._read_log(id_, n)
             case ListJobs():
@@ -464,6 +468,14 @@ class JobTables:
             (id_,),
         )
         return tuple(Attempt(*row) for row in rows)
+
+    def _read_call(self, id_: bytes) -> StoredCall | None:
+        row = self._db.execute(
+            "SELECT payload, buffers FROM payloads"
+            " WHERE number = (SELECT number FROM jobs WHERE id = ?)",
+            (id_,),
+        ).fetchone()
+        return None if row is None else StoredCall(row[0], unpack_buffers(row[1]))
 
     def _read_log(self, id_: bytes, n: int | None) -> StoredLog | None:
         """Attempts have the numbers 1, 2, … again after a job was revived: the last of a number."""

@@ -169,7 +169,7 @@ JobIds: TypeAlias = Annotated[list[JobId], Meta(min_length=1, max_length=BATCH_J
 LeasedIds: TypeAlias = Annotated[bytes, Meta(min_length=16, max_length=16 * BATCH_JOBS_MAX)]
 #: A question about durable jobs, or a change of them.
 JobQuestion: TypeAlias = Literal[
-    "find", "result", "story", "log", "cancel", "force", "retry", "remove"
+    "find", "result", "story", "log", "call", "cancel", "force", "retry", "remove"
 ]
 #: Milliseconds since 1970; or of a duration.
 Millis: TypeAlias = Number

@@ -213,8 +213,8 @@ class Enqueue(Envelope, tag=44):
 
 class AskJobs(Envelope, tag=45):
     """A question about jobs, or a change of them: answered by Reply with the same number.
-    ``result`` is answered when the job has ended. ``log``: the output of attempt ``n`` (None: the
-    present or last one) from byte ``after`` on."""
+    ``result`` is answered when the job has ended. ``call``: its packed arguments. ``log``: the
+    output of attempt ``n`` (None: the present or last one) from byte ``after`` on."""
 
     since: ClassVar[int] = 3
 
@@ -225,7 +225,7 @@ class AskJobs(Envelope, tag=45):
     after: Number = 0
 
     def check(self) -> None:
-        if self.what in ("result", "story", "log") and len(self.ids) != 1:
+        if self.what in ("result", "story", "log", "call") and len(self.ids) != 1:
             raise ProtocolError(f"AskJobs: {self.what} is asked of one job at a time")
 
 

@@ -378,6 +378,19 @@ class Story(Struct, frozen=True, gc=False):
     id: bytes
 
 
+class ReadCall(Struct, frozen=True, gc=False):
+    """The arguments of one job: a ``StoredCall``, None if there is no such job, or it is done."""
+
+    id: bytes
+
+
+class StoredCall(Struct, frozen=True, gc=False):
+    """The arguments of a job, as its client packed them."""
+
+    payload: bytes
+    buffers: tuple[bytes, ...]
+
+
 class ReadLog(Struct, frozen=True, gc=False):
     """The output of attempt ``n`` of a job, None: of the last one. Gives a ``StoredLog``; None if
     there is no such job."""
@@ -482,19 +495,19 @@ class Surveyed(Struct, frozen=True, gc=False):
 
 
 Operation: TypeAlias = (
-    PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadLog | ListJobs
-    | CancelJobs | Revive | Unblock | Remove | Sweep | Count | Survey | LoadSchedules
+    PutJobs | TakeJobs | GiveBack | Finish | Retry | Find | Results | Story | ReadCall | ReadLog
+    | ListJobs | CancelJobs | Revive | Unblock | Remove | Sweep | Count | Survey | LoadSchedules
     | SaveSchedule | DropSchedule
 )  # fmt: skip
 
 Answer: TypeAlias = (
     PutResult | Taken | Swept | Freed | tuple[StoredJob | None, ...] | tuple[Attempt, ...]
     | tuple[StoredResult | bool | None, ...] | tuple[StoredJob, ...] | tuple[bytes, ...]
-    | dict[StoredState, int] | StoredLog | tuple[StoredSchedule, ...] | Surveyed | None
+    | dict[StoredState, int] | StoredLog | StoredCall | tuple[StoredSchedule, ...] | Surveyed | None
 )  # fmt: skip
 
 #: Operations that change nothing: there is nothing to flush.
-READS = (Find, Results, Story, ReadLog, ListJobs, Count, Survey)
+READS = (Find, Results, Story, ReadCall, ReadLog, ListJobs, Count, Survey)
 
 
 class StoreFailure(Struct, frozen=True, gc=False):

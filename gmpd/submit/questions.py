@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
     from gmpd.codec import Blob, FunctionRef
 
 #: Questions that have the same answer, and the same effect, when they are asked twice.
-_REPEATABLE = frozenset({"find", "result", "story", "log", "cancel"})
+_REPEATABLE = frozenset({"find", "result", "story", "log", "call", "cancel"})
 
 
 class ToStore(NamedTuple):

@@ -50,6 +50,9 @@ def test_a_durable_job_and_its_result_outlive_client_and_daemon(
     assert [client.job(each).result(30) for each in mine] == [2 * n for n in range(20)]
     assert client.job(later).state == "queued"
     assert words(record) == ["one"]
+    assert client.job(later).arguments() == ((record, "never"), {})
+    with pytest.raises(LookupError, match="not kept: the job is done"):
+        client.job(ended).arguments()
     (attempt,) = client.job(ended).story()
     assert (attempt.n, attempt.outcome) == (1, "ok")
 
