@@ -1,0 +1,149 @@
+"""Hosts of a Dask cluster, by Dask's own commands. Skipped where ``distributed`` is missing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gmpd
+from gmpd.client.discovery import Target
+from gmpd.client.private import PrivateDaemon
+from gmpd.config import Config
+from gmpd.errors import ConfigError, WorkerLost
+from tests import jobs_hosts as jobs
+from tests.dask_cluster import DaskCluster
+from tests.hosts_of_tests import rows
+from tests.support import wait_until
+
+pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
+
+ROOT = Path(__file__).parents[2]
+HANG_S = 40.0
+
+
+@pytest.fixture
+def cluster(short_tmp: Path) -> Iterator[DaskCluster]:
+    made = DaskCluster(short_tmp)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(cluster: DaskCluster) -> Iterator[gmpd.Client]:
+    """One P here, two hosts with two cores each."""
+    cluster.add("north", 2)
+    cluster.add("south", 3)
+    flags = {
+        "daemon.procs": 1,
+        "daemon.log_level": "warning",
+        "cluster.engine": "dask",
+        "cluster.address": cluster.address,
+        "cluster.lease": "3s",
+    }
+    config = Config.load(flags=flags, env={}, files=())
+    private = PrivateDaemon(config, modules=[str(ROOT)])
+    with gmpd.Client(target=Target.of(private.endpoint, config)) as made:
+        await_hosts(made, 2)
+        yield made
+    private.close()
+
+
+def serving(client: gmpd.Client) -> list[str]:
+    return [name for name, row in rows(client).items() if row["state"] in ("idle", "running")]
+
+
+def await_hosts(client: gmpd.Client, n: int) -> None:
+    wait_until(lambda: len(serving(client)) == n, f"{n} hosts serve", timeout=60)
+
+
+def test_jobs_run_on_all_hosts_and_a_killed_one_is_lost(
+    client: gmpd.Client, cluster: DaskCluster, tmp_path: Path
+) -> None:
+    """One story: to start a cluster takes seconds."""
+    assert {row["cores"] for row in rows(client).values()} == {2}
+    numbers = [i for i in range(5000) if i % 89]
+    futures = [client.submit(jobs.mixed, i) for i in numbers]
+    assert [future.result(HANG_S) for future in futures] == [jobs.mixed(i) for i in numbers]
+    places = Counter(client.map(jobs.where, [0.01] * 400, chunksize=1))
+    assert set(places) == {"", "north", "south"}
+    path = tmp_path / "one"
+    path.write_text("")
+    client.submit(time.sleep, 2.0)
+    future = client.submit(jobs.note_and_hang, str(path))
+    again = client.options(retries=1).submit(jobs.note_and_hang, str(path))
+    wait_until(lambda: path.read_text(), "the job has begun")
+    name = path.read_text().split()[1]
+    cluster.workers[name].kill()
+    for error in (future.exception(HANG_S), again.exception(HANG_S)):
+        if error is not None:
+            assert isinstance(error, WorkerLost)
+            assert "of host tcp://127.0.0." in str(error)
+    assert name not in set(client.map(jobs.where, [0.01] * 60, chunksize=1))
+    cluster.add("third", 4)
+    await_hosts(client, 2)
+    assert "third" in set(client.map(jobs.where, [0.02] * 200, chunksize=1))
+
+
+def test_without_the_scheduler_this_machine_goes_on(
+    client: gmpd.Client, cluster: DaskCluster
+) -> None:
+    futures = [client.options(retries=1).submit(jobs.where, 0.01) for _ in range(300)]
+    wait_until(lambda: futures[50].done(), "some have ended")
+    cluster.scheduler.send_signal(signal.SIGKILL)
+    for future in futures:
+        future.result(HANG_S)
+    wait_until(lambda: client.call("cluster")["problem"], "the scheduler is missed")
+    assert set(client.map(jobs.where, [0.01] * 20, chunksize=1)) == {""}
+
+
+def test_a_client_names_its_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
+    """As a user writes it, in a script of its own."""
+    cluster.add("north", 2)
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, time, gmpd\n"
+        "def place(x):\n"
+        "    time.sleep(0.01)\n"
+        f"    return os.environ.get({jobs.NAME!r}, 'here')\n"
+        f"with gmpd.Client(cluster='dask://{cluster.address.removeprefix('tcp://')}') as c:\n"
+        "    until = time.time() + 40\n"
+        "    found = set()\n"
+        "    while 'north' not in found and time.time() < until:\n"
+        "        found |= set(c.map(place, range(40), chunksize=1))\n"
+        "    print(sorted(found))\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=80)
+    assert run.stdout == "['here', 'north']\n", run.stderr
+
+
+def test_an_address_where_nothing_answers(short_tmp: Path) -> None:
+    flags = {
+        "daemon.procs": 1,
+        "daemon.log_level": "error",
+        "cluster.engine": "dask",
+        "cluster.address": "tcp://127.0.0.1:1",
+        "cluster.timeout": "1s",
+    }
+    config = Config.load(flags=flags, env={}, files=())
+    private = PrivateDaemon(config)
+    try:
+        with gmpd.Client(target=Target.of(private.endpoint, config)) as client:
+            assert client.submit(abs, -1).result(HANG_S) == 1
+            problem = wait_until(lambda: client.call("cluster")["problem"], "it is missed")
+            assert "no Dask scheduler answers at tcp://127.0.0.1:1" in problem
+    finally:
+        private.close()
+
+
+def test_a_cluster_is_for_a_private_daemon() -> None:
+    with pytest.raises(ConfigError, match="gmpd cluster up dask://head:8786"):
+        gmpd.Client("/tmp/somewhere", cluster="dask://head:8786")
+    with pytest.raises(ConfigError, match="names no engine"):
+        gmpd.Client(cluster="head:")
