@@ -40,7 +40,12 @@ class DaskCluster:
             return ""
 
     def _start(self, *words: str, name: str = "") -> subprocess.Popen[bytes]:
-        env = {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT), NAME: name}
+        env = {
+            **os.environ,
+            **SETTINGS,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "loadtests")]),
+            NAME: name,
+        }
         dask = Path(sys.executable).with_name("dask")
         return subprocess.Popen([str(dask), *words], cwd=ROOT, env=env)
 

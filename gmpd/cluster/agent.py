@@ -54,6 +54,8 @@ class Agent:
         self._said = Numbered()
         self._told = 0
         self._latest = 0
+        #: Exchanges that have come and were not answered.
+        self._waiting: set[int] = set()
         self._until = time.monotonic() + self._lease_s
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
@@ -69,7 +71,12 @@ class Agent:
             self._take(ask)
             if ask.alone:
                 self._told = ask.got
-            self._wait(ask)
+            self._waiting.add(ask.number)
+            try:
+                self._wait(ask)
+            finally:
+                self._waiting.discard(ask.number)
+                self._changed.notify_all()
             first = self._told
             messages = self._said.since(first, BATCH_BYTES)
             self._told = first + len(messages)
@@ -94,14 +101,16 @@ class Agent:
             os.eventfd_write(self._wake, 1)
 
     def _wait(self, ask: Ask) -> None:
-        """Until there is something to say, and a little longer; or a later exchange has come."""
+        """Until there is something to say, and a little longer; or, with nothing to say, until a
+        later exchange waits as well. In the order of exchanges."""
 
-        def over() -> bool:
-            return self._latest > ask.number or bool(self.ended)
+        def due() -> bool:
+            news = self._said.end > self._told or self._latest > ask.number
+            return bool(self.ended) or (news and ask.number == min(self._waiting))
 
-        self._changed.wait_for(lambda: self._said.end > self._told or over(), wait_s(ask.wait_s))
-        if ask.gather_s and self._said.end > self._told:
-            self._changed.wait_for(over, wait_s(ask.gather_s))
+        self._changed.wait_for(due, wait_s(ask.wait_s))
+        if ask.gather_s and self._said.end > self._told and ask.number == min(self._waiting):
+            self._changed.wait_for(lambda: self.ended, wait_s(ask.gather_s))
 
     # -- the thread of the link --------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ whatever it carries, so it should carry much. A job that waits for others to fil
 and a job that was sent cannot be taken back for a P that is idle.
 
 **Chosen.** Nothing waits to fill a batch on its way there: what has gathered while the last two
-exchanges were away is the batch. On the way back outcomes gather for a part of the time that the
+exchanges were away is the batch; but a host that has enough to do gets more when it has done a
+part of that. On the way back outcomes gather for a part of the time that the
 host needs for the rest of its work, up to ``GATHER_MAX_S``. A host holds as much unbegun work as it
 needs until the next batch can come (``AHEAD_NS`` for each core), at least one job for each core.
 """
@@ -15,13 +16,15 @@ from __future__ import annotations
 from collections import deque
 
 #: Unbegun work that each core of a host is to have: about twice the way there and back.
-AHEAD_NS = 40_000_000
+AHEAD_NS = 80_000_000
 #: Unbegun jobs at a host, at most, however short.
 AHEAD_JOBS = 16_384
 #: Bytes of arguments in one exchange; a single larger job has one for itself.
 BATCH_BYTES = 8 << 20
 #: Outcomes gather no longer than this.
-GATHER_MAX_S = 0.02
+GATHER_MAX_S = 0.025
+#: Little more is sent while a host has most of that, and work for every core.
+WORTH = 4
 #: Exchanges on their way to one host.
 EXCHANGES_MAX = 2
 
@@ -52,7 +55,11 @@ class Ahead:
 
     def room(self, fid: int) -> int:
         """How many more jobs of this function may be sent now."""
-        free = (AHEAD_NS * self.cores - self.ns) // max(1, self.est_ns(fid))
+        most_ns = AHEAD_NS * self.cores
+        left_ns = most_ns - self.ns
+        if left_ns * WORTH < most_ns and self.jobs >= self.cores:
+            return 0
+        free = left_ns // max(1, self.est_ns(fid))
         return max(0, min(max(free, self.cores - self.jobs), AHEAD_JOBS - self.jobs))
 
     def sent(self, ests_ns: int, jobs: int) -> None:
@@ -66,8 +73,8 @@ class Ahead:
         self.jobs -= jobs
 
     def gather_s(self) -> float:
-        """For how long the host lets outcomes gather: a quarter of what it still has to do."""
-        return min(GATHER_MAX_S, self.ns / self.cores / 4e9)
+        """For how long the host lets outcomes gather: a third of what it still has to do."""
+        return min(GATHER_MAX_S, self.ns / self.cores / 3e9)
 
 
 class Numbered:

@@ -133,7 +133,7 @@ class Bridge:
                 self.greet(serves=True)
             if line.room and not self._draining:
                 relay.pump()
-            relay.confirm()
+            relay.confirm(now=bool(relay.to_host) or not line.is_away)
             while relay.to_host:
                 line.say(relay.to_host.popleft())
             while (ask := line.next_ask(now, relay.ahead.gather_s())) is not None:

@@ -39,6 +39,11 @@ class Line:
         self.why = ""
 
     @property
+    def is_away(self) -> bool:
+        """Whether an exchange is on its way."""
+        return bool(self._away)
+
+    @property
     def unsent(self) -> bool:
         """Whether messages wait."""
         return self._sent < self._out.end

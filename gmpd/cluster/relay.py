@@ -24,6 +24,11 @@ from gmpd.protocol import Options, Outcome, Report
 from gmpd.runtime.ring import RingDump
 from gmpd.runtime.timeline import Timeline
 
+#: Outcomes that the bridge may owe a confirmation, and their bytes: far below the limits at which
+#: the daemon on the host holds jobs back (limits.client_window, limits.client_results).
+OWED_MAX = 8192
+OWED_BYTES = 2 << 20
+
 #: Parts of an outcome's details that the coordinator needs to know.
 _PASSED = ("final", "wait_s", "remark", "pid", "signal", "exitcode", "poisoned", "culprit",
            "blamed")  # fmt: skip
@@ -91,8 +96,8 @@ class Relay:
         self.welcome: protocol.Welcome | None = None
         #: Why the host serves no more.
         self.failure = ""
-        #: Outcomes that came, and that were confirmed.
-        self._received = self._acked = 0
+        #: Outcomes that came, and that were confirmed; bytes of those between.
+        self._received = self._acked = self._owed = 0
 
     @property
     def is_idle(self) -> bool:
@@ -229,6 +234,7 @@ class Relay:
 
     def _done(self, message: protocol.Done, frames: list[bytes]) -> None:
         self._received += len(message.jobs)
+        self._owed += sum(map(len, message.payloads)) + sum(map(len, frames))
         begun_ns = begun = 0
         for token, ran_us in zip(message.jobs, message.ran_us, strict=True):
             job = self.sent.pop(token, None)
@@ -249,8 +255,13 @@ class Relay:
             left_out=overran,
         )  # fmt: skip
 
-    def confirm(self) -> None:
-        """Tell the daemon there which outcomes have come: it holds jobs back beyond a limit."""
+    def confirm(self, *, now: bool) -> None:
+        """Tell the daemon there which outcomes have come, with other messages (``now``), or when
+        they are many: it holds jobs back beyond a limit."""
+        if now or self._owed > OWED_BYTES or self._received - self._acked > OWED_MAX:
+            self._owed = 0
+        else:
+            return
         if self._received > self._acked:
             self._acked = self._received
             self._to_host(protocol.Ack(self._received))

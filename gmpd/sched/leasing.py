@@ -176,7 +176,7 @@ class Leasing:
         return min(by_time, most)
 
     def _room_at_host(self, record: PRecord, head: Job) -> int:
-        """The same of a host: 20 ms worth for each core, at least one job for each."""
+        """The same of a host: 30 ms worth for each core, at least one job for each."""
         if head.session.parent is not None:
             return 0
         policy, cores = self._policy, record.cores

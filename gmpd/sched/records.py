@@ -40,7 +40,7 @@ class Policy:
     started_max: int = 10_000
     #: As credit_ns, but of each core of a host: the work of the time in which a batch gets there,
     #: and the outcomes of the last one come back.
-    host_credit_ns: int = 20_000_000
+    host_credit_ns: int = 30_000_000
     #: Bytes of outcomes that a client has not confirmed: beyond the first no more are sent to it,
     #: beyond the second no more of its jobs are leased.
     outbox_bytes: int = 16 << 20

@@ -22,8 +22,12 @@ def test_known_work_is_sent_until_the_next_batch_can_come() -> None:
     ahead = Ahead(2)
     ahead.learn(1, MS)
     assert ahead.room(1) == 2 * AHEAD_NS // MS
-    send(ahead, 1, 50)
-    assert ahead.room(1) == 2 * AHEAD_NS // MS - 50
+    send(ahead, 1, 100)
+    assert ahead.room(1) == 2 * AHEAD_NS // MS - 100
+    send(ahead, 1, 40)
+    assert ahead.room(1) == 0, "it has most of that: the next batch is to be worth an exchange"
+    ahead.begun(30 * MS, 30)
+    assert ahead.room(1) == 50
 
 
 def test_a_long_job_for_each_core_waits_there() -> None:
@@ -61,8 +65,8 @@ def test_what_is_learned_follows_and_is_forgotten() -> None:
 def test_outcomes_gather_while_there_is_work_and_not_for_long() -> None:
     ahead = Ahead(2)
     assert ahead.gather_s() == 0
-    ahead.sent(8 * MS, 8)
-    assert ahead.gather_s() == 0.001
+    ahead.sent(12 * MS, 8)
+    assert ahead.gather_s() == 0.002
     ahead.sent(8_000 * MS, 8)
     assert ahead.gather_s() == GATHER_MAX_S
 

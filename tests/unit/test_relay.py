@@ -99,8 +99,10 @@ def test_outcomes_come_back_as_those_of_a_worker() -> None:
     assert ends.to_coordinator() == [told]
     assert ends.relay.is_idle
     ends.to_host()
-    ends.relay.confirm()
-    ends.relay.confirm()
+    ends.relay.confirm(now=False)
+    assert not ends.to_host(), "alone it is worth no exchange"
+    ends.relay.confirm(now=True)
+    ends.relay.confirm(now=True)
     assert ends.to_host() == [protocol.Ack(2)]
 
 

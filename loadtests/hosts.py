@@ -1,0 +1,154 @@
+"""Jobs on the hosts of a Dask cluster, beside Dask's own ``client.map``, in one run.
+
+    python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3]
+
+All hosts are processes of this machine and share its cores, so CPU time counts: of all processes of
+the cluster and of the daemon together, for each job. Kinds of jobs: *no-op*; *1 ms* of CPU time;
+*tail*, the same with one job in fifty of 20 ms. Their cost is a multiple of the CPU time that the
+jobs themselves ask for: on hosts with cores of their own, the makespan is that multiple of the
+ideal one at least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import gmpd
+from gmpd.client.discovery import Target
+from gmpd.client.private import PrivateDaemon
+from gmpd.config import Config
+from tests.dask_cluster import DaskCluster
+
+CORES = 2
+NOOPS, MILLIS = 20_000, 3_000
+DASK_NOOPS = 2_000
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def noop(i: int) -> int:
+    return i
+
+
+def spin(cpu_s: float) -> None:
+    end = time.thread_time() + cpu_s
+    while time.thread_time() < end:
+        pass
+
+
+def millis(i: int) -> int:
+    spin(0.001)
+    return i
+
+
+def tail(i: int) -> int:
+    spin(0.02 if not i % 50 else 0.001)
+    return i
+
+
+def cpu_s(pids: set[int]) -> float:
+    """CPU seconds of processes, with those of their children that have ended."""
+    total = 0
+    for pid in pids:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += sum(map(int, stat[11:15]))
+    return total / _TICKS
+
+
+def below(pid: int) -> set[int]:
+    """A process and all that it has started."""
+    found = {pid}
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += (task / "children").read_text().split()
+    except OSError:
+        return found
+    for child in set(children):
+        found |= below(int(child))
+    return found
+
+
+def measured(what: str, n: int, run: Callable[[], object], own_s: float, rounds: int) -> float:
+    """Print medians; jobs a second. ``own_s``: CPU time that the jobs ask for."""
+    walls, costs = [], []
+    for _ in range(rounds):
+        pids = below(os.getpid())
+        cpu, began = cpu_s(pids), time.perf_counter()
+        run()
+        walls.append(time.perf_counter() - began)
+        costs.append(cpu_s(pids | below(os.getpid())) - cpu)
+    wall_s, cost_s = statistics.median(walls), statistics.median(costs)
+    ratio = f"  {cost_s / own_s:.2f} x the jobs' own" if own_s else ""
+    print(f"  {what:24} {n / wall_s:9,.0f} jobs/s  {cost_s / n * 1e6:7.0f} us CPU a job{ratio}")
+    return n / wall_s
+
+
+def with_hosts(hosts: int, rounds: int) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="gh-", dir="/tmp") as place,
+        closing(DaskCluster(Path(place))) as cluster,
+    ):
+        for n in range(hosts):
+            cluster.add(f"h{n}", n + 2, CORES)
+        flags = {
+            "daemon.procs": 1, "cluster.engine": "dask",
+            "cluster.address": cluster.address,
+        }  # fmt: skip
+        config = Config.load(flags=flags, env={}, files=())
+        private = PrivateDaemon(config, modules=[str(Path(__file__).parent)])
+        target = Target.of(private.endpoint, config)
+        with closing(private), gmpd.Client(target=target) as client:
+            _compare(client, cluster, hosts, rounds)
+
+
+def _compare(client: gmpd.Client, cluster: DaskCluster, hosts: int, rounds: int) -> None:
+    from distributed import Client
+
+    while sum(h["state"] == "idle" for h in client.call("cluster")["hosts"]) < hosts:
+        time.sleep(0.1)
+    print(f"{hosts} hosts with {CORES} cores, and 1 P here")
+
+    def submitted(fn: Callable[[int], int], n: int) -> Callable[[], object]:
+        return lambda: [f.result() for f in [client.submit(fn, i) for i in range(n)]]
+
+    submitted(noop, 2000)()
+    submitted(millis, 2000)()
+    ours = measured("no-op", NOOPS, submitted(noop, NOOPS), 0.0, rounds)
+    for name, fn, own_s in (("1 ms", millis, 1e-3), ("tail", tail, 1.38e-3)):
+        measured(name, MILLIS, submitted(fn, MILLIS), MILLIS * own_s, rounds)
+    with Client(cluster.address, set_as_default=False) as dask:  # type: ignore[no-untyped-call]
+
+        def mapped() -> None:
+            dask.gather(dask.map(noop, range(DASK_NOOPS), pure=False))
+
+        mapped()
+        theirs = measured("no-op, Dask client.map", DASK_NOOPS, mapped, 0.0, rounds)
+    print(f"  no-ops: {ours / theirs:.1f} x Dask's own rate")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    for hosts in args.hosts:
+        with_hosts(hosts, args.rounds)
+
+
+if __name__ == "__main__":
+    import hosts as itself  # workers find its functions by this name
+
+    itself.main()
