@@ -33,20 +33,25 @@ WINDOW_ITEMS = 1024
 WINDOW_COROUTINES = 16_384
 #: Bytes of items that are out, arguments or results, estimated from earlier items.
 WINDOW_BYTES = 16 << 20
-#: Chunks that may be out however large they are, or few cores' worth would starve many.
+#: Chunks that may be out however large they are, or few cores' worth would starve many; and items
+#: beyond which even these are too many.
 WINDOW_CHUNKS = 64
-#: Items that are out until the first result shows how long one takes: a thousand chunks of one item
-#: cost more than a hundred thousand trivial items in larger ones.
+WINDOW_ITEMS_MAX = 1 << 18
+#: Chunks that are out until it is known how long an item takes, or as long as they are too small: a
+#: thousand of one item cost more than a hundred thousand trivial items in larger ones.
 PROBES = 16
 #: The time that an automatic chunk should take, in microseconds: long beside a round trip, short
 #: enough for stealing to spread.
 CHUNK_US = 3_000
-#: Largest automatic chunk: its arguments and results travel together.
-CHUNK_ITEMS_MAX = 4096
+#: Times of chunks are whole microseconds.
+ITEM_US_MIN = 0.05
+#: Largest automatic chunk: integers of that many items stay below the size at which a value is a
+#: frame of its own.
+CHUNK_ITEMS_MAX = 16_384
 #: The bytes of an automatic chunk, arguments or results: limits are per value.
 CHUNK_BYTES = 1 << 18
 #: An automatic chunk grows by at most this factor over the last one that came back.
-GROWTH = 8
+GROWTH = 16
 #: Items, or bytes of arguments or results, from which on a ``map`` is looked at for hints.
 HINT_ITEMS = 10_000
 HINT_BYTES = 10 << 20
@@ -78,13 +83,14 @@ class Sizer:
         if bound is not None:  # some chunks of so few items, or one worker would have them all
             self.size = min(self.size, bound)
             self._most = min(self._most, max(1, bound // PROBES))
-        self._item_us: float | None = None
+        self._item_us = 0.0
+        #: Items of the largest chunk from which that is known.
+        self._known_by = 0
+        #: Chunks that have come back.
+        self._seen = 0
         self._item_bytes = 0.0
-
-    @property
-    def probing(self) -> bool:
-        """The duration of an item is not known yet."""
-        return self._auto and self._item_us is None
+        #: Chunks are small as the duration of an item is not known yet, or of too few.
+        self.probing = self._auto
 
     @property
     def item_bytes(self) -> float:
@@ -99,10 +105,17 @@ class Sizer:
         """``items`` took ``ran_us`` together."""
         if not self._auto:
             return
-        one = max(0.05, ran_us / items)
-        self._item_us = one if self._item_us is None else (self._item_us + one) / 2
-        wanted = int(min(CHUNK_US / self._item_us, CHUNK_BYTES / max(1.0, self._item_bytes)))
-        self.size = max(1, min(wanted, items * GROWTH, self._most, CHUNK_ITEMS_MAX))
+        one = max(ITEM_US_MIN, ran_us / items)
+        if items >= self._known_by * GROWTH // 2:  # of few items most is the time around them
+            self._item_us, self._known_by = one, items
+        else:
+            self._item_us = (self._item_us + one) / 2
+        fit = min(CHUNK_US / self._item_us, CHUNK_BYTES / max(1.0, self._item_bytes))
+        wanted = max(1, min(int(fit), self._most, CHUNK_ITEMS_MAX))
+        self.size = min(wanted, items * GROWTH)
+        self._seen += 1
+        # A quick item may have been interrupted: it takes a few to know.
+        self.probing = self.size < wanted or (self._seen < PROBES and ran_us < CHUNK_US)
 
 
 _PER_ATTEMPT = frozenset({"isolate", "timeout", "kill_after", "retries", "limit", "expires"})
@@ -183,7 +196,9 @@ class Plan:
         if self._bound is not None:
             full = items > self._bound
         else:
-            full = items > self._window(items) and chunks >= WINDOW_CHUNKS
+            full = items > self._window(items) and (
+                chunks >= WINDOW_CHUNKS or items > WINDOW_ITEMS_MAX
+            )
         full = full or (self._sizer.probing and chunks >= PROBES)
         return 0 if self.out and full else size
 

@@ -15,7 +15,7 @@ from gmpd.client.calls import Answer
 from gmpd.client.chunks import run_chunk
 from gmpd.client.core import ClientCore, JobDone, JobNotice, apply
 from gmpd.client.futures import JobFuture
-from gmpd.client.mapping import CHUNK_ITEMS_MAX, Plan, Sizer
+from gmpd.client.mapping import CHUNK_ITEMS_MAX, CHUNK_US, PROBES, WINDOW_ITEMS_MAX, Plan, Sizer
 from gmpd.codec import FunctionRef
 from gmpd.errors import (
     DaemonUnreachable,
@@ -445,6 +445,37 @@ def test_automatic_chunks_grow_to_some_milliseconds() -> None:
         Sizer(0, None, False)
 
 
+def test_few_chunks_are_out_until_it_is_known_how_long_an_item_takes() -> None:
+    sizer = Sizer("auto", None, False)
+    assert sizer.probing is True
+    sizer.learn(1, 600)
+    assert (sizer.size, sizer.probing) == (5, True), "it may have been interrupted"
+    sizer.learn(5, CHUNK_US)
+    assert (sizer.size, sizer.probing) == (5, False), "it was not"
+    long = Sizer("auto", None, False)
+    long.learn(1, CHUNK_US)
+    assert not long.probing, "no chunk needs to be larger, and others may be idle"
+
+
+def test_the_time_of_an_item_is_that_of_large_chunks() -> None:
+    """Of few items most is the time around them."""
+    sizer = Sizer("auto", None, False)
+    sizer.learn(1, 300)
+    sizer.learn(10, 20)
+    assert sizer.size == 160
+    sizer.learn(160, 160)
+    assert sizer.size == 2560
+
+
+def test_a_map_of_quick_items_takes_no_more_of_its_source_than_it_did() -> None:
+    plan = Plan({}, len, [iter(())], chunksize=10_000)
+    items = 0
+    while size := plan.room():
+        plan.sent(object(), size)
+        items += size
+    assert 250_000 < items <= WINDOW_ITEMS_MAX + 10_000
+
+
 @pytest.mark.parametrize("own", [{"timeout": 1}, {"retries": 2}, {"isolate": True}])
 def test_what_is_promised_to_an_attempt_is_promised_to_an_item(own: dict[str, Any]) -> None:
     """A chunk would share one limit, and an item that fails is no chunk that fails."""
@@ -485,7 +516,8 @@ def filled(plan: Plan) -> int:
 def test_a_map_sends_as_much_as_its_buffersize_allows(fn: Any, chunksize: int | str) -> None:
     for bound in (1, 2, 10, 3000):
         plan = Plan({}, fn, [iter(())], chunksize=chunksize, buffersize=bound)
-        plan._sizer.learn(1, 1)
+        for _ in range(PROBES):
+            plan._sizer.learn(plan._sizer.size, plan._sizer.size)
         sent = filled(plan)
         assert sent <= bound
         assert sent + plan._sizer.size > bound
