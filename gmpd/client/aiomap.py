@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any, Protocol, cast
 
 from gmpd.client.chunks import let_go, pieces
-from gmpd.client.mapping import MapRun
+from gmpd.client.mapping import Items, MapRun
 from gmpd.codec import Blob, FunctionRef
 from gmpd.submit.batch import Options
 
@@ -88,7 +88,8 @@ class AsyncMapping(MapRun):
         except TimeoutError:
             self._passed()
 
-    def _take(self, size: int) -> list[Any]:
+    def _take(self, size: int) -> Items:
+        chunk: Items
         if self._source is not None:
             chunk = self._plan.take(self._source, size)
         else:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, repeat, starmap
 from typing import Any, NamedTuple, Self, TypeAlias, cast
 
@@ -40,7 +40,7 @@ class Partly(NamedTuple):
     errors: dict[int, bytes]
 
 
-def run_chunk(fn: Callable[..., Any], items: list[Any]) -> OrElse:
+def run_chunk(fn: Callable[..., Any], items: Iterable[Any]) -> OrElse:
     """``fn(item)`` for each, in order: a list, or ``Partly``."""
     results: list[Any] = []
     errors: dict[int, bytes] = {}

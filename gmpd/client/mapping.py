@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeAlias
 
 from gmpd import codec, spans
 from gmpd.client.calls import insist, refuse_durable, wire_options
@@ -57,6 +57,10 @@ HINT_ITEMS = 10_000
 HINT_BYTES = 10 << 20
 #: Of a source whose length is known, a chunk is at most this part: the last ones must spread.
 PARTS = 32
+
+
+#: The items of a chunk.
+Items: TypeAlias = list[Any] | range
 
 
 class Submitter(Protocol):
@@ -121,6 +125,26 @@ class Sizer:
 _PER_ATTEMPT = frozenset({"isolate", "timeout", "kill_after", "retries", "limit", "expires"})
 
 
+class Numbers:
+    """The items of a range, given as ranges: a chunk of them is three numbers, however long."""
+
+    def __init__(self, left: range) -> None:
+        self._left = left
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        if not self._left:
+            raise StopIteration
+        return self.take(1)[0]
+
+    def take(self, n: int) -> range:
+        """The next ``n``, fewer at the end."""
+        taken, self._left = self._left[:n], self._left[n:]
+        return taken
+
+
 class Plan:
     """The items that a ``map`` sends, their number, and their results. Never waits."""
 
@@ -177,7 +201,10 @@ class Plan:
 
     def rows_sync(self, iterables: Sequence[Iterable[Any]]) -> Iterator[Any]:
         """Rows for ``call``, from iterables of arguments."""
-        return zip(*iterables, strict=False) if self._rows else iter(iterables[0])
+        if self._rows:
+            return zip(*iterables, strict=False)
+        source = iterables[0]
+        return Numbers(source) if type(source) is range and not self._plain else iter(source)
 
     async def rows_async(self, iterators: Sequence[AsyncIterator[Any]]) -> AsyncIterator[Any]:
         """The same from async iterators."""
@@ -206,13 +233,14 @@ class Plan:
         small = items * self._sizer.item_bytes <= WINDOW_BYTES
         return WINDOW_COROUTINES if self._waits and small else WINDOW_ITEMS
 
-    def call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
+    def call(self, chunk: Items) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
         """A chunk as a job, ready for the wire."""
         return insist(lambda: self._call(chunk))
 
-    def _call(self, chunk: list[Any]) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
+    def _call(self, chunk: Items) -> tuple[codec.FunctionRef, Options | None, codec.Blob]:
         if len(chunk) == 1:
-            ref, args = self._ref, chunk[0] if self._rows else (chunk[0],)
+            item: Any = chunk[0]
+            ref, args = self._ref, item if self._rows else (item,)
         else:
             ref, args = self._chunk_ref, (chunk,)
         blob = codec.encode_call(ref.name, args, {}, fn=self._fn, plain=self._plain)
@@ -240,9 +268,11 @@ class Plan:
             self.look()
         return [value] if items == 1 else value
 
-    def take(self, source: Iterator[Any], n: int) -> list[Any]:
+    def take(self, source: Iterator[Any], n: int) -> Items:
         """The next ``n`` of a source, fewer at its end. An error is an end, kept for
         later."""
+        if type(source) is Numbers:
+            return source.take(n)
         taken: list[Any] = []
         try:
             taken.extend(islice(source, n))  # keeps what it got before an error
@@ -318,7 +348,7 @@ class MapRun(ABC):
         self._ended: deque[Any] = deque()
 
     @abstractmethod
-    def _take(self, size: int) -> list[Any]:
+    def _take(self, size: int) -> Items:
         """Up to ``size`` items of the source; none while it has none ready, or is ``_over``."""
 
     @abstractmethod
@@ -414,7 +444,7 @@ class Mapping(MapRun):
         elif not self._first().ended_within(self._left()):
             self._passed()
 
-    def _take(self, size: int) -> list[Any]:
+    def _take(self, size: int) -> Items:
         chunk = self._plan.take(self._source, size)
         self._over = len(chunk) < size
         return chunk
@@ -454,5 +484,8 @@ def checked_buffersize(buffersize: int | None) -> None:
 
 
 def _length(iterables: Sequence[object]) -> int | None:
-    lengths = [len(each) for each in iterables if isinstance(each, Sized)]
+    try:
+        lengths = [len(each) for each in iterables if isinstance(each, Sized)]
+    except OverflowError:  # a range that is as good as endless
+        return None
     return min(lengths) if lengths else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import operator
 import threading
 import weakref
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -474,6 +476,23 @@ def test_a_map_of_quick_items_takes_no_more_of_its_source_than_it_did() -> None:
         plan.sent(object(), size)
         items += size
     assert 250_000 < items <= WINDOW_ITEMS_MAX + 10_000
+
+
+@pytest.mark.parametrize(
+    "numbers", [range(10), range(9, -4, -3), range(0), range(1 << 70, 1 << 71)]
+)
+def test_a_chunk_of_a_range_is_a_range(numbers: range) -> None:
+    plan = Plan({}, operator.neg, [numbers])
+    source, items = plan.rows_sync([numbers]), list(numbers[:25])
+    taken = plan.take(source, 3)
+    _, _, blob = plan.call(taken or [0])
+    assert blob.nbytes < 100
+    assert [*taken, *plan.take(source, 1), *islice(source, 21)] == items
+
+
+def test_where_only_plain_values_travel_a_chunk_of_a_range_is_a_list() -> None:
+    plan = Plan({"plain": True}, operator.neg, [range(10)], chunksize=3)
+    assert plan.take(plan.rows_sync([range(10)]), 3) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("own", [{"timeout": 1}, {"retries": 2}, {"isolate": True}])
