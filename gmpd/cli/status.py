@@ -12,6 +12,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.link import connect
 from gmpd.findings import LINTS, UNBLOCK, Finding, problems
 from gmpd.status import (
+    Cluster,
     Durable,
     Isolated,
     IsolatedWorker,
@@ -61,7 +62,7 @@ def command(app: App, events: bool) -> None:
     for line in (isolated_line(seen.isolated), full_line(seen.results)):
         if line:
             app.data(line)
-    for line in recycling_lines(seen.recycling):
+    for line in (*recycling_lines(seen.recycling), *cluster_lines(seen.cluster)):
         app.data(line)
     for name, why in seen.cron.problems.items():
         app.data(f"schedule {name} does not run: {why}")
@@ -140,6 +141,19 @@ def recycling_lines(recycling: Recycling) -> list[str]:
         since = f"of P{each.p} until {each.left_s:,.0f} s ago"
         lines.append(f"leaving: pid {each.pid}, {since}, ends {jobs}{runs}")
     return [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines]
+
+
+def cluster_lines(cluster: Cluster) -> list[str]:
+    """The hosts of the cluster, a line for each; nothing without an engine."""
+    if not cluster.engine:
+        return []
+    problem = f": {cluster.problem}" if cluster.problem else ""
+    lines = [f"{cluster.engine} at {cluster.address}{problem}"]
+    for host in cluster.hosts:
+        jobs = f"{host.started:,} begun, {host.jobs_finished:,} finished"
+        why = f": {host.problem}" if host.problem else f", {jobs}"
+        lines.append(f"  host {host.name} {host.state}, {host.cores} cores{why}")
+    return [textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in lines]
 
 
 def durable_lines(durable: Durable) -> list[str]:

@@ -30,10 +30,12 @@ from gmpd.gateway.readers import (
     gs_in,
     hist,
     hist_per_function,
+    hosts_up,
     one,
     over_ps,
     per_function,
     per_function_by,
+    per_host,
     per_p,
     per_p_by,
     state_of,
@@ -461,6 +463,13 @@ _ISOLATED: Final = (
     ),
 )
 
+_HOSTS: Final = (
+    _gauge("gmpd_host_up", "1 for a host of the cluster that takes work.", hosts_up, "host"),
+    _gauge("gmpd_host_cores", "Cores of a host.", per_host("cores"), "host"),
+    _gauge("gmpd_host_fresh_jobs", "Jobs leased to a host, not sent.", per_host("fresh"), "host"),
+    _gauge("gmpd_host_started_jobs", "Jobs at a host.", per_host("started"), "host"),
+)
+
 _GO: Final = (
     _gauge(
         "go_sched_gomaxprocs_threads",
@@ -576,6 +585,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     *_PS,
     *_WORKERS,
     *_ISOLATED,
+    *_HOSTS,
     *_GO,
     *_GATEWAY,
 )

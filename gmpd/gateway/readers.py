@@ -108,6 +108,24 @@ def per_p(path: str) -> ReadSamples:
     return read
 
 
+def per_host(path: str) -> ReadSamples:
+    """The number at ``path`` of every host of the cluster."""
+
+    def read(snapshot: Snapshot) -> Iterable[Sample]:
+        for entry in _at(snapshot, "cluster.hosts") or ():
+            value = _at(entry, path)
+            if value is not None:
+                yield Sample((str(entry["name"]),), float(value))
+
+    return read
+
+
+def hosts_up(snapshot: Snapshot) -> Iterable[Sample]:
+    """1 for each host that takes work, 0 for the others."""
+    for entry in _at(snapshot, "cluster.hosts") or ():
+        yield Sample((str(entry["name"]),), float(entry.get("state") in ("idle", "running")))
+
+
 def per_p_by(path: str, known: Sequence[str] = ()) -> ReadSamples:
     """The map at ``path`` of every P: one sample per P and key."""
 

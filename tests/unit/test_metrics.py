@@ -328,3 +328,13 @@ def test_isolated_jobs_are_counted_apart(daemon: Daemon) -> None:
     assert daemon.value("gmpd_isolated_workers", state="spare") == 0
     assert daemon.value("gmpd_isolated_queue_length") == 4
     assert daemon.value("gmpd_isolated_workers_started_total") == 17
+
+
+def test_hosts_have_series_of_their_own(daemon: Daemon) -> None:
+    serves, refused = "tcp://10.0.0.2:4001", "tcp://10.0.0.3:4001"
+    assert daemon.value("gmpd_host_up", host=serves) == 1
+    assert daemon.value("gmpd_host_up", host=refused) == 0
+    assert daemon.value("gmpd_host_cores", host=serves) == 8
+    assert daemon.value("gmpd_host_started_jobs", host=serves) == 17
+    del daemon.snapshot["cluster"]
+    assert daemon.value("gmpd_host_up", host=serves) is None

@@ -35,6 +35,12 @@ async def ps(ask: Questions, _params: shapes.NoParams) -> shapes.Ps:
     return shapes.Ps(age_s=reading.age_s, up=reading.up, ps=status.ps)
 
 
+async def hosts(ask: Questions, _params: shapes.NoParams) -> shapes.Hosts:
+    """The hosts of the cluster: cores, state, jobs, and why one takes no work."""
+    reading, status = await ask.snapshot()
+    return shapes.Hosts(age_s=reading.age_s, up=reading.up, cluster=status.cluster)
+
+
 async def one_p(ask: Questions, params: shapes.OfP) -> shapes.OneP:
     """One P."""
     reading, status = await ask.snapshot()

@@ -87,6 +87,7 @@ async def document(_params: shapes.NoParams) -> dict[str, Any]:
 ROUTES: Final = (
     Route("GET", "/snapshot", handlers.snapshot),
     Route("GET", "/ps", handlers.ps),
+    Route("GET", "/hosts", handlers.hosts),
     Route("GET", "/ps/{p}", handlers.one_p),
     Route("GET", "/ps/{p}/gs/{id}", handlers.one_g),
     Route("GET", "/gs", handlers.gs),

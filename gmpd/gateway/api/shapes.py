@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct, field
 
 from gmpd.job import PRIORITY_MAX, RETRIES_MAX, SECONDS_MAX, TEXT_MAX
-from gmpd.status import PStatus, Status
+from gmpd.status import Cluster, PStatus, Status
 
 #: Rows of one answer.
 PAGE_MAX = 500
@@ -186,6 +186,14 @@ class Ps(Answer):
     age_s: float
     up: bool
     ps: list[PStatus]
+
+
+class Hosts(Answer):
+    """The engine of the cluster, and its hosts."""
+
+    age_s: float
+    up: bool
+    cluster: Cluster
 
 
 class OneP(Answer):
