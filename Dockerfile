@@ -5,8 +5,14 @@
 FROM python:3.13-slim-bookworm AS build
 RUN python -m venv /opt/gmpd
 ENV PATH=/opt/gmpd/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The core is compiled, or the build fails; the compiler stays in this stage. --build-arg GMPD_PURE=1
+# takes pure Python, and no compiler.
+ARG GMPD_PURE=0
+RUN test "$GMPD_PURE" = 1 \
+ || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; }
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY .build .build
 COPY gmpd gmpd
 # Packages that jobs import: --build-arg EXTRA="pandas sqlalchemy".
 ARG EXTRA=""
