@@ -157,7 +157,7 @@ def hear_and_sleep(frame: bytes) -> None:
     """Have the worker read a frame as if the coordinator had sent it."""
     worker = _worker()
     frames = iter([[memoryview(frame)], None])
-    worker.link.recv = lambda expected: next(frames)
+    worker.link.recv = lambda: next(frames)
     worker.loop.call_soon_threadsafe(worker.on_readable)
     time.sleep(60)
 

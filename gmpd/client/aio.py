@@ -57,6 +57,7 @@ class AsyncClient(
 
     #: Whether a link was opened.
     _hooked = False
+    _has_lane = False  # its loop watches the link alone
     #: Once it is connected.
     unpickle_threads: UnpickleThreads
 

@@ -57,6 +57,8 @@ class ClientConnection(metaclass=Documented):
     _forced: Options | None = None
     #: It exchanges plain data only, so that versions of Python and pickle do not matter.
     _plain = False
+    #: Whether its threads watch a lane (``netpoll.lane``).
+    _has_lane = True
     _role = "client"
     _daemon: PrivateDaemon | None = None
     #: For a daemon on another machine.
@@ -204,6 +206,8 @@ class ClientConnection(metaclass=Documented):
         key = self._key
         curve = None if key is None else CurveKeys(key.server, key.secret)
         self._link = Dealer(network, self.endpoint, keys=curve)
+        if self._has_lane:
+            self._core.info["lane"] = self._link.offer_lane()
         self._link.send(self._core.hello())
 
     def _drop_link(self) -> None:
@@ -243,10 +247,11 @@ class ClientConnection(metaclass=Documented):
     def _send_out(self) -> bool:
         """Send all that may be sent; returns whether a message has arrived meanwhile."""
         link = self._link
+        edge = False
         with DEFER_SIGNALS:
             for frames in self._core.take_outgoing():
-                link.send(frames)
-            return link.readable
+                edge = link.send(frames) or edge
+            return edge and link.readable
 
     def _pump(self, expected: bool = False) -> None:
         """Send and read until neither is possible, as the descriptor reports edges only.
@@ -339,6 +344,7 @@ class ClientConnection(metaclass=Documented):
             case Step.LINK:
                 self._inbox.clear()
                 self._relink()
+                core.info.pop("lane", None)  # this link does without
                 self._link.send(core.reopen())
             case Step.GIVE_UP:
                 self._outage = None

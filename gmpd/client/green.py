@@ -101,6 +101,7 @@ class Client(_Client):
     """``gmpd.Client`` for greenlets. All of them in one thread."""
 
     _woken = False
+    _has_lane = False  # its greenlets watch the link alone
     #: The greenlet that waits for the next turn, and until when.
     _timer: Any = None
     _timer_at = 0.0

@@ -253,7 +253,8 @@ class Session(ClientConnection):
                 if self._stopping:
                     return
                 self._busy_polling = True
-                self._epoll.modify(link.fd, 0)
+                for fd in link.fds:
+                    self._epoll.modify(fd, 0)
             try:
                 while self._poll_once() and not future.done() and time.perf_counter_ns() < end:
                     os.sched_yield()  # those that it waits for may need this core
@@ -262,7 +263,8 @@ class Session(ClientConnection):
                 with self._core_lock:
                     self._busy_polling = False
                     if not self._stopping:
-                        self._epoll.modify(link.fd, select.EPOLLIN)
+                        for fd in link.fds:
+                            self._epoll.modify(fd, select.EPOLLIN)
                         left = self._requests or core.unsent or core.wants_link
                         if left or (not asked and link.readable):
                             self._wake_io()
@@ -412,6 +414,7 @@ class Session(ClientConnection):
             self._drop_link()
             raise
         self._liveness.pid = self._core.welcome.info.pid
+        self._link.open_lane(self._core.welcome.info.lane)
         self._forced = PLAIN if self._core.is_plain else None
         self._start_io()
 
@@ -437,7 +440,7 @@ class Session(ClientConnection):
                 " use `from gmpd.client.green import Client`"
             )
         self._epoll = select.epoll()
-        for fd in (self._eventfd.fileno(), self._link.fd, self._link.monitor_fd):
+        for fd in (self._eventfd.fileno(), *self._link.fds, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
         # The thread owns objects that close themselves in a finalizer: the client may be revived.
         owned = (self._eventfd, self._link, self._network, self._daemon)
@@ -485,8 +488,8 @@ class Session(ClientConnection):
 
     def _relink(self) -> None:
         link, epoll = self._link, self._epoll
-        epoll.unregister(link.fd)
-        epoll.unregister(link.monitor_fd)
+        for fd in (*link.fds, link.monitor_fd):
+            epoll.unregister(fd)
         link.renew()
         epoll.register(link.fd, select.EPOLLIN)
         epoll.register(link.monitor_fd, select.EPOLLIN)

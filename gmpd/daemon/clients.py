@@ -25,7 +25,7 @@ from gmpd.daemon.network_clients import NetworkClients
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import NotAllowed, ProtocolError
 from gmpd.keys import AllowedClient, Role
-from gmpd.netpoll import Connection, NetworkPeer, Router
+from gmpd.netpoll import Connection, Lane, NetworkPeer, Router
 from gmpd.protocol import Refusal
 from gmpd.sched import events
 from gmpd.sched.records import Session, earliest
@@ -108,19 +108,30 @@ class Clients:
             received = router.recv(expected=not n) if traffic.bytes_in < enough else None
             if received is None:
                 return
-            peer, frames = received
-            try:
-                message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
-                traffic.count_in(message, frames)
-                if router is self._router:
-                    self._heard(peer, message, frames[1:])
-                else:
-                    self._heard_over_network(peer, message, frames[1:])
-            except ProtocolError as error:
-                self._sched.counters.dropped["bad_client_message"] += 1
-                self._refuse(peer, Refusal.MALFORMED, str(error))
-            except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
-                self._failed(peer, frames[0], error)
+            self._take(router, *received)
+
+    def receive_lane(self, lane: Lane) -> None:
+        """Take a turn's worth of messages that have come over a lane."""
+        router = self._router
+        for _ in range(MESSAGES_PER_TURN):
+            received = router.recv_lane(lane)
+            if received is None:
+                return
+            self._take(router, *received)
+
+    def _take(self, router: Router, peer: bytes, frames: list[Any]) -> None:
+        try:
+            message = protocol.unpack(frames[0], protocol.FROM_CLIENT, len(frames) - 1)
+            self._traffic.count_in(message, frames)
+            if router is self._router:
+                self._heard(peer, message, frames[1:])
+            else:
+                self._heard_over_network(peer, message, frames[1:])
+        except ProtocolError as error:
+            self._sched.counters.dropped["bad_client_message"] += 1
+            self._refuse(peer, Refusal.MALFORMED, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+            self._failed(peer, frames[0], error)
 
     @property
     def _over_network(self) -> NetworkClients:
@@ -276,7 +287,11 @@ class Clients:
                 self._over_network.greeted(peer, client)
         self._router_of(peer).identified()
         welcome = self.welcome(version)
-        self.send(peer, welcome if client is None else self._for_network(welcome, client))
+        if client is not None:
+            welcome = self._for_network(welcome, client)
+        elif message.info.lane:
+            welcome = with_lane(welcome, self._router.open_lane(message.info.lane))
+        self.send(peer, welcome)
 
     def _open(self, peer: bytes, message: protocol.Hello, owner: str) -> Session:
         sched, info = self._sched, message.info
@@ -378,6 +393,7 @@ class Clients:
 
     def _forget(self, peer: bytes) -> Session | None:
         self._admins.discard(peer)
+        self._router.drop_lane(peer)
         if isinstance(peer, NetworkPeer):
             self._over_network.left(peer)
         self.durable.forget(peer)
@@ -385,6 +401,12 @@ class Clients:
 
     def _close(self, session: Session, now: int) -> None:
         self._sched.handle(events.SessionClosed(session.sid), now)
+
+
+def with_lane(welcome: protocol.Welcome, name: bytes) -> protocol.Welcome:
+    """A Welcome that names this end of a lane."""
+    info = msgspec.structs.replace(welcome.info, lane=name)
+    return msgspec.structs.replace(welcome, info=info)
 
 
 def _kind(envelope: bytes) -> str:

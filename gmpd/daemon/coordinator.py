@@ -41,7 +41,7 @@ from gmpd.daemon.trace_dumps import TraceDumps
 from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.keys import KeyDirectory
-from gmpd.netpoll import Network, NetworkRouter, Poller, Router, ZapHandler
+from gmpd.netpoll import Lane, Network, NetworkRouter, Poller, Router, ZapHandler
 from gmpd.runtime.ring import SEARCH, TURN, Kind, Ring
 from gmpd.sched import instructions as do
 from gmpd.sched.events import Draining, TurnEnded
@@ -177,6 +177,9 @@ class Coordinator:
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
+        for side, link in ((self.clients, self._client_link), (self.workers, self._worker_link)):
+            link.watch_lane = partial(self._watch_lane, side)
+            link.unwatch_lane = self._unwatch_lane
         self._watch_connections(self._client_link, "clients", self.clients.someone_left)
         self._watch_connections(self._worker_link, "workers", self.workers.take_disconnects)
 
@@ -192,6 +195,12 @@ class Coordinator:
         )
         self.pool.on_bridge, self.pool.on_bridge_end = hosts.serves, hosts.ended
         return hosts
+
+    def _watch_lane(self, side: Clients | Workers, lane: Lane) -> None:
+        self._poller.add(partial(side.receive_lane, lane), lane.fd)
+
+    def _unwatch_lane(self, lane: Lane) -> None:
+        self._poller.remove(lane.fd)
 
     def _durable_jobs(self) -> DurableJobs:
         return DurableJobs(

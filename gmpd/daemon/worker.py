@@ -345,17 +345,14 @@ class Worker:
             leave_fork(1)
         data = protocol.pack(message)
         self.shm.sends()
-        self.link.send([data, *frames])
-        if self.link.readable:  # the send consumed the descriptor's edge
+        if self.link.send([data, *frames]) and self.link.readable:  # it has consumed the edge
             self.loop.p_callbacks.soon(self.on_readable)
 
     # -- the wire in -------------------------------------------------------------------------------
 
-    def on_readable(self) -> None:
-        """Take every message that waits."""
-        expected = True
-        while (frames := self.link.recv(expected=expected)) is not None:
-            expected = False
+    def on_readable(self, recv: Callable[[], list[Any] | None] | None = None) -> None:
+        """Take every message that waits, or all that ``recv`` gives."""
+        for frames in iter(recv or self.link.recv, None):
             try:
                 self._handle(protocol.unpack(frames[0], protocol.TO_WORKER), frames[1:])
                 self.shm.took()
@@ -390,11 +387,10 @@ class Worker:
             case protocol.Cancel(tokens):
                 self._report(self.withheld.end(tokens))
                 self._cancel(tokens)
-            case protocol.Withhold(tokens, on):
-                if on:
-                    self.withheld.begin(self.attempts.keys() & set(tokens))
-                else:
-                    self._report(self.withheld.end(tokens))
+            case protocol.Withhold(tokens, True):
+                self.withheld.begin(self.attempts.keys() & set(tokens))
+            case protocol.Withhold(tokens):
+                self._report(self.withheld.end(tokens))
             case protocol.Ask():
                 self._send(answer(message, self.loop.p, self.p, self.attempts))
             case protocol.StealChildren(n):
@@ -415,8 +411,9 @@ class Worker:
                     self.attempts[token].pull(n)
             case protocol.Stop(drain):
                 self._stop(drain)
-            case protocol.Welcome():
-                pass
+            case protocol.Welcome(info=info):
+                if (fd := self.link.open_lane(info.lane)) is not None:
+                    self.loop.p_callbacks.reader(fd, partial(self.on_readable, self.link.recv_lane))
             case protocol.Refused(reason=reason):
                 refusal = SystemExit(f"the coordinator refused this worker: {reason}")
                 self.loop.interrupt(refusal)
@@ -532,6 +529,7 @@ class Worker:
             "pid": os.getpid(),
             "secret": settings["secret"],
             "serves": serves,
+            "lane": self.link.offer_lane() if serves else b"",
             **self._found,
         }
         return protocol.hello("worker", b"", info)

@@ -23,7 +23,7 @@ from gmpd.daemon.registry import Registry
 from gmpd.daemon.supervisor import WorkerProcess
 from gmpd.daemon.traffic import BYTES_PER_TURN, Traffic
 from gmpd.errors import ProtocolError
-from gmpd.netpoll import Router
+from gmpd.netpoll import Lane, Router
 from gmpd.sched import events
 from gmpd.sched.leavers import p_of
 from gmpd.sched.records import PRecord
@@ -81,21 +81,32 @@ class Workers:
             received = self._router.recv(expected=not n)
             if received is None:
                 return False
-            peer, frames = received
-            try:
-                message = protocol.unpack(frames[0], protocol.FROM_WORKER, len(frames) - 1)
-                traffic.count_in(message, frames)
-                self._heard(peer, message, frames[1:])
-            except ProtocolError as error:
-                self._sched.counters.dropped["bad_worker_message"] += 1
-                self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
-                self._replace(peer, str(error))
-            except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
-                worker = self._processes.get(peer)
-                whose = "an unknown worker" if worker is None else str(worker)
-                self._faults.failed(whose, f"a message of {whose}", error)
-                self._replace(peer, f"{type(error).__name__}: {error}")
+            self._take(*received)
         return True
+
+    def receive_lane(self, lane: Lane) -> bool:
+        """Take a turn's worth of messages that have come over a lane; whether there may be more."""
+        for _ in range(MESSAGES_PER_TURN):
+            received = self._router.recv_lane(lane)
+            if received is None:
+                return False
+            self._take(*received)
+        return True
+
+    def _take(self, peer: bytes, frames: list[Any]) -> None:
+        try:
+            message = protocol.unpack(frames[0], protocol.FROM_WORKER, len(frames) - 1)
+            self._traffic.count_in(message, frames)
+            self._heard(peer, message, frames[1:])
+        except ProtocolError as error:
+            self._sched.counters.dropped["bad_worker_message"] += 1
+            self._warn_dropped(time.monotonic_ns(), "dropped a message of a worker: %s", error)
+            self._replace(peer, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+            worker = self._processes.get(peer)
+            whose = "an unknown worker" if worker is None else str(worker)
+            self._faults.failed(whose, f"a message of {whose}", error)
+            self._replace(peer, f"{type(error).__name__}: {error}")
 
     def _replace(self, peer: bytes, why: str) -> None:
         """End a worker one of whose messages was not handled: its outcomes may be lost, and their
@@ -217,7 +228,13 @@ class Workers:
         self._processes[peer] = worker
         self._router.identified()
         worker.heard()
-        self._send(worker, self._welcome())
+        welcome = self._welcome()
+        if info.lane:
+            info_back = msgspec.structs.replace(
+                welcome.info, lane=self._router.open_lane(info.lane)
+            )
+            welcome = msgspec.structs.replace(welcome, info=info_back)
+        self._send(worker, welcome)
         if serves:
             self._pool.ready(worker)
 
@@ -259,6 +276,10 @@ class Workers:
         """It has died: read the messages that it sent before the outcomes in its shared memory."""
         while self.receive():
             pass
+        if (lane := self._router.lane_of(worker.peer)) is not None:
+            while self.receive_lane(lane):
+                pass
+            self._router.drop_lane(worker.peer)
         self._processes.pop(worker.peer, None)
         for other in self._processes.values():
             self._send(other, protocol.Lost(worker.of_p, worker.epoch))

@@ -13,6 +13,7 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 from __future__ import annotations
 
 from gmpd.netpoll.curve import CurveKeys, new_secret, public_of
+from gmpd.netpoll.lane import Lane
 from gmpd.netpoll.links import Dealer, Router, probe
 from gmpd.netpoll.monitor import Connection
 from gmpd.netpoll.poller import Poller, Source
@@ -26,6 +27,7 @@ __all__ = [
     "Dealer",
     "Frame",
     "Frames",
+    "Lane",
     "Network",
     "NetworkPeer",
     "NetworkRouter",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
 from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.netpoll.curve import CurveKeys, be_client, be_server
 from gmpd.netpoll.files import inode_at, remove_file
+from gmpd.netpoll.lane import LANES_MAX, Lane, new_lane
 from gmpd.netpoll.monitor import (
     BAD_HANDSHAKE,
     BAD_KEY,
@@ -54,6 +56,13 @@ BACKLOG = 32
 RECONNECT_MAX_MS = 500
 
 
+class Single(NamedTuple):
+    """The frame of a message that came over a lane, as ``Dealer.take`` gives it."""
+
+    buffer: bytes
+    more: bool = False
+
+
 class Dealer:
     """The connecting end of a link: clients and workers. Not for two threads at once.
 
@@ -74,7 +83,37 @@ class Dealer:
         self._linger_ms = linger_ms
         self._keys = keys
         self.endpoint = endpoint
+        #: The second way of small messages, if there is one.
+        self.lane: Lane | None = None
+        #: Messages that were taken and not returned.
+        self._ready: deque[list[Any]] = deque()
         self._open(0)
+
+    def offer_lane(self) -> bytes:
+        """The name of this end of a lane, to be in the message that is sent next, the first one;
+        empty where there can be none."""
+        self.lane = new_lane(self.endpoint) if self.endpoint.startswith("ipc://") else None
+        return b"" if self.lane is None else self.lane.name
+
+    def open_lane(self, name: bytes) -> int | None:
+        """The first message that has come names the other end; the descriptor of the lane, to be
+        watched beside the link's, or None if there is no lane."""
+        lane = self.lane
+        if lane is not None and lane.connect(name) and lane.greet():
+            return lane.fd
+        self._drop_lane()
+        return None
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors by which messages are told."""
+        return (self.fd,) if self.lane is None else (self.fd, self.lane.fd)
+
+    def _drop_lane(self) -> None:
+        lane, self.lane = self.lane, None
+        self._ready.clear()
+        if lane is not None:
+            lane.close()
 
     def _open(self, pause_max_ms: int) -> None:
         socket = self._network.context.socket(zmq.DEALER)
@@ -106,18 +145,41 @@ class Dealer:
         self.close()
         self._open(RECONNECT_MAX_MS)
 
-    def send(self, frames: Frames) -> None:
-        """Queue one message; never blocks (there is no limit here, the window is the limit)."""
+    def send(self, frames: Frames) -> bool:
+        """Queue one message; never blocks (there is no limit here, the window is the limit).
+        Whether ``readable`` has to be looked at again."""
+        lane = self.lane
+        if lane is not None:
+            if len(frames) == 1 and lane.send(frames[0]):
+                return False
+            lane.sent += 1
         send_frames(self._send, frames)
+        return True
 
     def recv(self, *, expected: bool = False) -> list[Any] | None:
         """One message, or None when none waits. ``expected``: as of ``Router.recv``."""
-        if not expected and not self.readable:
+        if (frames := self.recv_lane()) is not None:
+            return frames
+        if not expected and not is_readable(self._socket):
             return None
         try:
-            return recv_rest(self._socket)
+            frames = recv_rest(self._socket)
         except zmq.Again:
             return None
+        if self.lane is not None:
+            self._ready.extend([data] for data in self.lane.take_all())
+            self._ready.append(frames)
+            self.lane.heard += 1
+            return self._ready.popleft()
+        return frames
+
+    def recv_lane(self) -> list[Any] | None:
+        """One message, if it has come over the lane."""
+        if self._ready:
+            return self._ready.popleft()
+        if self.lane is None or (data := self.lane.take()) is None:
+            return None
+        return [data]
 
     def take(self, inbox: deque[Any]) -> None:
         """Append the frames of one message; each has ``.buffer``, and ``.more`` if another follows.
@@ -125,21 +187,31 @@ class Dealer:
         One C call moves a frame, so an exception thrown into this thread (Ctrl-C) finds it still in
         libzmq or already in ``inbox``: it is not lost between the two.
         """
-        waiting = self._waiting
+        lane, waiting = self.lane, self._waiting
+        if lane is not None and (data := lane.take()) is not None:
+            inbox.append(Single(data))
+            return
         try:
             inbox.extend(islice(waiting, 1))
             while inbox and inbox[-1].more:
                 inbox.extend(islice(waiting, 1))
         except zmq.Again:  # it costs 8 us: ``readable`` is asked before, for 2
-            pass
+            return
+        if lane is not None and inbox:
+            if older := lane.take_all():
+                inbox.extend(map(Single, older))
+                inbox.rotate(len(older))
+            lane.heard += 1
 
     @property
     def readable(self) -> bool:
         """Whether a message waits: to be asked after every other call before sleeping on ``fd``."""
+        if self._ready or (self.lane is not None and self.lane.has_message()):
+            return True
         return is_readable(self._socket)
 
     def wait(self, timeout_s: float) -> bool:
-        """Block this thread until a message waits; for a day at most."""
+        """Block this thread until a message waits; for a day at most. Before a lane is open."""
         return bool(self._socket.poll(wait_ms(timeout_s)))
 
     def take_disconnect(self) -> bool:
@@ -159,6 +231,7 @@ class Dealer:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; sent messages are still delivered for up to ``linger_ms``."""
+        self._drop_lane()
         if not self._socket.closed:
             self._socket.disable_monitor()
             self._monitor.close(0)
@@ -201,6 +274,13 @@ class Router:
         self._socket = socket
         self._send = sender_of(socket)
         self._last: memoryview | None = None
+        self._last_peer = b""
+        #: The lanes by peer. These two watch a lane's descriptor, for as long as it is there.
+        self._lanes: dict[bytes, Lane] = {}
+        self.watch_lane: Callable[[Lane], object] | None = None
+        self.unwatch_lane: Callable[[Lane], object] = _nothing
+        #: Messages that were taken and not returned.
+        self._ready: deque[tuple[bytes, list[Any]]] = deque()
         self._disconnects = 0
         self.fd = number_of(socket, zmq.FD)
         self.stirred = True
@@ -238,8 +318,46 @@ class Router:
         self._bound = inode_at(self.endpoint)
         self.stirred = True
 
+    def open_lane(self, name: bytes) -> bytes:
+        """The sender of the last message, its first one, has named its end of a lane: the name of
+        this end, to be in the message that is sent to it next; empty if there is to be none."""
+        if not name or self.watch_lane is None or len(self._lanes) >= LANES_MAX:
+            return b""
+        lane = new_lane(self.endpoint, heard=1)
+        if lane is None or self._last_peer in self._lanes:
+            return b""
+        if not lane.connect(name):
+            lane.close()
+            return b""
+        lane.peer, lane.frame = self._last_peer, self._last
+        self._lanes[lane.peer] = lane
+        self.watch_lane(lane)
+        return lane.name
+
+    def lane_of(self, peer: bytes) -> Lane | None:
+        """The lane of a peer, if it has one."""
+        return self._lanes.get(peer)
+
+    def drop_lane(self, peer: bytes) -> None:
+        """A peer's lane, if it has one, is not needed any more."""
+        if (lane := self._lanes.pop(peer, None)) is not None:
+            self.unwatch_lane(lane)
+            lane.close()
+
+    def recv_lane(self, lane: Lane) -> tuple[bytes, list[Any]] | None:
+        """One message that has come over a lane, or None."""
+        data = lane.take() if lane.is_open or lane.greet() else None
+        if data is None:
+            return None
+        self._last, self._last_peer = lane.frame, lane.peer
+        return lane.peer, [data]
+
     def send(self, peer: bytes, frames: Frames) -> bool:
         """Queue one message for a peer; False when it is not there any more."""
+        if self._lanes and (lane := self._lanes.get(peer)) is not None:
+            if len(frames) == 1 and lane.send(frames[0]):
+                return True
+            lane.sent += 1
         self.stirred = True
         try:
             self._send(peer, MORE, True)
@@ -258,6 +376,8 @@ class Router:
         """
         # Asking is 2 us, a system call among them; an Again raised and caught is 8, and would be in
         # every turn if none were asked before the last.
+        if self._ready:
+            return self._ready.popleft()
         if not expected and not self.readable:
             return None
         self.stirred = True
@@ -267,12 +387,26 @@ class Router:
         except zmq.Again:
             return None
         frames = recv_rest(self._socket)
-        self._last = frames[0]
+        self._last, self._last_peer = frames[0], peer
+        if self._lanes and (lane := self._lanes.get(peer)) is not None:
+            return self._in_order(lane, frames)
         return peer, frames
+
+    def _in_order(self, lane: Lane, frames: list[Any]) -> tuple[bytes, list[Any]]:
+        """A message has come over ZeroMQ from a peer with a lane: the first of all that come."""
+        peer, ready = lane.peer, self._ready
+        ready.extend((peer, [data]) for data in lane.take_all())
+        ready.append((peer, frames))
+        lane.heard += 1
+        if lane.is_held:
+            ready.extend((peer, [data]) for data in lane.take_all())
+        return ready.popleft()
 
     @property
     def readable(self) -> bool:
         """Whether a message waits; see ``Source``."""
+        if self._ready:
+            return True
         found = is_readable(self._socket)
         self.stirred = found
         return found
@@ -323,11 +457,17 @@ class Router:
 
     def close(self, linger_ms: int = 0) -> None:
         """Close and remove the socket's file; sent messages have ``linger_ms`` to leave."""
+        for peer in list(self._lanes):
+            self.drop_lane(peer)
         if not self._socket.closed:
             if self.monitor is not None:
                 self.monitor.close()
             self._socket.close(linger_ms)
         remove_file(self.endpoint)
+
+
+def _nothing(_lane: Lane) -> None:
+    pass
 
 
 def _bind_private(socket: zmq.Socket[bytes], endpoint: str) -> None:

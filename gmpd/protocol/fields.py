@@ -260,6 +260,8 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     name: str = ""
     waits: bool = False
     plain: bool = False
+    #: Its end of a lane (``netpoll.lane``), if it has one.
+    lane: Annotated[bytes, Meta(max_length=8)] = b""
     #: It wants to be told how far its jobs are.
     progress: bool = False
     #: Of a worker: its P and epoch, 32 bytes that only the spawned process was given, and whether
@@ -285,6 +287,8 @@ class DaemonInfo(Struct, kw_only=True, omit_defaults=True, gc=False):
     #: only.
     role: str = ""
     plain: bool = False
+    #: The daemon's end of a lane, if the peer's Hello named one.
+    lane: bytes = b""
 
 
 class Options(

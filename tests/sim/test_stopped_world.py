@@ -215,6 +215,12 @@ class World:
         peer, message = self.inbox.popleft()
         return peer, [protocol.pack(message)]
 
+    def lane_of(self, peer: bytes) -> Any:
+        return None
+
+    def drop_lane(self, peer: bytes) -> None:
+        pass
+
     def send(self, to: Any, what: Any, _frames: Any = ()) -> bool:
         """To a worker's socket, or to the client."""
         if isinstance(what, list):

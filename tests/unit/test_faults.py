@@ -58,6 +58,9 @@ class FakeRouter:
     def identified(self) -> None:
         pass
 
+    def drop_lane(self, peer: bytes) -> None:
+        pass
+
     def last_connection(self) -> Connection:
         return Connection(int(self._last), 0)
 
