@@ -37,9 +37,12 @@ WINDOW_BYTES = 16 << 20
 #: beyond which even these are too many.
 WINDOW_CHUNKS = 64
 WINDOW_ITEMS_MAX = 1 << 18
-#: Chunks that are out until it is known how long an item takes, or as long as they are too small: a
-#: thousand of one item cost more than a hundred thousand trivial items in larger ones.
+#: Chunks that are out until it is known how long an item takes: a thousand of one item cost more
+#: than a hundred thousand trivial items in larger ones.
 PROBES = 16
+#: Chunks that are out while the items are quick and the next chunks will be larger: enough for a
+#: millisecond.
+GROWING = 4
 #: The time that an automatic chunk should take, in microseconds: long beside a round trip, short
 #: enough for stealing to spread.
 CHUNK_US = 3_000
@@ -93,8 +96,8 @@ class Sizer:
         #: Chunks that have come back.
         self._seen = 0
         self._item_bytes = 0.0
-        #: Chunks are small as the duration of an item is not known yet, or of too few.
-        self.probing = self._auto
+        #: How many may be out, as the duration of an item is not known yet, or of too few.
+        self.chunks = PROBES if self._auto else None
 
     @property
     def item_bytes(self) -> float:
@@ -119,7 +122,8 @@ class Sizer:
         self.size = min(wanted, items * GROWTH)
         self._seen += 1
         # A quick item may have been interrupted: it takes a few to know.
-        self.probing = self.size < wanted or (self._seen < PROBES and ran_us < CHUNK_US)
+        probing = self._seen < PROBES and ran_us < CHUNK_US
+        self.chunks = GROWING if self.size < wanted else PROBES if probing else None
 
 
 _PER_ATTEMPT = frozenset({"isolate", "timeout", "kill_after", "retries", "limit", "expires"})
@@ -226,7 +230,8 @@ class Plan:
             full = items > self._window(items) and (
                 chunks >= WINDOW_CHUNKS or items > WINDOW_ITEMS_MAX
             )
-        full = full or (self._sizer.probing and chunks >= PROBES)
+        most = self._sizer.chunks
+        full = full or (most is not None and chunks >= most)
         return 0 if self.out and full else size
 
     def _window(self, items: int) -> int:

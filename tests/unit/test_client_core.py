@@ -449,14 +449,19 @@ def test_automatic_chunks_grow_to_some_milliseconds() -> None:
 
 def test_few_chunks_are_out_until_it_is_known_how_long_an_item_takes() -> None:
     sizer = Sizer("auto", None, False)
-    assert sizer.probing is True
+    assert sizer.chunks == PROBES
     sizer.learn(1, 600)
-    assert (sizer.size, sizer.probing) == (5, True), "it may have been interrupted"
-    sizer.learn(5, CHUNK_US)
-    assert (sizer.size, sizer.probing) == (5, False), "it was not"
+    assert (sizer.size, sizer.chunks) == (5, PROBES), "it may have been interrupted"
+    long = Sizer("auto", None, False)
+    long.learn(1, 600)
+    long.learn(5, CHUNK_US)
+    assert long.chunks is None, "it was not interrupted"
+    quick = Sizer("auto", None, False)
+    quick.learn(1, 1)
+    assert (quick.size, quick.chunks) == (16, 4), "the next ones will be larger"
     long = Sizer("auto", None, False)
     long.learn(1, CHUNK_US)
-    assert not long.probing, "no chunk needs to be larger, and others may be idle"
+    assert long.chunks is None, "no chunk needs to be larger, and others may be idle"
 
 
 def test_the_time_of_an_item_is_that_of_large_chunks() -> None:
