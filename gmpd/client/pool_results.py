@@ -222,6 +222,8 @@ class IMapIterator:
         return self
 
     def __next__(self) -> Any:
+        for item in self._items:  # of a chunk, most of the time
+            return item
         return self.next()
 
     def __del__(self) -> None:

@@ -37,6 +37,7 @@ from gmpd.bykey import Limit
 from gmpd.client.futures import JobFuture
 from gmpd.codec import diagnose
 from gmpd.errors import Unserializable
+from gmpd.runtime.log_records import worker_p
 
 #: Seconds after which a pool that no Parallel uses ends, as loky's.
 IDLE_S = 300.0
@@ -91,7 +92,7 @@ class GmpdBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         if n_jobs is None:
             return 1
         if self.nesting_level:
-            if n_jobs != 1:
+            if n_jobs != 1 and not worker_p():
                 text = "gmpd-backed parallel loops cannot be nested below others, setting n_jobs=1"
                 warnings.warn(text, stacklevel=3)
             return 1

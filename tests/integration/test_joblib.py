@@ -40,10 +40,7 @@ def test_parallel_in_its_ways() -> None:
         def nested(x):
             backend, _ = get_active_backend()
             inner = Parallel(n_jobs=2)(delayed(square)(x) for _ in range(2))
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                alone = Parallel(2, backend="gmpd")._effective_n_jobs()
-            explicit = alone, "cannot be nested" in str(told[0].message)
+            explicit = Parallel(2, backend="gmpd")._effective_n_jobs()
             return type(backend).__name__, inner, explicit, os.environ["OMP_NUM_THREADS"]
 
         with joblib.parallel_config("gmpd", n_jobs=2):
@@ -64,6 +61,13 @@ def test_parallel_in_its_ways() -> None:
         with joblib.parallel_config("gmpd", n_jobs=2, **first):
             print(set(Parallel()(delayed(getattr)(os, "told") for _ in range(4))))
         print(os.environ.get("OMP_NUM_THREADS"), joblib.effective_n_jobs(1))
+
+        def below(x):
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                return Parallel(2, backend="gmpd")._effective_n_jobs(), str(told[0].message)
+
+        print(Parallel(2, backend="threading")(delayed(below)(i) for i in range(1)))
     """
     assert lines_of(program, "joblib", "numpy") == [
         "[0, 1, 4, 9, 16]",
@@ -73,10 +77,11 @@ def test_parallel_in_its_ways() -> None:
         "{('memmap', False, 200000.0)}",
         "{('memmap', True, 200000.0)}",
         "{('ndarray', True, 200000.0)}",
-        "{\"('ThreadingBackend', [9, 9], (1, True), '1')\"}",
+        "{\"('ThreadingBackend', [9, 9], 1, '1')\"}",
         "{'3'}",
         "{7}",
         "None 1",
+        "[(1, 'gmpd-backed parallel loops cannot be nested below others, setting n_jobs=1')]",
     ]
 
 
