@@ -59,6 +59,9 @@ def missing(name: str, purpose: str) -> str:
 running_loop: Callable[[], Any] = _take(
     "asyncio", "_get_running_loop", "finding the P of the caller"
 )
+#: Up to 3.11: the key in a thread's dict of what ``set_running_loop`` puts there, a new object each
+#: time. Asking for the loop costs a system call there, as it is another one in a fork.
+RUNNING_LOOP: Final = "__asyncio_running_event_loop__"
 #: Set it. Since 3.14 the current task is seen only while its loop is the running one.
 set_running_loop: Callable[[Any], None] = _take(
     "asyncio", "_set_running_loop", "showing P to asyncio"
@@ -384,6 +387,7 @@ __all__ = [
     "FIRST_STEP",
     "PENDING",
     "RUNNING",
+    "RUNNING_LOOP",
     "SelectorEventLoop",
     "absent",
     "all_tasks",

@@ -38,6 +38,11 @@ def resume(context: Any, coro: Any) -> Any:
     raise NotImplementedError
 
 
+def taken(result: Any) -> Any:
+    """The result of ``resume``; what the coroutine raised is raised."""
+    raise NotImplementedError
+
+
 def returned() -> Any:
     """The value of the coroutine that has just ended."""
     raise NotImplementedError
@@ -53,11 +58,36 @@ def set_class(g: Any, kind: type) -> None:
     raise NotImplementedError
 
 
-def as_slots(kind: type, made: Any) -> None:
+def as_slots(kind: type, made: Any, *values: Any) -> None:
     """Let Python's bytecode read the fields of a compiled class as fast as slots, which the class
     has otherwise."""
 
 
+def is_function(fn: Any) -> bool:
+    """Whether ``flags_of`` is for it."""
+    raise NotImplementedError
+
+
 def flags_of(fn: Any) -> int:
-    """The flags of a function's code; AttributeError if it has none."""
+    """The flags of a function's code."""
+    raise NotImplementedError
+
+
+def is_known() -> bool:
+    """Whether the running loop is the one of ``known_p``."""
+    raise NotImplementedError
+
+
+def known_p() -> Any:
+    """The P that was last told to ``know``."""
+    raise NotImplementedError
+
+
+def know(p: Any) -> None:
+    """The running loop is that of ``p``."""
+    raise NotImplementedError
+
+
+def forget() -> None:
+    """The known loop was closed, or this is a fork."""
     raise NotImplementedError

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from heapq import heappush
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from gmpd import pythons
 from gmpd.runtime.batch import Batches
@@ -63,6 +63,8 @@ log = logging.getLogger(__name__)
 #: stacks in use.
 MAX_MS = 1000
 MAX_MS_MIN = 2
+#: Called when a loop was closed.
+AFTER_CLOSE: Final[list[Callable[[], None]]] = []
 
 
 def _check(max_ms: int) -> None:
@@ -315,6 +317,8 @@ class Loop(Face, metaclass=Sealed):
                 self.p.gc_controller.stop()
                 self.p.gc_controller = None
             self.p.deferred.clear()
+            for forget in AFTER_CLOSE:
+                forget()
 
     def _unwind(self) -> None:
         """The frames of Gs that have not ended are closed. They clean up, and may use what is at

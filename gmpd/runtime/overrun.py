@@ -14,10 +14,11 @@ import os
 import sys
 import time
 from functools import partial
+from inspect import CO_COROUTINE, CO_GENERATOR
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gmpd.runtime import coro
+from gmpd.runtime import step
 from gmpd.runtime.frames import frame_of
 from gmpd.runtime.handoffs import hogs
 from gmpd.runtime.step import CoroG
@@ -31,10 +32,13 @@ log = logging.getLogger(__name__)
 #: Where gmpd's own code is, and that of imports.
 _GMPD = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _IMPORT = "<frozen importlib"
+_RUNTIME = os.path.dirname(__file__) + os.sep
+#: Functions there that call steps.
+_CALLERS = frozenset({"_run_once", "_run_ready", "_run_own", "run_instrumented", "_step"})
 #: Frames of these say nothing about where a G is.
 _NOT_USERS = (os.path.dirname(os.__file__), "<frozen")
 #: Where ``_run`` is with which a step begins: of a G, of asyncio's Handle.
-_STEP_FILES = (coro.__file__, sys.modules[asyncio.Handle.__module__].__file__)
+_STEP_FILES = (step.__file__, sys.modules[asyncio.Handle.__module__].__file__)
 
 
 class Lasting(NamedTuple):
@@ -172,8 +176,14 @@ def _is_users(frame: FrameType | None) -> bool:
 
 
 def _begins_step(frame: FrameType) -> bool:
-    """Frames below it do not belong to the step."""
-    return frame.f_code.co_name == "_run" and frame.f_code.co_filename in _STEP_FILES
+    """Frames below it do not belong to the step, nor does it itself."""
+    code = frame.f_code
+    return (code.co_name == "_run" and code.co_filename in _STEP_FILES) or _runs_steps(frame)
+
+
+def _runs_steps(frame: FrameType) -> bool:
+    """Whether it is of a function from which steps are called: they have no frame if compiled."""
+    return frame.f_code.co_name in _CALLERS and frame.f_code.co_filename.startswith(_RUNTIME)
 
 
 def _is_users_file(file: str) -> bool:
@@ -186,11 +196,14 @@ def _is_in_step(frame: FrameType | None) -> bool:
     """Whether a thread runs a G or callback; else it is P's own business, or P is on its way to
     another M: the last step still stands as the current one then.
     """
-    while frame is not None and (name := frame.f_code.co_name) != "_run_once":
-        if name == "_run":  # of a G, or of asyncio's Handle
+    first = 0
+    while frame is not None and not _runs_steps(frame):
+        if frame.f_code.co_name == "_run":  # of a G, or of asyncio's Handle
             return True
+        first = frame.f_code.co_flags
         frame = frame.f_back
-    return False
+    # A compiled step has no frame: the G's coroutine is the first, and P's own business none.
+    return frame is not None and first & (CO_COROUTINE | CO_GENERATOR) != 0
 
 
 def innermost(frame: FrameType | None) -> str:

@@ -1,4 +1,5 @@
 from gmpd.runtime.members cimport as_slots
+from gmpd.sched.runq cimport RunQueue
 
 cdef class P:
     cdef public object aside
@@ -38,10 +39,11 @@ cdef class P:
     cdef public object plain_calls
     cdef public object polled_ns
     cdef public object preempt
+    cdef public object put_global
     cdef public object ready
     cdef public object ring
     cdef public object rounds
-    cdef public object runq
+    cdef public RunQueue runq
     cdef public object sleepers
     cdef public object stats
     cdef public object status_slots

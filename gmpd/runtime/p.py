@@ -220,6 +220,7 @@ class P:
         "plain_calls",
         "polled_ns",
         "preempt",
+        "put_global",
         "ready",
         "ring",
         "rounds",
@@ -246,6 +247,8 @@ class P:
 
     def _init_queues(self, p_callbacks: PCallbacks, runq: RunQueue) -> None:
         self.runq = runq
+        #: Called with each G that yields.
+        self.put_global = runq.global_.append
         #: asyncio's callbacks and tasks that are ready: asyncio's own deque.
         self.ready: deque[Any] = self.loop._ready
         #: gmpd's own callbacks, which any M with P runs.
@@ -350,4 +353,4 @@ def _wake(_m: M, wake: Callable[[], None]) -> None:
     wake()
 
 
-as_slots(P, P.__new__(P))  # type: ignore[possibly-undefined]
+as_slots(P, P.__new__(P), RunQueue())  # type: ignore[possibly-undefined]

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import CO_COROUTINE
+from os import register_at_fork
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,8 @@ from gmpd.runtime.allgs import FULL, AllGs
 from gmpd.runtime.coro import YIELD
 from gmpd.runtime.followed import follow
 from gmpd.runtime.g import PENDING, G
-from gmpd.runtime.internals import running_loop
-from gmpd.runtime.loop import Loop
+from gmpd.runtime.internals import RUNNING_LOOP, running_loop  # noqa: F401 - the .pxd uses it
+from gmpd.runtime.loop import AFTER_CLOSE, Loop
 from gmpd.runtime.m import current_loop, current_m
 from gmpd.runtime.p import P
 from gmpd.runtime.roots import is_job, root
@@ -30,11 +31,22 @@ else:
 if not cython.compiled:
     from contextvars import copy_context as current_context
 
-    from gmpd.runtime.interpreted import flags_of, note_maker
+    from gmpd.runtime.interpreted import (
+        flags_of,
+        forget,
+        is_function,
+        is_known,
+        know,
+        known_p,
+        note_maker,
+    )
 
     new: Callable[[type[G]], G] = object.__new__
 
 COMPILED: Final = cython.compiled
+if COMPILED:
+    register_at_fork(after_in_child=lambda: forget())
+    AFTER_CLOSE.append(lambda: forget())
 
 #: CPython has one object for each number up to this; of larger ones each use is 32 bytes.
 SMALL_MAX = 256
@@ -58,7 +70,7 @@ def this_loop(what: str) -> Loop:
     return loop
 
 
-def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
+def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:  # noqa: C901, PLR0915 - one frame
     """Start ``fn(*args, **kwargs)`` as a child G of this P; it runs next, after the caller waits or
     ends.
 
@@ -69,15 +81,20 @@ def go(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> G:
     In a job it may run in another worker. Then it ends with Unserializable if it returns what
     cannot be sent, such as a lock, a file or a generator. A method of an object stays home.
     """
-    loop = running_loop()
-    if type(loop) is not Loop:
-        return _go(fn, args, kwargs)
-    p: P = loop.p
+    if COMPILED and is_known():
+        p: P = known_p()
+    else:
+        loop = running_loop()
+        if type(loop) is not Loop:
+            return _go(fn, args, kwargs)
+        p = loop.p
+        if COMPILED:
+            know(p)
     if p.tracer is not None:
         return _go(fn, args, kwargs)
     # The same as below, written out: a child costs little more than its object.
     try:
-        flags = flags_of(fn) if COMPILED else fn.__code__.co_flags
+        flags = flags_of(fn) if COMPILED and is_function(fn) else fn.__code__.co_flags
     except AttributeError:
         return _go(fn, args, kwargs)
     g: G = new(G if flags & CO_COROUTINE else SyncG)

@@ -5,10 +5,12 @@ from gmpd.runtime.p cimport P
 from gmpd.sched.runq cimport RunQueue
 
 cdef extern from "Python.h":
-    int PyContext_Enter(object) except -1
-    int PyContext_Exit(object)
-    int PyIter_Send(object, object, PyObject **)
-    object steal "(PyObject *)" (PyObject *)
+    int PyContext_Enter(object) noexcept
+    int PyContext_Exit(object) noexcept
+    int PyIter_Send(object, object, PyObject **) noexcept
+    void Py_INCREF(object)
+    object taken "(PyObject *)" (PyObject *)
+    object steal "(PyObject *)" (PyObject *) noexcept
 
 cdef class Resumable(AnyCoroG):
     cdef public P _p
@@ -26,21 +28,21 @@ cdef object ENDED, end_value
 cdef dict current_tasks
 cdef object GOSCHED, SEND, Wait, CoroutineType
 
-cdef inline int checked(int status) except -1:
-    return status
-
-cdef inline object resume(object context, object coro):
+# It raises nothing by itself, so that no traceback shows it: ``taken`` of NULL is the error.
+cdef inline PyObject *resume(object context, object coro) noexcept:
     global end_value
     cdef PyObject *value = NULL
     cdef int status
-    PyContext_Enter(context)
+    if PyContext_Enter(context) < 0:
+        return NULL
     status = PyIter_Send(coro, None, &value)
-    checked(PyContext_Exit(context))
-    checked(status)
-    if status == 1:
-        return steal(value)
-    end_value = steal(value)
-    return ENDED
+    if PyContext_Exit(context) < 0 or status < 0:
+        return NULL
+    if status == 0:
+        end_value = steal(value)
+        value = <PyObject *>ENDED
+        Py_INCREF(ENDED)
+    return value
 
 cdef inline object returned():
     global end_value

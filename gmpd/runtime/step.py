@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 else:
     from gmpd.runtime import interpreted as cython
 if not cython.compiled:
-    from gmpd.runtime.interpreted import ENDED, resume, returned
+    from gmpd.runtime.interpreted import ENDED, resume, returned, taken
 
 else:
     #: The result of ``resume`` when the coroutine has ended.
@@ -127,7 +127,7 @@ class Resumable(AnyCoroG):
                     self._coro_or_args = coro
                     send = self._send = SEND if type(coro) is CoroutineType else send_other
                 if COMPILED and send is SEND:
-                    result = resume(self._context, coro)
+                    result = taken(resume(self._context, coro))
                 else:
                     result = self._context.run(send, coro, None)
             else:
@@ -152,7 +152,7 @@ class Resumable(AnyCoroG):
             if p.forked:
                 leave_fork(0)
             if result is GOSCHED:
-                p.runq.put_global(self)
+                (put := p.put_global)(self)  # noqa: F841 - so it is read as a slot
             elif result is None:
                 p.ready.append(self)
             elif isinstance(result, Wait) and result._loop is loop:  # else it says what is wrong

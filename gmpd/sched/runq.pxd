@@ -2,7 +2,7 @@ cdef class RunQueue:
     cdef public object runnext
     cdef public object ring
     cdef public object global_
-    cdef public object is_started, put_global
+    cdef public object is_started
     cdef public Py_ssize_t ring_max, procs, schedtick, inherited, global_picks, overflows
     cdef public bint inherit
     cpdef object get(self)

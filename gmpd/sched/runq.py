@@ -41,7 +41,6 @@ class RunQueue:
         "is_started",
         "overflows",
         "procs",
-        "put_global",
         "ring",
         "ring_max",
         "runnext",
@@ -64,8 +63,6 @@ class RunQueue:
         #: The worker's segment of the global queue, oldest left; unbounded in itself, bounded by
         #: credit.
         self.global_: deque[Any] = deque()
-        #: Called with each G that yields.
-        self.put_global = self.global_.append
         self.ring_max = ring_max
         #: Number of Ps that share the global queue: a P takes only its share in a batch.
         self.procs = procs
