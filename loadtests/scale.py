@@ -67,7 +67,8 @@ class Costs:
         row: Row = {"wall_us": seconds / n * 1e6}
         for who, pids in self.pids.items():
             after = cpu_s(pids)
-            row[f"{who}_us"] = sum(after[pid] - self.before[who][pid] for pid in after) / n * 1e6
+            spent = sum(after[pid] - self.before[who][pid] for pid in after)
+            row[f"{who}_us"] = spent / n * 1e6
         return row
 
 
@@ -145,6 +146,7 @@ def by_workers(scale: float) -> list[Row]:
                 costs = Costs(client)
                 flow(client, n)
                 repeats.append(costs.each(n))
+            time.sleep(1.0)  # what follows the last jobs is not rest
             idle = Costs(client)
             time.sleep(2.0)
             at_rest = idle.each(1)

@@ -40,22 +40,15 @@ def resident(pids: list[int]) -> int:
 
 
 def cpu_s(pids: list[int]) -> dict[int, float]:
-    """CPU seconds of each so far, with its threads."""
+    """CPU seconds of each so far, with all its threads, those that have ended among them."""
     found = {}
     for pid in pids:
         try:
-            threads = [*Path(f"/proc/{pid}/task").iterdir()]
-        except OSError:
+            # What clock_getcpuclockid() of the C library makes of a process.
+            found[pid] = time.clock_gettime(~pid << 3 | 2)
+        except OSError:  # it has ended
             continue
-        found[pid] = sum(map(_thread_s, threads))
     return found
-
-
-def _thread_s(thread: Path) -> float:
-    try:
-        return int((thread / "schedstat").read_text().split()[0]) / 1e9
-    except OSError:  # it has ended
-        return 0.0
 
 
 def end_marked(value: str, grace_s: float) -> int:

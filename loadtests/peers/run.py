@@ -23,6 +23,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -334,6 +335,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # after peers were ended
     runner = Runner(args)
     runner.prepare()
     described = machine.describe()

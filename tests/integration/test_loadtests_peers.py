@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -92,3 +93,22 @@ def test_real_peers_have_figures(peer: str, tmp_path: Path) -> None:
     assert killed.get("median") == expected, killed
     assert ("no" in killed) == (peer == "asyncio")
     assert time.monotonic() - began < 110
+
+
+def test_the_time_of_threads_that_have_ended_counts() -> None:
+    code = (
+        "import threading, time\n"
+        "def burn():\n"
+        "    while time.thread_time() < 0.2: pass\n"
+        "for _ in range(2):\n"
+        "    thread = threading.Thread(target=burn); thread.start(); thread.join()\n"
+        "print('over', flush=True); input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "over\n"
+        assert processes.cpu_s([process.pid])[process.pid] >= 0.4
+        process.communicate("\n")
+    assert processes.cpu_s([process.pid]) == {}
