@@ -61,6 +61,26 @@ def pythons(report: Report) -> list[str]:
     return [*lines, "", _from(last)]
 
 
+def product(report: Report) -> list[str]:
+    """Tests that passed on each Python and variant of the core, by parts of product.py."""
+    parts = list(dict.fromkeys(row["part"] for row in report["rows"]))
+    lines = [_row(["Python", "core", *parts]), _row(["---", "---", *["---:"] * len(parts)])]
+    by_variant: dict[tuple[str, str], Report] = {}
+    for row in report["rows"]:
+        by_variant.setdefault((row["python"], row["variant"]), {})[row["part"]] = row
+    for names, found in by_variant.items():
+        lines.append(_row([*names, *(_passed(found.get(part)) for part in parts)]))
+    return lines
+
+
+def _passed(row: Report | None) -> str:
+    if row is None:
+        return "–"
+    failed = f", {len(row['failed']):,} failed" if row["failed"] else ""
+    second = f", {len(row['second_try']):,} at the second try" if row["second_try"] else ""
+    return f"{row['passed']:,}{failed}{second}"
+
+
 def handoff(report: Report) -> list[str]:
     """The percentiles of handoff_figures.py."""
     lines = [_row(["", "p50, ms", "p99, ms", "worst, ms", "of"]), _row(["---", *["---:"] * 4])]
@@ -352,6 +372,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "scale": scale,
     "runtime": runtime,
     "pythons": pythons,
+    "product": product,
     "handoff": handoff,
     "makespan": makespan,
     "million": million,

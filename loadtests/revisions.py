@@ -38,14 +38,14 @@ def python_of(revision: str | None, directory: Path) -> str:
     print(f"installing {revision or 'this tree'}", file=sys.stderr)
     source = home / "source"
     source.mkdir(parents=True)
-    _copy(revision, source)
+    copy_of(revision, source)
     _run(sys.executable, "-m", "venv", str(home / "venv"))
     _run(str(python), "-m", "pip", "install", "--quiet", str(source))
     (home / "installed").touch()
     return str(python)
 
 
-def _copy(revision: str | None, to: Path) -> None:
+def copy_of(revision: str | None, to: Path) -> None:
     if revision is not None:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", revision))) as archive:
             archive.extractall(to, filter="data")
