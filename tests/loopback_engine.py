@@ -30,6 +30,9 @@ class LoopbackEngine:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._directory = Path(settings["address"])
         self._threads = ThreadPoolExecutor(8)
+        #: Exchanges so far: with a file ``unreliable`` in the directory, some are delivered twice,
+        #: and some answers lost.
+        self._count = 0
 
     def hosts(self) -> list[Host]:
         if not self._directory.is_dir():
@@ -52,20 +55,29 @@ class LoopbackEngine:
         self._threads.submit(self._exchange, host, batch, answered)
 
     def _exchange(self, host: str, batch: bytes, answered: Answered) -> None:
+        self._count += 1
         try:
-            if is_cut(self._directory, host):
-                raise ConnectionError("no way to the host")
-            (path,) = self._directory.glob(f"{host}-*.sock")
-            with socket.socket(socket.AF_UNIX) as link:
-                link.connect(str(path))
-                link.sendall(_HEAD.pack(len(batch)) + batch)
-                answer = _read(link)
-            if is_cut(self._directory, host):
-                raise ConnectionError("no way back from the host")
+            if self._count % 3 == 0 and (self._directory / "unreliable").exists():
+                self._once(host, batch)
+            answer = self._once(host, batch)
+            if self._count % 4 == 0 and (self._directory / "unreliable").exists():
+                raise ConnectionError("the answer was lost")
         except BaseException as error:
             answered(error)
         else:
             answered(answer)
+
+    def _once(self, host: str, batch: bytes) -> bytes:
+        if is_cut(self._directory, host):
+            raise ConnectionError("no way to the host")
+        (path,) = self._directory.glob(f"{host}-*.sock")
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(path))
+            link.sendall(_HEAD.pack(len(batch)) + batch)
+            answer = _read(link)
+        if is_cut(self._directory, host):
+            raise ConnectionError("no way back from the host")
+        return answer
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

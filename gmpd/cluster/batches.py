@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import deque
 
 #: Unbegun work that each core of a host is to have: about twice the way there and back.
-AHEAD_NS = 80_000_000
+AHEAD_NS = 120_000_000
 #: Unbegun jobs at a host, at most, however short.
 AHEAD_JOBS = 16_384
 #: Bytes of arguments in one exchange; a single larger job has one for itself.
 BATCH_BYTES = 8 << 20
 #: Outcomes gather no longer than this.
-GATHER_MAX_S = 0.025
+GATHER_MAX_S = 0.04
 #: Little more is sent while a host has most of that, and work for every core.
 WORTH = 4
 #: Exchanges on their way to one host.

@@ -46,6 +46,8 @@ class Watcher:
             hosts = sorted(self._engine.hosts())
         except ClusterError as error:
             return self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 - of a library: whatever it does, hosts are missed
+            return self._failed(f"the engine failed: {type(error).__name__}: {error}")
         self._missed = 0
         self._tell({"hosts": [list(host) for host in hosts]})
         return LOOK_S

@@ -18,7 +18,8 @@ import gmpd
 from gmpd.client.futures import JobFuture
 from gmpd.errors import JobTimeout, Unserializable, WorkerLost
 from tests import jobs_hosts as jobs
-from tests.hosts_of_tests import Hosts, await_hosts, daemon, rows
+from tests.durable_daemon import Daemon
+from tests.hosts_of_tests import ENGINE, Hosts, await_hosts, daemon, rows
 from tests.support import go_on, stop, wait_until
 
 HANG_S = 30.0
@@ -270,6 +271,22 @@ def test_nothing_is_lost_or_repeated_while_hosts_come_and_go(
     assert len(runs) >= ended["ok"]
 
 
+def test_an_engine_that_repeats_and_loses_exchanges_changes_nothing(
+    client: gmpd.Client, hosts: Hosts, tmp_path: Path
+) -> None:
+    (hosts.directory / "unreliable").touch()
+    path = tmp_path / "ran"
+    path.touch()
+    futures = [client.submit(jobs.note, str(path), str(i)) for i in range(2000)]
+    for future in futures:
+        future.result(HANG_S)
+    runs = Counter(line.split()[0] for line in path.read_text().splitlines())
+    assert len(runs) == 2000
+    assert set(runs.values()) == {1}
+    places = Counter(line.split()[-1] for line in path.read_text().splitlines())
+    assert places["north"] + places["south"] > 50, places
+
+
 # -------------------------------------------------------------------------------- what is wrong
 
 
@@ -336,3 +353,29 @@ def test_no_daemon_is_left_of_a_program_that_is_done(hosts: Hosts) -> None:
         assert _children_of(process.pid)
     wait_until(lambda: not _children_of(process.pid), "the host's daemon has ended")
     assert process.poll() is None
+
+
+def test_durable_jobs_continue_when_a_host_is_lost(short_tmp: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    path.touch()
+    (short_tmp / "hosts").mkdir()
+    hosts = Hosts(short_tmp / "hosts")
+    hosts.start("north")
+    with Daemon(
+        short_tmp,
+        GMPD_CLUSTER__ENGINE=ENGINE,
+        GMPD_CLUSTER__ADDRESS=str(short_tmp / "hosts"),
+        GMPD_CLUSTER__LEASE="2s",
+    ) as server:
+        client = server.client()
+        await_hosts(client, "north")
+        ids = [client.enqueue(jobs.note, str(path), str(i), 0.05) for i in range(120)]
+        wait_until(lambda: " north" in path.read_text(), "some have run on the host")
+        hosts.kill("north")
+        for each in ids:
+            client.job(each).result(60)
+    hosts.close()
+    (short_tmp / "hosts").rmdir()
+    runs = Counter(line.split()[0] for line in path.read_text().splitlines())
+    assert len(runs) == 120
+    assert max(runs.values()) <= 2, "a job that was lost with its host runs again, no other one"

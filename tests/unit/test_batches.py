@@ -22,12 +22,13 @@ def test_known_work_is_sent_until_the_next_batch_can_come() -> None:
     ahead = Ahead(2)
     ahead.learn(1, MS)
     assert ahead.room(1) == 2 * AHEAD_NS // MS
-    send(ahead, 1, 100)
-    assert ahead.room(1) == 2 * AHEAD_NS // MS - 100
-    send(ahead, 1, 40)
+    most = 2 * AHEAD_NS // MS
+    send(ahead, 1, most // 2)
+    assert ahead.room(1) == most // 2
+    send(ahead, 1, most // 2 - 1)
     assert ahead.room(1) == 0, "it has most of that: the next batch is to be worth an exchange"
-    ahead.begun(30 * MS, 30)
-    assert ahead.room(1) == 50
+    ahead.begun(most // 2 * MS, most // 2)
+    assert ahead.room(1) == most // 2 + 1
 
 
 def test_a_long_job_for_each_core_waits_there() -> None:
