@@ -50,6 +50,8 @@ CACHE = Path("~/.cache/gmpd-peers").expanduser()
 LIMIT_S, GRACE_S = 20.0, 15.0
 #: The longest the first result may take (s).
 COLD_S = 60.0
+#: The longest a peer may take to stop (s).
+STOP_S = 25.0
 #: Workloads with the same settings follow each other.
 MODES = ("cpu", "io", "payload", "kill")
 
@@ -83,6 +85,7 @@ class Runner:
         self.missing: dict[str, str] = {}
         self.seen: Seen = {}
         self.left: dict[str, int] = {}
+        self.load: dict[str, float] = {}
         self.burn = 0.0
 
     def prepare(self) -> None:
@@ -111,6 +114,7 @@ class Runner:
 
     def round(self, name: str, round_: int) -> None:
         """All that a peer does in one round."""
+        self.load[name] = max(round(os.getloadavg()[0], 1), self.load.get(name, 0.0))
         for group in self.cells(name, round_):
             left, tries = group, 0
             while tries == 0 or (left and tries < 6):
@@ -193,6 +197,8 @@ class Runner:
                 if current != "cold" or len(self.seen.get((name, current), ())) <= round_:
                     self.note(name, current, said["cell"])
                 done.add(current)
+                if current == "stop":  # forks of it may hold the pipe for long
+                    return done, ""
                 current = ""
         if current in ("", "stop"):
             return done, ""
@@ -204,6 +210,8 @@ class Runner:
         return done | {current}, why if current == "cold" else ""
 
     def _patience(self, current: str) -> float:
+        if current == "stop":
+            return STOP_S
         if current in ("cold", ""):
             return COLD_S + GRACE_S
         return (2 if current == "backlog" else 1) * self.limit_s + GRACE_S
@@ -214,14 +222,20 @@ class Lines:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
-        self._fd = process.stdout.fileno()
+        self._process, self._fd = process, process.stdout.fileno()
         self._held = b""
 
     def next(self, patience: float) -> bytes | None:
         """One more; empty at the end. None if there is none within ``patience`` seconds."""
+        ends = time.monotonic() + patience
         while b"\n" not in self._held:
-            if not select.select([self._fd], [], [], patience)[0]:
-                return None
+            over = self._process.poll() is not None  # while a child of it may hold the pipe
+            if not select.select([self._fd], [], [], 0.0 if over else 0.3)[0]:
+                if over:
+                    return b""
+                if time.monotonic() > ends:
+                    return None
+                continue
             data = os.read(self._fd, 65536)
             if not data:
                 return b""
@@ -274,6 +288,7 @@ def report(runner: Runner, args: argparse.Namespace) -> dict[str, Any]:
             "packages": {key: has[key] for key in sorted(has) if key in _names(peer)},
             "settings": "; ".join(each for each in (peer.settings, built) if each),
             "coroutines": peer.coroutines,
+            "load": runner.load.get(name, 0.0),
             "left_behind": runner.left.get(name, 0),
         }
     cells: dict[str, dict[str, Cell]] = {}

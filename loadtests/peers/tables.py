@@ -133,15 +133,16 @@ def where_and_when(report: Report) -> str:
     """Machine, date and load, in a few words."""
     m = report["machine"]
     quick = ", a short run" if report["quick"] else ""
+    loads = sorted(peer["load"] for peer in report["peers"].values())
     return (
         f"{report['date']}, {report['procs']} cores of “{m['cpu']}”, Python {m['python']}, load"
-        f" before {m['load_before']:.1f}{quick}"
+        f" {loads[0]:.0f} to {loads[-1]:.0f}{quick}"
     )
 
 
 def _from(report: Report) -> str:
     m = report["machine"]
     return (
-        f"{report['rounds']} rounds, {where_and_when(report)}, {report['load_after']} after; Linux"
+        f"{report['rounds']} rounds, {where_and_when(report)}; Linux"
         f" {m['kernel']}, Redis {report['redis']}, {report['seconds']:,} s."
     )

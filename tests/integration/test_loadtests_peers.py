@@ -32,13 +32,14 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 keys = [word for word in sys.argv[2:] if word in {keys}]
 def told(**what): print(json.dumps(what), flush=True)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], stdout=2)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], pass_fds=[1])
 told(begin="cold"); told(end="cold", cell=dict(value=1.0, n=1))
 for key in keys:
     told(begin=key)
     if key == "round_trip":
         {fault}
     told(end=key, cell=dict(value=2.0, n=1))
+told(begin="stop"); told(end="stop", cell=dict())
 """
 
 
@@ -68,7 +69,9 @@ def test_a_peer_that_hangs_or_dies_loses_one_cell(
     monkeypatch.setattr(processes, "end_marked", end)
     made = runner(KEYS, "processpool", tmp_path)
     made.limit_s = 1.0
+    began = time.monotonic()
     made.round("processpool", 0)
+    assert time.monotonic() - began < 60, "it waited for the child, which holds the pipe"
     cells = {key: made.seen["processpool", key] for key in KEYS}
     assert cells["noop"] == [{"value": 2.0, "n": 1}]
     assert reason in cells["round_trip"][0]["no"]

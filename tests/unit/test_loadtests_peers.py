@@ -104,7 +104,13 @@ def test_the_cells_of_rounds_are_one_cell_of_the_table() -> None:
 
 def recorded() -> dict[str, Any]:
     peers = {
-        name: {"title": adapter(name).title, "version": "1", "packages": {}, "settings": "its own"}
+        name: {
+            "title": adapter(name).title,
+            "version": "1",
+            "packages": {},
+            "settings": "its own",
+            "load": 0.5,
+        }
         for name in ("gmpd", "ray")
     }
 
