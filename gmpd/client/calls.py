@@ -64,7 +64,16 @@ def prepare(
 ) -> tuple[FunctionRef, Options | None, Blob]:
     """A call, ready for the wire. Raises Unserializable naming what cannot be sent."""
     try:
-        return _prepare(fn, overrides, args, kwargs)
+        if overrides or hasattr(fn, ATTRIBUTE) or hasattr(fn, "func"):
+            return _prepare(fn, overrides, args, kwargs)
+        # As ``encode``, whose call each job would pay for.
+        ref = describe_function(fn)
+        blob = encode_call(ref.name, args, kwargs, fn=fn)
+        if spans.LOADED in sys.modules and (header := spans.submitted(ref.name)):
+            blob = carrying(header, blob)
+        if blob.__class__ is not Blob and (needs := blob.needs):
+            ref = ref.needing(needs)
+        return ref, None, blob
     except Unserializable as error:  # as ``insist``, whose closure would cost every call
         again = functools.partial(_prepare, fn, overrides, args, kwargs)
         raise _blamed(error, again) from error.__cause__

@@ -29,7 +29,6 @@ from gmpd import codec
 from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.outcomes import error_of
 from gmpd.codec.interrupts import pass_on
-from gmpd.errors import ProtocolError
 from gmpd.protocol import Outcome
 from gmpd.runtime.internals import (
     CANCELLED,
@@ -43,6 +42,7 @@ from gmpd.submit.events import JobDone, JobProgress
 from gmpd.timeouts import checked
 
 _OVER = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
+_OK, _CANCELLED = Outcome.OK, Outcome.CANCELLED
 
 
 class Owner(Protocol):
@@ -136,6 +136,8 @@ class JobFuture(concurrent.futures.Future[Any]):
     _seq = 0
     _owner: Owner | None = None
     _callbacks: list[Callable[[Any], object]]
+    #: Waiters of ``concurrent.futures``.
+    _waiting: list[Any] | tuple[()] = ()
     _fn_name = ""
     _kept = False
     _ran_us = 0
@@ -280,17 +282,17 @@ class JobFuture(concurrent.futures.Future[Any]):
         """The job's outcome has come. Waits for nothing and runs no user's code."""
         outcome, payload, buffers, ran_us, _ = event
         state, kept = FINISHED, cast("JobDone | None", event)
-        if outcome is Outcome.OK:
+        if outcome is _OK:
             # A small one is opened at once: no user's code takes part in it, and it costs less than
             # to keep it for later.
-            if not buffers and len(payload) <= SMALL_BYTES and codec.is_plain(payload):
+            if not buffers and len(payload) <= SMALL_BYTES and payload[:1] not in codec.NO_MSGPACK:
                 try:
-                    self._result = codec.decode(payload)
-                except ProtocolError:
-                    pass  # every reader gets the error
+                    self._result = codec.unpack_plain(payload)
+                except Exception:  # noqa: BLE001, S110 - every reader gets the error
+                    pass
                 else:
                     self._ran_us, self._nbytes, kept = ran_us, len(payload), None
-        elif outcome is Outcome.CANCELLED:
+        elif outcome is _CANCELLED:
             state, kept = CANCELLED_AND_NOTIFIED, None
         if kept is not None:
             self._event = kept  # not read before the state is FINISHED
@@ -308,10 +310,10 @@ class JobFuture(concurrent.futures.Future[Any]):
         ``force``: all the same. ``concurrent.futures.wait`` takes the conditions of all its
         futures, and keeps those that it has when a signal handler raises in the middle.
         """
-        made: Any = self._condition
+        made: Any = self._made or self._condition
         held = made.hold()
         try:
-            waiting = self.__dict__.get("_waiting", ())
+            waiting = self._waiting
             if not force:
                 if not held:
                     return False
@@ -319,10 +321,9 @@ class JobFuture(concurrent.futures.Future[Any]):
                     if _is_busy(waiter):
                         return False
             if self._state not in _OVER:
-                self._take(event)
-            tell = _TELLS.get(event.outcome, "add_exception")
+                self._state = CANCELLED_AND_NOTIFIED if event[0] is _CANCELLED else FINISHED
             for waiter in waiting:
-                getattr(waiter, tell)(self)
+                getattr(waiter, _TELLS.get(event[0], "add_exception"))(self)
             made.notify_all()
         finally:
             if held:
@@ -333,13 +334,6 @@ class JobFuture(concurrent.futures.Future[Any]):
             else:
                 self.run_callbacks()
         return True
-
-    def _take(self, event: JobDone) -> None:
-        if event.outcome is Outcome.CANCELLED:
-            self._state = CANCELLED_AND_NOTIFIED
-        else:
-            self._event = event
-            self._state = FINISHED
 
     def yielded(self, event: object) -> None:
         """No items were asked for: a generator job was submitted, not streamed."""

@@ -212,7 +212,7 @@ class Session(ClientConnection):
     def _number(self) -> None:
         """Give the queued requests to the core."""
         requests, core = self._requests, self._core
-        while requests:
+        while core.submit_alike(requests):
             ref, options, blob, sink = requests.popleft()
             try:
                 sink._seq = core.submit(ref, blob, options, sink)

@@ -20,6 +20,7 @@ from gmpd.codec.hosted_programs import HostedPart, stand_in
 from gmpd.codec.hosted_programs import learn as learn_part
 from gmpd.codec.pickles import Buffer, own_error
 from gmpd.codec.values import (
+    NO_MSGPACK,
     Blob,
     OrElse,
     Parts,
@@ -30,10 +31,12 @@ from gmpd.codec.values import (
     encode_result,
     is_plain,
     to_plain,
+    unpack_plain,
 )
 
 __all__ = [
     "MARK",
+    "NO_MSGPACK",
     "Blob",
     "Buffer",
     "ErrorSummary",
@@ -63,4 +66,5 @@ __all__ = [
     "tag_of",
     "to_plain",
     "too_large",
+    "unpack_plain",
 ]

@@ -95,21 +95,18 @@ def describe_function(fn: _Fn) -> FunctionRef:
     Raises Unserializable when it is no callable, or cannot be sent (with the path inside).
     """
     known = _known.get(id(fn))
-    if known is not None and known.fn() is fn:
-        if known.names is not None:
-            same = known.state is None or sent_program.state_of(fn) == known.state
-            if (
-                same
-                and sent_program.still_holds(known.names)
-                and (known.names or not _is_back(known, fn))
-            ):
-                return known.ref
-        elif known.watch is None:
-            module = sys.modules.get(known.module)
-            if module is not None and module.__dict__.get(known.qualname) is fn:
-                return known.ref
-        elif stability.still_holds(known.watch) and not _is_back(known, fn):
-            return known.ref
+    if known is not None and known[0]() is fn:
+        _, ref, name, qualname, watch, names, state = known
+        if names is not None:
+            same = state is None or sent_program.state_of(fn) == state
+            if same and sent_program.still_holds(names) and (names or not _is_back(known, fn)):
+                return ref
+        elif watch is None:
+            module = sys.modules.get(name)
+            if module is not None and module.__dict__.get(qualname) is fn:
+                return ref
+        elif stability.still_holds(watch) and not _is_back(known, fn):
+            return ref
     return _describe(fn)
 
 

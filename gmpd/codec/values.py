@@ -413,6 +413,13 @@ def _refuse_extension(code: int, _: bytes) -> Any:
     raise ValueError(f"extension type {code} is not used here")
 
 
+#: First bytes of values that ``unpack_plain`` does not open; of none at all, too.
+NO_MSGPACK = frozenset({bytes([PICKLE_TAG]), bytes([_PARTS]), b""})
+
+#: ``decode`` for others, in one call of C: raises whatever msgpack does.
+unpack_plain: Callable[[bytes], Any] = partial(_unpack, ext_hook=_refuse_extension)
+
+
 def _decode_other_call(
     data: Buffer, buffers: Sequence[Buffer]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

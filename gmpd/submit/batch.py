@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gmpd import protocol
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
     from gmpd.codec import Blob, FunctionRef
 
 Options = dict[str, Any]
+#: A job that was taken and has no number yet, and its sink.
+Request: TypeAlias = tuple["FunctionRef", Options | None, "Blob", Any]
 
 
 class Batch:
@@ -36,6 +39,24 @@ class Batch:
             self.add_buffers(buffers)
         self.payloads.append(data)
         self.nbytes += len(data)
+
+    def take(self, requests: deque[Request], sinks: dict[int, Any], most: int) -> int:
+        """Add the first of ``requests``, as far as they are alike; how many. Their sinks get their
+        numbers, and are put into ``sinks``. One by one, calls would cost more than this."""
+        ref, options, payloads = self.ref, self.options, self.payloads
+        seq = first = self.first_seq + len(payloads)
+        end = self.first_seq + most
+        while requests and seq < end and self.nbytes <= protocol.GATHER_BYTES:
+            own_ref, own_options, (data, buffers), sink = requests[0]
+            if own_ref is not ref or own_options is not options or buffers:
+                break
+            del requests[0]
+            payloads.append(data)
+            sinks[seq] = sink
+            sink._seq = seq
+            self.nbytes += len(data)
+            seq += 1
+        return seq - first
 
     def add_buffers(self, buffers: protocol.Buffers) -> None:
         """The buffers of the next call; its payload follows."""

@@ -85,3 +85,19 @@ def check_scalars(method: str, params: dict[str, Any]) -> dict[str, protocol.Sca
         if type(value) not in (type(None), bool, int, float, str):
             raise TypeError(f"{method}({name}={value!r}): must be a number, a text, a flag or None")
     return params
+
+
+def check_size(ref: FunctionRef, blob: Blob, limit: int, *, far: bool) -> None:
+    """Raises Unserializable for a call or a function of more than ``limit`` bytes; 0: none.
+    ``far``: the limit is that for other machines."""
+    key = "tcp.value_bytes" if far else "limits.value_bytes"
+    if limit and blob.nbytes > limit:
+        raise Unserializable(
+            f"the arguments of {ref.name}() have {blob.nbytes} bytes, {key} allows"
+            f" {limit}: write them to a file and send the path"
+        )
+    if limit and len(ref.payload) > limit:
+        raise Unserializable(
+            f"the function {ref.name}() with what it refers to has {len(ref.payload)} bytes,"
+            f" {key} allows {limit}: let it load what it needs"
+        )

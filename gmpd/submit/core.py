@@ -16,11 +16,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gmpd import protocol
-from gmpd.errors import DaemonUnreachable, GmpdError, Unserializable, another
+from gmpd.errors import DaemonUnreachable, GmpdError, another
 from gmpd.protocol import Outcome
 from gmpd.submit import plain
-from gmpd.submit.batch import Batch, Options, cancel_message
-from gmpd.submit.checks import check_far, check_packs, check_scalars, pack_options, raise_refused
+from gmpd.submit.batch import Batch, Options, Request, cancel_message
+from gmpd.submit.checks import (
+    check_far,
+    check_packs,
+    check_scalars,
+    check_size,
+    pack_options,
+    raise_refused,
+)
 from gmpd.submit.events import Event, ItemsReceived, JobDone, JobNotice, progressed
 from gmpd.submit.functions import FunctionTable
 from gmpd.submit.questions import AboutDurable, AboutJobs, Questions, ToStore
@@ -132,6 +139,14 @@ class SubmitCore:
         batch.nbytes += len(data)
         return seq
 
+    def submit_alike(self, requests: deque[Request]) -> deque[Request]:
+        """``submit`` for the first of ``requests``, as far as they belong to the open batch; the
+        sinks get their numbers. Gives ``requests`` with those that are left."""
+        batch = self._open
+        if batch is not None and batch.buffers is None and self.lost is None:
+            self.unsent += batch.take(requests, self._jobs, self.batch_jobs)
+        return requests
+
     def begin_stream(self, ref: FunctionRef, blob: Blob, options: Options | None, sink: Any) -> int:
         """Take one generator job whose values are wanted; as ``submit``."""
         return self.submit(ref, blob, {**(options or {}), "stream": STREAM_WINDOW}, sink)
@@ -152,23 +167,10 @@ class SubmitCore:
             self._packed_options = options  # of calls that are alike: never changed
         data, buffers = blob
         if buffers or len(data) > SMALL_BYTES or len(ref.payload) > SMALL_BYTES:
-            self._check_size(ref, blob)
+            limit = self.welcome.value_bytes if self.welcome is not None else 0
+            check_size(ref, blob, limit, far=self._far is not None)
         if ref.needs:
             self._functions.prepare(ref)
-
-    def _check_size(self, ref: FunctionRef, blob: Blob) -> None:
-        limit = self.welcome.value_bytes if self.welcome is not None else 0
-        key = "limits.value_bytes" if self._far is None else "tcp.value_bytes"
-        if limit and blob.nbytes > limit:
-            raise Unserializable(
-                f"the arguments of {ref.name}() have {blob.nbytes} bytes, {key} allows"
-                f" {limit}: write them to a file and send the path"
-            )
-        if limit and len(ref.payload) > limit:
-            raise Unserializable(
-                f"the function {ref.name}() with what it refers to has {len(ref.payload)} bytes,"
-                f" {key} allows {limit}: let it load what it needs"
-            )
 
     def _open_batch(self, ref: FunctionRef, options: Options | None) -> Batch:
         self._close_batch()
