@@ -55,6 +55,8 @@ from gmpd.timeouts import wait_s
 
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
 FLUSH_JOBS = 64
+#: And while the daemon has this number to do, for which larger messages delay nothing.
+BUSY_JOBS = 256
 #: How long a waiting thread spins before it sleeps: a little over a round trip through coordinator
 #: and worker (0.38 ms; 0.7 ms when it spins for less than that and then sleeps).
 SPIN_NS = 500_000
@@ -150,7 +152,8 @@ class Session(ClientConnection):
             self._checked = ref
         try:
             requests.append((ref, options, blob, sink))
-            if len(requests) >= FLUSH_JOBS or not core.in_flight or self._ended:
+            least = FLUSH_JOBS if core.in_flight < BUSY_JOBS else BUSY_JOBS
+            if len(requests) >= least or not core.in_flight or self._ended:
                 self._flush_unless_held()
             elif self._asleep and self._notified_turn != self._turns:
                 self._wake_io()

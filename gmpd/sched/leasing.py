@@ -75,8 +75,20 @@ class Leasing:
             if not queue.length:
                 return
         for record in sorted(self._ps.all.values(), key=_used):
-            while queue.length and self._fill(record, now):
-                pass
+            if not self._is_stocked(record):
+                while queue.length and self._fill(record, now):
+                    pass
+
+    def _is_stocked(self, record: PRecord) -> bool:
+        """Whether a P has work for longer than more of it needs to come. Then it gets no more yet:
+        if jobs followed those that end at once, they would travel in small messages, and those cost
+        more than the jobs."""
+        policy = self._policy
+        return not (record.aside or record.host) and (
+            4 * len(record.fresh) > max(4, policy.credit_max)
+            # Beyond one credit they are children, whose credit is longer.
+            or policy.credit_ns < 2 * record.used_ns <= 2 * policy.credit_ns
+        )
 
     def could_run(self) -> bool:
         """Whether a job is queued for which an idle P has room: never, after ``pump``."""

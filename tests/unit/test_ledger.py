@@ -155,6 +155,21 @@ def test_fresh_work_is_bounded_in_number(desk: Desk) -> None:
     assert len(p.fresh) == 256
 
 
+def test_a_p_that_has_work_gets_more_of_it_in_one_message(desk: Desk) -> None:
+    """Quick jobs, which end in small messages: not as many leases follow each of them at once."""
+    p, client = desk.ready(0), desk.client()
+    desk.teach(p, client, "q", 0.001)
+    desk.submit(client, 100, fn="q")
+    assert handed(desk.take()) == [(0, 100)]
+    desk.submit(client, 50, fn="q")
+    for left in (90, 80, 70):
+        desk.finish(p, list(p.fresh)[:10], occupied_ms=0.001)
+        assert not handed(desk.take())
+        assert len(p.fresh) == left
+    desk.finish(p, list(p.fresh)[:10], occupied_ms=0.001)
+    assert handed(desk.take()) == [(0, 50)]
+
+
 def test_credit_is_refilled_as_jobs_start(desk: Desk) -> None:
     p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", 1)
