@@ -30,6 +30,7 @@ from gmpd.codec.values import (
     encode_call,
     encode_result,
     is_plain,
+    scalar_result,
     to_plain,
     unpack_plain,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "own_error",
     "readable",
     "resolve_function",
+    "scalar_result",
     "stand_in",
     "tag_of",
     "to_plain",

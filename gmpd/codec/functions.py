@@ -117,22 +117,24 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     could leave behind for the next. Raises NotRegistered naming module and attribute, or what the
     import raised; ProtocolError for a reference that ``describe_function`` cannot have made.
     """
-    if ref.needs and isinstance(ref.needs[0], sent_program.Part):
-        ref = ref._replace(needs=())  # the program itself, which has them
-    if ref.needs:
-        _enter(ref)
-    if ref.kind == "name":
-        module_name, _, qualname = ref.name.partition(":")
+    kind, name, payload, needs = ref
+    if needs:
+        if isinstance(needs[0], sent_program.Part):
+            ref = ref._replace(needs=())  # the program itself, which has them
+        else:
+            _enter(ref)
+    if kind == "name":
+        module_name, _, qualname = name.partition(":")
         module = sys.modules.get(module_name)
-        if ref.payload:
-            origins.compare(ref.payload, before=module is None)
+        if payload:
+            origins.compare(payload, before=module is None)
         if module is not None:
             fn = module.__dict__.get(qualname)
             if callable(fn):
                 return fn  # type: ignore[no-any-return]
-        fn = _import_function(ref.name, module_name, qualname)
-        if ref.payload:
-            origins.compare(ref.payload, before=False)
+        fn = _import_function(name, module_name, qualname)
+        if payload:
+            origins.compare(payload, before=False)
         return fn
     if ref.kind == "pickle":
         return _load_function(ref)

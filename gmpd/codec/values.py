@@ -254,6 +254,14 @@ def encode_result(value: object, *, plain: bool = False) -> Blob:
     return _encode_pickle(value, "result", "the result")
 
 
+def scalar_result(value: object) -> bytes:
+    """The data of ``encode_result`` for None, bool, int and float, which need no buffers."""
+    try:
+        return _pack(value)
+    except _REFUSED_BY_PACK:  # a long int
+        return encode_result(value).data
+
+
 def to_plain(data: Buffer) -> Any:
     """Decode msgpack only: for processes that must never unpickle.
 

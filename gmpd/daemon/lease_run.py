@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from gmpd.codec import MARK, decode_call, encode_result, resolve_function
+from gmpd.codec import MARK, decode_call, resolve_function, scalar_result
 from gmpd.daemon.attempt import SMALL_BYTES, Attempt, Host
 from gmpd.daemon.definitions import QUICK_NS, RemoteFunction
 from gmpd.daemon.leased import Leased
@@ -181,7 +181,7 @@ class LeaseRun(Attempt):
             args, kwargs = decode_call(payload)
             result = call(*args, **kwargs)
             if result.__class__ in _SCALARS:
-                data = self.data = encode_result(result).data
+                data = self.data = scalar_result(result)
                 return data
             self.coro = self._taken(result)
             small = self.coro is None and not self.out_buffers and len(self.data) <= SMALL_BYTES
