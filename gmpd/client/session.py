@@ -49,14 +49,14 @@ from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull, another
 from gmpd.netpoll import Network
 from gmpd.protocol import Outcome
+from gmpd.submit.batch import Request
 from gmpd.submit.core import SMALL_BYTES
 from gmpd.submit.events import JobDone, apply
 from gmpd.timeouts import wait_s
 
-#: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread.
-FLUSH_JOBS = 64
-#: And while the daemon has this number to do, for which larger messages delay nothing.
-BUSY_JOBS = 256
+#: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread. And
+#: while the daemon has the second number to do, for which larger messages delay nothing.
+FLUSH_JOBS, BUSY_JOBS = 64, 256
 #: How long a waiting thread spins before it sleeps: a little over a round trip through coordinator
 #: and worker (0.38 ms; 0.7 ms when it spins for less than that and then sleeps).
 SPIN_NS = 500_000
@@ -74,9 +74,6 @@ HELD_S, HELD_MAX_S = 0.005, 1.0
 _ONE = (1).to_bytes(8, sys.byteorder)
 #: Writes to the eventfd for a stream's weak reference, without a step of Python.
 _NOTIFY = operator.methodcaller("write", _ONE)
-
-#: A job that was taken and has no number yet.
-Request = tuple[FunctionRef, dict[str, Any] | None, Blob, Any]
 
 
 class Session(ClientConnection):
