@@ -117,7 +117,7 @@ class Client(_Client):
     def _new_network(self) -> Network:
         return Network(green=True)
 
-    def _new_waiters(self) -> Any:
+    def new_waiters(self) -> Any:
         return Condition()
 
     def busy_poll(self, future: JobFuture, timeout: float | None) -> None:

@@ -55,6 +55,23 @@ class EventFd(io.FileIO):
         self.close()
 
 
+class Unwatched:
+    """While it is entered, a client's IO thread does not wake for these descriptors."""
+
+    __slots__ = ("_epoll", "_fds")
+
+    def __init__(self, epoll: select.epoll, fds: tuple[int, ...]) -> None:
+        self._epoll, self._fds = epoll, fds
+
+    def __enter__(self) -> None:
+        for fd in self._fds:
+            self._epoll.modify(fd, 0)
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._fds:
+            self._epoll.modify(fd, select.EPOLLIN)
+
+
 class ClosedEventFd:
     """In the place of the eventfd of a client that has ended: there is no thread to wake."""
 

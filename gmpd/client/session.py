@@ -57,8 +57,7 @@ from gmpd.timeouts import wait_s
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread. And
 #: while the daemon has the second number to do, for which larger messages delay nothing.
 FLUSH_JOBS, BUSY_JOBS = 64, 256
-#: How long a waiting thread spins before it sleeps: a little over a round trip through coordinator
-#: and worker (0.38 ms; 0.7 ms when it spins for less than that and then sleeps).
+#: How long a waiting thread spins before it sleeps: more than a round trip on an idle machine.
 SPIN_NS = 500_000
 #: How often a client that connects over a network looks whether its key was refused, seconds.
 KEY_S = 0.1
@@ -90,7 +89,7 @@ class Session(ClientConnection):
         #: Jobs on their way to the core: appended by any thread, taken out under the lock.
         self._requests: deque[Request] = deque()
         #: The threads that wait for room, and for the end of all jobs.
-        self._room, self._idle = self._new_waiters(), self._new_waiters()
+        self._room, self._idle = self.new_waiters(), self.new_waiters()
         self._delivery = Delivery(self._idle.notify_all)
         #: Outcomes of futures whose condition was held, and since when.
         self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
@@ -200,7 +199,16 @@ class Session(ClientConnection):
     def _flush(self) -> None:
         """Number queued requests, and send those that the window allows."""
         with self._core_lock:
-            self._send_all()
+            lane = self._link.lane
+            if lane is None or self._core.in_flight or self._busy_polling or self._ended:
+                self._send_all()
+                return
+            # On a busy core the answer comes before this thread runs again.
+            with iothread.Unwatched(self._epoll, (lane.fd,)):
+                self._send_all()
+                if lane.has_message():
+                    self._pump(True)
+                    self._settle()
 
     def _send_all(self) -> None:
         """Under the lock. Wakes the IO thread there, too: after it, a handler may raise."""
@@ -315,15 +323,12 @@ class Session(ClientConnection):
     def forget_jobs(self, futures: Iterable[JobFuture]) -> None:
         """Cancel these soon; see ``forget_seqs``."""
         if jobs := list(futures):
-            self._forget(jobs)
+            self.forget_seqs(jobs)
 
-    def forget_seqs(self, seqs: list[int]) -> None:
+    def forget_seqs(self, seqs: list[Any]) -> None:
         """Cancel jobs by number, soon. Takes no lock: finalizers may call it. Once or often."""
-        self._forget(seqs)
-
-    def _forget(self, jobs: list[Any]) -> None:
         if self._pid == os.getpid():
-            self._to_cancel.append(jobs)
+            self._to_cancel.append(seqs)
             self._notify()
 
     def _cancel_queued(self) -> None:
@@ -349,9 +354,6 @@ class Session(ClientConnection):
 
     def new_waiters(self) -> Any:
         """Where this face's threads sleep until they are woken."""
-        return self._new_waiters()
-
-    def _new_waiters(self) -> Any:
         return Waiters()
 
     # -- outcomes, under the lock ---------------------------------------------------------------
@@ -577,10 +579,8 @@ class Session(ClientConnection):
         if not self._delivery.join(wait_s(end - time.monotonic())) or self._thread.is_alive():
             warnings.warn(
                 f"the client did not end within {CLOSE_S:g} s, because a callback of one of its"
-                " futures has not returned",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+                " futures has not returned", RuntimeWarning, stacklevel=3,
+            )  # fmt: skip
 
     def unfinished(self) -> int:
         """Jobs that have no outcome yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import stat
 import subprocess
@@ -294,3 +295,30 @@ def test_jobs_go_over_lanes_and_a_fork_or_a_second_client_has_its_own(no_daemon:
             assert lane.sent - before <= 3, "submits of one job go over the lane"
         assert sum(one.map(abs, range(1_000))) == 499_500
         assert one.submit(abs, -1).result() == 1
+
+
+def test_an_answer_that_comes_while_submit_sends_is_read_by_submit(no_daemon: None) -> None:
+    """As on a busy core: the IO thread sleeps on, and the descriptor is watched again after it."""
+    with gmpd.Client() as client:
+        assert client.submit(abs, -1).result() == 1
+        lane = client._link.lane
+        assert lane is not None
+        wait_until(lambda: client._asleep and not client._core.busy, "the IO thread sleeps")
+        send = lane._send
+
+        def send_and_wait(data: Any, flags: int = 0) -> int:
+            sent = send(data, flags)
+            select.select([lane.fd], [], [], DEADLINE_S)
+            return sent
+
+        turns = client._turns
+        lane._send = send_and_wait
+        future = client.submit(abs, -2)
+        assert future.done()
+        assert client._turns == turns
+        assert future.result() == 2
+        lane._send = send
+        later = client.submit(abs, -3)
+        wait_until(later.done, "the IO thread reads")
+        with pytest.raises(ZeroDivisionError):
+            client.submit(divmod, 1, 0).result()
