@@ -13,14 +13,15 @@ and are taken first. A message that does not fit, or for which the queue is full
 **Peers.** The dealer's Hello, over ZeroMQ, names its socket, a file in the directory of the link's.
 The router connects one of its own to it, and names that in its Welcome. Once it has connected,
 either end removes the file of the other, and the kernel takes datagrams of the two from each other
-only. The first one of either side, its greeting, proves by the kernel's word that the peer is this
-user's; a lane without it is not used.
+only. Files of ends that died before that go with the daemon. The first datagram of either side, its
+greeting, proves by the kernel's word that the peer is this user's; a lane without it is not used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import struct
@@ -36,6 +37,7 @@ LANES_MAX = 128
 HELD_MAX = 4_096
 
 _NAME_BYTES = 8
+_FILE = re.compile("l-[0-9a-f]{16}")
 _COUNT = struct.Struct("<Q")
 _READ_BYTES = LANE_BYTES + _COUNT.size + 1
 _CREDENTIALS = struct.Struct("3i")
@@ -168,6 +170,18 @@ def new_lane(endpoint: str, sent: int = 0, heard: int = 0) -> Lane | None:
     with contextlib.suppress(OSError):
         return Lane(endpoint, sent, heard)
     return None
+
+
+def sweep(endpoint: str) -> None:
+    """Remove the files of ends that died before the other one had connected. The caller holds the
+    directory's lock, and is about to serve there, or to end."""
+    if not endpoint.startswith("ipc://"):
+        return
+    directory = os.path.dirname(endpoint.removeprefix("ipc://"))
+    with contextlib.suppress(OSError):  # the directory may have been removed
+        for name in filter(_FILE.fullmatch, os.listdir(directory)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{directory}/{name}")
 
 
 def _uid_in(more: list[tuple[int, int, bytes]]) -> int | None:

@@ -14,7 +14,7 @@ import zmq
 from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.netpoll.curve import CurveKeys, be_client, be_server
 from gmpd.netpoll.files import inode_at, remove_file
-from gmpd.netpoll.lane import LANES_MAX, Lane, new_lane
+from gmpd.netpoll.lane import LANES_MAX, Lane, new_lane, sweep
 from gmpd.netpoll.monitor import (
     BAD_HANDSHAKE,
     BAD_KEY,
@@ -289,6 +289,7 @@ class Router:
         try:
             if connections_max is not None:
                 self.monitor = ConnectionMonitor(socket, endpoint, connections_max)
+            sweep(endpoint)
             self._bind()
         except zmq.ZMQError as error:
             self.close()
@@ -346,6 +347,8 @@ class Router:
 
     def recv_lane(self, lane: Lane) -> tuple[bytes, list[Any]] | None:
         """One message that has come over a lane, or None."""
+        if self._ready:  # older ones, for ``recv``
+            return None
         data = lane.take() if lane.is_open or lane.greet() else None
         if data is None:
             return None
@@ -395,7 +398,8 @@ class Router:
     def _in_order(self, lane: Lane, frames: list[Any]) -> tuple[bytes, list[Any]]:
         """A message has come over ZeroMQ from a peer with a lane: the first of all that come."""
         peer, ready = lane.peer, self._ready
-        ready.extend((peer, [data]) for data in lane.take_all())
+        if lane.is_open or lane.greet():  # else nothing was sent over it before
+            ready.extend((peer, [data]) for data in lane.take_all())
         ready.append((peer, frames))
         lane.heard += 1
         if lane.is_held:
@@ -459,6 +463,7 @@ class Router:
         """Close and remove the socket's file; sent messages have ``linger_ms`` to leave."""
         for peer in list(self._lanes):
             self.drop_lane(peer)
+        sweep(self.endpoint)
         if not self._socket.closed:
             if self.monitor is not None:
                 self.monitor.close()

@@ -73,7 +73,7 @@ class Ends:
                 found.append(bytes(self.inbox.popleft().buffer))
         return found
 
-    def greet(self) -> bool:
+    def greet(self, *, await_router: bool = True) -> bool:
         """Hello and Welcome, each with a lane; whether both ends have opened it."""
         self.dealer.send([b"hello " + self.dealer.offer_lane()])
         self.until(lambda: self.heard)
@@ -81,7 +81,7 @@ class Ends:
         self.router.send(self.peer, [b"welcome " + name])
         welcome = wait_until(self.taken, "a Welcome", timeout=DEADLINE_S)
         opened = self.dealer.open_lane(welcome[0].removeprefix(b"welcome "))
-        if opened is not None:
+        if opened is not None and await_router:
             self.until(lambda: self.lanes[0].is_open)
         return opened is not None
 
@@ -134,7 +134,37 @@ def test_messages_of_both_ways_arrive_in_the_order_in_which_they_were_sent(
         got += ends.taken()
     assert ends.heard == there
     assert got == back
-    assert ends.over_lane > 0
+    assert ends.dealer.lane is not None
+    assert ends.dealer.lane.sent < len(there), "some went over the lane"
+
+
+def test_the_order_holds_before_the_router_has_seen_the_greeting(ends: Ends) -> None:
+    assert ends.greet(await_router=False)
+    ends.dealer.send([b"over the lane"])
+    ends.dealer.send([b"over", b"ZeroMQ"])
+    heard: list[bytes] = []
+    end = time.monotonic() + DEADLINE_S
+    while len(heard) < 2 and time.monotonic() < end:
+        if (received := ends.router.recv()) is not None:
+            heard.append(bytes(received[1][0]))
+    assert heard == [b"over the lane", b"over"]
+
+
+def test_a_lane_does_not_overtake_messages_that_are_still_to_be_taken(ends: Ends) -> None:
+    """The coordinator takes so many of them in a turn, then looks at the lane."""
+    assert ends.greet()
+    ends.dealer.send([b"1"])
+    ends.dealer.send([b"2", b"over ZeroMQ"])
+    received = None
+    end = time.monotonic() + DEADLINE_S
+    while received is None and time.monotonic() < end:
+        received = ends.router.recv()
+    assert received is not None
+    assert bytes(received[1][0]) == b"1"
+    ends.dealer.send([b"3"])
+    assert ends.router.recv_lane(ends.lanes[0]) is None
+    ends.until(lambda: len(ends.heard) == 2)
+    assert ends.heard == [b"2", b"3"]
 
 
 def test_a_peer_that_does_not_read_costs_its_sender_nothing(ends: Ends) -> None:
@@ -145,7 +175,8 @@ def test_a_peer_that_does_not_read_costs_its_sender_nothing(ends: Ends) -> None:
         ends.dealer.send([each])
     ends.until(lambda: len(ends.heard) == len(sent))
     assert ends.heard == sent
-    assert 0 < ends.over_lane < len(sent)
+    assert ends.dealer.lane is not None
+    assert 1 < ends.dealer.lane.sent < len(sent)
 
 
 def test_frames_beside_the_first_go_over_zeromq(ends: Ends) -> None:
@@ -239,6 +270,19 @@ def test_without_a_peer_the_file_goes_with_the_lane(ends: Ends, short_tmp: Path)
     assert len(list(short_tmp.glob("l-*"))) == 1
     ends.dealer.close()
     assert not list(short_tmp.glob("l-*"))
+
+
+def test_files_of_ends_that_died_early_go_with_the_daemon(short_tmp: Path) -> None:
+    for name in ("l-0123456789abcdef", "l-0123456789abcdef.txt", "l-other"):
+        (short_tmp / name).touch()
+    ends = Ends(short_tmp)
+    assert not (short_tmp / "l-0123456789abcdef").exists(), "left by the last one"
+    (short_tmp / "l-fedcba9876543210").touch()
+    ends.close()
+    left = {path.name for path in short_tmp.iterdir()}
+    assert left == {"l-0123456789abcdef.txt", "l-other"}
+    for name in left:
+        (short_tmp / name).unlink()
 
 
 def test_a_path_that_is_too_long_for_a_lane_is_no_reason_to_fail(short_tmp: Path) -> None:
