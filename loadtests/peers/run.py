@@ -317,6 +317,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The new record, with the old one's cells and peers that were not measured again."""
     return {
         **new,
+        "quick": old["quick"] or new["quick"],
         "peers": {
             name: new["peers"].get(name) or old["peers"][name]
             for name in NAMES
