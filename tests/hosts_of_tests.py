@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import gmpd
 from gmpd.client.discovery import Target
+from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config
+from tests import jobs_hosts as jobs
 from tests.jobs_hosts import NAME
 from tests.support import wait_until
 
@@ -97,3 +100,19 @@ def await_hosts(client: gmpd.Client, *names: str) -> None:
         return all(name in known and known[name]["state"] in ("idle", "running") for name in names)
 
     wait_until(serve, f"hosts {names} serve")
+
+
+def begun_at(client: gmpd.Client, path: Path, **options: object) -> JobFuture:
+    """A job that hangs on a host, once it has begun there."""
+    for _ in range(10):
+        path.write_text("")
+        client.submit(time.sleep, 2.0)  # the P of this machine is busy
+        future = client.options(**options).submit(jobs.note_and_hang, str(path))
+        wait_until(lambda: "\n" in path.read_text(), "the job has begun")
+        if len(path.read_text().split()) > 1:
+            return future
+    raise AssertionError("no job has begun on a host")
+
+
+def host_of(path: Path) -> str:
+    return path.read_text().split()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from gmpd.config import Config
 from gmpd.errors import ConfigError, WorkerLost
 from tests import jobs_hosts as jobs
 from tests.dask_cluster import DaskCluster
-from tests.hosts_of_tests import rows
+from tests.hosts_of_tests import begun_at, host_of, rows
 from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
@@ -73,18 +72,11 @@ def test_jobs_run_on_all_hosts_and_a_killed_one_is_lost(
     assert [future.result(HANG_S) for future in futures] == [jobs.mixed(i) for i in numbers]
     places = Counter(client.map(jobs.where, [0.01] * 400, chunksize=1))
     assert set(places) == {"", "north", "south"}
-    path = tmp_path / "one"
-    path.write_text("")
-    client.submit(time.sleep, 2.0)
-    future = client.submit(jobs.note_and_hang, str(path))
-    again = client.options(retries=1).submit(jobs.note_and_hang, str(path))
-    wait_until(lambda: path.read_text(), "the job has begun")
-    name = path.read_text().split()[1]
+    future = begun_at(client, tmp_path / "one")
+    name = host_of(tmp_path / "one")
     cluster.workers[name].kill()
-    for error in (future.exception(HANG_S), again.exception(HANG_S)):
-        if error is not None:
-            assert isinstance(error, WorkerLost)
-            assert "of host tcp://127.0.0." in str(error)
+    with pytest.raises(WorkerLost, match=r"of host tcp://127\.0\.0\.\d:\d+ was lost"):
+        future.result(HANG_S)
     assert name not in set(client.map(jobs.where, [0.01] * 60, chunksize=1))
     cluster.add("third", 4)
     await_hosts(client, 2)
