@@ -17,13 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgpack
-
 import gmpd
 from gmpd import inherited, interpreter, needs, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon import logs
+from gmpd.daemon.ahead import Ahead
 from gmpd.daemon.coordinator import Coordinator
 from gmpd.daemon.gateway import (
     NO_PAGE,
@@ -316,8 +315,9 @@ def _watch_sources(coordinator: Coordinator) -> None:
     coordinator.workers.on_imported = source.add
 
 
-def serve_private(settings: dict[str, Any]) -> int:
-    """Run a daemon that belongs to the process at the other end of standard input.
+def serve_private(settings: dict[str, Any], ahead: Ahead) -> int:
+    """Run a daemon that belongs to the process at the other end of standard input. ``ahead``: its
+    first workers.
 
     Its directory is its own, too: it removes it, since its client may be dead by then.
     """
@@ -325,13 +325,13 @@ def serve_private(settings: dict[str, Any]) -> int:
     config = Config.from_wire(settings["config"])
     directory = rundir.prepare(settings["runtime_dir"])
     try:
-        return _serve_private(config, directory, settings)
+        return _serve_private(config, directory, settings, ahead)
     finally:
         with suppress(OSError):  # another program put a file into it
             os.rmdir(directory)
 
 
-def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) -> int:
+def _serve_private(config: Config, directory: Path, settings: dict[str, Any], ahead: Ahead) -> int:
     endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
     initializer = settings.get("initializer")
     context = SpawnContext(
@@ -344,9 +344,12 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any]) ->
         inherited.settle(),
         tuple(settings.get("options", ())),
         tuple(settings.get("warnings", ())),
+        ahead=ahead,
     )
+    procs = procs_of(config)
+    ahead.dismiss(procs)
     with rundir.Lock.acquire(directory) as lock:
-        coordinator = Coordinator(config, endpoints, context, procs_of(config), private=True)
+        coordinator = Coordinator(config, endpoints, context, procs, private=True)
         # Clients may queue work while the workers still start.
         publish = partial(_publish_private, directory, coordinator, endpoints["client"])
         publish()
@@ -410,30 +413,15 @@ def _tell(answer: dict[str, Any]) -> None:
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-def main() -> int:
-    """``python -m gmpd.daemon``: one length-prefixed msgpack map of settings on standard input."""
-    inherited.settle()
-    # Before the loop takes signals for itself: go out through every `finally`.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
-    size = int.from_bytes(_read(4), "big")
-    settings = msgpack.unpackb(_read(size), unicode_errors="surrogateescape")
+def start_private(settings: dict[str, Any], ahead: Ahead) -> int:
+    """``python -m gmpd.daemon``: run a private daemon, or tell its starter why that cannot be."""
     # It writes where the program does, and what failed the program is told as an error.
     level = settings.get("log_level", "error").upper()
     logging.basicConfig(level=level, handlers=[logs.queued("bare", sys.stderr, "coordinator")])
     try:
-        return serve_private(settings)
+        return serve_private(settings, ahead)
     except GmpdError as error:
         _tell({"ok": False, "error": str(error)})
         return 78
-
-
-def _read(size: int) -> bytes:
-    """Exactly ``size`` bytes of standard input: the loop watches the rest for its end."""
-    data = b""
-    while len(data) < size:
-        chunk = os.read(0, size - len(data))
-        if not chunk:
-            raise SystemExit("gmpd.daemon: the settings on standard input ended early")
-        data += chunk
-    return data
+    finally:
+        ahead.dismiss()

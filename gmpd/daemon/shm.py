@@ -116,19 +116,24 @@ class WorkerShm:
 
     @classmethod
     def create(cls, name: str) -> tuple[Self, int]:
-        """New shared memory and its descriptor, to be inherited by the worker and then closed.
-
-        Allocated at once: too little memory is an error here, and not SIGBUS later.
-        """
+        """New shared memory and its descriptor, to be inherited by the worker and then closed."""
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
-            os.posix_fallocate(fd, 0, SHM_BYTES)
-            shm = cls(fd)
+            return cls.create_in(fd), fd
         except BaseException:
             os.close(fd)
             raise
+
+    @classmethod
+    def create_in(cls, fd: int) -> Self:
+        """The same in an empty memfd, which the worker may have inherited already.
+
+        Allocated at once: too little memory is an error here, and not SIGBUS later.
+        """
+        os.posix_fallocate(fd, 0, SHM_BYTES)
+        shm = cls(fd)
         shm.claims.clear()
-        return shm, fd
+        return shm
 
     def close(self) -> None:
         os.close(self._fd)

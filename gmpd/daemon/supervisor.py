@@ -18,9 +18,9 @@ from typing import Any
 
 import msgpack
 
-from gmpd import compiled, interpreter
 from gmpd.config import Config
 from gmpd.cpus import core_of
+from gmpd.daemon.ahead import WORKER, Ahead, Started, end, kill_group, name_of, start
 from gmpd.daemon.frozen import Stillness
 from gmpd.daemon.loop_watch import LoopWatch
 from gmpd.daemon.reaper import Reaper
@@ -150,6 +150,8 @@ class SpawnContext:
     warnings: tuple[str, ...] = ()
     #: Workers report the files of modules that they import.
     watch: bool = False
+    #: Workers that were started before.
+    ahead: Ahead = field(default_factory=Ahead)
     #: How workers write what is logged without a handler (``logs.queued``); empty: as Python does.
     log_form: str = ""
 
@@ -209,38 +211,22 @@ class Supervisor:
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
         return self._start(p, epoch, None, host)
 
-    def _stdout(self) -> int:
-        # Not the daemon's own, which is for its starter.
-        out = self.context.stdout
-        return 2 if out is None else out
-
     def _start(
         self, p: int, epoch: int, core: int | None, host: HostSpec | None = None
     ) -> WorkerProcess:
-        program = "gmpd.daemon.worker" if host is None else BRIDGE
         secret = secrets.token_bytes(32)
-        shm, fd = WorkerShm.create(f"gmpd-p{p_of(p)}")
+        process, memory = self._interpreter(p, WORKER if host is None else BRIDGE)
         try:
-            process = subprocess.Popen(
-                interpreter.command(program, str(fd), options=self.context.options),
-                stdin=subprocess.PIPE,
-                stdout=self._stdout(),
-                pass_fds=(fd,),
-                env=_environment(),
-                process_group=0,
-            )
+            shm = WorkerShm.create_in(memory)
         except BaseException:
-            shm.close()
+            end(process)
             raise
         finally:
-            os.close(fd)
+            os.close(memory)
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:  # without it the process's death would never be noticed
-            assert process.stdin is not None
-            process.stdin.close()
-            _kill_group(process.pid)
-            process.wait()
+            end(process)
             shm.close()
             raise
         self._brief(process, p, epoch, secret, core, host)
@@ -250,6 +236,11 @@ class Supervisor:
         if self._reaper is not None:
             self._reaper.began(process.pid)
         return worker
+
+    def _interpreter(self, p: int, program: str) -> Started:
+        context = self.context
+        ready = context.ahead.take(p)
+        return ready or start(program, name_of(p_of(p)), context.options, context.stdout)
 
     def _brief(
         self,
@@ -303,7 +294,7 @@ class Supervisor:
     def reap(self, worker: WorkerProcess) -> Exit:
         """Its pidfd said that it ended: collect it, and end the processes that it left behind."""
         status = self._wait(worker)
-        _kill_group(worker.process.pid)
+        kill_group(worker.process.pid)
         if self._reaper is not None:
             self._reaper.ended(worker.process.pid)
         os.close(worker.pidfd)
@@ -337,7 +328,7 @@ class Supervisor:
     def kill(self, worker: WorkerProcess) -> None:
         """End it now, with all that it started."""
         worker.expected = True
-        _kill_group(worker.process.pid)
+        kill_group(worker.process.pid)
 
 
 def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
@@ -363,23 +354,8 @@ def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
     }
 
 
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # no process is left in it
-
-
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _environment() -> dict[str, str]:
-    """A job must not find the daemon's own settings and take them for its client's."""
-    settings = ("GMPD_", "NOTIFY_", "WATCHDOG_")
-    return {
-        k: v for k, v in os.environ.items() if k == compiled.VARIABLE or not k.startswith(settings)
-    }

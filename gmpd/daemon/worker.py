@@ -562,9 +562,9 @@ def _new_loop(settings: dict[str, Any]) -> Loop:
 def main(argv: list[str]) -> int:
     """``python -m gmpd.daemon.worker PAGE_FD``: settings come as msgpack on standard input."""
     inherited.settle()
-    settings = msgpack.unpackb(
-        sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
-    )
+    if not (data := sys.stdin.buffer.read()):
+        return 0  # it was started ahead, and is not needed
+    settings = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
     process.settle_process(settings)
     output.install(settings["log_form"])
     log_records.install("isolated" if settings["isolated"] else str(settings["p"]))
