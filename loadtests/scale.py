@@ -114,6 +114,17 @@ def resident_mb(pids: list[int]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def repeated(client: gmpd.Client, n: int, times: int) -> Row:
+    """The medians for each of ``n`` no-ops, and the coordinator's memory after them."""
+    repeats = []
+    for _ in range(times):
+        costs = Costs(client)
+        flow(client, n)
+        repeats.append(costs.each(n))
+    memory_mb = resident_mb(Costs(client).pids["coordinator"])
+    return _medians(repeats) | {"coordinator_mb": memory_mb}
+
+
 def by_jobs(scale: float) -> list[Row]:
     """One daemon each; memory of the coordinator is that at the end."""
     rows = []
@@ -121,13 +132,7 @@ def by_jobs(scale: float) -> list[Row]:
         if n > 10_000_000 * scale:
             break
         with daemon() as client:
-            repeats = []
-            for _ in range(max(1, min(5, 200_000 // n))):
-                costs = Costs(client)
-                flow(client, n)
-                repeats.append(costs.each(n))
-            row = _medians(repeats)
-            row |= {"jobs": n, "coordinator_mb": resident_mb(costs.pids["coordinator"])}
+            row = repeated(client, n, max(1, min(5, 200_000 // n))) | {"jobs": n}
         rows.append(_told("jobs", row))
     return rows
 
@@ -141,16 +146,11 @@ def by_workers(scale: float) -> list[Row]:
             break
         with daemon(procs) as client:
             flow(client, n)
-            repeats = []
-            for _ in range(3):
-                costs = Costs(client)
-                flow(client, n)
-                repeats.append(costs.each(n))
+            row = repeated(client, n, 3)
             time.sleep(1.0)  # what follows the last jobs is not rest
             idle = Costs(client)
             time.sleep(2.0)
             at_rest = idle.each(1)
-            row = _medians(repeats)
             row |= {
                 "workers": procs,
                 "jobs_per_s": 1e6 / row["wall_us"],
@@ -158,7 +158,6 @@ def by_workers(scale: float) -> list[Row]:
                 "saturates_at_ps": 1e6 / row["coordinator_us"] * TYPICAL_JOB_S,
                 "idle_coordinator_us_per_s": at_rest["coordinator_us"] / 2,
                 "idle_worker_us_per_s": at_rest["workers_us"] / 2 / procs,
-                "coordinator_mb": resident_mb(costs.pids["coordinator"]),
             }
         rows.append(_told("workers", row))
     return rows

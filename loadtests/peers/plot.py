@@ -58,6 +58,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     mpl.use("svg")
     from matplotlib import pyplot
     from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
 
     mpl.rcParams.update(
         {"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "gmpd"}
@@ -75,9 +76,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
                 continue
             decades = math.log10(max(ratio, 1e-9))
             at = min(1.0, max(0.0, 0.5 + decades / DECADES / 2))
-            axes.add_patch(
-                pyplot.Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colours(at), lw=0)
-            )
+            axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colours(at), lw=0))
             ink = "white" if abs(at - 0.5) > 0.3 else "#202020"
             axes.text(x, y, words(ratio), ha="center", va="center", color=ink, fontsize=7)
     axes.set_xlim(-0.5, len(rows) - 0.5)

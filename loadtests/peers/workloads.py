@@ -110,7 +110,7 @@ def mapped(bench: Bench) -> Cell:
 
 
 def round_trip(bench: Bench) -> Cell:
-    times = []
+    times: list[float] = []
     ends = time.perf_counter() + 0.7 * bench.scale
     while len(times) < 5 or (time.perf_counter() < ends and len(times) < 2000):
         times.append(bench.run(tasks.noop, [1]))
