@@ -99,7 +99,7 @@ LOOK = """
     assert one.__file__.endswith("gmpd/sched/one.py"), one.__file__
     found = compiled.variant()
     assert ("cython" in type(one.fails).__name__) is (found.name == "compiled")
-    print(found.name, found.is_stale, found.why, sep="|")
+    print(found.name, found.is_stale, found.why, sep="|", flush=True)
     try:
         one.fails(1)
     except ValueError:

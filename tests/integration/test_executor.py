@@ -260,7 +260,7 @@ def test_streams_sync_and_async(client: gmpd.Client) -> None:
 def test_cancel_what_runs_and_what_waits_on_itself(client: gmpd.Client) -> None:
     sleeping = client.submit(asyncio.sleep, 60)
     wait_until(sleeping.running, "the coroutine runs")
-    assert sleeping.cancel()
+    wait_until(sleeping.cancel, "its worker has heard of it")
     assert sleeping.cancelled()
     blocked = client.submit(time.sleep, 0.5)
     wait_until(blocked.running, "the blocking job runs")

@@ -85,7 +85,7 @@ def test_unique_and_timed_jobs_of_several_clients(boot: Boot) -> None:
         newest = two.options(unique=Unique("k", "replace"), **behind).submit(jobs.aspan, 0.0)
         with pytest.raises(CancelledError):
             first.result(60)
-        assert busy.cancel()
+        wait_until(busy.cancel, "its worker has heard of it")
         assert second.result(60) == newest.result(60)
         soon = datetime.now(UTC) + timedelta(seconds=0.2)
         asked = time.monotonic()
@@ -112,7 +112,7 @@ def test_the_status_says_what_waits_and_the_command_line_has_limits(
         assert main(["status"]) == 0
         told = " ".join(capsys.readouterr().out.split())
         assert "3 jobs wait for the limits of their keys: api has 1 of 1 at once, 3 wait" in told
-        assert running.cancel()
+        wait_until(running.cancel, "its worker has heard of it")
         assert all(future.result(60) for future in waiting)
     assert main(["submit", "--limit", "api:3,100/60s", "math:sqrt", "9"]) == 0
     assert main(["submit", "--limit", "api", "math:sqrt", "9"]) == 2

@@ -130,6 +130,11 @@ def test_nearly_every_metric_is_there_after_a_mixed_load(daemon: Daemon) -> None
         "gmpd_jobs_retried_total",
         "gmpd_worker_restarts_total",
         "gmpd_messages_dropped_total",
+        # And hosts of a cluster.
+        "gmpd_host_up",
+        "gmpd_host_cores",
+        "gmpd_host_fresh_jobs",
+        "gmpd_host_started_jobs",
     }
     with Load(daemon):
         wait_until(lambda: expected <= scrape(daemon).names, f"all of {expected} are there")
