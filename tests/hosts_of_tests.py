@@ -80,7 +80,8 @@ def daemon(directory: Path, *, procs: int = 1, lease: str = "2s", **flags: Any) 
     }
     more = {name.replace("__", "."): value for name, value in flags.items()}
     config = Config.load(flags=wanted | more, env={}, files=())
-    private = PrivateDaemon(config, modules=[str(ROOT)])
+    # Its watcher and bridges import the engine, so a path of jobs is not enough.
+    private = PrivateDaemon(config, env={"PYTHONPATH": str(ROOT)})
     try:
         yield Target.of(private.endpoint, config)
     finally:
