@@ -87,7 +87,8 @@ class Looker(threading.Thread):
                 self._look(view.pane, view.detail)
             left = max(0.0, began + self._interval - time.monotonic())
             poked = self._poked.wait(wait_s(left))
-            self._poked.clear()
+            if poked:  # a poke that comes after the wait has passed is for the next one
+                self._poked.clear()
 
     def _look(self, pane: Pane, found: Found | None) -> None:
         try:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import multiprocessing.pool
+import sys
 import threading
 import unittest
 from typing import Any
@@ -34,6 +35,11 @@ EXCLUDED = {
     "test_unpickleable_result": "its result is a lambda, which travels here; see _unsendable",
     "test_pool_worker_lifetime": "calls _repopulate_pool(), which is the daemon's; see _lifetime",
 }
+if sys.version_info >= (3, 15):
+    # By the name of another class, so it travels by value.
+    EXCLUDED["test_wrapped_exception"] = (
+        "a generator is in its decorators, and cannot travel; see _wrapped"
+    )
 
 
 class OnOurs:
@@ -81,6 +87,16 @@ def _unsendable(self: Any) -> None:
             assert error.value is not None
 
 
+def _raises() -> None:
+    raise RuntimeError("foo")
+
+
+def _wrapped(self: Any) -> None:
+    """CPython's test_wrapped_exception, with a function."""
+    with gmpd.Pool(1) as pool, pytest.raises(RuntimeError, match="foo"):
+        pool.apply(_raises)
+
+
 def _lifetime(self: Any) -> None:
     """CPython's test_pool_worker_lifetime: the daemon starts the new workers by itself."""
     pool = gmpd.Pool(3, maxtasksperchild=10)
@@ -95,6 +111,7 @@ def _lifetime(self: Any) -> None:
 
 
 TestPool = _tests("TestPool")
+TestPool.test_exception_of_a_call = _wrapped
 TestPoolWorkerErrors = _tests("TestPoolWorkerErrors")
 TestPoolWorkerErrors.test_unsendable_result = _unsendable
 TestPoolWorkerLifetime = _tests("TestPoolWorkerLifetime")

@@ -12,6 +12,12 @@ from gmpd.runtime.run import run
 from tests.support import wait_until
 
 
+async def settle() -> None:
+    """Let every G that can run do so: it goes behind them each time."""
+    for _ in range(10):
+        await gmpd.gosched()
+
+
 def test_TestDo() -> None:
     async def main() -> tuple[object, bool]:
         return await gmpd.SingleFlight().do("key", lambda: "bar")
@@ -24,7 +30,7 @@ def test_TestDoErr() -> None:
         flights = gmpd.SingleFlight()
 
         async def fail() -> None:
-            await gmpd.sleep(0.001)
+            await settle()
             raise LookupError("lost")
 
         asked = [gmpd.go(flights.do, "key", fail) for _ in range(3)]
@@ -77,7 +83,7 @@ def test_TestForget() -> None:
             return "first"
 
         one = gmpd.go(flights.do, "key", first)
-        await gmpd.sleep(0.001)
+        await settle()
         flights.forget("key")
         second = await flights.do("key", lambda: "second")
         gate.close()
@@ -100,16 +106,16 @@ def test_TestDoChan_who_is_cancelled_takes_nothing_from_the_others() -> None:
             return "value"
 
         one, two = gmpd.go(flights.do, "key", call), gmpd.go(flights.do, "key", call)
-        await gmpd.sleep(0.001)
+        await settle()
         one.cancel()
-        await gmpd.sleep(0.001)
+        await settle()
         gate.close()
         got: tuple[str, bool] = await two
         gate = gmpd.Chan()
         alone = gmpd.go(flights.do, "key", call)
-        await gmpd.sleep(0.001)
+        await settle()
         alone.cancel()  # its callers want it no more
-        await gmpd.sleep(0.001)
+        await settle()
         assert ended == ["cancelled"]
         return got
 
