@@ -89,6 +89,15 @@ class Line:
     def identified(self) -> None:
         """Nothing to note."""
 
+    def open_lane(self, _name: bytes) -> bytes:
+        return b""
+
+    def lane_of(self, _peer: bytes) -> None:
+        """There is none."""
+
+    def drop_lane(self, _peer: bytes) -> None:
+        """There is none."""
+
     def last_connection(self) -> Connection:
         return Connection(-1, 0)
 

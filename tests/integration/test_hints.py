@@ -108,12 +108,15 @@ def warnings_of(client: gmpd.Client) -> dict[Any, Any]:
 
 
 STOPPED = """
-import gmpd, sys, threading
-def frame(i): return bytes(300_000)
+import gmpd, os, sys, time
+def frame(i, begin):
+    while not os.path.exists(begin):
+        time.sleep(0.05)
+    return bytes(300_000)
 c = gmpd.Client(sys.argv[1], name="stopped")
 print("ready", flush=True)
 sys.stdin.readline()
-futures = [c.submit(frame, i) for i in range(20)]
+futures = [c.submit(frame, i, sys.argv[2]) for i in range(20)]
 print("sent", flush=True)
 sys.stdin.readline()
 print(sum(len(f.result()) for f in futures), flush=True)
@@ -128,12 +131,13 @@ def test_large_and_unread_results_are_seen_in_the_status(monkeypatch: pytest.Mon
         tempfile.TemporaryDirectory(prefix="hints", dir="/tmp") as directory,
         Daemon(Path(directory), GMPD_DAEMON__PROCS="1") as daemon,
     ):
+        stopped = Path(directory, "stopped")
         client = daemon.client()
         for _ in range(12):
             client.submit(bytes, 1_500_000).result(60)
         assert warnings_of(client)[Code.LARGE_RESULTS].facts["results"] == 12
         slow = subprocess.Popen(
-            [sys.executable, "-c", STOPPED, str(daemon.directory / "run")],
+            [sys.executable, "-c", STOPPED, str(daemon.directory / "run"), str(stopped)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert slow.stdin is not None
@@ -143,6 +147,7 @@ def test_large_and_unread_results_are_seen_in_the_status(monkeypatch: pytest.Mon
         slow.stdin.flush()
         assert slow.stdout.readline() == "sent\n"
         stop(slow.pid)
+        stopped.touch()
         found = wait_until(lambda: warnings_of(client).get(Code.UNREAD_RESULTS), "it is named")
         assert found is not None
         assert "stopped has not read results for" in found.what
