@@ -9,7 +9,7 @@ import sys
 import msgpack
 
 from gmpd import inherited
-from gmpd.daemon.ahead import Ahead
+from gmpd.daemon.early import EarlyWorkers
 
 
 def main() -> int:
@@ -20,11 +20,11 @@ def main() -> int:
         signal.signal(number, lambda got, _: sys.exit(128 + got))
     size = int.from_bytes(_read(4), "big")
     settings = msgpack.unpackb(_read(size), unicode_errors="surrogateescape")
-    ahead = Ahead()
-    ahead.start(settings)
+    early = EarlyWorkers()
+    early.start(settings)
     from gmpd.daemon.serve import start_private  # meanwhile workers import what they need
 
-    return start_private(settings, ahead)
+    return start_private(settings, early)
 
 
 def _read(size: int) -> bytes:

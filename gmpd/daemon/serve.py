@@ -22,8 +22,8 @@ from gmpd import inherited, interpreter, needs, pythons, rundir
 from gmpd.config import Config
 from gmpd.cpus import check_procs, read_facts
 from gmpd.daemon import logs
-from gmpd.daemon.ahead import Ahead
 from gmpd.daemon.coordinator import Coordinator
+from gmpd.daemon.early import EarlyWorkers
 from gmpd.daemon.gateway import (
     NO_PAGE,
     Gateway,
@@ -315,8 +315,8 @@ def _watch_sources(coordinator: Coordinator) -> None:
     coordinator.workers.on_imported = source.add
 
 
-def serve_private(settings: dict[str, Any], ahead: Ahead) -> int:
-    """Run a daemon that belongs to the process at the other end of standard input. ``ahead``: its
+def serve_private(settings: dict[str, Any], early: EarlyWorkers) -> int:
+    """Run a daemon that belongs to the process at the other end of standard input. ``early``: its
     first workers.
 
     Its directory is its own, too: it removes it, since its client may be dead by then.
@@ -325,13 +325,15 @@ def serve_private(settings: dict[str, Any], ahead: Ahead) -> int:
     config = Config.from_wire(settings["config"])
     directory = rundir.prepare(settings["runtime_dir"])
     try:
-        return _serve_private(config, directory, settings, ahead)
+        return _serve_private(config, directory, settings, early)
     finally:
         with suppress(OSError):  # another program put a file into it
             os.rmdir(directory)
 
 
-def _serve_private(config: Config, directory: Path, settings: dict[str, Any], ahead: Ahead) -> int:
+def _serve_private(
+    config: Config, directory: Path, settings: dict[str, Any], early: EarlyWorkers
+) -> int:
     endpoints = {name: rundir.endpoint(directory, name) for name in ("client", "worker")}
     initializer = settings.get("initializer")
     context = SpawnContext(
@@ -344,10 +346,10 @@ def _serve_private(config: Config, directory: Path, settings: dict[str, Any], ah
         inherited.settle(),
         tuple(settings.get("options", ())),
         tuple(settings.get("warnings", ())),
-        ahead=ahead,
+        early=early,
     )
     procs = procs_of(config)
-    ahead.dismiss(procs)
+    early.dismiss(procs)
     with rundir.Lock.acquire(directory) as lock:
         coordinator = Coordinator(config, endpoints, context, procs, private=True)
         # Clients may queue work while the workers still start.
@@ -413,15 +415,15 @@ def _tell(answer: dict[str, Any]) -> None:
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-def start_private(settings: dict[str, Any], ahead: Ahead) -> int:
+def start_private(settings: dict[str, Any], early: EarlyWorkers) -> int:
     """``python -m gmpd.daemon``: run a private daemon, or tell its starter why that cannot be."""
     # It writes where the program does, and what failed the program is told as an error.
     level = settings.get("log_level", "error").upper()
     logging.basicConfig(level=level, handlers=[logs.queued("bare", sys.stderr, "coordinator")])
     try:
-        return serve_private(settings, ahead)
+        return serve_private(settings, early)
     except GmpdError as error:
         _tell({"ok": False, "error": str(error)})
         return 78
     finally:
-        ahead.dismiss()
+        early.dismiss()

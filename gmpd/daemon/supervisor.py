@@ -20,7 +20,7 @@ import msgpack
 
 from gmpd.config import Config
 from gmpd.cpus import core_of
-from gmpd.daemon.ahead import WORKER, Ahead, Started, end, kill_group, name_of, start
+from gmpd.daemon.early import WORKER, EarlyWorkers, Started, end, kill_group, name_of, start
 from gmpd.daemon.frozen import Stillness
 from gmpd.daemon.loop_watch import LoopWatch
 from gmpd.daemon.reaper import Reaper
@@ -151,7 +151,7 @@ class SpawnContext:
     #: Workers report the files of modules that they import.
     watch: bool = False
     #: Workers that were started before.
-    ahead: Ahead = field(default_factory=Ahead)
+    early: EarlyWorkers = field(default_factory=EarlyWorkers)
     #: How workers write what is logged without a handler (``logs.queued``); empty: as Python does.
     log_form: str = ""
 
@@ -239,7 +239,7 @@ class Supervisor:
 
     def _interpreter(self, p: int, program: str) -> Started:
         context = self.context
-        ready = context.ahead.take(p)
+        ready = context.early.take(p)
         return ready or start(program, name_of(p_of(p)), context.options, context.stdout)
 
     def _brief(

@@ -563,7 +563,7 @@ def main(argv: list[str]) -> int:
     """``python -m gmpd.daemon.worker PAGE_FD``: settings come as msgpack on standard input."""
     inherited.settle()
     if not (data := sys.stdin.buffer.read()):
-        return 0  # it was started ahead, and is not needed
+        return 0  # it was started early, and is not needed
     settings = msgpack.unpackb(data, use_list=False, unicode_errors="surrogateescape")
     process.settle_process(settings)
     output.install(settings["log_form"])

@@ -1,7 +1,7 @@
 """Workers of a private daemon that start before the coordinator does.
 
 Coordinator and workers need a tenth of a second each to import their modules. Started one after the
-other, that is a third of the time to a first result; a worker that was started ahead imports beside
+other, that is a third of the time to a first result; a worker that was started early imports beside
 the coordinator, and waits on standard input for its settings. So this module imports little: none
 of the configuration, of the wire or of ZeroMQ.
 
@@ -59,7 +59,7 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k == VARIABLE or not k.startswith(_SETTINGS)}
 
 
-class Ahead:
+class EarlyWorkers:
     """Workers that were started, by the number of their P, until they are taken."""
 
     def __init__(self) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 import gmpd
-from gmpd.daemon import ahead
-from gmpd.daemon.ahead import Ahead, Started
+from gmpd.daemon import early
+from gmpd.daemon.early import EarlyWorkers, Started
 from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_daemon")
@@ -20,13 +20,13 @@ CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture
-def workers() -> Iterator[Ahead]:
-    workers = Ahead()
+def workers() -> Iterator[EarlyWorkers]:
+    workers = EarlyWorkers()
     yield workers
     workers.dismiss()
 
 
-def begun(workers: Ahead, procs: object = 1) -> dict[int, Started]:
+def begun(workers: EarlyWorkers, procs: object = 1) -> dict[int, Started]:
     workers.start({"config": {"daemon": {"procs": procs}}, "options": [], "stdout": None})
     return dict(workers._started)
 
@@ -39,12 +39,12 @@ def has_ended(started: Started) -> bool:
     ("procs", "many"), [(1, 1), (0, CORES), (10_000, CORES), (None, CORES), ("many", CORES)]
 )
 def test_there_are_as_many_as_asked_for_and_no_more_than_cores(
-    workers: Ahead, procs: object, many: int
+    workers: EarlyWorkers, procs: object, many: int
 ) -> None:
     assert list(begun(workers, procs)) == [*range(many)]
 
 
-def test_those_that_are_not_taken_end(workers: Ahead) -> None:
+def test_those_that_are_not_taken_end(workers: EarlyWorkers) -> None:
     found = begun(workers, 0)
     workers.dismiss(1)
     assert [has_ended(each) for each in found.values()] == [False, *[True] * (CORES - 1)]
@@ -52,7 +52,7 @@ def test_those_that_are_not_taken_end(workers: Ahead) -> None:
     assert has_ended(found[0])
 
 
-def test_one_that_has_ended_is_not_taken(workers: Ahead) -> None:
+def test_one_that_has_ended_is_not_taken(workers: EarlyWorkers) -> None:
     process = begun(workers)[0].process
     os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: process.poll() is not None, "it ends")
@@ -60,7 +60,7 @@ def test_one_that_has_ended_is_not_taken(workers: Ahead) -> None:
 
 
 def test_one_whose_starter_ends_exits_without_a_word(
-    workers: Ahead, capfd: pytest.CaptureFixture[str]
+    workers: EarlyWorkers, capfd: pytest.CaptureFixture[str]
 ) -> None:
     started = begun(workers)[0]
     assert started.process.stdin is not None
@@ -70,7 +70,7 @@ def test_one_whose_starter_ends_exits_without_a_word(
 
 
 def test_a_system_without_processes_is_for_the_daemon_to_find(
-    workers: Ahead, monkeypatch: pytest.MonkeyPatch
+    workers: EarlyWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -90,4 +90,4 @@ def test_no_worker_of_a_private_daemon_is_left_over() -> None:
 
 def is_worker(pid: int) -> bool:
     with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-        return ahead.WORKER in file.read().split("\0")
+        return early.WORKER in file.read().split("\0")
