@@ -48,7 +48,7 @@ class Hook(BuildHookInterface[Any]):
     """Adds ``_gmpd_compiled`` to a wheel."""
 
     def dependencies(self) -> list[str]:
-        """What compiles, unless nothing is to be compiled. A backend asks before it builds."""
+        """The tools that compile, if anything is to be compiled. Asked for before the build."""
         try:
             wanted(os.environ)
             compiler(os.environ)
@@ -99,7 +99,7 @@ class Hook(BuildHookInterface[Any]):
 
 
 def wanted(env: Mapping[str, str], *, editable: bool = False) -> None:
-    """Raises NotCompiled where nobody wants it compiled."""
+    """Raises NotCompiled where the environment or the kind of install asks for pure Python."""
     pure = env.get("GMPD_PURE", "")
     if pure not in ("", "0"):
         raise NotCompiled(f"GMPD_PURE={pure} was set when it was installed")

@@ -2,8 +2,8 @@
 
     python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3]
 
-All hosts are processes of this machine and share its cores, so CPU time counts: of all processes of
-the cluster and of the daemon together, for each job. Kinds of jobs: *no-op*; *1 ms* of CPU time;
+All hosts are processes of this machine and share its cores, so the CPU time of a job is compared:
+that of all processes of the cluster and of the daemon. Kinds of jobs: *no-op*; *1 ms* of CPU time;
 *tail*, the same with one job in fifty of 20 ms. Their cost is a multiple of the CPU time that the
 jobs themselves ask for: on hosts with cores of their own, the makespan is that multiple of the
 ideal one at least.

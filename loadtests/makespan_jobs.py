@@ -12,7 +12,7 @@ import gmpd
 
 
 def burn(rounds: int) -> int:
-    """So many rounds of a loop that only computes; the pid that did it."""
+    """Run a loop that only computes for ``rounds`` rounds; the pid of its process."""
     x = 1
     for _ in range(rounds):
         x = (x * 1103515245 + 12345) & 0x7FFFFFFF

@@ -17,7 +17,7 @@ def noop(value: Any) -> Any:
 
 
 def burn(rounds: int) -> int:
-    """So many rounds of a loop that only computes."""
+    """Compute: run a loop for the given number of rounds."""
     x = 1
     for _ in range(rounds):
         x = (x * 1103515245 + 12345) & 0x7FFFFFFF

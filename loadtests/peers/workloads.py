@@ -52,7 +52,7 @@ class Bench:
 
     @property
     def rate(self) -> float:
-        """No-ops a second, roughly: so many jobs can be had in a given time."""
+        """No-ops per second, roughly: the number of jobs for a given time follows from it."""
         if not self._rate:
             self.run(tasks.noop, list(range(16 * self.peer.procs)))
             n, took = 20, 0.0
@@ -81,7 +81,7 @@ class Bench:
         self.run(fn, [arg] * 2 * self.peer.procs)
 
     def rounds(self, seconds: float) -> int:
-        """Rounds of ``tasks.burn`` that compute for so long."""
+        """The number of rounds of ``tasks.burn`` that take the given time."""
         return max(1, int(seconds * self.burn_per_s))
 
     def pids(self) -> list[int]:

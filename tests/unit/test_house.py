@@ -307,7 +307,7 @@ WITHOUT_SUBJECT = re.compile(
 def test_no_docstring_of_a_test_leaves_its_subject_to_be_guessed() -> None:
     found = [
         f"{name_of(path)}: {found.group()!r}"
-        for path in [*TESTS, *ROOT.glob("loadtests/*.py")]
+        for path in [*TESTS, *ROOT.glob(".build/*.py"), *ROOT.glob("loadtests/**/*.py")]
         if path != Path(__file__)
         for found in WITHOUT_SUBJECT.finditer(path.read_text())
     ]
