@@ -302,6 +302,7 @@ class ClientConnection(metaclass=Documented):
         if self._link.is_refused:
             self._core.lose(self._unknown_key())
         elif lost:
+            self._pump()  # what the daemon said before its end may have come since the last look
             if self._outage is not None:
                 self._outage.link_failed(time.monotonic())
             self._core.disconnected(self._gone())

@@ -87,6 +87,11 @@ class Clients:
         self._lost: deque[tuple[int, Session]] = deque()
         #: When to look again for vanished peers: see ``someone_left``.
         self._probe_at: int | None = None
+        #: Whether the program that started this daemon has yet to say Hello: a daemon that cannot
+        #: serve stays to tell it why.
+        self.awaits_starter = False
+        #: The last message of a daemon that ends.
+        self._gone: protocol.Gone | None = None
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -283,6 +288,8 @@ class Clients:
             self._sessions[peer] = self._open(peer, message, "" if client is None else client.name)
             if message.role == protocol.ADMIN:
                 self._admins.add(peer)
+            else:
+                self.awaits_starter = False
             if client is not None and isinstance(peer, NetworkPeer):
                 self._over_network.greeted(peer, client)
         self._router_of(peer).identified()
@@ -292,6 +299,8 @@ class Clients:
         elif message.info.lane:
             welcome = with_lane(welcome, self._router.open_lane(message.info.lane))
         self.send(peer, welcome)
+        if self._gone is not None:
+            self.send(peer, self._gone)
 
     def _open(self, peer: bytes, message: protocol.Hello, owner: str) -> Session:
         sched, info = self._sched, message.info
@@ -336,9 +345,10 @@ class Clients:
             self._lose(peer)
 
     def farewell(self, reason: str, code: protocol.Ending) -> None:
-        """The daemon ends: tell all clients."""
+        """The daemon ends: tell all clients, and those whose Hello is yet to be read."""
+        self._gone = protocol.Gone(reason, code)
         for peer in list(self._sessions):
-            self.send(peer, protocol.Gone(reason, code))
+            self.send(peer, self._gone)
 
     # -- they leave --------------------------------------------------------------------------------
 

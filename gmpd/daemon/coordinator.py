@@ -153,6 +153,7 @@ class Coordinator:
             self._faults,
             self.deadlines,
         )
+        self.clients.awaits_starter = self._private
         self.durable = self.clients.durable = self._durable_jobs()
         self.workers = Workers(
             self.sched,
@@ -389,7 +390,8 @@ class Coordinator:
             if now >= self._kill_at:
                 self.pool.kill_all()
                 self._kill_at = now + int(STOP_S * 1e9)
-            self._ended = not self.supervisor.processes or now >= self._leave_at
+            waits = self.supervisor.processes or self.clients.awaits_starter
+            self._ended = not waits or now >= self._leave_at
 
     def _timeout_s(self) -> float | None:
         due = earliest(

@@ -365,6 +365,7 @@ def _serve_private(
 
         def owner_left() -> None:
             coordinator.unwatch(0)
+            coordinator.clients.awaits_starter = False
             coordinator.stop("its client ended")
 
         coordinator.watch(0, owner_left)

@@ -215,8 +215,8 @@ class Dealer:
         return bool(self._socket.poll(wait_ms(timeout_s)))
 
     def take_disconnect(self) -> bool:
-        """Whether the peer's end has been closed since the last question. Before a handshake has
-        succeeded nothing was there to be closed."""
+        """Whether the peer's end has been closed since the last question: all that it sent before
+        is readable by then. Before a handshake has succeeded nothing was there to be closed."""
         lost = False
         while is_readable(self._monitor):
             event, _ = event_of(self._monitor.recv_multipart(NOBLOCK)[0])

@@ -26,6 +26,8 @@ import pytest
 
 import gmpd
 from gmpd.client.futures import JobFuture
+from gmpd.client.session import Session
+from gmpd.config import Config
 from gmpd.errors import DaemonUnreachable, Unserializable, WorkerLost
 from tests.support import wait_until
 
@@ -103,6 +105,25 @@ def test_a_failing_initializer_breaks_the_pool() -> None:
     with pytest.raises(BrokenExecutor, match="initializer failed"):
         pool.submit(abs, 1)
     pool.shutdown()
+
+
+@pytest.mark.parametrize("when", ["before Hello", "in a turn"])
+def test_a_slow_program_is_told_why_its_pool_is_broken(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its daemon has ended before the client looks whether the link still stands."""
+    method = "_connect" if when == "before Hello" else "_check_peer"
+    real = getattr(Session, method)
+
+    def slow(self: Session, *args: Any) -> None:
+        time.sleep(0.5)
+        real(self, *args)
+
+    monkeypatch.setattr(Session, method, slow)
+    began = time.monotonic()
+    with pytest.raises(BrokenExecutor, match="initializer failed: ZeroDivisionError"):
+        gmpd.Executor(1, initializer=operator.truediv, initargs=(1, 0)).submit(abs, 1).result(60)
+    assert time.monotonic() - began < Config().client.connect_timeout
 
 
 @pytest.mark.kills_daemon

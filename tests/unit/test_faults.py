@@ -139,6 +139,17 @@ def test_one_clients_message_costs_that_client_its_connection(
     assert "the ledger was audited and is consistent" in told.getMessage()
 
 
+def test_a_client_that_comes_while_the_daemon_ends_is_told_why_it_ends() -> None:
+    desk = Desk()
+    desk.clients.farewell("initializer failed", protocol.Ending.INITIALIZER)
+    gone = protocol.Gone("initializer failed", protocol.Ending.INITIALIZER)
+    assert desk.router.sent == [(b"1", gone), (b"2", gone)]
+    desk.router.say(b"3", protocol.hello("client", b"", {"name": "late"}))
+    desk.clients.receive()
+    _, _, (peer, welcome), last = desk.router.sent
+    assert (peer, type(welcome), last) == (b"3", protocol.Welcome, (b"3", gone))
+
+
 def test_a_ledger_that_is_left_inconsistent_is_called_so(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk()
     desk.submit(b"2")
