@@ -19,6 +19,7 @@ from gmpd.cli.link import (
     json_line,
 )
 from gmpd.cli.submit import code_of, show, show_error
+from gmpd.client.defer_signals import DEFER_SIGNALS
 
 _WHOLE = "gmpd.cli.shell:run_command"
 _STREAM = "gmpd.cli.shell:stream_command"
@@ -67,8 +68,9 @@ def _streamed(client: PlainClient, options: dict[str, Any], call: tuple[Any, ...
 
 
 def _whole(app: App, client: PlainClient, options: dict[str, Any], call: tuple[Any, ...]) -> int:
-    future = client.submit_named(function_named(_WHOLE), options, *call)
     try:
+        with DEFER_SIGNALS:
+            future = client.submit_named(function_named(_WHOLE), options, *call)
         error = future.exception()
     except KeyboardInterrupt:
         future.cancel()

@@ -22,6 +22,7 @@ from gmpd.cli.link import (
     words_of,
 )
 from gmpd.cli.report import report, say_error
+from gmpd.client.defer_signals import DEFER_SIGNALS
 from gmpd.client.progress import DRAW_S, LOOK_S, JobBar
 from gmpd.client.stored import StoredJob
 from gmpd.errors import RemoteError
@@ -73,8 +74,9 @@ def command(
         if durable:
             job_id = client.enqueue_named(ref, options, *map(read, args), **named)
             return _stored(app, client, job_id, wait=wait)
-        future = client.submit_named(ref, options, *map(read, args), **named)
         try:
+            with DEFER_SIGNALS:  # the future is there when an interrupt asks what becomes of it
+                future = client.submit_named(ref, options, *map(read, args), **named)
             return show(app, future)
         except KeyboardInterrupt:
             app.say(f"\ninterrupted: {_called_off(client, future)}")

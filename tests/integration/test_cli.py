@@ -591,6 +591,29 @@ def test_an_interrupted_submit_says_what_became_of_the_job(
     assert "Traceback" not in errors
 
 
+def test_an_interrupt_in_the_midst_of_a_submit_says_it_too(alone: Shell) -> None:
+    """The job has begun, and its future is not yet returned."""
+    began = alone.directory / "began"
+    program = (
+        "import os, pathlib, signal, sys, time\n"
+        "from gmpd.cli import link\n"
+        "from gmpd.cli import main\n"
+        "real = link.PlainClient.submit_named\n"
+        "def submit(*args, **named):\n"
+        "    future = real(*args, **named)\n"
+        "    end = time.monotonic() + 30\n"
+        "    while not pathlib.Path(sys.argv[-1]).exists() and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return future\n"
+        "link.PlainClient.submit_named = submit\n"
+        "sys.exit(main())\n"
+    )
+    done = alone.python("-c", program, "submit", "words:slower", str(began))
+    assert done.returncode == Exit.INTERRUPTED, done.stderr
+    assert "continues in the daemon" in done.stderr
+
+
 def test_up_beside_a_daemon_that_drains_says_so(alone: Shell) -> None:
     began = alone.directory / "began"
     with alone.start("submit", "words:slower", str(began)) as submit:
