@@ -33,7 +33,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from loadtests import machine  # noqa: E402 - found from the line above
+from gmpd.compiled import VARIABLE as CORE  # noqa: E402 - found from the line above
+from loadtests import machine  # noqa: E402
 from loadtests.chaos_checker import Columns, Ledger, check  # noqa: E402
 from loadtests.chaos_forks import Fork, Forker  # noqa: E402
 from loadtests.chaos_jobs import VARIABLE  # noqa: E402
@@ -76,7 +77,7 @@ class Killer:
         self.ledger = (self.ledgers / "killer").open("a", buffering=1)
         self.killed: Counter[str] = Counter()
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("GMPD_")},
+            **{k: v for k, v in os.environ.items() if k == CORE or not k.startswith("GMPD_")},
             "GMPD_RUNTIME_DIR": str(directory / "run"),
             "GMPD_STATE_DIR": str(directory / "state"),
             "GMPD_HTTP__ENABLED": "false",

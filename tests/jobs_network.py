@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gmpd
+from tests.support import is_setting
 
 
 @gmpd.job
@@ -65,4 +66,4 @@ def unmarked() -> str:
 @gmpd.job
 def environment() -> list[str]:
     """Variables that are gmpd's."""
-    return [name for name in os.environ if name.startswith("GMPD_")]
+    return list(filter(is_setting, os.environ))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support import surroundings
 
 Done = subprocess.CompletedProcess[str]
 
@@ -17,9 +18,8 @@ class Shell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GMPD_")}
         self.env = {
-            **kept,
+            **surroundings(),
             "GMPD_RUNTIME_DIR": str(directory / "run"),
             "GMPD_STATE_DIR": str(directory / "state"),
             "GMPD_HTTP__ENABLED": "false",

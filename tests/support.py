@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from gmpd.compiled import VARIABLE
+
 T = TypeVar("T")
 
 #: How often a fact is looked at. Short, since most come true at once; not zero, since the process
@@ -29,6 +31,17 @@ def wait_until(fact: Callable[[], T], what: str, *, timeout: float = 30.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"after {timeout:g} s still not so: {what} (last: {value!r})")
         nothing.wait(LOOK_EVERY_S)
+
+
+def is_setting(variable: str) -> bool:
+    """Whether a variable of the environment holds a setting of gmpd. The one that says which
+    variant of the core runs is none: a process that a test starts runs the same as the test."""
+    return variable.startswith("GMPD_") and variable != VARIABLE
+
+
+def surroundings() -> dict[str, str]:
+    """The environment of this process, without settings of gmpd."""
+    return {name: text for name, text in os.environ.items() if not is_setting(name)}
 
 
 def stop(pid: int) -> None:

@@ -12,12 +12,13 @@ import pytest
 
 from gmpd.cli.commands import COMMANDS
 from gmpd.cli.exits import Exit
+from tests.support import is_setting
 
 
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No settings of the user that runs the tests."""
-    for name in [name for name in os.environ if name.startswith("GMPD_")]:
+    for name in filter(is_setting, list(os.environ)):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("XDG_CONFIG_HOME", "NO_COLOR", "FORCE_COLOR", "TERM"):

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support import surroundings
+
 ROOT = Path(__file__).parents[2]
 
 
 def run(script: str, directory: Path, *words: str, path: str = "") -> tuple[str, dict[str, Any]]:
     """Stdout, and the report that was written."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("GMPD_")}
     output = directory / "report.json"
     done = subprocess.run(
         [sys.executable, str(ROOT / "loadtests" / script), *words, "--output", str(output)],
-        env={**kept, "PATH": path, "GMPD_HTTP__ENABLED": "false"}, cwd=directory,
+        env={**surroundings(), "PATH": path, "GMPD_HTTP__ENABLED": "false"}, cwd=directory,
         capture_output=True, text=True, timeout=55, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

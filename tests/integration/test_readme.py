@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support import surroundings
 
 TOP = Path(__file__).parents[2]
 
@@ -57,11 +58,10 @@ def test_each_example_has_its_expectation(name: str) -> None:
 def test_an_example_runs(code: str, printed: str, tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     path.write_text(code)
-    surroundings = {name: text for name, text in os.environ.items() if not name.startswith("GMPD_")}
     done = subprocess.run(
         [sys.executable, str(path)],
         cwd=tmp_path, capture_output=True, text=True, timeout=40, check=False,
-        env={**surroundings, "PYTHONPATH": str(TOP), "GMPD_RUNTIME_DIR": str(tmp_path / "none")},
+        env={**surroundings(), "PYTHONPATH": str(TOP), "GMPD_RUNTIME_DIR": str(tmp_path / "none")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout, done.stderr

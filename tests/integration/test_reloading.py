@@ -20,7 +20,7 @@ from gmpd import rundir
 from gmpd.errors import DaemonUnreachable
 from gmpd.protocol import Outcome
 from tests.rawclient import RawClient
-from tests.support import wait_until
+from tests.support import surroundings, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ class Daemon:
         self.directory = directory
         self.log = directory / "log"
         self.env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("GMPD_")},
+            **surroundings(),
             "GMPD_RUNTIME_DIR": str(directory / "run"),
             "GMPD_STATE_DIR": str(directory / "state"),
             "GMPD_CONFIG": str(directory / "gmpd.toml"),

@@ -19,6 +19,7 @@ from gmpd.cli.exits import Exit, exit_of
 from gmpd.config import KEYS, Config
 from gmpd.findings import Finding, Level
 from gmpd.status import PStatus, read, read_p
+from tests.support import is_setting
 
 HERE = {
     name: text
@@ -31,7 +32,7 @@ HERE = {
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """None of the settings of the user that runs the tests, and a place of our own."""
-    for name in [name for name in os.environ if name.startswith("GMPD_")]:
+    for name in filter(is_setting, list(os.environ)):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("XDG_CONFIG_HOME", "NO_COLOR", "FORCE_COLOR", "TERM"):

@@ -138,6 +138,12 @@ def asked_of_the_environment(path: Path) -> list[str]:
     ]
 
 
+def test_tests_clear_settings_by_the_helper_that_keeps_the_variant_of_the_core() -> None:
+    """Or processes of a test with the sources run the compiled core."""
+    cleared = re.compile(r"not \w+\.startswith\(\"GMPD_|if \w+\.startswith\(\"GMPD_")
+    assert not [name_of(p) for p in TESTS if cleared.search(p.read_text())]
+
+
 def test_tests_stop_processes_by_the_helper_that_waits() -> None:
     """A bare SIGSTOP returns while the process still runs."""
     signal_name = "signal." + "SIGSTOP"
