@@ -12,6 +12,7 @@ from gmpd.cli.app import App, standard
 from gmpd.cli.exits import Exit
 from gmpd.cli.link import (
     PlainClient,
+    PlainFuture,
     chosen,
     connect_or_start,
     function_named,
@@ -68,12 +69,14 @@ def _streamed(client: PlainClient, options: dict[str, Any], call: tuple[Any, ...
 
 
 def _whole(app: App, client: PlainClient, options: dict[str, Any], call: tuple[Any, ...]) -> int:
+    future: PlainFuture | None = None
     try:
         with DEFER_SIGNALS:
             future = client.submit_named(function_named(_WHOLE), options, *call)
         error = future.exception()
     except KeyboardInterrupt:
-        future.cancel()
+        if future is not None:
+            future.cancel()
         raise
     if error is not None:
         return show(app, future)

@@ -74,11 +74,14 @@ def command(
         if durable:
             job_id = client.enqueue_named(ref, options, *map(read, args), **named)
             return _stored(app, client, job_id, wait=wait)
+        future: PlainFuture | None = None
         try:
             with DEFER_SIGNALS:  # the future is there when an interrupt asks what becomes of it
                 future = client.submit_named(ref, options, *map(read, args), **named)
             return show(app, future)
         except KeyboardInterrupt:
+            if future is None:  # nothing was submitted
+                raise
             app.say(f"\ninterrupted: {_called_off(client, future)}")
             client.close(wait=False)  # a job that cannot be stopped keeps no terminal waiting
             return Exit.INTERRUPTED
