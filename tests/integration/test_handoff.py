@@ -188,12 +188,14 @@ def test_ms_are_reused() -> None:
 
 def test_ms_are_bounded_and_the_rest_waits() -> None:
     async def main(loop: Loop) -> tuple[int, int]:
-        ticks = Ticks()
-        ticker = loop.create_task(ticks())
-        await asyncio.gather(*[loop.call_sync(lambda: time.sleep(0.05)) for _ in range(12)])
-        ticker.cancel()
-        assert ticks.count > 2
-        return loop.p.ms_count, loop.p.stats.max_ms_waits
+        release, stats = threading.Event(), loop.p.stats
+        blocked = [loop.call_sync(lambda: release.wait(50)) for _ in range(12)]
+        deadline = time.monotonic() + 40
+        while not stats.max_ms_waits and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)  # the loop turns, although every M but its own is blocked
+        release.set()
+        assert await asyncio.gather(*blocked) == [True] * 12
+        return loop.p.ms_count, stats.max_ms_waits
 
     count, waits = run(main, max_ms=4)
     assert count <= 4

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -57,6 +58,19 @@ class Stream(Seen):
         self.page.wait_for_selector("body[data-link=live][data-seq]")
         self.page.locator(".task-stream").scroll_into_view_if_needed()
         self.page.wait_for_selector(".ts-canvas[data-bars]")
+
+    def window_is(self, span: tuple[float, float], ago: tuple[float, float]) -> None:
+        """Wait until the address has a window within these bounds, in seconds. The present goes on
+        meanwhile: on a busy machine the window is longer ago when it is written."""
+        bounds = {"span": span, "ago": ago}
+
+        def holds(url: str) -> bool:
+            shown = dict(parse_qsl(urlsplit(url).fragment.partition("?")[2]))
+            return shown.keys() == bounds.keys() and all(
+                least <= float(shown[name]) <= most for name, (least, most) in bounds.items()
+            )
+
+        self.page.wait_for_url(holds)
 
     def words(self) -> str:
         """The stream as it is told to those who cannot see it."""
@@ -131,7 +145,7 @@ def test_the_window_is_in_the_address_and_keys_and_mouse_change_it(stream: Strea
     page.keyboard.press("+")
     page.wait_for_url("**/#/?span=18.75")
     page.keyboard.press("ArrowLeft")
-    page.wait_for_url(re.compile(r"#/\?span=18\.75&ago=3\.\d+"))
+    stream.window_is((18.75, 18.75), ago=(3.75, 30))
     page.keyboard.press("0")
     page.wait_for_url("**/#/")
     box = canvas.bounding_box()
@@ -139,9 +153,9 @@ def test_the_window_is_in_the_address_and_keys_and_mouse_change_it(stream: Strea
     page.mouse.down()
     page.mouse.move(box["x"] + 500, box["y"] + 30, steps=4)
     page.mouse.up()
-    page.wait_for_url(re.compile(r"#/\?span=[4-6]\.\d+&ago=1\d\.\d+"))
+    stream.window_is((4, 7), ago=(10, 30))
     page.mouse.wheel(0, -200)
-    page.wait_for_url(re.compile(r"#/\?span=[1-3]\.?\d*&ago="))
+    stream.window_is((1, 4), ago=(10, 30))
     page.reload()
     stream.is_seen()
     seen(
