@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from gmpd.status import Durable, FunctionTotals, PStatus, Results, Status
+from gmpd.status import Cluster, Durable, FunctionTotals, HostStatus, PStatus, Results, Status
 
 #: The remedy for blocked jobs.
 UNBLOCK = (
@@ -20,7 +20,7 @@ UNBLOCK = (
 )
 #: Overruns are named when they last this long (s).
 OVERRUN_S = 1.0
-#: Deaths of workers of one P from which on they are a finding.
+#: Deaths of workers of one P, and losses of a host, from which on they are a finding.
 DEATHS = 3
 #: Isolated jobs that wait are a finding when the oldest has waited for this long (s).
 WAITED_S = 5.0
@@ -68,6 +68,9 @@ class Code(Enum):
     ISOLATED_WAIT = "isolated_wait"
     OVERRUNNING = "overrunning"
     DEATHS = "deaths"
+    CLUSTER = "cluster"
+    HOST_LOST = "host_lost"
+    HOST_REFUSED = "host_refused"
     # lints
     NEVER_YIELDS = "never_yields"
     BLOCKS_P = "blocks_p"
@@ -125,6 +128,7 @@ def findings(seen: Status) -> Iterator[Finding]:
     yield from _workers(seen)
     for p in seen.ps:
         yield from _of_p(p)
+    yield from _cluster(seen.cluster, seen.started_at + seen.uptime_s)
     for row in seen.functions:
         yield from _of_function(row)
     yield from _unread(seen.results)
@@ -289,3 +293,34 @@ def _of_p(p: PStatus) -> Iterator[Finding]:
         what = f"its workers ended unasked {deaths} times"
         fix = "the log names the functions that ended it"
         yield Finding(about, Level.WARN, what, fix, Code.DEATHS, {"p": p.p, "deaths": deaths})
+
+
+def _cluster(cluster: Cluster, now: float) -> Iterator[Finding]:
+    """An engine that is not there, and hosts that were lost or take no work."""
+    if cluster.problem:
+        fix = "mend that; jobs run on this machine meanwhile, and its hosts are looked for again"
+        facts = {"engine": cluster.engine, "address": cluster.address}
+        yield Finding("cluster", Level.WARN, cluster.problem, fix, Code.CLUSTER, facts)
+    for host in cluster.hosts:
+        about, facts = f"host {host.name}", {"host": host.name}
+        if host.state == "refused" and host.problem:
+            what, fix = f"it takes no work: {host.problem}", "mend that; it is asked again"
+            yield Finding(about, Level.WARN, what, fix, Code.HOST_REFUSED, facts)
+        elif host.state == "lost" or host.losses >= DEATHS:
+            yield Finding(about, Level.WARN, _loss(host, now), BRING_BACK, Code.HOST_LOST,
+                          {**facts, "losses": host.losses, "jobs": host.lost_jobs})  # fmt: skip
+
+
+#: The remedy for a lost host.
+BRING_BACK: Final = (
+    "see whether the machine runs, and the engine's worker on it; it is used again when it is"
+    " back, and `retries=` has jobs that were lost with it run again"
+)
+
+
+def _loss(host: HostStatus, now: float) -> str:
+    n = host.lost_jobs
+    cost = f", with {n:,} begun job{'s' * (n != 1)}" if n else ""
+    ago = f"{max(0.0, now - host.lost_at):,.0f} s ago"
+    times = f"lost {host.losses:,} times, the last time {ago}" if host.losses > 1 else f"lost {ago}"
+    return f"{times}{cost}: {host.loss}"

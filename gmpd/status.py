@@ -295,19 +295,32 @@ class HostStatus(Struct):
 
     name: str = ""
     cores: int = 0
-    #: joining, idle, running, leaving, or refused: ``problem`` says why.
+    #: joining, idle, running, leaving; or refused, or lost: ``problem`` says why.
     state: str = "refused"
     problem: str = ""
     #: Of its P, and of the bridge to it; None: there is none.
     p: int | None = None
     pid: int | None = None
     cpu_s: float = 0.0
-    #: Leases that were not sent there, and jobs that were.
+    #: Leases that were not sent there, and jobs that were; of these, those that it has not begun as
+    #: far as it has said.
     fresh: int = 0
     started: int = 0
+    waiting: int = 0
     jobs_finished: int = 0
+    #: Jobs it took from other Ps, and jobs other Ps took from it.
     stolen: int = 0
     lost: int = 0
+    #: Batches of its bridge: on their way there or back, or waiting there for outcomes; and those
+    #: that came back.
+    batches_away: int = 0
+    batches: int = 0
+    #: How often it was lost; when it was last (Unix time, in seconds; 0: never), why, and the jobs
+    #: that it had begun then.
+    losses: int = 0
+    lost_at: float = 0.0
+    loss: str = ""
+    lost_jobs: int = 0
 
 
 class Cluster(Struct):

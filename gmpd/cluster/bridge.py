@@ -39,6 +39,8 @@ LINGER_MS = 500
 EXIT_FAULT = 3
 
 _ROUND, _ASLEEP_NS, _SLEPT_NS = int(Slot.ROUND), int(Slot.ASLEEP_NS), int(Slot.SLEPT_NS)
+_BATCHES_AWAY, _BATCHES = int(Slot.BATCHES_AWAY), int(Slot.BATCHES)
+_AT_HOST = int(Slot.AT_HOST)
 
 
 class Bridge:
@@ -139,11 +141,17 @@ class Bridge:
             while (ask := line.next_ask(now, relay.ahead.gather_s())) is not None:
                 self._send(engine, ask)
             self._report(relay)
+            self._count(line, relay)
             if self._draining and relay.is_idle:
                 self._say(protocol.Bye("stopped"))
                 return
             if not (self._answers or self._link.readable):
                 self._sleep(max(0.0, line.next_due() - now))
+
+    def _count(self, line: Line, relay: Relay) -> None:
+        """For the status of the host."""
+        slots = self._shm.slots
+        slots[_BATCHES_AWAY], slots[_AT_HOST] = line.away, relay.ahead.jobs
 
     def _sleep(self, left_s: float) -> None:
         slots = self._shm.slots
@@ -174,6 +182,7 @@ class Bridge:
     def _take_answers(self, line: Line, relay: Relay) -> None:
         while self._answers:
             number, answer = self._answers.popleft()
+            self._shm.slots[_BATCHES] += 1
             now = time.monotonic()
             if isinstance(answer, BaseException):
                 line.failed(number, f"{type(answer).__name__}: {answer}", now)

@@ -44,6 +44,11 @@ class Line:
         return bool(self._away)
 
     @property
+    def away(self) -> int:
+        """Exchanges on their way."""
+        return len(self._away)
+
+    @property
     def unsent(self) -> bool:
         """Whether messages wait."""
         return self._sent < self._out.end

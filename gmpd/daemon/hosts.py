@@ -36,6 +36,9 @@ REFUSED_S = 15.0
 LOST_S = 1.0
 #: A watcher that has ended is started again after this (seconds).
 WATCHER_S = 5.0
+#: A host that was lost and does not come back is shown for this time (seconds), the last ones only.
+LOST_SHOWN_S = 600.0
+LOST_SHOWN = 16
 
 
 class Bridges(Protocol):
@@ -60,6 +63,23 @@ class HostRow:
     #: Why it has no bridge, and when the next one is tried (ns).
     problem: str = ""
     again_ns: int = 0
+    #: Since when it is lost (ns); 0: it has served since, or was never lost.
+    lost_ns: int = 0
+    #: How often it was lost; when it was last (Unix time, in seconds), why, and the jobs that it
+    #: had begun.
+    losses: int = 0
+    lost_at: float = 0.0
+    loss: str = ""
+    lost_jobs: int = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was lost, and is not there, or has not been tried again."""
+        return self.p is None and self.lost_ns > 0 and (self.served or not self.is_there)
+
+    def forget_after_ns(self) -> int:
+        """When a host that is not there is shown no more."""
+        return self.lost_ns + int(LOST_SHOWN_S * 1e9) if self.is_lost else 0
 
 
 class Hosts:
@@ -114,6 +134,7 @@ class Hosts:
         self.engine = self.address = self.scheduler_file = self.problem = ""
         self.stop()
         self._set([])
+        self._forget_lost(time.monotonic_ns())
         return sum(row.p is not None for row in self.rows.values())
 
     def stop(self) -> None:
@@ -199,7 +220,7 @@ class Hosts:
     def _leaves(self, row: HostRow) -> None:
         """It gets no more jobs. Its bridge ends once what it has begun has, or is lost."""
         if row.p is None:
-            if not row.is_there:
+            if not row.is_there and not row.is_lost:
                 del self.rows[row.name]
             return
         worker = self._worker_of(row.p)
@@ -221,10 +242,15 @@ class Hosts:
             except OSError as error:
                 self.problem = f"the system refused a process that asks the engine: {error}"
                 self._watcher_at_ns = now + int(WATCHER_S * 1e9)
+        self._forget_lost(now)
         for row in self.rows.values():
             if row.is_there and not row.leaves and row.p is None and row.again_ns <= now:
                 self._start_bridge(row, now)
-        waits = [row.again_ns for row in self.rows.values() if row.is_there and row.p is None]
+        waits = [
+            row.again_ns if row.is_there else row.forget_after_ns()
+            for row in self.rows.values()
+            if row.p is None and not (row.is_there and row.leaves)
+        ]
         if self.engine and self._watcher is None and self._watcher_at_ns is not None:
             waits.append(self._watcher_at_ns)
         self._deadline.set(max(now + 1, min(waits)) if waits else None)
@@ -251,7 +277,7 @@ class Hosts:
         """A bridge is ready."""
         row = self._row_of(worker)
         if row is not None:
-            row.problem, row.served = "", True
+            row.problem, row.served, row.lost_ns = "", True, 0
             log.info("host %s is ready with %d cores, as P%d", row.name, row.cores, worker.p)
 
     def ended(self, worker: WorkerProcess, end: Exit, now: int) -> None:
@@ -266,10 +292,23 @@ class Hosts:
             row.problem = f"its bridge {end.text}"
         if row.problem and not worker.expected:
             log.error("host %s %s: %s", row.name, _lost_or_refused(row), row.problem)
+        if row.problem and row.served:
+            row.losses += 1
+            row.lost_ns, row.lost_at = now, time.time()
+            row.loss, row.lost_jobs = row.problem, worker.lost_jobs
         row.again_ns = now + int((LOST_S if row.served else REFUSED_S) * 1e9)
-        if not row.is_there:
+        if not row.is_there and not row.is_lost:
             del self.rows[row.name]
+        self._forget_lost(now)
         self._deadline.now()
+
+    def _forget_lost(self, now: int) -> None:
+        """Show no more hosts that were lost long ago, or too many; without an engine, none."""
+        lost = [row for row in self.rows.values() if row.is_lost and not row.is_there]
+        lost.sort(key=lambda row: row.lost_ns, reverse=True)
+        for place, row in enumerate(lost):
+            if not self.engine or place >= LOST_SHOWN or row.forget_after_ns() <= now:
+                del self.rows[row.name]
 
     def _row_of(self, worker: WorkerProcess) -> HostRow | None:
         row = None if worker.host is None else self.rows.get(worker.host.name)

@@ -377,6 +377,7 @@ class WorkerPool:
         if worker.host is not None:  # no job is the reason
             why = worker.fault or f"its bridge {end.text}"
             end = end._replace(signal="", text=f"of host {worker.host.name} was lost: {why}")
+            worker.lost_jobs = len(claimed | record.started.keys())
             self._sched.handle(events.WorkerDied(worker.p, claimed, None, end), now)
             return None
         waiting = worker.shm.waiting()

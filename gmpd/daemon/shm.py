@@ -54,6 +54,11 @@ class Slot(IntEnum):
     #: those that the other side does not know of may be in the queues of a worker that is stopped.
     TAKEN = 9
     SENT = 10
+    #: Of a bridge to a host: batches on their way, those that came back, and jobs that were sent
+    #: and have not begun there.
+    BATCHES_AWAY = 11
+    BATCHES = 12
+    AT_HOST = 13
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33

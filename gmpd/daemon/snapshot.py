@@ -147,7 +147,11 @@ def _host(c: Observed, row: HostRow) -> HostStatus:
     out = HostStatus(row.name, row.cores, problem=row.problem, p=row.p)
     record = None if row.p is None else c.sched.ps.get(row.p)
     worker = None if row.p is None else c.supervisor.processes.get(row.p)
-    if worker is None:
+    out.losses, out.lost_at, out.loss = row.losses, row.lost_at, row.loss
+    out.lost_jobs = row.lost_jobs
+    if row.is_lost:
+        out.state, out.problem = "lost", row.loss
+    elif worker is None:
         out.state = "refused" if row.problem else "joining"
     elif record is None or not record.ready:
         out.state = "joining"
@@ -158,6 +162,9 @@ def _host(c: Observed, row: HostRow) -> HostStatus:
     if worker is not None:
         out.pid = worker.process.pid
         out.cpu_s, _ = _process(worker.process.pid)
+        slots = worker.shm.slots
+        out.batches_away, out.batches = slots[Slot.BATCHES_AWAY], slots[Slot.BATCHES]
+        out.waiting = slots[Slot.AT_HOST]
     if record is not None:
         out.fresh, out.started = len(record.fresh), record.begun
         out.jobs_finished = record.finished

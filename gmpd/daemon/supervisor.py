@@ -77,8 +77,9 @@ class WorkerProcess:
     called_deaf: bool = False
     #: Since when it stands still, while it is deaf.
     stillness: Stillness = field(default_factory=Stillness)
-    #: CPU time of the process, once it is gone.
+    #: CPU time of the process, once it is gone; and of a bridge, the jobs that were lost with it.
     cpu_s: float = 0.0
+    lost_jobs: int = 0
     #: It was killed to end one of its jobs: which one, and why.
     replaced: str = ""
     #: It retires: why, and when it is ended whatever it holds (0: never).

@@ -64,6 +64,8 @@ def test_results_are_those_of_this_machine(shared: gmpd.Client) -> None:
         else:
             assert future.result(HANG_S) == jobs.mixed(i)
     finished = {name: row["jobs_finished"] for name, row in rows(shared).items()}
+    assert all(0 < row["batches"] < row["jobs_finished"] for row in rows(shared).values())
+    assert all(row["batches_away"] in (0, 1, 2) for row in rows(shared).values())
     assert min(finished.values()) > n / 20, finished
     assert shared.call("status")["dropped"] == {}
 
@@ -171,9 +173,14 @@ def test_a_host_that_is_killed_costs_what_it_had_begun(
             assert f"host {name}" in str(error)  # noqa: PT017
             lost += 1
     assert lost < len(others)
+    wait_until(lambda: rows(client)[name]["state"] == "lost", "the host is shown as lost")
+    row = rows(client)[name]
+    assert (row["losses"], row["lost_jobs"]) == (1, lost + 1)
+    assert row["loss"] == row["problem"]
     assert client.submit(jobs.where).result(HANG_S) != name
     hosts.start(name)
     await_hosts(client, name)
+    assert rows(client)[name]["losses"] == 1
 
 
 def test_what_was_lost_is_tried_again_if_it_may_be(

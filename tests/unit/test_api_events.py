@@ -105,6 +105,37 @@ def test_what_has_not_changed_is_not_told_again_and_what_has_is() -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
+def test_a_change_of_a_host_is_told_at_once_and_its_idle_batches_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "STILL_S", 1e6)
+
+    async def story() -> None:
+        told = answers()
+        hub, link = hub_of(told)
+        reader = hub.enter(0)
+
+        def host(**facts: Any) -> None:
+            row = {"name": "north", "cores": 2, "state": "idle", **facts}
+            cluster = {"engine": "dask", "address": "tcp://a:1", "hosts": [row]}
+            told["snapshot"] = told["snapshot"] | {"cluster": cluster}
+
+        host()
+        while not (seen := data_of(await reader.take())[1])["snapshot"]["cluster"]["hosts"]:
+            pass
+        host(batches=7)
+        looks = len(link.asked)
+        while len(link.asked) < looks + 6:
+            await asyncio.sleep(0)
+        host(state="lost", losses=1)
+        after = data_of(await reader.take())[1]
+        assert after["seq"] == seen["seq"] + 1
+        assert after["snapshot"]["cluster"]["hosts"][0]["state"] == "lost"
+        await hub.close()
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
 def test_a_daemon_that_is_gone_is_told_and_comes_back() -> None:
     async def story() -> None:
         told = answers() | {"snapshot": UNREACHABLE}

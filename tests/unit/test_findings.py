@@ -8,9 +8,11 @@ from gmpd.cli.status import warning_lines
 from gmpd.findings import LINTS, Code, Finding, Level, findings, problems
 from gmpd.status import (
     Blocked,
+    Cluster,
     Durable,
     FunctionTotals,
     Hist,
+    HostStatus,
     Isolated,
     Overrun,
     PStatus,
@@ -135,6 +137,27 @@ def test_a_client_that_reads_no_results_is_named() -> None:
     (found,) = problems(seen)
     assert found.what == "nightly has not read results for 31 s: 1,200 of 3 MB wait for it"
     assert found.code is Code.UNREAD_RESULTS
+
+
+def test_lost_and_refused_hosts_are_named() -> None:
+    hosts = [
+        HostStatus("a", 4, "running"),
+        HostStatus("b", 4, "lost", "no way", losses=1, lost_at=170.0, loss="no way", lost_jobs=1),
+        HostStatus("c", 4, "refused", "it has Python 3.12"),
+        HostStatus("d", 4, "idle", losses=3, lost_at=80.0, loss="it ended"),
+        HostStatus("e", 4, "idle", losses=1, lost_at=80.0, loss="it ended"),
+        HostStatus("f", 4, "joining"),
+    ]
+    cluster = Cluster("dask", "tcp://a:1", "nothing answers at tcp://a:1", hosts)
+    found = wrong(Status(started_at=100.0, uptime_s=100.0, cluster=cluster))
+    assert {name: each.what for name, each in found.items()} == {
+        "cluster": "nothing answers at tcp://a:1",
+        "host b": "lost 30 s ago, with 1 begun job: no way",
+        "host c": "it takes no work: it has Python 3.12",
+        "host d": "lost 3 times, the last time 120 s ago: it ended",
+    }
+    assert "retries=" in found["host b"].fix
+    assert found["host b"].code is Code.HOST_LOST
 
 
 def every_problem() -> Status:

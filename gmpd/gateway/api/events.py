@@ -172,8 +172,14 @@ def _fingerprint(status: Any, shown: shapes.Picture) -> bytes:
          p.handoffs, p.children, p.steals, p.picks, p.schedtick)
         for p in status.ps
     ]  # fmt: skip
+    hosts = [
+        (h.name, h.state, h.problem, h.fresh, h.started, h.waiting, h.jobs_finished, h.stolen,
+         h.losses)
+        for h in status.cluster.hosts
+    ]  # fmt: skip
     rest = (
-        status.state, status.procs, status.sessions, status.queue.in_queue, status.jobs,
+        status.state, status.procs, status.sessions, status.queue.in_queue, status.jobs, hosts,
+        status.cluster.engine, status.cluster.problem,
         status.isolated.states, status.durable.jobs, status.cron.problems, shown.queue,
         [each.fresh for each in shown.ps], status.stalled, status.degraded,
     )  # fmt: skip
