@@ -66,6 +66,11 @@ class ProxyServer:
         self._listener: connection.Listener | None = None
         self._ended = False
 
+    @property
+    def lends(self) -> str:
+        """The name of the class of the first object that was taken; empty: there is none."""
+        return type(self._things[0]).__name__ if self._things else ""
+
     def take(self, thing: Any, methods: tuple[str, ...]) -> Proxy:
         """The object that a worker gets in place of ``thing``."""
         if self._listener is None:

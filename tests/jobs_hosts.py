@@ -75,3 +75,21 @@ def dies() -> None:
 
 def nbytes(data: bytes) -> tuple[int, str]:
     return len(data), where()
+
+
+#: What the last initializer in this process was given, and where it ran.
+initialized: tuple[object, str] | None = None
+
+
+def initialize(value: object) -> None:
+    """Of a pool. Fails on the host that it is told to fail on."""
+    global initialized
+    if value == where():
+        raise OSError(f"no data for {value} here")
+    initialized = value, where()
+
+
+def look(pause_s: float = 0.0) -> tuple[object, str, str, str]:
+    """The value that this process was initialized with, and where; where it is; a variable."""
+    value, place = initialized or (None, "nowhere")
+    return value, place, where(pause_s), os.environ.get("OF_THE_POOL", "")

@@ -50,8 +50,9 @@ class Executor(concurrent.futures.Executor):
 
     ``max_workers``: default as many as the process may use cores. ``initializer(*initargs)`` runs
     in each worker first; when it fails, the executor is broken: futures and submit raise
-    BrokenExecutor. ``client``: use this one, or its ``options(...)``, instead of an own daemon; it
-    is left open.
+    BrokenExecutor. Hosts of a cluster that the settings name have workers besides, with the
+    initializer; ConfigError if that needs this machine. ``client``: use this one, or its
+    ``options(...)``, instead of an own daemon; it is left open.
 
     At most ``max_workers`` plain calls run at once, one per worker, as in a process pool;
     ``max_concurrent`` allows more of them in all. Coroutines run thousands at once, beside them.

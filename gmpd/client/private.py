@@ -26,7 +26,7 @@ import msgpack
 from gmpd import inherited, interpreter
 from gmpd.codec import describe_function, encode_call
 from gmpd.config import Config, Layer
-from gmpd.errors import DaemonUnreachable
+from gmpd.errors import ConfigError, DaemonUnreachable
 from gmpd.timeouts import wait_s
 
 if TYPE_CHECKING:
@@ -50,16 +50,23 @@ class PrivateDaemon:
         stdout: int = 1,
         modules: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        first: Sequence[Any] | None = None,
     ) -> None:
-        """``env``: variables of its environment, and of its workers', besides this process's."""
+        """``env``: variables of its environment, and of its workers', besides this process's.
+        ``first``: an initializer, as the daemon of another machine was told it.
+
+        Raises ConfigError when the initializer needs this machine, and hosts of a cluster are used.
+        """
         #: Objects of this program that initializers use.
         self._proxy_server: ProxyServer | None = None
-        first = None
         if initializer is not None:
             from gmpd.mp_proxy import ProxyServer  # 5 ms that nothing else needs
 
             self._proxy_server = ProxyServer()
             first = _initializer(initializer, initargs, self._proxy_server)
+            if self._proxy_server.lends and config.cluster.engine:
+                self._take_back()
+                raise ConfigError(lent_and_hosts(self._proxy_server.lends, config.cluster.engine))
         # Short, and not below TMPDIR: a socket's path may have 107 bytes.
         self.directory = _new_directory()
         try:
@@ -80,7 +87,7 @@ class PrivateDaemon:
                     os.close(out)
             _started.add(self)
             try:
-                self._say(config, first, out, modules)
+                self._say(config, first, out, modules, env)
                 answer = self._answer(config.daemon.start_timeout)
             except BaseException:
                 self._end(0)
@@ -95,10 +102,12 @@ class PrivateDaemon:
     def _say(
         self,
         config: Config,
-        initializer: list[Any] | None,
+        initializer: Sequence[Any] | None,
         stdout: int | None,
         modules: Sequence[str],
+        env: Mapping[str, str] | None,
     ) -> None:
+        server = self._proxy_server
         message = msgpack.packb(
             {
                 "config": config.to_wire(),
@@ -106,6 +115,8 @@ class PrivateDaemon:
                 "sys_path": interpreter.absolute([*sys.path, *modules]),
                 "cwd": "".join(interpreter.current_directory()),
                 "initializer": initializer,
+                "lends": "" if server is None else server.lends,
+                "env": dict(env or {}),
                 "options": interpreter.options(),
                 "warnings": list(sys.warnoptions),
                 "stdout": stdout,
@@ -175,6 +186,15 @@ class PrivateDaemon:
 
 
 _started: weakref.WeakSet[PrivateDaemon] = weakref.WeakSet()
+
+
+def lent_and_hosts(lent: str, engine: str) -> str:
+    """Why an initializer and the hosts of a cluster do not go together."""
+    return (
+        f"the initializer has a {lent} of multiprocessing, which is an object of this machine, and"
+        f" cluster.engine = {engine!r} has jobs run on other ones: use no hosts for this pool"
+        " (GMPD_CLUSTER__ENGINE=''), or an initializer without such objects"
+    )
 
 
 def _let_go_in_fork() -> None:

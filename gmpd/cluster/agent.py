@@ -19,11 +19,13 @@ from contextlib import suppress
 from typing import Any
 
 from gmpd import versions
+from gmpd.client.discovery import Target
 from gmpd.client.private import PrivateDaemon
+from gmpd.client.sync import Client
 from gmpd.cluster.batches import BATCH_BYTES, Numbered
 from gmpd.cluster.exchange import Ask, Told, pack, read_ask
 from gmpd.config import Config
-from gmpd.errors import GmpdError
+from gmpd.errors import DaemonUnreachable, GmpdError
 from gmpd.netpoll import Dealer, Network
 from gmpd.timeouts import wait_s
 
@@ -44,7 +46,10 @@ class Agent:
         self.ended = ""
         self._lease_s: float = settings["lease_s"]
         config = Config.load(flags=settings["config"], env={}, files=())
-        self._daemon = PrivateDaemon(config)
+        first = settings["initializer"]
+        self._daemon = PrivateDaemon(config, first=first, env=settings["env"])
+        if first is not None:
+            self._await_first_worker(config)
         self.pid = self._daemon.pid
         self._changed = threading.Condition()
         #: To the daemon: on its way, and how many came.
@@ -60,6 +65,20 @@ class Agent:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
         self._thread.start()
+
+    def _await_first_worker(self, config: Config) -> None:
+        """An initializer may fail on this host, and must not cost the jobs that were sent."""
+        target = Target.of(self._daemon.endpoint, config)
+        try:
+            with Client(target=target) as client:
+                client.submit(int).result(config.daemon.start_timeout)
+        except TimeoutError:
+            self._daemon.close()
+            waited = f"{config.daemon.start_timeout:g} s (daemon.start_timeout)"
+            raise DaemonUnreachable(f"the initializer has not ended there after {waited}") from None
+        except BaseException:
+            self._daemon.close()
+            raise
 
     def exchange(self, ask: Ask) -> Told:
         """Take the messages of the bridge, and give those of the daemon."""

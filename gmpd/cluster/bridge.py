@@ -76,15 +76,24 @@ class Bridge:
             "lease_s": lease_s,
             "config": settings["host_config"],
             "versions": versions.own(),
+            "initializer": settings["initializer"],
+            "env": settings["env"],
         }
-        self._send(engine, Ask(self._id, "", 0, settings=for_agent))
+        begins = Ask(self._id, "", 0, settings=for_agent)
+        if (size := len(pack(begins))) > engine.frame_bytes:
+            raise HostLost(
+                f"the initializer's arguments have {size} bytes, and the engine takes"
+                f" {engine.frame_bytes}: write them to a file that both machines have, and pass its"
+                " path"
+            )
+        self._send(engine, begins)
         until = time.monotonic() + settings["start_timeout"]
         while not self._answers:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 raise HostLost(
                     f"it did not answer within daemon.start_timeout = {settings['start_timeout']:g}"
-                    " s: are all threads of the engine's process there busy?"
+                    f" s: {self._silent()}?"
                 )
             self._sleep(left_s)
         _, answer = self._answers.popleft()
@@ -102,6 +111,12 @@ class Bridge:
         info = {**versions.own(), "pid": os.getpid(), "name": "bridge", "progress": True}
         hello = protocol.hello("client", secrets.token_bytes(12), info)
         self._line.say([protocol.pack(hello)])
+
+    def _silent(self) -> str:
+        """The likely reason that a host does not give its first answer."""
+        if self._settings["initializer"] is not None:
+            return "does the initializer take longer there"
+        return "are all threads of the engine's process there busy"
 
     def _send(self, engine: Engine, ask: Ask) -> None:
         number = ask.number

@@ -193,6 +193,7 @@ class Coordinator:
             self.watch,
             self.unwatch,
             self.deadlines,
+            self.supervisor.context.lends,
         )
         self.pool.on_bridge, self.pool.on_bridge_end = hosts.serves, hosts.ended
         return hosts

@@ -83,7 +83,8 @@ class HostRow:
 
 
 class Hosts:
-    """``watch`` and ``unwatch``: descriptors in the coordinator's loop."""
+    """``watch`` and ``unwatch``: descriptors in the coordinator's loop. ``lends``: the class of an
+    object of this machine that its workers use, or empty."""
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Hosts:
         watch: Callable[[int, Callable[[], object]], None],
         unwatch: Callable[[int], None],
         deadlines: Deadlines,
+        lends: str = "",
     ) -> None:
         self._sched = sched
         self._pool = pool
@@ -112,13 +114,21 @@ class Hosts:
         self.scheduler_file = config.cluster.scheduler_file
         self.problem = ""
         self._config = config
+        self._lends = lends
         if self.engine:
             self._deadline.now()
 
     # -- it begins and ends ------------------------------------------------------------------------
 
     def up(self, engine: str, address: str, scheduler_file: str = "") -> None:
-        """Use the hosts of this engine from now on. Raises ConfigError while others are used."""
+        """Use the hosts of this engine from now on. Raises ConfigError while others are used, and
+        when the workers here use objects that no other machine has."""
+        if self._lends:
+            raise ConfigError(
+                f"the initializer of this pool has a {self._lends} of multiprocessing, which is an"
+                " object of its program's machine, so no other machine can run its jobs: make the"
+                " pool without such objects"
+            )
         own, new = (self.address, self.scheduler_file), (address, scheduler_file)
         if self.engine and (self.engine, own) != (engine, new):
             at = self.address or self.scheduler_file

@@ -347,6 +347,8 @@ def _serve_private(
         tuple(settings.get("options", ())),
         tuple(settings.get("warnings", ())),
         early=early,
+        lends=settings.get("lends", ""),
+        env=settings.get("env", {}),
     )
     procs = procs_of(config)
     early.dismiss(procs)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,6 +156,10 @@ class SpawnContext:
     early: EarlyWorkers = field(default_factory=EarlyWorkers)
     #: How workers write what is logged without a handler (``logs.queued``); empty: as Python does.
     log_form: str = ""
+    #: The class of an object of the program that the initializer uses: no other machine has it.
+    lends: str = ""
+    #: Variables that a private daemon was given for its workers.
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -285,6 +290,7 @@ class Supervisor:
         }
         if host is not None:
             settings |= _of_bridge(host, config)
+            settings["env"] = dict(context.env)
         assert process.stdin is not None
         try:
             process.stdin.write(msgpack.packb(settings, unicode_errors="surrogateescape"))
@@ -345,10 +351,12 @@ def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
             "daemon.procs": host.cores,
             "daemon.imports": list(config.daemon.imports),
             "daemon.log_level": config.daemon.log_level,
+            "daemon.start_timeout": config.daemon.start_timeout,
             "limits.value_bytes": config.limits.value_bytes,
             "limits.max_gs": config.limits.max_gs,
             "limits.max_ms": config.limits.max_ms,
             "limits.plain_calls": config.limits.plain_calls,
+            "limits.worker_calls": config.limits.worker_calls,
             "limits.client_window": 1 << 20,
             "http.enabled": False,
         },
