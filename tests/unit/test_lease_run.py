@@ -139,8 +139,9 @@ class Worker:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may stop this process for longer than a run may take."""
+    """A busy machine may stop this process for longer than a run may take, or outcomes may wait."""
     monkeypatch.setattr(lease_run, "RUN_NS", 1 << 60)
+    monkeypatch.setattr(lease_run, "GATHER_NS", 1 << 60)
 
 
 @pytest.fixture
