@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,6 +38,14 @@ DISABLED = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 NAME = "gmpd"
 #: Fields of the standard's own propagator, which are kept where there is no room for others.
 _W3C = ("traceparent", "tracestate")
+
+#: A valid ``traceparent``: https://www.w3.org/TR/trace-context/#traceparent-header; a later version
+#: may have further fields.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?"
+)
+#: The trace that this whole program is a part of, if it is one that makes no spans itself.
+_around: dict[str, str] = {}
 
 _is_warned = False
 #: The last provider, and the tracer that it gave.
@@ -76,6 +85,30 @@ def _submitted(function: str, attributes: dict[str, bool]) -> bytes:
     header = _packed(_injected(propagate, trace.set_span_in_context(span)))
     span.end()
     return header
+
+
+def given(carrier: Mapping[str, str]) -> bytes:
+    """The context that travels with a job of a trace that another program has begun. ``carrier``
+    has ``traceparent``, and may have ``tracestate``. Empty without a valid one: the standard asks
+    to ignore others."""
+    if not _TRACEPARENT.fullmatch(carrier.get("traceparent", "")):
+        return b""
+    own = {name: carrier[name] for name in _W3C if carrier.get(name, "").isascii()}
+    return _packed({name: text for name, text in own.items() if text})
+
+
+def around(environment: Mapping[str, str]) -> None:
+    """Have all jobs of this program belong to the trace that the environment names, as commands of
+    a traced script do: ``TRACEPARENT``, ``TRACESTATE``."""
+    _around.clear()
+    _around.update((name, environment.get(name.upper(), "")) for name in _W3C)
+
+
+def of_submit(function: str) -> bytes:
+    """As ``submitted``, in any program."""
+    if LOADED in sys.modules:
+        return submitted(function)
+    return given(_around) if _around else b""
 
 
 def stamped(header: bytes) -> bytes:

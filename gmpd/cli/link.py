@@ -7,6 +7,7 @@ a job's results, so no code of a job may run here.
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gmpd import rundir
+from gmpd import rundir, spans
 from gmpd.bykey import Limit, Unique
 from gmpd.cli.app import App
 from gmpd.cli.daemons import daemons
@@ -240,6 +241,7 @@ def connect_or_start(app: App, *, durable: bool = False) -> PlainClient:
     Raises DaemonUnreachable when none runs where ``--runtime-dir`` names a place, or when
     ``client.autostart`` is off.
     """
+    spans.around(os.environ)
     config = app.config()
     elsewhere = far(None, None, config)
     if elsewhere is not None:

@@ -104,8 +104,8 @@ def encode(
     a job that is submitted together with others."""
     ref = describe_function(fn)
     blob = encode_call(ref.name, args, kwargs, fn=fn, plain=plain)
-    if header is None and spans.LOADED in sys.modules:
-        header = spans.submitted(ref.name)
+    if header is None:
+        header = spans.of_submit(ref.name)
     if header:
         blob = carrying(header, blob)
     needs = blob.needs

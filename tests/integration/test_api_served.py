@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from gmpd import codec
 from gmpd.gateway import peer
 from gmpd.gateway.api import openapi
 from gmpd.gateway.api.dispatch import BODY_MAX
@@ -23,8 +24,8 @@ def get(site: Served, path: str, status: int = 200) -> Any:
     return body
 
 
-def post(site: Served, path: str, body: Any, status: int = 200) -> Any:
-    found, answer, _ = site.ask(f"{ROOT}{path}", "POST", body)
+def post(site: Served, path: str, body: Any, status: int = 200, **headers: str) -> Any:
+    found, answer, _ = site.ask(f"{ROOT}{path}", "POST", body, headers)
     assert found == status, answer
     return answer
 
@@ -181,6 +182,30 @@ def test_a_job_is_submitted_by_the_name_of_a_registered_function() -> None:
         assert post(site, "/jobs", {"function": "m:f", "args": [2**70]}, 422)["field"] == "$.args"
         site.link.answers["enqueue"] = {"verdicts": [3], "ids": [b"\x01" * 16]}
         assert post(site, "/jobs", {"function": "m:f"}, 201) == {"id": "01" * 16, "new": False}
+
+
+@pytest.mark.parametrize(
+    ("header", "travels"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", True),
+        ("00-" + "0" * 32 + "-b7ad6b7169203331-01", False),
+        ("a, 5", False),
+        ("", False),
+    ],
+)
+def test_a_job_belongs_to_the_trace_of_its_request(header: str, travels: bool) -> None:
+    """And an invalid one is ignored, as the standard says."""
+    with served(allow=ALL) as site:
+        headers = {"traceparent": header, "tracestate": "vendor=x"}
+        assert post(site, "/jobs", {"function": "m:f"}, 201, **headers)["new"]
+        ((_, blob),) = site.link.asked[-1][2]
+        assert (blob.data[:1] == codec.MARK) == travels
+        if travels:
+            carrier = msgpack.unpackb(codec.carried(blob.data)[0])[1]
+            assert carrier == headers
+        wrong = post(site, f"/jobs?traceparent={header[:5]}", {"function": "m:f"}, 400)
+        assert wrong["field"] == "$.traceparent"
 
 
 def test_jobs_are_cancelled_and_tried_again() -> None:

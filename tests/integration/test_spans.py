@@ -121,6 +121,22 @@ def test_a_job_runs_in_the_trace_of_its_submit(
     assert run["status"] == "UNSET"
 
 
+def test_a_job_of_the_command_line_belongs_to_the_trace_of_its_environment(
+    served: Daemon, client: gmpd.Client, jobs: Any
+) -> None:
+    trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    done = subprocess.run(
+        [sys.executable, "-m", "gmpd.cli", "submit", f"{MODULE}:plain", "inner"],
+        env={**served.env, "TRACEPARENT": f"00-{trace_id}-{span_id}-01"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    trace = Trace(client, jobs, trace_id, 1)
+    (run,), (wait,) = trace.of("run"), trace.of("wait")
+    assert (run["parent"], wait["parent"]) == (span_id, span_id)
+    assert done.stdout.strip() == run["id"]
+    assert [row["parent"] for row in trace.of("inner")] == [run["id"]]
+
+
 @pytest.mark.parametrize(("name", "inners"), [("stream", 2), ("astream", 1)])
 def test_a_generator_does_too(client: gmpd.Client, jobs: Any, name: str, inners: int) -> None:
     with jobs.tracer.start_as_current_span("program"):

@@ -84,15 +84,18 @@ HEADERS: web.AppKey[Mapping[str, str]] = web.AppKey("headers", Mapping)
 
 
 def read_params(route: Route, in_path: Mapping[str, str], request: web.Request) -> shapes.Params:
-    """The parameters of the path and the query, checked. Raises ValidationError."""
+    """The parameters of the path, the query and the headers, checked. Raises ValidationError."""
     given = dict(in_path)
     for name in request.query:
         if name in given or len(request.query.getall(name)) > 1:
             raise msgspec.ValidationError(f"Given twice - at `$.{name}`")
+        if name in route.in_header:
+            raise msgspec.ValidationError(f"Expected a header, got a parameter - at `$.{name}`")
         given[name] = request.query[name]
     for name, text in given.items():
         if text.lower() == "null":  # a text that reads as null is none of ours
             raise msgspec.ValidationError(f"Expected a value, got `null` - at `$.{name}`")
+    given |= {name: request.headers[name] for name in route.in_header if name in request.headers}
     return msgspec.convert(given, route.params, strict=False)
 
 

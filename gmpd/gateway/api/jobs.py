@@ -224,10 +224,10 @@ async def log(ask: Questions, params: shapes.OfLog) -> shapes.JobLog:
 # -- changed -------------------------------------------------------------------------------------
 
 
-async def submit(ask: Questions, _params: shapes.NoParams, body: shapes.NewJob) -> shapes.Accepted:
+async def submit(ask: Questions, params: shapes.OfSubmit, body: shapes.NewJob) -> shapes.Accepted:
     """Store a call of a registered function as a durable job; its id, once it is on disk."""
-    from gmpd import protocol
-    from gmpd.codec import FunctionRef, encode_call
+    from gmpd import protocol, spans
+    from gmpd.codec import FunctionRef, carrying, encode_call
     from gmpd.errors import Unserializable
 
     told = await ask.look("registered")
@@ -242,6 +242,8 @@ async def submit(ask: Questions, _params: shapes.NoParams, body: shapes.NewJob) 
         blob = encode_call(body.function, tuple(body.args), body.kwargs, plain=True)
     except Unserializable as error:
         raise Wrong(str(error), "$.args") from None
+    if header := spans.given(structs.asdict(params)):
+        blob = carrying(header, blob)
     given = {
         name: value
         for name in ("retries", "timeout", "priority", "delay", "unique")

@@ -107,6 +107,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     for name, schema in declared.get("properties", {}).items():
         plain = dict(schema)
         where = "path" if name in route.in_path else "query"
+        if name in route.in_header:
+            where = "header"
         required = where == "path" or name in declared.get("required", ())
         parameter = {"name": name, "in": where, "required": required}
         if text := plain.pop("description", ""):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, get_type_hints
@@ -30,6 +30,8 @@ class Route:
     status: int = 200
     #: It answers with server-sent events, as long as the reader stays.
     streams: bool = False
+    #: Parameters that are headers.
+    in_header: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -47,7 +49,7 @@ class Route:
 
     @property
     def params(self) -> type[shapes.Params]:
-        """Parameters of the path and the query."""
+        """Parameters of the path, the query and the headers."""
         found: type[shapes.Params] = self._hints["params"]
         return found
 
@@ -92,7 +94,9 @@ ROUTES: Final = (
     Route("GET", "/ps/{p}/gs/{id}", handlers.one_g),
     Route("GET", "/gs", handlers.gs),
     Route("GET", "/jobs", handlers.jobs),
-    Route("POST", "/jobs", jobs.submit, SUBMIT, status=201),
+    Route(
+        "POST", "/jobs", jobs.submit, SUBMIT, status=201, in_header=("traceparent", "tracestate")
+    ),
     Route("GET", "/jobs/{id}", jobs.show),
     Route("GET", "/jobs/{id}/result", jobs.result),
     Route("GET", "/jobs/{id}/log", jobs.log),

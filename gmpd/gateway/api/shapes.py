@@ -37,7 +37,7 @@ GState: TypeAlias = Literal["runnable", "running", "syscall", "waiting", "dead"]
 
 
 class Params(Struct, forbid_unknown_fields=True):
-    """The parameters of a request: those of the path, then those of the query."""
+    """The parameters of a request: those of the path, then those of the query, then headers."""
 
 
 class Answer(Struct, kw_only=True):
@@ -59,6 +59,13 @@ class Problem(Answer):
 
 class NoParams(Params):
     """None."""
+
+
+class OfSubmit(Params):
+    """The trace that a job belongs to: headers of W3C Trace Context."""
+
+    traceparent: Annotated[str, Meta(description="The span that the job is a child of.")] = ""
+    tracestate: Annotated[str, Meta(description="What vendors add to it.")] = ""
 
 
 class OfP(Params):
