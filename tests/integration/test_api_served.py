@@ -204,7 +204,7 @@ def test_a_job_belongs_to_the_trace_of_its_request(header: str, travels: bool) -
         if travels:
             carrier = msgpack.unpackb(codec.carried(blob.data)[0])[1]
             assert carrier == headers
-        wrong = post(site, f"/jobs?traceparent={header[:5]}", {"function": "m:f"}, 400)
+        wrong = post(site, "/jobs?traceparent=00", {"function": "m:f"}, 400)
         assert wrong["field"] == "$.traceparent"
 
 
