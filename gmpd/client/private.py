@@ -163,6 +163,15 @@ class PrivateDaemon:
         self._take_back()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def renew(self, until_s: float) -> None:
+        """It ends its workers at this time of the monotonic clock, unless that is put off again.
+        From the first call on."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        with suppress(BrokenPipeError, BlockingIOError, ValueError):  # it ends, or stands still
+            os.set_blocking(stdin.fileno(), False)
+            os.write(stdin.fileno(), struct.pack(">Q", int(until_s * 1e9)))
+
     def let_end(self) -> None:
         """Have it end, without waiting: it starts no more workers, and reports no deaths."""
         assert self._process.stdin is not None

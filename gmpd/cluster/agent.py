@@ -2,7 +2,8 @@
 
 An engine calls ``exchange`` in a thread of a process on the host. The first call of a bridge starts
 a private daemon, which ends with this process; the agent is its client, and knows nothing of what
-it passes on. See ``line`` for the lease.
+it passes on. See ``line`` for the lease; the daemon knows when it ends, and keeps to it should this
+process stand still.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Agent:
         #: Exchanges that have come and were not answered.
         self._waiting: set[int] = set()
         self._until = time.monotonic() + self._lease_s
+        self._daemon.renew(self._until)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
         self._thread.start()
@@ -84,7 +86,9 @@ class Agent:
         """Take the messages of the bridge, and give those of the daemon."""
         with self._changed:
             self._latest = max(self._latest, ask.number)
-            self._until = max(self._until, ask.echo + self._lease_s)
+            if ask.echo + self._lease_s > self._until and not self.ended:
+                self._until = ask.echo + self._lease_s
+                self._daemon.renew(self._until)
             self._changed.notify_all()
             self._said.got(ask.got)
             self._take(ask)
@@ -174,9 +178,10 @@ class Agent:
         """Kill the daemon; its workers end with it."""
         with suppress(ProcessLookupError):
             os.kill(self._daemon.pid, signal.SIGKILL)
+        with self._changed:  # before its input is closed: no exchange renews its lease any more
+            self.ended = why
         self._daemon.close()
         with self._changed:
-            self.ended = why
             self._changed.notify_all()
 
     def close(self, why: str = "it was closed") -> None:

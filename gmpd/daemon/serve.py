@@ -34,6 +34,7 @@ from gmpd.daemon.gateway import (
     settings_of,
 )
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
+from gmpd.daemon.owner import Owner
 from gmpd.daemon.reload import Reloads
 from gmpd.daemon.schedtrace import SchedTrace
 from gmpd.daemon.supervisor import SpawnContext
@@ -370,7 +371,11 @@ def _serve_private(
             coordinator.clients.awaits_starter = False
             coordinator.stop("its client ended")
 
-        coordinator.watch(0, owner_left)
+        def lease_over() -> None:
+            coordinator.stop("its owner did not renew its lease")
+            coordinator.pool.kill_all()
+
+        coordinator.watch(0, Owner(coordinator.deadlines, owner_left, lease_over).read)
         try:
             _run(coordinator, Notifier(""), None)
         finally:

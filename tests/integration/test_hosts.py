@@ -230,6 +230,24 @@ def test_a_host_that_stops_for_good_is_lost(
     go_on(hosts.processes[name].pid)
 
 
+def test_a_host_whose_agent_alone_stands_still_has_ended_its_jobs_before_they_begin_elsewhere(
+    client: gmpd.Client, hosts: Hosts, tmp_path: Path
+) -> None:
+    """As by Ctrl-Z where a user has started it: its daemon runs on."""
+    future = begun_at(client, tmp_path / "one", retries=1)
+    name = host_of(tmp_path / "one")
+    agent = hosts.processes[name].pid
+    (its_daemon,) = map(int, _children_of(agent))
+    workers = _children_of(its_daemon)
+    assert workers
+    stop(agent)
+    assert future.result(HANG_S) != name
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/exe").exists()]
+    go_on(agent)
+    await_hosts(client, name)
+    assert len((tmp_path / "one").read_text().splitlines()) == 2
+
+
 def test_a_host_that_leaves_ends_its_jobs(
     client: gmpd.Client, hosts: Hosts, tmp_path: Path
 ) -> None:
