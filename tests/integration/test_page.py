@@ -35,6 +35,7 @@ def test_before_the_first_job_it_teaches_the_next_command(seen: Seen) -> None:
     seen.open()
     seen.sees(".lesson.shown code", "gmpd demo")
     assert seen.page.locator(".p-card").count() == 2
+    assert not seen.page.locator(".hosts").is_visible(), "there is no cluster"
     seen.sees(".p-card .state", "idle")
 
 

@@ -36,7 +36,8 @@ async def ps(ask: Questions, _params: shapes.NoParams) -> shapes.Ps:
 
 
 async def hosts(ask: Questions, _params: shapes.NoParams) -> shapes.Hosts:
-    """The hosts of the cluster: cores, state, jobs, and why one takes no work."""
+    """The hosts of the cluster: cores, state, jobs, batches, the last loss, and why one takes no
+    work."""
     reading, status = await ask.snapshot()
     return shapes.Hosts(age_s=reading.age_s, up=reading.up, cluster=status.cluster)
 

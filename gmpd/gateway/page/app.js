@@ -4,6 +4,7 @@ import { Stream, get, setToken } from "./api.js";
 import { copyButton, h, say, span, toggle } from "./dom.js";
 import { Past } from "./past.js";
 import { Picture } from "./picture.js";
+import { learnHosts } from "./places.js";
 import { GView, JobView } from "./details.js";
 import { TaskStream } from "./stream.js";
 import { ClientsView, ConfigView, FailuresView, FunctionsView, GsView, JobsView, WarningsView } from "./tables.js";
@@ -178,7 +179,7 @@ function showHelp() {
     dialog.append(h("h2", {}, "Keys"), h("dl", { class: "facts" }, KEYS.flatMap(([k, v]) => [h("dt", {}, h("kbd", {}, k)), h("dd", {}, v)])),
       h("h2", {}, "What you see"),
       h("p", {}, "A ", h("b", {}, "G"), " is a call that runs or waits: a square, coloured by its function. A ", h("b", {}, "P"),
-        " is the right to run, one for each core. An ", h("b", {}, "M"), " is a thread. One M holds a P and runs its Gs; when a G blocks, P passes to another M."), close);
+        " is the right to run, one for each core. An ", h("b", {}, "M"), " is a thread. One M holds a P and runs its Gs; when a G blocks, P passes to another M. A ", h("b", {}, "host"), " of a cluster is one P with the cores of another machine."), close);
   }
   dialog.showModal();
 }
@@ -228,6 +229,7 @@ const stream = new Stream({
     past.add(data);
     document.body.dataset.seq = data.seq;
     const s = data.snapshot;
+    learnHosts(s.cluster.hosts);
     say(version, `${s.version} · up ${span(s.uptime_s)}`);
     if (shown === picture && !frozen) picture.show(past);
   },

@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { bytes, copyButton, h, moment, morph, say, span } from "./dom.js";
+import { isHost, placeName } from "./places.js";
 import { factList, link, pill, square, whyBox } from "./table.js";
 
 const TEXT_SHOWN = 20000;
@@ -68,7 +69,7 @@ export class JobView extends Detail {
       factList([
         ["job", h("span", { class: "mono" }, job.id)], ["client", job.client], ["kind", job.durable ? "durable" : "volatile"],
         ["accepted", moment(job.created)], ["ended", job.ended && moment(job.ended)], ["attempt", job.attempt],
-        ["where", job.p === null ? job.pid && `a worker of its own · pid ${job.pid}` : h("a", { href: link("/gs", { p: job.p, function: job.function }) }, `P${job.p} · pid ${job.pid}`)],
+        ["where", where(job)],
         ["unique", job.unique],
         ["progress", job.progress && `${job.progress.done} of ${job.progress.total ?? "?"} ${job.progress.note}`],
       ]),
@@ -81,8 +82,15 @@ export class JobView extends Detail {
   }
 }
 
+/** Its P, which leads to its Gs; those of a host are on another machine. */
+function where({ p, pid, function: name }) {
+  if (p === null) return pid && `a worker of its own · pid ${pid}`;
+  if (isHost(p)) return placeName(p);
+  return h("a", { href: link("/gs", { p, function: name }) }, `P${p} · pid ${pid}`);
+}
+
 function attempt(each) {
-  const where = [each.p === null ? "" : `P${each.p}`, each.pid && `pid ${each.pid}`, each.began && moment(each.began), `ran ${span(each.ran_s)}`];
+  const where = [each.p === null ? "" : placeName(each.p), each.pid && `pid ${each.pid}`, each.began && moment(each.began), `ran ${span(each.ran_s)}`];
   return h("li", { data: { key: String(each.n) } },
     h("div", {}, h("b", {}, `#${each.n}`), pill(each.outcome), h("span", { class: "dim" }, where.filter(Boolean).join(" · ")),
       each.traceback ? copyButton(each.traceback) : ""),

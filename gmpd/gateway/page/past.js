@@ -1,5 +1,7 @@
 // The last minute of snapshots, and what follows from two of them: rates, shares, moves.
 
+import { hostName, placeFirst, placeName } from "./places.js";
+
 const KEPT_MS = 61000;
 
 export class Past {
@@ -99,16 +101,44 @@ export function moves(before, now) {
     const late = p.overruns - was.overruns;
     if (late > 0) found.push({ kind: "overrun", p: p.p, n: late, text: `P${p.p}: a coroutine held the loop${late > 1 ? `, ${late} times` : ""}` });
   }
+  found.push(...hostMoves(before.cluster.hosts, now.cluster.hosts, thieves, victims));
   for (const thief of thieves) {
     const victim = victims.find((each) => each.p !== thief.p && each.n > 0);
     const n = victim ? Math.min(thief.n, victim.n) : thief.n;
     if (victim) victim.n -= n;
     found.push({
       kind: "steal", p: thief.p, from: victim?.p, n,
-      text: `P${thief.p} stole ${n} ${n === 1 ? "G" : "Gs"}${victim ? ` from P${victim.p}` : ""}`,
+      text: `${placeFirst(thief.p)} stole ${n} ${n === 1 ? "G" : "Gs"}${victim ? ` from ${placeName(victim.p)}` : ""}`,
     });
   }
   const bad = failed(now) - failed(before);
   if (bad > 0) found.push({ kind: "failure", n: bad, text: `${bad} ${bad === 1 ? "job" : "jobs"} failed` });
   return found;
+}
+
+const SERVES = ["idle", "running"];
+
+/** Hosts that came, left or were lost; and those that stole jobs, or from which some were stolen. */
+function hostMoves(before, now, thieves, victims) {
+  const found = [], old = new Map(before.map((each) => [each.name, each]));
+  for (const host of now) {
+    const was = old.get(host.name), p = host.p ?? was?.p, name = `Host ${hostName(host.name)}`;
+    old.delete(host.name);
+    const say = (kind, text) => found.push({ kind, p, n: 1, text: `${name} ${text}` });
+    if (host.losses > (was?.losses ?? 0)) say("failure", `was lost${host.lost_jobs ? `, with ${jobs(host.lost_jobs)} that had begun` : ""}`);
+    if (SERVES.includes(host.state) && !SERVES.includes(was?.state)) say("worker", `takes work on ${host.cores} ${host.cores === 1 ? "core" : "cores"}`);
+    if (host.state === "leaving" && was && was.state !== "leaving") say("worker", "leaves: it gets no more jobs");
+    if (host.state === "refused" && was && was.state !== "refused") say("failure", "takes no work");
+    if (!was || host.p === null || was.p !== host.p) continue;
+    if (host.stolen > was.stolen) thieves.push({ p: host.p, n: host.stolen - was.stolen });
+    if (host.lost > was.lost) victims.push({ p: host.p, n: host.lost - was.lost });
+  }
+  for (const gone of old.values()) {
+    if (gone.state !== "lost") found.push({ kind: "worker", n: 1, text: `Host ${hostName(gone.name)} has left` });
+  }
+  return found;
+}
+
+function jobs(n) {
+  return `${n} ${n === 1 ? "job" : "jobs"}`;
 }

@@ -1,7 +1,10 @@
-// The picture of P, M and G: the global queue, a card for each P, isolated workers, and what moves.
+// The picture of P, M and G: the global queue, a card for each P and each host, isolated workers, and
+// what moves.
 
 import { bytes, colour, copyButton, count, h, morph, rate, say, short, span, spark, svg, toggle } from "./dom.js";
+import { Hosts } from "./hosts.js";
 import { failed, finished, moves } from "./past.js";
+import { Squares } from "./squares.js";
 
 const STATES = {
   idle: "idle", running: "running", searching: "searching", starting: "starting", deaf: "deaf",
@@ -11,62 +14,6 @@ const SOURCES = ["runnext", "local", "global", "steal", "poller", "timer"];
 const MS_SHOWN = 20;
 const EVENTS_SHOWN = 10;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-
-/**
- * Squares, one for each G, coloured by function; `total` may be more than are known. Each leads to
- * the jobs of its function. Of a queue one square is in the order of Tab, and arrows go to others.
- */
-class Squares {
-  constructor(label) {
-    this.more = h("span", { class: "more" });
-    this.el = h("div", { class: "squares", role: "group" });
-    this.label = label;
-    this.cells = [];
-    this.shown = 0;
-    this.el.addEventListener("keydown", (event) => this.#key(event));
-    this.el.addEventListener("focusin", (event) => this.#enter(this.cells.indexOf(event.target)));
-  }
-
-  #key(event) {
-    const at = this.cells.indexOf(event.target), last = this.shown - 1;
-    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
-    if (to === undefined || at < 0) return;
-    event.preventDefault();
-    this.cells[Math.max(0, Math.min(last, to))]?.focus();
-  }
-
-  #enter(at) {
-    if (at < 0 || at === this.entry) return;
-    this.cells[this.entry]?.setAttribute("tabindex", "-1");
-    this.cells[this.entry = at].setAttribute("tabindex", "0");
-  }
-
-  show(functions, total) {
-    const shown = functions.length;
-    while (this.cells.length < shown) {
-      const cell = h("a", { class: "g", tabindex: -1 });
-      this.cells.push(cell);
-      this.el.append(cell);
-    }
-    this.shown = shown;
-    if (shown && !(this.entry < shown) && document.activeElement !== this.cells[this.entry]) this.#enter(0);
-    this.cells.forEach((cell, i) => {
-      const name = i < shown ? functions[i] : "";
-      if (cell.fn !== name) {
-        cell.fn = name;
-        cell.hidden = !name;
-        cell.style.background = name ? colour(name) : "";
-        cell.title = name;
-        cell.setAttribute("aria-label", short(name));
-        cell.href = `#/jobs?function=${encodeURIComponent(name)}`;
-      }
-    });
-    this.el.append(this.more);
-    say(this.more, total > shown ? `+${count(total - shown)}` : total ? "" : "empty");
-    toggle(this.el, "is-empty", !total);
-    this.el.setAttribute("aria-label", `${this.label}: ${total} Gs`);
-  }
-}
 
 class PCard {
   constructor(p) {
@@ -176,6 +123,7 @@ class PCard {
 export class Picture {
   constructor() {
     this.cards = new Map();
+    this.hosts = new Hosts();
     this.queue = new Squares("global queue");
     this.queued = h("b", { class: "big" });
     this.queueFacts = h("dl", { class: "facts" });
@@ -201,7 +149,7 @@ export class Picture {
         h("aside", { class: "side" },
           h("section", { class: "panel queue" }, h("h2", {}, "Global queue"), this.queued, this.queue.el, this.queueFacts),
           h("section", { class: "panel functions" }, h("h2", {}, "Functions"), this.legend)),
-        h("section", { class: "ps", "aria-label": "Ps" }, this.grid, this.isolatedPanel,
+        h("section", { class: "ps", "aria-label": "Ps" }, this.grid, this.hosts.el, this.isolatedPanel,
           h("section", { class: "panel" }, h("h2", {}, "What moves"), this.events))),
     );
   }
@@ -224,6 +172,7 @@ export class Picture {
       card.el.remove();
       this.cards.delete(number);
     }
+    this.hosts.show(status, queues, picture.names, past);
     this.#functions(status, picture);
     this.#isolated(status.isolated);
     const before = past.all.at(-2);
@@ -242,8 +191,9 @@ export class Picture {
     this.course.draw(past.course(finished));
     const busy = past.rate((s) => s.ps.reduce((n, p) => n + (p.state_s.running ?? 0), 0), 3000);
     set("busy", `${Math.round((100 * Math.min(busy, status.procs)) / Math.max(1, status.procs))} %`, `of ${status.procs} Ps`);
-    const leased = status.ps.reduce((n, p) => n + p.fresh, 0);
-    set("queued", count(status.queue.global + leased), `${count(status.ps.reduce((n, p) => n + p.started, 0))} started`);
+    const all = [...status.ps, ...status.cluster.hosts];
+    const leased = all.reduce((n, each) => n + each.fresh, 0);
+    set("queued", count(status.queue.global + leased), `${count(all.reduce((n, each) => n + each.started, 0))} started`);
     for (const name of ["wait", "run"]) {
       const worst = past.percentile(name, 0.99);
       set(name, span(past.percentile(name, 0.5)), worst === null ? "in 10 s" : `p99 ${span(worst)}`);
@@ -312,17 +262,22 @@ export class Picture {
       this.events.prepend(h("li", { class: move.kind, data: { kind: move.kind, p: String(move.p), at: now } },
         h("time", { class: "mono dim" }, now), h("span", {}, move.text)));
       while (this.events.children.length > EVENTS_SHOWN) this.events.lastChild.remove();
-      const card = this.cards.get(move.p)?.el;
+      const card = this.#card(move.p);
       if (!card) continue;
       if (move.kind === "steal") this.#arc(move);
       flash(card, move.kind);
     }
   }
 
+  /** The card of a P, or of the host that has this number. */
+  #card(p) {
+    return this.cards.get(p)?.el ?? this.hosts.card(p);
+  }
+
   /** An arc from the victim's card to the thief's. */
   #arc(move) {
     document.body.dataset.steals = Number(document.body.dataset.steals ?? 0) + move.n;
-    const from = this.cards.get(move.from)?.el, to = this.cards.get(move.p)?.el;
+    const from = this.#card(move.from), to = this.#card(move.p);
     if (!from || !to || calm.matches || this.arcs.children.length > 12) return;
     const box = this.grid.getBoundingClientRect();
     const at = (el) => {

@@ -3,6 +3,7 @@
 
 import { get } from "./api.js";
 import { ago, bytes, colour, copyButton, count, h, moment, morph, say, short, span } from "./dom.js";
+import { placeName } from "./places.js";
 import { Table, cells, fnCell, link, pill, square } from "./table.js";
 
 const JOB_STATES = ["running", "queued", "blocked", "done", "failed", "cancelled", "expired", "quarantined", "unknown"];
@@ -31,7 +32,7 @@ export class JobsView extends Table {
         { label: "Attempt", class: "num" }, { label: "Accepted" }, { label: "Said", class: "wide" }],
       told.jobs.map((job) => cells(job.id, `#/jobs/${job.id}`, pill(job.state), fnCell(job.function, this.path, params),
         h("a", { class: "open", href: `#/jobs/${job.id}` }, job.id.slice(0, 6), "…", job.id.slice(-6)), job.client,
-        job.p === null ? (job.pid ? `pid ${job.pid}` : "") : `P${job.p}`, job.attempt,
+        job.p === null ? (job.pid ? `pid ${job.pid}` : "") : placeName(job.p), job.attempt,
         h("time", { title: moment(job.created) }, ago(job.created)),
         job.progress ? `${job.progress.done}${job.progress.total ? ` of ${job.progress.total}` : ""} ${job.progress.note}` : job.text)),
       Object.values(params).some(Boolean) ? "No job is like that."
@@ -82,7 +83,7 @@ export class FailuresView extends Table {
     const row = cells(key, href,
       h("a", { class: "open toggle", href, "aria-expanded": String(is), "aria-label": `${short(last.function)}: ${said(last)}` }, "▸"),
       fnCell(last.function, this.path, params), h("span", { class: "error-text" }, said(last)), pill(last.outcome), count(all.length),
-      h("time", { title: moment(last.at) }, ago(last.at)), last.p === null ? "" : `P${last.p}`, `${last.attempt}${last.again ? ", again" : ""}`);
+      h("time", { title: moment(last.at) }, ago(last.at)), last.p === null ? "" : placeName(last.p), `${last.attempt}${last.again ? ", again" : ""}`);
     row.class = is ? "is-open" : "";
     if (is) row.more = more(last, all);
     return row;
@@ -117,7 +118,7 @@ function more(last, all) {
     h("pre", { class: "traceback", tabindex: 0, "aria-label": "traceback" }, text),
     h("ul", { class: "failed-jobs" }, all.slice(0, JOBS_SHOWN).map((each) => h("li", { data: { key: String(each.number) } },
       h("time", { class: "dim mono" }, moment(each.at)), jobOf(each),
-      h("span", { class: "dim" }, [each.client, each.p === null ? "" : `P${each.p}`, `attempt ${each.attempt}${each.again ? ", tried again" : ""}`].filter(Boolean).join(" · "))))),
+      h("span", { class: "dim" }, [each.client, each.p === null ? "" : placeName(each.p), `attempt ${each.attempt}${each.again ? ", tried again" : ""}`].filter(Boolean).join(" · "))))),
     all.length > JOBS_SHOWN ? h("p", { class: "dim" }, `and ${count(all.length - JOBS_SHOWN)} before`) : "");
 }
 
