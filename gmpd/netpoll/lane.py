@@ -172,16 +172,31 @@ def new_lane(endpoint: str, sent: int = 0, heard: int = 0) -> Lane | None:
     return None
 
 
-def sweep(endpoint: str) -> None:
+def sweep(endpoint: str, *, ends: bool = False) -> None:
     """Remove the files of ends that died before the other one had connected. The caller holds the
-    directory's lock, and is about to serve there, or to end."""
+    directory's lock, and is about to serve there: workers and clients may have been quicker, whose
+    files are left. Or it ``ends``: then all go."""
     if not endpoint.startswith("ipc://"):
         return
     directory = os.path.dirname(endpoint.removeprefix("ipc://"))
     with contextlib.suppress(OSError):  # the directory may have been removed
         for name in filter(_FILE.fullmatch, os.listdir(directory)):
+            path = f"{directory}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{directory}/{name}")
+                if ends or not _lives(path):
+                    os.unlink(path)
+
+
+def _lives(path: str) -> bool:
+    """Whether a socket is bound to this file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:  # it is connected to its peer already
+            pass
+    return True
 
 
 def _uid_in(more: list[tuple[int, int, bytes]]) -> int | None:

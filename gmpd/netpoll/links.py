@@ -463,7 +463,7 @@ class Router:
         """Close and remove the socket's file; sent messages have ``linger_ms`` to leave."""
         for peer in list(self._lanes):
             self.drop_lane(peer)
-        sweep(self.endpoint)
+        sweep(self.endpoint, ends=True)
         if not self._socket.closed:
             if self.monitor is not None:
                 self.monitor.close()

@@ -285,6 +285,19 @@ def test_files_of_ends_that_died_early_go_with_the_daemon(short_tmp: Path) -> No
         (short_tmp / name).unlink()
 
 
+def test_an_end_that_is_there_before_the_daemon_keeps_its_file(short_tmp: Path) -> None:
+    early = Lane(f"ipc://{short_tmp}/r")  # of a worker that was quicker than the coordinator
+    ends = Ends(short_tmp)
+    late = Lane(f"ipc://{short_tmp}/r")
+    try:
+        assert late.connect(early.name)
+        assert early.connect(late.name)
+        assert early.greet()
+    finally:
+        for each in (early, late, ends):
+            each.close()
+
+
 def test_a_path_that_is_too_long_for_a_lane_is_no_reason_to_fail(short_tmp: Path) -> None:
     directory = short_tmp / ("d" * (99 - len(str(short_tmp))))
     directory.mkdir()
