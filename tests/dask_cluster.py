@@ -27,11 +27,22 @@ class DaskCluster:
         self.directory = directory
         self.scheduler_file = directory / "scheduler.json"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+        self.scheduler = self._start_scheduler("0")
+        self.address = wait_until(self._address, "the scheduler serves")
+
+    def _start_scheduler(self, port: str) -> subprocess.Popen[bytes]:
+        return self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard",
             "--scheduler-file", str(self.scheduler_file),
         )  # fmt: skip
-        self.address = wait_until(self._address, "the scheduler serves")
+
+    def restart_scheduler(self) -> None:
+        """Another one at the same address, after the first was killed."""
+        self.scheduler.kill()
+        self.scheduler.wait()
+        self.scheduler_file.unlink()
+        self.scheduler = self._start_scheduler(self.address.rpartition(":")[2])
+        wait_until(self._address, "the scheduler serves again")
 
     def _address(self) -> str:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -81,18 +80,6 @@ def test_jobs_run_on_all_hosts_and_a_killed_one_is_lost(
     cluster.add("third", 4)
     await_hosts(client, 2)
     assert "third" in set(client.map(jobs.where, [0.02] * 200, chunksize=1))
-
-
-def test_without_the_scheduler_this_machine_goes_on(
-    client: gmpd.Client, cluster: DaskCluster
-) -> None:
-    futures = [client.options(retries=1).submit(jobs.where, 0.01) for _ in range(300)]
-    wait_until(lambda: futures[50].done(), "some have ended")
-    cluster.scheduler.send_signal(signal.SIGKILL)
-    for future in futures:
-        future.result(HANG_S)
-    wait_until(lambda: client.call("cluster")["problem"], "the scheduler is missed")
-    assert set(client.map(jobs.where, [0.01] * 20, chunksize=1)) == {""}
 
 
 def test_a_client_names_its_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
