@@ -1,4 +1,4 @@
-"""`gmpd top`: the Ps and the busiest functions, live, in a terminal."""
+"""`gmpd top`: the Ps, the hosts and the busiest functions, live, in a terminal."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ def command(app: App, once: bool, plain: bool, interval: float, words: str) -> i
     OF P     share of all Ps that the function takes
     MEAN P99 its execution on P, per job
     WAIT     mean time for which a job was ready and did not run
+
+    Hosts of a cluster are rows below the Ps: BUSY is the share of their cores that have work, RUNQ
+    the jobs that were not sent there, STARTED those that were.
 
     With textual (pip install 'gmpd[tui]') it has tables of Gs, jobs, failures and warnings, too.
 

@@ -439,11 +439,12 @@ class DetailScreen(Screen[None]):
         self.query_one("#body", Static).update(body)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Only Ps have stacks to show; one G shows its own."""
+        """Only Ps of this machine have stacks to show; one G shows its own."""
         app = self.app
         if action == "stacks":
             assert isinstance(app, TopApp)
-            return app.view.detail is not None and app.view.detail.pane is Pane.PS
+            shown = app.view.detail
+            return shown is not None and shown.pane is Pane.PS and not shown.host
         return True
 
     def action_close(self) -> None:

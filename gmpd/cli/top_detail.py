@@ -1,4 +1,4 @@
-"""The details of `gmpd top`: of a P, a function, a G, a job, a failure, a warning; as lines.
+"""The details of `gmpd top`: of a P, a host, a function, a G, a job, a failure or a warning; lines.
 
 Pure: facts in, text out. Both faces show these.
 """
@@ -12,12 +12,20 @@ from typing import Any, assert_never
 
 from gmpd.cli.failures import described as failure_lines
 from gmpd.cli.job_tables import described as job_lines
-from gmpd.cli.top_view import Facts, Found, Pane, busy_share, rate_text
+from gmpd.cli.top_view import (
+    Facts,
+    Found,
+    Pane,
+    busy_cores,
+    busy_share,
+    host_rate,
+    rate_text,
+)
 from gmpd.daemon.logs import visible
 from gmpd.daemon.trace_summary import in_words
 from gmpd.explain_g import explain_g
 from gmpd.findings import Finding, problems
-from gmpd.status import FunctionTotals, Hist, PStatus, read_p
+from gmpd.status import FunctionTotals, Hist, HostStatus, PStatus, read_p
 
 #: Jobs that a detail lists.
 BEGUN_SHOWN = 20
@@ -51,6 +59,8 @@ def detail(found: Found, facts: Facts) -> Detail:
     if found.pane in (Pane.GS, Pane.JOBS) and facts.asked != found:
         return Detail(found.key, [("", ["the daemon is asked"])])
     match found.pane:
+        case Pane.PS if found.host:
+            return _of_host(found.host, facts)
         case Pane.PS:
             return _of_p(found, facts)
         case Pane.FUNCTIONS:
@@ -164,6 +174,46 @@ def _stacks(told: Any) -> list[str]:
     if not answer["answered"]:
         return [f"P{answer['p']} does not answer; `gmpd stacks {answer['p']}` looks from outside"]
     return answer["text"].splitlines() or ["no goroutines"]
+
+
+# -- a host ----------------------------------------------------------------------------------------
+
+
+def _of_host(name: str, facts: Facts) -> Detail:
+    told = Detail(f"host {name}")
+    host = next((each for each in facts.now.cluster.hosts if each.name == name), None)
+    if host is None:
+        told.add("", ["the engine has no such host any more"])
+        return told
+    told.title = f"host {name}: {host.state}"
+    told.add("Host", _host(host, facts))
+    told.add("Why", [host.problem] if host.problem else [])
+    told.add(
+        "Warnings", [each.what for each in problems(facts.now) if each.about == f"host {name}"]
+    )
+    if host.losses:
+        ago_s = max(0.0, facts.now.started_at + facts.now.uptime_s - host.lost_at)
+        jobs = f"{host.lost_jobs:,} begun job{'s' * (host.lost_jobs != 1)}"
+        told.add("Last loss", [f"{in_words(ago_s)} ago, with {jobs}: {host.loss}"])
+    if host.p is not None:
+        told.add("Jobs there, the oldest first", _begun(facts, host.p))
+        told.add(f"To send: {host.fresh:,}", _queue(facts, host.p))
+    return told
+
+
+def _host(host: HostStatus, facts: Facts) -> list[str]:
+    bridge = (
+        f"bridge pid {host.pid}, {host.cpu_s:,.1f} s CPU, P{host.p}" if host.pid else "no bridge"
+    )
+    waiting = f", {host.waiting:,} of them not begun as far as it said" if host.waiting else ""
+    return [
+        f"work for {busy_cores(host):,} of {host.cores:,} cores",
+        bridge,
+        f"jobs: {host.started:,} sent{waiting}, {host.jobs_finished:,} ended,"
+        f" {rate_text(host_rate(host, facts))}/s",
+        f"batches: {host.batches_away:,} on the way, {host.batches:,} came back",
+        f"stole {host.stolen:,}, gave {host.lost:,}",
+    ]
 
 
 # -- a function ------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def _told(client: AskingClient, found: Found) -> Any:
                 return job.info(), job.story()
             except (GmpdError, LookupError) as gone:
                 return str(gone)
-        case Pane.PS if found.stacks:
+        case Pane.PS if found.stacks and not found.host:
             return client.call(
                 "stacks", p=found.p, limit=STACKS_MAX, wait_s=TELL_S, timeout=TELL_S + LINK_S
             )["ps"]

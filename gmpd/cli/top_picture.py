@@ -21,7 +21,8 @@ FRAME_LINES: Final = 7
 STYLES: Final = {
     "running": "green", "idle": "dim", "searching": "cyan", "deaf": "bold red", "dead": "red",
     "failed": "red", "error": "red", "bad": "bold red", "warn": "yellow", "waiting": "dim",
-    "lost": "red", "timeout": "red", "blocked": "yellow",
+    "lost": "red", "timeout": "red", "blocked": "yellow", "refused": "yellow",
+    "joining": "yellow", "leaving": "yellow",
 }  # fmt: skip
 #: The hint at the other face.
 MORE: Final = "pip install 'gmpd[tui]' adds Gs, jobs, failures and warnings to this screen"

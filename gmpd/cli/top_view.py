@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from gmpd.cli.job_tables import age_of
 from gmpd.daemon.trace_summary import EXECUTION, SCHEDULING, FunctionSummary, in_words
 from gmpd.findings import problems
-from gmpd.status import PStatus, Status
+from gmpd.status import HostStatus, PStatus, Status
 
 #: The value that a cell is sorted by, and its text.
 Cell = tuple[Any, str]
@@ -24,6 +24,11 @@ PS_COLUMNS: Final = (
     "P", "STATE", "BUSY", "RUNQ", "STARTED", "MS", "IDLE", "JOBS/S", "STOLEN", "RUNS",
 )  # fmt: skip
 FUNCTION_COLUMNS: Final = ("FUNCTION", "JOBS/S", "FAILED", "NOW", "OF P", "MEAN", "P99", "WAIT")
+
+
+#: Keys of hosts, which are rows below the Ps; and the value that their places are sorted by.
+HOST: Final = "host "
+_BELOW_PS: Final = 1 << 16
 
 
 class Pane(Enum):
@@ -64,6 +69,12 @@ class Found(NamedTuple):
     pane: Pane
     key: str
     stacks: bool = False
+
+    @property
+    def host(self) -> str:
+        """Name of the host that is shown; empty: it is none."""
+        is_host = self.pane is Pane.PS and self.key.startswith(HOST)
+        return self.key.removeprefix(HOST) if is_host else ""
 
     @property
     def p(self) -> int:
@@ -225,6 +236,8 @@ class View:
         """A detail with the stacks of its Gs, or without; else sort."""
         if self.detail is None:
             return self.move(1)
+        if self.detail.host:
+            return Action.NOTHING
         self.detail = self.detail._replace(stacks=not self.detail.stacks)
         return Action.LOOK
 
@@ -286,16 +299,24 @@ def rows(view: View, facts: Facts, pane: Pane) -> list[Row]:
 
 
 def _p_rows(facts: Facts) -> list[tuple[str, Row]]:
-    before = {p.p: p for p in facts.before.ps} if facts.before is not None else {}
-    uptime_s = max(facts.now.uptime_s, 1e-9)
-    return [(f"P{p.p}", _p_row(p, before.get(p.p), facts.seconds, uptime_s)) for p in facts.now.ps]
+    """The Ps of this machine, and below them the hosts."""
+    hosts = [(f"{HOST}{host.name}", _host_row(n, host, facts))
+             for n, host in enumerate(facts.now.cluster.hosts)]  # fmt: skip
+    return [*((f"P{p.p}", _p_row(p, facts)) for p in facts.now.ps), *hosts]
 
 
-def _p_row(p: PStatus, before: PStatus | None, seconds: float, uptime_s: float) -> Row:
-    jobs, over_s = p.jobs_finished, uptime_s
-    if before is not None:
-        jobs, over_s = jobs - before.jobs_finished, max(seconds, 1e-9)
-    rate, busy = jobs / over_s, busy_share(p, before)
+def _rate(facts: Facts, now: int, before: int | None) -> float:
+    """Per second since the look before; without one, since the daemon began."""
+    if before is None:
+        return now / max(facts.now.uptime_s, 1e-9)
+    return (now - before) / max(facts.seconds, 1e-9)
+
+
+def _p_row(p: PStatus, facts: Facts) -> Row:
+    past = facts.before.ps if facts.before is not None else []
+    before = next((each for each in past if each.p == p.p), None)
+    rate = _rate(facts, p.jobs_finished, None if before is None else before.jobs_finished)
+    busy = busy_share(p, before)
     runs = f"{p.running} ({in_words(p.running_s)})" if p.running else ""
     return [
         (p.p, f"P{p.p}"),
@@ -309,6 +330,37 @@ def _p_row(p: PStatus, before: PStatus | None, seconds: float, uptime_s: float) 
         _number(p.stolen),
         (runs, runs),
     ]
+
+
+def _host_row(n: int, host: HostStatus, facts: Facts) -> Row:
+    rate, busy = host_rate(host, facts), busy_cores(host) / max(1, host.cores)
+    about = f"{host.name}: {host.cores:,} core{'s' * (host.cores != 1)}"
+    if host.problem:
+        about += f", {host.problem}"
+    return [
+        (_BELOW_PS + n, HOST.rstrip()),
+        (host.state, host.state),
+        (busy, f"{busy:.0%}"),
+        _number(host.fresh),
+        _number(host.started),
+        (-1, "-"),
+        (-1, "-"),
+        (rate, rate_text(rate)),
+        _number(host.stolen),
+        (about, about),
+    ]
+
+
+def host_rate(host: HostStatus, facts: Facts) -> float:
+    """Jobs that a host ends per second. One that came back counts from zero."""
+    past = facts.before.cluster.hosts if facts.before is not None else []
+    before = next((each for each in past if (each.name, each.p) == (host.name, host.p)), None)
+    return _rate(facts, host.jobs_finished, None if before is None else before.jobs_finished)
+
+
+def busy_cores(host: HostStatus) -> int:
+    """Cores of a host that have work."""
+    return min(host.cores, host.started)
 
 
 def busy_share(p: PStatus, before: PStatus | None) -> float:
@@ -434,7 +486,8 @@ def as_json(view: View, facts: Facts) -> dict[str, Any]:
         names = [name.lower().replace("/", "_per_").replace(" ", "_") for name in COLUMNS[pane]]
         return [
             dict(zip(names, (value for value, _ in row), strict=True))
-            for row in rows(view, facts, pane)
+            for key, row in keyed_rows(view, facts, pane)
+            if not key.startswith(HOST)
         ]
 
     now = facts.now
@@ -445,6 +498,15 @@ def as_json(view: View, facts: Facts) -> dict[str, Any]:
         "unfinished": now.queue.unfinished,
         "seconds": facts.seconds,
         "ps": told(Pane.PS),
+        "hosts": [_host_as_json(host, facts) for host in now.cluster.hosts],
         "functions": told(Pane.FUNCTIONS),
         "warnings": [each.as_map() for each in problems(now)],
     }
+
+
+def _host_as_json(host: HostStatus, facts: Facts) -> dict[str, Any]:
+    return {
+        "host": host.name, "state": host.state, "problem": host.problem, "cores": host.cores,
+        "busy": busy_cores(host), "runq": host.fresh, "started": host.started,
+        "jobs_per_s": host_rate(host, facts), "stolen": host.stolen, "losses": host.losses,
+    }  # fmt: skip

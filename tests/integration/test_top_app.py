@@ -21,6 +21,7 @@ from textual.widgets import DataTable, Input, Static
 from gmpd.cli.exits import Exit
 from gmpd.cli.top_app import DetailScreen, HelpScreen, TopApp
 from gmpd.cli.top_view import COLUMNS, Facts, Found, Pane, View
+from gmpd.status import Cluster, HostStatus
 from tests.durable_daemon import Daemon
 from tests.recorded_looks import KEYS, RecordedLooks, facts
 from tests.support import wait_until
@@ -168,6 +169,29 @@ def test_the_cursor_stays_on_its_row_and_only_changes_are_drawn() -> None:
         assert shown(app)[0][0] == "P1"
 
     play(story)
+
+
+def test_hosts_come_and_go_below_the_ps_and_have_details() -> None:
+    async def story(app: TopApp, pilot: Pilot[None], looks: RecordedLooks) -> None:
+        def joined(seen: Facts) -> None:
+            hosts = [HostStatus("tcp://b:1", 8, "running", p=32768, started=6)]
+            seen.now.cluster = Cluster("dask", "tcp://a:1", "", hosts)
+
+        looks.change = joined
+        await until(pilot, lambda: [row[0] for row in shown(app)] == ["P0", "P1", "host"])
+        assert "tcp://b:1: 8 cores" in shown(app)[2][9]
+        await pilot.press("slash", *"b:1", "enter")
+        assert [row[0] for row in shown(app)] == ["host"]
+        await pilot.press("enter")
+        await until(pilot, lambda: "work for 6 of 8 cores" in text_of(app, "#body"))
+        await pilot.press("s")
+        assert app.view.detail == Found(Pane.PS, "host tcp://b:1")
+        looks.change = lambda _facts: None
+        await until(pilot, lambda: "no such host" in text_of(app, "#body"))
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: [row[0] for row in shown(app)] == ["P0", "P1"])
+
+    play(story, size=(120, 24))
 
 
 def test_pause_stops_looking_and_help_lists_the_keys() -> None:

@@ -21,7 +21,7 @@ from gmpd.cli.top_view import (
     rows,
 )
 from gmpd.daemon.trace_summary import EXECUTION, SCHEDULING, FunctionSummary, stat
-from gmpd.status import PStatus, Status
+from gmpd.status import Cluster, HostStatus, PStatus, Status
 
 MS = 1_000_000
 
@@ -129,6 +129,59 @@ def test_the_screen_has_no_more_lines_than_the_terminal(
     shown = "".join(segment.text for line in lines for segment in line)
     assert "gmpd 1" in shown
     assert ("paused" in shown) is view.paused
+
+
+def with_hosts() -> Facts:
+    seen = facts()
+    assert seen.before is not None
+    seen.before.cluster = Cluster(
+        "dask", "a", "", [HostStatus("b:1", 8, p=32768, jobs_finished=10)]
+    )
+    seen.now.cluster = Cluster("dask", "a", "", [
+        HostStatus("b:1", 8, "running", p=32768, fresh=4, started=6, jobs_finished=50, stolen=3),
+        HostStatus("c:1", 1, "lost", "no way", losses=1, lost_at=5.0, loss="no way"),
+    ])  # fmt: skip
+    return seen
+
+
+def test_hosts_are_rows_below_the_ps() -> None:
+    view, seen = View(), with_hosts()
+    found = rows(view, seen, Pane.PS)
+    assert [row[0][1] for row in found] == ["P0", "P1", "host", "host"]
+    assert dict(zip(PS_COLUMNS, (text for _, text in found[2]), strict=True)) == {
+        "P": "host", "STATE": "running", "BUSY": "75%", "RUNQ": "4", "STARTED": "6", "MS": "-",
+        "IDLE": "-", "JOBS/S": "20", "STOLEN": "3", "RUNS": "b:1: 8 cores",
+    }  # fmt: skip
+    assert found[3][9][1] == "c:1: 1 core, no way"
+    for column in range(len(PS_COLUMNS)):
+        view.sort_by(column)
+        assert len(rows(view, seen, Pane.PS)) == 4
+
+
+def test_the_detail_of_a_host_is_opened_and_has_no_stacks() -> None:
+    view, seen = View(), with_hosts()
+    console = Console(width=80, height=24, force_terminal=True)
+    screen(view, seen, console)
+    for _ in range(3):
+        view.press("j")
+    assert view.press("enter") is Action.LOOK
+    assert view.detail is not None
+    assert view.detail.host == "c:1"
+    assert view.press("s") is Action.NOTHING
+    lines = console.render_lines(screen(view, seen, console), pad=False)
+    shown = "".join(segment.text for line in lines for segment in line)
+    assert "host c:1: lost" in shown
+    assert "no way" in shown
+
+
+def test_programs_get_hosts_apart_from_ps() -> None:
+    told = as_json(View(), with_hosts())
+    assert [each["p"] for each in told["ps"]] == [0, 1]
+    assert told["hosts"][0] == {
+        "host": "b:1", "state": "running", "problem": "", "cores": 8, "busy": 6, "runq": 4,
+        "started": 6, "jobs_per_s": 20, "stolen": 3, "losses": 0,
+    }  # fmt: skip
+    assert as_json(View(), facts())["hosts"] == []
 
 
 def test_programs_get_numbers() -> None:

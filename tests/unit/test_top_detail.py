@@ -10,7 +10,7 @@ from gmpd.cli.top_detail import detail
 from gmpd.cli.top_look import Source
 from gmpd.cli.top_view import COLUMNS, Facts, Found, Pane, View, keyed_rows
 from gmpd.findings import Code, problems
-from gmpd.status import FunctionTotals, Hist, PStatus, Status
+from gmpd.status import Cluster, FunctionTotals, Hist, HostStatus, PStatus, Status
 from tests.recorded_looks import KEYS, facts
 
 
@@ -40,6 +40,28 @@ def test_the_queue_of_a_p_is_counted_by_function() -> None:
     assert ["2", "m:b"] in lines
     assert ["1", "m:a"] in lines
     assert ["1.5", "s", "ab01", "m:a"] in lines
+
+
+def test_a_host_shows_its_jobs_batches_and_last_loss() -> None:
+    seen = facts(Pane.PS, found := Found(Pane.PS, "host b:1"))
+    host = HostStatus(
+        "b:1", 8, "running", "", 32768, 4711, 2.5, fresh=1, started=2, waiting=1, batches=70,
+        batches_away=2, losses=1, lost_at=seen.now.started_at, loss="no way", lost_jobs=3,
+    )  # fmt: skip
+    seen.now.cluster = Cluster("dask", "a:1", "", [host])
+    seen.picture = {
+        "names": ["m:a", "m:b"], "ps": [{"p": 32768, "fresh": [1], "begun": [(0, "ab01", 1.5)]}]
+    }  # fmt: skip
+    told = detail(found, seen)
+    text = "\n".join([told.title, *(line for line, _ in told.lines())])
+    for part in (
+        "host b:1: running\n", "work for 2 of 8 cores", "bridge pid 4711, 2.5 s CPU, P32768",
+        "2 sent, 1 of them not begun", "batches: 2 on the way, 70 came back",
+        "with 3 begun jobs: no way", "1.5 s  ab01  m:a", "To send: 1", "1  m:b",
+    ):  # fmt: skip
+        assert part in text, part
+    seen.now.cluster.hosts = []
+    assert "no such host" in next(detail(found, seen).lines())[0]
 
 
 def test_a_function_shows_its_totals_its_waits_and_its_jobs() -> None:
