@@ -184,6 +184,11 @@ class Agent:
         with self._changed:
             self._changed.notify_all()
 
+    def await_end(self) -> None:
+        """Return once it has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended)
+
     def close(self, why: str = "it was closed") -> None:
         """End it now; from any thread."""
         if not self.ended:
@@ -233,6 +238,16 @@ def _begin(ask: Ask) -> Told:
             except GmpdError as error:
                 return Told("", 0.0, ended=str(error), versions=versions.own())
         return agent.begun()
+
+
+def await_none() -> None:
+    """Return once no agent lives in this process."""
+    while True:
+        with _lock:
+            agent = next((each for each in _agents.values() if not each.ended), None)
+        if agent is None:
+            return
+        agent.await_end()
 
 
 def close_all() -> None:

@@ -126,3 +126,31 @@ def test_a_cluster_is_for_a_private_daemon() -> None:
         gmpd.Client("/tmp/somewhere", cluster="dask://head:8786")
     with pytest.raises(ConfigError, match="names no engine"):
         gmpd.Client(cluster="head:")
+
+
+def test_exchanges_need_no_scheduler_once_a_host_serves(
+    client: gmpd.Client, cluster: DaskCluster
+) -> None:
+    """They call the worker; and to Dask it stays in use, so it is not scaled down."""
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as dask:
+
+        def at_hosts() -> list[str]:
+            return [str(key) for keys in dask.processing().values() for key in keys]
+
+        def tasks() -> int:
+            return len(dask.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)))
+
+        places: set[str] = set()
+
+        def settled() -> bool:
+            """Nothing but the tasks that stay, one for each host."""
+            places.update(client.map(jobs.where, [0.01] * 40, chunksize=1))
+            return len(at_hosts()) == tasks() == 2
+
+        wait_until(settled, "hosts are called directly", timeout=30)
+        stay = sorted(at_hosts())
+        places.clear()
+        wait_until(lambda: settled() and places >= {"north", "south"}, "both get work")
+        assert sorted(at_hosts()) == stay
