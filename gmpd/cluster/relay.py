@@ -29,6 +29,9 @@ from gmpd.runtime.timeline import Timeline
 OWED_MAX = 8192
 OWED_BYTES = 2 << 20
 
+#: Outcomes of one message to the coordinator, at most.
+GATHERED_MAX = 1024
+
 #: Parts of an outcome's details that the coordinator needs to know.
 _PASSED = ("final", "wait_s", "remark", "pid", "signal", "exitcode", "poisoned", "culprit",
            "blamed")  # fmt: skip
@@ -304,7 +307,38 @@ class Relay:
             )
         if tokens:
             message = protocol.Finished(tokens, payloads, ran_us, ran_us, specials or None, counts)
-            self.to_coordinator.append((message, frames or []))
+            self._gather(message, frames or [])
+
+    def _gather(self, message: protocol.Finished, frames: list[Any]) -> None:
+        """Outcomes of one exchange in few messages: the daemon there says some in each of its
+        turns, and each message costs the coordinator as much as ten jobs."""
+        last, last_frames = self.to_coordinator[-1] if self.to_coordinator else (None, [])
+        if (
+            not isinstance(last, protocol.Finished)
+            or len(last.tokens) + len(message.tokens) > GATHERED_MAX
+            or _nbytes(last, last_frames) + _nbytes(message, frames) > protocol.GATHER_BYTES
+        ):
+            self.to_coordinator.append((message, frames))
+            return
+        rows = len(last.tokens)
+        if last.buffer_counts or message.buffer_counts:
+            zeros = [0] * len(message.tokens)
+            last.buffer_counts = (last.buffer_counts or [0] * rows) + (
+                message.buffer_counts or zeros
+            )
+            last_frames += frames
+        if message.specials:
+            moved = {rows + row: report for row, report in message.specials.items()}
+            last.specials = {**(last.specials or {}), **moved}
+        last.tokens += message.tokens
+        last.payloads += message.payloads
+        last.ran_us += message.ran_us
+        if last.occupied_us is not last.ran_us:
+            last.occupied_us += message.occupied_us
+
+
+def _nbytes(message: protocol.Finished, frames: list[Any]) -> int:
+    return sum(map(len, message.payloads)) + sum(map(len, frames))
 
 
 def _without(

@@ -106,6 +106,44 @@ def test_outcomes_come_back_as_those_of_a_worker() -> None:
     assert ends.to_host() == [protocol.Ack(2)]
 
 
+def test_outcomes_that_came_in_many_messages_leave_in_one() -> None:
+    ends = Ends(cores=6)
+    ends.assign(1, 6)
+    ends.relay.pump()
+    ends.to_coordinator()
+    ends.done([2, 1])
+    ends.done([3, 4], {1: (Outcome.ERROR, None)})
+    message = protocol.Done([5], [b"v"], [7], None, [2])
+    ends.relay.heard([protocol.pack(message), b"one", b"two"])
+    ends.done([6])
+    (finished,) = ends.to_coordinator()
+    assert finished.tokens == [2, 1, 3, 4, 5, 6]
+    assert finished.payloads == [b"v"] * 6
+    assert finished.ran_us == finished.occupied_us == [5, 5, 5, 5, 7, 5]
+    assert finished.buffer_counts == [0, 0, 0, 0, 2, 0]
+    assert list(finished.specials) == [3]
+    assert finished.specials[3][1]["host"] == HOST
+
+
+def test_gathered_outcomes_are_bounded_and_stay_in_order() -> None:
+    ends = Ends(cores=5)
+    ends.assign(1, 5)
+    ends.relay.pump()
+    ends.to_coordinator()
+    ends.done([1])
+    ends.relay.heard([protocol.pack(protocol.Running([3]))])
+    ends.done([3])
+    large = protocol.Done([4], [bytes(protocol.GATHER_BYTES)], [5], None, None)
+    ends.relay.heard([protocol.pack(large)])
+    ends.done([5])
+    said = ends.to_coordinator()
+    tokens = [(type(each).__name__, each.tokens) for each in said]
+    assert tokens == [
+        ("Finished", [1]), ("Started", [3]), ("Finished", [3]), ("Finished", [4]),
+        ("Finished", [5]),
+    ]  # fmt: skip
+
+
 def test_an_error_names_its_host_and_keeps_its_advice() -> None:
     ends = Ends()
     ends.assign(1, 1, retries=2, retry_on=("builtins.ValueError",))
