@@ -124,8 +124,8 @@ class GlobalQueue:
     def pop_run(self, limit: int, skip: int | None = None, fits: Fits | None = None) -> list[Job]:
         """Up to ``limit`` jobs, alike in function and options, that are next in turn.
 
-        More than one only while a single session is served at this priority; else the turn passes
-        on after each job. Alike, because they travel as one message.
+        Where several sessions are served at this priority, each gets its part of ``limit``, one job
+        at least, and the turn passes on. Alike, because they travel as one message.
         """
         turn = self.turn(skip, fits)
         assert turn is not None
@@ -135,8 +135,8 @@ class GlobalQueue:
         """As ``pop_run``, of the session whose turn it is."""
         priority, sid, fifo = turn
         level = self._levels[priority]
-        if len(level) > 1:
-            limit = 1
+        if (sessions := len(level)) > 1:
+            limit //= sessions
         first = fifo.popleft()
         run = [first]
         fn, options = first.fn, first.options

@@ -55,8 +55,17 @@ def test_sessions_take_turns() -> None:
     queue = GlobalQueue()
     for client, n in zip(CLIENTS, (4, 2, 1), strict=True):
         queue.put(0, jobs(client, n))
-    served = [sid for run in drain(queue) for sid, _ in run]
+    served = [sid for run in drain(queue, 3) for sid, _ in run]
     assert served == [0, 1, 2, 0, 1, 0, 0]
+
+
+def test_sessions_share_what_one_message_takes() -> None:
+    """A message for each job would cost the coordinator four times as much."""
+    queue = GlobalQueue()
+    for client, n in zip(CLIENTS, (10, 6, 1), strict=True):
+        queue.put(0, jobs(client, n))
+    runs = [(run[0][0], len(run)) for run in drain(queue, 9)]
+    assert runs == [(0, 3), (1, 3), (2, 1), (0, 4), (1, 3), (0, 3)]
 
 
 def test_the_head_is_what_is_given_next() -> None:
