@@ -12,19 +12,21 @@ from tests.jobs_hosts import NAME
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
-#: Dask's own settings: quick to notice what has gone.
 SETTINGS = {
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",
     "DASK_DISTRIBUTED__ADMIN__LOG_FORMAT": "dask: %(message)s",
     "DASK_LOGGING__DISTRIBUTED": "error",
 }
 
 
 class DaskCluster:
-    """``directory``: of its files. Each host has an address, directory and daemon of its own."""
+    """``directory``: of its files. Each host has an address, directory and daemon of its own.
+    ``ttl``: the scheduler gives up a worker that is silent for so long."""
 
-    def __init__(self, directory: Path) -> None:
+    head = "127.0.0.1"
+
+    def __init__(self, directory: Path, ttl: str = "10s") -> None:
         self.directory = directory
+        self._ttl = ttl
         self.scheduler_file = directory / "scheduler.json"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.scheduler = self._start_scheduler("0")
@@ -32,7 +34,7 @@ class DaskCluster:
 
     def _start_scheduler(self, port: str) -> subprocess.Popen[bytes]:
         return self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard",
+            "scheduler", "--host", self.head, "--port", port, "--no-dashboard",
             "--scheduler-file", str(self.scheduler_file),
         )  # fmt: skip
 
@@ -50,22 +52,32 @@ class DaskCluster:
         except (OSError, ValueError, KeyError):
             return ""
 
+    def address_of(self, n: int) -> str:
+        """Where host ``n`` is."""
+        return f"127.0.0.{n}"
+
+    def within(self, name: str) -> list[str]:
+        """The command that runs another one on a host."""
+        return []
+
     def _start(self, *words: str, name: str = "") -> subprocess.Popen[bytes]:
         env = {
             **os.environ,
             **SETTINGS,
+            "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": self._ttl,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "loadtests")]),
             NAME: name,
         }
         dask = Path(sys.executable).with_name("dask")
-        return subprocess.Popen([str(dask), *words], cwd=ROOT, env=env)
+        before = self.within(name) if name else []
+        return subprocess.Popen([*before, str(dask), *words], cwd=ROOT, env=env)
 
     def add(self, name: str, n: int, cores: int = 2) -> None:
-        """A host at 127.0.0.``n``."""
+        """Host ``n``, from 2 on."""
         place = self.directory / name
         place.mkdir(exist_ok=True)
         self.workers[name] = self._start(
-            "worker", self.address, "--host", f"127.0.0.{n}", "--nthreads", str(cores),
+            "worker", self.address, "--host", self.address_of(n), "--nthreads", str(cores),
             "--no-nanny", "--no-dashboard", "--local-directory", str(place), "--name", name,
             name=name,
         )  # fmt: skip
