@@ -57,7 +57,6 @@ class AsyncClient(
 
     #: Whether a link was opened.
     _hooked = False
-    _has_lane = False  # its loop watches the link alone
     #: Once it is connected.
     unpickle_threads: UnpickleThreads
 
@@ -138,7 +137,7 @@ class AsyncClient(
 
         def unhook() -> None:
             if not loop.is_closed():
-                for fd in (link.fd, link.monitor_fd):
+                for fd in (*link.fds, link.monitor_fd):
                     loop.remove_reader(fd)
 
         def there(fn: Callable[[], None]) -> bool:
@@ -161,8 +160,11 @@ class AsyncClient(
             self._loop.add_reader(fd, self._loop_callback)
         self._loop.call_soon(self._loop_callback)
 
+    def _watch_lane(self, fd: int) -> None:
+        self._loop.add_reader(fd, self._loop_callback)
+
     def _relink(self) -> None:
-        for fd in (self._link.fd, self._link.monitor_fd):
+        for fd in (*self._link.fds, self._link.monitor_fd):
             self._loop.remove_reader(fd)
         self._link.renew()
         self._watch_link()
@@ -402,6 +404,7 @@ class AsyncClient(
                 self._welcome.set_exception(core.lost)
             elif core.welcome is not None:
                 self._liveness.pid = core.welcome.info.pid
+                self._open_lane()
                 self._forced = PLAIN if core.is_plain else None
                 self._welcome.set_result(None)
 

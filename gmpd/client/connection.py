@@ -57,8 +57,6 @@ class ClientConnection(metaclass=Documented):
     _forced: Options | None = None
     #: It exchanges plain data only, so that versions of Python and pickle do not matter.
     _plain = False
-    #: Whether its threads watch a lane (``netpoll.lane``).
-    _has_lane = True
     _role = "client"
     _daemon: PrivateDaemon | None = None
     #: For a daemon on another machine.
@@ -206,9 +204,19 @@ class ClientConnection(metaclass=Documented):
         key = self._key
         curve = None if key is None else CurveKeys(key.server, key.secret)
         self._link = Dealer(network, self.endpoint, keys=curve)
-        if self._has_lane:
-            self._core.info["lane"] = self._link.offer_lane()
+        self._core.info["lane"] = self._link.offer_lane()
         self._link.send(self._core.hello())
+
+    def _open_lane(self) -> None:
+        """The Welcome of this link's daemon has come."""
+        assert self._core.welcome is not None
+        fd = self._link.open_lane(self._core.welcome.info.lane)
+        if fd is not None:
+            self._watch_lane(fd)
+
+    @abstractmethod
+    def _watch_lane(self, fd: int) -> None:
+        """Take a turn when ``fd`` is readable, too, until the link is renewed or closed."""
 
     def _drop_link(self) -> None:
         self._link.close()
@@ -333,6 +341,7 @@ class ClientConnection(metaclass=Documented):
             if outage is not None and core.welcome is not None:
                 self._outage = None
                 self._liveness.pid = core.welcome.info.pid
+                self._open_lane()
             return
         if not core.wants_link:
             self._outage = None
@@ -345,7 +354,7 @@ class ClientConnection(metaclass=Documented):
             case Step.LINK:
                 self._inbox.clear()
                 self._relink()
-                core.info.pop("lane", None)  # this link does without
+                core.info["lane"] = self._link.offer_lane()
                 self._link.send(core.reopen())
             case Step.GIVE_UP:
                 self._outage = None

@@ -101,7 +101,6 @@ class Client(_Client):
     """``gmpd.Client`` for greenlets. All of them in one thread."""
 
     _woken = False
-    _has_lane = False  # its greenlets watch the link alone
     #: The greenlet that waits for the next turn, and until when.
     _timer: Any = None
     _timer_at = 0.0
@@ -119,6 +118,10 @@ class Client(_Client):
 
     def new_waiters(self) -> Any:
         return Condition()
+
+    def _flush(self) -> None:
+        with self._core_lock:
+            self._send_all()
 
     def busy_poll(self, future: JobFuture, timeout: float | None) -> None:
         """Nothing: a greenlet that spins would keep the others from running."""
@@ -163,14 +166,19 @@ class Client(_Client):
         )
         self._unhook = unhook
         self._watch_link()
+        self._open_lane()
 
     def _watch_link(self) -> None:
-        loop = gevent.get_hub().loop
         for fd in (self._link.fd, self._link.monitor_fd):
-            watcher = loop.io(fd, _READ)
-            self._watchers.append(watcher)
-            watcher.start(self._loop_callback)
+            self._watch(fd)
         self._wake()
+
+    def _watch(self, fd: int) -> None:
+        watcher = gevent.get_hub().loop.io(fd, _READ)
+        self._watchers.append(watcher)
+        watcher.start(self._loop_callback)
+
+    _watch_lane = _watch
 
     def _relink(self) -> None:
         self._unhook()

@@ -41,6 +41,16 @@ class Served(Protocol):
 open_sessions: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+def new_epoll() -> select.epoll:
+    """The epoll of an IO thread. Raises RuntimeError where gevent has removed it."""
+    if not hasattr(select, "epoll"):
+        raise RuntimeError(
+            "gevent.monkey.patch_all() removed select.epoll, which this client's thread needs:"
+            " use `from gmpd.client.green import Client`"
+        )
+    return select.epoll()
+
+
 class EventFd(io.FileIO):
     """An eventfd that wakes the IO thread: ``write(ONE)``, from any thread at any time.
 

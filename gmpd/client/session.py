@@ -416,7 +416,6 @@ class Session(ClientConnection):
             self._drop_link()
             raise
         self._liveness.pid = self._core.welcome.info.pid
-        self._link.open_lane(self._core.welcome.info.lane)
         self._forced = PLAIN if self._core.is_plain else None
         self._start_io()
 
@@ -436,14 +435,10 @@ class Session(ClientConnection):
 
     def _start_io(self) -> None:
         self._eventfd: Any = iothread.EventFd()
-        if not hasattr(select, "epoll"):
-            raise RuntimeError(
-                "gevent.monkey.patch_all() removed select.epoll, which this client's thread needs:"
-                " use `from gmpd.client.green import Client`"
-            )
-        self._epoll = select.epoll()
-        for fd in (self._eventfd.fileno(), *self._link.fds, self._link.monitor_fd):
+        self._epoll = iothread.new_epoll()
+        for fd in (self._eventfd.fileno(), self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
+        self._open_lane()
         # The thread owns objects that close themselves in a finalizer: the client may be revived.
         owned = (self._eventfd, self._link, self._network, self._daemon)
         args = (weakref.ref(self), self._dropped, self._epoll, *owned)
@@ -487,6 +482,9 @@ class Session(ClientConnection):
         self._judge(self._liveness.tick(core.heard, waits=core.waits))
         if self._send_out():
             self._notify()
+
+    def _watch_lane(self, fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
 
     def _relink(self) -> None:
         link, epoll = self._link, self._epoll

@@ -62,6 +62,7 @@ class Lane:
         self._held: deque[bytes] = deque()
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind)
+        self._socket.setblocking(False)  # gevent's sockets wait, whatever their kind
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             self._socket.bind(self._path(self.name))

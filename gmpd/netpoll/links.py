@@ -106,8 +106,9 @@ class Dealer:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """The descriptors by which messages are told."""
-        return (self.fd,) if self.lane is None else (self.fd, self.lane.fd)
+        """The descriptors by which messages are told: the link's, and that of an open lane."""
+        lane = self.lane
+        return (self.fd,) if lane is None or not lane.is_open else (self.fd, lane.fd)
 
     def _drop_lane(self) -> None:
         lane, self.lane = self.lane, None

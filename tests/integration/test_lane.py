@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import select
@@ -352,6 +353,58 @@ def test_jobs_go_over_lanes_and_a_fork_or_a_second_client_has_its_own(no_daemon:
             assert lane.sent - before <= 3, "submits of one job go over the lane"
         assert sum(one.map(abs, range(1_000))) == 499_500
         assert one.submit(abs, -1).result() == 1
+
+
+async def _jobs_one_by_one(client: gmpd.AsyncClient, loop: Any) -> int:
+    """The messages that went over ZeroMQ."""
+    lane = client._link.lane
+    assert lane is not None
+    assert lane.fd in {key.fd for key in loop._selector.get_map().values()}
+    before = lane.sent
+    assert [await client.submit(abs, -n) for n in range(50)] == list(range(50))
+    return lane.sent - before
+
+
+def test_an_asyncio_client_has_a_lane_and_leaves_nothing_watched(no_daemon: None) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with gmpd.AsyncClient() as one, gmpd.AsyncClient(one.endpoint) as other:
+            for client in (one, other):
+                assert await _jobs_one_by_one(client, loop) <= 3
+            assert sum([n async for n in one.map(abs, range(1_000))]) == 499_500
+        (own,) = loop._selector.get_map()  # asyncio's own socket
+        assert own == loop._ssock.fileno()
+
+    asyncio.run(main())
+
+
+GREEN = """
+import gevent, time
+from gmpd.client.green import Client
+if __name__ == "__main__":
+    with Client() as client:
+        lane, ticks = client._link.lane, []
+        def tick():
+            while True:
+                ticks.append(1)
+                gevent.sleep(0.005)
+        ticking = gevent.spawn(tick)
+        before = lane.sent
+        assert [client.submit(abs, -n).result(50) for n in range(50)] == list(range(50))
+        assert lane.sent - before <= 3, lane.sent - before
+        client.submit(time.sleep, 0.5).result(50)
+        assert len(ticks) > 10, "the other greenlets ran"
+        ticking.kill()
+"""
+
+
+@pytest.mark.parametrize("patch", ["", "import gevent.monkey; gevent.monkey.patch_all()"])
+def test_a_gevent_client_has_a_lane(patch: str, no_daemon: None) -> None:
+    pytest.importorskip("gevent")
+    done = subprocess.run(
+        [sys.executable, "-c", patch + GREEN], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_answer_that_comes_while_submit_sends_is_read_by_submit(no_daemon: None) -> None:

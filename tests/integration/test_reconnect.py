@@ -40,6 +40,7 @@ async def main():
         except gmpd.errors.DaemonUnreachable:
             print("told", flush=True)
         print(await future, await c.job(job_id).result(120), await c.submit(jobs.double, 21))
+        assert c._link.lane.is_open
 asyncio.run(main())
 """
 GREEN = """
@@ -63,6 +64,7 @@ with Client(run, reconnect=120) as c:
         print("told", flush=True)
     before = len(turns)
     print(future.result(120), waiter.get(), c.submit(jobs.double, 21).result(60))
+    assert c._link.lane.is_open
     assert len(turns) > before, "greenlets ran meanwhile"
     others.kill()
 """
@@ -112,6 +114,8 @@ def test_every_client_waits_on_across_a_restart(
     assert client.job(stored).result(60) == 42
     assert client.submit(lambda x: 3 * x, 7).result(60) == 21
     assert "open" in repr(client)
+    assert client._link.lane is not None
+    assert client._link.lane.is_open
     outs = [program.communicate(timeout=120) for program in programs]
     assert [program.returncode for program in programs] == [0, 0, 0], outs
     assert [out for out, _ in outs] == ["told\nend end 42\n"] * 2 + ["end\n"]

@@ -329,6 +329,9 @@ class Bare(ClientConnection):
     def _relink(self) -> None:
         raise AssertionError("it has no link")
 
+    def _watch_lane(self, fd: int) -> None:
+        raise AssertionError("it has no lane")
+
 
 def test_a_client_whose_own_handler_fails_tells_all_that_wait() -> None:
     """No thread ends silently: every job's future gets an error that says what happened."""
