@@ -564,7 +564,9 @@ class World:
         self.calm = True
         self.desk.audit_every = CALM_AUDITS
         for _ in range(3000):
-            if not self.sched.unfinished and not any(c.outcomes.seqs for c in self.clients):
+            parents = [p.session for p in self.sched.records() if p.session is not None]
+            sessions = [*self.clients, *parents]
+            if not self.sched.unfinished and not any(each.outcomes.seqs for each in sessions):
                 return
             for p in range(4):
                 if p not in self.workers:
