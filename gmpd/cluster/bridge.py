@@ -95,6 +95,8 @@ class Bridge:
                     f"it did not answer within daemon.start_timeout = {settings['start_timeout']:g}"
                     f" s: {self._silent()}?"
                 )
+            # Messages wait; asked for none, the link would wake this thread again and again.
+            _ = self._link.readable
             self._sleep(left_s)
         _, answer = self._answers.popleft()
         if isinstance(answer, BaseException):
@@ -267,6 +269,7 @@ class Bridge:
                 self._send(self._engine, self._line.last_ask())
                 until = time.monotonic() + ENDS_S
                 while not self._answers and time.monotonic() < until:
+                    _ = self._link.readable, self._link.take_disconnect()
                     self._epoll.poll(wait_s(until - time.monotonic()))
             self._engine.close()
         self._link.close(LINGER_MS)
