@@ -1,4 +1,5 @@
-# gmpd in a container. Targets: runtime (the daemon and its command line), load (with locust).
+# gmpd in a container. Targets: runtime (the daemon and its command line), load (with locust),
+# cluster (with Dask: the daemon, the scheduler and the hosts of a cluster, by their commands).
 #
 #   docker build -t gmpd .            docker build -t gmpd-load --target load .
 
@@ -21,6 +22,9 @@ RUN pip install . ${EXTRA}
 FROM build AS build-load
 RUN pip install ".[load]"
 
+FROM build AS build-cluster
+RUN pip install ".[dask]"
+
 FROM python:3.13-slim-bookworm AS base
 # A number, not only a name, so that an orchestrator can check that it is not root.
 RUN groupadd --gid 10001 gmpd \
@@ -39,6 +43,11 @@ WORKDIR /srv
 FROM base AS load
 COPY --from=build-load /opt/gmpd /opt/gmpd
 ENTRYPOINT ["locust"]
+
+FROM base AS cluster
+COPY --from=build-cluster /opt/gmpd /opt/gmpd
+STOPSIGNAL SIGTERM
+CMD ["gmpd", "serve"]
 
 FROM base AS runtime
 COPY --from=build /opt/gmpd /opt/gmpd

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from gmpd.config import Config
-
-yaml: Any = pytest.importorskip("yaml", reason="PyYAML is in the extra dev")
+from tests.deployed import compose, yaml
 
 ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE = compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
@@ -59,7 +58,7 @@ def test_compose_itself_takes_it() -> None:
         command = ["docker-compose"]
     else:
         pytest.skip("neither docker compose nor docker-compose is installed")
-    for profile in ([], ["--profile", "load"]):
+    for profile in ([], ["--profile", "load"], ["--profile", "cluster"]):
         done = run(*command, *profile, "config", "-q")
         assert done.returncode == 0, done.stderr
 
@@ -130,6 +129,37 @@ def test_the_daemon_understands_its_settings_and_may_drain() -> None:
     target = yaml.safe_load((ROOT / "config/prometheus/targets/compose.yml").read_text())
     assert target == [{"targets": ["gmpd:7412"]}]
     assert config.http.hosts == ("gmpd:7412",)
+
+
+def test_the_daemon_of_the_cluster_understands_its_settings_and_may_drain() -> None:
+    service = SERVICES["coordinator"]
+    config = Config.load(env={k: str(v) for k, v in service["environment"].items()}, files=[])
+    assert seconds(service["stop_grace_period"]) > config.daemon.drain_timeout
+    target = yaml.safe_load((ROOT / "config/prometheus/targets/cluster.yml").read_text())
+    assert target == [{"targets": list(config.http.hosts)}]
+    port = config.http.listen.partition(":")[2]
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert (config.cluster.engine, config.cluster.address) == ("dask", "tcp://head:8786")
+    assert "--port=8786" in SERVICES["head"]["command"]
+
+
+def test_hosts_find_the_modules_of_the_daemon_that_uses_them() -> None:
+    modules = [pair for pair in mounts("coordinator") if pair[1].startswith("/srv")]
+    for name in ("host-1", "host-2"):
+        assert modules == [pair for pair in mounts(name) if pair[1].startswith("/srv")]
+        assert config_word(name, "tcp://") == SERVICES["coordinator"]["environment"][
+            "GMPD_CLUSTER__ADDRESS"
+        ].removeprefix("tcp://")
+        assert float(SERVICES[name]["cpus"]) == float(config_word(name, "--nthreads="))
+        assert f"localhost{config_word(name, '--dashboard-address=')}/health" in str(
+            SERVICES[name]["healthcheck"]["test"]
+        )
+
+
+def config_word(name: str, start: str) -> str:
+    """The rest of the word of a service's command that begins so."""
+    (word,) = (word for word in SERVICES[name]["command"] if word.startswith(start))
+    return str(word).removeprefix(start)
 
 
 def test_by_default_prometheus_looks_where_the_gateway_is() -> None:
