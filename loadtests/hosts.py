@@ -1,12 +1,12 @@
-"""Jobs on the hosts of a Dask cluster, beside Dask's own ``client.map``, in one run.
+"""Jobs on the hosts of a Dask cluster, beside ``map`` of Dask itself and of Ray, in one run.
 
-    python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3]
+    python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3] [--ray]
 
 All hosts are processes of this machine and share its cores, so the CPU time of a job is compared:
 that of all processes of the cluster and of the daemon. Kinds of jobs: *no-op*; *1 ms* of CPU time;
 *tail*, the same with one job in fifty of 20 ms. Their cost is a multiple of the CPU time that the
 jobs themselves ask for: on hosts with cores of their own, the makespan is that multiple of the
-ideal one at least.
+ideal one at least. ``--ray``: as many nodes of Ray, too, in an environment that is made for it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,11 +29,15 @@ import gmpd
 from gmpd.client.discovery import Target
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config
+from loadtests.peers.environments import Missing, python_of
+from loadtests.peers.peer import adapter
+from loadtests.peers.processes import MARK, end_marked, marked
+from loadtests.peers.run import CACHE
 from tests.dask_cluster import DaskCluster
 
 CORES = 2
 NOOPS, MILLIS = 20_000, 3_000
-DASK_NOOPS = 2_000
+DASK_JOBS = RAY_JOBS = 2_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -81,15 +87,23 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def measured(what: str, n: int, run: Callable[[], object], own_s: float, rounds: int) -> float:
-    """Print medians; jobs a second. ``own_s``: CPU time that the jobs ask for."""
+def own_processes() -> set[int]:
+    return below(os.getpid())
+
+
+def measured(
+    what: str, n: int, run: Callable[[], object], own_s: float, rounds: int,
+    processes: Callable[[], set[int]] = own_processes,
+) -> float:  # fmt: skip
+    """Print medians; jobs a second. ``own_s``: CPU time that the jobs ask for. ``processes``: that
+    take part."""
     walls, costs = [], []
     for _ in range(rounds):
-        pids = below(os.getpid())
+        pids = processes()
         cpu, began = cpu_s(pids), time.perf_counter()
         run()
         walls.append(time.perf_counter() - began)
-        costs.append(cpu_s(pids | below(os.getpid())) - cpu)
+        costs.append(cpu_s(pids | processes()) - cpu)
     wall_s, cost_s = statistics.median(walls), statistics.median(costs)
     ratio = f"  {cost_s / own_s:.2f} x the jobs' own" if own_s else ""
     print(f"  {what:24} {n / wall_s:9,.0f} jobs/s  {cost_s / n * 1e6:7.0f} us CPU a job{ratio}")
@@ -131,21 +145,63 @@ def _compare(client: gmpd.Client, cluster: DaskCluster, hosts: int, rounds: int)
         measured(name, MILLIS, submitted(fn, MILLIS), MILLIS * own_s, rounds)
     with Client(cluster.address, set_as_default=False) as dask:  # type: ignore[no-untyped-call]
 
-        def mapped() -> None:
-            dask.gather(dask.map(noop, range(DASK_NOOPS), pure=False))
+        def mapped(fn: Callable[[int], int]) -> Callable[[], object]:
+            return lambda: dask.gather(dask.map(fn, range(DASK_JOBS), pure=False))
 
-        mapped()
-        theirs = measured("no-op, Dask client.map", DASK_NOOPS, mapped, 0.0, rounds)
+        mapped(noop)()
+        theirs = measured("no-op, Dask client.map", DASK_JOBS, mapped(noop), 0.0, rounds)
+        own_s = DASK_JOBS * 1e-3
+        measured("1 ms, Dask client.map", DASK_JOBS, mapped(millis), own_s, rounds)
     print(f"  no-ops: {ours / theirs:.1f} x Dask's own rate")
+
+
+def with_ray(hosts: int, rounds: int) -> None:
+    """Its processes leave their parent, so they are found by a mark."""
+    try:
+        python = python_of("ray", adapter("ray").packages, CACHE)
+    except Missing as why:
+        print(f"  no rows of Ray: {why}")
+        return
+    mark = f"hosts-{os.getpid()}"
+    process = subprocess.Popen(
+        [python, str(Path(__file__).with_name("hosts_ray.py")), str(hosts), str(CORES)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    read, write = process.stdout.readline, process.stdin
+
+    def mapped(kind: str) -> None:
+        print(f"{kind} {RAY_JOBS}", file=write, flush=True)
+        if not read():
+            raise RuntimeError("Ray's process has ended")
+
+    try:
+        if not read():
+            print("  no rows of Ray: its nodes do not start")
+            return
+        for kind, own_s in (("no-op", 0.0), ("1 ms", RAY_JOBS * 1e-3)):
+            mapped(kind)
+            run = partial(mapped, kind)
+            measured(f"{kind}, Ray remote", RAY_JOBS, run, own_s, rounds, lambda: set(marked(mark)))
+    finally:
+        write.close()
+        end_marked(mark, 20.0)
+        process.wait()
+        process.stdout.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="rows of Ray, too")
     args = parser.parse_args()
     for hosts in args.hosts:
         with_hosts(hosts, args.rounds)
+        if args.ray:
+            with_ray(hosts, args.rounds)
 
 
 if __name__ == "__main__":

@@ -334,6 +334,30 @@ def scale(report: Report) -> list[str]:
     return [*lines, f"{told} {_machine(report)} After: {report['load_after']:.1f}."]
 
 
+def feed(report: Report) -> list[str]:
+    """Limits by kind of job, the makespan of jobs of 1 ms, and the costs."""
+    heads = ["jobs", "most jobs/s", "at hosts x cores", "cores kept busy", "coordinator full from"]
+    lines = [_row(heads), _row(["---", "---:", "---:", "---:", "---:"])]
+    for row in report["limits"]:
+        cells = [row["kind"], f"{row['most_jobs_per_s']:,.0f}", row["at"]]
+        found = [row[key] for key in ("good_cores", "full_from_cores")]
+        cells += ["–" if cores is None else f"{cores:,} cores" for cores in found]
+        lines.append(_row(cells))
+    sizes = sorted({row["cores"] for row in report["rows"]})
+    lines += ["", _row(["hosts; jobs of 1 ms", *(f"{n} cores each" for n in sizes)])]
+    lines.append(_row(["---:"] * (len(sizes) + 1)))
+    by_place = {
+        (row["hosts"], row["cores"]): row for row in report["rows"] if row["kind"] == "1 ms"
+    }
+    for hosts in sorted({hosts for hosts, _ in by_place}):
+        seen = [by_place[hosts, cores] for cores in sizes]
+        cells = [f"x{each['by_ideal']:.2f}, {each['coordinator']:.0%}" for each in seen]
+        lines.append(_row([f"{hosts}", *cells]))
+    costs = ", ".join(f"{name} {us:g}" for name, us in report["costs"].items())
+    told = f"Makespan by the ideal, and the coordinator's share of a core. Costs, us: {costs};"
+    return [*lines, "", f"{told} {_machine(report)}"]
+
+
 def _numbers(x: str, heads: list[str], rows: list[tuple[int, list[float]]]) -> list[str]:
     lines = [_row([x, *heads]), _row(["---:"] * (len(heads) + 1))]
     lines += [_row([f"{at:,}", *map(_number, values)]) for at, values in rows]
@@ -370,6 +394,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "bench": bench,
     "against": against,
     "scale": scale,
+    "feed": feed,
     "runtime": runtime,
     "pythons": pythons,
     "product": product,
