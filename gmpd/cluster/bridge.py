@@ -206,7 +206,7 @@ class Bridge:
                 continue
             try:
                 for frames in line.answered(number, read_told(answer), now):
-                    relay.heard(frames)
+                    relay.heard(frames, int(now * 1e9))
             except ProtocolError as error:
                 raise HostLost(unreadable(error)) from error
 

@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from gmpd import protocol
 from gmpd.cluster.batches import BATCH_BYTES, Ahead
+from gmpd.cluster.occupancy import Occupancy
 from gmpd.codec import encode_error
 from gmpd.errors import GmpdError, ProtocolError, Unserializable
 from gmpd.protocol import Options, Outcome, Report
 from gmpd.runtime.ring import RingDump
-from gmpd.runtime.timeline import Timeline
 
 #: Outcomes that the bridge may owe a confirmation, and their bytes: far below the limits at which
 #: the daemon on the host holds jobs back (limits.client_window, limits.client_results).
@@ -86,6 +86,7 @@ class Relay:
         self._claim = claim
         self._frame_bytes = frame_bytes
         self.ahead = Ahead(cores)
+        self._occupancy = Occupancy(cores)
         #: To the host's daemon: frames. To the coordinator: messages, and their further frames.
         self.to_host: deque[list[bytes]] = deque()
         self.to_coordinator: deque[tuple[protocol.FromWorker, list[Any]]] = deque()
@@ -120,11 +121,13 @@ class Relay:
             case protocol.Assign(payloads=payloads, buffer_counts=counts):
                 buffers = protocol.split_buffers(counts, len(payloads), frames)
                 self._lots.append(Lot(message, buffers))
-            case protocol.Define():
+            case protocol.Define(fid, name=name):
+                self._occupancy.define(fid, name)
                 self._to_host(message)
             case protocol.Undefine(fids):
                 for fid in fids:
                     self.ahead.forget(fid)
+                    self._occupancy.forget(fid)
                 self._to_host(message)
             case protocol.Cancel(tokens):
                 if there := [token for token in tokens if token in self.sent]:
@@ -133,12 +136,25 @@ class Relay:
                 if token in self.sent:
                     self._to_host(message)
             case protocol.Ask():
-                self.to_coordinator.append((_answer(message), []))
+                self.to_coordinator.append((self._answer(message), []))
             case _:
                 pass  # about channels and children: none of a host's are known here
 
     def _to_host(self, message: protocol.Message, frames: Sequence[Any] = ()) -> None:
         self.to_host.append([protocol.pack(message), *map(bytes, frames)])
+
+    def _answer(self, asked: protocol.Ask) -> protocol.Answer:
+        """No Gs of the host are known here, and no events."""
+        match asked.what:
+            case "trace":
+                return protocol.Answer(asked.request, encode(RingDump(keeps=False)))
+            case "timeline":
+                params = asked.params
+                told = self._occupancy.read(params.get("since_ns", 0), params.get("until_ns", 0))
+                return protocol.Answer(asked.request, encode(told))
+            case _:
+                text = "" if asked.what in ("gs", "g") else "its Gs are on another machine\n"
+                return protocol.Answer(asked.request, protocol.StackDump(text=text, gs=0, shown=0))
 
     # -- jobs go there -----------------------------------------------------------------------------
 
@@ -206,14 +222,14 @@ class Relay:
 
     # -- the host speaks ---------------------------------------------------------------------------
 
-    def heard(self, frames: list[bytes]) -> None:
+    def heard(self, frames: list[bytes], now_ns: int = 0) -> None:
         """A message of the daemon there. Raises ProtocolError for what is none."""
         message = protocol.unpack(frames[0], protocol.TO_CLIENT, len(frames) - 1)
         match message:
             case protocol.Done():
-                self._done(message, frames[1:])
+                self._done(message, frames[1:], now_ns)
             case protocol.Running(jobs):
-                self._begun(jobs)
+                self._begun(jobs, now_ns)
             case protocol.Items():
                 self.to_coordinator.append((message, frames[1:]))
             case protocol.Progress() | protocol.Kept():
@@ -227,27 +243,34 @@ class Relay:
             case _:
                 pass  # answers to questions that nothing here asks
 
-    def _begun(self, jobs: Sequence[int]) -> None:
-        unbegun = self._unbegun
-        begun = [job for token in jobs if (job := unbegun.pop(token, None)) is not None]
+    def _begun(self, jobs: Sequence[int], now_ns: int) -> None:
+        unbegun, begun = self._unbegun, []
+        for token in jobs:
+            if (job := unbegun.pop(token, None)) is not None:
+                begun.append(job)
+                self._occupancy.begun(token, job.fid, now_ns)
         self.ahead.begun(sum(job.est_ns for job in begun), len(begun))
         self._unreported.difference_update(jobs)
         tokens = [token for token in jobs if token in self.sent]
         self.to_coordinator.append((protocol.Started(tokens), []))
 
-    def _done(self, message: protocol.Done, frames: list[bytes]) -> None:
+    def _done(self, message: protocol.Done, frames: list[bytes], now_ns: int) -> None:
         self._received += len(message.jobs)
         self._owed += sum(map(len, message.payloads)) + sum(map(len, frames))
         begun_ns = begun = 0
+        is_watched = self._occupancy.is_watched(now_ns)
         for token, ran_us in zip(message.jobs, message.ran_us, strict=True):
             job = self.sent.pop(token, None)
             if job is None:
                 continue
             self.ahead.learn(job.fid, ran_us * 1000)
-            if token in self._unbegun:
+            is_told = token not in self._unbegun
+            if not is_told:
                 del self._unbegun[token]
                 begun_ns += job.est_ns
                 begun += 1
+            if is_watched or is_told:
+                self._occupancy.ended(token, job.fid, ran_us * 1000, now_ns)
         self.ahead.begun(begun_ns, begun)
         self._unreported.difference_update(message.jobs)
         specials, overran = self._specials(message)
@@ -362,18 +385,6 @@ def _without(
         counts,
         frames,
     )
-
-
-def _answer(asked: protocol.Ask) -> protocol.Answer:
-    """No Gs of the host are known here."""
-    match asked.what:
-        case "trace":
-            return protocol.Answer(asked.request, encode(RingDump(keeps=False)))
-        case "timeline":
-            return protocol.Answer(asked.request, encode(Timeline()))
-        case _:
-            text = "" if asked.what in ("gs", "g") else "its Gs are on another machine\n"
-            return protocol.Answer(asked.request, protocol.StackDump(text=text, gs=0, shown=0))
 
 
 class HostLost(GmpdError):

@@ -53,7 +53,8 @@ def test_hosts_are_seen_as_they_come_work_and_are_lost(
         seen.sees(".hosts-head", "2 of 2 take work · 4 cores")
         seen.sees(".events .worker", "Host north takes work on 2 cores")
         assert seen.page.locator(".p-card:not(.host-card)").count() == 1, "a host is no P of here"
-        works_is_seen(seen, client)
+        work_is_seen(seen, client)
+        work_is_in_the_task_stream(seen, client)
         fits(seen)
         end = tmp_path / "end"
         held = [client.submit(block, str(end)) for _ in range(12)]
@@ -67,7 +68,7 @@ def test_hosts_are_seen_as_they_come_work_and_are_lost(
         seen.sees(".host-card[data-host=north][data-state=idle] a", "begun job")
 
 
-def works_is_seen(seen: Seen, client: Client) -> None:
+def work_is_seen(seen: Seen, client: Client) -> None:
     """Jobs as squares, cores, batches, steals."""
     futures = [client.submit(jobs.where, 0.02) for _ in range(600)]
     seen.sees(".host-card[data-state=running] .squares .g")
@@ -76,6 +77,20 @@ def works_is_seen(seen: Seen, client: Client) -> None:
     seen.sees(".host-card .row", re.compile("batches.*jobs each", re.DOTALL))
     assert {"north", "south"} <= {future.result(60) for future in futures}
     wait_until(lambda: "0" not in texts(seen, ".host-card .number:first-child b"), "jobs/s")
+
+
+def work_is_in_the_task_stream(seen: Seen, client: Client) -> None:
+    """A row for each host, with its share and its jobs."""
+    seen.page.locator(".task-stream").scroll_into_view_if_needed()
+    canvas = seen.page.locator(".ts-canvas")
+
+    def told(pattern: str) -> bool:
+        return bool(re.search(pattern, str(canvas.get_attribute("aria-label"))))
+
+    wait_until(lambda: told(r"Host north: \d+ jobs, .*Host south: "), "rows of hosts")
+    for _ in client.map(jobs.where, [0.05] * 200, chunksize=1):
+        pass
+    wait_until(lambda: told(r"Host north: [1-9]\d* jobs, [1-9]\d* % busy"), "what it ran")
 
 
 def texts(seen: Seen, selector: str) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.msgpack import decode
 
 from gmpd import codec, protocol
 from gmpd.cluster.relay import Relay, at_host
 from gmpd.errors import Unserializable
 from gmpd.protocol import Options, Outcome
+from gmpd.runtime.timeline import Timeline
 
 HOST = "there:1"
 
@@ -52,10 +54,12 @@ class Ends:
         self.relay.to_coordinator.clear()
         return said
 
-    def done(self, tokens: list[int], specials: Any = None, ran_us: int = 5) -> None:
+    def done(
+        self, tokens: list[int], specials: Any = None, ran_us: int = 5, now_ns: int = 0
+    ) -> None:
         n = len(tokens)
         message = protocol.Done(tokens, [b"v"] * n, [ran_us] * n, specials, None)
-        self.relay.heard([protocol.pack(message)])
+        self.relay.heard([protocol.pack(message)], now_ns)
 
 
 def _info() -> protocol.DaemonInfo:
@@ -142,6 +146,32 @@ def test_gathered_outcomes_are_bounded_and_stay_in_order() -> None:
         ("Finished", [1]), ("Started", [3]), ("Finished", [3]), ("Finished", [4]),
         ("Finished", [5]),
     ]  # fmt: skip
+
+
+def test_the_task_stream_is_told_how_much_of_the_cores_was_taken() -> None:
+    ends, ms = Ends(cores=2), 1_000_000
+    ends.relay.told(protocol.Define(1, "name", "m:f", b""), [])
+
+    def timeline(since_ms: int, until_ms: int) -> Timeline:
+        params = {"since_ns": since_ms * ms, "until_ns": until_ms * ms}
+        ends.relay.told(protocol.Ask(0, "timeline", params), [])
+        (answer,) = ends.to_coordinator()
+        return decode(answer.value, type=Timeline)
+
+    assert not timeline(0, 100).rows
+    ends.assign(1, 2)
+    ends.relay.pump()
+    ends.to_coordinator()
+    ends.relay.heard([protocol.pack(protocol.Running([1]))], 100 * ms)
+    ends.done([2], ran_us=50_000, now_ns=160 * ms)
+    ends.to_coordinator()
+    found = timeline(100, 200)
+    ((_, began, ended, function, jobs, busy_us, _),) = found.rows
+    assert (began, ended, jobs, busy_us) == (100 * ms, 200 * ms, 1, 75_000)
+    assert found.names == {function: "m:f"}
+    ends.done([1], ran_us=150_000, now_ns=250 * ms)
+    ends.to_coordinator()
+    assert [row.busy_us for row in timeline(200, 300).rows] == [25_000]
 
 
 def test_an_error_names_its_host_and_keeps_its_advice() -> None:

@@ -3,6 +3,7 @@
 
 import { short } from "./dom.js";
 import { Palette } from "./palette.js";
+import { isHost, placeFirst } from "./places.js";
 import { WHAT } from "./tracks.js";
 
 const AXIS = 22, MARK = 6;
@@ -61,8 +62,8 @@ export class Painter {
   draw(scene) {
     const { tracks, from, to, point, none } = scene, c = this.context, narrow = this.width < NARROW;
     this.palette.look();
-    this.left = narrow ? 40 : 64;
     this.rows = tracks.layout();
+    this.left = this.rows.some((row) => isHost(row.p)) ? (narrow ? 68 : 132) : narrow ? 40 : 64;
     const height = Math.max(90, (this.rows.at(-1)?.bottom ?? 60) + AXIS + 4);
     this.#clear(height);
     if (!this.rows.length) return void this.#say(none, height);
@@ -128,13 +129,25 @@ export class Painter {
     c.font = "650 13px system-ui";
     const y = row.top + row.tall / 2;
     c.textBaseline = "middle";
-    c.fillText(narrow && row.alone ? "iso" : row.alone ? "isolated" : `P${row.p}`, 0, y);
-    if (!row.alone && !narrow && row.tall >= 14) {
+    const told = !row.alone && !narrow && row.tall >= 14, room = this.left - 10 - (told && isHost(row.p) ? 42 : 0);
+    const name = narrow && row.alone ? "iso" : row.alone ? "isolated" : isHost(row.p) ? this.#fitting(placeFirst(row.p).replace("Host ", ""), room) : `P${row.p}`;
+    c.fillText(name, 0, y);
+    if (told) {
       c.fillStyle = palette.dim;
       c.font = `11px ${palette.mono}`;
-      c.fillText(row.track.busyText ?? "", 30, y);
+      c.fillText(row.track.busyText ?? "", isHost(row.p) ? this.left - 46 : 30, y);
     }
     c.textBaseline = "alphabetic";
+  }
+
+  /** The end of a name, which tells hosts apart, in as many pixels. */
+  #fitting(name, room) {
+    const c = this.context;
+    c.font = "650 12px system-ui";
+    if (c.measureText(name).width <= room) return name;
+    let cut = name;
+    while (cut.length > 1 && c.measureText(`…${cut}`).width > room) cut = cut.slice(1);
+    return `…${cut}`;
   }
 
   // -- one row ------------------------------------------------------------------------------------
@@ -193,7 +206,7 @@ export class Painter {
       if (lane === 0 && !row.alone) {
         const top = y + row.tall * part.low[i], tall = Math.max(1, row.tall * (part.high[i] - part.low[i]));
         paint(this.palette.of(name), dimmed);
-        c.fillRect(x, top, Math.max(1, w > 4 ? w - 0.75 : w), tall);
+        c.fillRect(x, top, Math.max(1, w > 4 && !isHost(row.p) ? w - 0.75 : w), tall);
         if (w > 46 && tall > 11) this.#label(short(name), x, w, y + row.tall / 2, colourNow = "#0c1319");
       } else {
         paint(this.palette.of(name), dimmed * (part.what[i] === WHAT.async ? 0.38 : 0.9));

@@ -1,6 +1,7 @@
 // The box beside the pointer: what a bar or a mark of the task stream is.
 
 import { colour, count, h, span as words } from "./dom.js";
+import { isHost, placeFirst } from "./places.js";
 import { WHAT } from "./tracks.js";
 
 const WHY = { blocked: "its call blocked", hog: "it computed for long", native: "it computes in C without the GIL", known: "it is known to block" };
@@ -39,6 +40,7 @@ export class Tip {
 }
 
 function factsOf(hit, clock) {
+  if (isHost(hit.row.p)) return ofHost(hit, clock);
   const found = [];
   const took = words((hit.to - hit.at) / 1e6), p = hit.row.alone ? "in a worker of its own" : `on P${hit.row.p}`;
   const kinds = {
@@ -55,6 +57,15 @@ function factsOf(hit, clock) {
   if (hit.bad) found.push(["ended", hit.bad]);
   if (hit.job) found.push([hit.opens ? "job" : "job, volatile", h("span", { class: "mono" }, hit.job)]);
   return found;
+}
+
+/** A function's part of a host's cores. */
+function ofHost(hit, clock) {
+  const share = Math.min(100, (100 * hit.busy) / (hit.to - hit.at));
+  return [
+    ["where", placeFirst(hit.row.p)], ["cores", `${share < 1 ? "< 1" : Math.round(share)} % of them for ${words((hit.to - hit.at) / 1e6)}`],
+    ["ended", `${count(hit.jobs)} ${hit.jobs === 1 ? "job" : "jobs"}`], ["start", moment(hit.at, clock)],
+  ];
 }
 
 function moment(t, { edge, wall }) {

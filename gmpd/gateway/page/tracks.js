@@ -1,7 +1,8 @@
-// What the task stream draws: a track for each P, in parts as they came, and one for isolated jobs.
-// No drawing, no requests.
+// What the task stream draws: a track for each P, in parts as they came, and one for isolated jobs. The
+// bars of a host are shares of its cores. No drawing, no requests.
 
 import { count, short, span as words } from "./dom.js";
+import { isHost, placeFirst, placeName } from "./places.js";
 
 export const WHAT = { ran: 0, step: 1, async: 2, beside: 3 };
 const LANES_MAX = 6;
@@ -98,6 +99,15 @@ function stack(made) {
   }
 }
 
+/** The same of a host: shares of its cores, which are exact together. */
+function stackShares(made) {
+  for (let i = 0, low = 1; i < made.n; i++) {
+    if (i && made.at[i] !== made.at[i - 1]) low = 1;
+    made.high[i] = low;
+    made.low[i] = low = Math.max(0, low - Math.max(0.05, made.busy[i] / Math.max(1, made.ran[i])));
+  }
+}
+
 export class Tracks {
   constructor() {
     this.clear();
@@ -162,7 +172,8 @@ export class Tracks {
       const key = made.job.get(i)?.id ?? Math.round(made.at[i] / 10);
       made.lane[i] = below ? track.settle(key, made.at[i], made.at[i] + made.ran[i], 1) : 0;
     }
-    stack(made);
+    if (isHost(told.p)) stackShares(made);
+    else stack(made);
     track.parts.push(made);
     const running = told.running.map((each) => ({
       ...each, began: since + each.began, name: places[each.name], lane: each.what === WHAT.ran ? 0 : -1,
@@ -266,9 +277,9 @@ export class Tracks {
     if (!above || row.alone) return null;
     const here = (each) => Math.abs(each.at - at) <= near;
     const steal = this.steals.find((each) => here(each) && (each.thief === row.p || each.victim === row.p));
-    if (steal) return { at: steal.at, text: `P${steal.thief} stole ${count(steal.jobs)} ${steal.jobs === 1 ? "job" : "jobs"} from P${steal.victim}` };
+    if (steal) return { at: steal.at, text: `${placeFirst(steal.thief)} stole ${count(steal.jobs)} ${steal.jobs === 1 ? "job" : "jobs"} from ${placeName(steal.victim)}` };
     const worker = this.workers.find((each) => here(each) && each.p === row.p);
-    if (worker) return { at: worker.at, text: worker.died ? `the worker of P${row.p} died` : `P${row.p} has a worker (epoch ${worker.epoch})` };
+    if (worker) return { at: worker.at, text: workerText(row.p, worker) };
     const moved = row.track.handoffs.find(here);
     return moved ? { at: moved.at, text: `P${row.p} went to another M: ${moved.name < 0 ? "a G" : short(this.names[moved.name])} ${moved.why === "hog" ? "computed for long" : moved.why === "native" ? "computes without the GIL" : "blocked"}` } : null;
   }
@@ -281,7 +292,7 @@ export class Tracks {
         if (each.to < from || each.from > to) continue;
         for (let i = 0; i < each.n; i++) {
           if (each.at[i] + each.ran[i] < from || each.at[i] > to) continue;
-          const us = each.what[i] === WHAT.async || each.what[i] === WHAT.beside ? 1 : each.jobs[i] > 1 ? each.busy[i] : each.ran[i];
+          const us = each.what[i] === WHAT.async || each.what[i] === WHAT.beside ? 1 : each.jobs[i] > 1 || isHost(track.p) ? each.busy[i] : each.ran[i];
           times.set(each.name[i], (times.get(each.name[i]) ?? 0) + us + 1);
         }
       }
@@ -302,7 +313,8 @@ export class Tracks {
         for (let i = 0; i < each.n; i++) {
           if (each.lane[i] !== 0) continue;
           const on = Math.min(to, each.at[i] + each.ran[i]) - Math.max(from, each.at[i]);
-          if (on > 0) busy += on * (each.jobs[i] > 1 && each.busy[i] ? Math.min(1, each.busy[i] / each.ran[i]) : 1);
+          const merged = isHost(track.p) || (each.jobs[i] > 1 && each.busy[i]);
+          if (on > 0) busy += on * (merged ? Math.min(1, each.busy[i] / each.ran[i]) : 1);
         }
       }
       for (const each of track.running) if (each.lane === 0) busy += Math.max(0, Math.min(to, track.until) - Math.max(from, each.began));
@@ -310,7 +322,8 @@ export class Tracks {
       const share = Math.min(100, Math.round((100 * busy) / (to - from)));
       track.busyText = `${share} %`;
       const runs = track.running.length ? `, ${track.running.length} have begun` : "";
-      lines.push(track.silence ? `P${track.p}: ${track.silence}` : `P${track.p}: ${count(ended)} jobs, ${share} % busy${runs}`);
+      const name = placeFirst(track.p);
+      lines.push(track.silence ? `${name}: ${track.silence}` : `${name}: ${count(ended)} jobs, ${share} % busy${runs}`);
     }
     const alone = this.alone.parts.length + this.alone.running.length;
     if (alone) lines.push(`${count(alone)} isolated jobs`);
@@ -320,6 +333,11 @@ export class Tracks {
       handoffs: [...this.all.values()].reduce((n, track) => n + track.handoffs.filter(inside).length, 0),
     };
   }
+}
+
+function workerText(p, { died, epoch }) {
+  if (isHost(p)) return `${placeFirst(p)} ${died ? "was lost, or has left" : "takes work"}`;
+  return died ? `the worker of P${p} died` : `P${p} has a worker (epoch ${epoch})`;
 }
 
 /** The highest lane in use. */
