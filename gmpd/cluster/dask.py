@@ -140,7 +140,9 @@ class DaskEngine:
 
     async def _call(self, host: str, batch: bytes) -> bytes:
         assert self._client is not None
-        answer: bytes = await self._client.rpc(host).gmpd_exchange(batch=batch)
+        answer: bytes | None = await self._client.rpc(host).gmpd_exchange(batch=batch)
+        if answer is None:  # Dask's answer for a handler that it cancels
+            raise ClusterError("Dask ends its worker there")
         return answer
 
     async def _introduce(self, host: str) -> None:

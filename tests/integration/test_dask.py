@@ -82,6 +82,24 @@ def test_jobs_run_on_all_hosts_and_a_killed_one_is_lost(
     assert "third" in set(client.map(jobs.where, [0.02] * 200, chunksize=1))
 
 
+def test_a_host_that_dask_retires_is_lost_as_any_other(
+    client: gmpd.Client, cluster: DaskCluster, tmp_path: Path
+) -> None:
+    """Dask ends the worker at once, with exchanges on their way."""
+    future = begun_at(client, tmp_path / "one")
+    retire = (
+        f"from distributed import Client; Client({cluster.address!r}).retire_workers(names=[%r])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", retire % host_of(tmp_path / "one")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(WorkerLost, match=r"of host tcp://127\.0\.0\.\d:\d+ was lost") as lost:
+        future.result(HANG_S)
+    assert "exit status" not in str(lost.value), "its bridge said why"
+
+
 def test_a_client_names_its_cluster(cluster: DaskCluster, tmp_path: Path) -> None:
     """As a user writes it, in a script of its own."""
     cluster.add("north", 2)
