@@ -150,6 +150,16 @@ def test_policies_open_ports_that_pods_have_to_pods_that_there_are() -> None:
         assert opened == set(ports_of(name)) - {"health"}
 
 
+@pytest.mark.parametrize("name", ["gmpd-head", "gmpd-host"])
+def test_dasks_ports_are_open_to_the_pods_that_use_them(name: str) -> None:
+    """Hosts and the daemon call the scheduler; the scheduler and the daemon call hosts."""
+    (rule,) = named("NetworkPolicy")[name]["spec"]["ingress"]
+    found = {
+        each for peer in rule["from"] for each in selected_by(peer["podSelector"]["matchLabels"])
+    }
+    assert found == set(PODS) - {name}
+
+
 def test_the_daemon_understands_its_settings_and_may_drain() -> None:
     pod = PODS["gmpd"]
     (container,) = pod["containers"]
