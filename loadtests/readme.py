@@ -249,6 +249,21 @@ def recycles(report: Report) -> list[str]:
     return [*lines, "", f"{told} {_machine(report)}"]
 
 
+def hosts_faults(report: Report) -> list[str]:
+    """One row for each fault."""
+    heads = {
+        "jobs": "jobs", "on_hosts": "attempts on hosts", "tried_again": "second tries",
+        "lost": "`WorkerLost`", "wrong": "wrong", "too_many_attempts": "run too often",
+        "seconds": "all done, s", "serves_after_s": "host serves, s later",
+    }  # fmt: skip
+    lines = [_row(["fault", *heads.values()]), _row(["---", *["---:"] * len(heads)])]
+    lines += [
+        _row([f"`{name}`", *[f"{row[key]:,}" for key in heads]])
+        for name, row in report["faults"].items()
+    ]
+    return [*lines, "", f"Hosts in {report['hosts']}, {_machine(report)}"]
+
+
 def watching(report: Report) -> list[str]:
     """Each kind of watcher by the turns without one around it."""
     heads = ["p50", "p99", "CPU of a round trip", "jobs/s", "CPU of a job"]
@@ -405,6 +420,7 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "chaos": chaos,
     "durable": durable,
     "recycles": recycles,
+    "hosts_faults": hosts_faults,
     "compiled": compiled,
     "watching": watching,
     "watched_hour": watched_hour,

@@ -33,6 +33,9 @@ from gmpd.timeouts import wait_s
 #: An exchange that overtook another one waits for that (seconds).
 ORDER_S = 1.0
 
+#: The daemon ends by itself this much after its lease, if this process has not ended it (seconds).
+BACKSTOP_S = 0.5
+
 #: Former lives whose ends are remembered.
 PAST_MAX = 64
 
@@ -63,7 +66,7 @@ class Agent:
         #: Exchanges that have come and were not answered.
         self._waiting: set[int] = set()
         self._until = time.monotonic() + self._lease_s
-        self._daemon.renew(self._until)
+        self._daemon.renew(self._until + BACKSTOP_S)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
         self._thread.start()
@@ -88,7 +91,7 @@ class Agent:
             self._latest = max(self._latest, ask.number)
             if ask.echo + self._lease_s > self._until and not self.ended:
                 self._until = ask.echo + self._lease_s
-                self._daemon.renew(self._until)
+                self._daemon.renew(self._until + BACKSTOP_S)
             self._changed.notify_all()
             self._said.got(ask.got)
             self._take(ask)
