@@ -1,12 +1,13 @@
 """Jobs on the hosts of a Dask cluster, beside ``map`` of Dask itself and of Ray, in one run.
 
-    python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3] [--ray]
+    python loadtests/hosts.py [--hosts 1 2 4] [--rounds 3] [--ray] [--engine ray]
 
 All hosts are processes of this machine and share its cores, so the CPU time of a job is compared:
 that of all processes of the cluster and of the daemon. Kinds of jobs: *no-op*; *1 ms* of CPU time;
 *tail*, the same with one job in fifty of 20 ms. Their cost is a multiple of the CPU time that the
 jobs themselves ask for: on hosts with cores of their own, the makespan is that multiple of the
 ideal one at least. ``--ray``: as many nodes of Ray, too, in an environment that is made for it.
+``--engine ray``: gmpd's own hosts are nodes of Ray (``gmpd[ray]``), and Dask is not measured.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from loadtests.peers.environments import Missing, python_of
 from loadtests.peers.peer import adapter
 from loadtests.peers.processes import MARK, end_marked, marked
 from loadtests.peers.run import CACHE
-from tests.dask_cluster import DaskCluster
+from tests.engines_of_tests import DaskHosts
+from tests.ray_cluster import RayCluster
 
 CORES = 2
 NOOPS, MILLIS = 20_000, 3_000
 DASK_JOBS = RAY_JOBS = 2_000
+CLUSTERS: dict[str, type[DaskHosts | RayCluster]] = {"dask": DaskHosts, "ray": RayCluster}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -110,27 +113,28 @@ def measured(
     return n / wall_s
 
 
-def with_hosts(hosts: int, rounds: int) -> None:
+def with_hosts(engine: str, hosts: int, rounds: int) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="gh-", dir="/tmp") as place,
-        closing(DaskCluster(Path(place))) as cluster,
+        closing(CLUSTERS[engine](Path(place))) as cluster,
     ):
         for n in range(hosts):
-            cluster.add(f"h{n}", n + 2, CORES)
+            cluster.host(f"h{n}", CORES)
         flags = {
-            "daemon.procs": 1, "cluster.engine": "dask",
+            "daemon.procs": 1, "cluster.engine": engine,
             "cluster.address": cluster.address,
         }  # fmt: skip
         config = Config.load(flags=flags, env={}, files=())
         private = PrivateDaemon(config, modules=[str(Path(__file__).parent)])
         target = Target.of(private.endpoint, config)
         with closing(private), gmpd.Client(target=target) as client:
-            _compare(client, cluster, hosts, rounds)
+            ours = _ours(client, hosts, rounds)
+            if isinstance(cluster, DaskHosts):
+                _compare_dask(ours, cluster, rounds)
 
 
-def _compare(client: gmpd.Client, cluster: DaskCluster, hosts: int, rounds: int) -> None:
-    from distributed import Client
-
+def _ours(client: gmpd.Client, hosts: int, rounds: int) -> float:
+    """No-ops a second."""
     while sum(h["state"] == "idle" for h in client.call("cluster")["hosts"]) < hosts:
         time.sleep(0.1)
     print(f"{hosts} hosts with {CORES} cores, and 1 P here")
@@ -143,6 +147,12 @@ def _compare(client: gmpd.Client, cluster: DaskCluster, hosts: int, rounds: int)
     ours = measured("no-op", NOOPS, submitted(noop, NOOPS), 0.0, rounds)
     for name, fn, own_s in (("1 ms", millis, 1e-3), ("tail", tail, 1.38e-3)):
         measured(name, MILLIS, submitted(fn, MILLIS), MILLIS * own_s, rounds)
+    return ours
+
+
+def _compare_dask(ours: float, cluster: DaskHosts, rounds: int) -> None:
+    from distributed import Client
+
     with Client(cluster.address, set_as_default=False) as dask:  # type: ignore[no-untyped-call]
 
         def mapped(fn: Callable[[int], int]) -> Callable[[], object]:
@@ -195,11 +205,12 @@ def with_ray(hosts: int, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--engine", choices=CLUSTERS, default="dask")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="rows of Ray, too")
     args = parser.parse_args()
     for hosts in args.hosts:
-        with_hosts(hosts, args.rounds)
+        with_hosts(args.engine, hosts, args.rounds)
         if args.ray:
             with_ray(hosts, args.rounds)
 

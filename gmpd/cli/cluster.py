@@ -14,32 +14,38 @@ from gmpd.cli.link import connect
 from gmpd.config import split_cluster
 
 #: `up` waits for the first host, or the reason why there is none, as long as this (seconds).
-UP_S = 15.0
+UP_S = 30.0
 LOOK_S = 0.1
 
 
 @click.group(short_help="Use the cores of other machines.", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Have hosts of a Dask cluster run jobs of this daemon, too.
+    """Have hosts of a Dask or Ray cluster run jobs of this daemon, too.
 
     \b
     pip install 'gmpd[dask]' on each machine, then
       dask scheduler                                    on one
       dask worker tcp://head:8786 --nworkers 1 --nthreads 8    on each
       gmpd cluster up dask://head:8786                  where the daemon runs
-    Each Dask worker is a host; its threads are the cores that jobs use. The settings of [cluster]
-    do the same when a daemon starts.
+    Each Dask worker is a host; its threads are the cores that jobs use.
+    \b
+    pip install 'gmpd[ray]' on each machine, then
+      ray start --head                                  on one
+      ray start --address head:6379                     on each
+      gmpd cluster up ray://head:10001                  where the daemon runs; ray:auto on a node
+    Each Ray node is a host. The settings of [cluster] do the same when a daemon starts.
     """
     help_alone(ctx)
 
 
 @command.command(short_help="Have the hosts of an engine run jobs.")
-@click.argument("where", metavar="dask://HOST:PORT")
+@click.argument("where", metavar="ENGINE://HOST:PORT")
 @standard
 def up(app: App, where: str) -> int:
-    """Use the hosts of the engine at this address, or of the one that a scheduler file names
-    (dask:PATH). Waits for the first host."""
+    """Use the hosts of the engine at this address (dask://head:8786, ray://head:10001), of the one
+    that a scheduler file names (dask:PATH), or of the Ray cluster that this machine is a node of
+    (ray:auto). Waits for the first host."""
     try:
         engine, address, scheduler_file = split_cluster(where)
     except ValueError as error:
@@ -72,7 +78,7 @@ def status(app: App) -> int:
         app.json(told)
         return Exit.OK
     if not told["engine"]:
-        app.say("no cluster is used: `gmpd cluster up dask://HOST:PORT`")
+        app.say("no cluster is used: `gmpd cluster up dask://HOST:PORT`, or ray://HOST:PORT")
         return Exit.OK
     app.say(f"{told['engine']} at {told['address']}" + _problem(told))
     for host in told["hosts"]:

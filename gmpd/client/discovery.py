@@ -86,8 +86,8 @@ def find(
 
 
 def private_cluster(cluster: str, endpoint: str | None) -> Target:
-    """A private daemon that uses the hosts of ``dask://head:8786`` beside this machine's cores.
-    Raises ConfigError for what names no engine."""
+    """A private daemon that uses the hosts of ``dask://head:8786`` or ``ray://head:10001`` beside
+    this machine's cores. Raises ConfigError for what names no engine."""
     if endpoint is not None:
         raise ConfigError(
             f"cluster={cluster!r} is for a private daemon, and {endpoint!r} names another: have"

@@ -54,7 +54,8 @@ class Client(Session, Face[JobFuture, Iterator[Any], Stream, Iterable[Any]]):
     the key itself. Its jobs call registered functions, with plain values unless the key allows
     others.
     ``cluster``: start a private daemon that uses the hosts of this engine beside the cores of this
-    machine: ``dask://head:8786``, or ``dask:PATH`` of a scheduler file (``gmpd[dask]``).
+    machine: ``dask://head:8786``, or ``dask:PATH`` of a scheduler file (``gmpd[dask]``);
+    ``ray://head:10001``, or on a node of a Ray cluster ``ray:auto`` (``gmpd[ray]``).
     ``name``: shown by ``gmpd status``.
     ``on_full``: what happens when the daemon has no room, or more than ``pending_max`` jobs are
     queued in the client. "wait": ``submit`` blocks, and the client sends refused jobs again.

@@ -283,6 +283,7 @@ def main(argv: list[str]) -> int:
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
     process.settle_process(settings)
+    os.dup2(2, 1)  # libraries of engines print; jobs do not, here
     shm = WorkerShm(int(argv[1]))
     os.close(int(argv[1]))
     shm.slots[Slot.EPOCH] = settings["epoch"]

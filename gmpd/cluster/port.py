@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from gmpd.errors import ConfigError
 
 #: Engines that come with gmpd: the module and class, and the extra that brings the library.
-KNOWN = {"dask": ("gmpd.cluster.dask:DaskEngine", "dask")}
+KNOWN = {
+    "dask": ("gmpd.cluster.dask:DaskEngine", "dask"),
+    "ray": ("gmpd.cluster.ray:RayEngine", "ray"),
+}
 
 
 class Host(NamedTuple):

@@ -7,6 +7,7 @@ A line of JSON on standard output whenever that changes: ``{"hosts": [[name, cor
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import suppress
@@ -76,7 +77,9 @@ def main() -> None:
         sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
     )
     process.end_with_parent(settings["parent"])
-    watcher = Watcher(settings, lambda line: print(line, flush=True))  # noqa: T201 - its answer
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries of engines print, too
+    watcher = Watcher(settings, lambda line: print(line, file=out, flush=True))
     with suppress(BrokenPipeError):  # the daemon has ended just now
         while True:
             time.sleep(wait_s(watcher.look()))

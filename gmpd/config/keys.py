@@ -277,8 +277,11 @@ class Tcp:
 class Cluster:
     """Hosts that an engine knows: their cores run jobs of this daemon, too."""
 
-    engine: str = _text("", "dask, or module:class of another engine; empty: no hosts")
-    address: str = _text("", "where the engine is: tcp://head:8786")
+    engine: str = _text("", "dask, ray, or module:class of another engine; empty: no hosts")
+    address: str = _text(
+        "",
+        "where the engine is: tcp://head:8786 (Dask), ray://head:10001, auto or head:6379 (Ray)",
+    )
     scheduler_file: str = _text("", "the file that says it, as `dask scheduler --scheduler-file`")
     timeout: float = _time("5s", "time for the engine to answer", low=0.1)
     lease: float = _time(

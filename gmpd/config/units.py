@@ -69,11 +69,16 @@ def parse_size(text: str) -> int:
 
 
 def split_cluster(where: str) -> tuple[str, str, str]:
-    """Engine, address and scheduler file of ``dask://head:8786`` or ``dask:PATH``. ValueError for
-    anything else."""
+    """Engine, address and scheduler file of ``dask://head:8786``, ``dask:PATH``,
+    ``ray://head:10001`` or ``ray:auto``. ValueError for anything else."""
     engine, colon, rest = where.partition(":")
     if not colon or not rest.strip("/") or not engine.isidentifier():
-        raise ValueError(f"{where!r} names no engine: dask://HOST:PORT, or dask:SCHEDULER_FILE")
+        raise ValueError(
+            f"{where!r} names no engine: dask://HOST:PORT, dask:SCHEDULER_FILE, ray://HOST:PORT, or"
+            " ray:auto"
+        )
+    if engine == "ray":  # as Ray writes its addresses
+        return engine, where if rest.startswith("//") else rest, ""
     return (engine, f"tcp:{rest}", "") if rest.startswith("//") else (engine, "", rest)
 
 

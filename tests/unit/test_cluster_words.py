@@ -16,13 +16,16 @@ from gmpd.status import Cluster, HostStatus
         ("dask://head:8786", ("dask", "tcp://head:8786", "")),
         ("dask://[::1]:8786", ("dask", "tcp://[::1]:8786", "")),
         ("dask:/shared/scheduler.json", ("dask", "", "/shared/scheduler.json")),
+        ("ray://head:10001", ("ray", "ray://head:10001", "")),
+        ("ray:auto", ("ray", "auto", "")),
+        ("ray:head:6379", ("ray", "head:6379", "")),
     ],
 )
 def test_a_cluster_is_named_by_its_engine_and_place(where: str, parts: tuple[str, ...]) -> None:
     assert split_cluster(where) == parts
 
 
-@pytest.mark.parametrize("where", ["", "dask", "dask:", "dask://", "head/x:8786", "://x"])
+@pytest.mark.parametrize("where", ["", "dask", "dask:", "dask://", "ray:", "head/x:8786", "://x"])
 def test_another_text_names_no_cluster(where: str) -> None:
     with pytest.raises(ValueError, match="names no engine"):
         split_cluster(where)
@@ -38,7 +41,7 @@ def test_an_engine_whose_library_is_missing_names_its_extra(
 
 @pytest.mark.parametrize("name", ["nothing", "gmpd.cluster.port:Missing", "", "gmpd.nowhere:X"])
 def test_an_unknown_engine_is_refused_with_those_that_are_known(name: str) -> None:
-    with pytest.raises(ClusterError, match="is no engine: take dask"):
+    with pytest.raises(ClusterError, match="is no engine: take dask, ray"):
         open_engine(name, {})
 
 

@@ -180,6 +180,7 @@ def test_no_unit_test_starts_a_process() -> None:
 NEEDED = {
     "gmpd.client.green": "gevent",
     "gmpd.cluster.dask": "distributed",
+    "gmpd.cluster.ray": "ray",
     "gmpd.contrib.django": "django",
     "gmpd.contrib.joblib": "joblib",
 }
