@@ -124,7 +124,7 @@ def resolve_function(ref: FunctionRef) -> _Fn:
         else:
             _enter(ref)
     if kind == "name":
-        module_name, _, qualname = name.partition(":")
+        module_name, qualname = _cut(name)
         module = sys.modules.get(module_name)
         if payload:
             origins.compare(payload, before=module is None)
@@ -141,6 +141,14 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     if ref.kind == "main":
         return _defined_function(ref)
     raise _not_resolved(ref)
+
+
+@functools.lru_cache(1024)
+def _cut(name: str) -> tuple[str, str]:
+    """The parts of a reference by name. The texts are kept, and with them their hashes: two new
+    ones for each job take longer to look up than to make."""
+    module_name, _, qualname = name.partition(":")
+    return sys.intern(module_name), sys.intern(qualname)
 
 
 def _not_resolved(ref: FunctionRef) -> Exception:
