@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import stat
-import tempfile
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -103,6 +102,8 @@ def check_room(directory: str | os.PathLike[str], key: str) -> None:
     ``key`` is the setting that names it. Raises ConfigError with the reason: a full disk, a quota,
     a read-only file system.
     """
+    import tempfile  # 3 ms, and workers have no use for it
+
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(bytes(ROOM_BYTES))
@@ -377,6 +378,8 @@ def is_published(directory: str | os.PathLike[str]) -> bool:
 
 def write_discovery(directory: str | os.PathLike[str], record: Discovery) -> None:
     """Publish it. Readers see the former record or this one, never a part."""
+    import tempfile
+
     fd, name = tempfile.mkstemp(prefix=DISCOVERY + ".", dir=directory)  # 0600, O_EXCL
     try:
         with os.fdopen(fd, "w") as file:

@@ -36,7 +36,6 @@ from gmpd.daemon.gateway import (
 from gmpd.daemon.notify import Notifier, Watchdog, datagram
 from gmpd.daemon.owner import Owner
 from gmpd.daemon.reload import Reloads
-from gmpd.daemon.schedtrace import SchedTrace
 from gmpd.daemon.supervisor import SpawnContext
 from gmpd.daemon.watch import SourceWatch
 from gmpd.errors import ConfigError, GmpdError, StoreBroken
@@ -279,6 +278,9 @@ def serve(
         coordinator.live_in(lock, presence.publish)
         coordinator.durable.resume(accept_loss=accept_loss)
         if every_ms := config.daemon.schedtrace:
+            # With it comes asyncio, which a coordinator has no other use for.
+            from gmpd.daemon.schedtrace import SchedTrace
+
             SchedTrace(coordinator, coordinator.deadlines, every_ms)
         try:
             if config.tcp.enabled:

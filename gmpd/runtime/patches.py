@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gmpd.runtime.internals import restore_asyncio
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 #: Module -> the functions in it that patch: all whose names begin so.
 NESTING = {"nest_asyncio": "apply", "nest_asyncio2": "apply"}
@@ -40,9 +42,10 @@ class Sealed(type):
         )
 
 
-class Guard(MetaPathFinder):
+class Guard:
     """Stands in ``sys.meta_path``; as a library of the lists above is imported, its functions that
-    patch are replaced by a refusal.
+    patch are replaced by a refusal. It does not name its protocol, nor does its loader:
+    ``importlib.abc`` imports tens of milliseconds of other modules up to Python 3.11.
     """
 
     def __init__(self, shared: bool):
@@ -69,7 +72,7 @@ class Guard(MetaPathFinder):
             spec: ModuleSpec | None = find(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _Disarming(spec.loader, self)
+                    spec.loader = _Disarming(spec.loader, self)  # type: ignore[assignment]  # see Guard
                 return spec
         return None
 
@@ -82,7 +85,7 @@ class Guard(MetaPathFinder):
                 setattr(module, name, _refusal(f"{module.__name__}.{name}()", instead))
 
 
-class _Disarming(Loader):
+class _Disarming:
     """Loads a module as its own loader does, and disarms it."""
 
     def __init__(self, loader: Loader, guard: Guard):

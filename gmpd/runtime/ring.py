@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
-from gmpd.runtime.sudog import Wait
 from gmpd.sched.sysmon import Trait
 
 #: Integers of an event, and of a job.
@@ -138,6 +137,9 @@ class Codes(dict[type, int]):
 
 def _reason(kind: type) -> str:
     """As ``stacks.wait_reason``, without numbers."""
+    # With it comes asyncio, which the coordinator, a reader of rings, has no use for.
+    from gmpd.runtime.sudog import Wait
+
     if issubclass(kind, Wait):
         return kind.reason
     return "G wait" if hasattr(kind, "await_begins") else "IO wait"  # of a ``CoroG``

@@ -1,4 +1,5 @@
-"""The memory of a parked G: at most 0.8 kB beyond the frame of its user's function."""
+"""Memory: of a parked G, at most 0.8 kB beyond the frame of its user's function; of a coordinator,
+without what it has no use for."""
 
 from __future__ import annotations
 
@@ -47,3 +48,13 @@ def test_a_parked_g_takes_less_than_it_may_and_wakes(sleep_s: float | None) -> N
     assert found["woken"] == MANY
     ours = found["bytes_per_g"] - found["parts"][USERS]
     assert 300 < ours < BYTES_MAX, found
+
+
+def test_a_coordinator_does_not_import_asyncio() -> None:
+    """With it come 4 MB of memory, and a seventh of the time to import the rest."""
+    program = "import gmpd.daemon.serve, sys; print('asyncio' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, capture_output=True, text=True, timeout=55, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
