@@ -42,15 +42,18 @@ class Variant(NamedTuple):
 
 
 _variant: Variant | None = None
+#: The sources of the compiled modules that are used, as code that was made of them names them.
+_compiled_sources: frozenset[str] = frozenset()
 
 
 def variant() -> Variant:
     """The variant of this process, which it keeps."""
-    global _variant
+    global _variant, _compiled_sources
     if _variant is None:
         files: dict[str, str] = {}
         _variant = _decide(files)
         if files:
+            _compiled_sources = frozenset(f"{name.replace('.', '/')}.py" for name in files)
             sys.meta_path.insert(0, _Finder(files))
     return _variant
 
@@ -66,6 +69,12 @@ def use() -> None:
             f"gmpd would run as pure Python, which {VARIABLE}=0 forbids: {found.why};"
             f" install it anew with {VARIABLE}=0, or unset that"
         )
+
+
+def source_file(name: str) -> str:
+    """The file of a frame in a traceback, absolute: compiled code names its source by the path in
+    the package, so ``gmpd/runtime/step.py``. Any other name is given back as it is."""
+    return os.path.join(_ROOT, name) if name in _compiled_sources else name
 
 
 def _decide(files: dict[str, str]) -> Variant:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from gmpd.compiled import source_file
 from gmpd.errors import GmpdError, RemoteError
 
 #: Bytes of any one text: enough for a deep traceback, small beside a frame.
@@ -172,11 +173,18 @@ def _hide_own_frames(stack: traceback.StackSummary, *, keep_all: bool) -> None:
     A stack of nothing else is a fault of gmpd, where they are all that helps: ``keep_all``. Unless
     it ends where gmpd called the user's function: that is a built-in one, which has no frame.
     """
-    if stack and (stack[-1].filename, stack[-1].name) in _CALLERS:
+    if stack and _place(stack[-1]) in _CALLERS:
         keep_all = False
-    foreign = (i for i, frame in enumerate(stack) if not frame.filename.startswith(_OWN_CODE))
+    foreign = (
+        i for i, frame in enumerate(stack) if not source_file(frame.filename).startswith(_OWN_CODE)
+    )
     first = next(foreign, 0 if keep_all else len(stack))
     del stack[:first]
+
+
+def _place(frame: traceback.FrameSummary) -> tuple[str, str]:
+    """File and function; compiled code names its functions with module and class."""
+    return source_file(frame.filename), frame.name.rpartition(".")[2]
 
 
 def _format_alone(exc: BaseException) -> Iterator[str]:

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from gmpd import compiled
 from gmpd.codec import hosted_programs, interrupts, sent_program
 from gmpd.codec.mentions import STACK_GLOBAL
 from gmpd.errors import ProtocolError, Unserializable
@@ -223,7 +224,7 @@ def _is_of_user_code(exc: BaseException) -> bool:
         trace = trace.tb_next
     if trace is None:
         return False
-    file = trace.tb_frame.f_code.co_filename
+    file = compiled.source_file(trace.tb_frame.f_code.co_filename)
     cloudpickle = getattr(sys.modules.get("cloudpickle"), "__file__", None)
     return not file.startswith(
         (_OURS, copyreg.__file__, os.path.dirname(cloudpickle) if cloudpickle else _OURS)

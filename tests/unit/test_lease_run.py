@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from types import SimpleNamespace
@@ -19,9 +18,11 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.definitions import QUICK_NS, RemoteFunction
 from gmpd.daemon.lease_run import LeaseRun, may_run_as_one
 from gmpd.daemon.outcomes import OutcomeBatch
+from gmpd.daemon.shm import WorkerShm
 from gmpd.protocol import Outcome
 from gmpd.runtime.fresh import LOST
 from gmpd.runtime.p import M
+from gmpd.sched.runq import RunQueue
 
 #: What the jobs of a test do; set by it.
 _job: Callable[[int], Any] = abs
@@ -43,6 +44,16 @@ class _Ms:
         return not self.lost
 
 
+class _Shm(WorkerShm):
+    """Without memory: notes the tokens of what is stored."""
+
+    def __init__(self, stored: list[int]) -> None:
+        self.stored = stored
+
+    def store(self, token: int, *_: Any) -> None:
+        self.stored.append(token)
+
+
 class Worker:
     """A worker of which a run needs no more. ``run`` does what the loop does."""
 
@@ -57,14 +68,14 @@ class Worker:
         self.fresh, self.slow_fresh, self.flushed_ns = n, 0, 1 << 62
         self.m = M(cast("Any", SimpleNamespace()), 1)
         self.ms = _Ms()
-        runq = SimpleNamespace(ring=deque(), runnext=None, global_=deque(), schedtick=0)
+        runq = RunQueue()
         stats = SimpleNamespace(slice=[0] * 64, slice_sum_ns=0, finished=0)
         self.p = SimpleNamespace(
             owner=self.m, runq=runq, stats=stats, forked=False, lock=threading.Lock(),
             turns=[], ring=None,
         )  # fmt: skip
         self.loop = SimpleNamespace(p=self.p, ms=self.ms, fresh=self)
-        self.shm = self
+        self.shm = _Shm(self.stored)
         self.value_bytes = 1 << 20
         self.fn = RemoteFunction(3, FunctionRef("name", f"{__name__}:call"))
         self.fn.quick_ns = 1
@@ -83,9 +94,6 @@ class Worker:
     def revoked(self, attempt: Attempt) -> None:
         self.gone.append(attempt.token)
         del self.attempts[attempt.token]
-
-    def store(self, token: int, *_: Any) -> None:
-        self.stored.append(token)
 
     def check_size(self, _blob: Any) -> None:
         pass
