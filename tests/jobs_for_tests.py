@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gmpd
 from gmpd.daemon.claims import Claims
+from gmpd.daemon.worker import Worker
 
 
 def note(path: str, text: str) -> str:
@@ -203,15 +205,15 @@ async def note_and_never_await(path: str, text: str, seconds: float) -> str:
 def stumble(signal_name: str, path: str, after: int, when: str) -> None:
     """For an initializer: the first worker that takes up its ``after``-th lease gets a signal,
     right ``before`` or right ``after`` it claims it."""
-    claim = Claims.claim
+    claim: Callable[..., bool] = Claims.claim
     count = 0
 
-    def claim_and_stumble(self: Claims, token: int) -> bool:
+    def claim_and_stumble(*args: Any) -> bool:
         nonlocal count
         count += 1
         if when == "before":
             _fall(count)
-        claimed = claim(self, token)
+        claimed = claim(*args)
         if when == "after" and claimed:
             _fall(count)
         return claimed
@@ -226,7 +228,14 @@ def stumble(signal_name: str, path: str, after: int, when: str) -> None:
         # This thread, so that it is the one that does not go on.
         signal.pthread_kill(threading.get_ident(), getattr(signal, signal_name))
 
-    Claims.claim = claim_and_stumble  # type: ignore[method-assign]
+    try:
+        Claims.claim = claim_and_stumble  # type: ignore[method-assign, assignment]
+    except TypeError:  # of C: its caller in the worker, which also notes the lease as the present
+        frame = sys._getframe()
+        while not isinstance(worker := frame.f_locals.get("self"), Worker):
+            assert frame.f_back is not None
+            frame = frame.f_back
+        claim, worker.claim = worker.claim, claim_and_stumble
 
 
 def linger_and_die(seconds: float) -> None:

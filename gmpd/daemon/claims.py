@@ -25,20 +25,27 @@ import ctypes
 import mmap
 from array import array
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import cython
+else:
+    from gmpd.runtime import interpreted as cython
 
 #: Places. More than a worker is ever given at once (``dispatch.credit_max`` allows 4,096).
 CLAIMS = 1 << 14
 #: A word and an owner's token for each.
 CLAIMS_BYTES = CLAIMS * 8
 
-_MASK = CLAIMS - 1
+_MASK: Final = CLAIMS - 1
 _WORDS_AT = CLAIMS * 4
-_LOW = 0xFFFFFFFF
+_LOW: Final = 0xFFFFFFFF
 
 # PyDLL: the call is over in 20 ns, and releasing the GIL for it is what must not happen.
 _libc = ctypes.PyDLL(None)
-_take = _libc.pthread_spin_trylock
-_take.argtypes, _take.restype = [ctypes.c_void_p], ctypes.c_int
+if not cython.compiled:
+    _take = _libc.pthread_spin_trylock
+    _take.argtypes, _take.restype = [ctypes.c_void_p], ctypes.c_int
 
 
 def _word_values() -> tuple[int, int]:
@@ -71,7 +78,7 @@ class Claims:
         self._view = memoryview(shared)[at : at + CLAIMS_BYTES]
         self._owners = self._view[:_WORDS_AT].cast("I")
         self._words = self._view[_WORDS_AT:].cast("I")
-        self._anchor = ctypes.c_char.from_buffer(shared, at + _WORDS_AT)
+        self._anchor: ctypes.c_char | None = ctypes.c_char.from_buffer(shared, at + _WORDS_AT)
         self._address = ctypes.addressof(self._anchor)
 
     def clear(self) -> None:
@@ -80,7 +87,7 @@ class Claims:
 
     def close(self) -> None:
         """Release the shared memory; the claims may not be used any more."""
-        del self._anchor
+        self._anchor = None
         self._owners.release()
         self._words.release()
         self._view.release()

@@ -38,8 +38,9 @@ class RemoteFunction:
     def learn(self, ran_ns: int) -> int:
         """The time of one more call; the average now."""
         before = self.quick_ns
-        quick_ns = self.quick_ns = ran_ns if before is None else (before * 7 + ran_ns) >> 3
-        return quick_ns
+        average = before if before is not None else ran_ns  # a number of C, where this is compiled
+        self.quick_ns = average = (average * 7 + ran_ns) >> 3
+        return average
 
 
 class Definitions:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gmpd.codec import MARK, decode_call, resolve_function, scalar_result
 from gmpd.daemon.attempt import SMALL_BYTES, Attempt, Host
@@ -33,6 +33,13 @@ from gmpd.runtime.fresh import LOST
 from gmpd.runtime.p import M
 from gmpd.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    import cython
+else:
+    from gmpd.runtime import interpreted as cython
+if not cython.compiled:
+    bits = int.bit_length
+
 #: After this time a run queues up again, at the head, and P looks at its sockets.
 RUN_NS = 1_000_000
 #: Arguments of all leases of a run, in bytes: they are kept until its end.
@@ -41,7 +48,7 @@ RUN_BYTES = 64 * 1024
 _SPANS = MARK[0]
 #: Results of these are looked at no further.
 _SCALARS = frozenset({type(None), bool, int, float})
-_OK = int(Outcome.OK)
+_OK: Final = int(Outcome.OK)
 
 
 class RunHost(Host, Protocol):
@@ -76,6 +83,32 @@ def may_run_as_one(message: Assign, fn: RemoteFunction) -> bool:
         and message.buffer_counts is None
         and not message.stolen
     )
+
+
+def settle(
+    worker: RunHost,
+    fn: RemoteFunction,
+    token: int,
+    data: bytes,
+    began_ns: int,
+    ended_ns: int,
+    occupied_ns: int,
+) -> None:
+    """A lease has ended with a small value, and another one follows: as ``Worker.ended``, which is
+    for all others, without what no plain, quick one needs."""
+    outcomes, shm = worker.outcomes, worker.shm
+    quick_ns = fn.learn(occupied_ns)
+    ran_us, occupied_us = (ended_ns - began_ns) // 1000, occupied_ns // 1000
+    del worker.attempts[token]
+    n = outcomes.add_plain(token, began_ns, fn.fid, data, ran_us, occupied_us)
+    shm.store(token, _OK, data, ran_us, occupied_us)
+    if (
+        n >= GATHER_MAX
+        or worker.slow_fresh
+        or quick_ns >= QUICK_NS
+        or ended_ns - worker.flushed_ns > GATHER_NS
+    ):
+        worker.flush()
 
 
 class LeaseRun(Attempt):
@@ -129,21 +162,23 @@ class LeaseRun(Attempt):
         p, withheld = worker.loop.p, worker.withheld
         m, runq, stats = p.owner, p.runq, p.stats
         assert m is not None  # the caller
-        context = m.context
-        if not self._claim(m, clock()):
+        context, slices = m.context, stats.slice
+        at = self._claim(m, self.at, clock())
+        if at < 0:
             return None
         until_ns = self.began_ns + RUN_NS
         while True:
-            data = self._call(payloads[self.at])
+            data = self._call(payloads[at])
             if p.forked:
                 leave_fork(self.outcome is not Outcome.OK)
             ended = self.ended_ns = clock()
-            self.occupied_ns = ended - self.began_ns - self.away_ns
+            began = self.began_ns
+            occupied = self.occupied_ns = ended - began - self.away_ns
             if self.coro is not None:
                 return self._leave()
             lost = m.preempt
             if (
-                self.at + 1 == self.end
+                at + 1 == self.end
                 or lost
                 or self.kept
                 or withheld.is_needed
@@ -158,17 +193,17 @@ class LeaseRun(Attempt):
                 return LOST  # type: ignore[no-any-return]
             m.g = None
             took = ended - m.start_ns
-            stats.slice[took.bit_length()] += 1
+            slices[bits(took)] += 1
             stats.slice_sum_ns += took
             stats.finished += 1
             runq.schedtick += 1
             if data is not None:
-                self._settle(data)
+                settle(worker, self.fn, self.first_token + at, data, began, ended, occupied)
             else:
                 worker.ended(self)
                 self._renew()
-            self.at += 1
-            if not self._claim(m, clock()):
+            at = self._claim(m, at + 1, clock())
+            if at < 0:
                 return None
 
     def _call(self, payload: bytes) -> bytes | None:
@@ -190,50 +225,31 @@ class LeaseRun(Attempt):
             self._fail(exc)
             return None
 
-    def _claim(self, m: M, now_ns: int) -> bool:
-        """Claim the next lease that was not revoked; False if all were, the last one is told in
-        ``finished``."""
-        worker = self.worker
+    def _claim(self, m: M, at: int, now_ns: int) -> int:
+        """Claim the next lease from ``at`` on that was not revoked, and give its place; -1 if all
+        were: the last one is told in ``finished``."""
+        worker, first_token, first_id = self.worker, self.first_token, self.first_id
+        claim = worker.claim
         while True:
-            at = self.at
-            token = self.token = self.first_token + at
-            self.id = self.first_id + at
+            self.at = at
+            token = self.token = first_token + at
+            self.id = first_id + at
             worker.fresh -= 1
-            if worker.claim(token, now_ns):
+            if claim(token, now_ns):
                 self.began_ns = m.start_ns = now_ns
                 m.g = self
-                return True
+                return at
             self.began_ns = 0
             if at + 1 == self.end:
-                return False
+                return -1
             worker.revoked(self)
-            self.at = at + 1
+            at += 1
 
     def _open_spans(self, payload: bytes) -> bytes:
         """Begin those of a call with a header, and give the call. They stay with this object."""
         self.payload, self.kept = payload, True
         open_spans(self, self.worker.loop, self._resolved)
         return self.payload
-
-    def _settle(self, data: bytes) -> None:
-        """The present lease has ended, and another one follows: as ``Worker.ended``, which is for
-        all others, without what no plain, quick one needs."""
-        worker, fn, token, began, ended = (
-            self.worker, self.fn, self.token, self.began_ns, self.ended_ns,
-        )  # fmt: skip
-        occupied_ns = self.occupied_ns
-        quick_ns = fn.learn(occupied_ns)
-        ran_us, occupied_us = (ended - began) // 1000, occupied_ns // 1000
-        del worker.attempts[token]
-        n = worker.outcomes.add_plain(token, began, fn.fid, data, ran_us, occupied_us)
-        worker.shm.store(token, _OK, data, ran_us, occupied_us)
-        if (
-            n >= GATHER_MAX
-            or worker.slow_fresh
-            or quick_ns >= QUICK_NS
-            or ended - worker.flushed_ns > GATHER_NS
-        ):
-            worker.flush()
 
     def _renew(self) -> None:
         """This object is for another lease from here on."""

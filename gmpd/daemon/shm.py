@@ -23,12 +23,19 @@ from array import array
 from collections import deque
 from collections.abc import Container, Sequence
 from enum import IntEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from gmpd.daemon.claims import CLAIMS_BYTES, Claims
 from gmpd.daemon.outbox_overflow import OverflowLog, StoredOutcome
 from gmpd.protocol import GATHER_BYTES
 from gmpd.runtime.stats import BUCKETS, COUNTERS, HISTOGRAMS, unfold
+
+if TYPE_CHECKING:
+    import cython
+else:
+    from gmpd.runtime import interpreted as cython
+if not cython.compiled:
+    from gmpd.runtime.interpreted import forget_base, learn_base, put, put_record
 
 
 class Slot(IntEnum):
@@ -93,9 +100,10 @@ _STACKS_AT = 1 << 42
 _STACKS_BYTES = 1 << 18
 
 _RECORD = struct.Struct("<IBQII")  # payload length, outcome, token, ran us, occupied us
-_RECORD_BYTES = _RECORD.size
+_RECORD_BYTES: Final = _RECORD.size
 _pack_record = _RECORD.pack_into
-_LOW = 0xFFFFFFFF
+_LOW: Final = 0xFFFFFFFF
+_RING: Final = OUTBOX_BYTES
 
 # Plain ints for what is written with every job: an enum's member costs as much as the store itself.
 _CURRENT, _CURRENT_NS = int(Slot.CURRENT), int(Slot.CURRENT_NS)
@@ -112,6 +120,7 @@ class WorkerShm:
         self._view = memoryview(self._map)
         self.slots = self._view[:_CLAIMS_AT].cast("q")
         self.claims = Claims(self._map, _CLAIMS_AT)
+        learn_base(self)
         self._fd = os.dup(fd)
         self.overflow = OverflowLog(self._fd, self.slots[Slot.OVERFLOW : Slot.OVERFLOW + 3])
         #: (outcomes so far, ring position after them): what an acknowledgement frees.
@@ -141,6 +150,7 @@ class WorkerShm:
         return shm
 
     def close(self) -> None:
+        forget_base(self)
         os.close(self._fd)
         self.overflow.close()
         self.slots.release()
@@ -154,9 +164,13 @@ class WorkerShm:
         """Claim a lease that is about to run; False when it was revoked: the job runs elsewhere."""
         if not self.claims.claim(token):
             return False
-        slots = self.slots
-        slots[_CURRENT_NS] = now_ns
-        slots[_CURRENT] = token
+        if cython.compiled:
+            put(self, _CURRENT_NS, now_ns)
+            put(self, _CURRENT, token)
+        else:
+            slots = self.slots
+            slots[_CURRENT_NS] = now_ns
+            slots[_CURRENT] = token
         return True
 
     def store(
@@ -179,20 +193,27 @@ class WorkerShm:
         size = _RECORD_BYTES + len(payload)
         head = self._head
         end = head + size
-        if buffers or (end - self._tail > OUTBOX_BYTES and end - self._free() > OUTBOX_BYTES):
+        if buffers or (end - self._tail > _RING and end - self._free() > _RING):
             stored = StoredOutcome(token, outcome, payload, ran_us, occupied_us, buffers)
             self.overflow.append(stored, self.slots[_OUT_ACKED])
             return
-        start = head % OUTBOX_BYTES
-        if start + size <= OUTBOX_BYTES:
+        start = head % _RING
+        if start + size <= _RING:
             at = _OUTBOX_AT + start
-            _pack_record(self._map, at, len(payload), outcome, token, ran_us, occupied_us)
-            self._map[at + _RECORD_BYTES : at + size] = payload
+            if cython.compiled:
+                put_record(self, at, outcome, token, payload, ran_us, occupied_us)
+            else:
+                _pack_record(self._map, at, len(payload), outcome, token, ran_us, occupied_us)
+                self._map[at + _RECORD_BYTES : at + size] = payload
         else:
             self._write(
                 head, _RECORD.pack(len(payload), outcome, token, ran_us, occupied_us) + payload
             )
-        self._head = self.slots[_OUT_HEAD] = end
+        self._head = end
+        if cython.compiled:
+            put(self, _OUT_HEAD, end)
+        else:
+            self.slots[_OUT_HEAD] = end
 
     def keep(self, stored: StoredOutcome) -> None:
         """Keep an outcome that is not sent before ``release``; as ``store`` otherwise."""

@@ -91,3 +91,23 @@ def know(p: Any) -> None:
 def forget() -> None:
     """The known loop was closed, or this is a fork."""
     raise NotImplementedError
+
+
+def learn_base(shm: Any) -> None:
+    """Let ``put`` and ``put_record`` know where the memory of ``shm`` is mapped."""
+
+
+def forget_base(shm: Any) -> None:
+    """The memory is about to be unmapped: the two raise ValueError from now on."""
+
+
+def put(shm: Any, slot: int, value: int) -> None:
+    """Write an integer of the status block."""
+    raise NotImplementedError
+
+
+def put_record(
+    shm: Any, at: int, outcome: int, token: int, payload: bytes, ran_us: int, occupied_us: int
+) -> None:
+    """Write a record of the outbox."""
+    raise NotImplementedError
