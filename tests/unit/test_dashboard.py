@@ -94,6 +94,7 @@ def test_nearly_every_metric_is_on_the_dashboard() -> None:
         "gmpd_global_queue_bytes",
         "gmpd_host_cores",
         "gmpd_host_fresh_jobs",
+        "gmpd_host_losses_total",
         "gmpd_host_started_jobs",
         "gmpd_host_up",
         "gmpd_sched_ticks_total",
