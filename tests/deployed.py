@@ -105,7 +105,10 @@ def _role(name: str, container: Mapping[str, Any]) -> Role:
     command = [re.sub(r"\$\((\w+)\)", lambda found: env[found[1]], word) for word in words]
     ports = {each["name"]: each["containerPort"] for each in container.get("ports", ())}
     kinds = ("startupProbe", "readinessProbe", "livenessProbe")
-    probes = [_probe(container[kind], ports) for kind in kinds if kind in container]
+    probes: list[list[str]] = []
+    for probe in (_probe(container[kind], ports) for kind in kinds if kind in container):
+        if probe not in probes:
+            probes.append(probe)
     return Role(name, command, env, probes)
 
 

@@ -19,6 +19,8 @@ from tests.deployed import Deployed, Role
 from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
+#: Some thirty Pythons start one after the other: 57 s at a load of 37 on two cores.
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
