@@ -36,6 +36,9 @@ ORDER_S = 1.0
 #: The daemon ends by itself this much after its lease, if this process has not ended it (seconds).
 BACKSTOP_S = 0.5
 
+#: An exchange waits so much longer for the thread that reads what gathered (seconds).
+REST_MORE_S = 0.5
+
 #: Former lives whose ends are remembered.
 PAST_MAX = 64
 
@@ -67,6 +70,9 @@ class Agent:
         self._waiting: set[int] = set()
         self._until = time.monotonic() + self._lease_s
         self._daemon.renew(self._until + BACKSTOP_S)
+        #: Until then what the daemon says is left in its socket: each message would wake the thread
+        #: of the link and that of an exchange, which waits for more.
+        self._rest_until = 0.0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="gmpd-agent", daemon=True)
         self._thread.start()
@@ -136,7 +142,13 @@ class Agent:
 
         self._changed.wait_for(due, wait_s(ask.wait_s))
         if ask.gather_s and self._said.end > self._told and ask.number == min(self._waiting):
-            self._changed.wait_for(lambda: self.ended, wait_s(ask.gather_s))
+            self._rest_until = time.monotonic() + ask.gather_s
+            os.eventfd_write(self._wake, 1)
+            self._changed.wait_for(self._has_rested, wait_s(ask.gather_s + REST_MORE_S))
+            self._rest_until = 0.0
+
+    def _has_rested(self) -> bool:
+        return bool(self.ended) or not self._rest_until
 
     # -- the thread of the link --------------------------------------------------------------------
 
@@ -144,15 +156,22 @@ class Agent:
         network = Network()
         link = Dealer(network, self._daemon.endpoint)
         died = os.pidfd_open(self._daemon.pid)
-        epoll = select.epoll()
-        for fd in (link.fd, self._wake, died):
+        epoll, deaf = select.epoll(), select.epoll()
+        epoll.register(link.fd, select.EPOLLIN)
+        for fd in (self._wake, died):
             epoll.register(fd, select.EPOLLIN)
+            deaf.register(fd, select.EPOLLIN)
         try:
             while not self.ended:
                 self._pass_on(link)
-                if link.readable or self._outbox:
+                now = time.monotonic()
+                rests = self._rest_until > now
+                if not rests and self._rest_until:
+                    self._rested()
+                if self._outbox or (not rests and link.readable):
                     continue
-                ready = epoll.poll(wait_s(max(0.0, self._until - time.monotonic())))
+                until = min(self._until, self._rest_until) if rests else self._until
+                ready = (deaf if rests else epoll).poll(wait_s(max(0.0, until - now)))
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
                 if any(fd == died for fd, _ in ready):
@@ -161,9 +180,16 @@ class Agent:
                     self._end(f"it heard nothing for {self._lease_s:g} s (cluster.lease)")
         finally:
             epoll.close()
+            deaf.close()
             os.close(died)
             link.close()
             network.close()
+
+    def _rested(self) -> None:
+        """All that gathered has been read."""
+        with self._changed:
+            self._rest_until = 0.0
+            self._changed.notify_all()
 
     def _pass_on(self, link: Dealer) -> None:
         while self._outbox:
