@@ -59,7 +59,8 @@ class RayCluster:
     def _start(self, name: str, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         place = self.directory / name
         place.mkdir()
-        env = {**os.environ, **SETTINGS, "PYTHONPATH": str(ROOT), NAME: name, **variables}
+        path = os.pathsep.join([str(ROOT), str(ROOT / "loadtests")])
+        env = {**os.environ, **SETTINGS, "PYTHONPATH": path, NAME: name, **variables}
         ray = Path(sys.executable).with_name("ray")
         with (self.directory / f"{name}.log").open("w") as log:
             return subprocess.Popen(
