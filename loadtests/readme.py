@@ -222,19 +222,6 @@ def _pair(seen: Report) -> str:
     return f"{seen['p50_ms']:,.2f}, {seen['p99_ms']:,.2f}"
 
 
-def compiled(report: Report) -> list[str]:
-    """Pure Python and three ways to compile it, from compiled.py."""
-    names = list(next(iter(report["figures"].values())))
-    lines = [_row(["", *names]), _row(["---", *["---:"] * len(names)])]
-    for figure, row in report["figures"].items():
-        cells = [f"{figure}, {report['units'][figure]}"]
-        for name in names:
-            ratio = "" if name == "pure" else f" (x{row[name]['by_pure']:.2f})"
-            cells.append(f"{row[name]['median']:,.0f}{ratio}")
-        lines.append(_row(cells))
-    return [*lines, "", f"Of revision {report['revision'][:7]}. {_from(report)}"]
-
-
 def recycles(report: Report) -> list[str]:
     """How many, and what each process had."""
     lines = [_row(["", "early, MB", "late, MB", "most, MB"]), _row(["---", *["---:"] * 3])]
@@ -421,7 +408,6 @@ TABLES: dict[str, Callable[[Report], list[str]]] = {
     "durable": durable,
     "recycles": recycles,
     "hosts_faults": hosts_faults,
-    "compiled": compiled,
     "watching": watching,
     "watched_hour": watched_hour,
 }
