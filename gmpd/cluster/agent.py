@@ -19,8 +19,9 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from gmpd import versions
+from gmpd import protocol, versions
 from gmpd.client.discovery import Target
+from gmpd.client.liveness import Liveness, Verdict
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client
 from gmpd.cluster.batches import BATCH_BYTES, Numbered
@@ -58,6 +59,9 @@ class Agent:
         if first is not None:
             self._await_first_worker(config)
         self.pid = self._daemon.pid
+        self._liveness = Liveness(config.client.liveness)
+        self._liveness.pid = self._daemon.pid
+        self._tick_at = 0.0
         self._changed = threading.Condition()
         #: To the daemon: on its way, and how many came.
         self._outbox: deque[list[bytes]] = deque()
@@ -164,13 +168,16 @@ class Agent:
         try:
             while not self.ended:
                 self._pass_on(link)
+                self._judge(link)
                 now = time.monotonic()
                 rests = self._rest_until > now
                 if not rests and self._rest_until:
                     self._rested()
                 if self._outbox or (not rests and link.readable):
                     continue
-                until = min(self._until, self._rest_until) if rests else self._until
+                until = min(self._until, self._tick_at)
+                if rests:
+                    until = min(until, self._rest_until)
                 ready = (deaf if rests else epoll).poll(wait_s(max(0.0, until - now)))
                 with suppress(BlockingIOError):
                     os.eventfd_read(self._wake)
@@ -191,6 +198,22 @@ class Agent:
             self._rest_until = 0.0
             self._changed.notify_all()
 
+    def _judge(self, link: Dealer) -> None:
+        """At each tick: whether the daemon, as of any client, still answers. One that stands
+        still would keep its jobs for ever, as this process continues to renew its lease."""
+        if time.monotonic() < self._tick_at:
+            return
+        self._tick_at = time.monotonic() + self._liveness.tick_s
+        if not self._said.end:
+            return  # it has not heard the Hello of the bridge
+        match self._liveness.tick(self._said.end, waits=True):
+            case Verdict.ASK:
+                link.send([protocol.pack(protocol.Call(0, "ping", {}))])
+            case Verdict.GIVE_UP:
+                self._end("its daemon does not answer (client.liveness): it was stopped, or hangs")
+            case Verdict.NOTHING:
+                pass
+
     def _pass_on(self, link: Dealer) -> None:
         while self._outbox:
             link.send(self._outbox.popleft())
@@ -208,7 +231,7 @@ class Agent:
         with suppress(ProcessLookupError):
             os.kill(self._daemon.pid, signal.SIGKILL)
         with self._changed:  # before its input is closed: no exchange renews its lease any more
-            self.ended = why
+            self.ended = self.ended or why
         self._daemon.close()
         with self._changed:
             self._changed.notify_all()

@@ -358,6 +358,7 @@ def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
             "limits.plain_calls": config.limits.plain_calls,
             "limits.worker_calls": config.limits.worker_calls,
             "limits.client_window": 1 << 20,
+            "client.liveness": config.client.liveness,
             "http.enabled": False,
         },
     }

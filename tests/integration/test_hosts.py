@@ -248,6 +248,21 @@ def test_a_host_whose_agent_alone_stands_still_has_ended_its_jobs_before_they_be
     assert len((tmp_path / "one").read_text().splitlines()) == 2
 
 
+def test_a_host_whose_daemon_stands_still_is_lost(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.start("north")
+    with (
+        daemon(hosts.directory, client__liveness="2s") as target,
+        gmpd.Client(target=target) as client,
+    ):
+        await_hosts(client, "north")
+        future = begun_at(client, tmp_path / "one")
+        (its_daemon,) = map(int, _children_of(hosts.processes["north"].pid))
+        stop(its_daemon)
+        with pytest.raises(WorkerLost, match="host north was lost"):
+            future.result(HANG_S)
+        await_hosts(client, "north")
+
+
 def test_a_host_that_leaves_ends_its_jobs(
     client: gmpd.Client, hosts: Hosts, tmp_path: Path
 ) -> None:
