@@ -149,7 +149,8 @@ class Lock:
 
     @classmethod
     def acquire(cls, directory: str | os.PathLike[str]) -> Self:
-        """Take it, or raise ConfigError that names the pid of the daemon that has it."""
+        """Take it, or raise ConfigError that names the pid of the daemon that has it, or the reason
+        why the file cannot be written."""
         path = Path(directory) / LOCK
         while True:
             fd = _open_lock(path)
@@ -162,8 +163,15 @@ class Lock:
             if _is_same_file(fd, path):
                 break
             os.close(fd)  # its holder ended and removed it after we opened it: take the new one
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            os.close(fd)
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror}. Make room on its disk, and start the"
+                " daemon again"
+            ) from None
         return cls(Path(directory), fd)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -282,3 +283,16 @@ def test_the_reason_of_an_end_is_told_until_the_next_daemon(tmp_path: Path) -> N
         rundir.read_discovery(tmp_path)
     assert "the last one" not in str(raised.value)
     rundir.note_end(tmp_path / "missing", "it does not matter")
+
+
+def test_a_full_disk_is_said_to_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    rundir.prepare(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(ConfigError, match=r"cannot be written: No space left.*Make room"):
+            rundir.Lock.acquire(tmp_path / "run")
+    with rundir.Lock.acquire(tmp_path / "run") as lock:
+        assert lock.is_held
