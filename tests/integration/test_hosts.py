@@ -315,7 +315,7 @@ def test_an_engine_that_repeats_and_loses_exchanges_changes_nothing(
     (hosts.directory / "unreliable").touch()
     path = tmp_path / "ran"
     path.touch()
-    futures = [client.submit(jobs.note, str(path), str(i)) for i in range(2000)]
+    futures = [client.submit(jobs.note, str(path), str(i), 0.002) for i in range(2000)]
     for future in futures:
         future.result(HANG_S)
     runs = Counter(line.split()[0] for line in path.read_text().splitlines())
