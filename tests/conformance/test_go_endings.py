@@ -9,7 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -260,9 +261,12 @@ def test_row_42_a_child_that_yields_or_was_woken_does_not_go_on() -> None:
                 if over:
                     seen.append("yields")
 
-        async def waits(what: Any) -> None:
+        begun = []
+
+        async def waits(what: Callable[[], Awaitable[object]]) -> None:
+            begun.append(what)
             try:
-                await what
+                await what()
             finally:
                 if over and sys.exc_info()[0] is not GeneratorExit:
                     seen.append("waits")
@@ -270,10 +274,11 @@ def test_row_42_a_child_that_yields_or_was_woken_does_not_go_on() -> None:
         spawn(task(ch))
         await asyncio.sleep(0)
         gmpd.go(yields)
-        gmpd.go(waits, ch.recv())
-        gmpd.go(waits, asyncio.sleep(0.01))
-        gmpd.go(waits, gmpd.sleep(0.01))
-        await asyncio.sleep(0)
+        gmpd.go(waits, ch.recv)
+        gmpd.go(waits, partial(asyncio.sleep, 0.01))
+        gmpd.go(waits, partial(gmpd.sleep, 0.01))
+        while len(begun) < 3:
+            await asyncio.sleep(0)
         over = True
 
     run(main())
