@@ -22,6 +22,7 @@ class DaskCluster:
     """``directory``: of its files. Each host has an address, directory and daemon of its own.
     ``ttl``: the scheduler gives up a worker that is silent for so long."""
 
+    engine = "dask"
     head = "127.0.0.1"
 
     def __init__(self, directory: Path, ttl: str = "10s") -> None:

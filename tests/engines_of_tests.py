@@ -26,8 +26,6 @@ HANG_S = 90.0
 class DaskHosts(DaskCluster):
     """As ``RayCluster``."""
 
-    engine = "dask"
-
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.url = f"dask://{self.address.removeprefix('tcp://')}"
@@ -51,7 +49,7 @@ Cluster: TypeAlias = DaskHosts | RayCluster
 
 
 @contextmanager
-def client_with(cluster: Cluster) -> Iterator[gmpd.Client]:
+def client_with(cluster: DaskCluster | RayCluster) -> Iterator[gmpd.Client]:
     """One P here, and the hosts of a cluster."""
     flags = {
         "daemon.procs": 1,

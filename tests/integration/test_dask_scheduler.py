@@ -9,18 +9,14 @@ from pathlib import Path
 import pytest
 
 import gmpd
-from gmpd.client.discovery import Target
-from gmpd.client.private import PrivateDaemon
-from gmpd.config import Config
 from gmpd.errors import WorkerLost
 from tests import jobs_hosts as jobs
-from tests.dask_cluster import ROOT, DaskCluster
-from tests.hosts_of_tests import begun_at, rows
+from tests.dask_cluster import DaskCluster
+from tests.engines_of_tests import HANG_S, await_hosts, client_with
+from tests.hosts_of_tests import begun_at
 from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
-
-HANG_S = 60.0
 
 
 @pytest.fixture
@@ -34,26 +30,8 @@ def cluster(short_tmp: Path) -> Iterator[DaskCluster]:
 
 @pytest.fixture
 def client(cluster: DaskCluster) -> Iterator[gmpd.Client]:
-    """One P here, two hosts with two cores each."""
-    flags = {
-        "daemon.procs": 1,
-        "daemon.log_level": "warning",
-        "cluster.engine": "dask",
-        "cluster.address": cluster.address,
-        "cluster.lease": "3s",
-    }
-    config = Config.load(flags=flags, env={}, files=())
-    private = PrivateDaemon(config, modules=[str(ROOT)])
-    with gmpd.Client(target=Target.of(private.endpoint, config)) as made:
+    with client_with(cluster) as made:
         yield made
-    private.close()
-
-
-def await_hosts(client: gmpd.Client, n: int) -> None:
-    def serving() -> bool:
-        return sum(row["state"] in ("idle", "running") for row in rows(client).values()) == n
-
-    wait_until(serving, f"{n} hosts serve", timeout=90)
 
 
 def test_a_scheduler_that_dies_under_load_costs_what_had_begun_and_hosts_come_back(

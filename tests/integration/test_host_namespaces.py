@@ -11,19 +11,14 @@ from pathlib import Path
 import pytest
 
 import gmpd
-from gmpd.client.discovery import Target
-from gmpd.client.private import PrivateDaemon
-from gmpd.config import Config
 from gmpd.errors import WorkerLost
 from tests import jobs_hosts as jobs
-from tests.dask_cluster import ROOT
+from tests.engines_of_tests import HANG_S, await_hosts, client_with
 from tests.host_namespaces import NamespacedCluster, NoNamespaces
-from tests.hosts_of_tests import begun_at, host_of, rows
+from tests.hosts_of_tests import begun_at, host_of
 from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
-
-HANG_S = 60.0
 
 
 @pytest.fixture
@@ -44,26 +39,8 @@ def cluster(short_tmp: Path) -> Iterator[NamespacedCluster]:
 
 @pytest.fixture
 def client(cluster: NamespacedCluster) -> Iterator[gmpd.Client]:
-    """One P here, two hosts with two cores each."""
-    flags = {
-        "daemon.procs": 1,
-        "daemon.log_level": "warning",
-        "cluster.engine": "dask",
-        "cluster.address": cluster.address,
-        "cluster.lease": "3s",
-    }
-    config = Config.load(flags=flags, env={}, files=())
-    private = PrivateDaemon(config, modules=[str(ROOT)])
-    with gmpd.Client(target=Target.of(private.endpoint, config)) as made:
+    with client_with(cluster) as made:
         yield made
-    private.close()
-
-
-def await_hosts(client: gmpd.Client, n: int) -> None:
-    def serving() -> bool:
-        return sum(row["state"] in ("idle", "running") for row in rows(client).values()) == n
-
-    wait_until(serving, f"{n} hosts serve", timeout=90)
 
 
 def test_a_wire_that_is_cut_and_joined_loses_and_repeats_nothing_unasked(
