@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     sys.path[0:0] = [str(HERE.parent)]
 
-from loadtests.scale_plot import COLOURS, GREY  # noqa: E402 - found from the line above
+from loadtests.scale_plot import COLOURS, GREY, dress  # noqa: E402 - found from the line above
 
 RESULTS, PICTURE = HERE / "results" / "feed.json", HERE / "results" / "feed.svg"
 KINDS = ("no-op", "1 ms", "10 ms", "tail")
@@ -54,13 +54,7 @@ def _panel(axes: Any, rows: list[dict[str, Any]], key: str) -> None:
     if key != "coordinator":
         axes.set_yscale("log")
     axes.set_xlabel("hosts")
-    axes.xaxis.label.set(color=GREY, fontsize=8)
-    axes.tick_params(which="both", colors=GREY, labelsize=7)
-    axes.grid(color=GREY, alpha=0.25, lw=0.5)
-    axes.patch.set_alpha(0.0)
-    for spine in axes.spines.values():
-        spine.set(color=GREY, linewidth=0.5)
-    axes.legend(fontsize=7, frameon=False, labelcolor=GREY)
+    dress(axes)
 
 
 if __name__ == "__main__":

@@ -63,16 +63,21 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.plot([row[x] for row in rows], ys, "o-", ms=3, lw=1.4, color=colour, label=name)
         axes.set(xscale="log", yscale="log", xlabel=what)
         axes.set_title(title, fontsize=9, color=GREY)
-        axes.xaxis.label.set(color=GREY, fontsize=8)
-        axes.tick_params(which="both", colors=GREY, labelsize=7)
-        axes.grid(color=GREY, alpha=0.25, lw=0.5)
-        axes.patch.set_alpha(0.0)
-        for spine in axes.spines.values():
-            spine.set(color=GREY, linewidth=0.5)
-        axes.legend(fontsize=7, frameon=False, labelcolor=GREY)
+        dress(axes)
     figure.tight_layout()
     figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
+
+
+def dress(axes: Any) -> None:
+    """Give a panel with lines the look of all: grey, thin, without a background."""
+    axes.xaxis.label.set(color=GREY, fontsize=8)
+    axes.tick_params(which="both", colors=GREY, labelsize=7)
+    axes.grid(color=GREY, alpha=0.25, lw=0.5)
+    axes.patch.set_alpha(0.0)
+    for spine in axes.spines.values():
+        spine.set(color=GREY, linewidth=0.5)
+    axes.legend(fontsize=7, frameon=False, labelcolor=GREY)
 
 
 if __name__ == "__main__":
