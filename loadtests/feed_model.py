@@ -396,7 +396,7 @@ class World:
         self._run_until(warm)
 
     def later(self, act: Callable[[], None], us: float | None = None) -> Callable[[], None]:
-        """A call that has it happen after so long."""
+        """Return a function that schedules ``act`` after ``us`` microseconds; None: after a hop."""
         after = int((self.costs.hop if us is None else us) * 1000)
         return lambda: self.clock.at(self.clock.now + after, act)
 
