@@ -44,7 +44,7 @@ _W3C = ("traceparent", "tracestate")
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?"
 )
-#: The trace that this whole program is a part of, if it is one that makes no spans itself.
+#: The trace of the environment, for commands: they make no spans themselves.
 _around: dict[str, str] = {}
 
 _is_warned = False
@@ -98,8 +98,9 @@ def given(carrier: Mapping[str, str]) -> bytes:
 
 
 def around(environment: Mapping[str, str]) -> None:
-    """Have all jobs of this program belong to the trace that the environment names, as commands of
-    a traced script do: ``TRACEPARENT``, ``TRACESTATE``."""
+    """Have the jobs that a command submits belong to the trace that the environment names, as
+    commands of a traced script do: ``TRACEPARENT``, ``TRACESTATE``. Not those of ``Client.submit``
+    without options: its way is too short for one more look."""
     _around.clear()
     _around.update((name, environment.get(name.upper(), "")) for name in _W3C)
 
