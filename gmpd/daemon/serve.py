@@ -374,6 +374,7 @@ def _serve_private(
             coordinator.stop("its client ended")
 
         def lease_over() -> None:
+            coordinator.clients.awaits_starter = False
             coordinator.stop("its owner did not renew its lease")
             coordinator.pool.kill_all()
 
