@@ -3,6 +3,8 @@
 The ring has a record for each job and step. Where there are more than fit, those that are shorter
 than a row's share of the time are merged, by function; what is longer keeps a row of its own. A
 batch of equal short jobs is merged as a whole, so 50,000 jobs a second cost a few milliseconds.
+Jobs that lost P are merged one by one, with P and without it: else a burst of jobs that block would
+look like work of P.
 
 The window is a time of *recording*: a job counts when it was reported, an event when it happened.
 Windows that adjoin have each exactly once, whatever it is that runs meanwhile.
@@ -23,9 +25,13 @@ from gmpd.runtime.ring import STEP, TRAIT_NAMES, WAKE, WIDTH, Event, Kind, Ring
 EVENTS_READ: Final = 16_384
 #: Rows of one time span; further functions are shown as one.
 FUNCTIONS_OF_SPAN: Final = 6
-#: Sleeps and moves that are told, the newest.
+#: Sleeps that are told, and moves of jobs without a row of their own: the newest.
 IDLE_MAX: Final = 500
-MOVES_MAX: Final = 500
+MARKS_MAX: Final = 500
+#: Moves of jobs that have a row, or none yet: more than a P has Ms.
+MOVES_MAX: Final = 4096
+#: A job may be reported this long after its end: its moves are looked for in the time before.
+LATE_NS: Final = 100_000_000
 #: Sleeps that are shorter are not told one by one.
 IDLE_NS: Final = 1_000_000
 #: Batches of fewer jobs are read job by job: that says more, and costs no more.
@@ -33,8 +39,9 @@ BATCH: Final = 5
 #: The number of several functions together.
 SEVERAL: Final = -1
 
-#: A number, not a member of an enum: it is compared with every event.
+#: Numbers, not members of an enum: they are compared with every event.
 FAILED: Final = int(Kind.FAILED)
+HANDOFF: Final = int(Kind.HANDOFF)
 
 
 class What(IntEnum):
@@ -51,7 +58,7 @@ class What(IntEnum):
 
 
 #: Numbers, not members of an enum: to hash one of those is slow.
-_RAN, _STEP, _ASYNC = int(What.RAN), int(What.STEP), int(What.ASYNC)
+_RAN, _STEP, _ASYNC, _BESIDE = map(int, What)
 
 
 class Row(NamedTuple):
@@ -69,7 +76,7 @@ class Row(NamedTuple):
 
 class Move(NamedTuple):
     """P left the M of a plain job that began at ``began``; ``why`` is the reason. Without one the
-    job has P again."""
+    job has P again. ``token`` is 0 of a job that ended and has no row of its own."""
 
     at: int
     token: int
@@ -111,11 +118,12 @@ def read(
     """The window ``since`` to ``until`` in about ``rows_max`` rows. ``function_of``: of jobs that
     have not ended, by token."""
     out = Timeline(since, until)
-    events = _Events(out, ring.events_since(since, EVENTS_READ))
+    share_ns = (until - since) // rows_max
+    events = _Events(out, ring.events_since(since - share_ns - LATE_NS, EVENTS_READ))
     batches = ring.jobs_since(since)
     out.jobs = sum(len(batch) // WIDTH for at, batch in batches if at <= until)
     many = out.jobs + len(events.steps) > rows_max
-    rows = _Rows((until - since) // rows_max if many else 0, {token for token, *_ in events.steps})
+    rows = _Rows(share_ns if many else 0, {token for token, *_ in events.steps}, events)
     for at, batch in batches:
         rows.batch(batch, told=at <= until)
     rows.steps(events.steps, function_of)
@@ -147,6 +155,14 @@ def _choose(out: Timeline, rows: _Rows, rows_max: int) -> None:
     out.rows = found
     kept = {row.token for row in found}
     out.failed = {token: outcome for token, outcome in out.failed.items() if token in kept}
+    _choose_moves(out, rows.moved_ended - kept)
+
+
+def _choose_moves(out: Timeline, over: set[int]) -> None:
+    """Moves of jobs that are ``over``, without a row of their own, only mark their times."""
+    needed = [move for move in out.moves if move.token not in over]
+    marks = [move._replace(token=0) for move in out.moves if move.token in over]
+    out.moves = sorted([*needed[-MOVES_MAX:], *marks[-MARKS_MAX:]], key=lambda move: move.at)
 
 
 class _Events:
@@ -155,6 +171,10 @@ class _Events:
     def __init__(self, out: Timeline, events: Iterable[Event]) -> None:
         #: Token, began, ended.
         self.steps: list[tuple[int, int, int]] = []
+        #: By token, of jobs that lost P: the moves; and those that have lost it before the window,
+        #: of which the reader was told then.
+        self.moves: dict[int, list[Move]] = {}
+        self.moved_before: set[int] = set()
         self._out = out
         since, until = out.since, out.until
         for event in events:
@@ -167,9 +187,14 @@ class _Events:
                     self.steps.append((token, first, second))
             elif kind == FAILED:  # its time is the job's, which is told later
                 out.failed[token] = what >> 8
-            elif kind != WAKE and since < (max(second, first)) <= until:
-                self._add(*event)
-        del out.idle[:-IDLE_MAX], out.moves[:-MOVES_MAX]
+            elif kind != WAKE and (at := max(second, first)) <= until:
+                if at > since:
+                    self._add(*event)
+                elif kind == HANDOFF:
+                    self.moved_before.add(token)
+        del out.idle[:-IDLE_MAX]
+        for move in out.moves:
+            self.moves.setdefault(move.token, []).append(move)
 
     def _add(self, what: int, first: int, second: int, token: int) -> None:
         kind = what & 0xFF
@@ -177,7 +202,7 @@ class _Events:
             self._out.idle_ns += second - first
             if second - first >= IDLE_NS:
                 self._out.idle.append((first, second))
-        elif kind == Kind.HANDOFF:
+        elif kind == HANDOFF:
             self._out.moves.append(Move(second, token, TRAIT_NAMES[what >> 32 & 0xFF], first))
         elif kind == Kind.BACK:
             self._out.moves.append(Move(first, token, "", 0))
@@ -201,17 +226,22 @@ class _Span:
             )
         if rest := [each for _, each in parts[most:]]:
             jobs, busy_us = sum(each[0] for each in rest), sum(each[1] for each in rest)
-            yield Row(_RAN, self.began, self.ended, SEVERAL, jobs, busy_us, 0)
+            what = _BESIDE if _BESIDE in {each[0] for each, _ in parts} else _RAN
+            yield Row(what, self.began, self.ended, SEVERAL, jobs, busy_us, 0)
 
 
 class _Rows:
     """Collects rows. Jobs and steps of less than ``least_ns`` are merged. ``stepped``: tokens of
     async jobs that have steps in the window."""
 
-    def __init__(self, least_ns: int, stepped: set[int]) -> None:
+    def __init__(self, least_ns: int, stepped: set[int], events: _Events) -> None:
         self.own: list[Row] = []
+        #: Jobs that ended and had lost P.
+        self.moved_ended: set[int] = set()
         self._least_ns = least_ns
         self._stepped = stepped
+        self._moves, self._moved_before = events.moves, events.moved_before
+        self._moved = self._moves.keys() | self._moved_before
         self._spans: dict[int, _Span] = {}
         #: Functions of ended async jobs, by token.
         self._functions: dict[int, int] = {}
@@ -224,7 +254,9 @@ class _Rows:
             self._functions.update(zip(tokens, functions, strict=True))
         if not told:
             return
-        if n >= BATCH and max(ran_us) * 1000 < self._least_ns:
+        moved = self._moved.intersection(tokens)
+        self.moved_ended |= moved
+        if n >= BATCH and max(ran_us) * 1000 < self._least_ns and not moved:
             if functions.count(functions[0]) == n:
                 self._same(tokens, began, ran_us, functions[0])
                 return
@@ -254,14 +286,24 @@ class _Rows:
     def _job(self, token: int, began: int, ended: int, ran_us: int, number: int) -> None:
         is_short = ended - began < self._least_ns
         if number >= 0:
-            if is_short:
-                self._merge(_RAN, began, ended, number, 1, ran_us, token)
-            else:
+            if not is_short or token in self._moved_before:  # its reader knows where it ran
                 self.own.append(Row(_RAN, began, ended, number, 1, ran_us, token))
+            elif token in self._moves:
+                self._moved_job(token, began, ended, number)
+            else:
+                self._merge(_RAN, began, ended, number, 1, ran_us, token)
         elif not is_short:
             self.own.append(Row(_ASYNC, began, ended, ~number, 1, 0, token))
         elif token not in self._stepped:
             self._merge(_ASYNC, began, ended, ~number, 1, 0, token)
+
+    def _moved_job(self, token: int, began: int, ended: int, number: int) -> None:
+        """A short plain job that lost P."""
+        at, what = began, _RAN
+        for move in self._moves[token]:
+            self._merge(what, at, move.at, number, 1, (move.at - at) // 1000, 0)
+            at, what = move.at, _BESIDE if move.why else _RAN
+        self._merge(what, at, ended, number, 1, max(0, ended - at) // 1000, 0)
 
     def steps(
         self, steps: Iterable[tuple[int, int, int]], function_of: Callable[[int], int | None]
@@ -301,7 +343,9 @@ class _Rows:
     def _merge(
         self, what: int, began: int, ended: int, function: int, jobs: int, us: int, token: int
     ) -> None:
-        span = self._span(began // self._least_ns, began, ended)
+        key = began // self._least_ns
+        # Work beside P has spans of its own: a span is drawn in one lane.
+        span = self._span(~key if what == _BESIDE else key, began, ended)
         part = span.parts.get((what, function))
         if part is None:
             span.parts[what, function] = [jobs, us, token]

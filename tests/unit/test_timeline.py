@@ -139,6 +139,45 @@ def test_moves_sleeps_and_failures_are_told(add: Callable[..., None]) -> None:
     assert (later.rows, later.moves, later.idle) == ([], [], [])
 
 
+def lose_p(ring: Ring, began: int, at: int, token: int) -> None:
+    """A job that is known to block has lost P."""
+    ring.add((Kind.HANDOFF | (5 | 1 << 24) << 8, began, at, token))
+
+
+def test_short_jobs_that_block_are_merged_beside_p(add: Callable[..., None]) -> None:
+    ring = Ring()
+    for n in range(1, 101):
+        lose_p(ring, n * 50_000, n * 50_000 + 10_000, n)
+    add(ring, 20 * MS, *[(n, n * 50_000, 9000, 3) for n in range(1, 101)])
+    told = read(ring, 0, 100 * MS, 10)
+    by_kind = {row.what: (row.jobs, row.busy_us, row.token) for row in told.rows}
+    assert by_kind == {What.RAN: (100, 100 * 10, 0), What.BESIDE: (100, 100 * 8990, 0)}
+    assert told.jobs == 100
+    assert {(move.token, move.why) for move in told.moves} == {(0, "blocked")}, "only marks"
+
+
+def test_a_short_job_that_lost_p_in_the_window_before_has_a_row(add: Callable[..., None]) -> None:
+    ring = Ring()
+    lose_p(ring, 97 * MS, 98 * MS, 1)
+    add(ring, 104 * MS, (1, 97 * MS, 6000, 3), *[(n, 100 * MS, 5, 3) for n in range(2, 50)])
+    assert [move.token for move in read(ring, 0, 100 * MS, 10).moves] == [1], "it is needed later"
+    told = read(ring, 100 * MS, 200 * MS, 10)
+    assert Row(What.RAN, 97 * MS, 103 * MS, 3, 1, 6000, 1) in told.rows
+    assert told.moves == []
+
+
+def test_jobs_with_a_row_are_told_with_their_moves_however_many(add: Callable[..., None]) -> None:
+    ring = Ring()
+    for n in range(1, 1001):
+        lose_p(ring, n, n + 1, n)
+    add(ring, 90 * MS, *[(n, n, 50_000 + n, 2) for n in range(1, 1001)])
+    told = read(ring, 0, 100 * MS, 300)
+    rows = {row.token for row in told.rows}
+    assert (len(rows), told.left_out) == (600, 400)
+    assert {move.token for move in told.moves} == rows | {0}
+    assert len(told.moves) == 1000
+
+
 def test_of_long_jobs_that_overlap_the_longest_are_kept(add: Callable[..., None]) -> None:
     ring = Ring()
     add(ring, 90 * MS, *[(n, 0, 50_000 + n, ~2) for n in range(100)])
