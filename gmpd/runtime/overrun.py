@@ -70,8 +70,7 @@ class Overruns:
             if lasting.step != step:
                 self._lasting = None
             elif self._is_long(lasting) and self._step() == step:
-                self._lasting = None
-                self._name(lasting.m)
+                self._lasting = self._judge(lasting)
         return step
 
     def _step(self) -> object:
@@ -86,8 +85,10 @@ class Overruns:
             return  # between two steps
         p.stats.overruns += 1
         if not _is_own(current):
-            now, cpu_ns, waited_ns = time.monotonic_ns(), m.cpu_ns(), m.queued()[0]
-            self._lasting = Lasting(self._step(), m, now, cpu_ns, waited_ns)
+            self._lasting = self._begin(m)
+
+    def _begin(self, m: M) -> Lasting:
+        return Lasting(self._step(), m, time.monotonic_ns(), m.cpu_ns(), m.queued()[0])
 
     def _is_long(self, lasting: Lasting) -> bool:
         """Whether it has computed, or been blocked, long enough to be worth a warning."""
@@ -103,14 +104,21 @@ class Overruns:
         waited_ns, runnable = m.queued()
         return is_blocked(cpu_ns, waited_ns - lasting.waited_ns, wall_ns, runnable=runnable)
 
-    def _name(self, m: M) -> None:
-        """In the log, if it is a user's doing and is not there yet."""
-        p = self._p
-        current = running(p)
-        frame = frame_of(m)
-        if current is None or not _is_in_step(frame) or not _is_users(frame):
-            return
-        place = innermost(frame)
+    def _judge(self, lasting: Lasting) -> Lasting | None:
+        """It has lasted long: name it, if it is a user's doing, and be done with it. Else what to
+        look at again: the same, if this look saw no step; from now on, if it saw an import or
+        gmpd's own work, since the time until now may be theirs.
+        """
+        current, frame = running(self._p), frame_of(lasting.m)
+        if current is None or not _is_in_step(frame):
+            return lasting
+        if not _is_users(frame):
+            return self._begin(lasting.m)
+        self._name(current, innermost(frame))
+        return None
+
+    def _name(self, current: Any, place: str) -> None:
+        """In the log, if it is not there yet."""
         if place in self._named:
             return
         if len(self._named) < LEARNED_MAX:
@@ -119,7 +127,7 @@ class Overruns:
             "%s holds P for more than %d ms at %s: nothing else runs on it meanwhile. "
             "Await more often, or make it a plain function",
             in_words(current),
-            p.loop.slow_callback_duration * 1e3,
+            self._p.loop.slow_callback_duration * 1e3,
             place,
         )
 
