@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from gmpd.errors import ConfigError
+from gmpd.private_dir import make_private
 
 #: The first word of a client's line, by which programs that look for leaked secrets know it.
 MARK = "gmpd-key-1"
@@ -147,7 +148,7 @@ class KeyDirectory:
         """Make the directory, with the daemon's own secret key."""
         for directory in (self.path, self._clients):
             try:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(directory)
             except OSError as error:
                 raise ConfigError(
                     f"{directory} cannot be made: {error.strerror}; set tcp.keys"

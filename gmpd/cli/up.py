@@ -19,6 +19,7 @@ from gmpd.cli.serve import network_flags
 from gmpd.config import Config
 from gmpd.cpus import check_procs
 from gmpd.errors import ConfigError, DaemonUnreachable
+from gmpd.private_dir import make_private
 from gmpd.status import read
 
 #: Seconds between two looks for the new daemon: starting one takes about half a second.
@@ -113,7 +114,7 @@ def _already(app: App, config: Config, pid: int) -> Exit | None:
 def _log_file(config: Config) -> Path:
     path = Path(config.daemon.state_dir)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path)
     except OSError as error:
         raise ConfigError(
             f"the state directory {path} cannot be made: {error.strerror}; set daemon.state_dir"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gmpd.daemon.sqlite_schema import SCHEMA
 from gmpd.daemon.store import StoreRefusedError
+from gmpd.private_dir import make_private
 
 #: "gmpd" as a big-endian number, in the header of each of its databases.
 APPLICATION_ID = 0x676D7064
@@ -39,7 +40,7 @@ def check_place(directory: Path) -> None:
             f" has {sqlite3.sqlite_version}: use another build of Python"
         )
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
         info = directory.lstat()
     except OSError as error:
         raise unusable(directory, error) from error

@@ -16,6 +16,7 @@ import msgspec
 
 from gmpd.config import Config
 from gmpd.errors import ConfigError
+from gmpd.private_dir import make_private
 from gmpd.sched.records import PRecord
 
 log = logging.getLogger("gmpd.coordinator")
@@ -81,7 +82,7 @@ class TraceDumps:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         path = self._directory / f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09}.gmpdtrace"
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._directory)
             partial = path.with_suffix(".part")
             partial.write_bytes(msgspec.msgpack.encode({"mark": MARK, "why": why, **reply}))
             partial.rename(path)

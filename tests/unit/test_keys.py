@@ -103,6 +103,16 @@ def test_all_files_are_their_owners_alone(directory: KeyDirectory) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+def test_missing_parents_of_the_directory_are_their_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        KeyDirectory(tmp_path / "share" / "gmpd" / "keys").create(SECRET)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "share").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 def _opened(path: Path) -> None:
     path.chmod(path.stat().st_mode | 0o044)
 
