@@ -187,8 +187,9 @@ class LeaseEvents:
         for token in tokens:
             job = record.fresh.pop(token, None)
             if job is None:
-                # That it was claimed may have shown before its worker could say so.
-                if token not in record.started and token not in record.overrunning:
+                # That it was claimed, or its outcome, may have shown before its worker's word came.
+                late = token in record.overrunning or token in record.collected
+                if token not in record.started and not late:
                     self._counters.dropped["unknown_token"] += 1
                 elif gates.passes and (job := record.started.get(token)) is not None:
                     gates.started(job, now)

@@ -295,6 +295,20 @@ def test_what_it_stored_and_could_not_send_is_used_once(silence: Silence) -> Non
     assert silence.desk.sched.counters.dropped == {"unknown_token": 1}
 
 
+def test_a_beginning_that_is_told_after_its_outcome_was_recovered_is_no_news(
+    silence: Silence,
+) -> None:
+    """It was on its way while the coordinator read the outcome in shared memory."""
+    silence.look()
+    token = silence.tokens[0]
+    silence.desk.recovered(silence.one, Finished([token], [b"a"], [10], [10], None, None))
+    silence.desk.start(silence.one, [token])
+    silence.desk.finish(silence.one, [token], payload=b"late")
+    assert not silence.desk.sched.counters.dropped
+    silence.desk.start(silence.one, [token])
+    assert silence.desk.sched.counters.dropped == {"unknown_token": 1}
+
+
 def test_without_an_idle_thief_the_jobs_stay(silence: Silence) -> None:
     other = silence.desk.submit(silence.client, 1, "m:other")
     silence.desk.take()
