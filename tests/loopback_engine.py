@@ -26,6 +26,7 @@ class LoopbackEngine:
     """A connection for each exchange."""
 
     frame_bytes = 200_000
+    forks = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._directory = Path(settings["address"])
@@ -81,6 +82,12 @@ class LoopbackEngine:
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class FreshEngine(LoopbackEngine):
+    """One whose processes are fresh interpreters."""
+
+    forks = False
 
 
 def is_cut(directory: Path, host: str) -> bool:

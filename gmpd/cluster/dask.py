@@ -42,6 +42,7 @@ class DaskEngine:
     """One client of a scheduler, on a loop of its own. Raises ClusterError when none answers."""
 
     frame_bytes = 64 << 20
+    forks = True
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._timeout_s: float = settings["timeout_s"]

@@ -38,7 +38,9 @@ class Engine(Protocol):
     """A connection to the machines. ``settings``: ``address``, ``scheduler_file`` and
     ``timeout_s``, as configured.
 
-    To be called by one thread at a time; only ``hosts`` waits, for ``timeout_s`` at most.
+    To be called by one thread at a time; only ``hosts`` waits, for ``timeout_s`` at most. An engine
+    whose class has ``forks = True`` may be used in the fork of a process that has imported it: the
+    import starts no thread and opens nothing.
     """
 
     #: The largest arguments of one job that it carries.
@@ -61,10 +63,18 @@ class ClusterError(ConfigError):
 
 def open_engine(name: str, settings: Mapping[str, Any]) -> Engine:
     """Connect. Raises ClusterError saying what to do."""
+    engine: Engine = engine_class(name)(settings)
+    return engine
+
+
+def engine_class(name: str) -> Callable[[Mapping[str, Any]], Engine]:
+    """The class of the engine of this name, imported. Raises ClusterError saying what
+    to do."""
     where, extra = KNOWN.get(name, (name, ""))
     module, _, attribute = where.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        made: Callable[[Mapping[str, Any]], Engine]
+        made = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if extra and not str(error.name).startswith("gmpd"):
             raise ClusterError(
@@ -74,8 +84,7 @@ def open_engine(name: str, settings: Mapping[str, Any]) -> Engine:
         raise ClusterError(_unknown(name)) from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ClusterError(_unknown(name)) from error
-    engine: Engine = factory(settings)
-    return engine
+    return made
 
 
 def _unknown(name: str) -> str:

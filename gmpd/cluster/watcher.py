@@ -1,6 +1,6 @@
-"""``python -m gmpd.cluster.watcher``: tells the daemon which hosts the engine has.
+"""The watcher: tells the daemon which hosts the engine has.
 
-A line of JSON on standard output whenever that changes: ``{"hosts": [[name, cores, leaves],
+A line of JSON whenever that changes: ``{"hosts": [[name, cores, leaves],
 ...]}``, or ``{"problem": "..."}`` while the engine cannot be reached. It ends with the daemon.
 """
 
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgpack
-
-from gmpd import inherited
 from gmpd.cluster.port import ClusterError, Engine, open_engine
-from gmpd.daemon import process
 from gmpd.timeouts import wait_s
 
 #: The engine is asked this often (seconds): a host that joins is to get work within a second.
@@ -31,7 +27,7 @@ MISSED_MAX = 3
 class Watcher:
     """``say`` gets each change."""
 
-    def __init__(self, settings: dict[str, Any], say: Any) -> None:
+    def __init__(self, settings: Mapping[str, Any], say: Any) -> None:
         self._settings = settings
         self._say = say
         self._engine: Engine | None = None
@@ -70,20 +66,10 @@ class Watcher:
             self._say(json.dumps(news))
 
 
-def main() -> None:
-    """Until the daemon ends."""
-    inherited.settle()
-    settings = msgpack.unpackb(
-        sys.stdin.buffer.read(), use_list=False, unicode_errors="surrogateescape"
-    )
-    process.end_with_parent(settings["parent"])
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries of engines print, too
-    watcher = Watcher(settings, lambda line: print(line, file=out, flush=True))
+def watch(settings: Mapping[str, Any], out: int) -> None:
+    """Until the daemon ends. ``out``: where the lines go."""
+    lines = os.fdopen(out, "w", encoding="utf-8")
+    watcher = Watcher(settings, lambda line: print(line, file=lines, flush=True))
     with suppress(BrokenPipeError):  # the daemon has ended just now
         while True:
             time.sleep(wait_s(watcher.look()))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,7 +15,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from gmpd import interpreter
 from gmpd.compiled import VARIABLE
@@ -25,11 +25,42 @@ WORKER = "gmpd.daemon.worker"
 _SETTINGS = ("GMPD_", "NOTIFY_", "WATCHDOG_")
 
 
+class Forked:
+    """A child of this process that another one has forked for it (``template``), as Popen shows
+    its own. ``pid`` is 0 until it is known."""
+
+    def __init__(self, stdin: IO[bytes]) -> None:
+        self.pid = 0
+        self.stdin: IO[bytes] | None = stdin
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit status once it has ended."""
+        return self._collect(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """As Popen's."""
+        return self._collect(0)
+
+    def _collect(self, options: int) -> int | None:
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, options)
+            except ChildProcessError:  # another wait took its status
+                pid, status = self.pid, 0
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+Process: TypeAlias = subprocess.Popen[bytes] | Forked
+
+
 class Started(NamedTuple):
     """A process that waits for its settings, and the memory that it will share with the
     coordinator: still empty, and inherited by the process under the same number."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     memory: int
 
 
@@ -46,7 +77,7 @@ def start(program: str, name: str, options: Sequence[str], stdout: int | None) -
             stdin=subprocess.PIPE,
             stdout=2 if stdout is None else stdout,
             pass_fds=(memory,),
-            env=_environment(),
+            env=environment(),
             process_group=0,
         )
     except BaseException:
@@ -55,7 +86,8 @@ def start(program: str, name: str, options: Sequence[str], stdout: int | None) -
     return Started(process, memory)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """The environment for a process of the daemon, without the daemon's own settings."""
     return {k: v for k, v in os.environ.items() if k == VARIABLE or not k.startswith(_SETTINGS)}
 
 
@@ -80,22 +112,23 @@ class EarlyWorkers:
         """The worker of a P, once; None if there is none, or it has ended."""
         started = self._started.pop(p, None)
         if started is not None and started.process.poll() is not None:
-            _drop(started)
+            drop(started)
             return None
         return started
 
     def dismiss(self, first: int = 0) -> None:
         """End those that were not taken, of this P and higher ones."""
         for p in [p for p in self._started if p >= first]:
-            _drop(self._started.pop(p))
+            drop(self._started.pop(p))
 
 
-def _drop(started: Started) -> None:
+def drop(started: Started) -> None:
+    """It is not needed."""
     os.close(started.memory)
     end(started.process)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """End a worker that has no settings yet, and wait for its end."""
     assert process.stdin is not None
     process.stdin.close()

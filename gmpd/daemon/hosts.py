@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-import msgpack
-
-from gmpd import interpreter
 from gmpd.config import Config
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.early import Started, drop, name_of
 from gmpd.daemon.supervisor import HostSpec, WorkerProcess
+from gmpd.daemon.template import Template
 from gmpd.errors import ConfigError
 from gmpd.sched import events
 from gmpd.sched.events import Exit
@@ -44,7 +43,7 @@ LOST_SHOWN = 16
 class Bridges(Protocol):
     """``pool``: the processes."""
 
-    def start_bridge(self, p: int, host: HostSpec) -> str: ...
+    def start_bridge(self, p: int, host: HostSpec, forked: Started | None = None) -> str: ...
     def end_bridge(self, worker: WorkerProcess) -> None: ...
 
 
@@ -55,6 +54,8 @@ class HostRow:
     name: str
     cores: int
     p: int | None = None
+    #: A fork of the template was asked for, to be its bridge.
+    is_asked: bool = False
     #: Whether the engine has it, and it takes work.
     is_there: bool = True
     leaves: bool = False
@@ -103,7 +104,8 @@ class Hosts:
         self._watch = watch
         self._unwatch = unwatch
         self._deadline = deadlines.new(self._due)
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._deadlines = deadlines
+        self._watcher: Template | None = None
         self._watcher_at_ns: int | None = None
         self._line = b""
         self._next_p = HOSTS_FROM
@@ -150,13 +152,9 @@ class Hosts:
     def stop(self) -> None:
         """Look for no hosts."""
         self._watcher_at_ns = None
-        if self._watcher is not None:
-            assert self._watcher.stdout is not None
-            self._unwatch(self._watcher.stdout.fileno())
-            self._watcher.kill()
-            self._watcher.wait()
-            self._watcher.stdout.close()
-            self._watcher = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
 
     def engine_settings(self) -> dict[str, Any]:
         """The settings of the engine in a watcher or a bridge."""
@@ -174,29 +172,11 @@ class Hosts:
             "engine_settings": self.engine_settings(),
             "parent": os.getpid(),
         }
-        self._watcher = watcher = subprocess.Popen(
-            interpreter.command("gmpd.cluster.watcher"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=interpreter.environment(),
-            process_group=0,
-        )
-        assert watcher.stdin is not None
-        assert watcher.stdout is not None
-        try:
-            watcher.stdin.write(msgpack.packb(settings, unicode_errors="surrogateescape"))
-            watcher.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended: the end of its output says so
         self._line = b""
-        os.set_blocking(watcher.stdout.fileno(), False)
-        self._watch(watcher.stdout.fileno(), self._read)
+        self._watcher = Template(settings, self._heard, self._watch, self._unwatch, self._deadlines)
 
-    def _read(self) -> None:
+    def _heard(self, data: bytes) -> None:
         """The watcher has said something, or has ended."""
-        assert self._watcher is not None
-        assert self._watcher.stdout is not None
-        data = os.read(self._watcher.stdout.fileno(), 1 << 16)
         if not data:
             self.stop()
             self.problem = self.problem or "the process that asks the engine has ended"
@@ -253,24 +233,45 @@ class Hosts:
                 self.problem = f"the system refused a process that asks the engine: {error}"
                 self._watcher_at_ns = now + int(WATCHER_S * 1e9)
         self._forget_lost(now)
-        for row in self.rows.values():
-            if row.is_there and not row.leaves and row.p is None and row.again_ns <= now:
-                self._start_bridge(row, now)
+        for row in list(self.rows.values()):
+            if row.is_there and not row.leaves and self._is_free(row) and row.again_ns <= now:
+                self._start_bridge(row)
         waits = [
             row.again_ns if row.is_there else row.forget_after_ns()
             for row in self.rows.values()
-            if row.p is None and not (row.is_there and row.leaves)
+            if self._is_free(row) and not (row.is_there and row.leaves)
         ]
         if self.engine and self._watcher is None and self._watcher_at_ns is not None:
             waits.append(self._watcher_at_ns)
         self._deadline.set(max(now + 1, min(waits)) if waits else None)
 
-    def _start_bridge(self, row: HostRow, now: int) -> None:
-        p = self._number()
+    def _is_free(self, row: HostRow) -> bool:
+        """Whether it has no bridge, and none is about to come."""
+        return row.p is None and not row.is_asked
+
+    def _start_bridge(self, row: HostRow) -> None:
+        """At once where it can be forked, which takes the template a moment."""
+        if self._watcher is not None and self._watcher.forks:
+            row.is_asked = True
+            self._watcher.fork(name_of(self._next_p), partial(self._begin_bridge, row))
+        else:
+            self._begin_bridge(row, None)
+
+    def _begin_bridge(self, row: HostRow, forked: Started | None) -> None:
+        """``forked``: a process that waits to be it; None: a fresh one is started."""
+        row.is_asked = False
+        is_wanted = self.engine and self.rows.get(row.name) is row and not row.leaves
+        if not (is_wanted and row.is_there):
+            if forked is not None:
+                drop(forked)
+            self._deadline.now()
+            return
+        p, now = self._number(), time.monotonic_ns()
         settings = self.engine_settings()
         spec = HostSpec(row.name, row.cores, self.engine, settings, self._config.cluster.lease)
-        if why := self._pool.start_bridge(p, spec):
+        if why := self._pool.start_bridge(p, spec, forked):
             row.problem, row.again_ns = why, now + int(REFUSED_S * 1e9)
+            self._deadline.now()
         else:
             row.p, row.served = p, False
 

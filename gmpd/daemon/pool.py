@@ -15,6 +15,7 @@ from gmpd.codec import error_summary
 from gmpd.config import Config
 from gmpd.cpus import starts_at_once
 from gmpd.daemon.deadlines import Deadlines
+from gmpd.daemon.early import Started, drop
 from gmpd.daemon.lastwords import NO_JOB, crashed_thread
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.recycling import Recycling
@@ -214,12 +215,15 @@ class WorkerPool:
         self._starting.add(worker)
         self._started(worker)
 
-    def start_bridge(self, p: int, host: HostSpec) -> str:
-        """Start the bridge to a host. Gives the reason why not."""
+    def start_bridge(self, p: int, host: HostSpec, forked: Started | None = None) -> str:
+        """Start the bridge to a host. Gives the reason why not. ``forked``: a process that waits
+        to be it."""
         if self._stopping or (why := self.obstacle()):
+            if forked is not None:
+                drop(forked)
             return why if not self._stopping else "the daemon stops"
         try:
-            worker = self.supervisor.spawn_bridge(p, host)
+            worker = self.supervisor.spawn_bridge(p, host, forked)
         except OSError as error:
             return f"the system refused a new process: {error}"
         worker.start_by_ns += int(self._config.daemon.start_timeout * 1e9)  # for two processes

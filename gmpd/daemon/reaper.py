@@ -23,6 +23,7 @@ log = logging.getLogger("gmpd.coordinator")
 #: A process group: begun (positive) or ended.
 _WORD = struct.Struct("=q")
 _PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
 _NAME = b"gmpd-reaper"
 
 
@@ -79,6 +80,11 @@ class Reaper:
             except ChildProcessError:
                 pass
             self.pid = 0
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Whether a process below this one that its parent leaves becomes this one's child."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def _watch(end: int) -> NoReturn:

@@ -10,7 +10,6 @@ import os
 import secrets
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -21,7 +20,16 @@ import msgpack
 
 from gmpd.config import Config
 from gmpd.cpus import core_of
-from gmpd.daemon.early import WORKER, EarlyWorkers, Started, end, kill_group, name_of, start
+from gmpd.daemon.early import (
+    WORKER,
+    EarlyWorkers,
+    Process,
+    Started,
+    end,
+    kill_group,
+    name_of,
+    start,
+)
 from gmpd.daemon.frozen import Stillness
 from gmpd.daemon.loop_watch import LoopWatch
 from gmpd.daemon.reaper import Reaper
@@ -57,7 +65,7 @@ class WorkerProcess:
 
     p: int
     epoch: int
-    process: subprocess.Popen[bytes]
+    process: Process
     pidfd: int
     shm: WorkerShm
     secret: bytes
@@ -212,16 +220,22 @@ class Supervisor:
         """
         return self._start(p, 1, None)
 
-    def spawn_bridge(self, p: int, host: HostSpec) -> WorkerProcess:
-        """Start the bridge to a host, which is P ``p``. Raises OSError as ``spawn`` does."""
+    def spawn_bridge(self, p: int, host: HostSpec, forked: Started | None = None) -> WorkerProcess:
+        """Start the bridge to a host, which is P ``p``. ``forked``: a process that waits to be it.
+        Raises OSError as ``spawn`` does."""
         epoch = self._epochs[p] = self._epochs.get(p, 0) + 1
-        return self._start(p, epoch, None, host)
+        return self._start(p, epoch, None, host, forked)
 
     def _start(
-        self, p: int, epoch: int, core: int | None, host: HostSpec | None = None
+        self,
+        p: int,
+        epoch: int,
+        core: int | None,
+        host: HostSpec | None = None,
+        forked: Started | None = None,
     ) -> WorkerProcess:
         secret = secrets.token_bytes(32)
-        process, memory = self._interpreter(p, WORKER if host is None else BRIDGE)
+        process, memory = forked or self._interpreter(p, WORKER if host is None else BRIDGE)
         try:
             shm = WorkerShm.create_in(memory)
         except BaseException:
@@ -250,7 +264,7 @@ class Supervisor:
 
     def _brief(
         self,
-        process: subprocess.Popen[bytes],
+        process: Process,
         p: int,
         epoch: int,
         secret: bytes,

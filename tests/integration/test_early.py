@@ -65,6 +65,7 @@ def test_one_whose_starter_ends_exits_without_a_word(
     started = begun(workers)[0]
     assert started.process.stdin is not None
     started.process.stdin.close()
+    assert isinstance(started.process, subprocess.Popen)
     assert started.process.wait(60) == 0
     assert capfd.readouterr() == ("", "")
 

@@ -27,10 +27,10 @@ class World:
             config, cast("Sched", sched), cast("Any", self), self.workers.get,
             lambda *_: None, lambda *_: None, self.deadlines,
         )  # fmt: skip
-        cast("Any", self.hosts)._watcher = SimpleNamespace()  # it looks for hosts
+        cast("Any", self.hosts)._watcher = SimpleNamespace(forks=False)  # it looks for hosts
         self.now = 1000 * S
 
-    def start_bridge(self, p: int, host: Any) -> str:
+    def start_bridge(self, p: int, host: Any, forked: object = None) -> str:
         self.workers[p] = SimpleNamespace(
             p=p, host=host, fault="", expected=False, ready=False, lost_jobs=0
         )
