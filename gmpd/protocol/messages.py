@@ -6,9 +6,9 @@ A number (``tag``) is never used again. The unions at the end list the messages 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from gmpd.errors import ProtocolError
 from gmpd.protocol.fields import (
@@ -16,7 +16,6 @@ from gmpd.protocol.fields import (
     ROWS_MAX,
     Amount,
     BatchValues,
-    ChanOp,
     Counts,
     DaemonInfo,
     Ending,
@@ -24,48 +23,40 @@ from gmpd.protocol.fields import (
     Info,
     JobIds,
     JobQuestion,
-    LeasedIds,
     Millis,
     Note,
     Number,
     Numbers,
     Options,
     Refusal,
-    Reports,
     Scalar,
     Specials,
-    StackDump,
-    Stage,
     Values,
-    Wear,
+)
+from gmpd.protocol.message import Envelope, check_counts, check_specials
+from gmpd.protocol.worker_messages import (
+    Answer,
+    Aside,
+    Ask,
+    Assign,
+    Children,
+    Expired,
+    Fault,
+    Finished,
+    Imported,
+    Lost,
+    RingTail,
+    Route,
+    Started,
+    StealChildren,
+    Stop,
+    Unfit,
+    Withheld,
+    Withhold,
 )
 
 #: How ``codec`` names a part: the program in hex, and the part's number there.
 _PART_NAME = re.compile(r"(?:[0-9a-f]{2}){1,64}:[0-9]{1,18}", re.ASCII)
-
-
-def _check_counts(message: Any, rows: int) -> None:
-    counts = message.buffer_counts
-    if counts is not None and len(counts) != rows:
-        raise ProtocolError("buffer_counts has another length than payloads")
-
-
-def _check_specials(specials: dict[int, Any] | None, rows: int) -> None:
-    if specials and max(specials) >= rows:
-        raise ProtocolError("specials names a row that is not there")
-
-
-class Envelope(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """The base of every message: an array of its kind and fields."""
-
-    #: The version of the protocol that brought it.
-    since: ClassVar[int] = 1
-    #: Frames may follow the envelope: out-of-band buffers of its values.
-    carries: ClassVar[bool] = False
-
-    def check(self) -> None:
-        """Checks that types cannot express. Raises ProtocolError."""
-
 
 # -- both ways, the handshake --------------------------------------------------------------------
 
@@ -119,11 +110,18 @@ class Define(Envelope, tag=4):
     kind: FunctionKind
     name: str
     payload: bytes
-    needs: Numbers = []
+    needs: Numbers = []  # noqa: RUF012 - msgspec gives each message a list of its own
 
     def check(self) -> None:
         if self.kind == "part" and not _PART_NAME.fullmatch(self.name):
             raise ProtocolError(f"Define.name: {self.name[:80]!r} is no part of a program")
+
+
+class Undefine(Envelope, tag=5):
+    """Forget these functions. To a worker: no job of theirs is left; from a client: no more will be
+    submitted, those that were continue."""
+
+    fids: Numbers
 
 
 class Submit(Envelope, tag=6):
@@ -141,7 +139,7 @@ class Submit(Envelope, tag=6):
     buffer_counts: Counts
 
     def check(self) -> None:
-        _check_counts(self, len(self.payloads))
+        check_counts(self, len(self.payloads))
 
 
 class Cancel(Envelope, tag=8):
@@ -208,7 +206,7 @@ class Enqueue(Envelope, tag=44):
     def check(self) -> None:
         if len(self.ids) != len(self.payloads):
             raise ProtocolError("Enqueue has another number of ids than payloads")
-        _check_counts(self, len(self.payloads))
+        check_counts(self, len(self.payloads))
 
 
 class AskJobs(Envelope, tag=45):
@@ -262,8 +260,8 @@ class Done(Envelope, tag=7):
         rows = len(self.payloads)
         if not len(self.jobs) == rows == len(self.ran_us):
             raise ProtocolError("Done has columns of different length")
-        _check_specials(self.specials, rows)
-        _check_counts(self, rows)
+        check_specials(self.specials, rows)
+        check_counts(self, rows)
 
 
 class Items(Envelope, tag=14):
@@ -276,7 +274,7 @@ class Items(Envelope, tag=14):
     buffer_counts: Counts
 
     def check(self) -> None:
-        _check_counts(self, len(self.payloads))
+        check_counts(self, len(self.payloads))
 
 
 class Running(Envelope, tag=16):
@@ -343,224 +341,6 @@ class Gone(Envelope, tag=13):
 
     reason: str
     code: Ending = Ending.STOPPED
-
-
-# -- coordinator to worker -----------------------------------------------------------------------
-
-
-class Undefine(Envelope, tag=5):
-    """Forget these functions. To a worker: no job of theirs is left; from a client: no more will be
-    submitted, those that were continue."""
-
-    fids: Numbers
-
-
-class Assign(Envelope, tag=18):
-    """Jobs with tokens ``first_token``, ``first_token + 1``, ... to run, all of one function.
-    ``stolen`` of them, counted as the first ones, were another P's before.
-
-    For what they log: ``ids``, 16 bytes for each, or the 12 bytes that the ids of one client begin
-    with and 4 for each; None for children. ``attempts``: the number of each; None: the first.
-    """
-
-    carries: ClassVar[bool] = True
-
-    fid: Number
-    first_token: Number
-    options: Options | None
-    payloads: BatchValues
-    buffer_counts: Counts
-    stolen: Number
-    ids: LeasedIds | None = None
-    attempts: Numbers | None = None
-
-    def check(self) -> None:
-        rows = len(self.payloads)
-        _check_counts(self, rows)
-        if self.ids is not None and len(self.ids) not in (16 * rows, 12 + 4 * rows):
-            raise ProtocolError("ids has another length than payloads")
-        if self.attempts is not None and len(self.attempts) != rows:
-            raise ProtocolError("attempts has another length than payloads")
-
-
-class Withhold(Envelope, tag=35):
-    """Keep the results of these leases, as their client takes none; ``on`` false: send them."""
-
-    since: ClassVar[int] = 2
-
-    tokens: Numbers
-    on: bool
-
-
-class StealChildren(Envelope, tag=30):
-    """Give up to ``n`` fresh children of your Gs, the older half of them: Define and Submit, then
-    Children with ``asked``, even if none were given."""
-
-    n: Number
-
-
-class Ask(Envelope, tag=40):
-    """A question that only the worker can answer: by Answer with the same number.
-
-    ``stacks``, or ``sched`` (Go's scheddetail): of ``limit`` Gs and ``nbytes`` of text at most.
-    ``gs``: ``limit`` of them as rows. ``trace``: the events since ``since_ns``, ``nbytes`` at most.
-    ``timeline``: jobs from ``since_ns`` to ``until_ns`` in about ``rows`` rows.
-    ``g``: the G ``id``, or that of the lease ``token``, with its stack and its story.
-    """
-
-    request: Number
-    what: Literal["stacks", "sched", "gs", "trace", "timeline", "g"]
-    params: dict[str, Number]
-
-
-class Stop(Envelope, tag=23):
-    """``drain``: finish what was claimed, then end; the rest is revoked. Else end now.
-
-    It is also the answer to a Fault.
-    """
-
-    drain: bool
-
-
-# -- worker to coordinator -----------------------------------------------------------------------
-
-
-class Finished(Envelope, tag=24):
-    """Outcomes, in columns, as in Done; ``tokens`` instead of seqs.
-
-    ``occupied_us``: how long each job kept P from others (a coroutine that waits does not, nor does
-    a blocked job once P was handed off): the measure of credit.
-    """
-
-    carries: ClassVar[bool] = True
-
-    tokens: Numbers
-    payloads: Values
-    ran_us: Numbers
-    occupied_us: Numbers
-    specials: Reports | None
-    buffer_counts: Counts
-
-    def check(self) -> None:
-        rows = len(self.payloads)
-        if not len(self.tokens) == rows == len(self.ran_us) == len(self.occupied_us):
-            raise ProtocolError("Finished has columns of different length")
-        _check_specials(self.specials, rows)
-        _check_counts(self, rows)
-
-
-class Started(Envelope, tag=19):
-    """These left the fresh ones and did not end at once: they run, are parked or blocked.
-
-    Without tokens: what was to be run had been revoked; the worker is there, and free.
-    """
-
-    tokens: Numbers
-
-
-class Imported(Envelope, tag=48):
-    """Under ``gmpd serve --watch``: the worker has imported modules of the project from these
-    files."""
-
-    since: ClassVar[int] = 3
-
-    paths: list[str]
-
-
-class Unfit(Envelope, tag=42):
-    """The worker needs a successor: see ``Wear``. ``reason`` is for the log."""
-
-    reason: str
-    wear: Wear = Wear.UNFIT
-
-
-class Aside(Envelope, tag=43):
-    """These have not begun, and their worker begins others before them: functions like theirs keep
-    its GIL, or as many plain calls run there as may. ``Started`` follows when they begin."""
-
-    since: ClassVar[int] = 2
-
-    tokens: Numbers
-
-
-class Expired(Envelope, tag=34):
-    """The time limits of these have passed and their frames have not ended: their clients need not
-    wait. ``Finished`` follows for each when its frame has ended, whatever that gave."""
-
-    since: ClassVar[int] = 2
-
-    tokens: Numbers
-
-
-class Withheld(Envelope, tag=36):
-    """These have ended, and their results are kept here: as Withhold asked, or because more are on
-    their way than the coordinator has taken. ``Finished`` follows when it is asked for."""
-
-    since: ClassVar[int] = 2
-
-    tokens: Numbers
-    #: Bytes of each result.
-    nbytes: Numbers
-
-    def check(self) -> None:
-        if len(self.tokens) != len(self.nbytes):
-            raise ProtocolError("Withheld has columns of different length")
-
-
-class Children(Envelope, tag=31):
-    """How many fresh children wait here. Sent when there are some, or none again, not per child;
-    ``asked``: in answer to StealChildren."""
-
-    n: Number
-    asked: bool
-
-
-class Answer(Envelope, tag=41):
-    """To an Ask; to ``trace`` a packed ``runtime.ring.RingDump``, to ``timeline`` a packed
-    ``runtime.timeline.Timeline``, which the coordinator only passes on."""
-
-    request: Number
-    value: StackDump | bytes
-
-
-class RingTail(Envelope, tag=50):
-    """The last events of a worker that is about to end: a packed ``runtime.ring.RingDump``, kept
-    for traces."""
-
-    ring: bytes
-
-
-class Route(Envelope, tag=32):
-    """A message of worker ``(p, epoch)``; on its way to the coordinator, to that worker.
-
-    About channel ``chan`` of one of them: see ``ChanOp``. ``payload`` and the frames are a value.
-    """
-
-    carries: ClassVar[bool] = True
-
-    p: Number
-    epoch: Number
-    op: ChanOp
-    chan: Number
-    req: Number
-    length: Number
-    payload: bytes
-
-
-class Lost(Envelope, tag=33):
-    """Worker ``(p, epoch)`` is no more: expect nothing from it."""
-
-    p: Number
-    epoch: Number
-
-
-class Fault(Envelope, tag=22):
-    """It cannot serve: the import of ``name``, or the initializer, failed. ``error``:
-    codec.encode_error."""
-
-    stage: Stage
-    name: str
-    error: bytes
 
 
 FromClient: TypeAlias = (
