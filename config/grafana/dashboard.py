@@ -618,6 +618,47 @@ WORKERS: Final = Row(
     ],
 )
 
+HOSTS: Final = Row(
+    "Hosts of a cluster",
+    [
+        Panel(
+            "Hosts that take work",
+            "1 for each that does; one at 0 joins, leaves, was refused or is lost. Without an"
+            " engine these panels are empty.",
+            [(gauge("gmpd_host_up", "host"), "{{host}}")],
+            Shape.STACK,
+            span=6,
+        ),
+        Panel(
+            "Hosts lost, cores",
+            "Losses over the time shown (good: none), and the cores of hosts that are shown.",
+            [
+                (increase("gmpd_host_losses_total", "host"), "{{host}} lost"),
+                (gauge("gmpd_host_cores"), "cores"),
+            ],
+            span=6,
+        ),
+        Panel(
+            "Jobs at hosts",
+            "Sent and not ended, by host; and those that are leased to hosts and wait here. Good:"
+            " as many as cores, or more.",
+            [
+                (gauge("gmpd_host_started_jobs", "host"), "{{host}}"),
+                (gauge("gmpd_host_fresh_jobs"), "not sent"),
+            ],
+            span=6,
+        ),
+        Panel(
+            "Batches per second",
+            "Exchanges with each host: each costs its bridge and its engine about half a"
+            " millisecond, whatever it carries.",
+            [(rate("gmpd_host_batches_total", "host"), "{{host}}")],
+            unit="ops",
+            span=6,
+        ),
+    ],
+)
+
 GO: Final = Row(
     "As a Go program would show it",
     [
@@ -649,7 +690,7 @@ GO: Final = Row(
     ],
 )
 
-ROWS: Final = (OVERVIEW, JOBS, FUNCTIONS, DURABLE, SCHEDULER, STEALING, PS, WORKERS, GO)
+ROWS: Final = (OVERVIEW, JOBS, FUNCTIONS, DURABLE, SCHEDULER, STEALING, PS, WORKERS, HOSTS, GO)
 
 
 # -- the dashboard -------------------------------------------------------------------------------

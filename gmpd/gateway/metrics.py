@@ -468,6 +468,7 @@ _HOSTS: Final = (
     _gauge("gmpd_host_cores", "Cores of a host.", per_host("cores"), "host"),
     _gauge("gmpd_host_fresh_jobs", "Jobs leased to a host, not sent.", per_host("fresh"), "host"),
     _gauge("gmpd_host_started_jobs", "Jobs at a host.", per_host("started"), "host"),
+    _counter("gmpd_host_batches_total", "Batches back from a host.", per_host("batches"), "host"),
     _counter(
         "gmpd_host_losses_total",
         "Times that a host was lost, while it is shown.",

@@ -134,6 +134,7 @@ def test_nearly_every_metric_is_there_after_a_mixed_load(daemon: Daemon) -> None
         "gmpd_host_up",
         "gmpd_host_cores",
         "gmpd_host_fresh_jobs",
+        "gmpd_host_batches_total",
         "gmpd_host_losses_total",
         "gmpd_host_started_jobs",
     }

@@ -337,5 +337,6 @@ def test_hosts_have_series_of_their_own(daemon: Daemon) -> None:
     assert daemon.value("gmpd_host_cores", host=serves) == 8
     assert daemon.value("gmpd_host_started_jobs", host=serves) == 17
     assert daemon.value("gmpd_host_losses_total", host=serves) == 2
+    assert daemon.value("gmpd_host_batches_total", host=serves) == 40
     del daemon.snapshot["cluster"]
     assert daemon.value("gmpd_host_up", host=serves) is None
