@@ -319,6 +319,8 @@ BRING_BACK: Final = (
 
 
 def _loss(host: HostStatus, now: float) -> str:
+    if host.state == "lost" and host.p is not None:  # its lease has not ended
+        return host.problem
     n = host.lost_jobs
     cost = f", with {n:,} begun job{'s' * (n != 1)}" if n else ""
     ago = f"{max(0.0, now - host.lost_at):,.0f} s ago"

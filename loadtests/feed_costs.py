@@ -155,7 +155,7 @@ def _exchanges(cluster: DaskCluster) -> dict[str, float]:
             time.sleep(0.1)
         name = hosts[0].name
         for_agent = {
-            "lease_s": 30.0, "config": {"daemon.procs": 1, "http.enabled": False},
+            "lease_s": 30.0, "drain_s": 5.0, "config": {"daemon.procs": 1, "http.enabled": False},
             "versions": versions.own(), "initializer": None, "env": {},
         }  # fmt: skip
         begun = read_told(_asked(engine, name, Ask("costs", "", 0, settings=for_agent)))

@@ -73,13 +73,15 @@ class DaskCluster:
         before = self.within(name) if name else []
         return subprocess.Popen([*before, str(dask), *words], cwd=ROOT, env=env)
 
-    def add(self, name: str, n: int, cores: int = 2) -> None:
-        """Host ``n``, from 2 on."""
+    def add(
+        self, name: str, n: int, cores: int = 2, words: tuple[str, ...] = ("--no-nanny",)
+    ) -> None:
+        """Host ``n``, from 2 on. ``words``: further ones of `dask worker`."""
         place = self.directory / name
         place.mkdir(exist_ok=True)
         self.workers[name] = self._start(
             "worker", self.address, "--host", self.address_of(n), "--nthreads", str(cores),
-            "--no-nanny", "--no-dashboard", "--local-directory", str(place), "--name", name,
+            "--no-dashboard", "--local-directory", str(place), "--name", name, *words,
             name=name,
         )  # fmt: skip
 

@@ -77,6 +77,9 @@ class Desk:
     def cancel(self, session: Session, seqs: list[int], *, force: bool = False) -> None:
         self.tell(events.Cancelled(session.sid, seqs, force))
 
+    def recall(self, session: Session, seqs: list[int]) -> None:
+        self.tell(events.Recalled(session.sid, seqs))
+
     def decline_room(self, session: Session) -> None:
         self.tell(events.RoomDeclined(session.sid))
 
@@ -155,6 +158,11 @@ class Desk:
         self.tell(events.WorkerDied(p, list(executing), culprit, end, list(unbegun)))
         return guilty
 
+    def severed(self, p: int, claimed: Iterable[int] = ()) -> None:
+        """The bridge to a host is gone, and what it claimed may run there."""
+        self.tell(events.Claimed(p, list(claimed)))
+        self.tell(events.Severed(p))
+
     def stall(self, why: str) -> None:
         self.tell(events.Stalled(why))
 
@@ -208,6 +216,10 @@ class Desk:
 
     def set_aside(self, p: PRecord, tokens: list[int], epoch: int | None = None) -> None:
         self.tell(events.SetAside(p.p, p.epoch if epoch is None else epoch, tokens))
+
+    def returned(self, p: PRecord, tokens: list[int], epoch: int | None = None) -> None:
+        """The bridge to a host has these back."""
+        self.tell(events.Returned(p.p, p.epoch if epoch is None else epoch, tokens))
 
     def withheld(self, p: PRecord, tokens: list[int], nbytes: int = 2000) -> None:
         self.tell(events.Withheld(p.p, p.epoch, tokens, [nbytes] * len(tokens)))

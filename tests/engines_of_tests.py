@@ -35,10 +35,10 @@ class DaskHosts(DaskCluster):
         """A pattern for the name of a host in texts of gmpd."""
         return r"tcp://127\.0\.0\.\d+:\d+"
 
-    def host(self, name: str, cores: int = 2) -> None:
-        """One more."""
+    def host(self, name: str, cores: int = 2, words: tuple[str, ...] = ("--no-nanny",)) -> None:
+        """One more. ``words``: see ``add``."""
         self._last += 1
-        self.add(name, self._last, cores)
+        self.add(name, self._last, cores, words)
 
     def kill(self, name: str) -> None:
         """End it as a loss of power does."""

@@ -52,11 +52,13 @@ class NamespacedCluster(DaskCluster):
     def within(self, name: str) -> list[str]:
         return ["ip", "netns", "exec", self._wires[name]]
 
-    def add(self, name: str, n: int, cores: int = 2) -> None:
+    def add(
+        self, name: str, n: int, cores: int = 2, words: tuple[str, ...] = ("--no-nanny",)
+    ) -> None:
         """Host ``n``, from 2 on; with the same name and number again after it was killed."""
         if name not in self._wires:
             self._wire(name, n)
-        super().add(name, n, cores)
+        super().add(name, n, cores, words)
 
     def _wire(self, name: str, n: int) -> None:
         wire = self._wires[name] = f"{self._name}-{n}"

@@ -21,6 +21,8 @@ from tests.jobs_hosts import NAME
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
+#: A host serves after two starts of an interpreter, one after the other.
+JOIN_S = 90.0
 ENGINE = "tests.loopback_engine:LoopbackEngine"
 
 
@@ -100,7 +102,7 @@ def await_hosts(client: gmpd.Client, *names: str) -> None:
         known = rows(client)
         return all(name in known and known[name]["state"] in ("idle", "running") for name in names)
 
-    wait_until(serve, f"hosts {names} serve")
+    wait_until(serve, f"hosts {names} serve", timeout=JOIN_S)
 
 
 def begun_at(client: gmpd.Client, path: Path, **options: object) -> JobFuture:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import gmpd
@@ -55,6 +57,43 @@ def note_and_hang(path: str) -> str:
     note(path, "begun")
     time.sleep(120)
     return where()
+
+
+def beats(path: str, job: int) -> str:
+    """Leave a line every 20 ms: the job, the attempt, the time, and the place; until there is a
+    file with ``.end`` at the end of its name."""
+    attempt = secrets.token_hex(4)
+    while not Path(f"{path}.end").exists():
+        with Path(path).open("a") as file:
+            file.write(f"{job} {attempt} {time.monotonic()} {where()}\n")
+        time.sleep(0.02)
+    return where()
+
+
+def beating(path: Path) -> set[str]:
+    """The places where there were attempts."""
+    return {line.split(" ")[3] for line in path.read_text().splitlines()}
+
+
+def attempts(path: Path) -> int:
+    """How many there were."""
+    return len({line.split(" ")[1] for line in path.read_text().splitlines()})
+
+
+def overlapping(path: Path) -> list[str]:
+    """Jobs of which two attempts have run at once."""
+    spans: dict[str, dict[str, tuple[float, float]]] = {}
+    for line in path.read_text().splitlines():
+        job, attempt, at, _ = line.split(" ")
+        of_job = spans.setdefault(job, {})
+        began, _ = of_job.get(attempt, (float(at), 0.0))
+        of_job[attempt] = began, float(at)
+    return [
+        job
+        for job, of_job in spans.items()
+        for one, two in pairwise(sorted(of_job.values()))
+        if two[0] <= one[1]
+    ]
 
 
 def counts(n: int) -> Iterator[tuple[int, str]]:

@@ -1,13 +1,14 @@
 """An engine without a library: hosts are processes of this machine, found by their sockets.
 
-``python -m tests.loopback_engine DIRECTORY NAME CORES`` is a host. Each has its own daemon in its
-own directory, as on another machine. ``LoopbackEngine`` is the other end: ``cluster.address`` is
-the directory.
+``python -m tests.loopback_engine DIRECTORY NAME CORES`` is a host, which SIGTERM drains. Each has
+its own daemon in its own directory, as on another machine. ``LoopbackEngine`` is the other end:
+``cluster.address`` is the directory.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -113,7 +114,7 @@ def _read_exactly(link: socket.socket, size: int) -> bytes:
 
 def serve(directory: str, name: str, cores: str) -> None:
     """A host."""
-    from gmpd.cluster.agent import exchange
+    from gmpd.cluster.agent import close_all, drain_all, exchange
 
     path = Path(directory) / f"{name}-{cores}.sock"
     path.unlink(missing_ok=True)
@@ -121,6 +122,13 @@ def serve(directory: str, name: str, cores: str) -> None:
     listener.bind(str(path))
     listener.listen(64)
     print("ready", flush=True)
+
+    def end() -> None:
+        drain_all("it had SIGTERM")
+        close_all()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, lambda _number, _frame: threading.Thread(target=end).start())
 
     def answer(link: socket.socket) -> None:
         with link:

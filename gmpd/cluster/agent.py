@@ -52,6 +52,11 @@ class Agent:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.life = secrets.token_hex(8)
         self.ended = ""
+        #: Why the engine is about to end this process, and whether an answer has said so.
+        self.leaves = ""
+        self._told_leaves = False
+        #: Jobs that have begun here may take this long to end then.
+        self.drain_s: float = settings["drain_s"]
         self._lease_s: float = settings["lease_s"]
         config = Config.load(flags=settings["config"], env={}, files=())
         first = settings["initializer"]
@@ -119,7 +124,10 @@ class Agent:
             return self._answer(first, messages)
 
     def _answer(self, first: int = 0, messages: list[list[bytes]] | None = None) -> Told:
-        return Told(self.life, time.monotonic(), self._got, first, messages or [], self.ended)
+        self._told_leaves = bool(self.leaves)
+        return Told(
+            self.life, time.monotonic(), self._got, first, messages or [], self.ended, self.leaves
+        )
 
     def begun(self) -> Told:
         """The first answer."""
@@ -142,6 +150,7 @@ class Agent:
 
         def due() -> bool:
             news = self._said.end > self._told or self._latest > ask.number
+            news = news or (bool(self.leaves) and not self._told_leaves)
             return bool(self.ended) or (news and ask.number == min(self._waiting))
 
         self._changed.wait_for(due, wait_s(ask.wait_s))
@@ -241,6 +250,19 @@ class Agent:
         with self._changed:
             self._changed.wait_for(lambda: self.ended)
 
+    def await_end_until(self, until_s: float) -> None:
+        """Return once it has ended, or at this time of the monotonic clock."""
+        with self._changed:
+            left_s = max(0.0, until_s - time.monotonic())
+            self._changed.wait_for(lambda: self.ended, wait_s(left_s))
+
+    def leave(self, why: str) -> None:
+        """Tell the bridge that this process is about to end: by its next answer, which comes now if
+        an exchange waits."""
+        with self._changed:
+            self.leaves = why
+            self._changed.notify_all()
+
     def close(self, why: str = "it was closed") -> None:
         """End it now; from any thread."""
         if not self.ended:
@@ -253,6 +275,8 @@ class Agent:
 _agents: dict[str, Agent] = {}
 #: Why former lives have ended.
 _past: dict[str, str] = {}
+#: Why the engine is about to end this process.
+_leaves = ""
 _lock = threading.Lock()
 
 
@@ -281,6 +305,8 @@ def _begin(ask: Ask) -> Told:
     with _lock:
         agent = _agents.get(ask.bridge)
         if agent is None:
+            if _leaves:
+                return Told("", 0.0, ended=_leaves, versions=versions.own())
             why = versions.conflict(ask.settings["versions"], "the daemon that would use it")
             if why:
                 why = why.replace("this daemon", "this host")
@@ -292,6 +318,11 @@ def _begin(ask: Ask) -> Told:
         return agent.begun()
 
 
+def has_any() -> bool:
+    """Whether an agent lives in this process. A handler of signals asks: it takes no lock."""
+    return any(not agent.ended for agent in list(_agents.values()))
+
+
 def await_none() -> None:
     """Return once no agent lives in this process."""
     while True:
@@ -300,6 +331,21 @@ def await_none() -> None:
         if agent is None:
             return
         agent.await_end()
+
+
+def drain_all(why: str) -> None:
+    """The engine is about to end this process: have each daemon here end the jobs that have begun,
+    and the others run elsewhere. Returns when that is done, or when the time for it is over
+    (``cluster.drain``); no other life begins here. ``close_all`` ends the rest."""
+    global _leaves
+    with _lock:
+        _leaves = why
+        agents = list(_agents.values())
+    for agent in agents:
+        agent.leave(why)
+    until = time.monotonic() + max((agent.drain_s for agent in agents), default=0.0)
+    for agent in agents:
+        agent.await_end_until(until)
 
 
 def close_all() -> None:

@@ -40,7 +40,7 @@ EXIT_FAULT = 3
 
 _ROUND, _ASLEEP_NS, _SLEPT_NS = int(Slot.ROUND), int(Slot.ASLEEP_NS), int(Slot.SLEPT_NS)
 _BATCHES_AWAY, _BATCHES = int(Slot.BATCHES_AWAY), int(Slot.BATCHES)
-_AT_HOST = int(Slot.AT_HOST)
+_AT_HOST, _FENCE_NS = int(Slot.AT_HOST), int(Slot.FENCE_NS)
 
 
 class Bridge:
@@ -63,7 +63,7 @@ class Bridge:
         for fd in (self._wake, self._link.fd, self._link.monitor_fd):
             self._epoll.register(fd, select.EPOLLIN)
         self._sent = 0
-        self._greeted = self._draining = self._ended = False
+        self._greeted = self._draining = self._ended = self._leaves = False
 
     # -- it begins ---------------------------------------------------------------------------------
 
@@ -74,6 +74,7 @@ class Bridge:
         lease_s: float = settings["lease_s"]
         for_agent = {
             "lease_s": lease_s,
+            "drain_s": settings["drain_s"],
             "config": settings["host_config"],
             "versions": versions.own(),
             "initializer": settings["initializer"],
@@ -142,14 +143,9 @@ class Bridge:
             self._take_messages(relay)
             self._take_answers(line, relay)
             now = time.monotonic()
-            if relay.failure:
-                raise HostLost(relay.failure)
-            if line.is_lost(now):
-                raise HostLost(line.why or f"it did not answer for {self._settings['lease_s']:g} s"
-                                           " (cluster.lease)")  # fmt: skip
-            if relay.welcome is not None and not self._greeted:
-                self._greeted = True
-                self.greet(serves=True)
+            # Before anything is sent that renews the lease: this process may be killed at any time.
+            self._fence(line)
+            self._judge(line, relay, now)
             if line.room and not self._draining:
                 relay.pump()
             relay.confirm(now=bool(relay.to_host) or not line.is_away)
@@ -160,10 +156,30 @@ class Bridge:
             self._report(relay)
             self._count(line, relay)
             if self._draining and relay.is_idle:
+                if not relay.runs_on:
+                    self._shm.slots[_FENCE_NS] = 0
                 self._say(protocol.Bye("stopped"))
                 return
             if not (self._answers or self._link.readable):
                 self._sleep(max(0.0, line.next_due() - now))
+
+    def _fence(self, line: Line) -> None:
+        """Should this process end now, nothing that it has sent runs at the host from then on."""
+        self._shm.slots[_FENCE_NS] = int(line.lost_at * 1e9)
+
+    def _judge(self, line: Line, relay: Relay, now: float) -> None:
+        """Whether the host is lost, or ready, or about to end."""
+        if relay.failure:
+            raise HostLost(relay.failure)
+        if line.is_lost(now):
+            silent = f"it did not answer for {self._settings['lease_s']:g} s (cluster.lease)"
+            raise HostLost(line.why or silent)
+        if relay.welcome is not None and not self._greeted:
+            self._greeted = True
+            self.greet(serves=True)
+        if line.leaves and self._greeted and not self._leaves:
+            self._leaves = True
+            self._say(protocol.Leaves(line.leaves))
 
     def _count(self, line: Line, relay: Relay) -> None:
         """For the status of the host."""
@@ -188,6 +204,8 @@ class Bridge:
             message = protocol.unpack(frames[0], protocol.TO_WORKER)
             match message:
                 case protocol.Stop(drain):
+                    if drain and not self._draining:
+                        relay.recall()
                     self._draining = True
                     self._ended = not drain
                 case protocol.Refused(reason=reason):
@@ -265,15 +283,29 @@ class Bridge:
         """Let the agent go, and the coordinator read what was sent."""
         if self._engine is not None:
             if self._line is not None:
-                self._answers.clear()
-                self._send(self._engine, self._line.last_ask())
-                until = time.monotonic() + ENDS_S
-                while not self._answers and time.monotonic() < until:
-                    _ = self._link.readable, self._link.take_disconnect()
-                    self._epoll.poll(wait_s(until - time.monotonic()))
+                self._end_agent(self._engine, self._line)
             self._engine.close()
         self._link.close(LINGER_MS)
         self._network.close_gently(LINGER_MS)
+
+    def _end_agent(self, engine: Engine, line: Line) -> None:
+        """Have it end its daemon. While it has not said so, jobs there are taken to run until the
+        end of its lease."""
+        self._answers.clear()
+        self._send(engine, line.last_ask())
+        until = time.monotonic() + ENDS_S
+        while time.monotonic() < until:
+            while self._answers:
+                number, answer = self._answers.popleft()
+                with suppress(ProtocolError):
+                    if isinstance(answer, BaseException) or not (told := read_told(answer)).ended:
+                        continue
+                    line.answered(number, told, time.monotonic())
+                    if self._shm.slots[_FENCE_NS]:
+                        self._fence(line)
+                    return
+            _ = self._link.readable, self._link.take_disconnect()
+            self._epoll.poll(wait_s(until - time.monotonic()))
 
 
 def main(argv: list[str]) -> int:

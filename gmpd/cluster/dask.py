@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitedTooLong
+from types import FrameType
 from typing import Any, TypeVar
 
 from distributed import Client, WorkerPlugin, get_worker, secede
@@ -34,6 +36,10 @@ RUNNING = "running"
 CLOSE_S = 1.0
 #: A worker that is called directly answers the first call within this (seconds).
 DIRECT_S = 2.0
+#: Where `dask worker` has its handlers of signals.
+SIGNALS_OF_DASK = "distributed._signals"
+#: Why a host leaves.
+RETIRED = "Dask ends its worker there"
 #: Exchanges that wait in a worker at once, those of all its bridges together.
 WAITING_MAX = 64
 
@@ -143,7 +149,7 @@ class DaskEngine:
         assert self._client is not None
         answer: bytes | None = await self._client.rpc(host).gmpd_exchange(batch=batch)
         if answer is None:  # Dask's answer for a handler that it cancels
-            raise ClusterError("Dask ends its worker there")
+            raise ClusterError(RETIRED)
         return answer
 
     async def _introduce(self, host: str) -> None:
@@ -178,7 +184,7 @@ class DaskEngine:
 
 
 class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Takes exchanges in a worker, and ends its daemons before it ends."""
+    """Takes exchanges in a worker, and drains its daemons before it ends."""
 
     name = "gmpd"
 
@@ -186,6 +192,7 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         """The worker has it."""
         self._threads = ThreadPoolExecutor(WAITING_MAX, "gmpd-exchange")
         worker.handlers["gmpd_exchange"] = self.exchange
+        self._signals = DrainFirst(worker.loop.asyncio_loop)
 
     async def exchange(self, batch: bytes) -> bytes:
         """A bridge calls. Nothing to exchange: it asks whether it can."""
@@ -195,10 +202,60 @@ class AgentPlugin(WorkerPlugin):  # type: ignore[misc]
         return await loop.run_in_executor(self._threads, agent.exchange, batch)
 
     async def teardown(self, worker: Any) -> None:
-        """The worker ends."""
+        """The worker ends: it was retired, has reached its lifetime, or its nanny had a signal.
+        Dask waits for this, and the worker still answers."""
+        self._signals.undo()
+        await asyncio.to_thread(agent.drain_all, RETIRED)
         worker.handlers.pop("gmpd_exchange", None)
         await asyncio.to_thread(agent.close_all)
         self._threads.shutdown(wait=False)
+
+
+class DrainFirst:
+    """Drains the daemons of a worker without a nanny before Dask answers SIGTERM or SIGINT, at
+    which it ends the process without closing the worker. The second signal is Dask's alone. Where
+    other handlers than Dask's are set, they stay."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._drains = False
+        self._task: asyncio.Task[None] | None = None
+        #: Dask's handlers, by signal.
+        self._before: dict[int, Callable[[int, FrameType | None], object]] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handler = signal.getsignal(number)
+            if callable(handler) and getattr(handler, "__module__", "") == SIGNALS_OF_DASK:
+                self._before[number] = handler
+                signal.signal(number, self._caught)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        if not self._drains and agent.has_any():
+            self._drains = True
+            self._loop.call_soon_threadsafe(self._drain, number)
+            return
+        self._pass_on(number)
+
+    def _drain(self, number: int) -> None:
+        self._task = self._loop.create_task(self._drained(number))
+
+    async def _drained(self, number: int) -> None:
+        await asyncio.to_thread(agent.drain_all, f"its worker had {signal.Signals(number).name}")
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        before = self._before.get(number)
+        self.undo()
+        if before is not None:  # else a second signal came, and was passed on
+            before(number, None)
+
+    def undo(self) -> None:
+        """Dask's handlers are in place again."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._caught:
+                signal.signal(number, before)
+        self._before.clear()
 
 
 def exchange(batch: bytes) -> bytes:

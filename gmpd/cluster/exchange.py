@@ -56,6 +56,9 @@ class Told(Struct, array_like=True, gc=False):
     #: Why this life has ended, or could not begin; "" while it lasts. Nothing of it runs any more,
     #: once ``EXIT_S`` has passed.
     ended: str = ""
+    #: Why the engine is about to end this process; "" while it is not. The bridge has the jobs back
+    #: that have not begun here, and ends this life once the others have ended.
+    leaves: str = ""
     #: When a life begins: the versions of the host, and the pid of its daemon.
     versions: dict[str, str | int] | None = None
     pid: int = 0

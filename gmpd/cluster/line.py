@@ -35,8 +35,11 @@ class Line:
         self._again_at = 0.0
         #: The host is lost from then on, unless it answers before.
         self.lost_at = now + lease_s + EXIT_S
-        #: Why, as far as is known.
+        #: Why, as far as is known; and whether the agent has said so.
         self.why = ""
+        self._ended = False
+        #: Why the host is about to end, as it says.
+        self.leaves = ""
 
     @property
     def is_away(self) -> bool:
@@ -90,9 +93,11 @@ class Line:
         if told.life != self._life:
             return []
         if told.ended:
+            self._ended = True
             self.why = told.ended
             self.lost_at = min(self.lost_at, now + EXIT_S)
             return []
+        self.leaves = self.leaves or told.leaves
         if told.clock > self._clock:
             self._clock = told.clock
             self.lost_at = now + self._lease_s + EXIT_S
@@ -117,7 +122,8 @@ class Line:
     def failed(self, number: int, why: str, now: float) -> None:
         """The engine could not deliver an exchange, or its answer."""
         self._away.discard(number)
-        self.why = why
+        if not self._ended:
+            self.why = why
         self._again_at = now + AGAIN_S
 
     def is_lost(self, now: float) -> bool:

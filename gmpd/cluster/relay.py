@@ -4,7 +4,10 @@ The coordinator sees a worker that claims its leases when it sends them; the dae
 a client whose jobs have the tokens for numbers. Values pass as bytes.
 
     Assign, Define, Undefine, Cancel, Pull  ──▶  Submit, Define, Undefine, Cancel, Pull, Ack
-    Finished, Started, Expired, Items, Progress, Kept  ◀──  Done, Running, Items, Progress, Kept
+    Finished, Started, Returned, Expired, Items, Progress, Kept
+                                       ◀──  Done, Running, Items, Progress, Kept
+
+A host that leaves is asked for the jobs that have not begun there (Recall).
 """
 
 from __future__ import annotations
@@ -100,6 +103,9 @@ class Relay:
         self.welcome: protocol.Welcome | None = None
         #: Why the host serves no more.
         self.failure = ""
+        #: Whether a function has run on there past its time limit: the host does not say when it
+        #: has ended.
+        self.runs_on = False
         #: Outcomes that came, and that were confirmed; bytes of those between.
         self._received = self._acked = self._owed = 0
 
@@ -139,6 +145,12 @@ class Relay:
                 self.to_coordinator.append((self._answer(message), []))
             case _:
                 pass  # about channels and children: none of a host's are known here
+
+    def recall(self) -> None:
+        """Have the host give back what has not begun there. Messages keep their order, so a job of
+        which it has not heard yet comes back as well."""
+        if self._unbegun:
+            self._to_host(protocol.Recall(sorted(self._unbegun)))
 
     def _to_host(self, message: protocol.Message, frames: Sequence[Any] = ()) -> None:
         self.to_host.append([protocol.pack(message), *map(bytes, frames)])
@@ -273,12 +285,15 @@ class Relay:
                 self._occupancy.ended(token, job.fid, ran_us * 1000, now_ns)
         self.ahead.begun(begun_ns, begun)
         self._unreported.difference_update(message.jobs)
-        specials, overran = self._specials(message)
+        specials, overran, recalled = self._specials(message)
         if overran:
+            self.runs_on = True
             self.to_coordinator.append((protocol.Expired(overran), []))
+        if recalled:
+            self.to_coordinator.append((protocol.Returned(recalled), []))
         self._finished(
             message.jobs, message.payloads, message.ran_us, specials, message.buffer_counts, frames,
-            left_out=overran,
+            left_out=[*overran, *recalled],
         )  # fmt: skip
 
     def confirm(self, *, now: bool) -> None:
@@ -292,20 +307,24 @@ class Relay:
             self._acked = self._received
             self._to_host(protocol.Ack(self._received))
 
-    def _specials(self, message: protocol.Done) -> tuple[protocol.Reports, list[int]]:
-        """How those ended that are not plainly OK; and those whose frames run on at the host."""
+    def _specials(self, message: protocol.Done) -> tuple[protocol.Reports, list[int], list[int]]:
+        """How those ended that are not plainly OK; those whose frames run on at the host; and those
+        that came back from there."""
         reports: protocol.Reports = {}
         overran: list[int] = []
+        recalled: list[int] = []
         for row, (outcome, details) in (message.specials or {}).items():
             known: dict[str, Any] = dict(details or {})
             if known.get("runs_on"):
                 overran.append(message.jobs[row])
+            elif known.get("recalled"):
+                recalled.append(message.jobs[row])
             elif outcome is Outcome.REJECTED:
                 known["text"] = f"was refused there: {known.get('text') or known.get('reason')}"
                 reports[row] = Outcome.LOST, self._report_of(known)
             elif outcome is not Outcome.OK:
                 reports[row] = Outcome(outcome), self._report_of(known)
-        return reports, overran
+        return reports, overran, recalled
 
     def _report_of(self, details: dict[str, Any]) -> Report:
         report: dict[str, Any] = {name: details[name] for name in _PASSED if name in details}

@@ -289,6 +289,10 @@ class Cluster:
         "a host that hears nothing of this daemon ends its jobs after this; only then it is lost",
         low=1,
     )
+    drain: float = _time(
+        "25s",
+        "when the engine ends a host, its jobs that have begun have this long to end",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

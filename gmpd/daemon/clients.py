@@ -243,6 +243,8 @@ class Clients:
                 job_messages.apply(sched, session, message, frames, now)
             case protocol.ForceCancel(seqs):
                 sched.handle(events.Cancelled(sid, seqs, force=True), now)
+            case protocol.Recall(seqs):
+                sched.handle(events.Recalled(sid, seqs), now)
             case protocol.Pull(seq, n):
                 sched.handle(events.Pulled(sid, seq, n), now)
             case protocol.Call(request, method, params):

@@ -196,6 +196,7 @@ class Coordinator:
             self.supervisor.context.lends,
         )
         self.pool.on_bridge, self.pool.on_bridge_end = hosts.serves, hosts.ended
+        self.pool.on_bridge_severed, self.workers.on_leaves = hosts.severed, hosts.leaves
         return hosts
 
     def _watch_lane(self, side: Clients | Workers, lane: Lane) -> None:

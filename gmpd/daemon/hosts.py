@@ -59,6 +59,10 @@ class HostRow:
     #: Whether the engine has it, and it takes work.
     is_there: bool = True
     leaves: bool = False
+    #: Its agent says that it leaves, whatever the engine knows of that.
+    said_leaves: bool = False
+    #: Its bridge has ended, and jobs may run there until the end of its lease.
+    waits_lease: bool = False
     #: Its bridge was ready.
     served: bool = False
     #: Why it has no bridge, and when the next one is tried (ns).
@@ -268,7 +272,8 @@ class Hosts:
             return
         p, now = self._number(), time.monotonic_ns()
         settings = self.engine_settings()
-        spec = HostSpec(row.name, row.cores, self.engine, settings, self._config.cluster.lease)
+        cluster = self._config.cluster
+        spec = HostSpec(row.name, row.cores, self.engine, settings, cluster.lease, cluster.drain)
         if why := self._pool.start_bridge(p, spec, forked):
             row.problem, row.again_ns = why, now + int(REFUSED_S * 1e9)
             self._deadline.now()
@@ -291,12 +296,35 @@ class Hosts:
             row.problem, row.served, row.lost_ns = "", True, 0
             log.info("host %s is ready with %d cores, as P%d", row.name, row.cores, worker.p)
 
+    def leaves(self, worker: WorkerProcess, why: str) -> None:
+        """The agent of a bridge says that its process is about to end: the engine, if it says so at
+        all, does it later."""
+        row = self._row_of(worker)
+        if row is not None:
+            log.info("host %s: %s", row.name, why)
+            row.said_leaves = True
+            self._leaves(row)
+
+    def severed(self, worker: WorkerProcess, end: Exit, until_ns: int) -> None:
+        """The process of a bridge has ended, and the jobs that it sent may run on until then. No
+        other bridge begins before: it would have a second daemon there on the same cores."""
+        row = self._row_of(worker)
+        if row is None:
+            return
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + _left_s(until_ns)))
+        row.problem = (
+            f"lost, waiting for the end of its lease until {until}:"
+            f" {worker.fault or f'its bridge {end.text}'}"
+        )
+        row.waits_lease = True
+        log.error("host %s is %s", row.name, row.problem)
+
     def ended(self, worker: WorkerProcess, end: Exit, now: int) -> None:
         """The process of a bridge has ended."""
         row = self._row_of(worker)
         if row is None:
             return
-        row.p = None
+        row.p, row.waits_lease, row.problem = None, False, ""
         if worker.fault:
             row.problem = worker.fault
         elif not worker.expected:
@@ -307,7 +335,9 @@ class Hosts:
             row.losses += 1
             row.lost_ns, row.lost_at = now, time.time()
             row.loss, row.lost_jobs = row.problem, worker.lost_jobs
-        row.again_ns = now + int((LOST_S if row.served else REFUSED_S) * 1e9)
+        is_soon = row.served and not row.said_leaves  # else its process may not have ended yet
+        row.again_ns = now + int((LOST_S if is_soon else REFUSED_S) * 1e9)
+        row.said_leaves = False
         if not row.is_there and not row.is_lost:
             del self.rows[row.name]
         self._forget_lost(now)
@@ -324,6 +354,10 @@ class Hosts:
     def _row_of(self, worker: WorkerProcess) -> HostRow | None:
         row = None if worker.host is None else self.rows.get(worker.host.name)
         return row if row is not None and row.p == worker.p else None
+
+
+def _left_s(until_ns: int) -> float:
+    return (until_ns - time.monotonic_ns()) / 1e9
 
 
 def _lost_or_refused(row: HostRow) -> str:

@@ -67,6 +67,8 @@ class WorkerPool:
         #: Called with each bridge to a host that is ready, and with each that has ended.
         self.on_bridge: Callable[[WorkerProcess], None] = _unwatched
         self.on_bridge_end: Callable[[WorkerProcess, Exit, int], None] = _unwatched
+        #: Called with a bridge that has ended while jobs may run on at its host, and until when.
+        self.on_bridge_severed: Callable[[WorkerProcess, Exit, int], None] = _unwatched
         #: Called with each process that has ended, and whether it had begun jobs.
         self.on_end: Callable[[WorkerProcess, Exit, bool, int], None] = _unwatched
         self.procs = supervisor.procs
@@ -90,6 +92,9 @@ class WorkerPool:
         self._retiring: set[WorkerProcess] = set()
         #: Starting beside the worker that they will replace, by P.
         self._successors: dict[int, WorkerProcess] = {}
+        #: Bridges that have ended without an end of their hosts' daemons, how, and until when jobs
+        #: may run there; by P.
+        self._severed: dict[int, tuple[WorkerProcess, Exit, int]] = {}
         self._announced = False
         self._stopping = False
         #: Due in this turn, or the next, after each change of what is wanted or waited for.
@@ -115,6 +120,7 @@ class WorkerPool:
         while self._unstarted:
             p, why = self._unstarted.pop()
             self._sched.handle(events.IsolatedDied(p, (), _NO_PROCESS, why), now)
+        self._end_severed(now)
         for worker in list(self._retiring):
             if worker.retire_by_ns <= now and not worker.expected:
                 log.warning("%s is killed: its jobs did not end in time for it to retire", worker)
@@ -131,7 +137,8 @@ class WorkerPool:
             return 0
         starts = [worker.retire_by_ns for worker in self._retiring if not worker.expected]
         starts += [worker.start_by_ns for worker in self._awaited()]
-        return earliest(*starts, *self._respawn.values())
+        fences = [until_ns for _, _, until_ns in self._severed.values()]
+        return earliest(*starts, *fences, *self._respawn.values())
 
     def _awaited(self) -> list[WorkerProcess]:
         """The processes that ought to become ready."""
@@ -329,6 +336,36 @@ class WorkerPool:
         if self._successors.get(worker.of_p) is worker:
             del self._successors[worker.of_p]
         now = time.monotonic_ns()
+        if worker.host is not None and not self._stopping and self._sever(worker, end, now):
+            return
+        self._ended(worker, end, now)
+
+    def _sever(self, worker: WorkerProcess, end: Exit, now: int) -> bool:
+        """Whether jobs may run on at the host of a bridge that has ended. Its outcomes and leases
+        are seen to now; its jobs there are lost when they cannot run any more."""
+        until_ns = worker.shm.slots[Slot.FENCE_NS]
+        record = self._sched.record(worker.p)
+        if until_ns <= now or record is None or record.epoch != worker.epoch:
+            return False
+        self._recover_stored(record, worker, now)
+        claimed = [token for token in record.fresh if worker.shm.claims.is_claimed(token)]
+        if not (claimed or record.begun):
+            return False
+        self._sched.handle(events.Claimed(worker.p, claimed), now)
+        self._sched.handle(events.Severed(worker.p), now)
+        self._severed[worker.p] = worker, end, until_ns
+        self.on_bridge_severed(worker, end, until_ns)
+        return True
+
+    def _end_severed(self, now: int) -> None:
+        """The leases of hosts have ended whose bridges had ended before."""
+        for p, (worker, end, until_ns) in list(self._severed.items()):
+            if until_ns <= now:
+                del self._severed[p]
+                self._ended(worker, end, now)
+
+    def _ended(self, worker: WorkerProcess, end: Exit, now: int) -> None:
+        """All that ran in it, or by it, has ended."""
         record = self._sched.record(worker.p)
         culprit = None
         ran = worker.finished > 0 or (record is not None and bool(record.started or record.fresh))
@@ -364,13 +401,7 @@ class WorkerPool:
     ) -> Job | None:
         """Outcomes that were on their way are used; of the rest, what had begun is lost. Gives the
         job that ended the worker, if one is known to."""
-        held = record.fresh.keys() | record.started.keys() | record.withheld.keys()
-        stored = worker.shm.recover(held)
-        if stored:
-            worker.finished += len(stored)
-            buffers = [each.buffers for each in stored]
-            recovered = events.OutcomesRecovered(worker.p, as_finished(stored), buffers)
-            self._sched.handle(recovered, now)
+        self._recover_stored(record, worker, now)
         claimed = {token for token in record.fresh if worker.shm.claims.is_claimed(token)}
         thread, stack = crashed_thread(end.signal, worker.shm.stacks())
         if stack:
@@ -390,6 +421,15 @@ class WorkerPool:
         guilty = None if culprit is None else record.job_of(culprit)
         self._sched.handle(events.WorkerDied(worker.p, claimed, culprit, end, waiting), now)
         return guilty
+
+    def _recover_stored(self, record: PRecord, worker: WorkerProcess, now: int) -> None:
+        held = record.fresh.keys() | record.started.keys() | record.withheld.keys()
+        stored = worker.shm.recover(held)
+        if stored:
+            worker.finished += len(stored)
+            buffers = [each.buffers for each in stored]
+            recovered = events.OutcomesRecovered(worker.p, as_finished(stored), buffers)
+            self._sched.handle(recovered, now)
 
     def _ended_beside(self, worker: WorkerProcess, end: Exit, now: int) -> None:
         self.recycling.ended(worker, end, now)
@@ -473,6 +513,8 @@ class WorkerPool:
     def close(self) -> None:
         """No process is left, but one that the kernel cannot end."""
         self.kill_all()
+        for worker, _, _ in self._severed.values():
+            worker.shm.close()
         by = time.monotonic() + REAP_S
         for worker in list(self.supervisor.processes.values()):
             if self.supervisor.has_ended(worker, within_s=by - time.monotonic()):

@@ -32,6 +32,7 @@ MESSAGES: dict[Role, frozenset[type[Any]]] = {
         protocol.Submit,
         protocol.Cancel,
         protocol.ForceCancel,
+        protocol.Recall,
         protocol.Ack,
         protocol.Pull,
         protocol.Enqueue,

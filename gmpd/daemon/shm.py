@@ -66,6 +66,8 @@ class Slot(IntEnum):
     BATCHES_AWAY = 11
     BATCHES = 12
     AT_HOST = 13
+    #: Of a bridge: until when jobs that it sent may run on its host, if it ends now; 0: none do.
+    FENCE_NS = 14
     #: Ring positions: bytes written and bytes that may be overwritten, both only ever rising.
     OUT_HEAD = 32
     OUT_TAIL = 33

@@ -151,6 +151,8 @@ def _host(c: Observed, row: HostRow) -> HostStatus:
     out.lost_jobs = row.lost_jobs
     if row.is_lost:
         out.state, out.problem = "lost", row.loss
+    elif row.waits_lease:
+        out.state = "lost"
     elif worker is None:
         out.state = "refused" if row.problem else "joining"
     elif record is None or not record.ready:

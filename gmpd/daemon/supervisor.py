@@ -47,13 +47,15 @@ BRIDGE = "gmpd.cluster.bridge"
 @dataclass(frozen=True)
 class HostSpec:
     """A host that a bridge is for, and the settings of its engine. ``lease_s``: seconds for which
-    the host works on without hearing of the bridge."""
+    the host works on without hearing of the bridge; ``drain_s``: seconds that its jobs have to end
+    when the engine ends its process there."""
 
     name: str
     cores: int
     engine: str
     engine_settings: dict[str, Any]
     lease_s: float
+    drain_s: float
 
 
 @dataclass(eq=False)
@@ -360,6 +362,7 @@ def _of_bridge(host: HostSpec, config: Config) -> dict[str, Any]:
         "engine": host.engine,
         "engine_settings": host.engine_settings,
         "lease_s": host.lease_s,
+        "drain_s": host.drain_s,
         "start_timeout": config.daemon.start_timeout,
         "host_config": {
             "daemon.procs": host.cores,

@@ -66,6 +66,8 @@ class Workers:
         #: if one of them ran for ``noticed_us`` or longer.
         self.on_finished: Callable[[PRecord, list[int], list[int], int], None] = _unwatched
         self.noticed_us = 0
+        #: Called with a bridge whose host says that it is about to end, and why.
+        self.on_leaves: Callable[[WorkerProcess, str], None] = _unasked
         self.registry = Registry()
         self._warn_dropped = RateLimitedLog(log.warning)
 
@@ -136,6 +138,10 @@ class Workers:
                 handle(events.Started(p, epoch, tokens), now)
             case protocol.Aside(tokens):
                 handle(events.SetAside(p, epoch, tokens), now)
+            case protocol.Returned(tokens):
+                handle(events.Returned(p, epoch, tokens), now)
+            case protocol.Leaves(reason):
+                self.on_leaves(worker, reason)
             case protocol.Withheld(tokens, nbytes):
                 handle(events.Withheld(p, epoch, tokens, nbytes), now)
             case protocol.Unfit(reason, wear):
@@ -301,6 +307,10 @@ def _takes_leave(worker: WorkerProcess, message: protocol.Bye | protocol.RingTai
             worker.ring_tail = ring
         case _:
             assert_never(message)
+
+
+def _unasked(_worker: WorkerProcess, _reason: str) -> None:
+    pass
 
 
 def _nothing(_paths: list[str]) -> None:

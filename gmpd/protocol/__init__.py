@@ -31,12 +31,13 @@ about an older lease is recognised, dropped and counted. A rejected or malformed
 changes nothing.
 
     client ───▶ coordinator
-      Hello Define Undefine Submit Cancel ForceCancel Ack Pull Call Enqueue AskJobs Waive Bye
+      Hello Define Undefine Submit Cancel ForceCancel Recall Ack Pull Call Enqueue AskJobs Waive
+      Bye
     client ◀─── coordinator
       Welcome Refused Done Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
-      Hello Finished Started Aside Unfit Imported Expired Progress Output Kept Items Fault Bye
-      Withheld Children Define Undefine Submit Cancel Answer RingTail Route
+      Hello Finished Started Aside Returned Leaves Unfit Imported Expired Progress Output Kept
+      Items Fault Bye Withheld Children Define Undefine Submit Cancel Answer RingTail Route
     worker ◀─── coordinator
       Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
       Progress Output Ask Route Lost
@@ -129,6 +130,7 @@ from gmpd.protocol.messages import (
     Output,
     Progress,
     Pull,
+    Recall,
     Refused,
     Reply,
     Room,
@@ -150,7 +152,9 @@ from gmpd.protocol.worker_messages import (
     Fault,
     Finished,
     Imported,
+    Leaves,
     Lost,
+    Returned,
     RingTail,
     Route,
     Started,
@@ -219,6 +223,7 @@ __all__ = [
     "Items",
     "JobQuestion",
     "Kept",
+    "Leaves",
     "Lost",
     "Message",
     "Number",
@@ -229,11 +234,13 @@ __all__ = [
     "Progress",
     "Pull",
     "Reason",
+    "Recall",
     "Refusal",
     "Refused",
     "Reply",
     "Report",
     "Reports",
+    "Returned",
     "RingTail",
     "Room",
     "Route",

@@ -385,6 +385,8 @@ class Details(Report, total=False):
     holder: str
     #: TIMEOUT: it could not begin in time.
     expired: bool
+    #: CANCELLED: it had not begun when its client asked for it back.
+    recalled: bool
 
 
 #: Row -> how it ended and what is to be said of it, for all rows that are not plainly OK.

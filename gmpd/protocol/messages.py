@@ -44,7 +44,9 @@ from gmpd.protocol.worker_messages import (
     Fault,
     Finished,
     Imported,
+    Leaves,
     Lost,
+    Returned,
     RingTail,
     Route,
     Started,
@@ -154,6 +156,15 @@ class Cancel(Envelope, tag=8):
 
 class ForceCancel(Envelope, tag=49):
     """As ``Cancel``, of a client: workers are replaced to end jobs that do not stop."""
+
+    since: ClassVar[int] = 3
+
+    jobs: Numbers
+
+
+class Recall(Envelope, tag=51):
+    """Give these jobs back unless they have begun: ``Done`` with CANCELLED and ``recalled`` for
+    each that has not, and never will. The others continue, and nothing is said of them."""
 
     since: ClassVar[int] = 3
 
@@ -350,6 +361,7 @@ FromClient: TypeAlias = (
     | Submit
     | Cancel
     | ForceCancel
+    | Recall
     | Ack
     | Pull
     | Call
@@ -362,8 +374,8 @@ ToClient: TypeAlias = (
     Welcome | Refused | Done | Items | Running | Progress | Kept | Room | Reply | Gone
 )  # fmt: skip
 FromWorker: TypeAlias = (
-    Hello | Finished | Started | Aside | Unfit | Imported | Expired | Progress | Output | Kept
-    | Items | Fault | Bye
+    Hello | Finished | Started | Aside | Returned | Leaves | Unfit | Imported | Expired | Progress
+    | Output | Kept | Items | Fault | Bye
     | Withheld | Children | Define | Undefine | Submit | Cancel | Answer | RingTail | Route
 )  # fmt: skip
 ToWorker: TypeAlias = (

@@ -1,4 +1,4 @@
-"""The messages between coordinator and workers, but for those that clients have as well."""
+"""The messages that pass between the coordinator and workers alone."""
 
 from __future__ import annotations
 
@@ -150,6 +150,24 @@ class Aside(Envelope, tag=43):
     since: ClassVar[int] = 2
 
     tokens: Numbers
+
+
+class Returned(Envelope, tag=52):
+    """These were claimed and have not begun: the bridge to a host that leaves had sent them there,
+    and has them back. They never begin under these tokens."""
+
+    since: ClassVar[int] = 3
+
+    tokens: Numbers
+
+
+class Leaves(Envelope, tag=53):
+    """The host that this is the bridge to is about to end, as it says itself: give it no more, and
+    let the bridge end once all that has begun there has."""
+
+    since: ClassVar[int] = 3
+
+    reason: str
 
 
 class Expired(Envelope, tag=34):

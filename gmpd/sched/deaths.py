@@ -39,6 +39,19 @@ class Deaths:
         self._ps = ps
         self._children = children
 
+    def severed(self, p: int, now: int) -> None:
+        """Nothing is heard of a host any more, and jobs may run there until ``worker_died``: none
+        of them begins anew before. Those that were not sent move on."""
+        record = self._ps.record(p)
+        if record is None:
+            return
+        record.ready, record.draining, record.probe_at_ns = False, True, 0
+        self._ps.not_idle(record)
+        back = list(record.fresh.values())
+        record.fresh.clear()
+        record.used_ns = 0
+        self._ledger.take_back(back, now)
+
     def worker_died(self, event: WorkerDied, now: int) -> None:
         """Jobs that the worker had not begun move on, attempt unchanged; begun ones are lost, or
         tried again if its options allow."""

@@ -154,6 +154,15 @@ class Cancelled(OfSession, frozen=True, gc=False):
         return self._kept(self.seqs)
 
 
+class Recalled(OfSession, frozen=True, gc=False):
+    """A session asks for these jobs back, unless they have begun."""
+
+    seqs: list[int]
+
+    def kept(self) -> Event | Kept:
+        return self._kept(self.seqs)
+
+
 class Pulled(OfSession, frozen=True, gc=False):
     """A session has room for ``n`` more items of a generator job."""
 
@@ -173,7 +182,7 @@ class SessionClosed(OfSession, frozen=True, gc=False):
 
 ClientEvent: TypeAlias = (
     SessionOpened | Defined | Undefined | Submitted | RoomDeclined | StartsRecalled | Cancelled
-    | Pulled | Acknowledged | SessionClosed
+    | Recalled | Pulled | Acknowledged | SessionClosed
 )  # fmt: skip
 
 
@@ -217,6 +226,10 @@ class Started(_AboutTokens, frozen=True, gc=False):
 
 class SetAside(_AboutTokens, frozen=True, gc=False):
     """These wait in their worker while it begins others."""
+
+
+class Returned(_AboutTokens, frozen=True, gc=False):
+    """The bridge to a host has these back, and they have not begun there."""
 
 
 class Withheld(_AboutTokens, frozen=True, gc=False):
@@ -308,8 +321,8 @@ class ChildrenCounted(FromWorker, frozen=True, gc=False):
 
 
 WorkerEvent: TypeAlias = (
-    Heard | Started | SetAside | Withheld | Expired | NotCancelled | Finished | ItemsYielded
-    | ChildrenCounted | Progressed | Printed
+    Heard | Started | SetAside | Returned | Withheld | Expired | NotCancelled | Finished
+    | ItemsYielded | ChildrenCounted | Progressed | Printed
 )  # fmt: skip
 
 
@@ -381,6 +394,13 @@ class WorkerDied(OfPool, frozen=True, gc=False):
         return Kept("WorkerDied", "P", self.p, len(self.executing), None, text)
 
 
+class Severed(OfPool, frozen=True, gc=False):
+    """The bridge to the host that is P ``p`` is gone, and its jobs there may run on: ``WorkerDied``
+    follows once they cannot. Those that it had sent are in ``Claimed`` before."""
+
+    p: int
+
+
 class IsolatedReady(OfPool, frozen=True, gc=False):
     """An isolated worker said Hello."""
 
@@ -433,7 +453,7 @@ class Draining(OfPool, frozen=True, gc=False):
 
 
 PoolEvent: TypeAlias = (
-    WorkerReady | ParentOpened | Drained | Left | Removed | WorkerDied | IsolatedReady
+    WorkerReady | ParentOpened | Drained | Left | Removed | WorkerDied | Severed | IsolatedReady
     | IsolatedUnfit | IsolatedRenewed | IsolatedDied | IsolatedLimited | Stalled | Draining
 )  # fmt: skip
 

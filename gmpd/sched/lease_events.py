@@ -155,6 +155,19 @@ class LeaseEvents:
         """These wait in their worker, while it begins others. One that ended meanwhile does not."""
         record.aside.update(token for token in tokens if token in record.fresh)
 
+    def returned(self, record: PRecord, tokens: Sequence[int], now: int) -> None:
+        """The bridge to a host claimed these and sent them there, where they have not begun: they
+        wait again, and this was no attempt."""
+        back = []
+        for token in tokens:
+            job = record.end_lease(token)
+            if job is not None:
+                back.append(job)
+            elif not self._limits.ended(record, token, now):  # else its time limit had passed
+                self._counters.dropped["unknown_token"] += 1
+        self._ledger.take_back(back, now)
+        self._ps.rest(record)
+
     def withheld(
         self, record: PRecord, tokens: Sequence[int], nbytes: Sequence[int], now: int
     ) -> None:

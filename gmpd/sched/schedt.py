@@ -152,6 +152,8 @@ class Sched:
                 self._children.counted(record, event.n, asked=event.asked)
             case events.SetAside():
                 leases.set_aside(record, event.tokens)
+            case events.Returned():
+                leases.returned(record, event.tokens, now)
             case events.Withheld():
                 leases.withheld(record, event.tokens, event.nbytes, now)
             case events.Expired():
@@ -192,6 +194,8 @@ class Sched:
                 ledger.functions.undefine(session, event.fids)
             case events.Cancelled():
                 self._cancels.cancel(session, event.seqs, now, force=event.force)
+            case events.Recalled():
+                self._withdrawals.recall(session, event.seqs, now)
             case events.StartsRecalled():
                 ledger.gates.recall(event.limit, [now - ago_ns for ago_ns in event.ago_ns])
             case events.Pulled():
@@ -219,6 +223,8 @@ class Sched:
                 self._ps.remove(event.p)
             case events.WorkerDied():
                 self._deaths.worker_died(event, now)
+            case events.Severed():
+                self._deaths.severed(event.p, now)
             case events.IsolatedReady():
                 self.isolated.ready(event.p)
             case events.IsolatedUnfit():

@@ -1,4 +1,5 @@
-"""Jobs that end unless they have begun: their ``expires`` has passed, or a newer job replaces them.
+"""Jobs that end unless they have begun: their ``expires`` has passed, a newer job replaces them, or
+their client, which is the bridge of another daemon, has them run elsewhere.
 
 The counterpart of ``cancels``: nothing that runs is disturbed. A lease is revoked; if its worker
 has claimed it, the job runs.
@@ -12,13 +13,14 @@ from gmpd.protocol import Outcome
 from gmpd.sched.instructions import Instruction, Revoke
 from gmpd.sched.isolated import IsolatedP
 from gmpd.sched.ledger import Ledger, Withdrawal
-from gmpd.sched.records import Job, PRecord
+from gmpd.sched.records import Job, PRecord, Session
 from gmpd.sched.states import JobState
 from gmpd.sched.uniques import WAITS
 
 EXPIRED: Withdrawal = (
     Outcome.TIMEOUT, {"text": "it could not begin before its expires", "expired": True}
 )  # fmt: skip
+RECALLED: Withdrawal = (Outcome.CANCELLED, {"recalled": True})
 
 
 class Withdrawals:
@@ -36,6 +38,11 @@ class Withdrawals:
     def replace(self, job: Job, text: str, now: int) -> None:
         """A newer job replaces this one."""
         self.withdraw([job], (Outcome.CANCELLED, {"text": text}), now)
+
+    def recall(self, session: Session, seqs: Sequence[int], now: int) -> None:
+        """A client asks for these back."""
+        mine = session.jobs
+        self.withdraw([mine[seq] for seq in dict.fromkeys(seqs) if seq in mine], RECALLED, now)
 
     def withdraw(self, jobs: Sequence[Job], withdrawal: Withdrawal, now: int) -> None:
         """End those that have not begun, with this outcome and its details."""

@@ -46,7 +46,8 @@ def test_a_bridge_sleeps_while_its_host_starts(short_tmp: Path) -> None:
     router = Router(network, endpoint)
     shm = SimpleNamespace(slots=[0] * len(Slot), sends=lambda: None)
     settings = {
-        "endpoint": endpoint, "host": "h", "cores": 1, "lease_s": 5.0, "start_timeout": 20.0,
+        "endpoint": endpoint, "host": "h", "cores": 1, "lease_s": 5.0, "drain_s": 5.0,
+        "start_timeout": 20.0,
         "engine": f"{__name__}:SlowEngine", "engine_settings": {}, "host_config": {},
         "initializer": None, "env": {},
     }  # fmt: skip

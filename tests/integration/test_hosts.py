@@ -276,15 +276,63 @@ def test_a_host_that_leaves_ends_its_jobs(
     assert name not in set(client.map(jobs.where, [0.01] * 60, chunksize=1))
 
 
-def test_a_killed_bridge_is_a_lost_host_and_another_follows(
+def test_a_host_whose_engine_ends_it_gives_back_what_has_not_begun_there(
+    client: gmpd.Client, hosts: Hosts, tmp_path: Path
+) -> None:
+    """No job has retries: none is lost, and none begins twice."""
+    path = tmp_path / "ran"
+    path.touch()
+    futures = [client.submit(jobs.note, str(path), str(i), 0.4) for i in range(40)]
+    wait_until(lambda: rows(client)["north"]["started"] > 2, "more were sent than cores")
+    process = hosts.processes["north"]
+    process.terminate()
+    places = Counter(future.result(HANG_S) for future in futures)
+    assert process.wait(HANG_S) == 0
+    runs = Counter(line.split()[0] for line in path.read_text().splitlines())
+    assert runs == dict.fromkeys(map(str, range(40)), 1)
+    assert 0 < places["north"] < 10, places
+    wait_until(lambda: "north" not in rows(client), "it has left")
+
+
+def test_a_job_that_does_not_end_in_time_is_lost_with_the_host_that_leaves(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    hosts.start("north")
+    with (
+        daemon(hosts.directory, cluster__drain="1s") as target,
+        gmpd.Client(target=target) as client,
+    ):
+        await_hosts(client, "north")
+        future = begun_at(client, tmp_path / "one", retries=1)
+        hosts.processes["north"].terminate()
+        assert future.result(HANG_S) == ""
+        assert hosts.processes["north"].wait(HANG_S) == 0
+        row = wait_until(lambda: rows(client).get("north"), "it is shown")
+        assert row is not None
+        assert (row["losses"], row["lost_jobs"]) == (1, 1)
+
+
+def test_a_killed_bridge_is_a_lost_host_once_nothing_runs_there_and_another_follows(
     client: gmpd.Client, tmp_path: Path
 ) -> None:
-    future = begun_at(client, tmp_path / "one")
-    name = host_of(tmp_path / "one")
+    """The old attempt says when it runs, and the new one begins after its last word."""
+    path = tmp_path / "beats"
+    path.touch()
+    futures = [client.options(retries=1).submit(jobs.beats, str(path), i) for i in range(8)]
+    name = wait_until(lambda: jobs.beating(path) - {""}, "one runs on a host").pop()
     os.kill(rows(client)[name]["pid"], signal.SIGKILL)
-    with pytest.raises(WorkerLost, match=f"host {name} was lost"):
-        future.result(HANG_S)
+    wait_until(lambda: rows(client)[name]["state"] == "lost", "it is lost")
+    row = rows(client)[name]
+    assert "waiting for the end of its lease until" in row["problem"]
+    assert row["started"] > 0, "its attempts are still its own"
+    assert row["losses"] == 0
+    wait_until(lambda: jobs.attempts(path) > len(futures), "they begin again")
     await_hosts(client, name)
+    (tmp_path / "beats.end").touch()
+    for future in futures:
+        future.result(HANG_S)
+    assert not jobs.overlapping(path)
+    assert rows(client)[name]["losses"] == 1
 
 
 def test_nothing_is_lost_or_repeated_while_hosts_come_and_go(

@@ -309,6 +309,7 @@ def test_a_daemon_ends_without_a_worker_that_the_kernel_cannot_end(
     coordinator._due(now + 15_000_000_000)
     assert coordinator._ended
     pool: Any = WorkerPool.__new__(WorkerPool)
+    pool._severed = {}
     worker = SimpleNamespace(process=SimpleNamespace(pid=7))
     pool.supervisor = SimpleNamespace(
         processes={0: worker}, kill=lambda _worker: None, has_ended=lambda _worker, within_s: False

@@ -147,6 +147,7 @@ def test_lost_and_refused_hosts_are_named() -> None:
         HostStatus("d", 4, "idle", losses=3, lost_at=80.0, loss="it ended"),
         HostStatus("e", 4, "idle", losses=1, lost_at=80.0, loss="it ended"),
         HostStatus("f", 4, "joining"),
+        HostStatus("g", 4, "lost", "lost, waiting for the end of its lease until 12:00:00", p=9),
     ]
     cluster = Cluster("dask", "tcp://a:1", "nothing answers at tcp://a:1", hosts)
     found = wrong(Status(started_at=100.0, uptime_s=100.0, cluster=cluster))
@@ -155,6 +156,7 @@ def test_lost_and_refused_hosts_are_named() -> None:
         "host b": "lost 30 s ago, with 1 begun job: no way",
         "host c": "it takes no work: it has Python 3.12",
         "host d": "lost 3 times, the last time 120 s ago: it ended",
+        "host g": "lost, waiting for the end of its lease until 12:00:00",
     }
     assert "retries=" in found["host b"].fix
     assert found["host b"].code is Code.HOST_LOST

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gmpd.protocol import BATCH_JOBS_MAX
+from gmpd.protocol import BATCH_JOBS_MAX, Outcome
 from gmpd.sched.instructions import AskChildren, Kill, Revoke
 from gmpd.sched.records import PRecord
 from tests.desk import MS, Desk, handed, only
@@ -159,3 +159,103 @@ def test_the_bridge_to_a_host_is_never_killed_for_one_job() -> None:
     desk.cancel(client, [seq], force=True)
     for _ in range(20):
         assert not only(desk.take(after_ms=20), Kill)
+
+
+def test_a_job_that_comes_back_from_a_host_is_no_attempt() -> None:
+    desk = Desk()
+    client, there = desk.client(), host(desk)
+    desk.submit(client, 4, timeout=5)
+    desk.take()
+    claimed = list(there.fresh)
+    desk.start(there, claimed[1:])
+    desk.take()
+    desk.drain_p(HOST)
+    desk.take()
+    desk.returned(there, [*claimed[:3], 777])
+    desk.returned(there, claimed[:1])
+    desk.finish(there, claimed[3:])
+    here = desk.ready(0)
+    desk.take()
+    assert list(here.fresh.values()), "they run on this machine now"
+    desk.serve(here, 4)
+    outcomes = [each for ended in desk.outcomes.values() for each in ended]
+    assert [outcome for outcome, _, _ in outcomes] == [Outcome.OK] * 4
+    assert desk.sched.counters.dropped["unknown_token"] == 2, "nothing else changes by a token"
+    assert not sum(desk.sched.counters.retried.values())
+    desk.sched.validate()
+
+
+def test_a_job_that_comes_back_cancelled_has_ended() -> None:
+    desk = Desk()
+    client, there = desk.client(), host(desk)
+    (seq,) = desk.submit(client, 1)
+    desk.take()
+    desk.start(there)
+    desk.cancel(client, [seq])
+    desk.take()
+    desk.returned(there, [*there.started])
+    desk.take()
+    assert [how for how, _, _ in desk.outcomes[client.sid, seq]] == [Outcome.CANCELLED]
+
+
+def test_a_client_has_back_what_has_not_begun() -> None:
+    desk = Desk()
+    client, p = desk.client(), host(desk)
+    seqs = desk.submit(client, 3)
+    desk.take()
+    (began, *waits) = list(p.fresh)
+    desk.start(p, [began])
+    desk.recall(client, [*seqs, *seqs, 99])
+    (revoke,) = only(desk.take(), Revoke)
+    assert revoke.tokens == waits
+    desk.revoked(revoke, waits)
+    desk.take()
+    for seq in seqs[1:]:
+        ((how, _, details),) = desk.outcomes[client.sid, seq]
+        assert (how, details["recalled"]) == (Outcome.CANCELLED, True)
+    desk.end(p)
+    assert [how for how, _, _ in desk.outcomes[client.sid, seqs[0]]] == [Outcome.OK]
+
+
+def test_nothing_of_a_severed_host_begins_again_before_it_is_lost() -> None:
+    desk = Desk()
+    client, there = desk.client(), host(desk, cores=3)
+    desk.submit(client, 3, retries=1)
+    desk.take()
+    unsent, claimed, begun = list(there.fresh)
+    desk.start(there, [begun])
+    desk.severed(HOST, [claimed])
+    here = desk.ready(0)
+    assert handed(desk.take()) == [(0, 1)], "the one that was not sent moves"
+    desk.serve(here, 1)
+    desk.now += 20_000 * MS
+    assert not handed(desk.take())
+    assert list(there.started) == [begun, claimed]
+    desk.died(HOST)
+    desk.take()
+    desk.serve(here, 2)
+    assert len(desk.outcomes) == 3
+    assert desk.sched.counters.retried["lost"] == 2
+    assert unsent not in there.fresh
+    desk.remove_p(HOST)
+    assert HOST not in desk.sched.ps
+
+
+def test_what_runs_at_a_severed_host_can_be_cancelled_and_time_out() -> None:
+    desk = Desk()
+    client, there = desk.client(), host(desk, cores=2)
+    (one,) = desk.submit(client, 1, retries=1)
+    (two,) = desk.submit(client, 1, timeout=1.0)
+    desk.take()
+    desk.start(there)
+    desk.severed(HOST)
+    desk.cancel(client, [one])
+    desk.now += 3_000 * MS
+    desk.take()
+    desk.now += 3_000 * MS
+    desk.take()
+    assert [how for how, _, _ in desk.outcomes[client.sid, two]] == [Outcome.TIMEOUT]
+    desk.died(HOST)
+    desk.take()
+    assert [how for how, _, _ in desk.outcomes[client.sid, one]] == [Outcome.LOST]
+    desk.sched.validate()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 from gmpd.config import Config
 from gmpd.daemon import hosts as module
 from gmpd.daemon.deadlines import Deadlines
-from gmpd.daemon.hosts import LOST_S, LOST_SHOWN, LOST_SHOWN_S, HostRow, Hosts
+from gmpd.daemon.hosts import LOST_S, LOST_SHOWN, LOST_SHOWN_S, REFUSED_S, HostRow, Hosts
 from gmpd.sched.events import Exit
 from gmpd.sched.schedt import Sched
 
@@ -175,3 +176,35 @@ def test_a_refused_host_is_asked_again() -> None:
     world.ends("odd", "it has Python 3.99")
     world.wait(module.REFUSED_S + 1)
     assert world.row("odd").p is not None
+
+
+def test_a_host_that_says_that_it_leaves_is_not_tried_again_at_once() -> None:
+    world = serving()
+    worker = world.workers[world.p("north")]
+    world.hosts.leaves(worker, "it had SIGTERM")
+    assert worker.expected, "it gets no more"
+    world.there("north")  # the engine does not know yet
+    assert world.p("north") == worker.p
+    world.ends("north")
+    assert (world.row("north").losses, world.row("north").problem) == (0, "")
+    world.wait(REFUSED_S - 1)
+    assert world.row("north").p is None
+    world.wait(1)
+    assert world.p("north") != worker.p
+
+
+def test_no_bridge_begins_to_a_host_while_attempts_of_a_killed_one_may_run_there() -> None:
+    world = serving()
+    worker = world.workers.pop(world.p("north"))
+    killed = Exit(1, "SIGKILL", None, "was killed by SIGKILL")
+    world.hosts.severed(worker, killed, time.monotonic_ns() + 14 * S)
+    world.there("north")
+    world.wait(60)
+    row = world.row("north")
+    assert (row.p, row.waits_lease, row.losses) == (worker.p, True, 0)
+    assert row.problem.startswith("lost, waiting for the end of its lease until ")
+    assert row.problem.endswith(": its bridge was killed by SIGKILL")
+    world.hosts.ended(worker, killed, world.now)
+    assert (row.waits_lease, row.losses, row.loss) == (False, 1, "its bridge was killed by SIGKILL")
+    world.wait(LOST_S)
+    assert world.p("north") != worker.p

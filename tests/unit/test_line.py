@@ -141,3 +141,17 @@ def test_bytes_that_are_no_exchange() -> None:
         read_ask(b"\xc1")
     with pytest.raises(ProtocolError, match="no answer"):
         read_told(b"[1, 2]")
+
+
+def test_a_host_says_that_it_leaves_and_why_it_has_ended() -> None:
+    end = line()
+    ask = only(end.next_ask(0, 0))
+    end.answered(ask.number, Told("life", 101, leaves="it had SIGTERM"), 1)
+    ask = only(end.next_ask(1, 0))
+    end.answered(ask.number, Told("life", 102), 2)
+    assert end.leaves == "it had SIGTERM", "an answer that overtakes another takes nothing back"
+    ask = only(end.next_ask(2, 0))
+    end.answered(ask.number, Told("life", 103, ended="it has ended"), 3)
+    ask = only(end.next_ask(3, 0))
+    end.failed(ask.number, "no way there", 4)
+    assert (end.why, end.is_lost(3 + EXIT_S)) == ("it has ended", True)

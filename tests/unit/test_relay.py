@@ -305,3 +305,25 @@ def test_a_daemon_that_stops_or_refuses_is_a_failure() -> None:
     ends = Ends()
     ends.relay.heard([protocol.pack(protocol.Gone("asked to stop"))])
     assert "asked to stop" in ends.relay.failure
+
+
+def test_a_host_that_leaves_gives_back_what_has_not_begun() -> None:
+    ends = Ends(cores=4)
+    ends.assign(1, 4)
+    ends.relay.pump()
+    ends.to_host()
+    ends.relay.heard([protocol.pack(protocol.Running([2]))])
+    ends.to_coordinator()
+    ends.relay.recall()
+    assert ends.to_host() == [protocol.Recall([1, 3, 4])]
+    back = Outcome.CANCELLED, {"recalled": True}
+    ends.done([1, 2, 3], {0: back, 2: back})
+    returned, finished = ends.to_coordinator()
+    assert returned == protocol.Returned([1, 3])
+    assert (finished.tokens, finished.specials) == ([2], None)
+    assert list(ends.relay.sent) == [4], "it began meanwhile"
+    ends.done([4])
+    assert ends.relay.is_idle
+    ends.to_coordinator()
+    ends.relay.recall()
+    assert not ends.to_host()
