@@ -42,6 +42,7 @@ OF_DAEMON = {
     "submit, then results": (4_000, 8),
     "submit, then wait": (4_000, 8),
     "30 at a time": (900, 8),
+    "jobs of 1 ms": (300, 6),
     "coroutines": (3_000, 6),
     "map": (200_000, 8),
 }
@@ -74,6 +75,13 @@ def cpu_us(pid: int) -> tuple[float, float]:
     return of_zeromq / 1e3, others / 1e3
 
 
+def milli(_: float) -> None:
+    """A millisecond on a CPU."""
+    end = time.thread_time() + 0.001
+    while time.thread_time() < end:
+        pass
+
+
 def doing(client: Any) -> dict[str, Callable[[int], object]]:
     """``OF_DAEMON`` as functions of the number of operations."""
 
@@ -94,6 +102,7 @@ def doing(client: Any) -> dict[str, Callable[[int], object]]:
         submit,
         lambda n: concurrent.futures.wait([client.submit(math.sqrt, 4.0) for _ in range(n)]),
         by_thirties,
+        lambda n: submit(n, milli),
         lambda n: submit(n, asyncio.sleep, 0),
         lambda n: sum(client.map(abs, range(n))),
     )

@@ -160,7 +160,8 @@ class Dispatch:
     """How work reaches the Ps."""
 
     credit_work: float = _time(
-        "2ms", "fresh work that a worker holds, estimated by running averages"
+        "2ms",
+        "fresh work that a worker holds, by running averages; up to 8 times it of a long backlog",
     )
     credit_max: int = _count(256, "jobs", "fresh ones that a worker holds, at most", high=4_096)
     isolated_spares: int = _count(

@@ -97,7 +97,7 @@ class Attempt:
         "adopted", "advice", "args", "away_ns", "began_ns", "buffers", "cancelling", "child",
         "data", "driven", "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns",
         "options", "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter",
-        "slow", "spans", "stepped", "task", "thread", "timer", "token", "unopened", "waits",
+        "slow_ns", "spans", "stepped", "task", "thread", "timer", "token", "unopened", "waits",
         "want", "window", "worker",
     )  # fmt: skip
 
@@ -149,8 +149,8 @@ class Attempt:
         self.unopened = False
         #: It failed as if its process lacked something.
         self.want: BaseException | None = None
-        #: It is not known to be quick: outcomes before it are not held back for it.
-        self.slow = not fn.quick and not self.child
+        #: How long outcomes that wait for it wait, unless it is quick.
+        self.slow_ns = 0 if self.child else fn.slow_ns
         #: A first call may import modules, a large value may take long to unpack.
         self.place = AWAY
         if fn.is_async and self.may_be_home and len(payload) <= HOME_BYTES and not buffers:

@@ -12,6 +12,10 @@ from gmpd.sched.functions import PART, REGISTERED
 
 #: A function whose calls take less than this is quick: outcomes may gather while it runs.
 QUICK_NS = 200_000
+#: No outcome waits for the end of a call that takes longer by its average, nor of a function whose
+#: time is unknown. As a time, such a call is ``LONG_NS``: more than any sum of others.
+SLOW_NS_MAX = 4_000_000
+LONG_NS = 1 << 50
 
 
 class RemoteFunction:
@@ -34,6 +38,13 @@ class RemoteFunction:
     @property
     def quick(self) -> bool:
         return self.quick_ns is not None and self.quick_ns < QUICK_NS
+
+    @property
+    def slow_ns(self) -> int:
+        """How long an outcome that waits for the next call waits; 0: it is quick."""
+        if self.quick_ns is None or self.quick_ns > SLOW_NS_MAX:
+            return LONG_NS
+        return 0 if self.quick_ns < QUICK_NS else self.quick_ns
 
     def learn(self, ran_ns: int) -> int:
         """The time of one more call; the average now."""

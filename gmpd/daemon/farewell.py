@@ -1,7 +1,8 @@
 """When a worker that gets no more jobs may end: all that it had have ended, and nothing that they
 have left behind is needed any more, or has had ``recycle.grace``.
 
-Jobs are never cut short here. It sends nothing; ``worker`` does.
+And the last thing that a worker waits for which cannot serve. Jobs are never cut short here. It
+sends nothing; ``worker`` does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import time
 from collections.abc import Sized
 from typing import Protocol
 
+from gmpd import protocol
 from gmpd.daemon.migration import ChildMigration
+from gmpd.netpoll import Dealer
 from gmpd.runtime.loop import Loop
 from gmpd.runtime.remote import ChanRouter
 from gmpd.runtime.stacks import count_gs
@@ -64,3 +67,13 @@ class Farewell:
             return False
         away, held = worker.migration.away, worker.router.is_held
         return bool(worker.overrunning or count_gs(worker.loop.p) or away or held)
+
+
+def await_stop(link: Dealer, seconds: float) -> None:
+    """A message sent shortly before a process ends may be lost: the answer says it came."""
+    until = time.monotonic() + seconds
+    while link.wait(until - time.monotonic()):
+        frames = link.recv()
+        message = frames and protocol.unpack(frames[0], protocol.TO_WORKER)
+        if isinstance(message, protocol.Stop):
+            return

@@ -24,7 +24,7 @@ from gmpd.codec import MARK, decode_call, resolve_function, scalar_result
 from gmpd.daemon.attempt import SMALL_BYTES, Attempt, Host
 from gmpd.daemon.definitions import QUICK_NS, RemoteFunction
 from gmpd.daemon.leased import Leased
-from gmpd.daemon.outcomes import GATHER_MAX, GATHER_NS, OutcomeBatch
+from gmpd.daemon.outcomes import GATHER_MAX, GATHER_NS, OutcomeBatch, is_due
 from gmpd.daemon.run_spans import open_spans
 from gmpd.daemon.withheld import Withheld
 from gmpd.protocol import Assign, Outcome
@@ -63,9 +63,9 @@ class RunHost(Host, Protocol):
     #: Outcomes that have not been sent.
     outcomes: OutcomeBatch
     withheld: Withheld
-    #: Leases that have not begun; and those of them that are not known to be quick.
+    #: Leases that have not begun; and how long those of them take that are not quick.
     fresh: int
-    slow_fresh: int
+    slow_ns: int
     #: When outcomes were sent last.
     flushed_ns: int
 
@@ -104,9 +104,11 @@ def settle(
     shm.store(token, _OK, data, ran_us, occupied_us)
     if (
         n >= GATHER_MAX
-        or worker.slow_fresh
         or quick_ns >= QUICK_NS
-        or ended_ns - worker.flushed_ns > GATHER_NS
+        or (
+            ((age_ns := ended_ns - worker.flushed_ns) > GATHER_NS or worker.slow_ns)
+            and is_due(age_ns, worker.fresh, worker.slow_ns, quick_ns)
+        )
     ):
         worker.flush()
 

@@ -8,17 +8,35 @@ from typing import Any
 from gmpd import protocol
 from gmpd.codec import Blob
 from gmpd.daemon.attempt import Attempt
+from gmpd.daemon.definitions import LONG_NS
 from gmpd.protocol import Outcome
 from gmpd.runtime.ring import Kind, Ring
 
-#: Outcomes are batched for this long at most: a quarter of a P's credit, so that the coordinator
-#: refills it before it is used up.
+#: Outcomes of quick calls are batched for this long: a quarter of a P's usual credit, so that the
+#: coordinator refills it before it is used up.
 GATHER_NS = 500_000
+#: Outcomes of any calls are batched while P holds more than that credit: for a quarter of the time
+#: that all of it takes, and for this at most.
+GATHER_NS_MAX = 4_000_000
 #: Child outcomes are batched longer, up to half the credit: a parent usually awaits many, and every
 #: message wakes two processes on the cores that do the work.
 GATHER_CHILDREN_NS = 20_000_000
 #: The most outcomes of a batch: half of the credit in jobs.
 GATHER_MAX = 128
+
+
+def is_due(age_ns: int, fresh: int, slow_ns: int, quick_ns: int, child: bool = False) -> bool:
+    """Whether outcomes are to be sent before the next of ``fresh`` leases has ended. ``age_ns``:
+    since the last were sent; ``slow_ns``: what those leases take that are not quick; ``quick_ns``:
+    the average of the function that has just ended, for all of them if none is slow.
+
+    Not by the age of the outcomes, of which most ages would be asked for in vain.
+    """
+    if child:
+        return age_ns > GATHER_CHILDREN_NS or slow_ns > 0
+    if slow_ns:  # of fewer than four leases, the next one takes longer than a quarter of them
+        return fresh < 4 or slow_ns >= LONG_NS or age_ns > min(GATHER_NS_MAX, slow_ns >> 2)
+    return age_ns > GATHER_NS and age_ns > min(GATHER_NS_MAX, quick_ns * fresh >> 2)
 
 
 def times_us(attempt: Attempt) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in, missing_among
 from gmpd.daemon.definitions import Definitions
-from gmpd.daemon.farewell import Farewell
+from gmpd.daemon.farewell import Farewell, await_stop
 from gmpd.daemon.firsts import Firsts
 from gmpd.daemon.fitness import Fitness, no_thread
 from gmpd.daemon.imported import ImportReports
@@ -38,10 +38,10 @@ from gmpd.daemon.lease_run import RUN_BYTES, LeaseRun, may_run_as_one
 from gmpd.daemon.leased import Leased
 from gmpd.daemon.migration import ChildMigration
 from gmpd.daemon.outcomes import (
-    GATHER_CHILDREN_NS,
     GATHER_MAX,
-    GATHER_NS,
+    GATHER_NS_MAX,
     OutcomeBatch,
+    is_due,
     items,
 )
 from gmpd.daemon.questions import answer
@@ -121,8 +121,8 @@ class Worker:
         self.outcomes = OutcomeBatch()
         #: How many were sent so far.
         self._sent = 0
-        #: Leases that have not begun; and those of them that are not known to be quick.
-        self.fresh = self.slow_fresh = 0
+        #: Leases that have not begun; and how long those of them take that are not quick.
+        self.fresh = self.slow_ns = 0
         #: Set aside, and the coordinator does not know yet.
         self._aside: list[Attempt] = []
         self._was_revoked = self._draining = False
@@ -158,7 +158,7 @@ class Worker:
     def begin(self, attempt: Attempt) -> bool:
         """An attempt is about to run; this M holds P. False when the coordinator has revoked it."""
         self.fresh -= 1
-        self.slow_fresh -= attempt.slow
+        self.slow_ns -= attempt.slow_ns
         now = time.monotonic_ns()
         if not self.claim(attempt.token, now):
             return False
@@ -231,14 +231,12 @@ class Worker:
         if attempt.want is not None:
             self.check_fitness(attempt.want)
             attempt.want = None
-        gathered = len(self.outcomes)
+        gathered, age_ns = len(self.outcomes), attempt.ended_ns - self.flushed_ns
         if (
             gathered >= (min(GATHER_MAX, self.fresh) if attempt.child else GATHER_MAX)
             or self.outcomes.nbytes > protocol.GATHER_BYTES
-            or self.slow_fresh
             or not self.fresh
-            or attempt.ended_ns - self.flushed_ns
-            > (GATHER_CHILDREN_NS if attempt.child else GATHER_NS)
+            or is_due(age_ns, self.fresh, self.slow_ns, attempt.fn.quick_ns or 0, attempt.child)
         ):
             self.flush()
         if self._draining:
@@ -302,7 +300,8 @@ class Worker:
         """
         if (self.loop.p.gs or self.migration.told) and not self.isolated:
             self.migration.look(now_ns)  # children of an isolated job stay with it
-        if self.unreported or self._was_revoked or self._aside or (self.outcomes and not now_ns):
+        late = not now_ns or now_ns - self.flushed_ns > GATHER_NS_MAX
+        if self.unreported or self._was_revoked or self._aside or (self.outcomes and late):
             self.flush()
         if not now_ns or now_ns - self._published_ns > PUBLISH_NS:
             self._published_ns = now_ns or time.monotonic_ns()
@@ -442,7 +441,7 @@ class Worker:
             attempt = self._new_attempt(self, token, fn, options, payload, buffers)
             attempt.leased = leased
             self.fresh += 1
-            self.slow_fresh += attempt.slow
+            self.slow_ns += attempt.slow_ns
             self.attempts[token] = attempt
             self.loop.fresh.put(attempt)
             token += 1
@@ -508,18 +507,9 @@ class Worker:
         except BaseException as exc:  # noqa: BLE001 - user code: anything may come out of it
             self.link.send([protocol.pack(self._hello(settings, serves=False))])
             self.link.send([protocol.pack(protocol.Fault(stage, name, encode_error(exc)))])
-            self._await_stop()
+            await_stop(self.link, FAULT_S)
             return False
         return True
-
-    def _await_stop(self) -> None:
-        """A message sent shortly before a process ends may be lost: the answer says it came."""
-        until = time.monotonic() + FAULT_S
-        while self.link.wait(until - time.monotonic()):
-            frames = self.link.recv()
-            message = frames and protocol.unpack(frames[0], protocol.TO_WORKER)
-            if isinstance(message, protocol.Stop):
-                return
 
     def _hello(self, settings: dict[str, Any], *, serves: bool = True) -> protocol.Hello:
         info = {

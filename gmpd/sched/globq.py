@@ -121,6 +121,14 @@ class GlobalQueue:
                     return priority, sid, fifo
         return None
 
+    def lone(self) -> tuple[int, int] | None:
+        """The highest priority that has jobs and their lane; None if they have several."""
+        for priority in self._order:
+            level = self._levels[priority]
+            if level:
+                return (priority, next(iter(level))) if len(level) == 1 else None
+        return None
+
     def pop_run(self, limit: int, skip: int | None = None, fits: Fits | None = None) -> list[Job]:
         """Up to ``limit`` jobs, alike in function and options, that are next in turn.
 

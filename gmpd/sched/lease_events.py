@@ -28,6 +28,7 @@ from gmpd.sched.replacing import Replacing
 from gmpd.sched.states import JobState, transition
 
 #: Results of a whole message below this are not counted: reading them takes a few microseconds.
+#: A function of which one was larger is bulky.
 SMALL_BYTES = 16 << 10
 
 #: Nanoseconds that a byte of a larger result counts: the CPU time of all processes on its way is
@@ -97,6 +98,8 @@ class LeaseEvents:
     def _count_large(self, jobs: list[Job | None], sizes: list[int]) -> None:
         functions = self._counters.functions
         for job, size in zip(jobs, sizes, strict=True):
+            if size >= SMALL_BYTES and job is not None:
+                job.fn.bulky = True
             if size >= LARGE_BYTES and job is not None and job.session.parent is None:
                 functions.of(job.fn).add_large(size)
 

@@ -5,13 +5,14 @@ needs longer to get there. A job that can begin here at once is not sent there, 
 never are.
 
 Credit is *time*: a P holds about 2 ms of fresh work (a running average per function of the time
-that a job occupies P), at least one job. Leases that its worker has set aside (calls of a hog's
-function, beside the hog) count only against their function: others begin before them.
+that a job occupies P), at least one job; more of it while much of it waits (``backlog``). Leases
+that its worker has set aside (calls of a hog's function, beside the hog) count only against their
+function: others begin before them.
 
 A lease is named by its token, and tokens rise for ever: a message about an old one finds nothing
 and changes nothing.
 
-It never revokes a lease: ``steal`` does.
+It never revokes a lease: ``steal`` and ``backlog`` do.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 from functools import partial
 
 from gmpd.protocol import BATCH_JOBS_MAX, Options, Outcome
+from gmpd.sched.backlog import LONG_CREDITS, Backlog
 from gmpd.sched.children import CHILDREN_CREDIT_NS
 from gmpd.sched.globq import Fits
 from gmpd.sched.instructions import DefineAt, Instruction, Kill, LeaseJobs, Retire, StartIsolated
@@ -40,6 +42,7 @@ class Leasing:
         self._queue = ledger.queue
         self._ps = ps
         self._out = out
+        self._backlog = Backlog(ledger.queue, ps, ledger.policy, out)
 
     def pump(self, now: int) -> None:
         """Lease while there is work and a P with room: idle Ps first, then by what they hold."""
@@ -75,20 +78,28 @@ class Leasing:
             if not queue.length:
                 return
         for record in sorted(self._ps.all.values(), key=_used):
-            if not self._is_stocked(record):
+            if not self._is_stocked(record, now):
                 while queue.length and self._fill(record, now):
                     pass
 
-    def _is_stocked(self, record: PRecord) -> bool:
+    def _is_stocked(self, record: PRecord, now: int) -> bool:
         """Whether a P has work for longer than more of it needs to come. Then it gets no more yet:
         if jobs followed those that end at once, they would travel in small messages, and those cost
         more than the jobs."""
-        policy = self._policy
-        return not (record.aside or record.host) and (
-            4 * len(record.fresh) > max(4, policy.credit_max)
-            # Beyond one credit they are children, whose credit is longer.
-            or policy.credit_ns < 2 * record.used_ns <= 2 * policy.credit_ns
-        )
+        if record.aside or record.host:
+            return False
+        if 4 * len(record.fresh) > max(4, self._policy.credit_max):
+            return True
+        if 2 * record.used_ns <= self._policy.credit_ns:
+            return False
+        turn = self._queue.turn()
+        credit_ns = self._backlog.credit_ns(record, turn, now) if turn else self._policy.credit_ns
+        # Beyond one credit they are children, whose credit is longer.
+        return credit_ns < 2 * record.used_ns <= 2 * credit_ns
+
+    def take_back(self, now: int) -> None:
+        """After ``pump``: what waits still may be more urgent than what Ps hold."""
+        self._backlog.take_back(now)
 
     def could_run(self) -> bool:
         """Whether a job is queued for which an idle P has room: never, after ``pump``."""
@@ -108,8 +119,11 @@ class Leasing:
         turn = queue.turn(skip, fits)
         while turn and turn[2][0].fn.kills and self._divert(turn[2][0], skip, fits, now):
             turn = queue.turn(skip, fits)
-        room = 0 if turn is None else self._room(record, turn[2][0])
-        if turn is None or room <= 0:
+        if turn is None:
+            return False
+        credit_ns = self._backlog.credit_ns(record, turn, now)
+        room = self._room(record, turn[2][0], credit_ns)
+        if room <= 0:
             return False
         share = queue.length * record.cores // self._ps.cores + 1
         jobs = queue.pop_turn(turn, min(room, share))
@@ -117,6 +131,8 @@ class Leasing:
         for job in jobs:
             job.leased_ns = now
         self._lease(record, jobs, jobs[0].options)
+        if credit_ns > self._policy.credit_ns:
+            self._backlog.gave(record, turn)
         return True
 
     def _refuse_all(self, now: int) -> None:
@@ -159,9 +175,9 @@ class Leasing:
                 self._ps.watch(record, now)
                 self._lease(record, jobs, jobs[0].options)
 
-    def _room(self, record: PRecord, head: Job) -> int:
-        """How many jobs like ``head`` this P may get now: 2 ms worth (children: 20), at least one
-        if it has none."""
+    def _room(self, record: PRecord, head: Job, credit_ns: int = 0) -> int:
+        """How many jobs like ``head`` this P may get now, at least one if it has none.
+        ``credit_ns``: if it is not the usual credit (children have their own)."""
         policy, fn = self._policy, head.fn
         if not record.ready or record.draining or (record.deaf and self._ps.another_hears()):
             return 0
@@ -172,7 +188,9 @@ class Leasing:
         most = min(policy.credit_max - held, policy.started_max - held - begun)
         if most <= 0:
             return 0
-        credit_ns = policy.credit_ns if head.session.parent is None else CHILDREN_CREDIT_NS
+        credit_ns = credit_ns or policy.credit_ns
+        if head.session.parent is not None:
+            credit_ns = CHILDREN_CREDIT_NS
         est = credit_ns if fn.est_ns is None else fn.est_ns
         used_ns = record.used_ns
         if (
@@ -218,8 +236,11 @@ class Leasing:
                 if each.fid not in record.defined:
                     record.defined.add(each.fid)
                     self._out.append(DefineAt(record, each))
-        est = credit_ns = self._policy.host_credit_ns if record.host else self._policy.credit_ns
-        if fn.est_ns is not None and fn.est_ns < credit_ns:
+        if record.host:
+            est = most = self._policy.host_credit_ns
+        else:
+            est, most = self._policy.credit_ns, self._policy.credit_ns * LONG_CREDITS
+        if fn.est_ns is not None and fn.est_ns <= most:
             est = fn.est_ns
         first = token = record.next_token
         fresh = record.fresh

@@ -87,8 +87,8 @@ class Function:
     """
 
     __slots__ = (
-        "counts", "est_ns", "fid", "jobs", "key", "kills", "kind", "name", "needs", "payload",
-        "users",
+        "bulky", "counts", "est_ns", "fid", "jobs", "key", "kills", "kind", "name", "needs",
+        "payload", "users",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,8 @@ class Function:
         self.needs = needs
         #: None until the first job of it has ended: unknown functions go out one at a time.
         self.est_ns: int | None = None
+        #: It has given results that count as time.
+        self.bulky = False
         #: Of its ended jobs; None until the first one has ended.
         self.counts: FunctionCounts | None = None
         #: Numbers of sessions that mean it, and its unfinished jobs. Forgotten, here and in

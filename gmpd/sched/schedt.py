@@ -8,12 +8,13 @@ trip (0.2 ms here) with an idle P in it. Dealing everything out on arrival: no r
 long job delays all jobs dealt behind it until they are stolen. Fixed batches: too long for slow
 jobs and too short for fast ones.
 
-**Chosen.** Credit by *time* (``leasing``): a P holds about 2 ms of fresh work. The rest waits in
-one queue that is fair between clients (``globq``). A job queued behind an unexpectedly
-long one is stolen as soon as another P has nothing (``steal``). Children of Gs
-stay in their worker until another P has nothing (``children``). Isolated jobs wait in a queue of
-their own, for workers of their own (``isolated``); and so do jobs of functions that keep ending
-their workers (``suspects``). Jobs with limits wait for those first (``gates``).
+**Chosen.** Credit by *time* (``leasing``): a P holds about 2 ms of fresh work, and more of it while
+nothing else waits (``backlog``). The rest waits in one queue that is fair between clients
+(``globq``). A job queued behind an unexpectedly long one is stolen as soon as another P has nothing
+(``steal``). Children of Gs stay in their worker until another P has nothing (``children``).
+Isolated jobs wait in a queue of their own, for workers of their own (``isolated``); and so do jobs
+of functions that keep ending their workers (``suspects``). Jobs with limits wait for those first
+(``gates``).
 
 This module only maps events (``events``) to parts, and orders the decisions. It never reads a
 clock, uses randomness, does IO or logs.
@@ -267,6 +268,7 @@ class Sched:
         self._let_wait(now)
         if ledger.unfinished:
             self._leasing.pump(now)
+            self._leasing.take_back(now)
         isolated = self.isolated
         if not isolated.quiet:
             self._leasing.isolate(now)

@@ -99,7 +99,7 @@ class World:
             window=300,
             queue_jobs=500,
             outbox_bytes=150,
-            results_bytes=300,
+            results_bytes=200,
             strikes=2,
             **policy,
         )

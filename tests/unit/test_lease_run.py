@@ -65,7 +65,7 @@ class Worker:
         self.attempts: dict[int, Attempt] = {}
         self.unreported: dict[int, Attempt] = {}
         self.withheld = SimpleNamespace(is_needed=False)
-        self.fresh, self.slow_fresh, self.flushed_ns = n, 0, 1 << 62
+        self.fresh, self.slow_ns, self.flushed_ns = n, 0, 1 << 62
         self.m = M(cast("Any", SimpleNamespace()), 1)
         self.ms = _Ms()
         runq = RunQueue()
@@ -150,6 +150,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may stop this process for longer than a run may take, or outcomes may wait."""
     monkeypatch.setattr(lease_run, "RUN_NS", 1 << 60)
     monkeypatch.setattr(lease_run, "GATHER_NS", 1 << 60)
+    monkeypatch.setattr(lease_run, "QUICK_NS", 1 << 60)
 
 
 @pytest.fixture
@@ -310,7 +311,10 @@ def test_a_run_that_takes_long_lets_p_look_at_its_sockets(
     assert worker.run() == 3
 
 
-def test_results_are_sent_at_once_when_calls_are_not_quick_any_more(job: Any) -> None:
+def test_results_are_sent_at_once_when_calls_are_not_quick_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease_run, "QUICK_NS", QUICK_NS)
     sent: list[int] = []
     worker = Worker(3)
     cast("Any", worker).flush = lambda: sent.append(len(worker.outcomes))

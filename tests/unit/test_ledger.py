@@ -142,7 +142,7 @@ def test_a_p_holds_two_milliseconds_of_fresh_work(
 ) -> None:
     p, client = desk.ready(0), desk.client()
     desk.teach(p, client, "m:f", occupied_ms)
-    desk.submit(client, 1000)
+    desk.submit(client, held + 3)
     desk.take()
     assert len(p.fresh) == held
 

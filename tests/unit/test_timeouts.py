@@ -65,7 +65,7 @@ CHECKED_BEFORE = {
         "tasks.waiters.wait_for(lambda: tasks.due or tasks.is_over, left)",
     ),
     ("gateway/link.py", "dealer.wait(deadline - time.monotonic())"),
-    ("daemon/worker.py", "self.link.wait(until - time.monotonic())"),
+    ("daemon/farewell.py", "link.wait(until - time.monotonic())"),
     ("daemon/coordinator.py", "self._poller.wait(self._timeout_s())"),
     ("netpoll/links.py", "link.wait(timeout_s)"),
     (  # bounded above
