@@ -6,10 +6,16 @@ unpickles it, so a slow value delays only its readers; a small one that is no pi
 once.
 
 A Condition is most of what a standard Future costs. Here it is built by the first waiter,
-in one step of C; to see that there is none and to write the state is one step, too. So a state is
+in one step; to see that there is none and to write the state is one step, too. So a state is
 only ever written under the condition, or where there is none, without a lock. The settler does
 not wait for a held condition: its holder may be interrupted by a signal handler that needs the
 settler. That future is settled later (``settle_later``).
+
+**One step** for other threads is a line without a call or a backward jump, after which alone the
+GIL may change hands; and a single line, as a trace function runs at each new one.
+
+A future keeps its attributes in place, without a dictionary: that would be built at the first look
+at ``__dict__``, and cost as much as settling does (``_share_keys``).
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ from gmpd.client.outcomes import error_of
 from gmpd.codec.interrupts import pass_on
 from gmpd.protocol import Outcome
 from gmpd.runtime.internals import (
+    ALL_COMPLETED_WAITER,
     CANCELLED,
     CANCELLED_AND_NOTIFIED,
     FINISHED,
@@ -112,6 +119,22 @@ class Condition(Waiters, _RLock):  # type: ignore[misc]
         return not self._is_owned() and self.acquire(False)
 
 
+class _Lazy:
+    """An attribute that its first reader makes, and that is read without a call from then on.
+    ``make`` gives the same object to all, should several be the first."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+        self._name = make.__name__
+
+    def __get__(self, future: Any, _kind: object = None) -> Any:
+        if future is None:
+            return self
+        made = self._make(future)
+        setattr(future, self._name, made)
+        return made
+
+
 def _is_busy(waiter: Any) -> bool:
     """Whether telling a waiter of ``concurrent.futures`` would wait: a thread is inside of it, and
     stays there for as long as a signal handler runs that interrupted it."""
@@ -121,6 +144,17 @@ def _is_busy(waiter: Any) -> bool:
     condition = getattr(getattr(waiter, "event", None), "_cond", None)
     inner = getattr(condition, "_lock", None)
     return any(lock is not None and lock.locked() for lock in (own, inner))
+
+
+def _tell(waiter: Any, future: JobFuture, outcome: Outcome) -> None:
+    """Tell a waiter of ``concurrent.futures`` of an end. The one of ``wait(fs)`` counts down, for
+    all but the last future in one step, which needs neither its lock nor two calls."""
+    if waiter.__class__ is ALL_COMPLETED_WAITER and not waiter.stop_on_exception:
+        waiter.finished_futures.append(future)  # the last one again below: ``wait`` makes a set
+        waiter.num_pending_calls -= (others := waiter.num_pending_calls > 1)  # one step
+        if others:
+            return
+    getattr(waiter, _TELLS.get(outcome, "add_exception"))(future)
 
 
 class JobFuture(concurrent.futures.Future[Any]):
@@ -135,9 +169,11 @@ class JobFuture(concurrent.futures.Future[Any]):
     _made: Any = None
     _seq = 0
     _owner: Owner | None = None
-    _callbacks: list[Callable[[Any], object]]
+    _callbacks: list[Callable[[Any], object]] | None = None
     #: Waiters of ``concurrent.futures``.
-    _waiting: list[Any] | tuple[()] = ()
+    _waiting: list[Any] | None = None
+    #: Of readers that decode what may be user's code.
+    _decoding: Any = None
     _fn_name = ""
     _kept = False
     _ran_us = 0
@@ -147,6 +183,9 @@ class JobFuture(concurrent.futures.Future[Any]):
     def __init__(self) -> None:
         # Not super().__init__(): it builds the Condition.
         pass
+
+    def __init_subclass__(cls) -> None:
+        _share_keys(cls)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         raise TypeError("a future works only in the process that made it")
@@ -158,20 +197,23 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     if not TYPE_CHECKING:  # type checkers see the standard Future's attributes
 
-        @property
+        @_Lazy
         def _condition(self):
-            made = self._made
-            if made is None:
-                made = self.__dict__.setdefault("_made", self._new_condition())
-            return made
+            made = self._made or self._new_condition()
+            self._made = made if self._made is None else self._made  # one step
+            return self._made
 
-        @property
+        @_Lazy
         def _waiters(self):
-            return self.__dict__.setdefault("_waiting", [])
+            made = []
+            self._waiting = made if self._waiting is None else self._waiting  # one step
+            return self._waiting
 
         @property
         def _done_callbacks(self):
-            return self.__dict__.setdefault("_callbacks", [])
+            made = []
+            self._callbacks = made if self._callbacks is None else self._callbacks  # one step
+            return self._callbacks
 
     # -- the public face -------------------------------------------------------------------------
 
@@ -260,8 +302,8 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def run_callbacks(self) -> None:
         """Call each callback that has not been called: once, by the delivery thread."""
-        callbacks = self.__dict__.pop("_callbacks", ())
-        for fn in callbacks:
+        callbacks, self._callbacks = self._callbacks, None  # one step
+        for fn in callbacks or ():
             try:
                 fn(self)
             except BaseException as error:  # noqa: BLE001 - also SystemExit: it ends no program
@@ -296,9 +338,7 @@ class JobFuture(concurrent.futures.Future[Any]):
             state, kept = CANCELLED_AND_NOTIFIED, None
         if kept is not None:
             self._event = kept  # not read before the state is FINISHED
-        # The look and the store are one step for other threads: between them there is no call or
-        # jump, after which alone the GIL may change hands, and no new line, if they are traced.
-        self._state = state if self._made is None else self._state
+        self._state = state if self._made is None else self._state  # one step
         if self._state is state:
             return
         if not self.settle(event) and self._owner is not None:
@@ -313,22 +353,18 @@ class JobFuture(concurrent.futures.Future[Any]):
         made: Any = self._made or self._condition
         held = made.hold()
         try:
-            waiting = self._waiting
-            if not force:
-                if not held:
-                    return False
-                for waiter in waiting:
-                    if _is_busy(waiter):
-                        return False
+            waiting = self._waiting or ()
+            if not force and (not held or any(map(_is_busy, waiting))):
+                return False
             if self._state not in _OVER:
                 self._state = CANCELLED_AND_NOTIFIED if event[0] is _CANCELLED else FINISHED
             for waiter in waiting:
-                getattr(waiter, _TELLS.get(event[0], "add_exception"))(self)
+                _tell(waiter, self, event[0])
             made.notify_all()
         finally:
             if held:
                 made.release()
-        if "_callbacks" in self.__dict__:
+        if self._callbacks is not None:
             if self._owner is not None:
                 self._owner.call_back(self)
             else:
@@ -381,8 +417,9 @@ class JobFuture(concurrent.futures.Future[Any]):
 
     def _decode_again(self) -> None:
         # Reentrant: a handler that asks for the value that this thread decodes makes its own.
-        lock = self.__dict__.setdefault("_decoding", _thread.RLock())
-        with lock:
+        made = _thread.RLock()
+        self._decoding = made if self._decoding is None else self._decoding  # one step
+        with self._decoding or made:  # None: another one has decoded it just now
             event = self._event
             if event is not None:
                 self._keep(event)
@@ -398,12 +435,27 @@ class JobFuture(concurrent.futures.Future[Any]):
         else:
             self._exception = error
         self._event = None
-        self.__dict__.pop("_decoding", None)
+        self._decoding = None
 
     def _open(self, event: JobDone) -> tuple[Any, BaseException | None]:
         """Value or exception; raises only what a signal handler raised."""
         return decoded(event, lambda: self.job_id, self._fn_name)
 
+
+def _share_keys(kind: type[JobFuture]) -> None:
+    """Python keeps the attributes of an object without a dictionary if their names came up while
+    the first objects of its class were made. Here they would not: the first thousand futures are
+    pending, when the first one is settled."""
+    first = kind.__new__(kind)
+    for name in _KEPT_IN_PLACE:
+        setattr(first, name, None)
+
+
+_KEPT_IN_PLACE = (
+    "_owner", "_fn_name", "_seq", "_result", "_ran_us", "_nbytes", "_state", "_event",
+    "_exception", "_made", "_condition", "_waiting", "_waiters", "_callbacks", "_decoding",
+)  # fmt: skip
+_share_keys(JobFuture)
 
 _TELLS = {Outcome.OK: "add_result", Outcome.CANCELLED: "add_cancelled"}
 

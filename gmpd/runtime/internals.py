@@ -224,6 +224,10 @@ CANCELLED_AND_NOTIFIED: str = _take(
     "concurrent.futures._base", "CANCELLED_AND_NOTIFIED", "states of a job's future"
 )
 FINISHED: str = _take("concurrent.futures._base", "FINISHED", "states of a job's future")
+#: The class on which ``wait`` sleeps until many futures have ended.
+ALL_COMPLETED_WAITER: Any = _take(
+    "concurrent.futures._base", "_AllCompletedWaiter", "wait() for many futures"
+)
 
 
 # ---- attributes of their objects -----------------------------------------------------------------
@@ -380,6 +384,7 @@ if sys.version_info[:2] > NEWEST and (_lacking := absent()):
     raise UnsupportedPython("; ".join(_lacking))
 
 __all__ = [
+    "ALL_COMPLETED_WAITER",
     "CANCELLED",
     "CANCELLED_AND_NOTIFIED",
     "DEBUG_STACK_DEPTH",
