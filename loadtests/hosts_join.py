@@ -31,8 +31,10 @@ BOOT = sys.argv[1:2] == ["boot"]
 if not BOOT:  # that finds the modules of its own revision
     sys.path.insert(0, str(HERE.parent))
 
-#: A job, and how many of them wait.
+#: How long a job sleeps, and how many jobs wait for a P.
 PAUSE_S, QUEUED = 0.05, 400
+#: The measuring client's farewell to Dask's scheduler (seconds).
+CLOSE_S = 5.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Which processes are which, by their command lines.
 KINDS = {
@@ -115,7 +117,7 @@ class Listed:
         return found[0]
 
     def close(self) -> None:
-        self._dask.close()  # type: ignore[no-untyped-call]
+        self._dask.close(timeout=CLOSE_S)  # type: ignore[no-untyped-call]
 
 
 class Costs:
@@ -181,6 +183,8 @@ def one_join(client: Any, cluster: Any, listed: Listed, name: str, n: int) -> Ro
     begun: list[float] = []
     while not begun:
         time.sleep(0.005)
+        if sum(not future.done() for future in futures) < QUEUED // 2:
+            futures += [client.submit(nap, i) for i in range(QUEUED)]
         ended = [future.result() for future in futures if future.done()]
         begun = [moment for place, moment in ended if place == name]
     spent = costs.look()

@@ -40,6 +40,8 @@ DIRECT_S = 2.0
 SIGNALS_OF_DASK = "distributed._signals"
 #: Why a host leaves.
 RETIRED = "Dask ends its worker there"
+#: Events of the scheduler after which it has other workers.
+EVENTS = frozenset({"add-worker", "remove-worker", "retire-workers"})
 #: Exchanges that wait in a worker at once, those of all its bridges together.
 WAITING_MAX = 64
 
@@ -65,14 +67,29 @@ class DaskEngine:
         self._direct: set[str] = set()
         self._asked: set[str] = set()
         self._stays: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._loop.run_forever, name="dask", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dask", daemon=True)
         self._thread.start()
+        #: A worker has come or gone; whether the scheduler is asked to tell.
+        self._changed = threading.Event()
+        self._listens = False
         self._client: Client | None = None
         try:
             self._client = self._wait(self._open(settings))
         except ClusterError:
             self._stop()
             raise
+
+    def _run(self) -> None:
+        """The life of the loop: the watcher makes an engine again and again while the scheduler is
+        away, so nothing of one may stay."""
+        loop = self._loop
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=CLOSE_S))
+        loop.close()
 
     async def _open(self, settings: Mapping[str, Any]) -> Client:
         to = {"address": settings["address"]} if settings["address"] else {}
@@ -111,6 +128,22 @@ class DaskEngine:
         if scheduler is None or self._client.status != "running":
             raise OSError("the connection to it is lost")
         return await asyncio.wait_for(scheduler.identity(n_workers=-1), wait_s(self._timeout_s))
+
+    def await_change(self, timeout_s: float) -> None:
+        """By the scheduler's events."""
+        if not self._listens:
+            self._listens = True
+            self._loop.call_soon_threadsafe(self._listen)
+        self._changed.wait(wait_s(timeout_s))
+        self._changed.clear()
+
+    def _listen(self) -> None:
+        assert self._client is not None
+        self._client.subscribe_topic("all", self._heard)
+
+    def _heard(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        if event[1].get("action") in EVENTS:
+            self._changed.set()
 
     def send(self, host: str, batch: bytes, answered: Answered) -> None:
         """As one task, bound to the worker."""

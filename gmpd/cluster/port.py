@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from gmpd.errors import ConfigError
 
@@ -55,6 +55,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the connection up; exchanges on their way may be lost."""
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """An engine that knows when a host has come or gone."""
+
+    def await_change(self, timeout_s: float) -> None:
+        """Return once ``hosts`` may have another answer, or after this time."""
 
 
 class ClusterError(ConfigError):

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from gmpd.cluster.port import ClusterError, Engine, open_engine
+from gmpd.cluster.port import ClusterError, Engine, Tells, open_engine
 from gmpd.timeouts import wait_s
 
-#: The engine is asked this often (seconds): a host that joins is to get work within a second.
+#: The engine is asked this often (seconds), also one that tells of hosts: a host that joins is to
+#: get work within a second.
 LOOK_S = 0.4
 #: And after it could not be reached.
 AGAIN_S = 2.0
@@ -49,6 +50,14 @@ class Watcher:
         self._tell({"hosts": [list(host) for host in hosts]})
         return LOOK_S
 
+    def await_news(self, most_s: float) -> None:
+        """Until the next look; a shorter time when the engine tells of a host."""
+        engine: object = self._engine
+        if isinstance(engine, Tells):
+            engine.await_change(wait_s(most_s))
+        else:
+            time.sleep(wait_s(most_s))
+
     def _failed(self, why: str) -> float:
         self._missed += 1
         if self._missed >= MISSED_MAX:
@@ -72,4 +81,4 @@ def watch(settings: Mapping[str, Any], out: int) -> None:
     watcher = Watcher(settings, lambda line: print(line, file=lines, flush=True))
     with suppress(BrokenPipeError):  # the daemon has ended just now
         while True:
-            time.sleep(wait_s(watcher.look()))
+            watcher.await_news(watcher.look())

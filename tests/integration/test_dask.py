@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,9 @@ from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
 pytestmark = pytest.mark.timeout(300)
+
+from gmpd.cluster.dask import DaskEngine
+from gmpd.cluster.port import ClusterError
 
 
 @pytest.fixture
@@ -137,3 +141,29 @@ def test_exchanges_need_no_scheduler_once_a_host_serves(
         places.clear()
         wait_until(lambda: settled() and places >= {"north", "south"}, "both get work")
         assert sorted(at_hosts()) == stay
+
+
+def test_a_worker_that_comes_or_goes_is_told_at_once(cluster: DaskHosts) -> None:
+    """By the scheduler's events: it is not asked meanwhile."""
+    engine = DaskEngine({"address": cluster.address, "scheduler_file": "", "timeout_s": HANG_S})
+    try:
+        engine.await_change(0.0)
+        assert engine.hosts() == []
+        cluster.host("north")
+        engine.await_change(HANG_S)
+        (host,) = engine.hosts()
+        assert host.cores == 2
+        cluster.kill("north")
+        engine.await_change(HANG_S)
+        assert engine.hosts() == []
+    finally:
+        engine.close()
+
+
+def test_an_engine_that_reaches_no_scheduler_leaves_nothing_open() -> None:
+    """Descriptors are counted after each test."""
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="no Dask scheduler answers"):
+            DaskEngine({"address": address, "scheduler_file": "", "timeout_s": 1.0})
