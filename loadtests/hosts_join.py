@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE, NAME = Path(__file__).parent, Path(__file__).name
 BOOT = sys.argv[1:2] == ["boot"]
 if not BOOT:  # that finds the modules of its own revision
     sys.path.insert(0, str(HERE.parent))
@@ -223,7 +224,7 @@ def boots(trees: dict[str, Path], n: int, joins: int) -> None:
         order = list(trees) if turn % 2 else list(trees)[::-1]
         for name in order:
             done = subprocess.run(
-                [sys.executable, __file__, "boot", "--joins", str(joins)],
+                [sys.executable, trees[name] / "loadtests" / NAME, "boot", "--joins", str(joins)],
                 env={**os.environ, "PYTHONPATH": str(trees[name]), "GMPD_PURE": "1"},
                 stdout=subprocess.PIPE, text=True, check=True, cwd=trees[name],
             )  # fmt: skip
@@ -256,6 +257,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gr-", dir="/tmp") as place:
         if args.against:
             copy_of(args.against, Path(place))
+            shutil.copy(__file__, Path(place) / "loadtests" / NAME)
             trees = {args.against: Path(place), **trees}
         boots(trees, args.boots, args.joins)
 

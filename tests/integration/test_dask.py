@@ -19,10 +19,11 @@ from tests.hosts_of_tests import rows
 from tests.support import wait_until
 
 pytest.importorskip("distributed", reason="gmpd[dask] is not installed")
-pytestmark = pytest.mark.timeout(300)
 
 from gmpd.cluster.dask import DaskEngine
 from gmpd.cluster.port import ClusterError
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
