@@ -14,6 +14,7 @@ Counterparts: ``loop`` (what an M with P does), ``sysmon`` (which takes P away).
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -33,6 +34,8 @@ from gmpd.sched.sysmon import Trait
 
 if TYPE_CHECKING:
     from gmpd.runtime.handoffs import Handoffs
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -383,8 +386,16 @@ class Ms:
         minit(m)
         try:
             while self._park(m):
-                if m.takeover is None or self.take_over(m):
+                if m.takeover is not None:
+                    if self.take_over(m):
+                        self._p.loop.schedule(m)
+                elif self._p.owner is m:  # else a wake-up is left of one that ``_interrupted`` saw
                     self._p.loop.schedule(m)
+        except BaseException as exc:  # noqa: BLE001 - run_forever raises it: P may be lost here
+            self._p.loop.interrupt(exc)
+            self.wake_heir(m)
+            if self._p.owner is m:
+                self.return_p_to_m0(m)
         finally:
             m.state = 0
 
@@ -392,7 +403,14 @@ class Ms:
         """Wait until P is given to ``m``. False: it was idle for long, or the loop is closed; it
         ends.
         """
-        if not m.park_lock.acquire(timeout=IDLE_S_MAX):
+        woken = None
+        while woken is None:
+            try:
+                woken = m.park_lock.acquire(timeout=IDLE_S_MAX)
+            except BaseException as exc:  # noqa: BLE001 - the user's: see ``_interrupted``
+                if self._interrupted(m, exc):
+                    return not self.closed
+        if not woken:
             with self._p.lock:
                 if m in self._p.idle_ms:
                     self._p.idle_ms.remove(m)
@@ -400,6 +418,15 @@ class Ms:
                     return False
             m.park_lock.acquire()  # P was given away to it in this very moment
         return not self.closed
+
+    def _interrupted(self, m: M, exc: BaseException) -> bool:
+        """An exception has come into a parked thread. gmpd sends none there: it was for a G that
+        has ended, from a watchdog of the user's that came too late, and must not cost the thread.
+        Whether a wake-up was lost with it.
+        """
+        tell_late(exc)
+        m.park_lock.acquire(blocking=False)
+        return self.closed or m.takeover is not None or self._p.owner is m
 
     def close(self) -> None:
         """The loop is closed: idle Ms end. Those inside a G end with it."""
@@ -423,6 +450,16 @@ def _first(queue: deque[Any]) -> Any:
         return queue[0]
     except IndexError:
         return None
+
+
+def tell_late(exc: BaseException) -> None:
+    """Say that an exception came into a thread whose G had ended."""
+    log.warning(
+        "%s was raised in %s by another thread (PyThreadState_SetAsyncExc) after the call there"
+        " had ended: ignored. Let a watchdog end before the call that it watches",
+        type(exc).__name__,
+        threading.current_thread().name,
+    )
 
 
 def current_loop() -> Face | None:

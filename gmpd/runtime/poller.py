@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gmpd.errors import Deadlock
 from gmpd.runtime.gil_poll import make_gil_poll
+from gmpd.runtime.m import tell_late
 from gmpd.runtime.p_callbacks import PTimer
 from gmpd.runtime.ring import IDLE
 from gmpd.runtime.stacks import deadlock_text
@@ -41,7 +42,7 @@ SWEEP_MIN = 100
 class Poller:
     """The netpoller and the timers of one P."""
 
-    __slots__ = ("_gil_poll", "_gil_poll_of", "_ms", "_p", "_shared_ns", "_sysmon")
+    __slots__ = ("_gil_poll", "_gil_poll_of", "_ms", "_p", "_shared_ns", "_sysmon", "_was_late")
 
     def __init__(self, p: P, ms: Ms, sysmon: Sysmon):
         self._p = p
@@ -52,6 +53,8 @@ class Poller:
         self._gil_poll_of: Any = None
         #: When P last released the GIL long enough for a waiting thread to get it.
         self._shared_ns = 0
+        #: The last wait ended by an exception for a G that had ended.
+        self._was_late = False
 
     def timeout(self) -> float | None:
         """Seconds that P may sleep in select; None: until it is woken. Drops cancelled timers on
@@ -99,7 +102,15 @@ class Poller:
         slots[1] = start = time.monotonic_ns()
         # Work queued before is_idle was set has not woken us; poll without blocking.
         came = p.inbox or p.ready or p.p_callbacks.ready or p.runq
-        self._netpoll(0 if came else timeout)
+        try:
+            self._netpoll(0 if came else timeout)
+        except BaseException as exc:
+            if m is None or m is p.m0 or not p.is_worker or self._was_late:
+                raise  # two in a row are an error of the poll itself
+            tell_late(exc)  # as in a parked thread; the next poll finds the sockets as they are
+            self._was_late = True
+        else:
+            self._was_late = False
         p.polled_ns = self._shared_ns = now = time.monotonic_ns()
         stats.idle_ns += now - start
         slots[2] = stats.idle_ns
