@@ -32,7 +32,7 @@ from gmpd.client.mapping import checked_buffersize
 from gmpd.client.private import PrivateDaemon
 from gmpd.client.sync import Client, View
 from gmpd.client.views import OptionsView
-from gmpd.codec import OrElse, own_error
+from gmpd.codec import OrElse, describe_function, own_error
 from gmpd.config import Config
 from gmpd.cpus import procs_max
 from gmpd.errors import DaemonUnreachable, Unserializable
@@ -268,9 +268,13 @@ class _Rows(_Chunk):
         return sendable([fn(*args) for args in chunk], {})
 
 
-def chunk_caller(fn: Callable[..., Any], *, rows: bool) -> Callable[[list[Any]], Any]:
-    """A function that calls ``fn`` for the items of a list, as one job with the options of ``fn``.
-    ``rows``: items are the arguments of a call each."""
+def chunk_caller(fn: Callable[..., Any], *, rows: bool) -> Any:
+    """A function that calls ``fn`` for the items of a list, as one job with the options of ``fn``;
+    it can only be submitted. ``rows``: items are the arguments of a call each.
+
+    It is described here, once, as for ``Client.map``: by value that takes longer than the rest of
+    what a chunk costs. One that cannot be is described again with each chunk, whose error it is.
+    """
     run: Callable[[list[Any]], Any]
     if inspect.iscoroutinefunction(fn):
         run = partial(run_rows_async, fn) if rows else partial(run_items_async, fn)
@@ -278,6 +282,9 @@ def chunk_caller(fn: Callable[..., Any], *, rows: bool) -> Callable[[list[Any]],
         run = _Rows(fn) if rows else _Chunk(fn)
     if (declared := options_of(fn)) is not DEFAULTS:
         setattr(run, ATTRIBUTE, declared)
+    elif isinstance(run, _Chunk):  # of partials the client reads options, too
+        with contextlib.suppress(Unserializable):
+            return describe_function(run)
     return run
 
 

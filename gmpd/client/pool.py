@@ -328,7 +328,8 @@ class Pool:
             run = chunk_caller(func, rows=False)
             calls = ((chunk,) for chunk in chunked(source, chunksize))
         results = IMapIterator(tasks, chunksize > 1)
-        if isinstance(iterable, _PLAIN_SOURCES) and len(iterable) <= (buffersize or WINDOW_TASKS):
+        most = (buffersize or WINDOW_TASKS) * chunksize
+        if isinstance(iterable, _PLAIN_SOURCES) and len(iterable) <= most:
             self._feed(tasks, run, calls)
         else:
             feed = (tasks, run, calls)

@@ -70,6 +70,40 @@ def test_coroutines_are_awaited(pool: gmpd.Pool, chunksize: int | None) -> None:
         pool.map(inverse, [1, 0], chunksize)
 
 
+class Counted:
+    """A callable that counts how often it is packed."""
+
+    packed = 0
+
+    def __call__(self, x: int) -> int:
+        return -x
+
+    def __reduce__(self) -> tuple[type[Counted], tuple[()]]:
+        Counted.packed += 1
+        return Counted, ()
+
+
+@pytest.mark.parametrize("how", ["imap", "map", "executor"])
+def test_the_function_of_chunks_is_packed_once(pool: gmpd.Pool, how: str) -> None:
+    wanted = [-x for x in range(1000)]
+    list(pool.imap(abs, [1]))
+    before = Counted.packed
+    match how:
+        case "imap":
+            assert list(pool.imap(Counted(), range(1000), 10)) == wanted
+        case "map":
+            assert pool.map(Counted(), range(1000), 10) == wanted
+        case _:
+            assert list(pool._executor.map(Counted(), range(1000), chunksize=10)) == wanted
+    assert Counted.packed - before <= 2  # to send it, and to see whether it is steady
+
+
+def test_a_source_of_few_chunks_needs_no_thread(pool: gmpd.Pool) -> None:
+    results = pool.imap(abs, range(5000), 100)
+    assert not pool._feeders
+    assert list(results) == list(range(5000))
+
+
 def test_after_an_items_error_imap_gives_the_next_one(pool: gmpd.Pool) -> None:
     results = pool.imap(partial(operator.truediv, 1), [1, 0, 4])
     assert next(results) == 1
