@@ -13,7 +13,9 @@ Frames: TypeAlias = Sequence[Any]
 Send: TypeAlias = Callable[[Any, int, bool], object]
 
 #: Frames at least this large are handed to libzmq without a copy. Below it a copy (0.1 ms) costs
-#: less than what pyzmq starts for the first such frame: a thread and a context of its own.
+#: less than what pyzmq starts for the first such frame: a thread and a context of its own, with
+#: seven descriptors, which the process keeps to its end. They cannot be closed with the last link:
+#: pyzmq has them for all of the process, and would free what a socket of the user's still sends.
 ZERO_COPY_BYTES = 1 << 20
 
 # Plain ints: pyzmq's are enums, on which each "|" and "&" costs half a microsecond.

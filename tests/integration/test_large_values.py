@@ -119,3 +119,13 @@ def test_many_of_a_megabyte_come_back_too(client: gmpd.Client) -> None:
         del futures
     memory.before.pop("client")
     wait_until(memory.is_back, "all that it took is free", timeout=20)
+
+
+def test_clients_that_have_sent_large_values_leave_one_context_together() -> None:
+    """It is pyzmq's, and all of the process have it: see ``ZERO_COPY_BYTES``."""
+    left = []
+    for _ in range(3):
+        with gmpd.Client() as own:
+            assert own.submit(len, bytes(2 * MB)).result() == 2 * MB
+        left.append(len(os.listdir("/proc/self/fd")))
+    assert left[1:] == left[:-1]
