@@ -13,9 +13,6 @@ from msgspec.msgpack import Decoder, Encoder
 
 from gmpd.errors import ProtocolError
 
-#: A daemon whose agent is gone ends by itself within this, with all its workers (seconds).
-EXIT_S = 4.0
-
 
 class Ask(Struct, array_like=True, gc=False):
     """From the bridge. ``number``: of this exchange, from 1 on; 0: to begin a life of the agent."""

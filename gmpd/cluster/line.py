@@ -11,7 +11,8 @@ lost. Before that its jobs run nowhere else.
 from __future__ import annotations
 
 from gmpd.cluster.batches import BATCH_BYTES, EXCHANGES_MAX, Numbered
-from gmpd.cluster.exchange import EXIT_S, Ask, Told
+from gmpd.cluster.exchange import Ask, Told
+from gmpd.daemon.host_mark import EXIT_S
 
 #: After an exchange that failed, the next one is tried this much later (seconds).
 AGAIN_S = 0.2

@@ -196,6 +196,7 @@ class Coordinator:
             self.supervisor.context.lends,
         )
         self.pool.on_bridge, self.pool.on_bridge_end = hosts.serves, hosts.ended
+        hosts.on_serves = self.durable.has_hosts
         self.pool.on_bridge_severed, self.workers.on_leaves = hosts.severed, hosts.leaves
         return hosts
 
@@ -508,6 +509,8 @@ class Coordinator:
         return self.premises is not None and self.premises.is_lost
 
     def _close(self) -> None:
+        if not self.pool.hosts_run_on:
+            self.durable.has_no_hosts()
         self.durable.close()
         self.pool.close()
         self.reaper.close()

@@ -22,6 +22,7 @@ import msgspec
 from gmpd import protocol
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.durable_status import StoreSurvey
+from gmpd.daemon.host_mark import clear_mark, set_mark, wait_after
 from gmpd.daemon.job_views import JobViews, with_stored
 from gmpd.daemon.sqlite_jobs import content_digest
 from gmpd.daemon.sqlite_store import SqliteStore
@@ -48,6 +49,7 @@ from gmpd.sched.stored import (
     StoreFailure,
     Story,
     Survey,
+    TakeJobs,
     Unblock,
 )
 from gmpd.sched.uniques import WAITS
@@ -106,6 +108,11 @@ class DurableJobs:
         self._session: Session | None = None
         self._accept_loss = False
         self._survey = StoreSurvey(partial(self.store, Survey()), deadlines)
+        #: The lease of hosts, once there was one; and until when those of a former daemon may run
+        #: jobs (ns), with the question that waits for it.
+        self._lease_s, self._is_marked = 0.0, False
+        self._hold_ns = 0
+        self._held_back: tuple[TakeJobs, Told] | None = None
         self._have_failed = have_failed
         self._broken = broken
         #: Answers for volatile jobs that wait for the store's: by client and question.
@@ -114,11 +121,14 @@ class DurableJobs:
 
     # -- the store ---------------------------------------------------------------------------------
 
-    def resume(self, *, accept_loss: bool = False) -> None:
+    def resume(self, *, accept_loss: bool = False, lease_s: float = 0.0) -> None:
         """The daemon starts: open the store if there is one, also one that has lost jobs if
-        ``accept_loss``."""
+        ``accept_loss``. ``lease_s``: of hosts, as configured now."""
         self._accept_loss = accept_loss
         if isinstance(self._place, Path) and (self._place / "jobs.sqlite").exists():
+            if wait_s := wait_after(self._place, lease_s):
+                log.warning("a daemon with hosts was killed: durable jobs wait for %g s", wait_s)
+                self._hold_ns = time.monotonic_ns() + int(wait_s * 1e9)
             self._open()
             if self._policy is not None:
                 self._policy.tick()
@@ -139,8 +149,42 @@ class DurableJobs:
             self._policy = Durable(self, opened.sid, judge, self._sched.counters)
         return self._policy
 
+    def has_hosts(self, lease_s: float) -> None:
+        """Jobs may run on hosts from now on."""
+        self._lease_s = lease_s
+        self._mark()
+
+    def _mark(self) -> None:
+        """In the directory that the store makes before its first answer, and so any lease."""
+        place = self._place
+        if self._lease_s and not self._is_marked and isinstance(place, Path) and place.is_dir():
+            self._is_marked = True
+            try:
+                set_mark(place, self._lease_s)
+            except OSError as error:
+                log.error(
+                    "the next daemon does not know of jobs on hosts if this is killed: %s", error
+                )
+
+    def has_no_hosts(self) -> None:
+        """The daemon ends, and its hosts have ended their jobs."""
+        if self._store is not None and isinstance(self._place, Path) and not self._hold_ns:
+            clear_mark(self._place)
+
+    def _release(self, now: int) -> None:
+        """Nothing of a former daemon runs on hosts any more."""
+        if not self._hold_ns or now < self._hold_ns:
+            return
+        self._hold_ns = 0
+        if not self._lease_s:
+            self.has_no_hosts()
+        if self._held_back is not None:
+            held, self._held_back = self._held_back, None
+            self.store(*held)
+
     def _answered(self) -> None:
         assert self._store is not None
+        self._mark()
         was = self._store.failure
         self._store.deliver()
         if self._store.is_broken:
@@ -159,7 +203,8 @@ class DurableJobs:
             self._policy.is_due(self.wall_ms())
             self._policy.tick()
 
-    def _due(self, _now: int) -> None:
+    def _due(self, now: int) -> None:
+        self._release(now)
         if self._policy is not None:
             self._policy.tick()
             self._set_deadline()
@@ -170,7 +215,8 @@ class DurableJobs:
             self._deadline.set(None)
             return
         wait_ms = max(0, self._policy.next_ms() - self.wall_ms())
-        self._deadline.set(time.monotonic_ns() + wait_ms * 1_000_000)
+        due = time.monotonic_ns() + wait_ms * 1_000_000
+        self._deadline.set(min(due, self._hold_ns) if self._hold_ns else due)
 
     # -- what the policy needs (sched.durable.Ports) -----------------------------------------------
 
@@ -181,6 +227,9 @@ class DurableJobs:
     def store(self, operation: Operation, told: Told) -> None:
         """Have an operation applied."""
         assert self._store is not None
+        if self._hold_ns and isinstance(operation, TakeJobs):
+            self._held_back = operation, told
+            return
         self._store.do(operation, told)
 
     def feed(self, event: events.ClientEvent) -> None:

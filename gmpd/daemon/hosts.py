@@ -119,6 +119,8 @@ class Hosts:
         self.address = config.cluster.address
         self.scheduler_file = config.cluster.scheduler_file
         self.problem = ""
+        #: Called with the lease of hosts before the first of them gets jobs.
+        self.on_serves: Callable[[float], None] = _unheard
         self._config = config
         self._lends = lends
         if self.engine:
@@ -294,6 +296,7 @@ class Hosts:
         row = self._row_of(worker)
         if row is not None:
             row.problem, row.served, row.lost_ns = "", True, 0
+            self.on_serves(self._config.cluster.lease)
             log.info("host %s is ready with %d cores, as P%d", row.name, row.cores, worker.p)
 
     def leaves(self, worker: WorkerProcess, why: str) -> None:
@@ -354,6 +357,10 @@ class Hosts:
     def _row_of(self, worker: WorkerProcess) -> HostRow | None:
         row = None if worker.host is None else self.rows.get(worker.host.name)
         return row if row is not None and row.p == worker.p else None
+
+
+def _unheard(_lease_s: float) -> None:
+    pass
 
 
 def _left_s(until_ns: int) -> float:

@@ -16,6 +16,7 @@ from gmpd.config import Config
 from gmpd.cpus import starts_at_once
 from gmpd.daemon.deadlines import Deadlines
 from gmpd.daemon.early import Started, drop
+from gmpd.daemon.host_mark import EXIT_S
 from gmpd.daemon.lastwords import NO_JOB, crashed_thread
 from gmpd.daemon.outbox_overflow import as_finished
 from gmpd.daemon.recycling import Recycling
@@ -95,6 +96,8 @@ class WorkerPool:
         #: Bridges that have ended without an end of their hosts' daemons, how, and until when jobs
         #: may run there; by P.
         self._severed: dict[int, tuple[WorkerProcess, Exit, int]] = {}
+        #: A bridge has ended, and the agent on its host has not said that it ended its daemon.
+        self._left_running = False
         self._announced = False
         self._stopping = False
         #: Due in this turn, or the next, after each change of what is wanted or waited for.
@@ -336,6 +339,8 @@ class WorkerPool:
         if self._successors.get(worker.of_p) is worker:
             del self._successors[worker.of_p]
         now = time.monotonic_ns()
+        fence_ns = worker.shm.slots[Slot.FENCE_NS]
+        self._left_running |= worker.host is not None and fence_ns > now + int(EXIT_S * 1e9)
         if worker.host is not None and not self._stopping and self._sever(worker, end, now):
             return
         self._ended(worker, end, now)
@@ -491,6 +496,12 @@ class WorkerPool:
     def degraded(self) -> str:
         """Why restarts are slow; empty when all is well."""
         return self.restarts.degraded(time.monotonic_ns())
+
+    @property
+    def hosts_run_on(self) -> bool:
+        """Whether jobs may run on hosts after the end of this daemon."""
+        bridges = [each for each in self.supervisor.processes.values() if each.host is not None]
+        return self._left_running or bool(bridges or self._severed)
 
     def stop(self) -> None:
         """No further worker is to be started."""

@@ -276,7 +276,7 @@ def serve(
         coordinator = Coordinator(config, endpoints, context, procs_of(config))
         presence = Presence(config, coordinator, notifier, directory, announce)
         coordinator.live_in(lock, presence.publish)
-        coordinator.durable.resume(accept_loss=accept_loss)
+        coordinator.durable.resume(accept_loss=accept_loss, lease_s=config.cluster.lease)
         if every_ms := config.daemon.schedtrace:
             # With it comes asyncio, which a coordinator has no other use for.
             from gmpd.daemon.schedtrace import SchedTrace

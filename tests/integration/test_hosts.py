@@ -465,3 +465,36 @@ def test_durable_jobs_continue_when_a_host_is_lost(short_tmp: Path, tmp_path: Pa
     runs = Counter(line.split()[0] for line in path.read_text().splitlines())
     assert len(runs) == 120
     assert max(runs.values()) <= 2, "a job that was lost with its host runs again, no other one"
+
+
+def test_a_durable_job_of_a_killed_daemon_begins_again_when_nothing_runs_on_its_host(
+    short_tmp: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "beats"
+    path.touch()
+    (short_tmp / "hosts").mkdir()
+    hosts = Hosts(short_tmp / "hosts")
+    hosts.start("north", cores=4)
+    with Daemon(
+        short_tmp,
+        GMPD_CLUSTER__ENGINE=ENGINE,
+        GMPD_CLUSTER__ADDRESS=str(short_tmp / "hosts"),
+        GMPD_CLUSTER__LEASE="15s",
+    ) as server:
+        client = server.client()
+        await_hosts(client, "north")
+        ids = [client.enqueue(jobs.beats, str(path), i) for i in range(6)]
+        wait_until(lambda: jobs.attempts(path) == len(ids), "all have begun")
+        wait_until(lambda: "north" in jobs.beating(path), "some on the host")
+        stop(rows(client)["north"]["pid"])  # else it might tell the host before it is killed, too
+        server.kill()
+        server.start()
+        client = server.client()
+        wait_until(lambda: jobs.attempts(path) == 2 * len(ids), "they begin again", timeout=90)
+        (tmp_path / "beats.end").touch()
+        for each in ids:
+            client.job(each).result(60)
+        assert not jobs.overlapping(path)
+    hosts.close()
+    (short_tmp / "hosts").rmdir()
+    assert not (short_tmp / "state" / "hosts").exists()

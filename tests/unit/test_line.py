@@ -8,8 +8,9 @@ import random
 import pytest
 
 from gmpd.cluster.batches import Numbered
-from gmpd.cluster.exchange import EXIT_S, Ask, Told, pack, read_ask, read_told
+from gmpd.cluster.exchange import Ask, Told, pack, read_ask, read_told
 from gmpd.cluster.line import AGAIN_S, Line
+from gmpd.daemon.host_mark import EXIT_S
 from gmpd.errors import ProtocolError
 
 LEASE_S = 10.0
