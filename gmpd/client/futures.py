@@ -55,7 +55,8 @@ _OK, _CANCELLED = Outcome.OK, Outcome.CANCELLED
 class Owner(Protocol):
     """The part of a client that its futures use."""
 
-    def busy_poll(self, future: Any, timeout: float | None) -> None: ...
+    def busy_poll(self, future: Any, timeout: float | None) -> bool: ...
+    def slept(self, ns: int) -> None: ...
     def cancel_job(self, future: Any, *, force: bool = False) -> bool: ...
     def job_id_of(self, future: Any) -> str: ...
     def call_back(self, future: Any) -> None: ...
@@ -274,12 +275,16 @@ class JobFuture(concurrent.futures.Future[Any]):
         continue then: ``except TimeoutError`` would also catch the error of a signal handler."""
         timeout = checked(timeout)
         end = None if timeout is None else time.monotonic() + timeout
-        if self._owner is not None:
-            self._owner.busy_poll(self, timeout)
-        if self._state not in _OVER:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            return bool(self._condition.wait_for(self.done, left))
-        return True
+        owner = self._owner
+        tried = owner is None or owner.busy_poll(self, timeout)
+        if self._state in _OVER:
+            return True
+        began = time.monotonic()
+        left = None if end is None else max(0.0, end - began)
+        over = bool(self._condition.wait_for(self.done, left))
+        if over and not tried and owner is not None:
+            owner.slept(int((time.monotonic() - began) * 1e9))
+        return over
 
     def cancel(self, *, force: bool = False) -> bool:
         """Cancel the job: at once when it was not sent, else the daemon is asked.

@@ -123,8 +123,9 @@ class Client(_Client):
         with self._core_lock:
             self._send_all()
 
-    def busy_poll(self, future: JobFuture, timeout: float | None) -> None:
+    def busy_poll(self, future: JobFuture, timeout: float | None) -> bool:
         """Nothing: a greenlet that spins would keep the others from running."""
+        return True
 
     def _enqueue(
         self, ref: FunctionRef, options: dict[str, Any] | None, blob: Blob, sink: Any, wait: bool

@@ -12,8 +12,8 @@ FOR_GMPD = frozenset(
         "ask_jobs", "ask_to_store", "busy_poll", "call_back", "cancel_job", "cancel_pending",
         "cancel_seqs", "check_liveness", "end_durable", "enqueue_many_with", "enqueue_with",
         "forget_jobs", "forget_seqs", "job_id", "job_id_of", "lose", "map_with", "new_waiters",
-        "pull_items", "refuse_to_wait", "settle_later", "stream_with", "submit_ref",
-        "submit_with", "wake_due", "watch_stream",
+        "pull_items", "refuse_to_wait", "settle_later", "slept", "stream_with",
+        "submit_ref", "submit_with", "wake_due", "watch_stream",
     }
 )  # fmt: skip
 

@@ -43,7 +43,9 @@ from gmpd.client.defer_signals import DEFER_SIGNALS, CoreLock
 from gmpd.client.delivery import Delivery
 from gmpd.client.discovery import Target
 from gmpd.client.futures import JobFuture, Waiters, has_begun
+from gmpd.client.held import HELD_S, HeldFutures
 from gmpd.client.liveness import Liveness
+from gmpd.client.spin import Spin
 from gmpd.client.streams import DropCallback, Stream
 from gmpd.codec import Blob, FunctionRef
 from gmpd.errors import DaemonUnreachable, QueueFull, another
@@ -57,8 +59,6 @@ from gmpd.timeouts import wait_s
 #: Gathered jobs that are sent by the submitting thread itself; fewer are left to the IO thread. And
 #: while the daemon has the second number to do, for which larger messages delay nothing.
 FLUSH_JOBS, BUSY_JOBS = 64, 256
-#: How long a waiting thread spins before it sleeps: more than a round trip on an idle machine.
-SPIN_NS = 500_000
 #: How often a client that connects over a network looks whether its key was refused, seconds.
 KEY_S = 0.1
 #: How long cancel() waits for the daemon's word (s); by force the daemon waits a little, too.
@@ -66,9 +66,6 @@ CANCEL_WAIT_S, FORCE_WAIT_S = 0.25, 2.0
 #: How long close() waits for the IO thread to end, seconds: more than the last messages
 #: (LINGER_MS) and the end of a private daemon take (10 s, then it is killed).
 CLOSE_S = 15.0
-#: A future whose condition is held is tried again at this interval, and settled anyway after this
-#: time (seconds): then its holder is gone (see ``JobFuture.settle``).
-HELD_S, HELD_MAX_S = 0.005, 1.0
 #: One unit, as an eventfd takes it.
 _ONE = (1).to_bytes(8, sys.byteorder)
 #: Writes to the eventfd for a stream's weak reference, without a step of Python.
@@ -91,8 +88,7 @@ class Session(ClientConnection):
         #: The threads that wait for room, and for the end of all jobs.
         self._room, self._idle = self.new_waiters(), self.new_waiters()
         self._delivery = Delivery(self._idle.notify_all)
-        #: Outcomes of futures whose condition was held, and since when.
-        self._unsettled: deque[tuple[JobFuture, JobDone, float]] = deque()
+        self._spin, self._unsettled = Spin(), HeldFutures()
         self._busy_polling = self._stopping = False
         #: The IO thread sleeps, or is about to: it is to be woken.
         self._asleep = True
@@ -243,15 +239,26 @@ class Session(ClientConnection):
                 " or hand the rest to another thread"
             )
 
-    def busy_poll(self, future: JobFuture, timeout: float | None) -> None:
-        """Read the socket in the calling thread for a moment, until ``future`` is done."""
+    def busy_poll(self, future: JobFuture, timeout: float | None) -> bool:
+        """Read the socket in the calling thread for a moment, until ``future`` is done. False: it
+        has not tried, as that was in vain of late."""
         self.refuse_to_wait()
-        spin_ns = SPIN_NS if timeout is None else min(SPIN_NS, int(timeout * 1e9))
+        spin_ns = self._spin.next_ns(timeout)
+        if spin_ns < 0:
+            return False
         end = time.perf_counter_ns() + spin_ns
         while not (future.done() or self._stopping or self._busy_polling):
             self._poll_until(future, end)
             if time.perf_counter_ns() > end:
-                return
+                self._spin.ended(spin_ns, found=future.done())
+                return True
+        if future.done():
+            self._spin.ended(spin_ns, found=True)
+        return True
+
+    def slept(self, ns: int) -> None:
+        """A wait that did not try took this long."""
+        self._spin.slept(ns)
 
     def _poll_until(self, future: JobFuture, end: int) -> None:
         """Read until ``future`` is done or ``end`` has come; the IO thread sleeps meanwhile."""
@@ -376,16 +383,11 @@ class Session(ClientConnection):
 
     def settle_later(self, future: JobFuture, event: JobDone) -> None:
         """A thread is inside of its condition: it is settled by the IO thread."""
-        self._unsettled.append((future, event, time.monotonic()))
+        self._unsettled.add(future, event)
         self._notify()
 
     def _settle_held(self) -> None:
-        for _ in range(len(self._unsettled)):
-            future, event, since = self._unsettled.popleft()
-            force = time.monotonic() - since > HELD_MAX_S
-            if not future.settle(event, force=force):
-                self._unsettled.append((future, event, since))
-        if not self._unsettled:
+        if self._unsettled.settle():
             self._idle.notify_all()
 
     def call_back(self, future: JobFuture) -> None:
