@@ -70,6 +70,10 @@ class _Gosched(tuple[Any]):
 YIELD: Final = YieldOnce() if cython.compiled else _Gosched((GOSCHED,))
 
 
+#: States of a ``G`` as a future. Modules that are compiled have them as numbers of C.
+PENDING, RETURNED, FAILED, CANCELLED = range(4)
+
+
 class Place(Enum):
     """Where a G may run."""
 

@@ -19,7 +19,8 @@ from functools import partial
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
-from gmpd.runtime.g import FAILED, PENDING, RETURNED, G, become
+from gmpd.runtime.coro import FAILED, PENDING, RETURNED
+from gmpd.runtime.g import G, become
 from gmpd.runtime.internals import clear_current_task
 from gmpd.runtime.jobg import JobG
 from gmpd.runtime.m import current_m

@@ -7,6 +7,8 @@ cdef extern from "Python.h":
     bint PyType_HasFeature(PyTypeObject *, unsigned long)
     unsigned long Py_TPFLAGS_HEAPTYPE
 
+cdef int PENDING, RETURNED, FAILED, CANCELLED
+
 cdef class G(Resumable):
     cdef object __weakref__
     cdef public set _among

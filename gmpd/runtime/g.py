@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gmpd.errors import InvariantError
 from gmpd.runtime.callee import fn_key, fn_name
-from gmpd.runtime.coro import _message
+from gmpd.runtime.coro import CANCELLED, FAILED, PENDING, RETURNED, _message
 from gmpd.runtime.m import current_m, entersyscallblock
 from gmpd.runtime.step import CoroG, Resumable
 from gmpd.timeouts import checked, lock_s
@@ -34,9 +34,6 @@ if not cython.compiled:
 
 #: The set of a G until it is in ``p.gs``. Nothing is ever added.
 NOWHERE: Final[set[G]] = set()
-
-#: States of a ``G`` as a future.
-PENDING, RETURNED, FAILED, CANCELLED = range(4)
 
 
 class G(Resumable):

@@ -25,7 +25,7 @@ cdef bint COMPILED
 cdef object known_by
 cdef P of_known
 cdef str RUNNING_LOOP
-cdef long CO_COROUTINE, FULL
+cdef long CO_COROUTINE, FULL, PENDING
 
 cdef inline object new(object kind):
     if kind is G:

@@ -12,9 +12,9 @@ from sys import _getframe
 from typing import TYPE_CHECKING, Any, Final
 
 from gmpd.runtime.allgs import FULL, AllGs
-from gmpd.runtime.coro import YIELD
+from gmpd.runtime.coro import PENDING, YIELD
 from gmpd.runtime.followed import follow
-from gmpd.runtime.g import PENDING, G
+from gmpd.runtime.g import G
 from gmpd.runtime.internals import RUNNING_LOOP, running_loop  # noqa: F401 - the .pxd uses it
 from gmpd.runtime.loop import AFTER_CLOSE, Loop
 from gmpd.runtime.m import current_loop, current_m

@@ -26,7 +26,7 @@ cdef class Resumable(AnyCoroG):
 cdef bint COMPILED
 cdef object ENDED, end_value
 cdef dict current_tasks
-cdef object GOSCHED, SEND, Wait, CoroutineType
+cdef object GOSCHED, SEND, Wait, CoroutineType, swap_current_task
 
 # It raises nothing by itself, so that no traceback shows it: ``taken`` of NULL is the error.
 cdef inline PyObject *resume(object context, object coro) noexcept:

@@ -153,6 +153,8 @@ class Resumable(AnyCoroG):
                 leave_fork(0)
             if result is GOSCHED:
                 (put := p.put_global)(self)  # noqa: F841 - so it is read as a slot
+            elif COMPILED and result is ENDED:
+                self._returned(returned())
             elif result is None:
                 p.ready.append(self)
             elif isinstance(result, Wait) and result._loop is loop:  # else it says what is wrong
@@ -161,8 +163,6 @@ class Resumable(AnyCoroG):
                 self.since_ns = p.polled_ns
                 if self._must_cancel and result.cancel(_message(self._must_cancel)):
                     self._must_cancel = False
-            elif COMPILED and result is ENDED:
-                self._returned(returned())
             else:
                 self._wait(result)
 

@@ -8,8 +8,8 @@ from asyncio import CancelledError
 from collections.abc import Coroutine
 from typing import Any
 
-from gmpd.runtime.coro import Place
-from gmpd.runtime.g import CANCELLED, PENDING, RETURNED, G, started
+from gmpd.runtime.coro import CANCELLED, PENDING, RETURNED, Place
+from gmpd.runtime.g import G, started
 from gmpd.runtime.turns import let_go
 
 
