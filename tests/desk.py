@@ -52,9 +52,9 @@ class Desk:
 
     # -- clients
 
-    def client(self, name: str = "c", *, waits: bool = False) -> Session:
+    def client(self, name: str = "c", *, waits: bool = False, answers: bool = False) -> Session:
         sid = self.sched.next_sid
-        self.tell(events.SessionOpened(sid, name, name, waits))
+        self.tell(events.SessionOpened(sid, name, name, waits, answers=answers))
         self.next_seq[sid] = 0
         return self.sched.sessions[sid]
 
@@ -193,6 +193,7 @@ class Desk:
         payload: bytes = b"r",
         epoch: int | None = None,
         report: Report | None = None,
+        told: bool = False,
     ) -> None:
         """The worker ends leases (all of them by default)."""
         ended = [*p.started, *p.fresh] if tokens is None else list(tokens)
@@ -200,7 +201,7 @@ class Desk:
         if outcome is not Outcome.OK:
             special = dict.fromkeys(range(len(ended)), (outcome, report))
         took = [int(occupied_ms * 1000)] * len(ended)
-        message = Finished(ended, [payload] * len(ended), took, took, special, None)
+        message = Finished(ended, [payload] * len(ended), took, took, special, None, told)
         own = p.epoch if epoch is None else epoch
         self.tell(events.Finished(p.p, own, message, [()] * len(ended)))
 

@@ -51,6 +51,11 @@ def stop(pid: int) -> None:
     wait_until(lambda: _states(pid) <= {"T", "t", "Z", "X"}, f"all threads of {pid} have stopped")
 
 
+def stop_self() -> None:
+    """Stop this process: its other threads a moment after the one that calls."""
+    signal.raise_signal(signal.SIGSTOP)
+
+
 def go_on(pid: int) -> None:
     """Let a stopped process continue."""
     os.kill(pid, signal.SIGCONT)

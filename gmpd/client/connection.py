@@ -73,7 +73,7 @@ class ClientConnection(metaclass=Documented):
         session = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
         self._head = session[:12].hex()
         info = {**versions.own(), "pid": self._pid, "name": name, "waits": resend}
-        info |= {"plain": self._plain, "progress": True}
+        info |= {"plain": self._plain, "progress": True, "answers": True}
         self._core = ClientCore(session, info, resend=resend, role=self._role)
 
     def job_id(self, seq: int) -> str:

@@ -95,10 +95,10 @@ class Attempt:
 
     __slots__ = (
         "adopted", "advice", "args", "away_ns", "began_ns", "buffers", "cancelling", "child",
-        "data", "driven", "ended_ns", "expired", "fn", "fn_key", "id", "leased", "occupied_ns",
-        "options", "out_buffers", "outcome", "payload", "pinned_chans", "place", "room_waiter",
-        "slow_ns", "spans", "stepped", "task", "thread", "timer", "token", "unopened", "waits",
-        "want", "window", "worker",
+        "data", "driven", "ended_ns", "expired", "fn", "fn_key", "has_progress", "id", "leased",
+        "occupied_ns", "options", "out_buffers", "outcome", "payload", "pinned_chans", "place",
+        "room_waiter", "slow_ns", "spans", "stepped", "task", "thread", "timer", "token",
+        "unopened", "waits", "want", "window", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -139,7 +139,7 @@ class Attempt:
         self.adopted = self.stepped = False  # stepped: its steps are recorded in P's ring
         #: The coordinator knows, or is about to, that it waits while others begin.
         self.waits = False
-        self.cancelling = False
+        self.cancelling = self.has_progress = False
         self.expired = False
         #: A child of a G in another worker.
         self.child = options is not None and "child" in options
@@ -182,6 +182,7 @@ class Attempt:
 
     def progressed(self, progress: Progress) -> None:
         """Its code tells how far it is; on any thread."""
+        self.has_progress = True
         self.worker.reports.progressed(self, progress)
 
     @property

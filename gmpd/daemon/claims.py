@@ -16,6 +16,9 @@ The word is a process-shared POSIX spin lock that is only ever tried: the one at
 every libc exports. Beside it stands its owner's token: after ``CLAIMS`` leases a place is used
 again, and a worker that still holds an old, revoked lease must not set the new one's word.
 
+A second word beside it is the *right to answer* (``answers``): the worker takes it before it tells
+the client of this lease its value, the coordinator before it ends a begun lease without its worker.
+
 This module does not know jobs, nor the rest of the shared memory.
 """
 
@@ -34,11 +37,13 @@ else:
 
 #: Places. More than a worker is ever given at once (``dispatch.credit_max`` allows 4,096).
 CLAIMS = 1 << 14
-#: A word and an owner's token for each.
-CLAIMS_BYTES = CLAIMS * 8
+#: Two words and an owner's token for each.
+CLAIMS_BYTES = CLAIMS * 12
 
 _MASK: Final = CLAIMS - 1
 _WORDS_AT = CLAIMS * 4
+#: Behind the words of claims.
+_RIGHTS: Final = CLAIMS * 4
 _LOW: Final = 0xFFFFFFFF
 
 # PyDLL: the call is over in 20 ns, and releasing the GIL for it is what must not happen.
@@ -69,7 +74,8 @@ _TAKEN_BYTES = _ALL_TAKEN.tobytes()
 class Claims:
     """Either side's view of the claims in ``shared``, from byte ``at`` on.
 
-    The coordinator alone calls ``offer`` and ``revoke``, the worker alone ``claim``.
+    The coordinator alone calls ``offer``, ``may_answer`` and ``revoke``, the worker alone
+    ``claim``.
     """
 
     def __init__(self, shared: mmap.mmap, at: int) -> None:
@@ -77,19 +83,22 @@ class Claims:
         self._at = at
         self._view = memoryview(shared)[at : at + CLAIMS_BYTES]
         self._owners = self._view[:_WORDS_AT].cast("I")
-        self._words = self._view[_WORDS_AT:].cast("I")
+        self._words = self._view[_WORDS_AT : _WORDS_AT + _RIGHTS].cast("I")
+        self._rights = self._view[_WORDS_AT + _RIGHTS :].cast("I")
         self._anchor: ctypes.c_char | None = ctypes.c_char.from_buffer(shared, at + _WORDS_AT)
         self._address = ctypes.addressof(self._anchor)
 
     def clear(self) -> None:
         """Nothing is on offer. Before the worker starts."""
         self._words[:] = memoryview(_ALL_TAKEN)
+        self._rights[:] = memoryview(_ALL_TAKEN)
 
     def close(self) -> None:
         """Release the shared memory; the claims may not be used any more."""
         self._anchor = None
         self._owners.release()
         self._words.release()
+        self._rights.release()
         self._view.release()
 
     def offer(self, first: int, n: int) -> list[int]:
@@ -131,6 +140,11 @@ class Claims:
                 displaced.append(new - (new - self._owners[place] & _LOW))
         return displaced
 
+    def may_answer(self, first: int, n: int) -> None:
+        """The right to answer of leases that were just offered may be taken."""
+        for token in range(first, first + n):
+            self._rights[token & _MASK] = _FREE
+
     def revoke(self, tokens: Iterable[int]) -> list[int]:
         """Revoke leases; gives those that were not claimed, and now never will be."""
         words = self._address
@@ -144,6 +158,17 @@ class Claims:
         if self._owners[place] == token & _LOW:
             return True
         self._words[place] = _FREE  # it belongs to a later lease: as if never touched
+        return False
+
+    def take_right(self, token: int) -> bool:
+        """Take the right to answer of a lease; False when the other side has it, or there is
+        none."""
+        place = token & _MASK
+        if _take(self._address + _RIGHTS + 4 * place):
+            return False
+        if self._owners[place] == token & _LOW:
+            return True
+        self._rights[place] = _FREE  # as in ``claim``
         return False
 
     def is_claimed(self, token: int) -> bool:

@@ -41,6 +41,8 @@ PROBE_AGAIN_NS = 100_000_000
 
 #: The messages of a client that only asks.
 _OF_ADMINS = protocol.Call, protocol.AskJobs, protocol.Bye, protocol.Hello
+#: Questions that wait for ends of jobs; others are answered at once.
+AWAITING_MAX = 1024
 
 #: A client that is disconnected has this long to read why.
 READ_WHY_NS = 200_000_000
@@ -81,6 +83,10 @@ class Clients:
         self.durable: DurableJobs
         #: Those of other machines, if such may connect.
         self.network: NetworkClients | None = None
+        #: Questions of clients that know ends of jobs before they are known here.
+        self._awaiting: list[tuple[bytes, protocol.CallAfter]] = []
+        #: Called with the number of each session whose client has gone.
+        self.on_left: Callable[[int], object] = int
         #: Those that only ask, of any version.
         self._admins: set[bytes] = set()
         #: Vanished ones, in the order in which their grace ends.
@@ -207,7 +213,8 @@ class Clients:
             Refusal.FAILED,
             f"its handling failed ({type(error).__name__}: {error}): see its log",
         )
-        self._cut_soon(self._router_of(peer).last_connection())
+        if (router := self._router_of(peer)).last_peer == peer:
+            self._cut_soon(router.last_connection())
         self.disconnect(peer)
 
     def disconnect(self, peer: bytes) -> None:
@@ -247,7 +254,13 @@ class Clients:
                 sched.handle(events.Recalled(sid, seqs), now)
             case protocol.Pull(seq, n):
                 sched.handle(events.Pulled(sid, seq, n), now)
-            case protocol.Call(request, method, params):
+            case protocol.CallAfter(jobs=jobs) if len(
+                self._awaiting
+            ) < AWAITING_MAX and not session.jobs.keys().isdisjoint(jobs):
+                self._awaiting.append((peer, message))
+            case protocol.Call(request, method, params) | protocol.CallAfter(
+                request, method, params
+            ):
                 reply = self._ask(peer, request, method, params)
                 if reply is not None:
                     self.send(peer, reply)
@@ -265,6 +278,24 @@ class Clients:
                 self._greet(peer, message)
             case _:
                 assert_never(message)
+
+    def answer_awaiting(self) -> bool:
+        """Answer the questions for which the ends of jobs have come; whether there were any that
+        waited."""
+        if not self._awaiting:
+            return False
+        waited, self._awaiting = self._awaiting, []
+        for peer, message in waited:
+            try:
+                if peer in self._sessions:
+                    self._heard(peer, message, [])
+            except Exception as error:  # noqa: BLE001 - a bug: see daemon.faults
+                self._failed(peer, protocol.pack(message), error)
+        return True
+
+    def lane_of(self, session: Session) -> Lane | None:
+        """The lane of a session's client."""
+        return self._router.lane_of(session.link)
 
     def _greet(self, peer: bytes, message: protocol.Hello) -> None:
         dropped = self._sched.counters.dropped
@@ -309,8 +340,9 @@ class Clients:
         key = message.session[:12].hex()
         name = "".join(each if each.isprintable() else "?" for each in info.name[:64])
         opened = events.SessionOpened(
-            sched.next_sid, peer, name, info.waits, key, owner, info.progress
-        )
+            sched.next_sid, peer, name, info.waits, key, owner, info.progress,
+            info.answers and bool(info.lane) and not owner,
+        )  # fmt: skip
         sched.handle(opened, time.monotonic_ns())
         return sched.sessions[opened.sid]
 
@@ -409,7 +441,10 @@ class Clients:
         if isinstance(peer, NetworkPeer):
             self._over_network.left(peer)
         self.durable.forget(peer)
-        return self._sessions.pop(peer, None)
+        session = self._sessions.pop(peer, None)
+        if session is not None:
+            self.on_left(session.sid)
+        return session
 
     def _close(self, session: Session, now: int) -> None:
         self._sched.handle(events.SessionClosed(session.sid), now)

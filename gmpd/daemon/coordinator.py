@@ -122,6 +122,7 @@ class Coordinator:
         self.ask_page: Callable[[TellPage], object] = lambda tell: tell(None, NO_PAGE)
         self.pool.start_some()  # they take longest: before anything else
         self._open(endpoints)
+        self._watch_links()
 
     def _open(self, endpoints: dict[str, str]) -> None:
         limit = self.config.limits.value_bytes + protocol.ENVELOPE_SLACK
@@ -168,6 +169,7 @@ class Coordinator:
         if self.ring is not None:
             self.pool.on_end = self._admin.past_rings.add
         self.workers.on_finished = self._finished
+        self.clients.on_left = self.workers.unlend
         self.hosts = self._hosts()
         self.cron = self._periodic_jobs()
         self.pool.recycling.on_renewed = self.durable.retry_blocked
@@ -175,6 +177,8 @@ class Coordinator:
             self.config, self.sched, self.pool, self.workers, self.clients, self.durable
         )
         self._effects.ring = self.ring
+
+    def _watch_links(self) -> None:
         self._poller.add(self._zap.answer, self._zap)
         self._poller.add(self.clients.receive, self._client_link)
         self._poller.add(self.workers.receive, self._worker_link)
@@ -317,6 +321,8 @@ class Coordinator:
                     callback()
                 self._due(began)
                 self._decide()
+                if self.clients.answer_awaiting():
+                    self._decide()
                 if failures := self.sched.take_failures():
                     self._have_failed(failures)
                 if self._trimming.look(self.traffic.bytes_in, began):

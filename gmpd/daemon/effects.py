@@ -150,7 +150,7 @@ class Effects:
                 details["p"] = p_of(number)
 
     def _lease_jobs(self, what: do.LeaseJobs) -> None:
-        p, fn, options, first, payloads, buffers, stolen, session, seqs, attempts = what
+        p, fn, options, first, payloads, buffers, stolen, session, seqs, attempts, answers = what
         worker = self._worker_of(p)
         # From now on the worker may claim these, and they may be revoked.
         displaced = worker.shm.claims.offer(first, len(payloads)) if worker is not None else []
@@ -160,7 +160,15 @@ class Effects:
             ids, attempts = self._durable.identities(seqs)
         else:
             ids = volatile_ids(session.key, seqs)
-        assign = protocol.Assign(fn.fid, first, options, payloads, counts, stolen, ids, attempts)
+        client = None
+        if answers and worker is not None and ids is not None and seqs[-1] < 1 << 32:
+            lane = self._clients.lane_of(session)
+            if self._workers.lend(worker, session.sid, lane):
+                client = session.sid
+                worker.shm.claims.may_answer(first, len(payloads))
+        assign = protocol.Assign(
+            fn.fid, first, options, payloads, counts, stolen, ids, attempts, client
+        )
         self._workers.tell(p, assign, frames)
         if self.ring is not None and 0 <= p.p < ISOLATED_FROM:
             number = Kind.LEASED | (len(payloads) | stolen << 24) << 8

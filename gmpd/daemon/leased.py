@@ -34,16 +34,24 @@ def volatile_ids(key: str, seqs: Sequence[int]) -> bytes | None:
 class Leased:
     """The leases of one message."""
 
-    __slots__ = ("_attempts", "_first", "_ids", "_root", "_rows")
+    __slots__ = ("_attempts", "_first", "_ids", "_root", "_rows", "client")
 
     def __init__(self, message: protocol.Assign) -> None:
         self._first = message.first_token
         self._rows = len(message.payloads)
         self._ids = message.ids
         self._attempts = message.attempts
+        #: The client that may be told the values.
+        self.client = message.client
         options = message.options
         #: Of children: the job that they belong to.
         self._root = None if options is None or options.child is None else options.root
+
+    def seq(self, token: int) -> int:
+        """The number of the job at the client that may be told its value."""
+        assert self._ids is not None
+        at = PREFIX_BYTES + 4 * (token - self._first)
+        return int.from_bytes(self._ids[at : at + 4], "big")
 
     def identity(self, token: int) -> tuple[bytes, int]:
         """The id of a lease's job and the number of its attempt; of a child, those of the job that

@@ -57,6 +57,7 @@ class OutcomeBatch:
         "_specials",
         "_tokens",
         "nbytes",
+        "told",
     )
 
     def __init__(self) -> None:
@@ -71,6 +72,8 @@ class OutcomeBatch:
         self._buffers: list[Any] = []
         #: Bytes of all values in it.
         self.nbytes = 0
+        #: Their clients have them: see ``was_told``.
+        self.told = False
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -107,6 +110,10 @@ class OutcomeBatch:
         self.nbytes += len(data)
         return len(tokens)
 
+    def was_told(self) -> None:
+        """The client of the one that is in it has its value. No other is to be added."""
+        self._payloads[0], self.told = b"", True
+
     def record(self, ring: Ring | None) -> None:
         """Show it in the ring of events, if there is one."""
         if ring is None:
@@ -121,7 +128,7 @@ class OutcomeBatch:
         counts, frames = protocol.join_buffers(self._buffers)
         message = protocol.Finished(
             self._tokens, self._payloads, self._ran_us, self._occupied_us,
-            self._specials or None, counts,
+            self._specials or None, counts, self.told,
         )  # fmt: skip
         return message, frames
 

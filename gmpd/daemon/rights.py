@@ -35,6 +35,7 @@ MESSAGES: dict[Role, frozenset[type[Any]]] = {
         protocol.Recall,
         protocol.Ack,
         protocol.Pull,
+        protocol.CallAfter,
         protocol.Enqueue,
         protocol.Waive,
     },
@@ -54,7 +55,7 @@ def screen(
     if type(message) not in MESSAGES[role]:
         raise _forbidden(client, f"a message {type(message).__name__}")
     match message:
-        case protocol.Call(_, method):
+        case protocol.Call(_, method) | protocol.CallAfter(_, method):
             if role is not Role.ADMIN and method not in LOOKING:
                 raise _forbidden(client, f"`{method}`")
         case protocol.AskJobs(_, what):

@@ -21,7 +21,7 @@ import os
 import struct
 from array import array
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -183,8 +183,8 @@ class WorkerShm:
         ran_us: int,
         occupied_us: int,
         buffers: Sequence[bytes] = (),
-    ) -> None:
-        """Keep an outcome until the coordinator has it.
+    ) -> bool:
+        """Keep an outcome until the coordinator has it; whether that will be found.
 
         Small ones in the ring, others in the overflow log. One that is left out, for want of memory
         or because the coordinator lags behind by more than ``outbox_overflow.OVERFLOW_BYTES``, is
@@ -197,8 +197,7 @@ class WorkerShm:
         end = head + size
         if buffers or (end - self._tail > _RING and end - self._free() > _RING):
             stored = StoredOutcome(token, outcome, payload, ran_us, occupied_us, buffers)
-            self.overflow.append(stored, self.slots[_OUT_ACKED])
-            return
+            return self.overflow.append(stored, self.slots[_OUT_ACKED])
         start = head % _RING
         if start + size <= _RING:
             at = _OUTBOX_AT + start
@@ -216,6 +215,7 @@ class WorkerShm:
             put(self, _OUT_HEAD, end)
         else:
             self.slots[_OUT_HEAD] = end
+        return True
 
     def keep(self, stored: StoredOutcome) -> None:
         """Keep an outcome that is not sent before ``release``; as ``store`` otherwise."""
@@ -367,16 +367,27 @@ class WorkerShm:
             at += length
         return found + self.overflow.recover(owed, largest)
 
-    def recover_from_living(self, owed: Container[int] | None = None) -> list[StoredOutcome]:
-        """As ``recover``, of a worker that does not move but may at any moment: nothing, if it has
-        freed some of it meanwhile, since then it may have written over what was being read.
+    def recover_from_living(self, owed: Collection[int] | None = None) -> list[StoredOutcome]:
+        """As ``recover``, of a worker that does not move but may at any moment. It tells no client
+        the value of a lease of ``owed`` from now on; what it has told is found here, or its message
+        is on its way.
 
         Without larger ones: they are sent as soon as they are stored, or kept until they are asked
         for, and a second copy of a large result may be on its way.
         """
+        for token in owed or ():
+            self.claims.take_right(token)
+        found = self._recover_unmoved(owed)
+        if found is None:  # it may free what is acknowledged, once before more of that is
+            found = self._recover_unmoved(owed)
+        return found or []
+
+    def _recover_unmoved(self, owed: Collection[int] | None) -> list[StoredOutcome] | None:
+        """None, if some of it was freed meanwhile, since then it may have been written over while
+        it was being read."""
         before = self.slots[_OUT_TAIL], self.overflow.turns
         found = self.recover(owed, GATHER_BYTES)
-        return found if (self.slots[_OUT_TAIL], self.overflow.turns) == before else []
+        return found if (self.slots[_OUT_TAIL], self.overflow.turns) == before else None
 
     def _read(self, at: int, size: int) -> bytes:
         start = at % OUTBOX_BYTES

@@ -82,6 +82,8 @@ class WorkerProcess:
     #: We asked it to end, or killed it ourselves: its death is no surprise.
     expected: bool = False
     finished: int = 0
+    #: The clients whose lanes it was lent.
+    lent: set[int] = field(default_factory=set)
     #: Looks of its sysmon at the last probe.
     seen_looks: int = 0
     #: It was said that it is deaf, and it was not heard of since.

@@ -23,6 +23,7 @@ from gmpd import inherited, protocol, versions
 from gmpd.allocator import TRIM_BYTES
 from gmpd.codec import Blob, encode_error, stand_in, too_large
 from gmpd.daemon import output, process, recording
+from gmpd.daemon.answers import Answers
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.beats import Beats
 from gmpd.daemon.declared import declared_in, missing_among
@@ -49,17 +50,14 @@ from gmpd.daemon.reports import Reports
 from gmpd.daemon.shm import Slot, WorkerShm
 from gmpd.daemon.threads import Threads
 from gmpd.daemon.withheld import Withheld
+from gmpd.daemon.worker_loop import new_loop
 from gmpd.errors import ProtocolError, Unserializable
 from gmpd.netpoll import Dealer, Network
 from gmpd.protocol import Outcome, Wear
 from gmpd.runtime import log_records
 from gmpd.runtime.coro import leave_fork
-from gmpd.runtime.job_scopes import JobScopes, give_plain_jobs_loops
-from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import COMPUTING
-from gmpd.runtime.patches import Guard
 from gmpd.runtime.remote import Address, ChanMessage, ChanRouter
-from gmpd.runtime.ring import Ring
 from gmpd.runtime.stats import counters
 
 #: Counters are shown this often while P is busy (it takes 2 µs), and whenever it falls asleep.
@@ -88,19 +86,12 @@ class Worker:
             self._new_attempt = InitializedAttempt
         #: The initializer's context for each job.
         self.base = Base()
-        self.loop = _new_loop(settings)
-        self.loop.p.runq.procs = settings["procs"]
+        self.loop = new_loop(settings)
         self.value_bytes: int = settings["value_bytes"]
         #: Guards interrupts of threads: see Attempt._leave_guarded.
         self.interrupts = threading.Lock()
         self.network = network
         self.link = Dealer(network, settings["endpoint"])
-        self.loop.p.is_worker = True
-        Guard(shared=not self.isolated).stand()
-        if not self.isolated:
-            self.loop.p.job_scopes = JobScopes(self.loop)
-            self.loop.p.job_scopes.install()
-            give_plain_jobs_loops()
         os.register_at_fork(after_in_child=self._in_fork)
         self.router = ChanRouter(
             (self.p, settings["epoch"]), self.loop, self._post, self.value_bytes
@@ -112,6 +103,7 @@ class Worker:
         self._listen(settings)
         #: Those whose time limit has passed and whose frames have not ended.
         self.overrunning: dict[int, Attempt] = {}
+        self.answers = Answers(shm)
         self.withheld = Withheld(settings["worker_results"], shm)
         #: Tokens of those that were another P's before and have not begun.
         self._stolen: set[int] = set()
@@ -236,6 +228,7 @@ class Worker:
             gathered >= (min(GATHER_MAX, self.fresh) if attempt.child else GATHER_MAX)
             or self.outcomes.nbytes > protocol.GATHER_BYTES
             or not self.fresh
+            or self.outcomes.told
             or is_due(age_ns, self.fresh, self.slow_ns, attempt.fn.quick_ns or 0, attempt.child)
         ):
             self.flush()
@@ -267,7 +260,11 @@ class Worker:
         ran_us, occupied_us = self.outcomes.add(attempt, report)
         if store and attempt.may_be_kept:
             token, outcome, data = attempt.token, attempt.outcome, attempt.data
-            self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
+            kept = self.shm.store(token, outcome, data, ran_us, occupied_us, attempt.out_buffers)
+            # Beside others that have gathered it would be a message more.
+            alone = kept and len(self.outcomes) == 1 and report is None
+            if alone and self.answers.tell(attempt, ran_us):
+                self.outcomes.was_told()
         attempt.data, attempt.out_buffers = b"", ()
 
     def overruns(self, attempt: Attempt) -> None:
@@ -390,6 +387,10 @@ class Worker:
                 self.withheld.begin(self.attempts.keys() & set(tokens))
             case protocol.Withhold(tokens):
                 self._report(self.withheld.end(tokens))
+            case protocol.Lend(client):
+                self.answers.lend(client, frames[0] if frames else None)
+            case protocol.Unlend(client):
+                self.answers.give_back(client)
             case protocol.Ask():
                 self._send(answer(message, self.loop.p, self.p, self.attempts))
             case protocol.StealChildren(n):
@@ -412,6 +413,7 @@ class Worker:
                 self._stop(drain)
             case protocol.Welcome(info=info):
                 if (fd := self.link.open_lane(info.lane)) is not None:
+                    self.link.borrow()
                     self.loop.p_callbacks.reader(fd, partial(self.on_readable, self.link.recv_lane))
             case protocol.Refused(reason=reason):
                 refusal = SystemExit(f"the coordinator refused this worker: {reason}")
@@ -538,15 +540,6 @@ class Worker:
 
 def _claim_nothing(_token: int, _now_ns: int) -> bool:
     return False
-
-
-def _new_loop(settings: dict[str, Any]) -> Loop:
-    loop = Loop(max_ms=settings["max_ms"])
-    if settings["plain_calls"] and not settings["isolated"]:
-        loop.p.plain_calls = settings["plain_calls"]
-    if settings["trace"]:
-        loop.p.ring = Ring()
-    return loop
 
 
 def main(argv: list[str]) -> int:

@@ -31,6 +31,10 @@ from gmpd.sched.schedt import Sched
 
 log = logging.getLogger("gmpd.coordinator")
 
+#: Lanes of clients that a worker is lent: each is a descriptor more of a process whose jobs need
+#: some.
+LENT_MAX = 16
+
 #: As ``clients.MESSAGES_PER_TURN``.
 MESSAGES_PER_TURN = 64
 
@@ -269,6 +273,28 @@ class Workers:
         # One that cannot be reached is dying: its pidfd brings its leases back.
         if self._router.send(worker.peer, [data, *frames]):
             worker.watch.wrote(time.monotonic_ns())
+
+    def lend(self, worker: WorkerProcess, client: int, lane: Lane | None) -> bool:
+        """Whether a worker may send over the lane of a client; it is lent now, if need be."""
+        if client in worker.lent:
+            return True
+        if lane is None or len(worker.lent) >= LENT_MAX or worker.peer not in self._processes:
+            return False
+        message = protocol.Lend(client)
+        data = protocol.pack(message)
+        if not self._router.lend(worker.peer, data, lane):
+            return False
+        worker.lent.add(client)
+        self._traffic.count_out(message, len(data))
+        worker.watch.wrote(time.monotonic_ns())
+        return True
+
+    def unlend(self, client: int) -> None:
+        """A client has gone: the workers close their ends of its lane."""
+        for worker in self._processes.values():
+            if client in worker.lent:
+                worker.lent.discard(client)
+                self._send(worker, protocol.Unlend(client))
 
     def stop(self) -> None:
         """All of them end now; their unsent outcomes are lost."""

@@ -13,7 +13,7 @@ and consumed by *any* call on the socket, sends included: after each call the ow
 from __future__ import annotations
 
 from gmpd.netpoll.curve import CurveKeys, new_secret, public_of
-from gmpd.netpoll.lane import Lane
+from gmpd.netpoll.lane import LANE_BYTES, Lane, LentLane
 from gmpd.netpoll.links import Dealer, Router, probe
 from gmpd.netpoll.monitor import Connection
 from gmpd.netpoll.poller import Poller, Source
@@ -22,12 +22,14 @@ from gmpd.netpoll.tcp import NetworkPeer, NetworkRouter
 from gmpd.netpoll.zap import ZapHandler
 
 __all__ = [
+    "LANE_BYTES",
     "Connection",
     "CurveKeys",
     "Dealer",
     "Frame",
     "Frames",
     "Lane",
+    "LentLane",
     "Network",
     "NetworkPeer",
     "NetworkRouter",

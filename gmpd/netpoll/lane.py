@@ -15,6 +15,9 @@ The router connects one of its own to it, and names that in its Welcome. Once it
 either end removes the file of the other, and the kernel takes datagrams of the two from each other
 only. Files of ends that died before that go with the daemon. The first datagram of either side, its
 greeting, proves by the kernel's word that the peer is this user's; a lane without it is not used.
+
+**Lent.** A datagram may bring a descriptor: that of another lane's end, by which its receiver sends
+to that lane's peer, too; in no order with the messages of the lane's owner.
 """
 
 from __future__ import annotations
@@ -41,6 +44,10 @@ _FILE = re.compile("l-[0-9a-f]{16}")
 _COUNT = struct.Struct("<Q")
 _READ_BYTES = LANE_BYTES + _COUNT.size + 1
 _CREDENTIALS = struct.Struct("3i")
+_DESCRIPTOR = struct.Struct("i")
+_DESCRIPTOR_BYTES = socket.CMSG_SPACE(_DESCRIPTOR.size)
+#: Before a message that waits for none over ZeroMQ.
+_UNORDERED = _COUNT.pack(0)
 
 
 class Lane:
@@ -57,6 +64,8 @@ class Lane:
         self.frame: Any = None
         self.name = secrets.token_bytes(_NAME_BYTES)
         self._peer_name = b""
+        #: Descriptors that came with messages that were not taken; None: none are taken.
+        self._lent: dict[bytes, int] | None = None
         #: Datagrams that were read and not taken, the first of which may wait for a message over
         #: ZeroMQ.
         self._held: deque[bytes] = deque()
@@ -117,6 +126,27 @@ class Lane:
             return False
         return True
 
+    def lend(self, message: bytes, fd: int) -> bool:
+        """As ``send``, and the peer gets its own of the descriptor ``fd``."""
+        if not self.is_open:
+            return False
+        try:
+            self._socket.sendmsg(
+                [_COUNT.pack(self.sent), message],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(fd))],
+            )
+        except OSError:
+            return False
+        return True
+
+    def borrow(self) -> None:
+        """The peer may lend descriptors, from now on."""
+        self._lent = {}
+
+    def lent(self, message: bytes) -> int | None:
+        """The descriptor that came with a message, which is the caller's then."""
+        return self._lent.pop(message, None) if self._lent else None
+
     def has_message(self) -> bool:
         """Whether ``take`` gives one."""
         held = self._held
@@ -139,12 +169,22 @@ class Lane:
         if not self.is_open:
             return False
         try:
-            data = self._recv(_READ_BYTES)
+            data = self._recv(_READ_BYTES) if self._lent is None else self._borrow(self._lent)
         except OSError:
             return False
         # One that is too short for a number has no message in it, and is refused as one.
         self._held.append(data if len(data) >= _COUNT.size else bytes(_COUNT.size))
         return True
+
+    def _borrow(self, lent: dict[bytes, int]) -> bytes:
+        """Read a datagram that may bring a descriptor: without it, if there is no room for one."""
+        data, more, _, _ = self._socket.recvmsg(
+            _READ_BYTES, _DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, fds in more:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                (lent[data[_COUNT.size :]],) = _DESCRIPTOR.unpack_from(fds)
+        return data
 
     @property
     def is_held(self) -> bool:
@@ -162,8 +202,35 @@ class Lane:
         """Messages that were not taken are lost."""
         self.is_open = False
         self._held.clear()
+        for fd in (self._lent or {}).values():
+            os.close(fd)
         self._remove(self.name)
         self._socket.close()
+
+
+class LentLane:
+    """Another lane's end, for sending."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, fileno=fd)
+        self._socket.setblocking(False)  # whatever a job has made the default
+        self.fd = fd
+        self._send = self._socket.send
+
+    def send(self, message: bytes) -> bool:
+        """As ``Lane.send``."""
+        if len(message) > LANE_BYTES:
+            return False
+        try:
+            self._send(_UNORDERED + message)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """The descriptor of this process; the lane itself is its owner's."""
+        with contextlib.suppress(OSError):  # a job may have closed every descriptor
+            self._socket.close()
 
 
 def new_lane(endpoint: str, sent: int = 0, heard: int = 0) -> Lane | None:

@@ -104,6 +104,11 @@ class Dealer:
         self._drop_lane()
         return None
 
+    def borrow(self) -> None:
+        """The peer lends descriptors over its lane: a message's second frame is its descriptor."""
+        if self.lane is not None:
+            self.lane.borrow()
+
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors by which messages are told: the link's, and that of an open lane."""
@@ -168,7 +173,7 @@ class Dealer:
         except zmq.Again:
             return None
         if self.lane is not None:
-            self._ready.extend([data] for data in self.lane.take_all())
+            self._ready.extend(map(self._of_lane, self.lane.take_all()))
             self._ready.append(frames)
             self.lane.heard += 1
             return self._ready.popleft()
@@ -180,7 +185,12 @@ class Dealer:
             return self._ready.popleft()
         if self.lane is None or (data := self.lane.take()) is None:
             return None
-        return [data]
+        return self._of_lane(data)
+
+    def _of_lane(self, data: bytes) -> list[Any]:
+        """The frames of a message."""
+        fd = self.lane.lent(data) if self.lane is not None else None
+        return [data] if fd is None else [data, fd]
 
     def take(self, inbox: deque[Any]) -> None:
         """Append the frames of one message; each has ``.buffer``, and ``.more`` if another follows.
@@ -275,7 +285,8 @@ class Router:
         self._socket = socket
         self._send = sender_of(socket)
         self._last: memoryview | None = None
-        self._last_peer = b""
+        #: The sender of the last message.
+        self.last_peer = b""
         #: The lanes by peer. These two watch a lane's descriptor, for as long as it is there.
         self._lanes: dict[bytes, Lane] = {}
         self.watch_lane: Callable[[Lane], object] | None = None
@@ -326,12 +337,12 @@ class Router:
         if not name or self.watch_lane is None or len(self._lanes) >= LANES_MAX:
             return b""
         lane = new_lane(self.endpoint, heard=1)
-        if lane is None or self._last_peer in self._lanes:
+        if lane is None or self.last_peer in self._lanes:
             return b""
         if not lane.connect(name):
             lane.close()
             return b""
-        lane.peer, lane.frame = self._last_peer, self._last
+        lane.peer, lane.frame = self.last_peer, self._last
         self._lanes[lane.peer] = lane
         self.watch_lane(lane)
         return lane.name
@@ -339,6 +350,12 @@ class Router:
     def lane_of(self, peer: bytes) -> Lane | None:
         """The lane of a peer, if it has one."""
         return self._lanes.get(peer)
+
+    def lend(self, peer: bytes, frame: bytes, lane: Lane) -> bool:
+        """Send a message over a peer's lane, and with it the use of this end of ``lane``; False
+        when that has no way."""
+        own = self._lanes.get(peer)
+        return own is not None and lane.is_open and own.lend(frame, lane.fd)
 
     def drop_lane(self, peer: bytes) -> None:
         """A peer's lane, if it has one, is not needed any more."""
@@ -353,7 +370,7 @@ class Router:
         data = lane.take() if lane.is_open or lane.greet() else None
         if data is None:
             return None
-        self._last, self._last_peer = lane.frame, lane.peer
+        self._last, self.last_peer = lane.frame, lane.peer
         return lane.peer, [data]
 
     def send(self, peer: bytes, frames: Frames) -> bool:
@@ -391,7 +408,7 @@ class Router:
         except zmq.Again:
             return None
         frames = recv_rest(self._socket)
-        self._last, self._last_peer = frames[0], peer
+        self._last, self.last_peer = frames[0], peer
         if self._lanes and (lane := self._lanes.get(peer)) is not None:
             return self._in_order(lane, frames)
         return peer, frames

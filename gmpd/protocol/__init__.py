@@ -31,20 +31,21 @@ about an older lease is recognised, dropped and counted. A rejected or malformed
 changes nothing.
 
     client ───▶ coordinator
-      Hello Define Undefine Submit Cancel ForceCancel Recall Ack Pull Call Enqueue AskJobs Waive
-      Bye
+      Hello Define Undefine Submit Cancel ForceCancel Recall Ack Pull Call CallAfter Enqueue
+      AskJobs Waive Bye
     client ◀─── coordinator
-      Welcome Refused Done Items Running Progress Kept Room Reply Gone
+      Welcome Refused Done Value Items Running Progress Kept Room Reply Gone
     worker ───▶ coordinator
       Hello Finished Started Aside Returned Leaves Unfit Imported Expired Progress Output Kept
       Items Fault Bye Withheld Children Define Undefine Submit Cancel Answer RingTail Route
     worker ◀─── coordinator
-      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Done
-      Progress Output Ask Route Lost
+      Welcome Refused Define Undefine Assign Cancel Pull Stop StealChildren Withhold Lend Unlend
+      Done Progress Output Ask Route Lost
 
 A worker is the client of those children of its Gs that run in another worker: its Define, Undefine,
 Submit and Cancel, and the Done that it gets, are about them. Route is a message from one worker to
-another about a channel, passed on unread.
+another about a channel, passed on unread. Value, of a worker, takes the place of a Done: over the
+lane of a client that the coordinator has lent to it.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ from gmpd.protocol.messages import (
     AskJobs,
     Bye,
     Call,
+    CallAfter,
     Cancel,
     Define,
     Done,
@@ -139,6 +141,7 @@ from gmpd.protocol.messages import (
     ToClient,
     ToWorker,
     Undefine,
+    Value,
     Waive,
     Welcome,
 )
@@ -153,6 +156,7 @@ from gmpd.protocol.worker_messages import (
     Finished,
     Imported,
     Leaves,
+    Lend,
     Lost,
     Returned,
     RingTail,
@@ -161,6 +165,7 @@ from gmpd.protocol.worker_messages import (
     StealChildren,
     Stop,
     Unfit,
+    Unlend,
     Withheld,
     Withhold,
 )
@@ -192,6 +197,7 @@ __all__ = [
     "Buffers",
     "Bye",
     "Call",
+    "CallAfter",
     "Cancel",
     "ChanOp",
     "Children",
@@ -224,6 +230,7 @@ __all__ = [
     "JobQuestion",
     "Kept",
     "Leaves",
+    "Lend",
     "Lost",
     "Message",
     "Number",
@@ -257,6 +264,8 @@ __all__ = [
     "ToWorker",
     "Undefine",
     "Unfit",
+    "Unlend",
+    "Value",
     "Values",
     "Waive",
     "Wear",

@@ -264,6 +264,8 @@ class Info(Struct, kw_only=True, omit_defaults=True, gc=False):
     lane: Annotated[bytes, Meta(max_length=8)] = b""
     #: It wants to be told how far its jobs are.
     progress: bool = False
+    #: It takes values from workers, over its lane.
+    answers: bool = False
     #: Of a worker: its P and epoch, 32 bytes that only the spawned process was given, and whether
     #: it will serve at all (else a Fault follows).
     p: Number | None = None

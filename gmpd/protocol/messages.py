@@ -45,6 +45,7 @@ from gmpd.protocol.worker_messages import (
     Finished,
     Imported,
     Leaves,
+    Lend,
     Lost,
     Returned,
     RingTail,
@@ -53,6 +54,7 @@ from gmpd.protocol.worker_messages import (
     StealChildren,
     Stop,
     Unfit,
+    Unlend,
     Withheld,
     Withhold,
 )
@@ -192,6 +194,17 @@ class Call(Envelope, tag=10):
     params: dict[str, Scalar]
 
 
+class CallAfter(Envelope, tag=54):
+    """As ``Call``: answered when ``jobs``, of whose ends workers told the client, have ended."""
+
+    since: ClassVar[int] = 3
+
+    request: Number
+    method: str
+    params: dict[str, Scalar]
+    jobs: Numbers
+
+
 class Enqueue(Envelope, tag=44):
     """Durable jobs ``ids``, one per payload, all of one function. Answered by Reply once they are
     on disk: with a verdict for each (``sched.stored.Verdict``), and the ids that count.
@@ -273,6 +286,17 @@ class Done(Envelope, tag=7):
             raise ProtocolError("Done has columns of different length")
         check_specials(self.specials, rows)
         check_counts(self, rows)
+
+
+class Value(Envelope, tag=55):
+    """The value of a job, from the worker that ran it: to a client whose Hello has ``answers``,
+    over its lane. It is no outcome to be acknowledged; a Done of the same job may follow."""
+
+    since: ClassVar[int] = 3
+
+    job: Number
+    payload: bytes
+    ran_us: Number
 
 
 class Items(Envelope, tag=14):
@@ -365,13 +389,14 @@ FromClient: TypeAlias = (
     | Ack
     | Pull
     | Call
+    | CallAfter
     | Enqueue
     | AskJobs
     | Waive
     | Bye
 )
 ToClient: TypeAlias = (
-    Welcome | Refused | Done | Items | Running | Progress | Kept | Room | Reply | Gone
+    Welcome | Refused | Done | Value | Items | Running | Progress | Kept | Room | Reply | Gone
 )  # fmt: skip
 FromWorker: TypeAlias = (
     Hello | Finished | Started | Aside | Returned | Leaves | Unfit | Imported | Expired | Progress
@@ -380,7 +405,7 @@ FromWorker: TypeAlias = (
 )  # fmt: skip
 ToWorker: TypeAlias = (
     Welcome | Refused | Define | Undefine | Assign | Cancel | Pull | Stop
-    | StealChildren | Withhold | Done | Progress | Output | Ask | Route | Lost
+    | StealChildren | Withhold | Lend | Unlend | Done | Progress | Output | Ask | Route | Lost
 )  # fmt: skip
 
 

@@ -42,6 +42,8 @@ class Assign(Envelope, tag=18):
     stolen: Number
     ids: LeasedIds | None = None
     attempts: Numbers | None = None
+    #: The client, by the number of its Lend, that may be told the values directly.
+    client: Number | None = None
 
     def check(self) -> None:
         rows = len(self.payloads)
@@ -59,6 +61,23 @@ class Withhold(Envelope, tag=35):
 
     tokens: Numbers
     on: bool
+
+
+class Lend(Envelope, tag=56):
+    """The descriptor that comes with it is the coordinator's end of the lane of client ``client``:
+    what is written there, the client reads."""
+
+    since: ClassVar[int] = 3
+
+    client: Number
+
+
+class Unlend(Envelope, tag=57):
+    """The lane of this client is not needed any more."""
+
+    since: ClassVar[int] = 3
+
+    client: Number
 
 
 class StealChildren(Envelope, tag=30):
@@ -98,7 +117,8 @@ class Finished(Envelope, tag=24):
     """Outcomes, in columns, as in Done; ``tokens`` instead of seqs.
 
     ``occupied_us``: how long each job kept P from others (a coroutine that waits does not, nor does
-    a blocked job once P was handed off): the measure of credit.
+    a blocked job once P was handed off): the measure of credit. ``told``: all are values that
+    their clients have; the payloads are empty.
     """
 
     carries: ClassVar[bool] = True
@@ -109,6 +129,7 @@ class Finished(Envelope, tag=24):
     occupied_us: Numbers
     specials: Reports | None
     buffer_counts: Counts
+    told: bool = False
 
     def check(self) -> None:
         rows = len(self.payloads)

@@ -282,7 +282,9 @@ class Admission:
         if ledger.draining:
             return "draining", "the daemon is draining and takes no more jobs", 0
         owed = session.owed
-        if owed + n > policy.window:
+        # It may have values of jobs that have not ended here.
+        window = policy.window + policy.answered_max * session.answers
+        if owed + n > window:
             room = max(0, policy.window - owed)
             return "window", f"this client's window of {policy.window} jobs is full", room
         free = policy.queue_jobs - ledger.unfinished - self._rooms.kept_from(session)

@@ -85,6 +85,8 @@ class SessionOpened(OfSession, frozen=True, gc=False):
     owner: str = ""
     #: It wants to be told how far its jobs are.
     watches: bool = False
+    #: It takes values from workers.
+    answers: bool = False
 
 
 class Defined(OfSession, frozen=True, gc=False):

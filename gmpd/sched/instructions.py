@@ -32,7 +32,7 @@ class UndefineAt(NamedTuple):
 class LeaseJobs(NamedTuple):
     """Lease jobs of one session with consecutive tokens, alike in function and options. ``stolen``
     of them, counted as the first ones, were another P's before. ``attempts``: the number of each;
-    None: the first."""
+    None: the first. ``answers``: their worker may tell their client the values, if it can."""
 
     p: PRecord
     fn: Function
@@ -44,6 +44,7 @@ class LeaseJobs(NamedTuple):
     session: Session
     seqs: list[int]
     attempts: list[int] | None
+    answers: bool = False
 
     def __repr__(self) -> str:
         return (

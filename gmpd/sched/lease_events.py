@@ -133,7 +133,7 @@ class LeaseEvents:
                 ledger.counters.functions.of(job.fn).occupied_ns += occupied_us * 1000
             special = specials.get(i)
             if special is None:
-                ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us)
+                ledger.finish(job, Outcome.OK, None, now, payload, own, ran_us, told=message.told)
                 continue
             outcome = Outcome(special[0])
             if not ledger.retried(job, outcome, now, payload, special[1], ran_us):

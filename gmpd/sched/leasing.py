@@ -265,10 +265,17 @@ class Leasing:
         self._ps.not_idle(record)
         record.used_ns += est * len(jobs)
         attempts = [job.attempt for job in jobs] if again else None
+        session = jobs[0].session
+        answers = (
+            session.answers
+            and jobs[0].options is None  # an isolated worker is told fewer
+            and len(session.jobs) <= self._policy.answered_max
+            and not record.host
+        )
         self._out.append(
             LeaseJobs(
-                record, fn, options, first, payloads, buffers, stolen, jobs[0].session, seqs,
-                attempts,
+                record, fn, options, first, payloads, buffers, stolen, session, seqs, attempts,
+                answers,
             )
         )  # fmt: skip
 

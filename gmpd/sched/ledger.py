@@ -102,12 +102,14 @@ class Ledger:
         key: str = "",
         owner: str = "",
         watches: bool = False,
+        answers: bool = False,
     ) -> Session:
         """A client said Hello; ``waits``: offer it room when jobs of it were refused; ``watches``:
-        tell it how far its jobs are."""
+        tell it how far its jobs are; ``answers``: its workers may tell it values."""
         session = Session(
-            self.next_sid, link, name, waits=waits, key=key, owner=owner, watches=watches
-        )
+            self.next_sid, link, name, waits=waits, key=key, owner=owner, watches=watches,
+            answers=answers,
+        )  # fmt: skip
         self.next_sid += 1
         self.sessions[session.sid] = session
         return session
@@ -270,10 +272,13 @@ class Ledger:
         payload: bytes = b"",
         buffers: Buffers = NO_BUFFERS,
         ran_us: int = 0,
+        *,
+        told: bool = False,
     ) -> None:
         """How a job comes to its outcome: count it and put it into its session's outbox.
 
         ``details``: None when there is nothing to say about it, as of one that is plainly OK.
+        ``told``: its client has it.
         """
         has_run = self._count_attempt(job, outcome, ran_us, now)
         if self.gates.passes:
@@ -291,7 +296,7 @@ class Ledger:
         if outcome in _FAILED:
             text = str(details.get("text", "")) if details else ""
             self.note(job, outcome, again=False, text=text, payload=payload)
-        if not self.is_open(job.session):
+        if told or not self.is_open(job.session):
             return
         special = None
         if details is not None:
@@ -346,7 +351,7 @@ class Ledger:
         self.unfinished -= len(seqs)
         self.jobs_nbytes -= nbytes
         session.nbytes -= nbytes
-        if session.sid in self.sessions:
+        if session.sid in self.sessions and not message.told:
             if session.patient:
                 self.outboxes.mark(session, len(seqs), (Outcome.OK, {"p": _p_of(jobs)}))
             self.outboxes.extend(session, seqs, message.payloads, buffers, message.ran_us)

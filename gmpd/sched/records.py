@@ -35,6 +35,8 @@ class Policy:
     queue_jobs: int = 1_000_000
     queue_bytes: int = 1 << 30
     window: int = 65_536
+    #: Jobs of a client beyond which none more is answered by its worker.
+    answered_max: int = 4
     credit_ns: int = 2_000_000
     credit_max: int = 256
     started_max: int = 10_000
@@ -338,6 +340,8 @@ class Session:
     waits: bool = False
     #: It wants to be told how far its jobs are.
     watches: bool = False
+    #: It takes values from workers.
+    answers: bool = False
     #: It retries by itself: it gets a TIMEOUT only when the frame has ended.
     patient: bool = False
     #: Bytes of the arguments of its unfinished jobs.

@@ -177,7 +177,7 @@ class Sched:
             if isinstance(event, events.SessionOpened):
                 ledger.open_session(
                     event.link, event.name, waits=event.waits, key=event.key, owner=event.owner,
-                    watches=event.watches,
+                    watches=event.watches, answers=event.answers,
                 )  # fmt: skip
             elif not isinstance(event, events.SessionClosed):  # a session may end twice
                 raise InvariantError(f"session {event.sid} is not open: {event}")

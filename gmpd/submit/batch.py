@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gmpd import protocol
@@ -75,3 +76,14 @@ def cancel_message(
     """A Cancel; by force where the daemon knows that."""
     known = welcome is None or welcome.version >= protocol.ForceCancel.since
     return protocol.ForceCancel(seqs) if force and known else protocol.Cancel(seqs)
+
+
+def unsent_of(waiting: Iterable[Batch], next_seq: int) -> tuple[int, set[int]]:
+    """The number from which on jobs of a session were never sent, and those that were refused and
+    are to be sent again."""
+    held: set[int] = set()
+    for batch in waiting:
+        if not batch.again:
+            return batch.first_seq + batch.at, held
+        held.update(range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads)))
+    return next_seq, held

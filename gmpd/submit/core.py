@@ -19,7 +19,7 @@ from gmpd import protocol
 from gmpd.errors import DaemonUnreachable, GmpdError, another
 from gmpd.protocol import Outcome
 from gmpd.submit import plain
-from gmpd.submit.batch import Batch, Options, Request, cancel_message
+from gmpd.submit.batch import Batch, Options, Request, cancel_message, unsent_of
 from gmpd.submit.checks import (
     check_far,
     check_packs,
@@ -315,8 +315,7 @@ class SubmitCore:
         For the others a Cancel is sent; each ends in a ``JobDone`` or a ``JobNotice`` "kept".
         """
         unsent, asked = 0, []
-        unsent_from = self._first_unsent()
-        held = self._held_seqs()
+        unsent_from, held = unsent_of(self._waiting, self._next_seq)
         for seq in seqs:
             sink = self._jobs.get(seq)
             if sink is None:
@@ -332,22 +331,6 @@ class SubmitCore:
         if asked and self.lost is None:
             self._say(cancel_message(asked, force, self.welcome))
         return unsent
-
-    def _first_unsent(self) -> int:
-        """Jobs from this number on were never sent."""
-        for batch in self._waiting:
-            if not batch.again:
-                return batch.first_seq + batch.at
-        return self._next_seq
-
-    def _held_seqs(self) -> set[int]:
-        """Jobs that were refused and wait to be sent again."""
-        return {
-            seq
-            for batch in self._waiting
-            if batch.again
-            for seq in range(batch.first_seq + batch.at, batch.first_seq + len(batch.payloads))
-        }
 
     def cancel_all(self) -> int:
         """Cancel every job of this session; see ``cancel``."""
@@ -452,6 +435,8 @@ class SubmitCore:
         match message:
             case protocol.Done():
                 self._done(message, frames[1:])
+            case protocol.Value():
+                self._told(message)
             case protocol.Running():
                 self._note(message.jobs, "running")
             case protocol.Kept():
@@ -504,6 +489,7 @@ class SubmitCore:
         """The daemon of a new link knows nothing of this session: no function, no job."""
         self.lost = None
         self._sent = self._received = self._acked = self._bytes_since_ack = 0
+        self.questions.told.clear()
         self._functions = FunctionTable(self._functions_max, self._say)
         if self._resend_buffer is not None:
             self._resend_buffer = ResendBuffer()
@@ -531,7 +517,8 @@ class SubmitCore:
             if special is _AGAIN:
                 continue
             sink = pop(seq, None)
-            if sink is None:
+            if sink is None:  # its worker was quicker
+                self._sent += 1
                 continue
             if special is None:
                 add((sink, _job_done((Outcome.OK, payloads[i], buffers[i], ran[i], _NOTHING))))
@@ -543,6 +530,18 @@ class SubmitCore:
         due = self._received - self._acked
         if due > self.window >> 3 or self._bytes_since_ack > ACK_BYTES:
             self._ack()
+
+    def _told(self, message: protocol.Value) -> None:
+        """A job's value, from its worker. It counts as never sent, and says nothing of others."""
+        seq = message.job
+        sink = self._jobs.pop(seq, None)
+        if sink is None:  # the coordinator was quicker
+            return
+        self._sent -= 1
+        self.questions.told.append(seq)
+        if self._resend_buffer is not None:
+            self._resend_buffer.told(seq, self._jobs)
+        self._add((sink, _job_done((Outcome.OK, message.payload, (), message.ran_us, _NOTHING))))
 
     def _keep_refused(self, jobs: list[int], specials: dict[int, Any]) -> dict[int, Any]:
         """Take back the jobs that may be sent again; returns ``specials`` with a mark for each."""

@@ -8,6 +8,7 @@ none when it is asked for twice, is not asked again: the caller is told that its
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, assert_never
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:  # a session unpacks no value, and the gateway does without th
 
 #: Questions that have the same answer, and the same effect, when they are asked twice.
 _REPEATABLE = frozenset({"find", "result", "story", "log", "call", "cancel"})
+
+
+#: As many values of a client's jobs may be on their way beside the coordinator.
+TOLD_MAX = 8
 
 
 class ToStore(NamedTuple):
@@ -56,6 +61,8 @@ class Questions:
         self._add = add
         #: Whether those about durable jobs wait for a new link when theirs is lost.
         self.keeps = False
+        #: Jobs of which the last values came from workers: the coordinator may not know it yet.
+        self.told: deque[int] = deque(maxlen=TOLD_MAX)
         self._next = 1
         self._sinks: dict[int, Any] = {}
         self._durable: dict[int, AboutDurable] = {}
@@ -69,7 +76,11 @@ class Questions:
 
     def call(self, method: str, params: dict[str, protocol.Scalar], sink: Any) -> None:
         """An administrative question; ``sink`` gets its Reply."""
-        self._say(protocol.Call(self._next, method, params), None)
+        if self.told:
+            told = list(self.told)
+            self._say(protocol.CallAfter(self._next, method, params, told), None)
+        else:
+            self._say(protocol.Call(self._next, method, params), None)
         self._take(sink)
 
     def ask(self, question: AboutDurable, sink: Any, functions: FunctionTable | None) -> None:

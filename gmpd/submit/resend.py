@@ -79,6 +79,15 @@ class ResendBuffer:
         ):
             self._resent.popleft()
 
+    def told(self, seq: int, unfinished: Container[int]) -> None:
+        """A job has ended, which says nothing about those sent before it."""
+        for sent in (self._sent, self._resent):
+            for at, jobs in enumerate(sent):
+                if jobs.first_seq <= seq < jobs.end_seq:
+                    if not any(each in unfinished for each in range(jobs.first_seq, jobs.end_seq)):
+                        del sent[at]
+                    return
+
     def refused(self, seqs: Sequence[int], details: dict[str, Any]) -> list[Sent]:
         """The daemon had no room for these: the jobs to send again, in order.
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import gmpd
-from gmpd.netpoll import Dealer, Lane, Network, Poller, Router, ZapHandler
+from gmpd.netpoll import Dealer, Lane, LentLane, Network, Poller, Router, ZapHandler
 from gmpd.netpoll.lane import LANE_BYTES
 from tests.support import wait_until
 
@@ -432,3 +432,37 @@ def test_an_answer_that_comes_while_submit_sends_is_read_by_submit(no_daemon: No
         wait_until(later.done, "the IO thread reads")
         with pytest.raises(ZeroDivisionError):
             client.submit(divmod, 1, 0).result()
+
+
+def test_a_lane_that_is_lent_reaches_its_peer_and_waits_for_nothing(
+    ends: Ends, short_tmp: Path
+) -> None:
+    (short_tmp / "b").mkdir()
+    others = Ends(short_tmp / "b")
+    try:
+        assert ends.greet()
+        assert others.greet()
+        ends.dealer.borrow()
+        before = len(os.listdir("/proc/self/fd"))
+        assert not ends.router.lend(b"none", b"lend", others.lanes[0])
+        assert ends.router.lend(ends.peer, b"lend", others.lanes[0])
+        ends.router.send(ends.peer, [b"next"])
+        frames: Any = wait_until(ends.dealer.recv_lane, "the message", timeout=DEADLINE_S)
+        assert (frames[0], ends.dealer.recv_lane()) == (b"lend", [b"next"])
+        lent = LentLane(frames[1])
+        assert lent.send(b"value")
+        assert others.taken() == [b"value"]
+        assert not lent.send(bytes(LANE_BYTES + 1))
+        while lent.send(b"more"):
+            pass  # it is not read: it is full at some time, and says so
+        assert others.router.send(others.peer, [b"over ZeroMQ"])
+        found = wait_until(others.taken, "all of them", timeout=DEADLINE_S)
+        assert {*found} <= {b"more", b"over ZeroMQ"}
+        others.dealer.close()
+        assert not lent.send(b"value")
+        lent.close()
+        assert ends.router.lend(ends.peer, b"not taken", others.lanes[0])
+    finally:
+        others.close()
+    ends.dealer.close()
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,4 +1,4 @@
-"""Values that a worker tells its client while the coordinator is told beside: a model, not built.
+"""Values that a worker tells its client while the coordinator is told beside: a model of that.
 
 One client, a coordinator and two workers take steps in any order; each link delivers in order, and
 the links do not know of each other. Workers and the client die between any two steps, jobs are

@@ -86,6 +86,10 @@ class Worker:
         #: Ended, in its page, and not sent yet; and those that the coordinator took from there.
         self.unsent: dict[int, Outcome] = {}
         self.collected: set[int] = set()
+        #: Leases whose clients it may tell their values: the right to answer is there. And those
+        #: that it has told, without the coordinator's knowledge.
+        self.may_tell: set[int] = set()
+        self.told: set[int] = set()
 
 
 class World:
@@ -101,6 +105,7 @@ class World:
             outbox_bytes=150,
             results_bytes=200,
             strikes=2,
+            answered_max=300,
             **policy,
         )
         self.sched = self.desk.sched
@@ -116,6 +121,8 @@ class World:
         self.frames: set[tuple[int, int]] = set()
         #: Jobs that ended well, by the page of their worker.
         self.stored: set[tuple[int, int]] = set()
+        #: Their clients have the value from the worker.
+        self.told: set[tuple[int, int]] = set()
         self.expired = 0
         self.told_running: set[tuple[int, int]] = set()
         self.children_given = 0
@@ -221,6 +228,8 @@ class World:
                 assert not worker.record.fresh[first].session.full, "for who takes no results"
                 worker.fresh |= {first + i: payload for i, payload in enumerate(payloads)}
                 worker.offered |= set(range(first, first + len(payloads)))
+                if instruction.answers:
+                    worker.may_tell |= set(range(first, first + len(payloads)))
             case Probe(p):
                 watched = self.workers.get(p.p)
                 moves = watched is not None and not watched.stopped
@@ -228,6 +237,7 @@ class World:
                 self.desk.probed(p, moves=moves and not asleep, asleep=asleep)
             case RecoverOutcomes(p):
                 if p.p in self.workers:
+                    self.take_rights(self.workers[p.p])
                     self.collect(self.workers[p.p])
             case Revoke(p, tokens, thief):
                 assert tokens, "a revocation of nothing"
@@ -314,6 +324,10 @@ class World:
         if (worker := self.any_worker()) is not None:
             worker.stopped = self.dice.choice((1, 3, 30))
 
+    def take_rights(self, worker: Worker) -> None:
+        """As the shell, before it reads what is stored."""
+        worker.may_tell.clear()
+
     def collect(self, worker: Worker) -> None:
         tokens = [token for token in worker.unsent if token not in worker.collected]
         if tokens:
@@ -397,7 +411,11 @@ class World:
                 self.n_withheld += 1
                 self.desk.withheld(worker.record, [token])
                 continue
-            if self.dice.random() < 0.3:
+            if outcome is Outcome.OK and token in worker.may_tell and self.dice.random() < 0.8:
+                worker.told.add(token)
+                if (job := worker.record.job_of(token)) is not None:
+                    self.told.add((job.session.sid, job.seq))
+            if self.dice.random() < (0.7 if token in worker.told else 0.3):
                 worker.unsent[token] = outcome
                 job = worker.record.job(token)
                 if outcome is Outcome.OK and job is not None:
@@ -423,7 +441,11 @@ class World:
         assert job is not None or token in worker.record.overrunning
         took = 0.01 if job is None or self.calm else OCCUPIED_MS[job.fn.name]
         payload = b"r" * self.dice.choice((0, 1, 50))
-        self.desk.finish(worker.record, [token], outcome, occupied_ms=took, payload=payload)
+        told = token in worker.told
+        worker.told.discard(token)
+        self.desk.finish(
+            worker.record, [token], outcome, occupied_ms=took, payload=payload, told=told
+        )
 
     def end_retired(self) -> None:
         worker = self.awake()
@@ -528,7 +550,8 @@ class World:
 
     def join(self) -> None:
         if len(self.clients) < 4:
-            self.clients.append(self.desk.client(f"c{len(self.submitted)}"))
+            answers = self.dice.random() < 0.5
+            self.clients.append(self.desk.client(f"c{len(self.submitted)}", answers=answers))
             self.submitted[self.clients[-1].sid] = {}
 
     def submit(self) -> None:
@@ -589,7 +612,11 @@ class World:
         parents = [p.session for p in self.sched.records() if p.session is not None]
         for client in [*self.clients, *parents]:
             for seq in self.submitted[client.sid]:
-                assert len(self.desk.outcomes[client.sid, seq]) == 1
+                ends = self.desk.outcomes.get((client.sid, seq), [])
+                if (client.sid, seq) in self.told:
+                    assert [end[0] for end in ends] in ([], [Outcome.OK]), "an end beside the value"
+                else:
+                    assert len(ends) == 1
         for parent in parents:
             assert (parent.unacked_bytes, parent.owed) == (0, 0)
             self.desk.leave(parent)
@@ -662,6 +689,7 @@ def moves(world: World) -> dict[str, int]:
         "set aside": world.aside,
         "left": world.left,
         "left with work": world.left_with_work,
+        "told": len(world.told),
         "overran": world.sched.counters.overran,
         "tried again after that": world.sched.counters.retried["timeout"],
     }
@@ -672,7 +700,7 @@ def test_every_job_ends_exactly_once(first: int) -> None:
     total = live_all(first, live, moves)
     seen = ["stolen", "revoked", "dropped", "collected", "children"]
     seen += ["held back", "withheld", "set aside", "overran", "tried again after that"]
-    seen += ["left", "left with work"]
+    seen += ["left", "left with work", "told"]
     for each in ("ok", "error", "timeout", "cancelled", "lost", *seen):
         assert total[each], f"the worlds are too tame: nothing was {each}"
 

@@ -103,3 +103,21 @@ def test_against_a_model(claims: Claims, seed: int) -> None:
                 assert claims.revoke([each]) == [each]
             if is_free:
                 del free[each % CLAIMS]
+
+
+def test_one_side_has_the_right_to_answer(claims: Claims) -> None:
+    assert not claims.take_right(3), "there is none before it is given"
+    claims.offer(1, 4)
+    claims.may_answer(2, 2)
+    assert [claims.take_right(token) for token in (1, 2, 3, 4)] == [False, True, True, False]
+    assert [claims.take_right(token) for token in (2, 3)] == [False, False]
+    assert claims.claim(2), "it is no claim"
+
+
+def test_an_old_lease_has_no_right_at_a_place_that_has_come_round(claims: Claims) -> None:
+    claims.offer(5, 1)
+    claims.may_answer(5, 1)
+    claims.offer(CLAIMS + 5, 1)
+    claims.may_answer(CLAIMS + 5, 1)
+    assert not claims.take_right(5)
+    assert claims.take_right(CLAIMS + 5)

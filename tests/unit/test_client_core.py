@@ -586,3 +586,71 @@ def test_a_question_that_cannot_be_packed_leaves_nothing_to_wait_for() -> None:
         assert not core.waits
     core.call("ping", {}, "sink")
     assert core.waits
+
+
+def value(seq: int) -> protocol.Value:
+    return protocol.Value(seq, b"\xc0", 1)
+
+
+def ends(client: ClientCore) -> list[Outcome]:
+    return [news.outcome for _, news in client.events if isinstance(news, JobDone)]
+
+
+def test_a_value_from_a_worker_counts_as_never_sent() -> None:
+    client = core(window=4)
+    seqs = submit(client, 6)
+    sent(client)
+    receive(client, value(seqs[1]))
+    assert ends(client) == [Outcome.OK]
+    assert [len(each.payloads) for each in sent(client)] == [1], "its room is free again"
+    receive(client, value(seqs[1]))
+    assert ends(client) == [Outcome.OK], "once"
+    receive(client, done([seqs[1]]))  # of a coordinator that found it where its worker had died
+    assert ends(client) == [Outcome.OK]
+    receive(client, done([*seqs[:1], *seqs[2:4]]))
+    assert protocol.Ack(4) in sent(client)
+
+
+def test_a_value_from_a_worker_does_not_say_that_older_jobs_were_accepted() -> None:
+    client = core(batch_jobs=1)
+    seqs = submit(client, 3)
+    sent(client)
+    receive(client, value(seqs[2]))
+    details: protocol.Details = {"reason": "queue_jobs", "room": 2, "retry_after": 0.1}
+    refused: Any = {0: (Outcome.REJECTED, details), 1: (Outcome.REJECTED, details)}
+    receive(client, protocol.Done(seqs[:2], [b"", b""], [0, 0], refused, None))
+    client.retry()
+    client.retry()
+    assert client.busy == 2
+    assert ends(client) == [Outcome.OK]
+    assert [each.first_seq for each in sent(client) if isinstance(each, protocol.Submit)]
+
+
+def test_no_job_is_kept_for_another_time_that_has_its_value() -> None:
+    client = core(batch_jobs=1)
+    (slow,) = submit(client)
+    for _ in range(50):
+        (seq,) = submit(client)
+        sent(client)
+        receive(client, value(seq))
+    assert client._resend_buffer is not None
+    assert [each.first_seq for each in client._resend_buffer._sent] == [slow]
+
+
+def test_a_question_names_the_last_values_from_workers() -> None:
+    client = core()
+    client.call("status", {}, object())
+    assert [type(each) for each in sent(client)] == [protocol.Call]
+    seqs = submit(client, 12)
+    sent(client)
+    for seq in seqs:
+        receive(client, value(seq))
+    client.call("status", {}, object())
+    (call,) = sent(client)
+    assert isinstance(call, protocol.CallAfter)
+    assert call.jobs == seqs[-8:]
+    client.disconnected(DaemonUnreachable("gone"))
+    client.reopen()
+    receive(client, protocol.Welcome(1, 2, 100, 10, 1 << 20, protocol.DaemonInfo()))
+    client.call("status", {}, object())
+    assert isinstance(sent(client)[-1], protocol.Call), "another daemon knows none of them"

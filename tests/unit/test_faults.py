@@ -25,9 +25,10 @@ from gmpd.daemon.traffic import Traffic
 from gmpd.daemon.workers import Workers
 from gmpd.errors import InvariantError
 from gmpd.netpoll import Connection
+from gmpd.sched import events
 from gmpd.sched import instructions as do
 from gmpd.sched.cancels import Cancels
-from gmpd.sched.events import WorkerReady
+from gmpd.sched.events import TurnEnded, WorkerReady
 from gmpd.sched.records import Policy
 from gmpd.sched.schedt import Sched
 from gmpd.sched.states import JobState
@@ -40,7 +41,7 @@ class FakeRouter:
         self.inbox: deque[tuple[bytes, list[bytes]]] = deque()
         self.sent: list[tuple[bytes, Any]] = []
         self.were_cut: list[Connection] = []
-        self._last = b""
+        self.last_peer = b""
 
     def say(self, peer: bytes, message: protocol.Message) -> None:
         self.inbox.append((peer, [protocol.pack(message)]))
@@ -48,7 +49,7 @@ class FakeRouter:
     def recv(self, *, expected: bool = False) -> Any:
         if not self.inbox:
             return None
-        self._last = self.inbox[0][0]
+        self.last_peer = self.inbox[0][0]
         return self.inbox.popleft()
 
     def send(self, peer: bytes, frames: Any) -> bool:
@@ -62,7 +63,7 @@ class FakeRouter:
         pass
 
     def last_connection(self) -> Connection:
-        return Connection(int(self._last), 0)
+        return Connection(int(self.last_peer), 0)
 
     def cut(self, connection: Connection) -> None:
         self.were_cut.append(connection)
@@ -390,3 +391,23 @@ def test_a_worker_of_another_version_is_not_let_serve(
     assert "restart the daemon" in worker.fault
     assert "the new worker has Python 3.2.1, this daemon Python" in caplog.records[0].getMessage()
     assert not workers._processes
+
+
+def test_a_question_waits_for_the_ends_that_its_client_knows() -> None:
+    desk = Desk()
+    desk.submit(b"1")
+    desk.sched.handle(WorkerReady(0, 1), 1)
+    desk.router.say(b"1", protocol.CallAfter(1, "ping", {}, [1, 77]))
+    desk.router.say(b"1", protocol.Call(2, "ping", {}))
+    desk.router.say(b"1", protocol.CallAfter(3, "raise", {}, [1]))
+    desk.clients.receive()
+    assert desk.router.sent[-1] == (b"1", protocol.Reply(2, True, {})), "others do not wait"
+    assert desk.clients.answer_awaiting()
+    assert desk.router.sent[-1] == (b"1", protocol.Reply(2, True, {}))
+    desk.sched.handle(TurnEnded(), 2)
+    told = protocol.Finished([1], [b""], [1], [1], None, None, True)
+    desk.sched.handle(events.Finished(0, 1, told, [()]), 3)
+    desk.clients.answer_awaiting()
+    assert (b"1", protocol.Reply(1, True, {})) in desk.router.sent
+    assert len(desk.clients) == 1, "the question that failed has cost its client the session"
+    assert not desk.clients.answer_awaiting()

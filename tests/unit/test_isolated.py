@@ -89,6 +89,14 @@ def test_a_job_gets_a_worker_that_is_started_for_it(scene: Scene) -> None:
     assert lease.options == Options(retries=1), "its time limit is kept by the coordinator"
 
 
+def test_its_value_comes_through_the_coordinator_which_may_kill_its_worker(scene: Scene) -> None:
+    scene.submit(session=scene.desk.client(answers=True), timeout=5.0)
+    (p,) = scene.starts()
+    scene.desk.isolated_ready(p)
+    (lease,) = only(scene.take(), LeaseJobs)
+    assert (lease.options, lease.answers) == (None, False)
+
+
 def test_its_worker_ends_with_it_and_its_place_is_free_when_that_is_dead(scene: Scene) -> None:
     scene = Scene(isolated=1)
     first, second = scene.submit(2)

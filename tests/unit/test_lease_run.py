@@ -50,8 +50,9 @@ class _Shm(WorkerShm):
     def __init__(self, stored: list[int]) -> None:
         self.stored = stored
 
-    def store(self, token: int, *_: Any) -> None:
+    def store(self, token: int, *_: Any) -> bool:
         self.stored.append(token)
+        return True
 
 
 class Worker:

@@ -1092,3 +1092,38 @@ def test_the_state_of_a_job_says_where_it_is(desk: Desk) -> None:
     assert job.story() == "job c/0 m:f is LEASED, attempt 1, P0 epoch 3 token 1"
     desk.start(p)
     assert job.state.name == "STARTED"
+
+
+def test_a_value_that_its_client_has_is_counted_and_not_sent(desk: Desk) -> None:
+    p, client = desk.ready(0), desk.client(answers=True)
+    (seq,) = desk.submit(client)
+    (lease,) = only(desk.take(), LeaseJobs)
+    assert lease.answers
+    desk.finish(p, told=True)
+    assert not only(desk.take(), SendOutcomes)
+    assert desk.ended(client, seq) is None
+    assert (client.owed, desk.sched.unfinished) == (0, 0)
+    assert desk.sched.counters.finished == {"ok": 1}
+
+
+@pytest.mark.parametrize("case", ["other client", "options", "many", "host"])
+def test_a_value_comes_from_its_worker_only_where_that_is_simple(desk: Desk, case: str) -> None:
+    desk.ready(0, host="h" if case == "host" else "")
+    client = desk.client(answers=case != "other client")
+    options: dict[str, Any] = {"retries": 1} if case == "options" else {}
+    desk.submit(client, 5 if case == "many" else 1, **options)
+    assert not any(lease.answers for lease in only(desk.take(), LeaseJobs))
+
+
+def test_values_that_the_ledger_has_not_heard_of_leave_the_window_as_wide() -> None:
+    desk = Desk(window=8)
+    desk.ready(0)
+    client = desk.client(answers=True)
+    desk.submit(client, 4)
+    desk.take()  # their worker has told them: the client counts none of them
+    seqs = desk.submit(client, 8)
+    desk.take()
+    assert all(desk.ended(client, seq) is None for seq in seqs)
+    (one,) = desk.submit(client)
+    desk.take()
+    assert desk.ended(client, one) is Outcome.REJECTED

@@ -56,12 +56,15 @@ def test_every_message_of_a_client_has_its_place() -> None:
     ],
 )  # fmt: skip
 def test_calls_by_role(role: Role, method: str, may: bool) -> None:
-    call = protocol.Call(1, method, {})
-    if may:
-        assert rights.screen(client(role), call, []) is call
-    else:
-        with pytest.raises(NotAllowed, match=f"role {role}, which does not allow `{method}`"):
-            rights.screen(client(role), call, [])
+    calls: list[protocol.FromClient] = [protocol.Call(1, method, {})]
+    if role is not Role.READ:
+        calls.append(protocol.CallAfter(1, method, {}, []))
+    for call in calls:
+        if may:
+            assert rights.screen(client(role), call, []) is call
+        else:
+            with pytest.raises(NotAllowed, match=f"role {role}, which does not allow `{method}`"):
+                rights.screen(client(role), call, [])
 
 
 def test_a_reader_changes_nothing() -> None:

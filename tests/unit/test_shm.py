@@ -226,3 +226,15 @@ def test_what_is_written_over_while_it_is_read_is_not_collected(
         patch.setattr(os, "pread", meanwhile)
         assert coordinator.recover_from_living() == []
     assert reads < 10, "megabytes of zeros are read as empty records"
+
+
+def test_an_outcome_that_is_read_of_a_living_worker_is_told_by_the_coordinator_alone(
+    views: tuple[WorkerShm, WorkerShm],
+) -> None:
+    worker, coordinator = views
+    coordinator.claims.offer(1, 3)
+    coordinator.claims.may_answer(1, 3)
+    assert worker.store(1, 0, b"x", 1, 1)
+    assert worker.claims.take_right(1)
+    assert [each.token for each in coordinator.recover_from_living({1, 2})] == [1]
+    assert [worker.claims.take_right(token) for token in (2, 3)] == [False, True]
