@@ -186,6 +186,7 @@ NEEDED = {
 }
 
 
+@pytest.mark.timeout(180)  # those that need Django, Dask or gevent import thousands of modules
 def test_every_module_can_be_imported() -> None:
     for path in SOURCES:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
