@@ -146,6 +146,7 @@ def test_large_and_unread_results_are_seen_in_the_status(monkeypatch: pytest.Mon
         slow.stdin.write("\n")
         slow.stdin.flush()
         assert slow.stdout.readline() == "sent\n"
+        wait_until(lambda: client.call("status")["queue"]["unfinished"] == 20, "all have come")
         stop(slow.pid)
         stopped.touch()
         found = wait_until(lambda: warnings_of(client).get(Code.UNREAD_RESULTS), "it is named")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from gmpd.sched.backlog import GROWTH_MAX
+from gmpd.sched.backlog import DEAF_NS, GROWTH_MAX
 from tests.sim.test_ledger_world import STEPS, World, assert_repeats, live_all
 
 SEEDS = 60
@@ -47,7 +47,7 @@ class BacklogWorld(World):
             if own_ns <= 2 * usual:
                 continue
             self.grown += 1
-            assert not record.deaf
+            assert not record.is_deaf_for(DEAF_NS, self.desk.now)
             assert not aside
             if turn is None or record.draining:
                 continue
