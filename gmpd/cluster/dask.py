@@ -32,6 +32,8 @@ T = TypeVar("T")
 PRIORITY = 100
 #: A worker in another state takes no tasks, or is about to end.
 RUNNING = "running"
+#: Its status until it serves; then it is looked at again after this long (seconds).
+COMES, COMES_S = "init", 0.02
 #: The client's farewell to its scheduler (seconds).
 CLOSE_S = 1.0
 #: A worker that is called directly answers the first call within this (seconds).
@@ -115,11 +117,15 @@ class DaskEngine:
         )
 
     def hosts(self) -> list[Host]:
-        """The workers of the scheduler."""
-        info = self._wait(self._identity())
+        """The workers of the scheduler. It tells of one that comes, but not when that one runs."""
+        workers = self._wait(self._identity())["workers"]
+        seen = {address: worker.get("status", RUNNING) for address, worker in workers.items()}
+        if COMES in seen.values():
+            self._loop.call_soon_threadsafe(self._loop.call_later, COMES_S, self._changed.set)
         return [
-            Host(address, worker["nthreads"], worker.get("status", RUNNING) != RUNNING)
-            for address, worker in info["workers"].items()
+            Host(address, workers[address]["nthreads"], status != RUNNING)
+            for address, status in seen.items()
+            if status != COMES
         ]
 
     async def _identity(self) -> Any:

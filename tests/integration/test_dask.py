@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,28 @@ def test_a_worker_that_comes_or_goes_is_told_at_once(cluster: DaskHosts) -> None
         cluster.kill("north")
         engine.await_change(HANG_S)
         assert engine.hosts() == []
+    finally:
+        engine.close()
+
+
+def test_a_worker_that_is_about_to_serve_is_looked_at_again_at_once(
+    cluster: DaskHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its new status the scheduler tells nobody but those that ask for that worker's events."""
+    worker = {"nthreads": 2, "status": "init"}
+
+    async def identity() -> dict[str, Any]:
+        return {"workers": {"tcp://127.0.0.1:1": worker}}
+
+    engine = DaskEngine({"address": cluster.address, "scheduler_file": "", "timeout_s": HANG_S})
+    monkeypatch.setattr(engine, "_identity", identity)
+    try:
+        began = time.monotonic()
+        assert engine.hosts() == []
+        engine.await_change(HANG_S)
+        assert time.monotonic() - began < HANG_S / 2
+        worker["status"] = "running"
+        assert [host.leaves for host in engine.hosts()] == [False]
     finally:
         engine.close()
 
