@@ -124,12 +124,12 @@ def of_pytest(tree: Path, env: dict[str, str], directories: Sequence[str]) -> Ro
         report, again, log = (Path(directory, name) for name in ("report.xml", "again", "log"))
         command = [".ci/tests", "-q", f"--junitxml={report}", *directories]
         with log.open("wb") as output:
-            subprocess.run(
+            done = subprocess.run(
                 command, cwd=tree, env=env | {"SECOND_TRIES": str(again)}, check=False,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        if not report.exists():
-            raise SystemExit(f"pytest died:\n{log.read_text()[-3000:]}")
+        if done.returncode not in (0, 1) or not report.exists():  # interrupted, or died
+            raise SystemExit(f"pytest did not end:\n{log.read_text()[-3000:]}")
         second = again.read_text().splitlines() if again.exists() else []
         found = counted(report) | {"second_try": [s.removeprefix(SECOND_TRY) for s in second]}
         if found["failed"]:
