@@ -17,6 +17,7 @@ from gmpd.client.futures import JobFuture
 from gmpd.client.private import PrivateDaemon
 from gmpd.config import Config
 from tests import jobs_hosts as jobs
+from tests.durable_daemon import Daemon
 from tests.jobs_hosts import NAME
 from tests.support import wait_until
 
@@ -119,3 +120,22 @@ def begun_at(client: gmpd.Client, path: Path, **options: object) -> JobFuture:
 
 def host_of(path: Path) -> str:
     return path.read_text().split()[1]
+
+
+@contextmanager
+def daemon_and_host(short_tmp: Path, lease: str, cores: int = 2) -> Iterator[tuple[Daemon, Hosts]]:
+    """A daemon that is a process, and the host ``north``. ``lease``: ``cluster.lease``."""
+    place = short_tmp / "hosts"
+    place.mkdir()
+    hosts = Hosts(place)
+    hosts.start("north", cores=cores)
+    with Daemon(
+        short_tmp,
+        GMPD_CLUSTER__ENGINE=ENGINE,
+        GMPD_CLUSTER__ADDRESS=str(place),
+        GMPD_CLUSTER__LEASE=lease,
+    ) as server:
+        await_hosts(server.client(), "north")
+        yield server, hosts
+    hosts.close()
+    place.rmdir()

@@ -18,8 +18,15 @@ import pytest
 import gmpd
 from gmpd.errors import JobTimeout, Unserializable, WorkerLost
 from tests import jobs_hosts as jobs
-from tests.durable_daemon import Daemon
-from tests.hosts_of_tests import ENGINE, Hosts, await_hosts, begun_at, daemon, host_of, rows
+from tests.hosts_of_tests import (
+    Hosts,
+    await_hosts,
+    begun_at,
+    daemon,
+    daemon_and_host,
+    host_of,
+    rows,
+)
 from tests.support import go_on, stop, wait_until
 
 HANG_S = 30.0
@@ -444,24 +451,13 @@ def test_no_daemon_is_left_of_a_program_that_is_done(hosts: Hosts) -> None:
 def test_durable_jobs_continue_when_a_host_is_lost(short_tmp: Path, tmp_path: Path) -> None:
     path = tmp_path / "ran"
     path.touch()
-    (short_tmp / "hosts").mkdir()
-    hosts = Hosts(short_tmp / "hosts")
-    hosts.start("north")
-    with Daemon(
-        short_tmp,
-        GMPD_CLUSTER__ENGINE=ENGINE,
-        GMPD_CLUSTER__ADDRESS=str(short_tmp / "hosts"),
-        GMPD_CLUSTER__LEASE="2s",
-    ) as server:
+    with daemon_and_host(short_tmp, "2s") as (server, hosts):
         client = server.client()
-        await_hosts(client, "north")
         ids = [client.enqueue(jobs.note, str(path), str(i), 0.05) for i in range(120)]
         wait_until(lambda: " north" in path.read_text(), "some have run on the host")
         hosts.kill("north")
         for each in ids:
             client.job(each).result(60)
-    hosts.close()
-    (short_tmp / "hosts").rmdir()
     runs = Counter(line.split()[0] for line in path.read_text().splitlines())
     assert len(runs) == 120
     assert max(runs.values()) <= 2, "a job that was lost with its host runs again, no other one"
@@ -472,17 +468,8 @@ def test_a_durable_job_of_a_killed_daemon_begins_again_when_nothing_runs_on_its_
 ) -> None:
     path = tmp_path / "beats"
     path.touch()
-    (short_tmp / "hosts").mkdir()
-    hosts = Hosts(short_tmp / "hosts")
-    hosts.start("north", cores=4)
-    with Daemon(
-        short_tmp,
-        GMPD_CLUSTER__ENGINE=ENGINE,
-        GMPD_CLUSTER__ADDRESS=str(short_tmp / "hosts"),
-        GMPD_CLUSTER__LEASE="15s",
-    ) as server:
+    with daemon_and_host(short_tmp, "15s", cores=4) as (server, _):
         client = server.client()
-        await_hosts(client, "north")
         ids = [client.enqueue(jobs.beats, str(path), i) for i in range(6)]
         wait_until(lambda: jobs.attempts(path) == len(ids), "all have begun")
         wait_until(lambda: "north" in jobs.beating(path), "some on the host")
@@ -495,6 +482,4 @@ def test_a_durable_job_of_a_killed_daemon_begins_again_when_nothing_runs_on_its_
         for each in ids:
             client.job(each).result(60)
         assert not jobs.overlapping(path)
-    hosts.close()
-    (short_tmp / "hosts").rmdir()
     assert not (short_tmp / "state" / "hosts").exists()

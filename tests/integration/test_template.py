@@ -12,8 +12,7 @@ import pytest
 
 import gmpd
 from tests import jobs_hosts as jobs
-from tests.durable_daemon import Daemon
-from tests.hosts_of_tests import ENGINE, Hosts, await_hosts, begun_at, daemon, rows
+from tests.hosts_of_tests import Hosts, await_hosts, begun_at, daemon, daemon_and_host, rows
 from tests.support import go_on, stop, wait_until
 
 #: No host is lost here, however busy the machine is.
@@ -147,17 +146,8 @@ def test_a_host_that_leaves_at_once_leaves_no_process(hosts: Hosts) -> None:
 
 
 def test_no_process_is_left_of_a_daemon_that_was_killed(short_tmp: Path, tmp_path: Path) -> None:
-    (short_tmp / "hosts").mkdir()
-    hosts = Hosts(short_tmp / "hosts")
-    hosts.start("north")
-    with Daemon(
-        short_tmp,
-        GMPD_CLUSTER__ENGINE=ENGINE,
-        GMPD_CLUSTER__ADDRESS=str(short_tmp / "hosts"),
-        GMPD_CLUSTER__LEASE=LEASE,
-    ) as server:
+    with daemon_and_host(short_tmp, LEASE) as (server, _):
         client = server.client()
-        await_hosts(client, "north")
         begun_at(client, tmp_path / "one")
         pids = [pid for pid, words in programs(client).items() if "gmpd.cluster" in words]
         assert len(pids) == 2
@@ -172,5 +162,3 @@ def test_no_process_is_left_of_a_daemon_that_was_killed(short_tmp: Path, tmp_pat
             lambda: not [pid for pid in (*pids, *children) if Path(f"/proc/{pid}/exe").exists()],
             "they have ended",
         )
-    hosts.close()
-    (short_tmp / "hosts").rmdir()
