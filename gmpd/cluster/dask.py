@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitedTooLong
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -211,6 +212,9 @@ class DaskEngine:
 
     async def _close(self) -> None:
         assert self._client is not None
+        if self._listens:  # or the scheduler logs that it could not tell this client of its end
+            with suppress(ValueError):  # it does not listen yet
+                self._client.unsubscribe_topic("all")
         try:
             await asyncio.wait_for(self._client.close(), CLOSE_S)
         finally:
