@@ -112,7 +112,7 @@ def described(python: Path, tree: Path, env: dict[str, str]) -> Row:
         "import json, sys; from gmpd import compiled; print(json.dumps({"
         "'python': sys.version.split()[0], 'gmpd': str(compiled.variant())}))"
     )
-    command = [python, "-c", program]
+    command = [str(python), "-c", program]
     done = subprocess.run(command, cwd=tree, env=env, check=True, stdout=subprocess.PIPE)
     about: Row = json.loads(done.stdout)
     return about
@@ -163,7 +163,7 @@ def of_asyncio(tree: Path, env: dict[str, str], _: Sequence[str]) -> Row:
         raise SystemExit(f"asyncio_suite.py died:\n{done.stdout}")
     lines = done.stdout.splitlines()
     failed = [line.strip() for line in lines if line.startswith("test.test_asyncio.")]
-    passed, _, excepted = map(int, told.groups())
+    passed, _failed, excepted = map(int, told.groups())
     return {"passed": passed, "failed": failed, "skipped": excepted, "second_try": []}
 
 

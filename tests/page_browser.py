@@ -24,15 +24,27 @@ needs_chromium = pytest.mark.skipif(
 PATIENT_MS = 60_000
 
 
+#: Its details ask once more, and the browser writes down that it is gone.
+ENDED_MEANWHILE = re.compile(r"/api/v1/(jobs|ps/\d+/gs)/[^/]+$")
+
+
 class Seen:
-    """The page, and what its console said."""
+    """The page, and what its console said; apart, the jobs and Gs that it was told are gone."""
 
     def __init__(self, page: Any, url: str) -> None:
         self.page = page
         self.url = url
         self.said: list[str] = []
-        page.on("console", lambda said: self.said.append(f"{said.type}: {said.text}"))
+        self.gone: list[str] = []
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+
+    def _hear(self, said: Any) -> None:
+        asked = said.location["url"].partition("?")[0]
+        if " 404 " in said.text and ENDED_MEANWHILE.search(asked):
+            self.gone.append(asked)
+        else:
+            self.said.append(f"{said.type}: {said.text}")
 
     def open(self, view: str = "/") -> None:
         """A view, as it is when it has heard of the daemon."""

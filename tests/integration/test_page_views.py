@@ -124,7 +124,7 @@ def test_a_g_shows_its_stack_why_it_waits_and_its_job(seen: Seen, client: Client
     job.cancel()
     seen.sees(".gone", "it has ended")
     assert "parked" in seen.page.locator(".stack").inner_text()
-    one_404(seen)
+    assert len(seen.gone) == 1  # the page asks no more
 
 
 def test_a_worker_that_does_not_answer_is_named(seen: Seen, client: Client, daemon: Daemon) -> None:
@@ -158,14 +158,7 @@ def test_a_job_is_cancelled_by_keys(seen: Seen, client: Client) -> None:
     seen.key(" ")
     assert wait_until(job.cancelled, "it is cancelled")
     seen.sees(".gone", "does not know this job")
-    one_404(seen)
-
-
-def one_404(seen: Seen) -> None:
-    """The browser itself notes that there is no such thing any more: once."""
-    (said,) = seen.said
-    assert "404" in said
-    seen.said.clear()
+    assert len(seen.gone) == 1  # the page asks no more
 
 
 @contextmanager
