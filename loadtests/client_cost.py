@@ -25,7 +25,9 @@ from typing import Any
 
 import gmpd
 from gmpd import protocol
-from gmpd.client.session import CoreLock, Waiters
+from gmpd.client.defer_signals import CoreLock
+from gmpd.client.futures import Waiters
+from gmpd.client.held import HeldFutures
 from gmpd.codec import FunctionRef, encode_call, encode_result
 from gmpd.daemon.lease_run import LeaseRun
 from gmpd.daemon.outcomes import OutcomeBatch
@@ -91,7 +93,7 @@ class _Client(gmpd.Client):
     """Without daemon, socket and threads."""
 
     def __init__(self) -> None:
-        self._requests, self._unsettled = deque(), deque()
+        self._requests, self._unsettled = deque(), HeldFutures()
         info = {"python": "3", "pickle": 5, "gmpd": ""}
         self._core: Any = SubmitCore(bytes(16), info, role="client", functions_max=100)
         self._core.window, self._core.batch_jobs = 1 << 30, 4096
@@ -110,7 +112,8 @@ class _Client(gmpd.Client):
 
 def client_parts(*, waits: bool) -> Row:
     """A job on its way through the client; ``waits``: for all by ``wait``."""
-    client, now, row = _Client(), time.process_time_ns, {}
+    client, now = _Client(), time.process_time_ns
+    row: Row = {}
     marks = [now()]
 
     def mark(what: str) -> None:
@@ -122,8 +125,9 @@ def client_parts(*, waits: bool) -> Row:
     client._number()
     client._core.take_outgoing()
     mark("number and pack")
+    waiter: Any = None
     if waits:
-        with _base._AcquireFutures(futures):  # type: ignore[attr-defined]
+        with _base._AcquireFutures(futures):
             waiter = _base._create_and_install_waiters(futures, _base.ALL_COMPLETED)  # type: ignore[attr-defined]
         mark("wait: waiters in")
     seqs, data = [each._seq for each in futures], encode_result(2.0).data

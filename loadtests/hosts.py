@@ -153,7 +153,7 @@ def _ours(client: gmpd.Client, hosts: int, rounds: int) -> float:
 def _compare_dask(ours: float, cluster: DaskHosts, rounds: int) -> None:
     from distributed import Client
 
-    with Client(cluster.address, set_as_default=False) as dask:  # type: ignore[no-untyped-call]
+    with Client(cluster.address, set_as_default=False) as dask:
 
         def mapped(fn: Callable[[int], int]) -> Callable[[], object]:
             return lambda: dask.gather(dask.map(fn, range(DASK_JOBS), pure=False))
@@ -216,6 +216,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import hosts as itself  # workers find its functions by this name
+    import hosts as itself  # type: ignore[import-not-found]  # workers find its functions by this name
 
     itself.main()

@@ -288,6 +288,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import hosts_faults as itself  # workers find its functions by this name
+    import hosts_faults as itself  # type: ignore[import-not-found]  # workers find its functions by this name
 
     itself.main()

@@ -101,8 +101,8 @@ class Listed:
 
         self._at: dict[str, float] = {}
         self._changed = threading.Condition()
-        self._dask = Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
-        self._dask.subscribe_topic("all", self._heard)  # type: ignore[no-untyped-call]
+        self._dask = Client(address, set_as_default=False)
+        self._dask.subscribe_topic("all", self._heard)
 
     def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
         if event[1]["action"] == "add-worker":
@@ -118,7 +118,7 @@ class Listed:
         return found[0]
 
     def close(self) -> None:
-        self._dask.close(timeout=CLOSE_S)  # type: ignore[no-untyped-call]
+        self._dask.close(timeout=CLOSE_S)
 
 
 class Costs:
@@ -263,6 +263,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import hosts_join as itself  # workers find its functions by this name
+    import hosts_join as itself  # type: ignore[import-not-found]  # workers find its functions by this name
 
     itself.main()

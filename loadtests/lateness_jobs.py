@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import gmpd
+from gmpd.runtime.loop import Loop
 from gmpd.runtime.m import current_loop
 
 #: How long a thread sleeps, again and again: what it sleeps longer is its lateness.
@@ -128,7 +129,7 @@ class Busy:
 def watch(until: float) -> dict[str, Any]:
     """As a plain G, beside a thread of its own, until then: how late both were, and sysmon."""
     loop = current_loop()
-    assert loop is not None
+    assert isinstance(loop, Loop)
     passes, began = loop.sysmon.passes, time.monotonic()
     of_thread: list[Late] = []
     thread = threading.Thread(target=lambda: of_thread.extend(sleeper(until)), name="bystander")

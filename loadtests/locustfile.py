@@ -234,10 +234,10 @@ def _on_quitting(environment: Any, **_: Any) -> None:
     environment.process_exit_code = 1 if broken else 0
 
 
-events.init_command_line_parser.add_listener(_add_options)
-events.init.add_listener(_on_init)
-events.test_start.add_listener(_on_start)
-events.test_stop.add_listener(_on_stop)
-events.report_to_master.add_listener(_on_report_to_master)
-events.worker_report.add_listener(_on_worker_report)
-events.quitting.add_listener(_on_quitting)
+events.init_command_line_parser.add_listener(_add_options)  # type: ignore[no-untyped-call]
+events.init.add_listener(_on_init)  # type: ignore[no-untyped-call]
+events.test_start.add_listener(_on_start)  # type: ignore[no-untyped-call]
+events.test_stop.add_listener(_on_stop)  # type: ignore[no-untyped-call]
+events.report_to_master.add_listener(_on_report_to_master)  # type: ignore[no-untyped-call]
+events.worker_report.add_listener(_on_worker_report)  # type: ignore[no-untyped-call]
+events.quitting.add_listener(_on_quitting)  # type: ignore[no-untyped-call]

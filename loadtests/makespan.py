@@ -30,8 +30,8 @@ from gmpd.cli.app import App
 from gmpd.cli.private import private_client
 
 sys.path.insert(0, str(Path(__file__).parent))
-import makespan_jobs as jobs
-from machine import describe
+import makespan_jobs as jobs  # type: ignore[import-not-found]
+from machine import describe  # type: ignore[import-not-found]
 
 PROCS = 2
 #: USER_HZ, fixed by the kernel's interface.
@@ -117,7 +117,7 @@ def ideal(split: list[list[int]]) -> float:
 def pool(sizes: Sequence[int]) -> float:
     with multiprocessing.Pool(PROCS) as workers:
         workers.map(jobs.burn, [1] * 16)
-        left = Left([os.getpid(), *(process.pid for process in workers._pool)])
+        left = Left([os.getpid(), *(process.pid for process in workers._pool)])  # type: ignore[attr-defined]
         workers.map(jobs.burn, sizes, chunksize=1)
         return left.seconds()
 

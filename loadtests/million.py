@@ -127,7 +127,7 @@ def _longest_ms(histogram: dict[str, Any] | None) -> float | None:
     if not histogram or not histogram["count"]:
         return None
     last = max(i for i, count in enumerate(histogram["buckets"]) if count)
-    return round(2**last / 1e6, 3)
+    return round((1 << last) / 1e6, 3)
 
 
 def told(what: str, run: dict[str, Any]) -> str:

@@ -63,14 +63,15 @@ async def yields() -> None:
 
 async def passes(n: int) -> int:
     """Two tasks, which stay here, that hand a value to and fro 1,000 times."""
-    there, back = gmpd.Chan(), gmpd.Chan()
+    there: gmpd.Chan[int] = gmpd.Chan()
+    back: gmpd.Chan[int] = gmpd.Chan()
     tasks = [asyncio.create_task(echo(*each)) for each in ((there, back), (back, there))]
     await there.send(1000)
     await asyncio.gather(*tasks)
     return n
 
 
-async def echo(source: gmpd.Chan, sink: gmpd.Chan) -> None:
+async def echo(source: gmpd.Chan[int], sink: gmpd.Chan[int]) -> None:
     """Receive numbers and send the next lower ones, to 0."""
     async for n in source:
         if not n:

@@ -44,7 +44,7 @@ def _add_options(parser: ArgumentParser, **_: Any) -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="steps", help="load over time")
 
 
-events.init_command_line_parser.add_listener(_add_options)
+events.init_command_line_parser.add_listener(_add_options)  # type: ignore[no-untyped-call]
 
 
 class Chosen(LoadTestShape):

@@ -86,7 +86,7 @@ class Pages:
         assert self._process.stdout.readline() == "looking\n"
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_exc: object) -> None:
         told, _ = self._process.communicate("\n", timeout=60)
         self.bytes = int(told)
 

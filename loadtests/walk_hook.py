@@ -44,7 +44,7 @@ def install() -> None:
 
         return start(run, args, kwargs or {})
 
-    _thread.start_new_thread = _thread.start_new = start_followed  # type: ignore[assignment]
+    _thread.start_new_thread = _thread.start_new = start_followed
     threading._start_new_thread = start_followed  # type: ignore[attr-defined]
     sys.setprofile(follow)
 

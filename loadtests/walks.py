@@ -93,6 +93,7 @@ async def receiver(values: int) -> None:
 
     hook = importlib.import_module("walk_hook")
     out: Any = None
+    moved: Any = None
     while out is None:
         children = []
         for _ in range(CHILDREN):
