@@ -31,6 +31,19 @@ def is_project(path: str | None) -> bool:
     return path is not None and not is_installed(path) and not path.startswith(_STDLIB)
 
 
+def is_imported(name: str) -> bool:
+    """Whether module ``name`` is there, and neither it nor a package around it is in the middle of
+    its own import: of such a one, the last names are missing."""
+    if name not in sys.modules:
+        return False
+    while name:
+        spec = getattr(sys.modules.get(name), "__spec__", None)
+        if getattr(spec, "_initializing", False):
+            return False
+        name = name.rpartition(".")[0]
+    return True
+
+
 def would_find(name: str) -> str | None:
     """The file from which module ``name`` would be imported here, where some are loaded."""
     parts = name.split(".")

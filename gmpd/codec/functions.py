@@ -85,6 +85,8 @@ class _Kept(NamedTuple):
 #: By id, with a weak reference beside it: the entry goes when the function goes. Of this process:
 #: a fork is another program, with parts of its own.
 _known: dict[int, _Known] = {}
+#: Modules that were found to be imported from their first line to their last.
+_whole: dict[str, types.ModuleType] = {}
 os.register_at_fork(after_in_child=_known.clear)
 _kept: dict[bytes, _Kept] = {}
 
@@ -128,7 +130,7 @@ def resolve_function(ref: FunctionRef) -> _Fn:
         module = sys.modules.get(module_name)
         if payload:
             origins.compare(payload, before=module is None)
-        if module is not None:
+        if module is not None and (_whole.get(module_name) is module or _is_whole(module_name)):
             fn = module.__dict__.get(qualname)
             if callable(fn):
                 return fn  # type: ignore[no-any-return]
@@ -356,13 +358,32 @@ def _import_function(name: str, module_name: str, qualname: str) -> _Fn:
             "move it into a module"
         )
     try:
-        module = importlib.import_module(module_name)
+        module = _import_whole(module_name)
     except (Exception, SystemExit) as exc:
         raise NotRegistered(_import_failed(name, module_name, exc)) from exc
     fn = find(module_name, qualname)
     if callable(fn):
         return fn  # type: ignore[no-any-return]
     raise NotRegistered(_no_such_attribute(name, module, qualname, fn))
+
+
+def _is_whole(module_name: str) -> bool:
+    if whole := finding.is_imported(module_name):
+        _whole[module_name] = sys.modules[module_name]
+    return whole
+
+
+def _import_whole(module_name: str) -> types.ModuleType:
+    """Import a module, its packages first.
+
+    Another thread may be importing one of them: it is waited for here. ``import_module`` would hold
+    the lock of the module meanwhile, and where the package imports it, one of the two threads gets
+    a module without its last names.
+    """
+    for at, letter in enumerate(module_name):
+        if letter == "." and (module_name not in sys.modules or module_name[:at] in sys.modules):
+            importlib.import_module(module_name[:at])
+    return importlib.import_module(module_name)
 
 
 def _import_failed(name: str, module_name: str, exc: BaseException) -> str:

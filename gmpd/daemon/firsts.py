@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from gmpd.codec import finding
 from gmpd.daemon.shm import WorkerShm
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class Firsts:
     def resolve(self, token: int, name: str, resolve: Callable[[], T]) -> T:
         """``resolve()``, which imports the module of ``name`` if that is not imported."""
         module = name.partition(":")[0]
-        if _is_imported(module):
+        if finding.is_imported(module):
             return resolve()
         with self._lock:
             waits = module in self._busy or module in sys.modules
@@ -43,10 +44,3 @@ class Firsts:
                     self._busy.discard(module)
                 elif place is not None:
                     self._shm.waits_no_more(place)
-
-
-def _is_imported(module: str) -> bool:
-    """Whether it is there, and not in the middle of its own import."""
-    found = sys.modules.get(module)
-    spec = getattr(found, "__spec__", None)
-    return found is not None and not getattr(spec, "_initializing", False)

@@ -1,0 +1,57 @@
+"""Jobs that come while their module is imported run when all of it is there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durable_daemon import Daemon
+
+#: A worker gives P to another M meanwhile, and the next job begins.
+PAUSE = "import os, time\nif 'SLOWLY' in os.environ:\n    time.sleep(0.5)\n"
+JOBS = 30
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory to import from; what is imported from there is forgotten."""
+    with tempfile.TemporaryDirectory(prefix="gmpd-", dir="/tmp") as name:
+        monkeypatch.syspath_prepend(name)
+        before = set(sys.modules)
+        yield Path(name)
+        for module in sys.modules.keys() - before:
+            del sys.modules[module]
+
+
+def answers(place: Path, fn: Any) -> set[Any]:
+    with Daemon(place, SLOWLY="1") as daemon:
+        client = daemon.client()
+        futures = [client.submit(fn) for _ in range(JOBS)]
+        return {future.exception(60) or future.result() for future in futures}
+
+
+def test_a_function_sees_the_names_below_it(place: Path) -> None:
+    text = f"def answer():\n    return ANSWER\n{PAUSE}ANSWER = 7\n"
+    (place / "half_there.py").write_text(text)
+    module: Any = importlib.import_module("half_there")
+    assert answers(place, module.answer) == {7}
+
+
+def test_a_package_and_its_modules_import_one_another(place: Path) -> None:
+    """As those of gevent do. The job would import the third module, which waits for the package,
+    beside the thread that imports the package, which waits for the third module."""
+    package = place / "entangled"
+    package.mkdir()
+    text = f"from entangled.first import answer\n{PAUSE}from entangled.third import ANSWER\n"
+    (package / "__init__.py").write_text(text)
+    text = "def answer():\n    import entangled.third\n    return entangled.third.ANSWER\n"
+    (package / "first.py").write_text(text)
+    (package / "third.py").write_text("from entangled import answer\nANSWER = 7\n")
+    module: Any = importlib.import_module("entangled.first")
+    assert answers(place, module.answer) == {7}
