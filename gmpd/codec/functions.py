@@ -20,11 +20,13 @@ from typing import Any, NamedTuple
 
 from gmpd.codec import (
     diagnose,
+    drafts,
     finding,
     hosted_programs,
     interrupts,
     origins,
     pickles,
+    program_names,
     sent_program,
     stability,
 )
@@ -100,7 +102,7 @@ def describe_function(fn: _Fn) -> FunctionRef:
     if known is not None and known[0]() is fn:
         _, ref, name, qualname, watch, names, state = known
         if names is not None:
-            same = state is None or sent_program.state_of(fn) == state
+            same = state is None or program_names.state_of(fn) == state
             if same and sent_program.still_holds(names) and (names or not _is_back(known, fn)):
                 return ref
         elif watch is None:
@@ -121,7 +123,7 @@ def resolve_function(ref: FunctionRef) -> _Fn:
     """
     kind, name, payload, needs = ref
     if needs:
-        if isinstance(needs[0], sent_program.Part):
+        if isinstance(needs[0], drafts.Part):
             ref = ref._replace(needs=())  # the program itself, which has them
         else:
             _enter(ref)
@@ -184,8 +186,8 @@ def _describe(fn: _Fn | FunctionRef) -> FunctionRef:
 
 def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
     # Before it is pickled: what is exchanged meanwhile is found to be another.
-    state = sent_program.state_of(fn) if isinstance(fn, types.FunctionType) else None
-    shared = isinstance(fn, types.FunctionType) and sent_program.module_of(fn) is not None
+    state = program_names.state_of(fn) if isinstance(fn, types.FunctionType) else None
+    shared = isinstance(fn, types.FunctionType) and program_names.module_of(fn) is not None
     watch = None if shared else stability.watch(fn)
     try:
         payload, needs, names = pickles.dump_function(fn)
@@ -208,15 +210,15 @@ def _describe_value(fn: _Fn, module: str, qualname: str) -> FunctionRef:
 
 def _describe_named(fn: Any) -> FunctionRef | None:
     """The names that the script, or another module that goes by value, defines itself."""
-    found = sent_program.named(fn)
+    found = program_names.named(fn)
     if found is None:
         return None
     module, qualname = found
     key = module, qualname.partition(".")[0]
-    state = sent_program.state_of(fn) if type(fn) is types.FunctionType else None
+    state = program_names.state_of(fn) if type(fn) is types.FunctionType else None
     try:
         required = sent_program.THIS_PROGRAM.require([key])
-    except sent_program.Undefinable as exc:
+    except drafts.Undefinable as exc:
         raise _unsendable(fn, qualname, exc) from exc
     number = str(required.defining_part(key)).encode()
     ref = FunctionRef("main", f"{module}:{qualname}", number, required.needs)
@@ -257,7 +259,7 @@ def _describe_hosted(fn: Any, hosted: hosted_programs.HostedProgram, name: str) 
 
 
 def _unsendable(fn: Any, qualname: str, exc: Exception) -> Unserializable:
-    if isinstance(exc, sent_program.Undefinable):
+    if isinstance(exc, drafts.Undefinable):
         text = diagnose.explain_global(fn, exc.name, exc.value, exc.user, exc)
     else:
         text = diagnose.explain(fn, qualname, exc)
@@ -380,9 +382,11 @@ def _import_whole(module_name: str) -> types.ModuleType:
     the lock of the module meanwhile, and where the package imports it, one of the two threads gets
     a module without its last names.
     """
-    for at, letter in enumerate(module_name):
-        if letter == "." and (module_name not in sys.modules or module_name[:at] in sys.modules):
-            importlib.import_module(module_name[:at])
+    parts = module_name.split(".")
+    for at in range(1, len(parts)):
+        package = ".".join(parts[:at])
+        if module_name not in sys.modules or package in sys.modules:
+            importlib.import_module(package)
     return importlib.import_module(module_name)
 
 

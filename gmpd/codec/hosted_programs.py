@@ -182,7 +182,7 @@ class HostedPart:
 
     __slots__ = ("hosted", "number", "objects", "payload", "stays")
 
-    #: As of ``sent_program.Part``; a worker does not look.
+    #: As of ``drafts.Part``; a worker does not look.
     only_compares = False
 
     def __init__(self, hosted: HostedProgram, number: int, payload: bytes) -> None:
@@ -209,7 +209,7 @@ class HostedPart:
         return part_name(self.hosted.id, self.number)
 
     def data(self) -> bytes:
-        """As ``sent_program.Part.data``; empty for a large one, which the daemon has already."""
+        """As ``drafts.Part.data``; empty for a large one, which the daemon has already."""
         return self.payload
 
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gmpd import compiled
-from gmpd.codec import hosted_programs, interrupts, sent_program
+from gmpd.codec import hosted_programs, interrupts, program_names, sent_program
 from gmpd.codec.mentions import STACK_GLOBAL
 from gmpd.errors import ProtocolError, Unserializable
 
@@ -51,7 +51,7 @@ _OURS = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 #: Errors of the unpickler for bytes that are no pickle; a value's own code may raise them too.
 _REFUSED_BY_LOADS = (pickle.UnpicklingError, EOFError, IndexError, UnicodeDecodeError)
 
-#: Parts of a program (``sent_program.Part``, ``hosted_programs.HostedPart``) that must be loaded
+#: Parts of a program (``drafts.Part``, ``hosted_programs.HostedPart``) that must be loaded
 #: before a pickle is.
 Needs = tuple[Any, ...]
 
@@ -123,12 +123,12 @@ def dump_function(fn: object) -> tuple[bytes, Needs, sent_program.Watch]:
 def _by_value(value: object, callback: Any) -> tuple[bytes, sent_program.Required | None]:
     """A pickle with the names of this program that it uses, defined."""
     program = sent_program.THIS_PROGRAM
-    names = sent_program.NameCollector()
+    names = program_names.NameCollector()
     data = _by_hand(value, names, callback)
     if _has_managers(data):
         names.keys.add((hosted_programs.AUTHKEY, ""))
     uses = names.names_anything
-    names.keys |= sent_program.origins_in(data)
+    names.keys |= program_names.origins_in(data)
     if not uses:
         return _summed(data), program.require_origins(names.keys) if names.keys else None
     required = program.require(names.keys, names.assigned)
@@ -137,7 +137,7 @@ def _by_value(value: object, callback: Any) -> tuple[bytes, sent_program.Require
 
 def _needs_of(data: bytes) -> Needs:
     """Places of the modules that a pickle names; the pickle names nothing of the program."""
-    compared = sent_program.origins_in(data)
+    compared = program_names.origins_in(data)
     return sent_program.THIS_PROGRAM.require_origins(compared).needs if compared else ()
 
 
@@ -154,7 +154,7 @@ def _summed(data: bytes) -> bytes:
 
 
 def _has_managers(data: bytes) -> bool:
-    return sent_program.has_managers() and hosted_programs.MANAGERS in data
+    return program_names.has_managers() and hosted_programs.MANAGERS in data
 
 
 def load(data: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

@@ -33,7 +33,7 @@ class FunctionTable:
         self._say = say
         self._brings = brings
         self._fids: OrderedDict[FunctionRef, int] = OrderedDict()
-        #: By the part (``codec.sent_program.Part`` or ``codec.hosted_programs.HostedPart``).
+        #: By the part (``codec.drafts.Part`` or ``codec.hosted_programs.HostedPart``).
         self._parts: OrderedDict[Any, int] = OrderedDict()
         #: The messages of parts that were prepared for it.
         self._ready: dict[Any, bytes] = {}

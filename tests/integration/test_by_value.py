@@ -519,6 +519,13 @@ def test_whatever_a_script_defines(tmp_path: Path) -> None:
     assert lines == [*expected, "True 4"]
 
 
+def test_values_call_functions_of_their_script_while_they_are_rebuilt(tmp_path: Path) -> None:
+    """By __setstate__, __reduce__, __hash__ and the hooks of classes: the names that these use are
+    there before."""
+    lines = run(tmp_path, (ROOT / "tests" / "calls_while_rebuilt.txt").read_text())
+    assert lines == ["((3, 'name3', 3, 3, 3), (7, 4, 3, True, (1, 2)))"]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with 3.12")
 def test_hints_that_wait_for_a_name_wait_in_a_job_too(tmp_path: Path) -> None:
     """Bounds, defaults, aliases, and since Python 3.14 all annotations: of names that come later,

@@ -16,7 +16,7 @@ from cloudpickle import cloudpickle as inner
 
 from gmpd import protocol
 from gmpd.client.core import FUNCTIONS_MAX, ClientCore
-from gmpd.codec import describe_function, encode_call, hosted_programs, sent_program
+from gmpd.codec import describe_function, drafts, encode_call, hosted_programs, sent_program
 from gmpd.codec.functions import FunctionRef
 from gmpd.errors import Unserializable
 from gmpd.sched import functions
@@ -189,7 +189,7 @@ def test_threads_that_define_the_same_names_agree(program: Any) -> None:
 def test_a_large_value_is_pickled_again_before_the_clients_door(program: Any) -> None:
     """Its own code runs when a second session is sent it, and may do what it likes."""
     said: list[Any] = []
-    program.value = Hooked(lambda: None, "x" * 2 * sent_program.ALONE_BYTES)
+    program.value = Hooked(lambda: None, "x" * 2 * drafts.ALONE_BYTES)
     ref = describe_function(program.g)
     FunctionTable(10, said.append).number(ref)
     times = program.value.times
@@ -212,7 +212,7 @@ def test_a_large_value_that_cannot_be_sent_again_is_named(program: Any) -> None:
         if broken:
             raise ValueError("gone")
 
-    program.value = Hooked(handler, "x" * 2 * sent_program.ALONE_BYTES)
+    program.value = Hooked(handler, "x" * 2 * drafts.ALONE_BYTES)
     ref = describe_function(program.g)
     FunctionTable(10, lambda _: None).number(ref)
     broken.append(1)
