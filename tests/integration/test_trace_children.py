@@ -72,8 +72,9 @@ def test_children_and_tasks_are_summed_up_with_their_known_durations(daemon: She
     assert (naps["jobs"], naps["failed"], naps["partly"]) == (2, 0, 0)
     slept, io = naps["ways"]["blocked: sleep"], naps["ways"]["blocked: IO wait"]
     assert (slept["count"], io["count"]) == (2, 2)
-    assert slept["min_s"] >= 0.03 <= io["min_s"]
-    assert slept["max_s"] >= 0.05 <= io["max_s"]
+    # Of 30 and 50 ms: a G that is late to park is woken in time.
+    assert slept["min_s"] >= 0.02 <= io["min_s"]
+    assert slept["max_s"] >= 0.04 <= io["max_s"]
     assert slept["mean_s"] == pytest.approx((slept["min_s"] + slept["max_s"]) / 2)
     assert slept["p99_s"] == slept["max_s"]
     assert naps["ways"]["execution"]["max_s"] < slept["min_s"]
