@@ -8,6 +8,7 @@ a worker defines them. To rebuild a value may call functions of the program: ``_
 from __future__ import annotations
 
 import io
+import sys
 import types
 import weakref
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from typing import Any, NamedTuple
 
 from gmpd.codec import hosted_programs, interrupts, origins
 from gmpd.codec.hosted_programs import AUTHKEY, ORIGINS
+from gmpd.codec.parts import Key, Row, seal
 from gmpd.codec.program_names import (
     ABSENT,
     OF_ORIGINS,
-    Key,
     NameCollector,
     by_value,
     has_managers,
@@ -101,12 +102,12 @@ class Draft:
         self._names = NameCollector(knows)
         self._sink = io.BytesIO()
         self._pickler = pickler_of(self._sink, self._names)
+        #: What was written, in this order.
+        self._rows: list[Key] = []
         self._made: dict[Key, Entry] = {}
         self._large: list[Drawn] = []
         #: Values that were pickled on trial, and the names that they use.
         self._tried: dict[Key, set[Key]] = {}
-        #: Where a thing was written that came up inside another.
-        self._inside: dict[Key, Key] = {}
 
     @property
     def assigned(self) -> set[Key]:
@@ -115,7 +116,7 @@ class Draft:
 
     def draw(self) -> list[Drawn]:
         """Write all queued names, and those that they use. Raises Undefinable."""
-        _write_key(self._pickler)
+        self._rows += _write_key(self._pickler)
         while self._waiting:
             key = self._waiting.pop()
             if key in self._made or self._knows(key):
@@ -127,7 +128,11 @@ class Draft:
                 each.made[key] = self._made.pop(key)
         if not self._made:
             return self._large
-        return [*self._large, Drawn(self._made, self._sink.getvalue(), None)]
+        rows = [Row(key, self._uses_of(key)) for key in self._rows]
+        return [*self._large, Drawn(self._made, seal(self._sink.getvalue(), rows), None)]
+
+    def _uses_of(self, key: Key) -> tuple[Key, ...]:
+        return tuple(self._made[key].uses) if key in self._made else ()
 
     def _write(self, key: Key) -> None:
         value = value_of(key)
@@ -165,13 +170,11 @@ class Draft:
         uses = self._names.keys = self._tried.get(key, set())
         start = self._sink.tell()
         self._pickler.dump((*key, value))
+        self._rows.append(key)
         self._enter(key, entry, uses | _origins_of(value, bytes(self._sink.getbuffer()[start:])))
 
     def _enter(self, key: Key, entry: Entry, uses: set[Key]) -> None:
         """It is written."""
-        host = self._inside.get(key)
-        if host is not None and host in self._made:
-            uses |= self._made[host].uses
         uses.discard(key)
         self._made[key] = entry._replace(uses=frozenset(uses))
         self._queue(key, uses)
@@ -180,16 +183,25 @@ class Draft:
         """Names that ``key`` uses; not those that wait for others themselves."""
         for used in sorted(uses - self._made.keys() - self._tried.keys()):
             self._users.setdefault(used, key[1])
-            self._inside.setdefault(used, key)
             self._waiting.append(used)
 
 
 def _may_call(value: Any) -> bool:
     """Whether functions of the program may be called when a value is rebuilt: not for the plainest,
-    nor for a function with nothing but its code."""
+    nor for a function with nothing but its code. These hold no others, either."""
     if type(value) is types.FunctionType:
-        return bool(value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value))
+        more = value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value)
+        return bool(more or _has_hints(value))
     return type(value) not in SMALL and not isinstance(value, types.ModuleType)
+
+
+def _has_hints(fn: types.FunctionType) -> bool:
+    """Annotations, which Python evaluates late since 3.14, or type parameters."""
+    if getattr(fn, "__type_params__", ()):
+        return True
+    if sys.version_info >= (3, 14):
+        return getattr(fn, "__annotate__", None) is not None
+    return bool(fn.__annotations__)
 
 
 def _origins_of(value: Any, data: bytes) -> set[Key]:
@@ -205,10 +217,10 @@ def _origins_of(value: Any, data: bytes) -> set[Key]:
 def _alone(key: Key, value: Any, names: NameCollector) -> bytes:
     sink = io.BytesIO()
     pickler = pickler_of(sink, names)
-    _write_key(pickler)
+    rows = [*_write_key(pickler), key]
     pickler.dump((*key, value))
     pickler.dump(None)
-    return sink.getvalue()
+    return seal(sink.getvalue(), [Row(each, ()) for each in rows])
 
 
 def _alone_again(key: Key, before: Any) -> bytes:
@@ -227,9 +239,13 @@ def pickler_of(sink: io.BytesIO, names: NameCollector) -> Any:
     return CloudPickler(sink, names, fresh_locks=True)
 
 
-def _write_key(pickler: Any) -> None:
-    if has_managers():
-        pickler.dump((AUTHKEY, "", value_of((AUTHKEY, ""))))
+def _write_key(pickler: Any) -> list[Key]:
+    """The key of multiprocessing, where values need it."""
+    if not has_managers():
+        return []
+    key = AUTHKEY, ""
+    pickler.dump((*key, value_of(key)))
+    return [key]
 
 
 def entry_of(value: Any) -> Entry:

@@ -30,6 +30,7 @@ from gmpd.codec import (
     sent_program,
     stability,
 )
+from gmpd.codec.codes import names_in
 from gmpd.codec.stability import Watch, find
 from gmpd.errors import NotRegistered, ProtocolError, Unserializable
 
@@ -444,6 +445,23 @@ def _enter(ref: FunctionRef) -> None:
         raise NotRegistered(
             f"the function {ref.name} cannot be rebuilt: {pickles.cannot_rebuild(exc)}"
         ) from exc
+    hosted = hosted_programs.program_of(ref.needs)
+    if hosted.failing and ref.kind == "main":
+        module, _, qualname = ref.name.partition(":")
+        _refuse_failed(ref, hosted, {(module, qualname.partition(".")[0])})
+
+
+def _refuse_failed(ref: FunctionRef, hosted: Any, keys: set[tuple[str, str]]) -> None:
+    """Raises NotRegistered if the function uses a name whose value cannot be rebuilt."""
+    found = hosted.failure(keys)
+    if found is None:
+        return
+    name, error = found
+    if isinstance(error, NotRegistered):
+        raise NotRegistered(f"no function {ref.name}: {error}") from error
+    raise NotRegistered(
+        f"the function {ref.name} cannot be rebuilt: {name}: {pickles.cannot_rebuild(error)}"
+    ) from error
 
 
 def _defined_function(ref: FunctionRef) -> _Fn:
@@ -460,7 +478,7 @@ def _defined_function(ref: FunctionRef) -> _Fn:
 
 def _load_function(ref: FunctionRef) -> _Fn:
     # Parts that only compare modules hold nothing.
-    shared = any(part.objects for part in ref.needs)
+    shared = any(part.objects or part.failed for part in ref.needs)
     own = ref.needs[0].hosted.made if shared else {}
     fn = own.get(ref.payload)
     if fn is not None:
@@ -475,6 +493,8 @@ def _load_function(ref: FunctionRef) -> _Fn:
         raise NotRegistered(f"the function {ref.name} cannot be rebuilt: {exc}") from exc
     if not callable(fn):
         raise NotRegistered(f"{ref.name} is not callable: it is {diagnose.name_kind(fn)}")
+    if shared and (hosted := hosted_programs.program_of(ref.needs)).failing:
+        _refuse_failed(ref, hosted, _globals_of(fn))
     if shared:
         if _is_plain_function(fn) and len(own) < _KEPT_MAX:
             fn = own.setdefault(ref.payload, fn)
@@ -490,6 +510,21 @@ def _load_function(ref: FunctionRef) -> _Fn:
 def _is_plain_function(fn: Any) -> bool:
     """A function, also one that is called for each item of a chunk; not a method or an object,
     which are arguments as it were: each call has its own."""
+    return type(_of_items(fn)) is types.FunctionType
+
+
+def _of_items(fn: Any) -> Any:
+    """The function that is called for each item of a chunk."""
     if isinstance(fn, functools.partial) and str(fn.func.__module__).startswith("gmpd."):
-        fn = fn.args[0] if fn.args else fn.func
-    return type(fn) is types.FunctionType
+        return fn.args[0] if fn.args else fn.func
+    return fn
+
+
+def _globals_of(fn: Any) -> set[tuple[str, str]]:
+    """The names of its program that a function uses, as far as its code tells."""
+    fn = _of_items(fn)
+    if type(fn) is types.MethodType:
+        fn = fn.__func__
+    if type(fn) is not types.FunctionType:
+        return set()
+    return {(fn.__globals__.get("__name__", ""), name) for name in names_in(fn.__code__)[0]}

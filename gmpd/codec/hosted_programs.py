@@ -13,19 +13,18 @@ It never pickles, and knows no sockets. Counterpart: ``sent_program``.
 
 from __future__ import annotations
 
-import io
 import linecache
 import os
-import pickle
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from gmpd.codec import origins
+from gmpd.codec.parts import Key, PartReader
 from gmpd.errors import NotRegistered, ProtocolError
 
 MAIN = "__main__"
@@ -55,7 +54,10 @@ class HostedProgram:
         self.namespaces: dict[str, dict[str, Any]] = {}
         self.authkey: bytes | None = None
         #: By module and name: the number of the part that defined it last.
-        self._versions: dict[tuple[str, str], int] = {}
+        self._versions: dict[Key, int] = {}
+        #: What each name uses; parts with values that could not be rebuilt.
+        self._uses: dict[Key, tuple[Key, ...]] = {}
+        self.failing: list[HostedPart] = []
         #: Held while a part is loaded, which runs user code.
         self._lock = threading.RLock()
         self._sources: dict[str, str] = {}
@@ -78,14 +80,14 @@ class HostedProgram:
         return space
 
     def load(self, part: HostedPart) -> None:
-        """Bring a part's names into their namespaces, once. Errors of the user's code propagate."""
+        """Bring a part's names into their namespaces, once; values that cannot be rebuilt are left
+        out. Raises NotRegistered where the part says that modules differ."""
         with self._lock, entering(self), ExitStack() as stack:
             if part.objects is not None:
                 return
-            objects: dict[tuple[str, str], Any] = {}
-            unpickler = pickle.Unpickler(io.BytesIO(part.payload))
-            while (entry := unpickler.load()) is not None:
-                module, name, value = entry
+            objects: dict[Key, Any] = {}
+            reader = PartReader(part.payload)
+            for module, name, value in reader.read():
                 if module == AUTHKEY:
                     self.authkey = value
                     if MANAGERS in part.payload:
@@ -99,8 +101,57 @@ class HostedProgram:
                 objects[module, name] = value
                 self._define(module, name, value, part.number)
             part.objects = objects
-            if len(part.payload) > PASSED_ON_MAX:
+            newer = self._versions
+            self._uses |= {
+                key: uses for key, uses in reader.rows if newer.get(key, -1) <= part.number
+            }
+            if reader.failed:
+                part.reader = reader
+                self.failing.append(part)
+            elif len(part.payload) > PASSED_ON_MAX:
                 part.payload = b""
+
+    def failure(self, keys: Iterable[Key]) -> tuple[str, BaseException] | None:
+        """A name that these names use and that cannot be rebuilt, and why: each such value is tried
+        again before."""
+        used = self._closure(keys)
+        with self._lock, entering(self), keyed(self):
+            for part in tuple(self.failing):
+                self._load_again(part, used)
+            for part in self.failing:
+                for key, error in part.failed.items():
+                    if key in used and self._versions.get(key, -1) < part.number:
+                        return key[1], error
+        return None
+
+    def _closure(self, keys: Iterable[Key]) -> set[Key]:
+        found: set[Key] = set()
+        waiting = list(keys)
+        while waiting:
+            if (key := waiting.pop()) not in found:
+                found.add(key)
+                waiting.extend(self._uses.get(key, ()))
+        return found
+
+    def _load_again(self, part: HostedPart, wanted: set[Key]) -> None:
+        if part.reader is None or part.objects is None:
+            return  # it has been forgotten
+        for module, name, value in part.reader.again(wanted):
+            part.objects[module, name] = value
+            self._define(module, name, value, part.number)
+        if not part.failed:
+            self.failing.remove(part)
+            part.reader = None
+
+    def absent(self, module: str, name: str) -> str:
+        """Of a name that is not there."""
+        text = f"module {module!r} has no attribute {name!r}"
+        found = [
+            part.failed[key] for part in self.failing if (key := (module, name)) in part.failed
+        ]
+        return (
+            f"{text}: its value could not be rebuilt, {type(found[0]).__name__}" if found else text
+        )
 
     def _define(self, module: str, name: str, value: Any, number: int) -> None:
         if self._versions.get((module, name), -1) > number:
@@ -120,11 +171,13 @@ class HostedProgram:
         they are plain data; others may still call its functions and classes. Whether it was the
         last."""
         self.parts.pop(part.number, None)
+        if part in self.failing:
+            self.failing.remove(part)
         for (module, name), value in (part.objects or {}).items():
             space = self.namespaces.get(module)
             if space is not None and space.get(name) is value and not callable(value):
                 del space[name]
-        part.objects = None
+        part.objects = part.reader = None
         if not self.parts:
             self._end()
         return not self.parts
@@ -180,7 +233,7 @@ class HostedNames:
 class HostedPart:
     """Names that a program defines, with their values; loaded when the first job needs them."""
 
-    __slots__ = ("hosted", "number", "objects", "payload", "stays")
+    __slots__ = ("hosted", "number", "objects", "payload", "reader", "stays")
 
     #: As of ``drafts.Part``; a worker does not look.
     only_compares = False
@@ -192,7 +245,14 @@ class HostedPart:
         #: It is there for the life of the process.
         self.stays = False
         #: By module and name, once it is loaded.
-        self.objects: dict[tuple[str, str], Any] | None = None
+        self.objects: dict[Key, Any] | None = None
+        #: While some of its values could not be rebuilt.
+        self.reader: PartReader | None = None
+
+    @property
+    def failed(self) -> dict[Key, BaseException]:
+        """Why values of it could not be rebuilt."""
+        return {} if self.reader is None else self.reader.failed
 
     def forget(self) -> bool:
         """No job will need it any more; whether that is the end of its program here."""
@@ -271,9 +331,15 @@ def enter_job(needs: tuple[Any, ...]) -> None:
                     "the program that defined this has ended: its jobs ended with it"
                 )
             part.hosted.load(part)
-    hosted: HostedProgram = needs[0].hosted
+    hosted = program_of(needs)
     if _job.get() is not hosted:
         _job.set(hosted)
+
+
+def program_of(needs: tuple[Any, ...]) -> HostedProgram:
+    """The program whose parts these are; there is at least one."""
+    hosted: HostedProgram = needs[0].hosted
+    return hosted
 
 
 def current() -> HostedProgram | None:
@@ -359,10 +425,17 @@ def find(module: str, qualname: str) -> Any:
     try:
         target = space[head]
     except KeyError:
-        raise AttributeError(f"module {module!r} has no attribute {head!r}") from None
+        raise AttributeError(_absent(module, head)) from None
     for name in rest:
         target = getattr(target, name)
     return target
+
+
+def _absent(module: str, name: str) -> str:
+    hosted = current()
+    if hosted is None:
+        return f"module {module!r} has no attribute {name!r}"
+    return hosted.absent(module, name)
 
 
 def imported_as(fn: types.FunctionType) -> str | None:
@@ -394,7 +467,7 @@ class StandIn(types.ModuleType):
         module = space.get("__name__", MAIN)
         if name in _OWN:
             return object.__getattribute__(self, name)
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        raise AttributeError(_absent(module, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         _space_of(self)[name] = value

@@ -18,10 +18,9 @@ from typing import Any
 from gmpd.codec import finding, hosted_programs, origins
 from gmpd.codec.codes import names_in
 from gmpd.codec.hosted_programs import AUTHKEY, LATE, MAIN, MP_MAIN, ORIGINS, SOURCES
+from gmpd.codec.parts import Key
 from gmpd.codec.spawned import is_spawned, space_of
 
-#: A module that travels by value, and a name in it.
-Key = tuple[str, str]
 #: Source text of one cell or of what was typed.
 _SOURCE_MAX = 1 << 20
 #: The value of a name that is not bound.

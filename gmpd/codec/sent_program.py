@@ -29,7 +29,8 @@ from typing import Any, NamedTuple
 from gmpd.codec import hosted_programs
 from gmpd.codec.drafts import Draft, Drawn, Entry, Part
 from gmpd.codec.hosted_programs import AUTHKEY, SOURCES
-from gmpd.codec.program_names import ABSENT, NO_MODULES, OF_MODULE, Key, state_of, value_of
+from gmpd.codec.parts import Key
+from gmpd.codec.program_names import ABSENT, NO_MODULES, OF_MODULE, state_of, value_of
 from gmpd.codec.spawned import space_of
 
 #: How long a thread waits for another to pickle what both need, seconds.

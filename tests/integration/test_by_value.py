@@ -526,6 +526,63 @@ def test_values_call_functions_of_their_script_while_they_are_rebuilt(tmp_path: 
     assert lines == ["((3, 'name3', 3, 3, 3), (7, 4, 3, True, (1, 2)))"]
 
 
+def test_a_global_that_cannot_be_rebuilt_fails_the_jobs_that_use_it(tmp_path: Path) -> None:
+    """Others run, whichever came first; once it can be rebuilt, all do."""
+    source = """
+    import os
+    import sys
+    import gmpd
+
+    class Broken:
+        def __setstate__(self, state):
+            if not os.path.exists("mended"):
+                raise FileNotFoundError("not mended yet")
+            vars(self).update(state)
+
+    broken = Broken()
+    broken.n = 5
+    holder = [broken]
+    table = {"n": 3}
+    again = [table, table]
+
+    def uses():
+        return broken.n
+
+    def uses_deeply(n):
+        return uses() + n
+
+    def uses_what_holds_it():
+        return holder[0].n
+
+    class Uses:
+        def method(self):
+            return uses()
+
+    def uses_not():
+        return table["n"], again[0] is table, again[1] is table
+
+    def calls_class():
+        return Uses().method()
+
+    if __name__ == "__main__":
+        jobs = [uses, lambda: uses_deeply(1), uses_what_holds_it, Uses().method, calls_class,
+                uses_not, lambda: uses_not()]
+        with gmpd.Client() as client:
+            def look():
+                for job in jobs:
+                    error = client.submit(job).exception()
+                    print(type(error).__name__, "not mended yet" in str(error), end="; ")
+                print()
+            look()
+            look()
+            open("mended", "w").close()
+            print([client.submit(job).result() for job in jobs])
+    """
+    line = "NotRegistered True; " * 5 + "NoneType False; NoneType False; "
+    values = [5, 6, 5, 5, 5, (3, True, True), (3, True, True)]
+    assert run(tmp_path, source) == [line, line, str(values)]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with 3.12")
 def test_hints_that_wait_for_a_name_wait_in_a_job_too(tmp_path: Path) -> None:
     """Bounds, defaults, aliases, and since Python 3.14 all annotations: of names that come later,
