@@ -102,7 +102,7 @@ class Draft:
         self._names = NameCollector(knows)
         self._sink = io.BytesIO()
         self._pickler = pickler_of(self._sink, self._names)
-        #: What was written, in this order.
+        #: Written names, in this order.
         self._rows: list[Key] = []
         self._made: dict[Key, Entry] = {}
         self._large: list[Drawn] = []

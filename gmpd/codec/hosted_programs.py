@@ -55,7 +55,7 @@ class HostedProgram:
         self.authkey: bytes | None = None
         #: By module and name: the number of the part that defined it last.
         self._versions: dict[Key, int] = {}
-        #: What each name uses; parts with values that could not be rebuilt.
+        #: The names that each name uses; parts with values that could not be rebuilt.
         self._uses: dict[Key, tuple[Key, ...]] = {}
         self.failing: list[HostedPart] = []
         #: Held while a part is loaded, which runs user code.
@@ -144,7 +144,7 @@ class HostedProgram:
             part.reader = None
 
     def absent(self, module: str, name: str) -> str:
-        """Of a name that is not there."""
+        """The text of an AttributeError."""
         text = f"module {module!r} has no attribute {name!r}"
         found = [
             part.failed[key] for part in self.failing if (key := (module, name)) in part.failed

@@ -1,5 +1,4 @@
-"""What a part of a program is made of: pickles with one memo, each of a name with its value, and a
-table of them.
+"""A part of a program: pickles with one memo, each of a name with its value, and a table of them.
 
 A value that cannot be rebuilt in a worker (its module is missing there, its ``__setstate__``
 raises) leaves the names beside it whole: jobs that do not use it run. Each job that does tries it
@@ -65,13 +64,13 @@ class PartReader:
             yield entry
 
     def again(self, wanted: Set[Key]) -> Iterator[Entry]:
-        """Those of the wanted values that failed and do not fail this time."""
+        """Try the wanted values again; yields the ones that do not fail this time."""
         yield from self._read_each(
             [row for row in self.rows if row.key in self.failed.keys() & wanted]
         )
 
     def _fail(self, at: int, error: BaseException, memo: dict[int, Any]) -> None:
-        """The first that fails. What it left in the memo may be incomplete."""
+        """The first that fails. The objects that it left in the memo may be incomplete."""
         self._spans = list(_spans(self._payload, len(self.rows)))
         span = self._spans[at]
         self._memo = {n: obj for n, obj in memo.items() if n < span.first}
@@ -130,7 +129,7 @@ _BEGIN, _PUT, _END = b"\x80\x05", b"J%bQ\x940", b"N."
 
 
 class _Global(NamedTuple):
-    """What a pickle names."""
+    """An object that a pickle names."""
 
     module: str
     name: str

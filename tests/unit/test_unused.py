@@ -25,6 +25,7 @@ FOR_OTHERS = {
     "get_result": "Django's backends of tasks have it",
     "imap_unordered": "multiprocessing.Pool's",
     "successful": "multiprocessing.pool.AsyncResult's",
+    "persistent_load": "pickle.Unpickler calls it",
     "page_url": "for programs: where the gateway of a client's daemon serves",
     "rlocker": "sync.RWMutex's",
     "set_limit": "errgroup.Group's",
