@@ -210,7 +210,7 @@ class Attempt:
         coro = None
         try:
             if self.payload[:1] == MARK:
-                open_spans(self, self.worker.loop, self._resolved)
+                open_spans(self, self.worker.loop, self._found)
             coro = self._taken(self._invoke()) if self.options is None else self._call_as_told()
         except BaseException as exc:  # noqa: BLE001 - whatever a job raises is its outcome
             self._fail(exc)
@@ -281,7 +281,7 @@ class Attempt:
         if self.child:
             fn, args, kwargs = self._open_child()
         else:
-            fn = resolve_function(self.fn.ref) if self.fn.here else self._resolved()
+            fn = resolve_function(self.fn.ref) if self.fn.here else self._found()
             args, kwargs = decode_call(self.payload, self.buffers)
         if self.fn.quick_ns is None:  # its first call: asking takes a microsecond
             self.fn.is_async = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
@@ -289,12 +289,9 @@ class Attempt:
         self.args = args, kwargs
         return fn(*args, **kwargs)
 
-    def _resolved(self) -> Callable[..., Any]:
+    def _found(self) -> Callable[..., Any]:
         """Its function, whose module may have to be imported."""
-        ref = self.fn.ref
-        fn = self.worker.firsts.resolve(self.token, ref.name, lambda: resolve_function(ref))
-        self.fn.here = True
-        return fn
+        return self.worker.firsts.resolve(self.token, self.fn)
 
     def _open_child(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The call of a child, channels included; should that fail, it can still run at home."""
@@ -312,7 +309,7 @@ class Attempt:
         """As ``_invoke`` for a job with a time limit. An import is not interrupted: its module's
         lock, as CPython has it, would be lost, and every job that needs the module would hang."""
         if not (self.child or self.fn.here):
-            self._resolved()
+            self._found()
         return self._guarded(self._invoke)
 
     def _guarded(self, part: Callable[[], T]) -> T:

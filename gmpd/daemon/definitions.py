@@ -26,8 +26,8 @@ class RemoteFunction:
     def __init__(self, fid: int, ref: FunctionRef) -> None:
         self.fid = fid
         self.ref = ref
-        #: It was found here before: its module is imported.
-        self.here = ref.kind != "name"
+        #: It was found here before: its module is imported, and its program's parts are loaded.
+        self.here = ref.kind != "name" and not ref.needs
         #: Running average of its time; None while unknown.
         self.quick_ns: int | None = None
         #: A call of it only makes a coroutine, or an async generator. Its first call tells.

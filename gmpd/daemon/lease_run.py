@@ -250,7 +250,7 @@ class LeaseRun(Attempt):
     def _open_spans(self, payload: bytes) -> bytes:
         """Begin those of a call with a header, and give the call. They stay with this object."""
         self.payload, self.kept = payload, True
-        open_spans(self, self.worker.loop, self._resolved)
+        open_spans(self, self.worker.loop, self._found)
         return self.payload
 
     def _renew(self) -> None:

@@ -121,7 +121,7 @@ class Worker:
         self.flushed_ns = self._published_ns = 0
         #: Claims a lease, unless it was revoked.
         self.claim: Callable[[int, int], bool] = shm.begin
-        self.firsts = Firsts(shm)
+        self.firsts = Firsts(shm, self.loop.p)
         #: For the Hello: the functions of the modules of this daemon.
         self._found: dict[str, Any] = {}
         self._fitness = Fitness(

@@ -1,9 +1,9 @@
 """Fresh Gs: calls that have not started. How they are queued, given up, started, and ended.
 
 A sync one runs to its end here, on an M with P that is not the home M; an async one becomes a
-``JobG`` that the home M drives. Two kinds wait in ``deferred`` beside the run queue until they may
-start: known hogs beside a hog, one of which starts after each slice, and any sync G while all Ms
-are in use.
+``JobG`` that the home M drives. Three kinds wait in ``deferred`` beside the run queue until they
+may start: known hogs beside a hog, one of which starts after each slice; any sync G while all Ms
+are in use; and whatever ``P.holds_back`` names.
 
 Only the M that holds P calls this, except functions that say to be thread-safe. It knows nothing of
 sockets and timers. Counterparts: ``batch`` (which G is next), ``m`` (an M that loses P),
@@ -153,6 +153,9 @@ class FreshGs:
         """Start one on ``m``; a sync one runs to its end here. How long it took, in ns; below 0
         when this M lost P meanwhile."""
         p, ms = self._p, self._ms
+        if p.holds_back is not None and p.holds_back(g):
+            self._defer(g, None)
+            return 0
         learned = p.learned
         trait = learned.get(g.fn_key) if learned.traits else None
         crowded = len(p.detached) >= p.plain_calls

@@ -12,6 +12,7 @@ cdef class P:
     cdef public object gc_controller
     cdef public object gs
     cdef public object handoff
+    cdef public object holds_back
     cdef public object home
     cdef public object idle_ms
     cdef public object inbox

@@ -193,6 +193,7 @@ class P:
         "gc_controller",
         "gs",
         "handoff",
+        "holds_back",
         "home",
         "idle_ms",
         "inbox",
@@ -259,6 +260,9 @@ class P:
         self.inbox: deque[tuple[Any, Any, Any]] = deque()
         #: Fresh Gs that may not start yet.
         self.deferred: deque[Any] = deque()
+        #: Whether a fresh G may not begin yet, for other reasons than those of ``fresh``: asked
+        #: while it is set.
+        self.holds_back: Callable[[Any], bool] | None = None
         #: Called with each fresh G that is deferred.
         self.on_defer: Callable[[Any], None] | None = None
         #: Gs of the other kind, in their order, while a batch runs.

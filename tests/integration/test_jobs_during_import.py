@@ -1,8 +1,12 @@
-"""Jobs that come while their module is imported run when all of it is there."""
+"""Jobs that come while their module is imported run when all of it is there, and take no threads
+before.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +19,9 @@ from tests.durable_daemon import Daemon
 
 #: A worker gives P to another M meanwhile, and the next job begins.
 PAUSE = "import os, time\nif 'SLOWLY' in os.environ:\n    time.sleep(0.5)\n"
-JOBS = 30
+JOBS = 300
+#: Threads of a worker that runs plain jobs one after the other.
+THREADS = 20
 
 
 @pytest.fixture
@@ -55,3 +61,42 @@ def test_a_package_and_its_modules_import_one_another(place: Path) -> None:
     (package / "third.py").write_text("from entangled import answer\nANSWER = 7\n")
     module: Any = importlib.import_module("entangled.first")
     assert answers(place, module.answer) == {7}
+
+
+def test_jobs_that_wait_for_an_import_take_no_threads(place: Path) -> None:
+    text = f"def answer():\n    return len(os.listdir('/proc/self/task'))\n{PAUSE}"
+    (place / "counts.py").write_text(text)
+    module: Any = importlib.import_module("counts")
+    assert max(answers(place, module.answer)) < THREADS
+
+
+def test_jobs_that_wait_for_their_programs_values_take_no_threads(place: Path) -> None:
+    text = f"""
+import os
+import sys
+import time
+import gmpd
+
+class Slow:
+    def __setstate__(self, state):
+        time.sleep(0.5)
+
+slow = Slow()
+slow.state = 1
+
+def answer():
+    return slow is None or len(os.listdir("/proc/self/task"))
+
+if __name__ == "__main__":
+    with gmpd.Client() as client:
+        futures = [client.submit(answer) for _ in range({JOBS})]
+        print(max(future.result(60) for future in futures))
+"""
+    (place / "script.py").write_text(text)
+    ran = subprocess.run(
+        [sys.executable, "script.py"],
+        env={**os.environ, "GMPD_RUNTIME_DIR": str(place / "none"), "GMPD_DAEMON__PROCS": "1"},
+        cwd=place, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < THREADS

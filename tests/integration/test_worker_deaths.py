@@ -112,22 +112,33 @@ def second(n): return n
 """
 
 
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [("slow_module:first", ()), ("importlib:import_module", ("slow_module",))],
+    ids=["held back", "waiting"],
+)
 def test_who_waits_for_anothers_import_has_not_begun(
-    boot: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    boot: Boot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    args: tuple[str, ...],
 ) -> None:
-    """The import ends the worker: the job that imported is lost and blamed, the others run."""
+    """The import ends the worker: the job that imported is lost and blamed, the others run. Of an
+    import inside of a job the worker does not know: one of the others takes up its own."""
     (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("MARKS", str(tmp_path))
     _, client = boot(**{"daemon.procs": 1})
-    importer = client.submit("slow_module:first", ())
+    importer = client.submit(function, args)
     client.until((tmp_path / "importing").exists)
     waiting = client.submit("slow_module:second", (1,), (2,), (3,))
-    client.until(lambda: set(waiting) <= client.running)
+    if args:
+        client.until(lambda: waiting[0] in client.running)
     (tmp_path / "go").touch()
     (lost,) = client.outcomes(importer)
     assert lost[0] is Outcome.LOST
-    assert (lost[2]["culprit"], lost[2]["blamed"]) == ("slow_module:first", True)
+    assert (lost[2]["culprit"], lost[2]["blamed"]) == (function, True)
     assert [value for _, value, _ in client.outcomes(waiting)] == [1, 2, 3]
 
 

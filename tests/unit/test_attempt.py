@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from gmpd.codec import describe_function, encode_call
+from gmpd.codec import describe_function, encode_call, resolve_function
 from gmpd.daemon.attempt import Attempt
 from gmpd.daemon.definitions import RemoteFunction
 from gmpd.protocol import Outcome
@@ -27,7 +27,7 @@ class _Bench:
             p=SimpleNamespace(forked=False, turns=[], ring=None), call_later=lambda *_: None
         )
         self.interrupts = threading.Lock()
-        self.firsts = SimpleNamespace(resolve=lambda _token, _name, resolve: resolve())
+        self.firsts = SimpleNamespace(resolve=lambda _token, fn: resolve_function(fn.ref))
 
     def overruns(self, attempt: Attempt) -> None:
         raise AssertionError("it ends in time")
