@@ -129,7 +129,7 @@ class Draft:
         if not self._made:
             return self._large
         rows = [Row(key, self._uses_of(key)) for key in self._rows]
-        return [*self._large, Drawn(self._made, seal(self._sink.getvalue(), rows), None)]
+        return [*self._large, Drawn(self._made, seal(self._sink, rows), None)]
 
     def _uses_of(self, key: Key) -> tuple[Key, ...]:
         return tuple(self._made[key].uses) if key in self._made else ()
@@ -220,7 +220,7 @@ def _alone(key: Key, value: Any, names: NameCollector) -> bytes:
     rows = [*_write_key(pickler), key]
     pickler.dump((*key, value))
     pickler.dump(None)
-    return seal(sink.getvalue(), [Row(each, ()) for each in rows])
+    return seal(sink, [Row(each, ()) for each in rows])
 
 
 def _alone_again(key: Key, before: Any) -> bytes:

@@ -101,15 +101,18 @@ class HostedProgram:
                 objects[module, name] = value
                 self._define(module, name, value, part.number)
             part.objects = objects
-            newer = self._versions
-            self._uses |= {
-                key: uses for key, uses in reader.rows if newer.get(key, -1) <= part.number
-            }
-            if reader.failed:
-                part.reader = reader
-                self.failing.append(part)
-            elif len(part.payload) > PASSED_ON_MAX:
-                part.payload = b""
+            self._note(part, reader)
+
+    def _note(self, part: HostedPart, reader: PartReader) -> None:
+        """It is loaded."""
+        for key, uses in reader.rows:
+            if self._versions.get(key, -1) <= part.number:
+                self._uses[key] = uses
+        if reader.failed:
+            part.reader = reader
+            self.failing.append(part)
+        elif len(part.payload) > PASSED_ON_MAX:
+            part.payload = b""
 
     def failure(self, keys: Iterable[Key]) -> tuple[str, BaseException] | None:
         """A name that these names use and that cannot be rebuilt, and why: each such value is tried

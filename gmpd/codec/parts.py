@@ -30,10 +30,11 @@ class Row(NamedTuple):
     uses: tuple[Key, ...]
 
 
-def seal(pickles: bytes, rows: Iterable[Row]) -> bytes:
+def seal(pickles: io.BytesIO, rows: Iterable[Row]) -> bytes:
     """The bytes of a part: its pickles, the last of them of None, and the table of the others."""
-    table = pickle.dumps(list(map(tuple, rows)), 5)
-    return b"".join((pickles, table, len(table).to_bytes(_LENGTH, "little")))
+    length = pickles.write(pickle.dumps(list(map(tuple, rows)), 5))
+    pickles.write(length.to_bytes(_LENGTH, "little"))
+    return pickles.getvalue()
 
 
 class PartReader:

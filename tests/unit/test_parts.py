@@ -41,7 +41,7 @@ def reader_of(**values: Any) -> PartReader:
     for name, value in values.items():
         pickler.dump((MODULE, name, value))
     pickler.dump(None)
-    return PartReader(seal(sink.getvalue(), [Row((MODULE, name), ()) for name in values]))
+    return PartReader(seal(sink, [Row((MODULE, name), ()) for name in values]))
 
 
 def names(reader: PartReader) -> set[str]:
