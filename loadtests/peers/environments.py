@@ -40,7 +40,8 @@ def python_of(name: str, packages: Sequence[str], cache: Path) -> str:
     uv = shutil.which("uv")
     if uv is not None:
         _run([uv, "venv", "-q", "-p", sys.executable, str(home)], name)
-        install = [uv, "pip", "install", "-q", "-p", python]
+        # As pip does it; or cold starts compile, where Python may not write what it has compiled.
+        install = [uv, "pip", "install", "-q", "--compile-bytecode", "-p", python]
     else:
         _run([sys.executable, "-m", "venv", str(home)], name)
         install = [python, "-m", "pip", "install", "-q"]
