@@ -34,14 +34,17 @@ def is_project(path: str | None) -> bool:
 def is_imported(name: str) -> bool:
     """Whether module ``name`` is there, and neither it nor a package around it is in the middle of
     its own import: of such a one, the last names are missing."""
-    if name not in sys.modules:
-        return False
+    return name in sys.modules and not is_being_imported(name)
+
+
+def is_being_imported(name: str) -> bool:
+    """Whether module ``name`` or a package around it is in the middle of its own import."""
     while name:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         if getattr(spec, "_initializing", False):
-            return False
+            return True
         name = name.rpartition(".")[0]
-    return True
+    return False
 
 
 def would_find(name: str) -> str | None:

@@ -22,7 +22,7 @@ from gmpd.runtime.p import P
 
 
 class Firsts:
-    """Packages that jobs of this worker import just now, and programs of which they load parts."""
+    """Modules that jobs of this worker import just now, and programs of which they load parts."""
 
     def __init__(self, shm: WorkerShm, p: P) -> None:
         self._shm = shm
@@ -41,7 +41,7 @@ class Firsts:
 
     def _import(self, token: int, ref: FunctionRef) -> Callable[..., Any]:
         place, what = None, _needed(ref)
-        imported = not ref.needs and ref.name.partition(":")[0] in sys.modules
+        imported = not ref.needs and _module_of(ref) in sys.modules
         with self._lock:
             first = what not in self._busy
             if imported or not first:  # by another one just now
@@ -61,25 +61,30 @@ class Firsts:
                     self._p.p_callbacks.threadsafe(requeue_deferred, self._p)
 
     def _holds_back(self, g: Any) -> bool:
-        """Whether a job would wait for what another one imports, and take a thread for that."""
+        """Whether a job would wait for what another one imports, and take a thread for that. A
+        module beside that one need not wait: its job may be what the import waits for."""
         fn = getattr(g, "fn", None)
-        return (
-            isinstance(fn, RemoteFunction)
-            and not fn.here
-            and _needed(fn.ref) in self._busy
-            and not _is_there(fn.ref)
-        )
+        if not isinstance(fn, RemoteFunction) or fn.here:
+            return False
+        if fn.ref.needs:
+            return _needed(fn.ref) in self._busy and not _is_there(fn.ref)
+        module = _module_of(fn.ref)
+        return module in self._busy or finding.is_being_imported(module)
 
 
 def _needed(ref: FunctionRef) -> str | bytes:
-    """The package of a function, or its program."""
+    """The module of a function, or its program."""
     if ref.needs:
         ident: bytes = ref.needs[0].hosted.id
         return ident
-    return ref.name.partition(":")[0].partition(".")[0]
+    return _module_of(ref)
+
+
+def _module_of(ref: FunctionRef) -> str:
+    return ref.name.partition(":")[0]
 
 
 def _is_there(ref: FunctionRef) -> bool:
     if ref.needs:
         return all(part.objects is not None for part in ref.needs)
-    return finding.is_imported(ref.name.partition(":")[0])
+    return finding.is_imported(_module_of(ref))

@@ -100,3 +100,23 @@ if __name__ == "__main__":
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) < THREADS
+
+
+def test_an_import_may_wait_for_a_job_of_its_package(place: Path) -> None:
+    package = place / "asking"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text("def answer():\n    return 7\n")
+    text = f"""
+import os
+import gmpd
+from asking.inner import answer as inner
+{PAUSE}    with gmpd.Client() as client:
+        FOUND = client.submit(inner).result(30)
+
+def answer():
+    return FOUND
+"""
+    (package / "outer.py").write_text(text)
+    module: Any = importlib.import_module("asking.outer")
+    assert answers(place, module.answer) == {7}
