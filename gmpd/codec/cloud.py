@@ -153,6 +153,8 @@ def _reduce_class(cls: Any, reduced: Any) -> Any:
     it is: cloudpickle finds the original again, but sets all its attributes from the copy."""
     if not (type(reduced) is tuple and len(reduced) == 6 and reduced[5] is _OVERWRITE):
         return reduced
+    if type(cls).__module__ == "msgspec._core":  # made of its class statement, fields and options
+        raise pickle.PicklingError("a struct of msgspec cannot be rebuilt from its attributes")
     if cls not in rebuild.foreign_classes:
         rebuild.home_classes.add(cls)
     make, args, (state, slots), *_ = reduced

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gmpd.codec import pickles
+from gmpd.codec import drafts, pickles
 
 _signature: Callable[..., inspect.Signature] = inspect.signature
 if sys.version_info >= (3, 14):
@@ -40,6 +40,7 @@ _CALL = (
     "Send the async function and its arguments, not the call: submit(fetch, url), "
     "not submit(run, fetch(url))"
 )
+_STRUCT = "Define its class in a module that the workers can import"
 _ITERATOR = "Send list(...) of it, or make the function itself a generator and use stream()"
 
 #: By module and class, the first that fits. Looked up among loaded modules: an object of a class
@@ -64,10 +65,14 @@ _HINTS = (
     ("collections.abc", "ValuesView", "Send list(...) of it"),
     ("collections.abc", "ItemsView", "Send list(...) of it"),
     ("types", "MappingProxyType", "Send dict(...) of it"),
+    ("msgspec", "StructMeta", _STRUCT),
+    ("msgspec", "Struct", _STRUCT),
     ("weakref", "ReferenceType", "Send the object itself"),
     ("types", "FrameType", "Send its text: traceback.format_exc()"),
     ("types", "TracebackType", "Send its text: traceback.format_exc()"),
 )
+#: Attributes of classes that are made anew with the class.
+_SLOTS = frozenset({types.MemberDescriptorType, types.GetSetDescriptorType})
 #: How many of the first are about futures.
 _FUTURES = 3
 _HINT_OTHER = (
@@ -170,6 +175,9 @@ def _failure(value: object) -> Exception | None:
     """The exception that sending ``value`` by itself raises, if any."""
     try:
         pickles.dump(value)
+    except drafts.Undefinable as exc:
+        cause = exc.__cause__
+        return cause if isinstance(cause, Exception) else exc
     except Exception as exc:  # noqa: BLE001 - user code; its exception is the answer
         return exc
     return None
@@ -207,7 +215,8 @@ def _children(value: Any, path: str) -> _Children:
             inner = [(f"{path}.func", value.func), *_items(value.keywords, f"{path}.keywords")]
             return inner + [(f"{path}.args[{i}]", item) for i, item in enumerate(value.args)]
         case type():
-            return [(f"{path}.{name}", item) for name, item in vars(value).items()]
+            items = vars(value).items()
+            return [(f"{path}.{name}", each) for name, each in items if type(each) not in _SLOTS]
         case _:
             return _reduced_parts(value, path)
 

@@ -253,3 +253,17 @@ def test_locks_of_the_pickler_may_be_entered_again() -> None:
     with inner._DYNAMIC_CLASS_TRACKER_LOCK:
         assert inner._DYNAMIC_CLASS_TRACKER_LOCK.acquire(blocking=False)
         inner._DYNAMIC_CLASS_TRACKER_LOCK.release()
+
+
+def test_a_struct_of_msgspec_is_refused_by_name(program: Any) -> None:
+    """Its class statement cannot be repeated: where a worker tried, its error named slots."""
+    exec("import msgspec\nclass Item(msgspec.Struct):\n    n: int\n", program.__dict__)
+    exec("def makes():\n    return Item(1)\n", program.__dict__)
+    with pytest.raises(
+        Unserializable, match=r"global 'Item' used by makes is the class .*Item, "
+    ) as f:
+        describe_function(program.makes)
+    assert "Define its class in a module" in str(f.value)
+    with pytest.raises(Unserializable, match=r" is a .*Item, which") as call:
+        encode_call("builtins:abs", (program.Item(1),), {})
+    assert "Undefinable" not in str(call.value)
