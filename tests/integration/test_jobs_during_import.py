@@ -18,10 +18,10 @@ import pytest
 from tests.durable_daemon import Daemon
 
 #: A worker gives P to another M meanwhile, and the next job begins.
-PAUSE = "import os, time\nif 'SLOWLY' in os.environ:\n    time.sleep(0.5)\n"
+PAUSE = "import os, time\nif 'SLOWLY' in os.environ:\n    time.sleep(1)\n"
 JOBS = 300
-#: Threads of a worker that runs plain jobs one after the other.
-THREADS = 20
+#: More than a worker has that runs plain jobs one after the other, on a busy machine.
+THREADS = 50
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ import gmpd
 
 class Slow:
     def __setstate__(self, state):
-        time.sleep(0.5)
+        time.sleep(1)
 
 slow = Slow()
 slow.state = 1
