@@ -79,8 +79,10 @@ class TraceDumps:
         threading.Thread(target=self._store, args=(why, reply), daemon=True).start()
 
     def _store(self, why: str, reply: dict[str, Any]) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        path = self._directory / f"{stamp}-{os.getpid()}-{time.monotonic_ns() % 10**9:09}.gmpdtrace"
+        # By one clock, and the process last: the oldest are found by their names.
+        seconds, ns = divmod(time.time_ns(), 10**9)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+        path = self._directory / f"{stamp}-{ns:09}-{os.getpid()}.gmpdtrace"
         try:
             make_private(self._directory)
             partial = path.with_suffix(".part")

@@ -130,7 +130,7 @@ def test_a_full_disk_keeps_a_daemon_from_starting_in_words(bare: Shell, command:
     done = bare.limited("-f 0", command)
     assert done.returncode == Exit.CONFIG
     assert "cannot be written (File too large): make room there" in done.stderr
-    assert "bug" not in done.stderr
+    assert "a bug in gmpd" not in done.stderr
     assert bare("status").returncode == Exit.UNREACHABLE
 
 

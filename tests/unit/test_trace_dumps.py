@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -67,6 +69,21 @@ def test_a_dump_is_a_file_and_the_oldest_go(workers: Workers, tmp_path: Path) ->
         seen |= wait_until(partial(new_files, tmp_path, seen), "one more file")
     wait_until(lambda: len(files(tmp_path)) == KEPT, "the oldest are removed")
     assert read_dump(files(tmp_path)[-1])["why"] == "SIGUSR2"
+
+
+def test_dumps_are_named_in_their_order(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also within one second, in which another clock begins its own."""
+    monotonic = itertools.count(10**9 - 3)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(monotonic))
+    it = dumps(workers, tmp_path)
+    seen: list[Path] = []
+    for _ in range(6):
+        it.dump("SIGUSR2")
+        workers.answer()
+        seen += wait_until(partial(new_files, tmp_path, set(seen)), "one more file")
+    assert seen == files(tmp_path)
 
 
 def test_a_slow_job_leaves_one_a_minute(workers: Workers, tmp_path: Path) -> None:
