@@ -130,7 +130,9 @@ def measure(trees: dict[str, Path], rounds: int) -> dict[str, list[dict[str, flo
 
 def look(tree: Path) -> dict[str, float]:
     """``measure_one`` with the gmpd of ``tree``. Raises RuntimeError if that does not run."""
-    env = {**os.environ, "PYTHONPATH": str(tree), "GMPD_PURE": ""}
+    # A tree without modules of Cython would take those of an installation.
+    pure = "" if (tree / hook.PACKAGE).exists() else "1"
+    env = {**os.environ, "PYTHONPATH": str(tree), "GMPD_PURE": pure}
     command = [sys.executable, "-P", __file__, "--one"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
