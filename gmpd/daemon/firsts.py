@@ -69,7 +69,19 @@ class Firsts:
         if fn.ref.needs:
             return _needed(fn.ref) in self._busy and not _is_there(fn.ref)
         module = _module_of(fn.ref)
-        return module in self._busy or finding.is_being_imported(module)
+        return module in self._busy or self._is_within_one(module)
+
+    def _is_within_one(self, module: str) -> bool:
+        """Whether a package around it is being imported, and a job here waits for that, too: the
+        end of that job's import lets those begin that were held back."""
+        package = module.rpartition(".")[0]
+        if not finding.is_being_imported(package):
+            return False
+        top = module.partition(".")[0]
+        with self._lock:
+            return any(
+                isinstance(each, str) and each.partition(".")[0] == top for each in self._busy
+            )
 
 
 def _needed(ref: FunctionRef) -> str | bytes:
