@@ -32,7 +32,7 @@ from gmpd.errors import Unserializable
 
 #: A value from this size on is a part of its own, so that others are sent without it.
 ALONE_BYTES = 16 * 1024
-SMALL = frozenset({type(None), bool, int, float})
+_SMALL = frozenset({type(None), bool, int, float})
 
 
 class Undefinable(Exception):
@@ -101,7 +101,7 @@ class Draft:
         self._users: dict[Key, str] = {}
         self._names = NameCollector(knows)
         self._sink = io.BytesIO()
-        self._pickler = pickler_of(self._sink, self._names)
+        self._pickler = _pickler_of(self._sink, self._names)
         #: Written names, in this order.
         self._rows: list[Key] = []
         self._made: dict[Key, Entry] = {}
@@ -136,7 +136,7 @@ class Draft:
 
     def _write(self, key: Key) -> None:
         value = value_of(key)
-        entry = entry_of(value)
+        entry = _entry_of(value)
         try:
             if value is ABSENT:
                 self._enter(key, entry, set())
@@ -192,7 +192,7 @@ def _may_call(value: Any) -> bool:
     if type(value) is types.FunctionType:
         more = value.__defaults__ or value.__kwdefaults__ or value.__closure__ or vars(value)
         return bool(more or _has_hints(value))
-    return type(value) not in SMALL and not isinstance(value, types.ModuleType)
+    return type(value) not in _SMALL and not isinstance(value, types.ModuleType)
 
 
 def _has_hints(fn: types.FunctionType) -> bool:
@@ -216,7 +216,7 @@ def _origins_of(value: Any, data: bytes) -> set[Key]:
 
 def _alone(key: Key, value: Any, names: NameCollector) -> bytes:
     sink = io.BytesIO()
-    pickler = pickler_of(sink, names)
+    pickler = _pickler_of(sink, names)
     rows = [*_write_key(pickler), key]
     pickler.dump((*key, value))
     pickler.dump(None)
@@ -233,7 +233,7 @@ def _alone_again(key: Key, before: Any) -> bytes:
         raise Unserializable(f"the global {key[1]!r} cannot be sent a second time: {exc}") from exc
 
 
-def pickler_of(sink: io.BytesIO, names: NameCollector) -> Any:
+def _pickler_of(sink: io.BytesIO, names: NameCollector) -> Any:
     from gmpd.codec.cloud import CloudPickler
 
     return CloudPickler(sink, names, fresh_locks=True)
@@ -248,7 +248,7 @@ def _write_key(pickler: Any) -> list[Key]:
     return [key]
 
 
-def entry_of(value: Any) -> Entry:
+def _entry_of(value: Any) -> Entry:
     """For a value that is about to be pickled; the names that it uses come later."""
     state = state_of(value) if isinstance(value, types.FunctionType) else None
     try:
