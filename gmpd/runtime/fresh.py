@@ -153,7 +153,6 @@ class FreshGs:
         """Start one on ``m``; a sync one runs to its end here. How long it took, in ns; below 0
         when this M lost P meanwhile."""
         p, ms = self._p, self._ms
-        # Read once: an M without P may take it away meanwhile.
         if (holds_back := p.holds_back) is not None and holds_back(g):
             self._defer(g, None)
             return 0

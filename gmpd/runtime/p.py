@@ -261,7 +261,7 @@ class P:
         #: Fresh Gs that may not start yet.
         self.deferred: deque[Any] = deque()
         #: Whether a fresh G may not begin yet, for other reasons than those of ``fresh``: asked
-        #: while it is set.
+        #: while it is set. Any M may take it away: read it once.
         self.holds_back: Callable[[Any], bool] | None = None
         #: Called with each fresh G that is deferred.
         self.on_defer: Callable[[Any], None] | None = None
